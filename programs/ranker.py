@@ -1,0 +1,143 @@
+"""The one row schema: a Case goes in, a Ranking comes out. Every ranker, ours or a baseline, speaks it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from signatures.types import Interaction, Profile, Rationale, Traits
+
+
+class Case(BaseModel):
+    """One shopper to rank for.
+
+    Attributes:
+        history: Interactions before the target, oldest first.
+        candidates: Item ids in a seeded order; the target's place among them is random.
+        target: The held-out item, one of `candidates`.
+        metadata: z_u of eq. 6 (age, gender, region, ...), possibly empty.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    user_id: str
+    history: tuple[Interaction, ...]
+    candidates: tuple[str, ...]
+    target: str
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _closed(self) -> Case:
+        if len(set(self.candidates)) != len(self.candidates):
+            raise ValueError(f"user {self.user_id!r}: a candidate is listed twice")
+        if self.target not in self.candidates:
+            raise ValueError(f"user {self.user_id!r}: the target {self.target!r} is not among the candidates")
+        return self
+
+
+class Status(StrEnum):
+    """How a case ended. Only `ok` and `unparsable` rows are scored; `failed` leaves the user unresolved."""
+
+    OK = "ok"
+    UNPARSABLE = "unparsable"
+    FAILED = "failed"
+
+
+class Usage(BaseModel):
+    """What one case cost. Dollars are None where a price is unknown: unknown is not zero."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    calls: int = 0
+    cache_hits: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    tokens_cached: int = 0
+    usd: float | None = None
+    seconds: float = 0.0
+
+
+class Ranking(BaseModel):
+    """What a ranker says about one case; one row of a run's journal.
+
+    Attributes:
+        order: All candidates, best first; a permutation of `Case.candidates` unless `status` is `failed`.
+        scores: Score vectors aligned with `Case.candidates`, by component (`prior`, `mar`, `fused`, ...).
+            Evaluating a component needs nothing but its vector, so one run shows prior, MAR and fusion.
+        score_source: How MAR's scores came about (see `Alignment.source`), or None without a model.
+        appended: Candidates the model left out, added in the prior's order.
+        dropped: Ids the model wrote that are no candidate or came twice.
+        unparsable: Model answers that could not be parsed, retries included.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    user_id: str
+    order: tuple[str, ...]
+    scores: dict[str, list[float]] = Field(default_factory=dict)
+    score_source: str | None = None
+    appended: int = 0
+    dropped: int = 0
+    unparsable: int = 0
+    profile: Profile | None = None
+    traits: list[Traits] = Field(default_factory=list)
+    rationales: list[Rationale] = Field(default_factory=list)
+    usage: Usage = Field(default_factory=Usage)
+    status: Status = Status.OK
+    error: str | None = None
+
+
+@runtime_checkable
+class Ranker(Protocol):
+    """Ranks the candidates of one case. Never sees `Case.target`'s role: a ranker that reads it cheats."""
+
+    def rank(self, case: Case) -> Ranking:
+        """Rank all candidates of `case`; thread-safe.
+
+        An answer that cannot be parsed is reported in the row. Failures of infrastructure are raised:
+        the run loop retries them and reports the user as unresolved.
+        """
+        ...
+
+
+def seed_of(*parts: object) -> int:
+    """A 64-bit seed that depends on the parts alone: the same on every machine and in every process.
+
+    >>> seed_of("user", 0) == seed_of("user", 0) != seed_of("user", 1)
+    True
+    """
+    text = "\x1f".join(str(p) for p in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def order_by_score(candidates: Sequence[str], scores: Sequence[float], tie_seed: int) -> tuple[str, ...]:
+    """Candidates by falling score, ties in a seeded random order, NaN last.
+
+    Args:
+        candidates: n item ids.
+        scores: n scores aligned with them.
+        tie_seed: Decides ties; never the input order (docs/protocol.md).
+
+    >>> order_by_score(["a", "b", "c"], [0.1, 0.9, 0.5], tie_seed=0)
+    ('b', 'c', 'a')
+    """
+    values = np.asarray(scores, dtype=float)
+    if len(values) != len(candidates):
+        raise ValueError(f"{len(values)} scores for {len(candidates)} candidates")
+    values = np.where(np.isnan(values), -np.inf, values)
+    shuffle = np.random.default_rng(tie_seed).random(len(values))
+    return tuple(candidates[i] for i in np.lexsort((shuffle, -values)))
+
+
+def ranking_from_scores(case: Case, scores: Mapping[str, Sequence[float]], by: str) -> Ranking:
+    """A Ranking ordered by the component `by`, ties broken by the user's own seed."""
+    return Ranking(
+        user_id=case.user_id,
+        order=order_by_score(case.candidates, scores[by], tie_seed=seed_of("ties", case.user_id)),
+        scores={name: [float(s) for s in vector] for name, vector in scores.items()},
+    )
