@@ -19,7 +19,8 @@ class Case(BaseModel):
     Attributes:
         history: Interactions before the target, oldest first.
         candidates: Item ids in a seeded order; the target's place among them is random.
-        target: The held-out item, one of `candidates`.
+        target: The held-out item, one of `candidates`; None where there is nothing to compare with, and in what
+            a ranker is given (see `blinded`).
         metadata: z_u of eq. 6 (age, gender, region, ...), possibly empty.
     """
 
@@ -28,16 +29,20 @@ class Case(BaseModel):
     user_id: str
     history: tuple[Interaction, ...]
     candidates: tuple[str, ...]
-    target: str
+    target: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _closed(self) -> Case:
         if len(set(self.candidates)) != len(self.candidates):
             raise ValueError(f"user {self.user_id!r}: a candidate is listed twice")
-        if self.target not in self.candidates:
+        if self.target is not None and self.target not in self.candidates:
             raise ValueError(f"user {self.user_id!r}: the target {self.target!r} is not among the candidates")
         return self
+
+    def blinded(self) -> Case:
+        """The case without its target: what a ranker is given, so that none can cheat."""
+        return self.model_copy(update={"target": None})
 
 
 class Status(StrEnum):
@@ -94,7 +99,7 @@ class Ranking(BaseModel):
 
 @runtime_checkable
 class Ranker(Protocol):
-    """Ranks the candidates of one case. Never sees `Case.target`'s role: a ranker that reads it cheats."""
+    """Ranks the candidates of one case."""
 
     def rank(self, case: Case) -> Ranking:
         """Rank all candidates of `case`; thread-safe.

@@ -1,0 +1,1 @@
+"""An invented shop whose shoppers' motivations are known, because they were planted."""

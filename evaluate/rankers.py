@@ -1,0 +1,100 @@
+"""Rankers by name: what `--ranker` accepts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluate.datasets.dataset import Dataset
+from programs.embeddings import Encoder
+from programs.errors import InputError
+from programs.lm.backends import Backends
+from programs.prior import ContentSimilarity, ItemKNN, Popularity, Prior, Scorer, ScoreRanker
+from programs.program import PROGRAMS, Fusion, Parts
+from programs.ranker import Ranker, seed_of
+from programs.trait_store import TraitStore
+from signatures.schema import CONSUMER, MotivationSchema
+
+BASELINES = ("random", "popularity", "knn", "content", "prior")
+
+
+class Random:
+    """Scores drawn per history and candidate: the floor every table needs."""
+
+    def scores(self, history: Sequence[str], candidates: Sequence[str]) -> NDArray[np.float64]:
+        """See `programs.prior.Scorer`."""
+        return np.random.default_rng(seed_of("random", *history, *candidates)).random(len(candidates))
+
+
+@dataclass
+class Workshop:
+    """What rankers are built from, each part made when first needed.
+
+    Attributes:
+        dataset: Catalogue and interactions.
+        histories: What fits may see: item ids by user, before every user's target.
+        encoder_of: Makes the sentence encoder; only content-based rankers need it.
+        backends_of: Makes the language models; only programs need them.
+    """
+
+    dataset: Dataset
+    histories: Mapping[str, Sequence[str]]
+    encoder_of: Callable[[], Encoder]
+    backends_of: Callable[[], Backends]
+    traits_of: Callable[[], TraitStore]
+    schema: MotivationSchema = CONSUMER
+    fusion: Fusion = Fusion()
+    explain: int = 0
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The sentence encoder."""
+        return self.encoder_of()
+
+    @cached_property
+    def content(self) -> ContentSimilarity:
+        """Content similarity over every item that has a text."""
+        items = [item for item in self.dataset.items.values() if item.text]
+        vectors = self.encoder.encode([item.text for item in items])
+        return ContentSimilarity({item.item_id: row for item, row in zip(items, vectors, strict=True)})
+
+    @cached_property
+    def prior(self) -> Prior:
+        """The training-free prior of design.md, section 2."""
+        return Prior.fit(self.histories, self.content)
+
+    def scorer(self, name: str) -> Scorer:
+        """A ranker that needs no language model, as a scorer."""
+        if name == "random":
+            return Random()
+        if name == "popularity":
+            return Popularity.fit(self.histories)
+        if name == "knn":
+            return ItemKNN.fit(self.histories)
+        return self.content if name == "content" else self.prior
+
+    def ranker(self, name: str) -> Ranker:
+        """The ranker of that name.
+
+        Raises:
+            InputError: if there is none.
+        """
+        if name in BASELINES:
+            return ScoreRanker(name, self.scorer(name))
+        if name in PROGRAMS:
+            parts = Parts(
+                backends=self.backends_of(),
+                catalogue=self.dataset.items,
+                prior=self.prior,
+                encoder=self.encoder,
+                traits=self.traits_of(),
+                schema=self.schema,
+                fusion=self.fusion,
+                explain=self.explain,
+            )
+            return PROGRAMS[name](parts)
+        raise InputError(f"no ranker {name!r}: choose one of {', '.join((*BASELINES, *PROGRAMS))}")

@@ -1,0 +1,38 @@
+"""One question in one role: a DSPy predictor whose language model is bound when it is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dspy
+
+from programs.lm.backends import Backends
+from programs.lm.roles import RoleName
+
+
+class Asked(dspy.Module):
+    """A predictor and the role it speaks in.
+
+    Args:
+        signature: What is asked.
+        role: Whose language model answers.
+        backends: Where the language models are.
+        demos: Worked examples that stand in the prompt until a compiled program brings its own.
+    """
+
+    def __init__(
+        self,
+        signature: type[dspy.Signature],
+        role: RoleName,
+        backends: Backends,
+        demos: list[dspy.Example] | None = None,
+    ) -> None:
+        super().__init__()
+        self.role = role
+        self.backends = backends
+        self.predict = dspy.Predict(signature)
+        self.predict.demos = list(demos or [])
+
+    def forward(self, rollout: int | None = None, **inputs: Any) -> dspy.Prediction:
+        """Ask; see `Backends.ask` for what is raised."""
+        return self.backends.ask(self.role, self.predict, rollout=rollout, **inputs)

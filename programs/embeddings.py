@@ -1,0 +1,239 @@
+"""Sentence embeddings: encoders, and a store on disk so that a catalogue is embedded once."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from programs import weights
+from programs.errors import InputError, MissingExtraError
+
+Vectors = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+"""Called with (texts done, texts in all)."""
+
+
+class Encoder(Protocol):
+    """Turns texts into unit vectors whose dot product is a cosine similarity."""
+
+    @property
+    def name(self) -> str:
+        """Identifies the vectors: two encoders of one name give the same vectors."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Encode n texts as an (n, d) float32 array with rows of length 1."""
+        ...
+
+
+def normalised(vectors: NDArray[Any]) -> Vectors:
+    """Rows scaled to length 1, as float32; a zero row stays zero.
+
+    >>> normalised(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
+
+
+class MiniLMEncoder:
+    """all-MiniLM-L6-v2 (int8 weights) on onnxruntime: d = 384, mean pooling, texts cut at 128 tokens.
+
+    A text's vector does not depend on its neighbours in a batch beyond float32 rounding. Thread-safe.
+
+    Args:
+        files: `model.onnx` and `tokenizer.json`; by default those of `weights.locate("minilm")`.
+        batch: Texts per call of the network.
+
+    Raises:
+        MissingExtraError: onnxruntime or tokenizers is not installed.
+        InputError: the weights are not there.
+    """
+
+    max_tokens = 128
+    name = "minilm-l6-v2-int8"
+
+    def __init__(self, files: Mapping[str, Path] | None = None, batch: int = 32) -> None:
+        onnxruntime, tokenizers = _local_package("onnxruntime"), _local_package("tokenizers")
+        found = files if files is not None else weights.locate("minilm")
+        if found is None:
+            raise InputError(
+                f"the MiniLM weights are not in {weights.folder('minilm')}: "
+                "download them once with programs.weights.fetch('minilm')"
+            )
+        self.batch = batch
+        self._tokenizer = tokenizers.Tokenizer.from_file(str(found["tokenizer.json"]))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(self.max_tokens)
+        self._session = onnxruntime.InferenceSession(str(found["model.onnx"]), providers=["CPUExecutionProvider"])
+
+    def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
+        """Encode n texts as an (n, 384) array; see `Encoder.encode`."""
+        tokens = [np.asarray(e.ids, dtype=np.int64) for e in self._tokenizer.encode_batch(list(texts))]
+        # Texts of like length share a batch: padding is computed like text.
+        by_length = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+        vectors = np.zeros((len(tokens), 384), dtype=np.float32)
+        for start in range(0, len(tokens), self.batch):
+            rows = by_length[start : start + self.batch]
+            vectors[rows] = self._pooled([tokens[i] for i in rows])
+            if progress is not None:
+                progress(start + len(rows), len(tokens))
+        return normalised(vectors)
+
+    def _pooled(self, tokens: Sequence[NDArray[np.int64]]) -> Vectors:
+        ids = np.zeros((len(tokens), max(map(len, tokens))), dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for row, text in enumerate(tokens):
+            ids[row, : len(text)] = text
+            mask[row, : len(text)] = 1
+        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        (states,) = self._session.run(["last_hidden_state"], feed)
+        pooled: Vectors = (states * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
+        return pooled
+
+
+class OpenAIEncoder:
+    """Embeddings from OpenAI's API (or a server that speaks it, by `OPENAI_BASE_URL`).
+
+    The key comes from the environment variable `OPENAI_API_KEY` and from nowhere else. Texts are cut at 6000
+    characters, which keeps them below the model's limit of 8191 tokens.
+
+    Raises:
+        InputError: the key is not set.
+    """
+
+    max_characters = 6000
+
+    def __init__(self, model: str = "text-embedding-3-small", batch: int = 100) -> None:
+        if not os.environ.get("OPENAI_API_KEY"):
+            raise InputError(f"embedding with {model} needs an API key: set the environment variable OPENAI_API_KEY")
+        from openai import OpenAI
+
+        self.model = model
+        self.batch = batch
+        self._client = OpenAI()
+
+    @property
+    def name(self) -> str:
+        """See `Encoder.name`."""
+        return f"openai/{self.model}"
+
+    def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
+        """Encode n texts as an (n, d) array; see `Encoder.encode`. Raises the client's errors."""
+        # The API refuses an empty text.
+        clean = [text[: self.max_characters].strip() or "-" for text in texts]
+        rows: list[list[float]] = []
+        for start in range(0, len(clean), self.batch):
+            answer = self._client.embeddings.create(model=self.model, input=clean[start : start + self.batch])
+            rows += [datum.embedding for datum in sorted(answer.data, key=lambda datum: datum.index)]
+            if progress is not None:
+                progress(len(rows), len(clean))
+        return normalised(np.asarray(rows, dtype=np.float32)) if rows else np.zeros((0, 0), dtype=np.float32)
+
+
+def store_path() -> Path:
+    """Where the product keeps its embeddings."""
+    return weights.cache_dir() / "embeddings.sqlite"
+
+
+class EmbeddingStore:
+    """An encoder that remembers: vectors on disk by encoder name and sha256 of the text.
+
+    Several encoders and datasets can share a file. Vectors are committed every `commit_every` texts, so a run
+    that is killed loses at most that many. Usable from several threads and processes.
+
+    Args:
+        path: An SQLite file, made with its folder when missing; see `store_path`.
+        encoder: Encodes what is not in the file yet.
+    """
+
+    def __init__(self, path: Path, encoder: Encoder, commit_every: int = 256) -> None:
+        self.path = path
+        self.encoder = encoder
+        self.commit_every = commit_every
+
+    @property
+    def name(self) -> str:
+        """The encoder's name: the store changes no vector."""
+        return self.encoder.name
+
+    def __len__(self) -> int:
+        """Number of texts held for this encoder."""
+        with self._open() as database:
+            (count,) = database.execute("SELECT count(*) FROM vectors WHERE encoder = ?", [self.name]).fetchone()
+            return int(count)
+
+    def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
+        """The vectors of n texts as an (n, d) array; only those not in the file are computed.
+
+        Args:
+            texts: May repeat; each distinct text is computed once.
+            progress: Called with (done, total) over the texts that have to be computed.
+
+        Raises:
+            InputError: the file is no embedding store, or holds vectors of another length under this name.
+        """
+        distinct = {_key(text): text for text in texts}
+        with self._open() as database:
+            known = self._read(database, list(distinct))
+            missing = [key for key in distinct if key not in known]
+            for start in range(0, len(missing), self.commit_every):
+                keys = missing[start : start + self.commit_every]
+                fresh = np.asarray(self.encoder.encode([distinct[key] for key in keys]), dtype="<f4")
+                rows = [(self.name, key, row.tobytes()) for key, row in zip(keys, fresh, strict=True)]
+                with database:
+                    database.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?, ?)", rows)
+                known.update(zip(keys, fresh, strict=True))
+                if progress is not None:
+                    progress(start + len(keys), len(missing))
+        if len({len(vector) for vector in known.values()}) > 1:
+            raise InputError(
+                f"{self.path}: vectors of different length under the encoder name {self.name!r}; delete the file"
+            )
+        return np.stack([known[_key(text)] for text in texts]) if texts else np.zeros((0, 0), dtype=np.float32)
+
+    def _read(self, database: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
+        found: dict[bytes, Vectors] = {}
+        for start in range(0, len(keys), 500):
+            some = keys[start : start + 500]
+            marks = ",".join("?" * len(some))
+            query = f"SELECT sha256, vector FROM vectors WHERE encoder = ? AND sha256 IN ({marks})"  # noqa: S608 - marks only
+            for key, blob in database.execute(query, [self.name, *some]):
+                found[key] = np.frombuffer(blob, dtype="<f4").astype(np.float32)
+        return found
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with closing(sqlite3.connect(self.path, timeout=60)) as database:
+                database.execute(
+                    "CREATE TABLE IF NOT EXISTS vectors (encoder TEXT NOT NULL, sha256 BLOB NOT NULL, "
+                    "vector BLOB NOT NULL, PRIMARY KEY (encoder, sha256))"
+                )
+                yield database
+        except sqlite3.DatabaseError as error:
+            raise InputError(
+                f"{self.path}: not usable as an embedding store ({error}); delete it or choose another path"
+            ) from error
+
+
+def _key(text: str) -> bytes:
+    # Product texts come from the web; a lone surrogate must not stop a catalogue.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _local_package(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise MissingExtraError(package, "local", "embedding texts on this machine") from None

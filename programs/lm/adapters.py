@@ -1,0 +1,115 @@
+"""How a signature becomes messages: one adapter per role, part of what a compiled program is.
+
+A program compiled under one adapter is another program under a second one, so the choice belongs to the role's
+configuration and is recorded with every artifact.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import dspy
+from dspy.adapters.baml_adapter import BAMLAdapter
+from dspy.adapters.utils import serialize_for_json
+from dspy.utils.exceptions import AdapterParseError
+
+AdapterName = Literal["json", "compact", "chat"]
+
+
+class CompactAdapter(BAMLAdapter):
+    """BAML-style schema (half the prompt of `JSONAdapter`) for models that run on the user's own machine.
+
+    Three changes to its parent: the reminder after the inputs is one short line, because it is the part of the
+    prompt that no prefix cache can serve; worked answers are written without line breaks, because the model
+    imitates them and every space is a token; and the list bounds of an output field reach the server's grammar,
+    so that a small model cannot repeat itself until its tokens run out.
+    """
+
+    def user_message_output_requirements(self, signature: type[dspy.Signature]) -> str:
+        return f"Answer in JSON: {', '.join(signature.output_fields)}."
+
+    def format_assistant_message_content(
+        self, signature: type[dspy.Signature], outputs: dict[str, Any], missing_field_message: str | None = None
+    ) -> str:
+        fields = {name: outputs.get(name, missing_field_message) for name in signature.output_fields}
+        return json.dumps(serialize_for_json(fields), ensure_ascii=False)
+
+    def _prepare_response_format(self, lm: Any, lm_kwargs: dict[str, Any], signature: type[dspy.Signature]) -> None:
+        super()._prepare_response_format(lm, lm_kwargs, signature)
+        model = lm_kwargs.get("response_format")
+        if not isinstance(model, type):
+            return
+        schema = model.model_json_schema()
+        for name, field in signature.output_fields.items():
+            if schema["properties"][name].get("type") == "array":
+                for bound in field.metadata:
+                    if (least := getattr(bound, "min_length", None)) is not None:
+                        schema["properties"][name]["minItems"] = least
+                    if (most := getattr(bound, "max_length", None)) is not None:
+                        schema["properties"][name]["maxItems"] = most
+        lm_kwargs["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": signature.__name__, "schema": schema, "strict": True},
+        }
+
+
+class RatingAdapter(dspy.ChatAdapter):
+    """A bare label as the whole answer, so that a rating costs one token and its probabilities can be read.
+
+    For signatures with one `Literal` output only. The prompt holds the instructions alone as system message;
+    everything that differs between two candidates of one shopper comes last.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(use_json_adapter_fallback=False)
+
+    def format_system_message(self, signature: type[dspy.Signature]) -> str:
+        fields = "\n".join(
+            f"{name}: {field.json_schema_extra['desc']}" for name, field in signature.input_fields.items()
+        )
+        return f"{signature.instructions}\n\nYou read:\n{fields}"
+
+    def user_message_output_requirements(self, signature: type[dspy.Signature]) -> str:
+        (name,) = signature.output_fields
+        return f"{name.capitalize()}:"
+
+    def format_user_message_content(
+        self,
+        signature: type[dspy.Signature],
+        inputs: dict[str, Any],
+        prefix: str = "",
+        suffix: str = "",
+        main_request: bool = False,
+    ) -> str:
+        # Demonstrations end with the same cue as the request: a bare label follows either way.
+        return super().format_user_message_content(signature, inputs, prefix, suffix, main_request=True)
+
+    def format_assistant_message_content(
+        self, signature: type[dspy.Signature], outputs: dict[str, Any], missing_field_message: str | None = None
+    ) -> str:
+        (name,) = signature.output_fields
+        return str(outputs.get(name, missing_field_message))
+
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        (name,) = signature.output_fields
+        labels = signature.output_fields[name].annotation.__args__
+        answer = completion.strip().strip("\"'.*` ")
+        found = next((label for label in labels if answer == label or answer.startswith(f"{label} ")), None)
+        if found is None:
+            raise AdapterParseError(
+                adapter_name="RatingAdapter",
+                signature=signature,
+                lm_response=completion,
+                message=f"expected one of {', '.join(labels)}",
+            )
+        return {name: found}
+
+
+def build_adapter(name: AdapterName) -> dspy.Adapter:
+    """The adapter of that name. `chat` does not fall back to JSON: one question is one paid call."""
+    if name == "json":
+        return dspy.JSONAdapter()
+    if name == "compact":
+        return CompactAdapter()
+    return dspy.ChatAdapter(use_json_adapter_fallback=False)

@@ -1,0 +1,188 @@
+"""Every call of a run: who asked, what it took, what it cost, and whether it was paid for. And when to stop.
+
+The sum of `lm.history` is wrong after a deep copy and DSPy's usage tracker loses threads (measured, design.md
+section 4), so calls are recorded here, from the one place every call passes: `RoleLM.update_history`.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from programs.errors import BudgetExceededError
+from programs.ranker import Usage
+
+_CHARGED: ContextVar[Usage | None] = ContextVar("charged", default=None)
+
+
+class Call(BaseModel):
+    """One answered call.
+
+    Attributes:
+        tokens_cached: Those of `tokens_in` that the server took from its prefix cache.
+        usd: Price of the tokens; None where the model has no known price. A hit keeps the price of the call
+            it stands for: billed cost leaves hits out, stand-alone cost counts them.
+        hit: Answered from the call store: nothing was sent and nothing was paid.
+        at: Unix seconds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: str
+    model: str
+    tokens_in: int = 0
+    tokens_out: int = 0
+    tokens_cached: int = 0
+    usd: float | None = None
+    seconds: float = 0.0
+    hit: bool = False
+    at: float = 0.0
+
+
+class Budget(BaseModel):
+    """Limits of a run on what is really paid; hits are free. None is no limit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    usd: float | None = Field(default=None, ge=0)
+    calls: int | None = Field(default=None, ge=0)
+
+
+def add_call(usage: Usage, call: Call) -> None:
+    """Add one call to a running sum. Billed dollars only; an unpriced paid call leaves the known sum as it is."""
+    usage.calls += not call.hit
+    usage.cache_hits += call.hit
+    usage.tokens_in += call.tokens_in
+    usage.tokens_out += call.tokens_out
+    usage.tokens_cached += call.tokens_cached
+    usage.seconds += call.seconds
+    if not call.hit and call.usd is not None:
+        usage.usd = (usage.usd or 0.0) + call.usd
+
+
+class Ledger:
+    """Thread-safe record of a run's calls, kept in a JSON Lines file when `path` is given.
+
+    Reopening the file continues its sums, so that a resumed run keeps to the same budget.
+    Deep copies are the same ledger: optimizers copy programs, and money is spent once.
+    """
+
+    def __init__(self, path: Path | None = None, budget: Budget | None = None) -> None:
+        self.path = path
+        self.budget = budget or Budget()
+        self._lock = threading.RLock()
+        self._totals: dict[str, Usage] = {}
+        self._reserved_usd = 0.0
+        self._reserved_calls = 0
+        self._stopped: str | None = None
+        self._file = None
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                self._restore(path)
+            self._file = path.open("a", encoding="utf-8")
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Ledger:
+        return self
+
+    def _restore(self, path: Path) -> None:
+        text = path.read_text("utf-8")
+        # A kill in the middle of a write leaves one line without its end: cut it off, or it would swallow the next.
+        whole = text[: text.rfind("\n") + 1]
+        for line in whole.splitlines():
+            call = Call.model_validate_json(line)
+            add_call(self._totals.setdefault(call.role, Usage()), call)
+        if whole != text:
+            with path.open("r+b") as file:
+                file.truncate(len(whole.encode()))
+
+    def stop(self, why: str) -> None:
+        """Let no further call be made: what is under way ends at its next question. Answers in the store stay free."""
+        self._stopped = why
+
+    def reserve(self, worst_usd: float | None) -> None:
+        """Set aside room for one call before it is made.
+
+        Args:
+            worst_usd: Upper estimate of its price, or None where unknown (a dollar budget refuses such a model
+                before the run starts).
+
+        Raises:
+            BudgetExceededError: if the call might pass a limit, or after `stop`. It was not made.
+        """
+        with self._lock:
+            if self._stopped is not None:
+                raise BudgetExceededError(self._stopped)
+            total = self.total()
+            if self.budget.calls is not None and total.calls + self._reserved_calls + 1 > self.budget.calls:
+                raise BudgetExceededError(f"the budget of {self.budget.calls} calls is spent")
+            if self.budget.usd is not None:
+                worst = (total.usd or 0.0) + self._reserved_usd + (worst_usd or 0.0)
+                if worst > self.budget.usd:
+                    raise BudgetExceededError(
+                        f"the next call might pass the budget: ${total.usd or 0.0:.4f} of ${self.budget.usd:.4f} spent"
+                    )
+            self._reserved_calls += 1
+            self._reserved_usd += worst_usd or 0.0
+
+    def release(self, worst_usd: float | None) -> None:
+        """Give back what `reserve` set aside, once the call is recorded or has failed."""
+        with self._lock:
+            self._reserved_calls -= 1
+            self._reserved_usd -= worst_usd or 0.0
+
+    def record(self, call: Call) -> None:
+        """Write one answered call and add it to the sums of its role and of the current `charging` block."""
+        with self._lock:
+            add_call(self._totals.setdefault(call.role, Usage()), call)
+            if self._file is not None:
+                self._file.write(json.dumps(call.model_dump(exclude_defaults=True)) + "\n")
+                self._file.flush()
+        charged = _CHARGED.get()
+        if charged is not None:
+            add_call(charged, call)
+
+    @contextmanager
+    def charging(self) -> Iterator[Usage]:
+        """Sum the calls made inside the block by this thread: what one case took."""
+        usage = Usage()
+        token = _CHARGED.set(usage)
+        started = time.perf_counter()
+        try:
+            yield usage
+        finally:
+            usage.seconds = time.perf_counter() - started
+            _CHARGED.reset(token)
+
+    def by_role(self) -> dict[str, Usage]:
+        """A copy of the sums per role."""
+        with self._lock:
+            return {role: usage.model_copy() for role, usage in self._totals.items()}
+
+    def total(self) -> Usage:
+        """The sum over all roles. `usd` is None while nothing priced was paid."""
+        with self._lock:
+            total = Usage()
+            for usage in self._totals.values():
+                total.calls += usage.calls
+                total.cache_hits += usage.cache_hits
+                total.tokens_in += usage.tokens_in
+                total.tokens_out += usage.tokens_out
+                total.tokens_cached += usage.tokens_cached
+                total.seconds += usage.seconds
+                if usage.usd is not None:
+                    total.usd = (total.usd or 0.0) + usage.usd
+            return total
+
+    def close(self) -> None:
+        """Close the file; the sums stay readable."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -1,0 +1,114 @@
+"""Who speaks for which module: one slot per role, each with its model, sampling and adapter (paper, section 4.2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from programs.lm.adapters import AdapterName
+
+RoleName = Literal["mope", "mote", "mar", "judge"]
+ROLE_NAMES: tuple[RoleName, ...] = ("mope", "mote", "mar", "judge")
+
+
+class RoleConfig(BaseModel):
+    """One role's backend. Never holds a key: keys come from the environment.
+
+    Attributes:
+        model: One of
+            `openai/gpt-4o` and whatever else DSPy can reach by name;
+            `http://host:port/v1#name` for an OpenAI-compatible server (Ollama, vLLM, LM Studio, llama.cpp);
+            `gguf:/path/model.gguf` for a file;
+            `local/smollm2-135m` for weights brought by `mllm3rec models fetch`.
+        adapter: How signatures become messages; part of what a compiled program is.
+        temperature: 0 to 2, or None to leave it to the server (reasoning models refuse other values).
+        top_p: 0 to 1, or None.
+        max_tokens: Most tokens of one answer.
+        logprobs: Read ratings from token probabilities where the backend gives them.
+        api_key_env: Environment variable with the key, for servers that want one.
+        timeout: Seconds one call may take.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(min_length=1)
+    adapter: AdapterName = "json"
+    temperature: float | None = Field(default=0.0, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    max_tokens: int = Field(default=512, ge=1)
+    logprobs: bool = True
+    api_key_env: str | None = None
+    timeout: float = Field(default=600.0, gt=0)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the model runs on this machine's own engine: no price, no key, one call at a time."""
+        return self.model.startswith(("local/", "gguf:"))
+
+
+class Roles(BaseModel):
+    """A backend for every role.
+
+    Attributes:
+        mope: Infers and reassesses motivation profiles.
+        mote: Distils products into traits.
+        mar: Rates, ranks and explains.
+        judge: Re-checks MAR's reasons.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mope: RoleConfig
+    mote: RoleConfig
+    mar: RoleConfig
+    judge: RoleConfig
+
+    def of(self, role: RoleName) -> RoleConfig:
+        """The configuration of one role."""
+        config: RoleConfig = getattr(self, role)
+        return config
+
+    def with_models(self, **models: str | None) -> Roles:
+        """A copy with other models in the named roles; None leaves a role as it is.
+
+        A model of another kind brings the adapter of its kind: `compact` for one on this machine, `json` else.
+        """
+        changed = {}
+        for role, model in models.items():
+            if model is not None:
+                config = getattr(self, role).model_copy(update={"model": model})
+                adapter = "compact" if config.is_local or model.startswith("http") else "json"
+                changed[role] = config.model_copy(update={"adapter": adapter})
+        return self.model_copy(update=changed)
+
+
+def _all(model: str, adapter: AdapterName, **settings: object) -> Roles:
+    config = {"model": model, "adapter": adapter, **settings}
+    return Roles.model_validate({role: config for role in ROLE_NAMES})
+
+
+def local_roles(model: str | Path = "local/smollm2-135m") -> Roles:
+    """Every role on one model of this machine, greedy decoding."""
+    name = f"gguf:{model}" if isinstance(model, Path) else model
+    return _all(name, "compact", max_tokens=320)
+
+
+PAPER = Roles(
+    mope=RoleConfig(model="openai/gpt-3.5-turbo", adapter="chat", temperature=1.0, top_p=1.0, max_tokens=1024),
+    mote=RoleConfig(model="openai/gpt-3.5-turbo", adapter="chat", temperature=0.9, top_p=0.9, max_tokens=4095),
+    mar=RoleConfig(model="openai/gpt-4o", temperature=0.9, top_p=0.9, max_tokens=1024),
+    judge=RoleConfig(model="openai/gpt-4o", temperature=0.9, top_p=0.9, max_tokens=1024),
+)
+"""The published models and decoding settings. OpenAI retired gpt-3.5-turbo in October 2026: kept for its prices."""
+
+HOSTED = Roles(
+    mope=RoleConfig(model="openai/gpt-4.1-mini", max_tokens=1024),
+    mote=RoleConfig(model="openai/gpt-4.1-mini", max_tokens=512),
+    mar=RoleConfig(model="openai/gpt-4.1", max_tokens=1024),
+    judge=RoleConfig(model="openai/gpt-4.1-mini", max_tokens=512),
+)
+"""Hosted models of late 2026 that give token log-probabilities: the cheap one for the modules the paper found cheap."""
+
+PRESETS: dict[str, Roles] = {"local": local_roles(), "hosted": HOSTED, "paper": PAPER}

@@ -1,0 +1,150 @@
+"""MOPE, the Motivation-Oriented Profile Extractor: few purchases in, a motivation profile out (paper, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import dspy
+
+from programs.asked import Asked
+from programs.lm.backends import Backends, UnparsableError
+from programs.worked_examples import infer_examples, reassess_examples
+from signatures.mope import MotivationDraft, Reassessment, infer_motivations, reassess_motivations
+from signatures.schema import CONSUMER, MotivationSchema
+from signatures.types import Interaction, Item, Motivation, Profile
+
+HISTORY_ITEMS = 10
+ITEM_CHARACTERS = 160
+DESCRIPTION_CHARACTERS = 80
+NOTHING_KNOWN = "nothing known"
+
+Purchase = tuple[Item, Interaction]
+
+
+def render_purchases(history: Sequence[Purchase]) -> str:
+    """C_u of eq. 2: the last `HISTORY_ITEMS` purchases, numbered from 1, oldest first, one line each.
+
+    Line breaks inside a seller's text are folded, so that no text can pretend to be another line.
+    """
+    lines = []
+    for number, (item, interaction) in enumerate(history[-HISTORY_ITEMS:], start=1):
+        text = one_line(item.text, ITEM_CHARACTERS)
+        rated = "" if interaction.rating is None else f" (rated {interaction.rating:g} of 5)"
+        lines.append(f"{number}. {text}{rated}")
+    return "\n".join(lines)
+
+
+def render_metadata(metadata: Mapping[str, str]) -> str:
+    """z_u of eq. 6 on one line.
+
+    >>> render_metadata({"age": "25-34", "region": "north"})
+    'age 25-34; region north'
+    """
+    return "; ".join(f"{key} {value}" for key, value in metadata.items()) or NOTHING_KNOWN
+
+
+def one_line(text: str, limit: int) -> str:
+    """`text` without line breaks or prompt markers, cut at a word within `limit` characters."""
+    flat = " | ".join(" ".join(line.split()) for line in text.replace("[[", "(").replace("]]", ")").splitlines())
+    return flat if len(flat) <= limit else flat[:limit].rsplit(" ", 1)[0] + " ..."
+
+
+def validated(drafts: Sequence[MotivationDraft], schema: MotivationSchema, purchases: int) -> Profile:
+    """Only motivations in the schema that rest on purchases which were shown; one per description.
+
+    Args:
+        purchases: How many purchases the prompt showed; evidence outside 1..purchases is dropped. A motivation
+            left without any rests on the whole history if there is but one purchase, and is dropped otherwise.
+    """
+    kept: list[Motivation] = []
+    for draft in drafts:
+        evidence = tuple(dict.fromkeys(n for n in draft.evidence if 1 <= n <= purchases))
+        evidence = evidence or ((1,) if purchases == 1 else ())
+        description = one_line(draft.description, DESCRIPTION_CHARACTERS).strip(" .")
+        repeated = any((m.dimension, m.description) == (draft.dimension, description) for m in kept)
+        if draft.dimension in schema.names and evidence and description and not repeated:
+            kept.append(
+                Motivation(
+                    dimension=draft.dimension, description=description, strength=draft.strength, evidence=evidence
+                )
+            )
+    order = {"strong": 0, "moderate": 1, "weak": 2}
+    return Profile(motivations=tuple(sorted(kept, key=lambda m: order[m.strength])))
+
+
+def reassessed(profile: Profile, reassessments: Sequence[Reassessment]) -> Profile:
+    """The profile after keep, revise and drop. Dropping everything keeps everything: no profile answers nothing."""
+    verdicts = {r.number: r for r in reassessments}
+    kept = []
+    for number, motivation in enumerate(profile.motivations, start=1):
+        verdict = verdicts.get(number)
+        if verdict is not None and verdict.action == "drop":
+            continue
+        if verdict is not None and verdict.action == "revise":
+            wording = one_line(verdict.description, DESCRIPTION_CHARACTERS).strip(" .")
+            motivation = motivation.model_copy(update={"description": wording or motivation.description})
+        kept.append(motivation)
+    return Profile(motivations=tuple(kept)) if kept else profile
+
+
+class MOPE(dspy.Module):
+    """Infers a profile from the full history and, with `reflect`, reassesses it once (section 3.1.3).
+
+    Args:
+        schema: The dimensions a motivation may have.
+        reflect: Whether the reflective prompt follows.
+    """
+
+    def __init__(self, backends: Backends, schema: MotivationSchema = CONSUMER, reflect: bool = True) -> None:
+        super().__init__()
+        self.schema = schema
+        self.infer = Asked(infer_motivations(schema), "mope", backends, infer_examples(schema))
+        self.reassess = (
+            Asked(reassess_motivations(schema), "mope", backends, reassess_examples(schema)) if reflect else None
+        )
+
+    def forward(
+        self, history: Sequence[Purchase], metadata: Mapping[str, str] | None = None, rollout: int | None = None
+    ) -> dspy.Prediction:
+        """One profile of the whole history.
+
+        Returns:
+            Prediction with `profile`, `text` (what MAR reads) and `unparsable` (answers thrown away).
+
+        Raises:
+            UnparsableError: if no profile could be read from the model's answers. A reassessment that cannot be
+                read leaves the inferred profile as it is.
+        """
+        if not history:
+            raise ValueError("MOPE needs at least one purchase")
+        shopper, purchases = render_metadata(metadata or {}), render_purchases(history)
+        shown = min(len(history), HISTORY_ITEMS)
+        inferred = self.infer(shopper=shopper, history=purchases, rollout=rollout)
+        profile = validated(inferred.motivations, self.schema, shown)
+        unparsable = inferred.unparsable
+        if self.reassess is not None and profile.motivations:
+            numbered = "\n".join(
+                f"{n}. {m.dimension} ({m.strength}): {m.description}" for n, m in enumerate(profile.motivations, 1)
+            )
+            try:
+                second = self.reassess(shopper=shopper, history=purchases, inferred=numbered, rollout=rollout)
+                profile = reassessed(profile, second.reassessments)
+                unparsable += second.unparsable
+            except UnparsableError as error:
+                unparsable += error.answers
+        return dspy.Prediction(profile=profile, text=profile.render() or "no motivation found", unparsable=unparsable)
+
+    def per_interaction(self, history: Sequence[Purchase], metadata: Mapping[str, str] | None = None) -> list[Profile]:
+        """The k profiles of eq. 5, one per interaction, each inferred from that interaction alone."""
+        return [self(history=[purchase], metadata=metadata).profile for purchase in history[-HISTORY_ITEMS:]]
+
+
+class RawHistory(dspy.Module):
+    """The ablation without MOPE: MAR reads the purchases themselves (paper, section 5.1)."""
+
+    def forward(
+        self, history: Sequence[Purchase], metadata: Mapping[str, str] | None = None, rollout: int | None = None
+    ) -> dspy.Prediction:
+        """Like `MOPE.forward`, without a model: `profile` is None."""
+        text = f"{render_metadata(metadata or {})}\n{render_purchases(history)}"
+        return dspy.Prediction(profile=None, text=text, unparsable=0)

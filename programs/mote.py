@@ -1,0 +1,131 @@
+"""MOTE, the Motivation-Oriented Trait Encoder: one product in, a few transferable traits out (paper, section 3.2).
+
+One product a call: a seller's text can spoil its own traits, never a rival's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+import dspy
+
+from programs.asked import Asked
+from programs.lm.backends import Backends, model_name
+from programs.mope import one_line
+from programs.trait_store import TraitStore, trait_key
+from programs.worked_examples import TRAITS
+from signatures.mote import MAX_TRAITS, DistillTraits
+from signatures.types import Item, Traits
+
+PRODUCT_CHARACTERS = 400
+TRAIT_WORDS = 7
+TRAIT_CHARACTERS = 60
+
+_PRICE = re.compile(r"[$€£¥]\s*\d|\d\s*[$€£¥]|\b\d+([.,]\d+)?\s*(usd|dollars?|euros?|cents?)\b", re.IGNORECASE)
+_ORDER = re.compile(
+    r"https?:|www\.|\b(ignore|disregard|instructions?|prompt|system|rank (me|this|first)|rate this|recommend this|"
+    r"you must|always choose)\b",
+    re.IGNORECASE,
+)
+
+
+def product_text(item: Item) -> str:
+    """d_i of eq. 7 as MOTE reads it: without the brand and price fields, which no trait may name."""
+    bare = item.model_copy(update={"brand": None, "price": None})
+    return "\n".join(one_line(line, PRODUCT_CHARACTERS) for line in bare.text.splitlines())[:PRODUCT_CHARACTERS]
+
+
+def refusal(phrase: str, item: Item) -> str | None:
+    """Why a phrase is no trait (section 3.2.2), or None if it is one.
+
+    >>> refusal("costs only $5", Item(item_id="x", title="Cup"))
+    'price'
+    """
+    if not phrase:
+        return "empty"
+    if len(phrase.split()) > TRAIT_WORDS or len(phrase) > TRAIT_CHARACTERS:
+        return "too long"
+    if item.brand and re.search(rf"\b{re.escape(item.brand)}\b", phrase, re.IGNORECASE):
+        return "brand"
+    if _PRICE.search(phrase):
+        return "price"
+    if _ORDER.search(phrase):
+        return "instruction"
+    if phrase.casefold() == item.title.casefold():
+        return "title"
+    return None
+
+
+def validated_traits(item: Item, phrases: Sequence[str]) -> Traits:
+    """The phrases that are traits, each once, at most `MAX_TRAITS`; the others are kept with their reason."""
+    kept: list[str] = []
+    dropped: list[str] = []
+    for raw in phrases:
+        phrase = " ".join(raw.split()).strip(" .;,-")
+        reason = refusal(phrase, item) or ("repeated" if phrase.casefold() in map(str.casefold, kept) else None)
+        reason = reason or ("too many" if len(kept) == MAX_TRAITS else None)
+        if reason is None:
+            kept.append(phrase)
+        else:
+            dropped.append(f"{reason}: {phrase[:TRAIT_CHARACTERS]}")
+    return Traits(item_id=item.item_id, phrases=tuple(kept), dropped=tuple(dropped))
+
+
+class MOTE(dspy.Module):
+    """Distils traits, once per item text, prompt and model.
+
+    Args:
+        store: Where distilled traits are kept; None keeps them as long as the program lives.
+    """
+
+    def __init__(self, backends: Backends, store: TraitStore | None = None) -> None:
+        super().__init__()
+        self.backends = backends
+        self.store = store or TraitStore()
+        self.distill = Asked(DistillTraits, "mote", backends, TRAITS)
+
+    def prompt(self) -> str:
+        """Everything the model reads besides the product, plus the sampling: part of the store's key."""
+        predictor = self.distill.predict
+        adapter = self.backends.adapter_for("mote", predictor)
+        messages = adapter.format(predictor.signature, predictor.demos, {"product": ""})
+        config = self.backends.roles.mote
+        return json.dumps([messages, config.temperature, config.top_p, config.max_tokens])
+
+    def forward(self, item: Item) -> dspy.Prediction:
+        """The traits of one item.
+
+        Returns:
+            Prediction with `traits`, `text` (what MAR reads) and `unparsable`. An item of whose phrases none
+            survives validation is read by its most specific category instead, and has no traits.
+
+        Raises:
+            UnparsableError: if no phrases could be read from the model's answers.
+        """
+        product = product_text(item)
+        key = trait_key(product, self.prompt(), model_name(self.backends.roles.mote))
+        stored = self.store.get(key)
+        unparsable = 0
+        if stored is None:
+            answer = self.distill(product=product)
+            unparsable = answer.unparsable
+            stored = validated_traits(item, answer.traits)
+            self.store.put(key, stored)
+        traits = stored.model_copy(update={"item_id": item.item_id})
+        return dspy.Prediction(traits=traits, text=traits.render() or fallback_text(item), unparsable=unparsable)
+
+
+def fallback_text(item: Item) -> str:
+    """What is said of an item without traits: its most specific category. Never seller prose."""
+    path = max(item.categories, key=len) if item.categories else ()
+    return one_line(path[-1], TRAIT_CHARACTERS) if path else "no traits known"
+
+
+class RawDescription(dspy.Module):
+    """The ablation without MOTE: MAR reads the seller's text (paper, section 5.1)."""
+
+    def forward(self, item: Item) -> dspy.Prediction:
+        """Like `MOTE.forward`, without a model: no traits."""
+        return dspy.Prediction(traits=None, text=one_line(product_text(item), 160), unparsable=0)

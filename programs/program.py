@@ -1,0 +1,280 @@
+"""M-LLM3Rec: MOPE, MOTE and MAR composed into one DSPy program, on top of the prior (paper, section 3).
+
+One run gives the score vectors `prior`, `mar` and `fused` of every case, so that the prior alone, MAR alone and
+their fusion are compared on the same calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import dspy
+import numpy as np
+from numpy.typing import NDArray
+
+from programs.lm.backends import Backends, UnparsableError
+from programs.mar import Aligner, Alignments, Candidate, Embedding, Listwise, Pointwise, ShopperView
+from programs.embeddings import Encoder
+from programs.mope import MOPE, Purchase, RawHistory
+from programs.mote import MOTE, RawDescription
+from programs.prior import Scorer, z
+from programs.ranker import Case, Ranking, Status, order_by_score, seed_of
+from programs.reasons import Reasons
+from programs.shared import Shared
+from programs.trait_store import TraitStore
+from signatures.schema import CONSUMER, MotivationSchema
+from signatures.types import Item, Traits
+
+DEFAULT_WEIGHT = 0.3
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How MAR's scores meet the prior's.
+
+    Attributes:
+        weight: Share of MAR in 0..1: fused = weight * z(MAR) + (1 - weight) * z(prior), z over the candidates.
+        head: MAR sees only the prior's first n candidates and the rest keeps its place below; None: all.
+    """
+
+    weight: float = DEFAULT_WEIGHT
+    head: int | None = None
+
+    def fuse(self, mar: NDArray[np.float64], prior: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Fuse two vectors of shape (n,). Candidates MAR did not see or score are NaN in `mar`.
+
+        Unscored ones inside the head get MAR's lowest score: left out by the model, they do not gain by it.
+        Those outside the head stay below it in the prior's order.
+        """
+        seen = head_of(prior, self.head)
+        fused = np.empty(len(prior))
+        inside = np.where(np.isnan(mar[seen]), _lowest(mar[seen]), mar[seen])
+        fused[seen] = self.weight * z(inside) + (1 - self.weight) * z(prior[seen])
+        below = np.setdiff1d(np.arange(len(prior)), seen)
+        if len(below):
+            falling = below[np.argsort(-prior[below], kind="stable")]
+            fused[falling] = fused[seen].min() - 1 - np.arange(len(falling))
+        return fused
+
+
+def head_of(prior: NDArray[np.float64], head: int | None) -> NDArray[np.intp]:
+    """Indices of the prior's first `head` candidates, in candidate order; all of them for None.
+
+    >>> head_of(np.array([0.1, 0.9, 0.5]), 2).tolist()
+    [1, 2]
+    """
+    if head is None or head >= len(prior):
+        return np.arange(len(prior))
+    return np.sort(np.argsort(-prior, kind="stable")[:head])
+
+
+def _lowest(values: NDArray[np.float64]) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.min()) - 1.0 if len(known) else 0.0
+
+
+class MLLM3Rec(dspy.Module):
+    """The composed program, and a `Ranker` through `rank`.
+
+    Args:
+        shopper: `MOPE`, or `RawHistory` for the ablation without it.
+        product: `MOTE`, or `RawDescription` for the ablation without it.
+        aligner: `Pointwise`, `Listwise` or `Embedding`.
+        catalogue: Items by id.
+        prior: Scores candidates from the history; the language model works on top of it.
+        fusion: How the two meet.
+        reasons: Explains and re-checks the first `explain` items; None for no explanations.
+        explain: K of the paper's top-K selection; 0 leaves the order as fused.
+    """
+
+    def __init__(
+        self,
+        shopper: dspy.Module,
+        product: dspy.Module,
+        aligner: dspy.Module,
+        catalogue: Mapping[str, Item],
+        prior: Scorer,
+        fusion: Fusion | None = None,
+        reasons: Reasons | None = None,
+        explain: int = 0,
+    ) -> None:
+        super().__init__()
+        self.shopper = shopper
+        self.product = product
+        self.aligner = aligner
+        self.reasons = reasons
+        self.explain = explain
+        self.fusion = fusion or Fusion()
+        self.catalogue = Shared(catalogue)
+        self.prior = Shared(prior)
+
+    def forward(self, case: Case) -> dspy.Prediction:
+        """Rank one case.
+
+        Returns:
+            Prediction with `ranking`, a `Ranking` without usage.
+        """
+        items = self.catalogue.value
+        history: list[Purchase] = [(items[i.item_id], i) for i in case.history if i.item_id in items]
+        prior = np.asarray(self.prior.value.scores([i.item_id for i in case.history], case.candidates), dtype=float)
+        ranking = Ranking(user_id=case.user_id, order=())
+        mar = np.full(len(case.candidates), np.nan)
+        chosen: list[Candidate] = []
+        view = ShopperView(text="")
+        try:
+            view = self._view(history, case.metadata, ranking)
+            seen = head_of(prior, self.fusion.head)
+            chosen = [self._candidate(items[case.candidates[i]], ranking) for i in seen]
+            result: Alignments = self.aligner(shopper=view, candidates=chosen, seed=seed_of("labels", case.user_id))
+            for index, alignment in zip(seen, result.alignments, strict=True):
+                if alignment is not None:
+                    mar[index] = alignment.score
+            _count(ranking, result)
+        except UnparsableError as error:
+            ranking.unparsable += error.answers
+            ranking.error = str(error)
+        if np.isnan(mar).all():
+            # No answer at all: the row is scored, on the prior, and counted as unparsable instead of hidden.
+            ranking.status = Status.UNPARSABLE
+        fused = self.fusion.fuse(mar, prior)
+        silent = np.where(np.isnan(mar), _lowest(mar), mar)
+        ranking.scores = {"prior": prior.tolist(), "mar": silent.tolist(), "fused": fused.tolist()}
+        ranking.order = order_by_score(case.candidates, fused.tolist(), tie_seed=seed_of("ties", case.user_id))
+        if self.reasons is not None and self.explain and ranking.status is Status.OK:
+            self._explain(ranking, view, chosen)
+        return dspy.Prediction(ranking=ranking)
+
+    def rank(self, case: Case) -> Ranking:
+        """See `programs.ranker.Ranker`."""
+        ranking: Ranking = self(case=case).ranking
+        return ranking
+
+    def _view(self, history: Sequence[Purchase], metadata: Mapping[str, str], ranking: Ranking) -> ShopperView:
+        answer = self.shopper(history=history, metadata=metadata)
+        ranking.profile = answer.profile
+        ranking.unparsable += answer.unparsable
+        return ShopperView(text=answer.text, profile=answer.profile)
+
+    def _candidate(self, item: Item, ranking: Ranking) -> Candidate:
+        try:
+            answer = self.product(item=item)
+        except UnparsableError as error:
+            # One product nobody could read must not cost the shopper the other twenty-nine.
+            ranking.unparsable += error.answers
+            return Candidate(item_id=item.item_id, text="no traits known")
+        ranking.unparsable += answer.unparsable
+        traits: Traits | None = answer.traits
+        if traits is not None:
+            ranking.traits.append(traits)
+        return Candidate(item_id=item.item_id, text=answer.text, phrases=traits.phrases if traits else ())
+
+    def _explain(self, ranking: Ranking, view: ShopperView, chosen: Sequence[Candidate]) -> None:
+        assert self.reasons is not None
+        by_id = {candidate.item_id: candidate for candidate in chosen}
+        ordered = [by_id[item_id] for item_id in ranking.order if item_id in by_id]
+        after, ranking.rationales = self.reasons.choose(view, ordered, self.explain, patience=2 * self.explain)
+        rest = [item_id for item_id in ranking.order if item_id not in by_id]
+        ranking.order = (*(candidate.item_id for candidate in after), *rest)
+
+
+def _count(ranking: Ranking, result: Alignments) -> None:
+    ranking.appended = result.appended
+    ranking.dropped = result.dropped
+    ranking.unparsable += result.unparsable
+    sources = sorted({alignment.source for alignment in result.alignments if alignment is not None})
+    ranking.score_source = "+".join(sources) or None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What every composition needs.
+
+    Attributes:
+        encoder: For the embedding aligner.
+        traits: Where distilled traits are kept.
+    """
+
+    backends: Backends
+    catalogue: Mapping[str, Item]
+    prior: Scorer
+    encoder: Encoder
+    traits: TraitStore
+    schema: MotivationSchema = CONSUMER
+    fusion: Fusion = Fusion()
+    explain: int = 0
+
+
+def _compose(parts: Parts, shopper: dspy.Module, product: dspy.Module, aligner: dspy.Module) -> MLLM3Rec:
+    reasons = Reasons(parts.backends) if parts.explain else None
+    return MLLM3Rec(
+        shopper, product, aligner, parts.catalogue, parts.prior, parts.fusion, reasons, explain=parts.explain
+    )
+
+
+def pointwise(parts: Parts) -> MLLM3Rec:
+    """MOPE, MOTE, and a rating for each candidate alone (eq. 8)."""
+    return _compose(
+        parts, MOPE(parts.backends, parts.schema), MOTE(parts.backends, parts.traits), Pointwise(parts.backends)
+    )
+
+
+def listwise(parts: Parts) -> MLLM3Rec:
+    """MOPE, MOTE, and one ranking of all candidates (the paper's Figure 1)."""
+    return _compose(
+        parts, MOPE(parts.backends, parts.schema), MOTE(parts.backends, parts.traits), Listwise(parts.backends)
+    )
+
+
+def embedding(parts: Parts) -> MLLM3Rec:
+    """MOPE, MOTE, and phrases compared in embedding space: one model call a shopper beyond the trait store."""
+    return _compose(
+        parts, MOPE(parts.backends, parts.schema), MOTE(parts.backends, parts.traits), Embedding(parts.encoder)
+    )
+
+
+def without_mope(parts: Parts) -> MLLM3Rec:
+    """The paper's ablation: the raw history goes to MAR (section 5.1, table 5)."""
+    return _compose(
+        parts, RawHistory(), MOTE(parts.backends, parts.traits), Listwise(parts.backends, shopper_text="history")
+    )
+
+
+def without_mote(parts: Parts) -> MLLM3Rec:
+    """The paper's ablation: raw descriptions go to MAR (section 5.1, table 5)."""
+    return _compose(
+        parts,
+        MOPE(parts.backends, parts.schema),
+        RawDescription(),
+        Listwise(parts.backends, product_text="description"),
+    )
+
+
+def without_reflection(parts: Parts) -> MLLM3Rec:
+    """MOPE's first answer stands: no reflective prompt."""
+    mope = MOPE(parts.backends, parts.schema, reflect=False)
+    return _compose(parts, mope, MOTE(parts.backends, parts.traits), Listwise(parts.backends))
+
+
+def llm_only(parts: Parts) -> MLLM3Rec:
+    """The paper's minimal baseline: raw history and raw candidates in one prompt (section 4.4)."""
+    return _compose(
+        parts,
+        RawHistory(),
+        RawDescription(),
+        Listwise(parts.backends, shopper_text="history", product_text="description"),
+    )
+
+
+PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
+    "pointwise": pointwise,
+    "listwise": listwise,
+    "embedding": embedding,
+    "without-mope": without_mope,
+    "without-mote": without_mote,
+    "without-reflection": without_reflection,
+    "llm-only": llm_only,
+}
+"""Every composition by the name it has on the command line."""
+
+__all__ = ["PROGRAMS", "Aligner", "Fusion", "MLLM3Rec", "Parts", "head_of"]
