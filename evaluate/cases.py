@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from evaluate.datasets.dataset import Dataset
 from evaluate.protocol import Target, held_out, part_of
+from programs.atomic import write_atomically
 from programs.errors import InputError
 from programs.ranker import Case, seed_of
 
@@ -146,21 +145,8 @@ def write_cases(path: Path, protocol: Protocol, cases: Sequence[Case]) -> CaseFi
     body = "".join(case.model_dump_json(exclude_defaults=True) + "\n" for case in cases).encode()
     sha256 = hashlib.sha256(body).hexdigest()
     header = _Header(**protocol.model_dump(), n=len(cases), sha256=sha256).model_dump_json(exclude_none=True)
-    _replace(path, header.encode() + b"\n" + body)
+    write_atomically(path, header.encode() + b"\n" + body)
     return CaseFile(protocol, tuple(cases), sha256)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_cases(path: Path) -> CaseFile:

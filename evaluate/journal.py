@@ -15,7 +15,6 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from typing import Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import to_json
 
+from programs.atomic import write_atomically
 from programs.errors import InputError
 from programs.ranker import Ranking, Status
 
@@ -199,7 +199,7 @@ def _agreed(directory: Path, asked: RunManifest) -> RunManifest:
     if found is None:
         if (directory / _ROWS).exists():
             raise InputError(f"{directory}: {_ROWS} without {_MANIFEST}: not a run; choose another directory")
-        _replace(path, asked.model_dump_json(indent=2).encode() + b"\n")
+        write_atomically(path, asked.model_dump_json(indent=2).encode() + b"\n")
         return asked
     # Through JSON, so that 1.0 read back and 1.0 asked compare as what is stored.
     asked = RunManifest.model_validate_json(asked.model_dump_json())
@@ -285,19 +285,6 @@ def _rows(path: Path) -> dict[str, Ranking]:
             raise InputError(f"{path}:{number}: not a ranking: {error.errors(include_url=False)[0]['msg']}") from None
         latest[row.user_id] = row
     return latest
-
-
-def _replace(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _fsync_directory(directory: Path) -> None:

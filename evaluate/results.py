@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from evaluate.audit import Finding, audit_ranks
 from evaluate.intervals import Difference, Estimate, paired_difference
+from evaluate.journal import RunManifest, read_journal
 from evaluate.metrics import Bounds, bounds, per_user, rank_of, summarize
 from programs.errors import InputError
 from programs.ranker import Case, Ranking, Status, Usage, order_by_score, seed_of
+
+TARGETS = "targets.json"
+"""In a run directory: target by user id, so that the run can be audited without its cases file."""
 
 
 class Results(BaseModel):
@@ -68,6 +74,22 @@ def ranks_of(cases: Sequence[Case], rows: Mapping[str, Ranking], component: str 
             raise InputError(f"the row of user {case.user_id!r} does not rank the candidates of its case")
         ranks[case.user_id] = rank_of(order, case.target)
     return ranks
+
+
+def ranks_and_manifest(directory: Path) -> tuple[RunManifest, dict[str, int], int]:
+    """What a finished run directory says: its manifest, the ranks of its targets, and the size of its lists.
+
+    Raises:
+        InputError: if the directory holds no run, or its targets cannot be found.
+    """
+    manifest, rows = read_journal(directory)
+    path = directory / TARGETS
+    if not path.exists():
+        raise InputError(f"{path} is missing: evaluate the run again to write it")
+    targets: dict[str, str] = json.loads(path.read_text("utf-8"))
+    scored = {user: row for user, row in rows.items() if row.status is not Status.FAILED}
+    ranks = {user: rank_of(row.order, targets[user]) for user, row in scored.items()}
+    return manifest, ranks, max((len(row.order) for row in scored.values()), default=0)
 
 
 def results(ranker: str, cases: Sequence[Case], rows: Mapping[str, Ranking]) -> Results:

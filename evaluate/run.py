@@ -105,6 +105,8 @@ def _rank(ranker: Ranker, case: Case, ledger: Ledger) -> Ranking:
         try:
             row = ranker.rank(case.blinded())
         except (DSPyError, OSError) as error:
-            row = Ranking(user_id=case.user_id, order=(), status=Status.FAILED, error=f"{type(error).__name__}: {error}")
+            row = Ranking(
+                user_id=case.user_id, order=(), status=Status.FAILED, error=f"{type(error).__name__}: {error}"
+            )
     row.usage = usage
     return row

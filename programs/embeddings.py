@@ -78,7 +78,7 @@ class MiniLMEncoder:
 
     def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
         """Encode n texts as an (n, 384) array; see `Encoder.encode`."""
-        tokens = [np.asarray(e.ids, dtype=np.int64) for e in self._tokenizer.encode_batch(list(texts))]
+        tokens = [np.asarray(e.ids, dtype=np.int64) for e in self._tokenizer.encode_batch([_clean(t) for t in texts])]
         # Texts of like length share a batch: padding is computed like text.
         by_length = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         vectors = np.zeros((len(tokens), 384), dtype=np.float32)
@@ -130,7 +130,7 @@ class OpenAIEncoder:
     def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
         """Encode n texts as an (n, d) array; see `Encoder.encode`. Raises the client's errors."""
         # The API refuses an empty text.
-        clean = [text[: self.max_characters].strip() or "-" for text in texts]
+        clean = [_clean(text)[: self.max_characters].strip() or "-" for text in texts]
         rows: list[list[float]] = []
         for start in range(0, len(clean), self.batch):
             answer = self._client.embeddings.create(model=self.model, input=clean[start : start + self.batch])
@@ -223,13 +223,17 @@ class EmbeddingStore:
                 yield database
         except sqlite3.DatabaseError as error:
             raise InputError(
-                f"{self.path}: not usable as an embedding store ({error}); delete it or choose another path"
+                f"{self.path}: cannot be used as an embedding store ({error}); choose another path or move it away"
             ) from error
 
 
+def _clean(text: str) -> str:
+    """Catalogues of the web hold lone surrogates, which neither tokenizers nor JSON take."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _key(text: str) -> bytes:
-    # Product texts come from the web; a lone surrogate must not stop a catalogue.
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return hashlib.sha256(_clean(text).encode()).digest()
 
 
 def _local_package(package: str) -> Any:

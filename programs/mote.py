@@ -83,7 +83,7 @@ class MOTE(dspy.Module):
     def __init__(self, backends: Backends, store: TraitStore | None = None) -> None:
         super().__init__()
         self.backends = backends
-        self.store = store or TraitStore()
+        self.store = TraitStore() if store is None else store
         self.distill = Asked(DistillTraits, "mote", backends, TRAITS)
 
     def prompt(self) -> str:

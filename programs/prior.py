@@ -228,13 +228,14 @@ class ScoreRanker:
     def __init__(self, name: str, scorer: Scorer) -> None:
         self.name = name
         self.scorer = scorer
+        self._composite = scorer if isinstance(scorer, CompositeScorer) else None
 
     def rank(self, case: Case) -> Ranking:
         """Rank the candidates of `case`; see `Ranker.rank`."""
         history = [interaction.item_id for interaction in case.history]
-        if isinstance(self.scorer, CompositeScorer):
-            parts = self.scorer.parts(history, case.candidates)
-            components = {**parts, self.name: self.scorer.combine(parts)}
+        if self._composite is not None:
+            parts = self._composite.parts(history, case.candidates)
+            components = {**parts, self.name: self._composite.combine(parts)}
         else:
             components = {self.name: self.scorer.scores(history, case.candidates)}
         return ranking_from_scores(case, {name: vector.tolist() for name, vector in components.items()}, by=self.name)

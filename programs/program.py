@@ -13,9 +13,9 @@ import dspy
 import numpy as np
 from numpy.typing import NDArray
 
+from programs.embeddings import Encoder
 from programs.lm.backends import Backends, UnparsableError
 from programs.mar import Aligner, Alignments, Candidate, Embedding, Listwise, Pointwise, ShopperView
-from programs.embeddings import Encoder
 from programs.mope import MOPE, Purchase, RawHistory
 from programs.mote import MOTE, RawDescription
 from programs.prior import Scorer, z

@@ -86,7 +86,7 @@ class Roles(BaseModel):
 
 def _all(model: str, adapter: AdapterName, **settings: object) -> Roles:
     config = {"model": model, "adapter": adapter, **settings}
-    return Roles.model_validate({role: config for role in ROLE_NAMES})
+    return Roles.model_validate(dict.fromkeys(ROLE_NAMES, config))
 
 
 def local_roles(model: str | Path = "local/smollm2-135m") -> Roles:

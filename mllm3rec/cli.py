@@ -1,0 +1,55 @@
+"""The command line: `mllm3rec COMMAND`. Exit code 0 means the command did what it was asked."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# DSPy asks GitHub for a price list at start otherwise (measured, design.md section 4).
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
+
+import typer
+
+from mllm3rec import audit, cases, data, doctor, models, recommend
+from mllm3rec import evaluate as evaluate_command
+from mllm3rec.console import err
+from programs.errors import BudgetExceededError, InputError, MissingExtraError
+
+app = typer.Typer(
+    name="mllm3rec",
+    help="Motivation-aware recommendation with language models: data, cases, evaluation, recommendations.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("doctor")(doctor.doctor)
+app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
+app.command("cases")(cases.cases)
+app.command("distill")(evaluate_command.distill)
+app.command("evaluate")(evaluate_command.evaluate)
+app.command("recommend")(recommend.recommend)
+app.command("audit")(audit.audit)
+
+
+def main() -> None:
+    """Run the command line; what a user can mend is printed without a traceback."""
+    try:
+        app(standalone_mode=True)
+    except (InputError, MissingExtraError) as error:
+        err.print(f"[bold red]error:[/] {_escaped(str(error))}")
+        sys.exit(2)
+    except BudgetExceededError as error:
+        err.print(f"[bold yellow]stopped:[/] {_escaped(str(error))}")
+        sys.exit(3)
+    except KeyboardInterrupt:
+        err.print("interrupted; everything done so far is kept: the same command goes on from there")
+        sys.exit(130)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+if __name__ == "__main__":
+    main()

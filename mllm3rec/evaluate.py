@@ -1,0 +1,199 @@
+"""`mllm3rec evaluate`: run a ranker over frozen cases, resumably, and say what it is worth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evaluate.cases import CaseFile, check_dataset, read_cases
+from evaluate.datasets import load_dataset
+from evaluate.datasets.dataset import Dataset
+from evaluate.demo.store import planted_motivations
+from evaluate.journal import Journal, RunManifest
+from evaluate.rankers import BASELINES
+from evaluate.recovery import recovery
+from evaluate.results import TARGETS, Results, results
+from evaluate.run import Outcome, run
+from mllm3rec.console import emit, err, figure, out, progress, results_table, say, usage_table
+from mllm3rec.settings import (
+    BudgetUsd,
+    Head,
+    Json,
+    MaxCalls,
+    ModelOption,
+    ModelOptions,
+    Preset,
+    RoleOption,
+    SchemaFile,
+    Weight,
+    configuration,
+    open_ledger,
+    read_schema,
+    versions,
+    workshop,
+)
+from programs.atomic import write_atomically
+from programs.lm.backends import UnparsableError
+from programs.mote import MOTE
+from programs.program import DEFAULT_WEIGHT, Fusion
+from programs.ranker import Ranking, Status
+
+CasesFile = Annotated[Path, typer.Argument(help="A file written by `mllm3rec cases`.")]
+DatasetOption = Annotated[str | None, typer.Option("--dataset", help="Where the data lies, if not where it was drawn.")]
+LEDGER = "ledger.jsonl"
+
+
+def evaluate(
+    cases: CasesFile,
+    ranker: Annotated[str, typer.Option(help="A baseline or a program; an unknown name lists them.")],
+    directory: Annotated[Path, typer.Option("--out", help="Run directory; the same command resumes it.")],
+    dataset: DatasetOption = None,
+    preset: Preset = "local",
+    model: ModelOption = None,
+    mope: RoleOption = None,
+    mote: RoleOption = None,
+    mar: RoleOption = None,
+    judge: RoleOption = None,
+    weight: Weight = DEFAULT_WEIGHT,
+    head: Head = None,
+    explain: Annotated[int, typer.Option(min=0, help="Explain and re-check the first K items.")] = 0,
+    schema: SchemaFile = None,
+    workers: Annotated[int, typer.Option(min=1, help="Users ranked at the same time.")] = 1,
+    budget_usd: BudgetUsd = None,
+    max_calls: MaxCalls = None,
+    as_json: Json = False,
+) -> None:
+    """Rank every case and report HR@K and NDCG@K with intervals. Exit code 1 while cases are unresolved."""
+    case_file = read_cases(cases)
+    roles = ModelOptions(preset, model, mope, mote, mar, judge).roles()
+    fusion = Fusion(weight=weight, head=head)
+    motives = read_schema(schema)
+    ledger = open_ledger(None if ranker in BASELINES else directory / LEDGER, budget_usd, max_calls)
+    shop = workshop(_dataset(case_file, dataset), case_file.protocol.target, roles, ledger, motives, fusion, explain)
+    built = shop.ranker(ranker)
+    manifest = RunManifest(
+        cases_sha256=case_file.sha256,
+        ranker=ranker,
+        configuration={} if ranker in BASELINES else configuration(roles, fusion, motives, explain),
+        versions=versions(),
+    )
+    with Journal.open(directory, manifest) as journal:
+        done = len(journal.resolved())
+        if done:
+            say(f"resuming {directory}: {done} of {len(case_file.cases)} users are there already")
+        with progress(f"{ranker}: users", len(case_file.cases), ledger) as ticker:
+            ticker.advance(done)
+
+            def on_row(row: Ranking) -> None:
+                ticker.advance()
+                if row.status is not Status.OK:
+                    say(f"user {row.user_id}: {row.status}: {row.error}")
+
+            outcome = run(case_file.cases, built, journal, ledger, workers, on_row)
+        rows = journal.rows()
+    if outcome.stopped:
+        say(f"stopped: {outcome.stopped}; {outcome.left} users left; the same command goes on from there")
+    targets = {case.user_id: case.target for case in case_file.cases}
+    write_atomically(directory / TARGETS, json.dumps(targets).encode() + b"\n")
+    figures = results(ranker, case_file.cases, rows)
+    recovered = _recovery(case_file, rows)
+    write_atomically(directory / "metrics.json", figures.model_dump_json(indent=2).encode() + b"\n")
+    _show(figures, outcome, directory, case_file, recovered, as_json)
+    if not as_json and ranker not in BASELINES:
+        out.print(usage_table(ledger.by_role()))
+    ledger.close()
+    raise typer.Exit(0 if outcome.complete else 1)
+
+
+def distill(
+    cases: CasesFile,
+    dataset: DatasetOption = None,
+    preset: Preset = "local",
+    mote: RoleOption = None,
+    budget_usd: BudgetUsd = None,
+    max_calls: MaxCalls = None,
+    as_json: Json = False,
+) -> None:
+    """Distil the traits of every candidate into the trait store, ahead of any evaluation."""
+    case_file = read_cases(cases)
+    ledger = open_ledger(None, budget_usd, max_calls)
+    shop = workshop(
+        _dataset(case_file, dataset), case_file.protocol.target, ModelOptions(preset, mote=mote).roles(), ledger
+    )
+    module = MOTE(shop.backends_of(), shop.traits_of())
+    wanted = list(dict.fromkeys(item_id for case in case_file.cases for item_id in case.candidates))
+    phrases, refused, unreadable = 0, 0, 0
+    with progress("products distilled", len(wanted), ledger) as ticker:
+        for item_id in wanted:
+            try:
+                traits = module(item=shop.dataset.item(item_id)).traits
+                phrases += len(traits.phrases)
+                refused += len(traits.dropped)
+            except UnparsableError:
+                unreadable += 1
+            ticker.advance()
+    facts = {"products": len(wanted), "traits": phrases, "refused": refused, "unreadable": unreadable}
+    if as_json:
+        emit({**facts, "calls": ledger.total().calls})
+    else:
+        out.print(", ".join(f"{count} {what}" for what, count in facts.items()))
+        out.print(usage_table(ledger.by_role()))
+    raise typer.Exit(1 if unreadable == len(wanted) else 0)
+
+
+def _dataset(case_file: CaseFile, elsewhere: str | None) -> Dataset:
+    data = load_dataset(elsewhere or case_file.protocol.source)
+    check_dataset(case_file, data)
+    return data
+
+
+def _recovery(case_file: CaseFile, rows: dict[str, Ranking]) -> dict[str, float] | None:
+    """Where the truth is known (the demo store): how well profiles recover the planted motivations."""
+    if case_file.protocol.source != "demo":
+        return None
+    profiles = {user: row.profile for user, row in rows.items() if row.profile is not None}
+    if not profiles:
+        return None
+    truth = planted_motivations()
+    return vars(recovery(profiles, {user: truth[user] for user in profiles}))
+
+
+def _show(
+    figures: Results,
+    outcome: Outcome,
+    directory: Path,
+    case_file: CaseFile,
+    recovered: dict[str, float] | None,
+    as_json: bool,
+) -> None:
+    if as_json:
+        payload = figures.model_dump(mode="json")
+        emit({**payload, "recovery": recovered, "complete": outcome.complete, "run": str(directory)})
+        return
+    protocol = case_file.protocol
+    title = f"{protocol.dataset}, {protocol.part} users, target {protocol.target}, {protocol.negatives} negatives"
+    out.print(results_table(figures, title))
+    for metric, difference in figures.against_prior.items():
+        out.print(f"{metric}: {figure(difference)} against the prior alone (paired, n={difference.n})")
+    if figures.score_sources:
+        sources = ", ".join(f"{source} for {count} users" for source, count in figures.score_sources.items())
+        out.print(
+            f"MAR scores from {sources}; unparsable answers {figures.unparsable_answers:.2%}; "
+            f"per user {figures.appended:.1f} candidates left out, {figures.dropped:.1f} labels dropped"
+        )
+    if recovered is not None:
+        out.print(
+            f"planted motivations: primary found {recovered['primary_found']:.2f} "
+            f"(chance {recovered['chance_primary_found']:.2f}), precision {recovered['precision']:.2f} "
+            f"(chance {recovered['chance_precision']:.2f}), recall {recovered['recall']:.2f} "
+            f"(chance {recovered['chance_recall']:.2f})"
+        )
+    if figures.unresolved:
+        limits = "; ".join(f"{name} between {b.low:.3f} and {b.high:.3f}" for name, b in figures.bounds.items())
+        out.print(f"[yellow]{figures.unresolved} users unresolved[/]: {limits}")
+    if figures.audit is not None and figures.audit.impossible:
+        err.print(f"[red]audit:[/] {'; '.join(map(str, figures.audit.violations))}")
+    out.print(f"written: {directory}", markup=False)

@@ -1,0 +1,163 @@
+"""From options to the things a run needs: dataset, encoder, language models, rankers, each made when first used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evaluate.datasets import load_dataset
+from evaluate.datasets.dataset import Dataset
+from evaluate.protocol import Target, training_histories
+from evaluate.rankers import Workshop
+from mllm3rec.console import progress, say
+from programs.embeddings import EmbeddingStore, MiniLMEncoder, OpenAIEncoder, Vectors, store_path
+from programs.errors import InputError
+from programs.lm.backends import Backends
+from programs.lm.call_store import use_call_store
+from programs.lm.ledger import Budget, Ledger
+from programs.lm.roles import PRESETS, Roles
+from programs.program import Fusion
+from programs.schemas import load_schema
+from programs.trait_store import TraitStore
+from programs.weights import cache_dir, locate
+from signatures.schema import CONSUMER, MotivationSchema
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]
+Preset = Annotated[str, typer.Option(help="Models for all roles: local, hosted or paper.")]
+ModelOption = Annotated[str | None, typer.Option(help="Model for every role; see docs/models.md for the forms.")]
+RoleOption = Annotated[str | None, typer.Option(help="Model for this role alone.")]
+BudgetUsd = Annotated[float | None, typer.Option(min=0, help="Stop before more dollars than this are spent.")]
+MaxCalls = Annotated[int | None, typer.Option(min=0, help="Stop before more calls than this are made.")]
+SchemaFile = Annotated[Path | None, typer.Option("--schema", help="Motivational schema, as TOML or YAML.")]
+Weight = Annotated[float, typer.Option(min=0, max=1, help="Share of MAR in the fused score; the rest is the prior's.")]
+Head = Annotated[int | None, typer.Option(min=1, help="MAR sees only the prior's first N candidates.")]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which models speak, as chosen on the command line.
+
+    Attributes:
+        preset: A name of `PRESETS`.
+        model: Replaces the model of every role.
+        mope, mote, mar, judge: Replace the model of one role.
+    """
+
+    preset: str = "local"
+    model: str | None = None
+    mope: str | None = None
+    mote: str | None = None
+    mar: str | None = None
+    judge: str | None = None
+
+    def roles(self) -> Roles:
+        """The roles these options describe.
+
+        Raises:
+            InputError: if there is no such preset.
+        """
+        if self.preset not in PRESETS:
+            raise InputError(f"no preset {self.preset!r}: choose one of {', '.join(PRESETS)}")
+        every = dict.fromkeys(("mope", "mote", "mar", "judge"), self.model)
+        one = {"mope": self.mope, "mote": self.mote, "mar": self.mar, "judge": self.judge or self.mar}
+        return PRESETS[self.preset].with_models(**every).with_models(**one)
+
+
+def read_schema(path: Path | None) -> MotivationSchema:
+    """The schema of a file, or the default one."""
+    return CONSUMER if path is None else load_schema(path)
+
+
+class TellingEncoder:
+    """The embedding store with a progress bar, for texts that have to be computed."""
+
+    def __init__(self, store: EmbeddingStore) -> None:
+        self._store = store
+
+    @property
+    def name(self) -> str:
+        """The encoder's name."""
+        return self._store.name
+
+    def encode(self, texts: list[str]) -> Vectors:
+        """See `programs.embeddings.Encoder`."""
+        if len(texts) < 500:
+            return self._store.encode(texts)
+        with progress("embedding item texts (once)", len(texts)) as ticker:
+            return self._store.encode(texts, progress=ticker.to)
+
+
+@cache
+def sentence_encoder(kind: str = "minilm") -> TellingEncoder:
+    """The encoder behind content similarity, kept on disk.
+
+    Raises:
+        InputError: if its weights are missing.
+    """
+    if kind == "openai":
+        return TellingEncoder(EmbeddingStore(store_path(), OpenAIEncoder()))
+    if locate("minilm") is None:
+        raise InputError("the sentence embeddings are not here yet: run `mllm3rec models fetch minilm`")
+    return TellingEncoder(EmbeddingStore(store_path(), MiniLMEncoder()))
+
+
+def open_dataset(source: str) -> Dataset:
+    """Load a dataset and say what its loader had to decide."""
+    dataset = load_dataset(source)
+    for note in dataset.notes:
+        say(f"note: {note}")
+    return dataset
+
+
+def workshop(
+    dataset: Dataset,
+    target: Target,
+    roles: Roles,
+    ledger: Ledger,
+    schema: MotivationSchema = CONSUMER,
+    fusion: Fusion | None = None,
+    explain: int = 0,
+    histories: dict[str, tuple[str, ...]] | None = None,
+) -> Workshop:
+    """Everything a ranker may need. `histories` replaces what the target policy lets a fit see."""
+
+    def backends() -> Backends:
+        use_call_store(cache_dir() / "calls.sqlite")
+        return Backends(roles, ledger)
+
+    return Workshop(
+        dataset=dataset,
+        histories=training_histories(dataset, target) if histories is None else histories,
+        encoder_of=sentence_encoder,
+        backends_of=backends,
+        traits_of=lambda: TraitStore(cache_dir() / "traits.sqlite"),
+        schema=schema,
+        fusion=fusion or Fusion(),
+        explain=explain,
+    )
+
+
+def open_ledger(path: Path | None, budget_usd: float | None, max_calls: int | None) -> Ledger:
+    """The ledger of a run with its budget."""
+    return Ledger(path, Budget(usd=budget_usd, calls=max_calls))
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide a result."""
+    return {name: version(name) for name in ("mllm3rec", "dspy", "numpy", "pandas", "pydantic")}
+
+
+def configuration(roles: Roles, fusion: Fusion, schema: MotivationSchema, explain: int) -> dict[str, Any]:
+    """What decides a program's rankings besides the cases, for the run's manifest."""
+    return {
+        "roles": roles.model_dump(mode="json"),
+        "weight": fusion.weight,
+        "head": fusion.head,
+        "explain": explain,
+        "schema": schema.model_dump(mode="json"),
+    }

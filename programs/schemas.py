@@ -1,0 +1,32 @@
+"""Motivational schemas from files, for domains other than consumer goods."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from programs.errors import InputError
+from signatures.schema import MotivationSchema
+
+
+def load_schema(path: Path) -> MotivationSchema:
+    """Read a schema from TOML or YAML: `name`, and `dimensions` with `name`, `definition` and `kind` each.
+
+    Raises:
+        InputError: naming the file and the field, if it cannot be read as a schema.
+    """
+    try:
+        text = path.read_text("utf-8")
+        data = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+        return MotivationSchema.model_validate(data)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not a readable schema: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "schema"
+        raise InputError(f"{path}: {where}: {first['msg']}") from None
