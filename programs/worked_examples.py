@@ -11,34 +11,79 @@ import dspy
 
 from signatures.mope import Reassessment, draft_type
 from signatures.schema import CONSUMER, MotivationSchema
+from signatures.types import Strength
 
 
 def _example(inputs: dict[str, Any], outputs: dict[str, Any]) -> dspy.Example:
     return dspy.Example(**inputs, **outputs).with_inputs(*inputs)
 
 
-_HISTORY = (
+_HIKER = (
     "1. Enamel camping mug, set of two | Outdoor > Cookware (rated 5 of 5)\n"
     "2. Merino hiking socks | Outdoor > Clothing (rated 4 of 5)\n"
     "3. Headlamp with rechargeable battery | Outdoor > Lighting (rated 5 of 5)"
 )
+_PARENT = (
+    "1. Counting bears with sorting cups | Toys > Learning > Maths (rated 5 of 5)\n"
+    "2. Family quiz night card game | Toys > Games > Card Games (rated 4 of 5)\n"
+    "3. Glitter nail stickers | Toys > Dress Up (rated 2 of 5)\n"
+    "4. Washable finger paints, six colours | Toys > Arts (rated 5 of 5)"
+)
+_GROOMER = (
+    "1. Cedar beard oil | Beauty > Men > Beard Care (rated 5 of 5)\n"
+    "2. Travel pouch with leak-proof bottles | Beauty > Tools > Bags (rated 4 of 5)"
+)
+
+_Draft = tuple[str, str, Strength, list[int]]
+_PROFILES: list[tuple[str, str, list[_Draft]]] = [
+    (
+        "nothing known",
+        _HIKER,
+        [
+            ("durability", "gear that survives rough use", "strong", [1, 3]),
+            ("wellbeing", "comfort on long days outside", "moderate", [2]),
+        ],
+    ),
+    (
+        "nothing known",
+        _PARENT,
+        [
+            ("learning", "a child who learns while playing", "strong", [1, 4]),
+            ("belonging", "evenings shared with the family", "moderate", [2]),
+            ("convenience", "creative mess that cleans up easily", "weak", [4]),
+        ],
+    ),
+    (
+        "age 25-34; gender m; region north",
+        _GROOMER,
+        [
+            ("aesthetics", "a well-kept look and a warm scent", "strong", [1]),
+            ("convenience", "a routine that fits into a travel bag", "moderate", [2]),
+        ],
+    ),
+]
 
 
 def infer_examples(schema: MotivationSchema) -> list[dspy.Example]:
-    """One history to profile, for the default schema only: another schema has other dimensions."""
+    """Three histories from three kinds of shops; for the default schema only, another has other dimensions.
+
+    With a single one, a 1.5B model gave its very motivations to other shoppers.
+    """
     if schema != CONSUMER:
         return []
     draft = draft_type(schema)
-    motivations = [
-        draft(
-            dimension="durability", description="gear that survives rough use", strength="strong", evidence=[1, 2, 3]
-        ),
-        draft(dimension="wellbeing", description="comfort on long days outside", strength="moderate", evidence=[2]),
-        draft(
-            dimension="sustainability", description="less throwaway and battery waste", strength="weak", evidence=[3]
-        ),
+    return [
+        _example(
+            {"shopper": shopper, "history": history},
+            {
+                "motivations": [
+                    draft(dimension=dimension, description=description, strength=strength, evidence=evidence)
+                    for dimension, description, strength, evidence in motivations
+                ]
+            },
+        )
+        for shopper, history, motivations in _PROFILES
     ]
-    return [_example({"shopper": "nothing known", "history": _HISTORY}, {"motivations": motivations})]
 
 
 def reassess_examples(schema: MotivationSchema) -> list[dspy.Example]:
@@ -55,7 +100,7 @@ def reassess_examples(schema: MotivationSchema) -> list[dspy.Example]:
         Reassessment(number=2, action="revise", description="comfort on long days outside"),
         Reassessment(number=3, action="drop", description=""),
     ]
-    inputs = {"shopper": "nothing known", "history": _HISTORY, "inferred": inferred}
+    inputs = {"shopper": "nothing known", "history": _HIKER, "inferred": inferred}
     return [_example(inputs, {"reassessments": reassessments})]
 
 

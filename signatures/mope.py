@@ -57,7 +57,7 @@ _HISTORY = {
 def infer_motivations(schema: MotivationSchema) -> type[dspy.Signature]:
     """m_u = F(z_u, C_u; P_motivation) of eq. 3 and 6, over the dimensions of `schema`."""
     drafts = dspy.OutputField(
-        desc="strongest first; evidence: purchase numbers", min_length=1, max_length=MAX_MOTIVATIONS
+        desc="strongest first; evidence: purchase numbers", min_length=2, max_length=MAX_MOTIVATIONS
     )
     return dspy.Signature(
         {**_HISTORY, "motivations": (list[draft_type(schema)], drafts)},  # type: ignore[misc]
