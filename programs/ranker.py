@@ -54,7 +54,10 @@ class Status(StrEnum):
 
 
 class Usage(BaseModel):
-    """What one case cost. Dollars are None where a price is unknown: unknown is not zero."""
+    """What was really sent and paid for; answers from the call store are counted in `cache_hits` alone.
+
+    Dollars are None where no priced call was made: unknown is not zero.
+    """
 
     model_config = ConfigDict(extra="forbid")
 

@@ -56,14 +56,19 @@ class Budget(BaseModel):
 
 
 def add_call(usage: Usage, call: Call) -> None:
-    """Add one call to a running sum. Billed dollars only; an unpriced paid call leaves the known sum as it is."""
-    usage.calls += not call.hit
-    usage.cache_hits += call.hit
+    """Add one call to a running sum of what was really sent; a hit is counted and nothing else.
+
+    An unpriced call leaves the known dollars as they are.
+    """
+    if call.hit:
+        usage.cache_hits += 1
+        return
+    usage.calls += 1
     usage.tokens_in += call.tokens_in
     usage.tokens_out += call.tokens_out
     usage.tokens_cached += call.tokens_cached
     usage.seconds += call.seconds
-    if not call.hit and call.usd is not None:
+    if call.usd is not None:
         usage.usd = (usage.usd or 0.0) + call.usd
 
 

@@ -1,0 +1,36 @@
+"""Every test gets fresh DSPy settings, a call store and a cache folder of its own, and no keys."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
+
+import dspy
+import pytest
+
+from programs.lm.call_store import use_call_store
+from tests.fake_server import FakeOpenAI
+
+
+@pytest.fixture(autouse=True)
+def hermetic(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing of one test, or of this machine, reaches another test."""
+    if "llm" not in request.keywords:  # those need the weights that were fetched into the real cache folder
+        monkeypatch.setenv("MLLM3REC_CACHE", str(tmp_path / "cache"))
+    for key in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_BASE", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(key, raising=False)
+    before = dspy.cache
+    store = use_call_store(":memory:")
+    yield
+    store.close()
+    dspy.cache = before
+
+
+@pytest.fixture
+def server() -> Iterator[FakeOpenAI]:
+    """A server that answers everything sensibly."""
+    with FakeOpenAI() as fake:
+        yield fake
