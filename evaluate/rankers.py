@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -47,7 +47,7 @@ class Workshop:
     backends_of: Callable[[], Backends]
     traits_of: Callable[[], TraitStore]
     schema: MotivationSchema = CONSUMER
-    fusion: Fusion = Fusion()
+    fusion: Fusion = field(default_factory=Fusion)
     explain: int = 0
 
     @cached_property

@@ -10,7 +10,7 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 
 import typer
 
-from mllm3rec import audit, cases, data, doctor, models, recommend
+from mllm3rec import audit, cases, data, demo, doctor, models, recommend
 from mllm3rec import evaluate as evaluate_command
 from mllm3rec.console import err
 from programs.errors import BudgetExceededError, InputError, MissingExtraError
@@ -30,6 +30,7 @@ app.command("distill")(evaluate_command.distill)
 app.command("evaluate")(evaluate_command.evaluate)
 app.command("recommend")(recommend.recommend)
 app.command("audit")(audit.audit)
+app.command("demo")(demo.demo)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from evaluate.intervals import Estimate
+from evaluate.recovery import Recovery
 from evaluate.results import Results
 from programs.lm.ledger import Ledger
 from programs.ranker import Usage
@@ -120,3 +121,13 @@ def usage_table(by_role: Mapping[str, Usage]) -> Table:
             f"{usage.seconds:.0f}",
         )
     return table
+
+
+def recovery_line(recovered: Recovery) -> str:
+    """How well profiles recover planted motivations, next to a profile drawn at random."""
+    return (
+        f"planted motivations, n={recovered.n}: "
+        f"primary found {recovered.primary_found:.2f} (chance {recovered.chance_primary_found:.2f}), "
+        f"precision {recovered.precision:.2f} (chance {recovered.chance_precision:.2f}), "
+        f"recall {recovered.recall:.2f} (chance {recovered.chance_recall:.2f})"
+    )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,11 +15,11 @@ from evaluate.datasets import load_dataset
 from evaluate.datasets.dataset import Dataset
 from evaluate.demo.store import planted_motivations
 from evaluate.journal import Journal, RunManifest
-from evaluate.rankers import BASELINES
-from evaluate.recovery import recovery
+from evaluate.rankers import BASELINES, Workshop
+from evaluate.recovery import Recovery, recovery
 from evaluate.results import TARGETS, Results, results
 from evaluate.run import Outcome, run
-from mllm3rec.console import emit, err, figure, out, progress, results_table, say, usage_table
+from mllm3rec.console import emit, err, figure, out, progress, recovery_line, results_table, say, usage_table
 from mllm3rec.settings import (
     BudgetUsd,
     Head,
@@ -30,6 +32,7 @@ from mllm3rec.settings import (
     SchemaFile,
     Weight,
     configuration,
+    encoder_setting,
     open_ledger,
     read_schema,
     versions,
@@ -37,13 +40,14 @@ from mllm3rec.settings import (
 )
 from programs.atomic import write_atomically
 from programs.lm.backends import UnparsableError
+from programs.lm.ledger import Ledger
 from programs.mote import MOTE
 from programs.program import DEFAULT_WEIGHT, Fusion
 from programs.ranker import Ranking, Status
 
 CasesFile = Annotated[Path, typer.Argument(help="A file written by `mllm3rec cases`.")]
 DatasetOption = Annotated[str | None, typer.Option("--dataset", help="Where the data lies, if not where it was drawn.")]
-LEDGER = "ledger.jsonl"
+LEDGER, METRICS = "ledger.jsonl", "metrics.json"
 
 
 def evaluate(
@@ -73,11 +77,47 @@ def evaluate(
     motives = read_schema(schema)
     ledger = open_ledger(None if ranker in BASELINES else directory / LEDGER, budget_usd, max_calls)
     shop = workshop(_dataset(case_file, dataset), case_file.protocol.target, roles, ledger, motives, fusion, explain)
+    settings = {} if ranker in BASELINES else configuration(roles, fusion, motives, explain)
+    finished = run_into(directory, ranker, settings, case_file, shop, ledger, workers)
+    _show(finished, directory, case_file, as_json)
+    if not as_json and ranker not in BASELINES:
+        out.print(usage_table(ledger.by_role()))
+    ledger.close()
+    raise typer.Exit(0 if finished.outcome.complete else 1)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What came of a run.
+
+    Attributes:
+        recovered: How well profiles recover the planted motivations, where the truth is known (the demo store).
+    """
+
+    results: Results
+    outcome: Outcome
+    recovered: Recovery | None
+
+
+def run_into(
+    directory: Path,
+    ranker: str,
+    settings: dict[str, Any],
+    case_file: CaseFile,
+    shop: Workshop,
+    ledger: Ledger,
+    workers: int = 1,
+) -> Finished:
+    """Run a ranker into a run directory, or finish the run that is there, and write `metrics.json` beside it.
+
+    Args:
+        settings: What decides the rankings besides the cases; a directory of other settings is refused.
+    """
     built = shop.ranker(ranker)
     manifest = RunManifest(
         cases_sha256=case_file.sha256,
         ranker=ranker,
-        configuration={} if ranker in BASELINES else configuration(roles, fusion, motives, explain),
+        configuration=settings | encoder_setting(),
         versions=versions(),
     )
     with Journal.open(directory, manifest) as journal:
@@ -99,13 +139,8 @@ def evaluate(
     targets = {case.user_id: case.target for case in case_file.cases}
     write_atomically(directory / TARGETS, json.dumps(targets).encode() + b"\n")
     figures = results(ranker, case_file.cases, rows)
-    recovered = _recovery(case_file, rows)
-    write_atomically(directory / "metrics.json", figures.model_dump_json(indent=2).encode() + b"\n")
-    _show(figures, outcome, directory, case_file, recovered, as_json)
-    if not as_json and ranker not in BASELINES:
-        out.print(usage_table(ledger.by_role()))
-    ledger.close()
-    raise typer.Exit(0 if outcome.complete else 1)
+    write_atomically(directory / METRICS, figures.model_dump_json(indent=2).encode() + b"\n")
+    return Finished(figures, outcome, _recovery(case_file, rows))
 
 
 def distill(
@@ -150,28 +185,20 @@ def _dataset(case_file: CaseFile, elsewhere: str | None) -> Dataset:
     return data
 
 
-def _recovery(case_file: CaseFile, rows: dict[str, Ranking]) -> dict[str, float] | None:
-    """Where the truth is known (the demo store): how well profiles recover the planted motivations."""
+def _recovery(case_file: CaseFile, rows: Mapping[str, Ranking]) -> Recovery | None:
     if case_file.protocol.source != "demo":
         return None
     profiles = {user: row.profile for user, row in rows.items() if row.profile is not None}
-    if not profiles:
-        return None
     truth = planted_motivations()
-    return vars(recovery(profiles, {user: truth[user] for user in profiles}))
+    return recovery(profiles, {user: truth[user] for user in profiles}) if profiles else None
 
 
-def _show(
-    figures: Results,
-    outcome: Outcome,
-    directory: Path,
-    case_file: CaseFile,
-    recovered: dict[str, float] | None,
-    as_json: bool,
-) -> None:
+def _show(finished: Finished, directory: Path, case_file: CaseFile, as_json: bool) -> None:
+    figures, recovered = finished.results, finished.recovered
     if as_json:
         payload = figures.model_dump(mode="json")
-        emit({**payload, "recovery": recovered, "complete": outcome.complete, "run": str(directory)})
+        recovery_facts = None if recovered is None else asdict(recovered)
+        emit({**payload, "recovery": recovery_facts, "complete": finished.outcome.complete, "run": str(directory)})
         return
     protocol = case_file.protocol
     title = f"{protocol.dataset}, {protocol.part} users, target {protocol.target}, {protocol.negatives} negatives"
@@ -185,12 +212,7 @@ def _show(
             f"per user {figures.appended:.1f} candidates left out, {figures.dropped:.1f} labels dropped"
         )
     if recovered is not None:
-        out.print(
-            f"planted motivations: primary found {recovered['primary_found']:.2f} "
-            f"(chance {recovered['chance_primary_found']:.2f}), precision {recovered['precision']:.2f} "
-            f"(chance {recovered['chance_precision']:.2f}), recall {recovered['recall']:.2f} "
-            f"(chance {recovered['chance_recall']:.2f})"
-        )
+        out.print(recovery_line(recovered))
     if figures.unresolved:
         limits = "; ".join(f"{name} between {b.low:.3f} and {b.high:.3f}" for name, b in figures.bounds.items())
         out.print(f"[yellow]{figures.unresolved} users unresolved[/]: {limits}")

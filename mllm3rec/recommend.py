@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
@@ -29,6 +30,17 @@ from programs.mope import HISTORY_ITEMS
 from programs.program import DEFAULT_WEIGHT, Fusion
 from programs.ranker import Case
 from programs.retrieval import retrieve
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """One recommended product, and whether its reason passed the check."""
+
+    item_id: str
+    title: str
+    traits: tuple[str, ...]
+    reason: str
+    reason_checked: bool
 
 
 def recommend(
@@ -77,13 +89,13 @@ def recommend(
     traits = {t.item_id: t.phrases for t in ranking.traits}
     reasons = {r.item_id: r for r in ranking.rationales}
     chosen = [
-        {
-            "item_id": item_id,
-            "title": data.items[item_id].title,
-            "traits": list(traits.get(item_id, ())),
-            "reason": reasons[item_id].text if item_id in reasons else None,
-            "reason_checked": item_id in reasons and reasons[item_id].verdict.faithful,
-        }
+        Recommended(
+            item_id=item_id,
+            title=data.items[item_id].title,
+            traits=traits.get(item_id, ()),
+            reason=reasons[item_id].text if item_id in reasons else "",
+            reason_checked=item_id in reasons and reasons[item_id].verdict.faithful,
+        )
         for item_id in ranking.order[:k]
     ]
     filtered = [r for r in ranking.rationales if not r.verdict.faithful]
@@ -97,7 +109,7 @@ def recommend(
             {
                 "user": user,
                 "profile": profile,
-                "recommendations": chosen,
+                "recommendations": [asdict(entry) for entry in chosen],
                 "filtered": [r.model_dump() for r in filtered],
                 "status": ranking.status,
                 "usage": usage.model_dump(),
@@ -114,10 +126,10 @@ def recommend(
     for place, entry in enumerate(chosen, start=1):
         table.add_row(
             str(place),
-            Text(f"{entry['title']}\n{entry['item_id']}"),
-            Text("\n".join(entry["traits"])),
-            Text(entry["reason"] or "-"),
-            "yes" if entry["reason_checked"] else "no",
+            Text(f"{entry.title}\n{entry.item_id}"),
+            Text("\n".join(entry.traits)),
+            Text(entry.reason or "-"),
+            "yes" if entry.reason_checked else "no",
         )
     out.print(table)
     out.print(f"{len(filtered)} products were filtered because their reason did not hold")

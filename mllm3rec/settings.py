@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,15 @@ from evaluate.datasets.dataset import Dataset
 from evaluate.protocol import Target, training_histories
 from evaluate.rankers import Workshop
 from mllm3rec.console import progress, say
-from programs.embeddings import EmbeddingStore, MiniLMEncoder, OpenAIEncoder, Vectors, store_path
+from programs.embeddings import (
+    EmbeddingStore,
+    Encoder,
+    HashingEncoder,
+    MiniLMEncoder,
+    OpenAIEncoder,
+    Vectors,
+    store_path,
+)
 from programs.errors import InputError
 from programs.lm.backends import Backends
 from programs.lm.call_store import use_call_store
@@ -84,7 +93,7 @@ class TellingEncoder:
         """The encoder's name."""
         return self._store.name
 
-    def encode(self, texts: list[str]) -> Vectors:
+    def encode(self, texts: Sequence[str]) -> Vectors:
         """See `programs.embeddings.Encoder`."""
         if len(texts) < 500:
             return self._store.encode(texts)
@@ -92,18 +101,48 @@ class TellingEncoder:
             return self._store.encode(texts, progress=ticker.to)
 
 
-@cache
-def sentence_encoder(kind: str = "minilm") -> TellingEncoder:
-    """The encoder behind content similarity, kept on disk.
+ENCODERS = ("minilm", "openai", "hashing")
+ENCODER_VARIABLE = "MLLM3REC_ENCODER"
+
+
+def chosen_encoder() -> str:
+    """The name in the environment variable MLLM3REC_ENCODER, `minilm` where it is not set.
 
     Raises:
-        InputError: if its weights are missing.
+        InputError: if there is no such encoder.
     """
+    kind = os.environ.get(ENCODER_VARIABLE) or ENCODERS[0]
+    if kind not in ENCODERS:
+        raise InputError(f"{ENCODER_VARIABLE} is {kind!r}: choose one of {', '.join(ENCODERS)}")
+    return kind
+
+
+def sentence_encoder() -> Encoder:
+    """The chosen encoder behind content similarity; what costs time or money is kept on disk.
+
+    Raises:
+        InputError: if its weights or its key are missing.
+    """
+    kind = chosen_encoder()
+    if kind == "hashing":
+        return HashingEncoder()
     if kind == "openai":
         return TellingEncoder(EmbeddingStore(store_path(), OpenAIEncoder()))
     if locate("minilm") is None:
-        raise InputError("the sentence embeddings are not here yet: run `mllm3rec models fetch minilm`")
+        raise InputError(
+            "the sentence embeddings are not here yet: run `mllm3rec models fetch minilm`, "
+            f"or set {ENCODER_VARIABLE}=hashing to compare words instead"
+        )
     return TellingEncoder(EmbeddingStore(store_path(), MiniLMEncoder()))
+
+
+def encoder_setting() -> dict[str, str]:
+    """The chosen encoder for a run's manifest: rows of two encoders must not mix.
+
+    Empty for the default one, so that runs from before there was a choice can still be resumed.
+    """
+    kind = chosen_encoder()
+    return {} if kind == ENCODERS[0] else {"encoder": kind}
 
 
 def open_dataset(source: str) -> Dataset:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import re
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -138,6 +140,41 @@ class OpenAIEncoder:
             if progress is not None:
                 progress(len(rows), len(clean))
         return normalised(np.asarray(rows, dtype=np.float32)) if rows else np.zeros((0, 0), dtype=np.float32)
+
+
+class HashingEncoder:
+    """A bag of words hashed into d dimensions: similarity by shared words, for machines without any weights.
+
+    It knows no synonyms and no word order, so content similarity is worth less than with sentence embeddings. The
+    vector of a text is the same on every machine; a text without a word has a zero row.
+
+    Each word adds 1 or -1, drawn from its hash, in one dimension drawn from its hash, so that collisions cancel in
+    expectation (Weinberger et al., 2009, "Feature hashing for large scale multitask learning"). A word that occurs
+    n times counts sqrt(n).
+
+    >>> mug, cup, saw = HashingEncoder().encode(["Blue enamel mug", "mug of enamel", "hand saw"])
+    >>> bool(mug @ cup > 0.6), abs(round(float(mug @ saw), 6))
+    (True, 0.0)
+    """
+
+    def __init__(self, dimensions: int = 1024) -> None:
+        if dimensions < 1:
+            raise InputError(f"{dimensions} dimensions: a vector has at least one")
+        self.dimensions = dimensions
+
+    @property
+    def name(self) -> str:
+        """See `Encoder.name`."""
+        return f"hashing-{self.dimensions}"
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Encode n texts as an (n, dimensions) array; see `Encoder.encode`."""
+        vectors = np.zeros((len(texts), self.dimensions))
+        for row, text in enumerate(texts):
+            for word, count in Counter(re.findall(r"\w+", _clean(text).lower())).items():
+                place, sign = divmod(int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big"), 2)
+                vectors[row, place % self.dimensions] += (1 if sign else -1) * count**0.5
+        return normalised(vectors)
 
 
 def store_path() -> Path:

@@ -7,7 +7,7 @@ their fusion are compared on the same calls.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import dspy
 import numpy as np
@@ -142,7 +142,7 @@ class MLLM3Rec(dspy.Module):
         ranking.scores = {"prior": prior.tolist(), "mar": silent.tolist(), "fused": fused.tolist()}
         ranking.order = order_by_score(case.candidates, fused.tolist(), tie_seed=seed_of("ties", case.user_id))
         if self.reasons is not None and self.explain and ranking.status is Status.OK:
-            self._explain(ranking, view, chosen)
+            self._explain(self.reasons, ranking, view, chosen)
         return dspy.Prediction(ranking=ranking)
 
     def rank(self, case: Case) -> Ranking:
@@ -169,11 +169,10 @@ class MLLM3Rec(dspy.Module):
             ranking.traits.append(traits)
         return Candidate(item_id=item.item_id, text=answer.text, phrases=traits.phrases if traits else ())
 
-    def _explain(self, ranking: Ranking, view: ShopperView, chosen: Sequence[Candidate]) -> None:
-        assert self.reasons is not None
+    def _explain(self, reasons: Reasons, ranking: Ranking, view: ShopperView, chosen: Sequence[Candidate]) -> None:
         by_id = {candidate.item_id: candidate for candidate in chosen}
         ordered = [by_id[item_id] for item_id in ranking.order if item_id in by_id]
-        after, ranking.rationales = self.reasons.choose(view, ordered, self.explain, patience=2 * self.explain)
+        after, ranking.rationales = reasons.choose(view, ordered, self.explain, patience=2 * self.explain)
         rest = [item_id for item_id in ranking.order if item_id not in by_id]
         ranking.order = (*(candidate.item_id for candidate in after), *rest)
 
@@ -201,7 +200,7 @@ class Parts:
     encoder: Encoder
     traits: TraitStore
     schema: MotivationSchema = CONSUMER
-    fusion: Fusion = Fusion()
+    fusion: Fusion = field(default_factory=Fusion)
     explain: int = 0
 
 

@@ -24,7 +24,7 @@ def load_schema(path: Path) -> MotivationSchema:
         return MotivationSchema.model_validate(data)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable schema: {error}") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

@@ -36,7 +36,7 @@ _PRODUCTS = {
 @cache
 def score_candidate(shopper: ShopperText, product: ProductText) -> type[dspy.Signature]:
     """Score(u, i) = F(m_u, T_i) of eq. 8 for one candidate, as a rating of 1 to 5."""
-    signature = dspy.Signature(
+    return dspy.Signature(
         {
             "shopper": (str, dspy.InputField(desc=_SHOPPER[shopper])),
             "product": (str, dspy.InputField(desc=_PRODUCT[product])),
@@ -48,7 +48,6 @@ def score_candidate(shopper: ShopperText, product: ProductText) -> type[dspy.Sig
         ),
         signature_name="ScoreCandidate",
     )
-    return signature
 
 
 @cache

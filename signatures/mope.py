@@ -7,7 +7,7 @@ schema then cannot name anything else, and validation refuses it where the backe
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import dspy
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -43,7 +43,7 @@ class Reassessment(BaseModel):
 @cache
 def draft_type(schema: MotivationSchema) -> type[MotivationDraft]:
     """`MotivationDraft` with `dimension` closed to the schema's names."""
-    dimension = Literal[schema.names]  # type: ignore[valid-type]
+    dimension: Any = Literal.__getitem__(schema.names)
     return create_model("MotivationDraft", __base__=MotivationDraft, dimension=(dimension, ...))
 
 

@@ -31,7 +31,7 @@ class Item(BaseModel):
     @property
     def text(self) -> str:
         """t_i of eq. 2: title, most specific category path, brand, price and description, one line each where known."""
-        path = " > ".join(max(self.categories, key=len)) if self.categories else ""
+        path = " > ".join(max(self.categories, key=_depth)) if self.categories else ""
         facts = [self.title or self.keywords or "", path]
         if self.brand:
             facts.append(f"Brand: {self.brand}")
@@ -139,3 +139,7 @@ class Rationale(BaseModel):
     item_id: str
     text: str
     verdict: Verdict
+
+
+def _depth(path: tuple[str, ...]) -> int:
+    return len(path)

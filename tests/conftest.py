@@ -10,9 +10,14 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 
 import dspy
 import pytest
+from hypothesis import settings
 
 from programs.lm.call_store import use_call_store
 from tests.fake_server import FakeOpenAI
+
+# Tests must not depend on how busy the machine is.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True)

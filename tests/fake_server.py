@@ -56,7 +56,7 @@ def sensible(body: Body) -> Reply:
         second = 1 + digit % 5
         top = [{"token": str(digit), "logprob": -0.3}, {"token": str(second), "logprob": -1.6 - digest(prompt) % 97 / 500}]
         return Reply(str(digit), logprobs=[{"token": str(digit), "logprob": -0.3, "top_logprobs": top}])
-    if "`motivations`" in asked or "motivations:" in asked and "numbered purchases" in asked and "inferred" not in asked:
+    if "`motivations`" in asked or ("motivations:" in asked and "numbered purchases" in asked and "inferred" not in asked):
         names = ["enjoyment", "learning", "durability", "value", "aesthetics"]
         start = digest(prompt) % len(names)
         drafts = [
@@ -150,7 +150,7 @@ class FakeOpenAI:
         return {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice], "usage": usage}
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *error: object) -> None:

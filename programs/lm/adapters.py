@@ -13,6 +13,7 @@ import dspy
 from dspy.adapters.baml_adapter import BAMLAdapter
 from dspy.adapters.utils import serialize_for_json
 from dspy.utils.exceptions import AdapterParseError
+from pydantic import BaseModel
 
 AdapterName = Literal["json", "compact", "chat"]
 
@@ -38,7 +39,7 @@ class CompactAdapter(BAMLAdapter):
     def _prepare_response_format(self, lm: Any, lm_kwargs: dict[str, Any], signature: type[dspy.Signature]) -> None:
         super()._prepare_response_format(lm, lm_kwargs, signature)
         model = lm_kwargs.get("response_format")
-        if not isinstance(model, type):
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
             return
         schema = model.model_json_schema()
         for name, field in signature.output_fields.items():
