@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluate.datasets.dataset import Dataset
+from programs.asked import Asked
 from programs.embeddings import Encoder
 from programs.errors import InputError
 from programs.lm.backends import Backends
@@ -81,13 +82,14 @@ class Workshop:
         """The ranker of that name.
 
         Raises:
-            InputError: if there is none.
+            InputError: if there is none, or one of the roles it asks cannot be asked.
         """
         if name in BASELINES:
             return ScoreRanker(name, self.scorer(name))
         if name in PROGRAMS:
+            backends = self.backends_of()
             parts = Parts(
-                backends=self.backends_of(),
+                backends=backends,
                 catalogue=self.dataset.items,
                 prior=self.prior,
                 encoder=self.encoder,
@@ -96,5 +98,8 @@ class Workshop:
                 fusion=self.fusion,
                 explain=self.explain,
             )
-            return PROGRAMS[name](parts)
+            program = PROGRAMS[name](parts)
+            for _, asked in program.named_sub_modules(Asked):
+                backends.require(asked.role)
+            return program
         raise InputError(f"no ranker {name!r}: choose one of {', '.join((*BASELINES, *PROGRAMS))}")

@@ -9,11 +9,15 @@ import sys
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 
 import typer
+from dspy.utils.exceptions import DSPyError
+from rich.text import Text
 
 from mllm3rec import audit, cases, data, demo, doctor, models, recommend
 from mllm3rec import evaluate as evaluate_command
-from mllm3rec.console import err
+from mllm3rec.console import err, say
 from programs.errors import BudgetExceededError, InputError, MissingExtraError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="mllm3rec",
@@ -37,19 +41,25 @@ def main() -> None:
     """Run the command line; what a user can mend is printed without a traceback."""
     try:
         app(standalone_mode=True)
-    except (InputError, MissingExtraError) as error:
-        err.print(f"[bold red]error:[/] {_escaped(str(error))}")
+    except (InputError, MissingExtraError, OSError) as error:
+        _tell("error:", "bold red", str(error))
+        sys.exit(2)
+    except DSPyError as error:
+        _tell("error:", "bold red", f"{type(error).__name__}: {error}")
         sys.exit(2)
     except BudgetExceededError as error:
-        err.print(f"[bold yellow]stopped:[/] {_escaped(str(error))}")
+        _tell("stopped:", "bold yellow", str(error))
         sys.exit(3)
-    except KeyboardInterrupt:
-        err.print("interrupted; everything done so far is kept: the same command goes on from there")
-        sys.exit(130)
+    except SystemExit as ended:
+        # Typer turns Ctrl-C into this exit before anybody else sees it.
+        if ended.code == INTERRUPTED:
+            say("interrupted; everything done so far is kept: the same command goes on from there")
+        raise
 
 
-def _escaped(text: str) -> str:
-    return text.replace("[", "\\[")
+def _tell(word: str, style: str, message: str) -> None:
+    # Unwrapped: a path broken in two can be neither copied nor searched for.
+    err.print(Text.assemble((word, style), " ", message), soft_wrap=True)
 
 
 if __name__ == "__main__":

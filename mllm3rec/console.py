@@ -18,13 +18,14 @@ from evaluate.results import Results
 from programs.lm.ledger import Ledger
 from programs.ranker import Usage
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# Without emoji: rich would read `cases.jsonl:100:` as one.
+out = Console(highlight=False, emoji=False)
+err = Console(stderr=True, highlight=False, emoji=False)
 
 
 def say(message: str) -> None:
     """One line for a person; never on stdout, which belongs to results."""
-    err.print(message, markup=False)
+    err.print(message, markup=False, soft_wrap=True)
 
 
 def emit(payload: Mapping[str, Any]) -> None:

@@ -194,6 +194,7 @@ class TestClosedDimensions:
 HISTORY = "1. Blue teapot | Kitchen > Tea (rated 5 of 5)\n2. Wool blanket"
 PROFILE = "- durability (strong): things that outlive fashions\n- enjoyment (weak): slow evenings"
 TRAIT_TEXT = "keeps tea warm; made to last"
+INFERRED = "1. durability (strong): things that outlive fashions\n2. enjoyment (weak): slow evenings"
 PRODUCTS = "57: keeps tea warm; made to last\n12: cheap fun for parties"
 
 Question = tuple[RoleName, type[dspy.Signature], list[dspy.Example], dict[str, str]]

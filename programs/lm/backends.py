@@ -170,6 +170,16 @@ class Backends:
                     "(limit calls with --max-calls, or add a price)"
                 )
 
+    def require(self, role: RoleName) -> None:
+        """Refuse a role that cannot be asked, before anything is begun; starts and sends nothing.
+
+        Raises:
+            InputError: if its weights are missing or no GGUF file, its server's address is malformed, or its key
+                is not set.
+        """
+        model_name(self.roles.of(role))
+        _credentials(self.roles.of(role))
+
     def lm(self, role: RoleName) -> RoleLM:
         """The role's language model; starts the local engine if the role needs it."""
         with self._lock:
@@ -220,7 +230,9 @@ class Backends:
         for attempt in range(_RETRIES_AFTER_UNPARSABLE + 1):
             if attempt:
                 # The same greedy question would bring the same answer back.
-                config |= {"temperature": 0.7, "rollout_id": 1000 * attempt + (rollout or 0)}
+                config["rollout_id"] = 1000 * attempt + (rollout or 0)
+                if self.roles.of(role).temperature is not None:
+                    config["temperature"] = 0.7
             try:
                 with dspy.context(adapter=adapter):
                     prediction = predictor(**inputs, lm=self.lm(role), config=config)
@@ -257,13 +269,16 @@ def model_name(config: RoleConfig) -> str:
 def _connect(config: RoleConfig) -> dict[str, Any]:
     """Start or register what answers for `model_name(config)`; the connection settings for `dspy.LM`."""
     name = model_name(config)
-    variable = config.api_key_env
     if config.is_local:
         _register(name.split("/")[0], ENGINE.serve(_weights_of(config.model)))
     elif name != config.model:
         _register(name.split("/")[0], config.model.partition("#")[0])
-    else:
-        variable = variable or _KEYS.get(name.split("/")[0])
+    return _credentials(config)
+
+
+def _credentials(config: RoleConfig) -> dict[str, str]:
+    """The key for `dspy.LM`, where the model wants one; servers and files have no provider to name a variable."""
+    variable = config.api_key_env or _KEYS.get(config.model.split("/")[0])
     return {"api_key": _key(variable, config.model)} if variable else {}
 
 

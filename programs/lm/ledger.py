@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import TextIO
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -87,12 +88,10 @@ class Ledger:
         self._reserved_usd = 0.0
         self._reserved_calls = 0
         self._stopped: str | None = None
-        self._file = None
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists():
-                self._restore(path)
-            self._file = path.open("a", encoding="utf-8")
+        # Opened with the first call, so that a command refused before it leaves nothing behind.
+        self._file: TextIO | None = None
+        if path is not None and path.exists():
+            self._restore(path)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Ledger:
         return self
@@ -147,7 +146,10 @@ class Ledger:
         """Write one answered call and add it to the sums of its role and of the current `charging` block."""
         with self._lock:
             add_call(self._totals.setdefault(call.role, Usage()), call)
-            if self._file is not None:
+            if self.path is not None:
+                if self._file is None:
+                    self.path.parent.mkdir(parents=True, exist_ok=True)
+                    self._file = self.path.open("a", encoding="utf-8")
                 self._file.write(json.dumps(call.model_dump(exclude_defaults=True)) + "\n")
                 self._file.flush()
         charged = _CHARGED.get()
