@@ -16,6 +16,7 @@ $(STAMP): pyproject.toml
 demo: install
 	$(BIN)/mllm3rec models fetch smollm2-135m minilm
 	$(BIN)/mllm3rec demo --out runs/demo
+	$(BIN)/mllm3rec recommend demo --user S0001 --k 3
 
 test: install lint
 	$(BIN)/mllm3rec models fetch smollm2-135m minilm

@@ -32,6 +32,7 @@ class Results(BaseModel):
         unparsable_users: Users for whom no answer could be parsed; scored by the prior's order.
         appended: Candidates the model left out, per user.
         dropped: Labels the model wrote that name no candidate, per user.
+        refused_traits: Share of MOTE's phrases that validation refused.
         bounds: What the metrics would be if every unresolved user were a miss, and if each were a first place.
         score_sources: How MAR's scores came about, with the number of users.
         usage: Billed sums over the rows.
@@ -51,6 +52,7 @@ class Results(BaseModel):
     unparsable_users: int = 0
     appended: float = 0.0
     dropped: float = 0.0
+    refused_traits: float = 0.0
     score_sources: dict[str, int] = {}
     usage: Usage = Usage()
     audit: Finding | None = None
@@ -133,10 +135,17 @@ def results(ranker: str, cases: Sequence[Case], rows: Mapping[str, Ranking]) -> 
         unparsable_users=sum(row.status is Status.UNPARSABLE for row in scored),
         appended=sum(row.appended for row in scored) / len(scored),
         dropped=sum(row.dropped for row in scored) / len(scored),
+        refused_traits=_refused(scored),
         score_sources=sources,
         usage=usage,
         audit=audit_ranks(ranks, method=ranker, list_size=size),
     )
+
+
+def _refused(rows: Sequence[Ranking]) -> float:
+    refused = sum(len(traits.dropped) for row in rows for traits in row.traits)
+    kept = sum(len(traits.phrases) for row in rows for traits in row.traits)
+    return refused / (refused + kept) if refused else 0.0
 
 
 def _sum_of(usages: Sequence[Usage]) -> Usage:

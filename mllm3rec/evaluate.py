@@ -209,7 +209,8 @@ def _show(finished: Finished, directory: Path, case_file: CaseFile, as_json: boo
         sources = ", ".join(f"{source} for {count} users" for source, count in figures.score_sources.items())
         out.print(
             f"MAR scores from {sources}; unparsable answers {figures.unparsable_answers:.2%}; "
-            f"per user {figures.appended:.1f} candidates left out, {figures.dropped:.1f} labels dropped"
+            f"per user {figures.appended:.1f} candidates left out, {figures.dropped:.1f} labels dropped; "
+            f"{figures.refused_traits:.1%} of trait phrases refused"
         )
     if recovered is not None:
         out.print(recovery_line(recovered))

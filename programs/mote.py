@@ -47,7 +47,7 @@ def refusal(phrase: str, item: Item) -> str | None:
         return "empty"
     if len(phrase.split()) > TRAIT_WORDS or len(phrase) > TRAIT_CHARACTERS:
         return "too long"
-    if item.brand and re.search(rf"\b{re.escape(item.brand)}\b", phrase, re.IGNORECASE):
+    if item.brand and re.search(rf"(?<!\w){re.escape(item.brand)}(?!\w)", phrase, re.IGNORECASE):
         return "brand"
     if _PRICE.search(phrase):
         return "price"
@@ -113,7 +113,9 @@ class MOTE(dspy.Module):
             unparsable = answer.unparsable
             stored = validated_traits(item, answer.traits)
             self.store.put(key, stored)
-        traits = stored.model_copy(update={"item_id": item.item_id})
+        # Items of one text share an answer, but what is refused depends on the brand of each.
+        judged = validated_traits(item, stored.phrases)
+        traits = judged.model_copy(update={"dropped": stored.dropped + judged.dropped})
         return dspy.Prediction(traits=traits, text=traits.render() or fallback_text(item), unparsable=unparsable)
 
 

@@ -27,6 +27,7 @@ from signatures.schema import CONSUMER, MotivationSchema
 from signatures.types import Item, Traits
 
 DEFAULT_WEIGHT = 0.3
+_TIES = 1e-9
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,15 @@ class Fusion:
     def fuse(self, mar: NDArray[np.float64], prior: NDArray[np.float64]) -> NDArray[np.float64]:
         """Fuse two vectors of shape (n,). Candidates MAR did not see or score are NaN in `mar`.
 
-        Unscored ones inside the head get MAR's lowest score: left out by the model, they do not gain by it.
-        Those outside the head stay below it in the prior's order.
+        Unscored ones inside the head get MAR's lowest score: left out by the model, they do not gain by it. Where
+        MAR scored none, the prior alone decides.
+        Those outside the head stay below it in the prior's order, which also orders what MAR leaves tied.
         """
         seen = head_of(prior, self.head)
         fused = np.empty(len(prior))
         inside = np.where(np.isnan(mar[seen]), _lowest(mar[seen]), mar[seen])
-        fused[seen] = self.weight * z(inside) + (1 - self.weight) * z(prior[seen])
+        weight = 0.0 if np.isnan(mar[seen]).all() else self.weight
+        fused[seen] = weight * z(inside) + (1 - weight + _TIES) * z(prior[seen])
         below = np.setdiff1d(np.arange(len(prior)), seen)
         if len(below):
             falling = below[np.argsort(-prior[below], kind="stable")]

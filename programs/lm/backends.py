@@ -223,10 +223,9 @@ class Backends:
         """
         adapter = self.adapter_for(role, predictor)
         config: dict[str, Any] = {} if rollout is None else {"rollout_id": rollout}
-        if isinstance(adapter, RatingAdapter):
-            config["max_tokens"] = 4
-            if self.roles.of(role).logprobs:
-                config |= {"logprobs": True, "top_logprobs": 20}
+        # A reasoning model has no log-probabilities to read, and needs its tokens to think.
+        if isinstance(adapter, RatingAdapter) and self.roles.of(role).logprobs:
+            config |= {"max_tokens": 4, "logprobs": True, "top_logprobs": 20}
         for attempt in range(_RETRIES_AFTER_UNPARSABLE + 1):
             if attempt:
                 # The same greedy question would bring the same answer back.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -73,15 +74,22 @@ class Roles(BaseModel):
     def with_models(self, **models: str | None) -> Roles:
         """A copy with other models in the named roles; None leaves a role as it is.
 
-        A model of another kind brings the adapter of its kind: `compact` for one on this machine, `json` else.
+        A model of another kind brings what its kind needs: the `compact` adapter for one on this machine or on a
+        server, `json` else; OpenAI's reasoning models refuse a temperature, small token limits and log-probabilities.
         """
         changed = {}
         for role, model in models.items():
             if model is not None:
                 config = getattr(self, role).model_copy(update={"model": model})
                 adapter = "compact" if config.is_local or model.startswith("http") else "json"
-                changed[role] = config.model_copy(update={"adapter": adapter})
+                changed[role] = config.model_copy(update={"adapter": adapter, **_policy(model)})
         return self.model_copy(update=changed)
+
+
+def _policy(model: str) -> dict[str, object]:
+    if re.match(r"openai/(o\d|gpt-5)", model):
+        return {"temperature": None, "top_p": None, "max_tokens": 16000, "logprobs": False}
+    return {}
 
 
 def _all(model: str, adapter: AdapterName, **settings: object) -> Roles:
