@@ -74,7 +74,8 @@ def run(
                     case = waiting.pop()
                     under_way[pool.submit(_rank, ranker, case, ledger)] = case
                 finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                for future in finished:
+                # `wait` gives a set: in the order of submission, or "in a row" would mean nothing.
+                for future in [future for future in under_way if future in finished]:
                     case = under_way.pop(future)
                     try:
                         row = future.result()

@@ -17,25 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evaluate.datasets.dataset import Dataset
-from evaluate.datasets.reading import (
-    Event,
-    FieldError,
-    Record,
-    as_object,
-    categories,
-    has_text,
-    identifier,
-    in_order,
-    one_line,
-    only_file,
-    parsed,
-    present,
-    rating,
-    read_lines,
-    read_objects,
-    seconds,
-    text,
-)
+from evaluate.datasets.fields import categories, has_text, identifier, one_line, present, rating, seconds, text
+from evaluate.datasets.interactions import Event, in_order
+from evaluate.datasets.reading import FieldError, Record, as_object, only_file, parsed, read_lines, read_objects
 from programs.errors import InputError
 from signatures.types import Item
 

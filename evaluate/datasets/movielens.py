@@ -7,23 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluate.datasets.dataset import Dataset
-from evaluate.datasets.reading import (
-    Event,
-    FieldError,
-    Record,
-    by_id,
-    categories,
-    check_known,
-    has_text,
-    identifier,
-    in_order,
-    parsed,
-    present,
-    rating,
-    read_lines,
-    seconds,
-    text,
-)
+from evaluate.datasets.fields import categories, has_text, identifier, present, rating, seconds, text
+from evaluate.datasets.interactions import Event, check_known, in_order
+from evaluate.datasets.reading import FieldError, Record, by_id, parsed, read_lines
 from signatures.types import Item
 
 LOOKED_FOR = "MovieLens: u.data, u.item and u.user (100K), or ratings.dat, movies.dat and users.dat (1M)"

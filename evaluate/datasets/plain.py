@@ -6,25 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evaluate.datasets.dataset import Dataset
-from evaluate.datasets.reading import (
-    TABLE_SUFFIXES,
-    Event,
-    FieldError,
-    Record,
-    by_id,
-    categories,
-    check_known,
-    has_text,
-    identifier,
-    in_order,
-    number,
-    only_file,
-    parsed,
-    rating,
-    read_table,
-    seconds,
-    text,
-)
+from evaluate.datasets.fields import categories, has_text, identifier, number, rating, seconds, text
+from evaluate.datasets.interactions import Event, check_known, in_order
+from evaluate.datasets.reading import TABLE_SUFFIXES, FieldError, Record, by_id, only_file, parsed, read_table
 from signatures.types import Item
 
 LOOKED_FOR = (
