@@ -40,7 +40,8 @@ def render_metadata(metadata: Mapping[str, str]) -> str:
     >>> render_metadata({"age": "25-34", "region": "north"})
     'age 25-34; region north'
     """
-    return "; ".join(f"{key} {value}" for key, value in metadata.items()) or NOTHING_KNOWN
+    facts = "; ".join(f"{key} {value}" for key, value in metadata.items())
+    return one_line(facts, ITEM_CHARACTERS) or NOTHING_KNOWN
 
 
 def one_line(text: str, limit: int) -> str:

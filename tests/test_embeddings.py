@@ -17,7 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from programs import weights
-from programs.embeddings import EmbeddingStore, MiniLMEncoder, OpenAIEncoder, Vectors, normalised, store_path
+from programs.embeddings import (
+    EmbeddingStore,
+    HashingEncoder,
+    MiniLMEncoder,
+    OpenAIEncoder,
+    Vectors,
+    normalised,
+    store_path,
+)
 from programs.errors import InputError, MissingExtraError
 
 
@@ -123,6 +131,43 @@ def test_lone_surrogates_do_not_stop_a_catalogue(tmp_path: Path) -> None:
 def test_store_path_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLLM3REC_CACHE", str(tmp_path))
     assert store_path() == tmp_path / "embeddings.sqlite"
+
+
+def test_hashing_compares_words_and_nothing_else() -> None:
+    encoder = HashingEncoder()
+    vectors = encoder.encode(
+        ["Oak desk, oak chair", "chair OAK desk oak!", "oak desk chair", "velvet ribbon", "", "..."]
+    )
+    assert (encoder.name, vectors.shape) == ("hashing-1024", (6, 1024))
+    assert vectors.dtype == np.float32
+    np.testing.assert_array_equal(vectors[0], vectors[1])
+    # Words weigh the square root of their counts: (sqrt(2), 1, 1) against (1, 1, 1).
+    assert float(vectors[0] @ vectors[2]) == pytest.approx((2**0.5 + 2) / (4 * 3) ** 0.5, abs=1e-6)
+    assert float(vectors[0] @ vectors[3]) == 0
+    assert not vectors[4:].any()
+
+
+def test_hashing_gives_the_same_vectors_on_every_machine() -> None:
+    # `printf oak | b2sum -l 64` gives a2422b892d2edbc6: even, so -1, and halved it is 3 modulo 8.
+    # `printf velvet | b2sum -l 64` gives e202f06ac9171d81: odd, so +1, and halved it is 0 modulo 8.
+    (vector,) = HashingEncoder(8).encode(["oak velvet"])
+    assert vector.tolist() == pytest.approx([0.5**0.5, 0, 0, -(0.5**0.5), 0, 0, 0, 0])
+
+
+@given(st.lists(st.text(max_size=30), max_size=6), st.integers(1, 64))
+def test_hashing_gives_unit_rows_that_depend_on_their_own_text(texts: list[str], dimensions: int) -> None:
+    encoder = HashingEncoder(dimensions)
+    vectors = encoder.encode(texts)
+    lengths = np.linalg.norm(vectors, axis=1)
+    assert vectors.shape == (len(texts), dimensions)
+    assert all(length == 0 or abs(length - 1) < 1e-5 for length in lengths)
+    for text, vector in zip(texts, vectors, strict=True):
+        np.testing.assert_array_equal(encoder.encode([text])[0], vector)
+
+
+def test_hashing_needs_a_dimension() -> None:
+    with pytest.raises(InputError, match="0 dimensions"):
+        HashingEncoder(0)
 
 
 def test_minilm_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import json
 import math
@@ -183,12 +184,17 @@ class TestLedger:
     def test_copies_of_a_program_write_to_the_same_ledger(self, server: FakeOpenAI) -> None:
         backends = backends_for(server)
         program = Asked(DistillTraits, "mote", backends, TRAITS)
-        copies = [program, program.deepcopy(), program.reset_copy(), program.deepcopy().reset_copy()]
-        assert [len(copy.predict.demos) for copy in copies] == [4, 4, 0, 0]
-        for number, copy in enumerate(copies):
-            assert copy(product=f"cup {number}").traits
+        programs = [program, program.deepcopy(), program.reset_copy(), program.deepcopy().reset_copy()]
+        assert [len(each.predict.demos) for each in programs] == [4, 4, 0, 0]
+        for number, each in enumerate(programs):
+            assert each(product=f"cup {number}").traits
         assert paid(backends.ledger.total()) == served(server)
         assert len(server.bodies) == 4
+
+    def test_clients_and_ledgers_are_never_copied(self, server: FakeOpenAI) -> None:
+        backends = backends_for(server)
+        for one in (backends, backends.ledger, backends.lm("mote")):
+            assert copy.deepcopy(one) is one
 
     def test_a_second_identical_run_pays_nothing(self, server: FakeOpenAI) -> None:
         first, second = backends_for(server), backends_for(server)
@@ -299,14 +305,19 @@ class TestBudget:
         assert 1 <= len(server.bodies) <= 5
         assert paid(backends.ledger.total()) == served(server)
 
-    def test_of_dollars_in_threads(self, server: FakeOpenAI) -> None:
-        price = Price(input=1000.0, output=2000.0)
-        ledger = Ledger(budget=Budget(usd=5.0))
-        backends = Backends(roles_for(server), ledger, prices_for(server, price))
-        raised = in_threads(lambda n: distill(backends, f"cup {n}"), 40)
+    def test_of_dollars_in_threads(self) -> None:
+        def long_and_slow(body: Body) -> Reply:
+            # Every answer is as long as it may be, and all threads are under way before the first one is paid.
+            return Reply(sensible(body).content.ljust(4 * 320), seconds=0.1)
+
+        price = Price(input=1.0, output=2000.0)  # an answer of 320 tokens is $0.64
+        ledger = Ledger(budget=Budget(usd=2.0))
+        with FakeOpenAI(long_and_slow) as server:
+            backends = Backends(roles_for(server), ledger, prices_for(server, price))
+            raised = in_threads(lambda n: distill(backends, f"cup {n}"), 24)
         assert {type(error) for error in raised} == {type(None), BudgetExceededError}
         spent = price.usd(server.tokens_in, server.tokens_out)
-        assert 0 < spent <= 5.0
+        assert 0.64 < spent <= 2.0
         assert ledger.total().usd == pytest.approx(spent)
 
     def test_of_dollars_stops_before_the_call_that_might_pass_it(self, server: FakeOpenAI) -> None:

@@ -197,7 +197,7 @@ TRAIT_TEXT = "keeps tea warm; made to last"
 INFERRED = "1. durability (strong): things that outlive fashions\n2. enjoyment (weak): slow evenings"
 PRODUCTS = "57: keeps tea warm; made to last\n12: cheap fun for parties"
 
-Question = tuple[RoleName, type[dspy.Signature], list[dspy.Example], dict[str, str]]
+Question = tuple[RoleName, type[dspy.Signature], list[dspy.Example], dict[str, Any]]
 QUESTIONS: dict[str, Question] = {
     "infer_motivations": (
         "mope",

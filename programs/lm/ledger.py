@@ -15,9 +15,9 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TextIO
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from programs.errors import BudgetExceededError
+from programs.errors import BudgetExceededError, InputError
 from programs.ranker import Usage
 
 _CHARGED: ContextVar[Usage | None] = ContextVar("charged", default=None)
@@ -100,8 +100,12 @@ class Ledger:
         text = path.read_text("utf-8")
         # A kill in the middle of a write leaves one line without its end: cut it off, or it would swallow the next.
         whole = text[: text.rfind("\n") + 1]
-        for line in whole.splitlines():
-            call = Call.model_validate_json(line)
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                call = Call.model_validate_json(line)
+            except ValidationError as error:
+                problem = error.errors(include_url=False)[0]["msg"]
+                raise InputError(f"{path}:{number}: not a ledger line: {problem}") from None
             add_call(self._totals.setdefault(call.role, Usage()), call)
         if whole != text:
             with path.open("r+b") as file:
