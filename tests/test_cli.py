@@ -25,6 +25,7 @@ from evaluate.journal import read_journal
 from evaluate.published import MAIN
 from evaluate.results import TARGETS
 from mllm3rec.cli import INTERRUPTED, main
+from mllm3rec.console import say
 from mllm3rec.evaluate import LEDGER, METRICS
 from mllm3rec.settings import ENCODER_VARIABLE, chosen_encoder, encoder_setting, sentence_encoder
 from programs.embeddings import HashingEncoder
@@ -465,6 +466,13 @@ def test_audit_passes_a_run_and_flags_the_published_table(cli: CommandLine, tmp_
     assert "14 of 27 rows are impossible" in cli("audit", tmp_path / "published.csv").out
 
 
+def test_messages_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither markup nor emoji nor a line break, wherever a file lies and whatever line it is."""
+    message = f"/data/{'long/' * 40}cases.jsonl:100: [bold] is no user :cat:"
+    say(message)
+    assert capsys.readouterr().err == message + "\n"
+
+
 # The encoder
 
 
@@ -608,7 +616,7 @@ def test_cases_that_were_tampered_with(cli: CommandLine, tmp_path: Path) -> None
     refused(cli(*evaluate), str(path), "changed after they were drawn")
     path.write_text("".join(lines[:-1]))
     refused(cli(*evaluate), str(path), "120 cases, the file has 119")
-    # Line 100, which a careless console prints as an emoji.
+    # A careless console prints `:100:` as an emoji.
     path.write_text("".join(lines[:99]) + '{"user_id": 3\n' + "".join(lines[100:]))
     refused(cli(*evaluate), f"{path}:100: ")
     path.write_text('{"a": 1')
