@@ -17,6 +17,7 @@ class Asked(dspy.Module):
         signature: What is asked.
         role: Whose language model answers.
         backends: Where the language models are.
+        enough: Tokens any valid answer fits in.
         demos: Worked examples that stand in the prompt until a compiled program brings its own.
     """
 
@@ -25,14 +26,16 @@ class Asked(dspy.Module):
         signature: type[dspy.Signature],
         role: RoleName,
         backends: Backends,
+        enough: int,
         demos: list[dspy.Example] | None = None,
     ) -> None:
         super().__init__()
         self.role = role
         self.backends = backends
+        self.enough = enough
         self.predict = dspy.Predict(signature)
         self.predict.demos = list(demos or [])
 
-    def forward(self, rollout: int | None = None, **inputs: Any) -> dspy.Prediction:
-        """Ask; see `Backends.ask` for what is raised."""
-        return self.backends.ask(self.role, self.predict, rollout=rollout, **inputs)
+    def forward(self, rollout: int | None = None, enough: int | None = None, **inputs: Any) -> dspy.Prediction:
+        """Ask; see `Backends.ask` for what is raised. `enough` replaces the constructor's for this question."""
+        return self.backends.ask(self.role, self.predict, rollout, enough or self.enough, **inputs)

@@ -81,7 +81,7 @@ class Pointwise(dspy.Module):
         self, backends: Backends, shopper_text: ShopperText = "profile", product_text: ProductText = "traits"
     ) -> None:
         super().__init__()
-        self.score = Asked(score_candidate(shopper_text, product_text), "mar", backends, RATINGS)
+        self.score = Asked(score_candidate(shopper_text, product_text), "mar", backends, 4, RATINGS)
 
     def forward(self, shopper: ShopperView, candidates: Sequence[Candidate], seed: int) -> Alignments:
         """One call a candidate. An answer that is no rating leaves that candidate without a score."""
@@ -112,7 +112,7 @@ class Listwise(dspy.Module):
         self, backends: Backends, shopper_text: ShopperText = "profile", product_text: ProductText = "traits"
     ) -> None:
         super().__init__()
-        self.rank = Asked(rank_candidates(shopper_text, product_text), "mar", backends, RANKINGS)
+        self.rank = Asked(rank_candidates(shopper_text, product_text), "mar", backends, 256, RANKINGS)
 
     def forward(self, shopper: ShopperView, candidates: Sequence[Candidate], seed: int) -> Alignments:
         """One call. A candidate's score is the number of candidates it was ranked above or left out with.
@@ -128,7 +128,7 @@ class Listwise(dspy.Module):
         products = "\n".join(f"{label}: {candidate.text}" for label, candidate in shown)
         result = Alignments(alignments=[None] * len(candidates))
         try:
-            answer = self.rank(shopper=shopper.text, products=products)
+            answer = self.rank(shopper=shopper.text, products=products, enough=6 * len(candidates) + 32)
         except UnparsableError as error:
             result.unparsable = error.answers
             result.appended = len(candidates)

@@ -99,9 +99,9 @@ class MOPE(dspy.Module):
     def __init__(self, backends: Backends, schema: MotivationSchema = CONSUMER, reflect: bool = True) -> None:
         super().__init__()
         self.schema = schema
-        self.infer = Asked(infer_motivations(schema), "mope", backends, infer_examples(schema))
+        self.infer = Asked(infer_motivations(schema), "mope", backends, 240, infer_examples(schema))
         self.reassess = (
-            Asked(reassess_motivations(schema), "mope", backends, reassess_examples(schema)) if reflect else None
+            Asked(reassess_motivations(schema), "mope", backends, 160, reassess_examples(schema)) if reflect else None
         )
 
     def forward(

@@ -84,7 +84,7 @@ class MOTE(dspy.Module):
         super().__init__()
         self.backends = backends
         self.store = TraitStore() if store is None else store
-        self.distill = Asked(DistillTraits, "mote", backends, TRAITS)
+        self.distill = Asked(DistillTraits, "mote", backends, 104, TRAITS)
 
     def prompt(self) -> str:
         """Everything the model reads besides the product, plus the sampling: part of the store's key."""

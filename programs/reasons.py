@@ -26,8 +26,8 @@ class Reasons(dspy.Module):
 
     def __init__(self, backends: Backends, check: bool = True) -> None:
         super().__init__()
-        self.explain = Asked(ExplainChoice, "mar", backends, EXPLANATIONS)
-        self.judge = Asked(CheckExplanation, "judge", backends, CHECKS) if check else None
+        self.explain = Asked(ExplainChoice, "mar", backends, 96, EXPLANATIONS)
+        self.judge = Asked(CheckExplanation, "judge", backends, 96, CHECKS) if check else None
 
     def forward(self, shopper: ShopperView, candidate: Candidate) -> Rationale:
         """One rationale with its verdict; an answer that cannot be parsed is an unfaithful rationale."""

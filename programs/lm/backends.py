@@ -207,11 +207,17 @@ class Backends:
         return build_adapter(self.roles.of(role).adapter)
 
     def ask(
-        self, role: RoleName, predictor: dspy.Predict, rollout: int | None = None, **inputs: Any
+        self,
+        role: RoleName,
+        predictor: dspy.Predict,
+        rollout: int | None = None,
+        enough: int | None = None,
+        **inputs: Any,
     ) -> dspy.Prediction:
         """Ask `predictor`'s question in a role.
 
         Args:
+            enough: Tokens any valid answer fits in; the cap of a terse role.
             rollout: Distinguishes otherwise equal questions whose answers should be drawn anew (k samples).
 
         Returns:
@@ -223,6 +229,8 @@ class Backends:
         """
         adapter = self.adapter_for(role, predictor)
         config: dict[str, Any] = {} if rollout is None else {"rollout_id": rollout}
+        if self.roles.of(role).terse and enough is not None:
+            config["max_tokens"] = min(enough, self.roles.of(role).max_tokens)
         # A reasoning model has no log-probabilities to read, and needs its tokens to think.
         if isinstance(adapter, RatingAdapter) and self.roles.of(role).logprobs:
             config |= {"max_tokens": 4, "logprobs": True, "top_logprobs": 20}

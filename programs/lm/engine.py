@@ -40,12 +40,13 @@ class LocalEngine:
     """One llama.cpp server per model file, listening on 127.0.0.1 until the process ends.
 
     Attributes:
-        threads: CPU threads a server computes with.
+        threads: CPU threads a server computes with: `MLLM3REC_THREADS`, else all. More threads than free cores are
+            much slower than fewer, because they wait for each other.
         context: Tokens of context, shared by `slots` conversations. Several slots let the prompts of several
             questions keep their prefixes at the same time.
     """
 
-    threads: int = field(default_factory=lambda: max(1, (os.cpu_count() or 2)))
+    threads: int = field(default_factory=lambda: int(os.environ.get("MLLM3REC_THREADS") or os.cpu_count() or 1))
     context: int = 16384
     slots: int = 4
     _servers: dict[Path, Any] = field(default_factory=dict, repr=False)

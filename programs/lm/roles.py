@@ -27,6 +27,8 @@ class RoleConfig(BaseModel):
         temperature: 0 to 2, or None to leave it to the server (reasoning models refuse other values).
         top_p: 0 to 1, or None.
         max_tokens: Most tokens of one answer.
+        terse: Cap each answer at what a valid one of its kind needs; for small models, which do not stop by
+            themselves. A capped answer is read as far as it goes.
         logprobs: Read ratings from token probabilities where the backend gives them.
         api_key_env: Environment variable with the key, for servers that want one.
         timeout: Seconds one call may take.
@@ -39,6 +41,7 @@ class RoleConfig(BaseModel):
     temperature: float | None = Field(default=0.0, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     max_tokens: int = Field(default=512, ge=1)
+    terse: bool = False
     logprobs: bool = True
     api_key_env: str | None = None
     timeout: float = Field(default=600.0, gt=0)
@@ -81,15 +84,17 @@ class Roles(BaseModel):
         for role, model in models.items():
             if model is not None:
                 config = getattr(self, role).model_copy(update={"model": model})
-                adapter = "compact" if config.is_local or model.startswith("http") else "json"
-                changed[role] = config.model_copy(update={"adapter": adapter, **_policy(model)})
+                changed[role] = config.model_copy(update=_policy(model, config.is_local or model.startswith("http")))
         return self.model_copy(update=changed)
 
 
-def _policy(model: str) -> dict[str, object]:
+def _policy(model: str, own: bool) -> dict[str, object]:
+    if own:
+        return {"adapter": "compact", "terse": True}
+    plain = {"adapter": "json", "terse": False}
     if re.match(r"openai/(o\d|gpt-5)", model):
-        return {"temperature": None, "top_p": None, "max_tokens": 16000, "logprobs": False}
-    return {}
+        return {**plain, "temperature": None, "top_p": None, "max_tokens": 16000, "logprobs": False}
+    return plain
 
 
 def _all(model: str, adapter: AdapterName, **settings: object) -> Roles:
@@ -100,7 +105,7 @@ def _all(model: str, adapter: AdapterName, **settings: object) -> Roles:
 def local_roles(model: str | Path = "local/smollm2-135m") -> Roles:
     """Every role on one model of this machine, greedy decoding."""
     name = f"gguf:{model}" if isinstance(model, Path) else model
-    return _all(name, "compact", max_tokens=320)
+    return _all(name, "compact", max_tokens=512, terse=True)
 
 
 PAPER = Roles(
