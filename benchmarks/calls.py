@@ -35,7 +35,7 @@ def main(calls: int = 500, workers: int = 8) -> None:
     """Measure and print."""
     use_call_store(":memory:")
     with FakeOpenAI(lambda body: Reply("4")) as server:
-        asked = Asked(score_candidate("profile", "traits"), "mar", Backends(local_roles(server.model())))
+        asked = Asked(score_candidate("profile", "traits"), "mar", Backends(local_roles(server.model())), 4)
 
         def ask(n: int) -> object:
             return asked(shopper="- value (strong): much for little money", product=f"trait number {n}")

@@ -54,14 +54,20 @@ def sensible(body: Body) -> Reply:
     if "Rating:" in prompt:
         digit = 1 + digest(prompt) % 5
         second = 1 + digit % 5
-        top = [{"token": str(digit), "logprob": -0.3}, {"token": str(second), "logprob": -1.6 - digest(prompt) % 97 / 500}]
+        rest = -1.6 - digest(prompt) % 97 / 500
+        top = [{"token": str(digit), "logprob": -0.3}, {"token": str(second), "logprob": rest}]
         return Reply(str(digit), logprobs=[{"token": str(digit), "logprob": -0.3, "top_logprobs": top}])
-    if "`motivations`" in asked or ("motivations:" in asked and "numbered purchases" in asked and "inferred" not in asked):
+    if "`motivations`" in asked:
         names = ["enjoyment", "learning", "durability", "value", "aesthetics"]
         start = digest(prompt) % len(names)
         drafts = [
-            {"dimension": names[(start + n) % len(names)], "description": f"wants reason {n} of many", "strength": s, "evidence": [1]}
-            for n, s in enumerate(["strong", "weak"])
+            {
+                "dimension": names[(start + n) % len(names)],
+                "description": f"wants reason {n} of many",
+                "strength": strength,
+                "evidence": [1],
+            }
+            for n, strength in enumerate(["strong", "weak"])
         ]
         return Reply(json.dumps({"motivations": drafts}))
     if "reassessments" in asked:
@@ -147,7 +153,8 @@ class FakeOpenAI:
         if reply.logprobs is not None and body.get("logprobs"):
             choice["logprobs"] = {"content": reply.logprobs}
         usage = {"prompt_tokens": tokens_in, "completion_tokens": tokens_out, "total_tokens": tokens_in + tokens_out}
-        return {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice], "usage": usage}
+        head = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
+        return {**head, "choices": [choice], "usage": usage}
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()

@@ -29,7 +29,7 @@ from programs.lm.call_store import use_call_store
 from programs.lm.ledger import Budget, Ledger
 from programs.lm.logprobs import expected_label
 from programs.lm.prices import Price, PriceTable
-from programs.lm.roles import ROLE_NAMES, RoleConfig, Roles
+from programs.lm.roles import ROLE_NAMES, RoleConfig, Roles, local_roles
 from programs.ranker import Usage
 from programs.worked_examples import RATINGS, TRAITS
 from signatures.mar import score_candidate
@@ -170,6 +170,17 @@ class TestExpectedLabel:
             assert 0 < mass <= 1
 
 
+class TestCaps:
+    def test_a_terse_role_caps_an_answer_at_what_is_enough(self, server: FakeOpenAI) -> None:
+        roles = local_roles(server.model())
+        for terse, expected in ((True, 104), (False, 512)):
+            config = roles.mote.model_copy(update={"terse": terse})
+            backends = Backends(roles.model_copy(update={"mote": config}))
+            Asked(DistillTraits, "mote", backends, 104, TRAITS)(product="cup")
+            assert server.bodies[-1]["max_tokens"] == expected
+        assert len(server.bodies) == 2
+
+
 class TestLedger:
     def test_it_agrees_with_the_server_under_eight_threads(self, server: FakeOpenAI) -> None:
         backends = backends_for(server)
@@ -183,7 +194,7 @@ class TestLedger:
 
     def test_copies_of_a_program_write_to_the_same_ledger(self, server: FakeOpenAI) -> None:
         backends = backends_for(server)
-        program = Asked(DistillTraits, "mote", backends, TRAITS)
+        program = Asked(DistillTraits, "mote", backends, 104, TRAITS)
         programs = [program, program.deepcopy(), program.reset_copy(), program.deepcopy().reset_copy()]
         assert [len(each.predict.demos) for each in programs] == [4, 4, 0, 0]
         for number, each in enumerate(programs):
@@ -413,7 +424,7 @@ class TestKeys:
         with answering(*failures) as server:
             ledger = Ledger(tmp_path / "ledger.jsonl")
             backends = backends_for(server, ledger, api_key_env="OUR_KEY")
-            program = Asked(DistillTraits, "mote", backends)
+            program = Asked(DistillTraits, "mote", backends, 104)
             said = []
             for _ in range(3):
                 with pytest.raises(Exception) as error:
