@@ -165,6 +165,8 @@ def read_cases(path: Path) -> CaseFile:
     lines: dict[str, int] = {}
     for number, line in enumerate(body.removesuffix(b"\n").split(b"\n") if body else (), start=2):
         case = _parse(Case, line, f"{path}:{number}")
+        if case.target is None:
+            raise InputError(f"{path}:{number}: field 'target': Field required")
         if case.user_id in lines:
             raise InputError(f"{path}:{number}: user {case.user_id!r} is already in line {lines[case.user_id]}")
         if len(case.candidates) != header.negatives + 1:

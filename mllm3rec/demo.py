@@ -21,7 +21,7 @@ PROGRAMS_SHOWN = ("embedding", "listwise", "pointwise")
 
 def demo(
     directory: Annotated[Path, typer.Option("--out", help="Where cases and runs go; the same command resumes.")],
-    users: Annotated[int, typer.Option(min=1, help="Test shoppers of the demo store.")] = 30,
+    users: Annotated[int, typer.Option(min=1, help="Test shoppers of the demo store.")] = 20,
     model: ModelOption = None,
     as_json: Json = False,
 ) -> None:

@@ -106,7 +106,10 @@ def test_pointwise_reads_probabilities_and_reuses_the_prompt(backends: Backends,
     calls = [Call.model_validate_json(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
     mar = [call for call in calls if call.role == "mar"]
     assert len(mar) == len(case.candidates)
-    assert sum(call.tokens_cached for call in mar) > 0.5 * sum(call.tokens_in for call in mar)
+    # Products this model cannot tell apart are one question, asked once; the first one fills the server's cache.
+    later = [call for call in mar if not call.hit][1:]
+    assert later
+    assert sum(call.tokens_cached for call in later) > 0.7 * sum(call.tokens_in for call in later)
 
 
 def test_listwise_with_reasons_ends_in_a_permutation(backends: Backends) -> None:
