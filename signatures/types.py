@@ -31,8 +31,8 @@ class Item(BaseModel):
     @property
     def text(self) -> str:
         """t_i of eq. 2: title, most specific category path, brand, price and description, one line each where known."""
-        path = " > ".join(max(self.categories, key=_depth)) if self.categories else ""
-        facts = [self.title or self.keywords or "", path]
+        deepest: tuple[str, ...] = max(self.categories, key=len, default=())
+        facts = [self.title or self.keywords or "", " > ".join(deepest)]
         if self.brand:
             facts.append(f"Brand: {self.brand}")
         if self.price is not None:
@@ -139,7 +139,3 @@ class Rationale(BaseModel):
     item_id: str
     text: str
     verdict: Verdict
-
-
-def _depth(path: tuple[str, ...]) -> int:
-    return len(path)
