@@ -35,7 +35,7 @@ class Results(BaseModel):
         refused_traits: Share of MOTE's phrases that validation refused.
         bounds: What the metrics would be if every unresolved user were a miss, and if each were a first place.
         score_sources: How MAR's scores came about, with the number of users.
-        usage: Billed sums over the rows.
+        usage: What was really sent and paid for in the whole run.
         audit: The identities of design.md section 1 on these ranks.
     """
 
@@ -94,13 +94,14 @@ def ranks_and_manifest(directory: Path) -> tuple[RunManifest, dict[str, int], in
     return manifest, ranks, max((len(row.order) for row in scored.values()), default=0)
 
 
-def results(ranker: str, cases: Sequence[Case], rows: Mapping[str, Ranking]) -> Results:
+def results(ranker: str, cases: Sequence[Case], rows: Mapping[str, Ranking], spent: Usage | None = None) -> Results:
     """All figures of a run.
 
     Args:
         ranker: Its name.
         cases: Every case of the run.
         rows: Journal rows by user id.
+        spent: What the run's ledger says was paid, calls of interrupted users included; else the rows' sum.
 
     Raises:
         InputError: if no case has a scored row.
@@ -117,8 +118,8 @@ def results(ranker: str, cases: Sequence[Case], rows: Mapping[str, Ranking]) -> 
     against = {}
     if "prior" in frames and len(names) > 1 and ranker != "prior":
         against = {f"{m}/{size}": paired_difference(frame[m], frames["prior"][m], seed=0) for m in frame.columns}
-    usage = _sum_of([row.usage for row in scored])
-    answers = usage.calls + usage.cache_hits
+    of_rows = _sum_of([row.usage for row in scored])
+    answers = of_rows.calls + of_rows.cache_hits
     sources: dict[str, int] = {}
     for row in scored:
         if row.score_source:
@@ -137,7 +138,7 @@ def results(ranker: str, cases: Sequence[Case], rows: Mapping[str, Ranking]) -> 
         dropped=sum(row.dropped for row in scored) / len(scored),
         refused_traits=_refused(scored),
         score_sources=sources,
-        usage=usage,
+        usage=spent or of_rows,
         audit=audit_ranks(ranks, method=ranker, list_size=size),
     )
 

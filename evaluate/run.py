@@ -94,8 +94,10 @@ def run(
                         on_row(row)
         except BaseException:
             ledger.stop("interrupted")
+            pool.shutdown(cancel_futures=True)
             for future in under_way:
-                future.cancel()
+                if not future.cancelled() and future.exception() is None:
+                    journal.append(future.result())
             raise
     left = len(waiting)
     return Outcome(done=len(cases) - left - len(failed), failed=len(failed), left=left, stopped=stopped)

@@ -125,7 +125,7 @@ def run_into(
         if done:
             say(f"resuming {directory}: {done} of {len(case_file.cases)} users are there already")
         with progress(f"{ranker}: users", len(case_file.cases), ledger) as ticker:
-            ticker.advance(done)
+            ticker.to(done, len(case_file.cases))
 
             def on_row(row: Ranking) -> None:
                 ticker.advance()
@@ -138,7 +138,7 @@ def run_into(
         say(f"stopped: {outcome.stopped}; {outcome.left} users left; the same command goes on from there")
     targets = {case.user_id: case.target for case in case_file.cases}
     write_atomically(directory / TARGETS, json.dumps(targets).encode() + b"\n")
-    figures = results(ranker, case_file.cases, rows)
+    figures = results(ranker, case_file.cases, rows, spent=ledger.total())
     write_atomically(directory / METRICS, figures.model_dump_json(indent=2).encode() + b"\n")
     return Finished(figures, outcome, _recovery(case_file, rows))
 

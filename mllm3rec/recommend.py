@@ -28,7 +28,7 @@ from mllm3rec.settings import (
 from programs.errors import InputError
 from programs.mope import HISTORY_ITEMS
 from programs.program import DEFAULT_WEIGHT, Fusion
-from programs.ranker import Case
+from programs.ranker import Case, Status
 from programs.retrieval import retrieve
 
 
@@ -91,7 +91,7 @@ def recommend(
     chosen = [
         Recommended(
             item_id=item_id,
-            title=data.items[item_id].title,
+            title=data.items[item_id].title or data.items[item_id].keywords or "",
             traits=traits.get(item_id, ()),
             reason=reasons[item_id].text if item_id in reasons else "",
             reason_checked=item_id in reasons and reasons[item_id].verdict.faithful,
@@ -115,7 +115,7 @@ def recommend(
                 "usage": usage.model_dump(),
             }
         )
-        return
+        raise typer.Exit(0 if ranking.status is Status.OK else 1)
     table = Table("motivation", "description", "strength", "rests on", title=f"Profile of {user}", title_justify="left")
     for motive in profile:
         table.add_row(
@@ -134,3 +134,5 @@ def recommend(
     out.print(table)
     out.print(f"{len(filtered)} products were filtered because their reason did not hold")
     out.print(f"{usage.calls} calls, {usage.cache_hits} from the store, {usage.seconds:.0f} s")
+    if ranking.status is not Status.OK:
+        raise InputError(f"the models gave no answer that could be read, the prior decided alone: {ranking.error}")

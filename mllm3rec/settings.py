@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,10 +27,10 @@ from programs.embeddings import (
     store_path,
 )
 from programs.errors import InputError
-from programs.lm.backends import Backends
+from programs.lm.backends import Backends, model_name
 from programs.lm.call_store import use_call_store
 from programs.lm.ledger import Budget, Ledger
-from programs.lm.roles import PRESETS, Roles
+from programs.lm.roles import PRESETS, ROLE_NAMES, Roles
 from programs.program import Fusion
 from programs.schemas import load_schema
 from programs.trait_store import TraitStore
@@ -165,6 +166,7 @@ def workshop(
 ) -> Workshop:
     """Everything a ranker may need. `histories` replaces what the target policy lets a fit see."""
 
+    @cache
     def backends() -> Backends:
         use_call_store(cache_dir() / "calls.sqlite")
         return Backends(roles, ledger)
@@ -174,7 +176,7 @@ def workshop(
         histories=training_histories(dataset, target) if histories is None else histories,
         encoder_of=sentence_encoder,
         backends_of=backends,
-        traits_of=lambda: TraitStore(cache_dir() / "traits.sqlite"),
+        traits_of=cache(lambda: TraitStore(cache_dir() / "traits.sqlite")),
         schema=schema,
         fusion=fusion or Fusion(),
         explain=explain,
@@ -195,6 +197,7 @@ def configuration(roles: Roles, fusion: Fusion, schema: MotivationSchema, explai
     """What decides a program's rankings besides the cases, for the run's manifest."""
     return {
         "roles": roles.model_dump(mode="json"),
+        "models": {role: model_name(roles.of(role)) for role in ROLE_NAMES},
         "weight": fusion.weight,
         "head": fusion.head,
         "explain": explain,

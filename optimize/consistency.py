@@ -18,7 +18,7 @@ from signatures.types import Profile
 Similarity = Callable[[Sequence[Profile]], NDArray[np.float64]]
 """From n profiles to their (n, n) similarities in 0..1; an empty profile is like nothing, itself included."""
 
-_WORD = re.compile(r"[a-z]{3,}")
+_WORD = re.compile(r"\w{3,}")
 
 
 def _jaccard(sets: Sequence[frozenset[str]]) -> NDArray[np.float64]:
@@ -115,6 +115,20 @@ def resemblance(shoppers: Sequence[Sequence[Profile]], similarity: Similarity = 
 
 
 def discrimination(shoppers: Sequence[Sequence[Profile]], similarity: Similarity = schema_cooccurrence) -> float:
-    """Mean consistency within shoppers minus resemblance between them: 0 for profiles that fit anybody."""
-    within = np.mean([consistency(profiles, similarity) for profiles in shoppers if profiles])
-    return float(within) - resemblance(shoppers, similarity)
+    """Agreement within shoppers minus resemblance between them: 0 in expectation for profiles that fit anybody.
+
+    Within a shopper only pairs p != q count here: the p = q terms of eq. 5 give 1/k to anybody, noise included.
+    Shoppers with a single profile say nothing about agreement and are left out of that mean.
+
+    Raises:
+        ValueError: if no shopper has two profiles, or fewer than two have any.
+    """
+    within = []
+    for profiles in shoppers:
+        k = len(profiles)
+        if k > 1:
+            matrix = similarity(profiles)
+            within.append((matrix.sum() - np.trace(matrix)) / (k * (k - 1)))
+    if not within:
+        raise ValueError("discrimination needs a shopper with at least two profiles")
+    return float(np.mean(within)) - resemblance(shoppers, similarity)

@@ -106,7 +106,13 @@ class Pointwise(dspy.Module):
 
 
 class Listwise(dspy.Module):
-    """All candidates in one call, over opaque labels in shuffled order; both are drawn per call from the seed."""
+    """All candidates in one call, over opaque labels in shuffled order; both are drawn per call from the seed.
+
+    Attributes:
+        most: Longest list there are labels for.
+    """
+
+    most = LAST_LABEL - FIRST_LABEL + 1
 
     def __init__(
         self, backends: Backends, shopper_text: ShopperText = "profile", product_text: ProductText = "traits"
@@ -120,8 +126,8 @@ class Listwise(dspy.Module):
         Raises:
             ValueError: if there are more candidates than two-digit labels.
         """
-        if len(candidates) > LAST_LABEL - FIRST_LABEL + 1:
-            raise ValueError(f"{len(candidates)} candidates: a list holds at most {LAST_LABEL - FIRST_LABEL + 1}")
+        if len(candidates) > self.most:
+            raise ValueError(f"{len(candidates)} candidates: a list holds at most {self.most}")
         draw = random.Random(seed)  # noqa: S311 - a reproducible shuffle, no secret
         labels = draw.sample(range(FIRST_LABEL, LAST_LABEL + 1), len(candidates))
         shown = draw.sample(list(zip(labels, candidates, strict=True)), len(candidates))

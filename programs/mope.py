@@ -9,7 +9,7 @@ import dspy
 from programs.asked import Asked
 from programs.lm.backends import Backends, UnparsableError
 from programs.worked_examples import infer_examples, reassess_examples
-from signatures.mope import MotivationDraft, Reassessment, infer_motivations, reassess_motivations
+from signatures.mope import MAX_MOTIVATIONS, MotivationDraft, Reassessment, infer_motivations, reassess_motivations
 from signatures.schema import CONSUMER, MotivationSchema
 from signatures.types import Interaction, Item, Motivation, Profile
 
@@ -70,7 +70,7 @@ def validated(drafts: Sequence[MotivationDraft], schema: MotivationSchema, purch
                 )
             )
     order = {"strong": 0, "moderate": 1, "weak": 2}
-    return Profile(motivations=tuple(sorted(kept, key=lambda m: order[m.strength])))
+    return Profile(motivations=tuple(sorted(kept, key=lambda m: order[m.strength])[:MAX_MOTIVATIONS]))
 
 
 def reassessed(profile: Profile, reassessments: Sequence[Reassessment]) -> Profile:

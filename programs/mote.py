@@ -25,8 +25,8 @@ TRAIT_CHARACTERS = 60
 
 _PRICE = re.compile(r"[$€£¥]\s*\d|\d\s*[$€£¥]|\b\d+([.,]\d+)?\s*(usd|dollars?|euros?|cents?)\b", re.IGNORECASE)
 _ORDER = re.compile(
-    r"https?:|www\.|\b(ignore|disregard|instructions?|prompt|system|rank (me|this|first)|rate this|recommend this|"
-    r"you must|always choose)\b",
+    r"https?:|www\.|\b(ignore|disregard|(follow|obey)\b.*\binstructions?|system prompt|rank (me|this|first)|"
+    r"rate this|recommend this|you must|always choose)\b",
     re.IGNORECASE,
 )
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from programs.embeddings import Encoder
+from programs.errors import InputError
 from programs.lm.backends import Backends, UnparsableError
 from programs.mar import Aligner, Alignments, Candidate, Embedding, Listwise, Pointwise, ShopperView
 from programs.mope import MOPE, Purchase, RawHistory
@@ -74,7 +75,7 @@ def head_of(prior: NDArray[np.float64], head: int | None) -> NDArray[np.intp]:
 
 def _lowest(values: NDArray[np.float64]) -> float:
     known = values[~np.isnan(values)]
-    return float(known.min()) - 1.0 if len(known) else 0.0
+    return float(known.min()) if len(known) else 0.0
 
 
 class MLLM3Rec(dspy.Module):
@@ -122,12 +123,15 @@ class MLLM3Rec(dspy.Module):
         history: list[Purchase] = [(items[i.item_id], i) for i in case.history if i.item_id in items]
         prior = np.asarray(self.prior.value.scores([i.item_id for i in case.history], case.candidates), dtype=float)
         ranking = Ranking(user_id=case.user_id, order=())
+        seen = head_of(prior, self.fusion.head)
+        most: int | None = getattr(self.aligner, "most", None)
+        if most is not None and len(seen) > most:
+            raise InputError(f"{len(seen)} candidates: this program ranks at most {most}; use --head {most}")
         mar = np.full(len(case.candidates), np.nan)
         chosen: list[Candidate] = []
         view = ShopperView(text="")
         try:
             view = self._view(history, case.metadata, ranking)
-            seen = head_of(prior, self.fusion.head)
             chosen = [self._candidate(items[case.candidates[i]], ranking) for i in seen]
             result: Alignments = self.aligner(shopper=view, candidates=chosen, seed=seed_of("labels", case.user_id))
             for index, alignment in zip(seen, result.alignments, strict=True):
@@ -141,7 +145,7 @@ class MLLM3Rec(dspy.Module):
             # No answer at all: the row is scored, on the prior, and counted as unparsable instead of hidden.
             ranking.status = Status.UNPARSABLE
         fused = self.fusion.fuse(mar, prior)
-        silent = np.where(np.isnan(mar), _lowest(mar), mar)
+        silent = np.where(np.isnan(mar), _lowest(mar) - 1.0, mar)
         ranking.scores = {"prior": prior.tolist(), "mar": silent.tolist(), "fused": fused.tolist()}
         ranking.order = order_by_score(case.candidates, fused.tolist(), tie_seed=seed_of("ties", case.user_id))
         if self.reasons is not None and self.explain and ranking.status is Status.OK:
@@ -176,6 +180,7 @@ class MLLM3Rec(dspy.Module):
         by_id = {candidate.item_id: candidate for candidate in chosen}
         ordered = [by_id[item_id] for item_id in ranking.order if item_id in by_id]
         after, ranking.rationales = reasons.choose(view, ordered, self.explain, patience=2 * self.explain)
+        ranking.unparsable += sum(rationale.unparsable for rationale in ranking.rationales)
         rest = [item_id for item_id in ranking.order if item_id not in by_id]
         ranking.order = (*(candidate.item_id for candidate in after), *rest)
 

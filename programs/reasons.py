@@ -31,20 +31,22 @@ class Reasons(dspy.Module):
 
     def forward(self, shopper: ShopperView, candidate: Candidate) -> Rationale:
         """One rationale with its verdict; an answer that cannot be parsed is an unfaithful rationale."""
+        reason, unparsable = "", 0
         try:
-            reason = one_line(self.explain(shopper=shopper.text, product=candidate.text).reason, REASON_CHARACTERS)
-            verdict = self._verdict(shopper, candidate, reason)
+            answer = self.explain(shopper=shopper.text, product=candidate.text)
+            reason, unparsable = one_line(answer.reason, REASON_CHARACTERS), answer.unparsable
+            if not reason:
+                verdict = Verdict(faithful=False, why="no reason given")
+            elif self.judge is None:
+                verdict = Verdict(faithful=True, why="not checked")
+            else:
+                judged = self.judge(shopper=shopper.text, product=candidate.text, reason=reason)
+                unparsable += judged.unparsable
+                verdict = Verdict(faithful=judged.faithful == "yes", why=one_line(judged.why, REASON_CHARACTERS))
         except UnparsableError as error:
-            reason, verdict = "", Verdict(faithful=False, why=one_line(str(error), REASON_CHARACTERS))
-        return Rationale(item_id=candidate.item_id, text=reason, verdict=verdict)
-
-    def _verdict(self, shopper: ShopperView, candidate: Candidate, reason: str) -> Verdict:
-        if not reason:
-            return Verdict(faithful=False, why="no reason given")
-        if self.judge is None:
-            return Verdict(faithful=True, why="not checked")
-        answer = self.judge(shopper=shopper.text, product=candidate.text, reason=reason)
-        return Verdict(faithful=answer.faithful == "yes", why=one_line(answer.why, REASON_CHARACTERS))
+            unparsable += error.answers
+            verdict = Verdict(faithful=False, why=one_line(str(error), REASON_CHARACTERS))
+        return Rationale(item_id=candidate.item_id, text=reason, verdict=verdict, unparsable=unparsable)
 
     def choose(
         self, shopper: ShopperView, ordered: Sequence[Candidate], k: int, patience: int

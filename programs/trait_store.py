@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 import threading
 from pathlib import Path
 
+from programs.database import open_database
 from signatures.types import Traits
 
 
@@ -25,11 +25,9 @@ class TraitStore:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path or ":memory:", check_same_thread=False, timeout=60, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("CREATE TABLE IF NOT EXISTS traits (key TEXT PRIMARY KEY, traits TEXT NOT NULL)")
+        self._db = open_database(
+            path or ":memory:", "CREATE TABLE IF NOT EXISTS traits (key TEXT PRIMARY KEY, traits TEXT NOT NULL)"
+        )
         self._lock = threading.Lock()
 
     def __deepcopy__(self, memo: dict[int, object]) -> TraitStore:

@@ -132,10 +132,15 @@ class Verdict(BaseModel):
 
 
 class Rationale(BaseModel):
-    """Why an item was chosen, and whether the reason survived its re-check."""
+    """Why an item was chosen, and whether the reason survived its re-check.
+
+    Attributes:
+        unparsable: Answers of the explainer and the judge that could not be parsed.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     item_id: str
     text: str
     verdict: Verdict
+    unparsable: int = 0

@@ -86,7 +86,7 @@ def test_a_constant_profile_discriminates_nothing() -> None:
     assert consistency(constant[0]) == 1
     assert discrimination(constant) == pytest.approx(0)
     assert resemblance(honest) == pytest.approx(0)
-    assert discrimination(honest) == pytest.approx((3 / 4 + 1) / 2)
+    assert discrimination(honest) == pytest.approx((1 / 2 + 1) / 2)
 
 
 def test_nothing_to_measure() -> None:

@@ -339,14 +339,44 @@ class TestBudget:
             distill(backends)
         assert server.bodies == []
 
-    def test_a_failed_call_gives_its_room_back(self) -> None:
+    def test_a_failed_call_counts_because_it_was_sent(self) -> None:
         with answering(Reply("no", status=400)) as server:
-            backends = backends_for(server, Ledger(budget=Budget(calls=1)))
+            backends = backends_for(server, Ledger(budget=Budget(calls=2)))
             with pytest.raises(Exception, match="no") as error:
                 distill(backends)
             assert not isinstance(error.value, BudgetExceededError)
             assert distill(backends).traits
-            assert backends.ledger.total().calls == 1
+            assert backends.ledger.total().calls == 2
+            with pytest.raises(BudgetExceededError):
+                distill(backends, "a bowl")
+            assert len(server.bodies) == 2
+
+    def test_retries_stop_at_the_budget(self) -> None:
+        with FakeOpenAI(lambda body: Reply("busy", status=503, headers={"Retry-After": "0"})) as server:
+            with pytest.raises(BudgetExceededError):
+                distill(backends_for(server, Ledger(budget=Budget(calls=2))))
+            assert len(server.bodies) == 2
+
+    def test_a_stop_ends_the_wait_between_attempts(self) -> None:
+        with FakeOpenAI(lambda body: Reply("busy", status=429, headers={"Retry-After": "600"})) as server:
+            backends = backends_for(server)
+            threading.Timer(0.5, backends.ledger.stop, ["interrupted"]).start()
+            with pytest.raises(BudgetExceededError, match="interrupted"):
+                distill(backends)
+            assert len(server.bodies) == 1
+
+    def test_a_model_behind_a_gateway_is_recorded_and_stored_alike(
+        self, server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An OPENAI_BASE_URL makes DSPy take LiteLLM, whose answers are objects of its own."""
+        monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        backends = Backends(Roles.model_validate(dict.fromkeys(ROLE_NAMES, RoleConfig(model="openai/gpt-4o"))))
+        first, again = rate(backends), rate(backends)
+        assert expected_label(first.logprobs, LABELS) == expected_label(again.logprobs, LABELS) is not None
+        total = backends.ledger.total()
+        assert (total.calls, total.cache_hits, len(server.bodies)) == (1, 1, 1)
+        assert (total.tokens_in, total.tokens_out) == (server.tokens_in, server.tokens_out)
 
     def test_a_resumed_run_keeps_to_the_same_budget(self, server: FakeOpenAI, tmp_path: Path) -> None:
         path = tmp_path / "ledger.jsonl"
@@ -476,7 +506,7 @@ class TestRetries:
             backends = backends_for(server)
             answer = distill(backends)
             assert (answer.unparsable, len(server.bodies)) == (0, len(statuses) + 1)
-            assert paid(backends.ledger.total()) == (1, server.tokens_in, server.tokens_out)
+            assert paid(backends.ledger.total()) == (len(statuses) + 1, server.tokens_in, server.tokens_out)
 
     def test_a_refused_key_ends_it_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OUR_KEY", CANARY)

@@ -184,7 +184,7 @@ def test_ctrl_c_stops_further_calls_and_keeps_the_rows(tmp_path: Path) -> None:
     with pytest.raises(BudgetExceededError, match="interrupted"):
         ledger.reserve(None)
     kept = rows_in(tmp_path)
-    assert list(kept) == ["u0", "u1"]
+    assert {"u0", "u1"} <= set(kept) < {case.user_id for case in cases}
     assert run_in(tmp_path, cases, Scripted()).complete
     assert {user: rows_in(tmp_path)[user] for user in kept} == kept
 

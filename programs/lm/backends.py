@@ -20,7 +20,14 @@ from weakref import WeakValueDictionary
 
 import dspy
 from dspy.lm15 import AccessPolicy, ModelSupport, OpenAIChatCompat, ProviderDefinition, register_provider
-from dspy.utils.exceptions import AdapterParseError, LMAuthError, LMNotConfiguredError
+from dspy.utils.exceptions import (
+    AdapterParseError,
+    LMAuthError,
+    LMBillingError,
+    LMConfigurationError,
+    LMUnsupportedModelError,
+)
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from programs.errors import InputError
 from programs.lm.adapters import RatingAdapter, build_adapter
@@ -33,6 +40,7 @@ from programs.weights import locate
 
 _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
 _RETRIES_AFTER_UNPARSABLE = 1
+ATTEMPTS = 4
 
 
 class UnparsableError(Exception):
@@ -50,7 +58,8 @@ class RoleLM(dspy.LM):
     """
 
     def __init__(self, model: str, role: str, ledger: Ledger, price: Price | None, **settings: Any) -> None:
-        super().__init__(model, **settings)
+        # DSPy's own retries would send what neither the budget nor the ledger knows of, and sleep through Ctrl-C.
+        super().__init__(model, num_retries=0, **settings)
         self.role = role
         self.ledger = ledger
         self.price = price
@@ -66,30 +75,45 @@ class RoleLM(dspy.LM):
     ) -> Any:
         """Ask, unless the call store has the answer. Two threads with one question share one paid answer.
 
+        A call that fails for a passing reason (rate limit, server error, lost connection) is made again, up to
+        `ATTEMPTS` times, after the time the server asks for or with exponential backoff and jitter.
+
         Raises:
-            BudgetExceededError: before a call that might pass the budget.
+            BudgetExceededError: before a call that might pass the budget, first or repeated.
         """
         with self._flight(prompt, messages, kwargs):
-            worst = self._worst_usd(prompt, messages, kwargs)
-            call = self._current
-            call.paid, call.started = False, time.perf_counter()
+            retrying = Retrying(
+                stop=stop_after_attempt(ATTEMPTS),
+                wait=_wait,
+                retry=retry_if_exception(dspy.is_retryable_lm_error),
+                sleep=self.ledger.wait,
+                reraise=True,
+            )
+            return retrying(self._attempt, prompt, messages, kwargs)
 
-            def check() -> None:
-                self.ledger.reserve(worst)
-                call.paid = True
+    def _attempt(self, prompt: str | None, messages: list[dict[str, Any]] | None, kwargs: dict[str, Any]) -> Any:
+        worst = self._worst_usd(prompt, messages, kwargs)
+        call = self._current
+        call.paid, call.answered, call.started = False, False, time.perf_counter()
 
-            store = dspy.cache
+        def check() -> None:
+            self.ledger.reserve(worst)
+            call.paid = True
+
+        store = dspy.cache
+        if isinstance(store, CallStore):
+            store.before_call.check = check
+        else:
+            check()
+        try:
+            return super().__call__(prompt, messages=messages, **kwargs)
+        finally:
             if isinstance(store, CallStore):
-                store.before_call.check = check
-            else:
-                check()
-            try:
-                return super().__call__(prompt, messages=messages, **kwargs)
-            finally:
-                if isinstance(store, CallStore):
-                    store.before_call.check = None
-                if call.paid:
-                    self.ledger.release(worst)
+                store.before_call.check = None
+            if call.paid:
+                if not call.answered:
+                    self.ledger.record(Call(role=self.role, model=self.model, failed=True, at=round(time.time(), 3)))
+                self.ledger.release(worst)
 
     @contextmanager
     def _flight(self, *question: Any) -> Iterator[None]:
@@ -113,6 +137,7 @@ class RoleLM(dspy.LM):
 
     def update_history(self, entry: dict[str, Any]) -> None:
         """DSPy's hook: runs once per answered call, hits included, in the thread that asked."""
+        self._current.answered = True
         tokens_in, tokens_out, tokens_cached = _tokens(entry["response"])
         self.ledger.record(
             Call(
@@ -129,6 +154,12 @@ class RoleLM(dspy.LM):
         )
 
 
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome is not None else None
+    asked = getattr(error, "retry_after", None)
+    return float(asked) if asked is not None else wait_exponential_jitter(initial=1, max=60)(state)
+
+
 class _Flight:
     """A lock that can be weakly referenced: it lives as long as somebody asks its question."""
 
@@ -137,7 +168,8 @@ class _Flight:
 
 
 def _tokens(response: Any) -> tuple[int, int, int]:
-    usage = response.usage
+    # A LiteLLM answer from the call store comes back as plain data.
+    usage = response.get("usage") if isinstance(response, dict) else response.usage
     if hasattr(usage, "input_tokens"):
         return usage.input_tokens or 0, usage.output_tokens or 0, usage.cache_read_tokens or 0
     usage = dict(usage or {})
@@ -246,7 +278,7 @@ class Backends:
             except AdapterParseError as error:
                 last = error
                 continue
-            except (LMNotConfiguredError, LMAuthError) as error:
+            except (LMConfigurationError, LMAuthError, LMBillingError, LMUnsupportedModelError) as error:
                 raise InputError(f"{role}: {self.roles.of(role).model}: {error}") from error
             prediction.unparsable = attempt
             return prediction

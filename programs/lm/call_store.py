@@ -7,7 +7,6 @@ safe against `kill -9`, shared by processes, readable with any tool. Prompts are
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 
 import dspy
 from dspy.clients.cache import Cache
+
+from programs.database import open_database
 
 
 class CallStore(Cache):
@@ -26,11 +27,9 @@ class CallStore(Cache):
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(enable_disk_cache=False, enable_memory_cache=False, disk_cache_dir=None)
-        if str(path) != ":memory:":
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, check_same_thread=False, timeout=60, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
+        self._db = open_database(
+            path, "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)"
+        )
         self._guard = threading.Lock()
         self.before_call = threading.local()
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,12 @@ def gguf_identity(path: Path) -> str:
     """
     if not path.is_file():
         raise InputError(f"no model file at {path}")
-    size = path.stat().st_size
+    status = path.stat()
+    return _identity(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache
+def _identity(path: Path, size: int, mtime_ns: int) -> str:
     with path.open("rb") as file:
         head = file.read(_HEAD)
         if head[:4] != b"GGUF" or size < 1024:

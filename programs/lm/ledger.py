@@ -30,6 +30,7 @@ class Call(BaseModel):
         tokens_cached: Those of `tokens_in` that the server took from its prefix cache.
         usd: Price of the tokens; None where the model has no known price. A hit keeps the price of the call
             it stands for: billed cost leaves hits out, stand-alone cost counts them.
+        failed: Sent, and not answered: an error or a timeout. Whether the provider bills it is not known.
         hit: Answered from the call store: nothing was sent and nothing was paid.
         at: Unix seconds.
     """
@@ -44,6 +45,7 @@ class Call(BaseModel):
     usd: float | None = None
     seconds: float = 0.0
     hit: bool = False
+    failed: bool = False
     at: float = 0.0
 
 
@@ -83,11 +85,12 @@ class Ledger:
     def __init__(self, path: Path | None = None, budget: Budget | None = None) -> None:
         self.path = path
         self.budget = budget or Budget()
-        self._lock = threading.RLock()
+        self._lock = threading.Condition(threading.RLock())
         self._totals: dict[str, Usage] = {}
         self._reserved_usd = 0.0
         self._reserved_calls = 0
         self._stopped: str | None = None
+        self._halt = threading.Event()
         # Opened with the first call, so that a command refused before it leaves nothing behind.
         self._file: TextIO | None = None
         if path is not None and path.exists():
@@ -113,7 +116,19 @@ class Ledger:
 
     def stop(self, why: str) -> None:
         """Let no further call be made: what is under way ends at its next question. Answers in the store stay free."""
-        self._stopped = why
+        with self._lock:
+            self._stopped = why
+            self._halt.set()
+            self._lock.notify_all()
+
+    def wait(self, seconds: float) -> None:
+        """Sleep before a call is tried again.
+
+        Raises:
+            BudgetExceededError: after `stop`, at once.
+        """
+        if self._halt.wait(seconds):
+            raise BudgetExceededError(self._stopped or "stopped")
 
     def reserve(self, worst_usd: float | None) -> None:
         """Set aside room for one call before it is made.
@@ -126,25 +141,31 @@ class Ledger:
             BudgetExceededError: if the call might pass a limit, or after `stop`. It was not made.
         """
         with self._lock:
-            if self._stopped is not None:
-                raise BudgetExceededError(self._stopped)
-            total = self.total()
-            if self.budget.calls is not None and total.calls + self._reserved_calls + 1 > self.budget.calls:
-                raise BudgetExceededError(f"the budget of {self.budget.calls} calls is spent")
-            if self.budget.usd is not None:
-                worst = (total.usd or 0.0) + self._reserved_usd + (worst_usd or 0.0)
-                if worst > self.budget.usd:
-                    raise BudgetExceededError(
-                        f"the next call might pass the budget: ${total.usd or 0.0:.4f} of ${self.budget.usd:.4f} spent"
-                    )
+            while (problem := self._problem(worst_usd)) is not None:
+                # Calls under way may turn out cheaper than their worst case: only they are worth waiting for.
+                if self._stopped is not None or not self._reserved_calls:
+                    raise BudgetExceededError(problem)
+                self._lock.wait()
             self._reserved_calls += 1
             self._reserved_usd += worst_usd or 0.0
+
+    def _problem(self, worst_usd: float | None) -> str | None:
+        if self._stopped is not None:
+            return self._stopped
+        total = self.total()
+        if self.budget.calls is not None and total.calls + self._reserved_calls + 1 > self.budget.calls:
+            return f"the budget of {self.budget.calls} calls is spent"
+        spent = total.usd or 0.0
+        if self.budget.usd is not None and spent + self._reserved_usd + (worst_usd or 0.0) > self.budget.usd:
+            return f"the next call might pass the budget: ${spent:.4f} of ${self.budget.usd:.4f} spent"
+        return None
 
     def release(self, worst_usd: float | None) -> None:
         """Give back what `reserve` set aside, once the call is recorded or has failed."""
         with self._lock:
             self._reserved_calls -= 1
             self._reserved_usd -= worst_usd or 0.0
+            self._lock.notify_all()
 
     def record(self, call: Call) -> None:
         """Write one answered call and add it to the sums of its role and of the current `charging` block."""

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dspy.clients.legacy_outputs import plain
+
 
 def expected_label(logprobs: Mapping[str, Any] | None, labels: Sequence[str]) -> tuple[float, float] | None:
     """Expected value over numeric labels at the first token that is one of them.
@@ -23,7 +25,7 @@ def expected_label(logprobs: Mapping[str, Any] | None, labels: Sequence[str]) ->
     >>> round(value, 3), round(mass, 3)
     (4.25, 0.8)
     """
-    for token in (logprobs or {}).get("content") or []:
+    for token in plain(dict(logprobs or {})).get("content") or []:
         if token["token"].strip() not in labels:
             if token["token"].strip():
                 return None
