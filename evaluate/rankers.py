@@ -23,6 +23,16 @@ from signatures.schema import CONSUMER, MotivationSchema
 BASELINES = ("random", "popularity", "knn", "content", "prior")
 
 
+def require_known(name: str) -> None:
+    """Refuse a name that is no ranker's, before anything is prepared for it.
+
+    Raises:
+        InputError: naming the rankers there are.
+    """
+    if name not in (*BASELINES, *PROGRAMS):
+        raise InputError(f"no ranker {name!r}: choose one of {', '.join((*BASELINES, *PROGRAMS))}")
+
+
 class Random:
     """Scores drawn per history and candidate: the floor every table needs."""
 
@@ -84,22 +94,21 @@ class Workshop:
         Raises:
             InputError: if there is none, or one of the roles it asks cannot be asked.
         """
+        require_known(name)
         if name in BASELINES:
             return ScoreRanker(name, self.scorer(name))
-        if name in PROGRAMS:
-            backends = self.backends_of()
-            parts = Parts(
-                backends=backends,
-                catalogue=self.dataset.items,
-                prior=self.prior,
-                encoder=self.encoder,
-                traits=self.traits_of(),
-                schema=self.schema,
-                fusion=self.fusion,
-                explain=self.explain,
-            )
-            program = PROGRAMS[name](parts)
-            for _, asked in program.named_sub_modules(Asked):
-                backends.require(asked.role)
-            return program
-        raise InputError(f"no ranker {name!r}: choose one of {', '.join((*BASELINES, *PROGRAMS))}")
+        backends = self.backends_of()
+        parts = Parts(
+            backends=backends,
+            catalogue=self.dataset.items,
+            prior=self.prior,
+            encoder=self.encoder,
+            traits=self.traits_of(),
+            schema=self.schema,
+            fusion=self.fusion,
+            explain=self.explain,
+        )
+        program = PROGRAMS[name](parts)
+        for _, asked in program.named_sub_modules(Asked):
+            backends.require(asked.role)
+        return program

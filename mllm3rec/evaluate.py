@@ -15,7 +15,7 @@ from evaluate.datasets import load_dataset
 from evaluate.datasets.dataset import Dataset
 from evaluate.demo.store import planted_motivations
 from evaluate.journal import Journal, RunManifest
-from evaluate.rankers import BASELINES, Workshop
+from evaluate.rankers import BASELINES, Workshop, require_known
 from evaluate.recovery import Recovery, recovery
 from evaluate.results import TARGETS, Results, results
 from evaluate.run import Outcome, run
@@ -71,6 +71,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Rank every case and report HR@K and NDCG@K with intervals. Exit code 1 while cases are unresolved."""
+    require_known(ranker)
     case_file = read_cases(cases)
     roles = ModelOptions(preset, model, mope, mote, mar, judge).roles()
     fusion = Fusion(weight=weight, head=head)

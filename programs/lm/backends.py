@@ -169,7 +169,7 @@ class _Flight:
 
 def _tokens(response: Any) -> tuple[int, int, int]:
     # A LiteLLM answer from the call store comes back as plain data.
-    usage = response.get("usage") if isinstance(response, dict) else response.usage
+    usage: Any = response.get("usage") if isinstance(response, dict) else response.usage
     if hasattr(usage, "input_tokens"):
         return usage.input_tokens or 0, usage.output_tokens or 0, usage.cache_read_tokens or 0
     usage = dict(usage or {})
