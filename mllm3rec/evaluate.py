@@ -24,6 +24,7 @@ from mllm3rec.settings import (
     BudgetUsd,
     Head,
     Json,
+    LedgerFile,
     MaxCalls,
     ModelOption,
     ModelOptions,
@@ -149,13 +150,14 @@ def distill(
     dataset: DatasetOption = None,
     preset: Preset = "local",
     mote: RoleOption = None,
+    calls: LedgerFile = None,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
     as_json: Json = False,
 ) -> None:
-    """Distil the traits of every candidate into the trait store, ahead of any evaluation."""
+    """Distil the traits of every candidate into the trait store. Exit code 1 if some answers could not be read."""
     case_file = read_cases(cases)
-    ledger = open_ledger(None, budget_usd, max_calls)
+    ledger = open_ledger(calls, budget_usd, max_calls)
     shop = workshop(
         _dataset(case_file, dataset), case_file.protocol.target, ModelOptions(preset, mote=mote).roles(), ledger
     )
@@ -177,7 +179,7 @@ def distill(
     else:
         out.print(", ".join(f"{count} {what}" for what, count in facts.items()))
         out.print(usage_table(ledger.by_role()))
-    raise typer.Exit(1 if unreadable == len(wanted) else 0)
+    raise typer.Exit(1 if unreadable else 0)
 
 
 def _dataset(case_file: CaseFile, elsewhere: str | None) -> Dataset:

@@ -13,6 +13,7 @@ from mllm3rec.console import emit, out, say
 from mllm3rec.settings import (
     BudgetUsd,
     Json,
+    LedgerFile,
     MaxCalls,
     ModelOption,
     ModelOptions,
@@ -57,6 +58,7 @@ def recommend(
     judge: RoleOption = None,
     weight: Weight = DEFAULT_WEIGHT,
     schema: SchemaFile = None,
+    calls: LedgerFile = None,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
     as_json: Json = False,
@@ -68,7 +70,7 @@ def recommend(
     history = data.sequences[user]
     # Nothing is held out here: the fit sees every purchase there is, this shopper's own included.
     histories = {u: tuple(i.item_id for i in events) for u, events in data.sequences.items()}
-    ledger = open_ledger(None, budget_usd, max_calls)
+    ledger = open_ledger(calls, budget_usd, max_calls)
     shop = workshop(
         data,
         "last",

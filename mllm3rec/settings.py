@@ -43,6 +43,9 @@ ModelOption = Annotated[str | None, typer.Option(help="Model for every role; see
 RoleOption = Annotated[str | None, typer.Option(help="Model for this role alone.")]
 BudgetUsd = Annotated[float | None, typer.Option(min=0, help="Stop before more dollars than this are spent.")]
 MaxCalls = Annotated[int | None, typer.Option(min=0, help="Stop before more calls than this are made.")]
+LedgerFile = Annotated[
+    Path | None, typer.Option("--ledger", help="Write every call to this file; the budget counts what is in it.")
+]
 SchemaFile = Annotated[Path | None, typer.Option("--schema", help="Motivational schema, as TOML or YAML.")]
 Weight = Annotated[float, typer.Option(min=0, max=1, help="Share of MAR in the fused score; the rest is the prior's.")]
 Head = Annotated[int | None, typer.Option(min=1, help="MAR sees only the prior's first N candidates.")]

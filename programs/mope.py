@@ -113,7 +113,8 @@ class MOPE(dspy.Module):
             Prediction with `profile`, `text` (what MAR reads) and `unparsable` (answers thrown away).
 
         Raises:
-            UnparsableError: if no profile could be read from the model's answers. A reassessment that cannot be
+            UnparsableError: if no profile could be read from the model's answers, or validation left nothing of it:
+                MAR must not align products with an empty profile. A reassessment that cannot be
                 read leaves the inferred profile as it is.
         """
         if not history:
@@ -133,7 +134,9 @@ class MOPE(dspy.Module):
                 unparsable += second.unparsable
             except UnparsableError as error:
                 unparsable += error.answers
-        return dspy.Prediction(profile=profile, text=profile.render() or "no motivation found", unparsable=unparsable)
+        if not profile.motivations:
+            raise UnparsableError("mope: no motivation rests on a purchase that was shown", unparsable + 1)
+        return dspy.Prediction(profile=profile, text=profile.render(), unparsable=unparsable)
 
     def per_interaction(self, history: Sequence[Purchase], metadata: Mapping[str, str] | None = None) -> list[Profile]:
         """The k profiles of eq. 5, one per interaction, each inferred from that interaction alone."""

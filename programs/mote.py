@@ -92,7 +92,8 @@ class MOTE(dspy.Module):
         adapter = self.backends.adapter_for("mote", predictor)
         messages = adapter.format(predictor.signature, predictor.demos, {"product": ""})
         config = self.backends.roles.mote
-        return json.dumps([messages, config.temperature, config.top_p, config.max_tokens])
+        cap = self.distill.enough if config.terse else config.max_tokens
+        return json.dumps([messages, config.temperature, config.top_p, cap])
 
     def forward(self, item: Item) -> dspy.Prediction:
         """The traits of one item.
@@ -106,16 +107,14 @@ class MOTE(dspy.Module):
         """
         product = product_text(item)
         key = trait_key(product, self.prompt(), model_name(self.backends.roles.mote))
-        stored = self.store.get(key)
+        phrases = self.store.get(key)
         unparsable = 0
-        if stored is None:
+        if phrases is None:
             answer = self.distill(product=product)
-            unparsable = answer.unparsable
-            stored = validated_traits(item, answer.traits)
-            self.store.put(key, stored)
-        # Items of one text share an answer, but what is refused depends on the brand of each.
-        judged = validated_traits(item, stored.phrases)
-        traits = judged.model_copy(update={"dropped": stored.dropped + judged.dropped})
+            unparsable, phrases = answer.unparsable, answer.traits
+            self.store.put(key, phrases)
+        # Validated when read: items of one text share phrases, but not the brand that no trait may name.
+        traits = validated_traits(item, phrases)
         return dspy.Prediction(traits=traits, text=traits.render() or fallback_text(item), unparsable=unparsable)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from programs.database import open_database
-from signatures.types import Traits
 
 
 def trait_key(product: str, prompt: str, model: str) -> str:
@@ -16,7 +17,7 @@ def trait_key(product: str, prompt: str, model: str) -> str:
 
 
 class TraitStore:
-    """Traits by `trait_key`, in SQLite: safe against `kill -9`, shared by threads and processes.
+    """MOTE's phrases by `trait_key`, as the model wrote them, in SQLite: safe against `kill -9`, shared by threads.
 
     Deep copies are the same store.
 
@@ -25,26 +26,25 @@ class TraitStore:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._db = open_database(
-            path or ":memory:", "CREATE TABLE IF NOT EXISTS traits (key TEXT PRIMARY KEY, traits TEXT NOT NULL)"
-        )
+        table = "CREATE TABLE IF NOT EXISTS phrases (key TEXT PRIMARY KEY, phrases TEXT NOT NULL)"
+        self._db = open_database(path or ":memory:", table)
         self._lock = threading.Lock()
 
     def __deepcopy__(self, memo: dict[int, object]) -> TraitStore:
         return self
 
-    def get(self, key: str) -> Traits | None:
-        """The stored traits, or None."""
+    def get(self, key: str) -> list[str] | None:
+        """The stored phrases, or None."""
         with self._lock:
-            row = self._db.execute("SELECT traits FROM traits WHERE key = ?", (key,)).fetchone()
-        return None if row is None else Traits.model_validate_json(row[0])
+            row = self._db.execute("SELECT phrases FROM phrases WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
 
-    def put(self, key: str, traits: Traits) -> None:
-        """Store traits; the later of two equal keys wins."""
+    def put(self, key: str, phrases: Sequence[str]) -> None:
+        """Store phrases; the later of two equal keys wins."""
         with self._lock:
-            self._db.execute("INSERT OR REPLACE INTO traits VALUES (?, ?)", (key, traits.model_dump_json()))
+            self._db.execute("INSERT OR REPLACE INTO phrases VALUES (?, ?)", (key, json.dumps(list(phrases))))
 
     def __len__(self) -> int:
         with self._lock:
-            (count,) = self._db.execute("SELECT COUNT(*) FROM traits").fetchone()
+            (count,) = self._db.execute("SELECT COUNT(*) FROM phrases").fetchone()
         return int(count)

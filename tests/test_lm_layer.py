@@ -33,7 +33,9 @@ from programs.lm.roles import ROLE_NAMES, RoleConfig, Roles, local_roles
 from programs.ranker import Usage
 from programs.worked_examples import RATINGS, TRAITS
 from signatures.mar import score_candidate
+from signatures.mope import infer_motivations
 from signatures.mote import DistillTraits
+from signatures.schema import CONSUMER
 from tests.fake_server import Body, FakeOpenAI, Reply, last_user, sensible
 
 CANARY = "sk-canary-7f3a91"
@@ -171,6 +173,20 @@ class TestExpectedLabel:
 
 
 class TestCaps:
+    def test_an_answer_that_was_cut_off_is_read_as_far_as_it_is_whole(self) -> None:
+        with answering(Reply('{"traits": ["easy to use", "kind to skin", "sturdy every')) as server:
+            answer = distill(backends_for(server))
+            assert (answer.traits, answer.unparsable, len(server.bodies)) == (["easy to use", "kind to skin"], 0, 1)
+
+    def test_half_a_motivation_does_not_cost_the_whole_profile(self) -> None:
+        whole = {"dimension": "value", "description": "much for little", "strength": "strong", "evidence": [1]}
+        cut = json.dumps({"motivations": [whole, whole]}).removesuffix(', "strength": "strong", "evidence": [1]}]}')
+        with answering(Reply(cut)) as server:
+            asked = Asked(infer_motivations(CONSUMER), "mope", backends_for(server), 240)
+            answer = asked(shopper="nothing known", history="1. Cup")
+            assert [draft.model_dump() for draft in answer.motivations] == [whole]
+            assert answer.unparsable == 0
+
     def test_a_terse_role_caps_an_answer_at_what_is_enough(self, server: FakeOpenAI) -> None:
         roles = local_roles(server.model())
         for terse, expected in ((True, 104), (False, 512)):

@@ -7,9 +7,11 @@ configuration and is recorded with every artifact.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import dspy
+import json_repair
 from dspy.adapters.baml_adapter import BAMLAdapter
 from dspy.adapters.utils import serialize_for_json
 from dspy.utils.exceptions import AdapterParseError
@@ -21,10 +23,11 @@ AdapterName = Literal["json", "compact", "chat"]
 class CompactAdapter(BAMLAdapter):
     """BAML-style schema (half the prompt of `JSONAdapter`) for models that run on the user's own machine.
 
-    Three changes to its parent: the reminder after the inputs is one short line, because it is the part of the
+    Four changes to its parent: the reminder after the inputs is one short line, because it is the part of the
     prompt that no prefix cache can serve; worked answers are written without line breaks, because the model
-    imitates them and every space is a token; and the list bounds of an output field reach the server's grammar,
-    so that a small model cannot repeat itself until its tokens run out.
+    imitates them and every space is a token; the list bounds of an output field reach the server's grammar, so that
+    a small model cannot repeat itself until its tokens run out; and an answer that was cut off is read without the
+    list element it was cut in, instead of being lost or read with half a phrase.
     """
 
     def user_message_output_requirements(self, signature: type[dspy.Signature]) -> str:
@@ -53,6 +56,34 @@ class CompactAdapter(BAMLAdapter):
             "type": "json_schema",
             "json_schema": {"name": signature.__name__, "schema": schema, "strict": True},
         }
+
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        return super().parse(signature, whole_elements(completion, signature.output_fields))
+
+
+def whole_elements(completion: str, fields: Iterable[str]) -> str:
+    """A JSON answer without the unfinished last element of the list it was cut off in.
+
+    Valid JSON, and an answer with nothing whole in it, are given back as they are.
+
+    >>> whole_elements('{"traits": ["easy to use", "sturdy every', ["traits"])
+    '{"traits": ["easy to use"]}'
+    >>> whole_elements('{"traits": ["easy to use"]}', ["traits"])
+    '{"traits": ["easy to use"]}'
+    """
+    try:
+        json.loads(completion)
+    except ValueError:
+        answer = json_repair.loads(completion)
+    else:
+        return completion
+    if not isinstance(answer, dict):
+        return completion
+    # Fields come in order: the list that was being written when the tokens ran out is the last one there.
+    cut = next((name for name in reversed(answer) if name in fields), None)
+    if cut is None or not isinstance(answer[cut], list) or len(answer[cut]) < 2:
+        return completion
+    return json.dumps(answer | {cut: answer[cut][:-1]}, ensure_ascii=False)
 
 
 class RatingAdapter(dspy.ChatAdapter):
