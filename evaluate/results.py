@@ -13,7 +13,7 @@ from evaluate.intervals import Difference, Estimate, paired_difference
 from evaluate.journal import RunManifest, read_journal
 from evaluate.metrics import Bounds, bounds, per_user, rank_of, summarize
 from programs.errors import InputError
-from programs.ranker import Case, Ranking, Status, Usage, order_by_score, seed_of
+from programs.ranker import Case, Ranking, Status, Usage, order_by_score, seed_of, total_usage
 
 TARGETS = "targets.json"
 """In a run directory: target by user id, so that the run can be audited without its cases file."""
@@ -118,7 +118,7 @@ def results(ranker: str, cases: Sequence[Case], rows: Mapping[str, Ranking], spe
     against = {}
     if "prior" in frames and len(names) > 1 and ranker != "prior":
         against = {f"{m}/{size}": paired_difference(frame[m], frames["prior"][m], seed=0) for m in frame.columns}
-    of_rows = _sum_of([row.usage for row in scored])
+    of_rows = total_usage(row.usage for row in scored)
     answers = of_rows.calls + of_rows.cache_hits
     sources: dict[str, int] = {}
     for row in scored:
@@ -147,16 +147,3 @@ def _refused(rows: Sequence[Ranking]) -> float:
     refused = sum(len(traits.dropped) for row in rows for traits in row.traits)
     kept = sum(len(traits.phrases) for row in rows for traits in row.traits)
     return refused / (refused + kept) if refused else 0.0
-
-
-def _sum_of(usages: Sequence[Usage]) -> Usage:
-    priced = [usage.usd for usage in usages if usage.usd is not None]
-    return Usage(
-        calls=sum(u.calls for u in usages),
-        cache_hits=sum(u.cache_hits for u in usages),
-        tokens_in=sum(u.tokens_in for u in usages),
-        tokens_out=sum(u.tokens_out for u in usages),
-        tokens_cached=sum(u.tokens_cached for u in usages),
-        usd=sum(priced) if priced else None,
-        seconds=sum(u.seconds for u in usages),
-    )

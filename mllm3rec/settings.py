@@ -27,8 +27,9 @@ from programs.embeddings import (
     store_path,
 )
 from programs.errors import InputError
-from programs.lm.backends import Backends, model_name
+from programs.lm.backends import Backends
 from programs.lm.call_store import use_call_store
+from programs.lm.connect import model_name
 from programs.lm.ledger import Budget, Ledger
 from programs.lm.roles import PRESETS, ROLE_NAMES, Roles
 from programs.program import Fusion

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import dspy
 
 from programs.asked import Asked
-from programs.lm.backends import Backends, model_name
+from programs.lm.backends import Backends
+from programs.lm.connect import model_name
 from programs.mope import one_line
 from programs.trait_store import TraitStore, trait_key
 from programs.worked_examples import TRAITS

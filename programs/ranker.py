@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
@@ -68,6 +68,21 @@ class Usage(BaseModel):
     tokens_cached: int = 0
     usd: float | None = None
     seconds: float = 0.0
+
+
+def total_usage(usages: Iterable[Usage]) -> Usage:
+    """The sum of usages; dollars are None where none of them has any.
+
+    >>> total_usage([Usage(calls=2, usd=0.5), Usage(calls=1)]).model_dump(include={"calls", "usd"})
+    {'calls': 3, 'usd': 0.5}
+    """
+    total = Usage()
+    for usage in usages:
+        for name in ("calls", "cache_hits", "tokens_in", "tokens_out", "tokens_cached", "seconds"):
+            setattr(total, name, getattr(total, name) + getattr(usage, name))
+        if usage.usd is not None:
+            total.usd = (total.usd or 0.0) + usage.usd
+    return total
 
 
 class Ranking(BaseModel):

@@ -18,7 +18,7 @@ from typing import TextIO
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from programs.errors import BudgetExceededError, InputError
-from programs.ranker import Usage
+from programs.ranker import Usage, total_usage
 
 _CHARGED: ContextVar[Usage | None] = ContextVar("charged", default=None)
 
@@ -201,17 +201,7 @@ class Ledger:
     def total(self) -> Usage:
         """The sum over all roles. `usd` is None while nothing priced was paid."""
         with self._lock:
-            total = Usage()
-            for usage in self._totals.values():
-                total.calls += usage.calls
-                total.cache_hits += usage.cache_hits
-                total.tokens_in += usage.tokens_in
-                total.tokens_out += usage.tokens_out
-                total.tokens_cached += usage.tokens_cached
-                total.seconds += usage.seconds
-                if usage.usd is not None:
-                    total.usd = (total.usd or 0.0) + usage.usd
-            return total
+            return total_usage(self._totals.values())
 
     def close(self) -> None:
         """Close the file; the sums stay readable."""
