@@ -11,7 +11,6 @@ appended since the last one. Lost rows are ranked again on resume; answers paid 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -28,11 +27,12 @@ from pydantic_core import to_json
 
 from programs.atomic import write_atomically
 from programs.errors import InputError
+from programs.lock import take
 from programs.ranker import Ranking, Status
 
 FSYNC_SECONDS = 0.5
 
-_MANIFEST, _ROWS, _LOCK = "manifest.json", "journal.jsonl", ".lock"
+_MANIFEST, _ROWS = "manifest.json", "journal.jsonl"
 _HEAD, _MIDDLE, _TAIL = b'{"sha256":"', b'","row":', b"}\n"
 _DIGITS = 16
 
@@ -91,13 +91,8 @@ class Journal:
             InputError: if another process has the run open, the directory cannot be used, holds a run of other
                 cases, ranker or configuration (naming what differs), or a row that was damaged.
         """
+        lock = take(directory)
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise InputError(f"{directory}: cannot hold a run: {error.strerror}; choose another directory") from None
-        try:
-            _own(lock, directory)
             return cls(directory, _agreed(directory, manifest), lock)
         except BaseException:
             os.close(lock)
@@ -178,19 +173,6 @@ def read_journal(directory: Path) -> tuple[RunManifest, dict[str, Ranking]]:
         raise InputError(f"{directory}: no run here, {_MANIFEST} is missing")
     path = directory / _ROWS
     return manifest, _rows(path) if path.exists() else {}
-
-
-def _own(lock: int, directory: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
-        raise InputError(
-            f"{directory}: this run is open in another process (process id {holder}); "
-            "wait until it ends, or choose another directory"
-        ) from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
 
 def _agreed(directory: Path, asked: RunManifest) -> RunManifest:

@@ -15,7 +15,7 @@ from programs.embeddings import Encoder
 from programs.errors import InputError
 from programs.lm.backends import Backends
 from programs.prior import ContentSimilarity, ItemKNN, Popularity, Prior, Scorer, ScoreRanker
-from programs.program import PROGRAMS, Fusion, Parts
+from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts
 from programs.ranker import Ranker, seed_of
 from programs.trait_store import TraitStore
 from signatures.schema import CONSUMER, MotivationSchema
@@ -97,9 +97,12 @@ class Workshop:
         require_known(name)
         if name in BASELINES:
             return ScoreRanker(name, self.scorer(name))
-        backends = self.backends_of()
-        parts = Parts(
-            backends=backends,
+        return askable(PROGRAMS[name](self.parts()))
+
+    def parts(self) -> Parts:
+        """What programs are composed of."""
+        return Parts(
+            backends=self.backends_of(),
             catalogue=self.dataset.items,
             prior=self.prior,
             encoder=self.encoder,
@@ -108,7 +111,14 @@ class Workshop:
             fusion=self.fusion,
             explain=self.explain,
         )
-        program = PROGRAMS[name](parts)
-        for _, asked in program.named_sub_modules(Asked):
-            backends.require(asked.role)
-        return program
+
+
+def askable(program: MLLM3Rec) -> MLLM3Rec:
+    """The program, refused if one of the roles it asks cannot be asked.
+
+    Raises:
+        InputError: saying what is missing.
+    """
+    for _, asked in program.named_sub_modules(Asked):
+        asked.backends.require(asked.role)
+    return program

@@ -12,7 +12,8 @@ import typer
 from dspy.utils.exceptions import DSPyError
 from rich.text import Text
 
-from mllm3rec import audit, cases, data, demo, doctor, models, recommend
+from mllm3rec import artifact, audit, cases, data, demo, doctor, models, recommend
+from mllm3rec import compile as compile_command
 from mllm3rec import evaluate as evaluate_command
 from mllm3rec.console import err, say
 from programs.errors import BudgetExceededError, InputError, MissingExtraError
@@ -32,6 +33,8 @@ app.add_typer(data.app, name="data")
 app.command("cases")(cases.cases)
 app.command("distill")(evaluate_command.distill)
 app.command("evaluate")(evaluate_command.evaluate)
+app.command("compile")(compile_command.compile_program)
+app.add_typer(artifact.app, name="artifact")
 app.command("recommend")(recommend.recommend)
 app.command("audit")(audit.audit)
 app.command("demo")(demo.demo)

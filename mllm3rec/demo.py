@@ -36,7 +36,7 @@ def demo(
     for name in (*BASELINES, *PROGRAMS_SHOWN):
         settings = {} if name in BASELINES else configuration(roles, fusion, CONSUMER, explain=0)
         say(f"{name}: {len(case_file.cases)} shoppers")
-        finished[name] = run_into(directory / name, name, settings, case_file, shop, ledger)
+        finished[name] = run_into(directory / name, name, shop.ranker(name), settings, case_file, ledger)
     complete = all(one.outcome.complete for one in finished.values())
     if as_json:
         emit({name: one.results.model_dump(mode="json") for name, one in finished.items()} | {"run": str(directory)})

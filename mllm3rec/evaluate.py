@@ -15,7 +15,7 @@ from evaluate.datasets import load_dataset
 from evaluate.datasets.dataset import Dataset
 from evaluate.demo.store import planted_motivations
 from evaluate.journal import Journal, RunManifest
-from evaluate.rankers import BASELINES, Workshop, require_known
+from evaluate.rankers import BASELINES, askable, require_known
 from evaluate.recovery import Recovery, recovery
 from evaluate.results import TARGETS, Results, results
 from evaluate.run import Outcome, run
@@ -39,12 +39,14 @@ from mllm3rec.settings import (
     versions,
     workshop,
 )
+from optimize.artifact import Manifest, is_artifact, read_manifest, thaw
 from programs.atomic import write_atomically
+from programs.errors import InputError
 from programs.lm.backends import UnparsableError
 from programs.lm.ledger import Ledger
 from programs.mote import MOTE
 from programs.program import DEFAULT_WEIGHT, Fusion
-from programs.ranker import Ranking, Status
+from programs.ranker import Ranker, Ranking, Status
 
 CasesFile = Annotated[Path, typer.Argument(help="A file written by `mllm3rec cases`.")]
 DatasetOption = Annotated[str | None, typer.Option("--dataset", help="Where the data lies, if not where it was drawn.")]
@@ -53,7 +55,7 @@ LEDGER, METRICS = "ledger.jsonl", "metrics.json"
 
 def evaluate(
     cases: CasesFile,
-    ranker: Annotated[str, typer.Option(help="A baseline or a program; an unknown name lists them.")],
+    ranker: Annotated[str, typer.Option(help="A baseline, a program or an artifact; an unknown name lists them.")],
     directory: Annotated[Path, typer.Option("--out", help="Run directory; the same command resumes it.")],
     dataset: DatasetOption = None,
     preset: Preset = "local",
@@ -72,15 +74,27 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Rank every case and report HR@K and NDCG@K with intervals. Exit code 1 while cases are unresolved."""
-    require_known(ranker)
+    frozen = Path(ranker) if is_artifact(Path(ranker)) else None
+    if frozen is None:
+        require_known(ranker)
     case_file = read_cases(cases)
-    roles = ModelOptions(preset, model, mope, mote, mar, judge).roles()
-    fusion = Fusion(weight=weight, head=head)
-    motives = read_schema(schema)
+    options = ModelOptions(preset, model, mope, mote, mar, judge)
+    roles, fusion, motives = options.roles(), Fusion(weight=weight, head=head), read_schema(schema)
+    manifest: Manifest | None = None
+    if frozen is not None:
+        manifest = read_manifest(frozen)
+        refuse_known_shoppers(manifest, case_file)
+        roles, fusion = options.over(manifest.roles), Fusion(weight=manifest.weight, head=manifest.head)
+        motives = manifest.motivations if schema is None else motives
     ledger = open_ledger(None if ranker in BASELINES else directory / LEDGER, budget_usd, max_calls)
-    shop = workshop(_dataset(case_file, dataset), case_file.protocol.target, roles, ledger, motives, fusion, explain)
+    shop = workshop(dataset_of(case_file, dataset), case_file.protocol.target, roles, ledger, motives, fusion, explain)
     settings = {} if ranker in BASELINES else configuration(roles, fusion, motives, explain)
-    finished = run_into(directory, ranker, settings, case_file, shop, ledger, workers)
+    if frozen is None or manifest is None:
+        built = shop.ranker(ranker)
+    else:
+        built = askable(thaw(frozen, shop.parts())[0])
+        ranker, settings = artifact_name(manifest), settings | {"artifact": manifest.sha256}
+    finished = run_into(directory, ranker, built, settings, case_file, ledger, workers)
     _show(finished, directory, case_file, as_json)
     if not as_json and ranker not in BASELINES:
         out.print(usage_table(ledger.by_role()))
@@ -101,21 +115,42 @@ class Finished:
     recovered: Recovery | None
 
 
+def artifact_name(manifest: Manifest) -> str:
+    """What results call a compiled program."""
+    return f"compiled {manifest.family} ({manifest.sha256[:8]})"
+
+
+def refuse_known_shoppers(manifest: Manifest, case_file: CaseFile) -> None:
+    """Refuse to evaluate a compiled program on shoppers it was compiled on.
+
+    Raises:
+        InputError: naming one of them.
+    """
+    if manifest.data.dataset_sha256 != case_file.protocol.dataset_sha256:
+        return
+    seen = {*manifest.data.searched, *manifest.data.held_out} & {case.user_id for case in case_file.cases}
+    if seen:
+        raise InputError(
+            f"{len(seen)} of these shoppers ({min(seen)!r}, ...) were used to compile the program: its figures on them "
+            "say nothing; draw cases with `--part test`"
+        )
+
+
 def run_into(
     directory: Path,
     ranker: str,
+    built: Ranker,
     settings: dict[str, Any],
     case_file: CaseFile,
-    shop: Workshop,
     ledger: Ledger,
     workers: int = 1,
 ) -> Finished:
     """Run a ranker into a run directory, or finish the run that is there, and write `metrics.json` beside it.
 
     Args:
+        ranker: The name results give it.
         settings: What decides the rankings besides the cases; a directory of other settings is refused.
     """
-    built = shop.ranker(ranker)
     manifest = RunManifest(
         cases_sha256=case_file.sha256,
         ranker=ranker,
@@ -159,7 +194,7 @@ def distill(
     case_file = read_cases(cases)
     ledger = open_ledger(calls, budget_usd, max_calls)
     shop = workshop(
-        _dataset(case_file, dataset), case_file.protocol.target, ModelOptions(preset, mote=mote).roles(), ledger
+        dataset_of(case_file, dataset), case_file.protocol.target, ModelOptions(preset, mote=mote).roles(), ledger
     )
     module = MOTE(shop.backends_of(), shop.traits_of())
     wanted = list(dict.fromkeys(item_id for case in case_file.cases for item_id in case.candidates))
@@ -182,7 +217,8 @@ def distill(
     raise typer.Exit(1 if unreadable else 0)
 
 
-def _dataset(case_file: CaseFile, elsewhere: str | None) -> Dataset:
+def dataset_of(case_file: CaseFile, elsewhere: str | None) -> Dataset:
+    """The data a cases file was drawn from, checked to be the same."""
     data = load_dataset(elsewhere or case_file.protocol.source)
     check_dataset(case_file, data)
     return data

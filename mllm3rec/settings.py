@@ -77,9 +77,13 @@ class ModelOptions:
         """
         if self.preset not in PRESETS:
             raise InputError(f"no preset {self.preset!r}: choose one of {', '.join(PRESETS)}")
+        return self.over(PRESETS[self.preset])
+
+    def over(self, roles: Roles) -> Roles:
+        """`roles` with the models that were named, whatever the preset."""
         every = dict.fromkeys(("mope", "mote", "mar", "judge"), self.model)
         one = {"mope": self.mope, "mote": self.mote, "mar": self.mar, "judge": self.judge or self.mar}
-        return PRESETS[self.preset].with_models(**every).with_models(**one)
+        return roles.with_models(**every).with_models(**one)
 
 
 def read_schema(path: Path | None) -> MotivationSchema:

@@ -105,6 +105,16 @@ class Pointwise(dspy.Module):
         return result
 
 
+def draw_labels(draw: random.Random, n: int) -> list[int]:
+    """Opaque, distinct two-digit labels for `n` candidates."""
+    return draw.sample(range(FIRST_LABEL, LAST_LABEL + 1), n)
+
+
+def render_products(shown: Sequence[tuple[int, Candidate]]) -> str:
+    """Labelled candidates as the listwise prompt shows them, one a line."""
+    return "\n".join(f"{label}: {candidate.text}" for label, candidate in shown)
+
+
 class Listwise(dspy.Module):
     """All candidates in one call, over opaque labels in shuffled order; both are drawn per call from the seed.
 
@@ -129,9 +139,9 @@ class Listwise(dspy.Module):
         if len(candidates) > self.most:
             raise ValueError(f"{len(candidates)} candidates: a list holds at most {self.most}")
         draw = random.Random(seed)  # noqa: S311 - a reproducible shuffle, no secret
-        labels = draw.sample(range(FIRST_LABEL, LAST_LABEL + 1), len(candidates))
+        labels = draw_labels(draw, len(candidates))
         shown = draw.sample(list(zip(labels, candidates, strict=True)), len(candidates))
-        products = "\n".join(f"{label}: {candidate.text}" for label, candidate in shown)
+        products = render_products(shown)
         result = Alignments(alignments=[None] * len(candidates))
         try:
             answer = self.rank(shopper=shopper.text, products=products, enough=6 * len(candidates) + 32)

@@ -120,10 +120,7 @@ class MOPE(dspy.Module):
         if not history:
             raise ValueError("MOPE needs at least one purchase")
         shopper, purchases = render_metadata(metadata or {}), render_purchases(history)
-        shown = min(len(history), HISTORY_ITEMS)
-        inferred = self.infer(shopper=shopper, history=purchases, rollout=rollout)
-        profile = validated(inferred.motivations, self.schema, shown)
-        unparsable = inferred.unparsable
+        profile, unparsable = self._inferred(history, metadata or {}, rollout)
         if self.reassess is not None and profile.motivations:
             numbered = "\n".join(
                 f"{n}. {m.dimension} ({m.strength}): {m.description}" for n, m in enumerate(profile.motivations, 1)
@@ -138,9 +135,28 @@ class MOPE(dspy.Module):
             raise UnparsableError("mope: no motivation rests on a purchase that was shown", unparsable + 1)
         return dspy.Prediction(profile=profile, text=profile.render(), unparsable=unparsable)
 
-    def per_interaction(self, history: Sequence[Purchase], metadata: Mapping[str, str] | None = None) -> list[Profile]:
-        """The k profiles of eq. 5, one per interaction, each inferred from that interaction alone."""
-        return [self(history=[purchase], metadata=metadata).profile for purchase in history[-HISTORY_ITEMS:]]
+    def _inferred(
+        self, history: Sequence[Purchase], metadata: Mapping[str, str], rollout: int | None
+    ) -> tuple[Profile, int]:
+        answer = self.infer(shopper=render_metadata(metadata), history=render_purchases(history), rollout=rollout)
+        profile = validated(answer.motivations, self.schema, min(len(history), HISTORY_ITEMS))
+        return profile, answer.unparsable
+
+    def per_interaction(
+        self, history: Sequence[Purchase], metadata: Mapping[str, str] | None = None, last: int = HISTORY_ITEMS
+    ) -> list[Profile]:
+        """The k profiles of eq. 5: one for each of the `last` interactions, inferred from that interaction alone.
+
+        Not reassessed: the reflective prompt asks about the full history, and there is none here. What cannot be
+        read is an empty profile, which resembles nothing, itself included.
+        """
+        profiles = []
+        for purchase in history[-last:]:
+            try:
+                profiles.append(self._inferred([purchase], metadata or {}, None)[0])
+            except UnparsableError:
+                profiles.append(Profile())
+        return profiles
 
 
 class RawHistory(dspy.Module):

@@ -52,15 +52,21 @@ class Backends:
         return self
 
     def _refuse_unpriced(self) -> None:
-        if self.ledger.budget.usd is None:
-            return
         for role in ROLE_NAMES:
-            config = self.roles.of(role)
-            if not config.is_local and config.model not in self.prices.models:
-                raise InputError(
-                    f"a dollar budget cannot be kept: {role}'s model {config.model!r} has no known price "
-                    "(limit calls with --max-calls, or add a price)"
-                )
+            self.require_priced(role, self.roles.of(role))
+
+    def require_priced(self, role: str, config: RoleConfig) -> None:
+        """Refuse a model without a known price where there is a budget in dollars.
+
+        Raises:
+            InputError: naming role and model.
+        """
+        if self.ledger.budget.usd is None or config.is_local or config.model in self.prices.models:
+            return
+        raise InputError(
+            f"a dollar budget cannot be kept: {role}'s model {config.model!r} has no known price "
+            "(limit calls with --max-calls, or add a price)"
+        )
 
     def require(self, role: RoleName) -> None:
         """Refuse a role that cannot be asked, before anything is begun; starts and sends nothing.
@@ -76,10 +82,11 @@ class Backends:
         """The role's language model; starts the local engine if the role needs it."""
         with self._lock:
             if role not in self._lms:
-                self._lms[role] = self._build(role, self.roles.of(role))
+                self._lms[role] = self.build(role, self.roles.of(role))
             return self._lms[role]
 
-    def _build(self, role: RoleName, config: RoleConfig) -> RoleLM:
+    def build(self, role: str, config: RoleConfig) -> RoleLM:
+        """A language model whose calls are recorded under `role`, a name of the ledger's; starts its engine."""
         connection = connect(config)
         sampling = {"temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens}
         return RoleLM(

@@ -21,6 +21,7 @@ from programs.errors import BudgetExceededError, InputError
 from programs.ranker import Usage, total_usage
 
 _CHARGED: ContextVar[Usage | None] = ContextVar("charged", default=None)
+_PRICED: ContextVar[dict[str, Usage] | None] = ContextVar("priced", default=None)
 
 
 class Call(BaseModel):
@@ -30,6 +31,7 @@ class Call(BaseModel):
         tokens_cached: Those of `tokens_in` that the server took from its prefix cache.
         usd: Price of the tokens; None where the model has no known price. A hit keeps the price of the call
             it stands for: billed cost leaves hits out, stand-alone cost counts them.
+        phase: Part of a longer job the call belongs to (`pools`, `search`, ...), or empty.
         failed: Sent, and not answered: an error or a timeout. Whether the provider bills it is not known.
         hit: Answered from the call store: nothing was sent and nothing was paid.
         at: Unix seconds.
@@ -44,6 +46,7 @@ class Call(BaseModel):
     tokens_cached: int = 0
     usd: float | None = None
     seconds: float = 0.0
+    phase: str = ""
     hit: bool = False
     failed: bool = False
     at: float = 0.0
@@ -80,13 +83,18 @@ class Ledger:
 
     Reopening the file continues its sums, so that a resumed run keeps to the same budget.
     Deep copies are the same ledger: optimizers copy programs, and money is spent once.
+
+    Attributes:
+        phase: Written with every call from now on; what a longer job is at.
     """
 
     def __init__(self, path: Path | None = None, budget: Budget | None = None) -> None:
         self.path = path
         self.budget = budget or Budget()
+        self.phase = ""
         self._lock = threading.Condition(threading.RLock())
         self._totals: dict[str, Usage] = {}
+        self._phases: dict[str, Usage] = {}
         self._reserved_usd = 0.0
         self._reserved_calls = 0
         self._stopped: str | None = None
@@ -109,10 +117,14 @@ class Ledger:
             except ValidationError as error:
                 problem = error.errors(include_url=False)[0]["msg"]
                 raise InputError(f"{path}:{number}: not a ledger line: {problem}") from None
-            add_call(self._totals.setdefault(call.role, Usage()), call)
+            self._add(call)
         if whole != text:
             with path.open("r+b") as file:
                 file.truncate(len(whole.encode()))
+
+    def _add(self, call: Call) -> None:
+        add_call(self._totals.setdefault(call.role, Usage()), call)
+        add_call(self._phases.setdefault(call.phase, Usage()), call)
 
     def stop(self, why: str) -> None:
         """Let no further call be made: what is under way ends at its next question. Answers in the store stay free."""
@@ -120,6 +132,11 @@ class Ledger:
             self._stopped = why
             self._halt.set()
             self._lock.notify_all()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._halt.is_set()
 
     def wait(self, seconds: float) -> None:
         """Sleep before a call is tried again.
@@ -170,7 +187,8 @@ class Ledger:
     def record(self, call: Call) -> None:
         """Write one answered call and add it to the sums of its role and of the current `charging` block."""
         with self._lock:
-            add_call(self._totals.setdefault(call.role, Usage()), call)
+            call = call.model_copy(update={"phase": self.phase})
+            self._add(call)
             if self.path is not None:
                 if self._file is None:
                     self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,6 +198,9 @@ class Ledger:
         charged = _CHARGED.get()
         if charged is not None:
             add_call(charged, call)
+        priced = _PRICED.get()
+        if priced is not None:
+            add_call(priced.setdefault(call.role, Usage()), call.model_copy(update={"hit": False}))
 
     @contextmanager
     def charging(self) -> Iterator[Usage]:
@@ -192,6 +213,24 @@ class Ledger:
         finally:
             usage.seconds = time.perf_counter() - started
             _CHARGED.reset(token)
+
+    @contextmanager
+    def pricing(self) -> Iterator[dict[str, Usage]]:
+        """Sum per role the calls made inside the block by this thread, stored answers as if they had been paid.
+
+        What a program costs must not depend on who asked the same question before.
+        """
+        usages: dict[str, Usage] = {}
+        token = _PRICED.set(usages)
+        try:
+            yield usages
+        finally:
+            _PRICED.reset(token)
+
+    def by_phase(self) -> dict[str, Usage]:
+        """A copy of the sums per phase."""
+        with self._lock:
+            return {phase: usage.model_copy() for phase, usage in self._phases.items()}
 
     def by_role(self) -> dict[str, Usage]:
         """A copy of the sums per role."""

@@ -1,0 +1,320 @@
+"""The frozen program: a directory of JSON and text that says what it is, and is refused when it is not that.
+
+    program.json     instructions and demonstrations as DSPy saves them; no language model, no pickle
+    manifest.json    roles, contracts of the signatures, hashes, data, objective, verdict, what was spent
+    prompts/         every prompt as it is sent, with placeholders for the inputs
+    search/          how it came about; nothing in it is read when the artifact is loaded
+
+Loading runs no code from the artifact: it is data, checked against hashes and against the signatures of today.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import dspy
+import numpy as np
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+
+from optimize.objective import Weights
+from optimize.selection import Verdict
+from optimize.space import Configuration
+from programs.asked import Asked
+from programs.atomic import write_atomically
+from programs.embeddings import HashingEncoder
+from programs.errors import InputError
+from programs.lm.backends import Backends
+from programs.lm.roles import Roles
+from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts
+from programs.ranker import Usage
+from programs.trait_store import TraitStore
+from signatures.schema import MotivationSchema
+
+FORMAT = "mllm3rec-artifact/1"
+PROGRAM, MANIFEST, PROMPTS, SEARCH = "program.json", "manifest.json", "prompts", "search"
+_SEARCH_SUFFIXES = {".json", ".jsonl", ".html", ".sqlite", ".sqlite-wal", ".sqlite-shm", ".sqlite-journal"}
+
+Contract = dict[str, dict[str, JsonValue]]
+"""By field name: whether it is input or output, its description, its type as JSON schema."""
+
+
+class Data(BaseModel):
+    """What an artifact was compiled on.
+
+    Attributes:
+        searched, held_out: User ids; none of them may be a test user.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    dataset_sha256: str
+    cases_sha256: str
+    target: str
+    negatives: int
+    searched: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+class Manifest(BaseModel):
+    """Everything an artifact says about itself.
+
+    Attributes:
+        family: Composition the prompts belong to (`programs.program.PROGRAMS`).
+        weight, head: See `Fusion`.
+        motivations: The motivational schema.
+        optimizer: What searched.
+        chosen: The configuration that won, by names of the pools in `search/`; None for optimizers without pools.
+        trial, trials: Number of the winning trial and how many were made.
+        objective: Weights, similarity and interactions per shopper.
+        searched: Mean score of the uncompiled program and of the winner over the shoppers of the search.
+        verdict: The winner against the uncompiled program on held-out shoppers.
+        spent: By phase of the compile.
+        contracts: Signatures by predictor name.
+        files: SHA-256 by path, of every file that is loaded.
+        sha256: Of all other fields of this manifest.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: str = FORMAT
+    created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    family: str
+    roles: Roles
+    weight: float
+    head: int | None = None
+    motivations: MotivationSchema
+    optimizer: str
+    chosen: Configuration | None = None
+    trial: int | None = None
+    trials: int = 0
+    weights: Weights
+    similarity: str
+    interactions: int
+    data: Data
+    searched: dict[Literal["before", "after"], float] = {}
+    verdict: Verdict
+    spent: dict[str, Usage] = {}
+    contracts: dict[str, Contract] = {}
+    files: dict[str, str] = {}
+    versions: dict[str, str] = {}
+    sha256: str = ""
+
+    def sealed(self) -> Manifest:
+        """With its own hash."""
+        return self.model_copy(update={"sha256": self.seal()})
+
+    def seal(self) -> str:
+        """SHA-256 of everything but `sha256`."""
+        body = self.model_dump(mode="json", exclude={"sha256"})
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def contract(signature: type[dspy.Signature]) -> Contract:
+    """What a predictor is asked and has to answer, field by field; its instructions are no part of it."""
+    fields: Contract = {}
+    for name, field in signature.fields.items():
+        bounds = [str(bound) for bound in field.metadata]
+        fields[name] = {
+            "kind": field.json_schema_extra["__dspy_field_type"],
+            "description": field.json_schema_extra["desc"],
+            "type": TypeAdapter(field.annotation).json_schema(),
+            **({"bounds": ", ".join(bounds)} if bounds else {}),
+        }
+    return fields
+
+
+def render_prompts(program: MLLM3Rec) -> dict[str, str]:
+    """Every predictor's messages as text, inputs replaced by `{name}`."""
+    rendered = {}
+    for path, asked in program.named_sub_modules(Asked):
+        predictor = asked.predict
+        adapter = asked.backends.adapter_for(asked.role, predictor)
+        inputs = {name: f"{{{name}}}" for name in predictor.signature.input_fields}
+        messages = adapter.format(predictor.signature, predictor.demos, inputs)
+        name = f"{path.removeprefix('self.')}.predict"
+        rendered[name] = "\n".join(f"--- {message['role']} ---\n{message['content']}\n" for message in messages)
+    return rendered
+
+
+def freeze(directory: Path, program: MLLM3Rec, manifest: Manifest) -> Manifest:
+    """Write an artifact: each file whole or not at all, the manifest last.
+
+    Args:
+        directory: A folder that is made, or one that holds a `search/` and perhaps an older artifact.
+        manifest: Without contracts, files and hash, which are computed here.
+
+    Returns:
+        The manifest as written.
+    """
+    state = program.dump_state(json_mode=True)
+    _refuse_models(state)
+    files = {PROGRAM: json.dumps(state, ensure_ascii=False, indent=1, sort_keys=True).encode() + b"\n"}
+    for name, text in render_prompts(program).items():
+        files[f"{PROMPTS}/{name}.txt"] = text.encode()
+    contracts = {name: contract(predictor.signature) for name, predictor in program.named_predictors()}
+    whole = manifest.model_copy(
+        update={"contracts": contracts, "files": {path: _sha256(content) for path, content in files.items()}}
+    ).sealed()
+    (directory / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(directory / PROMPTS, ignore_errors=True)
+    for path, content in files.items():
+        write_atomically(directory / path, content)
+    write_atomically(directory / MANIFEST, whole.model_dump_json(indent=1).encode() + b"\n")
+    return whole
+
+
+def _refuse_models(state: Mapping[str, Any]) -> None:
+    if any(predictor.get("lm") is not None for predictor in state.values()):
+        raise ValueError("a predictor holds a language model: roles are bound when asked, never stored")
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether a path is meant as an artifact: a folder with a manifest or a program of one."""
+    return (path / MANIFEST).is_file() or (path / PROGRAM).is_file()
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read and check an artifact's manifest alone.
+
+    Raises:
+        InputError: if it is missing, truncated, changed, or of another format.
+    """
+    path = directory / MANIFEST
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; is the compile finished? The same command resumes it") from None
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise InputError(f"{path}: not whole JSON ({error}); the artifact is damaged, compile it again") from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        name = found.get("format") if isinstance(found, dict) else None
+        raise InputError(f"{path}: format {name!r} cannot be read, only {FORMAT!r}")
+    try:
+        manifest = Manifest.model_validate(found)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InputError(f"{path}: field {'.'.join(map(str, first['loc']))!r}: {first['msg']}") from None
+    if manifest.seal() != manifest.sha256:
+        raise InputError(f"{path}: was changed after it was written (sha256 differs)")
+    return manifest
+
+
+def thaw(directory: Path, parts: Parts | None = None) -> tuple[MLLM3Rec, Manifest]:
+    """Load and check an artifact.
+
+    Args:
+        parts: What to build the program with; the family, the motivational schema and the fusion weight are the
+            artifact's. None builds it without data, to check it.
+
+    Returns:
+        The program, frozen (DSPy's optimizers refuse to compile it again), and the manifest.
+
+    Raises:
+        InputError: naming what does not fit: a file that was added, lost or changed, a field of a signature that
+            is not what it was, a motivational schema other than the artifact's, or a prompt that renders otherwise.
+    """
+    manifest = read_manifest(directory)
+    _check_files(directory, manifest)
+    if manifest.family not in PROGRAMS:
+        raise InputError(f"{directory}: family {manifest.family!r} is none of {', '.join(PROGRAMS)}")
+    if parts is not None and parts.schema != manifest.motivations:
+        raise InputError(
+            f"{directory}: compiled for the motivational schema {manifest.motivations.name!r}, "
+            f"not for {parts.schema.name!r} as given; compile again for that one"
+        )
+    bare = Parts(
+        backends=Backends(manifest.roles),
+        catalogue={},
+        prior=_NoPrior(),
+        encoder=HashingEncoder(),
+        traits=TraitStore(),
+        schema=manifest.motivations,
+        fusion=Fusion(weight=manifest.weight, head=manifest.head),
+    )
+    checked = _loaded(directory, bare, manifest)
+    _check_prompts(directory, render_prompts(checked))
+    if parts is None:
+        return checked, manifest
+    return _loaded(directory, replace(parts, fusion=bare.fusion), manifest), manifest
+
+
+def _loaded(directory: Path, parts: Parts, manifest: Manifest) -> MLLM3Rec:
+    program = PROGRAMS[manifest.family](parts)
+    present = {name: contract(p.signature) for name, p in program.named_predictors() if name in manifest.contracts}
+    check_contracts(str(directory), manifest.contracts, present)
+    state = json.loads((directory / PROGRAM).read_bytes())
+    fresh = program.dump_state(json_mode=True)
+    # Predictors that explain are no part of an artifact made without them: they stay as they are.
+    program.load_state(fresh | state)
+    program._compiled = True
+    return program
+
+
+def check_contracts(where: str, stored: Mapping[str, Contract], present: Mapping[str, Contract]) -> None:
+    """Compare signatures field by field.
+
+    Raises:
+        InputError: naming predictor and field of the first difference.
+    """
+    for predictor, fields in stored.items():
+        if predictor not in present:
+            raise InputError(f"{where}: the program has no predictor {predictor!r} any more; compile it again")
+        today = present[predictor]
+        for name in dict.fromkeys([*fields, *today]):
+            if name not in today:
+                problem = "is gone"
+            elif name not in fields:
+                problem = "is new"
+            elif fields[name] != today[name]:
+                changed = [key for key in today[name] | fields[name] if fields[name].get(key) != today[name].get(key)]
+                problem = f"has another {' and '.join(changed)}"
+            else:
+                continue
+            raise InputError(
+                f"{where}: field {name!r} of {predictor} {problem} since it was compiled; compile it again"
+            )
+
+
+def _check_files(directory: Path, manifest: Manifest) -> None:
+    for name, sha256 in manifest.files.items():
+        file = directory / name
+        if not file.is_file():
+            raise InputError(f"{file}: is missing; the artifact is damaged")
+        if _sha256(file.read_bytes()) != sha256:
+            raise InputError(f"{file}: was changed after it was frozen (sha256 differs)")
+    known = {MANIFEST, *manifest.files}
+    for file in directory.rglob("*"):
+        path = file.relative_to(directory)
+        if file.is_dir() or path.as_posix() in known:
+            continue
+        if path.parts[0] != SEARCH or file.suffix not in _SEARCH_SUFFIXES:
+            raise InputError(f"{file}: does not belong to the artifact; remove it (artifacts hold no pickles)")
+
+
+def _check_prompts(directory: Path, rendered: Mapping[str, str]) -> None:
+    for name, text in rendered.items():
+        file = directory / PROMPTS / f"{name}.txt"
+        if file.is_file() and file.read_bytes() != text.encode():
+            raise InputError(
+                f"{file}: this installation renders the prompt of {name} otherwise (another adapter or DSPy version); "
+                "compile it again, or use the versions in its manifest"
+            )
+
+
+class _NoPrior:
+    def scores(self, history: object, candidates: object) -> np.ndarray:
+        raise NotImplementedError("an artifact that is only checked ranks nothing")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,379 @@
+"""Compiling, from dev shoppers to a frozen artifact: pools, search, a check on unseen shoppers, freezing."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import dspy
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from evaluate.cases import CaseFile
+from optimize.artifact import SEARCH, Data, Manifest, freeze
+from optimize.consistency import Similarity
+from optimize.forecast import Phase, forecast, measure
+from optimize.judged import Judged, ring, scored
+from optimize.objective import Objective, UserScore, Weights
+from optimize.optimizers import OPTIMIZERS, Optimizer, Scoreboard, optimize
+from optimize.pools import Pools, Recipe, build_pools
+from optimize.prompts import Prompts, prompts_of, safe_prompts
+from optimize.report import importances_of, report
+from optimize.selection import compare, split
+from optimize.space import Assembly, Configuration, Space, uncompiled
+from optimize.study import Attempt, Plan, Search
+from programs.atomic import write_atomically
+from programs.errors import BudgetExceededError, InputError
+from programs.lm.ledger import Budget, Ledger
+from programs.lm.roles import RoleConfig, RoleName, Roles
+from programs.lock import owned
+from programs.program import MLLM3Rec, Parts
+from programs.ranker import Case
+from signatures.schema import MotivationSchema
+
+PLAN, POOLS, STUDY, TRIALS, REPORT, LEDGER = (
+    "plan.json",
+    "pools.json",
+    "study.sqlite",
+    "trials.json",
+    "report.html",
+    "ledger.jsonl",
+)
+_MAY_CHANGE = {"trials"}
+
+
+class Settings(BaseModel):
+    """Everything that decides what a compile does, besides the number of trials; kept beside its results.
+
+    Attributes:
+        optimizer: `study`, or one of DSPy's.
+        modules: What is tuned: some of `mope`, `mote`, `mar`.
+        similarity: Name of Sim of eq. 5.
+        interactions: k of eq. 5 in the objective.
+        held_out: Share of the dev shoppers the winner is checked on.
+        proposer: Who writes instructions and reflects.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["mllm3rec-compile/1"] = "mllm3rec-compile/1"
+    optimizer: Literal["study", "mipro", "gepa", "random-search", "labeled"] = "study"
+    modules: tuple[str, ...] = ("mope", "mote", "mar")
+    trials: int = Field(default=12, ge=1)
+    seed: int = 0
+    pareto: bool = False
+    recipe: Recipe = Field(default_factory=Recipe)
+    space: Space
+    weights: Weights = Field(default_factory=Weights)
+    similarity: str = "schema"
+    interactions: int = Field(default=3, ge=0)
+    held_out: float = Field(default=0.3, gt=0, lt=1)
+    roles: Roles
+    proposer: RoleConfig
+    motivations: MotivationSchema
+    head: int | None = None
+    cases_sha256: str
+    versions: dict[str, str] = {}
+
+
+class Watcher(Protocol):
+    """Told how a compile goes."""
+
+    def step(self, what: str, total: int = 0) -> None:
+        """A new part begins, of `total` shoppers to be scored where that is known."""
+
+    def score(self, score: UserScore) -> None:
+        """A shopper was scored; called from any thread."""
+
+    def attempt(self, attempt: Attempt, best: Attempt | None) -> None:
+        """A trial ended."""
+
+
+@dataclass
+class Compiler:
+    """One compile in one directory.
+
+    Args:
+        directory: Where the artifact goes; `search/` in it holds the state to resume from.
+        parts: What programs are built with. The ledger of its backends counts and limits every call.
+        similarity: The function behind `settings.similarity`.
+    """
+
+    directory: Path
+    settings: Settings
+    case_file: CaseFile
+    parts: Parts
+    similarity: Similarity
+    watcher: Watcher
+    workers: int = 1
+    searched: list[Case] = field(init=False)
+    held_out: list[Case] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.case_file.protocol.part != "dev":
+            raise InputError(
+                f"these cases are of the part {self.case_file.protocol.part!r}: compiling on test shoppers would spoil "
+                "every later figure; draw some with `--part dev`"
+            )
+        self.searched, self.held_out = split(self.case_file.cases, self.settings.held_out)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger of all calls."""
+        return self.parts.backends.ledger
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What is maximised."""
+        return Objective(self.settings.weights, self.similarity)
+
+    @cached_property
+    def proposer(self) -> dspy.LM:
+        """The language model that writes instructions; built when first needed."""
+        self.parts.backends.require_priced("proposer", self.settings.proposer)
+        return self.parts.backends.build("proposer", self.settings.proposer)
+
+    def forecast(self) -> list[Phase]:
+        """Measure a handful of calls and say what the whole would take at most."""
+        self.ledger.phase = "forecast"
+        program = self._bare.program(self._uncompiled)
+        measured = measure(self._judge(program, self.searched), self.searched, self.ledger)
+        tuned = [n for n, _ in program.named_predictors() if not n.startswith("reasons")]
+        changes = self.settings.trials - 1 if "mote" in self.settings.modules else 0
+        per_user = sum(measured.ranking.values())
+        products = len({item for case in self.searched for item in case.candidates})
+        if changes and per_user:
+            changes = math.ceil(changes / max(1, math.ceil(products / (per_user * len(self.searched)))))
+        wordings = len(tuned) * self.settings.recipe.wordings + 1
+        return forecast(measured, self.searched, self.held_out, self.settings.trials, changes, wordings)
+
+    def run(self) -> Manifest:
+        """Compile, or go on with the compile that is in the directory.
+
+        Raises:
+            InputError: if the directory holds another compile (naming what differs), or nothing can be made of it.
+            BudgetExceededError: if the budget ended before there was a winner that had been checked; everything
+                paid for is kept.
+        """
+        with owned(self.directory / SEARCH):
+            self._agree()
+            stopped: str | None = None
+            budget = self.ledger.budget
+            if self.settings.optimizer == "study":
+                pools = self._pools()
+                search = self._search(pools)
+                self.ledger.budget = self._without_reserve(budget, search)
+                stopped = self._searched_by(search)
+                attempts, unit, importances = search.attempts(), search.unit, importances_of(search.study)
+                best = search.best()
+                if best is None:
+                    raise BudgetExceededError(stopped or "no trial was completed")
+                configuration, prompts = best.configuration, search.assembly.prompts(best.configuration)
+            else:
+                self.ledger.budget = self._without_reserve(budget, None)
+                attempts, best, prompts, stopped = self._optimized(self.settings.optimizer)
+                configuration, unit, importances = self._uncompiled, self._unit(), {}
+            self.ledger.budget = budget
+            manifest = self._freeze(configuration, prompts, attempts, best, unit, importances)
+            if stopped:
+                raise BudgetExceededError(
+                    f"{stopped}; the best of {len(attempts)} trials is frozen in {self.directory}, "
+                    "and the same command with a larger budget goes on"
+                )
+            return manifest
+
+    def _agree(self) -> None:
+        path = self.directory / SEARCH / PLAN
+        if path.exists():
+            found: dict[str, Any] = json.loads(path.read_bytes())
+            asked = self.settings.model_dump(mode="json")
+            differing = [k for k in asked if k not in _MAY_CHANGE | {"versions"} and found.get(k) != asked[k]]
+            if differing:
+                raise InputError(
+                    f"{self.directory}: holds a compile with other {', '.join(differing)}; "
+                    "give the same options to resume it, or another directory"
+                )
+        write_atomically(path, self.settings.model_dump_json(indent=1).encode() + b"\n")
+
+    @cached_property
+    def _bare(self) -> Assembly:
+        return Assembly(self.parts)
+
+    @cached_property
+    def _uncompiled(self) -> Configuration:
+        return uncompiled(self.settings.space)
+
+    def _judge(self, program: MLLM3Rec, cases: Sequence[Case]) -> Judged:
+        interactions = self.settings.interactions if self.settings.weights.coherence else 0
+        return Judged(program, ring(cases), self.ledger, interactions)
+
+    def _pools(self) -> Pools:
+        path = self.directory / SEARCH / POOLS
+        if path.exists():
+            return Pools.load(path)
+        self.ledger.phase = "pools"
+        programs = {
+            family: self._judge(
+                self._bare.program(self._uncompiled.model_copy(update={"family": family})), self.searched
+            )
+            for family in self.settings.space.families
+        }
+        pools = build_pools(
+            programs,
+            self.searched,
+            self.objective,
+            self.settings.recipe,
+            self.proposer,
+            self.settings.proposer.adapter,
+            self.settings.motivations,
+            self.settings.modules,
+            self.workers,
+            self.watcher.step,
+        )
+        pools.save(path)
+        return pools
+
+    def _search(self, pools: Pools) -> Search:
+        return Search(
+            path=self.directory / SEARCH / STUDY,
+            plan=Plan(trials=self.settings.trials, seed=self.settings.seed, pareto=self.settings.pareto),
+            space=self.settings.space,
+            assembly=Assembly(self.parts, pools),
+            judge=lambda program: self._judge(program, self.searched),
+            cases=self.searched,
+            objective=self.objective,
+            unit=self._unit(),
+            products=len({item for case in self.searched for item in case.candidates}),
+            workers=self.workers,
+        )
+
+    def _unit(self) -> str:
+        prices = self.parts.backends.prices.models
+        shopper_roles: tuple[RoleName, ...] = ("mope", "mar")
+        models = {self.settings.roles.of(role).model for role in shopper_roles}
+        models |= {model for role in shopper_roles for model in self.settings.space.models.get(role, ())}
+        return "usd" if all(model in prices for model in models) else "tokens"
+
+    def _without_reserve(self, budget: Budget, search: Search | None) -> Budget:
+        """What the search may spend, so that its winner can still be checked on the held-out shoppers."""
+        self.ledger.phase = "search"
+        if budget.usd is None and budget.calls is None:
+            return budget
+        judged = self._judge(self._bare.program(self._uncompiled), self.searched)
+        sample = scored(judged, self.searched[:2], self.objective)
+        per_user = float(np.mean([s.calls for s in sample])) + judged.interactions
+        products = len({item for case in self.held_out for item in case.candidates})
+        fresh = products * (1 + ("mote" in self.settings.modules))
+        calls = math.ceil(2 * len(self.held_out) * per_user + fresh)
+        priced = [s.usd / s.calls for s in sample if s.usd is not None and s.calls]
+        dollars = calls * float(np.mean(priced)) if priced else 0.0
+        return Budget(
+            usd=None if budget.usd is None else max(0.0, budget.usd - dollars),
+            calls=None if budget.calls is None else max(0, budget.calls - calls),
+        )
+
+    def _searched_by(self, search: Search) -> str | None:
+        self.ledger.phase = "search"
+        self.watcher.step("trials", self.settings.trials * len(self.searched))
+        for attempt in search.attempts():
+            self.watcher.attempt(attempt, search.best())
+        try:
+            search.run(self.watcher.score, lambda attempt: self.watcher.attempt(attempt, search.best()))
+        except BudgetExceededError as error:
+            if self.ledger.stopped:
+                raise
+            return str(error)
+        return None
+
+    def _optimized(self, optimizer: Optimizer) -> tuple[list[Attempt], Attempt, Prompts, str | None]:
+        self.watcher.step(f"{optimizer}: programs scored", self.settings.trials * len(self.searched))
+        board = Scoreboard(self.objective, self.watcher.score)
+        judged = self._judge(self._bare.program(self._uncompiled), self.searched)
+        for case, score in zip(self.searched, scored(judged, self.searched, self.objective, self.workers), strict=True):
+            board.note(prompts_of(judged.program), case, score)
+        found, stopped = optimize(
+            optimizer,
+            judged,
+            self.searched,
+            board,
+            self.settings.recipe,
+            self.settings.trials,
+            self.proposer,
+            self.workers,
+        )
+        complete = board.complete(self.searched)
+        attempts = [Attempt(at, "COMPLETE", self._uncompiled, tuple(scores)) for at, (_, scores) in enumerate(complete)]
+        best = next(attempts[at] for at, (prompts, _) in enumerate(complete) if prompts == found)
+        return attempts, best, found, stopped
+
+    def _freeze(
+        self,
+        configuration: Configuration,
+        prompts: Prompts,
+        attempts: Sequence[Attempt],
+        best: Attempt,
+        unit: str,
+        importances: dict[str, float],
+    ) -> Manifest:
+        self.ledger.phase = "held-out"
+        self.watcher.step("held-out shoppers", 2 * len(self.held_out))
+        plain = self._bare.program(self._uncompiled)
+        winner = self._bare.program(configuration, safe_prompts(prompts))
+        before, after = (
+            scored(self._judge(program, self.held_out), self.held_out, self.objective, self.workers, self.watcher.score)
+            for program in (plain, winner)
+        )
+        protocol = self.case_file.protocol
+        roles = self._bare.roles(configuration)
+        first = next((a for a in attempts if a.number == 0), best)
+        manifest = Manifest(
+            family=configuration.family,
+            roles=roles,
+            weight=configuration.weight,
+            head=self.settings.head,
+            motivations=self.settings.motivations,
+            optimizer=self.settings.optimizer,
+            chosen=configuration,
+            trial=best.number,
+            trials=len(attempts),
+            weights=self.settings.weights,
+            similarity=self.settings.similarity,
+            interactions=self.settings.interactions,
+            data=Data(
+                dataset=protocol.dataset,
+                dataset_sha256=protocol.dataset_sha256,
+                cases_sha256=self.case_file.sha256,
+                target=protocol.target,
+                negatives=protocol.negatives,
+                searched=tuple(case.user_id for case in self.searched),
+                held_out=tuple(case.user_id for case in self.held_out),
+            ),
+            searched={"before": first.score, "after": best.score},
+            verdict=compare(before, after),
+            spent=self.ledger.by_phase(),
+            versions=self.settings.versions,
+        )
+        trials = [
+            {
+                "number": a.number,
+                "state": a.state,
+                "configuration": a.configuration.model_dump(mode="json"),
+                "score": a.score if a.scores else None,
+                "cost": {unit: a.cost(unit)} if a.scores else None,
+                "error": a.error,
+                "scores": [s.model_dump(mode="json") for s in a.scores],
+            }
+            for a in attempts
+        ]
+        write_atomically(self.directory / SEARCH / TRIALS, json.dumps(trials, indent=1).encode() + b"\n")
+        page = report(manifest, attempts, unit, prompts_of(plain), prompts_of(winner), importances)
+        write_atomically(self.directory / SEARCH / REPORT, page.encode())
+        return freeze(self.directory, winner, manifest)
+
+
+__all__ = ["OPTIMIZERS", "Compiler", "Settings", "Watcher"]

@@ -1,0 +1,154 @@
+"""What a compile will take, forecast from a handful of measured calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from optimize.judged import Judged
+from programs.lm.ledger import Ledger
+from programs.ranker import Case, Usage, total_usage
+
+SAMPLE = 2
+
+
+class PerCall(BaseModel):
+    """Mean of one role's measured calls; `usd` and `seconds` are None where unknown."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tokens: float
+    usd: float | None
+    seconds: float | None
+
+
+class Measured(BaseModel):
+    """What a few shoppers took.
+
+    Attributes:
+        ranking: Calls per shopper and role for a ranking, MOTE's left out.
+        profiles: MOPE's calls per shopper for the profiles of the objective.
+        calls: What one call takes, by role.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    ranking: dict[str, float]
+    profiles: float
+    calls: dict[str, PerCall]
+
+
+class Phase(BaseModel):
+    """An upper bound for one part of a compile: stored answers, pruning and shared prompts make it less.
+
+    `usd` is None where a model has no price, `seconds` where every measured call came from the store.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    calls: int
+    tokens: int
+    usd: float | None
+    seconds: float | None
+
+
+def measure(judged: Judged, cases: Sequence[Case], ledger: Ledger) -> Measured:
+    """Score the first `SAMPLE` shoppers with the uncompiled program."""
+    sample = cases[:SAMPLE]
+    paid_before = ledger.by_role()
+    with ledger.pricing() as everything:
+        for case in sample:
+            judged(case=case)
+    n = len(sample)
+    ranking: dict[str, float] = {}
+    for case in sample:
+        with ledger.pricing() as roles:
+            judged.program.rank(case.blinded())
+        for role, usage in roles.items():
+            if role != "mote":
+                ranking[role] = ranking.get(role, 0.0) + usage.calls / n
+    mope = everything.get("mope", Usage()).calls / n
+    calls = {}
+    for role, usage in everything.items():
+        paid, before = ledger.by_role().get(role, Usage()), paid_before.get(role, Usage())
+        sent = paid.calls - before.calls
+        calls[role] = PerCall(
+            tokens=(usage.tokens_in + usage.tokens_out) / usage.calls,
+            usd=None if usage.usd is None else usage.usd / usage.calls,
+            seconds=(paid.seconds - before.seconds) / sent if sent else None,
+        )
+    return Measured(ranking=ranking, profiles=max(0.0, mope - ranking.get("mope", 0.0)), calls=calls)
+
+
+def forecast(
+    measured: Measured,
+    searched: Sequence[Case],
+    held_out: Sequence[Case],
+    trials: int,
+    mote_changes: int,
+    proposals: int,
+) -> list[Phase]:
+    """Upper bounds by phase.
+
+    Args:
+        trials: Programs scored on `searched`, the uncompiled one included.
+        mote_changes: How many of them may have another MOTE prompt, which distils every candidate again.
+        proposals: Instructions asked for; each is counted as one call of MAR's model with twice its tokens.
+    """
+    shopper = {**measured.ranking, "mope": measured.ranking.get("mope", 0.0) + measured.profiles}
+    n, m = len(searched), len(held_out)
+    products, others = _products(searched), _products(held_out)
+    once = {role: calls * n for role, calls in shopper.items()}
+    return [
+        _phase("pools", measured, {**once, "mote": float(products), "proposer": float(proposals)}),
+        _phase(
+            "search",
+            measured,
+            {**{role: calls * (trials - 1) for role, calls in once.items()}, "mote": float(products * mote_changes)},
+        ),
+        _phase(
+            "held-out",
+            measured,
+            {**{role: calls * 2 * m for role, calls in shopper.items()}, "mote": 2.0 * others},
+        ),
+    ]
+
+
+def in_all(phases: Sequence[Phase]) -> Phase:
+    """The sum; unknown where a part of it is."""
+    total = total_usage(Usage(calls=p.calls, tokens_in=p.tokens, usd=p.usd, seconds=p.seconds or 0.0) for p in phases)
+    unpriced = any(p.usd is None for p in phases)
+    untimed = any(p.seconds is None for p in phases)
+    return Phase(
+        name="in all",
+        calls=total.calls,
+        tokens=total.tokens_in,
+        usd=None if unpriced else total.usd,
+        seconds=None if untimed else total.seconds,
+    )
+
+
+def _products(cases: Sequence[Case]) -> int:
+    return len({item for case in cases for item in case.candidates})
+
+
+def _phase(name: str, measured: Measured, calls: dict[str, float]) -> Phase:
+    mar = measured.calls.get("mar") or next(iter(measured.calls.values()), PerCall(tokens=0, usd=None, seconds=None))
+    doubled = PerCall(
+        tokens=2 * mar.tokens,
+        usd=None if mar.usd is None else 2 * mar.usd,
+        seconds=None if mar.seconds is None else 2 * mar.seconds,
+    )
+    per = {"proposer": doubled} | measured.calls
+    known = {role: n for role, n in calls.items() if role in per and n}
+    usd = [per[role].usd for role in known]
+    seconds = [per[role].seconds for role in known]
+    return Phase(
+        name=name,
+        calls=round(sum(known.values())),
+        tokens=round(sum(n * per[role].tokens for role, n in known.items())),
+        usd=None if None in usd else sum(n * (per[role].usd or 0.0) for role, n in known.items()),
+        seconds=None if None in seconds else sum(n * (per[role].seconds or 0.0) for role, n in known.items()),
+    )
