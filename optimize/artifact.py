@@ -32,6 +32,7 @@ from programs.embeddings import HashingEncoder
 from programs.errors import InputError
 from programs.lm.backends import Backends
 from programs.lm.roles import Roles
+from programs.lock import LOCK
 from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts
 from programs.ranker import Usage
 from programs.trait_store import TraitStore
@@ -156,7 +157,8 @@ def freeze(directory: Path, program: MLLM3Rec, manifest: Manifest) -> Manifest:
     """
     state = program.dump_state(json_mode=True)
     _refuse_models(state)
-    files = {PROGRAM: json.dumps(state, ensure_ascii=False, indent=1, sort_keys=True).encode() + b"\n"}
+    # Keys stay in their order: demonstrations are rendered in it.
+    files = {PROGRAM: json.dumps(state, ensure_ascii=False, indent=1).encode() + b"\n"}
     for name, text in render_prompts(program).items():
         files[f"{PROMPTS}/{name}.txt"] = text.encode()
     contracts = {name: contract(predictor.signature) for name, predictor in program.named_predictors()}
@@ -297,7 +299,7 @@ def _check_files(directory: Path, manifest: Manifest) -> None:
         path = file.relative_to(directory)
         if file.is_dir() or path.as_posix() in known:
             continue
-        if path.parts[0] != SEARCH or file.suffix not in _SEARCH_SUFFIXES:
+        if path.parts[0] != SEARCH or (file.suffix not in _SEARCH_SUFFIXES and file.name != LOCK):
             raise InputError(f"{file}: does not belong to the artifact; remove it (artifacts hold no pickles)")
 
 

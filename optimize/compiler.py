@@ -146,11 +146,18 @@ class Compiler:
         tuned = [n for n, _ in program.named_predictors() if not n.startswith("reasons")]
         changes = self.settings.trials - 1 if "mote" in self.settings.modules else 0
         per_user = sum(measured.ranking.values())
-        products = len({item for case in self.searched for item in case.candidates})
+        products = self._products(self.searched)
         if changes and per_user:
             changes = math.ceil(changes / max(1, math.ceil(products / (per_user * len(self.searched)))))
         wordings = len(tuned) * self.settings.recipe.wordings + 1
-        return forecast(measured, self.searched, self.held_out, self.settings.trials, changes, wordings)
+        return forecast(
+            measured,
+            shoppers=(len(self.searched), len(self.held_out)),
+            products=(self._products(self.searched), self._products(self.held_out)),
+            trials=self.settings.trials,
+            mote_changes=changes,
+            proposals=wordings,
+        )
 
     def run(self) -> Manifest:
         """Compile, or go on with the compile that is in the directory.
@@ -208,6 +215,11 @@ class Compiler:
     def _uncompiled(self) -> Configuration:
         return uncompiled(self.settings.space)
 
+    def _products(self, cases: Sequence[Case]) -> int:
+        """Products a new MOTE prompt distils, at most."""
+        distinct = len({item for case in cases for item in case.candidates})
+        return min(distinct, len(cases) * (self.settings.head or distinct))
+
     def _judge(self, program: MLLM3Rec, cases: Sequence[Case]) -> Judged:
         interactions = self.settings.interactions if self.settings.weights.coherence else 0
         return Judged(program, ring(cases), self.ledger, interactions)
@@ -248,7 +260,7 @@ class Compiler:
             cases=self.searched,
             objective=self.objective,
             unit=self._unit(),
-            products=len({item for case in self.searched for item in case.candidates}),
+            products=self._products(self.searched),
             workers=self.workers,
         )
 
@@ -267,8 +279,7 @@ class Compiler:
         judged = self._judge(self._bare.program(self._uncompiled), self.searched)
         sample = scored(judged, self.searched[:2], self.objective)
         per_user = float(np.mean([s.calls for s in sample])) + judged.interactions
-        products = len({item for case in self.held_out for item in case.candidates})
-        fresh = products * (1 + ("mote" in self.settings.modules))
+        fresh = self._products(self.held_out) * (1 + ("mote" in self.settings.modules))
         calls = math.ceil(2 * len(self.held_out) * per_user + fresh)
         priced = [s.usd / s.calls for s in sample if s.usd is not None and s.calls]
         dollars = calls * float(np.mean(priced)) if priced else 0.0

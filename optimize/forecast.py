@@ -84,8 +84,8 @@ def measure(judged: Judged, cases: Sequence[Case], ledger: Ledger) -> Measured:
 
 def forecast(
     measured: Measured,
-    searched: Sequence[Case],
-    held_out: Sequence[Case],
+    shoppers: tuple[int, int],
+    products: tuple[int, int],
     trials: int,
     mote_changes: int,
     proposals: int,
@@ -93,25 +93,26 @@ def forecast(
     """Upper bounds by phase.
 
     Args:
-        trials: Programs scored on `searched`, the uncompiled one included.
+        shoppers: Of the search, and held out.
+        products: Distinct candidates of the two.
+        trials: Programs scored on the shoppers of the search, the uncompiled one included.
         mote_changes: How many of them may have another MOTE prompt, which distils every candidate again.
         proposals: Instructions asked for; each is counted as one call of MAR's model with twice its tokens.
     """
     shopper = {**measured.ranking, "mope": measured.ranking.get("mope", 0.0) + measured.profiles}
-    n, m = len(searched), len(held_out)
-    products, others = _products(searched), _products(held_out)
+    n, m = shoppers
     once = {role: calls * n for role, calls in shopper.items()}
     return [
-        _phase("pools", measured, {**once, "mote": float(products), "proposer": float(proposals)}),
+        _phase("pools", measured, {**once, "mote": float(products[0]), "proposer": float(proposals)}),
         _phase(
             "search",
             measured,
-            {**{role: calls * (trials - 1) for role, calls in once.items()}, "mote": float(products * mote_changes)},
+            {**{role: calls * (trials - 1) for role, calls in once.items()}, "mote": float(products[0] * mote_changes)},
         ),
         _phase(
             "held-out",
             measured,
-            {**{role: calls * 2 * m for role, calls in shopper.items()}, "mote": 2.0 * others},
+            {**{role: calls * 2 * m for role, calls in shopper.items()}, "mote": 2.0 * products[1]},
         ),
     ]
 
@@ -128,10 +129,6 @@ def in_all(phases: Sequence[Phase]) -> Phase:
         usd=None if unpriced else total.usd,
         seconds=None if untimed else total.seconds,
     )
-
-
-def _products(cases: Sequence[Case]) -> int:
-    return len({item for case in cases for item in case.candidates})
 
 
 def _phase(name: str, measured: Measured, calls: dict[str, float]) -> Phase:

@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +126,8 @@ class Search:
         """
         if not self.study.get_trials(deepcopy=False):
             self.study.enqueue_trial(parameters(uncompiled(self.space), self.assembly.pools))
-        failures = twins = 0
-        while len(self.attempts()) < self.plan.trials and twins < TWINS_IN_A_ROW:
+        failures = 0
+        while len(self.attempts()) < self.plan.trials and self._twins() < TWINS_IN_A_ROW:
             trial = self._next()
             configuration = suggest(trial, self.space, self.assembly.pools)
             trial.set_user_attr("configuration", configuration.model_dump(mode="json"))
@@ -135,9 +136,7 @@ class Search:
                 # Failed, not pruned: the sampler learns nothing from what it knows already.
                 trial.set_user_attr("twin", twin)
                 self.study.tell(trial, state=TrialState.FAIL)
-                twins += 1
                 continue
-            twins = 0
             try:
                 self._evaluate(trial, configuration, on_score)
                 failures = 0
@@ -167,11 +166,17 @@ class Search:
             n_startup_trials=max(3, self.plan.trials // 3),
         )
         best = self.best()
-        if best is None or number % self.period == 0:
+        # Where everything else has been tried, MOTE may change whatever it costs.
+        if best is None or len(self.attempts()) % self.period == 0 or self._twins() > TWINS_IN_A_ROW // 2:
             return tpe
         params = self.study.get_trials(deepcopy=False)[best.number].params
         kept = {name: value for name, value in params.items() if name.startswith("mote_")}
         return optuna.samplers.PartialFixedSampler(kept, tpe) if kept else tpe
+
+    def _twins(self) -> int:
+        """How many trials in a row, up to the last finished one, chose what had been tried."""
+        finished = [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        return sum(1 for _ in takewhile(lambda trial: not _counts(trial), reversed(finished)))
 
     @property
     def period(self) -> int:
@@ -195,7 +200,8 @@ class Search:
             scores += scored(judged, part, self.objective, self.workers, on_score)
             trial.set_user_attr("scores", [score.model_dump(mode="json") for score in scores])
             found = Attempt(trial.number, "RUNNING", configuration, tuple(scores))
-            if not self.plan.pareto:
+            reported = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+            if not self.plan.pareto and len(scores) not in reported:
                 trial.report(found.score, len(scores))
             if len(scores) < len(self.cases) and self._hopeless(found):
                 self.study.tell(trial, state=TrialState.PRUNED)

@@ -52,9 +52,10 @@ class CompactAdapter(BAMLAdapter):
                         schema["properties"][name]["minItems"] = least
                     if (most := getattr(bound, "max_length", None)) is not None:
                         schema["properties"][name]["maxItems"] = most
+        # Not the signature's name: a reworded one gets another from DSPy, and the same question would be paid twice.
         lm_kwargs["response_format"] = {
             "type": "json_schema",
-            "json_schema": {"name": signature.__name__, "schema": schema, "strict": True},
+            "json_schema": {"name": "answer", "schema": schema, "strict": True},
         }
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
