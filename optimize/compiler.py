@@ -303,8 +303,8 @@ class Compiler:
 
     def _optimized(self, optimizer: Optimizer) -> tuple[list[Attempt], Attempt, Prompts, str | None]:
         self.watcher.step(f"{optimizer}: programs scored", self.settings.trials * len(self.searched))
-        board = Scoreboard(self.objective, self.watcher.score)
         judged = self._judge(self._bare.program(self._uncompiled), self.searched)
+        board = Scoreboard(self.objective, prompts_of(judged.program), self.watcher.score)
         for case, score in zip(self.searched, scored(judged, self.searched, self.objective, self.workers), strict=True):
             board.note(prompts_of(judged.program), case, score)
         found, stopped = optimize(
@@ -315,6 +315,7 @@ class Compiler:
             self.settings.recipe,
             self.settings.trials,
             self.proposer,
+            self.settings.modules,
             self.workers,
         )
         complete = board.complete(self.searched)

@@ -33,9 +33,13 @@ class Scoreboard:
     """Every program an optimizer scored, told apart by its prompts, with its scores by shopper.
 
     Its `metric` is the objective's, and writes down what it sees.
+
+    Args:
+        base: Prompts of the uncompiled program: what an optimizer does not tune it does not tell.
     """
 
     objective: Objective
+    base: Prompts
     on_score: Callable[[UserScore], None] = lambda score: None
     prompts: dict[str, Prompts] = field(default_factory=dict)
     scores: dict[str, dict[str, UserScore]] = field(default_factory=dict)
@@ -57,9 +61,10 @@ class Scoreboard:
 
     def note(self, prompts: Prompts, case: Case, score: UserScore) -> None:
         """Write down one shopper's score under a program's prompts."""
-        key = fingerprint(prompts)
+        whole = self.base | prompts
+        key = fingerprint(whole)
         with self._lock:
-            self.prompts.setdefault(key, prompts)
+            self.prompts.setdefault(key, whole)
             self.scores.setdefault(key, {})[case.user_id] = score
 
     def complete(self, cases: Sequence[Case]) -> list[tuple[Prompts, list[UserScore]]]:
@@ -80,6 +85,7 @@ def optimize(
     recipe: Recipe,
     trials: int,
     proposer: dspy.LM,
+    modules: Sequence[str],
     workers: int = 1,
 ) -> tuple[Prompts, str | None]:
     """Run one of DSPy's optimizers over the dev shoppers of the search.
@@ -90,6 +96,7 @@ def optimize(
         recipe: Demonstrations, wordings and seed, as far as the optimizer knows such things.
         trials: Programs to score: MIPROv2's trials, random search's candidates, GEPA's full evaluations.
         proposer: Writes instructions, or reflects.
+        modules: What is tuned: some of `mope`, `mote`, `mar`.
 
     Returns:
         Prompts of the program it decided for, or of the best one it scored before the budget ended; and why it was
@@ -100,6 +107,9 @@ def optimize(
     """
     student: Judged = judged.deepcopy()
     student.program = untold(student.program)
+    for module, part in (("mope", "shopper"), ("mote", "product"), ("mar", "aligner")):
+        # What DSPy takes for compiled it leaves alone: its predictors are none of the student's.
+        getattr(student.program, part)._compiled = module not in modules
     stopped: str | None = None
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # DSPy prints; stdout belongs to results
@@ -107,6 +117,8 @@ def optimize(
     except BudgetExceededError as error:
         stopped, best = str(error), None
     complete = board.complete(cases)
+    if best is not None:
+        best = board.base | best
     if not complete:
         raise InputError(f"{optimizer}: the budget ended before one program was scored on all {len(cases)} shoppers")
     scores = {fingerprint(prompts): sum(score.score for score in found) for prompts, found in complete}

@@ -369,6 +369,21 @@ class TestRoles:
         assert "lm" not in json.dumps([p["lm"] for p in json.loads((tmp_path / "art" / PROGRAM).read_text()).values()])
 
 
+@pytest.mark.parametrize("optimizer", ["mipro", "gepa", "random-search"])
+def test_dspy_optimizers_leave_modules_alone_that_are_not_tuned(tmp_path: Path, optimizer: str) -> None:
+    cases = dev_cases(tmp_path / "dev.jsonl", USERS)
+    with FakeOpenAI(sensitive) as server:
+        made = compiler(tmp_path / "art", cases, roles_on(server), optimizer=optimizer, trials=4, modules=("mar",))
+        made.run()
+        program, _ = thaw(tmp_path / "art", made.parts)
+        before = prompts_of(PROGRAMS["listwise"](made.parts))
+        distilled = {body["messages"][0]["content"] for body in server.bodies if "`traits`" in json.dumps(body)}
+    after = prompts_of(program)
+    assert {name for name in after if after[name] != before[name]} <= {"aligner.rank.predict"}
+    assert set(after) == set(before)
+    assert len(distilled) == 1, "MOTE was asked in one wording only"
+
+
 class TestGaming:
     def test_an_engine_that_always_answers_the_same_scores_lower_than_an_honest_one(self, tmp_path: Path) -> None:
         cases = dev_cases(tmp_path / "dev.jsonl", 20)
