@@ -94,6 +94,20 @@ def ranks_and_manifest(directory: Path) -> tuple[RunManifest, dict[str, int], in
     return manifest, ranks, max((len(row.order) for row in scored.values()), default=0)
 
 
+def against_run(directory: Path, other: Path) -> dict[str, Difference]:
+    """Paired differences between two finished runs on the same cases, `directory` minus `other`, by metric.
+
+    Raises:
+        InputError: if one of them is no run, or they ranked other cases.
+    """
+    manifest, ranks, size = ranks_and_manifest(directory)
+    reference, others, _ = ranks_and_manifest(other)
+    if manifest.cases_sha256 != reference.cases_sha256:
+        raise InputError(f"{other}: ranked other cases than {directory}; runs can be compared on the same cases only")
+    mine, theirs = per_user(ranks), per_user(others)
+    return {f"{name}/{size}": paired_difference(mine[name], theirs[name], seed=0) for name in mine.columns}
+
+
 def results(ranker: str, cases: Sequence[Case], rows: Mapping[str, Ranking], spent: Usage | None = None) -> Results:
     """All figures of a run.
 

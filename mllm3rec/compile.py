@@ -44,10 +44,11 @@ from optimize.study import Attempt
 from programs.embeddings import Encoder
 from programs.errors import InputError
 from programs.lm.ledger import Ledger
-from programs.lm.roles import ROLE_NAMES, RoleName, Roles
+from programs.lm.roles import ROLE_NAMES, RoleConfig, RoleName, Roles
 from programs.program import DEFAULT_WEIGHT, PROGRAMS, Fusion
 
 SIMILARITIES = ("schema", "keywords", "semantic", "mixed")
+PROPOSAL_TOKENS = 700
 ASSIGNMENT = re.compile(r"(mope|mote|mar|judge)=(.+)")
 
 
@@ -89,7 +90,7 @@ def compile_program(
     as_json: Json = False,
 ) -> None:
     """Tune the prompts of MOPE, MOTE and MAR on dev cases, check the winner on unseen ones, and freeze it."""
-    _quieten_dspy()
+    quieten_dspy()
     roles = ModelOptions(preset, model, mope, mote, mar).roles()
     case_file = read_cases(cases)
     settings = Settings(
@@ -110,8 +111,7 @@ def compile_program(
         interactions=interactions,
         held_out=held_out,
         roles=roles,
-        # Instructions are asked for warmer than answers, and are longer.
-        proposer=roles.with_models(mar=proposer).mar.model_copy(update={"terse": False, "max_tokens": 1024}),
+        proposer=proposing(roles, proposer),
         motivations=read_schema(schema),
         head=head,
         cases_sha256=case_file.sha256,
@@ -133,6 +133,12 @@ def compile_program(
         return
     show_manifest(manifest)
     out.print(f"written: {directory} (plots: {directory / SEARCH / REPORT})", markup=False)
+
+
+def proposing(roles: Roles, model: str | None = None) -> RoleConfig:
+    """Who writes instructions: MAR's model, or another; with room for a whole instruction."""
+    config = roles.with_models(mar=model).mar
+    return config.model_copy(update={"terse": False, "max_tokens": max(PROPOSAL_TOKENS, config.max_tokens)})
 
 
 def build_compiler(
@@ -251,8 +257,8 @@ def show_forecast(phases: Sequence[Phase], as_json: bool) -> None:
     out.print("Answers in the store, pruned trials and prompts that trials share make it less.")
 
 
-def _quieten_dspy() -> None:
-    # Its optimizers draw bars over ours, and warn of every answer cut at its cap and every field left out of a prompt.
+def quieten_dspy() -> None:
+    """Keep DSPy's bars from being drawn over ours, and its warnings of every cut answer and unused field away."""
     tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
     logging.getLogger("dspy").setLevel(logging.ERROR)
 

@@ -1,58 +1,120 @@
-"""`mllm3rec demo`: the whole of it on the demo store with the models of this machine."""
+"""`mllm3rec demo`: compile on the demo store with the models of this machine, and see what it was worth."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from evaluate.cases import Protocol, draw_cases, write_cases
+from evaluate.cases import CaseFile, Protocol, draw_cases, write_cases
+from evaluate.datasets.dataset import Dataset
 from evaluate.rankers import BASELINES
+from evaluate.results import against_run
+from mllm3rec.compile import Watching, build_compiler, proposing, quieten_dspy, show_manifest
 from mllm3rec.console import emit, figure, out, recovery_line, say, usage_table
-from mllm3rec.evaluate import LEDGER, run_into
-from mllm3rec.settings import Json, ModelOption, ModelOptions, configuration, open_dataset, open_ledger, workshop
+from mllm3rec.evaluate import LEDGER, Finished, run_into
+from mllm3rec.settings import (
+    Json,
+    ModelOption,
+    ModelOptions,
+    configuration,
+    open_dataset,
+    open_ledger,
+    versions,
+    workshop,
+)
+from optimize.artifact import SEARCH, thaw
+from optimize.compiler import Settings
+from optimize.pools import Recipe
+from optimize.space import Space
 from programs.program import Fusion
 from signatures.schema import CONSUMER
 
-PROGRAMS_SHOWN = ("embedding", "listwise", "pointwise")
+FAMILY = "listwise"
+BEFORE, AFTER = "before", "after"
 
 
 def demo(
     directory: Annotated[Path, typer.Option("--out", help="Where cases and runs go; the same command resumes.")],
-    users: Annotated[int, typer.Option(min=1, help="Test shoppers of the demo store.")] = 20,
+    users: Annotated[int, typer.Option(min=1, help="Test shoppers of the demo store.")] = 30,
+    dev_users: Annotated[int, typer.Option(min=4, help="Dev shoppers to compile on.")] = 10,
+    trials: Annotated[int, typer.Option(min=1, help="Programs to try.")] = 4,
     model: ModelOption = None,
     as_json: Json = False,
 ) -> None:
-    """Rank for simulated shoppers with every baseline and with MOPE, MOTE and MAR, and show one table."""
+    """Tune MOPE, MOTE and MAR on dev shoppers, freeze, and compare with the original on untouched test shoppers."""
+    quieten_dspy()
     data = open_dataset("demo")
-    protocol = Protocol(dataset="demo", source="demo", dataset_sha256=data.sha256, part="test", users=users)
-    case_file = write_cases(directory / "cases.jsonl", protocol, draw_cases(data, protocol))
+    dev = _cases(data, directory / "dev.jsonl", "dev", dev_users)
+    test = _cases(data, directory / "test.jsonl", "test", users)
     roles, fusion = ModelOptions(model=model).roles(), Fusion()
+    settings = Settings(
+        trials=trials,
+        recipe=Recipe(demo_sets=1, max_demos=2, wordings=1),
+        space=Space(families=(FAMILY,)),
+        interactions=2,
+        roles=roles,
+        proposer=proposing(roles),
+        motivations=CONSUMER,
+        cases_sha256=dev.sha256,
+        versions=versions(),
+    )
+    artifact = directory / "artifact"
+    say(f"compiling {FAMILY} on {dev_users} dev shoppers, {trials} trials")
+    compiling = open_ledger(artifact / SEARCH / "ledger.jsonl", None, None)
+    with Watching(compiling) as watcher:
+        manifest = build_compiler(artifact, settings, dev, None, compiling, watcher).run()
+    compiling.close()
+
     ledger = open_ledger(directory / LEDGER, None, None)
-    shop = workshop(data, protocol.target, roles, ledger, fusion=fusion)
-    finished = {}
-    for name in (*BASELINES, *PROGRAMS_SHOWN):
-        settings = {} if name in BASELINES else configuration(roles, fusion, CONSUMER, explain=0)
-        say(f"{name}: {len(case_file.cases)} shoppers")
-        finished[name] = run_into(directory / name, name, shop.ranker(name), settings, case_file, ledger)
+    shop = workshop(data, test.protocol.target, roles, ledger, fusion=fusion)
+    finished: dict[str, Finished] = {}
+    for name in BASELINES:
+        finished[name] = run_into(directory / name, name, shop.ranker(name), {}, test, ledger)
+    said = configuration(roles, fusion, CONSUMER, explain=0)
+    say(f"{FAMILY} before and after, {len(test.cases)} test shoppers")
+    finished[BEFORE] = run_into(directory / BEFORE, FAMILY, shop.ranker(FAMILY), said, test, ledger)
+    compiled, _ = thaw(artifact, shop.parts())
+    said = said | {"artifact": manifest.sha256}
+    finished[AFTER] = run_into(directory / AFTER, f"compiled {FAMILY}", compiled, said, test, ledger)
+    differences = against_run(directory / AFTER, directory / BEFORE)
     complete = all(one.outcome.complete for one in finished.values())
     if as_json:
-        emit({name: one.results.model_dump(mode="json") for name, one in finished.items()} | {"run": str(directory)})
+        facts: dict[str, Any] = {name: one.results.model_dump(mode="json") for name, one in finished.items()}
+        gains = {name: difference.model_dump() for name, difference in differences.items()}
+        emit(
+            {**facts, "after minus before": gains, "manifest": manifest.model_dump(mode="json"), "run": str(directory)}
+        )
         raise typer.Exit(0 if complete else 1)
+    show_manifest(manifest)
+    out.print(_table(finished))
+    out.print(f"{BEFORE} and {AFTER} fuse MAR with the prior; the test shoppers were seen by nothing above.")
+    for metric, difference in differences.items():
+        out.print(f"{metric}: {figure(difference)} after minus before (paired, n={difference.n})")
+    for name in (BEFORE, AFTER):
+        recovered = finished[name].recovered
+        if recovered is not None:
+            out.print(f"{name}: {recovery_line(recovered)}")
+    out.print(usage_table(ledger.by_role()))
+    out.print(f"written: {directory} (artifact/search/report.html shows the search)", markup=False)
+    raise typer.Exit(0 if complete else 1)
+
+
+def _cases(data: Dataset, path: Path, part: str, users: int) -> CaseFile:
+    protocol = Protocol.model_validate(
+        {"dataset": "demo", "source": "demo", "dataset_sha256": data.sha256, "part": part, "users": users}
+    )
+    return write_cases(path, protocol, draw_cases(data, protocol))
+
+
+def _table(finished: dict[str, Finished]) -> Table:
     metrics = list(next(iter(finished.values())).results.metrics)
     table = Table("ranker", *(f"{m} [95% CI]" for m in metrics), "n", title="Demo store", title_justify="left")
     for name, one in finished.items():
         table.add_row(name, *(figure(one.results.metrics[m]) for m in metrics), str(one.results.users))
-        if name in PROGRAMS_SHOWN:
+        if "mar" in one.results.components:
             alone = one.results.components["mar"]
             table.add_row("  MAR alone", *(figure(alone[m]) for m in metrics), str(one.results.users))
-    out.print(table)
-    out.print("Programs fuse MAR with the prior; their first line is the fusion.")
-    recovered = finished[PROGRAMS_SHOWN[-1]].recovered
-    if recovered is not None:
-        out.print(recovery_line(recovered))
-    out.print(usage_table(ledger.by_role()))
-    out.print(f"written: {directory} (metrics.json, journal.jsonl and ledger.jsonl in it)", markup=False)
-    raise typer.Exit(0 if complete else 1)
+    return table

@@ -14,11 +14,13 @@ from evaluate.cases import CaseFile, check_dataset, read_cases
 from evaluate.datasets import load_dataset
 from evaluate.datasets.dataset import Dataset
 from evaluate.demo.store import planted_motivations
+from evaluate.intervals import Difference
 from evaluate.journal import Journal, RunManifest
-from evaluate.rankers import BASELINES, askable, require_known
+from evaluate.rankers import BASELINES
 from evaluate.recovery import Recovery, recovery
-from evaluate.results import TARGETS, Results, results
+from evaluate.results import TARGETS, Results, against_run, results
 from evaluate.run import Outcome, run
+from mllm3rec.chosen import choose
 from mllm3rec.console import emit, err, figure, out, progress, recovery_line, results_table, say, usage_table
 from mllm3rec.settings import (
     BudgetUsd,
@@ -35,11 +37,10 @@ from mllm3rec.settings import (
     configuration,
     encoder_setting,
     open_ledger,
-    read_schema,
     versions,
     workshop,
 )
-from optimize.artifact import Manifest, is_artifact, read_manifest, thaw
+from optimize.artifact import Manifest
 from programs.atomic import write_atomically
 from programs.errors import InputError
 from programs.lm.backends import UnparsableError
@@ -68,35 +69,37 @@ def evaluate(
     head: Head = None,
     explain: Annotated[int, typer.Option(min=0, help="Explain and re-check the first K items.")] = 0,
     schema: SchemaFile = None,
+    against: Annotated[Path | None, typer.Option(help="A finished run on the same cases to compare with.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Users ranked at the same time.")] = 1,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
     as_json: Json = False,
 ) -> None:
     """Rank every case and report HR@K and NDCG@K with intervals. Exit code 1 while cases are unresolved."""
-    frozen = Path(ranker) if is_artifact(Path(ranker)) else None
-    if frozen is None:
-        require_known(ranker)
-    case_file = read_cases(cases)
     options = ModelOptions(preset, model, mope, mote, mar, judge)
-    roles, fusion, motives = options.roles(), Fusion(weight=weight, head=head), read_schema(schema)
-    manifest: Manifest | None = None
-    if frozen is not None:
-        manifest = read_manifest(frozen)
-        refuse_known_shoppers(manifest, case_file)
-        roles, fusion = options.over(manifest.roles), Fusion(weight=manifest.weight, head=manifest.head)
-        motives = manifest.motivations if schema is None else motives
-    ledger = open_ledger(None if ranker in BASELINES else directory / LEDGER, budget_usd, max_calls)
-    shop = workshop(dataset_of(case_file, dataset), case_file.protocol.target, roles, ledger, motives, fusion, explain)
-    settings = {} if ranker in BASELINES else configuration(roles, fusion, motives, explain)
-    if frozen is None or manifest is None:
-        built = shop.ranker(ranker)
-    else:
-        built = askable(thaw(frozen, shop.parts())[0])
-        ranker, settings = artifact_name(manifest), settings | {"artifact": manifest.sha256}
-    finished = run_into(directory, ranker, built, settings, case_file, ledger, workers)
-    _show(finished, directory, case_file, as_json)
-    if not as_json and ranker not in BASELINES:
+    chosen = choose(ranker, options, Fusion(weight=weight, head=head), schema)
+    case_file = read_cases(cases)
+    baseline = ranker in BASELINES
+    settings = {} if baseline else configuration(chosen.roles, chosen.fusion, chosen.schema, explain)
+    if chosen.manifest is not None:
+        refuse_known_shoppers(chosen.manifest, case_file)
+        settings |= {"artifact": chosen.manifest.sha256}
+    ledger = open_ledger(None if baseline else directory / LEDGER, budget_usd, max_calls)
+    shop = workshop(
+        dataset_of(case_file, dataset),
+        case_file.protocol.target,
+        chosen.roles,
+        ledger,
+        chosen.schema,
+        chosen.fusion,
+        explain,
+    )
+    finished = run_into(directory, chosen.name, chosen.build(shop), settings, case_file, ledger, workers)
+    compared = {} if against is None else against_run(directory, against)
+    _show(finished, directory, case_file, as_json, compared)
+    for metric, difference in compared.items() if not as_json else ():
+        out.print(f"{metric}: {figure(difference)} against {against} (paired, n={difference.n})", markup=False)
+    if not as_json and not baseline:
         out.print(usage_table(ledger.by_role()))
     ledger.close()
     raise typer.Exit(0 if finished.outcome.complete else 1)
@@ -113,11 +116,6 @@ class Finished:
     results: Results
     outcome: Outcome
     recovered: Recovery | None
-
-
-def artifact_name(manifest: Manifest) -> str:
-    """What results call a compiled program."""
-    return f"compiled {manifest.family} ({manifest.sha256[:8]})"
 
 
 def refuse_known_shoppers(manifest: Manifest, case_file: CaseFile) -> None:
@@ -232,12 +230,15 @@ def _recovery(case_file: CaseFile, rows: Mapping[str, Ranking]) -> Recovery | No
     return recovery(profiles, {user: truth[user] for user in profiles}) if profiles else None
 
 
-def _show(finished: Finished, directory: Path, case_file: CaseFile, as_json: bool) -> None:
+def _show(
+    finished: Finished, directory: Path, case_file: CaseFile, as_json: bool, compared: Mapping[str, Difference]
+) -> None:
     figures, recovered = finished.results, finished.recovered
     if as_json:
         payload = figures.model_dump(mode="json")
         recovery_facts = None if recovered is None else asdict(recovered)
-        emit({**payload, "recovery": recovery_facts, "complete": finished.outcome.complete, "run": str(directory)})
+        more = {"recovery": recovery_facts, "complete": finished.outcome.complete, "run": str(directory)}
+        emit({**payload, **more, "against": {name: found.model_dump() for name, found in compared.items()}})
         return
     protocol = case_file.protocol
     title = f"{protocol.dataset}, {protocol.part} users, target {protocol.target}, {protocol.negatives} negatives"

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from mllm3rec.chosen import choose
 from mllm3rec.console import emit, out, say
 from mllm3rec.settings import (
     BudgetUsd,
@@ -23,7 +24,6 @@ from mllm3rec.settings import (
     Weight,
     open_dataset,
     open_ledger,
-    read_schema,
     workshop,
 )
 from programs.errors import InputError
@@ -49,7 +49,7 @@ def recommend(
     user: Annotated[str, typer.Option(help="Whose history to start from.")],
     k: Annotated[int, typer.Option(min=1, help="How many products.")] = 5,
     candidates: Annotated[int, typer.Option(min=1, max=90, help="Retrieved by the prior for MAR to judge.")] = 30,
-    ranker: Annotated[str, typer.Option(help="Which program ranks.")] = "pointwise",
+    ranker: Annotated[str, typer.Option(help="Which program or artifact ranks.")] = "pointwise",
     preset: Preset = "local",
     model: ModelOption = None,
     mope: RoleOption = None,
@@ -71,17 +71,10 @@ def recommend(
     # Nothing is held out here: the fit sees every purchase there is, this shopper's own included.
     histories = {u: tuple(i.item_id for i in events) for u, events in data.sequences.items()}
     ledger = open_ledger(calls, budget_usd, max_calls)
-    shop = workshop(
-        data,
-        "last",
-        ModelOptions(preset, model, mope, mote, mar, judge).roles(),
-        ledger,
-        read_schema(schema),
-        Fusion(weight=weight),
-        explain=k,
-        histories=histories,
-    )
-    program = shop.ranker(ranker)
+    options = ModelOptions(preset, model, mope, mote, mar, judge)
+    chosen = choose(ranker, options, Fusion(weight=weight), schema)
+    shop = workshop(data, "last", chosen.roles, ledger, chosen.schema, chosen.fusion, explain=k, histories=histories)
+    program = chosen.build(shop)
     seen = [interaction.item_id for interaction in history]
     retrieved = retrieve(shop.prior, seen, list(data.items), candidates)
     say(f"{len(retrieved)} candidates of {len(data.items)} products retrieved by the prior; asking the models")
@@ -90,7 +83,7 @@ def recommend(
         ranking = program.rank(case)
     traits = {t.item_id: t.phrases for t in ranking.traits}
     reasons = {r.item_id: r for r in ranking.rationales}
-    chosen = [
+    picked = [
         Recommended(
             item_id=item_id,
             title=data.items[item_id].title or data.items[item_id].keywords or "",
@@ -111,7 +104,7 @@ def recommend(
             {
                 "user": user,
                 "profile": profile,
-                "recommendations": [asdict(entry) for entry in chosen],
+                "recommendations": [asdict(entry) for entry in picked],
                 "filtered": [r.model_dump() for r in filtered],
                 "status": ranking.status,
                 "usage": usage.model_dump(),
@@ -125,7 +118,7 @@ def recommend(
         )
     out.print(table)
     table = Table("", "product", "traits", "reason", "checked", title=f"Top {k}", title_justify="left", show_lines=True)
-    for place, entry in enumerate(chosen, start=1):
+    for place, entry in enumerate(picked, start=1):
         table.add_row(
             str(place),
             Text(f"{entry.title}\n{entry.item_id}"),

@@ -315,6 +315,7 @@ class Compiler:
             self.settings.recipe,
             self.settings.trials,
             self.proposer,
+            self.settings.proposer.adapter,
             self.settings.modules,
             self.workers,
         )

@@ -21,6 +21,7 @@ from optimize.objective import Objective, UserScore
 from optimize.pools import Recipe, examples_of, untold
 from optimize.prompts import Prompts, fingerprint, prompts_of
 from programs.errors import BudgetExceededError, InputError
+from programs.lm.adapters import AdapterName, build_adapter
 from programs.program import MLLM3Rec
 from programs.ranker import Case
 
@@ -85,6 +86,7 @@ def optimize(
     recipe: Recipe,
     trials: int,
     proposer: dspy.LM,
+    adapter: AdapterName,
     modules: Sequence[str],
     workers: int = 1,
 ) -> tuple[Prompts, str | None]:
@@ -96,6 +98,7 @@ def optimize(
         recipe: Demonstrations, wordings and seed, as far as the optimizer knows such things.
         trials: Programs to score: MIPROv2's trials, random search's candidates, GEPA's full evaluations.
         proposer: Writes instructions, or reflects.
+        adapter: How it is asked. DSPy's default would ask twice where an answer cannot be read.
         modules: What is tuned: some of `mope`, `mote`, `mar`.
 
     Returns:
@@ -112,7 +115,8 @@ def optimize(
         getattr(student.program, part)._compiled = module not in modules
     stopped: str | None = None
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # DSPy prints; stdout belongs to results
+        # DSPy prints; stdout belongs to results.
+        with contextlib.redirect_stdout(io.StringIO()), dspy.context(lm=proposer, adapter=build_adapter(adapter)):
             best = _compiled(optimizer, student, cases, board, recipe, trials, proposer, workers)
     except BudgetExceededError as error:
         stopped, best = str(error), None

@@ -36,6 +36,10 @@ def sensitive(body: Body) -> Reply:
         return Reply(
             json.dumps({"proposed_instruction": f"Say what drives this shopper, in general words, way {number}."})
         )
+    if "new_instruction" in asked:
+        return Reply(
+            json.dumps({"new_instruction": f"Say what drives this shopper, as the feedback asks, way {number}."})
+        )
     if "divergences" in asked:
         return Reply(json.dumps({"adjusted": f"Say what drives this shopper so that purchases agree, way {number}."}))
     body = copy.deepcopy(body)

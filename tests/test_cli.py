@@ -174,8 +174,10 @@ def sent(bodies: list[Body]) -> Counter[str]:
 
 
 def asked(body: Body) -> str:
-    """Which question a request asks, by the name of its signature."""
-    return str(body["response_format"]["json_schema"]["name"]) if "response_format" in body else "ScoreCandidate"
+    """Which question a request asks, by the first field of the answer it has to give."""
+    if "response_format" not in body:
+        return "fit"
+    return str(next(iter(body["response_format"]["json_schema"]["schema"]["properties"])))
 
 
 def roles_in(ledger: Path) -> Counter[str]:
@@ -327,7 +329,7 @@ def test_one_shopper_the_server_fails_for_is_unresolved_until_it_heals(cli: Comm
         healed = cli(*command, "--json")
         assert healed.code == 0
         assert (healed.json["users"], healed.json["unresolved"], healed.json["bounds"]) == (3, 0, {})
-        assert [asked(body) for body in server.bodies].count("InferMotivations") == 1
+        assert [asked(body) for body in server.bodies].count("motivations") == 1
         assert all(row["status"] is Status.OK for row in rows(run).values())
 
 
@@ -350,7 +352,7 @@ def test_a_second_evaluation_distils_nothing(cli: CommandLine, tmp_path: Path, s
     draw(cli, cases, users=3)
     assert cli(*pointwise(cases, tmp_path / "first", server)).code == 0
     first = Counter(map(asked, server.bodies))
-    assert first["DistillTraits"] == roles_in(tmp_path / "first" / LEDGER)["mote"] > 10
+    assert first["traits"] == roles_in(tmp_path / "first" / LEDGER)["mote"] > 10
     # Without the stored answers of the models, only the trait store can save the calls.
     for path in cache_dir().glob("calls.sqlite*"):
         path.unlink()
@@ -358,7 +360,7 @@ def test_a_second_evaluation_distils_nothing(cli: CommandLine, tmp_path: Path, s
     assert cli(*pointwise(cases, tmp_path / "second", server)).code == 0
     second = Counter(map(asked, server.bodies))
     assert roles_in(tmp_path / "second" / LEDGER)["mote"] == 0
-    assert second == Counter({name: count for name, count in first.items() if name != "DistillTraits"})
+    assert second == Counter({name: count for name, count in first.items() if name != "traits"})
     assert rows(tmp_path / "second") == rows(tmp_path / "first")
 
 
@@ -372,7 +374,7 @@ def test_every_candidate_is_ranked_and_what_is_known_of_a_shopper_reaches_the_pr
         row = rows(run)[one.user_id]
         assert sorted(row["order"]) == sorted(one.candidates)
         assert [len(scores) for scores in row["scores"].values()] == [30, 30, 30]
-    prompts = [last_user(body) for body in server.bodies if asked(body) == "InferMotivations"]
+    prompts = [last_user(body) for body in server.bodies if asked(body) == "motivations"]
     for one in drawn:
         assert set(one.metadata) == {"age", "gender", "region"}
         known = render_metadata(one.metadata)

@@ -50,6 +50,17 @@ def test_compile_show_verify_diff_and_evaluate(tmp_path: Path) -> None:
         known = run("evaluate", dev, "--ranker", first, "--out", tmp_path / "cheat", "--json")
         assert isinstance(known.exception, InputError)
         assert "--part test" in str(known.exception)
+        advised = run("recommend", "demo", "--user", "S0001", "--k", "2", "--ranker", first, "--json")
+        assert advised.exit_code == 0, advised.output
+        assert len(json.loads(advised.stdout)["recommendations"]) == 2
+        before = run("evaluate", test, "--ranker", "listwise", "--out", tmp_path / "old", "--model", server.model())
+        assert before.exit_code == 0, before.output
+        both = run(
+            "evaluate", test, "--ranker", first, "--out", tmp_path / "run", "--against", tmp_path / "old", "--json"
+        )
+        assert json.loads(both.stdout)["against"]["HR@5/10"]["n"] == 3
+        other = run("evaluate", dev, "--ranker", "prior", "--out", tmp_path / "p", "--against", tmp_path / "old")
+        assert "other cases" in str(other.exception)
     assert run("artifact", "verify", first).exit_code == 0
     shown = run("artifact", "show", first)
     assert shown.exit_code == 0

@@ -1,0 +1,68 @@
+"""What `--ranker` names: a baseline, a program, or a frozen artifact, which brings its own roles, schema and fusion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluate.rankers import Workshop, askable, require_known
+from mllm3rec.settings import ModelOptions, read_schema
+from optimize.artifact import Manifest, is_artifact, read_manifest, thaw
+from programs.lm.roles import Roles
+from programs.program import Fusion
+from programs.ranker import Ranker
+from signatures.schema import MotivationSchema
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A ranker before it is built.
+
+    Attributes:
+        name: What results call it.
+        artifact: Where it is frozen, or None for what is built from this installation.
+        manifest: Of the artifact.
+    """
+
+    name: str
+    roles: Roles
+    fusion: Fusion
+    schema: MotivationSchema
+    artifact: Path | None = None
+    manifest: Manifest | None = None
+
+    def build(self, shop: Workshop) -> Ranker:
+        """The ranker.
+
+        Raises:
+            InputError: if the artifact is damaged or does not fit, or a role cannot be asked.
+        """
+        if self.artifact is None:
+            return shop.ranker(self.name)
+        return askable(thaw(self.artifact, shop.parts())[0])
+
+
+def choose(ranker: str, options: ModelOptions, fusion: Fusion, schema: Path | None) -> Chosen:
+    """Find out what `ranker` is.
+
+    Args:
+        options: Models by name replace those an artifact was compiled with; a preset does not.
+        fusion: For what is no artifact.
+        schema: Motivational schema; an artifact refuses any but its own.
+
+    Raises:
+        InputError: if it is no artifact and no ranker has the name.
+    """
+    path = Path(ranker)
+    if not is_artifact(path):
+        require_known(ranker)
+        return Chosen(ranker, options.roles(), fusion, read_schema(schema))
+    manifest = read_manifest(path)
+    return Chosen(
+        name=f"compiled {manifest.family} ({manifest.sha256[:8]})",
+        roles=options.over(manifest.roles),
+        fusion=Fusion(weight=manifest.weight, head=manifest.head),
+        schema=manifest.motivations if schema is None else read_schema(schema),
+        artifact=path,
+        manifest=manifest,
+    )
