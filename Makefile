@@ -20,7 +20,7 @@ demo: install
 
 test: install lint
 	$(BIN)/mllm3rec models fetch smollm2-135m minilm
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n auto
 	$(BIN)/pytest -q -m llm
 
 lint: install

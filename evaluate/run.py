@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from dspy.utils.exceptions import DSPyError
 
 from evaluate.journal import Journal
 from programs.errors import BudgetExceededError, InputError
+from programs.interrupts import interruptible_wait
 from programs.lm.ledger import Ledger
 from programs.ranker import Case, Ranker, Ranking, Status
 
@@ -67,14 +68,14 @@ def run(
     in_a_row = 0
     stopped: str | None = None
     under_way: dict[Future[Ranking], Case] = {}
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="case") as pool:
+    with interruptible_wait() as first_of, ThreadPoolExecutor(workers, thread_name_prefix="case") as pool:
         try:
             while under_way or (waiting and stopped is None):
                 while waiting and stopped is None and len(under_way) < 2 * workers:
                     case = waiting.pop()
                     under_way[pool.submit(_rank, ranker, case, ledger)] = case
-                finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                # `wait` gives a set: in the order of submission, or "in a row" would mean nothing.
+                finished = first_of(under_way)
+                # This is a set: in the order of submission, or "in a row" would mean nothing.
                 for future in [future for future in under_way if future in finished]:
                     case = under_way.pop(future)
                     try:

@@ -10,6 +10,7 @@ from dspy.utils.exceptions import DSPyError
 
 from optimize.objective import Objective, UserScore
 from optimize.prompts import prompts_of
+from programs.interrupts import interruptible_wait
 from programs.lm.ledger import Ledger
 from programs.mope import MOPE
 from programs.program import MLLM3Rec
@@ -114,10 +115,11 @@ def scored(
         return objective.judge(case, judged(case=case))
 
     scores: list[UserScore] = []
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="score") as pool:
+    with interruptible_wait() as first_of, ThreadPoolExecutor(workers, thread_name_prefix="score") as pool:
         futures = [pool.submit(one, case) for case in cases]
         try:
             for future in futures:
+                first_of([future])
                 scores.append(future.result())
                 if on_score is not None:
                     on_score(scores[-1])

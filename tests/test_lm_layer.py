@@ -253,6 +253,17 @@ class TestLedger:
         assert sum(usage.tokens_in for usage in charged.values()) < server.tokens_in
         assert backends.ledger.total().calls == 11
 
+    def test_pricing_counts_stored_answers_and_what_a_block_inside_it_counts(self, server: FakeOpenAI) -> None:
+        backends = backends_for(server)
+        distill(backends, "a cup")
+        with backends.ledger.pricing() as outer:
+            rate(backends)
+            with backends.ledger.pricing() as inner:
+                distill(backends, "a cup")
+        assert {role: usage.calls for role, usage in inner.items()} == {"mote": 1}
+        assert {role: usage.calls for role, usage in outer.items()} == {"mote": 1, "mar": 1}
+        assert backends.ledger.by_role()["mote"].calls == 1
+
     def test_a_file_brings_the_sums_back(self, server: FakeOpenAI, tmp_path: Path) -> None:
         path = tmp_path / "run" / "ledger.jsonl"
         price = Price(input=2.0, output=8.0)

@@ -218,14 +218,19 @@ class Ledger:
     def pricing(self) -> Iterator[dict[str, Usage]]:
         """Sum per role the calls made inside the block by this thread, stored answers as if they had been paid.
 
-        What a program costs must not depend on who asked the same question before.
+        What a program costs must not depend on who asked the same question before. Blocks may be nested: the outer one
+        counts what the inner one does.
         """
         usages: dict[str, Usage] = {}
+        outer = _PRICED.get()
         token = _PRICED.set(usages)
         try:
             yield usages
         finally:
             _PRICED.reset(token)
+            if outer is not None:
+                for role, usage in usages.items():
+                    outer[role] = total_usage([outer.get(role, Usage()), usage])
 
     def by_phase(self) -> dict[str, Usage]:
         """A copy of the sums per phase."""
