@@ -28,6 +28,8 @@ from mllm3rec.settings import (
     Preset,
     RoleOption,
     SchemaFile,
+    chosen_encoder,
+    model_names,
     open_ledger,
     read_schema,
     versions,
@@ -69,9 +71,13 @@ def compile_program(
     coherence: Annotated[float, typer.Option(min=0, help="Weight of profile coherence (eq. 5).")] = 0.2,
     similarity: Annotated[str, typer.Option(help=f"Sim of eq. 5: {', '.join(SIMILARITIES)}.")] = "schema",
     interactions: Annotated[int, typer.Option(min=0, help="Last interactions profiled alone for eq. 5.")] = 3,
-    held_out: Annotated[float, typer.Option(help="Share of the dev shoppers the winner is checked on.")] = 0.3,
+    held_out: Annotated[
+        float, typer.Option(min=0.05, max=0.9, help="Share of the dev shoppers the winner is checked on.")
+    ] = 0.3,
     pareto: Annotated[bool, typer.Option("--pareto", help="Quality against cost, instead of quality alone.")] = False,
-    weight: Annotated[list[float] | None, typer.Option(help="Fusion weight; several are searched over.")] = None,
+    weight: Annotated[
+        list[float] | None, typer.Option(min=0, max=1, help="Fusion weight; several are searched over.")
+    ] = None,
     backend: Annotated[list[str] | None, typer.Option(help="ROLE=MODEL to search over besides the role's own.")] = None,
     temperature: Annotated[list[str] | None, typer.Option(help="ROLE=T to search over besides the role's own.")] = None,
     proposer: Annotated[str | None, typer.Option(help="Model that writes instructions; default: MAR's.")] = None,
@@ -93,6 +99,8 @@ def compile_program(
     quieten_dspy()
     roles = ModelOptions(preset, model, mope, mote, mar).roles()
     case_file = read_cases(cases)
+    if dry_run and optimizer != "study":
+        raise InputError(f"--dry-run forecasts a study only; bound {optimizer} with --max-calls or --budget-usd")
     settings = Settings(
         optimizer=_one_of("--optimizer", optimizer, get_args(Settings.model_fields["optimizer"].annotation)),
         modules=tuple(_one_of("--module", one, MODULES) for one in module or MODULES),
@@ -112,6 +120,8 @@ def compile_program(
         held_out=held_out,
         roles=roles,
         proposer=proposing(roles, proposer),
+        models=model_names(roles),
+        encoder=chosen_encoder(),
         motivations=read_schema(schema),
         head=head,
         cases_sha256=case_file.sha256,
@@ -285,4 +295,7 @@ def _temperatures(roles: Roles, values: Sequence[str] | None) -> dict[RoleName, 
         asked = {role: [float(one) for one in some] for role, some in _assigned("--temperature", values).items()}
     except ValueError as error:
         raise InputError(f"--temperature: {error}") from None
+    outside = [one for some in asked.values() for one in some if not 0 <= one <= 2]
+    if outside:
+        raise InputError(f"--temperature {outside[0]:g}: must lie between 0 and 2")
     return {role: (roles.of(role).temperature or 0.0, *some) for role, some in asked.items()}

@@ -201,11 +201,16 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("mllm3rec", "dspy", "numpy", "pandas", "pydantic")}
 
 
+def model_names(roles: Roles) -> dict[str, str]:
+    """What answers for each role, by content for files: the same path may hold another model tomorrow."""
+    return {role: model_name(roles.of(role)) for role in ROLE_NAMES}
+
+
 def configuration(roles: Roles, fusion: Fusion, schema: MotivationSchema, explain: int) -> dict[str, Any]:
     """What decides a program's rankings besides the cases, for the run's manifest."""
     return {
         "roles": roles.model_dump(mode="json"),
-        "models": {role: model_name(roles.of(role)) for role in ROLE_NAMES},
+        "models": model_names(roles),
         "weight": fusion.weight,
         "head": fusion.head,
         "explain": explain,

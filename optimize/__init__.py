@@ -1,5 +1,22 @@
-"""How the program gets better. So far: the coherence measure of eq. 5 and what keeps it honest."""
+"""How the program gets better: what is maximised, what is searched, and the artifact that is frozen in the end."""
 
-from optimize.consistency import consistency, discrimination, resemblance
+from optimize.artifact import Manifest, freeze, read_manifest, thaw
+from optimize.compiler import Compiler, Settings
+from optimize.consistency import agreement, consistency, discrimination, resemblance
+from optimize.objective import Objective, UserScore, Weights
 
-__all__ = ["consistency", "discrimination", "resemblance"]
+__all__ = [
+    "Compiler",
+    "Manifest",
+    "Objective",
+    "Settings",
+    "UserScore",
+    "Weights",
+    "agreement",
+    "consistency",
+    "discrimination",
+    "freeze",
+    "read_manifest",
+    "resemblance",
+    "thaw",
+]

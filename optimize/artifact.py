@@ -31,7 +31,7 @@ from programs.atomic import write_atomically
 from programs.embeddings import HashingEncoder
 from programs.errors import InputError
 from programs.lm.backends import Backends
-from programs.lm.roles import Roles
+from programs.lm.roles import ROLE_NAMES, Roles
 from programs.lock import LOCK
 from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts
 from programs.ranker import Usage
@@ -69,6 +69,8 @@ class Manifest(BaseModel):
 
     Attributes:
         family: Composition the prompts belong to (`programs.program.PROGRAMS`).
+        models: What the roles' models were, by content for files: see `programs.lm.connect.model_name`.
+        encoder: Name of the sentence encoder behind the prior.
         weight, head: See `Fusion`.
         motivations: The motivational schema.
         optimizer: What searched.
@@ -89,6 +91,8 @@ class Manifest(BaseModel):
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     family: str
     roles: Roles
+    models: dict[str, str] = {}
+    encoder: str = ""
     weight: float
     head: int | None = None
     motivations: MotivationSchema
@@ -153,7 +157,8 @@ def freeze(directory: Path, program: MLLM3Rec, manifest: Manifest) -> Manifest:
         manifest: Without contracts, files and hash, which are computed here.
 
     Returns:
-        The manifest as written.
+        The manifest as written. An artifact that says the same already stays as it is: what was evaluated with it
+        goes on being evaluated with it.
     """
     state = program.dump_state(json_mode=True)
     _refuse_models(state)
@@ -165,12 +170,32 @@ def freeze(directory: Path, program: MLLM3Rec, manifest: Manifest) -> Manifest:
     whole = manifest.model_copy(
         update={"contracts": contracts, "files": {path: _sha256(content) for path, content in files.items()}}
     ).sealed()
+    earlier = _same(directory, whole)
+    if earlier is not None:
+        return earlier
     (directory / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(directory / PROMPTS, ignore_errors=True)
     for path, content in files.items():
         write_atomically(directory / path, content)
     write_atomically(directory / MANIFEST, whole.model_dump_json(indent=1).encode() + b"\n")
     return whole
+
+
+def _same(directory: Path, manifest: Manifest) -> Manifest | None:
+    """The manifest that is there, if it differs in its date and in counts of stored answers only."""
+    try:
+        there = read_manifest(directory)
+        _check_files(directory, there)
+    except InputError:
+        return None
+    counted = {phase: usage.model_copy(update={"cache_hits": 0}) for phase, usage in manifest.spent.items()}
+    before = {phase: usage.model_copy(update={"cache_hits": 0}) for phase, usage in there.spent.items()}
+    if {phase: usage for phase, usage in counted.items() if usage != Usage()} != {
+        phase: usage for phase, usage in before.items() if usage != Usage()
+    }:
+        return None
+    renewed = manifest.model_copy(update={"created": there.created, "spent": there.spent}).sealed()
+    return there if renewed == there else None
 
 
 def _refuse_models(state: Mapping[str, Any]) -> None:
@@ -208,6 +233,10 @@ def read_manifest(directory: Path) -> Manifest:
         raise InputError(f"{path}: field {'.'.join(map(str, first['loc']))!r}: {first['msg']}") from None
     if manifest.seal() != manifest.sha256:
         raise InputError(f"{path}: was changed after it was written (sha256 differs)")
+    for role in ROLE_NAMES:
+        # It could name any secret of this environment and any server to send it to.
+        if manifest.roles.of(role).api_key_env is not None:
+            raise InputError(f"{path}: field 'roles.{role}.api_key_env': an artifact may not say which key is sent")
     return manifest
 
 

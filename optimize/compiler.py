@@ -11,26 +11,25 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import dspy
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from evaluate.cases import CaseFile
 from optimize.artifact import SEARCH, Data, Manifest, freeze
 from optimize.consistency import Similarity
-from optimize.forecast import Phase, forecast, measure
-from optimize.judged import Judged, ring, scored
+from optimize.forecast import Phase, dearest, forecast, measure
+from optimize.judged import EvaluationError, Judged, ring, scored
 from optimize.objective import Objective, UserScore, Weights
 from optimize.optimizers import OPTIMIZERS, Optimizer, Scoreboard, optimize
-from optimize.pools import Pools, Recipe, build_pools
+from optimize.pools import Pools, Recipe, build_pools, untold
 from optimize.prompts import Prompts, prompts_of, safe_prompts
 from optimize.report import importances_of, report
 from optimize.selection import compare, split
 from optimize.space import Assembly, Configuration, Space, uncompiled
 from optimize.study import Attempt, Plan, Search
-from programs.atomic import write_atomically
+from programs.atomic import sweep, write_atomically
 from programs.errors import BudgetExceededError, InputError
 from programs.lm.ledger import Budget, Ledger
-from programs.lm.roles import RoleConfig, RoleName, Roles
+from programs.lm.roles import ROLE_NAMES, RoleConfig, RoleName, Roles
 from programs.lock import owned
 from programs.program import MLLM3Rec, Parts
 from programs.ranker import Case
@@ -57,6 +56,8 @@ class Settings(BaseModel):
         interactions: k of eq. 5 in the objective.
         held_out: Share of the dev shoppers the winner is checked on.
         proposer: Who writes instructions and reflects.
+        models: What the roles' models are, by content for files: see `programs.lm.connect.model_name`.
+        encoder: Name of the sentence encoder behind the prior and semantic similarity.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,6 +76,8 @@ class Settings(BaseModel):
     held_out: float = Field(default=0.3, gt=0, lt=1)
     roles: Roles
     proposer: RoleConfig
+    models: dict[str, str] = {}
+    encoder: str = ""
     motivations: MotivationSchema
     head: int | None = None
     cases_sha256: str
@@ -139,60 +142,85 @@ class Compiler:
         return self.parts.backends.build("proposer", self.settings.proposer)
 
     def forecast(self) -> list[Phase]:
-        """Measure a handful of calls and say what the whole would take at most."""
+        """Measure a handful of calls and say what a study would take at most."""
         self.ledger.phase = "forecast"
-        program = self._bare.program(self._uncompiled)
-        measured = measure(self._judge(program, self.searched), self.searched, self.ledger)
-        tuned = [n for n, _ in program.named_predictors() if not n.startswith("reasons")]
-        changes = self.settings.trials - 1 if "mote" in self.settings.modules else 0
+        space = self.settings.space
+        programs = [self._program(family) for family in space.families]
+        measured = dearest(
+            [measure(self._judge(untold(program), self.searched), self.searched, self.ledger) for program in programs],
+            {role: self._dearer(role) for role in ROLE_NAMES},
+        )
+        tuned = {n for program in programs for n, _ in program.named_predictors() if not n.startswith("reasons")}
+        varies = "mote" in {*self.settings.modules, *space.models, *space.temperatures}
+        changes = self.settings.trials - 1 if varies else 0
         per_user = sum(measured.ranking.values())
         products = self._products(self.searched)
         if changes and per_user:
             changes = math.ceil(changes / max(1, math.ceil(products / (per_user * len(self.searched)))))
-        wordings = len(tuned) * self.settings.recipe.wordings + 1
         return forecast(
             measured,
             shoppers=(len(self.searched), len(self.held_out)),
-            products=(self._products(self.searched), self._products(self.held_out)),
+            products=(products, self._products(self.held_out)),
             trials=self.settings.trials,
             mote_changes=changes,
-            proposals=wordings,
+            proposals=len(tuned) * self.settings.recipe.wordings + 1,
+            families=len(programs),
         )
+
+    def _dearer(self, role: RoleName) -> float | None:
+        """How many times as dear as the role's own model the dearest it may get is; None where a price is unknown."""
+        models = self.settings.space.models.get(role, ())
+        prices = self.parts.backends.prices.models
+        own = prices.get(self.settings.roles.of(role).model)
+        others = [prices.get(model) for model in models]
+        if not models:
+            return 1.0
+        if own is None or not own.input or not own.output or None in others:
+            return None
+        return max(max(p.input / own.input, p.output / own.output) for p in others if p is not None)
 
     def run(self) -> Manifest:
         """Compile, or go on with the compile that is in the directory.
 
         Raises:
-            InputError: if the directory holds another compile (naming what differs), or nothing can be made of it.
+            InputError: if the directory holds another compile (naming what differs), nothing can be made of it, or
+                a server failed where it is not a trial that fails with it.
             BudgetExceededError: if the budget ended before there was a winner that had been checked; everything
                 paid for is kept.
         """
         with owned(self.directory / SEARCH):
+            sweep(self.directory)
             self._agree()
-            stopped: str | None = None
-            budget = self.ledger.budget
-            if self.settings.optimizer == "study":
-                pools = self._pools()
-                search = self._search(pools)
-                self.ledger.budget = self._without_reserve(budget, search)
-                stopped = self._searched_by(search)
-                attempts, unit, importances = search.attempts(), search.unit, importances_of(search.study)
-                best = search.best()
-                if best is None:
-                    raise BudgetExceededError(stopped or "no trial was completed")
-                configuration, prompts = best.configuration, search.assembly.prompts(best.configuration)
-            else:
-                self.ledger.budget = self._without_reserve(budget, None)
-                attempts, best, prompts, stopped = self._optimized(self.settings.optimizer)
-                configuration, unit, importances = self._uncompiled, self._unit(), {}
-            self.ledger.budget = budget
-            manifest = self._freeze(configuration, prompts, attempts, best, unit, importances)
-            if stopped:
-                raise BudgetExceededError(
-                    f"{stopped}; the best of {len(attempts)} trials is frozen in {self.directory}, "
-                    "and the same command with a larger budget goes on"
-                )
-            return manifest
+            self._bare.require(self.settings.space)
+            try:
+                return self._run()
+            except EvaluationError as error:
+                raise InputError(f"{error}; what was paid for is kept, and the same command goes on") from error
+
+    def _run(self) -> Manifest:
+        stopped: str | None = None
+        budget = self.ledger.budget
+        self.ledger.budget = self._without_reserve(budget)
+        if self.settings.optimizer == "study":
+            search = self._search(self._pools())
+            stopped = self._searched_by(search)
+            attempts, unit, importances = search.attempts(), search.unit, importances_of(search.study)
+            best = search.best()
+            if best is None:
+                raise BudgetExceededError(stopped or "no trial was completed")
+            configuration, prompts = best.configuration, search.assembly.prompts(best.configuration)
+        else:
+            self.ledger.phase = "search"
+            attempts, best, prompts, stopped = self._optimized(self.settings.optimizer)
+            configuration, unit, importances = self._uncompiled, self._unit(), {}
+        self.ledger.budget = budget
+        manifest = self._freeze(configuration, prompts, attempts, best, unit, importances)
+        if stopped:
+            raise BudgetExceededError(
+                f"{stopped}; the best of {len(attempts)} trials is frozen in {self.directory}, "
+                "and the same command with a larger budget goes on"
+            )
+        return manifest
 
     def _agree(self) -> None:
         path = self.directory / SEARCH / PLAN
@@ -215,6 +243,9 @@ class Compiler:
     def _uncompiled(self) -> Configuration:
         return uncompiled(self.settings.space)
 
+    def _program(self, family: str) -> MLLM3Rec:
+        return self._bare.program(self._uncompiled.model_copy(update={"family": family}))
+
     def _products(self, cases: Sequence[Case]) -> int:
         """Products a new MOTE prompt distils, at most."""
         distinct = len({item for case in cases for item in case.candidates})
@@ -229,12 +260,7 @@ class Compiler:
         if path.exists():
             return Pools.load(path)
         self.ledger.phase = "pools"
-        programs = {
-            family: self._judge(
-                self._bare.program(self._uncompiled.model_copy(update={"family": family})), self.searched
-            )
-            for family in self.settings.space.families
-        }
+        programs = {f: self._judge(self._program(f), self.searched) for f in self.settings.space.families}
         pools = build_pools(
             programs,
             self.searched,
@@ -271,21 +297,14 @@ class Compiler:
         models |= {model for role in shopper_roles for model in self.settings.space.models.get(role, ())}
         return "usd" if all(model in prices for model in models) else "tokens"
 
-    def _without_reserve(self, budget: Budget, search: Search | None) -> Budget:
-        """What the search may spend, so that its winner can still be checked on the held-out shoppers."""
-        self.ledger.phase = "search"
+    def _without_reserve(self, budget: Budget) -> Budget:
+        """What pools and search may spend, so that their winner can still be checked on the held-out shoppers."""
         if budget.usd is None and budget.calls is None:
             return budget
-        judged = self._judge(self._bare.program(self._uncompiled), self.searched)
-        sample = scored(judged, self.searched[:2], self.objective)
-        per_user = float(np.mean([s.calls for s in sample])) + judged.interactions
-        fresh = self._products(self.held_out) * (1 + ("mote" in self.settings.modules))
-        calls = math.ceil(2 * len(self.held_out) * per_user + fresh)
-        priced = [s.usd / s.calls for s in sample if s.usd is not None and s.calls]
-        dollars = calls * float(np.mean(priced)) if priced else 0.0
+        check = next(phase for phase in self.forecast() if phase.name == "held-out")
         return Budget(
-            usd=None if budget.usd is None else max(0.0, budget.usd - dollars),
-            calls=None if budget.calls is None else max(0, budget.calls - calls),
+            usd=None if budget.usd is None else max(0.0, budget.usd - (check.usd or 0.0)),
+            calls=None if budget.calls is None else max(0, budget.calls - check.calls),
         )
 
     def _searched_by(self, search: Search) -> str | None:
@@ -347,6 +366,8 @@ class Compiler:
         manifest = Manifest(
             family=configuration.family,
             roles=roles,
+            models=self.settings.models,
+            encoder=self.settings.encoder,
             weight=configuration.weight,
             head=self.settings.head,
             motivations=self.settings.motivations,

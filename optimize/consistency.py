@@ -98,6 +98,19 @@ def consistency(profiles: Sequence[Profile], similarity: Similarity = schema_coo
     return float(similarity(profiles).mean())
 
 
+def agreement(profiles: Sequence[Profile], similarity: Similarity = schema_cooccurrence) -> float:
+    """Mean similarity between different profiles of one shopper: eq. 5 without its p = q terms.
+
+    Raises:
+        ValueError: if there are fewer than two profiles.
+    """
+    k = len(profiles)
+    if k < 2:
+        raise ValueError("agreement needs at least two profiles")
+    matrix = similarity(profiles)
+    return float((matrix.sum() - np.trace(matrix)) / (k * (k - 1)))
+
+
 def resemblance(shoppers: Sequence[Sequence[Profile]], similarity: Similarity = schema_cooccurrence) -> float:
     """Mean similarity between profiles of different shoppers: what generic profiles score without knowing anybody.
 
@@ -123,12 +136,7 @@ def discrimination(shoppers: Sequence[Sequence[Profile]], similarity: Similarity
     Raises:
         ValueError: if no shopper has two profiles, or fewer than two have any.
     """
-    within = []
-    for profiles in shoppers:
-        k = len(profiles)
-        if k > 1:
-            matrix = similarity(profiles)
-            within.append((matrix.sum() - np.trace(matrix)) / (k * (k - 1)))
+    within = [agreement(profiles, similarity) for profiles in shoppers if len(profiles) > 1]
     if not within:
         raise ValueError("discrimination needs a shopper with at least two profiles")
     return float(np.mean(within)) - resemblance(shoppers, similarity)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -69,7 +69,6 @@ def measure(judged: Judged, cases: Sequence[Case], ledger: Ledger) -> Measured:
         for role, usage in roles.items():
             if role != "mote":
                 ranking[role] = ranking.get(role, 0.0) + usage.calls / n
-    mope = everything.get("mope", Usage()).calls / n
     calls = {}
     for role, usage in everything.items():
         paid, before = ledger.by_role().get(role, Usage()), paid_before.get(role, Usage())
@@ -79,7 +78,38 @@ def measure(judged: Judged, cases: Sequence[Case], ledger: Ledger) -> Measured:
             usd=None if usage.usd is None else usage.usd / usage.calls,
             seconds=(paid.seconds - before.seconds) / sent if sent else None,
         )
-    return Measured(ranking=ranking, profiles=max(0.0, mope - ranking.get("mope", 0.0)), calls=calls)
+    # Strangers' profiles are those of other shoppers of the ring: each interaction is profiled once.
+    profiles = float(judged.interactions) if "mope" in everything else 0.0
+    return Measured(ranking=ranking, profiles=profiles, calls=calls)
+
+
+def dearest(measured: Sequence[Measured], ratios: Mapping[str, float | None]) -> Measured:
+    """The most that any of several programs takes, at the dearest of the models a role may get.
+
+    Args:
+        measured: One per ranking family.
+        ratios: By role, how many times as dear as the measured model; None where a price is unknown.
+    """
+    calls: dict[str, PerCall] = {}
+    for role in dict.fromkeys(role for one in measured for role in one.calls):
+        found = [one.calls[role] for one in measured if role in one.calls]
+        ratio = ratios.get(role, 1.0)
+        calls[role] = PerCall(
+            tokens=max(call.tokens for call in found),
+            usd=_most([None if call.usd is None or ratio is None else call.usd * ratio for call in found]),
+            seconds=_most([call.seconds for call in found]),
+        )
+    roles = dict.fromkeys(role for one in measured for role in one.ranking)
+    return Measured(
+        ranking={role: max(one.ranking.get(role, 0.0) for one in measured) for role in roles},
+        profiles=max(one.profiles for one in measured),
+        calls=calls,
+    )
+
+
+def _most(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return max(known) if len(known) == len(values) else None
 
 
 def forecast(
@@ -89,6 +119,7 @@ def forecast(
     trials: int,
     mote_changes: int,
     proposals: int,
+    families: int = 1,
 ) -> list[Phase]:
     """Upper bounds by phase.
 
@@ -98,12 +129,21 @@ def forecast(
         trials: Programs scored on the shoppers of the search, the uncompiled one included.
         mote_changes: How many of them may have another MOTE prompt, which distils every candidate again.
         proposals: Instructions asked for; each is counted as one call of MAR's model with twice its tokens.
+        families: Ranking families; demonstrations are bootstrapped for each.
     """
     shopper = {**measured.ranking, "mope": measured.ranking.get("mope", 0.0) + measured.profiles}
     n, m = shoppers
     once = {role: calls * n for role, calls in shopper.items()}
     return [
-        _phase("pools", measured, {**once, "mote": float(products[0]), "proposer": float(proposals)}),
+        _phase(
+            "pools",
+            measured,
+            {
+                **{role: calls * families for role, calls in once.items()},
+                "mote": float(products[0]),
+                "proposer": float(proposals),
+            },
+        ),
         _phase(
             "search",
             measured,
@@ -112,7 +152,10 @@ def forecast(
         _phase(
             "held-out",
             measured,
-            {**{role: calls * 2 * m for role, calls in shopper.items()}, "mote": 2.0 * products[1]},
+            {
+                **{role: calls * 2 * m for role, calls in shopper.items()},
+                "mote": products[1] * (2.0 if mote_changes else 1.0),
+            },
         ),
     ]
 

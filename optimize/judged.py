@@ -60,7 +60,8 @@ class Judged(dspy.Module):
         """Rank and profile.
 
         Returns:
-            Prediction with `ranking`, the profiles `own` and `strangers`, `spent`: the `Usage` of MOPE and MAR for
+            Prediction with `ranking`, the profiles `own` and `strangers`, how many own ones a program with MOPE has
+            (`expected`), `spent`: the `Usage` of MOPE and MAR for
             the ranking alone, stored answers counted as if paid, and the `prompts` it was made with.
 
         Raises:
@@ -77,7 +78,12 @@ class Judged(dspy.Module):
             raise EvaluationError(f"user {case.user_id!r}: {type(error).__name__}: {error}") from error
         spent = total_usage(usage for role, usage in roles.items() if role in SHOPPER_ROLES)
         return dspy.Prediction(
-            ranking=ranking, own=own, strangers=strangers, spent=spent, prompts=prompts_of(self.program)
+            ranking=ranking,
+            own=own,
+            strangers=strangers,
+            expected=min(self.interactions, len(case.history)),
+            spent=spent,
+            prompts=prompts_of(self.program),
         )
 
     def _profiles(self, case: Case) -> list[Profile]:

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dspy
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from evaluate.metrics import hit, ndcg, rank_of
-from optimize.consistency import Similarity, consistency, schema_cooccurrence
+from optimize.consistency import Similarity, agreement, consistency, resemblance, schema_cooccurrence
 from programs.ranker import Case, Ranking, order_by_score, seed_of
 from signatures.types import Profile
 
@@ -57,7 +56,9 @@ class UserScore(BaseModel):
         ndcg, mar: NDCG over the whole list at these ranks, 0..1.
         hit: 1.0 if `rank` is at most 5, else 0.0.
         consistency: Eq. 5 over the shopper's profiles, or None where they were not asked for.
-        coherence: See `Weights`; -1..1, or None for fewer than two profiles or no strangers.
+        resemblance: Mean similarity of the shopper's profiles to strangers' profiles, or None where there are none.
+        coherence: See `Weights`; -1..1, 0 for a program that makes no profiles, or None for a shopper with fewer than
+            two interactions or without strangers.
         calls: Questions to MOPE and MAR for this shopper's ranking, stored answers counted as if paid.
         tokens: Their prompt and answer tokens.
         usd: Their price, or None without a known one.
@@ -73,6 +74,7 @@ class UserScore(BaseModel):
     mar: float
     hit: float
     consistency: float | None = None
+    resemblance: float | None = None
     coherence: float | None = None
     calls: int = 0
     tokens: int = 0
@@ -91,7 +93,12 @@ class Objective:
     similarity: Similarity = schema_cooccurrence
 
     def score(
-        self, case: Case, ranking: Ranking, own: Sequence[Profile] = (), strangers: Sequence[Profile] = ()
+        self,
+        case: Case,
+        ranking: Ranking,
+        own: Sequence[Profile] = (),
+        strangers: Sequence[Profile] = (),
+        expected: int = 0,
     ) -> UserScore:
         """Score one shopper.
 
@@ -100,6 +107,8 @@ class Objective:
             ranking: What the program made of it.
             own: The shopper's profiles, one per interaction.
             strangers: Profiles the same program gives other shoppers.
+            expected: Interactions that a program with MOPE would have profiled. One without must not win by having
+                no incoherent profiles.
 
         Raises:
             ValueError: if the case has no target.
@@ -108,11 +117,14 @@ class Objective:
             raise ValueError(f"user {case.user_id!r} has no target to score against")
         rank = rank_of(ranking.order, case.target)
         mar_rank = rank_of(_order_of(case, ranking, "mar"), case.target)
+        coherence = self.coherence(own, strangers)
+        if not own and expected >= 2:
+            coherence = 0.0
         parts: dict[str, float | None] = {
             "ndcg": ndcg(rank, len(case.candidates)),
             "mar": ndcg(mar_rank, len(case.candidates)),
             "hit": hit(rank, HIT_AT),
-            "coherence": self.coherence(own, strangers),
+            "coherence": coherence,
         }
         weights = self.weights.model_dump()
         known = {name: value for name, value in parts.items() if value is not None}
@@ -127,28 +139,26 @@ class Objective:
             mar=parts["mar"] or 0.0,
             hit=parts["hit"] or 0.0,
             consistency=consistency(own, self.similarity) if own else None,
-            coherence=parts["coherence"],
+            resemblance=resemblance([own, strangers], self.similarity) if own and strangers else None,
+            coherence=coherence,
         )
 
     def judge(self, case: Case, answer: dspy.Prediction) -> UserScore:
         """Score a prediction of `Judged`, with what the ranking cost."""
-        found = self.score(case, answer.ranking, answer.own, answer.strangers)
+        found = self.score(case, answer.ranking, answer.own, answer.strangers, answer.expected)
         spent = answer.spent
         cost = {"calls": spent.calls, "tokens": spent.tokens_in + spent.tokens_out, "usd": spent.usd}
         return found.model_copy(update=cost)
 
     def coherence(self, own: Sequence[Profile], strangers: Sequence[Profile]) -> float | None:
-        """Mean similarity of different profiles of one shopper, minus their mean similarity to strangers' profiles.
+        """How much different profiles of one shopper agree, minus how much they resemble strangers' profiles.
 
         Returns:
             A value in -1..1, or None where there is nothing to compare.
         """
-        k = len(own)
-        if k < 2 or not strangers:
+        if len(own) < 2 or not strangers:
             return None
-        matrix = self.similarity([*own, *strangers])
-        within = (matrix[:k, :k].sum() - np.trace(matrix[:k, :k])) / (k * (k - 1))
-        return float(within - matrix[:k, k:].mean())
+        return agreement(own, self.similarity) - resemblance([own, strangers], self.similarity)
 
     def accepts(self, score: UserScore) -> bool:
         """Whether a run is good enough to show as a demonstration: MAR alone has the target in its first 5."""

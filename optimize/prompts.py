@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import dspy
@@ -78,7 +78,15 @@ def plain_demo(demo: Mapping[str, Any], signature: type[dspy.Signature]) -> Demo
 
 def safe(demos: Iterable[Demo]) -> list[Demo]:
     """The demonstrations in which no text reads like an order to the model: they become part of every prompt."""
-    return [demo for demo in demos if not reads_like_an_order(json.dumps(demo, ensure_ascii=False))]
+    return [demo for demo in demos if not any(map(reads_like_an_order, _texts(demo)))]
+
+
+def _texts(value: JsonValue) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 def safe_prompts(prompts: Mapping[str, Prompt]) -> Prompts:

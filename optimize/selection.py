@@ -26,7 +26,7 @@ class Verdict(BaseModel):
         judgement: `better` if the interval of the difference in score lies above 0 and a one-sided Wilcoxon test
             agrees at 5% (with a handful of shoppers the interval alone is too easily convinced); `not clearly
             better` if the mean difference is above 0; else `not better`.
-        before, after: Mean per part of the objective: `score`, `ndcg`, `mar`, `hit` and `coherence`.
+        before, after: Mean per part of the objective: see `UserScore`.
         difference: Paired, after minus before.
     """
 
@@ -38,7 +38,7 @@ class Verdict(BaseModel):
     difference: dict[str, Difference]
 
 
-PARTS = ("score", "ndcg", "mar", "hit", "consistency", "coherence")
+PARTS = ("score", "ndcg", "mar", "hit", "consistency", "resemblance", "coherence")
 
 
 def split(cases: Sequence[Case], held_out: float) -> tuple[list[Case], list[Case]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import optuna
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +16,8 @@ from programs.lm.roles import RoleConfig, RoleName, Roles
 from programs.program import DEFAULT_WEIGHT, PROGRAMS, Fusion, MLLM3Rec, Parts
 
 T = TypeVar("T", str, float)
+Share = Annotated[float, Field(ge=0, le=1)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
 
 MODULES = ("mope", "mote", "mar")
 
@@ -33,9 +35,9 @@ class Space(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     families: tuple[str, ...] = Field(min_length=1)
-    weights: tuple[float, ...] = (DEFAULT_WEIGHT,)
+    weights: tuple[Share, ...] = (DEFAULT_WEIGHT,)
     models: dict[RoleName, tuple[str, ...]] = {}
-    temperatures: dict[RoleName, tuple[float, ...]] = {}
+    temperatures: dict[RoleName, tuple[Temperature, ...]] = {}
 
 
 class Configuration(BaseModel):
@@ -123,8 +125,19 @@ class Assembly:
         warmer: dict[str, RoleConfig] = {
             role: roles.of(role).model_copy(update={"temperature": temperature})
             for role, temperature in configuration.temperatures.items()
+            if roles.of(role).temperature is not None  # a reasoning model refuses any
         }
         return roles.model_copy(update=warmer)
+
+    def require(self, space: Space) -> None:
+        """Refuse models that cannot be asked or priced before anything is paid for.
+
+        Raises:
+            InputError: naming role and model.
+        """
+        for role, models in space.models.items():
+            for model in models:
+                self._backends_of(self.parts.backends.roles.with_models(**{role: model})).require(role)
 
     def prompts(self, configuration: Configuration) -> Prompts:
         """The prompts a configuration names."""
@@ -139,14 +152,16 @@ class Assembly:
         Args:
             prompts: Instead of those the configuration names.
         """
-        roles = self.roles(configuration)
-        key = roles.model_dump_json()
-        if key not in self._backends:
-            self._backends[key] = Backends(roles, self.parts.backends.ledger, self.parts.backends.prices)
         parts = replace(
             self.parts,
-            backends=self._backends[key],
+            backends=self._backends_of(self.roles(configuration)),
             fusion=Fusion(weight=configuration.weight, head=self.parts.fusion.head),
         )
         chosen = self.prompts(configuration) if prompts is None else prompts
         return with_prompts(PROGRAMS[configuration.family](parts), chosen)
+
+    def _backends_of(self, roles: Roles) -> Backends:
+        key = roles.model_dump_json()
+        if key not in self._backends:
+            self._backends[key] = Backends(roles, self.parts.backends.ledger, self.parts.backends.prices)
+        return self._backends[key]

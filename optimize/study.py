@@ -131,7 +131,9 @@ class Search:
             trial = self._next()
             configuration = suggest(trial, self.space, self.assembly.pools)
             trial.set_user_attr("configuration", configuration.model_dump(mode="json"))
-            twin = next((a.number for a in self.attempts() if a.configuration == configuration), None)
+            # What failed says nothing about its prompts: it may be tried again.
+            tried = [a for a in self.attempts() if a.state != TrialState.FAIL.name]
+            twin = next((a.number for a in tried if a.configuration == configuration), None)
             if twin is not None:
                 # Failed, not pruned: the sampler learns nothing from what it knows already.
                 trial.set_user_attr("twin", twin)
@@ -140,7 +142,7 @@ class Search:
             try:
                 self._evaluate(trial, configuration, on_score)
                 failures = 0
-            except EvaluationError as error:
+            except (EvaluationError, InputError) as error:
                 trial.set_user_attr("error", str(error))
                 self.study.tell(trial, state=TrialState.FAIL)
                 failures += 1

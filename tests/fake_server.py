@@ -106,7 +106,7 @@ class FakeOpenAI:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            # Header and body go out as two segments: held back until the first is acknowledged, every answer takes 40 ms.
+            # Header and body are two segments: if the second waits for the first's acknowledgement, that takes 40 ms.
             disable_nagle_algorithm = True
 
             def do_POST(self) -> None:

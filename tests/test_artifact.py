@@ -14,6 +14,8 @@ import dspy
 import pytest
 from pydantic import BaseModel
 
+from mllm3rec.chosen import choose
+from mllm3rec.settings import ModelOptions
 from optimize.artifact import (
     MANIFEST,
     PROGRAM,
@@ -29,6 +31,7 @@ from optimize.compiler import Compiler
 from optimize.prompts import prompts_of
 from programs.errors import InputError
 from programs.lm.call_store import use_call_store
+from programs.program import Fusion
 from signatures.mote import DistillTraits
 from signatures.schema import Dimension, MotivationSchema
 from tests.compiling import compiler, dev_cases, roles_on, sensitive
@@ -105,6 +108,28 @@ def test_a_truncated_manifest_is_refused(artifact: Path, length: int) -> None:
     (artifact / MANIFEST).write_bytes(whole[:length])
     with pytest.raises(InputError, match=r"manifest\.json.*damaged"):
         thaw(artifact)
+
+
+def test_an_artifact_may_not_say_which_secret_is_sent_where(artifact: Path) -> None:
+    def steal(manifest: dict[str, Any]) -> None:
+        manifest["roles"]["mar"]["api_key_env"] = "AWS_SECRET_ACCESS_KEY"
+
+    reseal(artifact, steal)
+    with pytest.raises(InputError, match=r"roles\.mar\.api_key_env"):
+        thaw(artifact)
+
+
+def test_a_strange_server_is_asked_only_when_it_is_named(artifact: Path) -> None:
+    there = "https://models.example/v1#m"
+
+    def move(manifest: dict[str, Any]) -> None:
+        manifest["roles"]["mope"]["model"] = there
+
+    reseal(artifact, move)
+    with pytest.raises(InputError, match=f"--mope {there}"):
+        choose(str(artifact), ModelOptions(), Fusion(), None)
+    assert choose(str(artifact), ModelOptions(mope=there), Fusion(), None).roles.mope.model == there
+    assert choose(str(artifact), ModelOptions(model="local/smollm2-135m"), Fusion(), None).artifact == artifact
 
 
 def test_a_missing_manifest_says_that_the_compile_may_not_be_finished(artifact: Path) -> None:

@@ -90,7 +90,9 @@ class TestScore:
 
 class TestMetric:
     def answer(self, order: str, mar: list[float]) -> dspy.Prediction:
-        return dspy.Prediction(ranking=ranking(order, mar), own=[], strangers=[], spent=Usage(calls=3, tokens_in=7))
+        return dspy.Prediction(
+            ranking=ranking(order, mar), own=[], strangers=[], expected=0, spent=Usage(calls=3, tokens_in=7)
+        )
 
     def test_scores_and_explains_for_an_optimizer(self) -> None:
         gold = dspy.Example(case=CASE).with_inputs("case")
