@@ -15,7 +15,7 @@ from rich.text import Text
 from mllm3rec import artifact, audit, cases, data, demo, doctor, models, recommend
 from mllm3rec import compile as compile_command
 from mllm3rec import evaluate as evaluate_command
-from mllm3rec.console import err, say
+from mllm3rec.console import err, quieten_dspy, say
 from programs.errors import BudgetExceededError, InputError, MissingExtraError
 
 INTERRUPTED = 130
@@ -42,6 +42,7 @@ app.command("demo")(demo.demo)
 
 def main() -> None:
     """Run the command line; what a user can mend is printed without a traceback."""
+    quieten_dspy()
     try:
         app(standalone_mode=True)
     except (InputError, MissingExtraError, OSError) as error:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partialmethod
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 from rich.table import Table
-from tqdm import tqdm
 
 from evaluate.cases import CaseFile, read_cases
 from evaluate.rankers import askable
@@ -96,7 +93,6 @@ def compile_program(
     as_json: Json = False,
 ) -> None:
     """Tune the prompts of MOPE, MOTE and MAR on dev cases, check the winner on unseen ones, and freeze it."""
-    quieten_dspy()
     roles = ModelOptions(preset, model, mope, mote, mar).roles()
     case_file = read_cases(cases)
     if dry_run and optimizer != "study":
@@ -265,12 +261,6 @@ def show_forecast(phases: Sequence[Phase], as_json: bool) -> None:
         table.add_row(phase.name, str(phase.calls), str(phase.tokens), dollars(phase.usd), minutes)
     out.print(table)
     out.print("Answers in the store, pruned trials and prompts that trials share make it less.")
-
-
-def quieten_dspy() -> None:
-    """Keep DSPy's bars from being drawn over ours, and its warnings of every cut answer and unused field away."""
-    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
-    logging.getLogger("dspy").setLevel(logging.ERROR)
 
 
 def _one_of(option: str, value: str, known: Sequence[str]) -> Any:

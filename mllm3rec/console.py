@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partialmethod
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from tqdm import tqdm
 
 from evaluate.intervals import Estimate
 from evaluate.recovery import Recovery
@@ -21,6 +24,12 @@ from programs.ranker import Usage
 # Without emoji: rich would read `cases.jsonl:100:` as one.
 out = Console(highlight=False, emoji=False)
 err = Console(stderr=True, highlight=False, emoji=False)
+
+
+def quieten_dspy() -> None:
+    """Keep DSPy's bars from being drawn over ours, and its warnings of every cut answer and unused field away."""
+    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
+    logging.getLogger("dspy").setLevel(logging.ERROR)
 
 
 def say(message: str) -> None:

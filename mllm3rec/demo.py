@@ -12,7 +12,7 @@ from evaluate.cases import CaseFile, Protocol, draw_cases, write_cases
 from evaluate.datasets.dataset import Dataset
 from evaluate.rankers import BASELINES
 from evaluate.results import against_run
-from mllm3rec.compile import Watching, build_compiler, proposing, quieten_dspy, show_manifest
+from mllm3rec.compile import Watching, build_compiler, proposing, show_manifest
 from mllm3rec.console import emit, figure, out, recovery_line, say, usage_table
 from mllm3rec.evaluate import LEDGER, Finished, run_into
 from mllm3rec.settings import (
@@ -47,7 +47,6 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Tune MOPE, MOTE and MAR on dev shoppers, freeze, and compare with the original on untouched test shoppers."""
-    quieten_dspy()
     data = open_dataset("demo")
     dev = _cases(data, directory / "dev.jsonl", "dev", dev_users)
     test = _cases(data, directory / "test.jsonl", "test", users)
