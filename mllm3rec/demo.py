@@ -34,7 +34,8 @@ from optimize.space import Space
 from programs.program import Fusion
 from signatures.schema import CONSUMER
 
-FAMILY = "listwise"
+# One call of MOPE and a short list: a small model on two cores is asked some 250 times in ten minutes.
+FAMILY, HEAD = "without-reflection", 10
 BEFORE, AFTER = "before", "after"
 
 
@@ -50,7 +51,7 @@ def demo(
     data = open_dataset("demo")
     dev = _cases(data, directory / "dev.jsonl", "dev", dev_users)
     test = _cases(data, directory / "test.jsonl", "test", users)
-    roles, fusion = ModelOptions(model=model).roles(), Fusion()
+    roles, fusion = ModelOptions(model=model).roles(), Fusion(head=HEAD)
     settings = Settings(
         trials=trials,
         recipe=Recipe(demo_sets=1, max_demos=2, wordings=1),
@@ -61,6 +62,7 @@ def demo(
         models=model_names(roles),
         encoder=chosen_encoder(),
         motivations=CONSUMER,
+        head=HEAD,
         cases_sha256=dev.sha256,
         versions=versions(),
     )
@@ -93,7 +95,10 @@ def demo(
         raise typer.Exit(0 if complete else 1)
     show_manifest(manifest)
     out.print(_table(finished))
-    out.print(f"{BEFORE} and {AFTER} fuse MAR with the prior; the test shoppers were seen by nothing above.")
+    out.print(
+        f"{BEFORE} and {AFTER} fuse the prior with MAR, which ranks the prior's first {HEAD}; the test shoppers were "
+        "seen by nothing above."
+    )
     for metric, difference in differences.items():
         out.print(f"{metric}: {figure(difference)} after minus before (paired, n={difference.n})")
     for name in (BEFORE, AFTER):
