@@ -7,53 +7,23 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError
 
 from evaluate.datasets.dataset import Dataset
-from evaluate.protocol import Target, held_out, part_of
+from evaluate.negatives import NegativeSampler
+from evaluate.protocol import Protocol, part_of
+from evaluate.splits import Split, split
 from programs.atomic import write_atomically
 from programs.errors import InputError
+from programs.prior import Popularity
 from programs.ranker import Case, seed_of
 
-FORMAT: Literal["mllm3rec-cases/1"] = "mllm3rec-cases/1"
+FORMAT = "mllm3rec-cases/1"
 
 _Model = TypeVar("_Model", bound=BaseModel)
-
-
-class Protocol(BaseModel):
-    """How a cases file came about: together with the data, all that is needed to draw it again.
-
-    Attributes:
-        format: Version of the cases file.
-        dataset: The dataset's short name.
-        source: Where the data was read from: an absolute path, or `demo`.
-        dataset_sha256: `Dataset.sha256` of that data.
-        target: Policy that picked the positives.
-        negatives: Sampled items per list; a list has one more.
-        part: Users drawn from.
-        users: At most that many users, or None for all of the part.
-        seed: Decides which users come first, the negatives and the target's slot.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal["mllm3rec-cases/1"] = FORMAT
-    dataset: str
-    source: str
-    dataset_sha256: str
-    target: Target = "last-liked"
-    negatives: int = Field(default=29, ge=1)
-    part: Literal["dev", "test", "all"] = "dev"
-    users: int | None = Field(default=None, ge=1)
-    seed: int = 0
-
-    @field_validator("source")
-    @classmethod
-    def _absolute(cls, source: str) -> str:
-        return source if source == "demo" else str(Path(source).expanduser().absolute())
 
 
 class _Header(Protocol):
@@ -76,13 +46,16 @@ class CaseFile:
     sha256: str
 
 
-def draw_cases(dataset: Dataset, protocol: Protocol) -> list[Case]:
-    """One case per user with a valid target (hence with at least two interactions), users in a seeded order.
+def draw_cases(dataset: Dataset, protocol: Protocol, divided: Split | None = None) -> list[Case]:
+    """One case per user of the protocol's part who can be evaluated, users in a seeded order.
 
-    Negatives are uniform, without replacement, over the items somebody interacted with and this user never
-    did, neither before nor after the target; the target's slot is uniform as well. A user's list depends on the
-    data, the seed and the user id alone: fewer users, or another part, give the same lists, and 40 users are
-    the first of 100.
+    Negatives are drawn without replacement over the items somebody interacted with and this user never did,
+    neither before nor after the target, as `Protocol.sampling` says; the target's slot is uniform. A user's list
+    depends on the data, the setting, the seed, the draw and the user id alone: fewer users, another part or shorter
+    histories give the same lists, and 40 users are the first of 100.
+
+    Args:
+        divided: `split(dataset, protocol)` where it is already at hand.
 
     Returns:
         `protocol.users` cases, or fewer where the part has no more users.
@@ -92,32 +65,36 @@ def draw_cases(dataset: Dataset, protocol: Protocol) -> list[Case]:
             small for so many negatives.
     """
     _require_same_data(protocol, dataset)
-    targets = {
-        user: index
-        for user, sequence in dataset.sequences.items()
-        if protocol.part in ("all", part_of(user)) and (index := held_out(sequence, protocol.target)) is not None
-    }
-    if not targets:
+    divided = divided or split(dataset, protocol)
+    found = {u: one for u, one in divided.held_out.items() if protocol.part in ("all", part_of(u))}
+    if not found:
         raise InputError(
-            f"dataset {protocol.dataset!r}, part {protocol.part!r}: no user has a {protocol.target!r} target with an "
-            "interaction before it; use another target or part, or data with longer histories"
+            f"dataset {protocol.dataset!r}, part {protocol.part!r}, {protocol.setting}: no user has a "
+            f"{protocol.target!r} target with an interaction before it; use another target or part, or data with "
+            "longer histories"
         )
-    users = sorted(targets, key=lambda user: seed_of("order", protocol.seed, user))[: protocol.users]
-    pool = np.array(sorted(set(dataset.interactions["item_id"]) & dataset.items.keys()), dtype=object)
+    users = sorted(found, key=lambda user: seed_of("order", protocol.seed, user))[: protocol.users]
+    pool = sorted(set(dataset.interactions["item_id"]) & dataset.items.keys())
     own = {user: {event.item_id for event in dataset.sequences[user]} & dataset.items.keys() for user in users}
     _require_enough(len(pool), own, protocol.negatives)
+    popularity = Popularity.fit(divided.training).counts
+    sampler = NegativeSampler(pool, popularity, protocol.sampling, protocol.negatives)
     cases = []
     for user in users:
-        rng = np.random.default_rng(seed_of(protocol.seed, user))
-        # Drawing |own| too many and dropping the own ones is uniform over the rest, without a set difference per user.
-        drawn = rng.choice(len(pool), size=min(len(pool), protocol.negatives + len(own[user])), replace=False)
-        candidates = [item for item in pool[drawn] if item not in own[user]][: protocol.negatives]
-        target = dataset.sequences[user][targets[user]].item_id
+        draw = ("draw", protocol.draw) if protocol.draw else ()
+        rng = np.random.default_rng(seed_of(protocol.seed, user, *draw))
+        target = found[user].target
+        candidates = sampler.draw(rng, target, own[user])
+        if len(candidates) < protocol.negatives:
+            raise InputError(
+                f"user {user!r}: {len(candidates)} of {protocol.negatives} negatives could be drawn "
+                f"{protocol.sampling}; ask for fewer, or draw them uniformly"
+            )
         candidates.insert(int(rng.integers(protocol.negatives + 1)), target)
         cases.append(
             Case(
                 user_id=user,
-                history=dataset.sequences[user][: targets[user]],
+                history=found[user].history,
                 candidates=tuple(candidates),
                 target=target,
                 metadata=dataset.metadata.get(user, {}),

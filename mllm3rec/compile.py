@@ -14,7 +14,7 @@ from rich.table import Table
 from evaluate.cases import CaseFile, read_cases
 from evaluate.rankers import askable
 from mllm3rec.console import Ticker, dollars, emit, figure, out, progress, say
-from mllm3rec.evaluate import CasesFile, DatasetOption, dataset_of
+from mllm3rec.evaluate import CasesFile, DatasetOption, dataset_of, safe_histories
 from mllm3rec.settings import (
     BudgetUsd,
     Head,
@@ -157,14 +157,9 @@ def build_compiler(
     workers: int = 1,
 ) -> Compiler:
     """A compiler on the data its cases were drawn from; refuses roles that cannot be asked."""
-    shop = workshop(
-        dataset_of(case_file, dataset),
-        case_file.protocol.target,
-        settings.roles,
-        ledger,
-        settings.motivations,
-        Fusion(head=settings.head),
-    )
+    data = dataset_of(case_file, dataset)
+    histories = safe_histories(case_file, data)
+    shop = workshop(data, histories, settings.roles, ledger, settings.motivations, Fusion(head=settings.head))
     parts = shop.parts()
     for family in settings.space.families:
         askable(PROGRAMS[family](parts))

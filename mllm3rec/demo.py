@@ -8,10 +8,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from evaluate.cases import CaseFile, Protocol, draw_cases, write_cases
+from evaluate.cases import CaseFile, draw_cases, write_cases
 from evaluate.datasets.dataset import Dataset
+from evaluate.protocol import Protocol
 from evaluate.rankers import BASELINES
 from evaluate.results import against_run
+from evaluate.splits import split
 from mllm3rec.compile import Watching, build_compiler, proposing, show_manifest
 from mllm3rec.console import emit, figure, out, recovery_line, say, usage_table
 from mllm3rec.evaluate import LEDGER, Finished, run_into
@@ -74,7 +76,7 @@ def demo(
     compiling.close()
 
     ledger = open_ledger(directory / LEDGER, None, None)
-    shop = workshop(data, test.protocol.target, roles, ledger, fusion=fusion)
+    shop = workshop(data, split(data, test.protocol).training, roles, ledger, fusion=fusion)
     finished: dict[str, Finished] = {}
     for name in BASELINES:
         finished[name] = run_into(directory / name, name, shop.ranker(name), {}, test, ledger)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,10 +16,12 @@ from evaluate.datasets.dataset import Dataset
 from evaluate.demo.store import planted_motivations
 from evaluate.intervals import Difference
 from evaluate.journal import Journal, RunManifest
+from evaluate.leakage import find_leaks, refuse_leaks
 from evaluate.rankers import BASELINES
 from evaluate.recovery import Recovery, recovery
 from evaluate.results import TARGETS, Results, against_run, results
 from evaluate.run import Outcome, run
+from evaluate.splits import split
 from mllm3rec.chosen import choose
 from mllm3rec.console import emit, err, figure, out, progress, recovery_line, results_table, say, usage_table
 from mllm3rec.settings import (
@@ -85,15 +87,9 @@ def evaluate(
         refuse_known_shoppers(chosen.manifest, case_file)
         settings |= {"artifact": chosen.manifest.sha256}
     ledger = open_ledger(None if baseline else directory / LEDGER, budget_usd, max_calls)
-    shop = workshop(
-        dataset_of(case_file, dataset),
-        case_file.protocol.target,
-        chosen.roles,
-        ledger,
-        chosen.schema,
-        chosen.fusion,
-        explain,
-    )
+    data = dataset_of(case_file, dataset)
+    histories = safe_histories(case_file, data)
+    shop = workshop(data, histories, chosen.roles, ledger, chosen.schema, chosen.fusion, explain)
     finished = run_into(directory, chosen.name, chosen.build(shop), settings, case_file, ledger, workers)
     compared = {} if against is None else against_run(directory, against)
     _show(finished, directory, case_file, as_json, compared)
@@ -191,9 +187,8 @@ def distill(
     """Distil the traits of every candidate into the trait store. Exit code 1 if some answers could not be read."""
     case_file = read_cases(cases)
     ledger = open_ledger(calls, budget_usd, max_calls)
-    shop = workshop(
-        dataset_of(case_file, dataset), case_file.protocol.target, ModelOptions(preset, mote=mote).roles(), ledger
-    )
+    data = dataset_of(case_file, dataset)
+    shop = workshop(data, {}, ModelOptions(preset, mote=mote).roles(), ledger)
     module = MOTE(shop.backends_of(), shop.traits_of())
     wanted = list(dict.fromkeys(item_id for case in case_file.cases for item_id in case.candidates))
     phrases, refused, unreadable = 0, 0, 0
@@ -222,6 +217,17 @@ def dataset_of(case_file: CaseFile, elsewhere: str | None) -> Dataset:
     return data
 
 
+def safe_histories(case_file: CaseFile, data: Dataset) -> Mapping[str, Sequence[str]]:
+    """What fits may see under the protocol of the cases, checked to hold nothing of what is to be found.
+
+    Raises:
+        InputError: naming users whose held-out interactions would reach a fit.
+    """
+    histories = split(data, case_file.protocol).training
+    refuse_leaks(find_leaks(case_file.cases, data, histories, case_file.protocol.setting))
+    return histories
+
+
 def _recovery(case_file: CaseFile, rows: Mapping[str, Ranking]) -> Recovery | None:
     if case_file.protocol.source != "demo":
         return None
@@ -241,7 +247,10 @@ def _show(
         emit({**payload, **more, "against": {name: found.model_dump() for name, found in compared.items()}})
         return
     protocol = case_file.protocol
-    title = f"{protocol.dataset}, {protocol.part} users, target {protocol.target}, {protocol.negatives} negatives"
+    title = (
+        f"{protocol.dataset}, {protocol.setting}, {protocol.part} users, target {protocol.target}, "
+        f"{protocol.negatives} {protocol.sampling} negatives"
+    )
     out.print(results_table(figures, title))
     for metric, difference in figures.against_prior.items():
         out.print(f"{metric}: {figure(difference)} against the prior alone (paired, n={difference.n})")

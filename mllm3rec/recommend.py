@@ -73,7 +73,7 @@ def recommend(
     ledger = open_ledger(calls, budget_usd, max_calls)
     options = ModelOptions(preset, model, mope, mote, mar, judge)
     chosen = choose(ranker, options, Fusion(weight=weight), schema)
-    shop = workshop(data, "last", chosen.roles, ledger, chosen.schema, chosen.fusion, explain=k, histories=histories)
+    shop = workshop(data, histories, chosen.roles, ledger, chosen.schema, chosen.fusion, explain=k)
     program = chosen.build(shop)
     seen = [interaction.item_id for interaction in history]
     retrieved = retrieve(shop.prior, seen, list(data.items), candidates)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -14,7 +14,6 @@ import typer
 
 from evaluate.datasets import load_dataset
 from evaluate.datasets.dataset import Dataset
-from evaluate.protocol import Target, training_histories
 from evaluate.rankers import Workshop
 from mllm3rec.console import progress, say
 from programs.embeddings import (
@@ -164,15 +163,14 @@ def open_dataset(source: str) -> Dataset:
 
 def workshop(
     dataset: Dataset,
-    target: Target,
+    histories: Mapping[str, Sequence[str]],
     roles: Roles,
     ledger: Ledger,
     schema: MotivationSchema = CONSUMER,
     fusion: Fusion | None = None,
     explain: int = 0,
-    histories: dict[str, tuple[str, ...]] | None = None,
 ) -> Workshop:
-    """Everything a ranker may need. `histories` replaces what the target policy lets a fit see."""
+    """Everything a ranker may need; `histories` is what a fit may see (`Split.training`)."""
 
     @cache
     def backends() -> Backends:
@@ -181,7 +179,7 @@ def workshop(
 
     return Workshop(
         dataset=dataset,
-        histories=training_histories(dataset, target) if histories is None else histories,
+        histories=histories,
         encoder_of=sentence_encoder,
         backends_of=backends,
         traits_of=cache(lambda: TraitStore(cache_dir() / "traits.sqlite")),

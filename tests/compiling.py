@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evaluate.cases import CaseFile, Protocol, draw_cases, write_cases
+from evaluate.cases import CaseFile, draw_cases, write_cases
 from evaluate.datasets import load_dataset
-from evaluate.protocol import training_histories
+from evaluate.protocol import Protocol
 from evaluate.rankers import Workshop
+from evaluate.splits import split
 from optimize.artifact import SEARCH
 from optimize.compiler import LEDGER, Compiler, Settings
 from optimize.consistency import schema_cooccurrence
@@ -101,7 +102,7 @@ def compiler(
     ledger = Ledger(directory / SEARCH / LEDGER, budget)
     shop = Workshop(
         dataset=data,
-        histories=training_histories(data, cases.protocol.target),
+        histories=split(data, cases.protocol).training,
         encoder_of=HashingEncoder,
         backends_of=lambda: Backends(roles, ledger, prices),
         traits_of=TraitStore,

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from evaluate.cases import CaseFile, Protocol, check_dataset, draw_cases, read_cases, write_cases
+from evaluate.cases import CaseFile, check_dataset, draw_cases, read_cases, write_cases
 from evaluate.datasets.dataset import COLUMNS, Dataset
-from evaluate.protocol import Target, held_out, part_of, training_histories
+from evaluate.protocol import Protocol, Target, held_out, part_of
+from evaluate.splits import split
 from programs.errors import InputError
 from signatures.types import Interaction, Item
 
@@ -83,12 +84,13 @@ def test_training_histories_end_before_the_target() -> None:
             "single": [("c", 5)],
         }
     )
-    assert training_histories(dataset, "last-liked") == {
+    assert split(dataset, protocol_for(dataset, target="last-liked")).training == {
         "ends-badly": ("a",),
         "liked-nothing": ("a", "b"),
         "single": ("c",),
     }
-    assert training_histories(dataset, "last") == {"ends-badly": ("a", "b"), "liked-nothing": ("a",), "single": ("c",)}
+    training = split(dataset, protocol_for(dataset, target="last")).training
+    assert training == {"ends-badly": ("a", "b"), "liked-nothing": ("a",), "single": ("c",)}
 
 
 def test_parts_are_disjoint_fixed_and_about_halves(shop: Dataset) -> None:
@@ -133,7 +135,7 @@ def test_no_case_leaks_the_users_own_items(dataset: Dataset, target: Target, see
     except InputError:
         assert all(held_out(sequence, target) is None for sequence in dataset.sequences.values())
         return
-    fitted = training_histories(dataset, target)
+    fitted = split(dataset, protocol).training
     assert {c.user_id for c in cases} == {u for u, s in dataset.sequences.items() if held_out(s, target) is not None}
     for case in cases:
         own = {event.item_id for event in dataset.sequences[case.user_id]}

@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from evaluate.cases import Protocol, draw_cases
+from evaluate.cases import draw_cases
 from evaluate.demo.store import demo_dataset
-from evaluate.protocol import training_histories
+from evaluate.protocol import Protocol
+from evaluate.splits import split
 from programs.lm.backends import Backends
 from programs.lm.engine import ENGINE
 from programs.lm.ledger import Call, Ledger
@@ -41,10 +42,13 @@ def backends(weights: Path, tmp_path: Path) -> Backends:
     return Backends(local_roles(), Ledger(tmp_path / "ledger.jsonl"))
 
 
+def demo_protocol() -> Protocol:
+    sha256 = demo_dataset().sha256
+    return Protocol(dataset="demo", source="demo", dataset_sha256=sha256, part="test", users=1, negatives=7)
+
+
 def first_case() -> Case:
-    dataset = demo_dataset()
-    protocol = Protocol(dataset="demo", source="demo", dataset_sha256=dataset.sha256, part="test", users=1, negatives=7)
-    return draw_cases(dataset, protocol)[0].blinded()
+    return draw_cases(demo_dataset(), demo_protocol())[0].blinded()
 
 
 def parts(backends: Backends, fusion: Fusion | None = None, explain: int = 0) -> Parts:
@@ -52,7 +56,7 @@ def parts(backends: Backends, fusion: Fusion | None = None, explain: int = 0) ->
     return Parts(
         backends=backends,
         catalogue=dataset.items,
-        prior=Popularity.fit(training_histories(dataset, "last-liked")),
+        prior=Popularity.fit(split(dataset, demo_protocol()).training),
         encoder=LetterEncoder(),
         traits=TraitStore(),
         fusion=fusion or Fusion(),

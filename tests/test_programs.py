@@ -14,9 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evaluate.cases import Protocol, draw_cases
+from evaluate.cases import draw_cases
 from evaluate.demo.store import demo_dataset
-from evaluate.protocol import training_histories
+from evaluate.protocol import Protocol
+from evaluate.splits import split
 from programs.embeddings import Vectors, normalised
 from programs.lm.backends import Backends, UnparsableError
 from programs.lm.roles import local_roles
@@ -678,7 +679,7 @@ class TestPrograms:
             dataset="demo", source="demo", dataset_sha256=store.sha256, part="test", users=1, negatives=8
         )
         (case,) = draw_cases(store, protocol)
-        prior = Popularity.fit(training_histories(store, "last-liked"))
+        prior = Popularity.fit(split(store, protocol).training)
         backends = backends_for(server)
         parts = Parts(backends, store.items, prior, LetterEncoder(), TraitStore(), explain=2)
         program = PROGRAMS[name](parts)

@@ -15,13 +15,14 @@ from dspy.utils.exceptions import LMError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.cases import Protocol, draw_cases
+from evaluate.cases import draw_cases
 from evaluate.demo.store import demo_dataset
 from evaluate.journal import Journal, RunManifest, read_journal
-from evaluate.protocol import training_histories
+from evaluate.protocol import Protocol
 from evaluate.rankers import BASELINES, Workshop
 from evaluate.results import TARGETS, ranks_and_manifest, ranks_of, results
 from evaluate.run import MAX_FAILURES_IN_A_ROW, Outcome, run
+from evaluate.splits import split
 from programs.embeddings import Encoder, HashingEncoder
 from programs.errors import BudgetExceededError, InputError
 from programs.lm.backends import Backends
@@ -351,9 +352,10 @@ def workshop(
 ) -> Workshop:
     """A workshop on the demo store; without roles nothing may ask for a model."""
     data = demo_dataset()
+    protocol = Protocol(dataset="demo", source="demo", dataset_sha256=data.sha256)
     return Workshop(
         dataset=data,
-        histories=training_histories(data, "last-liked"),
+        histories=split(data, protocol).training,
         encoder_of=encoder_of,
         backends_of=unused if roles is None else lambda: Backends(roles, ledger),
         traits_of=TraitStore,

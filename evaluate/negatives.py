@@ -1,0 +1,73 @@
+"""Negatives of a list: uniform, by popularity, or as popular as the positive."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluate.protocol import Sampling
+from programs.ranker import seed_of
+
+_SPARE = 4
+"""Matched negatives are drawn among this many times as many items, or all that are exactly as popular."""
+
+
+class NegativeSampler:
+    """Draws distinct items a user never touched.
+
+    Args:
+        pool: Items that may be negatives, in a fixed order.
+        popularity: Users per item in the training data; absent items have none.
+        sampling: How items are weighted.
+        n: Items per draw.
+    """
+
+    def __init__(self, pool: Sequence[str], popularity: Mapping[str, int], sampling: Sampling, n: int) -> None:
+        self.pool = np.array(pool, dtype=object)
+        self.sampling = sampling
+        self.n = n
+        self._counts = np.array([popularity.get(item, 0) for item in pool], dtype=float)
+        self._count_of = dict(zip(pool, self._counts, strict=True))
+        self._near: dict[float, tuple[NDArray[np.intp], int]] = {}
+
+    def draw(self, rng: np.random.Generator, target: str, own: Collection[str]) -> list[str]:
+        """n items, none of them in `own`, which holds the target; in random order.
+
+        Fewer where the pool has fewer, or by popularity, where fewer of the others have any users.
+        """
+        if self.sampling == "matched":
+            return self._matched(rng, target, own)
+        if self.sampling == "popularity":
+            drawn = self._by_popularity(rng, len(own))
+        else:
+            # Drawing |own| too many and dropping the own ones is uniform over the rest, without a set difference.
+            drawn = rng.choice(len(self.pool), size=min(len(self.pool), self.n + len(own)), replace=False)
+        return [item for item in self.pool[drawn] if item not in own][: self.n]
+
+    @cached_property
+    def _log_counts(self) -> NDArray[np.float64]:
+        with np.errstate(divide="ignore"):
+            return np.log(self._counts)
+
+    def _by_popularity(self, rng: np.random.Generator, spare: int) -> NDArray[np.intp]:
+        # The largest log-weights plus Gumbel noise are a draw without replacement in proportion to the weights.
+        keys = self._log_counts + rng.gumbel(size=len(self.pool))
+        first = np.argsort(-keys)[: self.n + spare]
+        return first[np.isfinite(keys[first])]
+
+    def _matched(self, rng: np.random.Generator, target: str, own: Collection[str]) -> list[str]:
+        order, alike = self._nearest(self._count_of.get(target, 0.0))
+        enough = max(_SPARE * self.n, alike)
+        eligible = [item for item in self.pool[order[: enough + len(own)]] if item not in own][:enough]
+        return [eligible[i] for i in rng.permutation(len(eligible))[: self.n]]
+
+    def _nearest(self, count: float) -> tuple[NDArray[np.intp], int]:
+        """The pool by distance from a popularity, and how many items have exactly it."""
+        if count not in self._near:
+            distance = np.abs(np.log1p(self._counts) - np.log1p(count))
+            shuffle = np.random.default_rng(seed_of("matched", count)).random(len(distance))
+            self._near[count] = np.lexsort((shuffle, distance)), int((distance == 0).sum())
+        return self._near[count]
