@@ -48,7 +48,7 @@ class Difference(Estimate):
 
 
 def bootstrap_mean(values: ArrayLike, seed: int, level: float = 0.95, resamples: int = 2000) -> Estimate:
-    """Mean and percentile-bootstrap interval of one value per user.
+    """Mean and percentile-bootstrap interval of one value per user, widened for small n.
 
     The bootstrap has nothing to resample where all values are equal (n = 1 included): 0/1 data then gets the
     Wilson score interval, which stays open for small n, and other data the degenerate [mean, mean].
@@ -100,14 +100,29 @@ def paired_difference(
     >>> paired_difference({"u1": 1.0, "u2": 0.5}, {"u2": 0.25, "u1": 0.75, "u3": 0.0}, seed=0)
     Difference(mean=0.25, low=0.25, high=0.25, n=2, level=0.95, unpaired=1)
     """
+    values, unpaired = paired_values(a, b)
+    sample = _sample(values, level)
+    low, high = _interval(sample, seed, level, resamples)
+    return Difference(mean=float(sample.mean()), low=low, high=high, n=len(sample), level=level, unpaired=unpaired)
+
+
+def paired_values(
+    a: Mapping[str, float] | pd.Series[float], b: Mapping[str, float] | pd.Series[float]
+) -> tuple[NDArray[np.float64], int]:
+    """a - b of every user both have, in no order to rely on, and how many users only one of the two has.
+
+    Raises:
+        InputError: if a user comes twice, no user is in both, or a common user's value is not finite.
+
+    >>> paired_values({"u1": 1.0, "u2": 0.5}, {"u2": 0.25, "u1": 0.75, "u3": 0.0})
+    (array([0.25, 0.25]), 1)
+    """
     left, right = _by_user(a), _by_user(b)
     common = left.index.intersection(right.index)
     if not len(common):
         raise InputError(f"no user is in both: {len(left)} and {len(right)} users; compare runs on the same cases")
-    sample = _sample(left[common].to_numpy() - right[common].to_numpy(), level)
-    low, high = _interval(sample, seed, level, resamples)
-    unpaired = len(left) + len(right) - 2 * len(common)
-    return Difference(mean=float(sample.mean()), low=low, high=high, n=len(sample), level=level, unpaired=unpaired)
+    values = _finite(left[common].to_numpy() - right[common].to_numpy())
+    return values, len(left) + len(right) - 2 * len(common)
 
 
 def _by_user(values: Mapping[str, float] | pd.Series[float]) -> pd.Series[float]:
@@ -119,14 +134,19 @@ def _by_user(values: Mapping[str, float] | pd.Series[float]) -> pd.Series[float]
 
 def _sample(values: ArrayLike, level: float) -> NDArray[np.float64]:
     """Sorted, so that neither the resamples nor the last bit of the mean depend on the users' order."""
-    sample = np.sort(np.asarray(values, dtype=np.float64).ravel())
-    if not len(sample):
-        raise InputError("no values to average: no user was scored")
-    if not np.isfinite(sample).all():
-        raise InputError(f"{int((~np.isfinite(sample)).sum())} of {len(sample)} values are not finite numbers")
+    sample = np.sort(_finite(values))
     if not 0 < level < 1:
         raise InputError(f"confidence level {level}: give one between 0 and 1, such as 0.95")
     return sample
+
+
+def _finite(values: ArrayLike) -> NDArray[np.float64]:
+    numbers = np.asarray(values, dtype=np.float64).ravel()
+    if not len(numbers):
+        raise InputError("no values to average: no user was scored")
+    if not np.isfinite(numbers).all():
+        raise InputError(f"{int((~np.isfinite(numbers)).sum())} of {len(numbers)} values are not finite numbers")
+    return numbers
 
 
 def _interval(sample: NDArray[np.float64], seed: int, level: float, resamples: int) -> tuple[float, float]:
@@ -142,8 +162,17 @@ def _interval(sample: NDArray[np.float64], seed: int, level: float, resamples: i
         n_resamples=resamples,
         batch=max(1, _CELLS_PER_BATCH // len(sample)),
         vectorized=True,
-        confidence_level=level,
+        confidence_level=_expanded(level, len(sample)),
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(found.low), float(found.high)
+
+
+def _expanded(level: float, n: int) -> float:
+    """The level at which percentiles of bootstrap means are as wide as a t interval (Hesterberg 2015, section 3.4).
+
+    Plain percentiles miss the factor sqrt((n - 1) / n) and the t quantile: of 30 users they cover 92 to 94 in 100.
+    """
+    t = stats.t.ppf(0.5 + level / 2, n - 1)
+    return float(1 - 2 * stats.norm.cdf(-math.sqrt(n / (n - 1)) * t))

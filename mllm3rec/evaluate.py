@@ -45,11 +45,13 @@ from mllm3rec.settings import (
 from optimize.artifact import Manifest
 from programs.atomic import write_atomically
 from programs.errors import InputError
+from programs.interrupts import map_in_threads
 from programs.lm.backends import UnparsableError
 from programs.lm.ledger import Ledger
 from programs.mote import MOTE
 from programs.program import DEFAULT_WEIGHT, Fusion
 from programs.ranker import Ranker, Ranking, Status
+from signatures.types import Traits
 
 CasesFile = Annotated[Path, typer.Argument(help="A file written by `mllm3rec cases`.")]
 DatasetOption = Annotated[str | None, typer.Option("--dataset", help="Where the data lies, if not where it was drawn.")]
@@ -179,6 +181,7 @@ def distill(
     dataset: DatasetOption = None,
     preset: Preset = "local",
     mote: RoleOption = None,
+    workers: Annotated[int, typer.Option(min=1, help="Products distilled at the same time.")] = 1,
     calls: LedgerFile = None,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
@@ -192,14 +195,21 @@ def distill(
     module = MOTE(shop.backends_of(), shop.traits_of())
     wanted = list(dict.fromkeys(item_id for case in case_file.cases for item_id in case.candidates))
     phrases, refused, unreadable = 0, 0, 0
+
+    def distilled(item_id: str) -> Traits | None:
+        try:
+            traits: Traits = module(item=shop.dataset.item(item_id)).traits
+        except UnparsableError:
+            return None
+        return traits
+
     with progress("products distilled", len(wanted), ledger) as ticker:
-        for item_id in wanted:
-            try:
-                traits = module(item=shop.dataset.item(item_id)).traits
+        for traits in map_in_threads(distilled, wanted, workers, ledger.stop):
+            if traits is None:
+                unreadable += 1
+            else:
                 phrases += len(traits.phrases)
                 refused += len(traits.dropped)
-            except UnparsableError:
-                unreadable += 1
             ticker.advance()
     facts = {"products": len(wanted), "traits": phrases, "refused": refused, "unreadable": unreadable}
     if as_json:

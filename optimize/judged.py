@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import dspy
 from dspy.utils.exceptions import DSPyError
 
 from optimize.objective import Objective, UserScore
 from optimize.prompts import prompts_of
-from programs.interrupts import interruptible_wait
+from programs.interrupts import map_in_threads
 from programs.lm.ledger import Ledger
 from programs.mope import MOPE
 from programs.program import MLLM3Rec
@@ -121,18 +120,8 @@ def scored(
         return objective.judge(case, judged(case=case))
 
     scores: list[UserScore] = []
-    with interruptible_wait() as first_of, ThreadPoolExecutor(workers, thread_name_prefix="score") as pool:
-        futures = [pool.submit(one, case) for case in cases]
-        try:
-            for future in futures:
-                first_of([future])
-                scores.append(future.result())
-                if on_score is not None:
-                    on_score(scores[-1])
-        except BaseException as error:
-            for future in futures:
-                future.cancel()
-            if isinstance(error, KeyboardInterrupt):
-                judged.ledger.stop("interrupted")
-            raise
+    for score in map_in_threads(one, cases, workers, judged.ledger.stop):
+        scores.append(score)
+        if on_score is not None:
+            on_score(score)
     return scores

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+Thing = TypeVar("Thing")
+Result = TypeVar("Result")
 
 _PERIOD = 0.2
 
@@ -50,3 +53,29 @@ def interruptible_wait() -> Iterator[Callable[[Collection[Future[Any]]], set[Fut
     finally:
         if ours:
             signal.signal(signal.SIGINT, before)
+
+
+def map_in_threads(
+    function: Callable[[Thing], Result], things: Sequence[Thing], workers: int, halt: Callable[[str], None]
+) -> Iterator[Result]:
+    """Results in the order of `things`, each as soon as it and those before it are there.
+
+    Args:
+        workers: Threads, at least 1.
+        halt: Called on Ctrl-C, so that what is under way ends soon (`Ledger.stop`).
+
+    Raises:
+        Whatever `function` raises first; what has not begun by then is not begun.
+    """
+    with interruptible_wait() as first_of, ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(function, thing) for thing in things]
+        try:
+            for future in futures:
+                first_of([future])
+                yield future.result()
+        except BaseException as error:
+            for future in futures:
+                future.cancel()
+            if isinstance(error, KeyboardInterrupt):
+                halt("interrupted")
+            raise
