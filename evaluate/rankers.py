@@ -60,6 +60,7 @@ class Workshop:
     schema: MotivationSchema = CONSUMER
     fusion: Fusion = field(default_factory=Fusion)
     explain: int = 0
+    check: bool = True
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -110,6 +111,7 @@ class Workshop:
             schema=self.schema,
             fusion=self.fusion,
             explain=self.explain,
+            check=self.check,
         )
 
 

@@ -72,6 +72,7 @@ def evaluate(
     weight: Weight = DEFAULT_WEIGHT,
     head: Head = None,
     explain: Annotated[int, typer.Option(min=0, help="Explain and re-check the first K items.")] = 0,
+    check: Annotated[bool, typer.Option(help="Have the judge re-check reasons.")] = True,
     schema: SchemaFile = None,
     against: Annotated[Path | None, typer.Option(help="A finished run on the same cases to compare with.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Users ranked at the same time.")] = 1,
@@ -84,14 +85,14 @@ def evaluate(
     chosen = choose(ranker, options, Fusion(weight=weight, head=head), schema)
     case_file = read_cases(cases)
     baseline = ranker in BASELINES
-    settings = {} if baseline else configuration(chosen.roles, chosen.fusion, chosen.schema, explain)
+    settings = {} if baseline else configuration(chosen.roles, chosen.fusion, chosen.schema, explain, check)
     if chosen.manifest is not None:
         refuse_known_shoppers(chosen.manifest, case_file)
         settings |= {"artifact": chosen.manifest.sha256}
     ledger = open_ledger(None if baseline else directory / LEDGER, budget_usd, max_calls)
     data = dataset_of(case_file, dataset)
     histories = safe_histories(case_file, data)
-    shop = workshop(data, histories, chosen.roles, ledger, chosen.schema, chosen.fusion, explain)
+    shop = workshop(data, histories, chosen.roles, ledger, chosen.schema, chosen.fusion, explain, check)
     finished = run_into(directory, chosen.name, chosen.build(shop), settings, case_file, ledger, workers)
     compared = {} if against is None else against_run(directory, against)
     _show(finished, directory, case_file, as_json, compared)

@@ -169,6 +169,7 @@ def workshop(
     schema: MotivationSchema = CONSUMER,
     fusion: Fusion | None = None,
     explain: int = 0,
+    check: bool = True,
 ) -> Workshop:
     """Everything a ranker may need; `histories` is what a fit may see (`Split.training`)."""
 
@@ -186,6 +187,7 @@ def workshop(
         schema=schema,
         fusion=fusion or Fusion(),
         explain=explain,
+        check=check,
     )
 
 
@@ -204,9 +206,13 @@ def model_names(roles: Roles) -> dict[str, str]:
     return {role: model_name(roles.of(role)) for role in ROLE_NAMES}
 
 
-def configuration(roles: Roles, fusion: Fusion, schema: MotivationSchema, explain: int) -> dict[str, Any]:
+def configuration(
+    roles: Roles, fusion: Fusion, schema: MotivationSchema, explain: int, check: bool = True
+) -> dict[str, Any]:
     """What decides a program's rankings besides the cases, for the run's manifest."""
-    return {
+    # Only where it is off, so that runs from before there was a choice can still be resumed.
+    unchecked = {} if check else {"check": False}
+    return unchecked | {
         "roles": roles.model_dump(mode="json"),
         "models": model_names(roles),
         "weight": fusion.weight,

@@ -200,6 +200,8 @@ class Parts:
     Attributes:
         encoder: For the embedding aligner.
         traits: Where distilled traits are kept.
+        explain: How many of the first items get a reason.
+        check: Whether the judge re-checks reasons; without it every reason stands.
     """
 
     backends: Backends
@@ -210,10 +212,11 @@ class Parts:
     schema: MotivationSchema = CONSUMER
     fusion: Fusion = field(default_factory=Fusion)
     explain: int = 0
+    check: bool = True
 
 
 def _compose(parts: Parts, shopper: dspy.Module, product: dspy.Module, aligner: dspy.Module) -> MLLM3Rec:
-    reasons = Reasons(parts.backends) if parts.explain else None
+    reasons = Reasons(parts.backends, check=parts.check) if parts.explain else None
     return MLLM3Rec(
         shopper, product, aligner, parts.catalogue, parts.prior, parts.fusion, reasons, explain=parts.explain
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -78,6 +78,31 @@ def add_call(usage: Usage, call: Call) -> None:
         usage.usd = (usage.usd or 0.0) + call.usd
 
 
+def read_calls(path: Path) -> Iterator[Call]:
+    """The calls in a ledger file, in order; none where there is no file. A line torn at the end by a kill is left out.
+
+    Raises:
+        InputError: naming file and line, if a line is no call.
+    """
+    if not path.exists():
+        return
+    text = path.read_text("utf-8")
+    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+        try:
+            yield Call.model_validate_json(line)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]["msg"]
+            raise InputError(f"{path}:{number}: not a ledger line: {problem}") from None
+
+
+def by_role(calls: Iterable[Call]) -> dict[str, Usage]:
+    """Sums of calls by role."""
+    totals: dict[str, Usage] = {}
+    for call in calls:
+        add_call(totals.setdefault(call.role, Usage()), call)
+    return totals
+
+
 class Ledger:
     """Thread-safe record of a run's calls, kept in a JSON Lines file when `path` is given.
 
@@ -111,12 +136,7 @@ class Ledger:
         text = path.read_text("utf-8")
         # A kill in the middle of a write leaves one line without its end: cut it off, or it would swallow the next.
         whole = text[: text.rfind("\n") + 1]
-        for number, line in enumerate(whole.splitlines(), start=1):
-            try:
-                call = Call.model_validate_json(line)
-            except ValidationError as error:
-                problem = error.errors(include_url=False)[0]["msg"]
-                raise InputError(f"{path}:{number}: not a ledger line: {problem}") from None
+        for call in read_calls(path):
             self._add(call)
         if whole != text:
             with path.open("r+b") as file:

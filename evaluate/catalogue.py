@@ -1,0 +1,33 @@
+"""Ranking the whole catalogue: no sampled negatives, so no choice of negatives can flatter anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from evaluate.metrics import rank_of
+from programs.ranker import Case, Ranker
+
+
+def catalogue_ranks(
+    ranker: Ranker, cases: Sequence[Case], catalogue: Sequence[str], on_user: Callable[[], None] = lambda: None
+) -> dict[str, int]:
+    """Rank of every user's target among all items the history does not hold.
+
+    Args:
+        ranker: One without a language model: every list has as many candidates as the catalogue has items.
+        cases: Cases with targets; their sampled candidates play no role.
+        catalogue: Distinct item ids.
+        on_user: Called after every user.
+
+    Returns:
+        1-based rank by user id; ties are broken as everywhere, at random by the user's seed.
+    """
+    ranks = {}
+    for case in cases:
+        assert case.target is not None  # noqa: S101 - cases files hold no other
+        seen = {event.item_id for event in case.history} - {case.target}
+        everything = tuple(item for item in catalogue if item not in seen)
+        whole = Case(user_id=case.user_id, history=case.history, candidates=everything, metadata=case.metadata)
+        ranks[case.user_id] = rank_of(ranker.rank(whole).order, case.target)
+        on_user()
+    return ranks
