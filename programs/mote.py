@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Sequence
 
 import dspy
@@ -14,7 +15,9 @@ import dspy
 from programs.asked import Asked
 from programs.lm.backends import Backends
 from programs.lm.connect import model_name
+from programs.lm.ledger import Call
 from programs.mope import one_line
+from programs.ranker import Usage
 from programs.trait_store import TraitStore, trait_key
 from programs.worked_examples import TRAITS
 from signatures.mote import MAX_TRAITS, DistillTraits
@@ -117,15 +120,38 @@ class MOTE(dspy.Module):
         """
         product = product_text(item)
         key = trait_key(product, self.prompt(), model_name(self.backends.roles.mote))
-        phrases = self.store.get(key)
+        found = self.store.get(key)
         unparsable = 0
-        if phrases is None:
-            answer = self.distill(product=product)
-            unparsable, phrases = answer.unparsable, answer.traits
-            self.store.put(key, phrases)
+        if found is None:
+            with self.backends.ledger.pricing() as spent:
+                answer = self.distill(product=product)
+            unparsable, phrases = answer.unparsable, tuple(answer.traits)
+            self.store.put(key, phrases, spent.get("mote"))
+        else:
+            phrases = found.phrases
+            self._tell_ledger(found.usage)
         # Validated when read: items of one text share phrases, but not the brand that no trait may name.
         traits = validated_traits(item, phrases)
         return dspy.Prediction(traits=traits, text=traits.render() or fallback_text(item), unparsable=unparsable)
+
+
+    def _tell_ledger(self, usage: Usage | None) -> None:
+        """Record a product that was distilled before as a stored answer: what a run costs alone includes it."""
+        model = model_name(self.backends.roles.mote)
+        spent = usage or Usage()
+        self.backends.ledger.record(
+            Call(
+                role="mote",
+                model=model,
+                tokens_in=spent.tokens_in,
+                tokens_out=spent.tokens_out,
+                tokens_cached=spent.tokens_cached,
+                usd=spent.usd,
+                seconds=round(spent.seconds, 4),
+                hit=True,
+                at=round(time.time(), 3),
+            )
+        )
 
 
 def fallback_text(item: Item) -> str:

@@ -144,6 +144,7 @@ class MLLM3Rec(dspy.Module):
         if np.isnan(mar).all():
             # No answer at all: the row is scored, on the prior, and counted as unparsable instead of hidden.
             ranking.status = Status.UNPARSABLE
+            ranking.error = ranking.error or "no answer names or rates a candidate"
         fused = self.fusion.fuse(mar, prior)
         silent = np.where(np.isnan(mar), _lowest(mar) - 1.0, mar)
         ranking.scores = {"prior": prior.tolist(), "mar": silent.tolist(), "fused": fused.tolist()}

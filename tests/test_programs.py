@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from evaluate.protocol import Protocol
 from evaluate.splits import split
 from programs.embeddings import Vectors, normalised
 from programs.lm.backends import Backends, UnparsableError
+from programs.lm.ledger import Ledger
+from programs.lm.prices import Price, PriceTable
 from programs.lm.roles import local_roles
 from programs.mar import Aligner, Candidate, Embedding, Listwise, Pointwise, ShopperView
 from programs.mope import MOPE, RawHistory, reassessed, render_purchases, validated
@@ -329,7 +332,25 @@ class TestMOTE:
             texts.append([mote(item=item).text for item in SHOP.values()])
         assert texts[0] == texts[1]
         assert len(server.bodies) == len(SHOP)
-        assert backends.ledger.total().cache_hits == 0, "not even the call store was asked"
+        again = backends.ledger.total()
+        assert (again.calls, again.cache_hits) == (0, len(SHOP)), "a product out of the store is a stored answer"
+
+    def test_what_was_distilled_before_keeps_its_price(self, tmp_path: Path) -> None:
+        prices = PriceTable(dated=date(2026, 1, 1), models={})
+        usages = []
+        with FakeOpenAI() as server:
+            prices.models[server.model()] = Price(input=1000.0, output=2000.0)
+            for _ in range(2):
+                ledger = Ledger()
+                backends = Backends(backends_for(server).roles, ledger, prices)
+                mote = MOTE(backends, TraitStore(tmp_path / "traits.sqlite"))
+                with ledger.pricing() as spent:
+                    mote(item=SHOP["I-lamp"])
+                usages.append((ledger.total().usd, spent["mote"].model_dump(exclude={"seconds"})))
+        (paid, alone), (nothing, again) = usages
+        assert paid is not None and paid > 0
+        assert nothing is None
+        assert alone == again, "what a run costs alone does not depend on who ran before it"
 
     def test_traits_are_returned_under_the_id_that_was_asked_for(self, server: FakeOpenAI) -> None:
         mote = MOTE(backends_for(server))

@@ -1,50 +1,126 @@
-"""What a token costs, from a dated file. A model that is not in it has no known price, which is not zero."""
+"""What a call costs, from dated files. A model that is in none of them has no known price, which is not zero."""
 
 from __future__ import annotations
 
 import datetime
-import tomllib
+import os
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from programs.errors import InputError
+from programs.lm.toml_file import read_toml
+
+PRICES_VARIABLE = "MLLM3REC_PRICES"
 
 
 class Price(BaseModel):
-    """Dollars per million tokens.
+    """Dollars per million tokens, or dollars per hour of a machine.
 
     Attributes:
+        input, output: Dollars per million tokens; both are needed unless the price is one per hour.
         cached: Price of prompt tokens served from the provider's cache; `input` where None.
+        usd_per_hour: What the machine of a model that runs on one's own hardware costs in an hour. A call then
+            costs the seconds it took. Calls that share the machine are not told apart: each pays for all of its
+            seconds, so that four calls at a time count four machines. An upper bound, then, and the price itself
+            where calls are made one after the other.
         retired: Day the provider stopped serving the model, or None.
+        source: Where the price was read.
+        dated: Day it was read, or None where nobody has said.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
+    input: float = Field(default=0.0, ge=0)
+    output: float = Field(default=0.0, ge=0)
     cached: float | None = Field(default=None, ge=0)
+    usd_per_hour: float | None = Field(default=None, ge=0)
     retired: datetime.date | None = None
+    source: str = ""
+    dated: datetime.date | None = None
 
-    def usd(self, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> float:
-        """Dollars of one call; `tokens_cached` are those of `tokens_in` that came from the cache.
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Price:
+        of_tokens = {"input", "output", "cached"} & self.model_fields_set
+        if self.usd_per_hour is None and not {"input", "output"} <= of_tokens:
+            raise ValueError("give input and output (dollars per million tokens), or usd_per_hour")
+        if self.usd_per_hour is not None and of_tokens:
+            raise ValueError("give either token prices or usd_per_hour, not both")
+        return self
+
+    def usd(self, tokens_in: int, tokens_out: int, tokens_cached: int = 0, seconds: float = 0.0) -> float:
+        """Dollars of one call.
+
+        Args:
+            tokens_cached: Those of `tokens_in` that came from the provider's cache.
+            seconds: What the call took, without the time it waited to be sent; decides a price per hour alone.
 
         >>> Price(input=2.0, output=8.0, cached=0.5).usd(1_000_000, 500_000, tokens_cached=400_000)
         5.4
+        >>> Price(usd_per_hour=0.72).usd(1_000_000, 500_000, seconds=10.0)
+        0.002
         """
+        if self.usd_per_hour is not None:
+            return self.usd_per_hour * seconds / 3600
         cached = self.input if self.cached is None else self.cached
         return ((tokens_in - tokens_cached) * self.input + tokens_cached * cached + tokens_out * self.output) / 1e6
 
 
 class PriceTable(BaseModel):
-    """The dated price list: model string as a role names it, to price."""
+    """A dated price list: model string as a role names it, to price.
+
+    Attributes:
+        dated: Day of the list.
+        source: Where its prices were read, for those that name no source of their own.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dated: datetime.date
+    source: str = ""
     models: dict[str, Price]
+
+    def under(self, other: PriceTable) -> PriceTable:
+        """This table with the prices of `other` laid over it; the day stays this table's, prices keep their own."""
+        return self.model_copy(update={"models": self.models | other.models})
+
+
+def read_prices(path: Path, text: str | None = None) -> PriceTable:
+    """A price file: `dated`, and `[models]` with a price each that says, or whose file says, its source.
+
+    Args:
+        text: See `read_toml`.
+
+    Raises:
+        InputError: naming file and field, if it is no such file or a price has no source.
+    """
+    table = read_toml(path, PriceTable, text)
+    models = {}
+    for model, price in table.models.items():
+        source = price.source or table.source
+        if not source:
+            raise InputError(f"{path}: models.{model}.source: missing: say where the price was read")
+        models[model] = price.model_copy(update={"source": source, "dated": price.dated or table.dated})
+    return table.model_copy(update={"models": models})
 
 
 @cache
-def price_table() -> PriceTable:
+def shipped_prices() -> PriceTable:
     """The table that ships with this package (`programs/lm/prices.toml`)."""
-    return PriceTable.model_validate(tomllib.loads(files("programs.lm").joinpath("prices.toml").read_text("utf-8")))
+    return read_prices(Path("prices.toml"), files("programs.lm").joinpath("prices.toml").read_text("utf-8"))
+
+
+def price_table(path: Path | None = None) -> PriceTable:
+    """The shipped table under the user's own prices, where there are any.
+
+    Args:
+        path: The user's file; the one the environment variable MLLM3REC_PRICES names where None.
+
+    Raises:
+        InputError: naming file and field, if the user's file cannot be used.
+    """
+    named = os.environ.get(PRICES_VARIABLE)
+    own = path or (Path(named).expanduser() if named else None)
+    return shipped_prices() if own is None else shipped_prices().under(read_prices(own))
