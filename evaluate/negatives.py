@@ -59,10 +59,12 @@ class NegativeSampler:
         return first[np.isfinite(keys[first])]
 
     def _matched(self, rng: np.random.Generator, target: str, own: Collection[str]) -> list[str]:
-        order, alike = self._nearest(self._count_of.get(target, 0.0))
-        enough = max(_SPARE * self.n, alike)
-        eligible = [item for item in self.pool[order[: enough + len(own)]] if item not in own][:enough]
-        return [eligible[i] for i in rng.permutation(len(eligible))[: self.n]]
+        count = self._count_of.get(target, 0.0)
+        order, alike = self._nearest(count)
+        reach = max(_SPARE * self.n, alike) + len(own)
+        eligible = [item for item in self.pool[order[:reach]] if item not in own]
+        enough = max(_SPARE * self.n, sum(self._count_of[item] == count for item in eligible))
+        return [eligible[i] for i in rng.permutation(min(enough, len(eligible)))[: self.n]]
 
     def _nearest(self, count: float) -> tuple[NDArray[np.intp], int]:
         """The pool by distance from a popularity, and how many items have exactly it."""
