@@ -9,7 +9,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[local,dev]' --config-settings editable_mode=compat
+	$(BIN)/python -m pip install --quiet --editable '.[local,baselines,dev]' --config-settings editable_mode=compat
 	touch $@
 
 # MOPE, MOTE and MAR on the demo store, with a real language model on this machine.
@@ -22,6 +22,7 @@ test: install lint
 	$(BIN)/mllm3rec models fetch smollm2-135m minilm
 	$(BIN)/pytest -q -n auto
 	$(BIN)/pytest -q -m llm
+	$(BIN)/pytest -q -m browser
 
 lint: install
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluate.baselines import TRAINED, Material
 from evaluate.datasets.dataset import Dataset
 from programs.asked import Asked
 from programs.embeddings import Encoder
@@ -29,8 +30,9 @@ def require_known(name: str) -> None:
     Raises:
         InputError: naming the rankers there are.
     """
-    if name not in (*BASELINES, *PROGRAMS):
-        raise InputError(f"no ranker {name!r}: choose one of {', '.join((*BASELINES, *PROGRAMS))}")
+    names = (*BASELINES, *TRAINED, *PROGRAMS)
+    if name not in names:
+        raise InputError(f"no ranker {name!r}: choose one of {', '.join(names)}")
 
 
 class Random:
@@ -79,6 +81,11 @@ class Workshop:
         """The training-free prior of design.md, section 2."""
         return Prior.fit(self.histories, self.content)
 
+    @cached_property
+    def material(self) -> Material:
+        """What trained baselines are fitted on."""
+        return Material(self.histories, self.dataset.items, self.dataset.metadata, self.content)
+
     def scorer(self, name: str) -> Scorer:
         """A ranker that needs no language model, as a scorer."""
         if name == "random":
@@ -89,15 +96,21 @@ class Workshop:
             return ItemKNN.fit(self.histories)
         return self.content if name == "content" else self.prior
 
-    def ranker(self, name: str) -> Ranker:
+    def ranker(self, name: str, seed: int = 0) -> Ranker:
         """The ranker of that name.
+
+        Args:
+            seed: Of the training, where the ranker is trained; its settings are its defaults.
 
         Raises:
             InputError: if there is none, or one of the roles it asks cannot be asked.
+            MissingExtraError: if the library a trained baseline stands on is not installed.
         """
         require_known(name)
         if name in BASELINES:
             return ScoreRanker(name, self.scorer(name))
+        if name in TRAINED:
+            return TRAINED[name]().fit(self.material, seed)
         return askable(PROGRAMS[name](self.parts()))
 
     def parts(self) -> Parts:

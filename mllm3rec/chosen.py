@@ -33,14 +33,17 @@ class Chosen:
     artifact: Path | None = None
     manifest: Manifest | None = None
 
-    def build(self, shop: Workshop) -> Ranker:
+    def build(self, shop: Workshop, seed: int = 0) -> Ranker:
         """The ranker.
+
+        Args:
+            seed: Training seed, where the ranker is trained.
 
         Raises:
             InputError: if the artifact is damaged or does not fit, or a role cannot be asked.
         """
         if self.artifact is None:
-            return shop.ranker(self.name)
+            return shop.ranker(self.name, seed)
         return askable(thaw(self.artifact, shop.parts())[0])
 
 

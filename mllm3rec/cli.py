@@ -12,7 +12,7 @@ import typer
 from dspy.utils.exceptions import DSPyError
 from rich.text import Text
 
-from mllm3rec import artifact, audit, cases, data, demo, doctor, models, recommend
+from mllm3rec import artifact, audit, cases, data, demo, doctor, models, recommend, study
 from mllm3rec import compile as compile_command
 from mllm3rec import evaluate as evaluate_command
 from mllm3rec.console import err, quieten_dspy, say
@@ -35,6 +35,7 @@ app.command("distill")(evaluate_command.distill)
 app.command("evaluate")(evaluate_command.evaluate)
 app.command("compile")(compile_command.compile_program)
 app.add_typer(artifact.app, name="artifact")
+app.add_typer(study.app, name="study")
 app.command("recommend")(recommend.recommend)
 app.command("audit")(audit.audit)
 app.command("demo")(demo.demo)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from evaluate.baselines import TRAINED
 from evaluate.cases import CaseFile, check_dataset, read_cases
 from evaluate.datasets import load_dataset
 from evaluate.datasets.dataset import Dataset
@@ -74,6 +75,7 @@ def evaluate(
     explain: Annotated[int, typer.Option(min=0, help="Explain and re-check the first K items.")] = 0,
     check: Annotated[bool, typer.Option(help="Have the judge re-check reasons.")] = True,
     schema: SchemaFile = None,
+    seed: Annotated[int, typer.Option(min=0, help="Training seed of a trained baseline.")] = 0,
     against: Annotated[Path | None, typer.Option(help="A finished run on the same cases to compare with.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Users ranked at the same time.")] = 1,
     budget_usd: BudgetUsd = None,
@@ -84,8 +86,12 @@ def evaluate(
     options = ModelOptions(preset, model, mope, mote, mar, judge)
     chosen = choose(ranker, options, Fusion(weight=weight, head=head), schema)
     case_file = read_cases(cases)
-    baseline = ranker in BASELINES
-    settings = {} if baseline else configuration(chosen.roles, chosen.fusion, chosen.schema, explain, check)
+    baseline = ranker in BASELINES or ranker in TRAINED
+    settings: dict[str, Any] = {}
+    if ranker in TRAINED:
+        settings = {"seed": seed, "settings": TRAINED[ranker]().model_dump(mode="json")}
+    elif not baseline:
+        settings = configuration(chosen.roles, chosen.fusion, chosen.schema, explain, check)
     if chosen.manifest is not None:
         refuse_known_shoppers(chosen.manifest, case_file)
         settings |= {"artifact": chosen.manifest.sha256}
@@ -93,7 +99,7 @@ def evaluate(
     data = dataset_of(case_file, dataset)
     histories = safe_histories(case_file, data)
     shop = workshop(data, histories, chosen.roles, ledger, chosen.schema, chosen.fusion, explain, check)
-    finished = run_into(directory, chosen.name, chosen.build(shop), settings, case_file, ledger, workers)
+    finished = run_into(directory, chosen.name, chosen.build(shop, seed), settings, case_file, ledger, workers)
     compared = {} if against is None else against_run(directory, against)
     _show(finished, directory, case_file, as_json, compared)
     for metric, difference in compared.items() if not as_json else ():

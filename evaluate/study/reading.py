@@ -118,7 +118,8 @@ def _run(root: Path, cell: Cell, commands: Sequence[str]) -> RunRecord:
     manifest, rows = read_journal(directory)
     limited = cell.ranker.users
     cases = read_cases(cases_path(root, cell.dataset.name, cell.protocol.name, cell.draw, limited))
-    calls = list(read_calls(directory / LEDGER))
+    # A ranker made of others has their runs, and ledgers, in folders below its own.
+    calls = [call for path in sorted(directory.rglob(LEDGER)) for call in read_calls(path)]
     facts = {
         "dataset": cell.dataset.name,
         "protocol": cell.protocol.name,

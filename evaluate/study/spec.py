@@ -93,12 +93,16 @@ class RankerSpec(_Part):
         users: Only the first so many users of each protocol, for rankers that are paid by the call.
         draws: Only the first so many draws.
         check: Whether reasons are re-checked by the judge, where `explain` asks for reasons.
+        programs: Of `learned+mar`: the programs whose MAR scores it adds to the learned ranker's.
+        learn_users: Of `learned+mar`: dev users on whom they are weighted, each asked of every program.
+        tune: Whether a trained baseline is tuned on dev users, instead of fitted with its default settings.
         protocols, datasets: Where it runs; everywhere unless given.
     """
 
     ranker: str
     label: Name = ""
     seeds: tuple[int, ...] = (0,)
+    tune: bool = True
     users: int | None = Field(default=None, ge=1)
     draws: int | None = Field(default=None, ge=1)
     protocols: tuple[str, ...] | None = None
@@ -113,6 +117,8 @@ class RankerSpec(_Part):
     head: int | None = Field(default=None, ge=1)
     explain: int = Field(default=0, ge=0)
     check: bool = True
+    programs: tuple[str, ...] = ("listwise", "embedding")
+    learn_users: int = Field(default=100, ge=10)
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,61 @@
+"""Bayesian personalised ranking (Rendle et al., UAI 2009), as cornac has it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from pydantic import Field
+
+from evaluate.baselines.baseline import Baseline, Material
+from evaluate.baselines.factors import FactorRanker, Factors
+from programs.errors import MissingExtraError
+
+
+class BPR(Baseline):
+    """Matrix factorisation that learns to put what a user has above what they have not.
+
+    Attributes:
+        factors: Length of the vectors.
+        epochs: Passes over the interactions.
+        rate: Step size of the gradient descent.
+        penalty: Weight of the squared lengths of all vectors.
+    """
+
+    name: ClassVar[str] = "bpr"
+
+    factors: int = Field(default=128, ge=1)
+    epochs: int = Field(default=200, ge=1)
+    rate: float = Field(default=0.05, gt=0)
+    penalty: float = Field(default=0.02, ge=0)
+
+    @classmethod
+    def grid(cls) -> tuple[Self, ...]:
+        """See `Baseline.grid`."""
+        return (
+            cls(),
+            cls(penalty=0.01),
+            cls(penalty=0.04),
+            cls(factors=64, epochs=100, penalty=0.03),
+            cls(factors=64, epochs=100, rate=0.02, penalty=0.01),
+        )
+
+    def fit(self, material: Material, seed: int) -> FactorRanker:
+        """Train; see `Baseline.fit`. A repeated purchase counts once."""
+        try:
+            from cornac import models
+            from cornac.data import Dataset
+        except ImportError as error:
+            raise MissingExtraError("cornac", "baselines", f"the ranker '{self.name}'") from error
+        triples = [(user, item, 1.0) for user, history in material.histories.items() for item in dict.fromkeys(history)]
+        data = Dataset.build(triples, seed=seed)
+        # With a seed cornac trains on one thread, whatever it is told about threads.
+        model = models.BPR(
+            k=self.factors,
+            max_iter=self.epochs,
+            learning_rate=self.rate,
+            lambda_reg=self.penalty,
+            seed=seed,
+            verbose=False,
+        ).fit(data)
+        fitted = Factors(data.uid_map, model.u_factors, data.iid_map, model.i_factors, model.i_biases)
+        return FactorRanker(self.name, fitted)

@@ -1,0 +1,111 @@
+"""LightFM (Kula, CBRecSys 2015) with its WARP loss: a factor model whose vectors are sums over features."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field
+from scipy import sparse
+
+from evaluate.baselines.baseline import Baseline, Material
+from evaluate.baselines.factors import FactorRanker, Factors, trait_name
+from evaluate.baselines.item_features import columns_of, feature_matrix, feature_names
+from programs.errors import MissingExtraError
+
+
+class LightFM(Baseline):
+    """LightFM without features: every user and every item has one vector of its own.
+
+    Attributes:
+        factors: Length of the vectors.
+        epochs: Passes over the interactions.
+        rate: First step size of Adagrad.
+        penalty: L2 penalty on the vectors of users and of items.
+        loss: `warp` looks for an item that is ranked wrongly, `bpr` takes any item.
+    """
+
+    name: ClassVar[str] = "lightfm"
+
+    factors: int = Field(default=64, ge=1)
+    epochs: int = Field(default=30, ge=1)
+    rate: float = Field(default=0.05, gt=0)
+    penalty: float = Field(default=0.0, ge=0)
+    loss: Literal["warp", "bpr"] = "warp"
+
+    @classmethod
+    def grid(cls) -> tuple[Self, ...]:
+        """See `Baseline.grid`."""
+        return (cls(), cls(epochs=10), cls(factors=128, epochs=60), cls(penalty=1e-5), cls(loss="bpr", epochs=60))
+
+    def fit(self, material: Material, seed: int) -> FactorRanker:
+        """Train; see `Baseline.fit`. A repeated purchase counts once."""
+        try:
+            from lightfm import LightFM as Model
+        except ImportError as error:
+            raise MissingExtraError("lightfm-next", "baselines", f"the ranker '{self.name}'") from error
+        users = {user: row for row, user in enumerate(material.histories)}
+        items = {item: row for row, item in enumerate(self._scorable(material))}
+        user_names = self._user_features(material, list(users))
+        item_names = self._item_features(material, list(items))
+        user_columns, item_columns = columns_of(user_names), columns_of(item_names)
+        user_features = feature_matrix(user_names, user_columns)
+        item_features = feature_matrix(item_names, item_columns)
+        pairs = [(users[u], items[i]) for u, history in material.histories.items() for i in dict.fromkeys(history)]
+        rows, cols = np.array(pairs, dtype=np.int32).T.copy()  # LightFM reads contiguous rows only
+        bought = sparse.coo_matrix((np.ones(len(pairs), dtype=np.float32), (rows, cols)), (len(users), len(items)))
+        model = Model(
+            no_components=self.factors,
+            loss=self.loss,
+            learning_rate=self.rate,
+            user_alpha=self.penalty,
+            item_alpha=self.penalty,
+            random_state=seed,
+        )
+        model.fit(bought, user_features=user_features, item_features=item_features, epochs=self.epochs, num_threads=1)
+        biases, item_vectors = model.get_item_representations(item_features)
+        _, user_vectors = model.get_user_representations(user_features)
+        traits = {name: model.user_embeddings[column] for name, column in user_columns.items()}
+        return FactorRanker(self.name, Factors(users, user_vectors, items, item_vectors, biases, traits))
+
+    def _scorable(self, material: Material) -> list[str]:
+        """The items that get a vector: those that somebody has."""
+        return list(dict.fromkeys(item for history in material.histories.values() for item in history))
+
+    def _item_features(self, material: Material, items: list[str]) -> list[list[str]]:
+        return [[] for _ in items]
+
+    def _user_features(self, material: Material, users: list[str]) -> list[list[str]]:
+        return [[] for _ in users]
+
+
+class LightFMFeatures(LightFM):
+    """LightFM with what items say of themselves and what is known of users.
+
+    Every item of the catalogue gets a score, from its features alone where nobody has it. Users have features only
+    where the dataset has metadata.
+
+    Attributes:
+        least_items: A brand or title word counts from so many items on; see `feature_names`.
+    """
+
+    name: ClassVar[str] = "lightfm-features"
+
+    least_items: int = Field(default=5, ge=1)
+
+    @classmethod
+    def grid(cls) -> tuple[Self, ...]:
+        """See `Baseline.grid`."""
+        return (cls(), cls(epochs=15), cls(factors=128), cls(least_items=2), cls(penalty=1e-6))
+
+    def _scorable(self, material: Material) -> list[str]:
+        """Every item of the catalogue, and those that somebody has without being in it."""
+        return list(dict.fromkeys([*super()._scorable(material), *material.items]))
+
+    def _item_features(self, material: Material, items: list[str]) -> list[list[str]]:
+        named = feature_names(material.items, self.least_items)
+        return [named.get(item, []) for item in items]
+
+    def _user_features(self, material: Material, users: list[str]) -> list[list[str]]:
+        known = material.metadata
+        return [[trait_name(key, value) for key, value in known.get(user, {}).items()] for user in users]

@@ -1,0 +1,199 @@
+"""The Transformer behind SASRec and BERT4Rec, and its training. Needs torch (extra `neural`); see `sequential.py`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from evaluate.baselines.sequential import BERT4Rec, Sequential
+
+Rows = NDArray[np.int64]
+"""Item rows, oldest first."""
+
+
+class Transformer(nn.Module):
+    """Encodes item sequences; the same item vectors go in and score what comes out.
+
+    Rows 0 to items - 1 are items, then padding, then the mask.
+    """
+
+    def __init__(self, items: int, settings: Sequential) -> None:
+        super().__init__()
+        size = settings.dimensions
+        self.padding, self.mask = items, items + 1
+        self.causal = not isinstance(settings, BERT4Rec)
+        self.scale = size**0.5
+        self.item = nn.Embedding(items + 2, size, padding_idx=self.padding)
+        self.place = nn.Embedding(settings.length, size)
+        self.bias = nn.Parameter(torch.zeros(items))
+        for table in (self.item, self.place):
+            nn.init.normal_(table.weight, std=0.02)
+        nn.init.zeros_(self.item.weight[self.padding])
+        block = nn.TransformerEncoderLayer(
+            size, settings.heads, 4 * size, settings.dropout, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(block, settings.layers, norm=nn.LayerNorm(size), enable_nested_tensor=False)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """States at every place.
+
+        Args:
+            rows: Shape (batch, length), shorter sequences padded on the right.
+
+        Returns:
+            Shape (batch, length, dimensions). SASRec's state of a place has seen it and what stands before it, so
+            padding on the right needs no mask; BERT4Rec's has seen all but padding.
+        """
+        length = rows.shape[1]
+        vectors = self.dropout(self.item(rows) * self.scale + self.place(torch.arange(length)))
+        if self.causal:
+            later = torch.triu(torch.ones(length, length, dtype=torch.bool), diagonal=1)
+            return self.blocks(vectors, mask=later, is_causal=True)
+        return self.blocks(vectors, src_key_padding_mask=rows == self.padding)
+
+    def scores(self, states: Tensor, rows: Tensor) -> Tensor:
+        """Scores of n items in m states, shape (m, n)."""
+        return states @ self.item(rows).T + self.bias[rows]
+
+
+def train(sequences: Sequence[Rows], items: int, settings: Sequential, seed: int) -> Transformer:
+    """Train until the validation slice stops improving, on one thread, and keep the best state.
+
+    The validation slice is the last item of some sequences, taken out of their training: its NDCG among all
+    items is what has to improve.
+
+    Args:
+        sequences: Histories of at least one item.
+        items: Number of items; rows are below it.
+    """
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    torch.set_num_threads(1)  # another number of threads adds in another order
+    torch.manual_seed(seed)
+    try:
+        return _train(sequences, items, settings, np.random.default_rng(seed))
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_rng_state(state)
+
+
+def _train(sequences: Sequence[Rows], items: int, settings: Sequential, rng: np.random.Generator) -> Transformer:
+    network = Transformer(items, settings)
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.rate)
+    training, validation = _hold_out(sequences, settings.validation, rng)
+    windows = [window for sequence in training for window in _windows(sequence, settings)]
+    best, best_epoch, kept = -1.0, 0, copy.deepcopy(network.state_dict())
+    for epoch in range(1, settings.epochs + 1):
+        network.train()
+        for rows in _batches(windows, network.padding, settings.batch, rng):
+            loss = _loss(network, rows, settings, rng)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        network.eval()
+        reached = _ndcg(network, validation, settings) if validation else float(epoch)
+        if reached > best:
+            best, best_epoch, kept = reached, epoch, copy.deepcopy(network.state_dict())
+        elif epoch - best_epoch >= settings.patience:
+            break
+    network.load_state_dict(kept)
+    return network.eval()
+
+
+def _hold_out(
+    sequences: Sequence[Rows], most: int, rng: np.random.Generator
+) -> tuple[list[Rows], list[tuple[Rows, int]]]:
+    """Sequences to train on, and pairs of what came before and the last item: of at most a tenth of the sequences."""
+    long = [place for place, sequence in enumerate(sequences) if len(sequence) > 2]
+    chosen = set(rng.permutation(long)[: min(most, len(sequences) // 10)].tolist())
+    training = [sequence[:-1] if place in chosen else sequence for place, sequence in enumerate(sequences)]
+    return training, [(sequences[place][:-1], int(sequences[place][-1])) for place in sorted(chosen)]
+
+
+def _windows(sequence: Rows, settings: Sequential) -> Iterator[Rows]:
+    """The sequence in pieces the network can take, from the newest; every item but the first is once predicted."""
+    size, overlap = (settings.length, 0) if isinstance(settings, BERT4Rec) else (settings.length + 1, 1)
+    end = len(sequence)
+    while end > 1:
+        start = max(0, end - size)
+        yield sequence[start:end]
+        end = start + overlap if start else 0
+
+
+def _batches(windows: Sequence[Rows], padding: int, size: int, rng: np.random.Generator) -> Iterator[Tensor]:
+    """All windows in batches of about equal length, so that little is padding; batches in random order."""
+    order = rng.permutation(len(windows))
+    order = order[np.argsort([len(windows[place]) for place in order], kind="stable")]
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    for number in rng.permutation(len(batches)):
+        yield _padded([windows[place] for place in batches[number]], padding)
+
+
+def _padded(sequences: Sequence[Rows], padding: int) -> Tensor:
+    rows = np.full((len(sequences), max(map(len, sequences))), padding, dtype=np.int64)
+    for place, sequence in enumerate(sequences):
+        rows[place, : len(sequence)] = sequence
+    return torch.from_numpy(rows)
+
+
+def _loss(network: Transformer, rows: Tensor, settings: Sequential, rng: np.random.Generator) -> Tensor:
+    """Cross-entropy of the hidden items among themselves and negatives that the whole batch shares."""
+    if isinstance(settings, BERT4Rec):
+        hidden, asked = rows, _masked_places(rows != network.padding, settings)
+        given = rows.masked_fill(asked, network.mask)
+    else:
+        given, hidden = rows[:, :-1], rows[:, 1:]
+        asked = hidden != network.padding
+    states, targets = network(given)[asked], hidden[asked]
+    count = len(network.bias)
+    drawn = rng.choice(count, size=min(settings.negatives, count), replace=False)
+    negatives = torch.from_numpy(drawn)
+    own = (states * network.item(targets)).sum(dim=1, keepdim=True) + network.bias[targets][:, None]
+    others = network.scores(states, negatives).masked_fill(targets[:, None] == negatives, -torch.inf)
+    return functional.cross_entropy(torch.cat([own, others], dim=1), torch.zeros(len(targets), dtype=torch.long))
+
+
+def _masked_places(real: Tensor, settings: BERT4Rec) -> Tensor:
+    """Which places are hidden: each with the same probability, or only the newest, which is what ranking asks for."""
+    asked = (torch.rand(real.shape) < settings.masked) & real
+    last = torch.zeros_like(real).scatter(1, real.sum(dim=1, keepdim=True) - 1, True)
+    only = (torch.rand(len(real)) < settings.last_only) | ~asked.any(dim=1)
+    return torch.where(only[:, None], last, asked)
+
+
+def _last_states(network: Transformer, histories: Sequence[Rows], settings: Sequential) -> Tensor:
+    """The states from which the items after b histories of at least one item are scored, shape (b, dimensions)."""
+    if isinstance(settings, BERT4Rec):
+        seen = [np.append(history[-(settings.length - 1) :], network.mask) for history in histories]
+    else:
+        seen = [history[-settings.length :] for history in histories]
+    last = torch.tensor([len(rows) - 1 for rows in seen])
+    return network(_padded(seen, network.padding))[torch.arange(len(seen)), last]
+
+
+@torch.no_grad()
+def item_scores(network: Transformer, history: Rows, items: Rows, settings: Sequential) -> NDArray[np.float32]:
+    """Scores of n items after a history, shape (n,); after an empty one the items' biases."""
+    rows = torch.from_numpy(items)
+    if not len(history):
+        return np.asarray(network.bias[rows].numpy(), dtype=np.float32)
+    return np.asarray(network.scores(_last_states(network, [history], settings), rows)[0].numpy(), dtype=np.float32)
+
+
+@torch.no_grad()
+def _ndcg(network: Transformer, pairs: Sequence[tuple[Rows, int]], settings: Sequential) -> float:
+    """Mean NDCG, over the whole list of all items, of the items that followed."""
+    everything = torch.arange(len(network.bias))
+    total = 0.0
+    for start in range(0, len(pairs), settings.batch):
+        some = pairs[start : start + settings.batch]
+        scores = network.scores(_last_states(network, [history for history, _ in some], settings), everything)
+        own = scores.gather(1, torch.tensor([[target] for _, target in some]))
+        total += float((1.0 / torch.log2(2.0 + (scores > own).sum(dim=1))).sum())
+    return total / len(pairs)

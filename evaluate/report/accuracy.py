@@ -1,0 +1,229 @@
+"""The figures of a protocol: means with intervals, tested differences, bounds, and the published rows as context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from evaluate.audit import METRICS, PAPER_LIST_SIZE, audit_ranks, audit_row
+from evaluate.intervals import bootstrap_mean
+from evaluate.metrics import chance
+from evaluate.published import PublishedRow
+from evaluate.report.grouped import PARTS, Group, in_common, over_draws
+from evaluate.report.pseudonyms import without_ids
+from evaluate.report.table import (
+    BETTER,
+    NONE,
+    WORSE,
+    Cell,
+    Row,
+    Table,
+    count,
+    difference,
+    estimate,
+    figure,
+    filled,
+    probability,
+    row,
+    word,
+)
+from evaluate.significance import Comparison, compare_to, holm
+from evaluate.study.record import RunRecord
+
+SIGNIFICANT = 0.05
+"""A corrected p below this gets a mark."""
+
+Compared = Mapping[tuple[str, str], Mapping[str, Comparison]]
+"""Comparisons by (label, component) and metric; the component is empty for the ranker's own order."""
+
+
+def against(reference: Group | None, groups: Sequence[Group]) -> Compared:
+    """Every other ranker, and MAR alone where there is MAR, minus the reference, corrected over all of it.
+
+    Only lists that both ranked count: same user, same draw.
+    """
+    if reference is None:
+        return {}
+    sides = {(g.label, ""): g.cells for g in groups if g is not reference}
+    sides |= {(g.label, "mar"): g.part("mar") for g in groups if "mar" in g.parts}
+    return _corrected({key: _paired(cells, reference.cells) for key, cells in sides.items()})
+
+
+def pairs(groups: Sequence[Group], asked: Sequence[tuple[str, str]]) -> Compared:
+    """The further pairs (a, b), a minus b, corrected over these alone; those that did not run here are left out."""
+    by_label = {g.label: g for g in groups}
+    return _corrected(
+        {(a, b): _paired(by_label[a].cells, by_label[b].cells) for a, b in asked if {a, b} <= by_label.keys()}
+    )
+
+
+def _paired(cells: pd.DataFrame, reference: pd.DataFrame) -> Mapping[str, Comparison]:
+    mine, theirs = in_common(cells, reference)
+    return compare_to(theirs, {"": mine}, seed=0)[""] if len(mine) else {}
+
+
+def _corrected(found: Compared) -> Compared:
+    # Each pair was compared on its own common lists, so the correction over the table comes afterwards.
+    flat = {(key, metric): each for key, of in found.items() for metric, each in of.items()}
+    corrected = holm({str(i): each.p for i, each in enumerate(flat.values())}).values()
+    new = {
+        place: each.model_copy(update={"p_holm": p}) for (place, each), p in zip(flat.items(), corrected, strict=True)
+    }
+    return {key: {metric: new[key, metric] for metric in of} for key, of in found.items()}
+
+
+def main_table(groups: Sequence[Group], reference: str, compared: Compared, empty: Sequence[RunRecord] = ()) -> Table:
+    """One row a ranker, its parts below it, and chance.
+
+    Args:
+        empty: Runs without a ranked user, so that nobody overlooks them.
+    """
+    size = groups[0].size
+    columns = ("ranker", *(f"{m}/{size}" for m in METRICS), "users", "draws", "seeds", "unresolved")
+    rows: list[Row] = []
+    for group in groups:
+        own = compared.get((group.label, ""), {})
+        is_reference = group.label == reference
+        label = f"{group.label} (reference)" if is_reference else group.label
+        cells = _estimates(group.users, own)
+        counts = (count(len(group.users)), count(group.draws), count(group.seeds), count(group.unresolved))
+        rows.append(row(word(label), *cells, *counts, kind="reference" if is_reference else ""))
+        for component in group.parts:
+            frame = over_draws(group.part(component))
+            marks = compared.get((group.label, component), {})
+            first = (word(f"{group.label}: {PARTS[component]}"), *_estimates(frame, marks), count(len(frame)))
+            rows.append(filled(first, len(columns), kind="part"))
+    for run in empty:
+        rows.append(row(word(run.ranker), *[NONE] * len(METRICS), count(0), NONE, NONE, count(run.unresolved)))
+    floor = chance(size)
+    rows.append(
+        filled([word("chance (a random order)"), *(figure(floor[m]) for m in METRICS)], len(columns), kind="chance")
+    )
+    caption = (
+        f"Means over users with 95% intervals (bootstrap over users); a user's value is first averaged over draws "
+        f"of negatives and over seeds. HR@5/{size} is the share of users whose held-out item is among the first 5 of "
+        f"{size}; NDCG@5/{size} also rewards a higher place. Rankers that ranked fewer users than others compare only "
+        "through the paired differences below. "
+    )
+    if any(group.parts for group in groups):
+        caption += "“Prior alone” and “MAR alone” are the two scores that the row above fuses, on the same users. "
+    if compared:
+        caption += (
+            f"{BETTER} better, {WORSE} worse than {reference} by a paired test on common lists, p < {SIGNIFICANT:g} "
+            "after Holm's correction over all comparisons of this protocol."
+        )
+    return Table("main", "Accuracy", caption.strip(), columns, tuple(rows))
+
+
+def _estimates(frame: pd.DataFrame, compared: Mapping[str, Comparison]) -> list[Cell]:
+    return [
+        estimate(bootstrap_mean(frame[m].to_numpy(), seed=0), _mark(compared[m]) if m in compared else "")
+        for m in METRICS
+    ]
+
+
+def _mark(found: Comparison) -> str:
+    if found.p_holm is None or found.p_holm >= SIGNIFICANT or not found.mean:
+        return ""
+    return BETTER if found.mean > 0 else WORSE
+
+
+def difference_table(reference: str, size: int, compared: Compared) -> Table:
+    """Everything minus the reference."""
+    names = {key: key[0] + (f": {PARTS[key[1]]}" if key[1] else "") for key in compared}
+    caption = (
+        f"Mean over common users of a ranker minus {reference}, with 95% intervals; positive is better. "
+        "Only lists both ranked count. p is of a paired randomization test, corrected by Holm's method over the whole "
+        "table: with many comparisons, some look large by chance. The interval is not corrected."
+    )
+    return _compared_table("differences", f"Difference to {reference}", caption, "ranker", size, names, compared)
+
+
+def pair_table(asked: Sequence[tuple[str, str]], size: int, compared: Compared) -> Table:
+    """The further pairs of the study, also those that could not be tested here."""
+    names = {pair: f"{pair[0]} − {pair[1]}" for pair in asked}
+    caption = (
+        "Further pairs the study asks for: mean over common users of the first minus the second. p is corrected by "
+        "Holm's method over this table alone."
+    )
+    return _compared_table("pairs", "Further comparisons", caption, "pair", size, names, compared)
+
+
+def _compared_table(
+    name: str, title: str, caption: str, first: str, size: int, names: Mapping[tuple[str, str], str], compared: Compared
+) -> Table:
+    columns = (first, "users", *(c for m in METRICS for c in (f"{m}/{size}", f"p of {m}")))
+    rows = []
+    for key, label in names.items():
+        found = compared.get(key, {})
+        if not found:
+            rows.append(filled([word(f"{label} (no list in common)")], len(columns)))
+            continue
+        cells = [c for m in METRICS for c in (difference(found[m], _mark(found[m])), probability(_p(found[m])))]
+        rows.append(row(word(label), count(found[METRICS[0]].n), *cells))
+    return Table(name, title, caption, columns, tuple(rows))
+
+
+def _p(found: Comparison) -> float:
+    return found.p if found.p_holm is None else found.p_holm
+
+
+def bounds_table(groups: Sequence[Group]) -> Table | None:
+    """What the means may be once unresolved cases are known; None where every case was resolved."""
+    unresolved = [group for group in groups if group.unresolved]
+    if not unresolved:
+        return None
+    size = unresolved[0].size
+    rows = []
+    for group in unresolved:
+        found = group.bounds()
+        cells = [figure(end) for m in METRICS for b in [found[group.sized(m)]] for end in (b.low, b.high)]
+        rows.append(row(word(group.label), *cells, count(group.resolved), count(group.unresolved)))
+    caption = (
+        "Cases whose infrastructure failed, or that were not reached, are no misses. If all of them were misses the "
+        "mean would be the lower figure, if all were first places the higher one. Counted over all draws and seeds."
+    )
+    ends = (f"{m}/{size} {end}" for m in METRICS for end in ("at least", "at most"))
+    columns = ("ranker", *ends, "ranked cases", "unresolved cases")
+    return Table("bounds", "Bounds with unresolved cases", caption, columns, tuple(rows))
+
+
+def published_table(rows: Sequence[PublishedRow]) -> Table:
+    """The paper's rows as context, each with what the audit says."""
+    out = []
+    for published in rows:
+        finding = audit_row(published.row)
+        figures = published.row.figures
+        cells = [Cell(str(figures[m]), float(figures[m])) if m in figures else NONE for m in METRICS]
+        if finding.impossible:
+            verdict = f"impossible: {finding.violations[0]}"
+        else:
+            verdict = "; ".join(finding.notes) or "possible"
+        out.append(
+            row(word(published.label), *cells, word(verdict), kind="impossible" if finding.impossible else "published")
+        )
+    size = PAPER_LIST_SIZE
+    caption = (
+        f"As published for lists of {size}, not measured here: other users, other negatives and perhaps another "
+        "protocol, so never compare a row above with one of these. “Impossible” rows break an identity that every "
+        "ranking obeys, by more than any rounding explains."
+    )
+    columns = ("method", *(f"{m}/{size}" for m in METRICS), "can it be true?")
+    return Table("published", "Context: as published", caption, columns, tuple(out))
+
+
+def audit_lines(groups: Sequence[Group]) -> list[str]:
+    """What the identities say about our own ranks: one line if all is well, else one per run that is not."""
+    runs = [(group, run) for group in groups for run in group.runs]
+    broken = []
+    for group, run in runs:
+        finding = audit_ranks(run.ranks, method=group.label, list_size=group.size)
+        broken += [
+            f"{group.label}, draw {run.draw}, seed {run.seed}: {without_ids(str(violation))}"
+            for violation in finding.violations
+        ]
+    if broken:
+        return broken
+    n = len(runs)
+    return [f"Audit of our own ranks: {'the run obeys' if n == 1 else f'all {n} runs obey'} every identity."]

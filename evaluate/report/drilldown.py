@@ -1,0 +1,195 @@
+"""What the page's script reads: shoppers, their lists, and what rankers said of them, small enough for one file.
+
+Tables average over all draws and seeds. The drill-down shows one run of each ranker, that of the first draw and seed:
+ranks of all its users, and whole rows of the first users, language models' more than others'.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from evaluate.report.grouped import Group
+from evaluate.report.pseudonyms import pseudonym, without_ids
+from evaluate.study.record import ProtocolRecord, RunRecord
+from programs.mope import HISTORY_ITEMS
+from programs.ranker import Case, Ranking, Status
+from signatures.types import Item
+
+LM_USERS, OTHER_USERS = 150, 60
+"""Users with whole rows per run, of runs with a language model and without."""
+
+LM_BYTES, OTHER_BYTES = 7000, 400
+"""About what a row takes: most of it are a language model's traits and reasons."""
+
+ROOM = 3_000_000
+"""Bytes for all rows of a report; more runs than fit get fewer users each."""
+
+SHOWN_PARTS = ("prior", "mar", "fused")
+
+TITLE_CHARACTERS = 140
+
+HISTORY_SHOWN = 30
+
+DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+Json = dict[str, object]
+
+
+@dataclass
+class _Items:
+    """Items by number, each written once."""
+
+    catalogue: Mapping[str, Item]
+    numbers: dict[str, int] = field(default_factory=dict)
+
+    def number(self, item_id: str) -> int:
+        return self.numbers.setdefault(item_id, len(self.numbers))
+
+    def written(self) -> list[list[str]]:
+        """Title and most specific category of every item that was asked for."""
+        return [_item(self.catalogue.get(item_id), item_id) for item_id in self.numbers]
+
+
+def _item(item: Item | None, item_id: str) -> list[str]:
+    if item is None:
+        return [item_id, ""]
+    deepest: tuple[str, ...] = max(item.categories, key=len, default=())
+    return [_cut(item.title or item.keywords or item_id), _cut(" > ".join(deepest[-2:]))]
+
+
+def _cut(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= TITLE_CHARACTERS else flat[: TITLE_CHARACTERS - 1] + "…"
+
+
+def shown_run(group: Group) -> RunRecord:
+    """The one run of a ranker that the drill-down shows."""
+    return min(group.runs, key=lambda run: (run.draw, -1 if run.seed is None else run.seed))
+
+
+def users_per_run(all_groups: Iterable[Sequence[Group]]) -> tuple[int, int]:
+    """How many users get whole rows, of a run with a language model and of another, in a report of so many runs."""
+    speak = [group.speaks for some in all_groups for group in some if shown_run(group).rows]
+    wanted = sum(LM_USERS * LM_BYTES if speaks else OTHER_USERS * OTHER_BYTES for speaks in speak)
+    scale = min(1.0, ROOM / max(1, wanted))
+    return max(1, int(LM_USERS * scale)), max(1, int(OTHER_USERS * scale))
+
+
+def drilldown(protocol: ProtocolRecord, groups: Sequence[Group], detailed: tuple[int, int]) -> Json:
+    """One protocol for the page.
+
+    Args:
+        detailed: What `users_per_run` gave.
+    """
+    first = next(iter(protocol.cases.values())).cases
+    place = {case.user_id: i for i, case in enumerate(first)}
+    items = _Items(protocol.catalogue)
+    runs, wanted = [], {}
+    for group in groups:
+        run = shown_run(group)
+        rows: dict[str, Json] = {}
+        traits: dict[tuple[str, ...], int] = {}
+        for case in _detailed(protocol.cases[run.draw].cases, run, detailed[0] if group.speaks else detailed[1]):
+            rows[str(place[case.user_id])] = _row(case, run.rows[case.user_id], items, traits)
+            wanted[run.draw, case.user_id] = case
+        runs.append(
+            {
+                "label": group.label,
+                "draw": run.draw,
+                "seed": run.seed,
+                "speaks": group.speaks,
+                "asked": _asked(run, place),
+                "ranks": packed([run.ranks.get(case.user_id, 0) for case in first]),
+                "unread": [place[u] for u, row in run.rows.items() if row.status is Status.UNPARSABLE and u in place],
+                "traits": [list(phrases) for phrases in traits],
+                "rows": rows,
+            }
+        )
+    lists: dict[str, dict[str, Json]] = {}
+    for (draw, user), case in wanted.items():
+        lists.setdefault(str(draw), {})[str(place[user])] = _case(case, items)
+    return {
+        "size": groups[0].size if groups else 0,
+        "users": [pseudonym(case.user_id) for case in first],
+        "lengths": [len(case.history) for case in first],
+        "runs": runs,
+        "lists": lists,
+        "items": items.written(),
+    }
+
+
+def _asked(run: RunRecord, place: Mapping[str, int]) -> int:
+    """How many users, from the first, the run was to rank: a ranker paid by the call may get fewer than others.
+
+    Whoever is among them without a rank is unresolved; the others were never asked about.
+    """
+    cases = len(run.ranks) + run.unresolved
+    return max(cases, max(place[user] for user in run.ranks) + 1)
+
+
+def packed(ranks: Sequence[int]) -> str | list[int]:
+    """Ranks of all users, one character each where lists are short enough; 0 is unresolved.
+
+    >>> packed([0, 9, 10, 36])
+    '09Aa'
+    """
+    if max(ranks, default=0) >= len(DIGITS):
+        return list(ranks)
+    return "".join(DIGITS[rank] for rank in ranks)
+
+
+def _detailed(cases: Sequence[Case], run: RunRecord, users: int) -> list[Case]:
+    """The first users, and the same ones for every run that ranked them; those with something to see only."""
+    return [case for case in cases[:users] if case.user_id in run.rows]
+
+
+def _case(case: Case, items: _Items) -> Json:
+    """History (item, rating), of which the last `HISTORY_ITEMS` are what a model was shown, and the candidates."""
+    history = [[items.number(event.item_id), event.rating] for event in case.history[-HISTORY_SHOWN:]]
+    return {
+        "history": history,
+        "unshown": max(0, len(history) - HISTORY_ITEMS),
+        "earlier": len(case.history) - len(history),
+        "candidates": [items.number(item_id) for item_id in case.candidates],
+        "target": None if case.target is None else case.candidates.index(case.target),
+        "metadata": dict(case.metadata),
+    }
+
+
+def _row(case: Case, row: Ranking, items: _Items, traits: dict[tuple[str, ...], int]) -> Json:
+    """What a ranker said, aligned with the candidates; absent keys are empty."""
+    place = {item_id: i for i, item_id in enumerate(case.candidates)}
+    out: Json = {
+        "order": [place[item_id] for item_id in row.order if item_id in place],
+        "scores": {name: [_short(score) for score in row.scores[name]] for name in _components(row)},
+    }
+    if row.status is not Status.OK:
+        out["status"] = row.status.value
+    if row.error:
+        out["error"] = _cut(without_ids(row.error))
+    for name in ("appended", "dropped", "unparsable", "score_source"):
+        if getattr(row, name):
+            out[name] = getattr(row, name)
+    if row.profile is not None:
+        out["profile"] = [[m.dimension, m.strength, m.description, list(m.evidence)] for m in row.profile.motivations]
+    said = {t.item_id: traits.setdefault(t.phrases, len(traits)) for t in row.traits if t.item_id in place}
+    if said:
+        out["traits"] = [said.get(item_id, -1) for item_id in case.candidates]
+    reasons = [
+        [place[r.item_id], r.text, r.verdict.faithful, r.verdict.why] for r in row.rationales if r.item_id in place
+    ]
+    if reasons:
+        out["reasons"] = reasons
+    return out
+
+
+def _components(row: Ranking) -> list[str]:
+    """The parts of a fused row; else whatever scores there are, a ranker's own last."""
+    return [name for name in SHOWN_PARTS if name in row.scores] if "fused" in row.scores else list(row.scores)
+
+
+def _short(score: float) -> float | None:
+    """Four digits are enough to look at, and JSON has no infinities."""
+    return float(f"{score:.4g}") if math.isfinite(score) else None

@@ -1,0 +1,116 @@
+"""What it takes to make the figures again, and what is not there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from evaluate.report.grouped import Group
+from evaluate.report.pseudonyms import without_ids
+from evaluate.report.table import NONE, Cell, Row, Table, count, row, word
+from evaluate.study.record import ProtocolRecord, RunRecord, StudyRecord
+
+HASH_DIGITS = 12
+
+
+def choice_table(protocol: ProtocolRecord, groups: Sequence[Group]) -> Table:
+    """How the protocol settles what the paper leaves open, and what was ranked."""
+    rows = [row(word(what), word(how)) for what, how in protocol.choices.items()]
+    users = {case.user_id for cases in protocol.cases.values() for case in cases.cases}
+    size = f"{groups[0].size:,} items, the held-out one among them" if groups else "–"
+    draws = len(protocol.cases)
+    rows += [
+        row(word("users"), word(f"{len(users):,}")),
+        row(word("ranked lists"), word(size)),
+        row(word("draws of negatives"), word(draws)),
+        *(
+            row(word(f"cases, draw {draw}"), word(f"sha256 {cases.sha256[:HASH_DIGITS]}"))
+            for draw, cases in sorted(protocol.cases.items())
+        ),
+    ]
+    caption = "The paper leaves these questions open or answers them twice; this is how they are settled here."
+    return Table("protocol", "Protocol", caption, ("question", "answer"), tuple(rows))
+
+
+def run_table(runs: Sequence[RunRecord]) -> Table:
+    """Every run with the command that makes it alone."""
+    columns = (
+        "dataset", "protocol", "ranker", "draw", "seed", "ranked", "unresolved", "cases sha256", "made", "command",
+    )  # fmt: skip
+    rows = [
+        row(
+            word(run.dataset),
+            word(run.protocol),
+            word(run.ranker),
+            count(run.draw),
+            NONE if run.seed is None else count(run.seed),
+            count(len(run.ranks)),
+            count(run.unresolved),
+            word(run.manifest.cases_sha256[:HASH_DIGITS]),
+            word(run.manifest.created.strftime("%Y-%m-%d %H:%M")),
+            word(run.command or "–"),
+        )
+        for run in runs
+    ]
+    return Table(
+        "runs",
+        "Runs",
+        "Every run of the study; a run's command makes that run alone. Times are UTC.",
+        columns,
+        tuple(rows),
+    )
+
+
+def named_table(name: str, title: str, caption: str, columns: tuple[str, str], facts: Mapping[str, str]) -> Table:
+    """Two columns of words: hashes, versions, missing runs."""
+    rows = tuple(row(word(key), word(without_ids(value))) for key, value in facts.items())
+    return Table(name, title, caption, columns, rows)
+
+
+def study_tables(record: StudyRecord) -> list[Table]:
+    """What belongs to the study as a whole."""
+    tables = [run_table(record.runs)]
+    if record.missing:
+        tables.insert(0, missing_table(record))
+    if record.hashes:
+        caption = "What the figures depend on; other hashes, other figures."
+        tables.append(named_table("hashes", "Hashes", caption, ("what", "hash"), record.hashes))
+    if record.versions:
+        caption = "Packages the study was made with."
+        tables.append(named_table("versions", "Versions", caption, ("package", "version"), record.versions))
+    return tables
+
+
+def missing_table(record: StudyRecord) -> Table:
+    """Runs the study asks for that are not there."""
+    caption = "The study asks for these runs too. They are not, or not wholly, in the figures of this report."
+    return named_table("missing", "Missing runs", caption, ("run", "reason"), record.missing)
+
+
+def tuned_tables(groups: Sequence[Group]) -> list[Table]:
+    """Settings tried on dev users, one table a ranker that was tuned."""
+    return [_tuned(group) for group in groups if any(run.tuned for run in group.runs)]
+
+
+def _tuned(group: Group) -> Table:
+    runs = [run for run in group.runs if run.tuned]
+    names = list(dict.fromkeys(name for run in runs for tried in run.tuned for name in tried))
+    rows: list[Row] = []
+    for run in runs:
+        seed = NONE if run.seed is None else count(run.seed)
+        for tried in run.tuned:
+            rows.append(row(count(run.draw), seed, *(_setting(tried.get(name)) for name in names)))
+    caption = (
+        f"Every setting of {group.label} that was tried on dev users before any test user was ranked, in the order in "
+        "which they were tried."
+    )
+    columns = ("draw", "seed", *names)
+    return Table(f"tuned-{group.label}", f"Tuning of {group.label}", caption, columns, tuple(rows))
+
+
+def _setting(value: object) -> Cell:
+    if value is None:
+        return NONE
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return word(value if isinstance(value, str) else json.dumps(value, default=str))
+    return Cell(f"{value:.4g}" if isinstance(value, float) else str(value), float(value))

@@ -1,0 +1,178 @@
+"""A table as data: what HTML, CSV, Markdown and LaTeX are all made from, so that no two of them can disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from evaluate.intervals import Estimate
+
+Kind = Literal["", "reference", "part", "total", "chance", "published", "impossible"]
+"""What a row is, for its looks: an ordinary row, the one all are compared with, a part of the row above, ..."""
+
+BETTER, WORSE = "▲", "▼"
+"""Marks of a difference that Holm's correction leaves standing."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell. Its text is untrusted: every writer escapes it for its own format.
+
+    Attributes:
+        text: What is read.
+        value: The number behind the text, by which the cell sorts and which CSV gives in full; None for words.
+        low, high: Interval of `value`, where it has one.
+        mark: `BETTER`, `WORSE` or nothing.
+    """
+
+    text: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    mark: str = ""
+
+    @property
+    def interval(self) -> str:
+        """The interval as text, signed where the text is.
+
+        >>> Cell("0.500", 0.5, 0.25, 0.75).interval
+        '[0.250, 0.750]'
+        """
+        if self.low is None or self.high is None:
+            return ""
+        form = _signed if self.text[:1] in "+−" and self.text else _plain
+        return f"[{form(self.low)}, {form(self.high)}]"
+
+    @property
+    def full(self) -> str:
+        """Text, interval and mark on one line."""
+        return " ".join(part for part in (self.text, self.interval, self.mark) if part)
+
+
+NONE = Cell("–")
+"""Nothing to say here; never a zero."""
+
+
+_NO_WORDS = ("–", "unknown")
+"""What stands in a column of figures where there is none."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table, as many cells as the table has columns."""
+
+    cells: tuple[Cell, ...]
+    kind: Kind = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with what its reader has to know.
+
+    Attributes:
+        name: Part of its file name.
+        caption: What the figures are, in full sentences.
+    """
+
+    name: str
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row.cells) != len(self.columns):
+                raise ValueError(f"table {self.name!r}: {len(row.cells)} cells for {len(self.columns)} columns")
+
+    @property
+    def wordy(self) -> tuple[bool, ...]:
+        """For every column whether it holds words, which stand to the left, rather than figures."""
+        columns = list(zip(*(row.cells for row in self.rows), strict=True)) or [()] * len(self.columns)
+        return tuple(
+            i == 0 or (all(cell.value is None for cell in cells) and any(cell.text not in _NO_WORDS for cell in cells))
+            for i, cells in enumerate(columns)
+        )
+
+
+def word(text: object) -> Cell:
+    """A cell of words."""
+    return Cell(str(text))
+
+
+def count(number: int) -> Cell:
+    """A whole number.
+
+    >>> count(12345).text
+    '12,345'
+    """
+    return Cell(f"{number:,}", number)
+
+
+def share(part: int, whole: int) -> Cell:
+    """How many of a whole, and the share of it as the value; nothing of nothing is no share.
+
+    >>> share(3, 12).text, share(0, 12).text, share(0, 0).text
+    ('3 (25%)', '0', '–')
+    """
+    if not whole:
+        return NONE
+    return Cell(f"{part:,} ({_percent(part / whole)})" if part else "0", part / whole)
+
+
+def estimate(found: Estimate, mark: str = "") -> Cell:
+    """A mean with its interval."""
+    return Cell(_plain(found.mean), found.mean, found.low, found.high, mark)
+
+
+def difference(found: Estimate, mark: str = "") -> Cell:
+    """A difference with its interval; the sign is always there."""
+    return Cell(_signed(found.mean), found.mean, found.low, found.high, mark)
+
+
+def figure(value: float, digits: int = 3) -> Cell:
+    """A number without an interval."""
+    return Cell(f"{value:,.{digits}f}", value)
+
+
+def probability(p: float) -> Cell:
+    """A p-value; a small one is given as what it is below.
+
+    >>> probability(0.0004).text, probability(0.0432).text
+    ('< .001', '0.043')
+    """
+    return Cell("< .001" if p < 0.001 else f"{p:.3f}", p)
+
+
+def dollars(usd: float | None, calls: int, at_least: bool = False) -> Cell:
+    """A price. What nobody knows the price of is unknown, and what was not sent has none: neither is 0.
+
+    >>> dollars(None, 3).text, dollars(None, 0).text, dollars(0.25, 3).text, dollars(0.25, 3, at_least=True).text
+    ('unknown', '–', '$0.2500', '≥ $0.2500')
+    """
+    if usd is None:
+        return Cell("unknown") if calls else NONE
+    return Cell(f"{'≥ ' if at_least else ''}${usd:,.4f}", usd)
+
+
+def row(*cells: Cell, kind: Kind = "") -> Row:
+    """A row of cells."""
+    return Row(cells, kind)
+
+
+def filled(first: Sequence[Cell], width: int, kind: Kind = "") -> Row:
+    """A row whose remaining cells have nothing to say."""
+    return Row((*first, *[NONE] * (width - len(first))), kind)
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0%}" if value >= 0.1 else f"{value:.1%}"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")

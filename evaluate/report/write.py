@@ -1,0 +1,58 @@
+"""Writes a report: the page, and every table of it in three formats."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence, Set
+from itertools import count
+from pathlib import Path
+
+from evaluate.report.export import to_csv, to_latex, to_markdown
+from evaluate.report.page import page
+from evaluate.report.reproduction import study_tables
+from evaluate.report.sections import Tab, sections, summary_table
+from evaluate.report.table import Table
+from evaluate.study.record import StudyRecord
+from programs.atomic import write_atomically
+
+PAGE, TABLES = "report.html", "tables"
+
+_FORMATS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
+
+
+def write_report(record: StudyRecord, directory: Path, tabs: Sequence[Tab] = ()) -> list[Path]:
+    """Write `report.html` and `tables/*.csv|md|tex`; files of the same name are replaced, each at once.
+
+    Args:
+        tabs: Further tabs, put before those of the study.
+
+    Returns:
+        The files, the page first.
+
+    Raises:
+        InputError: if no run has a ranked user, or a run does not fit its protocol.
+    """
+    found = sections(record)
+    labels = list(dict.fromkeys(group.label for section in found for group in section.groups))
+    files = {directory / PAGE: page(record, found, tabs)}
+    named = [("study", table) for table in (summary_table(found, labels), *study_tables(record))]
+    named += [(tab.name, table) for tab in tabs for table in tab.tables]
+    named += [
+        (f"{section.protocol.dataset}-{section.protocol.name}", table) for section in found for table in section.tables
+    ]
+    names: set[str] = set()
+    for place, table in named:
+        name = _file_name(place, table, names)
+        names.add(name)
+        for suffix, write in _FORMATS.items():
+            files[directory / TABLES / f"{name}.{suffix}"] = write(table)
+    for path, content in files.items():
+        write_atomically(path, content.encode())
+    return list(files)
+
+
+def _file_name(place: str, table: Table, taken: Set[str]) -> str:
+    """A name that is safe everywhere; names that differ in other characters only get a number."""
+    name = re.sub(r"[^A-Za-z0-9.+-]+", "-", f"{place}-{table.name}").strip("-.").lower()
+    numbered = (f"{name}-{n}" if n > 1 else name for n in count(1))
+    return next(each for each in numbered if each not in taken)

@@ -1,0 +1,390 @@
+"""`mllm3rec study`: many runs out of one file, resumable, and one report about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from evaluate.baselines import TRAINED, Baseline
+from evaluate.baselines.features import FeatureSource, RankerScores, RecordedScores
+from evaluate.baselines.learned import Learned
+from evaluate.baselines.stacked import NAME as STACKED
+from evaluate.baselines.stacked import StackedRanker, stack
+from evaluate.baselines.tuning import Tuned, tune
+from evaluate.cases import CaseFile, draw_cases, read_cases, write_cases
+from evaluate.catalogue import catalogue_ranks
+from evaluate.datasets.dataset import Dataset
+from evaluate.journal import Journal, RunManifest, read_journal
+from evaluate.leakage import find_leaks, refuse_leaks
+from evaluate.protocol import Protocol
+from evaluate.rankers import BASELINES, Workshop
+from evaluate.report import write_report
+from evaluate.splits import Split, split
+from evaluate.study.reading import LEDGER, RANKS, CatalogueRanks, cases_path, is_done, read_record, tuned_path
+from evaluate.study.spec import Cell, DatasetSpec, ProtocolSpec, RankerSpec, StudySpec, read_study
+from mllm3rec.chosen import choose
+from mllm3rec.console import emit, out, progress, say
+from mllm3rec.evaluate import refuse_known_shoppers, run_into
+from mllm3rec.settings import (
+    BudgetUsd,
+    Json,
+    MaxCalls,
+    ModelOptions,
+    configuration,
+    encoder_setting,
+    open_dataset,
+    open_ledger,
+    versions,
+    workshop,
+)
+from mllm3rec.sources import find_source
+from programs.atomic import write_atomically
+from programs.errors import BudgetExceededError, InputError
+from programs.lm.ledger import Ledger, by_role, read_calls
+from programs.program import Fusion
+from programs.ranker import Ranker, Ranking, total_usage
+
+app = typer.Typer(no_args_is_help=True, help="Run a whole evaluation described by one file, and report it.")
+StudyFile = Annotated[Path, typer.Argument(help="A study, as TOML; see docs/study.md.")]
+Directory = Annotated[Path | None, typer.Option("--out", help="Where runs go [default: runs/NAME of the study].")]
+Data = Annotated[
+    list[str] | None, typer.Option("--data", help="NAME=DIRECTORY: where a dataset of the study lies. Repeatable.")
+]
+REPORT = "report"
+
+
+@dataclass
+class Ground:
+    """One protocol on one dataset: what its runs share, each part made when first needed."""
+
+    root: Path
+    dataset: DatasetSpec
+    protocol: ProtocolSpec
+    data: Dataset
+    source: str
+    _cases: dict[tuple[int, int | None], CaseFile] = field(default_factory=dict)
+
+    @cached_property
+    def divided(self) -> Split:
+        """Who is evaluated, and what may be learnt."""
+        return split(self.data, self._protocol(0, None))
+
+    @cached_property
+    def shop(self) -> Workshop:
+        """Builds rankers without a language model."""
+        return workshop(self.data, self.divided.training, ModelOptions().roles(), Ledger())
+
+    def cases(self, draw: int, users: int | None) -> CaseFile:
+        """The frozen cases of a draw, written when missing.
+
+        Raises:
+            InputError: if the file there holds other cases than the study file asks for, or they leak.
+        """
+        if (draw, users) not in self._cases:
+            path = cases_path(self.root, self.dataset.name, self.protocol.name, draw, users)
+            asked = self._protocol(draw, users)
+            found = read_cases(path) if path.exists() else None
+            if found is None:
+                found = write_cases(path, asked, draw_cases(self.data, asked, self.divided))
+            elif found.protocol != asked:
+                raise InputError(f"{path}: drawn by another protocol than the study file's; choose another --out")
+            refuse_leaks(find_leaks(found.cases, self.data, self.divided.training, self.protocol.setting))
+            self._cases[draw, users] = found
+        return self._cases[draw, users]
+
+    def tuning_cases(self, users: int) -> CaseFile:
+        """Dev cases of the same protocol, checked like those of test users.
+
+        Raises:
+            InputError: if the evaluated users are not test users: then dev users are among them.
+        """
+        if self.protocol.part != "test":
+            raise InputError(
+                f"protocol {self.protocol.name!r}: what is tuned on dev users is evaluated on test users only; give it "
+                'part = "test"'
+            )
+        folder = self.root / self.dataset.name / self.protocol.name.replace(" ", "_") / "tuned"
+        path = folder / f"dev-{users}.jsonl"
+        if path.exists():
+            return read_cases(path)
+        asked = self._protocol(0, None).model_copy(update={"part": "dev", "users": users})
+        found = write_cases(path, asked, draw_cases(self.data, asked, self.divided))
+        refuse_leaks(find_leaks(found.cases, self.data, self.divided.training, self.protocol.setting))
+        return found
+
+    def _protocol(self, draw: int, users: int | None) -> Protocol:
+        return self.protocol.drawn(self.dataset.name, self.source, self.data.sha256, users, draw)
+
+
+@dataclass
+class Runner:
+    """Runs the cells of a study."""
+
+    spec: StudySpec
+    root: Path
+    given: Mapping[str, str]
+    budget_usd: float | None = None
+    max_calls: int | None = None
+    _data: dict[str, tuple[Dataset, str]] = field(default_factory=dict)
+    _ground: Ground | None = None
+    _fitted: tuple[object, Ranker] | None = None
+
+    def dataset(self, wanted: DatasetSpec) -> tuple[Dataset, str]:
+        """The dataset and where it was read from."""
+        if wanted.name not in self._data:
+            source = find_source(wanted.source, wanted.fallback, self.given.get(wanted.name))
+            self._data[wanted.name] = open_dataset(source), source
+        return self._data[wanted.name]
+
+    def ground(self, cell: Cell) -> Ground:
+        """What the cell shares with others; only the latest is kept, and cells come sorted."""
+        known = self._ground
+        if known is None or (known.dataset, known.protocol) != (cell.dataset, cell.protocol):
+            data, source = self.dataset(cell.dataset)
+            self._ground = Ground(self.root, cell.dataset, cell.protocol, data, source)
+        assert self._ground is not None  # noqa: S101 - set above
+        return self._ground
+
+    def run(self, cell: Cell) -> bool:
+        """Run one cell, or what is left of it.
+
+        Returns:
+            Whether it is complete.
+        """
+        ground = self.ground(cell)
+        wanted = cell.ranker
+        cases = ground.cases(cell.draw, wanted.users)
+        directory = self.root / cell.path
+        if wanted.ranker in TRAINED or wanted.ranker in BASELINES:
+            settings: dict[str, Any] = {}
+            if wanted.ranker in TRAINED:
+                chosen = self._tuned(cell, ground).chosen if wanted.tune else TRAINED[wanted.ranker]()
+                settings = {"seed": cell.seed, "settings": chosen.model_dump(mode="json")}
+                ranker = self._fit(cell, ground, chosen)
+            else:
+                ranker = ground.shop.ranker(wanted.ranker)
+            if cell.protocol.catalogue:
+                self._whole_catalogue(cell, ground, cases, ranker, settings)
+                return True
+            return run_into(directory, wanted.label, ranker, settings, cases, Ledger()).outcome.complete
+        if cell.protocol.catalogue:
+            raise InputError(f"{cell.path}: a language model cannot rank the whole catalogue; name its protocols")
+        if wanted.ranker == STACKED:
+            return self._stack(directory, wanted, ground, cases)
+        return self._ask(directory, wanted, ground, cases)
+
+    def _stack(self, directory: Path, wanted: RankerSpec, ground: Ground, cases: CaseFile) -> bool:
+        """Weigh MAR's scores on dev users, then rank with them; every program has a run of its own on both."""
+        learned = Learned().fit(ground.shop.material, seed=0)
+        dev = ground.tuning_cases(wanted.learn_users)
+        rows = {}
+        for part, some in ((directory / "dev", dev), (directory / "test", cases)):
+            for name in wanted.programs:
+                place = part / name
+                if not self._ask(place, wanted.model_copy(update={"ranker": name, "label": name}), ground, some):
+                    return False
+                rows[part.name, name] = read_journal(place)[1]
+        given: dict[str, list[FeatureSource]] = {
+            part: [RankerScores(learned, Learned.name), *(_mar(rows[part, name], name) for name in wanted.programs)]
+            for part in ("dev", "test")
+        }
+        weights = stack(given["dev"], dev.cases, seed=0).weights
+        ranker = StackedRanker(given["test"], weights)
+        say(f"{wanted.label}: weights {', '.join(f'{name} {value:.2f}' for name, value in ranker.explained.items())}")
+        settings = {"weights": ranker.explained, "dev": dev.sha256}
+        return run_into(directory, wanted.label, ranker, settings, cases, Ledger()).outcome.complete
+
+    def _ask(self, directory: Path, wanted: RankerSpec, ground: Ground, cases: CaseFile) -> bool:
+        options = ModelOptions(wanted.preset, wanted.model, wanted.mope, wanted.mote, wanted.mar, wanted.judge)
+        chosen = choose(wanted.ranker, options, Fusion(weight=wanted.weight, head=wanted.head), None)
+        settings = configuration(chosen.roles, chosen.fusion, chosen.schema, wanted.explain, wanted.check)
+        if chosen.manifest is not None:
+            refuse_known_shoppers(chosen.manifest, cases)
+            settings |= {"artifact": chosen.manifest.sha256}
+        ledger = self._ledger(directory / LEDGER)
+        shop = workshop(
+            ground.data,
+            ground.divided.training,
+            chosen.roles,
+            ledger,
+            chosen.schema,
+            chosen.fusion,
+            wanted.explain,
+            wanted.check,
+        )
+        finished = run_into(directory, wanted.label, chosen.build(shop), settings, cases, ledger, self.spec.workers)
+        ledger.close()
+        if finished.outcome.stopped is not None:
+            raise BudgetExceededError(finished.outcome.stopped)
+        return finished.outcome.complete
+
+    def _ledger(self, path: Path) -> Ledger:
+        """The ledger of a run, with what the budget of the study leaves for it."""
+        others = total_usage(
+            usage for other in self.root.rglob(LEDGER) if other != path for usage in by_role(read_calls(other)).values()
+        )
+        usd, calls = self.budget_usd, self.max_calls
+        return open_ledger(
+            path,
+            None if usd is None else max(0.0, usd - (others.usd or 0.0)),
+            None if calls is None else max(0, calls - others.calls),
+        )
+
+    def _tuned(self, cell: Cell, ground: Ground) -> Tuned:
+        path = tuned_path(self.root, cell)
+        if path.exists():
+            return Tuned.model_validate_json(path.read_bytes())
+        baseline = TRAINED[cell.ranker.ranker]
+        dev = ground.tuning_cases(cell.protocol.tune_users)
+        say(f"{cell.ranker.ranker}: tuning on {len(dev.cases)} dev users")
+        tuned = tune(baseline, ground.shop.material, dev.cases, seed=0)
+        write_atomically(path, tuned.model_dump_json(indent=2).encode() + b"\n")
+        return tuned
+
+    def _fit(self, cell: Cell, ground: Ground, settings: Baseline) -> Ranker:
+        key = (cell.dataset.name, cell.protocol.name, settings.model_dump_json(), cell.ranker.ranker, cell.seed)
+        if self._fitted is None or self._fitted[0] != key:
+            say(f"{cell.ranker.label}: fitting, seed {cell.seed}")
+            self._fitted = key, settings.fit(ground.shop.material, seed=cell.seed or 0)
+        return self._fitted[1]
+
+    def _whole_catalogue(
+        self, cell: Cell, ground: Ground, cases: CaseFile, ranker: Ranker, settings: dict[str, Any]
+    ) -> None:
+        directory = self.root / cell.path
+        manifest = RunManifest(
+            cases_sha256=cases.sha256,
+            ranker=cell.ranker.label,
+            configuration=settings | encoder_setting() | {"catalogue": True},
+            versions=versions(),
+        )
+        with Journal.open(directory, manifest):
+            catalogue = sorted(set(ground.data.interactions["item_id"]) & ground.data.items.keys())
+            with progress(f"{cell.ranker.label}: users, whole catalogue", len(cases.cases)) as ticker:
+                ranks = catalogue_ranks(ranker, cases.cases, catalogue, ticker.advance)
+            found = CatalogueRanks(size=len(catalogue), ranks=ranks)
+            write_atomically(directory / RANKS, found.model_dump_json().encode() + b"\n")
+
+
+def _mar(rows: Mapping[str, Ranking], name: str) -> RecordedScores:
+    """MAR's scores of a run, under the program's name."""
+    named = {user: row.model_copy(update={"scores": {name: row.scores["mar"]}}) for user, row in rows.items()}
+    return RecordedScores(named, name)
+
+
+@app.command()
+def run(
+    study: StudyFile,
+    directory: Directory = None,
+    data: Data = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Run only what has this in its name (dataset/protocol/draw/ranker).")
+    ] = None,
+    budget_usd: BudgetUsd = None,
+    max_calls: MaxCalls = None,
+    as_json: Json = False,
+) -> None:
+    """Run what is missing, then write the report. The same command goes on where it was stopped.
+
+    A dataset's source is a directory, `demo`, or a name: then the folder of that name is looked for in ./data, in the
+    folder MLLM3REC_DATA names, and in data folders beside this one.
+    """
+    spec, root = read_study(study), _root(study, directory)
+    runner = Runner(
+        spec,
+        root,
+        _given(data),
+        budget_usd if budget_usd is not None else spec.budget.usd,
+        max_calls if max_calls is not None else spec.budget.calls,
+    )
+    cells = [cell for cell in spec.cells(tuple(TRAINED)) if _asked(cell, only)]
+    if not cells:
+        raise InputError(f"--only {', '.join(only or ())}: nothing in {study} has such a name")
+    incomplete = []
+    for number, cell in enumerate(cells, start=1):
+        if is_done(root, cell):
+            continue
+        say(f"[{number}/{len(cells)}] {cell.path}")
+        if not runner.run(cell):
+            incomplete.append(str(cell.path))
+    written = _report(spec, study, root, runner, data)
+    if as_json:
+        emit({"study": spec.name, "runs": len(cells), "incomplete": incomplete, "written": [str(p) for p in written]})
+    else:
+        out.print(f"{len(cells) - len(incomplete)} of {len(cells)} runs complete")
+        for path in written:
+            out.print(f"written: {path}", markup=False)
+    raise typer.Exit(1 if incomplete else 0)
+
+
+@app.command()
+def status(study: StudyFile, directory: Directory = None, as_json: Json = False) -> None:
+    """What is done, what is left, what was paid. Exit code 1 while something is left."""
+    spec, root = read_study(study), _root(study, directory)
+    rows = list(_states(spec, root))
+    left = sum(row["state"] != "done" for row in rows)
+    if as_json:
+        emit({"study": spec.name, "runs": rows, "left": left})
+    else:
+        table = Table("run", "state", "users", "calls", "dollars")
+        for row in rows:
+            usd = row["usd"]
+            table.add_row(
+                row["run"], row["state"], str(row["users"]), str(row["calls"]), "-" if usd is None else f"${usd:.4f}"
+            )
+        out.print(table)
+        out.print(f"{len(rows) - left} of {len(rows)} runs done")
+    raise typer.Exit(1 if left else 0)
+
+
+@app.command()
+def report(study: StudyFile, directory: Directory = None, data: Data = None, as_json: Json = False) -> None:
+    """Write the report of what has been run so far: one HTML file, and its tables as CSV, Markdown and LaTeX."""
+    spec, root = read_study(study), _root(study, directory)
+    written = _report(spec, study, root, Runner(spec, root, _given(data)), data)
+    if as_json:
+        emit({"study": spec.name, "written": [str(path) for path in written]})
+        return
+    for path in written:
+        out.print(str(path), markup=False)
+
+
+def _root(study: Path, directory: Path | None) -> Path:
+    return directory or Path("runs") / study.stem
+
+
+def _given(data: Sequence[str] | None) -> dict[str, str]:
+    given = {}
+    for entry in data or ():
+        name, equals, place = entry.partition("=")
+        if not (name and equals and place):
+            raise InputError(f"--data {entry!r}: write NAME=DIRECTORY")
+        given[name] = place
+    return given
+
+
+def _asked(cell: Cell, only: Sequence[str] | None) -> bool:
+    return not only or any(part in str(cell.path) for part in only)
+
+
+def _states(spec: StudySpec, root: Path) -> Iterator[dict[str, Any]]:
+    for cell in spec.cells(tuple(TRAINED)):
+        journal = root / cell.path / "journal.jsonl"
+        rows = sum(1 for _ in journal.open("rb")) if journal.exists() else 0
+        spent = total_usage(by_role(read_calls(root / cell.path / LEDGER)).values())
+        state = "done" if is_done(root, cell) else "begun" if rows else "waiting"
+        yield {"run": str(cell.path), "state": state, "users": rows, "calls": spent.calls, "usd": spent.usd}
+
+
+def _report(spec: StudySpec, study: Path, root: Path, runner: Runner, data: Sequence[str] | None) -> list[Path]:
+    datasets = {wanted.name: runner.dataset(wanted)[0] for wanted in spec.datasets}
+    places = "".join(f" --data {entry}" for entry in data or ())
+    command = f"mllm3rec study run {study} --out {root}{places}"
+    record = read_record(spec, root, tuple(TRAINED), datasets, [command], versions())
+    return write_report(record, root / REPORT)
