@@ -122,18 +122,18 @@ class MOTE(dspy.Module):
         key = trait_key(product, self.prompt(), model_name(self.backends.roles.mote))
         found = self.store.get(key)
         unparsable = 0
-        if found is None:
-            with self.backends.ledger.pricing() as spent:
-                answer = self.distill(product=product)
-            unparsable, phrases = answer.unparsable, tuple(answer.traits)
-            self.store.put(key, phrases, spent.get("mote"))
-        else:
-            phrases = found.phrases
-            self._tell_ledger(found.usage)
+        with self.backends.ledger.about(key[:16]):
+            if found is None:
+                with self.backends.ledger.pricing() as spent:
+                    answer = self.distill(product=product)
+                unparsable, phrases = answer.unparsable, tuple(answer.traits)
+                self.store.put(key, phrases, spent.get("mote"))
+            else:
+                phrases = found.phrases
+                self._tell_ledger(found.usage)
         # Validated when read: items of one text share phrases, but not the brand that no trait may name.
         traits = validated_traits(item, phrases)
         return dspy.Prediction(traits=traits, text=traits.render() or fallback_text(item), unparsable=unparsable)
-
 
     def _tell_ledger(self, usage: Usage | None) -> None:
         """Record a product that was distilled before as a stored answer: what a run costs alone includes it."""

@@ -113,6 +113,14 @@ def test_a_stored_answer_is_in_the_stand_alone_cost_and_not_billed() -> None:
     assert mope.p50 == 1.0, "a stored answer says nothing about latency"
 
 
+def test_a_product_shown_to_many_users_is_paid_once() -> None:
+    calls = [call("mote", about="x"), call("mote", about="x", hit=True), call("mote", about="y", hit=True)]
+    calls += [call("mote", about="y", hit=True), call("mope", hit=True), call("mope", hit=True)]
+    mote, mope = cost_of(calls, 2, 20, 2, 10, 10).roles
+    assert (mote.calls, mote.stored, mote.usd) == (2, 1, pytest.approx(0.2))
+    assert mope.calls == 2, "questions about nothing in particular are questions of their own"
+
+
 def test_unknown_prices_stay_unknown() -> None:
     cost = cost_of([call("mope", None), call("mar")], 1, 10, 0, 10, 10)
     assert cost.usd is None

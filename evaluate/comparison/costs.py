@@ -110,7 +110,8 @@ def cost_of(
         products: Distinct products distilled for them.
         population_users, catalogue: Users and products of the whole dataset.
     """
-    roles = tuple(_role(role, [c for c in calls if c.role == role]) for role in dict.fromkeys(c.role for c in calls))
+    needed = once_each(calls)
+    roles = tuple(_role(role, [c for c in needed if c.role == role]) for role in dict.fromkeys(c.role for c in needed))
     shopper = known_sum(role.usd for role in roles if role.role != MOTE)
     product = known_sum(role.usd for role in roles if role.role == MOTE)
     per_user = None if shopper is None or not users else shopper / users
@@ -130,6 +131,22 @@ def cost_of(
         per_thousand=None if per_user is None else 1000 * per_user,
         population=population,
     )
+
+
+def once_each(calls: Sequence[Call]) -> list[Call]:
+    """The calls without stored answers about what an earlier call of the same role was about already.
+
+    A product that many users are shown is distilled once, however often its traits are taken from the store.
+    """
+    seen: set[tuple[str, str]] = set()
+    out = []
+    for call in calls:
+        key = (call.role, call.about)
+        if not (call.hit and call.about and key in seen):
+            out.append(call)
+        if not call.failed:
+            seen.add(key)
+    return out
 
 
 def _role(role: str, calls: Sequence[Call]) -> RoleCost:

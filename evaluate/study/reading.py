@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from evaluate.cases import CaseFile, read_cases
+from evaluate.comparison.costs import once_each
 from evaluate.datasets.dataset import Dataset
 from evaluate.journal import RunManifest, read_journal
 from evaluate.published import ITEM_COLD, MAIN, USER_COLD, PublishedRow
@@ -128,7 +129,7 @@ def _run(root: Path, cell: Cell, commands: Sequence[str]) -> RunRecord:
         "seed": cell.seed,
         "manifest": manifest,
         "usage": by_role(calls),
-        "stand_alone": by_role(call.model_copy(update={"hit": False}) for call in calls),
+        "stand_alone": by_role(call.model_copy(update={"hit": False}) for call in once_each(calls)),
         "command": f"{commands[0]} --only {cell.path}" if commands else "",
         "tuned": _tuned(root, cell),
     }

@@ -1,0 +1,173 @@
+"""`mllm3rec compare` as a user types it, against real servers on loopback: shared work, prices, a dead backend."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from evaluate.cases import draw_cases, read_cases, write_cases
+from evaluate.comparison.grid import read_grid
+from evaluate.datasets import load_dataset
+from evaluate.protocol import Protocol
+from mllm3rec.cli import app
+from mllm3rec.compare import Comparer
+from mllm3rec.evaluate import dataset_of
+from programs.errors import BudgetExceededError
+from programs.lm.call_store import use_call_store
+from programs.lm.ledger import read_calls
+from tests.fake_server import Body, FakeOpenAI, Reply, sensible
+
+
+@pytest.fixture(autouse=True)
+def hashing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLLM3REC_ENCODER", "hashing")
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=True)
+
+
+def cases_of(source: str, path: Path, users: int) -> Path:
+    data = load_dataset(source)
+    protocol = Protocol(
+        dataset=data.name, source=source, dataset_sha256=data.sha256, part="all", users=users, negatives=9
+    )
+    write_cases(path, protocol, draw_cases(data, protocol))
+    return path
+
+
+def grid_file(path: Path, servers: dict[str, FakeOpenAI], roles: str, more: str = "") -> Path:
+    backends = "".join(f'[backends.{name}]\nmodel = "{server.model(name)}"\n' for name, server in servers.items())
+    path.write_text(f"{roles}\n{more}\n{backends}")
+    return path
+
+
+@contextmanager
+def named_servers(*names: str) -> Iterator[dict[str, FakeOpenAI]]:
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(FakeOpenAI()) for name in names}
+
+
+def asked_for(server: FakeOpenAI, output: str) -> int:
+    return sum(f"`{output}`" in json.dumps(body["messages"]) or output in json.dumps(body) for body in server.bodies)
+
+
+BOTH = 'mope = ["a", "b"]\nmote = ["a"]\nmar = ["a", "b"]'
+
+
+def test_shared_work_is_done_once_and_both_costs_are_told(tmp_path: Path) -> None:
+    cases = cases_of("demo", tmp_path / "cases.jsonl", 4)
+    with named_servers("a", "b") as servers:
+        grid = grid_file(tmp_path / "grid.toml", servers, BOTH)
+        found = run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--json")
+        assert found.exit_code == 0, found.output
+        sent = sum(len(server.bodies) for server in servers.values())
+        tokens = sum(server.tokens_in for server in servers.values())
+        ledgers = [call for path in (tmp_path / "run").rglob("ledger.jsonl") for call in read_calls(path)]
+        assert sum(not call.hit for call in ledgers) == sent, "the ledgers and the servers count the same calls"
+        assert sum(call.tokens_in for call in ledgers if not call.hit) == tokens
+        again = run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--json")
+        assert sum(len(server.bodies) for server in servers.values()) == sent, "nothing is paid twice"
+    rows = {row["label"]: row for row in json.loads(found.stdout)["rows"]}
+    assert list(rows) == ["a_a_a", "a_a_b", "b_a_a", "b_a_b"]
+    assert json.loads(again.stdout)["rows"] == json.loads(found.stdout)["rows"]
+    roles = {label: {role["role"]: role for role in row["cost"]["roles"]} for label, row in rows.items()}
+    assert roles["a_a_a"]["mope"]["stored"] == 0
+    # The second mix takes profiles and traits from the first; alone it would have cost as much.
+    assert roles["a_a_b"]["mope"]["stored"] == roles["a_a_b"]["mope"]["calls"] == roles["a_a_a"]["mope"]["calls"]
+    assert roles["a_a_b"]["mote"]["stored"] == roles["a_a_b"]["mote"]["calls"]
+    assert roles["a_a_b"]["mote"]["tokens_in"] == roles["a_a_a"]["mote"]["tokens_in"] > 0
+    assert roles["b_a_a"]["mope"]["stored"] == 0
+    assert rows["a_a_a"]["cost"]["per_user"] is None, "these servers have no price"
+    page = (tmp_path / "run" / "report" / "report.html").read_text("utf-8")
+    assert "Pareto front" in page
+    assert "a_a_b" in page
+
+
+def test_a_dead_backend_ends_its_mixes_and_no_others(tmp_path: Path) -> None:
+    cases = cases_of("demo", tmp_path / "cases.jsonl", 4)
+    served = threading.Event()
+
+    def dying(body: Body) -> Reply:
+        if served.is_set():
+            return Reply("the engine is on fire", status=401)
+        served.set()
+        return sensible(body)
+
+    with FakeOpenAI() as healthy, FakeOpenAI(dying) as dead:
+        grid = grid_file(tmp_path / "grid.toml", {"a": healthy, "b": dead}, BOTH)
+        found = run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--json")
+        assert found.exit_code == 1, found.output
+        rows = {row["label"]: row for row in json.loads(found.stdout)["rows"]}
+        assert rows["a_a_a"]["unresolved"] == 0
+        assert rows["a_a_b"]["unresolved"] > 0
+        assert rows["b_a_a"]["unresolved"] > 0
+        assert "on fire" in rows["b_a_a"]["stopped"]
+        assert rows["b_a_a"]["metrics"] == {} or rows["b_a_a"]["bounds"]
+        assert json.loads(found.stdout)["recommendation"]["best"] == "a_a_a"
+
+
+def test_a_budget_holds_for_all_mixes_together(tmp_path: Path) -> None:
+    cases = cases_of("demo", tmp_path / "cases.jsonl", 4)
+    with named_servers("a", "b") as servers:
+        grid = grid_file(tmp_path / "grid.toml", servers, BOTH)
+        with pytest.raises(BudgetExceededError):
+            run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--max-calls", "40")
+        assert sum(len(server.bodies) for server in servers.values()) <= 40
+        more = run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--json")
+        assert more.exit_code == 0, more.output
+
+
+def plain_dataset(directory: Path, words: list[str], users: int, longest: int) -> str:
+    """A dataset in the plain form: products named by words, histories of very different lengths."""
+    directory.mkdir()
+    items = [
+        {
+            "item_id": f"p{n:03}",
+            "title": " ".join(words[: 3 + n % 9]) + f" {n}",
+            "categories": [[words[n % 3], words[n % 5]]],
+        }
+        for n in range(120)
+    ]
+    (directory / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    rows = [
+        {"user_id": f"u{u:03}", "item_id": f"p{(7 * u + 11 * k) % 120:03}", "rating": 5.0, "timestamp": 10 * k + u}
+        for u in range(users)
+        for k in range(3 + (u * u) % longest)
+    ]
+    frame = pd.DataFrame(rows).drop_duplicates(["user_id", "item_id"])
+    frame.to_csv(directory / "interactions.csv", index=False)
+    return str(directory)
+
+
+@pytest.mark.parametrize("name", ["demo", "films", "tools"])
+def test_the_forecast_is_within_a_fifth_of_what_it_then_takes(tmp_path: Path, name: str) -> None:
+    sources = {
+        "films": lambda: plain_dataset(tmp_path / "films", ["quiet", "night", "harbour", "letter"] * 4, 60, 9),
+        "tools": lambda: plain_dataset(tmp_path / "tools", ["steel", "folding", "bench", "clamp", "long"] * 3, 60, 25),
+    }
+    source = sources[name]() if name in sources else name
+    cases = cases_of(source, tmp_path / "cases.jsonl", 40)
+    with named_servers("a", "b") as servers:
+        path = grid_file(tmp_path / "grid.toml", servers, BOTH)
+        found = run("compare", cases, "--grid", path, "--out", tmp_path / "run", "--dry-run", "--json")
+        assert found.exit_code == 0, found.output
+        assert not (tmp_path / "run").exists()
+        said = {one["label"]: one for one in json.loads(found.stdout)["mixes"]}
+        assert run("compare", cases, "--grid", path, "--out", tmp_path / "run", "--json").exit_code == 0
+        case_file = read_cases(cases)
+        comparer = Comparer(read_grid(path), case_file, dataset_of(case_file, None), tmp_path / "run")
+        for mix in comparer.grid.mixes():
+            taken = comparer.read(mix, None).cost
+            real = sum(role.tokens_in + role.tokens_out for role in taken.roles)
+            forecast = said[mix.label]["alone"]["tokens_in"] + said[mix.label]["alone"]["tokens_out"]
+            assert forecast == pytest.approx(real, rel=0.2), mix.label
+            assert said[mix.label]["alone"]["usd"] is None or taken.usd is not None
+    use_call_store(":memory:").close()
