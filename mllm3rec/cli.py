@@ -12,7 +12,7 @@ import typer
 from dspy.utils.exceptions import DSPyError
 from rich.text import Text
 
-from mllm3rec import artifact, audit, cases, data, demo, doctor, models, recommend, study
+from mllm3rec import artifact, audit, cases, compare, data, demo, doctor, models, prices, recommend, study
 from mllm3rec import compile as compile_command
 from mllm3rec import evaluate as evaluate_command
 from mllm3rec.console import err, quieten_dspy, say
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 app.command("doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")
+app.add_typer(prices.app, name="prices")
 app.add_typer(data.app, name="data")
 app.command("cases")(cases.cases)
 app.command("distill")(evaluate_command.distill)
@@ -36,6 +37,7 @@ app.command("evaluate")(evaluate_command.evaluate)
 app.command("compile")(compile_command.compile_program)
 app.add_typer(artifact.app, name="artifact")
 app.add_typer(study.app, name="study")
+app.command("compare")(compare.compare)
 app.command("recommend")(recommend.recommend)
 app.command("audit")(audit.audit)
 app.command("demo")(demo.demo)

@@ -46,6 +46,9 @@ MaxCalls = Annotated[int | None, typer.Option(min=0, help="Stop before more call
 LedgerFile = Annotated[
     Path | None, typer.Option("--ledger", help="Write every call to this file; the budget counts what is in it.")
 ]
+PricesFile = Annotated[
+    Path | None, typer.Option("--prices", help="Your own prices, laid over the shipped ones; else MLLM3REC_PRICES.")
+]
 SchemaFile = Annotated[Path | None, typer.Option("--schema", help="Motivational schema, as TOML or YAML.")]
 Weight = Annotated[float, typer.Option(min=0, max=1, help="Share of MAR in the fused score; the rest is the prior's.")]
 Head = Annotated[int | None, typer.Option(min=1, help="MAR sees only the prior's first N candidates.")]

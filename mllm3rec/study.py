@@ -318,8 +318,7 @@ def run(
         emit({"study": spec.name, "runs": len(cells), "incomplete": incomplete, "written": [str(p) for p in written]})
     else:
         out.print(f"{len(cells) - len(incomplete)} of {len(cells)} runs complete")
-        for path in written:
-            out.print(f"written: {path}", markup=False)
+        _say_written(written)
     raise typer.Exit(1 if incomplete else 0)
 
 
@@ -351,8 +350,13 @@ def report(study: StudyFile, directory: Directory = None, data: Data = None, as_
     if as_json:
         emit({"study": spec.name, "written": [str(path) for path in written]})
         return
-    for path in written:
-        out.print(str(path), markup=False)
+    _say_written(written)
+
+
+def _say_written(written: Sequence[Path]) -> None:
+    page, *tables = written
+    out.print(f"written: {page}", markup=False)
+    out.print(f"written: {len(tables)} tables as CSV, Markdown and LaTeX in {tables[0].parent}", markup=False)
 
 
 def _root(study: Path, directory: Path | None) -> Path:

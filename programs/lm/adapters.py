@@ -7,7 +7,7 @@ configuration and is recorded with every artifact.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import dspy
@@ -17,10 +17,12 @@ from dspy.adapters.utils import serialize_for_json
 from dspy.utils.exceptions import AdapterParseError
 from pydantic import BaseModel
 
+from programs.lm.rendered import RendersOnce, once
+
 AdapterName = Literal["json", "compact", "chat"]
 
 
-class CompactAdapter(BAMLAdapter):
+class CompactAdapter(RendersOnce, BAMLAdapter):
     """BAML-style schema (half the prompt of `JSONAdapter`) for models that run on the user's own machine.
 
     Four changes to its parent: the reminder after the inputs is one short line, because it is the part of the
@@ -40,10 +42,16 @@ class CompactAdapter(BAMLAdapter):
         return json.dumps(serialize_for_json(fields), ensure_ascii=False)
 
     def _prepare_response_format(self, lm: Any, lm_kwargs: dict[str, Any], signature: type[dspy.Signature]) -> None:
-        super()._prepare_response_format(lm, lm_kwargs, signature)
-        model = lm_kwargs.get("response_format")
+        prepare = super()._prepare_response_format
+        found = once(
+            signature, ("bounded", lm.model), lambda: self._bounded(_prepared(prepare, lm, signature), signature)
+        )
+        lm_kwargs |= found
+
+    def _bounded(self, settings: dict[str, Any], signature: type[dspy.Signature]) -> dict[str, Any]:
+        model = settings.get("response_format")
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            return
+            return settings
         schema = model.model_json_schema()
         for name, field in signature.output_fields.items():
             if schema["properties"][name].get("type") == "array":
@@ -53,10 +61,8 @@ class CompactAdapter(BAMLAdapter):
                     if (most := getattr(bound, "max_length", None)) is not None:
                         schema["properties"][name]["maxItems"] = most
         # Not the signature's name: a reworded one gets another from DSPy, and the same question would be paid twice.
-        lm_kwargs["response_format"] = {
-            "type": "json_schema",
-            "json_schema": {"name": "answer", "schema": schema, "strict": True},
-        }
+        answer = {"name": "answer", "schema": schema, "strict": True}
+        return {"response_format": {"type": "json_schema", "json_schema": answer}}
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
         return super().parse(signature, whole_elements(completion, signature.output_fields))
@@ -87,7 +93,28 @@ def whole_elements(completion: str, fields: Iterable[str]) -> str:
     return json.dumps(answer | {cut: answer[cut][:-1]}, ensure_ascii=False)
 
 
-class RatingAdapter(dspy.ChatAdapter):
+class StrictAdapter(RendersOnce, dspy.JSONAdapter):
+    """DSPy's JSON adapter; the output schema, too, is made once."""
+
+    def _prepare_response_format(self, lm: Any, lm_kwargs: dict[str, Any], signature: type[dspy.Signature]) -> None:
+        prepare = super()._prepare_response_format
+        lm_kwargs |= once(signature, ("strict", lm.model), lambda: _prepared(prepare, lm, signature))
+
+
+def _prepared(prepare: Callable[..., None], lm: Any, signature: type[dspy.Signature]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    prepare(lm, settings, signature)
+    return settings
+
+
+class PlainAdapter(RendersOnce, dspy.ChatAdapter):
+    """DSPy's chat adapter without its fallback to JSON: one question is one paid call."""
+
+    def __init__(self) -> None:
+        super().__init__(use_json_adapter_fallback=False)
+
+
+class RatingAdapter(RendersOnce, dspy.ChatAdapter):
     """A bare label as the whole answer, so that a rating costs one token and its probabilities can be read.
 
     For signatures with one `Literal` output only. The prompt holds the instructions alone as system message;
@@ -139,10 +166,13 @@ class RatingAdapter(dspy.ChatAdapter):
         return {name: found}
 
 
+_ADAPTERS: dict[AdapterName, dspy.Adapter] = {
+    "json": StrictAdapter(),
+    "compact": CompactAdapter(),
+    "chat": PlainAdapter(),
+}
+
+
 def build_adapter(name: AdapterName) -> dspy.Adapter:
-    """The adapter of that name. `chat` does not fall back to JSON: one question is one paid call."""
-    if name == "json":
-        return dspy.JSONAdapter()
-    if name == "compact":
-        return CompactAdapter()
-    return dspy.ChatAdapter(use_json_adapter_fallback=False)
+    """The adapter of that name; adapters hold no state."""
+    return _ADAPTERS[name]

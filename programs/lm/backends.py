@@ -6,7 +6,9 @@ Here predictors hold no model: a module asks `Backends`, which knows the model, 
 
 from __future__ import annotations
 
+import copy
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import dspy
@@ -20,8 +22,11 @@ from dspy.utils.exceptions import (
 
 from programs.errors import InputError
 from programs.lm.adapters import RatingAdapter, build_adapter
+from programs.lm.circuit import BackendDownError
 from programs.lm.connect import connect, credentials, model_name
+from programs.lm.gate import Gate
 from programs.lm.ledger import Ledger
+from programs.lm.limits import Limits, limits_for, stated_limits
 from programs.lm.prices import PriceTable, price_table
 from programs.lm.role_lm import RoleLM
 from programs.lm.roles import ROLE_NAMES, RoleConfig, RoleName, Roles
@@ -38,15 +43,42 @@ class UnparsableError(Exception):
 
 
 class Backends:
-    """The language models of all roles, built when first asked. Deep copies are the same object."""
+    """The language models of all roles, built when first asked. Deep copies are the same object.
 
-    def __init__(self, roles: Roles, ledger: Ledger | None = None, prices: PriceTable | None = None) -> None:
+    Args:
+        prices: None for the shipped ones under the user's own (`price_table`).
+        limits: By model string; None for the user's own (`stated_limits`). Roles of one model share one limit.
+    """
+
+    def __init__(
+        self,
+        roles: Roles,
+        ledger: Ledger | None = None,
+        prices: PriceTable | None = None,
+        limits: Mapping[str, Limits] | None = None,
+    ) -> None:
         self.roles = roles
         self.ledger = ledger or Ledger()
-        self.prices = prices or price_table()
-        self._lms: dict[RoleName, RoleLM] = {}
+        self.prices = price_table() if prices is None else prices
+        self.limits = stated_limits() if limits is None else limits
+        self._lms: dict[tuple[RoleName, RoleConfig], RoleLM] = {}
+        self._gates: dict[str, Gate] = {}
         self._lock = threading.Lock()
         self._refuse_unpriced()
+
+    def with_roles(self, roles: Roles, ledger: Ledger | None = None) -> Backends:
+        """The backends of other roles, which keep to the same limits together with these.
+
+        Args:
+            ledger: Where their calls are recorded; the same as of these where None.
+        """
+        other = copy.copy(self)
+        other.roles = roles
+        if ledger is not None:
+            other.ledger = ledger
+            other._lms = {}
+        other._refuse_unpriced()
+        return other
 
     def __deepcopy__(self, memo: dict[int, object]) -> Backends:
         return self
@@ -80,10 +112,11 @@ class Backends:
 
     def lm(self, role: RoleName) -> RoleLM:
         """The role's language model; starts the local engine if the role needs it."""
+        config = self.roles.of(role)
         with self._lock:
-            if role not in self._lms:
-                self._lms[role] = self.build(role, self.roles.of(role))
-            return self._lms[role]
+            if (role, config) not in self._lms:
+                self._lms[role, config] = self.build(role, config)
+            return self._lms[role, config]
 
     def build(self, role: str, config: RoleConfig) -> RoleLM:
         """A language model whose calls are recorded under `role`, a name of the ledger's; starts its engine."""
@@ -94,10 +127,15 @@ class Backends:
             role,
             self.ledger,
             self.prices.models.get(config.model),
+            self.gate(config),
             timeout=config.timeout,
             **{key: value for key, value in sampling.items() if value is not None},
             **connection,
         )
+
+    def gate(self, config: RoleConfig) -> Gate:
+        """Where the calls of a role's backend wait for their turn; one for all roles on one model."""
+        return self._gates.setdefault(model_name(config), Gate(config.model, limits_for(config, self.limits)))
 
     def adapter_for(self, role: RoleName, predictor: dspy.Predict) -> dspy.Adapter:
         """The role's adapter; a lone `rating` is always a bare label, because its probabilities are read."""
@@ -147,6 +185,10 @@ class Backends:
                 continue
             except (LMConfigurationError, LMAuthError, LMBillingError, LMUnsupportedModelError) as error:
                 raise InputError(f"{role}: {self.roles.of(role).model}: {error}") from error
+            except BackendDownError as error:
+                if not error.refused:
+                    raise
+                raise InputError(f"{role}: {error}") from error
             prediction.unparsable = attempt
             return prediction
         answers = _RETRIES_AFTER_UNPARSABLE + 1

@@ -1,13 +1,15 @@
 """Answers of language models, kept on disk: what was paid for once is never paid for again.
 
 Takes the place of DSPy's two-level cache, whose disk level stores pickles. SQLite with one JSON text per answer:
-safe against `kill -9`, shared by processes, readable with any tool. Prompts are not stored, only their hashes.
+safe against `kill -9`, shared by processes, readable with any tool; a power cut may lose the last answers, and
+damages nothing. Prompts are not stored, only their hashes.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,24 @@ import dspy
 from dspy.clients.cache import Cache
 
 from programs.database import open_database
+
+_SECONDS = "_seconds"
+"""Beside an answer's own keys: what it took, so that a stored answer still tells latency and price by the hour."""
+
+
+class ThisCall(threading.local):
+    """What the store and the thread that asks tell each other about the call under way.
+
+    Attributes:
+        check: Called before a question is sent that has no stored answer; may refuse it by raising.
+        sent: `time.perf_counter()` when it was sent, None before.
+        seconds: What the stored answer took when it was sent; None where that is not known.
+    """
+
+    def __init__(self) -> None:
+        self.check: Callable[[], None] | None = None
+        self.sent: float | None = None
+        self.seconds: float | None = None
 
 
 class CallStore(Cache):
@@ -30,19 +50,22 @@ class CallStore(Cache):
         self._db = open_database(
             path, "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)"
         )
+        # The log goes to the disk now and then: with every answer, that takes 6 ms, so 150 answers a second at most.
+        self._db.execute("PRAGMA synchronous=NORMAL")
         self._guard = threading.Lock()
-        self.before_call = threading.local()
+        self.this_call = ThisCall()
 
     def get(self, request: dict[str, Any], ignored_args_for_cache_key: list[str] | None = None) -> Any:
-        """The stored answer, or None after the calling thread's `before_call.check` has let the call pass."""
+        """The stored answer, or None after the calling thread's `this_call.check` has let the call pass."""
         key = self.cache_key(request, ignored_args_for_cache_key)
         with self._guard:
             row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
         if row is not None:
-            return json.loads(row[0])
-        check: Callable[[], None] | None = getattr(self.before_call, "check", None)
-        if check is not None:
-            check()
+            answer = json.loads(row[0])
+            self.this_call.seconds = answer.pop(_SECONDS, None)
+            return answer
+        if self.this_call.check is not None:
+            self.this_call.check()
         return None
 
     def put(
@@ -55,6 +78,8 @@ class CallStore(Cache):
         """Store an answer. One that is not plain data (a LiteLLM response object) is stored as its JSON form."""
         key = self.cache_key(request, ignored_args_for_cache_key)
         plain = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+        if self.this_call.sent is not None:
+            plain = {**plain, _SECONDS: round(time.perf_counter() - self.this_call.sent, 4)}
         with self._guard:
             self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, json.dumps(plain)))
 

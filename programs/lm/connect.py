@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,12 +30,15 @@ def model_name(config: RoleConfig) -> str:
     if config.is_local:
         identity = gguf_identity(_weights_of(config.model))
         return f"gguf-{identity[-8:]}/{identity}"
-    if config.model.startswith(("http://", "https://")):
-        url, _, name = config.model.partition("#")
-        if not name or not urlsplit(url).netloc:
-            raise InputError(f"model {config.model!r}: write an OpenAI-compatible server as http://host:port/v1#model")
-        return f"server-{hashlib.sha256(url.encode()).hexdigest()[:8]}/{name}"
-    return config.model
+    return _server_name(config.model) if config.model.startswith(("http://", "https://")) else config.model
+
+
+@lru_cache
+def _server_name(model: str) -> str:
+    url, _, name = model.partition("#")
+    if not name or not urlsplit(url).netloc:
+        raise InputError(f"model {model!r}: write an OpenAI-compatible server as http://host:port/v1#model")
+    return f"server-{hashlib.sha256(url.encode()).hexdigest()[:8]}/{name}"
 
 
 def connect(config: RoleConfig) -> dict[str, Any]:

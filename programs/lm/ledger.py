@@ -6,7 +6,6 @@ section 4), so calls are recorded here, from the one place every call passes: `R
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -21,6 +20,7 @@ from programs.errors import BudgetExceededError, InputError
 from programs.ranker import Usage, total_usage
 
 _CHARGED: ContextVar[Usage | None] = ContextVar("charged", default=None)
+_ABOUT: ContextVar[str] = ContextVar("about", default="")
 _PRICED: ContextVar[dict[str, Usage] | None] = ContextVar("priced", default=None)
 
 
@@ -29,8 +29,12 @@ class Call(BaseModel):
 
     Attributes:
         tokens_cached: Those of `tokens_in` that the server took from its prefix cache.
-        usd: Price of the tokens; None where the model has no known price. A hit keeps the price of the call
+        usd: Its price; None where the model has no known price. A hit keeps the price of the call
             it stands for: billed cost leaves hits out, stand-alone cost counts them.
+        seconds: From sending to answer, or until it failed; a hit keeps those of the call it stands for, 0 where
+            they are not known.
+        waited: Seconds before it was sent: for a slot, the limits of its backend, or a pause that was asked for.
+        about: What the question was about, where that is shared by many questions (a product's trait key), or empty.
         phase: Part of a longer job the call belongs to (`pools`, `search`, ...), or empty.
         failed: Sent, and not answered: an error or a timeout. Whether the provider bills it is not known.
         hit: Answered from the call store: nothing was sent and nothing was paid.
@@ -46,6 +50,8 @@ class Call(BaseModel):
     tokens_cached: int = 0
     usd: float | None = None
     seconds: float = 0.0
+    waited: float = 0.0
+    about: str = ""
     phase: str = ""
     hit: bool = False
     failed: bool = False
@@ -59,6 +65,9 @@ class Budget(BaseModel):
 
     usd: float | None = Field(default=None, ge=0)
     calls: int | None = Field(default=None, ge=0)
+
+
+_NO_BUDGET = Budget()
 
 
 def add_call(usage: Usage, call: Call) -> None:
@@ -189,6 +198,8 @@ class Ledger:
     def _problem(self, worst_usd: float | None) -> str | None:
         if self._stopped is not None:
             return self._stopped
+        if self.budget == _NO_BUDGET:
+            return None
         total = self.total()
         if self.budget.calls is not None and total.calls + self._reserved_calls + 1 > self.budget.calls:
             return f"the budget of {self.budget.calls} calls is spent"
@@ -207,13 +218,14 @@ class Ledger:
     def record(self, call: Call) -> None:
         """Write one answered call and add it to the sums of its role and of the current `charging` block."""
         with self._lock:
-            call = call.model_copy(update={"phase": self.phase})
+            if self.phase or _ABOUT.get():
+                call = call.model_copy(update={"phase": self.phase, "about": _ABOUT.get()})
             self._add(call)
             if self.path is not None:
                 if self._file is None:
                     self.path.parent.mkdir(parents=True, exist_ok=True)
                     self._file = self.path.open("a", encoding="utf-8")
-                self._file.write(json.dumps(call.model_dump(exclude_defaults=True)) + "\n")
+                self._file.write(call.model_dump_json(exclude_defaults=True) + "\n")
                 self._file.flush()
         charged = _CHARGED.get()
         if charged is not None:
@@ -233,6 +245,15 @@ class Ledger:
         finally:
             usage.seconds = time.perf_counter() - started
             _CHARGED.reset(token)
+
+    @contextmanager
+    def about(self, what: str) -> Iterator[None]:
+        """Write `what` with the calls made inside the block by this thread."""
+        token = _ABOUT.set(what)
+        try:
+            yield
+        finally:
+            _ABOUT.reset(token)
 
     @contextmanager
     def pricing(self) -> Iterator[dict[str, Usage]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import tomllib
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -59,8 +60,8 @@ class Price(BaseModel):
 
         >>> Price(input=2.0, output=8.0, cached=0.5).usd(1_000_000, 500_000, tokens_cached=400_000)
         5.4
-        >>> Price(usd_per_hour=0.72).usd(1_000_000, 500_000, seconds=10.0)
-        0.002
+        >>> Price(usd_per_hour=0.50).usd(1_000_000, 500_000, seconds=1800.0)
+        0.25
         """
         if self.usd_per_hour is not None:
             return self.usd_per_hour * seconds / 3600
@@ -87,16 +88,16 @@ class PriceTable(BaseModel):
         return self.model_copy(update={"models": self.models | other.models})
 
 
-def read_prices(path: Path, text: str | None = None) -> PriceTable:
+def read_prices(path: Path) -> PriceTable:
     """A price file: `dated`, and `[models]` with a price each that says, or whose file says, its source.
-
-    Args:
-        text: See `read_toml`.
 
     Raises:
         InputError: naming file and field, if it is no such file or a price has no source.
     """
-    table = read_toml(path, PriceTable, text)
+    return _sourced(read_toml(path, PriceTable), path)
+
+
+def _sourced(table: PriceTable, path: Path) -> PriceTable:
     models = {}
     for model, price in table.models.items():
         source = price.source or table.source
@@ -109,7 +110,8 @@ def read_prices(path: Path, text: str | None = None) -> PriceTable:
 @cache
 def shipped_prices() -> PriceTable:
     """The table that ships with this package (`programs/lm/prices.toml`)."""
-    return read_prices(Path("prices.toml"), files("programs.lm").joinpath("prices.toml").read_text("utf-8"))
+    text = files("programs.lm").joinpath("prices.toml").read_text("utf-8")
+    return _sourced(PriceTable.model_validate(tomllib.loads(text)), Path("prices.toml"))
 
 
 def price_table(path: Path | None = None) -> PriceTable:

@@ -12,29 +12,58 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import dspy
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from dspy.utils.exceptions import LMRateLimitError
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
-from programs.lm.call_store import CallStore
+from programs.lm.call_store import CallStore, ThisCall
+from programs.lm.gate import Gate, Turn, is_overload
 from programs.lm.ledger import Call, Ledger
 from programs.lm.prices import Price
 
 ATTEMPTS = 4
 """Times one question is sent before a passing failure is final."""
 
+ATTEMPTS_AT_LIMIT = 8
+"""Times it is sent to a backend that keeps saying `too many`: pauses of 1 to 60 seconds outlast a limit a minute."""
+
+_BACKOFF = wait_exponential_jitter(initial=1, max=60)
+
+
+class _Attempt(threading.local):
+    """What a thread's attempt under way has come to.
+
+    Attributes:
+        turn: Its turn at the gate; None while nothing was sent.
+        started: `time.perf_counter()` when it was sent, or looked up.
+        tokens: What its answer took, None without one.
+    """
+
+    def __init__(self) -> None:
+        self.turn: Turn | None = None
+        self.started = 0.0
+        self.tokens: int | None = None
+
 
 class RoleLM(dspy.LM):
     """A `dspy.LM` that belongs to a role: its calls are budgeted, recorded, and never made twice at once.
 
     Deep copies are the same object, so that a copied program keeps its client and its ledger.
+
+    Args:
+        gate: The one of its backend, shared by all roles that speak through it.
     """
 
-    def __init__(self, model: str, role: str, ledger: Ledger, price: Price | None, **settings: Any) -> None:
+    def __init__(
+        self, model: str, role: str, ledger: Ledger, price: Price | None, gate: Gate, timeout: float, **settings: Any
+    ) -> None:
         # DSPy's own retries would send what neither the budget nor the ledger knows of, and sleep through Ctrl-C.
-        super().__init__(model, num_retries=0, **settings)
+        super().__init__(model, num_retries=0, timeout=timeout, **settings)
         self.role = role
         self.ledger = ledger
         self.price = price
-        self._current = threading.local()
+        self.gate = gate
+        self.timeout = timeout
+        self._current = _Attempt()
         self._flights: WeakValueDictionary[str, _Flight] = WeakValueDictionary()
         self._flights_lock = threading.Lock()
 
@@ -46,70 +75,106 @@ class RoleLM(dspy.LM):
     ) -> Any:
         """Ask, unless the call store has the answer. Two threads with one question share one paid answer.
 
-        A call that fails for a passing reason (rate limit, server error, lost connection) is made again, up to
-        `ATTEMPTS` times, after the time the server asks for or with exponential backoff and jitter.
+        A call that fails for a passing reason (server error, lost connection) is made again with exponential backoff
+        and jitter, up to `ATTEMPTS` times; one that the backend has no room for, up to `ATTEMPTS_AT_LIMIT` times, when
+        the gate lets calls through again.
 
         Raises:
             BudgetExceededError: before a call that might pass the budget, first or repeated.
+            BackendDownError: if the backend counts as dead.
         """
-        with self._flight(prompt, messages, kwargs):
+        question = json.dumps([prompt, messages, kwargs], sort_keys=True, default=str).encode()
+        most = self._most_tokens(len(question), kwargs)
+        with self._flight(question):
             retrying = Retrying(
-                stop=stop_after_attempt(ATTEMPTS),
+                stop=_give_up,
                 wait=_wait,
                 retry=retry_if_exception(dspy.is_retryable_lm_error),
                 sleep=self.ledger.wait,
                 reraise=True,
             )
-            return retrying(self._attempt, prompt, messages, kwargs)
+            try:
+                return retrying(self._attempt, most, prompt, messages, kwargs)
+            except Exception as error:
+                self.gate.lost(error)
+                raise
 
-    def _attempt(self, prompt: str | None, messages: list[dict[str, Any]] | None, kwargs: dict[str, Any]) -> Any:
-        worst = self._worst_usd(prompt, messages, kwargs)
-        call = self._current
-        call.paid, call.answered, call.started = False, False, time.perf_counter()
+    def _attempt(
+        self,
+        most: tuple[int, int],
+        prompt: str | None,
+        messages: list[dict[str, Any]] | None,
+        kwargs: dict[str, Any],
+    ) -> Any:
+        worst = None if self.price is None else self.price.usd(*most, seconds=self.timeout)
+        attempt = self._current
+        attempt.turn, attempt.tokens, attempt.started = None, None, time.perf_counter()
+        store = dspy.cache
+        this_call = store.this_call if isinstance(store, CallStore) else ThisCall()
 
         def check() -> None:
             self.ledger.reserve(worst)
-            call.paid = True
-
-        store = dspy.cache
-        if isinstance(store, CallStore):
-            store.before_call.check = check
-        else:
-            check()
-        try:
-            return super().__call__(prompt, messages=messages, **kwargs)
-        finally:
-            if isinstance(store, CallStore):
-                store.before_call.check = None
-            if call.paid:
-                if not call.answered:
-                    self.ledger.record(Call(role=self.role, model=self.model, failed=True, at=round(time.time(), 3)))
+            try:
+                attempt.turn = self.gate.enter(sum(most), self.ledger)
+            except BaseException:
                 self.ledger.release(worst)
+                raise
+            attempt.started = this_call.sent = time.perf_counter()
+
+        this_call.check, this_call.sent, this_call.seconds = check, None, None
+        try:
+            if not isinstance(store, CallStore):
+                check()
+            answer = super().__call__(prompt, messages=messages, **kwargs)
+        except BaseException as error:
+            self._ended(worst, error)
+            raise
+        finally:
+            this_call.check = None
+        self._ended(worst)
+        return answer
+
+    def _ended(self, worst: float | None, error: BaseException | None = None) -> None:
+        attempt = self._current
+        if attempt.turn is None:
+            return
+        self.gate.leave(attempt.turn, attempt.tokens, error)
+        if attempt.tokens is None:
+            self.ledger.record(
+                Call(
+                    role=self.role,
+                    model=self.model,
+                    seconds=round(time.perf_counter() - attempt.started, 4),
+                    waited=round(attempt.turn.waited, 4),
+                    failed=True,
+                    at=round(time.time(), 3),
+                )
+            )
+        self.ledger.release(worst)
 
     @contextmanager
-    def _flight(self, *question: Any) -> Iterator[None]:
-        key = hashlib.sha256(json.dumps(question, sort_keys=True, default=str).encode()).hexdigest()
+    def _flight(self, question: bytes) -> Iterator[None]:
+        key = hashlib.sha256(question).hexdigest()
         with self._flights_lock:
             flight = self._flights.setdefault(key, _Flight())
         with flight.lock:
             yield
 
-    def _worst_usd(
-        self, prompt: str | None, messages: list[dict[str, Any]] | None, kwargs: dict[str, Any]
-    ) -> float | None:
-        if self.price is None:
-            return None
-        # Two bytes a token is above every tokenizer seen on European text; the schema travels with the prompt.
-        tokens = len(json.dumps([prompt, messages, kwargs], default=str).encode()) // 2 + 64
+    def _most_tokens(self, size: int, kwargs: dict[str, Any]) -> tuple[int, int]:
+        """The most tokens that a question of `size` bytes and its answer may take."""
         most = (
             kwargs.get("max_tokens") or self.kwargs.get("max_tokens") or self.kwargs.get("max_completion_tokens") or 0
         )
-        return self.price.usd(tokens, int(most))
+        # Two bytes a token is above every tokenizer seen on European text; the schema travels with the prompt.
+        return size // 2 + 64, int(most)
 
     def update_history(self, entry: dict[str, Any]) -> None:
         """DSPy's hook: runs once per answered call, hits included, in the thread that asked."""
-        self._current.answered = True
+        attempt = self._current
         tokens_in, tokens_out, tokens_cached = _tokens(entry["response"])
+        attempt.tokens = tokens_in + tokens_out
+        hit = attempt.turn is None
+        seconds = dspy.cache.this_call.seconds if hit else time.perf_counter() - attempt.started
         self.ledger.record(
             Call(
                 role=self.role,
@@ -117,18 +182,34 @@ class RoleLM(dspy.LM):
                 tokens_in=tokens_in,
                 tokens_out=tokens_out,
                 tokens_cached=tokens_cached,
-                usd=None if self.price is None else self.price.usd(tokens_in, tokens_out, tokens_cached),
-                seconds=round(time.perf_counter() - self._current.started, 4),
-                hit=not self._current.paid,
+                usd=self._usd(tokens_in, tokens_out, tokens_cached, seconds),
+                seconds=round(seconds or 0.0, 4),
+                waited=0.0 if attempt.turn is None else round(attempt.turn.waited, 4),
+                hit=hit,
                 at=round(time.time(), 3),
             )
         )
 
+    def _usd(self, tokens_in: int, tokens_out: int, tokens_cached: int, seconds: float | None) -> float | None:
+        if self.price is None or (seconds is None and self.price.usd_per_hour is not None):
+            return None
+        return self.price.usd(tokens_in, tokens_out, tokens_cached, seconds or 0.0)
+
+
+def _give_up(state: RetryCallState) -> bool:
+    return state.attempt_number >= (ATTEMPTS_AT_LIMIT if isinstance(_error(state), LMRateLimitError) else ATTEMPTS)
+
 
 def _wait(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome is not None else None
+    error = _error(state)
+    if is_overload(error):
+        return 0.0  # The gate holds back all calls of the backend, this one among them.
     asked = getattr(error, "retry_after", None)
-    return float(asked) if asked is not None else wait_exponential_jitter(initial=1, max=60)(state)
+    return float(asked) if asked is not None else _BACKOFF(state)
+
+
+def _error(state: RetryCallState) -> BaseException | None:
+    return None if state.outcome is None else state.outcome.exception()
 
 
 class _Flight:

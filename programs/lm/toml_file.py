@@ -13,17 +13,14 @@ from programs.errors import InputError
 Checked = TypeVar("Checked")
 
 
-def read_toml(path: Path, kind: type[Checked], text: str | None = None) -> Checked:
+def read_toml(path: Path, kind: type[Checked]) -> Checked:
     """The content of a TOML file as `kind`.
-
-    Args:
-        text: Instead of what is in the file, which then only names it in messages.
 
     Raises:
         InputError: naming file and field, if it cannot be read or is no `kind`.
     """
     try:
-        data = tomllib.loads(path.read_text("utf-8") if text is None else text)
+        data = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

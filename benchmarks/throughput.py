@@ -1,0 +1,179 @@
+"""An evaluation's calls a second next to those of a bare client, and its memory at two sizes.
+
+    python benchmarks/throughput.py [USERS] [WORKERS]
+
+A server of its own process answers after 200 ms, 64 calls at a time. In turn, a client that does nothing else sends it
+as many calls as it takes, and `evaluate.run.run` ranks USERS users (and a quarter of them, for the memory) with the
+listwise program, with journal, ledger and call store on disk; products were distilled before, as `mllm3rec distill`
+does. Prints one JSON line; the ratio is what says something on a busy machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
+
+from evaluate.journal import Journal, RunManifest
+from evaluate.rankers import Random
+from evaluate.run import run
+from programs.embeddings import HashingEncoder
+from programs.interrupts import map_in_threads
+from programs.lm.backends import Backends
+from programs.lm.call_store import use_call_store
+from programs.lm.ledger import Ledger
+from programs.lm.roles import local_roles
+from programs.program import Parts, listwise
+from programs.ranker import Case
+from programs.trait_store import TraitStore
+from signatures.types import Interaction, Item
+from tests.fake_server import sensible
+
+LATENCY, SLOTS = 0.2, 64
+PRODUCTS, CANDIDATES, PURCHASES = 300, 30, 5
+
+
+async def serve() -> None:
+    """An OpenAI-compatible server on loopback: prints its port, keeps connections, counts nothing."""
+    slots = asyncio.Semaphore(SLOTS)
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+            body = json.loads(await reader.readexactly(int(length.split(b":")[1])))
+            async with slots:
+                await asyncio.sleep(LATENCY)
+            answer = {"role": "assistant", "content": sensible(body).content}
+            usage = {"prompt_tokens": 500, "completion_tokens": 50, "total_tokens": 550}
+            choice = {"index": 0, "finish_reason": "stop", "message": answer}
+            whole = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
+            payload = json.dumps({**whole, "choices": [choice], "usage": usage}).encode()
+            line = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
+            writer.write(line.encode() + payload)
+
+    async def until_closed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await connected(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    server = await asyncio.start_server(until_closed, "127.0.0.1", 0, limit=1 << 20)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+async def bare(port: int, calls: int) -> dict[str, float]:
+    """A client without any library, with as many connections as the server has slots."""
+    body = json.dumps(_typical_body()).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    left = iter(range(calls))
+
+    async def client() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in left:
+            writer.write(head + body)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            length = int(answer.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+            json.loads(await reader.readexactly(length))
+        writer.close()
+
+    started, busy = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(client() for _ in range(SLOTS)))
+    seconds, busy = time.perf_counter() - started, time.process_time() - busy
+    return {"calls_per_second": round(calls / seconds, 1), "cpu_ms_per_call": round(1000 * busy / calls, 2)}
+
+
+def _typical_body() -> dict[str, Any]:
+    products = "\n".join(f"{10 + n}: good for one thing, good for another, easy to use" for n in range(CANDIDATES))
+    messages = [
+        {"role": "system", "content": "Answer with `ranking`. " + "An instruction of some length. " * 40},
+        {"role": "user", "content": f"{products}\nAnswer in JSON: ranking."},
+    ]
+    return {"model": "bare", "messages": messages, "max_tokens": 212, "temperature": 0.0}
+
+
+def ranked(port: int, users: int, workers: int) -> dict[str, float]:
+    """Rank so many invented users in this process: calls a second, CPU milliseconds a call, peak memory in MiB."""
+    draw = random.Random(0)  # noqa: S311 - the same users every time
+    catalogue = {f"I{n}": Item(item_id=f"I{n}", title=f"Product number {n} for some purpose") for n in range(PRODUCTS)}
+    cases = []
+    for n in range(users):
+        chosen = draw.sample(list(catalogue), PURCHASES + CANDIDATES)
+        history = tuple(Interaction(item_id=one) for one in chosen[:PURCHASES])
+        cases.append(Case(user_id=f"U{n}", history=history, candidates=tuple(chosen[PURCHASES:]), target=chosen[-1]))
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder)
+        store = use_call_store(directory / "calls.sqlite")
+        ledger = Ledger(directory / "ledger.jsonl")
+        backends = Backends(local_roles(f"http://127.0.0.1:{port}/v1#fake"), ledger, limits={})
+        traits = TraitStore(directory / "traits.sqlite")
+        program = listwise(Parts(backends, catalogue, Random(), HashingEncoder(), traits))
+        list(map_in_threads(lambda item: program.product(item=item), [*catalogue.values()], workers, ledger.stop))
+        distilled = ledger.total().calls
+        manifest = RunManifest(cases_sha256="0", ranker="listwise")
+        started, busy = time.perf_counter(), time.process_time()
+        with Journal.open(directory / "run", manifest) as journal:
+            outcome = run(cases, program, journal, ledger, workers)
+        seconds, busy = time.perf_counter() - started, time.process_time() - busy
+        ledger.close()
+        store.close()
+    calls = ledger.total().calls - distilled
+    if not outcome.complete or calls != 3 * users:
+        raise SystemExit(f"{outcome}, {calls} calls: the figures would say nothing")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        "users": users,
+        "calls": calls,
+        "calls_per_second": round(calls / seconds, 1),
+        "cpu_ms_per_call": round(1000 * busy / calls, 2),
+        "peak_mib": round(peak),
+    }
+
+
+def _in_a_process(*arguments: object) -> dict[str, float]:
+    finished = subprocess.run(  # noqa: S603 - this very file
+        [sys.executable, __file__, *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True
+    )
+    figures: dict[str, float] = json.loads(finished.stdout)
+    return figures
+
+
+def main(users: int = 1000, workers: int = SLOTS) -> None:
+    """Measure and print."""
+    server = subprocess.Popen([sys.executable, __file__, "serve"], stdout=subprocess.PIPE, text=True)  # noqa: S603
+    try:
+        port = int((server.stdout or sys.stdin).readline())
+        alone = [asyncio.run(bare(port, 3 * users))]
+        small = _in_a_process("rank", port, users // 4, workers)
+        large = _in_a_process("rank", port, users, workers)
+        alone.append(asyncio.run(bare(port, 3 * users)))
+    finally:
+        server.terminate()
+    ideal = sum(one["calls_per_second"] for one in alone) / len(alone)
+    figures = {
+        "ideal": SLOTS / LATENCY,
+        "bare": alone,
+        "runs": [small, large],
+        "ratio_to_bare": round(large["calls_per_second"] / ideal, 3),
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["serve"]:
+            asyncio.run(serve())
+        case ["rank", *numbers]:
+            print(json.dumps(ranked(*map(int, numbers))))
+        case numbers:
+            main(*map(int, numbers))

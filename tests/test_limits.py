@@ -1,0 +1,609 @@
+"""Limits of backends: pure parts on a clock of their own, then four real servers that each misbehave in their way."""
+
+from __future__ import annotations
+
+import datetime
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+from dspy.utils.exceptions import LMAuthError, LMInvalidRequestError, LMRateLimitError, LMServerError, LMTransportError
+from hypothesis import given
+from hypothesis import strategies as st
+from tenacity import wait_fixed
+
+from programs.errors import BudgetExceededError, InputError
+from programs.lm import circuit, gate, role_lm
+from programs.lm.backends import Backends
+from programs.lm.call_store import use_call_store
+from programs.lm.circuit import COOL_DOWN, FAILURES, BackendDownError, Circuit
+from programs.lm.engine import ENGINE
+from programs.lm.gate import Gate
+from programs.lm.ledger import Budget, Call, Ledger, read_calls
+from programs.lm.limits import LIMITS_VARIABLE, MOST_IN_FLIGHT, Limits, limits_for, stated_limits
+from programs.lm.per_minute import MINUTE, PerMinute
+from programs.lm.prices import Price, PriceTable
+from programs.lm.roles import ROLE_NAMES, RoleConfig, RoleName, Roles, local_roles
+from programs.lm.window import START, Window
+from signatures.mote import DistillTraits
+from tests.fake_server import Body, FakeOpenAI, Reply, sensible
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def too_many(retry_after: float | None = None) -> LMRateLimitError:
+    return LMRateLimitError("too many", status=429, retry_after=retry_after)
+
+
+def refused_connection() -> LMTransportError:
+    error = LMTransportError("failed to connect")
+    error.__cause__ = ConnectionRefusedError()
+    return error
+
+
+def in_thread(work: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    """A thread that has begun, and where its result or exception will be."""
+    came: list[Any] = []
+
+    def note() -> None:
+        try:
+            came.append(work())
+        except BaseException as error:
+            came.append(error)
+
+    thread = threading.Thread(target=note, daemon=True)
+    thread.start()
+    return thread, came
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    """Wait until something that takes a moment has happened; for ever is a failure."""
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.005)
+
+
+class TestPerMinute:
+    def test_by_hand(self) -> None:
+        limit = PerMinute(100)
+        limit.take(60, 0.0)
+        late = limit.take(40, 10.0)
+        assert limit.delay(1, 10.0) == 50.0, "when the first 60 leave the window"
+        assert limit.delay(61, 10.0) == 60.0, "when the later 40 do, too"
+        limit.settle(late, 5)
+        assert limit.delay(35, 20.0) == 0.0
+        assert limit.delay(36, 20.0) == 40.0
+        assert limit.delay(95, 60.0) == 0.0
+        assert limit.delay(100, 70.0) == 0.0
+
+    def test_what_can_never_fit_goes_alone(self) -> None:
+        limit = PerMinute(10)
+        assert limit.delay(500, 0.0) == 0.0
+        limit.take(500, 0.0)
+        assert limit.delay(1, 30.0) == 30.0
+        assert limit.delay(500, 60.0) == 0.0
+
+    def test_settling_what_has_left_the_window_changes_nothing(self) -> None:
+        limit = PerMinute(10)
+        old = limit.take(10, 0.0)
+        assert limit.delay(10, 60.0) == 0.0
+        limit.take(10, 60.0)
+        limit.settle(old, 0)
+        assert limit.delay(1, 61.0) == 59.0
+
+    @given(st.lists(st.tuples(st.integers(1, 9), st.floats(0, 40), st.integers(0, 9)), max_size=40))
+    def test_no_window_of_sixty_seconds_holds_more(self, calls: list[tuple[int, float, int]]) -> None:
+        limit, now, most = PerMinute(20), 0.0, 20
+        sent: list[tuple[float, int]] = []
+        for amount, pause, settled in calls:
+            now += pause
+            now += limit.delay(amount, now)
+            assert limit.delay(amount, now) <= 1e-6
+            taken = limit.take(amount, now)
+            final = min(settled, amount)
+            limit.settle(taken, final)
+            sent.append((now, final))
+            inside = sum(n for at, n in sent if at > now - MINUTE + 1e-6)
+            assert inside - final + amount <= most, "before it was settled"
+
+
+class TestWindow:
+    @staticmethod
+    def round_of(window: Window) -> int:
+        """One round of answers while the window is full; its size afterwards."""
+        for _ in range(window.size):
+            window.succeeded(window.size)
+        return window.size
+
+    def test_it_doubles_up_to_the_most(self) -> None:
+        window = Window(50)
+        assert [window.size, *(self.round_of(window) for _ in range(5))] == [START, 16, 32, 50, 50, 50]
+
+    def test_an_overload_halves_it_once_a_round_and_it_grows_by_one_a_round_from_there(self) -> None:
+        window = Window(64)
+        while window.size < 64:
+            self.round_of(window)
+        sent_in = window.round
+        assert [window.overloaded(sent_in) for _ in range(64)] == [True] + [False] * 63
+        sizes = [window.size, *(self.round_of(window) for _ in range(6))]
+        assert sizes[0] == 32
+        assert all(after - before <= 1 for before, after in pairwise(sizes))
+        assert sizes[-1] >= 37
+
+    def test_it_never_falls_below_one(self) -> None:
+        window = Window(2)
+        for _ in range(10):
+            assert window.overloaded(window.round)
+        assert window.size == 1
+        assert [self.round_of(window) for _ in range(3)] == [2, 2, 2]
+
+    def test_answers_say_nothing_of_a_window_that_was_not_in_use(self) -> None:
+        window = Window(64)
+        for _ in range(100):
+            window.succeeded(START - 1)
+        assert window.size == START
+
+    @given(st.integers(1, 100), st.lists(st.booleans(), max_size=200))
+    def test_it_stays_within_its_bounds(self, most: int, fates: list[bool]) -> None:
+        window = Window(most)
+        for good in fates:
+            if good:
+                window.succeeded(window.size)
+            else:
+                window.overloaded(window.round)
+            assert 1 <= window.size <= most
+
+
+class TestCircuit:
+    def test_a_few_lost_calls_in_a_row_are_death(self) -> None:
+        found = Circuit("it")
+        error = LMServerError("on fire", status=500)
+        for _ in range(FAILURES - 1):
+            found.lost(error, 0.0)
+        found.came_back(None, False, 0.0)
+        for _ in range(FAILURES - 1):
+            found.lost(error, 0.0)
+            found.require(0.0)
+        found.lost(error, 0.0)
+        with pytest.raises(BackendDownError, match=r"^it does not answer \(on fire\); the next call is sent in 30 s$"):
+            found.require(0.0)
+
+    def test_one_is_if_nobody_listens(self) -> None:
+        found = Circuit("it")
+        found.lost(refused_connection(), 0.0)
+        with pytest.raises(BackendDownError) as error:
+            found.require(0.0)
+        assert not error.value.refused
+
+    def test_a_refusal_is_at_once(self) -> None:
+        found = Circuit("it")
+        found.came_back(LMAuthError("invalid key"), False, 0.0)
+        with pytest.raises(BackendDownError, match="refuses us") as error:
+            found.require(0.0)
+        assert error.value.refused
+
+    def test_errors_of_the_call_are_not_the_backend_s(self) -> None:
+        found = Circuit("it")
+        for _ in range(2 * FAILURES):
+            found.lost(LMInvalidRequestError("too long", status=400), 0.0)
+            found.lost(ValueError("ours"), 0.0)
+        found.require(0.0)
+
+    def test_after_the_cool_down_one_call_finds_out(self) -> None:
+        found = Circuit("it")
+        found.lost(refused_connection(), 0.0)
+        found.require(COOL_DOWN)
+        assert found.sent()
+        with pytest.raises(BackendDownError, match="one call is under way"):
+            found.require(COOL_DOWN)
+        found.came_back(refused_connection(), True, 31.0)
+        with pytest.raises(BackendDownError, match="in 29 s"):
+            found.require(32.0)
+        found.require(31.0 + COOL_DOWN)
+        assert found.sent()
+        found.came_back(None, True, 62.0)
+        found.require(62.0)
+        assert not found.sent()
+
+
+class TestGate:
+    @staticmethod
+    def make(clock: Clock | None = None, **limits: int) -> Gate:
+        return Gate("it", Limits(**limits), clock or Clock(), jitter=lambda: 0.0)
+
+    def test_never_more_are_in_flight_than_allowed_and_all_come_through(self) -> None:
+        found = Gate("it", Limits(concurrency=5))
+        flying = 0
+        most: list[int] = []
+        lock = threading.Lock()
+
+        def call(_: int) -> None:
+            nonlocal flying
+            turn = found.enter(1, Ledger())
+            with lock:
+                flying += 1
+                most.append(flying)
+            time.sleep(0.002)
+            with lock:
+                flying -= 1
+            found.leave(turn, 1)
+
+        with ThreadPoolExecutor(20) as pool:
+            assert len(list(pool.map(call, range(200)))) == 200
+        assert max(most) == 5
+
+    def test_first_come_first_served(self) -> None:
+        found = self.make(concurrency=1)
+        turn = found.enter(1, Ledger())
+        order: list[int] = []
+        threads = []
+        for n in range(6):
+
+            def call(n: int = n) -> None:
+                mine = found.enter(1, Ledger())
+                order.append(n)
+                found.leave(mine, 1)
+
+            threads.append(in_thread(call)[0])
+            eventually(lambda n=n: len(found._queue) == n + 1)  # type: ignore[misc]
+        found.leave(turn, 1)
+        for thread in threads:
+            thread.join(60)
+        assert order == list(range(6))
+
+    def test_a_pause_holds_back_everybody_as_long_as_asked(self) -> None:
+        clock = Clock()
+        found = self.make(clock)
+        found.leave(found.enter(1, Ledger()), None, too_many(retry_after=20.0))
+        clock.now += 3
+        _, came = in_thread(lambda: found.enter(1, Ledger()))
+        clock.now += 16.5
+        time.sleep(0.5)  # The gate looks at the clock at least that often.
+        assert came == []
+        clock.now += 0.6
+        eventually(lambda: bool(came))
+        assert came[0].waited == pytest.approx(17.1)
+
+    def test_without_a_time_the_pause_doubles_until_a_call_succeeds(self) -> None:
+        clock = Clock()
+        found = self.make(clock)
+        pauses = []
+        for _ in range(8):
+            turn = found.enter(1, Ledger())
+            found.leave(turn, None, too_many())
+            pauses.append(found._paused_until - clock.now)
+            clock.now = found._paused_until
+        assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+        found.leave(found.enter(1, Ledger()), 1)
+        found.leave(found.enter(1, Ledger()), None, too_many())
+        assert found._paused_until - clock.now == 1
+
+    def test_many_turned_away_together_are_one_overload(self) -> None:
+        clock = Clock()
+        found = self.make(clock)
+        turns = [found.enter(1, Ledger()) for _ in range(START)]
+        for turn in turns:
+            found.leave(turn, None, too_many())
+        assert found._paused_until - clock.now == 1
+        assert found.window.size == START // 2
+
+    def test_jitter_makes_a_pause_longer_and_never_shorter(self) -> None:
+        clock = Clock()
+        found = Gate("it", Limits(), clock, jitter=lambda: 1.0)
+        found.leave(found.enter(1, Ledger()), None, too_many(retry_after=5.0))
+        assert found._paused_until - clock.now == 5.5
+
+    def test_requests_and_tokens_a_minute(self) -> None:
+        clock = Clock()
+        found = self.make(clock, rpm=3, tpm=100)
+        first = found.enter(90, Ledger())
+        _, came = in_thread(lambda: found.enter(20, Ledger()))
+        time.sleep(0.3)
+        assert came == [], "110 tokens may be taken"
+        found.leave(first, 10)
+        eventually(lambda: bool(came))
+        assert found.enter(20, Ledger()).waited == 0
+        _, fourth = in_thread(lambda: found.enter(1, Ledger()))
+        clock.now += 59
+        time.sleep(0.3)
+        assert fourth == [], "three requests a minute"
+        clock.now += 1
+        eventually(lambda: bool(fourth))
+
+    @pytest.mark.parametrize("held_by", ["a slot", "a pause", "a minute"])
+    def test_a_stop_ends_every_wait(self, held_by: str) -> None:
+        found = self.make(concurrency=1, **({"rpm": 1} if held_by == "a minute" else {}))
+        turn = found.enter(1, Ledger())
+        if held_by != "a slot":
+            found.leave(turn, None, too_many(600.0) if held_by == "a pause" else None)
+        stopped, other = Ledger(), Ledger()
+        waiting = [in_thread(lambda: found.enter(1, stopped)) for _ in range(4)]
+        _, going = in_thread(lambda: found.enter(1, other))
+        eventually(lambda: len(found._queue) == 5)
+        stopped.stop("interrupted")
+        for thread, came in waiting:
+            thread.join(60)
+            assert isinstance(came[0], BudgetExceededError)
+        assert going == [], "another run's calls wait on"
+        other.stop("too")
+
+    def test_death_ends_every_wait(self) -> None:
+        found = self.make(concurrency=1)
+        turn = found.enter(1, Ledger())
+        waiting = [in_thread(lambda: found.enter(1, Ledger())) for _ in range(4)]
+        eventually(lambda: len(found._queue) == 4)
+        found.leave(turn, None, LMAuthError("invalid key"))
+        for thread, came in waiting:
+            thread.join(60)
+            assert isinstance(came[0], BackendDownError)
+
+    def test_a_lone_call_finds_out_whether_a_dead_backend_is_back(self) -> None:
+        clock = Clock()
+        found = self.make(clock)
+        found.lost(refused_connection())
+        with pytest.raises(BackendDownError):
+            found.enter(1, Ledger())
+        clock.now += COOL_DOWN
+        probe = found.enter(1, Ledger())
+        with pytest.raises(BackendDownError):
+            found.enter(1, Ledger())
+        found.leave(probe, 1)
+        found.leave(found.enter(1, Ledger()), 1)
+
+
+class TestStated:
+    def test_every_backend_has_a_concurrency(self) -> None:
+        stated = {"openai/gpt-4o": Limits(rpm=500), "http://h/v1#m": Limits(concurrency=2)}
+        found = {m: limits_for(RoleConfig(model=m), stated) for m in ("openai/gpt-4o", "http://h/v1#m", "local/x")}
+        assert found["openai/gpt-4o"] == Limits(concurrency=MOST_IN_FLIGHT, rpm=500)
+        assert found["http://h/v1#m"] == Limits(concurrency=2)
+        assert found["local/x"] == Limits(concurrency=ENGINE.slots)
+
+    def test_they_are_read_from_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = tmp_path / "limits.toml"
+        path.write_text('["openai/gpt-4o"]\nrpm = 500\ntpm = 30000\n')
+        monkeypatch.setenv(LIMITS_VARIABLE, str(path))
+        assert stated_limits() == Backends(local_roles()).limits == {"openai/gpt-4o": Limits(rpm=500, tpm=30000)}
+        path.write_text('["openai/gpt-4o"]\nrpm = 0\n')
+        with pytest.raises(InputError, match=r"limits.toml: openai/gpt-4o.rpm: .* greater than or equal to 1"):
+            stated_limits()
+
+    def test_roles_of_one_model_share_a_gate_and_so_do_other_mixes(self) -> None:
+        roles = local_roles("http://h/v1#m").with_models(mar="http://h/v1#n")
+        backends = Backends(roles, limits={})
+        one, two, other = (backends.gate(roles.of(role)) for role in ("mope", "mote", "mar"))
+        assert one is two is not other
+        mix = backends.with_roles(local_roles("http://h/v1#n"), Ledger())
+        assert mix.gate(mix.roles.mope) is other
+        assert mix.ledger is not backends.ledger
+        assert backends.with_roles(local_roles("http://h/v1#n")).ledger is backends.ledger
+
+    def test_a_ledger_from_before_waiting_was_recorded_still_loads(self, tmp_path: Path) -> None:
+        path = tmp_path / "ledger.jsonl"
+        path.write_text('{"role": "mar", "model": "m", "tokens_in": 3, "seconds": 0.5, "at": 1.0}\n')
+        assert next(iter(read_calls(path))) == Call(role="mar", model="m", tokens_in=3, seconds=0.5, at=1.0)
+
+
+class Misbehaving(FakeOpenAI):
+    """Sends some replies first, is slow, or dies after so many answers.
+
+    Attributes:
+        answered: Answers with status 200.
+        most: Most requests it was busy with at a time.
+    """
+
+    def __init__(self, first: tuple[Reply, ...] = (), seconds: float = 0.0, dies_after: int | None = None) -> None:
+        super().__init__(self._reply)
+        self.first = deque(first)
+        self.seconds = seconds
+        self.dies_after = dies_after
+        self.answered = self.most = self.busy = 0
+        self._counting = threading.Lock()
+        self._grave: socket.socket | None = None
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
+
+    def _reply(self, body: Body) -> Reply:
+        with self._counting:
+            if self.first:
+                return self.first.popleft()
+            if self.answered == self.dies_after:
+                self._die()
+                raise ConnectionAbortedError
+            self.answered += 1
+            self.busy += 1
+            self.most = max(self.most, self.busy)
+        time.sleep(self.seconds)
+        with self._counting:
+            self.busy -= 1
+        return sensible(body)
+
+    def _die(self) -> None:
+        """Nobody can connect any more; the port stays taken, so that no other server comes back under it."""
+        if self._grave is None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._grave = socket.socket()
+            self._grave.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._grave.bind(self._server.server_address)
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        if self._grave is not None:
+            self._grave.close()
+
+
+def mixed(servers: Mapping[RoleName, FakeOpenAI]) -> Roles:
+    return Roles.model_validate(
+        {role: RoleConfig(model=one.model(), adapter="compact") for role, one in servers.items()}
+    )
+
+
+def outcome(backends: Backends, role: RoleName, product: str) -> Exception | None:
+    """What a call raised, or None."""
+    try:
+        backends.ask(role, dspy.Predict(DistillTraits), product=product)
+    except Exception as error:
+        return error
+    return None
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits that no server asked for are short, and what is dead stays so for the rest of the test."""
+    monkeypatch.setattr(gate, "_FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(gate, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(role_lm, "_BACKOFF", wait_fixed(0.05))
+    monkeypatch.setattr(circuit, "COOL_DOWN", 3600.0)
+
+
+PRICES: dict[RoleName, Price] = {
+    "mope": Price(input=1.0, output=3.0),
+    "mote": Price(input=0.25, output=0.5),
+    "mar": Price(input=10.0, output=40.0),
+    "judge": Price(input=2.0, output=2.0),
+}
+TIMES = 24
+
+
+class TestFourServers:
+    """Priced servers, one for each role: MOPE's says when to come back, MOTE's does not, MAR's is slow, one dies."""
+
+    @pytest.fixture
+    def servers(self) -> Iterator[dict[RoleName, Misbehaving]]:
+        with (
+            Misbehaving((Reply("wait", status=429, headers={"Retry-After": "2"}),) * 3) as asking,
+            Misbehaving((Reply("no", status=429),) * 5) as refusing,
+            Misbehaving(seconds=0.1) as slow,
+            Misbehaving(dies_after=TIMES // 2) as dying,
+        ):
+            yield {"mope": asking, "mote": refusing, "mar": slow, "judge": dying}
+
+    @staticmethod
+    def session(
+        servers: Mapping[RoleName, Misbehaving], directory: Path
+    ) -> tuple[Ledger, dict[RoleName, list[Exception]]]:
+        """Ask every role `TIMES` questions from twelve threads, and the dead one another: ledger, what was raised."""
+        store = use_call_store(directory / "calls.sqlite")
+        prices = {one.model(): PRICES[role] for role, one in servers.items()}
+        limits = {servers["mar"].model(): Limits(concurrency=3), servers["mope"].model(): Limits(rpm=9999, tpm=10**7)}
+        ledger = Ledger(directory / "ledger.jsonl")
+        backends = Backends(mixed(servers), ledger, PriceTable(dated=datetime.date(2026, 1, 1), models=prices), limits)
+        questions = [(role, f"{role} cup {n}") for n in range(TIMES) for role in ROLE_NAMES]
+        with ThreadPoolExecutor(12) as pool:
+            raised = list(pool.map(lambda question: (question[0], outcome(backends, *question)), questions))
+        sent = ledger.total().calls
+        down = outcome(backends, "judge", "one more cup")
+        assert isinstance(down, BackendDownError)
+        assert str(down).startswith(f"{servers['judge'].model()} does not answer (")
+        assert ledger.total().calls == sent, "a dead backend's calls are not sent"
+        ledger.close()
+        store.close()
+        errors = {role: [error for name, error in raised if name == role and error] for role in ROLE_NAMES}
+        return ledger, errors
+
+    def test_the_ledger_is_theirs_and_nothing_is_paid_twice(
+        self, hurried: None, servers: dict[RoleName, Misbehaving], tmp_path: Path
+    ) -> None:
+        ledger, errors = self.session(servers, tmp_path)
+        assert {role: len(found) for role, found in errors.items()} == {
+            "mope": 0,
+            "mote": 0,
+            "mar": 0,
+            "judge": TIMES // 2,
+        }
+        assert {role: one.answered for role, one in servers.items()} == {
+            "mope": TIMES,
+            "mote": TIMES,
+            "mar": TIMES,
+            "judge": TIMES // 2,
+        }
+        for role, usage in ledger.by_role().items():
+            one = servers[role]
+            assert (usage.tokens_in, usage.tokens_out) == (one.tokens_in, one.tokens_out)
+            assert usage.usd == pytest.approx(PRICES[role].usd(one.tokens_in, one.tokens_out), abs=1e-9)
+            # Attempts at a server that is gone are calls that were made, and no server has counted them.
+            assert usage.calls >= len(one.bodies) if role == "judge" else usage.calls == len(one.bodies)
+
+        assert all(isinstance(error, LMTransportError | BackendDownError) for error in errors["judge"])
+        calls = list(read_calls(tmp_path / "ledger.jsonl"))
+        failed = {role: sum(call.failed for call in calls if call.role == role) for role in ROLE_NAMES}
+        assert (failed["mope"], failed["mote"], failed["mar"]) == (3, 5, 0)
+        slow = [call for call in calls if call.role == "mar"]
+        assert servers["mar"].most <= 3
+        assert min(call.seconds for call in slow) >= 0.1
+        assert max(call.waited for call in slow) > 0, "three slots for more threads"
+        assert max(call.waited for call in calls if call.role == "mope") > 0.5, "two seconds were asked for"
+
+        served = {role: len(one.bodies) for role, one in servers.items()}
+        again, still = self.session(servers, tmp_path)
+        assert {role: len(one.bodies) for role, one in servers.items()} == served
+        assert {role: len(found) for role, found in still.items()} == {role: len(e) for role, e in errors.items()}
+        assert again.total().usd == ledger.total().usd
+        assert again.total().cache_hits == 3 * TIMES + TIMES // 2
+
+
+class TestOneBackend:
+    def test_roles_on_one_model_share_its_limit(self) -> None:
+        with Misbehaving(seconds=0.02) as server:
+            backends = Backends(local_roles(server.model()), limits={server.model(): Limits(concurrency=2)})
+            questions = [(role, f"{role} cup {n}") for n in range(6) for role in ROLE_NAMES]
+            with ThreadPoolExecutor(12) as pool:
+                raised = list(pool.map(lambda question: outcome(backends, *question), questions))
+            assert raised == [None] * 24
+            assert server.most <= 2
+
+    def test_a_pause_that_was_asked_for_holds_others_back_and_ends_with_the_run(self) -> None:
+        with Misbehaving((Reply("wait", status=429, headers={"Retry-After": "600"}),)) as server:
+            ledger = Ledger()
+            backends = Backends(local_roles(server.model()), ledger)
+            _, first = in_thread(lambda: backends.ask("mote", dspy.Predict(DistillTraits), product="a cup"))
+            eventually(lambda: ledger.total().calls == 1)
+            second, held = in_thread(lambda: backends.ask("mar", dspy.Predict(DistillTraits), product="a bowl"))
+            second.join(0.5)
+            assert (first, held) == ([], [])
+            ledger.stop("interrupted")
+            eventually(lambda: bool(first and held))
+            assert {type(one) for one in (*first, *held)} == {BudgetExceededError}
+            assert len(server.bodies) == 1
+
+    def test_a_call_that_was_not_sent_takes_nothing_of_the_budget(self, server: FakeOpenAI) -> None:
+        ledger = Ledger(budget=Budget(calls=1))
+        backends = Backends(local_roles(server.model()), ledger)
+        own = backends.gate(backends.roles.mote)
+        own.lost(refused_connection())
+        for _ in range(3):
+            assert isinstance(outcome(backends, "mote", "a cup"), BackendDownError)
+        assert (ledger.total().calls, ledger._reserved_calls, server.bodies) == (0, 0, [])
+
+    def test_a_limit_a_minute_that_is_not_known_is_waited_for(self, hurried: None) -> None:
+        with Misbehaving((Reply("no", status=429),) * 7) as server:
+            assert outcome(Backends(local_roles(server.model())), "mote", "a cup") is None
+            assert len(server.bodies) == 8
+
+    def test_one_that_refuses_the_key_is_asked_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with FakeOpenAI(lambda body: Reply("invalid key", status=401)) as server, FakeOpenAI() as other:
+            roles = local_roles(server.model()).with_models(mar=other.model())
+            backends = Backends(roles)
+            for product in ("a cup", "a bowl"):
+                error = outcome(backends, "mote", product)
+                assert isinstance(error, InputError)
+                assert "invalid key" in str(error)
+            assert len(server.bodies) == 1
+            assert outcome(backends, "mar", "a cup") is None
