@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+import dspy
 from dspy.utils.exceptions import DSPyError
 
 from evaluate.journal import Journal
@@ -107,7 +108,9 @@ def run(
 def _rank(ranker: Ranker, case: Case, ledger: Ledger) -> Ranking:
     with ledger.charging() as usage:
         try:
-            row = ranker.rank(case.blinded())
+            # A trace is what demonstrations are made from; here it would only grow.
+            with dspy.context(trace=None):
+                row = ranker.rank(case.blinded())
         except (DSPyError, OSError) as error:
             row = Ranking(
                 user_id=case.user_id, order=(), status=Status.FAILED, error=f"{type(error).__name__}: {error}"

@@ -175,9 +175,11 @@ class Compiler:
         others = [prices.get(model) for model in models]
         if not models:
             return 1.0
-        if own is None or not own.input or not own.output or None in others:
+        known = [price for price in others if price is not None and price.usd_per_hour is None]
+        # A machine's price is one of time: it says nothing about what the same tokens cost elsewhere.
+        if own is None or not own.input or not own.output or len(known) < len(others):
             return None
-        return max(max(p.input / own.input, p.output / own.output) for p in others if p is not None)
+        return max(max(price.input / own.input, price.output / own.output) for price in known)
 
     def run(self) -> Manifest:
         """Compile, or go on with the compile that is in the directory.

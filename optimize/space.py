@@ -163,5 +163,5 @@ class Assembly:
     def _backends_of(self, roles: Roles) -> Backends:
         key = roles.model_dump_json()
         if key not in self._backends:
-            self._backends[key] = Backends(roles, self.parts.backends.ledger, self.parts.backends.prices)
+            self._backends[key] = self.parts.backends.with_roles(roles)
         return self._backends[key]

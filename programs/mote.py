@@ -98,9 +98,24 @@ class MOTE(dspy.Module):
         self.backends = backends
         self.store = TraitStore() if store is None else store
         self.distill = Asked(DistillTraits, "mote", backends, 104, TRAITS)
+        self._rendered: tuple[object, str] | None = None
 
     def prompt(self) -> str:
-        """Everything the model reads besides the product, plus the sampling: part of the store's key."""
+        """Everything the model reads besides the product, plus the sampling: part of the store's key.
+
+        Rendered anew only where instructions, demonstrations or sampling have changed: it is asked for every candidate.
+        """
+        predictor = self.distill.predict
+        state = (
+            predictor.signature,
+            [demo if isinstance(demo, dict) else demo.toDict() for demo in predictor.demos],
+            self.backends.roles.mote,
+        )
+        if self._rendered is None or self._rendered[0] != state:
+            self._rendered = state, self._render()
+        return self._rendered[1]
+
+    def _render(self) -> str:
         predictor = self.distill.predict
         adapter = self.backends.adapter_for("mote", predictor)
         messages = adapter.format(predictor.signature, predictor.demos, {"product": ""})

@@ -25,7 +25,8 @@ def hermetic(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     """Nothing of one test, or of this machine, reaches another test."""
     if "llm" not in request.keywords:  # those need the weights that were fetched into the real cache folder
         monkeypatch.setenv("MLLM3REC_CACHE", str(tmp_path / "cache"))
-    for key in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_BASE", "OPENAI_BASE_URL"):
+    settings_of_ours = ("MLLM3REC_PRICES", "MLLM3REC_LIMITS", "MLLM3REC_DATA")
+    for key in (*settings_of_ours, "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_BASE", "OPENAI_BASE_URL"):
         monkeypatch.delenv(key, raising=False)
     before = dspy.cache
     store = use_call_store(":memory:")

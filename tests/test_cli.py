@@ -181,7 +181,9 @@ def asked(body: Body) -> str:
 
 
 def roles_in(ledger: Path) -> Counter[str]:
-    return Counter(json.loads(line)["role"] for line in ledger.read_text().splitlines())
+    """Calls by role that were really sent."""
+    calls = [json.loads(line) for line in ledger.read_text().splitlines()]
+    return Counter(call["role"] for call in calls if not call.get("hit"))
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

@@ -50,8 +50,6 @@ class CallStore(Cache):
         self._db = open_database(
             path, "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)"
         )
-        # The log goes to the disk now and then: with every answer, that takes 6 ms, so 150 answers a second at most.
-        self._db.execute("PRAGMA synchronous=NORMAL")
         self._guard = threading.Lock()
         self.this_call = ThisCall()
 
