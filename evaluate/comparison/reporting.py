@@ -11,6 +11,7 @@ from evaluate.cases import CaseFile
 from evaluate.comparison.costs import once_each
 from evaluate.comparison.grid import Grid
 from evaluate.comparison.outcome import MixRow, MixRun, Outcome
+from evaluate.comparison.published_costs import recompute
 from evaluate.datasets.dataset import Dataset
 from evaluate.journal import RunManifest
 from evaluate.report import Block, Tab, write_report
@@ -33,6 +34,7 @@ from evaluate.report.table import (
 from evaluate.study.record import ProtocolRecord, RunRecord, StudyRecord
 from programs.atomic import write_atomically
 from programs.lm.ledger import by_role, read_calls
+from programs.lm.prices import price_table
 from programs.prior import Popularity
 
 RECORD = "comparison.json"
@@ -67,7 +69,9 @@ def blocks(found: Outcome, grid: Grid) -> list[Block]:
     lines = [] if found.recommendation is None else [str(found.recommendation)]
     out = [Block(lines=lines), Block(mix_table(found)), Block(figure=scatter(found, grid), caption=_SCATTER)]
     out += [Block(effect_table(found)), Block(matrix_table(found, grid)), Block(cost_table(found))]
-    return [*out, Block(figure=latencies(found), caption="Median and 95th percentile of answers really sent.")]
+    out.append(Block(figure=latencies(found), caption="Median and 95th percentile of answers really sent."))
+    table = published_table(found)
+    return out if table is None else [*out, Block(table)]
 
 
 _SCATTER = (
@@ -205,6 +209,30 @@ def cost_table(found: Outcome) -> Table:
         "price of a pair and of the whole dataset, not in that of a user."
     )
     return Table("costs", "Cost", caption, columns, tuple(rows))
+
+
+def published_table(found: Outcome) -> Table | None:
+    """The paper's Table 7 from the reference mix's tokens; None where it asked nothing of MOTE."""
+    reference = next((one for one in found.rows if one.label == found.reference), None)
+    recomputed = recompute(reference.cost, price_table()) if reference is not None else []
+    if not recomputed:
+        return None
+    rows = [
+        row(
+            word(one.deployment),
+            Cell(f"${one.per_pair:.5f}", one.per_pair),
+            Cell(f"${one.per_list:.4f}", one.per_list),
+            *(Cell(f"${usd}", float(usd)) for usd in one.published.values()),
+        )
+        for one in recomputed
+    ]
+    columns = ("models", "a user-item pair", "a list", *(f"{name}, as published" for name in recomputed[0].published))
+    caption = (
+        f"Tokens measured with {found.reference}, at the prices of the paper's models and without caching. The paper "
+        "prints dollars per user-item interaction and does not say whether that is a pair of user and candidate or a "
+        "user's whole list: compare with both. Prompts differ as well."
+    )
+    return Table("table-7", "The paper's Table 7 from measured tokens", caption, columns, tuple(rows))
 
 
 def scatter(found: Outcome, grid: Grid) -> go.Figure:
