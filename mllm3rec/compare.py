@@ -13,7 +13,7 @@ from evaluate.cases import CaseFile, read_cases
 from evaluate.comparison.costs import cost_of
 from evaluate.comparison.forecast import SAMPLE, MixForecast, forecast, measure, products_of, sample_of
 from evaluate.comparison.grid import Grid, Mix, read_grid
-from evaluate.comparison.outcome import MixRun, Outcome, outcome
+from evaluate.comparison.outcome import MixRun, Outcome, objectives, outcome
 from evaluate.comparison.reporting import write_comparison
 from evaluate.datasets.dataset import Dataset
 from evaluate.journal import read_journal
@@ -21,12 +21,15 @@ from evaluate.results import ranks_of
 from mllm3rec.console import dollars, emit, figure, out, say
 from mllm3rec.evaluate import LEDGER, CasesFile, DatasetOption, dataset_of, run_into, safe_histories
 from mllm3rec.settings import BudgetUsd, Json, MaxCalls, configuration, open_ledger, versions, workshop
+from optimize.mixes import search_mixes
 from programs.errors import BudgetExceededError, InputError
 from programs.lm.ledger import Ledger, by_role, read_calls
 from programs.lm.roles import PRESETS, Roles
 from programs.program import Fusion, MLLM3Rec
 from programs.ranker import total_usage
 from signatures.schema import CONSUMER
+
+SEARCH = "search.sqlite"
 
 
 class Comparer:
@@ -139,6 +142,9 @@ def compare(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help=f"Measure {SAMPLE} users a mix and forecast the rest.")
     ] = False,
+    search: Annotated[
+        int | None, typer.Option(min=1, help="Try so many mixes, chosen by quality against cost, instead of all.")
+    ] = None,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
     as_json: Json = False,
@@ -155,13 +161,20 @@ def compare(
     if dry_run:
         _show_forecast(comparer.forecast(mixes), as_json)
         return
-    runs = []
-    for number, mix in enumerate(mixes, start=1):
-        say(f"[{number}/{len(mixes)}] {mix.label}")
+    found_runs: dict[Mix, MixRun] = {}
+
+    def ranked(mix: Mix) -> MixRun:
+        say(f"[{len(found_runs) + 1}/{min(search or len(mixes), len(mixes))}] {mix.label}")
         stopped = comparer.run(mix)
         if stopped is not None:
             say(f"{mix.label}: given up: {stopped}")
-        runs.append(comparer.read(mix, stopped))
+        found_runs[mix] = comparer.read(mix, stopped)
+        return found_runs[mix]
+
+    if search is not None:
+        mixes = search_mixes(wanted, search, directory / SEARCH, lambda mix: objectives(wanted, ranked(mix)))
+    # Those of an earlier session of a search are only read.
+    runs = [found_runs[mix] if mix in found_runs else ranked(mix) for mix in mixes]
     if not any(run.ranks for run in runs):
         raise InputError(f"no mix ranked anybody: {'; '.join(run.stopped or '' for run in runs)[:500]}")
     found = outcome(wanted, runs, len(case_file.cases[0].candidates))

@@ -227,7 +227,7 @@ def test_a_name_is_looked_for_in_data_folders(tmp_path: Path, monkeypatch: pytes
         find_source("nowhere", None, None)
 
 
-@pytest.mark.parametrize("name", ["quick", "paper", "small-models"])
+@pytest.mark.parametrize("name", ["baselines", "paper", "quick", "robustness", "small-models"])
 def test_the_studies_that_ship_are_sound(name: str) -> None:
     spec = read_study(Path(__file__).parents[1] / "studies" / f"{name}.toml")
     assert list(spec.cells(("bpr", "sasrec")))

@@ -134,6 +134,18 @@ def outcome(grid: Grid, runs: Sequence[MixRun], list_size: int) -> Outcome:
     )
 
 
+def objectives(grid: Grid, run: MixRun) -> tuple[float, float] | None:
+    """Quality and stand-alone cost of a mix, for a search; None where users are unresolved.
+
+    Cost is in dollars where the mix has a price, else in seconds: where only some backends of a grid have one, give the
+    others a price by the hour.
+    """
+    if run.unresolved or not run.ranks:
+        return None
+    quality = float(per_user(run.ranks)[grid.metric].mean())
+    return quality, run.cost.seconds if run.cost.usd is None else run.cost.usd
+
+
 def front_of(quality: Mapping[str, float], cost: Mapping[str, float | None]) -> list[str]:
     """Labels no other is at once cheaper and better than, cheapest first; unknown costs are on no front.
 
