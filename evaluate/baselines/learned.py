@@ -49,12 +49,12 @@ class Learned(Baseline):
     least: int = Field(default=50, ge=1)
     rate: float = Field(default=0.05, gt=0)
     negatives: int = Field(default=29, ge=1)
-    bpr: BPR | None = None
+    bpr: BPR | None = Field(default_factory=BPR)
 
     @classmethod
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
-        return (cls(), cls(trees=400), cls(leaves=15), cls(bpr=BPR()), cls(bpr=BPR(), trees=400, leaves=15))
+        return (cls(), cls(trees=400), cls(leaves=15), cls(trees=400, leaves=15), cls(bpr=None))
 
     def fit(self, material: Material, seed: int) -> LearnedRanker:
         """Train; see `Baseline.fit`.

@@ -1,9 +1,10 @@
 """SASRec and BERT4Rec: what comes next, from the order of what came before.
 
 One Transformer (`network.py`) serves both, and not cornac's models. Measured on Amazon Toys (target `last`, 29 uniform
-negatives, 2,000 to 4,000 dev users, seconds of one core that was shared): cornac's SASRec reached HR@5 .59 after 310 s,
-its GPT-2 with next-item loss .55 after 230 s, its masked BERT .53 after 200 s; ours .59 after 90 to 130 s and .57 after
-150 s. Every place of a history is learned from at once, batches hold little padding, and training stops by itself.
+negatives, 2,000 to 4,000 dev users; CPU seconds of a shared core, cornac's from one or two epochs times their number):
+cornac's SASRec reached HR@5 .59 after 310 s, its GPT-2 with next-item loss .55 after 230 s, its masked BERT .53 after
+200 s; ours .59 after 90 to 130 s and .57 after 150 to 200 s. Every place of a history is learned from at once, batches
+hold little padding, and training stops by itself.
 """
 
 from __future__ import annotations
