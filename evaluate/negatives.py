@@ -12,7 +12,7 @@ from evaluate.protocol import Sampling
 from programs.ranker import seed_of
 
 _SPARE = 4
-"""Matched negatives are drawn among this many times as many items, or all that are exactly as popular."""
+"""Matched negatives are drawn among this many times as many items, or all that are exactly as popular if more."""
 
 
 class NegativeSampler:
@@ -31,7 +31,6 @@ class NegativeSampler:
         self.n = n
         self._counts = np.array([popularity.get(item, 0) for item in pool], dtype=float)
         self._count_of = dict(zip(pool, self._counts, strict=True))
-        self._near: dict[float, tuple[NDArray[np.intp], int]] = {}
 
     def draw(self, rng: np.random.Generator, target: str, own: Collection[str]) -> list[str]:
         """n items, none of them in `own`, which holds the target; in random order.
@@ -59,17 +58,29 @@ class NegativeSampler:
         return first[np.isfinite(keys[first])]
 
     def _matched(self, rng: np.random.Generator, target: str, own: Collection[str]) -> list[str]:
-        count = self._count_of.get(target, 0.0)
-        order, alike = self._nearest(count)
-        reach = max(_SPARE * self.n, alike) + len(own)
-        eligible = [item for item in self.pool[order[:reach]] if item not in own]
-        enough = max(_SPARE * self.n, sum(self._count_of[item] == count for item in eligible))
-        return [eligible[i] for i in rng.permutation(min(enough, len(eligible)))[: self.n]]
+        near = [item for item in self.pool[self._nearest(self._count_of.get(target, 0.0), len(own))] if item not in own]
+        return [near[i] for i in rng.permutation(len(near))[: self.n]]
 
-    def _nearest(self, count: float) -> tuple[NDArray[np.intp], int]:
-        """The pool by distance from a popularity, and how many items have exactly it."""
-        if count not in self._near:
-            distance = np.abs(np.log1p(self._counts) - np.log1p(count))
-            shuffle = np.random.default_rng(seed_of("matched", count)).random(len(distance))
-            self._near[count] = np.lexsort((shuffle, distance)), int((distance == 0).sum())
-        return self._near[count]
+    def _nearest(self, count: float, spare: int) -> NDArray[np.intp]:
+        """Items of that popularity, and where they are too few, equally many ranks above and below them.
+
+        By rank and not by distance: the nearest in numbers of users are mostly on one side of the positive, and
+        popularity would tell it from them.
+        """
+        first = int(np.searchsorted(self._ascending_counts, count, "left"))
+        last = int(np.searchsorted(self._ascending_counts, count, "right"))
+        missing = max(0, _SPARE * self.n + spare - (last - first))
+        # At the ends of the scale one side has to give more.
+        lacking_above = max(0, missing - missing // 2 - (len(self.pool) - last))
+        below = min(first, missing // 2 + lacking_above)
+        return self._ascending[first - below : last + missing - below]
+
+    @cached_property
+    def _ascending(self) -> NDArray[np.intp]:
+        """The pool by popularity, equals in a random order that is always the same."""
+        shuffle = np.random.default_rng(seed_of("matched")).random(len(self.pool))
+        return np.lexsort((shuffle, self._counts))
+
+    @cached_property
+    def _ascending_counts(self) -> NDArray[np.float64]:
+        return self._counts[self._ascending]

@@ -41,6 +41,15 @@ def checks() -> list[Check]:
     for package in ("xllamacpp", "onnxruntime", "tokenizers"):
         there = importlib.util.find_spec(package) is not None
         found.append(Check(package, there, "installed" if there else "missing", hint="pip install 'mllm3rec[local]'"))
+    for package, extra in (
+        ("cornac", "baselines"),
+        ("lightfm", "baselines"),
+        ("sklearn", "baselines"),
+        ("torch", "neural"),
+    ):
+        there = importlib.util.find_spec(package) is not None
+        hint = f"only for trained baselines: pip install 'mllm3rec[{extra}]'"
+        found.append(Check(package, there, "installed" if there else "missing", needed=False, hint=hint))
     for weights in available():
         there = locate(weights.name) is not None
         hint = f"mllm3rec models fetch {weights.name}"

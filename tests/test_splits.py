@@ -142,6 +142,15 @@ def test_matched_negatives_of_a_cold_item_are_cold(shop: Dataset) -> None:
     assert shown == set(many) - {"cold0", "hot"}
 
 
+@pytest.mark.parametrize(("count", "expected"), [(50, range(44, 57)), (1, range(1, 14)), (100, range(88, 101))])
+def test_matched_negatives_lie_evenly_on_both_sides_of_the_positive(count: int, expected: range) -> None:
+    counts = {f"i{n:03}": n for n in range(1, 101)}
+    target = f"i{count:03}"
+    sampler = NegativeSampler(sorted(counts), counts, "matched", 3)
+    drawn = {item for seed in range(200) for item in sampler.draw(np.random.default_rng(seed), target, {target})}
+    assert drawn == {f"i{n:03}" for n in expected} - {target}
+
+
 def test_negatives_by_popularity_follow_the_number_of_users() -> None:
     sampler = NegativeSampler(["a", "b", "c", "none"], {"a": 60, "b": 30, "c": 10}, "popularity", 1)
     drawn = Counter(sampler.draw(np.random.default_rng(seed), "x", {"x"})[0] for seed in range(2000))
