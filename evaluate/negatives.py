@@ -58,27 +58,29 @@ class NegativeSampler:
         return first[np.isfinite(keys[first])]
 
     def _matched(self, rng: np.random.Generator, target: str, own: Collection[str]) -> list[str]:
-        near = [item for item in self.pool[self._nearest(self._count_of.get(target, 0.0), len(own))] if item not in own]
+        around = self._around(rng, self._count_of.get(target, 0.0), len(own))
+        near = [item for item in self.pool[around] if item not in own]
         return [near[i] for i in rng.permutation(len(near))[: self.n]]
 
-    def _nearest(self, count: float, spare: int) -> NDArray[np.intp]:
-        """Items of that popularity, and where they are too few, equally many ranks above and below them.
+    def _around(self, rng: np.random.Generator, count: float, spare: int) -> NDArray[np.intp]:
+        """Items of that popularity and, where they are too few, neighbours by rank, from both sides at random.
 
-        By rank and not by distance: the nearest in numbers of users are mostly on one side of the positive, and
-        popularity would tell it from them.
+        How many come from which side is drawn: were they as many above as below, the positive would stand in the middle
+        by popularity, never first; and of the nearest in numbers of users, most are on one side.
         """
         first = int(np.searchsorted(self._ascending_counts, count, "left"))
         last = int(np.searchsorted(self._ascending_counts, count, "right"))
         missing = max(0, _SPARE * self.n + spare - (last - first))
-        # At the ends of the scale one side has to give more.
-        lacking_above = max(0, missing - missing // 2 - (len(self.pool) - last))
-        below = min(first, missing // 2 + lacking_above)
+        if not missing:
+            return self._ascending[first:last]
+        least, most = max(0, missing - (len(self.pool) - last)), min(first, missing)
+        below = int(rng.integers(least, most + 1)) if least <= most else first
         return self._ascending[first - below : last + missing - below]
 
     @cached_property
     def _ascending(self) -> NDArray[np.intp]:
         """The pool by popularity, equals in a random order that is always the same."""
-        shuffle = np.random.default_rng(seed_of("matched")).random(len(self.pool))
+        shuffle = np.random.default_rng(seed_of("matched", 0.0)).random(len(self.pool))
         return np.lexsort((shuffle, self._counts))
 
     @cached_property

@@ -142,13 +142,25 @@ def test_matched_negatives_of_a_cold_item_are_cold(shop: Dataset) -> None:
     assert shown == set(many) - {"cold0", "hot"}
 
 
-@pytest.mark.parametrize(("count", "expected"), [(50, range(44, 57)), (1, range(1, 14)), (100, range(88, 101))])
-def test_matched_negatives_lie_evenly_on_both_sides_of_the_positive(count: int, expected: range) -> None:
+@pytest.mark.parametrize(("count", "expected"), [(50, range(38, 63)), (1, range(1, 14)), (100, range(88, 101))])
+def test_matched_negatives_are_neighbours_of_the_positive_by_popularity(count: int, expected: range) -> None:
     counts = {f"i{n:03}": n for n in range(1, 101)}
     target = f"i{count:03}"
     sampler = NegativeSampler(sorted(counts), counts, "matched", 3)
-    drawn = {item for seed in range(200) for item in sampler.draw(np.random.default_rng(seed), target, {target})}
+    drawn = {item for seed in range(400) for item in sampler.draw(np.random.default_rng(seed), target, {target})}
     assert drawn == {f"i{n:03}" for n in expected} - {target}
+
+
+def test_popularity_is_chance_among_matched_negatives() -> None:
+    counts = {f"i{n:03}": n for n in range(1, 201)}
+    sampler = NegativeSampler(sorted(counts), counts, "matched", 9)
+    places = Counter(
+        sum(counts[item] > 100 for item in sampler.draw(np.random.default_rng(seed), "i100", {"i100"}))
+        for seed in range(3000)
+    )
+    assert set(places) == set(range(10))
+    # 300 of each, standard deviation 16.
+    assert all(220 < number < 380 for number in places.values())
 
 
 def test_negatives_by_popularity_follow_the_number_of_users() -> None:
