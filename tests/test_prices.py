@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mllm3rec.cli import app
+from mllm3rec.console import out
 from programs.errors import InputError
 from programs.lm.backends import Backends
 from programs.lm.call_store import use_call_store
@@ -183,8 +184,9 @@ class TestCommand:
         assert payload["models"]["openai/gpt-3.5-turbo"]["retired"] == "2026-10-23"
         assert payload["models"]["local/smollm2-135m"]["usd_per_hour"] == 0.36
 
-    def test_show_reads_as_a_table(self, own: Path) -> None:
-        result = CliRunner().invoke(app, ["prices", "show", "--prices", str(own)], env={"COLUMNS": "140"})
+    def test_show_reads_as_a_table(self, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(out, "width", 140)  # the console measured itself when it was made
+        result = CliRunner().invoke(app, ["prices", "show", "--prices", str(own)])
         assert result.exit_code == 0
         (line,) = [line for line in result.stdout.splitlines() if "smollm2" in line]
         assert [cell.strip() for cell in line.split("│")[2:6]] == ["-", "-", "-", "0.36"]
