@@ -176,13 +176,27 @@ def read_journal(directory: Path) -> tuple[RunManifest, dict[str, Ranking]]:
 
 
 def _agreed(directory: Path, asked: RunManifest) -> RunManifest:
-    path = directory / _MANIFEST
-    found = _stored(path)
+    found = refuse_other_run(directory, asked)
     if found is None:
         if (directory / _ROWS).exists():
             raise InputError(f"{directory}: {_ROWS} without {_MANIFEST}: not a run; choose another directory")
-        write_atomically(path, asked.model_dump_json(indent=2).encode() + b"\n")
+        write_atomically(directory / _MANIFEST, asked.model_dump_json(indent=2).encode() + b"\n")
         return asked
+    return found
+
+
+def refuse_other_run(directory: Path, asked: RunManifest) -> RunManifest | None:
+    """Make sure that a directory holds the run that is asked for, or none; neither owns nor changes it.
+
+    Returns:
+        The manifest there, or None.
+
+    Raises:
+        InputError: naming what differs.
+    """
+    found = _stored(directory / _MANIFEST)
+    if found is None:
+        return None
     # Through JSON, so that 1.0 read back and 1.0 asked compare as what is stored.
     asked = RunManifest.model_validate_json(asked.model_dump_json())
     differences = [

@@ -16,15 +16,26 @@ from evaluate.comparison.grid import Grid, Mix, read_grid
 from evaluate.comparison.outcome import MixRun, Outcome, objectives, outcome
 from evaluate.comparison.reporting import write_comparison
 from evaluate.datasets.dataset import Dataset
-from evaluate.journal import read_journal
+from evaluate.journal import RunManifest, read_journal, refuse_other_run
 from evaluate.results import ranks_of
 from mllm3rec.console import dollars, emit, figure, out, say
 from mllm3rec.evaluate import LEDGER, CasesFile, DatasetOption, dataset_of, run_into, safe_histories
-from mllm3rec.settings import BudgetUsd, Json, MaxCalls, configuration, open_ledger, versions, workshop
+from mllm3rec.settings import (
+    BudgetUsd,
+    Json,
+    MaxCalls,
+    configuration,
+    encoder_setting,
+    open_ledger,
+    versions,
+    workshop,
+)
 from optimize.mixes import search_mixes
+from programs.atomic import sweep
 from programs.errors import BudgetExceededError, InputError
 from programs.lm.ledger import Ledger, by_role, read_calls
 from programs.lm.roles import PRESETS, Roles
+from programs.lock import owned
 from programs.program import Fusion, MLLM3Rec
 from programs.ranker import total_usage
 from signatures.schema import CONSUMER
@@ -79,6 +90,11 @@ class Comparer:
         directory = self.root / mix.label
         ledger = self._ledger(directory / LEDGER)
         settings = configuration(self.roles(mix), self.fusion, CONSUMER, self.grid.explain)
+        settings |= {"ranker": self.grid.ranker}
+        asked = RunManifest(
+            cases_sha256=self.case_file.sha256, ranker=mix.label, configuration=settings | encoder_setting()
+        )
+        refuse_other_run(directory, asked)
         try:
             program = self.program(mix, ledger)
             done = run_into(directory, mix.label, program, settings, self.case_file, ledger, self.grid.workers)
@@ -171,10 +187,12 @@ def compare(
         found_runs[mix] = comparer.read(mix, stopped)
         return found_runs[mix]
 
-    if search is not None:
-        mixes = search_mixes(wanted, search, directory / SEARCH, lambda mix: objectives(wanted, ranked(mix)))
-    # Those of an earlier session of a search are only read.
-    runs = [found_runs[mix] if mix in found_runs else ranked(mix) for mix in mixes]
+    with owned(directory):
+        sweep(directory)
+        if search is not None:
+            mixes = search_mixes(wanted, search, directory / SEARCH, lambda mix: objectives(wanted, ranked(mix)))
+        # Those of an earlier session of a search are only read.
+        runs = [found_runs[mix] if mix in found_runs else ranked(mix) for mix in mixes]
     if not any(run.ranks for run in runs):
         raise InputError(f"no mix ranked anybody: {'; '.join(run.stopped or '' for run in runs)[:500]}")
     found = outcome(wanted, runs, len(case_file.cases[0].candidates))

@@ -45,7 +45,7 @@ from mllm3rec.settings import (
 )
 from optimize.artifact import Manifest
 from programs.atomic import write_atomically
-from programs.errors import InputError
+from programs.errors import BudgetExceededError, InputError
 from programs.interrupts import map_in_threads
 from programs.lm.backends import UnparsableError
 from programs.lm.ledger import Ledger
@@ -176,6 +176,8 @@ def run_into(
         rows = journal.rows()
     if outcome.stopped:
         say(f"stopped: {outcome.stopped}; {outcome.left} users left; the same command goes on from there")
+        if all(row.status is Status.FAILED for row in rows.values()):
+            raise BudgetExceededError(outcome.stopped)
     targets = {case.user_id: case.target for case in case_file.cases}
     write_atomically(directory / TARGETS, json.dumps(targets).encode() + b"\n")
     figures = results(ranker, case_file.cases, rows, spent=ledger.total())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +21,7 @@ from evaluate.baselines.tuning import Tuned, tune
 from evaluate.cases import CaseFile, draw_cases, read_cases, write_cases
 from evaluate.catalogue import catalogue_ranks
 from evaluate.datasets.dataset import Dataset
-from evaluate.journal import Journal, RunManifest, read_journal
+from evaluate.journal import Journal, RunManifest, read_journal, refuse_other_run
 from evaluate.leakage import find_leaks, refuse_leaks
 from evaluate.protocol import Protocol
 from evaluate.rankers import BASELINES, Workshop
@@ -44,11 +45,12 @@ from mllm3rec.settings import (
     workshop,
 )
 from mllm3rec.sources import find_source
-from programs.atomic import write_atomically
+from programs.atomic import sweep, write_atomically
 from programs.errors import BudgetExceededError, InputError
 from programs.lm.ledger import Ledger, by_role, read_calls
+from programs.lock import owned
 from programs.program import Fusion
-from programs.ranker import Ranker, Ranking, total_usage
+from programs.ranker import Ranker, total_usage
 
 app = typer.Typer(no_args_is_help=True, help="Run a whole evaluation described by one file, and report it.")
 StudyFile = Annotated[Path, typer.Argument(help="A study, as TOML; see docs/study.md.")]
@@ -56,7 +58,7 @@ Directory = Annotated[Path | None, typer.Option("--out", help="Where runs go [de
 Data = Annotated[
     list[str] | None, typer.Option("--data", help="NAME=DIRECTORY: where a dataset of the study lies. Repeatable.")
 ]
-REPORT = "report"
+REPORT, WEIGHTS = "report", "weights.json"
 
 
 @dataclass
@@ -109,11 +111,12 @@ class Ground:
                 f"protocol {self.protocol.name!r}: what is tuned on dev users is evaluated on test users only; give it "
                 'part = "test"'
             )
-        folder = self.root / self.dataset.name / self.protocol.name.replace(" ", "_") / "tuned"
+        folder = cases_path(self.root, self.dataset.name, self.protocol.name, 0, None).parents[1] / "tuned"
         path = folder / f"dev-{users}.jsonl"
         if path.exists():
             return read_cases(path)
-        asked = self._protocol(0, None).model_copy(update={"part": "dev", "users": users})
+        changes = {"part": "dev", "users": users, "negatives": self.protocol.negatives}
+        asked = self._protocol(0, None).model_copy(update=changes)
         found = write_cases(path, asked, draw_cases(self.data, asked, self.divided))
         refuse_leaks(find_leaks(found.cases, self.data, self.divided.training, self.protocol.setting))
         return found
@@ -156,57 +159,73 @@ class Runner:
 
         Returns:
             Whether it is complete.
+
+        Raises:
+            InputError: if the folder holds a run of other cases or settings, or the cell cannot be run at all.
+            BudgetExceededError: if the budget of the study is spent.
         """
         ground = self.ground(cell)
         wanted = cell.ranker
         cases = ground.cases(cell.draw, wanted.users)
         directory = self.root / cell.path
-        if wanted.ranker in TRAINED or wanted.ranker in BASELINES:
-            settings: dict[str, Any] = {}
-            if wanted.ranker in TRAINED:
-                chosen = self._tuned(cell, ground).chosen if wanted.tune else TRAINED[wanted.ranker]()
-                settings = {"seed": cell.seed, "settings": chosen.model_dump(mode="json")}
-                ranker = self._fit(cell, ground, chosen)
-            else:
-                ranker = ground.shop.ranker(wanted.ranker)
+        if wanted.ranker not in TRAINED and wanted.ranker not in BASELINES:
             if cell.protocol.catalogue:
-                self._whole_catalogue(cell, ground, cases, ranker, settings)
-                return True
-            return run_into(directory, wanted.label, ranker, settings, cases, Ledger()).outcome.complete
+                raise InputError(f"{cell.path}: a language model cannot rank the whole catalogue; name its protocols")
+            run = self._stack if wanted.ranker == STACKED else self._ask
+            return run(directory, wanted, ground, cases)
+        settings: dict[str, Any] = {"ranker": wanted.ranker}
+        chosen: Baseline | None = None
+        if wanted.ranker in TRAINED:
+            chosen = self._tuned(cell, ground).chosen if wanted.tune else TRAINED[wanted.ranker]()
+            settings |= {"seed": cell.seed, "settings": chosen.model_dump(mode="json")}
         if cell.protocol.catalogue:
-            raise InputError(f"{cell.path}: a language model cannot rank the whole catalogue; name its protocols")
-        if wanted.ranker == STACKED:
-            return self._stack(directory, wanted, ground, cases)
-        return self._ask(directory, wanted, ground, cases)
+            settings |= {"catalogue": True}
+        if self._finished(directory, wanted, settings, cases):
+            return True
+        ranker = ground.shop.ranker(wanted.ranker) if chosen is None else self._fit(cell, ground, chosen)
+        if cell.protocol.catalogue:
+            self._whole_catalogue(cell, ground, cases, ranker, settings)
+            return True
+        return run_into(directory, wanted.label, ranker, settings, cases, Ledger()).outcome.complete
+
+    def _finished(self, directory: Path, wanted: RankerSpec, settings: dict[str, Any], cases: CaseFile) -> bool:
+        """Whether the run is there and complete; refused if it was made of other cases or settings."""
+        refuse_other_run(directory, _manifest(wanted, settings, cases))
+        return is_done(directory)
 
     def _stack(self, directory: Path, wanted: RankerSpec, ground: Ground, cases: CaseFile) -> bool:
         """Weigh MAR's scores on dev users, then rank with them; every program has a run of its own on both."""
-        learned = Learned().fit(ground.shop.material, seed=0)
         dev = ground.tuning_cases(wanted.learn_users)
-        rows = {}
-        for part, some in ((directory / "dev", dev), (directory / "test", cases)):
-            for name in wanted.programs:
-                place = part / name
-                if not self._ask(place, wanted.model_copy(update={"ranker": name, "label": name}), ground, some):
-                    return False
-                rows[part.name, name] = read_journal(place)[1]
+        settings = {"ranker": STACKED, "programs": list(wanted.programs), "dev": dev.sha256}
+        runs = [
+            (directory / part / name, wanted.model_copy(update={"ranker": name, "label": name}), some)
+            for part, some in (("dev", dev), ("test", cases))
+            for name in wanted.programs
+        ]
+        if not all(self._ask(place, one, ground, some) for place, one, some in runs):
+            return False
+        if self._finished(directory, wanted, settings, cases):
+            return True
+        learned = RankerScores(Learned().fit(ground.shop.material, seed=0), Learned.name)
         given: dict[str, list[FeatureSource]] = {
-            part: [RankerScores(learned, Learned.name), *(_mar(rows[part, name], name) for name in wanted.programs)]
+            part: [learned, *(_mar(directory / part / name, name) for name in wanted.programs)]
             for part in ("dev", "test")
         }
-        weights = stack(given["dev"], dev.cases, seed=0).weights
-        ranker = StackedRanker(given["test"], weights)
+        ranker = StackedRanker(given["test"], stack(given["dev"], dev.cases, seed=0).weights)
         say(f"{wanted.label}: weights {', '.join(f'{name} {value:.2f}' for name, value in ranker.explained.items())}")
-        settings = {"weights": ranker.explained, "dev": dev.sha256}
+        write_atomically(directory / WEIGHTS, json.dumps(ranker.explained).encode() + b"\n")
         return run_into(directory, wanted.label, ranker, settings, cases, Ledger()).outcome.complete
 
     def _ask(self, directory: Path, wanted: RankerSpec, ground: Ground, cases: CaseFile) -> bool:
         options = ModelOptions(wanted.preset, wanted.model, wanted.mope, wanted.mote, wanted.mar, wanted.judge)
         chosen = choose(wanted.ranker, options, Fusion(weight=wanted.weight, head=wanted.head), None)
         settings = configuration(chosen.roles, chosen.fusion, chosen.schema, wanted.explain, wanted.check)
+        settings |= {"ranker": wanted.ranker}
         if chosen.manifest is not None:
             refuse_known_shoppers(chosen.manifest, cases)
             settings |= {"artifact": chosen.manifest.sha256}
+        if self._finished(directory, wanted, settings, cases):
+            return True
         ledger = self._ledger(directory / LEDGER)
         shop = workshop(
             ground.data,
@@ -218,8 +237,15 @@ class Runner:
             wanted.explain,
             wanted.check,
         )
-        finished = run_into(directory, wanted.label, chosen.build(shop), settings, cases, ledger, self.spec.workers)
-        ledger.close()
+        try:
+            ranker = chosen.build(shop)
+            finished = run_into(directory, wanted.label, ranker, settings, cases, ledger, self.spec.workers)
+        except InputError as error:
+            # A backend that is dead or refuses ends its own runs; what is there of them is kept.
+            say(f"{wanted.label}: given up: {error}")
+            return False
+        finally:
+            ledger.close()
         if finished.outcome.stopped is not None:
             raise BudgetExceededError(finished.outcome.stopped)
         return finished.outcome.complete
@@ -258,13 +284,7 @@ class Runner:
         self, cell: Cell, ground: Ground, cases: CaseFile, ranker: Ranker, settings: dict[str, Any]
     ) -> None:
         directory = self.root / cell.path
-        manifest = RunManifest(
-            cases_sha256=cases.sha256,
-            ranker=cell.ranker.label,
-            configuration=settings | encoder_setting() | {"catalogue": True},
-            versions=versions(),
-        )
-        with Journal.open(directory, manifest):
+        with Journal.open(directory, _manifest(cell.ranker, settings, cases)):
             catalogue = sorted(set(ground.data.interactions["item_id"]) & ground.data.items.keys())
             with progress(f"{cell.ranker.label}: users, whole catalogue", len(cases.cases)) as ticker:
                 ranks = catalogue_ranks(ranker, cases.cases, catalogue, ticker.advance)
@@ -272,9 +292,24 @@ class Runner:
             write_atomically(directory / RANKS, found.model_dump_json().encode() + b"\n")
 
 
-def _mar(rows: Mapping[str, Ranking], name: str) -> RecordedScores:
-    """MAR's scores of a run, under the program's name."""
-    named = {user: row.model_copy(update={"scores": {name: row.scores["mar"]}}) for user, row in rows.items()}
+def _manifest(wanted: RankerSpec, settings: dict[str, Any], cases: CaseFile) -> RunManifest:
+    return RunManifest(
+        cases_sha256=cases.sha256,
+        ranker=wanted.label,
+        configuration=settings | encoder_setting(),
+        versions=versions(),
+    )
+
+
+def _mar(directory: Path, name: str) -> RecordedScores:
+    """MAR's scores of a run, under the program's name; what MAR did not see is unknown, not worst."""
+    named = {}
+    for user, row in read_journal(directory)[1].items():
+        scores = row.scores["mar"]
+        seen = {traits.item_id for traits in row.traits} or set(row.order)
+        unseen = min(scores) if len(seen) < len(row.order) else None
+        known = [float("nan") if value == unseen else value for value in scores]
+        named[user] = row.model_copy(update={"scores": {name: known}})
     return RecordedScores(named, name)
 
 
@@ -306,19 +341,31 @@ def run(
     cells = [cell for cell in spec.cells(tuple(TRAINED)) if _asked(cell, only)]
     if not cells:
         raise InputError(f"--only {', '.join(only or ())}: nothing in {study} has such a name")
-    incomplete = []
-    for number, cell in enumerate(cells, start=1):
-        if is_done(root, cell):
-            continue
-        say(f"[{number}/{len(cells)}] {cell.path}")
-        if not runner.run(cell):
-            incomplete.append(str(cell.path))
-    written = _report(spec, study, root, runner, data)
+    incomplete: list[str] = []
+    spent: str | None = None
+    with owned(root):
+        sweep(root)
+        for number, cell in enumerate(cells, start=1):
+            free = cell.ranker.ranker in TRAINED or cell.ranker.ranker in BASELINES
+            if not is_done(root / cell.path):
+                say(f"[{number}/{len(cells)}] {cell.path}")
+            try:
+                done = (free or spent is None) and runner.run(cell)
+            except BudgetExceededError as error:
+                spent, done = str(error), False
+                say(f"stopped: {spent}; runs without a language model go on")
+            if not done:
+                incomplete.append(str(cell.path))
+        if spent is not None and len(incomplete) == len(cells):
+            raise BudgetExceededError(spent)
+        written = _report(spec, study, root, runner, data)
     if as_json:
         emit({"study": spec.name, "runs": len(cells), "incomplete": incomplete, "written": [str(p) for p in written]})
     else:
         out.print(f"{len(cells) - len(incomplete)} of {len(cells)} runs complete")
         _say_written(written)
+    if spent is not None:
+        raise BudgetExceededError(spent)
     raise typer.Exit(1 if incomplete else 0)
 
 
@@ -374,15 +421,16 @@ def _given(data: Sequence[str] | None) -> dict[str, str]:
 
 
 def _asked(cell: Cell, only: Sequence[str] | None) -> bool:
-    return not only or any(part in str(cell.path) for part in only)
+    return not only or any(part in f"{cell.path}/" for part in only)
 
 
 def _states(spec: StudySpec, root: Path) -> Iterator[dict[str, Any]]:
     for cell in spec.cells(tuple(TRAINED)):
         journal = root / cell.path / "journal.jsonl"
         rows = sum(1 for _ in journal.open("rb")) if journal.exists() else 0
-        spent = total_usage(by_role(read_calls(root / cell.path / LEDGER)).values())
-        state = "done" if is_done(root, cell) else "begun" if rows else "waiting"
+        ledgers = (root / cell.path).rglob(LEDGER)
+        spent = total_usage(usage for path in ledgers for usage in by_role(read_calls(path)).values())
+        state = "done" if is_done(root / cell.path) else "begun" if rows else "waiting"
         yield {"run": str(cell.path), "state": state, "users": rows, "calls": spent.calls, "usd": spent.usd}
 
 

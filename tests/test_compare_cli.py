@@ -19,7 +19,7 @@ from evaluate.protocol import Protocol
 from mllm3rec.cli import app
 from mllm3rec.compare import Comparer
 from mllm3rec.evaluate import dataset_of
-from programs.errors import BudgetExceededError
+from programs.errors import BudgetExceededError, InputError
 from programs.lm.call_store import use_call_store
 from programs.lm.ledger import read_calls
 from tests.fake_server import Body, FakeOpenAI, Reply, sensible
@@ -112,6 +112,19 @@ def test_a_dead_backend_ends_its_mixes_and_no_others(tmp_path: Path) -> None:
         assert "on fire" in rows["b_a_a"]["stopped"]
         assert rows["b_a_a"]["metrics"] == {} or rows["b_a_a"]["bounds"]
         assert json.loads(found.stdout)["recommendation"]["best"] == "a_a_a"
+
+
+def test_a_grid_edited_after_its_runs_is_refused(tmp_path: Path) -> None:
+    cases = cases_of("demo", tmp_path / "cases.jsonl", 3)
+    with named_servers("a", "b") as servers:
+        grid = grid_file(tmp_path / "grid.toml", servers, BOTH)
+        assert run("compare", cases, "--grid", grid, "--out", tmp_path / "run").exit_code == 0
+        sent = sum(len(server.bodies) for server in servers.values())
+        grid.write_text(grid.read_text().replace(servers["b"].url, servers["a"].url))
+        found = run("compare", cases, "--grid", grid, "--out", tmp_path / "run")
+        assert isinstance(found.exception, InputError)
+        assert "configuration.models" in str(found.exception)
+        assert sum(len(server.bodies) for server in servers.values()) == sent
 
 
 def test_a_budget_holds_for_all_mixes_together(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mllm3rec.cli import app
 from mllm3rec.sources import DATA_VARIABLE, find_source
 from programs.errors import BudgetExceededError, InputError
 from programs.lm.ledger import read_calls
-from tests.fake_server import FakeOpenAI
+from tests.fake_server import FakeOpenAI, Reply
 
 STUDY = """
 name = "small"
@@ -165,7 +165,9 @@ model = "{model}"
         manifest, rows = read_journal(root / f"shop/warm/draw0/learned-seed{seed}")
         assert (manifest.configuration["seed"], len(rows)) == (seed, 6)
     manifest, rows = read_journal(root / "shop/warm/draw0/learned+mar")
-    assert set(manifest.configuration["weights"]) == {"learned", "embedding"}  # type: ignore[arg-type]
+    assert manifest.configuration["programs"] == ["embedding"]
+    weights = json.loads((root / "shop/warm/draw0/learned+mar/weights.json").read_text())
+    assert set(weights) == {"learned", "embedding"}
     assert len(rows) == 3
     dev = {case.user_id for case in read_cases(root / "shop/warm/tuned/dev-10.jsonl").cases}
     assert len(dev) == 10
@@ -189,6 +191,37 @@ def test_cases_of_another_protocol_are_refused(tmp_path: Path) -> None:
     found = run("study", "run", study, "--out", root, "--only", "prior")
     assert isinstance(found.exception, InputError)
     assert "drawn by another protocol" in str(found.exception)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("users = 3\ndraws = 1", "users = 3\nweight = 0.9\ndraws = 1", "configuration.weight"),
+        ('ranker = "listwise"', 'ranker = "pointwise"\nlabel = "listwise"', "configuration.ranker"),
+        ('ranker = "popularity"', 'ranker = "knn"\nlabel = "popularity"', "configuration.ranker"),
+        ("negatives = 8", "negatives = 9", "drawn by another protocol"),
+    ],
+)
+def test_a_study_file_edited_after_its_runs_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    root = tmp_path / "runs"
+    with FakeOpenAI() as server:
+        study = write(tmp_path, server.model())
+        assert run("study", "run", study, "--out", root).exit_code == 0
+        asked = len(server.bodies)
+        study.write_text(study.read_text().replace(old, new))
+        found = run("study", "run", study, "--out", root)
+        assert isinstance(found.exception, InputError), found.output
+        assert message in str(found.exception)
+        assert len(server.bodies) == asked
+
+
+def test_a_dead_backend_ends_its_own_runs_and_the_report_is_written(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    with FakeOpenAI(lambda body: Reply("no such key", status=401)) as server:
+        found = run("study", "run", write(tmp_path, server.model()), "--out", root, "--json")
+    assert found.exit_code == 1, found.output
+    assert json.loads(found.stdout)["incomplete"] == ["shop/warm/draw0/listwise", "shop/warm/draw0/llm-only"]
+    assert (root / "report" / "report.html").exists()
 
 
 @pytest.mark.parametrize(

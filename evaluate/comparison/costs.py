@@ -113,9 +113,11 @@ def cost_of(
     needed = once_each(calls)
     roles = tuple(_role(role, [c for c in needed if c.role == role]) for role in dict.fromkeys(c.role for c in needed))
     shopper = known_sum(role.usd for role in roles if role.role != MOTE)
+    distilled = any(role.role == MOTE for role in roles)
     product = known_sum(role.usd for role in roles if role.role == MOTE)
     per_user = None if shopper is None or not users else shopper / users
-    per_product = None if product is None or not products else product / products
+    # A program without MOTE distils nothing, which is known to cost nothing.
+    per_product = (0.0 if not distilled else None) if product is None or not products else product / products
     per_pair, population = None, None
     if per_user is not None and per_product is not None and pairs:
         per_pair = per_user * users / pairs + per_product

@@ -77,7 +77,7 @@ def sample_of(cases: Sequence[Case], k: int = SAMPLE) -> list[Case]:
     """k cases whose histories are as long as those of all: what a prompt costs grows with them."""
     ordered = sorted(cases, key=lambda case: len(case.history))
     places = np.linspace(0, len(ordered) - 1, 2 * min(k, len(ordered)) + 1)[1::2]
-    return [ordered[round(place)] for place in places]
+    return [ordered[int(place + 0.5)] for place in places]
 
 
 def products_of(cases: Sequence[Case], program: MLLM3Rec) -> int:

@@ -202,20 +202,22 @@ def _effects(grid: Grid, runs: Sequence[MixRun], frames: Mapping[str, pd.DataFra
         names = list(dict.fromkeys(getattr(run.mix, role) for run in runs))
         for i, before in enumerate(names):
             for after in names[i + 1 :]:
-                pairs = [
-                    (run, by_mix[other]) for run in runs if (other := _changed(run.mix, role, before, after)) in by_mix
-                ]
+                changed = [(run, _changed(grid, run.mix, role, before, after)) for run in runs]
+                pairs = [(run, by_mix[other]) for run, other in changed if other in by_mix]
                 if pairs:
                     out.append(_effect(grid, role, before, after, pairs, frames))
     return out
 
 
-def _changed(mix: Mix, role: RoleName, before: str, after: str) -> Mix | None:
-    """The mix with that role's backend exchanged, or None if it has another; a judge that is MAR's moves with it."""
+def _changed(grid: Grid, mix: Mix, role: RoleName, before: str, after: str) -> Mix | None:
+    """The mix with that role's backend exchanged, or None if it has another.
+
+    Where judges are no axis of the grid, the judge is MAR's backend and moves with it.
+    """
     if getattr(mix, role) != before:
         return None
     values = {name: getattr(mix, name) for name in ROLES} | {role: after}
-    if role == "mar" and mix.judge == mix.mar:
+    if role == "mar" and not grid.judge:
         values["judge"] = after
     return Mix(**values)
 

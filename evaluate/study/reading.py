@@ -49,11 +49,10 @@ def cases_path(root: Path, dataset: str, protocol: str, draw: int, users: int | 
     return root / dataset.replace(" ", "_") / protocol.replace(" ", "_") / f"draw{draw}" / name
 
 
-def is_done(root: Path, cell: Cell) -> bool:
-    """Whether the run is complete: every case has a scored row."""
-    directory = root / cell.path
-    if cell.protocol.catalogue:
-        return (directory / RANKS).exists()
+def is_done(directory: Path) -> bool:
+    """Whether the run in a folder is complete: every case has a scored row, or every target its rank."""
+    if (directory / RANKS).exists():
+        return True
     try:
         facts = json.loads((directory / DONE).read_text("utf-8"))
     except (OSError, ValueError):
@@ -121,6 +120,8 @@ def _run(root: Path, cell: Cell, commands: Sequence[str]) -> RunRecord:
     cases = read_cases(cases_path(root, cell.dataset.name, cell.protocol.name, cell.draw, limited))
     # A ranker made of others has their runs, and ledgers, in folders below its own.
     calls = [call for path in sorted(directory.rglob(LEDGER)) for call in read_calls(path)]
+    # What was asked of dev users to learn weights is no part of what ranking a user costs.
+    ranking = [call for path in sorted(directory.rglob(LEDGER)) if "dev" not in path.parts for call in read_calls(path)]
     facts = {
         "dataset": cell.dataset.name,
         "protocol": cell.protocol.name,
@@ -129,8 +130,9 @@ def _run(root: Path, cell: Cell, commands: Sequence[str]) -> RunRecord:
         "seed": cell.seed,
         "manifest": manifest,
         "usage": by_role(calls),
-        "stand_alone": by_role(call.model_copy(update={"hit": False}) for call in once_each(calls)),
-        "command": f"{commands[0]} --only {cell.path}" if commands else "",
+        "stand_alone": by_role(call.model_copy(update={"hit": False}) for call in once_each(ranking)),
+        # With the slash a name is not the beginning of another one.
+        "command": f"{commands[0]} --only {cell.path}/" if commands else "",
         "tuned": _tuned(root, cell),
     }
     if cell.protocol.catalogue:
@@ -165,7 +167,8 @@ def _tuned(root: Path, cell: Cell) -> list[Mapping[str, object]]:
 
 def tuned_path(root: Path, cell: Cell) -> Path:
     """Where the settings tried on dev users are recorded."""
-    return root / cell.dataset.name / cell.protocol.name.replace(" ", "_") / "tuned" / f"{cell.ranker.ranker}.json"
+    place = Path(cell.dataset.name.replace(" ", "_")) / cell.protocol.name.replace(" ", "_")
+    return root / place / "tuned" / f"{cell.ranker.ranker}.json"
 
 
 def _protocol(root: Path, dataset: DatasetSpec, protocol: ProtocolSpec, data: Dataset) -> ProtocolRecord:
@@ -188,7 +191,8 @@ def _protocol(root: Path, dataset: DatasetSpec, protocol: ProtocolSpec, data: Da
         cases=draws,
         popularity=Popularity.fit(split(data, first.protocol).training).counts,
         catalogue={item: data.items[item] for item in shown if item in data.items},
-        published=() if protocol.catalogue else _published(dataset, protocol),
+        # Rows of a dataset do not belong beside another one that was taken instead.
+        published=() if protocol.catalogue or data.name == "demo" else _published(dataset, protocol),
     )
 
 
