@@ -34,7 +34,7 @@ class Call(BaseModel):
         seconds: From sending to answer, or until it failed; a hit keeps those of the call it stands for, 0 where
             they are not known.
         waited: Seconds before it was sent: for a slot, the limits of its backend, or a pause that was asked for.
-        about: What the question was about, where that is shared by many questions (a product's trait key), or empty.
+        about: Hash of the question, or of the product it distils: by it a run's repeated stored answers count once.
         phase: Part of a longer job the call belongs to (`pools`, `search`, ...), or empty.
         failed: Sent, and not answered: an error or a timeout. Whether the provider bills it is not known.
         hit: Answered from the call store: nothing was sent and nothing was paid.
@@ -219,7 +219,7 @@ class Ledger:
         """Write one answered call and add it to the sums of its role and of the current `charging` block."""
         with self._lock:
             if self.phase or _ABOUT.get():
-                call = call.model_copy(update={"phase": self.phase, "about": _ABOUT.get()})
+                call = call.model_copy(update={"phase": self.phase, "about": _ABOUT.get() or call.about})
             self._add(call)
             if self.path is not None:
                 if self._file is None:

@@ -33,12 +33,14 @@ class _Attempt(threading.local):
     """What a thread's attempt under way has come to.
 
     Attributes:
+        about: Hash of the question.
         turn: Its turn at the gate; None while nothing was sent.
         started: `time.perf_counter()` when it was sent, or looked up.
         tokens: What its answer took, None without one.
     """
 
     def __init__(self) -> None:
+        self.about = ""
         self.turn: Turn | None = None
         self.started = 0.0
         self.tokens: int | None = None
@@ -85,6 +87,7 @@ class RoleLM(dspy.LM):
         """
         question = json.dumps([prompt, messages, kwargs], sort_keys=True, default=str).encode()
         most = self._most_tokens(len(question), kwargs)
+        self._current.about = hashlib.sha256(question).hexdigest()[:16]
         with self._flight(question):
             retrying = Retrying(
                 stop=_give_up,
@@ -179,6 +182,7 @@ class RoleLM(dspy.LM):
             Call(
                 role=self.role,
                 model=self.model,
+                about=attempt.about,
                 tokens_in=tokens_in,
                 tokens_out=tokens_out,
                 tokens_cached=tokens_cached,
