@@ -267,7 +267,7 @@ def test_ctrl_c_keeps_the_rows_and_the_answers(cli: CommandLine, tmp_path: Path)
         assert set(sent(server.bodies).values()) == {1}  # calls under way at Ctrl-C were kept as well
 
 
-@pytest.mark.parametrize(("limit", "code"), [(7, 2), (50, 1)])  # no user done by then, and some
+@pytest.mark.parametrize(("limit", "code"), [(7, 3), (50, 1)])  # no user done by then, and some
 def test_a_call_limit_is_kept_and_a_larger_one_completes(
     limit: int, code: int, cli: CommandLine, tmp_path: Path, server: FakeOpenAI
 ) -> None:
