@@ -26,6 +26,7 @@ from mllm3rec.settings import (
     MaxCalls,
     configuration,
     encoder_setting,
+    ledger_within,
     open_ledger,
     versions,
     workshop,
@@ -33,11 +34,10 @@ from mllm3rec.settings import (
 from optimize.mixes import search_mixes
 from programs.atomic import sweep
 from programs.errors import BudgetExceededError, InputError
-from programs.lm.ledger import Ledger, by_role, read_calls
+from programs.lm.ledger import Ledger, read_calls
 from programs.lm.roles import PRESETS, Roles
 from programs.lock import owned
 from programs.program import Fusion, MLLM3Rec
-from programs.ranker import total_usage
 from signatures.schema import CONSUMER
 
 SEARCH = "search.sqlite"
@@ -88,7 +88,7 @@ class Comparer:
             BudgetExceededError: if the budget of the whole grid is spent.
         """
         directory = self.root / mix.label
-        ledger = self._ledger(directory / LEDGER)
+        ledger = ledger_within(self.root, directory / LEDGER, self.budget_usd, self.max_calls)
         settings = configuration(self.roles(mix), self.fusion, CONSUMER, self.grid.explain)
         settings |= {"ranker": self.grid.ranker}
         asked = RunManifest(
@@ -137,17 +137,6 @@ class Comparer:
             measured[mix.label] = measure(program, sample, ledger)
             products = products or products_of(self.case_file.cases, program)
         return forecast(mixes, measured, len(self.case_file.cases), products)
-
-    def _ledger(self, path: Path) -> Ledger:
-        others = total_usage(
-            usage for other in self.root.rglob(LEDGER) if other != path for usage in by_role(read_calls(other)).values()
-        )
-        usd, calls = self.budget_usd, self.max_calls
-        return open_ledger(
-            path,
-            None if usd is None else max(0.0, usd - (others.usd or 0.0)),
-            None if calls is None else max(0, calls - others.calls),
-        )
 
 
 def compare(

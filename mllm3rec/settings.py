@@ -29,9 +29,10 @@ from programs.errors import InputError
 from programs.lm.backends import Backends
 from programs.lm.call_store import use_call_store
 from programs.lm.connect import model_name
-from programs.lm.ledger import Budget, Ledger
+from programs.lm.ledger import Budget, Ledger, by_role, read_calls
 from programs.lm.roles import PRESETS, ROLE_NAMES, Roles
 from programs.program import Fusion
+from programs.ranker import total_usage
 from programs.schemas import load_schema
 from programs.trait_store import TraitStore
 from programs.weights import cache_dir, locate
@@ -197,6 +198,15 @@ def workshop(
 def open_ledger(path: Path | None, budget_usd: float | None, max_calls: int | None) -> Ledger:
     """The ledger of a run with its budget."""
     return Ledger(path, Budget(usd=budget_usd, calls=max_calls))
+
+
+def ledger_within(root: Path, path: Path, budget_usd: float | None, max_calls: int | None) -> Ledger:
+    """The ledger of one of several runs, with what the others below `root` have left of a budget for all of them."""
+    others = total_usage(
+        usage for other in root.rglob(path.name) if other != path for usage in by_role(read_calls(other)).values()
+    )
+    usd = None if budget_usd is None else max(0.0, budget_usd - (others.usd or 0.0))
+    return open_ledger(path, usd, None if max_calls is None else max(0, max_calls - others.calls))
 
 
 def versions() -> dict[str, str]:

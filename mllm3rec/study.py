@@ -39,8 +39,8 @@ from mllm3rec.settings import (
     ModelOptions,
     configuration,
     encoder_setting,
+    ledger_within,
     open_dataset,
-    open_ledger,
     versions,
     workshop,
 )
@@ -226,7 +226,7 @@ class Runner:
             settings |= {"artifact": chosen.manifest.sha256}
         if self._finished(directory, wanted, settings, cases):
             return True
-        ledger = self._ledger(directory / LEDGER)
+        ledger = ledger_within(self.root, directory / LEDGER, self.budget_usd, self.max_calls)
         shop = workshop(
             ground.data,
             ground.divided.training,
@@ -249,18 +249,6 @@ class Runner:
         if finished.outcome.stopped is not None:
             raise BudgetExceededError(finished.outcome.stopped)
         return finished.outcome.complete
-
-    def _ledger(self, path: Path) -> Ledger:
-        """The ledger of a run, with what the budget of the study leaves for it."""
-        others = total_usage(
-            usage for other in self.root.rglob(LEDGER) if other != path for usage in by_role(read_calls(other)).values()
-        )
-        usd, calls = self.budget_usd, self.max_calls
-        return open_ledger(
-            path,
-            None if usd is None else max(0.0, usd - (others.usd or 0.0)),
-            None if calls is None else max(0, calls - others.calls),
-        )
 
     def _tuned(self, cell: Cell, ground: Ground) -> Tuned:
         path = tuned_path(self.root, cell)

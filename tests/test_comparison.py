@@ -75,7 +75,7 @@ def test_a_judge_of_its_own_is_in_the_label(tmp_path: Path) -> None:
         ('metric = "HR@5"', 'reference = "a_b_c"', "reference: no mix 'a_b_c'"),
         ("[backends.small]", '[backends."a/b"]', "backends"),
         ("margin = 0.1", "margin = 1.5", "margin"),
-        ("margin = 0.1", "margin = ", "not a TOML file"),
+        ("margin = 0.1", "margin = ", "not a readable TOML file"),
     ],
 )
 def test_a_file_that_is_no_grid_says_where(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -234,7 +234,7 @@ def test_a_dead_backend_ends_its_own_runs_and_the_report_is_written(tmp_path: Pa
         ("users = 6", "usres = 6", "protocols.0.usres: Extra inputs are not permitted"),
         ('ranker = "popularity"', 'ranker = "prior"', "rankers: 'prior' is there twice"),
         ('protocols = ["warm"]', 'protocols = ["cold"]', "'cold' is not among warm, whole catalogue"),
-        ("[[rankers]]", "[[rankers", "not a TOML file"),
+        ("[[rankers]]", "[[rankers", "not a readable TOML file"),
     ],
 )
 def test_a_file_that_describes_no_study_says_where(tmp_path: Path, old: str, new: str, message: str) -> None:

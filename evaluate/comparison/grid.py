@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from programs.errors import InputError
 from programs.lm.roles import ROLE_NAMES, RoleConfig, Roles
+from programs.toml_file import read_toml
 
 BackendName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$", max_length=30)]
 """Part of a mix's label and folder: no separators, nothing a path gives a meaning to."""
@@ -130,15 +129,4 @@ def read_grid(path: Path) -> Grid:
     Raises:
         InputError: naming file and field, if it cannot be read or describes no grid.
     """
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a TOML file: {error}") from None
-    try:
-        return Grid.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(step) for step in first["loc"])
-        raise InputError(f"{path}: {f'{field}: ' if field else ''}{first['msg']}") from None
+    return read_toml(path, Grid)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from evaluate.protocol import ColdHistory, ColdPositive, Protocol, Sampling, Setting, Target
-from programs.errors import InputError
+from programs.toml_file import read_toml
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 .+_-]*$", max_length=60)]
 """Becomes a folder name, so it may hold nothing a path gives a meaning to."""
@@ -228,15 +227,4 @@ def read_study(path: Path) -> StudySpec:
     Raises:
         InputError: naming file and field, if it cannot be read or does not describe a study.
     """
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a TOML file: {error}") from None
-    try:
-        return StudySpec.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(step) for step in first["loc"])
-        raise InputError(f"{path}: {f'{field}: ' if field else ''}{first['msg']}") from None
+    return read_toml(path, StudySpec)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from programs.lm.engine import ENGINE
 from programs.lm.roles import RoleConfig
-from programs.lm.toml_file import read_toml
+from programs.toml_file import read_toml
 
 LIMITS_VARIABLE = "MLLM3REC_LIMITS"
 MOST_IN_FLIGHT = 64

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from programs.errors import InputError
-from programs.lm.toml_file import read_toml
+from programs.toml_file import read_toml
 
 PRICES_VARIABLE = "MLLM3REC_PRICES"
 
