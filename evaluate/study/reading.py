@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from evaluate.cases import CaseFile, read_cases
 from evaluate.comparison.costs import once_each
 from evaluate.datasets.dataset import Dataset
-from evaluate.journal import RunManifest, read_journal
+from evaluate.journal import read_journal
 from evaluate.published import ITEM_COLD, MAIN, USER_COLD, PublishedRow
 from evaluate.results import ranks_of
 from evaluate.splits import split
@@ -198,16 +198,3 @@ def _protocol(root: Path, dataset: DatasetSpec, protocol: ProtocolSpec, data: Da
 
 def _published(dataset: DatasetSpec, protocol: ProtocolSpec) -> Sequence[PublishedRow]:
     return [row for row in _PUBLISHED[protocol.setting] if row.row.dataset == dataset.published]
-
-
-__all__ = [
-    "DONE",
-    "LEDGER",
-    "RANKS",
-    "CatalogueRanks",
-    "RunManifest",
-    "cases_path",
-    "is_done",
-    "read_record",
-    "tuned_path",
-]
