@@ -11,7 +11,7 @@ from rich.table import Table
 
 from evaluate.cases import CaseFile, read_cases
 from evaluate.comparison.costs import cost_of
-from evaluate.comparison.forecast import SAMPLE, MixForecast, forecast, measure, products_of, sample_of
+from evaluate.comparison.forecast import SAMPLE, MixForecast, forecast, measure, sample_of, shown_of
 from evaluate.comparison.grid import Grid, Mix, read_grid
 from evaluate.comparison.outcome import MixRun, Outcome, objectives, outcome
 from evaluate.comparison.reporting import write_comparison
@@ -27,20 +27,20 @@ from mllm3rec.settings import (
     configuration,
     encoder_setting,
     ledger_within,
-    open_ledger,
     versions,
     workshop,
 )
 from optimize.mixes import search_mixes
 from programs.atomic import sweep
 from programs.errors import BudgetExceededError, InputError
+from programs.lm.backends import Backends
 from programs.lm.ledger import Ledger, read_calls
 from programs.lm.roles import PRESETS, Roles
 from programs.lock import owned
 from programs.program import Fusion, MLLM3Rec
 from signatures.schema import CONSUMER
 
-SEARCH = "search.sqlite"
+SEARCH, FORECAST = "search.sqlite", "forecast"
 
 
 class Comparer:
@@ -65,6 +65,7 @@ class Comparer:
         self.max_calls = max_calls
         self.histories = safe_histories(case_file, data)
         self.fusion = Fusion(weight=grid.weight, head=grid.head)
+        self.backends = Backends(PRESETS[grid.preset])
 
     def roles(self, mix: Mix) -> Roles:
         """Who speaks in a mix."""
@@ -72,7 +73,16 @@ class Comparer:
 
     def program(self, mix: Mix, ledger: Ledger) -> MLLM3Rec:
         """The grid's program with the models of a mix; refuses roles that cannot be asked."""
-        shop = workshop(self.data, self.histories, self.roles(mix), ledger, CONSUMER, self.fusion, self.grid.explain)
+        shop = workshop(
+            self.data,
+            self.histories,
+            self.roles(mix),
+            ledger,
+            CONSUMER,
+            self.fusion,
+            self.grid.explain,
+            beside=self.backends,
+        )
         program = shop.ranker(self.grid.ranker)
         if not isinstance(program, MLLM3Rec):
             raise InputError(f"{self.grid.ranker!r} asks no language model: there is nothing to compare")
@@ -128,14 +138,16 @@ class Comparer:
 
     def forecast(self, mixes: Sequence[Mix]) -> list[MixForecast]:
         """Measure a few users on every mix, and scale."""
-        ledger = open_ledger(None, self.budget_usd, self.max_calls)
+        # What is measured is paid for, and counts for the grid's budget like all else.
+        ledger = ledger_within(self.root, self.root / FORECAST / LEDGER, self.budget_usd, self.max_calls)
         sample = sample_of(self.case_file.cases)
         measured, products = {}, 0
         for mix in mixes:
             say(f"measuring {len(sample)} users on {mix.label}")
             program = self.program(mix, ledger)
             measured[mix.label] = measure(program, sample, ledger)
-            products = products or products_of(self.case_file.cases, program)
+            products = products or len(set(shown_of(self.case_file.cases, program)))
+        ledger.close()
         return forecast(mixes, measured, len(self.case_file.cases), products)
 
 
@@ -164,8 +176,10 @@ def compare(
     comparer = Comparer(wanted, case_file, data, directory, budget_usd, max_calls)
     mixes = list(wanted.mixes())
     if dry_run:
-        _show_forecast(comparer.forecast(mixes), as_json)
+        with owned(directory):
+            _show_forecast(comparer.forecast(mixes), as_json)
         return
+    spent: str | None = None
     found_runs: dict[Mix, MixRun] = {}
 
     def ranked(mix: Mix) -> MixRun:
@@ -178,10 +192,18 @@ def compare(
 
     with owned(directory):
         sweep(directory)
-        if search is not None:
-            mixes = search_mixes(wanted, search, directory / SEARCH, lambda mix: objectives(wanted, ranked(mix)))
-        # Those of an earlier session of a search are only read.
-        runs = [found_runs[mix] if mix in found_runs else ranked(mix) for mix in mixes]
+        try:
+            if search is not None:
+                mixes = search_mixes(wanted, search, directory / SEARCH, lambda mix: objectives(wanted, ranked(mix)))
+            # Those of an earlier session of a search are only read.
+            runs = [found_runs[mix] if mix in found_runs else ranked(mix) for mix in mixes]
+        except BudgetExceededError as error:
+            spent = str(error)
+            say(f"stopped: {spent}")
+            begun = [mix for mix in mixes if search is None or (directory / mix.label).exists()]
+            runs = [found_runs.get(mix) or comparer.read(mix, spent) for mix in begun]
+    if spent is not None and not any(run.ranks for run in runs):
+        raise BudgetExceededError(spent)
     if not any(run.ranks for run in runs):
         raise InputError(f"no mix ranked anybody: {'; '.join(run.stopped or '' for run in runs)[:500]}")
     found = outcome(wanted, runs, len(case_file.cases[0].candidates))
@@ -191,6 +213,8 @@ def compare(
         emit({**found.model_dump(mode="json"), "written": [str(path) for path in written]})
     else:
         _show(found, written)
+    if spent is not None:
+        raise BudgetExceededError(spent)
     raise typer.Exit(0 if all(not run.unresolved for run in runs) else 1)
 
 

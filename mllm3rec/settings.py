@@ -174,13 +174,19 @@ def workshop(
     fusion: Fusion | None = None,
     explain: int = 0,
     check: bool = True,
+    beside: Backends | None = None,
 ) -> Workshop:
-    """Everything a ranker may need; `histories` is what a fit may see (`Split.training`)."""
+    """Everything a ranker may need.
+
+    Args:
+        histories: What a fit may see (`Split.training`).
+        beside: Backends of other runs of this process, with which these keep to the same limits.
+    """
 
     @cache
     def backends() -> Backends:
         use_call_store(cache_dir() / "calls.sqlite")
-        return Backends(roles, ledger)
+        return Backends(roles, ledger) if beside is None else beside.with_roles(roles, ledger)
 
     return Workshop(
         dataset=dataset,

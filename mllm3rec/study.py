@@ -29,7 +29,7 @@ from evaluate.report import write_report
 from evaluate.splits import Split, split
 from evaluate.study.reading import LEDGER, RANKS, CatalogueRanks, cases_path, is_done, read_record, tuned_path
 from evaluate.study.spec import Cell, DatasetSpec, ProtocolSpec, RankerSpec, StudySpec, read_study
-from mllm3rec.chosen import choose
+from mllm3rec.chosen import Chosen, choose
 from mllm3rec.console import emit, out, progress, say
 from mllm3rec.evaluate import refuse_known_shoppers, run_into
 from mllm3rec.settings import (
@@ -47,10 +47,11 @@ from mllm3rec.settings import (
 from mllm3rec.sources import find_source
 from programs.atomic import sweep, write_atomically
 from programs.errors import BudgetExceededError, InputError
+from programs.lm.backends import Backends
 from programs.lm.ledger import Ledger, by_role, read_calls
 from programs.lock import owned
 from programs.program import Fusion
-from programs.ranker import Ranker, total_usage
+from programs.ranker import Case, Ranker, total_usage
 
 app = typer.Typer(no_args_is_help=True, help="Run a whole evaluation described by one file, and report it.")
 StudyFile = Annotated[Path, typer.Argument(help="A study, as TOML; see docs/study.md.")]
@@ -94,8 +95,7 @@ class Ground:
             found = read_cases(path) if path.exists() else None
             if found is None:
                 found = write_cases(path, asked, draw_cases(self.data, asked, self.divided))
-            elif found.protocol != asked:
-                raise InputError(f"{path}: drawn by another protocol than the study file's; choose another --out")
+            _require_drawn_by(path, found, asked)
             refuse_leaks(find_leaks(found.cases, self.data, self.divided.training, self.protocol.setting))
             self._cases[draw, users] = found
         return self._cases[draw, users]
@@ -113,16 +113,29 @@ class Ground:
             )
         folder = cases_path(self.root, self.dataset.name, self.protocol.name, 0, None).parents[1] / "tuned"
         path = folder / f"dev-{users}.jsonl"
-        if path.exists():
-            return read_cases(path)
         changes = {"part": "dev", "users": users, "negatives": self.protocol.negatives}
         asked = self._protocol(0, None).model_copy(update=changes)
+        if path.exists():
+            found = read_cases(path)
+            _require_drawn_by(path, found, asked)
+            return found
         found = write_cases(path, asked, draw_cases(self.data, asked, self.divided))
         refuse_leaks(find_leaks(found.cases, self.data, self.divided.training, self.protocol.setting))
         return found
 
     def _protocol(self, draw: int, users: int | None) -> Protocol:
         return self.protocol.drawn(self.dataset.name, self.source, self.data.sha256, users, draw)
+
+
+def _require_drawn_by(path: Path, found: CaseFile, asked: Protocol) -> None:
+    # The same data may lie elsewhere today: their hash is part of the protocol.
+    if found.protocol.model_copy(update={"source": asked.source}) != asked:
+        raise InputError(f"{path}: drawn by another protocol than the study file's; choose another --out")
+
+
+def _free(wanted: RankerSpec) -> bool:
+    """Whether it asks no language model."""
+    return wanted.ranker in TRAINED or wanted.ranker in BASELINES
 
 
 @dataclass
@@ -134,6 +147,7 @@ class Runner:
     given: Mapping[str, str]
     budget_usd: float | None = None
     max_calls: int | None = None
+    _backends: Backends = field(default_factory=lambda: Backends(ModelOptions().roles()))
     _data: dict[str, tuple[Dataset, str]] = field(default_factory=dict)
     _ground: Ground | None = None
     _fitted: tuple[object, Ranker] | None = None
@@ -154,6 +168,21 @@ class Runner:
         assert self._ground is not None  # noqa: S101 - set above
         return self._ground
 
+    @staticmethod
+    def check(cell: Cell) -> None:
+        """Find out what is wrong with a cell before anything of the study is run.
+
+        Raises:
+            InputError: if there is no such ranker or artifact, or it cannot rank under the protocol.
+        """
+        if _free(cell.ranker):
+            return
+        if cell.protocol.catalogue:
+            raise InputError(f"{cell.path}: a language model cannot rank the whole catalogue; name its protocols")
+        stacked = cell.ranker.ranker == STACKED
+        for name in cell.ranker.programs if stacked else (cell.ranker.ranker,):
+            _chosen(cell.ranker.model_copy(update={"ranker": name}))
+
     def run(self, cell: Cell) -> bool:
         """Run one cell, or what is left of it.
 
@@ -168,9 +197,7 @@ class Runner:
         wanted = cell.ranker
         cases = ground.cases(cell.draw, wanted.users)
         directory = self.root / cell.path
-        if wanted.ranker not in TRAINED and wanted.ranker not in BASELINES:
-            if cell.protocol.catalogue:
-                raise InputError(f"{cell.path}: a language model cannot rank the whole catalogue; name its protocols")
+        if not _free(wanted):
             run = self._stack if wanted.ranker == STACKED else self._ask
             return run(directory, wanted, ground, cases)
         settings: dict[str, Any] = {"ranker": wanted.ranker}
@@ -217,8 +244,7 @@ class Runner:
         return run_into(directory, wanted.label, ranker, settings, cases, Ledger()).outcome.complete
 
     def _ask(self, directory: Path, wanted: RankerSpec, ground: Ground, cases: CaseFile) -> bool:
-        options = ModelOptions(wanted.preset, wanted.model, wanted.mope, wanted.mote, wanted.mar, wanted.judge)
-        chosen = choose(wanted.ranker, options, Fusion(weight=wanted.weight, head=wanted.head), None)
+        chosen = _chosen(wanted)
         settings = configuration(chosen.roles, chosen.fusion, chosen.schema, wanted.explain, wanted.check)
         settings |= {"ranker": wanted.ranker}
         if chosen.manifest is not None:
@@ -236,6 +262,7 @@ class Runner:
             chosen.fusion,
             wanted.explain,
             wanted.check,
+            beside=self._backends,
         )
         try:
             ranker = chosen.build(shop)
@@ -275,9 +302,25 @@ class Runner:
         with Journal.open(directory, _manifest(cell.ranker, settings, cases)):
             catalogue = sorted(set(ground.data.interactions["item_id"]) & ground.data.items.keys())
             with progress(f"{cell.ranker.label}: users, whole catalogue", len(cases.cases)) as ticker:
-                ranks = catalogue_ranks(ranker, cases.cases, catalogue, ticker.advance)
+                owned = _owned(ground.data, cases.cases)
+                ranks = catalogue_ranks(ranker, cases.cases, catalogue, owned, ticker.advance)
             found = CatalogueRanks(size=len(catalogue), ranks=ranks)
             write_atomically(directory / RANKS, found.model_dump_json().encode() + b"\n")
+
+
+def _chosen(wanted: RankerSpec) -> Chosen:
+    options = ModelOptions(wanted.preset, wanted.model, wanted.mope, wanted.mote, wanted.mar, wanted.judge)
+    return choose(wanted.ranker, options, Fusion(weight=wanted.weight, head=wanted.head), None)
+
+
+def _owned(data: Dataset, cases: Sequence[Case]) -> dict[str, set[str]]:
+    """What every user had before the target."""
+    owned = {}
+    for case in cases:
+        items = [event.item_id for event in data.sequences[case.user_id]]
+        place = max(index for index, item in enumerate(items) if item == case.target)
+        owned[case.user_id] = set(items[:place])
+    return owned
 
 
 def _manifest(wanted: RankerSpec, settings: dict[str, Any], cases: CaseFile) -> RunManifest:
@@ -329,16 +372,17 @@ def run(
     cells = [cell for cell in spec.cells(tuple(TRAINED)) if _asked(cell, only)]
     if not cells:
         raise InputError(f"--only {', '.join(only or ())}: nothing in {study} has such a name")
+    for cell in cells:
+        runner.check(cell)
     incomplete: list[str] = []
     spent: str | None = None
     with owned(root):
         sweep(root)
         for number, cell in enumerate(cells, start=1):
-            free = cell.ranker.ranker in TRAINED or cell.ranker.ranker in BASELINES
             if not is_done(root / cell.path):
                 say(f"[{number}/{len(cells)}] {cell.path}")
             try:
-                done = (free or spent is None) and runner.run(cell)
+                done = (_free(cell.ranker) or spent is None) and runner.run(cell)
             except BudgetExceededError as error:
                 spent, done = str(error), False
                 say(f"stopped: {spent}; runs without a language model go on")

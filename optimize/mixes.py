@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import TrialState
 
 from evaluate.comparison.grid import Grid, Mix
+from programs.errors import InputError
 from programs.ranker import seed_of
 
 STUDY = "mixes"
@@ -33,6 +34,9 @@ def search_mixes(
 
     Returns:
         The mixes that were tried, failed ones included, in order.
+
+    Raises:
+        InputError: if the file holds a search over other backends.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -42,6 +46,10 @@ def search_mixes(
     )
     every = list(grid.mixes())
     by_label = {mix.label: mix for mix in every}
+    choices = grid.model_dump(mode="json", include={"mope", "mote", "mar", "judge"})
+    if study.user_attrs.setdefault("choices", choices) != choices:
+        raise InputError(f"{path}: a search over other backends than the grid's now; choose another --out")
+    study.set_user_attr("choices", choices)
     if not study.get_trials(deepcopy=False):
         study.enqueue_trial(_parameters(by_label[grid.reference_label]))
     while len(known := tried(study, by_label)) < min(trials, len(every)):

@@ -11,7 +11,9 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 import dspy
 import pytest
 from hypothesis import settings
+from tenacity import wait_fixed
 
+from programs.lm import circuit, gate, role_lm
 from programs.lm.call_store import use_call_store
 from tests.fake_server import FakeOpenAI
 
@@ -40,3 +42,12 @@ def server() -> Iterator[FakeOpenAI]:
     """A server that answers everything sensibly."""
     with FakeOpenAI() as fake:
         yield fake
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits that no server asked for are short, and what is dead stays so for the rest of the test."""
+    monkeypatch.setattr(gate, "_FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(gate, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(role_lm, "_BACKOFF", wait_fixed(0.05))
+    monkeypatch.setattr(circuit, "COOL_DOWN", 3600.0)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -18,10 +16,8 @@ import pytest
 from dspy.utils.exceptions import LMAuthError, LMInvalidRequestError, LMRateLimitError, LMServerError, LMTransportError
 from hypothesis import given
 from hypothesis import strategies as st
-from tenacity import wait_fixed
 
 from programs.errors import BudgetExceededError, InputError
-from programs.lm import circuit, gate, role_lm
 from programs.lm.backends import Backends
 from programs.lm.call_store import use_call_store
 from programs.lm.circuit import COOL_DOWN, FAILURES, BackendDownError, Circuit
@@ -34,7 +30,8 @@ from programs.lm.prices import Price, PriceTable
 from programs.lm.roles import ROLE_NAMES, RoleConfig, RoleName, Roles, local_roles
 from programs.lm.window import START, Window
 from signatures.mote import DistillTraits
-from tests.fake_server import Body, FakeOpenAI, Reply, sensible
+from tests.fake_server import FakeOpenAI, Reply
+from tests.misbehaving import Misbehaving
 
 
 class Clock:
@@ -295,6 +292,17 @@ class TestGate:
         found.leave(found.enter(1, Ledger()), None, too_many())
         assert found._paused_until - clock.now == 1
 
+    def test_who_asks_for_longer_than_a_run_should_wait_counts_as_dead_until_then(self) -> None:
+        clock = Clock()
+        found = self.make(clock)
+        found.leave(found.enter(1, Ledger()), None, too_many(retry_after=7200.0))
+        clock.now += 3600
+        with pytest.raises(BackendDownError, match=r"wants to be left alone \(too many\); .* in 3600 s"):
+            found.enter(1, Ledger())
+        clock.now += 3601
+        found.leave(found.enter(1, Ledger()), 1)
+        found.leave(found.enter(1, Ledger()), 1)
+
     def test_many_turned_away_together_are_one_overload(self) -> None:
         clock = Clock()
         found = self.make(clock)
@@ -401,54 +409,6 @@ class TestStated:
         assert next(iter(read_calls(path))) == Call(role="mar", model="m", tokens_in=3, seconds=0.5, at=1.0)
 
 
-class Misbehaving(FakeOpenAI):
-    """Sends some replies first, is slow, or dies after so many answers.
-
-    Attributes:
-        answered: Answers with status 200.
-        most: Most requests it was busy with at a time.
-    """
-
-    def __init__(self, first: tuple[Reply, ...] = (), seconds: float = 0.0, dies_after: int | None = None) -> None:
-        super().__init__(self._reply)
-        self.first = deque(first)
-        self.seconds = seconds
-        self.dies_after = dies_after
-        self.answered = self.most = self.busy = 0
-        self._counting = threading.Lock()
-        self._grave: socket.socket | None = None
-        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
-
-    def _reply(self, body: Body) -> Reply:
-        with self._counting:
-            if self.first:
-                return self.first.popleft()
-            if self.answered == self.dies_after:
-                self._die()
-                raise ConnectionAbortedError
-            self.answered += 1
-            self.busy += 1
-            self.most = max(self.most, self.busy)
-        time.sleep(self.seconds)
-        with self._counting:
-            self.busy -= 1
-        return sensible(body)
-
-    def _die(self) -> None:
-        """Nobody can connect any more; the port stays taken, so that no other server comes back under it."""
-        if self._grave is None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._grave = socket.socket()
-            self._grave.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._grave.bind(self._server.server_address)
-
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)
-        if self._grave is not None:
-            self._grave.close()
-
-
 def mixed(servers: Mapping[RoleName, FakeOpenAI]) -> Roles:
     return Roles.model_validate(
         {role: RoleConfig(model=one.model(), adapter="compact") for role, one in servers.items()}
@@ -462,15 +422,6 @@ def outcome(backends: Backends, role: RoleName, product: str) -> Exception | Non
     except Exception as error:
         return error
     return None
-
-
-@pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits that no server asked for are short, and what is dead stays so for the rest of the test."""
-    monkeypatch.setattr(gate, "_FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(gate, "LONGEST_PAUSE", 0.2)
-    monkeypatch.setattr(role_lm, "_BACKOFF", wait_fixed(0.05))
-    monkeypatch.setattr(circuit, "COOL_DOWN", 3600.0)
 
 
 PRICES: dict[RoleName, Price] = {

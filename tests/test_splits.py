@@ -240,5 +240,8 @@ def test_an_item_bought_before_and_after_may_be_learnt_from_its_first_purchase()
 def test_the_whole_catalogue_is_ranked_without_what_the_user_has() -> None:
     counts = Popularity({"a": 5, "b": 4, "c": 3, "d": 2, "e": 1})
     case = Case(user_id="u", history=(Interaction(item_id="a"),), candidates=("d", "e"), target="d")
+    ranker, items = ScoreRanker("popularity", counts), ["a", "b", "c", "d", "e"]
     # b and c stand above d; a does not, since the user has it.
-    assert catalogue_ranks(ScoreRanker("popularity", counts), [case], ["a", "b", "c", "d", "e"]) == {"u": 3}
+    assert catalogue_ranks(ranker, [case], items, {"u": {"a"}}) == {"u": 3}
+    # Nor does what the user has, but a shortened history does not show.
+    assert catalogue_ranks(ranker, [case], items, {"u": {"a", "c"}}) == {"u": 2}

@@ -183,6 +183,17 @@ def test_a_language_model_is_not_asked_about_a_whole_catalogue(tmp_path: Path) -
         assert not server.bodies
 
 
+def test_what_cannot_be_run_is_found_before_anything_is_run(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    with FakeOpenAI() as server:
+        text = STUDY.replace('ranker = "llm-only"', 'ranker = "magic"\nlabel = "llm-only"')
+        found = run("study", "run", write(tmp_path, server.model(), text), "--out", root)
+        assert isinstance(found.exception, InputError)
+        assert "magic" in str(found.exception)
+        assert not server.bodies
+    assert not root.exists()
+
+
 def test_cases_of_another_protocol_are_refused(tmp_path: Path) -> None:
     root = tmp_path / "runs"
     study = write(tmp_path, "local/smollm2-135m")
@@ -233,6 +244,7 @@ def test_a_dead_backend_ends_its_own_runs_and_the_report_is_written(tmp_path: Pa
         ("users = 6", "users = 0", "protocols.0.users"),
         ("users = 6", "usres = 6", "protocols.0.usres: Extra inputs are not permitted"),
         ('ranker = "popularity"', 'ranker = "prior"', "rankers: 'prior' is there twice"),
+        ('name = "warm"', 'name = "whole_catalogue"', "protocols: 'whole_catalogue' is there twice"),
         ('protocols = ["warm"]', 'protocols = ["cold"]', "'cold' is not among warm, whole catalogue"),
         ("[[rankers]]", "[[rankers", "not a readable TOML file"),
     ],

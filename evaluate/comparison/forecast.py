@@ -80,14 +80,14 @@ def sample_of(cases: Sequence[Case], k: int = SAMPLE) -> list[Case]:
     return [ordered[int(place + 0.5)] for place in places]
 
 
-def products_of(cases: Sequence[Case], program: MLLM3Rec) -> int:
-    """Distinct products that MOTE distils for these cases: candidates, or the prior's first ones."""
-    found: set[str] = set()
+def shown_of(cases: Sequence[Case], program: MLLM3Rec) -> list[str]:
+    """Products that MOTE is asked about for these cases, one entry a case: candidates, or the prior's first ones."""
+    shown: list[str] = []
     for case in cases:
         history = [event.item_id for event in case.history]
         prior = np.asarray(program.prior.value.scores(history, case.candidates), dtype=float)
-        found.update(case.candidates[i] for i in head_of(prior, program.fusion.head))
-    return len(found)
+        shown += [case.candidates[i] for i in head_of(prior, program.fusion.head)]
+    return shown
 
 
 def measure(program: MLLM3Rec, cases: Sequence[Case], ledger: Ledger) -> Measured:
@@ -99,10 +99,11 @@ def measure(program: MLLM3Rec, cases: Sequence[Case], ledger: Ledger) -> Measure
     with ledger.pricing() as spent:
         for case in cases:
             program.rank(case.blinded())
-    products = products_of(cases, program)
+    # The sum holds a product as often as it was shown, from the store all but once.
+    shown = len(shown_of(cases, program))
     return Measured(
         per_user={role: _work(usage).times(1 / len(cases)) for role, usage in spent.items() if role != MOTE},
-        per_product=_work(spent[MOTE]).times(1 / products) if MOTE in spent else Work(),
+        per_product=_work(spent[MOTE]).times(1 / shown) if MOTE in spent else Work(),
     )
 
 

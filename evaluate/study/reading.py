@@ -16,7 +16,7 @@ from evaluate.published import ITEM_COLD, MAIN, USER_COLD, PublishedRow
 from evaluate.results import ranks_of
 from evaluate.splits import split
 from evaluate.study.record import ProtocolRecord, RunRecord, StudyRecord
-from evaluate.study.spec import Cell, DatasetSpec, ProtocolSpec, StudySpec
+from evaluate.study.spec import Cell, DatasetSpec, ProtocolSpec, StudySpec, folder_of
 from programs.errors import InputError
 from programs.lm.ledger import by_role, read_calls
 from programs.prior import Popularity
@@ -34,7 +34,7 @@ class CatalogueRanks(BaseModel):
     """What a full-catalogue run leaves: the ranks of the targets.
 
     Attributes:
-        size: Items ranked, the user's own history left out of them.
+        size: Items of the catalogue; a user's own are not ranked.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,7 +46,7 @@ class CatalogueRanks(BaseModel):
 def cases_path(root: Path, dataset: str, protocol: str, draw: int, users: int | None) -> Path:
     """Where the cases of one draw lie; runs on fewer users have a file of their own, the first of the whole."""
     name = "cases.jsonl" if users is None else f"cases-{users}.jsonl"
-    return root / dataset.replace(" ", "_") / protocol.replace(" ", "_") / f"draw{draw}" / name
+    return root / folder_of(dataset) / folder_of(protocol) / f"draw{draw}" / name
 
 
 def is_done(directory: Path) -> bool:
@@ -167,8 +167,7 @@ def _tuned(root: Path, cell: Cell) -> list[Mapping[str, object]]:
 
 def tuned_path(root: Path, cell: Cell) -> Path:
     """Where the settings tried on dev users are recorded."""
-    place = Path(cell.dataset.name.replace(" ", "_")) / cell.protocol.name.replace(" ", "_")
-    return root / place / "tuned" / f"{cell.ranker.ranker}.json"
+    return root / folder_of(cell.dataset.name) / folder_of(cell.protocol.name) / "tuned" / f"{cell.ranker.ranker}.json"
 
 
 def _protocol(root: Path, dataset: DatasetSpec, protocol: ProtocolSpec, data: Dataset) -> ProtocolRecord:

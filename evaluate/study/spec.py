@@ -17,6 +17,15 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 .+_-]*$", max_lengt
 """Becomes a folder name, so it may hold nothing a path gives a meaning to."""
 
 
+def folder_of(name: str) -> str:
+    """The folder a name becomes.
+
+    >>> folder_of("item-cold matched")
+    'item-cold_matched'
+    """
+    return name.replace(" ", "_")
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -150,8 +159,8 @@ class Cell:
     def path(self) -> Path:
         """Where the run lies below the study's directory; also its name."""
         seed = "" if self.seed is None else f"-seed{self.seed}"
-        place = f"{self.protocol.name}/draw{self.draw}/{self.ranker.label}{seed}"
-        return Path(self.dataset.name) / place.replace(" ", "_")
+        ranker = folder_of(self.ranker.label) + seed
+        return Path(folder_of(self.dataset.name)) / folder_of(self.protocol.name) / f"draw{self.draw}" / ranker
 
 
 class StudySpec(_Part):
@@ -179,7 +188,9 @@ class StudySpec(_Part):
             ("protocols", [p.name for p in self.protocols]),
             ("rankers", [r.label for r in self.rankers]),
         ):
-            twice = [name for name, count in Counter(names).items() if count > 1]
+            # By the folder a name becomes.
+            folders = Counter(folder_of(name) for name in names)
+            twice = [name for name in names if folders[folder_of(name)] > 1]
             if twice:
                 raise ValueError(f"{what}: {twice[0]!r} is there twice; give each a name or label of its own")
         labels = {r.label for r in self.rankers}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dspy
-from dspy.utils.exceptions import LMAuthError, LMBillingError, LMError, LMUnsupportedModelError
+from dspy.utils.exceptions import LMAuthError, LMBillingError, LMError, LMRateLimitError, LMUnsupportedModelError
 
 FAILURES = 5
 """Calls in a row, each lost in spite of its retries, after which a backend counts as dead."""
@@ -76,7 +76,13 @@ class Circuit:
         if self._error is None or (now >= self._probe_at and not self._probing):
             return
         refused = is_refusal(self._error)
-        what = "refuses us" if refused else "does not answer"
+        what = (
+            "refuses us"
+            if refused
+            else "wants to be left alone"
+            if isinstance(self._error, LMRateLimitError)
+            else "does not answer"
+        )
         left = "one call is under way to see whether it does again"
         if not self._probing:
             left = f"the next call is sent in {self._probe_at - now:.0f} s"
@@ -93,6 +99,10 @@ class Circuit:
             self._lost, self._error, self._probing = 0, None, False
         elif probe or is_refusal(error):
             self._trip(error, now)
+
+    def asks_for_rest(self, error: BaseException, until: float) -> None:
+        """The backend has no room for us for longer than a run should wait."""
+        self._error, self._probe_at, self._probing = error, until, False
 
     def lost(self, error: BaseException, now: float) -> None:
         """A call failed for good, in spite of all its retries."""

@@ -18,6 +18,9 @@ from programs.lm.per_minute import PerMinute, Taken
 from programs.lm.window import Window
 
 LONGEST_PAUSE = 60.0
+LONGEST_ASKED = 600.0
+"""Seconds a backend may ask us to wait; one that asks for more counts as dead until then."""
+
 _FIRST_PAUSE = 1.0
 _PERIOD = 0.2
 _OVERLOADED = (503, 529)
@@ -50,7 +53,8 @@ class Gate:
 
     A call turned away because of overload (429, 503, 529) halves the calls in flight and holds all others back too:
     as long as the server asks, else for a time that doubles from 1 to 60 seconds until a call succeeds, with jitter
-    either way, so that several processes do not come back at once.
+    either way, so that several processes do not come back at once. A server that asks for more than `LONGEST_ASKED`
+    counts as dead until then: a day's quota is spent, and a run that sleeps through it tells nobody.
 
     Args:
         backend: Its name in messages.
@@ -146,7 +150,11 @@ class Gate:
                 if turn.round == self.window.round:
                     self._pauses = 0
             elif is_overload(error):
-                self._hold_back(self.window.overloaded(turn.round), getattr(error, "retry_after", None), now)
+                asked = getattr(error, "retry_after", None)
+                if error is not None and asked is not None and asked > LONGEST_ASKED:
+                    self._circuit.asks_for_rest(error, now + asked)
+                else:
+                    self._hold_back(self.window.overloaded(turn.round), asked, now)
             self._in_flight -= 1
             self._wake()
 

@@ -16,7 +16,7 @@ from dspy.utils.exceptions import LMRateLimitError
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
 from programs.lm.call_store import CallStore, ThisCall
-from programs.lm.gate import Gate, Turn, is_overload
+from programs.lm.gate import LONGEST_ASKED, Gate, Turn, is_overload
 from programs.lm.ledger import Call, Ledger
 from programs.lm.prices import Price
 
@@ -209,7 +209,7 @@ def _wait(state: RetryCallState) -> float:
     if is_overload(error):
         return 0.0  # The gate holds back all calls of the backend, this one among them.
     asked = getattr(error, "retry_after", None)
-    return float(asked) if asked is not None else _BACKOFF(state)
+    return min(float(asked), LONGEST_ASKED) if asked is not None else _BACKOFF(state)
 
 
 def _error(state: RetryCallState) -> BaseException | None:
