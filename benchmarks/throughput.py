@@ -40,7 +40,7 @@ from signatures.types import Interaction, Item
 from tests.fake_server import sensible
 
 LATENCY, SLOTS = 0.2, 64
-PRODUCTS, CANDIDATES, PURCHASES = 300, 30, 5
+PRODUCTS, CANDIDATES, PURCHASES = 2000, 30, 5
 
 
 async def serve() -> None:

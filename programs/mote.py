@@ -9,6 +9,7 @@ import json
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import dspy
 
@@ -18,7 +19,8 @@ from programs.lm.connect import model_name
 from programs.lm.ledger import Call
 from programs.mope import one_line
 from programs.ranker import Usage
-from programs.trait_store import TraitStore, trait_key
+from programs.shared import Shared
+from programs.trait_store import Distilled, TraitStore, trait_key
 from programs.worked_examples import TRAITS
 from signatures.mote import MAX_TRAITS, DistillTraits
 from signatures.types import Item, Traits
@@ -86,6 +88,22 @@ def reads_like_an_order(text: str) -> bool:
     return _ORDER.search(text) is not None
 
 
+@dataclass(frozen=True)
+class _Known:
+    """An item whose traits were asked for before, and all they depend on."""
+
+    item: Item
+    prompt: str
+    key: str
+    traits: Traits
+    usage: Usage | None
+
+    def prediction(self, unparsable: int = 0) -> dspy.Prediction:
+        """As `MOTE.forward` gives it."""
+        text = self.traits.render() or fallback_text(self.item)
+        return dspy.Prediction(traits=self.traits, text=text, unparsable=unparsable)
+
+
 class MOTE(dspy.Module):
     """Distils traits, once per item text, prompt and model.
 
@@ -99,6 +117,7 @@ class MOTE(dspy.Module):
         self.store = TraitStore() if store is None else store
         self.distill = Asked(DistillTraits, "mote", backends, 104, TRAITS)
         self._rendered: tuple[object, str] | None = None
+        self._known: Shared[dict[str, _Known]] = Shared({})
 
     def prompt(self) -> str:
         """Everything the model reads besides the product, plus the sampling: part of the store's key.
@@ -108,7 +127,7 @@ class MOTE(dspy.Module):
         predictor = self.distill.predict
         state = (
             predictor.signature,
-            [demo if isinstance(demo, dict) else demo.toDict() for demo in predictor.demos],
+            [dict(demo) for demo in predictor.demos],
             self.backends.roles.mote,
         )
         if self._rendered is None or self._rendered[0] != state:
@@ -123,6 +142,15 @@ class MOTE(dspy.Module):
         cap = self.distill.enough if config.terse else config.max_tokens
         return json.dumps([messages, config.temperature, config.top_p, cap])
 
+    def __call__(self, item: Item) -> dspy.Prediction:
+        """See `forward`. An item that was asked for before is answered at once: most of a list is, of every list."""
+        known = self._known.value.get(item.item_id)
+        if known is not None and known.item is item and known.prompt is self.prompt():
+            self._tell_ledger(known.key, known.usage)
+            return known.prediction()
+        answer: dspy.Prediction = super().__call__(item=item)
+        return answer
+
     def forward(self, item: Item) -> dspy.Prediction:
         """The traits of one item.
 
@@ -133,24 +161,25 @@ class MOTE(dspy.Module):
         Raises:
             UnparsableError: if no phrases could be read from the model's answers.
         """
+        prompt = self.prompt()
         product = product_text(item)
-        key = trait_key(product, self.prompt(), model_name(self.backends.roles.mote))
+        key = trait_key(product, prompt, model_name(self.backends.roles.mote))
         found = self.store.get(key)
         unparsable = 0
-        with self.backends.ledger.about(key[:16]):
-            if found is None:
-                with self.backends.ledger.pricing() as spent:
-                    answer = self.distill(product=product)
-                unparsable, phrases = answer.unparsable, tuple(answer.traits)
-                self.store.put(key, phrases, spent.get("mote"))
-            else:
-                phrases = found.phrases
-                self._tell_ledger(found.usage)
+        if found is None:
+            with self.backends.ledger.about(key[:16]), self.backends.ledger.pricing() as spent:
+                answer = self.distill(product=product)
+            unparsable = answer.unparsable
+            found = Distilled(tuple(answer.traits), spent.get("mote"))
+            self.store.put(key, found.phrases, found.usage)
+        else:
+            self._tell_ledger(key, found.usage)
         # Validated when read: items of one text share phrases, but not the brand that no trait may name.
-        traits = validated_traits(item, phrases)
-        return dspy.Prediction(traits=traits, text=traits.render() or fallback_text(item), unparsable=unparsable)
+        known = _Known(item, prompt, key, validated_traits(item, found.phrases), found.usage)
+        self._known.value[item.item_id] = known
+        return known.prediction(unparsable)
 
-    def _tell_ledger(self, usage: Usage | None) -> None:
+    def _tell_ledger(self, key: str, usage: Usage | None) -> None:
         """Record a product that was distilled before as a stored answer: what a run costs alone includes it."""
         model = model_name(self.backends.roles.mote)
         spent = usage or Usage()
@@ -158,6 +187,7 @@ class MOTE(dspy.Module):
             Call(
                 role="mote",
                 model=model,
+                about=key[:16],
                 tokens_in=spent.tokens_in,
                 tokens_out=spent.tokens_out,
                 tokens_cached=spent.tokens_cached,

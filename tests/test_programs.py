@@ -352,6 +352,22 @@ class TestMOTE:
         assert nothing is None
         assert alone == again, "what a run costs alone does not depend on who ran before it"
 
+    def test_one_program_notices_what_changed_since_it_was_asked(self, server: FakeOpenAI) -> None:
+        mote = MOTE(backends_for(server))
+        mote.distill.predict.demos = [demo.copy() for demo in mote.distill.predict.demos]
+        item = SHOP["I-lamp"]
+        first = mote(item=item)
+        assert mote(item=item).traits == first.traits
+        assert (len(server.bodies), mote.backends.ledger.total().cache_hits) == (1, 1)
+        mote(item=item.model_copy(update={"title": "Another lamp"}))
+        assert len(server.bodies) == 2, "the same id, another text"
+        mote.distill.predict.demos[0]["product"] = "A demonstration edited in place"
+        mote(item=item)
+        assert len(server.bodies) == 3
+        mote.backends.roles = mote.backends.roles.with_models(mote=server.model("other"))
+        mote(item=item)
+        assert len(server.bodies) == 4
+
     def test_traits_are_returned_under_the_id_that_was_asked_for(self, server: FakeOpenAI) -> None:
         mote = MOTE(backends_for(server))
         twin = SHOP["I-lamp"].model_copy(update={"item_id": "I-twin"})

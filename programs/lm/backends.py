@@ -129,6 +129,8 @@ class Backends:
             self.prices.models.get(config.model),
             self.gate(config),
             timeout=config.timeout,
+            # Servers of ours speak OpenAI's dialect: no need to find out for every call whether LiteLLM has to.
+            engine="auto" if model_name(config) == config.model else "lm15",
             **{key: value for key, value in sampling.items() if value is not None},
             **connection,
         )

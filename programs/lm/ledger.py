@@ -218,8 +218,9 @@ class Ledger:
     def record(self, call: Call) -> None:
         """Write one answered call and add it to the sums of its role and of the current `charging` block."""
         with self._lock:
-            if self.phase or _ABOUT.get():
-                call = call.model_copy(update={"phase": self.phase, "about": _ABOUT.get() or call.about})
+            about = _ABOUT.get() or call.about
+            if (self.phase, about) != (call.phase, call.about):
+                call = call.model_copy(update={"phase": self.phase, "about": about})
             self._add(call)
             if self.path is not None:
                 if self._file is None:
