@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -198,8 +198,9 @@ class Runner:
         cases = ground.cases(cell.draw, wanted.users)
         directory = self.root / cell.path
         if not _free(wanted):
-            run = self._stack if wanted.ranker == STACKED else self._ask
-            return run(directory, wanted, ground, cases)
+            if wanted.ranker == STACKED:
+                return self._stack(cell, ground, cases)
+            return self._ask(directory, wanted, ground, cases)
         settings: dict[str, Any] = {"ranker": wanted.ranker}
         chosen: Baseline | None = None
         if wanted.ranker in TRAINED:
@@ -220,10 +221,17 @@ class Runner:
         refuse_other_run(directory, _manifest(wanted, settings, cases))
         return is_done(directory)
 
-    def _stack(self, directory: Path, wanted: RankerSpec, ground: Ground, cases: CaseFile) -> bool:
-        """Weigh MAR's scores on dev users, then rank with them; every program has a run of its own on both."""
+    def _stack(self, cell: Cell, ground: Ground, cases: CaseFile) -> bool:
+        """Weigh MAR's scores on dev users, then rank with them; every program has a run of its own on both.
+
+        The learned ranker below is the one `learned` is in this study, so that the two differ by MAR alone.
+        """
+        wanted, directory = cell.ranker, self.root / cell.path
         dev = ground.tuning_cases(wanted.learn_users)
-        settings = {"ranker": STACKED, "programs": list(wanted.programs), "dev": dev.sha256}
+        below = replace(cell, ranker=wanted.model_copy(update={"ranker": Learned.name}), seed=0)
+        chosen = self._tuned(below, ground).chosen if wanted.tune else Learned()
+        settings: dict[str, Any] = {"ranker": STACKED, "programs": list(wanted.programs), "dev": dev.sha256}
+        settings |= {"learned": chosen.model_dump(mode="json")}
         runs = [
             (directory / part / name, wanted.model_copy(update={"ranker": name, "label": name}), some)
             for part, some in (("dev", dev), ("test", cases))
@@ -233,7 +241,7 @@ class Runner:
             return False
         if self._finished(directory, wanted, settings, cases):
             return True
-        learned = RankerScores(Learned().fit(ground.shop.material, seed=0), Learned.name)
+        learned = RankerScores(self._fit(below, ground, chosen), Learned.name)
         given: dict[str, list[FeatureSource]] = {
             part: [learned, *(_mar(directory / part / name, name) for name in wanted.programs)]
             for part in ("dev", "test")

@@ -145,6 +145,7 @@ protocols = ["warm"]
 
 [[rankers]]
 ranker = "learned+mar"
+tune = false
 programs = ["embedding"]
 learn_users = 10
 users = 3

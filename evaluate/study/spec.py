@@ -103,7 +103,8 @@ class RankerSpec(_Part):
         check: Whether reasons are re-checked by the judge, where `explain` asks for reasons.
         programs: Of `learned+mar`: the programs whose MAR scores it adds to the learned ranker's.
         learn_users: Of `learned+mar`: dev users on whom they are weighted, each asked of every program.
-        tune: Whether a trained baseline is tuned on dev users, instead of fitted with its default settings.
+        tune: Whether a trained baseline, or the one below `learned+mar`, is tuned on dev users, instead of fitted with
+            its default settings.
         protocols, datasets: Where it runs; everywhere unless given.
     """
 
