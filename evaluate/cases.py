@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from evaluate.datasets.dataset import Dataset
-from evaluate.negatives import SPARE, NegativeSampler
+from evaluate.negatives import NegativeSampler
 from evaluate.protocol import Protocol, part_of
 from evaluate.splits import Split, split
 from programs.atomic import write_atomically
@@ -62,7 +62,7 @@ def draw_cases(dataset: Dataset, protocol: Protocol, divided: Split | None = Non
 
     Raises:
         InputError: if the protocol was made for other data, nobody can be evaluated, or the catalogue is too
-            small for so many negatives, or to match them by popularity.
+            small for so many negatives.
     """
     _require_same_data(protocol, dataset)
     divided = divided or split(dataset, protocol)
@@ -77,11 +77,6 @@ def draw_cases(dataset: Dataset, protocol: Protocol, divided: Split | None = Non
     pool = sorted(set(dataset.interactions["item_id"]) & dataset.items.keys())
     own = {user: {event.item_id for event in dataset.sequences[user]} & dataset.items.keys() for user in users}
     _require_enough(len(pool), own, protocol.negatives)
-    if protocol.sampling == "matched" and len(pool) <= SPARE * protocol.negatives:
-        raise InputError(
-            f"{protocol.negatives} matched negatives need {SPARE * protocol.negatives} items about as popular as the "
-            f"positive to be drawn from, and there are {len(pool)} in all: ask for at most {(len(pool) - 1) // SPARE}"
-        )
     popularity = Popularity.fit(divided.training).counts
     sampler = NegativeSampler(pool, popularity, protocol.sampling, protocol.negatives)
     cases = []

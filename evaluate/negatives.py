@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from evaluate.protocol import Sampling
 from programs.ranker import seed_of
 
-SPARE = 4
+_SPARE = 4
 """Matched negatives are drawn among this many times as many items, or all that are exactly as popular if more."""
 
 
@@ -70,7 +70,7 @@ class NegativeSampler:
         """
         first = int(np.searchsorted(self._ascending_counts, count, "left"))
         last = int(np.searchsorted(self._ascending_counts, count, "right"))
-        missing = max(0, SPARE * self.n + spare - (last - first))
+        missing = max(0, _SPARE * self.n + spare - (last - first))
         if not missing:
             return self._ascending[first:last]
         least, most = max(0, missing - (len(self.pool) - last)), min(first, missing)

@@ -134,7 +134,8 @@ class Comparer:
             population_users=len(self.data.sequences),
             catalogue=len(self.data.items),
         )
-        return MixRun(mix, ranks, rows, cost, len(self.case_file.cases) - len(ranks), stopped)
+        unresolved = len(self.case_file.cases) - len(ranks)
+        return MixRun(mix, ranks, rows, cost, unresolved, stopped if unresolved else None)
 
     def forecast(self, mixes: Sequence[Mix]) -> list[MixForecast]:
         """Measure a few users on every mix, and scale."""

@@ -106,11 +106,7 @@ class Ground:
         Raises:
             InputError: if the evaluated users are not test users: then dev users are among them.
         """
-        if self.protocol.part != "test":
-            raise InputError(
-                f"protocol {self.protocol.name!r}: what is tuned on dev users is evaluated on test users only; give it "
-                'part = "test"'
-            )
+        _require_test_users(self.protocol)
         folder = cases_path(self.root, self.dataset.name, self.protocol.name, 0, None).parents[1] / "tuned"
         path = folder / f"dev-{users}.jsonl"
         changes = {"part": "dev", "users": users, "negatives": self.protocol.negatives}
@@ -125,6 +121,14 @@ class Ground:
 
     def _protocol(self, draw: int, users: int | None) -> Protocol:
         return self.protocol.drawn(self.dataset.name, self.source, self.data.sha256, users, draw)
+
+
+def _require_test_users(protocol: ProtocolSpec) -> None:
+    if protocol.part != "test":
+        raise InputError(
+            f"protocol {protocol.name!r}: what is tuned on dev users is evaluated on test users only; give it "
+            'part = "test"'
+        )
 
 
 def _require_drawn_by(path: Path, found: CaseFile, asked: Protocol) -> None:
@@ -147,10 +151,14 @@ class Runner:
     given: Mapping[str, str]
     budget_usd: float | None = None
     max_calls: int | None = None
-    _backends: Backends = field(default_factory=lambda: Backends(ModelOptions().roles()))
     _data: dict[str, tuple[Dataset, str]] = field(default_factory=dict)
     _ground: Ground | None = None
     _fitted: tuple[object, Ranker] | None = None
+
+    @cached_property
+    def backends(self) -> Backends:
+        """Those of all runs, which keep to the same limits together."""
+        return Backends(ModelOptions().roles())
 
     def dataset(self, wanted: DatasetSpec) -> tuple[Dataset, str]:
         """The dataset and where it was read from."""
@@ -175,11 +183,13 @@ class Runner:
         Raises:
             InputError: if there is no such ranker or artifact, or it cannot rank under the protocol.
         """
+        stacked = cell.ranker.ranker == STACKED
+        if stacked or (cell.ranker.ranker in TRAINED and cell.ranker.tune):
+            _require_test_users(cell.protocol)
         if _free(cell.ranker):
             return
         if cell.protocol.catalogue:
             raise InputError(f"{cell.path}: a language model cannot rank the whole catalogue; name its protocols")
-        stacked = cell.ranker.ranker == STACKED
         for name in cell.ranker.programs if stacked else (cell.ranker.ranker,):
             _chosen(cell.ranker.model_copy(update={"ranker": name}))
 
@@ -228,10 +238,14 @@ class Runner:
         """
         wanted, directory = cell.ranker, self.root / cell.path
         dev = ground.tuning_cases(wanted.learn_users)
-        below = replace(cell, ranker=wanted.model_copy(update={"ranker": Learned.name}), seed=0)
-        chosen = self._tuned(below, ground).chosen if wanted.tune else Learned()
+        own = wanted.model_copy(update={"ranker": Learned.name, "seeds": (0,)})
+        spec = next((one for one in self.spec.rankers if one.ranker == Learned.name), own)
+        below = replace(cell, ranker=spec, seed=spec.seeds[0])
+        chosen = self._tuned(below, ground).chosen if spec.tune else Learned()
         settings: dict[str, Any] = {"ranker": STACKED, "programs": list(wanted.programs), "dev": dev.sha256}
-        settings |= {"learned": chosen.model_dump(mode="json")}
+        settings |= {"learned": chosen.model_dump(mode="json"), "seed": below.seed}
+        if self._finished(directory, wanted, settings, cases):
+            return True
         runs = [
             (directory / part / name, wanted.model_copy(update={"ranker": name, "label": name}), some)
             for part, some in (("dev", dev), ("test", cases))
@@ -239,8 +253,6 @@ class Runner:
         ]
         if not all(self._ask(place, one, ground, some) for place, one, some in runs):
             return False
-        if self._finished(directory, wanted, settings, cases):
-            return True
         learned = RankerScores(self._fit(below, ground, chosen), Learned.name)
         given: dict[str, list[FeatureSource]] = {
             part: [learned, *(_mar(directory / part / name, name) for name in wanted.programs)]
@@ -270,7 +282,7 @@ class Runner:
             chosen.fusion,
             wanted.explain,
             wanted.check,
-            beside=self._backends,
+            beside=self.backends,
         )
         try:
             ranker = chosen.build(shop)

@@ -36,7 +36,7 @@ def search_mixes(
         The mixes that were tried, failed ones included, in order.
 
     Raises:
-        InputError: if the file holds a search over other backends.
+        InputError: if the file holds a search over another grid, or for another metric.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -46,10 +46,10 @@ def search_mixes(
     )
     every = list(grid.mixes())
     by_label = {mix.label: mix for mix in every}
-    choices = grid.model_dump(mode="json", include={"mope", "mote", "mar", "judge"})
-    if study.user_attrs.setdefault("choices", choices) != choices:
-        raise InputError(f"{path}: a search over other backends than the grid's now; choose another --out")
-    study.set_user_attr("choices", choices)
+    searched = grid.model_dump(mode="json", exclude={"workers", "reference", "margin", "confidence"})
+    if study.user_attrs.setdefault("grid", searched) != searched:
+        raise InputError(f"{path}: a search over another grid than this one; choose another --out")
+    study.set_user_attr("grid", searched)
     if not study.get_trials(deepcopy=False):
         study.enqueue_trial(_parameters(by_label[grid.reference_label]))
     while len(known := tried(study, by_label)) < min(trials, len(every)):

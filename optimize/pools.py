@@ -6,7 +6,7 @@ import contextlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import dspy
 from dspy.teleprompt.utils import create_n_fewshot_demo_sets
@@ -118,6 +118,10 @@ class _Untold(TraitStore):
 
     def get(self, key: str) -> None:
         return None
+
+    @property
+    def memo(self) -> dict[str, Any]:
+        return {}
 
 
 def untold(program: MLLM3Rec) -> MLLM3Rec:

@@ -19,7 +19,6 @@ from programs.lm.connect import model_name
 from programs.lm.ledger import Call
 from programs.mope import one_line
 from programs.ranker import Usage
-from programs.shared import Shared
 from programs.trait_store import Distilled, TraitStore, trait_key
 from programs.worked_examples import TRAITS
 from signatures.mote import MAX_TRAITS, DistillTraits
@@ -117,7 +116,6 @@ class MOTE(dspy.Module):
         self.store = TraitStore() if store is None else store
         self.distill = Asked(DistillTraits, "mote", backends, 104, TRAITS)
         self._rendered: tuple[object, str] | None = None
-        self._known: Shared[dict[str, _Known]] = Shared({})
 
     def prompt(self) -> str:
         """Everything the model reads besides the product, plus the sampling: part of the store's key.
@@ -125,9 +123,13 @@ class MOTE(dspy.Module):
         Rendered anew only where instructions, demonstrations or sampling have changed: it is asked for every candidate.
         """
         predictor = self.distill.predict
+        demos: list[dspy.Example] = predictor.demos
         state = (
             predictor.signature,
-            [dict(demo) for demo in predictor.demos],
+            [
+                {name: list(value) if isinstance(value, list) else value for name, value in demo.items()}
+                for demo in demos
+            ],
             self.backends.roles.mote,
         )
         if self._rendered is None or self._rendered[0] != state:
@@ -144,7 +146,7 @@ class MOTE(dspy.Module):
 
     def __call__(self, item: Item) -> dspy.Prediction:
         """See `forward`. An item that was asked for before is answered at once: most of a list is, of every list."""
-        known = self._known.value.get(item.item_id)
+        known: _Known | None = self.store.memo.get(item.item_id)
         if known is not None and known.item is item and known.prompt is self.prompt():
             self._tell_ledger(known.key, known.usage)
             return known.prediction()
@@ -176,7 +178,7 @@ class MOTE(dspy.Module):
             self._tell_ledger(key, found.usage)
         # Validated when read: items of one text share phrases, but not the brand that no trait may name.
         known = _Known(item, prompt, key, validated_traits(item, found.phrases), found.usage)
-        self._known.value[item.item_id] = known
+        self.store.memo[item.item_id] = known
         return known.prediction(unparsable)
 
     def _tell_ledger(self, key: str, usage: Usage | None) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from programs.database import open_database
 from programs.ranker import Usage
@@ -47,6 +48,15 @@ class TraitStore:
         if "usage" not in columns:  # made before usage was kept
             self._db.execute("ALTER TABLE phrases ADD COLUMN usage TEXT")
         self._lock = threading.Lock()
+        self._memo: dict[str, Any] = {}
+
+    @property
+    def memo(self) -> dict[str, Any]:
+        """What readers made of stored phrases, by item id, in memory and as long as the store is open.
+
+        It says nothing of what an entry depends on: whoever reads one checks that.
+        """
+        return self._memo
 
     def __deepcopy__(self, memo: dict[int, object]) -> TraitStore:
         return self

@@ -157,6 +157,10 @@ def test_a_search_goes_on_and_refuses_another_grid(tmp_path: Path) -> None:
     with named_servers("a", "b") as servers:
         grid = grid_file(tmp_path / "grid.toml", servers, BOTH)
         search = ("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--search")
+        with pytest.raises(BudgetExceededError):
+            run(*search, "2", "--max-calls", "25")
+        told = json.loads((tmp_path / "run" / "comparison.json").read_text())["rows"]
+        assert [(row["label"], row["users"] < 3, bool(row["stopped"])) for row in told] == [("a_a_a", True, True)]
         found = run(*search, "2", "--json")
         assert found.exit_code == 0, found.output
         assert len(json.loads(found.stdout)["rows"]) == 2
@@ -168,7 +172,7 @@ def test_a_search_goes_on_and_refuses_another_grid(tmp_path: Path) -> None:
         grid.write_text(grid.read_text().replace('mote = ["a"]', 'mote = ["a", "b"]'))
         refused = run(*search, "4")
         assert isinstance(refused.exception, InputError)
-        assert "search over other backends" in str(refused.exception)
+        assert "search over another grid" in str(refused.exception)
         assert sum(len(server.bodies) for server in servers.values()) == sent
 
 

@@ -297,10 +297,27 @@ class TestGate:
         found = self.make(clock)
         found.leave(found.enter(1, Ledger()), None, too_many(retry_after=7200.0))
         clock.now += 3600
+        found.try_again()
         with pytest.raises(BackendDownError, match=r"wants to be left alone \(too many\); .* in 3600 s"):
             found.enter(1, Ledger())
         clock.now += 3601
         found.leave(found.enter(1, Ledger()), 1)
+        found.leave(found.enter(1, Ledger()), 1)
+
+    def test_an_answer_that_was_under_way_does_not_end_the_rest(self) -> None:
+        found = self.make(Clock())
+        under_way = found.enter(1, Ledger())
+        found.leave(found.enter(1, Ledger()), None, too_many(retry_after=7200.0))
+        found.leave(under_way, 1)
+        with pytest.raises(BackendDownError):
+            found.enter(1, Ledger())
+
+    def test_what_was_dead_for_one_run_is_tried_by_the_next(self) -> None:
+        found = self.make(Clock())
+        found.lost(refused_connection())
+        with pytest.raises(BackendDownError):
+            found.enter(1, Ledger())
+        found.try_again()
         found.leave(found.enter(1, Ledger()), 1)
 
     def test_many_turned_away_together_are_one_overload(self) -> None:

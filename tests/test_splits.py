@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from evaluate.cases import draw_cases
 from evaluate.catalogue import catalogue_ranks
-from evaluate.datasets import load_dataset
 from evaluate.datasets.dataset import COLUMNS, Dataset
 from evaluate.leakage import find_leaks, refuse_leaks
 from evaluate.negatives import NegativeSampler
@@ -187,14 +186,6 @@ def test_negatives_are_distinct_and_never_the_users_own(sampling: str, seed: int
     drawn = NegativeSampler(pool, counts, sampling, n).draw(np.random.default_rng(seed), "i00", mine)  # type: ignore[arg-type]
     assert len(drawn) == len(set(drawn)) == n
     assert not mine & set(drawn)
-
-
-def test_a_catalogue_too_small_to_match_by_popularity_is_refused() -> None:
-    data = load_dataset("demo")
-    few, many = (protocol_for(data, sampling="matched", users=3, negatives=n) for n in (9, 29))
-    assert len(draw_cases(data, few)) == 3
-    with pytest.raises(InputError, match=r"need 116 items .* there are 105 in all: ask for at most 26"):
-        draw_cases(data, many)
 
 
 # Leaks

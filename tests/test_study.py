@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from evaluate.baselines.learned import Learned
 from evaluate.cases import read_cases
 from evaluate.journal import read_journal
 from evaluate.study.reading import cases_path
@@ -145,7 +146,6 @@ protocols = ["warm"]
 
 [[rankers]]
 ranker = "learned+mar"
-tune = false
 programs = ["embedding"]
 learn_users = 10
 users = 3
@@ -167,6 +167,8 @@ model = "{model}"
         assert (manifest.configuration["seed"], len(rows)) == (seed, 6)
     manifest, rows = read_journal(root / "shop/warm/draw0/learned+mar")
     assert manifest.configuration["programs"] == ["embedding"]
+    # Below it stands the learned ranker of this study: not tuned, with its first seed.
+    assert (manifest.configuration["learned"], manifest.configuration["seed"]) == (Learned().model_dump(mode="json"), 0)
     weights = json.loads((root / "shop/warm/draw0/learned+mar/weights.json").read_text())
     assert set(weights) == {"learned", "embedding"}
     assert len(rows) == 3

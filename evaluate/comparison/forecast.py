@@ -97,13 +97,13 @@ def measure(program: MLLM3Rec, cases: Sequence[Case], ledger: Ledger) -> Measure
         BudgetExceededError: before a call that might pass the ledger's budget.
     """
     with ledger.pricing() as spent:
-        for case in cases:
-            program.rank(case.blinded())
+        # Of a shopper without a profile no product is asked.
+        profiled = [case for case in cases if program.rank(case.blinded()).traits]
     # The sum holds a product as often as it was shown, from the store all but once.
-    shown = len(shown_of(cases, program))
+    shown = len(shown_of(profiled, program))
     return Measured(
         per_user={role: _work(usage).times(1 / len(cases)) for role, usage in spent.items() if role != MOTE},
-        per_product=_work(spent[MOTE]).times(1 / shown) if MOTE in spent else Work(),
+        per_product=_work(spent[MOTE]).times(1 / shown) if shown else Work(),
     )
 
 

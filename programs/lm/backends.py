@@ -62,7 +62,7 @@ class Backends:
         self.prices = price_table() if prices is None else prices
         self.limits = stated_limits() if limits is None else limits
         self._lms: dict[tuple[RoleName, RoleConfig], RoleLM] = {}
-        self._gates: dict[str, Gate] = {}
+        self._gates: dict[tuple[str, str | None], Gate] = {}
         self._lock = threading.Lock()
         self._refuse_unpriced()
 
@@ -77,6 +77,9 @@ class Backends:
         if ledger is not None:
             other.ledger = ledger
             other._lms = {}
+            # Another run: what was dead for the last one may be back.
+            for gate in [*self._gates.values()]:
+                gate.try_again()
         other._refuse_unpriced()
         return other
 
@@ -136,8 +139,9 @@ class Backends:
         )
 
     def gate(self, config: RoleConfig) -> Gate:
-        """Where the calls of a role's backend wait for their turn; one for all roles on one model."""
-        return self._gates.setdefault(model_name(config), Gate(config.model, limits_for(config, self.limits)))
+        """Where the calls of a role's backend wait for their turn; one for all roles on one model and key."""
+        account = model_name(config), config.api_key_env
+        return self._gates.setdefault(account, Gate(config.model, limits_for(config, self.limits)))
 
     def adapter_for(self, role: RoleName, predictor: dspy.Predict) -> dspy.Adapter:
         """The role's adapter; a lone `rating` is always a bare label, because its probabilities are read."""

@@ -53,6 +53,9 @@ class Circuit:
     """Whether a backend lives. Not safe to use from several threads at a time.
 
     Times are seconds of one clock, given by the caller.
+
+    Attributes:
+        rests: Whether it asked to be left alone for longer than a run should wait.
     """
 
     def __init__(self, backend: str) -> None:
@@ -61,6 +64,7 @@ class Circuit:
         self._error: BaseException | None = None
         self._probe_at = 0.0
         self._probing = False
+        self.rests = False
 
     @property
     def is_open(self) -> bool:
@@ -95,14 +99,16 @@ class Circuit:
 
     def came_back(self, error: BaseException | None, probe: bool, now: float) -> None:
         """A call ended, with an error or an answer; it may be tried again."""
+        if self.rests and not probe:
+            return  # Sent before it asked for a rest: says nothing of now.
         if is_sign_of_life(error):
-            self._lost, self._error, self._probing = 0, None, False
+            self._lost, self._error, self._probing, self.rests = 0, None, False, False
         elif probe or is_refusal(error):
             self._trip(error, now)
 
     def asks_for_rest(self, error: BaseException, until: float) -> None:
         """The backend has no room for us for longer than a run should wait."""
-        self._error, self._probe_at, self._probing = error, until, False
+        self._error, self._probe_at, self._probing, self.rests = error, until, False, True
 
     def lost(self, error: BaseException, now: float) -> None:
         """A call failed for good, in spite of all its retries."""

@@ -151,12 +151,19 @@ class Gate:
                     self._pauses = 0
             elif is_overload(error):
                 asked = getattr(error, "retry_after", None)
+                first = self.window.overloaded(turn.round)
                 if error is not None and asked is not None and asked > LONGEST_ASKED:
                     self._circuit.asks_for_rest(error, now + asked)
                 else:
-                    self._hold_back(self.window.overloaded(turn.round), asked, now)
+                    self._hold_back(first, asked, now)
             self._in_flight -= 1
             self._wake()
+
+    def try_again(self) -> None:
+        """Forget that the backend was found dead, unless it asked to be left alone for longer."""
+        with self._lock:
+            if not self._circuit.rests:
+                self._circuit = Circuit(self.backend)
 
     def lost(self, error: Exception) -> None:
         """A call failed in spite of its retries: a few in a row, and the backend counts as dead."""
