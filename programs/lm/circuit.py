@@ -45,6 +45,12 @@ def is_sign_of_life(error: BaseException | None) -> bool:
     return getattr(error, "status", None) is not None and not is_refusal(error) and not _passing(error)
 
 
+def _fault(error: BaseException) -> str:
+    if is_refusal(error):
+        return "refuses us"
+    return "wants to be left alone" if isinstance(error, LMRateLimitError) else "does not answer"
+
+
 def _passing(error: BaseException) -> bool:
     return isinstance(error, Exception) and dspy.is_retryable_lm_error(error)
 
@@ -79,18 +85,11 @@ class Circuit:
         """
         if self._error is None or (now >= self._probe_at and not self._probing):
             return
-        refused = is_refusal(self._error)
-        what = (
-            "refuses us"
-            if refused
-            else "wants to be left alone"
-            if isinstance(self._error, LMRateLimitError)
-            else "does not answer"
-        )
+        what = _fault(self._error)
         left = "one call is under way to see whether it does again"
         if not self._probing:
             left = f"the next call is sent in {self._probe_at - now:.0f} s"
-        raise BackendDownError(f"{self.backend} {what} ({_first_line(self._error)}); {left}", refused)
+        raise BackendDownError(f"{self.backend} {what} ({_first_line(self._error)}); {left}", is_refusal(self._error))
 
     def sent(self) -> bool:
         """A call that passed is sent. Returns whether it is the one that finds out about a dead backend."""
