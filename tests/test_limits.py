@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from programs.errors import BudgetExceededError, InputError
 from programs.lm.backends import Backends
-from programs.lm.call_store import use_call_store
+from programs.lm.call_store import CallStore, use_call_store
 from programs.lm.circuit import COOL_DOWN, FAILURES, BackendDownError, Circuit
 from programs.lm.engine import ENGINE
 from programs.lm.gate import Gate
@@ -30,7 +30,7 @@ from programs.lm.prices import Price, PriceTable
 from programs.lm.roles import ROLE_NAMES, RoleConfig, RoleName, Roles, local_roles
 from programs.lm.window import START, Window
 from signatures.mote import DistillTraits
-from tests.fake_server import FakeOpenAI, Reply
+from tests.fake_server import FakeOpenAI, Reply, sensible
 from tests.misbehaving import Misbehaving
 
 
@@ -536,6 +536,37 @@ class TestOneBackend:
                 raised = list(pool.map(lambda question: outcome(backends, *question), questions))
             assert raised == [None] * 24
             assert server.most <= 2
+
+    def test_the_next_call_goes_while_an_answer_is_being_stored(self, server: FakeOpenAI, tmp_path: Path) -> None:
+        stored = threading.Event()
+
+        class Slow(CallStore):
+            def put(self, *arguments: Any, **named: Any) -> None:
+                super().put(*arguments, **named)
+                stored.wait()
+
+        dspy.cache = store = Slow(tmp_path / "calls.sqlite")
+        ledger = Ledger()
+        backends = Backends(local_roles(server.model()), ledger, limits={server.model(): Limits(concurrency=1)})
+        threads = [in_thread(lambda n=n: outcome(backends, "mote", f"cup {n}"))[0] for n in range(3)]
+        eventually(lambda: len(server.bodies) == 3)
+        assert ledger.total().calls == 0
+        stored.set()
+        for thread in threads:
+            thread.join()
+        assert (ledger.total().calls, ledger.total().tokens_in) == (3, server.tokens_in)
+        store.close()
+
+    def test_a_server_that_takes_too_long_is_asked_again(self, hurried: None) -> None:
+        slow = [Reply(seconds=5)]
+        with FakeOpenAI(lambda body: slow.pop() if slow else sensible(body)) as server:
+            roles = mixed(dict.fromkeys(ROLE_NAMES, server))
+            ledger = Ledger()
+            backends = Backends(
+                roles.model_copy(update={"mote": roles.mote.model_copy(update={"timeout": 0.2})}), ledger
+            )
+            assert outcome(backends, "mote", "a cup") is None
+            assert (len(server.bodies), ledger.total().calls) == (2, 2)
 
     def test_a_pause_that_was_asked_for_holds_others_back_and_ends_with_the_run(self) -> None:
         with Misbehaving((Reply("wait", status=429, headers={"Retry-After": "600"}),)) as server:

@@ -23,7 +23,15 @@ from hypothesis import strategies as st
 
 from programs.asked import Asked
 from programs.errors import BudgetExceededError, InputError
-from programs.lm.adapters import AdapterName, CompactAdapter, PlainAdapter, RatingAdapter, StrictAdapter
+from programs.lm.adapters import (
+    AdapterName,
+    CompactAdapter,
+    PlainAdapter,
+    RatingAdapter,
+    ReadsOnce,
+    StrictAdapter,
+    whole_elements,
+)
 from programs.lm.backends import Backends, UnparsableError
 from programs.lm.call_store import use_call_store
 from programs.lm.ledger import Budget, Ledger
@@ -33,7 +41,7 @@ from programs.lm.rendered import RendersOnce
 from programs.lm.roles import ROLE_NAMES, RoleConfig, Roles, local_roles
 from programs.ranker import Usage
 from programs.worked_examples import RATINGS, TRAITS
-from signatures.mar import score_candidate
+from signatures.mar import rank_candidates, score_candidate
 from signatures.mope import infer_motivations
 from signatures.mote import DistillTraits
 from signatures.schema import CONSUMER
@@ -233,6 +241,49 @@ class TestRendersOnce:
         assert "motivations" in server.bodies[-1]["response_format"]["json_schema"]["schema"]["properties"]
 
 
+JSON = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-9, 99), st.text(max_size=6), st.sampled_from(["3", "[1]", "strong"])
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.sampled_from(["dimension", "description", "strength", "evidence"]), inner, max_size=4),
+    ),
+    max_leaves=6,
+)
+
+
+class TestReadsOnce:
+    """An answer means what it means to DSPy, whoever reads it."""
+
+    @given(
+        st.dictionaries(st.sampled_from(["traits", "motivations", "ranking", "other"]), JSON, max_size=2),
+        st.integers(0, 5),
+    )
+    @example({"ranking": [12, "34", 5.0]}, 0)
+    @example({"ranking": "[12, 34]"}, 0)
+    @example({"traits": ["easy to use", 3]}, 0)
+    def test_same_fields_or_the_same_refusal(self, answer: dict[str, Any], cut: int) -> None:
+        text = json.dumps(answer)[: -cut or None]
+        for signature in (DistillTraits, infer_motivations(CONSUMER), rank_candidates("profile", "traits")):
+            for adapter in (CompactAdapter(), StrictAdapter()):
+                shown = whole_elements(text, signature.output_fields) if isinstance(adapter, CompactAdapter) else text
+                assert self.read(adapter.parse, signature, text) == self.read(
+                    super(ReadsOnce, adapter).parse, signature, shown
+                )
+
+    @staticmethod
+    def read(parse: Callable[..., dict[str, Any]], signature: type[dspy.Signature], text: str) -> Any:
+        try:
+            return parse(signature, text)
+        except AdapterParseError:
+            return "unparsable"
+
+    def test_an_answer_in_a_fence_is_read(self, server: FakeOpenAI) -> None:
+        text = '```json\n{"traits": ["easy to use"]}\n```'
+        assert StrictAdapter().parse(DistillTraits, text) == {"traits": ["easy to use"]}
+
+
 class TestCaps:
     def test_an_answer_that_was_cut_off_is_read_as_far_as_it_is_whole(self) -> None:
         with answering(Reply('{"traits": ["easy to use", "kind to skin", "sturdy every')) as server:
@@ -339,6 +390,22 @@ class TestLedger:
         total = again.total()
         assert (paid(total), total.cache_hits) == (served(server), 1)
         assert total.usd == pytest.approx(price.usd(server.tokens_in, server.tokens_out))
+
+    def test_what_was_paid_is_in_the_file_at_once_and_what_was_stored_when_its_case_ends(
+        self, server: FakeOpenAI, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "ledger.jsonl"
+        backends = backends_for(server, Ledger(path))
+
+        def written() -> list[bool]:
+            return [json.loads(line).get("hit", False) for line in path.read_text("utf-8").splitlines()]
+
+        distill(backends)
+        assert written() == [False]
+        with backends.ledger.charging():
+            distill(backends)
+            distill(backends)
+        assert written() == [False, True, True]
 
     def test_a_torn_last_line_is_cut_off(self, server: FakeOpenAI, tmp_path: Path) -> None:
         path = tmp_path / "ledger.jsonl"

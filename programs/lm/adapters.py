@@ -15,14 +15,34 @@ import json_repair
 from dspy.adapters.baml_adapter import BAMLAdapter
 from dspy.adapters.utils import serialize_for_json
 from dspy.utils.exceptions import AdapterParseError
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from programs.lm.rendered import RendersOnce, once
 
 AdapterName = Literal["json", "compact", "chat"]
 
 
-class CompactAdapter(RendersOnce, BAMLAdapter):
+class ReadsOnce(RendersOnce):
+    """Stands before a JSON adapter: reads an answer that keeps to its schema with validators that are built once.
+
+    DSPy builds one for each field of every answer. All other answers are left to it.
+    """
+
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        validators = once(signature, "validators", lambda: _validators(signature))
+        try:
+            answer = json.loads(completion)
+            return {name: validator.validate_python(answer[name]) for name, validator in validators.items()}
+        except (ValueError, LookupError, TypeError):
+            fields: dict[str, Any] = super().parse(signature, completion)
+            return fields
+
+
+def _validators(signature: type[dspy.Signature]) -> dict[str, TypeAdapter[Any]]:
+    return {name: TypeAdapter(field.annotation) for name, field in signature.output_fields.items()}
+
+
+class CompactAdapter(ReadsOnce, BAMLAdapter):
     """BAML-style schema (half the prompt of `JSONAdapter`) for models that run on the user's own machine.
 
     Four changes to its parent: the reminder after the inputs is one short line, because it is the part of the
@@ -93,7 +113,7 @@ def whole_elements(completion: str, fields: Iterable[str]) -> str:
     return json.dumps(answer | {cut: answer[cut][:-1]}, ensure_ascii=False)
 
 
-class StrictAdapter(RendersOnce, dspy.JSONAdapter):
+class StrictAdapter(ReadsOnce, dspy.JSONAdapter):
     """DSPy's JSON adapter; the output schema, too, is made once."""
 
     def _prepare_response_format(self, lm: Any, lm_kwargs: dict[str, Any], signature: type[dspy.Signature]) -> None:

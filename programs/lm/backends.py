@@ -123,7 +123,6 @@ class Backends:
 
     def build(self, role: str, config: RoleConfig) -> RoleLM:
         """A language model whose calls are recorded under `role`, a name of the ledger's; starts its engine."""
-        connection = connect(config)
         sampling = {"temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens}
         return RoleLM(
             model_name(config),
@@ -131,11 +130,9 @@ class Backends:
             self.ledger,
             self.prices.models.get(config.model),
             self.gate(config),
-            timeout=config.timeout,
-            # Servers of ours speak OpenAI's dialect: no need to find out for every call whether LiteLLM has to.
-            engine="auto" if model_name(config) == config.model else "lm15",
+            longest=config.timeout,
             **{key: value for key, value in sampling.items() if value is not None},
-            **connection,
+            **connect(config),
         )
 
     def gate(self, config: RoleConfig) -> Gate:

@@ -16,6 +16,7 @@ from typing import Any
 
 import dspy
 from dspy.clients.cache import Cache
+from pydantic_core import to_json
 
 from programs.database import open_database
 
@@ -27,13 +28,19 @@ class ThisCall(threading.local):
     """What the store and the thread that asks tell each other about the call under way.
 
     Attributes:
+        request: What was looked up last.
+        key: Its key, so that its answer is stored without hashing the whole prompt again.
         check: Called before a question is sent that has no stored answer; may refuse it by raising.
+        answered: Called with an answer, as plain data, before it is stored: the backend is free again.
         sent: `time.perf_counter()` when it was sent, None before.
         seconds: What the stored answer took when it was sent; None where that is not known.
     """
 
     def __init__(self) -> None:
+        self.request: dict[str, Any] | None = None
+        self.key = ""
         self.check: Callable[[], None] | None = None
+        self.answered: Callable[[dict[str, Any]], None] | None = None
         self.sent: float | None = None
         self.seconds: float | None = None
 
@@ -56,6 +63,7 @@ class CallStore(Cache):
     def get(self, request: dict[str, Any], ignored_args_for_cache_key: list[str] | None = None) -> Any:
         """The stored answer, or None after the calling thread's `this_call.check` has let the call pass."""
         key = self.cache_key(request, ignored_args_for_cache_key)
+        self.this_call.request, self.this_call.key = request, key
         with self._guard:
             row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
         if row is not None:
@@ -74,12 +82,16 @@ class CallStore(Cache):
         enable_memory_cache: bool = True,
     ) -> None:
         """Store an answer. One that is not plain data (a LiteLLM response object) is stored as its JSON form."""
-        key = self.cache_key(request, ignored_args_for_cache_key)
+        known = request == self.this_call.request
+        key = self.this_call.key if known else self.cache_key(request, ignored_args_for_cache_key)
         plain = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+        if self.this_call.answered is not None:
+            self.this_call.answered(plain)
         if self.this_call.sent is not None:
             plain = {**plain, _SECONDS: round(time.perf_counter() - self.this_call.sent, 4)}
+        answer = to_json(plain, inf_nan_mode="constants").decode()
         with self._guard:
-            self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, json.dumps(plain)))
+            self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, answer))
 
     def close(self) -> None:
         """Close the database; the store cannot be used afterwards."""

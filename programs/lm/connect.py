@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dspy.lm15 import AccessPolicy, ModelSupport, OpenAIChatCompat, ProviderDefinition, register_provider
-
 from programs.errors import InputError
 from programs.lm.engine import ENGINE, gguf_identity
 from programs.lm.roles import RoleConfig
+from programs.lm.server import ServerEngine
 from programs.weights import locate
 
 _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
@@ -42,13 +41,13 @@ def _server_name(model: str) -> str:
 
 
 def connect(config: RoleConfig) -> dict[str, Any]:
-    """Start or register what answers for `model_name(config)`; the connection settings for `dspy.LM`."""
-    name = model_name(config)
+    """Start or find what answers for `model_name(config)`; the connection settings for `dspy.LM`."""
+    name, keys = model_name(config), credentials(config)
     if config.is_local:
-        _register(name.split("/")[0], ENGINE.serve(_weights_of(config.model)))
-    elif name != config.model:
-        _register(name.split("/")[0], config.model.partition("#")[0])
-    return credentials(config)
+        return {"engine": ServerEngine(name, ENGINE.serve(_weights_of(config.model)), config.timeout)}
+    if name != config.model:
+        return {"engine": ServerEngine(name, config.model.partition("#")[0], config.timeout, **keys)}
+    return {"timeout": config.timeout, **keys}
 
 
 def credentials(config: RoleConfig) -> dict[str, str]:
@@ -65,18 +64,6 @@ def _weights_of(model: str) -> Path:
     if found is None:
         raise InputError(f"the weights of {name!r} are not here yet: run `mllm3rec models fetch {name}`")
     return next(path for path in found.values() if path.suffix == ".gguf")
-
-
-def _register(provider: str, base_url: str) -> None:
-    register_provider(
-        ProviderDefinition.chat(
-            AccessPolicy(provider=provider, base_url=base_url),
-            compat=OpenAIChatCompat.preset("lmstudio"),
-            placeholder_key="none",
-        ),
-        supports=ModelSupport(response_schema=True, function_calling=False, reasoning=False),
-        replace=True,
-    )
 
 
 def _key(variable: str, model: str) -> str:

@@ -173,7 +173,7 @@ class Ledger:
         Raises:
             BudgetExceededError: after `stop`, at once.
         """
-        if self._halt.wait(seconds):
+        if self._halt.is_set() or (seconds and self._halt.wait(seconds)):
             raise BudgetExceededError(self._stopped or "stopped")
 
     def reserve(self, worst_usd: float | None) -> None:
@@ -216,7 +216,11 @@ class Ledger:
             self._lock.notify_all()
 
     def record(self, call: Call) -> None:
-        """Write one answered call and add it to the sums of its role and of the current `charging` block."""
+        """Write one answered call and add it to the sums of its role and of the current `charging` block.
+
+        One that was paid is handed to the operating system at once; a stored answer, of which a list has dozens, with
+        the next paid one or at the end of the `charging` block.
+        """
         with self._lock:
             about = _ABOUT.get() or call.about
             if (self.phase, about) != (call.phase, call.about):
@@ -227,7 +231,8 @@ class Ledger:
                     self.path.parent.mkdir(parents=True, exist_ok=True)
                     self._file = self.path.open("a", encoding="utf-8")
                 self._file.write(call.model_dump_json(exclude_defaults=True) + "\n")
-                self._file.flush()
+                if not call.hit:
+                    self._file.flush()
         charged = _CHARGED.get()
         if charged is not None:
             add_call(charged, call)
@@ -246,6 +251,10 @@ class Ledger:
         finally:
             usage.seconds = time.perf_counter() - started
             _CHARGED.reset(token)
+            # Before the row that the block was about is written: a killed run must not know it without its calls.
+            with self._lock:
+                if self._file is not None:
+                    self._file.flush()
 
     @contextmanager
     def about(self, what: str) -> Iterator[None]:

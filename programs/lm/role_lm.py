@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from weakref import WeakValueDictionary
 
 import dspy
 from dspy.utils.exceptions import LMRateLimitError
+from pydantic_core import to_json
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
 from programs.lm.call_store import CallStore, ThisCall
@@ -35,6 +35,7 @@ class _Attempt(threading.local):
     Attributes:
         about: Hash of the question.
         turn: Its turn at the gate; None while nothing was sent.
+        left: Whether that was given back.
         started: `time.perf_counter()` when it was sent, or looked up.
         tokens: What its answer took, None without one.
     """
@@ -42,6 +43,7 @@ class _Attempt(threading.local):
     def __init__(self) -> None:
         self.about = ""
         self.turn: Turn | None = None
+        self.left = False
         self.started = 0.0
         self.tokens: int | None = None
 
@@ -53,19 +55,28 @@ class RoleLM(dspy.LM):
 
     Args:
         gate: The one of its backend, shared by all roles that speak through it.
+        longest: Seconds one call may take; what it costs at most where time is paid.
+        settings: Sampling and connection, for `dspy.LM`.
     """
 
     def __init__(
-        self, model: str, role: str, ledger: Ledger, price: Price | None, gate: Gate, timeout: float, **settings: Any
+        self, model: str, role: str, ledger: Ledger, price: Price | None, gate: Gate, longest: float, **settings: Any
     ) -> None:
         # DSPy's own retries would send what neither the budget nor the ledger knows of, and sleep through Ctrl-C.
-        super().__init__(model, num_retries=0, timeout=timeout, **settings)
+        super().__init__(model, num_retries=0, **settings)
         self.role = role
         self.ledger = ledger
         self.price = price
         self.gate = gate
-        self.timeout = timeout
+        self.longest = longest
         self._current = _Attempt()
+        self._retrying = Retrying(
+            stop=_give_up,
+            wait=_wait,
+            retry=retry_if_exception(dspy.is_retryable_lm_error),
+            sleep=ledger.wait,
+            reraise=True,
+        )
         self._flights: WeakValueDictionary[str, _Flight] = WeakValueDictionary()
         self._flights_lock = threading.Lock()
 
@@ -85,19 +96,13 @@ class RoleLM(dspy.LM):
             BudgetExceededError: before a call that might pass the budget, first or repeated.
             BackendDownError: if the backend counts as dead.
         """
-        question = json.dumps([prompt, messages, kwargs], sort_keys=True, default=str).encode()
+        question = to_json([prompt, messages, kwargs], fallback=str)
         most = self._most_tokens(len(question), kwargs)
-        self._current.about = hashlib.sha256(question).hexdigest()[:16]
-        with self._flight(question):
-            retrying = Retrying(
-                stop=_give_up,
-                wait=_wait,
-                retry=retry_if_exception(dspy.is_retryable_lm_error),
-                sleep=self.ledger.wait,
-                reraise=True,
-            )
+        digest = hashlib.sha256(question).hexdigest()
+        self._current.about = digest[:16]
+        with self._flight(digest):
             try:
-                return retrying(self._attempt, most, prompt, messages, kwargs)
+                return self._retrying(self._attempt, most, prompt, messages, kwargs)
             except Exception as error:
                 self.gate.lost(error)
                 raise
@@ -109,9 +114,10 @@ class RoleLM(dspy.LM):
         messages: list[dict[str, Any]] | None,
         kwargs: dict[str, Any],
     ) -> Any:
-        worst = None if self.price is None else self.price.usd(*most, seconds=self.timeout)
+        worst = None if self.price is None else self.price.usd(*most, seconds=self.longest)
         attempt = self._current
-        attempt.turn, attempt.tokens, attempt.started = None, None, time.perf_counter()
+        attempt.turn, attempt.left = None, False
+        attempt.tokens, attempt.started = None, time.perf_counter()
         store = dspy.cache
         this_call = store.this_call if isinstance(store, CallStore) else ThisCall()
 
@@ -124,7 +130,10 @@ class RoleLM(dspy.LM):
                 raise
             attempt.started = this_call.sent = time.perf_counter()
 
-        this_call.check, this_call.sent, this_call.seconds = check, None, None
+        def answered(answer: dict[str, Any]) -> None:
+            self._leave(sum(_tokens(answer)[:2]))
+
+        this_call.check, this_call.answered, this_call.sent, this_call.seconds = check, answered, None, None
         try:
             if not isinstance(store, CallStore):
                 check()
@@ -133,7 +142,7 @@ class RoleLM(dspy.LM):
             self._ended(worst, error)
             raise
         finally:
-            this_call.check = None
+            this_call.check = this_call.answered = None
         self._ended(worst)
         return answer
 
@@ -141,7 +150,7 @@ class RoleLM(dspy.LM):
         attempt = self._current
         if attempt.turn is None:
             return
-        self.gate.leave(attempt.turn, attempt.tokens, error)
+        self._leave(attempt.tokens, error)
         if attempt.tokens is None:
             self.ledger.record(
                 Call(
@@ -155,11 +164,16 @@ class RoleLM(dspy.LM):
             )
         self.ledger.release(worst)
 
+    def _leave(self, tokens: int | None, error: BaseException | None = None) -> None:
+        attempt = self._current
+        if attempt.turn is not None and not attempt.left:
+            attempt.left = True
+            self.gate.leave(attempt.turn, tokens, error)
+
     @contextmanager
-    def _flight(self, question: bytes) -> Iterator[None]:
-        key = hashlib.sha256(question).hexdigest()
+    def _flight(self, digest: str) -> Iterator[None]:
         with self._flights_lock:
-            flight = self._flights.setdefault(key, _Flight())
+            flight = self._flights.setdefault(digest, _Flight())
         with flight.lock:
             yield
 

@@ -1,0 +1,65 @@
+"""An OpenAI-compatible server of the user's own, or of this process, as an engine for `dspy.LM`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dspy.lm15 import (
+    AccessPolicy,
+    LMRouter,
+    OpenAIChatCompat,
+    ProviderDefinition,
+    Request,
+    Response,
+    RouterConfig,
+    Timeouts,
+)
+
+CONNECTIONS = 1024
+"""More than a gate lets through: calls wait there, where Ctrl-C and limits reach them, and never for a socket."""
+
+
+class ServerEngine:
+    """Sends what it is given to one model of one server.
+
+    DSPy works out anew for every call which engine a model string asks for, what that can do and what it might cost;
+    of a server it only knows what it was told. Told once, here, a call takes less CPU (benchmarks/throughput.py).
+
+    Attributes:
+        supports_response_schema: DSPy's capability hints, read by its adapters: the server constrains its answers to
+            a JSON schema.
+        supported_params: What adapters may add to a call.
+
+    Args:
+        name: `provider/model`, as `dspy.LM` gets it.
+        base_url: Up to and without `/chat/completions`.
+        timeout: Seconds until the next byte must have come.
+        api_key: For servers that want one.
+    """
+
+    supports_response_schema = True
+    supported_params = frozenset({"response_format", "logprobs", "top_logprobs", "temperature", "top_p", "max_tokens"})
+
+    def __init__(self, name: str, base_url: str, timeout: float, api_key: str | None = None) -> None:
+        provider, _, self._model = name.partition("/")
+        definition = ProviderDefinition.chat(
+            AccessPolicy(provider=provider, base_url=base_url),
+            compat=OpenAIChatCompat.preset("lmstudio"),
+            placeholder_key="none",
+        )
+        config = RouterConfig(
+            api_keys=None if api_key is None else {provider: api_key},
+            env={},
+            providers=(definition,),
+            timeouts=Timeouts(read=timeout, write=timeout, pool=timeout),
+            max_connections=CONNECTIONS,
+        )
+        self._server = LMRouter(config).lm(f"{provider}:{self._model}")
+
+    def complete(self, request: Request) -> Response:
+        """One attempt.
+
+        Raises:
+            LM15Error: as the server's answer says; DSPy makes its own errors of it.
+        """
+        return self._server.complete(replace(request, model=self._model))
