@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 import dspy
 from dspy.utils.exceptions import DSPyError
@@ -69,31 +70,32 @@ def run(
     in_a_row = 0
     stopped: str | None = None
     under_way: dict[Future[Ranking], Case] = {}
-    with interruptible_wait() as first_of, ThreadPoolExecutor(workers, thread_name_prefix="case") as pool:
+    finished: SimpleQueue[Future[Ranking]] = SimpleQueue()
+    with interruptible_wait() as next_in, ThreadPoolExecutor(workers, thread_name_prefix="case") as pool:
         try:
             while under_way or (waiting and stopped is None):
                 while waiting and stopped is None and len(under_way) < 2 * workers:
                     case = waiting.pop()
-                    under_way[pool.submit(_rank, ranker, case, ledger)] = case
-                finished = first_of(under_way)
-                # This is a set: in the order of submission, or "in a row" would mean nothing.
-                for future in [future for future in under_way if future in finished]:
-                    case = under_way.pop(future)
-                    try:
-                        row = future.result()
-                    except BudgetExceededError as error:
-                        stopped = str(error)
-                        waiting.append(case)
-                        continue
-                    journal.append(row)
-                    failed.discard(row.user_id)
-                    in_a_row = in_a_row + 1 if row.status is Status.FAILED else 0
-                    if row.status is Status.FAILED:
-                        failed.add(row.user_id)
-                        if in_a_row >= MAX_FAILURES_IN_A_ROW:
-                            raise InputError(f"{in_a_row} cases failed in a row, the last with: {row.error}")
-                    if on_row is not None:
-                        on_row(row)
+                    future = pool.submit(_rank, ranker, case, ledger)
+                    under_way[future] = case
+                    future.add_done_callback(finished.put)
+                future = next_in(finished)
+                case = under_way.pop(future)
+                try:
+                    row = future.result()
+                except BudgetExceededError as error:
+                    stopped = str(error)
+                    waiting.append(case)
+                    continue
+                journal.append(row)
+                failed.discard(row.user_id)
+                in_a_row = in_a_row + 1 if row.status is Status.FAILED else 0
+                if row.status is Status.FAILED:
+                    failed.add(row.user_id)
+                    if in_a_row >= MAX_FAILURES_IN_A_ROW:
+                        raise InputError(f"{in_a_row} cases failed in a row, the last with: {row.error}")
+                if on_row is not None:
+                    on_row(row)
         except BaseException:
             ledger.stop("interrupted")
             pool.shutdown(cancel_futures=True)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 Thing = TypeVar("Thing")
 Result = TypeVar("Result")
@@ -21,10 +22,11 @@ _PERIOD = 0.2
 
 
 @contextmanager
-def interruptible_wait() -> Iterator[Callable[[Collection[Future[Any]]], set[Future[Any]]]]:
-    """Give a function that waits for the first of some futures and is where Ctrl-C takes effect.
+def interruptible_wait() -> Iterator[Callable[[SimpleQueue[Thing]], Thing]]:
+    """Give a function that waits for the next thing in a queue and is where Ctrl-C takes effect.
 
-    The function returns those that are done and raises `KeyboardInterrupt` after the first Ctrl-C of the block, as does
+    Futures get there with `future.add_done_callback(queue.put)`: `concurrent.futures.wait` would look at all of them
+    for each one that is done. The function raises `KeyboardInterrupt` after the first Ctrl-C of the block, as does
     the end of the block. A second one is raised wherever the program is. Outside the main thread, where no signal
     arrives, the function just waits.
     """
@@ -36,18 +38,20 @@ def interruptible_wait() -> Iterator[Callable[[Collection[Future[Any]]], set[Fut
         noted.set()
         signal.signal(signal.SIGINT, before)
 
-    def first_of(futures: Collection[Future[Any]]) -> set[Future[Any]]:
+    def next_in(queue: SimpleQueue[Thing]) -> Thing:
         while True:
-            done, _ = wait(futures, timeout=_PERIOD, return_when=FIRST_COMPLETED)
-            if noted.is_set():
-                raise KeyboardInterrupt
-            if done or not futures:
-                return done
+            try:
+                return queue.get(timeout=0 if noted.is_set() else _PERIOD)
+            except Empty:
+                pass
+            finally:
+                if noted.is_set():
+                    raise KeyboardInterrupt
 
     if ours:
         signal.signal(signal.SIGINT, note)
     try:
-        yield first_of
+        yield next_in
         if noted.is_set():
             raise KeyboardInterrupt
     finally:
@@ -67,11 +71,15 @@ def map_in_threads(
     Raises:
         Whatever `function` raises first; what has not begun by then is not begun.
     """
-    with interruptible_wait() as first_of, ThreadPoolExecutor(workers) as pool:
+    done: SimpleQueue[Future[Result]] = SimpleQueue()
+    with interruptible_wait() as next_in, ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(function, thing) for thing in things]
         try:
             for future in futures:
-                first_of([future])
+                future.add_done_callback(done.put)
+            for future in futures:
+                while not future.done():
+                    next_in(done)
                 yield future.result()
         except BaseException as error:
             for future in futures:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 
 import pytest
 
-from programs.interrupts import interruptible_wait
+from programs.interrupts import interruptible_wait, map_in_threads
 
 
 @pytest.fixture(autouse=True)
@@ -24,23 +26,49 @@ def ctrl_c() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def never() -> Future[int]:
-    return Future()
+def test_what_is_done_is_given_in_the_order_in_which_it_was_done() -> None:
+    done: SimpleQueue[int] = SimpleQueue()
+    let_go = threading.Event()
+    with interruptible_wait() as next_in, ThreadPoolExecutor(2) as pool:
+        pool.submit(lambda: let_go.wait() and done.put(1))
+        pool.submit(lambda: done.put(2))
+        assert next_in(done) == 2
+        let_go.set()
+        assert next_in(done) == 1
 
 
-def test_what_is_done_is_given() -> None:
-    with interruptible_wait() as first_of, ThreadPoolExecutor(1) as pool:
-        done = pool.submit(lambda: 3)
-        assert first_of([done, never()]) == {done}
-        assert first_of([]) == set()
+def test_results_come_in_the_order_of_what_was_asked_for() -> None:
+    later = threading.Event()
+
+    def first_waits(n: int) -> int:
+        if n:
+            later.set()
+        else:
+            later.wait()
+        return 10 * n
+
+    assert list(map_in_threads(first_waits, [0, 1, 2], 2, lambda why: None)) == [0, 10, 20]
+
+
+def test_what_failed_is_raised_and_what_has_not_begun_is_not_begun() -> None:
+    begun = []
+
+    def fails(n: int) -> int:
+        begun.append(n)
+        time.sleep(0.02)
+        raise ValueError(f"{n}")
+
+    with pytest.raises(ValueError, match="0"):
+        list(map_in_threads(fails, range(100), 1, lambda why: None))
+    assert len(begun) < 100
 
 
 def test_ctrl_c_is_raised_while_waiting_though_nothing_is_ever_done() -> None:
     reached = []
-    with pytest.raises(KeyboardInterrupt), interruptible_wait() as first_of:
+    with pytest.raises(KeyboardInterrupt), interruptible_wait() as next_in:
         ctrl_c()
         reached.append("the next line")
-        first_of([never()])
+        next_in(SimpleQueue())
     assert reached
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -63,11 +91,11 @@ def test_in_another_thread_it_waits_and_leaves_the_handler_alone() -> None:
     seen = []
 
     def elsewhere() -> None:
-        with interruptible_wait() as first_of:
+        with interruptible_wait() as next_in:
             seen.append(signal.getsignal(signal.SIGINT))
-            done: Future[int] = Future()
-            done.set_result(1)
-            seen.append(first_of([done]) == {done})
+            done: SimpleQueue[int] = SimpleQueue()
+            done.put(1)
+            seen.append(next_in(done) == 1)
 
     thread = threading.Thread(target=elsewhere)
     thread.start()
