@@ -23,7 +23,6 @@ from types import TracebackType
 from typing import Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
-from pydantic_core import to_json
 
 from programs.atomic import write_atomically
 from programs.errors import InputError
@@ -237,8 +236,7 @@ def _stored(path: Path) -> RunManifest | None:
 
 
 def _line(ranking: Ranking) -> bytes:
-    # Not model_dump_json: it writes NaN and infinite scores as null, which cannot be read back as a score.
-    body = to_json(ranking.model_dump(mode="json", exclude_defaults=True), inf_nan_mode="constants")
+    body = ranking.model_dump_json(exclude_defaults=True).encode()
     return _HEAD + _checksum(body) + _MIDDLE + body + _TAIL
 
 

@@ -94,13 +94,8 @@ class _Known:
     item: Item
     prompt: str
     key: str
-    traits: Traits
     usage: Usage | None
-
-    def prediction(self, unparsable: int = 0) -> dspy.Prediction:
-        """As `MOTE.forward` gives it."""
-        text = self.traits.render() or fallback_text(self.item)
-        return dspy.Prediction(traits=self.traits, text=text, unparsable=unparsable)
+    prediction: dspy.Prediction
 
 
 class MOTE(dspy.Module):
@@ -149,7 +144,7 @@ class MOTE(dspy.Module):
         known: _Known | None = self.store.memo.get(item.item_id)
         if known is not None and known.item is item and known.prompt is self.prompt():
             self._tell_ledger(known.key, known.usage)
-            return known.prediction()
+            return known.prediction
         answer: dspy.Prediction = super().__call__(item=item)
         return answer
 
@@ -177,9 +172,11 @@ class MOTE(dspy.Module):
         else:
             self._tell_ledger(key, found.usage)
         # Validated when read: items of one text share phrases, but not the brand that no trait may name.
-        known = _Known(item, prompt, key, validated_traits(item, found.phrases), found.usage)
-        self.store.memo[item.item_id] = known
-        return known.prediction(unparsable)
+        traits = validated_traits(item, found.phrases)
+        text = traits.render() or fallback_text(item)
+        known = dspy.Prediction(traits=traits, text=text, unparsable=0)
+        self.store.memo[item.item_id] = _Known(item, prompt, key, found.usage, known)
+        return dspy.Prediction(traits=traits, text=text, unparsable=unparsable)
 
     def _tell_ledger(self, key: str, usage: Usage | None) -> None:
         """Record a product that was distilled before as a stored answer: what a run costs alone includes it."""

@@ -55,8 +55,8 @@ class Fusion:
         inside = np.where(np.isnan(mar[seen]), _lowest(mar[seen]), mar[seen])
         weight = 0.0 if np.isnan(mar[seen]).all() else self.weight
         fused[seen] = weight * z(inside) + (1 - weight + _TIES) * z(prior[seen])
-        below = np.setdiff1d(np.arange(len(prior)), seen)
-        if len(below):
+        if len(seen) < len(prior):
+            below = np.setdiff1d(np.arange(len(prior)), seen)
             falling = below[np.argsort(-prior[below], kind="stable")]
             fused[falling] = fused[seen].min() - 1 - np.arange(len(falling))
         return fused

@@ -98,7 +98,8 @@ class Ranking(BaseModel):
         unparsable: Model answers that could not be parsed, retries included.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    # Not null, which is what JSON has for them: that could not be read back as a score.
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
     user_id: str
     order: tuple[str, ...]
