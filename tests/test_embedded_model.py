@@ -107,6 +107,7 @@ def test_pointwise_reads_probabilities_and_reuses_the_prompt(backends: Backends,
     assert sorted(ranking.order) == sorted(case.candidates)
     assert len(set(ranking.scores["mar"])) > 1, "expected ratings do not tie"
     assert all(1 <= score <= 5 for score in ranking.scores["mar"])
+    backends.ledger.close()
     calls = [Call.model_validate_json(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
     mar = [call for call in calls if call.role == "mar"]
     assert len(mar) == len(case.candidates)
