@@ -71,6 +71,7 @@ class Page:
     def open(self, state: str = "") -> None:
         self.browser.get("about:blank")
         self.browser.get(f"{self.url}#{state}")
+        self.wait("document.querySelector('[data-ready=yes]') !== null")
 
     def all(self, selector: str) -> list[WebElement]:
         return self.browser.find_elements("css selector", selector)
