@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from evaluate.cases import CaseFile, read_cases
 from evaluate.comparison.costs import cost_of
@@ -221,29 +221,20 @@ def compare(
 
 def _show(found: Outcome, written: Sequence[Path]) -> None:
     metrics = next(list(row.metrics) for row in found.rows if row.metrics)
-    columns = (
-        "mix: MOPE_MOTE_MAR",
-        *(f"{metric}/{found.list_size} [95% CI]" for metric in metrics),
-        "n",
-        "$ a user",
-        "$ a pair",
-        "seconds",
-        "stored",
-    )
-    table = Table(*columns, title="Mixes, each as if run alone", title_justify="left")
+    mix = Column("MOPE_MOTE_MAR", no_wrap=True)
+    intervals = (f"{metric}/{found.list_size} [95% CI]" for metric in metrics)
+    table = Table(mix, *intervals, "n", title="Accuracy of the mixes", title_justify="left")
     for row in found.rows:
         figures = [figure(row.metrics[metric]) if row.metrics else "-" for metric in metrics]
         users = str(row.users) if not row.unresolved else f"{row.users} ({row.unresolved} unresolved)"
+        table.add_row(row.label, *figures, users)
+    out.print(table)
+    columns = ("$ a user", "$ a pair", "seconds", "stored answers")
+    table = Table(mix, *columns, title="What each takes, as if run alone", title_justify="left")
+    for row in found.rows:
         cost = row.cost
-        table.add_row(
-            row.label,
-            *figures,
-            users,
-            dollars(cost.per_user),
-            dollars(cost.per_pair),
-            f"{cost.seconds:.0f}",
-            f"{row.stored:.0%}",
-        )
+        seconds = f"{cost.seconds:.0f}"
+        table.add_row(row.label, dollars(cost.per_user), dollars(cost.per_pair), seconds, f"{row.stored:.0%}")
     out.print(table)
     table = Table("role", "from", "to", "gain", "$ a user", "seconds", title="One role changed", title_justify="left")
     for effect in found.effects:
@@ -261,7 +252,8 @@ def _show_forecast(found: Sequence[MixForecast], as_json: bool) -> None:
     if as_json:
         emit({"mixes": [one.model_dump() for one in found]})
         return
-    table = Table("mix", "calls", "tokens", "dollars", "hours", "after those above: tokens", "dollars", "hours")
+    mix = Column("mix", no_wrap=True)
+    table = Table(mix, "calls", "tokens", "dollars", "hours", "after those above: tokens", "dollars", "hours")
     for one in found:
         cells = []
         for work in (one.alone, one.marginal):
