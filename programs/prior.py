@@ -188,8 +188,9 @@ def z(values: NDArray[np.floating]) -> Scores:
 class Prior:
     """z(sqrt(kNN)) + z(content) + 0.5 z(log(1 + popularity)), z taken over the candidates of the case.
 
-    The root tames the kNN's few large values; none of it is trained or tuned (docs/protocol.md). A signal that
-    is silent on a case, such as kNN on cold items, is constant there and drops out.
+    The root tames the kNN's few large values; none of it is trained or tuned (docs/protocol.md). Of a candidate nobody
+    has, kNN and popularity know nothing, which is not the worst there is to know: theirs are standard scores of the
+    candidates somebody has, and 0, the mean of those, for the others. Content alone speaks for these.
     """
 
     popularity_weight = 0.5
@@ -214,8 +215,12 @@ class Prior:
 
     def combine(self, parts: Mapping[str, Scores]) -> Scores:
         """The prior's score from its raw parts."""
-        popularity = self.popularity_weight * z(np.log1p(parts["popularity"]))
-        return z(np.sqrt(parts["knn"])) + z(parts["content"]) + popularity
+        known = parts["popularity"] > 0
+        collaborative = np.zeros(len(known))
+        collaborative[known] = z(np.sqrt(parts["knn"][known])) + self.popularity_weight * z(
+            np.log1p(parts["popularity"][known])
+        )
+        return collaborative + z(parts["content"])
 
     def scores(self, history: Sequence[str], candidates: Sequence[str]) -> Scores:
         """See `Scorer.scores`."""

@@ -140,6 +140,16 @@ def test_prior_rests_on_content_where_nobody_has_the_candidates() -> None:
     assert prior.scores(["b"], ["p", "t"]).tolist() == [0, 0]
 
 
+def test_prior_does_not_hold_it_against_a_candidate_that_nobody_has_it() -> None:
+    # b and d by kNN after a: AB and 0, users 3 and 1; p, which nobody has, lies between them.
+    prior = Prior.fit(HISTORIES, ContentSimilarity({}))
+    np.testing.assert_allclose(prior.scores(["a"], ["b", "p", "d"]), [1.5, 0, -1.5])
+    # By content it resembles the history as much as can be, and the others are unknown to it.
+    prior = Prior.fit(HISTORIES, ContentSimilarity({"a": VECTORS["p"], "p": VECTORS["p"]}))
+    content = z(np.array([0, 1, 0]))
+    np.testing.assert_allclose(prior.scores(["a"], ["b", "p", "d"]), np.array([1.5, 0, -1.5]) + content, atol=1e-6)
+
+
 def case_of(history: list[str], candidates: list[str]) -> Case:
     events = tuple(Interaction(item_id=item) for item in history)
     return Case(user_id="u", history=events, candidates=tuple(candidates), target=candidates[0])
