@@ -77,9 +77,10 @@ def map_in_threads(
         try:
             for future in futures:
                 future.add_done_callback(done.put)
+            known: set[Future[Result]] = set()
             for future in futures:
-                while not future.done():
-                    next_in(done)
+                while future not in known:
+                    known.add(next_in(done))
                 yield future.result()
         except BaseException as error:
             for future in futures:

@@ -59,7 +59,7 @@ class Usage(BaseModel):
     Dollars are None where no priced call was made: unknown is not zero.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
     calls: int = 0
     cache_hits: int = 0

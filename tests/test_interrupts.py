@@ -50,6 +50,17 @@ def test_results_come_in_the_order_of_what_was_asked_for() -> None:
     assert list(map_in_threads(first_waits, [0, 1, 2], 2, lambda why: None)) == [0, 10, 20]
 
 
+def test_ctrl_c_ends_it_though_everything_is_done() -> None:
+    halted: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        for n in map_in_threads(lambda n: n, range(8), 8, halted.append):
+            time.sleep(0.05)
+            if n == 3:
+                ctrl_c()
+            assert n < 7
+    assert halted == ["interrupted"]
+
+
 def test_what_failed_is_raised_and_what_has_not_begun_is_not_begun() -> None:
     begun = []
 

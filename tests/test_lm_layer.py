@@ -11,7 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +179,33 @@ class TestExpectedLabel:
             value, mass = found
             assert 1 - 1e-9 <= value <= 5 + 1e-9
             assert 0 < mass <= 1
+
+
+class TestOwnServer:
+    def test_roles_on_one_server_share_its_connections(self, server: FakeOpenAI) -> None:
+        backends = backends_for(server)
+        assert backends.lm("mope").engine is backends.lm("mar").engine
+
+    def test_half_a_character_among_the_likeliest_tokens_is_stored(self) -> None:
+        top = [{"token": "4", "logprob": -0.2}, {"token": "\ud83d", "logprob": -2.0}]
+        with answering(Reply("4", logprobs=[{"token": "4", "logprob": -0.2, "top_logprobs": top}])) as server:
+            backends = backends_for(server)
+            assert expected_label(rate(backends).logprobs, LABELS) == expected_label(rate(backends).logprobs, LABELS)
+            assert (len(server.bodies), backends.ledger.total().cache_hits) == (1, 1)
+
+    def test_a_reasoning_model_behind_one_has_one_limit(self, server: FakeOpenAI) -> None:
+        config = RoleConfig(
+            model=server.model("gpt-5-mini"), adapter="compact", temperature=None, max_tokens=16000, terse=True
+        )
+        backends = Backends(Roles.model_validate(dict.fromkeys(ROLE_NAMES, config)))
+        assert Asked(DistillTraits, "mote", backends, 104)(product="a cup").traits
+        assert rate(backends).rating
+        limits = [{name: body[name] for name in body if name.startswith("max_")} for body in server.bodies]
+        assert [list(limit.values()) for limit in limits] == [[104], [4]]
+
+    def test_settings_a_model_refuses_are_named(self, server: FakeOpenAI) -> None:
+        with pytest.raises(InputError, match=r"mote: .*gpt-5-mini: .*temperature"):
+            distill(Backends(local_roles(server.model("gpt-5-mini"))))
 
 
 class TestRendersOnce:
@@ -401,11 +428,12 @@ class TestLedger:
             return [json.loads(line).get("hit", False) for line in path.read_text("utf-8").splitlines()]
 
         distill(backends)
-        assert written() == [False]
+        distill(backends)
+        assert written() == [False, True]
         with backends.ledger.charging():
             distill(backends)
             distill(backends)
-        assert written() == [False, True, True]
+        assert written() == [False, True, True, True]
 
     def test_a_torn_last_line_is_cut_off(self, server: FakeOpenAI, tmp_path: Path) -> None:
         path = tmp_path / "ledger.jsonl"
@@ -485,6 +513,18 @@ class TestBudget:
         spent = price.usd(server.tokens_in, server.tokens_out)
         assert 0.64 < spent <= 2.0
         assert ledger.total().usd == pytest.approx(spent)
+
+    def test_of_dollars_reckons_with_a_token_a_byte_where_letters_are_not_latin(self, server: FakeOpenAI) -> None:
+        price, product = Price(input=1.0, output=0.0), 500 * "\u10d0"  # a Georgian letter has three bytes
+        spare = Backends(roles_for(server), prices=prices_for(server, price))
+        with spare.ledger.pricing() as spent:
+            distill(spare, 500 * "a")
+        latin = spent["mote"].tokens_in * 4 / 2 / 1e6
+        for usd, sent in ((latin + 1000 / 1e6, 1), (latin + 3000 / 1e6, 2)):
+            backends = Backends(roles_for(server), Ledger(budget=Budget(usd=usd)), prices_for(server, price))
+            with suppress(BudgetExceededError):
+                distill(backends, product)
+            assert len(server.bodies) == sent
 
     def test_of_dollars_stops_before_the_call_that_might_pass_it(self, server: FakeOpenAI) -> None:
         backends = Backends(

@@ -114,11 +114,18 @@ class Backends:
         credentials(self.roles.of(role))
 
     def lm(self, role: RoleName) -> RoleLM:
-        """The role's language model; starts the local engine if the role needs it."""
+        """The role's language model; starts the local engine if the role needs it.
+
+        Raises:
+            InputError: if it cannot be used at all, or not with the role's settings.
+        """
         config = self.roles.of(role)
         with self._lock:
             if (role, config) not in self._lms:
-                self._lms[role, config] = self.build(role, config)
+                try:
+                    self._lms[role, config] = self.build(role, config)
+                except LMConfigurationError as error:
+                    raise InputError(f"{role}: {config.model}: {error}") from error
             return self._lms[role, config]
 
     def build(self, role: str, config: RoleConfig) -> RoleLM:
@@ -169,11 +176,13 @@ class Backends:
         """
         adapter = self.adapter_for(role, predictor)
         config: dict[str, Any] = {} if rollout is None else {"rollout_id": rollout}
+        # By the name DSPy knows the model's own limit by: the newer OpenAI models have another.
+        cap = next(name for name in ("max_completion_tokens", "max_tokens") if name in self.lm(role).kwargs)
         if self.roles.of(role).terse and enough is not None:
-            config["max_tokens"] = min(enough, self.roles.of(role).max_tokens)
+            config[cap] = min(enough, self.roles.of(role).max_tokens)
         # A reasoning model has no log-probabilities to read, and needs its tokens to think.
         if isinstance(adapter, RatingAdapter) and self.roles.of(role).logprobs:
-            config |= {"max_tokens": 4, "logprobs": True, "top_logprobs": 20}
+            config |= {cap: 4, "logprobs": True, "top_logprobs": 20}
         for attempt in range(_RETRIES_AFTER_UNPARSABLE + 1):
             if attempt:
                 # The same greedy question would bring the same answer back.

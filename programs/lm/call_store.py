@@ -89,7 +89,10 @@ class CallStore(Cache):
             self.this_call.answered(plain)
         if self.this_call.sent is not None:
             plain = {**plain, _SECONDS: round(time.perf_counter() - self.this_call.sent, 4)}
-        answer = to_json(plain, inf_nan_mode="constants").decode()
+        try:
+            answer = to_json(plain, inf_nan_mode="constants").decode()
+        except ValueError:  # Half an emoji, say as one of the likeliest tokens: no text, but JSON can say it.
+            answer = json.dumps(plain)
         with self._guard:
             self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, answer))
 

@@ -44,10 +44,14 @@ def connect(config: RoleConfig) -> dict[str, Any]:
     """Start or find what answers for `model_name(config)`; the connection settings for `dspy.LM`."""
     name, keys = model_name(config), credentials(config)
     if config.is_local:
-        return {"engine": ServerEngine(name, ENGINE.serve(_weights_of(config.model)), config.timeout)}
+        return {"engine": _engine(name, ENGINE.serve(_weights_of(config.model)), config.timeout)}
     if name != config.model:
-        return {"engine": ServerEngine(name, config.model.partition("#")[0], config.timeout, **keys)}
+        return {"engine": _engine(name, config.model.partition("#")[0], config.timeout, **keys)}
     return {"timeout": config.timeout, **keys}
+
+
+# Roles on one model share its connections, as they share its gate.
+_engine = lru_cache(ServerEngine)
 
 
 def credentials(config: RoleConfig) -> dict[str, str]:

@@ -218,8 +218,8 @@ class Ledger:
     def record(self, call: Call) -> None:
         """Write one answered call and add it to the sums of its role and of the current `charging` block.
 
-        One that was paid is handed to the operating system at once; a stored answer, of which a list has dozens, with
-        the next paid one or at the end of the `charging` block.
+        It is handed to the operating system at once; a stored answer inside a `charging` block, of which a list has
+        dozens, with the next paid one or at the end of the block.
         """
         with self._lock:
             about = _ABOUT.get() or call.about
@@ -231,7 +231,7 @@ class Ledger:
                     self.path.parent.mkdir(parents=True, exist_ok=True)
                     self._file = self.path.open("a", encoding="utf-8")
                 self._file.write(call.model_dump_json(exclude_defaults=True) + "\n")
-                if not call.hit:
+                if not call.hit or _CHARGED.get() is None:
                     self._file.flush()
         charged = _CHARGED.get()
         if charged is not None:

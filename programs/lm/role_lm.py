@@ -26,6 +26,7 @@ ATTEMPTS = 4
 ATTEMPTS_AT_LIMIT = 8
 """Times it is sent to a backend that keeps saying `too many`: pauses of 1 to 60 seconds outlast a limit a minute."""
 
+_NOT_ASCII = bytes(range(128, 256))
 _BACKOFF = wait_exponential_jitter(initial=1, max=60)
 
 
@@ -97,7 +98,7 @@ class RoleLM(dspy.LM):
             BackendDownError: if the backend counts as dead.
         """
         question = to_json([prompt, messages, kwargs], fallback=str)
-        most = self._most_tokens(len(question), kwargs)
+        most = self._most_tokens(question, kwargs)
         digest = hashlib.sha256(question).hexdigest()
         self._current.about = digest[:16]
         with self._flight(digest):
@@ -177,13 +178,14 @@ class RoleLM(dspy.LM):
         with flight.lock:
             yield
 
-    def _most_tokens(self, size: int, kwargs: dict[str, Any]) -> tuple[int, int]:
-        """The most tokens that a question of `size` bytes and its answer may take."""
+    def _most_tokens(self, question: bytes, kwargs: dict[str, Any]) -> tuple[int, int]:
+        """The most tokens that a question, schema included, and its answer may take."""
         most = (
             kwargs.get("max_tokens") or self.kwargs.get("max_tokens") or self.kwargs.get("max_completion_tokens") or 0
         )
-        # Two bytes a token is above every tokenizer seen on European text; the schema travels with the prompt.
-        return size // 2 + 64, int(most)
+        # Half a token per Latin letter is above every tokenizer seen; of other scripts some know no more than bytes.
+        letters = len(question.translate(None, _NOT_ASCII))
+        return letters // 2 + (len(question) - letters) + 64, int(most)
 
     def update_history(self, entry: dict[str, Any]) -> None:
         """DSPy's hook: runs once per answered call, hits included, in the thread that asked."""

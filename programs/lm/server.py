@@ -24,6 +24,7 @@ class ServerEngine:
 
     DSPy works out anew for every call which engine a model string asks for, what that can do and what it might cost;
     of a server it only knows what it was told. Told once, here, a call takes less CPU (benchmarks/throughput.py).
+    It neither streams nor is saved with a program: programs of ours wait for whole answers and hold no model.
 
     Attributes:
         supports_response_schema: DSPy's capability hints, read by its adapters: the server constrains its answers to
