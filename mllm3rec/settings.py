@@ -31,6 +31,7 @@ from programs.lm.call_store import use_call_store
 from programs.lm.connect import model_name
 from programs.lm.ledger import Budget, Ledger, by_role, read_calls
 from programs.lm.roles import PRESETS, ROLE_NAMES, Roles
+from programs.prior import Prior
 from programs.program import Fusion
 from programs.ranker import total_usage
 from programs.schemas import load_schema
@@ -238,4 +239,5 @@ def configuration(
         "head": fusion.head,
         "explain": explain,
         "schema": schema.model_dump(mode="json"),
+        "prior": Prior.version,
     }

@@ -191,7 +191,12 @@ class Prior:
     The root tames the kNN's few large values; none of it is trained or tuned (docs/protocol.md). Of a candidate nobody
     has, kNN and popularity know nothing, which is not the worst there is to know: theirs are standard scores of the
     candidates somebody has, and 0, the mean of those, for the others. Content alone speaks for these.
+
+    Attributes:
+        version: Of this formula, for a run's manifest: rows of two formulas must not mix.
     """
+
+    version = 2
 
     popularity_weight = 0.5
 
