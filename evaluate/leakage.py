@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluate.datasets.dataset import Dataset
@@ -29,22 +29,19 @@ def find_leaks(
     dataset: Dataset,
     histories: Mapping[str, Sequence[str]],
     setting: Setting = "warm",
-    demonstrated: Collection[str] = (),
 ) -> list[Leak]:
     """Look for held-out interactions in what is shown or learnt.
 
     A user's interactions from the target on may be in no fit, in no history that is shown, and not among the
-    negatives; the user may not be in a demonstration. The cold settings also keep evaluated users out of every fit, and
-    item cold-start the targets, whoever else bought them. Nothing here uses the code that divided the data.
+    negatives. The cold settings also keep evaluated users out of every fit, and item cold-start the targets, whoever else
+    bought them. Nothing here uses the code that divided the data.
 
     Args:
         cases: Cases with their targets.
         dataset: The data they were drawn from.
         histories: What fits get: item ids by user.
-        demonstrated: Users whose interactions stand in demonstrations or were tuned on.
     """
     leaks: list[Leak] = []
-    demonstrated = set(demonstrated)
     learnt_items = {item for history in histories.values() for item in history} if setting == "item-cold" else set()
     for case in cases:
         sequence = [event.item_id for event in dataset.sequences.get(case.user_id, ())]
@@ -61,8 +58,6 @@ def find_leaks(
             leaks.append(Leak(case.user_id, f"the history shows {min(shown)!r}, bought at or after the target"))
         if own := (before | after).intersection(case.candidates) - {case.target}:
             leaks.append(Leak(case.user_id, f"{min(own)!r} is a negative, but the user bought it"))
-        if case.user_id in demonstrated:
-            leaks.append(Leak(case.user_id, "stands in a demonstration or was tuned on"))
         if setting != "warm" and case.user_id in histories:
             leaks.append(Leak(case.user_id, f"is in the training data of {setting}"))
         if case.target in learnt_items:

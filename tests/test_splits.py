@@ -15,7 +15,7 @@ from evaluate.catalogue import catalogue_ranks
 from evaluate.datasets.dataset import COLUMNS, Dataset
 from evaluate.leakage import find_leaks, refuse_leaks
 from evaluate.negatives import NegativeSampler
-from evaluate.protocol import Protocol
+from evaluate.protocol import Protocol, Setting
 from evaluate.splits import split
 from programs.errors import InputError
 from programs.prior import Popularity, ScoreRanker
@@ -214,14 +214,14 @@ def test_each_kind_of_leak_is_named(shop: Dataset) -> None:
     shown = ann.model_copy(update={"history": (*ann.history, Interaction(item_id="rare"))})
     negative = ann.model_copy(update={"candidates": ("rare", "a", "c")})
     stranger = ann.model_copy(update={"target": "i", "candidates": ("i", "c")})
-    for case, demonstrated, setting, expected in (
-        (shown, (), "warm", "the history shows 'rare', bought at or after the target"),
-        (negative, (), "warm", "'a' is a negative, but the user bought it"),
-        (stranger, (), "warm", "the target 'i' is none of the user's interactions"),
-        (ann, ("ann",), "warm", "stands in a demonstration or was tuned on"),
-        (ann, (), "user-cold", "is in the training data of user-cold"),
-    ):
-        assert expected in [leak.what for leak in find_leaks([case], shop, training, setting, demonstrated)]  # type: ignore[arg-type]
+    asked: list[tuple[Case, Setting, str]] = [
+        (shown, "warm", "the history shows 'rare', bought at or after the target"),
+        (negative, "warm", "'a' is a negative, but the user bought it"),
+        (stranger, "warm", "the target 'i' is none of the user's interactions"),
+        (ann, "user-cold", "is in the training data of user-cold"),
+    ]
+    for case, setting, expected in asked:
+        assert expected in [leak.what for leak in find_leaks([case], shop, training, setting)]
     other = {"zed": ("rare",)}
     assert [leak.what for leak in find_leaks([ann], shop, other, "item-cold")] == [
         "the cold item 'rare' is in the training data"
