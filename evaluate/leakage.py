@@ -33,8 +33,8 @@ def find_leaks(
     """Look for held-out interactions in what is shown or learnt.
 
     A user's interactions from the target on may be in no fit, in no history that is shown, and not among the
-    negatives. The cold settings also keep evaluated users out of every fit, and item cold-start the targets, whoever else
-    bought them. Nothing here uses the code that divided the data.
+    negatives. The cold settings also keep evaluated users out of every fit, and item cold-start the targets, whoever
+    else bought them. Nothing here uses the code that divided the data.
 
     Args:
         cases: Cases with their targets.
