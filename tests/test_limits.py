@@ -551,10 +551,13 @@ class TestOneBackend:
         threads = [in_thread(lambda n=n: outcome(backends, "mote", f"cup {n}"))[0] for n in range(3)]
         eventually(lambda: len(server.bodies) == 3)
         assert ledger.total().calls == 0
+        waited = 3 * 0.5
+        time.sleep(waited / 3)
         stored.set()
         for thread in threads:
             thread.join()
         assert (ledger.total().calls, ledger.total().tokens_in) == (3, server.tokens_in)
+        assert ledger.total().seconds < waited, "what storing takes is not the server's"
         store.close()
 
     def test_a_server_that_takes_too_long_is_asked_again(self, hurried: None) -> None:

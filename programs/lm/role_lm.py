@@ -38,6 +38,7 @@ class _Attempt(threading.local):
         turn: Its turn at the gate; None while nothing was sent.
         left: Whether that was given back.
         started: `time.perf_counter()` when it was sent, or looked up.
+        took: Seconds until its answer was there, before that was stored; None without one, or where nothing is stored.
         tokens: What its answer took, None without one.
     """
 
@@ -46,6 +47,7 @@ class _Attempt(threading.local):
         self.turn: Turn | None = None
         self.left = False
         self.started = 0.0
+        self.took: float | None = None
         self.tokens: int | None = None
 
 
@@ -118,7 +120,7 @@ class RoleLM(dspy.LM):
         worst = None if self.price is None else self.price.usd(*most, seconds=self.longest)
         attempt = self._current
         attempt.turn, attempt.left = None, False
-        attempt.tokens, attempt.started = None, time.perf_counter()
+        attempt.tokens, attempt.took, attempt.started = None, None, time.perf_counter()
         store = dspy.cache
         this_call = store.this_call if isinstance(store, CallStore) else ThisCall()
 
@@ -132,6 +134,7 @@ class RoleLM(dspy.LM):
             attempt.started = this_call.sent = time.perf_counter()
 
         def answered(answer: dict[str, Any]) -> None:
+            attempt.took = time.perf_counter() - attempt.started
             self._leave(sum(_tokens(answer)[:2]))
 
         this_call.check, this_call.answered, this_call.sent, this_call.seconds = check, answered, None, None
@@ -193,7 +196,8 @@ class RoleLM(dspy.LM):
         tokens_in, tokens_out, tokens_cached = _tokens(entry["response"])
         attempt.tokens = tokens_in + tokens_out
         hit = attempt.turn is None
-        seconds = dspy.cache.this_call.seconds if hit else time.perf_counter() - attempt.started
+        took = time.perf_counter() - attempt.started if attempt.took is None else attempt.took
+        seconds = dspy.cache.this_call.seconds if hit else took
         self.ledger.record(
             Call(
                 role=self.role,
