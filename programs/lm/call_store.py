@@ -31,7 +31,7 @@ class ThisCall(threading.local):
         request: What was looked up last.
         key: Its key, so that its answer is stored without hashing the whole prompt again.
         check: Called before a question is sent that has no stored answer; may refuse it by raising.
-        answered: Called with an answer, as plain data, before it is stored: the backend is free again.
+        answered: Called with an answer, as plain data, and its seconds, before it is stored: the backend is free again.
         sent: `time.perf_counter()` when it was sent, None before.
         seconds: What the stored answer took when it was sent; None where that is not known.
     """
@@ -40,7 +40,7 @@ class ThisCall(threading.local):
         self.request: dict[str, Any] | None = None
         self.key = ""
         self.check: Callable[[], None] | None = None
-        self.answered: Callable[[dict[str, Any]], None] | None = None
+        self.answered: Callable[[dict[str, Any], float], None] | None = None
         self.sent: float | None = None
         self.seconds: float | None = None
 
@@ -85,10 +85,11 @@ class CallStore(Cache):
         known = request == self.this_call.request
         key = self.this_call.key if known else self.cache_key(request, ignored_args_for_cache_key)
         plain = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
-        if self.this_call.answered is not None:
-            self.this_call.answered(plain)
         if self.this_call.sent is not None:
-            plain = {**plain, _SECONDS: round(time.perf_counter() - self.this_call.sent, 4)}
+            seconds = round(time.perf_counter() - self.this_call.sent, 4)
+            if self.this_call.answered is not None:
+                self.this_call.answered(plain, seconds)
+            plain = {**plain, _SECONDS: seconds}
         try:
             answer = to_json(plain, inf_nan_mode="constants").decode()
         except ValueError:  # Half an emoji, say as one of the likeliest tokens: no text, but JSON can say it.

@@ -133,8 +133,8 @@ class RoleLM(dspy.LM):
                 raise
             attempt.started = this_call.sent = time.perf_counter()
 
-        def answered(answer: dict[str, Any]) -> None:
-            attempt.took = time.perf_counter() - attempt.started
+        def answered(answer: dict[str, Any], seconds: float) -> None:
+            attempt.took = seconds
             self._leave(sum(_tokens(answer)[:2]))
 
         this_call.check, this_call.answered, this_call.sent, this_call.seconds = check, answered, None, None
