@@ -151,11 +151,18 @@ def _in_a_process(*arguments: object) -> dict[str, float]:
     return figures
 
 
+def _keep_to(server: bool) -> None:
+    """Leave the last core to the server, and the server to it, where that can be said."""
+    if hasattr(os, "sched_setaffinity") and len(cores := os.sched_getaffinity(0)) > 1:
+        os.sched_setaffinity(0, {max(cores)} if server else cores - {max(cores)})
+
+
 def main(users: int = 1000, workers: int = WORKERS) -> None:
     """Measure and print."""
     server = subprocess.Popen([sys.executable, __file__, "serve"], stdout=subprocess.PIPE, text=True)  # noqa: S603
     try:
         port = int((server.stdout or sys.stdin).readline())
+        _keep_to(server=False)
         alone = [asyncio.run(bare(port, 3 * users))]
         small = _in_a_process("rank", port, users // 4, workers)
         large = _in_a_process("rank", port, users, workers)
@@ -175,8 +182,7 @@ def main(users: int = 1000, workers: int = WORKERS) -> None:
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["serve"]:
-            if hasattr(os, "sched_setaffinity"):
-                os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+            _keep_to(server=True)
             asyncio.run(serve())
         case ["rank", *numbers]:
             print(json.dumps(ranked(*map(int, numbers))))
