@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from programs.asked import Asked
 from programs.lm.backends import Backends
-from programs.lm.call_store import use_call_store
+from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import local_roles
+from programs.role_predictor import RolePredictor
 from signatures.mar import score_candidate
 from tests.fake_server import FakeOpenAI, Reply
 
@@ -33,9 +33,9 @@ def rate(call: Callable[[int], object], calls: int, workers: int) -> float:
 
 def main(calls: int = 500, workers: int = 8) -> None:
     """Measure and print."""
-    use_call_store(":memory:")
+    use_response_cache(":memory:")
     with FakeOpenAI(lambda body: Reply("4")) as server:
-        asked = Asked(score_candidate("profile", "traits"), "mar", Backends(local_roles(server.model())), 4)
+        asked = RolePredictor(score_candidate("profile", "traits"), "mar", Backends(local_roles(server.model())), 4)
 
         def ask(n: int) -> object:
             return asked(shopper="- value (strong): much for little money", product=f"trait number {n}")

@@ -3,8 +3,8 @@
     python benchmarks/throughput.py [USERS] [WORKERS]
 
 A server of its own process, on a core of its own as if it were elsewhere, answers after 200 ms, 64 calls at a time. In
-turn, a client that does nothing else sends it as many calls as it takes, and `evaluate.run.run` ranks USERS users (and
-a quarter of them, for the memory) with the listwise program, with journal, ledger and call store on disk; products were
+turn, a client that does nothing else sends it as many calls as it takes, and `run_cases` ranks USERS users (and a
+quarter of them, for the memory) with the listwise program, with journal, ledger and response cache on disk; items were
 distilled before, as `mllm3rec distill` does. Prints one JSON line; the ratio is what says something on a busy machine.
 """
 
@@ -24,18 +24,18 @@ from typing import Any
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 
-from evaluate.journal import Journal, RunManifest
-from evaluate.rankers import Random
-from evaluate.run import run
-from programs.embeddings import HashingEncoder
-from programs.interrupts import map_in_threads
+from evaluate.ranker_factory import Random
+from evaluate.runs.journal import Journal, RunManifest
+from evaluate.runs.run import run_cases
 from programs.lm.backends import Backends
-from programs.lm.call_store import use_call_store
 from programs.lm.ledger import Ledger
+from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import local_roles
+from programs.prior.encoders import HashingEncoder
 from programs.program import Parts, listwise
-from programs.ranker import Case
+from programs.runtime.interrupts import map_in_threads
 from programs.trait_store import TraitStore
+from signatures.rows import Case
 from signatures.types import Interaction, Item
 from tests.fake_server import sensible
 
@@ -116,7 +116,7 @@ def ranked(port: int, users: int, workers: int) -> dict[str, float]:
         cases.append(Case(user_id=f"U{n}", history=history, candidates=tuple(chosen[PURCHASES:]), target=chosen[-1]))
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
-        store = use_call_store(directory / "calls.sqlite")
+        store = use_response_cache(directory / "calls.sqlite")
         ledger = Ledger(directory / "ledger.jsonl")
         backends = Backends(local_roles(f"http://127.0.0.1:{port}/v1#fake"), ledger, limits={})
         traits = TraitStore(directory / "traits.sqlite")
@@ -126,7 +126,7 @@ def ranked(port: int, users: int, workers: int) -> dict[str, float]:
         manifest = RunManifest(cases_sha256="0", ranker="listwise")
         started, busy = time.perf_counter(), time.process_time()
         with Journal.open(directory / "run", manifest) as journal:
-            outcome = run(cases, program, journal, ledger, workers)
+            outcome = run_cases(cases, program, journal, ledger, workers)
         seconds, busy = time.perf_counter() - started, time.process_time() - busy
         ledger.close()
         store.close()

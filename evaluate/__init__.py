@@ -1,1 +1,1 @@
-"""What a ranker is worth: datasets, frozen cases, metrics with intervals, audit, rankers and the run journal."""
+"""What a ranker is worth: data, protocol, statistics, baselines, runs, experiments and reports."""

@@ -1,11 +1,16 @@
 """The front door: the command line, and the public names of the packages below in one place."""
 
-from evaluate.cases import draw_cases, read_cases, write_cases
-from evaluate.datasets import Dataset, load_dataset
-from evaluate.results import Results, results
-from evaluate.run import run
-from programs import MOPE, MOTE, PROGRAMS, Case, Fusion, MLLM3Rec, Parts, Ranker, Ranking
-from signatures import CONSUMER, MotivationSchema
+from evaluate.data.dataset import Dataset
+from evaluate.data.load import load_dataset
+from evaluate.protocol.cases import draw_cases, read_cases, write_cases
+from evaluate.runs.run import run_cases
+from evaluate.runs.run_metrics import RunMetrics, run_metrics
+from programs.mope import MOPE
+from programs.mote import MOTE
+from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts
+from programs.ranker import Ranker
+from signatures.rows import Case, Ranking
+from signatures.schema import CONSUMER, MotivationSchema
 
 __all__ = [
     "CONSUMER",
@@ -20,11 +25,11 @@ __all__ = [
     "Parts",
     "Ranker",
     "Ranking",
-    "Results",
+    "RunMetrics",
     "draw_cases",
     "load_dataset",
     "read_cases",
-    "results",
-    "run",
+    "run_cases",
+    "run_metrics",
     "write_cases",
 ]

@@ -1,5 +1,5 @@
 """`python -m mllm3rec`."""
 
-from mllm3rec.cli import main
+from mllm3rec.cli.main import main
 
 main()

@@ -23,30 +23,30 @@ import dspy
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
-from optimize.objective import Weights
-from optimize.selection import Verdict
+from optimize.holdout import HoldoutVerdict
+from optimize.objective import ObjectiveWeights
 from optimize.space import Configuration
-from programs.asked import Asked
-from programs.atomic import write_atomically
-from programs.embeddings import HashingEncoder
-from programs.errors import InputError
 from programs.lm.backends import Backends
 from programs.lm.roles import ROLE_NAMES, Roles
-from programs.lock import LOCK
+from programs.prior.encoders import HashingEncoder
 from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts
-from programs.ranker import Usage
+from programs.role_predictor import RolePredictor
+from programs.runtime.atomic import write_atomically
+from programs.runtime.errors import InputError
+from programs.runtime.lock import LOCK
 from programs.trait_store import TraitStore
+from signatures.rows import Usage
 from signatures.schema import MotivationSchema
 
-FORMAT = "mllm3rec-artifact/1"
-PROGRAM, MANIFEST, PROMPTS, SEARCH = "program.json", "manifest.json", "prompts", "search"
+ARTIFACT_FORMAT = "mllm3rec-artifact/1"
+PROGRAM, MANIFEST, PROMPTS, SEARCH_FOLDER = "program.json", "manifest.json", "prompts", "search"
 _SEARCH_SUFFIXES = {".json", ".jsonl", ".html", ".sqlite", ".sqlite-wal", ".sqlite-shm", ".sqlite-journal"}
 
 Contract = dict[str, dict[str, JsonValue]]
 """By field name: whether it is input or output, its description, its type as JSON schema."""
 
 
-class Data(BaseModel):
+class CompileData(BaseModel):
     """What an artifact was compiled on.
 
     Attributes:
@@ -64,12 +64,12 @@ class Data(BaseModel):
     held_out: tuple[str, ...]
 
 
-class Manifest(BaseModel):
+class ArtifactManifest(BaseModel):
     """Everything an artifact says about itself.
 
     Attributes:
         family: Composition the prompts belong to (`programs.program.PROGRAMS`).
-        models: What the roles' models were, by content for files: see `programs.lm.connect.model_name`.
+        models: What the roles' models were, by content for files: see `programs.lm.endpoints.model_name`.
         encoder: Name of the sentence encoder behind the prior.
         weight, head: See `Fusion`.
         motivations: The motivational schema.
@@ -87,7 +87,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: str = FORMAT
+    format: str = ARTIFACT_FORMAT
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     family: str
     roles: Roles
@@ -100,19 +100,19 @@ class Manifest(BaseModel):
     chosen: Configuration | None = None
     trial: int | None = None
     trials: int = 0
-    weights: Weights
+    weights: ObjectiveWeights
     similarity: str
     interactions: int
-    data: Data
+    data: CompileData
     searched: dict[Literal["before", "after"], float] = {}
-    verdict: Verdict
+    verdict: HoldoutVerdict
     spent: dict[str, Usage] = {}
     contracts: dict[str, Contract] = {}
     files: dict[str, str] = {}
     versions: dict[str, str] = {}
     sha256: str = ""
 
-    def sealed(self) -> Manifest:
+    def sealed(self) -> ArtifactManifest:
         """With its own hash."""
         return self.model_copy(update={"sha256": self.seal()})
 
@@ -139,7 +139,7 @@ def contract(signature: type[dspy.Signature]) -> Contract:
 def render_prompts(program: MLLM3Rec) -> dict[str, str]:
     """Every predictor's messages as text, inputs replaced by `{name}`."""
     rendered = {}
-    for path, asked in program.named_sub_modules(Asked):
+    for path, asked in program.named_sub_modules(RolePredictor):
         predictor = asked.predict
         adapter = asked.backends.adapter_for(asked.role, predictor)
         inputs = {name: f"{{{name}}}" for name in predictor.signature.input_fields}
@@ -149,7 +149,7 @@ def render_prompts(program: MLLM3Rec) -> dict[str, str]:
     return rendered
 
 
-def freeze(directory: Path, program: MLLM3Rec, manifest: Manifest) -> Manifest:
+def save_artifact(directory: Path, program: MLLM3Rec, manifest: ArtifactManifest) -> ArtifactManifest:
     """Write an artifact: each file whole or not at all, the manifest last.
 
     Args:
@@ -181,7 +181,7 @@ def freeze(directory: Path, program: MLLM3Rec, manifest: Manifest) -> Manifest:
     return whole
 
 
-def _same(directory: Path, manifest: Manifest) -> Manifest | None:
+def _same(directory: Path, manifest: ArtifactManifest) -> ArtifactManifest | None:
     """The manifest that is there, if it differs in its date and in counts of stored answers only."""
     try:
         there = read_manifest(directory)
@@ -208,7 +208,7 @@ def is_artifact(path: Path) -> bool:
     return (path / MANIFEST).is_file() or (path / PROGRAM).is_file()
 
 
-def read_manifest(directory: Path) -> Manifest:
+def read_manifest(directory: Path) -> ArtifactManifest:
     """Read and check an artifact's manifest alone.
 
     Raises:
@@ -223,11 +223,11 @@ def read_manifest(directory: Path) -> Manifest:
         found = json.loads(content)
     except ValueError as error:
         raise InputError(f"{path}: not whole JSON ({error}); the artifact is damaged, compile it again") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not isinstance(found, dict) or found.get("format") != ARTIFACT_FORMAT:
         name = found.get("format") if isinstance(found, dict) else None
-        raise InputError(f"{path}: format {name!r} cannot be read, only {FORMAT!r}")
+        raise InputError(f"{path}: format {name!r} cannot be read, only {ARTIFACT_FORMAT!r}")
     try:
-        manifest = Manifest.model_validate(found)
+        manifest = ArtifactManifest.model_validate(found)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InputError(f"{path}: field {'.'.join(map(str, first['loc']))!r}: {first['msg']}") from None
@@ -240,7 +240,7 @@ def read_manifest(directory: Path) -> Manifest:
     return manifest
 
 
-def thaw(directory: Path, parts: Parts | None = None) -> tuple[MLLM3Rec, Manifest]:
+def load_artifact(directory: Path, parts: Parts | None = None) -> tuple[MLLM3Rec, ArtifactManifest]:
     """Load and check an artifact.
 
     Args:
@@ -279,7 +279,7 @@ def thaw(directory: Path, parts: Parts | None = None) -> tuple[MLLM3Rec, Manifes
     return _loaded(directory, replace(parts, fusion=bare.fusion), manifest), manifest
 
 
-def _loaded(directory: Path, parts: Parts, manifest: Manifest) -> MLLM3Rec:
+def _loaded(directory: Path, parts: Parts, manifest: ArtifactManifest) -> MLLM3Rec:
     program = PROGRAMS[manifest.family](parts)
     present = {name: contract(p.signature) for name, p in program.named_predictors() if name in manifest.contracts}
     check_contracts(str(directory), manifest.contracts, present)
@@ -316,7 +316,7 @@ def check_contracts(where: str, stored: Mapping[str, Contract], present: Mapping
             )
 
 
-def _check_files(directory: Path, manifest: Manifest) -> None:
+def _check_files(directory: Path, manifest: ArtifactManifest) -> None:
     for name, sha256 in manifest.files.items():
         file = directory / name
         if not file.is_file():
@@ -328,7 +328,7 @@ def _check_files(directory: Path, manifest: Manifest) -> None:
         path = file.relative_to(directory)
         if file.is_dir() or path.as_posix() in known:
             continue
-        if path.parts[0] != SEARCH or (file.suffix not in _SEARCH_SUFFIXES and file.name != LOCK):
+        if path.parts[0] != SEARCH_FOLDER or (file.suffix not in _SEARCH_SUFFIXES and file.name != LOCK):
             raise InputError(f"{file}: does not belong to the artifact; remove it (artifacts hold no pickles)")
 
 

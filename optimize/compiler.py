@@ -8,32 +8,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import dspy
-from pydantic import BaseModel, ConfigDict, Field
 
-from evaluate.cases import CaseFile
-from optimize.artifact import SEARCH, Data, Manifest, freeze
+from evaluate.protocol.cases import CaseFile
+from optimize.artifact import SEARCH_FOLDER, ArtifactManifest, CompileData, save_artifact
+from optimize.candidates import Candidates, build_candidates, without_trait_cache
 from optimize.consistency import Similarity
-from optimize.forecast import Phase, dearest, forecast, measure
-from optimize.judged import EvaluationError, Judged, ring, scored
-from optimize.objective import Objective, UserScore, Weights
-from optimize.optimizers import OPTIMIZERS, Optimizer, Scoreboard, optimize
-from optimize.pools import Pools, Recipe, build_pools, untold
+from optimize.dspy_optimizers import Optimizer, Scoreboard, optimize
+from optimize.forecast import Phase, forecast_compile, measure_compile, upper_bound
+from optimize.holdout import compare_on_holdout, split_dev
+from optimize.objective import Objective, UserScore
 from optimize.prompts import Prompts, prompts_of, safe_prompts
 from optimize.report import importances_of, report
-from optimize.selection import compare, split
-from optimize.space import Assembly, Configuration, Space, uncompiled
-from optimize.study import Attempt, Plan, Search
-from programs.atomic import sweep, write_atomically
-from programs.errors import BudgetExceededError, InputError
+from optimize.scoring import EvaluationError, ScoredProgram, ring, scored
+from optimize.search import Attempt, Search, SearchPlan
+from optimize.settings import CompileSettings
+from optimize.space import Assembly, Configuration, uncompiled
 from programs.lm.ledger import Budget, Ledger
-from programs.lm.roles import ROLE_NAMES, RoleConfig, RoleName, Roles
-from programs.lock import owned
+from programs.lm.roles import ROLE_NAMES, RoleName
 from programs.program import MLLM3Rec, Parts
-from programs.ranker import Case
-from signatures.schema import MotivationSchema
+from programs.runtime.atomic import sweep, write_atomically
+from programs.runtime.errors import BudgetExceededError, InputError
+from programs.runtime.lock import owned
+from signatures.rows import Case
 
 PLAN, POOLS, STUDY, TRIALS, REPORT, LEDGER = (
     "plan.json",
@@ -44,44 +43,6 @@ PLAN, POOLS, STUDY, TRIALS, REPORT, LEDGER = (
     "ledger.jsonl",
 )
 _MAY_CHANGE = {"trials"}
-
-
-class Settings(BaseModel):
-    """Everything that decides what a compile does, besides the number of trials; kept beside its results.
-
-    Attributes:
-        optimizer: `study`, or one of DSPy's.
-        modules: What is tuned: some of `mope`, `mote`, `mar`.
-        similarity: Name of Sim of eq. 5.
-        interactions: k of eq. 5 in the objective.
-        held_out: Share of the dev shoppers the winner is checked on.
-        proposer: Who writes instructions and reflects.
-        models: What the roles' models are, by content for files: see `programs.lm.connect.model_name`.
-        encoder: Name of the sentence encoder behind the prior and semantic similarity.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal["mllm3rec-compile/1"] = "mllm3rec-compile/1"
-    optimizer: Literal["study", "mipro", "gepa", "random-search", "labeled"] = "study"
-    modules: tuple[str, ...] = ("mope", "mote", "mar")
-    trials: int = Field(default=12, ge=1)
-    seed: int = 0
-    pareto: bool = False
-    recipe: Recipe = Field(default_factory=Recipe)
-    space: Space
-    weights: Weights = Field(default_factory=Weights)
-    similarity: str = "schema"
-    interactions: int = Field(default=3, ge=0)
-    held_out: float = Field(default=0.3, gt=0, lt=1)
-    roles: Roles
-    proposer: RoleConfig
-    models: dict[str, str] = {}
-    encoder: str = ""
-    motivations: MotivationSchema
-    head: int | None = None
-    cases_sha256: str
-    versions: dict[str, str] = {}
 
 
 class Watcher(Protocol):
@@ -108,7 +69,7 @@ class Compiler:
     """
 
     directory: Path
-    settings: Settings
+    settings: CompileSettings
     case_file: CaseFile
     parts: Parts
     similarity: Similarity
@@ -123,7 +84,7 @@ class Compiler:
                 f"these cases are of the part {self.case_file.protocol.part!r}: compiling on test shoppers would spoil "
                 "every later figure; draw some with `--part dev`"
             )
-        self.searched, self.held_out = split(self.case_file.cases, self.settings.held_out)
+        self.searched, self.held_out = split_dev(self.case_file.cases, self.settings.held_out)
 
     @property
     def ledger(self) -> Ledger:
@@ -146,8 +107,11 @@ class Compiler:
         self.ledger.phase = "forecast"
         space = self.settings.space
         programs = [self._program(family) for family in space.families]
-        measured = dearest(
-            [measure(self._judge(untold(program), self.searched), self.searched, self.ledger) for program in programs],
+        measured = upper_bound(
+            [
+                measure_compile(self._judge(without_trait_cache(program), self.searched), self.searched, self.ledger)
+                for program in programs
+            ],
             {role: self._dearer(role) for role in ROLE_NAMES},
         )
         tuned = {n for program in programs for n, _ in program.named_predictors() if not n.startswith("reasons")}
@@ -157,7 +121,7 @@ class Compiler:
         products = self._products(self.searched)
         if changes and per_user:
             changes = math.ceil(changes / max(1, math.ceil(products / (per_user * len(self.searched)))))
-        return forecast(
+        return forecast_compile(
             measured,
             shoppers=(len(self.searched), len(self.held_out)),
             products=(products, self._products(self.held_out)),
@@ -181,7 +145,7 @@ class Compiler:
             return None
         return max(max(price.input / own.input, price.output / own.output) for price in known)
 
-    def run(self) -> Manifest:
+    def run(self) -> ArtifactManifest:
         """Compile, or go on with the compile that is in the directory.
 
         Raises:
@@ -190,7 +154,7 @@ class Compiler:
             BudgetExceededError: if the budget ended before there was a winner that had been checked; everything
                 paid for is kept.
         """
-        with owned(self.directory / SEARCH):
+        with owned(self.directory / SEARCH_FOLDER):
             sweep(self.directory)
             self._agree()
             self._bare.require(self.settings.space)
@@ -199,7 +163,7 @@ class Compiler:
             except EvaluationError as error:
                 raise InputError(f"{error}; what was paid for is kept, and the same command goes on") from error
 
-    def _run(self) -> Manifest:
+    def _run(self) -> ArtifactManifest:
         stopped: str | None = None
         budget = self.ledger.budget
         self.ledger.budget = self._without_reserve(budget)
@@ -225,7 +189,7 @@ class Compiler:
         return manifest
 
     def _agree(self) -> None:
-        path = self.directory / SEARCH / PLAN
+        path = self.directory / SEARCH_FOLDER / PLAN
         if path.exists():
             found: dict[str, Any] = json.loads(path.read_bytes())
             asked = self.settings.model_dump(mode="json")
@@ -253,17 +217,17 @@ class Compiler:
         distinct = len({item for case in cases for item in case.candidates})
         return min(distinct, len(cases) * (self.settings.head or distinct))
 
-    def _judge(self, program: MLLM3Rec, cases: Sequence[Case]) -> Judged:
+    def _judge(self, program: MLLM3Rec, cases: Sequence[Case]) -> ScoredProgram:
         interactions = self.settings.interactions if self.settings.weights.coherence else 0
-        return Judged(program, ring(cases), self.ledger, interactions)
+        return ScoredProgram(program, ring(cases), self.ledger, interactions)
 
-    def _pools(self) -> Pools:
-        path = self.directory / SEARCH / POOLS
+    def _pools(self) -> Candidates:
+        path = self.directory / SEARCH_FOLDER / POOLS
         if path.exists():
-            return Pools.load(path)
+            return Candidates.load(path)
         self.ledger.phase = "pools"
         programs = {f: self._judge(self._program(f), self.searched) for f in self.settings.space.families}
-        pools = build_pools(
+        pools = build_candidates(
             programs,
             self.searched,
             self.objective,
@@ -278,10 +242,10 @@ class Compiler:
         pools.save(path)
         return pools
 
-    def _search(self, pools: Pools) -> Search:
+    def _search(self, pools: Candidates) -> Search:
         return Search(
-            path=self.directory / SEARCH / STUDY,
-            plan=Plan(trials=self.settings.trials, seed=self.settings.seed, pareto=self.settings.pareto),
+            path=self.directory / SEARCH_FOLDER / STUDY,
+            plan=SearchPlan(trials=self.settings.trials, seed=self.settings.seed, pareto=self.settings.pareto),
             space=self.settings.space,
             assembly=Assembly(self.parts, pools),
             judge=lambda program: self._judge(program, self.searched),
@@ -353,7 +317,7 @@ class Compiler:
         best: Attempt,
         unit: str,
         importances: dict[str, float],
-    ) -> Manifest:
+    ) -> ArtifactManifest:
         self.ledger.phase = "held-out"
         self.watcher.step("held-out shoppers", 2 * len(self.held_out))
         plain = self._bare.program(self._uncompiled)
@@ -365,7 +329,7 @@ class Compiler:
         protocol = self.case_file.protocol
         roles = self._bare.roles(configuration)
         first = next((a for a in attempts if a.number == 0), best)
-        manifest = Manifest(
+        manifest = ArtifactManifest(
             family=configuration.family,
             roles=roles,
             models=self.settings.models,
@@ -380,7 +344,7 @@ class Compiler:
             weights=self.settings.weights,
             similarity=self.settings.similarity,
             interactions=self.settings.interactions,
-            data=Data(
+            data=CompileData(
                 dataset=protocol.dataset,
                 dataset_sha256=protocol.dataset_sha256,
                 cases_sha256=self.case_file.sha256,
@@ -390,7 +354,7 @@ class Compiler:
                 held_out=tuple(case.user_id for case in self.held_out),
             ),
             searched={"before": first.score, "after": best.score},
-            verdict=compare(before, after),
+            verdict=compare_on_holdout(before, after),
             spent=self.ledger.by_phase(),
             versions=self.settings.versions,
         )
@@ -406,10 +370,7 @@ class Compiler:
             }
             for a in attempts
         ]
-        write_atomically(self.directory / SEARCH / TRIALS, json.dumps(trials, indent=1).encode() + b"\n")
+        write_atomically(self.directory / SEARCH_FOLDER / TRIALS, json.dumps(trials, indent=1).encode() + b"\n")
         page = report(manifest, attempts, unit, prompts_of(plain), prompts_of(winner), importances)
-        write_atomically(self.directory / SEARCH / REPORT, page.encode())
-        return freeze(self.directory, winner, manifest)
-
-
-__all__ = ["OPTIMIZERS", "Compiler", "Settings", "Watcher"]
+        write_atomically(self.directory / SEARCH_FOLDER / REPORT, page.encode())
+        return save_artifact(self.directory, winner, manifest)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from programs.embeddings import Encoder
+from programs.prior.encoders import Encoder
 from signatures.types import Profile
 
 Similarity = Callable[[Sequence[Profile]], NDArray[np.float64]]

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from optimize.judged import Judged
+from optimize.scoring import ScoredProgram
 from programs.lm.ledger import Ledger
-from programs.ranker import Case, Usage, total_usage
+from signatures.rows import Case, Usage, total_usage
 
-SAMPLE = 2
+COMPILE_SAMPLE = 2
 
 
 class PerCall(BaseModel):
@@ -23,7 +23,7 @@ class PerCall(BaseModel):
     seconds: float | None
 
 
-class Measured(BaseModel):
+class MeasuredCompile(BaseModel):
     """What a few shoppers took.
 
     Attributes:
@@ -54,9 +54,9 @@ class Phase(BaseModel):
     seconds: float | None
 
 
-def measure(judged: Judged, cases: Sequence[Case], ledger: Ledger) -> Measured:
-    """Score the first `SAMPLE` shoppers with the uncompiled program."""
-    sample = cases[:SAMPLE]
+def measure_compile(judged: ScoredProgram, cases: Sequence[Case], ledger: Ledger) -> MeasuredCompile:
+    """Score the first `COMPILE_SAMPLE` shoppers with the uncompiled program."""
+    sample = cases[:COMPILE_SAMPLE]
     paid_before = ledger.by_role()
     with ledger.pricing() as everything:
         for case in sample:
@@ -80,10 +80,10 @@ def measure(judged: Judged, cases: Sequence[Case], ledger: Ledger) -> Measured:
         )
     # Strangers' profiles are those of other shoppers of the ring: each interaction is profiled once.
     profiles = float(judged.interactions) if "mope" in everything else 0.0
-    return Measured(ranking=ranking, profiles=profiles, calls=calls)
+    return MeasuredCompile(ranking=ranking, profiles=profiles, calls=calls)
 
 
-def dearest(measured: Sequence[Measured], ratios: Mapping[str, float | None]) -> Measured:
+def upper_bound(measured: Sequence[MeasuredCompile], ratios: Mapping[str, float | None]) -> MeasuredCompile:
     """The most that any of several programs takes, at the dearest of the models a role may get.
 
     Args:
@@ -100,7 +100,7 @@ def dearest(measured: Sequence[Measured], ratios: Mapping[str, float | None]) ->
             seconds=_most([call.seconds for call in found]),
         )
     roles = dict.fromkeys(role for one in measured for role in one.ranking)
-    return Measured(
+    return MeasuredCompile(
         ranking={role: max(one.ranking.get(role, 0.0) for one in measured) for role in roles},
         profiles=max(one.profiles for one in measured),
         calls=calls,
@@ -112,8 +112,8 @@ def _most(values: Sequence[float | None]) -> float | None:
     return max(known) if len(known) == len(values) else None
 
 
-def forecast(
-    measured: Measured,
+def forecast_compile(
+    measured: MeasuredCompile,
     shoppers: tuple[int, int],
     products: tuple[int, int],
     trials: int,
@@ -174,7 +174,7 @@ def in_all(phases: Sequence[Phase]) -> Phase:
     )
 
 
-def _phase(name: str, measured: Measured, calls: dict[str, float]) -> Phase:
+def _phase(name: str, measured: MeasuredCompile, calls: dict[str, float]) -> Phase:
     mar = measured.calls.get("mar") or next(iter(measured.calls.values()), PerCall(tokens=0, usd=None, seconds=None))
     doubled = PerCall(
         tokens=2 * mar.tokens,

@@ -13,15 +13,16 @@ from typing import Any
 import dspy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from evaluate.metrics import hit, ndcg, rank_of
+from evaluate.stats.metrics import hit, ndcg, rank_of
 from optimize.consistency import Similarity, agreement, consistency, resemblance, schema_cooccurrence
-from programs.ranker import Case, Ranking, order_by_score, seed_of
+from programs.ranker import order_by_score
+from signatures.rows import Case, Ranking, seed_of
 from signatures.types import Profile
 
 HIT_AT = 5
 
 
-class Weights(BaseModel):
+class ObjectiveWeights(BaseModel):
     """Shares of the parts in a shopper's score; normalised to sum 1.
 
     Attributes:
@@ -40,7 +41,7 @@ class Weights(BaseModel):
     coherence: float = Field(default=0.2, ge=0)
 
     @model_validator(mode="after")
-    def _some(self) -> Weights:
+    def _some(self) -> ObjectiveWeights:
         if not self.ndcg + self.mar + self.hit + self.coherence > 0:
             raise ValueError("one of ndcg, mar, hit and coherence needs a weight above 0")
         return self
@@ -57,8 +58,8 @@ class UserScore(BaseModel):
         hit: 1.0 if `rank` is at most 5, else 0.0.
         consistency: Eq. 5 over the shopper's profiles, or None where they were not asked for.
         resemblance: Mean similarity of the shopper's profiles to strangers' profiles, or None where there are none.
-        coherence: See `Weights`; -1..1, 0 for a program that makes no profiles, or None for a shopper with fewer than
-            two interactions or without strangers.
+        coherence: See `ObjectiveWeights`; -1..1, 0 for a program that makes no profiles, or None for a shopper with
+            fewer than two interactions or without strangers.
         calls: Questions to MOPE and MAR for this shopper's ranking, stored answers counted as if paid.
         tokens: Their prompt and answer tokens.
         usd: Their price, or None without a known one.
@@ -89,7 +90,7 @@ class Objective:
         similarity: Sim of eq. 5, between profiles.
     """
 
-    weights: Weights = field(default_factory=Weights)
+    weights: ObjectiveWeights = field(default_factory=ObjectiveWeights)
     similarity: Similarity = schema_cooccurrence
 
     def score(
@@ -144,7 +145,7 @@ class Objective:
         )
 
     def judge(self, case: Case, answer: dspy.Prediction) -> UserScore:
-        """Score a prediction of `Judged`, with what the ranking cost."""
+        """Score a prediction of `ScoredProgram`, with what the ranking cost."""
         found = self.score(case, answer.ranking, answer.own, answer.strangers, answer.expected)
         spent = answer.spent
         cost = {"calls": spent.calls, "tokens": spent.tokens_in + spent.tokens_out, "usd": spent.usd}
@@ -172,7 +173,7 @@ class Objective:
         pred_name: str | None = None,
         pred_trace: Any = None,
     ) -> Any:
-        """The metric of DSPy's optimizers, for examples with a `case` and predictions of `Judged`.
+        """The metric of DSPy's optimizers, for examples with a `case` and predictions of `ScoredProgram`.
 
         Returns:
             A bool where demonstrations are bootstrapped (a trace and no predictor name), else a Prediction with

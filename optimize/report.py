@@ -10,9 +10,9 @@ from itertools import accumulate
 import optuna
 import plotly.graph_objects as go
 
-from optimize.artifact import Manifest
+from optimize.artifact import ArtifactManifest
 from optimize.prompts import Prompt
-from optimize.study import Attempt, pareto_front
+from optimize.search import Attempt, pareto_front
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1100px;padding:0 1rem;color:#222}"
@@ -24,7 +24,7 @@ _COLOURS = {"COMPLETE": "#1f77b4", "PRUNED": "#bbbbbb", "FAIL": "#d62728"}
 
 
 def report(
-    manifest: Manifest,
+    manifest: ArtifactManifest,
     attempts: Sequence[Attempt],
     unit: str,
     before: Mapping[str, Prompt],

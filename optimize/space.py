@@ -9,13 +9,13 @@ from typing import Annotated, TypeVar
 import optuna
 from pydantic import BaseModel, ConfigDict, Field
 
-from optimize.pools import ORIGINAL, Pools
+from optimize.candidates import ORIGINAL, Candidates
 from optimize.prompts import Prompt, Prompts, with_prompts
 from programs.lm.backends import Backends
 from programs.lm.roles import RoleConfig, RoleName, Roles
 from programs.program import DEFAULT_WEIGHT, PROGRAMS, Fusion, MLLM3Rec, Parts
 
-T = TypeVar("T", str, float)
+ChoiceT = TypeVar("ChoiceT", str, float)
 Share = Annotated[float, Field(ge=0, le=1)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 
@@ -44,7 +44,7 @@ class Configuration(BaseModel):
     """One point of a space.
 
     Attributes:
-        demos: Name of the demonstration set, by module (see `Pools`).
+        demos: Name of the demonstration set, by module (see `Candidates`).
         wordings: Name of the instructions, by module.
     """
 
@@ -58,7 +58,7 @@ class Configuration(BaseModel):
     temperatures: dict[RoleName, float] = {}
 
 
-def modules_of(family: str, pools: Pools) -> list[str]:
+def modules_of(family: str, pools: Candidates) -> list[str]:
     """The modules of a family that have prompts."""
     return [module for module in ("mope", "mote", family) if module in pools.modules]
 
@@ -73,7 +73,7 @@ def uncompiled(space: Space) -> Configuration:
     )
 
 
-def parameters(configuration: Configuration, pools: Pools) -> dict[str, object]:
+def parameters(configuration: Configuration, pools: Candidates) -> dict[str, object]:
     """The parameters by which `suggest` names a configuration; what it does not name is the original."""
     named: dict[str, object] = {"family": configuration.family, "fusion_weight": configuration.weight}
     for module in modules_of(configuration.family, pools):
@@ -83,7 +83,7 @@ def parameters(configuration: Configuration, pools: Pools) -> dict[str, object]:
     return named | {f"{role}_temperature": value for role, value in configuration.temperatures.items()}
 
 
-def suggest(trial: optuna.Trial, space: Space, pools: Pools) -> Configuration:
+def suggest(trial: optuna.Trial, space: Space, pools: Candidates) -> Configuration:
     """Let a trial choose; parameters are named `mope_demos`, `listwise_wording`, `mar_model`, ..."""
     family = _choice(trial, "family", space.families)
     modules = modules_of(family, pools)
@@ -101,7 +101,7 @@ def suggest(trial: optuna.Trial, space: Space, pools: Pools) -> Configuration:
     )
 
 
-def _choice(trial: optuna.Trial, name: str, values: tuple[T, ...]) -> T:
+def _choice(trial: optuna.Trial, name: str, values: tuple[ChoiceT, ...]) -> ChoiceT:
     # A parameter without a choice would only blur the study.
     return values[0] if len(values) == 1 else trial.suggest_categorical(name, values)
 
@@ -114,9 +114,9 @@ class Assembly:
         pools: Where the prompts come from.
     """
 
-    def __init__(self, parts: Parts, pools: Pools | None = None) -> None:
+    def __init__(self, parts: Parts, pools: Candidates | None = None) -> None:
         self.parts = parts
-        self.pools = pools or Pools(modules={})
+        self.pools = pools or Candidates(modules={})
         self._backends: dict[str, Backends] = {parts.backends.roles.model_dump_json(): parts.backends}
 
     def roles(self, configuration: Configuration) -> Roles:

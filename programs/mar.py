@@ -14,12 +14,12 @@ from typing import Protocol, runtime_checkable
 import dspy
 import numpy as np
 
-from programs.asked import Asked
-from programs.embeddings import Encoder
+from programs.default_demos import RANKINGS, RATINGS
 from programs.lm.backends import Backends, UnparsableError
 from programs.lm.logprobs import expected_label
-from programs.shared import Shared
-from programs.worked_examples import RANKINGS, RATINGS
+from programs.prior.encoders import Encoder
+from programs.role_predictor import RolePredictor
+from programs.runtime.nocopy import NoCopy
 from signatures.mar import FIRST_LABEL, LAST_LABEL, ProductText, ShopperText, rank_candidates, score_candidate
 from signatures.types import Alignment, Profile
 
@@ -81,7 +81,7 @@ class Pointwise(dspy.Module):
         self, backends: Backends, shopper_text: ShopperText = "profile", product_text: ProductText = "traits"
     ) -> None:
         super().__init__()
-        self.score = Asked(score_candidate(shopper_text, product_text), "mar", backends, 4, RATINGS)
+        self.score = RolePredictor(score_candidate(shopper_text, product_text), "mar", backends, 4, RATINGS)
 
     def forward(self, shopper: ShopperView, candidates: Sequence[Candidate], seed: int) -> Alignments:
         """One call a candidate. An answer that is no rating leaves that candidate without a score."""
@@ -128,7 +128,7 @@ class Listwise(dspy.Module):
         self, backends: Backends, shopper_text: ShopperText = "profile", product_text: ProductText = "traits"
     ) -> None:
         super().__init__()
-        self.rank = Asked(rank_candidates(shopper_text, product_text), "mar", backends, 256, RANKINGS)
+        self.rank = RolePredictor(rank_candidates(shopper_text, product_text), "mar", backends, 256, RANKINGS)
 
     def forward(self, shopper: ShopperView, candidates: Sequence[Candidate], seed: int) -> Alignments:
         """One call. A candidate's score is the number of candidates it was ranked above or left out with.
@@ -171,7 +171,7 @@ class Embedding(dspy.Module):
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self.encoder = Shared(encoder)
+        self.encoder = NoCopy(encoder)
 
     def forward(self, shopper: ShopperView, candidates: Sequence[Candidate], seed: int) -> Alignments:
         """No model call. Without a profile the shopper's whole text is compared."""

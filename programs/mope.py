@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import dspy
 
-from programs.asked import Asked
+from programs.default_demos import infer_examples, reassess_examples
 from programs.lm.backends import Backends, UnparsableError
-from programs.worked_examples import infer_examples, reassess_examples
+from programs.role_predictor import RolePredictor
 from signatures.mope import MAX_MOTIVATIONS, MotivationDraft, Reassessment, infer_motivations, reassess_motivations
 from signatures.schema import CONSUMER, MotivationSchema
 from signatures.types import Interaction, Item, Motivation, Profile
@@ -28,7 +28,7 @@ def render_purchases(history: Sequence[Purchase]) -> str:
     """
     lines = []
     for number, (item, interaction) in enumerate(history[-HISTORY_ITEMS:], start=1):
-        text = one_line(item.text, ITEM_CHARACTERS)
+        text = prompt_line(item.text, ITEM_CHARACTERS)
         rated = "" if interaction.rating is None else f" (rated {interaction.rating:g} of 5)"
         lines.append(f"{number}. {text}{rated}")
     return "\n".join(lines)
@@ -41,10 +41,10 @@ def render_metadata(metadata: Mapping[str, str]) -> str:
     'age 25-34; region north'
     """
     facts = "; ".join(f"{key} {value}" for key, value in metadata.items())
-    return one_line(facts, ITEM_CHARACTERS) or NOTHING_KNOWN
+    return prompt_line(facts, ITEM_CHARACTERS) or NOTHING_KNOWN
 
 
-def one_line(text: str, limit: int) -> str:
+def prompt_line(text: str, limit: int) -> str:
     """`text` without line breaks or prompt markers, cut at a word within `limit` characters."""
     flat = " | ".join(" ".join(line.split()) for line in text.replace("[[", "(").replace("]]", ")").splitlines())
     return flat if len(flat) <= limit else flat[:limit].rsplit(" ", 1)[0] + " ..."
@@ -61,7 +61,7 @@ def validated(drafts: Sequence[MotivationDraft], schema: MotivationSchema, purch
     for draft in drafts:
         evidence = tuple(dict.fromkeys(n for n in draft.evidence if 1 <= n <= purchases))
         evidence = evidence or ((1,) if purchases == 1 else ())
-        description = one_line(draft.description, DESCRIPTION_CHARACTERS).strip(" .")
+        description = prompt_line(draft.description, DESCRIPTION_CHARACTERS).strip(" .")
         repeated = any((m.dimension, m.description) == (draft.dimension, description) for m in kept)
         if draft.dimension in schema.names and evidence and description and not repeated:
             kept.append(
@@ -82,7 +82,7 @@ def reassessed(profile: Profile, reassessments: Sequence[Reassessment]) -> Profi
         if verdict is not None and verdict.action == "drop":
             continue
         if verdict is not None and verdict.action == "revise":
-            wording = one_line(verdict.description, DESCRIPTION_CHARACTERS).strip(" .")
+            wording = prompt_line(verdict.description, DESCRIPTION_CHARACTERS).strip(" .")
             motivation = motivation.model_copy(update={"description": wording or motivation.description})
         kept.append(motivation)
     return Profile(motivations=tuple(kept)) if kept else profile
@@ -99,9 +99,11 @@ class MOPE(dspy.Module):
     def __init__(self, backends: Backends, schema: MotivationSchema = CONSUMER, reflect: bool = True) -> None:
         super().__init__()
         self.schema = schema
-        self.infer = Asked(infer_motivations(schema), "mope", backends, 240, infer_examples(schema))
+        self.infer = RolePredictor(infer_motivations(schema), "mope", backends, 240, infer_examples(schema))
         self.reassess = (
-            Asked(reassess_motivations(schema), "mope", backends, 160, reassess_examples(schema)) if reflect else None
+            RolePredictor(reassess_motivations(schema), "mope", backends, 160, reassess_examples(schema))
+            if reflect
+            else None
         )
 
     def forward(

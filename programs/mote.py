@@ -13,15 +13,15 @@ from dataclasses import dataclass
 
 import dspy
 
-from programs.asked import Asked
+from programs.default_demos import TRAITS
 from programs.lm.backends import Backends
-from programs.lm.connect import model_name
+from programs.lm.endpoints import model_name
 from programs.lm.ledger import Call
-from programs.mope import one_line
-from programs.ranker import Usage
+from programs.mope import prompt_line
+from programs.role_predictor import RolePredictor
 from programs.trait_store import Distilled, TraitStore, trait_key
-from programs.worked_examples import TRAITS
 from signatures.mote import MAX_TRAITS, DistillTraits
+from signatures.rows import Usage
 from signatures.types import Item, Traits
 
 PRODUCT_CHARACTERS = 400
@@ -39,7 +39,7 @@ _ORDER = re.compile(
 def product_text(item: Item) -> str:
     """d_i of eq. 7 as MOTE reads it: without the brand and price fields, which no trait may name."""
     bare = item.model_copy(update={"brand": None, "price": None})
-    return "\n".join(one_line(line, PRODUCT_CHARACTERS) for line in bare.text.splitlines())[:PRODUCT_CHARACTERS]
+    return "\n".join(prompt_line(line, PRODUCT_CHARACTERS) for line in bare.text.splitlines())[:PRODUCT_CHARACTERS]
 
 
 def refusal(phrase: str, item: Item) -> str | None:
@@ -109,7 +109,7 @@ class MOTE(dspy.Module):
         super().__init__()
         self.backends = backends
         self.store = TraitStore() if store is None else store
-        self.distill = Asked(DistillTraits, "mote", backends, 104, TRAITS)
+        self.distill = RolePredictor(DistillTraits, "mote", backends, 104, TRAITS)
         self._rendered: tuple[object, str] | None = None
 
     def prompt(self) -> str:
@@ -201,7 +201,7 @@ class MOTE(dspy.Module):
 def fallback_text(item: Item) -> str:
     """What is said of an item without traits: its most specific category. Never seller prose."""
     path = max(item.categories, key=len) if item.categories else ()
-    return one_line(path[-1], TRAIT_CHARACTERS) if path else "no traits known"
+    return prompt_line(path[-1], TRAIT_CHARACTERS) if path else "no traits known"
 
 
 class RawDescription(dspy.Module):
@@ -209,4 +209,4 @@ class RawDescription(dspy.Module):
 
     def forward(self, item: Item) -> dspy.Prediction:
         """Like `MOTE.forward`, without a model: no traits."""
-        return dspy.Prediction(traits=None, text=one_line(product_text(item), 160), unparsable=0)
+        return dspy.Prediction(traits=None, text=prompt_line(product_text(item), 160), unparsable=0)

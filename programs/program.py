@@ -13,17 +13,19 @@ import dspy
 import numpy as np
 from numpy.typing import NDArray
 
-from programs.embeddings import Encoder
-from programs.errors import InputError
+from programs.explain import Explainer
 from programs.lm.backends import Backends, UnparsableError
 from programs.mar import Aligner, Alignments, Candidate, Embedding, Listwise, Pointwise, ShopperView
 from programs.mope import MOPE, Purchase, RawHistory
 from programs.mote import MOTE, RawDescription
-from programs.prior import Scorer, z
-from programs.ranker import Case, Ranking, Status, order_by_score, seed_of
-from programs.reasons import Reasons
-from programs.shared import Shared
+from programs.prior.encoders import Encoder
+from programs.prior.prior import z
+from programs.prior.scorers import Scorer
+from programs.ranker import order_by_score
+from programs.runtime.errors import InputError
+from programs.runtime.nocopy import NoCopy
 from programs.trait_store import TraitStore
+from signatures.rows import Case, Ranking, Status, seed_of
 from signatures.schema import CONSUMER, MotivationSchema
 from signatures.types import Item, Traits
 
@@ -100,7 +102,7 @@ class MLLM3Rec(dspy.Module):
         catalogue: Mapping[str, Item],
         prior: Scorer,
         fusion: Fusion | None = None,
-        reasons: Reasons | None = None,
+        reasons: Explainer | None = None,
         explain: int = 0,
     ) -> None:
         super().__init__()
@@ -110,8 +112,8 @@ class MLLM3Rec(dspy.Module):
         self.reasons = reasons
         self.explain = explain
         self.fusion = fusion or Fusion()
-        self.catalogue = Shared(catalogue)
-        self.prior = Shared(prior)
+        self.catalogue = NoCopy(catalogue)
+        self.prior = NoCopy(prior)
 
     def forward(self, case: Case) -> dspy.Prediction:
         """Rank one case.
@@ -177,7 +179,7 @@ class MLLM3Rec(dspy.Module):
             ranking.traits.append(traits)
         return Candidate(item_id=item.item_id, text=answer.text, phrases=traits.phrases if traits else ())
 
-    def _explain(self, reasons: Reasons, ranking: Ranking, view: ShopperView, chosen: Sequence[Candidate]) -> None:
+    def _explain(self, reasons: Explainer, ranking: Ranking, view: ShopperView, chosen: Sequence[Candidate]) -> None:
         by_id = {candidate.item_id: candidate for candidate in chosen}
         ordered = [by_id[item_id] for item_id in ranking.order if item_id in by_id]
         after, ranking.rationales = reasons.choose(view, ordered, self.explain, patience=2 * self.explain)
@@ -217,7 +219,7 @@ class Parts:
 
 
 def _compose(parts: Parts, shopper: dspy.Module, product: dspy.Module, aligner: dspy.Module) -> MLLM3Rec:
-    reasons = Reasons(parts.backends, check=parts.check) if parts.explain else None
+    reasons = Explainer(parts.backends, check=parts.check) if parts.explain else None
     return MLLM3Rec(
         shopper, product, aligner, parts.catalogue, parts.prior, parts.fusion, reasons, explain=parts.explain
     )

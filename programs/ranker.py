@@ -1,119 +1,13 @@
-"""The one row schema: a Case goes in, a Ranking comes out. Every ranker, ours or a baseline, speaks it."""
+"""The ranker protocol, and orderings from scores."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from signatures.types import Interaction, Profile, Rationale, Traits
-
-
-class Case(BaseModel):
-    """One shopper to rank for.
-
-    Attributes:
-        history: Interactions before the target, oldest first.
-        candidates: Item ids in a seeded order; the target's place among them is random.
-        target: The held-out item, one of `candidates`; None where there is nothing to compare with, and in what
-            a ranker is given (see `blinded`).
-        metadata: z_u of eq. 6 (age, gender, region, ...), possibly empty.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    user_id: str
-    history: tuple[Interaction, ...]
-    candidates: tuple[str, ...]
-    target: str | None = None
-    metadata: dict[str, str] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _closed(self) -> Case:
-        if len(set(self.candidates)) != len(self.candidates):
-            raise ValueError(f"user {self.user_id!r}: a candidate is listed twice")
-        if self.target is not None and self.target not in self.candidates:
-            raise ValueError(f"user {self.user_id!r}: the target {self.target!r} is not among the candidates")
-        return self
-
-    def blinded(self) -> Case:
-        """The case without its target: what a ranker is given, so that none can cheat."""
-        return self.model_copy(update={"target": None})
-
-
-class Status(StrEnum):
-    """How a case ended. Only `ok` and `unparsable` rows are scored; `failed` leaves the user unresolved."""
-
-    OK = "ok"
-    UNPARSABLE = "unparsable"
-    FAILED = "failed"
-
-
-class Usage(BaseModel):
-    """What was really sent and paid for; answers from the call store are counted in `cache_hits` alone.
-
-    Dollars are None where no priced call was made: unknown is not zero.
-    """
-
-    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
-
-    calls: int = 0
-    cache_hits: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    tokens_cached: int = 0
-    usd: float | None = None
-    seconds: float = 0.0
-
-
-def total_usage(usages: Iterable[Usage]) -> Usage:
-    """The sum of usages; dollars are None where none of them has any.
-
-    >>> total_usage([Usage(calls=2, usd=0.5), Usage(calls=1)]).model_dump(include={"calls", "usd"})
-    {'calls': 3, 'usd': 0.5}
-    """
-    total = Usage()
-    for usage in usages:
-        for name in ("calls", "cache_hits", "tokens_in", "tokens_out", "tokens_cached", "seconds"):
-            setattr(total, name, getattr(total, name) + getattr(usage, name))
-        if usage.usd is not None:
-            total.usd = (total.usd or 0.0) + usage.usd
-    return total
-
-
-class Ranking(BaseModel):
-    """What a ranker says about one case; one row of a run's journal.
-
-    Attributes:
-        order: All candidates, best first; a permutation of `Case.candidates` unless `status` is `failed`.
-        scores: Score vectors aligned with `Case.candidates`, by component (`prior`, `mar`, `fused`, ...).
-            Evaluating a component needs nothing but its vector, so one run shows prior, MAR and fusion.
-        score_source: How MAR's scores came about (see `Alignment.source`), or None without a model.
-        appended: Candidates the model left out, added in the prior's order.
-        dropped: Ids the model wrote that are no candidate or came twice.
-        unparsable: Model answers that could not be parsed, retries included.
-    """
-
-    # Not null, which is what JSON has for them: that could not be read back as a score.
-    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
-
-    user_id: str
-    order: tuple[str, ...]
-    scores: dict[str, list[float]] = Field(default_factory=dict)
-    score_source: str | None = None
-    appended: int = 0
-    dropped: int = 0
-    unparsable: int = 0
-    profile: Profile | None = None
-    traits: list[Traits] = Field(default_factory=list)
-    rationales: list[Rationale] = Field(default_factory=list)
-    usage: Usage = Field(default_factory=Usage)
-    status: Status = Status.OK
-    error: str | None = None
+from signatures.rows import Case, Ranking, seed_of
 
 
 @runtime_checkable
@@ -127,16 +21,6 @@ class Ranker(Protocol):
         the run loop retries them and reports the user as unresolved.
         """
         ...
-
-
-def seed_of(*parts: object) -> int:
-    """A 64-bit seed that depends on the parts alone: the same on every machine and in every process.
-
-    >>> seed_of("user", 0) == seed_of("user", 0) != seed_of("user", 1)
-    True
-    """
-    text = "\x1f".join(str(p) for p in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def order_by_score(candidates: Sequence[str], scores: Sequence[float], tie_seed: int) -> tuple[str, ...]:

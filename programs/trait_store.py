@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from programs.database import open_database
-from programs.ranker import Usage
+from programs.runtime.database import open_database
+from signatures.rows import Usage
 
 
 def trait_key(product: str, prompt: str, model: str) -> str:

@@ -7,23 +7,24 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evaluate.cases import CaseFile, draw_cases, write_cases
-from evaluate.datasets import load_dataset
-from evaluate.protocol import Protocol
-from evaluate.rankers import Workshop
-from evaluate.splits import split
-from optimize.artifact import SEARCH
-from optimize.compiler import LEDGER, Compiler, Settings
+from evaluate.data.load import load_dataset
+from evaluate.protocol.cases import CaseFile, draw_cases, write_cases
+from evaluate.protocol.protocol import EvaluationProtocol
+from evaluate.protocol.splits import split_dataset
+from evaluate.ranker_factory import RankerFactory
+from optimize.artifact import SEARCH_FOLDER
+from optimize.candidates import Recipe
+from optimize.compiler import LEDGER, Compiler
 from optimize.consistency import schema_cooccurrence
 from optimize.objective import UserScore
-from optimize.pools import Recipe
+from optimize.search import Attempt
+from optimize.settings import CompileSettings
 from optimize.space import Space
-from optimize.study import Attempt
-from programs.embeddings import HashingEncoder
 from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Ledger
 from programs.lm.prices import PriceTable
 from programs.lm.roles import Roles, local_roles
+from programs.prior.encoders import HashingEncoder
 from programs.trait_store import TraitStore
 from signatures.schema import CONSUMER, MotivationSchema
 from tests.fake_server import Body, FakeOpenAI, Reply, digest, sensible
@@ -69,7 +70,7 @@ class Silent:
 def dev_cases(path: Path, users: int, negatives: int = 9, part: str = "dev") -> CaseFile:
     """Frozen cases of the demo store."""
     data = load_dataset("demo")
-    protocol = Protocol.model_validate(
+    protocol = EvaluationProtocol.model_validate(
         {
             "dataset": "demo",
             "source": "demo",
@@ -99,16 +100,16 @@ def compiler(
 ) -> Compiler:
     """A compiler over `cases` with small pools; `settings` replace the defaults of `Settings`."""
     data = load_dataset("demo")
-    ledger = Ledger(directory / SEARCH / LEDGER, budget)
-    shop = Workshop(
+    ledger = Ledger(directory / SEARCH_FOLDER / LEDGER, budget)
+    shop = RankerFactory(
         dataset=data,
-        histories=split(data, cases.protocol).training,
+        histories=split_dataset(data, cases.protocol).training,
         encoder_of=HashingEncoder,
         backends_of=lambda: Backends(roles, ledger, prices),
         traits_of=TraitStore,
         schema=schema,
     )
-    chosen = Settings.model_validate(
+    chosen = CompileSettings.model_validate(
         {
             "trials": 4,
             "recipe": Recipe(demo_sets=1, max_demos=2, wordings=1),

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import settings
 from tenacity import wait_fixed
 
-from programs.lm import circuit, gate, role_lm
-from programs.lm.call_store import use_call_store
+from programs.lm import circuit_breaker as circuit
+from programs.lm import rate_limiter as gate
+from programs.lm import role_lm
+from programs.lm.response_cache import use_response_cache
 from tests.fake_server import FakeOpenAI
 
 # Tests must not depend on how busy the machine is.
@@ -31,7 +33,7 @@ def hermetic(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     for key in (*settings_of_ours, "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_BASE", "OPENAI_BASE_URL"):
         monkeypatch.delenv(key, raising=False)
     before = dspy.cache
-    store = use_call_store(":memory:")
+    store = use_response_cache(":memory:")
     yield
     store.close()
     dspy.cache = before

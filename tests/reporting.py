@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from evaluate.cases import CaseFile
-from evaluate.journal import RunManifest
-from evaluate.protocol import Protocol
-from evaluate.published import MAIN
-from evaluate.results import ranks_of
-from evaluate.study.record import ProtocolRecord, RunRecord, StudyRecord
-from programs.ranker import Case, Ranking, Status, Usage
+from evaluate.paper.published import MAIN
+from evaluate.protocol.cases import CaseFile
+from evaluate.protocol.protocol import EvaluationProtocol
+from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord
+from evaluate.runs.journal import RunManifest
+from evaluate.runs.run_metrics import ranks_of
+from signatures.rows import Case, Ranking, Status, Usage
 from signatures.types import Interaction, Item, Motivation, Profile, Rationale, Traits, Verdict
 
 SCRIPT = "</script><script>alert(1)</script><!--"
@@ -111,7 +111,7 @@ def run(
 
 def cases_of(draw: int, users: Sequence[str] = USERS) -> CaseFile:
     """The frozen lists of a draw."""
-    protocol = Protocol(
+    protocol = EvaluationProtocol(
         dataset="shop", source="demo", dataset_sha256="0" * 64, negatives=SIZE - 1, draw=draw, part="all"
     )
     return CaseFile(protocol, tuple(case(user, draw) for user in users), sha256=f"{draw}abc" * 16)

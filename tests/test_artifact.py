@@ -14,24 +14,24 @@ import dspy
 import pytest
 from pydantic import BaseModel
 
-from mllm3rec.chosen import choose
-from mllm3rec.settings import ModelOptions
+from mllm3rec.cli.settings import ModelOptions
+from mllm3rec.resolve import choose
 from optimize.artifact import (
     MANIFEST,
     PROGRAM,
     PROMPTS,
-    Manifest,
+    ArtifactManifest,
     check_contracts,
     contract,
+    load_artifact,
     read_manifest,
     render_prompts,
-    thaw,
 )
 from optimize.compiler import Compiler
 from optimize.prompts import prompts_of
-from programs.errors import InputError
-from programs.lm.call_store import use_call_store
+from programs.lm.response_cache import use_response_cache
 from programs.program import Fusion
+from programs.runtime.errors import InputError
 from signatures.mote import DistillTraits
 from signatures.schema import Dimension, MotivationSchema
 from tests.compiling import compiler, dev_cases, roles_on, sensitive
@@ -50,7 +50,7 @@ OTHER = MotivationSchema(
 def made(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
     """One compile for all tests of this module; they work on copies."""
     directory = tmp_path_factory.mktemp("compiled")
-    use_call_store(":memory:")
+    use_response_cache(":memory:")
     with FakeOpenAI(sensitive) as server:
         found = compiler(directory / "art", dev_cases(directory / "dev.jsonl", 6), roles_on(server), trials=3)
         found.run()
@@ -68,12 +68,12 @@ def reseal(artifact: Path, change: Callable[[dict[str, Any]], None]) -> None:
     found = json.loads((artifact / MANIFEST).read_text())
     change(found)
     with contextlib.suppress(ValueError):
-        found = Manifest.model_validate(found).sealed().model_dump(mode="json")
+        found = ArtifactManifest.model_validate(found).sealed().model_dump(mode="json")
     (artifact / MANIFEST).write_text(json.dumps(found))
 
 
 def test_loads_as_what_was_frozen_and_cannot_be_compiled_again(made: Compiler, artifact: Path) -> None:
-    program, manifest = thaw(artifact, made.parts)
+    program, manifest = load_artifact(artifact, made.parts)
     assert program._compiled
     assert manifest == read_manifest(artifact)
     stored = json.loads((artifact / PROGRAM).read_text())
@@ -87,7 +87,7 @@ def test_loads_as_what_was_frozen_and_cannot_be_compiled_again(made: Compiler, a
 
 
 def test_prompts_are_written_as_they_are_sent(made: Compiler, artifact: Path) -> None:
-    program, _ = thaw(artifact, made.parts)
+    program, _ = load_artifact(artifact, made.parts)
     for name, text in render_prompts(program).items():
         assert (artifact / PROMPTS / f"{name}.txt").read_text() == text
     infer = (artifact / PROMPTS / "shopper.infer.predict.txt").read_text()
@@ -107,7 +107,7 @@ def test_a_truncated_manifest_is_refused(artifact: Path, length: int) -> None:
     whole = (artifact / MANIFEST).read_bytes()
     (artifact / MANIFEST).write_bytes(whole[:length])
     with pytest.raises(InputError, match=r"manifest\.json.*damaged"):
-        thaw(artifact)
+        load_artifact(artifact)
 
 
 def test_an_artifact_may_not_say_which_secret_is_sent_where(artifact: Path) -> None:
@@ -116,7 +116,7 @@ def test_an_artifact_may_not_say_which_secret_is_sent_where(artifact: Path) -> N
 
     reseal(artifact, steal)
     with pytest.raises(InputError, match=r"roles\.mar\.api_key_env"):
-        thaw(artifact)
+        load_artifact(artifact)
 
 
 def test_a_strange_server_is_asked_only_when_it_is_named(artifact: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_strange_server_is_asked_only_when_it_is_named(artifact: Path) -> None
 def test_a_missing_manifest_says_that_the_compile_may_not_be_finished(artifact: Path) -> None:
     (artifact / MANIFEST).unlink()
     with pytest.raises(InputError, match="finished"):
-        thaw(artifact)
+        load_artifact(artifact)
 
 
 def test_an_edited_manifest_is_refused(artifact: Path) -> None:
@@ -143,47 +143,47 @@ def test_an_edited_manifest_is_refused(artifact: Path) -> None:
     found["weight"] = 0.99
     (artifact / MANIFEST).write_text(json.dumps(found))
     with pytest.raises(InputError, match="was changed"):
-        thaw(artifact)
+        load_artifact(artifact)
 
 
 def test_a_format_from_elsewhere_is_refused(artifact: Path) -> None:
     reseal(artifact, lambda found: found.update(format="mllm3rec-artifact/9"))
     with pytest.raises(InputError, match="mllm3rec-artifact/9"):
-        thaw(artifact)
+        load_artifact(artifact)
 
 
 @pytest.mark.parametrize("name", ["model.pkl", "prompts/evil.pickle", "search/state.bin", "code.py", "search/x.pkl"])
 def test_an_added_file_is_refused_by_name(artifact: Path, name: str) -> None:
     (artifact / name).write_bytes(b"\x80\x04.")
     with pytest.raises(InputError, match=name.rsplit("/", maxsplit=1)[-1]):
-        thaw(artifact)
+        load_artifact(artifact)
 
 
 def test_a_lost_file_and_a_changed_one_are_refused(artifact: Path) -> None:
     text = (artifact / PROGRAM).read_text()
     (artifact / PROGRAM).write_text(text.replace("motivation", "motive"))
     with pytest.raises(InputError, match=r"program\.json.*changed"):
-        thaw(artifact)
+        load_artifact(artifact)
     (artifact / PROGRAM).unlink()
     with pytest.raises(InputError, match=r"program\.json.*missing"):
-        thaw(artifact)
+        load_artifact(artifact)
 
 
 def test_another_motivational_schema_is_refused_by_name(made: Compiler, artifact: Path) -> None:
     with pytest.raises(InputError, match=r"'consumer'.*'films'"):
-        thaw(artifact, replace(made.parts, schema=OTHER))
+        load_artifact(artifact, replace(made.parts, schema=OTHER))
 
 
 def test_a_schema_that_does_not_fit_the_program_is_refused_naming_the_field(artifact: Path) -> None:
     reseal(artifact, lambda found: found.update(motivations=OTHER.model_dump(mode="json")))
     with pytest.raises(InputError, match=r"field 'motivations' of shopper\.infer\.predict has another type"):
-        thaw(artifact)
+        load_artifact(artifact)
 
 
 def test_an_unknown_family_is_refused(artifact: Path) -> None:
     reseal(artifact, lambda found: found.update(family="crystal-ball"))
     with pytest.raises(InputError, match="crystal-ball"):
-        thaw(artifact)
+        load_artifact(artifact)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_drifted_signature_is_refused_naming_the_field(
 ) -> None:
     reseal(artifact, lambda found: change(found["contracts"]["product.distill.predict"]))
     with pytest.raises(InputError, match=f"{message}.*compile"):
-        thaw(artifact)
+        load_artifact(artifact)
 
 
 def test_a_signature_whose_nested_type_changed_has_another_contract() -> None:
@@ -229,4 +229,4 @@ def test_a_signature_whose_nested_type_changed_has_another_contract() -> None:
 def test_an_adapter_that_renders_otherwise_is_refused(artifact: Path) -> None:
     reseal(artifact, lambda found: found["roles"]["mote"].update(adapter="chat"))
     with pytest.raises(InputError, match=r"product\.distill\.predict.*renders"):
-        thaw(artifact)
+        load_artifact(artifact)

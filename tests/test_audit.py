@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from evaluate.audit import ROUNDED_ONCE, Row, audit_ranks, audit_row, read_table
-from evaluate.metrics import per_user
-from evaluate.published import COSTS, DATASETS, MAIN, PUBLISHED
-from programs.errors import InputError
+from evaluate.paper.published import COSTS, DATASETS, MAIN, PUBLISHED
+from evaluate.stats.audit import ROUNDED_ONCE, MetricRow, audit_ranks, audit_row, read_metric_table
+from evaluate.stats.metrics import per_user
+from programs.runtime.errors import InputError
 
 HEADER = "method,dataset,HR@5,NDCG@5,HR@10,NDCG@10\n"
 
@@ -35,8 +35,8 @@ IMPOSSIBLE = {
 }
 
 
-def _row(hr5: str, ndcg5: str, hr10: str | None = None, ndcg10: str | None = None) -> Row:
-    return Row.model_validate(
+def _row(hr5: str, ndcg5: str, hr10: str | None = None, ndcg10: str | None = None) -> MetricRow:
+    return MetricRow.model_validate(
         {"method": "m", "dataset": "d", "hr5": hr5, "ndcg5": ndcg5, "hr10": hr10, "ndcg10": ndcg10}
     )
 
@@ -88,7 +88,7 @@ def test_allowance_follows_the_printed_digits() -> None:
         (_row(".50", ".30", ".60", ".40"), "NDCG@10 - NDCG@5 <= (HR@10 - HR@5) * 0.3562"),
     ],
 )
-def test_each_identity_is_named(row: Row, identity: str) -> None:
+def test_each_identity_is_named(row: MetricRow, identity: str) -> None:
     finding = audit_row(row)
     assert finding.impossible and identity in [v.identity for v in finding.violations]
     assert all(v.excess > v.allowance for v in finding.violations)
@@ -120,7 +120,7 @@ def test_any_ranks_are_possible_also_when_printed(ranks: dict[str, int], digits:
     step = Decimal(1).scaleb(-digits)
     means = {str(k): Decimal(str(v)) for k, v in per_user(ranks).mean().items()}
     printed = {k: v.quantize(step, "ROUND_DOWN" if cut_off else "ROUND_HALF_EVEN") for k, v in means.items()}
-    row = Row(
+    row = MetricRow(
         method="m",
         dataset="d",
         hr5=printed["HR@5"],
@@ -142,7 +142,7 @@ def test_ranks_outside_the_list_are_impossible() -> None:
 
 def test_a_float_has_no_printed_digits() -> None:
     with pytest.raises(ValidationError, match="as printed"):
-        Row.model_validate({"method": "m", "dataset": "d", "hr5": 0.5, "ndcg5": ".3"})
+        MetricRow.model_validate({"method": "m", "dataset": "d", "hr5": 0.5, "ndcg5": ".3"})
 
 
 def test_published_rows() -> None:
@@ -159,7 +159,7 @@ def test_a_table_keeps_the_printed_digits(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     lines = [f"{p.row.method},{p.row.dataset},{p.row.hr5},{p.row.ndcg5},{p.row.hr10},{p.row.ndcg10}\n" for p in MAIN]
     path.write_text(HEADER + "".join(lines), encoding="utf-8")
-    rows = read_table(path)
+    rows = read_metric_table(path)
     assert rows == [p.row for p in MAIN]
     assert [str(r.hr5) for r in rows] == [str(p.row.hr5) for p in MAIN]
     assert sum(audit_row(row).impossible for row in rows) == 14
@@ -168,7 +168,7 @@ def test_a_table_keeps_the_printed_digits(tmp_path: Path) -> None:
 def test_a_table_may_stop_at_five_and_be_in_another_order(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("\ufeffdataset,HR@10,NDCG@10,n,NDCG@5, HR@5,method\nd,,,7,.30,.50,m\n", encoding="utf-8")
-    assert read_table(path) == [_row(".50", ".30")]
+    assert read_metric_table(path) == [_row(".50", ".30")]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_tables_that_cannot_be_read(tmp_path: Path, text: str, words: str) -> No
     path = tmp_path / "table.csv"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError) as caught:
-        read_table(path)
+        read_metric_table(path)
     assert str(caught.value).startswith(str(path)) and words in str(caught.value)
 
 
@@ -200,4 +200,4 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for path in (tmp_path / "absent", tmp_path, tmp_path / "binary"):
         with pytest.raises(InputError, match=str(path)):
-            read_table(path)
+            read_metric_table(path)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluate.baselines import TRAINED, Baseline, Material
+from evaluate.baselines import TRAINED, Baseline, TrainingData
 from evaluate.baselines.baseline import unknown_below
 from evaluate.baselines.bpr import BPR
 from evaluate.baselines.factors import FactorRanker, Factors
@@ -33,11 +33,12 @@ from evaluate.baselines.lightfm import LightFM, LightFMFeatures
 from evaluate.baselines.sequential import BERT4Rec, SASRec
 from evaluate.baselines.training_cases import shortened, training_cases
 from evaluate.baselines.tuning import Tuned, tune
-from evaluate.protocol import part_of
-from programs.embeddings import HashingEncoder
-from programs.errors import InputError, MissingExtraError
-from programs.prior import ContentSimilarity
-from programs.ranker import Case, Ranker, Ranking, ranking_from_scores
+from evaluate.protocol.protocol import part_of
+from programs.prior.encoders import HashingEncoder
+from programs.prior.scorers import ContentSimilarity
+from programs.ranker import Ranker, ranking_from_scores
+from programs.runtime.errors import InputError, MissingExtraError
+from signatures.rows import Case, Ranking
 from signatures.types import Interaction, Item
 
 SMALL: dict[str, Baseline] = {
@@ -69,7 +70,7 @@ def case(history: Sequence[str], candidates: Sequence[str], user: str = "strange
 
 
 @cache
-def material(in_turn: bool = False) -> Material:
+def material(in_turn: bool = False) -> TrainingData:
     """Sixty shoppers who buy balls and sixty who buy dolls; `new ball` and `new doll` are nobody's.
 
     Everyone has five of the ten, at random or one after the other.
@@ -81,7 +82,7 @@ def material(in_turn: bool = False) -> Material:
             chosen = (shopper + np.arange(5)) % 10 if in_turn else rng.permutation(10)[:5]
             histories[f"{kind} {shopper}"] = tuple(GOODS[kind][number] for number in chosen)
     items = {one: item(one, kind) for kind in KINDS for one in [*GOODS[kind], f"new {kind}"]}
-    return Material(histories, items, content=ContentSimilarity.embed(items, HashingEncoder()))
+    return TrainingData(histories, items, content=ContentSimilarity.embed(items, HashingEncoder()))
 
 
 @cache
@@ -234,12 +235,12 @@ def test_long_histories_are_cut_into_windows_that_lose_nothing() -> None:
 
 def test_nothing_to_fit_is_an_error() -> None:
     with pytest.raises(InputError, match="no user has a history"):
-        Material({"u": ()}, {})
+        TrainingData({"u": ()}, {})
     with pytest.raises(InputError, match="no history has two items"):
-        Learned().fit(Material({"u": ("a",)}, {}), 0)
+        Learned().fit(TrainingData({"u": ("a",)}, {}), 0)
     pytest.importorskip("sklearn")
     with pytest.raises(InputError, match="more than the target"):
-        Learned().fit(Material({"u": ("a", "b")}, {}), 0)
+        Learned().fit(TrainingData({"u": ("a", "b")}, {}), 0)
 
 
 class TestFactors:
@@ -274,7 +275,7 @@ def test_metadata_becomes_user_features() -> None:
     pytest.importorskip("lightfm")
     histories = material().histories
     loves = {user: {"loves": user.split()[0], "empty": ""} for user in histories}
-    ranker = SMALL["lightfm-features"].fit(Material(histories, {}, loves), 0)
+    ranker = SMALL["lightfm-features"].fit(TrainingData(histories, {}, loves), 0)
     assert isinstance(ranker, FactorRanker)
     assert set(ranker.factors.traits) == {"loves=ball", "loves=doll", "empty="}
     for own, other in (KINDS, KINDS[::-1]):
@@ -423,7 +424,7 @@ class Spy(Baseline):
     def grid(cls) -> tuple[Self, ...]:
         return cls(good=0), cls(good=2), cls(good=1), cls(good=2)
 
-    def fit(self, material: Material, seed: int) -> Ranker:
+    def fit(self, material: TrainingData, seed: int) -> Ranker:
         good, seen = self.good, self.seen
 
         class Ranked:

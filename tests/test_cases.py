@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from evaluate.cases import CaseFile, check_dataset, draw_cases, read_cases, write_cases
-from evaluate.datasets.dataset import COLUMNS, Dataset
-from evaluate.protocol import Protocol, Target, held_out, part_of
-from evaluate.splits import split
-from programs.errors import InputError
+from evaluate.data.dataset import INTERACTION_COLUMNS, Dataset
+from evaluate.protocol.cases import CaseFile, check_dataset, draw_cases, read_cases, write_cases
+from evaluate.protocol.protocol import EvaluationProtocol, Target, held_out, part_of
+from evaluate.protocol.splits import split_dataset
+from programs.runtime.errors import InputError
 from signatures.types import Interaction, Item
 
 Rows = dict[str, list[tuple[str, float | None]]]
@@ -33,15 +33,15 @@ def make_dataset(
         for user in sorted(rows)
         for position, (item, rating) in enumerate(rows[user])
     ]
-    frame = pd.DataFrame(table, columns=list(COLUMNS)).astype({"rating": float, "timestamp": "Int64"})
+    frame = pd.DataFrame(table, columns=list(INTERACTION_COLUMNS)).astype({"rating": float, "timestamp": "Int64"})
     ids = sorted({row[1] for row in table} | set(unbought))
     items = {i: Item(item_id=i, title=f"Thing {i}") for i in ids}
     return Dataset(name="hand", items=items, interactions=frame, metadata=metadata or {})
 
 
-def protocol_for(dataset: Dataset, **choices: object) -> Protocol:
+def protocol_for(dataset: Dataset, **choices: object) -> EvaluationProtocol:
     given_choices = {"part": "all", "negatives": 5} | choices
-    return Protocol.model_validate(
+    return EvaluationProtocol.model_validate(
         {"dataset": dataset.name, "source": "demo", "dataset_sha256": dataset.sha256} | given_choices
     )
 
@@ -84,12 +84,12 @@ def test_training_histories_end_before_the_target() -> None:
             "single": [("c", 5)],
         }
     )
-    assert split(dataset, protocol_for(dataset, target="last-liked")).training == {
+    assert split_dataset(dataset, protocol_for(dataset, target="last-liked")).training == {
         "ends-badly": ("a",),
         "liked-nothing": ("a", "b"),
         "single": ("c",),
     }
-    training = split(dataset, protocol_for(dataset, target="last")).training
+    training = split_dataset(dataset, protocol_for(dataset, target="last")).training
     assert training == {"ends-badly": ("a", "b"), "liked-nothing": ("a",), "single": ("c",)}
 
 
@@ -135,7 +135,7 @@ def test_no_case_leaks_the_users_own_items(dataset: Dataset, target: Target, see
     except InputError:
         assert all(held_out(sequence, target) is None for sequence in dataset.sequences.values())
         return
-    fitted = split(dataset, protocol).training
+    fitted = split_dataset(dataset, protocol).training
     assert {c.user_id for c in cases} == {u for u, s in dataset.sequences.items() if held_out(s, target) is not None}
     for case in cases:
         own = {event.item_id for event in dataset.sequences[case.user_id]}

@@ -19,21 +19,21 @@ from typing import Any, Protocol
 import pandas as pd
 import pytest
 
-from evaluate.cases import CaseFile, read_cases
-from evaluate.datasets import load_dataset
-from evaluate.demo.store import demo_dataset
-from evaluate.journal import read_journal
-from evaluate.published import MAIN
-from evaluate.results import TARGETS
-from mllm3rec.cli import INTERRUPTED, main
-from mllm3rec.console import say
-from mllm3rec.evaluate import LEDGER, METRICS
-from mllm3rec.settings import ENCODER_VARIABLE, chosen_encoder, encoder_setting, sentence_encoder
-from programs.embeddings import HashingEncoder
-from programs.errors import InputError
+from evaluate.data.demo.store import demo_dataset
+from evaluate.data.load import load_dataset
+from evaluate.paper.published import MAIN
+from evaluate.protocol.cases import CaseFile, read_cases
+from evaluate.runs.journal import read_journal
+from evaluate.runs.run_metrics import TARGETS
+from mllm3rec.cli.console import say
+from mllm3rec.cli.evaluate import LEDGER, METRICS
+from mllm3rec.cli.main import INTERRUPTED, main
+from mllm3rec.cli.settings import ENCODER_VARIABLE, chosen_encoder, encoder_setting, sentence_encoder
 from programs.mope import render_metadata, render_purchases
-from programs.ranker import Case, Status
-from programs.weights import cache_dir
+from programs.prior.encoders import HashingEncoder
+from programs.runtime.errors import InputError
+from programs.runtime.weights import cache_dir
+from signatures.rows import Case, Status
 from tests.fake_server import Body, FakeOpenAI, Reply, last_user, sensible
 
 ROOT = Path(__file__).parents[1]

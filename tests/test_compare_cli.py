@@ -12,16 +12,16 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from evaluate.cases import draw_cases, read_cases, write_cases
-from evaluate.comparison.grid import read_grid
-from evaluate.datasets import load_dataset
-from evaluate.protocol import Protocol
-from mllm3rec.cli import app
-from mllm3rec.compare import Comparer
-from mllm3rec.evaluate import dataset_of
-from programs.errors import BudgetExceededError, InputError
-from programs.lm.call_store import use_call_store
+from evaluate.data.load import load_dataset
+from evaluate.experiments.grid import read_grid
+from evaluate.protocol.cases import draw_cases, read_cases, write_cases
+from evaluate.protocol.protocol import EvaluationProtocol
+from mllm3rec.cli.compare import Comparer
+from mllm3rec.cli.evaluate import dataset_of
+from mllm3rec.cli.main import app
 from programs.lm.ledger import read_calls
+from programs.lm.response_cache import use_response_cache
+from programs.runtime.errors import BudgetExceededError, InputError
 from tests.fake_server import Body, FakeOpenAI, Reply, sensible
 from tests.misbehaving import Misbehaving
 
@@ -37,7 +37,7 @@ def run(*arguments: str | Path) -> Result:
 
 def cases_of(source: str, path: Path, users: int, negatives: int = 9) -> Path:
     data = load_dataset(source)
-    protocol = Protocol(
+    protocol = EvaluationProtocol(
         dataset=data.name, source=source, dataset_sha256=data.sha256, part="all", users=users, negatives=negatives
     )
     write_cases(path, protocol, draw_cases(data, protocol))
@@ -272,4 +272,4 @@ def test_the_forecast_is_within_a_fifth_of_what_it_then_takes(tmp_path: Path, na
             forecast = said[mix.label]["alone"]["tokens_in"] + said[mix.label]["alone"]["tokens_out"]
             assert forecast == pytest.approx(real, rel=0.2), mix.label
             assert said[mix.label]["alone"]["usd"] is None or taken.usd is not None
-    use_call_store(":memory:").close()
+    use_response_cache(":memory:").close()

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluate.comparison.choice import recommend
-from evaluate.comparison.costs import cost_of, known_sum
-from evaluate.comparison.forecast import Measured, Work, forecast, sample_of
-from evaluate.comparison.grid import Grid, Mix, read_grid
-from evaluate.comparison.outcome import MixRun, front_of, outcome
-from evaluate.comparison.published_costs import recompute
-from programs.errors import InputError
+from evaluate.experiments.grid import Grid, Mix, read_grid
+from evaluate.experiments.grid_forecast import MeasuredMix, Work, forecast_grid, sample_of
+from evaluate.experiments.grid_results import MixRun, front_of, grid_results
+from evaluate.paper.published_costs import recompute
+from evaluate.runs.costs import cost_of, known_sum
+from evaluate.stats.cheapest import cheapest_mix
 from programs.lm.ledger import Call
 from programs.lm.prices import price_table
 from programs.lm.roles import PRESETS
-from programs.ranker import Case
+from programs.runtime.errors import InputError
+from signatures.rows import Case
 from signatures.types import Interaction
 
 GRID = """
@@ -165,7 +165,7 @@ def series(values: list[float]) -> pd.Series[float]:
 def test_the_cheapest_mix_that_surely_loses_little_is_recommended() -> None:
     good = [1.0, 0.0] * 100
     values = {"dear": series(good), "cheap": series(good), "bad": series([0.0] * 200)}
-    found = recommend(values, {"dear": 9.0, "cheap": 1.0, "bad": 0.1}, "dollars", "HR@5", 0.02, 0.95)
+    found = cheapest_mix(values, {"dear": 9.0, "cheap": 1.0, "bad": 0.1}, "dollars", "HR@5", 0.02, 0.95)
     assert found.chosen == "cheap"
     assert 0 < found.losses["cheap"].upper < 0.02
     assert found.losses["bad"].mean == 0.5
@@ -177,7 +177,7 @@ def test_with_few_users_nothing_is_recommended_and_the_users_needed_are_said() -
     best = rng.random(20) < 0.6
     near = np.where(rng.random(20) < 0.8, best, rng.random(20) < 0.55)
     values = {"dear": series(list(best.astype(float))), "cheap": series(list(near.astype(float)))}
-    found = recommend(values, {"dear": 9.0, "cheap": 1.0}, "dollars", "HR@5", 0.02, 0.95)
+    found = cheapest_mix(values, {"dear": 9.0, "cheap": 1.0}, "dollars", "HR@5", 0.02, 0.95)
     assert found.chosen is None
     assert found.users_needed is not None and found.users_needed > 50
     assert "not enough users to tell (n=20)" in str(found)
@@ -191,13 +191,13 @@ def test_a_mix_that_loses_too_much_is_rarely_recommended(n: int) -> None:
         best = (rng.random(n) < 0.6).astype(float)
         worse = np.where(rng.random(n) < 0.1, 0.0, best)  # loses .06
         values = {"dear": series(list(best)), "cheap": series(list(worse))}
-        wrong += recommend(values, {"dear": 9.0, "cheap": 1.0}, "dollars", "HR@5", 0.02, 0.95).chosen == "cheap"
+        wrong += cheapest_mix(values, {"dear": 9.0, "cheap": 1.0}, "dollars", "HR@5", 0.02, 0.95).chosen == "cheap"
     assert wrong <= 10
 
 
 def test_a_mix_of_unknown_price_does_not_beat_a_known_one() -> None:
     same = series([1.0, 0.0] * 100)
-    found = recommend({"a": same, "b": same}, {"a": None, "b": 5.0}, "dollars", "HR@5", 0.02, 0.95)
+    found = cheapest_mix({"a": same, "b": same}, {"a": None, "b": 5.0}, "dollars", "HR@5", 0.02, 0.95)
     assert found.chosen == "b"
 
 
@@ -227,7 +227,7 @@ def test_the_effect_of_a_role_is_the_mean_over_pairs_that_differ_in_it_alone(tmp
         usd = {"small": 0.1, "large": 0.7}
         calls = [call("mope", usd[mix.mope]), call("mar", usd[mix.mar])]
         runs.append(MixRun(mix, ranks[mix.label], {}, cost_of(calls, 1, 10, 0, 5, 5)))
-    said = outcome(found, runs, 30)
+    said = grid_results(found, runs, 30)
     effects = {(e.role, e.before, e.after): e for e in said.effects}
     assert set(effects) == {("mope", "small", "large"), ("mar", "small", "large")}
     mar = effects["mar", "small", "large"]
@@ -243,7 +243,7 @@ def test_a_mix_that_was_given_up_is_listed_with_bounds_and_compared_with_nothing
     mixes = list(found.mixes())
     whole = [MixRun(mix, {"u": 1, "v": 2}, {}, cost_of([], 2, 20, 0, 5, 5)) for mix in mixes[:2]]
     broken = MixRun(mixes[2], {"u": 1}, {}, cost_of([], 1, 10, 0, 5, 5), unresolved=1, stopped="the server is gone")
-    said = outcome(found, [*whole, broken], 30)
+    said = grid_results(found, [*whole, broken], 30)
     row = said.rows[2]
     assert (row.users, row.unresolved, row.stopped) == (1, 1, "the server is gone")
     assert (row.bounds["HR@5"].low, row.bounds["HR@5"].high) == (0.5, 1.0)
@@ -256,11 +256,11 @@ def test_a_mix_that_was_given_up_is_listed_with_bounds_and_compared_with_nothing
 
 def test_shared_work_is_forecast_once() -> None:
     mixes = [Mix("a", "a", "a", "a"), Mix("a", "a", "b", "b"), Mix("b", "a", "b", "b")]
-    one = Measured(
+    one = MeasuredMix(
         per_user={"mope": Work(calls=2, tokens_in=100, usd=0.1), "mar": Work(calls=1, tokens_in=50, usd=0.2)},
         per_product=Work(calls=1, tokens_in=10, usd=0.01),
     )
-    found = forecast(mixes, {mix.label: one for mix in mixes}, users=10, products=100)
+    found = forecast_grid(mixes, {mix.label: one for mix in mixes}, users=10, products=100)
     alone = 10 * 100 + 10 * 50 + 100 * 10
     assert [f.alone.tokens_in for f in found] == [alone] * 3
     # The second shares MOPE and MOTE with the first, the third MOTE only.
@@ -269,8 +269,8 @@ def test_shared_work_is_forecast_once() -> None:
 
 
 def test_dollars_of_a_forecast_are_unknown_where_a_price_is() -> None:
-    one = Measured(per_user={"mope": Work(usd=None), "mar": Work(usd=1.0)}, per_product=Work())
-    (found,) = forecast([Mix("a", "a", "a", "a")], {"a_a_a": one}, 2, 2)
+    one = MeasuredMix(per_user={"mope": Work(usd=None), "mar": Work(usd=1.0)}, per_product=Work())
+    (found,) = forecast_grid([Mix("a", "a", "a", "a")], {"a_a_a": one}, 2, 2)
     assert found.alone.usd is None
 
 

@@ -21,26 +21,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluate.datasets import load_dataset
-from evaluate.demo.store import served_dimensions
-from optimize.artifact import MANIFEST, PROGRAM, SEARCH, Manifest, thaw
+from evaluate.data.demo.store import served_dimensions
+from evaluate.data.load import load_dataset
+from optimize.artifact import MANIFEST, PROGRAM, SEARCH_FOLDER, ArtifactManifest, load_artifact
+from optimize.candidates import ORIGINAL, Candidates
 from optimize.compiler import LEDGER, PLAN, POOLS, REPORT, TRIALS, Compiler
+from optimize.dspy_optimizers import OPTIMIZERS
 from optimize.forecast import Phase
-from optimize.judged import Judged, ring, scored
-from optimize.labelled import labelled_demos
+from optimize.holdout import compare_on_holdout, split_dev
+from optimize.labeled_demos import labelled_demos
 from optimize.objective import Objective, UserScore
-from optimize.optimizers import OPTIMIZERS
-from optimize.pools import ORIGINAL, Pools
 from optimize.prompts import plain_demo, prompts_of, safe, with_prompts
-from optimize.selection import compare, split
+from optimize.scoring import ScoredProgram, ring, scored
+from optimize.search import Attempt, pareto_front, should_prune
 from optimize.space import Configuration, Space
-from optimize.study import Attempt, hopeless, pareto_front
-from programs.errors import BudgetExceededError, InputError
-from programs.lm.call_store import use_call_store
 from programs.lm.ledger import Budget, Ledger
 from programs.lm.prices import Price, PriceTable
+from programs.lm.response_cache import use_response_cache
 from programs.mope import render_purchases
 from programs.program import PROGRAMS
+from programs.runtime.errors import BudgetExceededError, InputError
 from tests.compiling import compiler, dev_cases, roles_on, sensitive
 from tests.fake_server import Body, FakeOpenAI, Reply, sensible
 
@@ -56,7 +56,7 @@ def attempt(number: int, score: float, tokens: int, state: str = "COMPLETE") -> 
 
 
 def trials_of(directory: Path) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = json.loads((directory / SEARCH / TRIALS).read_text())
+    found: list[dict[str, object]] = json.loads((directory / SEARCH_FOLDER / TRIALS).read_text())
     return found
 
 
@@ -66,7 +66,7 @@ class TestCompile:
         with FakeOpenAI(sensitive) as server:
             made = compiler(tmp_path / "art", cases, roles_on(server))
             manifest = made.run()
-            program, loaded = thaw(tmp_path / "art", made.parts)
+            program, loaded = load_artifact(tmp_path / "art", made.parts)
             row = program.rank(cases.cases[-1].blinded())
         assert loaded == manifest
         assert sorted(row.order) == sorted(cases.cases[-1].candidates)
@@ -82,7 +82,7 @@ class TestCompile:
         assert len({json.dumps(t["configuration"], sort_keys=True) for t in trials}) == 4
         best = max((t for t in trials if t["state"] == "COMPLETE"), key=lambda t: t["score"])  # type: ignore[arg-type,return-value]
         assert manifest.trial == best["number"]
-        page = (tmp_path / "art" / SEARCH / REPORT).read_text()
+        page = (tmp_path / "art" / SEARCH_FOLDER / REPORT).read_text()
         assert "Score against trial" in page
         assert "<script src=" not in page
 
@@ -90,7 +90,7 @@ class TestCompile:
         cases = dev_cases(tmp_path / "dev.jsonl", 8)
         with FakeOpenAI(sensitive) as server:
             compiler(tmp_path / "art", cases, roles_on(server), trials=1).run()
-        pools = Pools.load(tmp_path / "art" / SEARCH / POOLS)
+        pools = Candidates.load(tmp_path / "art" / SEARCH_FOLDER / POOLS)
         assert set(pools.modules) == {"mope", "mote", "listwise"}
         names = {module: [one.name for one in pool.wordings] for module, pool in pools.modules.items()}
         assert names["mope"] == ["original", "proposed-1", "adjusted"]
@@ -111,7 +111,7 @@ class TestCompile:
         cases = dev_cases(tmp_path / "dev.jsonl", USERS)
         with FakeOpenAI(sensitive) as server:
             compiler(tmp_path / "art", cases, roles_on(server), modules=("mar",), trials=2).run()
-        pools = Pools.load(tmp_path / "art" / SEARCH / POOLS)
+        pools = Candidates.load(tmp_path / "art" / SEARCH_FOLDER / POOLS)
         assert [len(pools.modules[m].demos) + len(pools.modules[m].wordings) for m in ("mope", "mote")] == [2, 2]
         assert len(pools.modules["listwise"].wordings) > 1
 
@@ -126,7 +126,7 @@ class TestCompile:
             made = compiler(tmp_path / "art", cases, roles_on(server), trials=1)
             made.run()
             asked = {case.user_id for case in made.held_out}
-        pools = Pools.load(tmp_path / "art" / SEARCH / POOLS)
+        pools = Candidates.load(tmp_path / "art" / SEARCH_FOLDER / POOLS)
         histories = {
             str(demo["history"])
             for one in pools.modules["mope"].demos[1:]
@@ -151,7 +151,7 @@ class TestCompile:
 
     def test_more_trials_go_on_from_those_there_are(self, tmp_path: Path) -> None:
         cases = dev_cases(tmp_path / "dev.jsonl", USERS)
-        use_call_store(tmp_path / "calls.sqlite")
+        use_response_cache(tmp_path / "calls.sqlite")
         with FakeOpenAI(sensitive) as server:
             compiler(tmp_path / "art", cases, roles_on(server), trials=2).run()
             first = trials_of(tmp_path / "art")
@@ -186,7 +186,7 @@ class TestSearchSpace:
         with FakeOpenAI(sensitive) as server:
             compiler(tmp_path / "art", cases, roles_on(server), pareto=True, trials=5).run()
         study = optuna.load_study(
-            study_name="mllm3rec", storage=f"sqlite:///{tmp_path / 'art' / SEARCH / 'study.sqlite'}"
+            study_name="mllm3rec", storage=f"sqlite:///{tmp_path / 'art' / SEARCH_FOLDER / 'study.sqlite'}"
         )
         assert len(study.directions) == 2
         tried = {t["number"]: t for t in trials_of(tmp_path / "art")}
@@ -296,10 +296,10 @@ class TestFailures:
             assert server.bodies == []
 
     def test_hopeless_trials_are_stopped_early(self) -> None:
-        assert hopeless([0.1] * 6, [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9])
-        assert not hopeless([0.1] * 4, [0.9] * 9), "too few shoppers to tell"
-        assert not hopeless([0.5] * 6, [0.5] * 6)
-        assert not hopeless([0.6] * 6, [0.5] * 6)
+        assert should_prune([0.1] * 6, [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9])
+        assert not should_prune([0.1] * 4, [0.9] * 9), "too few shoppers to tell"
+        assert not should_prune([0.5] * 6, [0.5] * 6)
+        assert not should_prune([0.6] * 6, [0.5] * 6)
 
 
 PRICES = PriceTable.model_validate({"dated": "2026-11-01", "models": {}})
@@ -317,28 +317,28 @@ class TestSameAgain:
             asked = len(server.bodies)
             second = compiler(tmp_path / "art", cases, roles_on(server)).run()
             assert len(server.bodies) == asked
-            assert second == first == thaw(tmp_path / "art")[1]
+            assert second == first == load_artifact(tmp_path / "art")[1]
             third = compiler(tmp_path / "art", cases, roles_on(server), trials=6).run()
         assert third.sha256 != first.sha256
         assert third.trials == 6
 
     def test_what_a_killed_write_left_is_swept_away(self, tmp_path: Path) -> None:
         cases = dev_cases(tmp_path / "dev.jsonl", USERS)
-        search = tmp_path / "art" / SEARCH
-        script = "import os, pathlib, sys; from programs import atomic; os.fsync = lambda _: os.kill(os.getpid(), 9)\n"
+        search = tmp_path / "art" / SEARCH_FOLDER
+        script = "import os, pathlib, sys; from programs.runtime import atomic; os.fsync = lambda _: os.kill(os.getpid(), 9)\n"
         script += "atomic.write_atomically(pathlib.Path(sys.argv[1]), b'half')"
         subprocess.run([sys.executable, "-c", script, str(search / PLAN)], check=False)  # noqa: S603
         assert len(list(search.iterdir())) == 1
         with FakeOpenAI(sensitive) as server:
             compiler(tmp_path / "art", cases, roles_on(server), trials=1).run()
-        thaw(tmp_path / "art")
+        load_artifact(tmp_path / "art")
 
 
 class TestBudget:
     @pytest.mark.parametrize("usd", [0.001, 0.05, 0.2])
     def test_dollars_stop_at_or_below_the_budget_with_everything_kept(self, tmp_path: Path, usd: float) -> None:
         cases = dev_cases(tmp_path / "dev.jsonl", USERS)
-        use_call_store(tmp_path / "calls.sqlite")
+        use_response_cache(tmp_path / "calls.sqlite")
         with FakeOpenAI(sensitive) as server:
             roles = roles_on(server)
             prices = priced(server.model())
@@ -388,7 +388,7 @@ class TestBudget:
             with pytest.raises(BudgetExceededError, match="frozen"):
                 made.run()
             assert len(server.bodies) <= 130
-        _, manifest = thaw(tmp_path / "art")
+        _, manifest = load_artifact(tmp_path / "art")
         assert 1 <= manifest.trials < 20
 
     @pytest.mark.parametrize("optimizer", ["mipro", "random-search"])
@@ -401,7 +401,7 @@ class TestBudget:
             with pytest.raises(BudgetExceededError, match="frozen"):
                 made.run()
             assert len(server.bodies) <= 130
-        assert thaw(tmp_path / "art")[1].optimizer == optimizer
+        assert load_artifact(tmp_path / "art")[1].optimizer == optimizer
 
 
 class TestRoles:
@@ -436,9 +436,9 @@ class TestRoles:
                 proposer=roles_on(server, mar="P").mar,
             )
             manifest = made.run()
-            program, _ = thaw(tmp_path / "art", made.parts)
+            program, _ = load_artifact(tmp_path / "art", made.parts)
             server.bodies.clear()
-            use_call_store(":memory:")
+            use_response_cache(":memory:")
             program.rank(cases.cases[0].blinded())
             served = Counter(body["model"] for body in server.bodies)
         assert "proposer" in asked or optimizer in ("random-search", "labeled")
@@ -456,7 +456,7 @@ def test_dspy_optimizers_leave_modules_alone_that_are_not_tuned(tmp_path: Path, 
     with FakeOpenAI(sensitive) as server:
         made = compiler(tmp_path / "art", cases, roles_on(server), optimizer=optimizer, trials=4, modules=("mar",))
         made.run()
-        program, _ = thaw(tmp_path / "art", made.parts)
+        program, _ = load_artifact(tmp_path / "art", made.parts)
         before = prompts_of(PROGRAMS["listwise"](made.parts))
         distilled = {body["messages"][0]["content"] for body in server.bodies if "`traits`" in json.dumps(body)}
     after = prompts_of(program)
@@ -473,7 +473,9 @@ class TestGaming:
             case = next(one for one in made.searched if len(one.history) > 1)
             scores = {
                 family: scored(
-                    Judged(PROGRAMS[family](made.parts), ring(made.searched), made.ledger, 2), [case], made.objective
+                    ScoredProgram(PROGRAMS[family](made.parts), ring(made.searched), made.ledger, 2),
+                    [case],
+                    made.objective,
                 )[0]
                 for family in ("listwise", "llm-only")
             }
@@ -514,11 +516,11 @@ class TestGaming:
         }
         means = {}
         for name, respond in engines.items():
-            use_call_store(":memory:")
+            use_response_cache(":memory:")
             with FakeOpenAI(respond) as server:
                 made = compiler(tmp_path / name, cases, roles_on(server))
                 program = PROGRAMS["listwise"](made.parts)
-                judged = Judged(program, ring(cases.cases), made.ledger, interactions=3)
+                judged = ScoredProgram(program, ring(cases.cases), made.ledger, interactions=3)
                 found = scored(judged, cases.cases, Objective())
                 means[name] = {
                     "consistency": sum(s.consistency or 0 for s in found) / len(found),
@@ -535,12 +537,12 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from tests.compiling import compiler, roles_on
-from evaluate.cases import read_cases
-from programs.lm.call_store import use_call_store
+from evaluate.protocol.cases import read_cases
+from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import local_roles
 
 directory, cases, model = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-use_call_store(directory / "calls.sqlite")
+use_response_cache(directory / "calls.sqlite")
 roles = local_roles().with_models(**dict.fromkeys(("mope", "mote", "mar", "judge"), model))
 compiler(directory / "art", read_cases(cases), roles, trials=6).run()
 """
@@ -587,7 +589,8 @@ class TestResume:
         first, second = trials_of(tmp_path / "whole" / "art"), trials_of(tmp_path / "torn" / "art")
         assert first == second
         manifests = [
-            Manifest.model_validate_json((tmp_path / one / "art" / MANIFEST).read_bytes()) for one in ("whole", "torn")
+            ArtifactManifest.model_validate_json((tmp_path / one / "art" / MANIFEST).read_bytes())
+            for one in ("whole", "torn")
         ]
         assert manifests[0].trial == manifests[1].trial
         assert manifests[0].files == manifests[1].files
@@ -646,20 +649,20 @@ class TestPieces:
 
     def test_split_holds_the_last_out_and_refuses_what_cannot_be_split(self, tmp_path: Path) -> None:
         cases = dev_cases(tmp_path / "dev.jsonl", 5).cases
-        searched, held_out = split(cases, 0.3)
+        searched, held_out = split_dev(cases, 0.3)
         assert (*searched, *held_out) == cases
         assert len(held_out) == 2
         with pytest.raises(InputError, match="cannot be split"):
-            split(cases[:1], 0.3)
+            split_dev(cases[:1], 0.3)
 
     def test_a_verdict_needs_a_clear_gain(self) -> None:
         users = [f"u{n}" for n in range(12)]
         low = [score_of(user, 0.1 + n / 100) for n, user in enumerate(users)]
         high = [score_of(user, 0.4 + n / 50) for n, user in enumerate(users)]
-        assert compare(low, high).judgement == "better"
-        assert compare(high, low).judgement == "not better"
-        assert compare(low, low).judgement == "not better"
-        assert compare(low[:3], high[:3]).judgement == "not clearly better", "three shoppers convince nobody"
+        assert compare_on_holdout(low, high).judgement == "better"
+        assert compare_on_holdout(high, low).judgement == "not better"
+        assert compare_on_holdout(low, low).judgement == "not better"
+        assert compare_on_holdout(low[:3], high[:3]).judgement == "not clearly better", "three shoppers convince nobody"
 
     def test_the_front_holds_what_nothing_beats(self) -> None:
         some = [attempt(0, 0.5, 100), attempt(1, 0.4, 50), attempt(2, 0.45, 120), attempt(3, 0.9, 300, "PRUNED")]
@@ -688,7 +691,7 @@ class TestForecast:
             made = compiler(tmp_path / "dry", cases, roles, prices=priced(server.model()))
             phases = {phase.name: phase for phase in made.forecast()}
             handful = len(server.bodies)
-            use_call_store(":memory:")
+            use_response_cache(":memory:")
             real = compiler(tmp_path / "art", cases, roles, prices=priced(server.model()))
             real.run()
         assert 0 < handful < 60
@@ -734,7 +737,7 @@ def test_a_phase_is_written_with_every_call_and_restored(tmp_path: Path) -> None
         made = compiler(tmp_path / "art", cases, roles_on(server), trials=1)
         made.run()
     made.ledger.close()
-    restored = Ledger(tmp_path / "art" / SEARCH / LEDGER)
+    restored = Ledger(tmp_path / "art" / SEARCH_FOLDER / LEDGER)
     assert {k: v.calls for k, v in restored.by_phase().items()} == {
         k: v.calls for k, v in made.ledger.by_phase().items()
     }

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from mllm3rec.cli import app
-from optimize.artifact import MANIFEST, SEARCH
-from programs.errors import InputError
+from mllm3rec.cli.main import app
+from optimize.artifact import MANIFEST, SEARCH_FOLDER
+from programs.runtime.errors import InputError
 from tests.compiling import dev_cases, sensitive
 from tests.fake_server import FakeOpenAI
 
@@ -89,7 +89,7 @@ def test_a_dry_run_forecasts_and_makes_no_artifact(tmp_path: Path) -> None:
     assert forecast["in_all"]["usd"] is None, "an unknown price is not zero"
     assert 0 < served < 50
     assert not (tmp_path / "art" / MANIFEST).exists()
-    assert not (tmp_path / "art" / SEARCH / "pools.json").exists()
+    assert not (tmp_path / "art" / SEARCH_FOLDER / "pools.json").exists()
 
 
 @pytest.mark.parametrize(

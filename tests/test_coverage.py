@@ -15,9 +15,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from evaluate.intervals import Estimate, bootstrap_mean, paired_difference
-from evaluate.metrics import per_user
-from evaluate.significance import paired_test
+from evaluate.stats.intervals import Estimate, bootstrap_mean, paired_difference
+from evaluate.stats.metrics import per_user
+from evaluate.stats.significance import paired_test
 
 MEASURED = {30: (0.93, 0.975), 100: (0.94, 0.97), 400: (0.94, 0.965)}
 SIMULATIONS = {30: 300, 100: 200, 400: 100}

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.datasets import Dataset, load_dataset
-from evaluate.datasets.dataset import COLUMNS
-from evaluate.datasets.reading import read_lines
-from programs.errors import InputError
+from evaluate.data.dataset import INTERACTION_COLUMNS, Dataset
+from evaluate.data.load import load_dataset
+from evaluate.data.loaders.reading import read_lines
+from programs.runtime.errors import InputError
 
 Rows = Sequence[dict[str, Any]]
 
@@ -145,7 +145,7 @@ def test_plain_values(tmp_path: Path) -> None:
     assert (dataset.items["a"].brand, dataset.items["a"].price) == ("Zephyr", 9.5)
     assert dataset.items["b"].description == "Two parts"
     assert dataset.items["c"].keywords == "ball blue"
-    assert tuple(dataset.interactions.columns) == COLUMNS
+    assert tuple(dataset.interactions.columns) == INTERACTION_COLUMNS
     assert str(dataset.interactions["timestamp"].dtype) == "Int64"
     assert order(dataset, "u") == ["a", "b", "c"]
     assert [i.rating for i in dataset.sequences["u"]] == [1.0, 3.5, None]

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.datasets.dataset import COLUMNS
-from evaluate.demo.shoppers import AGE_LEANINGS, REGION_LEANINGS, Product, simulate
-from evaluate.demo.store import demo_dataset, planted_motivations, served_dimensions
-from evaluate.recovery import recovery
-from programs.errors import InputError
+from evaluate.data.dataset import INTERACTION_COLUMNS
+from evaluate.data.demo.shoppers import AGE_LEANINGS, REGION_LEANINGS, Product, simulate
+from evaluate.data.demo.store import demo_dataset, planted_motivations, served_dimensions
+from evaluate.runs.planted_recovery import recovery
+from programs.runtime.errors import InputError
 from signatures.schema import CONSUMER, Dimension, MotivationSchema
 from signatures.types import Item, Motivation, Profile
 
@@ -39,7 +39,7 @@ def fits(user_id: str, item_id: str) -> bool:
 
 
 def test_ids_and_titles_are_unique() -> None:
-    text = resources.files("evaluate.demo").joinpath("products.toml").read_text(encoding="utf-8")
+    text = resources.files("evaluate.data.demo").joinpath("products.toml").read_text(encoding="utf-8")
     entries = tomllib.loads(text)["product"]
     assert [e["id"] for e in entries] == [f"D{n:03d}" for n in range(1, len(entries) + 1)]
     assert len({e["title"] for e in entries}) == len(entries) == len(STORE.items)
@@ -79,7 +79,7 @@ def test_the_truth_is_not_in_the_dataset() -> None:
 
 def test_dataset_keeps_its_contract() -> None:
     frame = STORE.interactions
-    assert (STORE.name, STORE.format, tuple(frame.columns)) == ("demo", "demo", COLUMNS)
+    assert (STORE.name, STORE.format, tuple(frame.columns)) == ("demo", "demo", INTERACTION_COLUMNS)
     assert str(frame["timestamp"].dtype) == "Int64"
     assert frame.equals(frame.sort_values(["user_id", "position"], ignore_index=True))
     assert set(frame["item_id"]) <= set(STORE.items)

@@ -8,21 +8,21 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from evaluate.cases import draw_cases
-from evaluate.demo.store import demo_dataset
-from evaluate.protocol import Protocol
-from evaluate.splits import split
+from evaluate.data.demo.store import demo_dataset
+from evaluate.protocol.cases import draw_cases
+from evaluate.protocol.protocol import EvaluationProtocol
+from evaluate.protocol.splits import split_dataset
 from programs.lm.backends import Backends
-from programs.lm.engine import ENGINE
 from programs.lm.ledger import Call, Ledger
+from programs.lm.llama_cpp import ENGINE
 from programs.lm.roles import local_roles
 from programs.mope import MOPE
 from programs.mote import MOTE
-from programs.prior import Popularity
+from programs.prior.scorers import Popularity
 from programs.program import Fusion, Parts, listwise, pointwise
-from programs.ranker import Case, Status
+from programs.runtime.weights import locate
 from programs.trait_store import TraitStore
-from programs.weights import locate
+from signatures.rows import Case, Status
 from signatures.schema import CONSUMER, MotivationSchema
 from tests.test_embeddings import LetterEncoder
 
@@ -42,9 +42,9 @@ def backends(weights: Path, tmp_path: Path) -> Backends:
     return Backends(local_roles(), Ledger(tmp_path / "ledger.jsonl"))
 
 
-def demo_protocol() -> Protocol:
+def demo_protocol() -> EvaluationProtocol:
     sha256 = demo_dataset().sha256
-    return Protocol(dataset="demo", source="demo", dataset_sha256=sha256, part="test", users=1, negatives=7)
+    return EvaluationProtocol(dataset="demo", source="demo", dataset_sha256=sha256, part="test", users=1, negatives=7)
 
 
 def first_case() -> Case:
@@ -56,7 +56,7 @@ def parts(backends: Backends, fusion: Fusion | None = None, explain: int = 0) ->
     return Parts(
         backends=backends,
         catalogue=dataset.items,
-        prior=Popularity.fit(split(dataset, demo_protocol()).training),
+        prior=Popularity.fit(split_dataset(dataset, demo_protocol()).training),
         encoder=LetterEncoder(),
         traits=TraitStore(),
         fusion=fusion or Fusion(),

@@ -16,17 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from programs import weights
-from programs.embeddings import (
-    EmbeddingStore,
-    HashingEncoder,
-    MiniLMEncoder,
-    OpenAIEncoder,
-    Vectors,
-    normalised,
-    store_path,
-)
-from programs.errors import InputError, MissingExtraError
+from programs.prior.embedding_store import EmbeddingStore, store_path
+from programs.prior.encoders import HashingEncoder, MiniLMEncoder, OpenAIEncoder, Vectors, normalised
+from programs.runtime import weights
+from programs.runtime.errors import InputError, MissingExtraError
 
 
 class LetterEncoder:

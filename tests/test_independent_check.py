@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluate.metrics import per_user, rank_of, summarize
+from evaluate.stats.metrics import per_user, rank_of, summarize
 
 ir_measures = pytest.importorskip("ir_measures", reason="pip install ir-measures")
 

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from programs.interrupts import interruptible_wait, map_in_threads
+from programs.runtime.interrupts import interruptible_wait, map_in_threads
 
 
 @pytest.fixture(autouse=True)

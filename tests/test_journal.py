@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.journal import Journal, RunManifest, read_journal
-from programs.errors import InputError
-from programs.ranker import Ranking, Status, Usage
+from evaluate.runs.journal import Journal, RunManifest, read_journal
+from programs.runtime.errors import InputError
+from signatures.rows import Ranking, Status, Usage
 from signatures.types import Motivation, Profile
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,8 +27,8 @@ MANIFEST = RunManifest(cases_sha256="c" * 64, ranker="knn", configuration={"k": 
 FOREVER = """
 import itertools, sys
 from pathlib import Path
-from evaluate.journal import Journal, RunManifest
-from programs.ranker import Ranking
+from evaluate.runs.journal import Journal, RunManifest
+from signatures.rows import Ranking
 manifest = RunManifest.model_validate_json(sys.argv[2])
 with Journal.open(Path(sys.argv[1]), manifest) as journal:
     for i in itertools.count():

@@ -17,18 +17,18 @@ from dspy.utils.exceptions import LMAuthError, LMInvalidRequestError, LMRateLimi
 from hypothesis import given
 from hypothesis import strategies as st
 
-from programs.errors import BudgetExceededError, InputError
+from programs.lm.adaptive_concurrency import START, AdaptiveConcurrency
 from programs.lm.backends import Backends
-from programs.lm.call_store import CallStore, use_call_store
-from programs.lm.circuit import COOL_DOWN, FAILURES, BackendDownError, Circuit
-from programs.lm.engine import ENGINE
-from programs.lm.gate import Gate
+from programs.lm.circuit_breaker import COOL_DOWN, FAILURES, BackendDownError, CircuitBreaker
 from programs.lm.ledger import Budget, Call, Ledger, read_calls
 from programs.lm.limits import LIMITS_VARIABLE, MOST_IN_FLIGHT, Limits, limits_for, stated_limits
-from programs.lm.per_minute import MINUTE, PerMinute
+from programs.lm.llama_cpp import ENGINE
 from programs.lm.prices import Price, PriceTable
+from programs.lm.rate_limiter import RateLimiter
+from programs.lm.response_cache import ResponseCache, use_response_cache
 from programs.lm.roles import ROLE_NAMES, RoleConfig, RoleName, Roles, local_roles
-from programs.lm.window import START, Window
+from programs.lm.sliding_window import MINUTE, SlidingWindow
+from programs.runtime.errors import BudgetExceededError, InputError
 from signatures.mote import DistillTraits
 from tests.fake_server import FakeOpenAI, Reply, sensible
 from tests.misbehaving import Misbehaving
@@ -79,7 +79,7 @@ def eventually(true: Callable[[], bool]) -> None:
 
 class TestPerMinute:
     def test_by_hand(self) -> None:
-        limit = PerMinute(100)
+        limit = SlidingWindow(100)
         limit.take(60, 0.0)
         late = limit.take(40, 10.0)
         assert limit.delay(1, 10.0) == 50.0, "when the first 60 leave the window"
@@ -91,14 +91,14 @@ class TestPerMinute:
         assert limit.delay(100, 70.0) == 0.0
 
     def test_what_can_never_fit_goes_alone(self) -> None:
-        limit = PerMinute(10)
+        limit = SlidingWindow(10)
         assert limit.delay(500, 0.0) == 0.0
         limit.take(500, 0.0)
         assert limit.delay(1, 30.0) == 30.0
         assert limit.delay(500, 60.0) == 0.0
 
     def test_settling_what_has_left_the_window_changes_nothing(self) -> None:
-        limit = PerMinute(10)
+        limit = SlidingWindow(10)
         old = limit.take(10, 0.0)
         assert limit.delay(10, 60.0) == 0.0
         limit.take(10, 60.0)
@@ -107,7 +107,7 @@ class TestPerMinute:
 
     @given(st.lists(st.tuples(st.integers(1, 9), st.floats(0, 40), st.integers(0, 9)), max_size=40))
     def test_no_window_of_sixty_seconds_holds_more(self, calls: list[tuple[int, float, int]]) -> None:
-        limit, now, most = PerMinute(20), 0.0, 20
+        limit, now, most = SlidingWindow(20), 0.0, 20
         sent: list[tuple[float, int]] = []
         for amount, pause, settled in calls:
             now += pause
@@ -123,18 +123,18 @@ class TestPerMinute:
 
 class TestWindow:
     @staticmethod
-    def round_of(window: Window) -> int:
+    def round_of(window: AdaptiveConcurrency) -> int:
         """One round of answers while the window is full; its size afterwards."""
         for _ in range(window.size):
             window.succeeded(window.size)
         return window.size
 
     def test_it_doubles_up_to_the_most(self) -> None:
-        window = Window(50)
+        window = AdaptiveConcurrency(50)
         assert [window.size, *(self.round_of(window) for _ in range(5))] == [START, 16, 32, 50, 50, 50]
 
     def test_an_overload_halves_it_once_a_round_and_it_grows_by_one_a_round_from_there(self) -> None:
-        window = Window(64)
+        window = AdaptiveConcurrency(64)
         while window.size < 64:
             self.round_of(window)
         sent_in = window.round
@@ -145,21 +145,21 @@ class TestWindow:
         assert sizes[-1] >= 37
 
     def test_it_never_falls_below_one(self) -> None:
-        window = Window(2)
+        window = AdaptiveConcurrency(2)
         for _ in range(10):
             assert window.overloaded(window.round)
         assert window.size == 1
         assert [self.round_of(window) for _ in range(3)] == [2, 2, 2]
 
     def test_answers_say_nothing_of_a_window_that_was_not_in_use(self) -> None:
-        window = Window(64)
+        window = AdaptiveConcurrency(64)
         for _ in range(100):
             window.succeeded(START - 1)
         assert window.size == START
 
     @given(st.integers(1, 100), st.lists(st.booleans(), max_size=200))
     def test_it_stays_within_its_bounds(self, most: int, fates: list[bool]) -> None:
-        window = Window(most)
+        window = AdaptiveConcurrency(most)
         for good in fates:
             if good:
                 window.succeeded(window.size)
@@ -170,7 +170,7 @@ class TestWindow:
 
 class TestCircuit:
     def test_a_few_lost_calls_in_a_row_are_death(self) -> None:
-        found = Circuit("it")
+        found = CircuitBreaker("it")
         error = LMServerError("on fire", status=500)
         for _ in range(FAILURES - 1):
             found.lost(error, 0.0)
@@ -183,28 +183,28 @@ class TestCircuit:
             found.require(0.0)
 
     def test_one_is_if_nobody_listens(self) -> None:
-        found = Circuit("it")
+        found = CircuitBreaker("it")
         found.lost(refused_connection(), 0.0)
         with pytest.raises(BackendDownError) as error:
             found.require(0.0)
         assert not error.value.refused
 
     def test_a_refusal_is_at_once(self) -> None:
-        found = Circuit("it")
+        found = CircuitBreaker("it")
         found.came_back(LMAuthError("invalid key"), False, 0.0)
         with pytest.raises(BackendDownError, match="refuses us") as error:
             found.require(0.0)
         assert error.value.refused
 
     def test_errors_of_the_call_are_not_the_backend_s(self) -> None:
-        found = Circuit("it")
+        found = CircuitBreaker("it")
         for _ in range(2 * FAILURES):
             found.lost(LMInvalidRequestError("too long", status=400), 0.0)
             found.lost(ValueError("ours"), 0.0)
         found.require(0.0)
 
     def test_after_the_cool_down_one_call_finds_out(self) -> None:
-        found = Circuit("it")
+        found = CircuitBreaker("it")
         found.lost(refused_connection(), 0.0)
         found.require(COOL_DOWN)
         assert found.sent()
@@ -222,11 +222,11 @@ class TestCircuit:
 
 class TestGate:
     @staticmethod
-    def make(clock: Clock | None = None, **limits: int) -> Gate:
-        return Gate("it", Limits(**limits), clock or Clock(), jitter=lambda: 0.0)
+    def make(clock: Clock | None = None, **limits: int) -> RateLimiter:
+        return RateLimiter("it", Limits(**limits), clock or Clock(), jitter=lambda: 0.0)
 
     def test_never_more_are_in_flight_than_allowed_and_all_come_through(self) -> None:
-        found = Gate("it", Limits(concurrency=5))
+        found = RateLimiter("it", Limits(concurrency=5))
         flying = 0
         most: list[int] = []
         lock = threading.Lock()
@@ -331,7 +331,7 @@ class TestGate:
 
     def test_jitter_makes_a_pause_longer_and_never_shorter(self) -> None:
         clock = Clock()
-        found = Gate("it", Limits(), clock, jitter=lambda: 1.0)
+        found = RateLimiter("it", Limits(), clock, jitter=lambda: 1.0)
         found.leave(found.enter(1, Ledger()), None, too_many(retry_after=5.0))
         assert found._paused_until - clock.now == 5.5
 
@@ -468,7 +468,7 @@ class TestFourServers:
         servers: Mapping[RoleName, Misbehaving], directory: Path
     ) -> tuple[Ledger, dict[RoleName, list[Exception]]]:
         """Ask every role `TIMES` questions from twelve threads, and the dead one another: ledger, what was raised."""
-        store = use_call_store(directory / "calls.sqlite")
+        store = use_response_cache(directory / "calls.sqlite")
         prices = {one.model(): PRICES[role] for role, one in servers.items()}
         limits = {servers["mar"].model(): Limits(concurrency=3), servers["mope"].model(): Limits(rpm=9999, tpm=10**7)}
         ledger = Ledger(directory / "ledger.jsonl")
@@ -540,7 +540,7 @@ class TestOneBackend:
     def test_the_next_call_goes_while_an_answer_is_being_stored(self, server: FakeOpenAI, tmp_path: Path) -> None:
         stored = threading.Event()
 
-        class Slow(CallStore):
+        class Slow(ResponseCache):
             def put(self, *arguments: Any, **named: Any) -> None:
                 super().put(*arguments, **named)
                 stored.wait()

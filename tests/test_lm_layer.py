@@ -21,8 +21,7 @@ from dspy.utils.exceptions import AdapterParseError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from programs.asked import Asked
-from programs.errors import BudgetExceededError, InputError
+from programs.default_demos import RATINGS, TRAITS
 from programs.lm.adapters import (
     AdapterName,
     CompactAdapter,
@@ -33,17 +32,18 @@ from programs.lm.adapters import (
     whole_elements,
 )
 from programs.lm.backends import Backends, UnparsableError
-from programs.lm.call_store import use_call_store
 from programs.lm.ledger import Budget, Ledger
 from programs.lm.logprobs import expected_label
 from programs.lm.prices import Price, PriceTable
-from programs.lm.rendered import RendersOnce
+from programs.lm.prompt_cache import CachedPromptAdapter
+from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import ROLE_NAMES, RoleConfig, Roles, local_roles
-from programs.ranker import Usage
-from programs.worked_examples import RATINGS, TRAITS
+from programs.role_predictor import RolePredictor
+from programs.runtime.errors import BudgetExceededError, InputError
 from signatures.mar import rank_candidates, score_candidate
 from signatures.mope import infer_motivations
 from signatures.mote import DistillTraits
+from signatures.rows import Usage
 from signatures.schema import CONSUMER
 from tests.fake_server import Body, FakeOpenAI, Reply, last_user, sensible
 
@@ -198,7 +198,7 @@ class TestOwnServer:
             model=server.model("gpt-5-mini"), adapter="compact", temperature=None, max_tokens=16000, terse=True
         )
         backends = Backends(Roles.model_validate(dict.fromkeys(ROLE_NAMES, config)))
-        assert Asked(DistillTraits, "mote", backends, 104)(product="a cup").traits
+        assert RolePredictor(DistillTraits, "mote", backends, 104)(product="a cup").traits
         assert rate(backends).rating
         limits = [{name: body[name] for name in body if name.startswith("max_")} for body in server.bodies]
         assert [list(limit.values()) for limit in limits] == [[104], [4]]
@@ -223,7 +223,7 @@ class TestRendersOnce:
     def test_same_messages(self, shopper: str, product: str) -> None:
         inputs = {"shopper": shopper, "product": product}
         for adapter in (CompactAdapter(), StrictAdapter(), PlainAdapter()):
-            slow = super(RendersOnce, adapter)
+            slow = super(CachedPromptAdapter, adapter)
             system, *demos, user = adapter.format(self.signature, list(self.demos), inputs)
             assert system["content"] == slow.format_system_message(self.signature)
             assert demos == slow.format_demos(self.signature, list(self.demos))
@@ -232,13 +232,17 @@ class TestRendersOnce:
     @given(st.text(max_size=30), st.text(max_size=30))
     def test_same_question_for_a_rating(self, shopper: str, product: str) -> None:
         inputs, adapter = {"shopper": shopper, "product": product}, RatingAdapter()
-        slow = super(RendersOnce, adapter).format_user_message_content(self.signature, inputs, main_request=True)
+        slow = super(CachedPromptAdapter, adapter).format_user_message_content(
+            self.signature, inputs, main_request=True
+        )
         assert adapter.format(self.signature, [], inputs)[-1]["content"] == slow
 
     @pytest.mark.parametrize("product", [None, 3, ["a", "list"], {"a": 1}])
     def test_what_is_no_text_is_left_to_dspy(self, product: Any) -> None:
         inputs, adapter = {"shopper": "s", "product": product}, PlainAdapter()
-        slow = super(RendersOnce, adapter).format_user_message_content(self.signature, inputs, main_request=True)
+        slow = super(CachedPromptAdapter, adapter).format_user_message_content(
+            self.signature, inputs, main_request=True
+        )
         assert adapter.format(self.signature, [], inputs)[-1]["content"] == slow
 
     def test_changed_demonstrations_are_rendered_anew(self) -> None:
@@ -321,7 +325,7 @@ class TestCaps:
         whole = {"dimension": "value", "description": "much for little", "strength": "strong", "evidence": [1]}
         cut = json.dumps({"motivations": [whole, whole]}).removesuffix(', "strength": "strong", "evidence": [1]}]}')
         with answering(Reply(cut)) as server:
-            asked = Asked(infer_motivations(CONSUMER), "mope", backends_for(server), 240)
+            asked = RolePredictor(infer_motivations(CONSUMER), "mope", backends_for(server), 240)
             answer = asked(shopper="nothing known", history="1. Cup")
             assert [draft.model_dump() for draft in answer.motivations] == [whole]
             assert answer.unparsable == 0
@@ -331,7 +335,7 @@ class TestCaps:
         for terse, expected in ((True, 104), (False, 512)):
             config = roles.mote.model_copy(update={"terse": terse})
             backends = Backends(roles.model_copy(update={"mote": config}))
-            Asked(DistillTraits, "mote", backends, 104, TRAITS)(product="cup")
+            RolePredictor(DistillTraits, "mote", backends, 104, TRAITS)(product="cup")
             assert server.bodies[-1]["max_tokens"] == expected
         assert len(server.bodies) == 2
 
@@ -349,7 +353,7 @@ class TestLedger:
 
     def test_copies_of_a_program_write_to_the_same_ledger(self, server: FakeOpenAI) -> None:
         backends = backends_for(server)
-        program = Asked(DistillTraits, "mote", backends, 104, TRAITS)
+        program = RolePredictor(DistillTraits, "mote", backends, 104, TRAITS)
         programs = [program, program.deepcopy(), program.reset_copy(), program.deepcopy().reset_copy()]
         assert [len(each.predict.demos) for each in programs] == [4, 4, 0, 0]
         for number, each in enumerate(programs):
@@ -604,7 +608,7 @@ class TestCallStore:
         path = tmp_path / "kept" / "calls.sqlite"
         runs = []
         for _ in range(2):
-            store = use_call_store(path)
+            store = use_response_cache(path)
             backends = backends_for(server)
             runs.append([rate(backends).toDict(), distill(backends).toDict()])
             store.close()
@@ -618,7 +622,7 @@ class TestCallStore:
     ) -> None:
         monkeypatch.setenv("OUR_KEY", CANARY)
         path = tmp_path / "calls.sqlite"
-        store = use_call_store(path)
+        store = use_response_cache(path)
         rate(backends_for(server, api_key_env="OUR_KEY"), "a marzipan submarine")
         for file in sorted(tmp_path.glob("calls.sqlite*")):  # before the close, while the write-ahead log is there
             assert b"marzipan" not in file.read_bytes()
@@ -644,12 +648,12 @@ class TestKeys:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setenv("OUR_KEY", CANARY)
-        store = use_call_store(tmp_path / "calls.sqlite")
+        store = use_response_cache(tmp_path / "calls.sqlite")
         failures = [Reply(status=400), Reply("nonsense"), Reply("nonsense"), Reply(status=401)]
         with answering(*failures) as server:
             ledger = Ledger(tmp_path / "ledger.jsonl")
             backends = backends_for(server, ledger, api_key_env="OUR_KEY")
-            program = Asked(DistillTraits, "mote", backends, 104)
+            program = RolePredictor(DistillTraits, "mote", backends, 104)
             said = []
             for n in range(3):
                 with pytest.raises(Exception) as error:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.intervals import BOOTSTRAP_UP_TO, Estimate, bootstrap_mean, paired_difference
-from evaluate.metrics import bounds, chance, hit, ndcg, per_user, rank_of, summarize
-from programs.errors import InputError
+from evaluate.stats.intervals import BOOTSTRAP_UP_TO, Estimate, bootstrap_mean, paired_difference
+from evaluate.stats.metrics import bounds, chance, hit, ndcg, per_user, rank_of, summarize
+from programs.runtime.errors import InputError
 
 ranks_of_users = st.dictionaries(st.text(min_size=1, max_size=4), st.integers(1, 30), min_size=1, max_size=40)
 

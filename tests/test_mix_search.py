@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluate.comparison.grid import Grid, Mix
-from optimize.mixes import search_mixes
+from evaluate.experiments.grid import Grid, Mix
+from evaluate.experiments.grid_search import search_mixes
 
 NAMES = ("a", "b", "c")
 GRID = Grid.model_validate(

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from optimize.objective import Objective, Weights, feedback
-from programs.ranker import Case, Ranking, Usage
+from optimize.objective import Objective, ObjectiveWeights, feedback
+from signatures.rows import Case, Ranking, Usage
 from signatures.types import Motivation, Profile, Traits
 
 CASE = Case(user_id="u", history=(), candidates=("a", "b", "c", "d"), target="c")
@@ -33,7 +33,7 @@ def ranking(order: str, mar: list[float], **more: Any) -> Ranking:
 
 class TestScore:
     def test_parts_by_hand(self) -> None:
-        weights = Weights(ndcg=1, mar=2, hit=1, coherence=0)
+        weights = ObjectiveWeights(ndcg=1, mar=2, hit=1, coherence=0)
         found = Objective(weights).score(CASE, ranking("cabd", [0.0, 0.9, 0.5, 0.1]))
         assert (found.rank, found.mar_rank) == (1, 2)
         assert (found.ndcg, found.hit) == (1.0, 1.0)
@@ -41,7 +41,9 @@ class TestScore:
         assert found.score == pytest.approx((1 + 2 / math.log2(3) + 1) / 4)
 
     def test_a_part_that_cannot_be_computed_leaves_its_weight_to_the_others(self) -> None:
-        found = Objective(Weights(ndcg=1, mar=0, hit=0, coherence=9)).score(CASE, ranking("abcd", [0, 0, 1, 0]))
+        found = Objective(ObjectiveWeights(ndcg=1, mar=0, hit=0, coherence=9)).score(
+            CASE, ranking("abcd", [0, 0, 1, 0])
+        )
         assert found.coherence is None
         assert found.score == found.ndcg == pytest.approx(1 / 2)
 
@@ -81,7 +83,7 @@ class TestScore:
 
     def test_weights_must_weigh_something(self) -> None:
         with pytest.raises(ValidationError, match="above 0"):
-            Weights(ndcg=0, mar=0, hit=0, coherence=0)
+            ObjectiveWeights(ndcg=0, mar=0, hit=0, coherence=0)
 
     def test_a_case_without_target_cannot_be_scored(self) -> None:
         with pytest.raises(ValueError, match="no target"):

@@ -11,14 +11,14 @@ import dspy
 import pytest
 from typer.testing import CliRunner
 
-from mllm3rec.cli import app
-from mllm3rec.console import out
-from programs.errors import InputError
+from mllm3rec.cli.console import out
+from mllm3rec.cli.main import app
 from programs.lm.backends import Backends
-from programs.lm.call_store import use_call_store
 from programs.lm.ledger import Budget, Ledger, read_calls
 from programs.lm.prices import PRICES_VARIABLE, Price, PriceTable, price_table, read_prices, shipped_prices
+from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import local_roles
+from programs.runtime.errors import InputError
 from signatures.mote import DistillTraits
 from tests.fake_server import Body, FakeOpenAI, Reply, sensible
 
@@ -137,7 +137,7 @@ class TestByTheHour:
             return Reply(sensible(body).content, seconds=0.2)
 
         server.respond = slow
-        store = use_call_store(tmp_path / "calls.sqlite")
+        store = use_response_cache(tmp_path / "calls.sqlite")
         price = Price(usd_per_hour=3600.0)
         ledger = Ledger(tmp_path / "ledger.jsonl")
         self.distilled(server, ledger, price)
@@ -156,7 +156,7 @@ class TestByTheHour:
         assert len(server.bodies) == 1
 
     def test_a_stored_answer_that_never_was_timed_has_no_known_price(self, server: FakeOpenAI, tmp_path: Path) -> None:
-        store = use_call_store(tmp_path / "calls.sqlite")
+        store = use_response_cache(tmp_path / "calls.sqlite")
         self.distilled(server, Ledger(), Price(usd_per_hour=3600.0))
         ((answer,),) = store._db.execute("SELECT answer FROM answers").fetchall()
         store._db.execute("UPDATE answers SET answer = ?", (json.dumps(json.loads(answer) | {"_seconds": None}),))

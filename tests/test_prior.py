@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from programs.errors import InputError
-from programs.prior import ContentSimilarity, ItemKNN, Popularity, Prior, ScoreRanker, z
-from programs.ranker import Case, Ranker
-from programs.retrieval import retrieve
+from programs.prior.prior import Prior, ScoreRanker, z
+from programs.prior.retrieval import retrieve
+from programs.prior.scorers import ContentSimilarity, ItemKNN, Popularity
+from programs.ranker import Ranker
+from programs.runtime.errors import InputError
+from signatures.rows import Case
 from signatures.types import Interaction
 
 # Users per item: a {u, v}, b {u, v, w}, c {v, w}, d {x}.

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evaluate.cases import draw_cases
-from evaluate.demo.store import demo_dataset
-from evaluate.protocol import Protocol
-from evaluate.splits import split
-from programs.embeddings import Vectors, normalised
+from evaluate.data.demo.store import demo_dataset
+from evaluate.protocol.cases import draw_cases
+from evaluate.protocol.protocol import EvaluationProtocol
+from evaluate.protocol.splits import split_dataset
+from programs.explain import Explainer
 from programs.lm.backends import Backends, UnparsableError
 from programs.lm.ledger import Ledger
 from programs.lm.prices import Price, PriceTable
@@ -27,12 +27,13 @@ from programs.lm.roles import local_roles
 from programs.mar import Aligner, Candidate, Embedding, Listwise, Pointwise, ShopperView
 from programs.mope import MOPE, RawHistory, reassessed, render_purchases, validated
 from programs.mote import MOTE, RawDescription, fallback_text, product_text, refusal, validated_traits
-from programs.prior import Popularity
+from programs.prior.encoders import Vectors, normalised
+from programs.prior.scorers import Popularity
 from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts, head_of
-from programs.ranker import Case, Ranker, Status, order_by_score
-from programs.reasons import Reasons
+from programs.ranker import Ranker, order_by_score
 from programs.trait_store import TraitStore
 from signatures.mope import MotivationDraft, Reassessment
+from signatures.rows import Case, Status
 from signatures.schema import CONSUMER
 from signatures.types import Interaction, Item, Motivation, Profile
 from tests.fake_server import Body, FakeOpenAI, Reply, last_user, sensible
@@ -669,7 +670,7 @@ class TestReasons:
             return Reply(json.dumps({"faithful": faithful, "why": "because"}))
 
         with answering(faithful=judge) as server:
-            after, rationales = Reasons(backends_for(server)).choose(SHOPPER, self.ordered, k, patience)
+            after, rationales = Explainer(backends_for(server)).choose(SHOPPER, self.ordered, k, patience)
         return [c.item_id for c in after], [(r.item_id, r.verdict.faithful) for r in rationales]
 
     def test_the_first_k_stand_where_all_reasons_hold(self) -> None:
@@ -694,7 +695,7 @@ class TestReasons:
 
     def test_the_reason_is_made_from_motivations_and_traits_alone(self) -> None:
         with answering(reason=lambda _: "One\nline.") as server:
-            rationale = Reasons(backends_for(server), check=False)(shopper=SHOPPER, candidate=self.ordered[0])
+            rationale = Explainer(backends_for(server), check=False)(shopper=SHOPPER, candidate=self.ordered[0])
         assert (rationale.text, rationale.verdict.faithful, len(server.bodies)) == ("One | line.", True, 1)
         assert "I-0" not in text_of(server.bodies)
 
@@ -703,7 +704,7 @@ class TestReasons:
     )
     def test_no_reason_is_no_faithful_reason(self, reason: str | Reply, why: str) -> None:
         with answering(reason=lambda _: reason) as server:
-            rationale = Reasons(backends_for(server))(shopper=SHOPPER, candidate=self.ordered[0])
+            rationale = Explainer(backends_for(server))(shopper=SHOPPER, candidate=self.ordered[0])
         assert not rationale.verdict.faithful
         assert rationale.verdict.why.startswith(why)
 
@@ -712,11 +713,11 @@ class TestPrograms:
     @pytest.mark.parametrize("name", sorted(PROGRAMS))
     def test_every_composition_ranks_a_case_of_the_demo_store(self, name: str, server: FakeOpenAI) -> None:
         store = demo_dataset()
-        protocol = Protocol(
+        protocol = EvaluationProtocol(
             dataset="demo", source="demo", dataset_sha256=store.sha256, part="test", users=1, negatives=8
         )
         (case,) = draw_cases(store, protocol)
-        prior = Popularity.fit(split(store, protocol).training)
+        prior = Popularity.fit(split_dataset(store, protocol).training)
         backends = backends_for(server)
         parts = Parts(backends, store.items, prior, LetterEncoder(), TraitStore(), explain=2)
         program = PROGRAMS[name](parts)

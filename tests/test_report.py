@@ -14,21 +14,22 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pytest
 
-from evaluate.report import Block, Tab, write_report
-from evaluate.report.accuracy import against, audit_lines, bounds_table, main_table, pairs, published_table
+from evaluate.report.accuracy import against, audit_lines, bounds_table, main_table, pairs, published_metric_table
 from evaluate.report.costs import billed_table, per_user_price, stand_alone_table
 from evaluate.report.drilldown import drilldown, users_per_run
 from evaluate.report.export import to_csv, to_latex, to_markdown
 from evaluate.report.failures import answer_table, outcome_table
-from evaluate.report.grouped import Group, groups
 from evaluate.report.page import inert_json
 from evaluate.report.pseudonyms import pseudonym
+from evaluate.report.ranker_runs import RankerRuns, ranker_runs
+from evaluate.report.record import StudyRecord
+from evaluate.report.sections import Block, Tab
 from evaluate.report.slices import Deciles, length_slice, slicings
-from evaluate.report.spread import planner_table, variance_table
-from evaluate.report.table import BETTER, Cell, Row, Table, word
-from evaluate.significance import holm
-from evaluate.study.record import StudyRecord
-from programs.errors import InputError
+from evaluate.report.table import BETTER, Table, TableCell, TableRow, word_cell
+from evaluate.report.uncertainty import planner_table, variance_table
+from evaluate.report.write import write_report
+from evaluate.stats.significance import holm
+from programs.runtime.errors import InputError
 from signatures.types import Rationale, Verdict
 from tests.reporting import SCRIPT, SIZE, USERS, cases_of, plain, run, study
 
@@ -41,8 +42,8 @@ def record() -> StudyRecord:
 
 
 @pytest.fixture(scope="module")
-def found(record: StudyRecord) -> list[Group]:
-    return groups(record, record.protocols[0])
+def found(record: StudyRecord) -> list[RankerRuns]:
+    return ranker_runs(record, record.protocols[0])
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +55,13 @@ def written(record: StudyRecord, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return directory
 
 
-def cells(table: Table, label: str) -> dict[str, Cell]:
+def cells(table: Table, label: str) -> dict[str, TableCell]:
     """A row by its first cell."""
     row = next(row for row in table.rows if row.cells[0].text == label)
     return dict(zip(table.columns, row.cells, strict=True))
 
 
-def test_users_are_averaged_over_seeds_and_draws_before_they_are_averaged(found: list[Group]) -> None:
+def test_users_are_averaged_over_seeds_and_draws_before_they_are_averaged(found: list[RankerRuns]) -> None:
     prior, trained, model = found
     assert (trained.draws, trained.seeds, trained.resolved) == (2, 2, 16)
     # User 1 of the trained ranker: draw 0 ranks 2 and 6, draw 1 ranks 1 and 1.
@@ -70,7 +71,7 @@ def test_users_are_averaged_over_seeds_and_draws_before_they_are_averaged(found:
     assert list(model.users.index) == list(USERS[:3])
 
 
-def test_main_table_by_hand(found: list[Group]) -> None:
+def test_main_table_by_hand(found: list[RankerRuns]) -> None:
     table = main_table(found, "prior", against(found[0], found))
     assert table.columns[1:5] == ("HR@5/10", "NDCG@5/10", "HR@10/10", "NDCG@10/10")
     prior = cells(table, "prior (reference)")
@@ -89,7 +90,7 @@ def test_main_table_by_hand(found: list[Group]) -> None:
     assert [row.kind for row in table.rows] == ["reference", "", "", "part", "part", "chance"]
 
 
-def test_differences_use_common_lists_only_and_are_corrected_together(found: list[Group]) -> None:
+def test_differences_use_common_lists_only_and_are_corrected_together(found: list[RankerRuns]) -> None:
     compared = against(found[0], found)
     assert set(compared) == {("trained", ""), ("model | one", ""), ("model | one", "mar")}
     # The model ranked draw 0 of three users: prior hits 1, 1, 0 there, the model 0, 1, 0.
@@ -109,21 +110,21 @@ def test_significant_differences_are_marked() -> None:
     cases = dataclasses.replace(cases, cases=tuple(many))
     runs = [run(label, {c.user_id: plain(c, rank) for c in many}, cases) for label, rank in (("prior", 9), ("good", 1))]
     protocol = dataclasses.replace(record.protocols[0], cases={0: cases})
-    found = groups(dataclasses.replace(record, runs=runs, protocols=[protocol]), protocol)
+    found = ranker_runs(dataclasses.replace(record, runs=runs, protocols=[protocol]), protocol)
     table = main_table(found, "prior", against(found[0], found))
     assert cells(table, "good")["HR@5/10"].mark == BETTER
     assert cells(table, "good")["HR@10/10"].mark == ""  # both hit everybody
     assert "better" in to_csv(table)
 
 
-def test_pairs_have_their_own_table_and_name_what_did_not_run(record: StudyRecord, found: list[Group]) -> None:
+def test_pairs_have_their_own_table_and_name_what_did_not_run(record: StudyRecord, found: list[RankerRuns]) -> None:
     compared = pairs(found, record.pairs)
     assert set(compared) == {("trained", "model | one")}
     # Draw 0 of users 1 to 3, the trained ranker's mean over seeds .5, 1, 1, the model's 0, 1, 0.
     assert compared["trained", "model | one"]["HR@5"].mean == pytest.approx((0.5 + 0 + 1) / 3)
 
 
-def test_unresolved_cases_give_bounds(found: list[Group]) -> None:
+def test_unresolved_cases_give_bounds(found: list[RankerRuns]) -> None:
     table = bounds_table(found)
     assert table is not None
     row = cells(table, "model | one")
@@ -132,7 +133,7 @@ def test_unresolved_cases_give_bounds(found: list[Group]) -> None:
 
 
 def test_published_rows_are_marked_and_impossible_ones_say_why(record: StudyRecord) -> None:
-    table = published_table(record.protocols[0].published)
+    table = published_metric_table(record.protocols[0].published)
     ours = next(row for row in table.rows if "M-LLM³REC" in row.cells[0].text)
     assert "as published" in ours.cells[0].text
     assert ours.kind == "impossible"
@@ -140,16 +141,16 @@ def test_published_rows_are_marked_and_impossible_ones_say_why(record: StudyReco
     assert any(row.kind == "published" for row in table.rows)
 
 
-def test_our_own_ranks_are_audited(found: list[Group]) -> None:
+def test_our_own_ranks_are_audited(found: list[RankerRuns]) -> None:
     assert audit_lines(found) == ["Audit of our own ranks: all 7 runs obey every identity."]
     impossible = dataclasses.replace(found[0].runs[0], ranks={USERS[0]: 31})
-    lines = audit_lines([Group("odd", SIZE, found[0].protocol, (impossible,))])
+    lines = audit_lines([RankerRuns("odd", SIZE, found[0].protocol, (impossible,))])
     assert "odd" in lines[0]
     assert pseudonym(USERS[0]) in lines[0]
     assert USERS[0] not in lines[0]
 
 
-def test_every_case_ends_in_exactly_one_way(found: list[Group]) -> None:
+def test_every_case_ends_in_exactly_one_way(found: list[RankerRuns]) -> None:
     row = cells(outcome_table(found), "model | one")
     ends = [row[name].text for name in ("hit@5", "miss@5", "unread", "infrastructure")]
     assert ends == ["1 (25%)"] * 4
@@ -164,7 +165,7 @@ def test_every_case_ends_in_exactly_one_way(found: list[Group]) -> None:
     assert answer_table(found[:2]) is None
 
 
-def test_an_unknown_price_is_never_zero(found: list[Group]) -> None:
+def test_an_unknown_price_is_never_zero(found: list[RankerRuns]) -> None:
     rows = {row.cells[1].text: row for row in billed_table(found).rows}
     dollars = list(billed_table(found).columns).index("dollars")
     assert rows["mope"].cells[dollars].text == "$0.0300"
@@ -178,7 +179,7 @@ def test_an_unknown_price_is_never_zero(found: list[Group]) -> None:
     assert "no language model" in billed_table(found[:1]).rows[0].cells[0].text
 
 
-def test_spread_and_plan(found: list[Group]) -> None:
+def test_spread_and_plan(found: list[RankerRuns]) -> None:
     table = variance_table(found)
     assert table is not None
     prior = next(row for row in table.rows if row.cells[0].text == "prior")
@@ -192,7 +193,7 @@ def test_spread_and_plan(found: list[Group]) -> None:
     assert cells(plan, "trained")["their price"].text == "no model calls"
 
 
-def test_slices(record: StudyRecord, found: list[Group]) -> None:
+def test_slices(record: StudyRecord, found: list[RankerRuns]) -> None:
     assert [length_slice(n) for n in (1, 2, 3, 4, 5, 9, 10, 99)] == ["1", "2", "3–4", "3–4", "5–9", "5–9", "10+", "10+"]
     history, popularity, cold = slicings(record.protocols[0], found)
     assert [(each.name, len(each.users)) for each in history.slices] == [("1", 1), ("2", 1), ("3–4", 1), ("10+", 1)]
@@ -206,7 +207,8 @@ def test_slices(record: StudyRecord, found: list[Group]) -> None:
 
 def test_csv_gives_full_figures_and_no_formulas() -> None:
     table = Table("t", "T", "C", ("ranker", "HR@5/30"), (
-        Row((word("=1+1"), Cell("0.333", 1 / 3, 0.1, 0.5, BETTER))), Row((word("-x"), Cell("–"))),
+        TableRow((word_cell("=1+1"), TableCell("0.333", 1 / 3, 0.1, 0.5, BETTER))),
+        TableRow((word_cell("-x"), TableCell("–"))),
     ))  # fmt: skip
     lines = list(csv.reader(io.StringIO(to_csv(table))))
     assert lines == [
@@ -217,7 +219,9 @@ def test_csv_gives_full_figures_and_no_formulas() -> None:
 
 
 def test_markdown_and_latex_escape_names() -> None:
-    table = Table("t", "50% & more_", "C", ("a|b", "n"), (Row((word("x|y *z* <b> {$}\\#^~"), Cell("0.500", 0.5))),))
+    table = Table(
+        "t", "50% & more_", "C", ("a|b", "n"), (TableRow((word_cell("x|y *z* <b> {$}\\#^~"), TableCell("0.500", 0.5))),)
+    )
     markdown = to_markdown(table)
     assert r"| a\|b | n |" in markdown
     assert r"x\|y \*z\* &lt;b&gt; {$}\\\#^\~" in markdown
@@ -272,7 +276,7 @@ def test_users_are_pseudonyms_in_every_file(written: Path) -> None:
     assert all(pseudonym(user) in text for user in USERS)
 
 
-def test_drilldown_is_compact_and_whole(record: StudyRecord, found: list[Group]) -> None:
+def test_drilldown_is_compact_and_whole(record: StudyRecord, found: list[RankerRuns]) -> None:
     data = json.loads(inert_json(drilldown(record.protocols[0], found, users_per_run([found]))))
     assert data["users"] == [pseudonym(user) for user in USERS]
     prior, _, model = data["runs"]
@@ -291,7 +295,7 @@ def test_drilldown_is_compact_and_whole(record: StudyRecord, found: list[Group])
 def test_whom_a_ranker_was_not_to_rank_is_not_unresolved(record: StudyRecord) -> None:
     protocol = record.protocols[0]
     limited = dataclasses.replace(record.runs[-1], unresolved=0)
-    found = groups(dataclasses.replace(record, runs=[limited]), protocol)
+    found = ranker_runs(dataclasses.replace(record, runs=[limited]), protocol)
     data = json.loads(inert_json(drilldown(protocol, found, users_per_run([found]))))
     assert [each["asked"] for each in data["runs"]] == [3]
 
@@ -300,14 +304,14 @@ def test_reasons_nobody_checked_are_no_faithful_ones(record: StudyRecord) -> Non
     run = record.runs[-1]
     unchecked = Rationale(item_id="item1", text="so", verdict=Verdict(faithful=True, why="not checked"))
     rows = {user: row.model_copy(update={"rationales": [unchecked]}) for user, row in run.rows.items()}
-    found = groups(dataclasses.replace(record, runs=[dataclasses.replace(run, rows=rows)]), record.protocols[0])
+    found = ranker_runs(dataclasses.replace(record, runs=[dataclasses.replace(run, rows=rows)]), record.protocols[0])
     table = answer_table(found)
     assert table is not None
     assert table.rows[0].cells[-1].text == "–"
 
 
 def test_a_caller_may_add_tabs(record: StudyRecord, tmp_path: Path) -> None:
-    table = Table("extra", "Extra", "Something else.", ("what",), (Row((word("<i>this</i>"),)),))
+    table = Table("extra", "Extra", "Something else.", ("what",), (TableRow((word_cell("<i>this</i>"),)),))
     write_report(record, tmp_path, [Tab("mixes", "Mixes & more", [Block(table), Block(figure=go.Figure())])])
     text = (tmp_path / "report.html").read_text("utf-8")
     assert text.index('data-tab="mixes"') < text.index('data-tab="overview"')
@@ -316,7 +320,7 @@ def test_a_caller_may_add_tabs(record: StudyRecord, tmp_path: Path) -> None:
     assert (tmp_path / "tables" / "mixes-extra.csv").exists()
 
 
-def test_many_runs_share_the_room(found: list[Group]) -> None:
+def test_many_runs_share_the_room(found: list[RankerRuns]) -> None:
     assert users_per_run([found]) == (150, 60)
     lm, other = users_per_run([found] * 100)
     assert 1 <= other < lm < 150

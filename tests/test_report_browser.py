@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from evaluate.report import write_report
 from evaluate.report.page import TABS
 from evaluate.report.pseudonyms import pseudonym
+from evaluate.report.write import write_report
 from tests.reporting import SCRIPT, USERS, study
 
 if TYPE_CHECKING:

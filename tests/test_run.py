@@ -15,23 +15,24 @@ from dspy.utils.exceptions import LMError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.cases import draw_cases
-from evaluate.demo.store import demo_dataset
-from evaluate.journal import Journal, RunManifest, read_journal
-from evaluate.protocol import Protocol
-from evaluate.rankers import BASELINES, Workshop
-from evaluate.results import TARGETS, ranks_and_manifest, ranks_of, results
-from evaluate.run import MAX_FAILURES_IN_A_ROW, Outcome, run
-from evaluate.splits import split
-from programs.embeddings import Encoder, HashingEncoder
-from programs.errors import BudgetExceededError, InputError
+from evaluate.data.demo.store import demo_dataset
+from evaluate.protocol.cases import draw_cases
+from evaluate.protocol.protocol import EvaluationProtocol
+from evaluate.protocol.splits import split_dataset
+from evaluate.ranker_factory import BASELINES, RankerFactory
+from evaluate.runs.journal import Journal, RunManifest, read_journal
+from evaluate.runs.run import MAX_FAILURES_IN_A_ROW, RunStatus, run_cases
+from evaluate.runs.run_metrics import TARGETS, ranks_and_manifest, ranks_of, run_metrics
 from programs.lm.backends import Backends
-from programs.lm.call_store import use_call_store
 from programs.lm.ledger import Budget, Call, Ledger
+from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import PRESETS, Roles, local_roles
+from programs.prior.encoders import Encoder, HashingEncoder
 from programs.program import PROGRAMS
-from programs.ranker import Case, Ranking, Status, Usage, ranking_from_scores
+from programs.ranker import ranking_from_scores
+from programs.runtime.errors import BudgetExceededError, InputError
 from programs.trait_store import TraitStore
+from signatures.rows import Case, Ranking, Status, Usage
 from tests.fake_server import FakeOpenAI
 
 SIZE = 12
@@ -81,9 +82,9 @@ class Paying(Scripted):
 
 def run_in(
     directory: Path, cases: Sequence[Case], ranker: Scripted, ledger: Ledger | None = None, **options: Any
-) -> Outcome:
+) -> RunStatus:
     with Journal.open(directory, MANIFEST) as journal:
-        return run(cases, ranker, journal, ledger or Ledger(), **options)
+        return run_cases(cases, ranker, journal, ledger or Ledger(), **options)
 
 
 def rows_in(directory: Path) -> dict[str, Ranking]:
@@ -107,7 +108,7 @@ def test_rankers_never_see_a_target(tmp_path: Path) -> None:
 
 def test_a_finished_run_asks_nobody_again(tmp_path: Path) -> None:
     cases = some_cases(3)
-    assert run_in(tmp_path, cases, Scripted()) == Outcome(done=3, failed=0, left=0)
+    assert run_in(tmp_path, cases, Scripted()) == RunStatus(done=3, failed=0, left=0)
     first = rows_in(tmp_path)
     again = Scripted()
     assert run_in(tmp_path, cases, again).complete
@@ -122,7 +123,7 @@ def test_a_finished_run_asks_nobody_again(tmp_path: Path) -> None:
 def test_a_failure_is_a_row_of_its_own_and_tried_again(tmp_path: Path, failure: BaseException) -> None:
     cases, told = some_cases(3), []
     outcome = run_in(tmp_path, cases, Scripted({"u1": failure}), on_row=lambda row: told.append(row.status))
-    assert outcome == Outcome(done=2, failed=1, left=0)
+    assert outcome == RunStatus(done=2, failed=1, left=0)
     assert not outcome.complete
     assert told == [Status.OK, Status.FAILED, Status.OK]
     failed = rows_in(tmp_path)["u1"]
@@ -130,7 +131,7 @@ def test_a_failure_is_a_row_of_its_own_and_tried_again(tmp_path: Path, failure: 
     assert failed.error is not None
     assert failed.error.startswith(f"{type(failure).__name__}: ")
     healed = Scripted()
-    assert run_in(tmp_path, cases, healed) == Outcome(done=3, failed=0, left=0)
+    assert run_in(tmp_path, cases, healed) == RunStatus(done=3, failed=0, left=0)
     assert healed.asked == ["u1"]
     assert rows_in(tmp_path)["u1"].status is Status.OK
 
@@ -151,7 +152,7 @@ def test_failures_with_successes_between_them_do_not_end_the_run(tmp_path: Path)
     assert MAX_FAILURES_IN_A_ROW == 8
     cases = some_cases(16)
     failing = {f"u{n}": OSError("busy") for n in range(16) if n not in (7, 15)}
-    assert run_in(tmp_path, cases, Scripted(failing)) == Outcome(done=2, failed=14, left=0)
+    assert run_in(tmp_path, cases, Scripted(failing)) == RunStatus(done=2, failed=14, left=0)
 
 
 def test_a_bug_in_a_ranker_is_no_failure_of_infrastructure(tmp_path: Path) -> None:
@@ -167,10 +168,10 @@ def test_a_spent_budget_stops_the_run_and_a_larger_one_finishes_it(tmp_path: Pat
     ledger = Ledger(path, Budget(calls=2))
     outcome = run_in(tmp_path, cases, Paying(ledger), ledger)
     ledger.close()
-    assert outcome == Outcome(done=2, failed=0, left=4, stopped="the budget of 2 calls is spent")
+    assert outcome == RunStatus(done=2, failed=0, left=4, stopped="the budget of 2 calls is spent")
     assert set(rows_in(tmp_path)) == {"u0", "u1"}
     ledger = Ledger(path, Budget(calls=6))
-    assert run_in(tmp_path, cases, Paying(ledger), ledger) == Outcome(done=6, failed=0, left=0)
+    assert run_in(tmp_path, cases, Paying(ledger), ledger) == RunStatus(done=6, failed=0, left=0)
     assert ledger.total().calls == 6
     assert [row.usage.calls for row in rows_in(tmp_path).values()] == [1] * 6
 
@@ -212,7 +213,7 @@ def test_every_case_is_done_or_failed_and_a_resumed_run_ends_like_any_other(
         outcome = run_in(parted, cases, ranker, workers=workers)
         assert sorted(ranker.asked) == sorted({one.user_id for one in cases} - before)
         unlucky = [user for user in ranker.asked if user in ranker.raising]
-        assert outcome == Outcome(done=n - len(unlucky), failed=len(unlucky), left=0)
+        assert outcome == RunStatus(done=n - len(unlucky), failed=len(unlucky), left=0)
         assert run_in(parted, cases, Scripted(), workers=workers).complete
         assert judgements(rows_in(parted)) == judgements(rows_in(whole))
 
@@ -248,7 +249,7 @@ def means(metrics: Mapping[str, Any]) -> list[float]:
 
 def test_metrics_by_hand() -> None:
     """Ranks 1, 4 and 8: gains 1, 1/log2(5) = 0.430677 and 1/log2(9) = 0.315465."""
-    figures = results("pointwise", CASES, ROWS)
+    figures = run_metrics("pointwise", CASES, ROWS)
     assert means(figures.metrics) == pytest.approx([2 / 3, 0.4768922, 1.0, 0.5820471])
     assert (figures.users, figures.unresolved, figures.bounds) == (3, 0, {})
     assert all(estimate.n == 3 for estimate in figures.metrics.values())
@@ -258,7 +259,7 @@ def test_metrics_by_hand() -> None:
 
 def test_every_component_is_measured_from_its_own_scores() -> None:
     """Prior on ranks 2, 6, 11; MAR on 1, 12, 5; their fusion on 1, 4, 8."""
-    figures = results("pointwise", CASES, ROWS)
+    figures = run_metrics("pointwise", CASES, ROWS)
     assert list(figures.components) == ["prior", "mar", "fused"]
     assert means(figures.components["prior"]) == pytest.approx([1 / 3, 0.2103099, 2 / 3, 0.3290456])
     assert means(figures.components["mar"]) == pytest.approx([2 / 3, 0.4622843, 2 / 3, 0.4622843])
@@ -269,7 +270,7 @@ def test_every_component_is_measured_from_its_own_scores() -> None:
 def test_the_order_counts_where_reasons_changed_it() -> None:
     """Reasons may filter a candidate after the fusion: metrics follow the order, the component its scores."""
     moved = ROWS["u1"].model_copy(update={"order": tuple(sorted(ITEMS, key=lambda item: item == "i03"))})
-    figures = results("pointwise", CASES, ROWS | {"u1": moved})
+    figures = run_metrics("pointwise", CASES, ROWS | {"u1": moved})
     assert means(figures.metrics)[0] == pytest.approx(1 / 3)
     assert means(figures.components["fused"])[0] == pytest.approx(2 / 3)
 
@@ -277,9 +278,9 @@ def test_the_order_counts_where_reasons_changed_it() -> None:
 def test_a_failed_user_is_unresolved_and_never_a_miss() -> None:
     cases = [*CASES, case("u4"), case("u5")]
     failed = Ranking(user_id="u4", order=(), status=Status.FAILED, error="OSError: down")
-    figures = results("pointwise", cases, ROWS | {"u4": failed})  # u5 was not reached
+    figures = run_metrics("pointwise", cases, ROWS | {"u4": failed})  # u5 was not reached
     assert (figures.users, figures.unresolved) == (3, 2)
-    assert means(figures.metrics) == means(results("pointwise", CASES, ROWS).metrics)
+    assert means(figures.metrics) == means(run_metrics("pointwise", CASES, ROWS).metrics)
     hit, gain = figures.bounds[f"HR@5/{SIZE}"], figures.bounds[f"NDCG@5/{SIZE}"]
     assert (hit.low, hit.high) == pytest.approx((2 / 5, 4 / 5))
     assert (gain.low, gain.high) == pytest.approx((1.4306766 / 5, 3.4306766 / 5))
@@ -289,22 +290,24 @@ def test_unparsable_answers_are_scored_and_counted() -> None:
     usage = Usage(calls=6, cache_hits=2, tokens_in=100, tokens_out=9, usd=0.5, seconds=1.5)
     silent = ROWS["u3"].model_copy(update={"status": Status.UNPARSABLE, "unparsable": 2, "usage": usage})
     unpriced = ROWS["u1"].model_copy(update={"usage": Usage(calls=2, tokens_in=10)})
-    figures = results("pointwise", CASES, ROWS | {"u1": unpriced, "u3": silent})
+    figures = run_metrics("pointwise", CASES, ROWS | {"u1": unpriced, "u3": silent})
     assert (figures.unparsable_users, figures.unparsable_answers) == pytest.approx((1, 2 / 10))
     assert (figures.users, figures.unresolved) == (3, 0)
     assert figures.usage == Usage(calls=8, cache_hits=2, tokens_in=110, tokens_out=9, usd=0.5, seconds=1.5)
-    assert results("pointwise", CASES, ROWS).usage.usd is None
+    assert run_metrics("pointwise", CASES, ROWS).usage.usd is None
 
 
 @given(st.permutations(sorted(ROWS)), st.permutations(CASES))
 @settings(max_examples=5)
 def test_figures_do_not_depend_on_who_finished_first(users: list[str], cases: list[Case]) -> None:
-    assert results("pointwise", cases, {user: ROWS[user] for user in users}) == results("pointwise", CASES, ROWS)
+    assert run_metrics("pointwise", cases, {user: ROWS[user] for user in users}) == run_metrics(
+        "pointwise", CASES, ROWS
+    )
 
 
 def test_a_baseline_is_not_compared_with_itself() -> None:
     rows = {one.user_id: row(one.user_id, one.target or "", {"knn": 3, "prior": 2}) for one in CASES}
-    assert results("prior", CASES, rows).against_prior == {}
+    assert run_metrics("prior", CASES, rows).against_prior == {}
 
 
 def test_rows_that_rank_other_candidates_are_refused() -> None:
@@ -316,11 +319,11 @@ def test_rows_that_rank_other_candidates_are_refused() -> None:
 def test_nothing_ranked_is_nothing_to_report() -> None:
     failed = Ranking(user_id="u1", order=(), status=Status.FAILED)
     with pytest.raises(InputError, match="nothing to report"):
-        results("prior", CASES, {"u1": failed})
+        run_metrics("prior", CASES, {"u1": failed})
 
 
 def test_a_run_passes_its_own_audit(tmp_path: Path) -> None:
-    audit = results("pointwise", CASES, ROWS).audit
+    audit = run_metrics("pointwise", CASES, ROWS).audit
     assert audit is not None
     assert not audit.impossible
     with Journal.open(tmp_path, MANIFEST) as journal:
@@ -339,7 +342,9 @@ def test_a_run_passes_its_own_audit(tmp_path: Path) -> None:
 
 def demo_cases(users: int, negatives: int = 29) -> list[Case]:
     data = demo_dataset()
-    protocol = Protocol(dataset="demo", source="demo", dataset_sha256=data.sha256, users=users, negatives=negatives)
+    protocol = EvaluationProtocol(
+        dataset="demo", source="demo", dataset_sha256=data.sha256, users=users, negatives=negatives
+    )
     return draw_cases(data, protocol)
 
 
@@ -349,13 +354,13 @@ def unused() -> NoReturn:
 
 def workshop(
     roles: Roles | None = None, ledger: Ledger | None = None, encoder_of: Callable[[], Encoder] = HashingEncoder
-) -> Workshop:
+) -> RankerFactory:
     """A workshop on the demo store; without roles nothing may ask for a model."""
     data = demo_dataset()
-    protocol = Protocol(dataset="demo", source="demo", dataset_sha256=data.sha256)
-    return Workshop(
+    protocol = EvaluationProtocol(dataset="demo", source="demo", dataset_sha256=data.sha256)
+    return RankerFactory(
         dataset=data,
-        histories=split(data, protocol).training,
+        histories=split_dataset(data, protocol).training,
         encoder_of=encoder_of,
         backends_of=unused if roles is None else lambda: Backends(roles, ledger),
         traits_of=TraitStore,
@@ -397,11 +402,11 @@ def test_every_program_ranks_all_thirty_over_the_prior(name: str, server: FakeOp
 def test_threads_give_the_rows_of_one_thread(tmp_path: Path, server: FakeOpenAI) -> None:
     cases, rows, bodies = demo_cases(4, negatives=4), [], []
     for workers in (1, 4):
-        store, ledger = use_call_store(":memory:"), Ledger()
+        store, ledger = use_response_cache(":memory:"), Ledger()
         ranker = workshop(served_by(server), ledger).ranker("pointwise")
         seen_before = len(server.bodies)
         with Journal.open(tmp_path / str(workers), MANIFEST) as journal:
-            assert run(cases, ranker, journal, ledger, workers=workers).complete
+            assert run_cases(cases, ranker, journal, ledger, workers=workers).complete
         bodies.append(sorted(json.dumps(body) for body in server.bodies[seen_before:]))
         rows.append(rows_in(tmp_path / str(workers)))
         assert sum(one.usage.calls for one in rows[-1].values()) == ledger.total().calls == len(bodies[-1])

@@ -16,20 +16,12 @@ import dspy
 import pytest
 from pydantic import ValidationError
 
-from programs.errors import InputError
+from programs.default_demos import CHECKS, EXPLANATIONS, RANKINGS, RATINGS, TRAITS, infer_examples, reassess_examples
 from programs.lm.adapters import AdapterName
 from programs.lm.backends import Backends, UnparsableError
 from programs.lm.roles import ROLE_NAMES, RoleConfig, RoleName, Roles
-from programs.schemas import load_schema
-from programs.worked_examples import (
-    CHECKS,
-    EXPLANATIONS,
-    RANKINGS,
-    RATINGS,
-    TRAITS,
-    infer_examples,
-    reassess_examples,
-)
+from programs.runtime.config_file import load_schema
+from programs.runtime.errors import InputError
 from signatures.mar import CheckExplanation, ExplainChoice, rank_candidates, score_candidate
 from signatures.mope import draft_type, infer_motivations, reassess_motivations
 from signatures.mote import DistillTraits

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.intervals import paired_difference
-from evaluate.metrics import per_user
-from evaluate.significance import Comparison, compare_to, holm, paired_test
-from programs.errors import InputError
+from evaluate.stats.intervals import paired_difference
+from evaluate.stats.metrics import per_user
+from evaluate.stats.significance import Comparison, compare_to, holm, paired_test
+from programs.runtime.errors import InputError
 
 # Gains of ranks 1, 2, 3 and beyond the cutoff: as in real frames, differences tie and add up to ties.
 GAINS = (1.0, 1 / math.log2(3), 0.5, 0.0)

@@ -10,16 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.cases import draw_cases
-from evaluate.catalogue import catalogue_ranks
-from evaluate.datasets.dataset import COLUMNS, Dataset
-from evaluate.leakage import find_leaks, refuse_leaks
-from evaluate.negatives import NegativeSampler
-from evaluate.protocol import Protocol, Setting
-from evaluate.splits import split
-from programs.errors import InputError
-from programs.prior import Popularity, ScoreRanker
-from programs.ranker import Case
+from evaluate.data.dataset import INTERACTION_COLUMNS, Dataset
+from evaluate.protocol.cases import draw_cases
+from evaluate.protocol.leakage import find_leaks, refuse_leaks
+from evaluate.protocol.negatives import NegativeSampler
+from evaluate.protocol.protocol import EvaluationProtocol, Setting
+from evaluate.protocol.splits import split_dataset
+from evaluate.runs.full_ranking import full_ranking_ranks
+from programs.prior.prior import ScoreRanker
+from programs.prior.scorers import Popularity
+from programs.runtime.errors import InputError
+from signatures.rows import Case
 from signatures.types import Interaction, Item
 
 Events = list[tuple[str, float | None, int | None]]
@@ -28,14 +29,14 @@ Events = list[tuple[str, float | None, int | None]]
 def make_dataset(rows: dict[str, Events]) -> Dataset:
     """A dataset from each user's (item, rating, timestamp) list, oldest first."""
     table = [(u, *event, position) for u in sorted(rows) for position, event in enumerate(rows[u])]
-    frame = pd.DataFrame(table, columns=list(COLUMNS)).astype({"rating": float, "timestamp": "Int64"})
+    frame = pd.DataFrame(table, columns=list(INTERACTION_COLUMNS)).astype({"rating": float, "timestamp": "Int64"})
     ids = sorted({event[0] for events in rows.values() for event in events})
     return Dataset(name="hand", items={i: Item(item_id=i, title=i) for i in ids}, interactions=frame)
 
 
-def protocol_for(dataset: Dataset, **choices: object) -> Protocol:
+def protocol_for(dataset: Dataset, **choices: object) -> EvaluationProtocol:
     base = {"dataset": "hand", "source": "demo", "dataset_sha256": dataset.sha256, "part": "all", "negatives": 2}
-    return Protocol.model_validate(base | choices)
+    return EvaluationProtocol.model_validate(base | choices)
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def shop() -> Dataset:
 
 
 def test_item_cold_start_evaluates_those_whose_target_is_rare_and_learns_from_the_others(shop: Dataset) -> None:
-    found = split(shop, protocol_for(shop, setting="item-cold"))
+    found = split_dataset(shop, protocol_for(shop, setting="item-cold"))
     assert found.cold_items == {"rare"}
     assert {user: (tuple(e.item_id for e in one.history), one.target) for user, one in found.held_out.items()} == {
         "ann": (("a", "b"), "rare")
@@ -70,17 +71,17 @@ def test_item_cold_start_may_take_any_cold_item_of_a_user() -> None:
     rows["bob"] = [("a", 5, 1), ("b", 5, 2), ("rare", 1, 3), ("c", 5, 4)]
     dataset = make_dataset(rows)
     by_target = protocol_for(dataset, setting="item-cold", cold_share=0.25)
-    assert split(dataset, by_target).held_out == {}
-    liked = split(dataset, by_target.model_copy(update={"cold_positive": "any"}))
+    assert split_dataset(dataset, by_target).held_out == {}
+    liked = split_dataset(dataset, by_target.model_copy(update={"cold_positive": "any"}))
     assert {user: one.target for user, one in liked.held_out.items()} == {"ann": "rare"}
     anything = by_target.model_copy(update={"cold_positive": "any", "target": "last"})
-    assert set(split(dataset, anything).held_out) == {"ann", "bob"}
-    assert not set(split(dataset, anything).training) & {"ann", "bob"}
+    assert set(split_dataset(dataset, anything).held_out) == {"ann", "bob"}
+    assert not set(split_dataset(dataset, anything).training) & {"ann", "bob"}
 
 
 def test_user_cold_start_knows_the_window_only_and_learns_from_the_time_before(shop: Dataset) -> None:
     # 20 records, the latest 20% are four: times 10, 10, 9, 8.
-    found = split(shop, protocol_for(shop, setting="user-cold", cold_share=0.2))
+    found = split_dataset(shop, protocol_for(shop, setting="user-cold", cold_share=0.2))
     assert {u: (tuple(e.item_id for e in one.history), one.target) for u, one in found.held_out.items()} == {
         "cid": (("e",), "d")  # b and c lie before the window; ann and fay have one record in it, and so no history
     }
@@ -93,7 +94,7 @@ def test_user_cold_start_knows_the_window_only_and_learns_from_the_time_before(s
 
 def test_user_cold_start_may_know_the_records_just_before(shop: Dataset) -> None:
     protocol = protocol_for(shop, setting="user-cold", cold_share=0.2, cold_history="recent")
-    found = split(shop, protocol)
+    found = split_dataset(shop, protocol)
     assert {u: (tuple(e.item_id for e in one.history), one.target) for u, one in found.held_out.items()} == {
         "ann": (("a", "b"), "rare"),
         "cid": (("c", "e"), "d"),
@@ -105,21 +106,21 @@ def test_user_cold_start_may_know_the_records_just_before(shop: Dataset) -> None
 def test_records_of_the_windows_first_moment_all_belong_to_it() -> None:
     rows: dict[str, Events] = {f"u{n}": [("a", 5, 1), ("b", 5, 7)] for n in range(10)}
     dataset = make_dataset(rows)
-    found = split(dataset, protocol_for(dataset, setting="user-cold", cold_share=0.1, cold_history="recent"))
+    found = split_dataset(dataset, protocol_for(dataset, setting="user-cold", cold_share=0.1, cold_history="recent"))
     assert len(found.held_out) == 10
 
 
 def test_user_cold_start_needs_times() -> None:
     dataset = make_dataset({"ann": [("a", 5, 1), ("b", 5, None)]})
     with pytest.raises(InputError, match="1 interactions have no timestamp"):
-        split(dataset, protocol_for(dataset, setting="user-cold"))
+        split_dataset(dataset, protocol_for(dataset, setting="user-cold"))
 
 
 def test_cut_histories_keep_targets_lists_and_training(shop: Dataset) -> None:
     whole, cut = (draw_cases(shop, protocol_for(shop, last=last)) for last in (None, 1))
     assert [case.candidates for case in whole] == [case.candidates for case in cut]
     assert all(len(case.history) == 1 and case.history[0] == full.history[-1] for case, full in zip(cut, whole))  # noqa: B905
-    assert split(shop, protocol_for(shop, last=1)).training == split(shop, protocol_for(shop)).training
+    assert split_dataset(shop, protocol_for(shop, last=1)).training == split_dataset(shop, protocol_for(shop)).training
 
 
 def test_another_draw_has_the_same_users_and_targets_and_other_negatives(shop: Dataset) -> None:
@@ -194,13 +195,13 @@ def test_negatives_are_distinct_and_never_the_users_own(sampling: str, seed: int
 @pytest.mark.parametrize("setting", ["warm", "item-cold", "user-cold"])
 def test_what_is_drawn_does_not_leak(shop: Dataset, setting: str) -> None:
     protocol = protocol_for(shop, setting=setting, cold_share=0.2)
-    assert not find_leaks(draw_cases(shop, protocol), shop, split(shop, protocol).training, protocol.setting)
+    assert not find_leaks(draw_cases(shop, protocol), shop, split_dataset(shop, protocol).training, protocol.setting)
 
 
 def test_a_planted_leak_is_found(shop: Dataset) -> None:
     protocol = protocol_for(shop)
     cases = draw_cases(shop, protocol)
-    training = dict(split(shop, protocol).training)
+    training = dict(split_dataset(shop, protocol).training)
     training["bob"] = ("a", "c", "d")  # d is what is to be found
     (leak,) = find_leaks(cases, shop, training)
     assert (leak.user_id, leak.what) == ("bob", "fits see 'd', bought at or after the target")
@@ -210,7 +211,7 @@ def test_a_planted_leak_is_found(shop: Dataset) -> None:
 
 def test_each_kind_of_leak_is_named(shop: Dataset) -> None:
     ann = next(case for case in draw_cases(shop, protocol_for(shop)) if case.user_id == "ann")
-    training = split(shop, protocol_for(shop)).training
+    training = split_dataset(shop, protocol_for(shop)).training
     shown = ann.model_copy(update={"history": (*ann.history, Interaction(item_id="rare"))})
     negative = ann.model_copy(update={"candidates": ("rare", "a", "c")})
     stranger = ann.model_copy(update={"target": "i", "candidates": ("i", "c")})
@@ -231,7 +232,7 @@ def test_each_kind_of_leak_is_named(shop: Dataset) -> None:
 def test_an_item_bought_before_and_after_may_be_learnt_from_its_first_purchase() -> None:
     dataset = make_dataset({"ann": [("a", 5, 1), ("b", 5, 2), ("a", 1, 3)], "bob": [("c", 5, 1), ("d", 5, 2)]})
     protocol = protocol_for(dataset, negatives=1)
-    assert not find_leaks(draw_cases(dataset, protocol), dataset, split(dataset, protocol).training)
+    assert not find_leaks(draw_cases(dataset, protocol), dataset, split_dataset(dataset, protocol).training)
 
 
 # Whole catalogue
@@ -242,6 +243,6 @@ def test_the_whole_catalogue_is_ranked_without_what_the_user_has() -> None:
     case = Case(user_id="u", history=(Interaction(item_id="a"),), candidates=("d", "e"), target="d")
     ranker, items = ScoreRanker("popularity", counts), ["a", "b", "c", "d", "e"]
     # b and c stand above d; a does not, since the user has it.
-    assert catalogue_ranks(ranker, [case], items, {"u": {"a"}}) == {"u": 3}
+    assert full_ranking_ranks(ranker, [case], items, {"u": {"a"}}) == {"u": 3}
     # Nor does what the user has, but a shortened history does not show.
-    assert catalogue_ranks(ranker, [case], items, {"u": {"a", "c"}}) == {"u": 2}
+    assert full_ranking_ranks(ranker, [case], items, {"u": {"a", "c"}}) == {"u": 2}

@@ -7,8 +7,8 @@ import pytest
 
 from evaluate.baselines.features import RecordedScores
 from evaluate.baselines.stacked import StackedRanker, stack, standard_scores
-from programs.errors import InputError
-from programs.ranker import Case, Ranking
+from programs.runtime.errors import InputError
+from signatures.rows import Case, Ranking
 
 pytest.importorskip("sklearn")
 

@@ -9,14 +9,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from evaluate.baselines.learned import Learned
-from evaluate.cases import read_cases
-from evaluate.journal import read_journal
-from evaluate.study.reading import cases_path
-from evaluate.study.spec import read_study
-from mllm3rec.cli import app
-from mllm3rec.sources import DATA_VARIABLE, find_source
-from programs.errors import BudgetExceededError, InputError
+from evaluate.data.locate import DATA_VARIABLE, find_source
+from evaluate.experiments.study_reading import cases_path
+from evaluate.experiments.study_spec import read_study
+from evaluate.protocol.cases import read_cases
+from evaluate.runs.journal import read_journal
+from mllm3rec.cli.main import app
 from programs.lm.ledger import read_calls
+from programs.runtime.errors import BudgetExceededError, InputError
 from tests.fake_server import FakeOpenAI, Reply
 
 STUDY = """

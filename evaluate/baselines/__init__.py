@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from evaluate.baselines.baseline import Baseline, Material
+from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.baselines.bpr import BPR
 from evaluate.baselines.learned import Learned
 from evaluate.baselines.lightfm import LightFM, LightFMFeatures
@@ -17,4 +17,4 @@ _ALL: tuple[type[Baseline], ...] = (BPR, LightFM, LightFMFeatures, SASRec, BERT4
 TRAINED: dict[str, type[Baseline]] = {baseline.name: baseline for baseline in _ALL}
 """The settings of every trained ranker, by the ranker's name."""
 
-__all__ = ["TRAINED", "Baseline", "Material"]
+__all__ = ["TRAINED", "Baseline", "TrainingData"]

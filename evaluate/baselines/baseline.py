@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
 
-from programs.errors import InputError
-from programs.prior import ContentSimilarity, Histories
+from programs.prior.scorers import ContentSimilarity, Histories
 from programs.ranker import Ranker
+from programs.runtime.errors import InputError
 from signatures.types import Item
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainingData:
     """All that a fit may see.
 
     Attributes:
@@ -55,7 +55,7 @@ class Baseline(BaseModel, ABC):
         """The settings a tuner tries, the default first."""
 
     @abstractmethod
-    def fit(self, material: Material, seed: int) -> Ranker:
+    def fit(self, material: TrainingData, seed: int) -> Ranker:
         """Train on the material.
 
         Args:

@@ -6,9 +6,9 @@ from typing import ClassVar, Self
 
 from pydantic import Field
 
-from evaluate.baselines.baseline import Baseline, Material
+from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.baselines.factors import FactorRanker, Factors
-from programs.errors import MissingExtraError
+from programs.runtime.errors import MissingExtraError
 
 
 class BPR(Baseline):
@@ -39,7 +39,7 @@ class BPR(Baseline):
             cls(factors=64, epochs=100, rate=0.02, penalty=0.01),
         )
 
-    def fit(self, material: Material, seed: int) -> FactorRanker:
+    def fit(self, material: TrainingData, seed: int) -> FactorRanker:
         """Train; see `Baseline.fit`. A repeated purchase counts once."""
         try:
             from cornac import models

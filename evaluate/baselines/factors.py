@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluate.baselines.baseline import unknown_below
-from programs.ranker import Case, Ranking, ranking_from_scores
+from programs.ranker import ranking_from_scores
+from signatures.rows import Case, Ranking
 
-Vectors = NDArray[np.float32]
+FactorVectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,11 @@ class Factors:
     """
 
     users: Mapping[str, int]
-    user_vectors: Vectors
+    user_vectors: FactorVectors
     items: Mapping[str, int]
-    item_vectors: Vectors
-    item_biases: Vectors
-    traits: Mapping[str, Vectors] = field(default_factory=dict)
+    item_vectors: FactorVectors
+    item_biases: FactorVectors
+    traits: Mapping[str, FactorVectors] = field(default_factory=dict)
 
 
 def trait_name(key: str, value: str) -> str:
@@ -69,7 +70,7 @@ class FactorRanker:
         scores = unknown_below(known, places, len(case.candidates))
         return ranking_from_scores(case, {self.name: scores.tolist()}, by=self.name)
 
-    def _folded_in(self, case: Case) -> Vectors:
+    def _folded_in(self, case: Case) -> FactorVectors:
         factors = self.factors
         rows = [factors.items[event.item_id] for event in case.history if event.item_id in factors.items]
         parts = []

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, stats
 
-from programs.errors import InputError
-from programs.prior import ContentSimilarity, Histories, ItemKNN, Popularity
-from programs.ranker import Case, Ranker, Ranking
+from programs.prior.scorers import ContentSimilarity, Histories, ItemKNN, Popularity
+from programs.ranker import Ranker
+from programs.runtime.errors import InputError
+from signatures.rows import Case, Ranking
 from signatures.types import Item
 
 Features = NDArray[np.float64]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from pydantic import Field
 
-from evaluate.baselines.baseline import Baseline, Material
+from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.baselines.bpr import BPR
 from evaluate.baselines.features import (
     FeatureSource,
@@ -23,8 +23,9 @@ from evaluate.baselines.features import (
 )
 from evaluate.baselines.item_features import category_prefixes, title_words
 from evaluate.baselines.training_cases import shortened, training_cases
-from programs.errors import InputError, MissingExtraError
-from programs.ranker import Case, Ranking, ranking_from_scores
+from programs.ranker import ranking_from_scores
+from programs.runtime.errors import InputError, MissingExtraError
+from signatures.rows import Case, Ranking
 
 
 class Learned(Baseline):
@@ -56,7 +57,7 @@ class Learned(Baseline):
         """See `Baseline.grid`."""
         return (cls(), cls(trees=400), cls(leaves=15), cls(trees=400, leaves=15), cls(bpr=None))
 
-    def fit(self, material: Material, seed: int) -> LearnedRanker:
+    def fit(self, material: TrainingData, seed: int) -> LearnedRanker:
         """Train; see `Baseline.fit`.
 
         Raises:
@@ -67,7 +68,7 @@ class Learned(Baseline):
         trees = learn(cases, self.sources(before, seed), self, seed)
         return LearnedRanker(self.name, self.sources(material, seed), trees)
 
-    def sources(self, material: Material, seed: int) -> list[FeatureSource]:
+    def sources(self, material: TrainingData, seed: int) -> list[FeatureSource]:
         """What describes candidates, fitted on the material."""
         items = material.items
         sources: list[FeatureSource] = [
@@ -82,7 +83,7 @@ class Learned(Baseline):
         return sources
 
 
-def _shortened(material: Material) -> dict[str, Sequence[str]]:
+def _shortened(material: TrainingData) -> dict[str, Sequence[str]]:
     histories = shortened(material.histories)
     if not histories:
         raise InputError("no history has two items: 'learned' holds out the last one of each to learn from")

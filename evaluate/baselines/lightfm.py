@@ -8,10 +8,10 @@ import numpy as np
 from pydantic import Field
 from scipy import sparse
 
-from evaluate.baselines.baseline import Baseline, Material
+from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.baselines.factors import FactorRanker, Factors, trait_name
 from evaluate.baselines.item_features import columns_of, feature_matrix, feature_names
-from programs.errors import MissingExtraError
+from programs.runtime.errors import MissingExtraError
 
 
 class LightFM(Baseline):
@@ -38,7 +38,7 @@ class LightFM(Baseline):
         """See `Baseline.grid`."""
         return (cls(), cls(epochs=10), cls(factors=128, epochs=60), cls(penalty=1e-5), cls(loss="bpr", epochs=60))
 
-    def fit(self, material: Material, seed: int) -> FactorRanker:
+    def fit(self, material: TrainingData, seed: int) -> FactorRanker:
         """Train; see `Baseline.fit`. A repeated purchase counts once."""
         try:
             from lightfm import LightFM as Model
@@ -68,14 +68,14 @@ class LightFM(Baseline):
         traits = {name: model.user_embeddings[column] for name, column in user_columns.items()}
         return FactorRanker(self.name, Factors(users, user_vectors, items, item_vectors, biases, traits))
 
-    def _scorable(self, material: Material) -> list[str]:
+    def _scorable(self, material: TrainingData) -> list[str]:
         """The items that get a vector: those that somebody has."""
         return list(dict.fromkeys(item for history in material.histories.values() for item in history))
 
-    def _item_features(self, material: Material, items: list[str]) -> list[list[str]]:
+    def _item_features(self, material: TrainingData, items: list[str]) -> list[list[str]]:
         return [[] for _ in items]
 
-    def _user_features(self, material: Material, users: list[str]) -> list[list[str]]:
+    def _user_features(self, material: TrainingData, users: list[str]) -> list[list[str]]:
         return [[] for _ in users]
 
 
@@ -98,14 +98,14 @@ class LightFMFeatures(LightFM):
         """See `Baseline.grid`."""
         return (cls(), cls(epochs=15), cls(factors=128), cls(least_items=2), cls(penalty=1e-6))
 
-    def _scorable(self, material: Material) -> list[str]:
+    def _scorable(self, material: TrainingData) -> list[str]:
         """Every item of the catalogue, and those that somebody has without being in it."""
         return list(dict.fromkeys([*super()._scorable(material), *material.items]))
 
-    def _item_features(self, material: Material, items: list[str]) -> list[list[str]]:
+    def _item_features(self, material: TrainingData, items: list[str]) -> list[list[str]]:
         named = feature_names(material.items, self.least_items)
         return [named.get(item, []) for item in items]
 
-    def _user_features(self, material: Material, users: list[str]) -> list[list[str]]:
+    def _user_features(self, material: TrainingData, users: list[str]) -> list[list[str]]:
         known = material.metadata
         return [[trait_name(key, value) for key, value in known.get(user, {}).items()] for user in users]

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from evaluate.baselines.baseline import Baseline, Material, unknown_below
-from programs.errors import MissingExtraError
-from programs.ranker import Case, Ranking, ranking_from_scores
+from evaluate.baselines.baseline import Baseline, TrainingData, unknown_below
+from programs.ranker import ranking_from_scores
+from programs.runtime.errors import MissingExtraError
+from signatures.rows import Case, Ranking
 
 if TYPE_CHECKING:
     from evaluate.baselines.network import Transformer
@@ -59,7 +60,7 @@ class Sequential(Baseline):
             raise ValueError(f"{self.dimensions} dimensions cannot be shared by {self.heads} heads alike")
         return self
 
-    def fit(self, material: Material, seed: int) -> SequenceRanker:
+    def fit(self, material: TrainingData, seed: int) -> SequenceRanker:
         """Train; see `Baseline.fit`."""
         try:
             from evaluate.baselines.network import train

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluate.baselines.features import FeatureSource
-from programs.errors import InputError, MissingExtraError
-from programs.prior import z
-from programs.ranker import Case, Ranking, ranking_from_scores
+from programs.prior.prior import z
+from programs.ranker import ranking_from_scores
+from programs.runtime.errors import InputError, MissingExtraError
+from signatures.rows import Case, Ranking
 
 NAME = "learned+mar"
 

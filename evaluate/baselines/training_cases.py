@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evaluate.negatives import NegativeSampler
-from programs.prior import Histories
-from programs.ranker import Case, seed_of
+from evaluate.protocol.negatives import NegativeSampler
+from programs.prior.scorers import Histories
+from signatures.rows import Case, seed_of
 from signatures.types import Interaction
 
 

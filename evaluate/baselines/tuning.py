@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from evaluate.baselines import TRAINED
-from evaluate.baselines.baseline import Baseline, Material
-from evaluate.metrics import ndcg, rank_of
-from evaluate.protocol import part_of
-from programs.errors import InputError
-from programs.ranker import Case
+from evaluate.baselines.baseline import Baseline, TrainingData
+from evaluate.protocol.protocol import part_of
+from evaluate.stats.metrics import ndcg, rank_of
+from programs.runtime.errors import InputError
+from signatures.rows import Case
 
 METRIC, CUTOFF = "NDCG@10", 10
 """What decides between settings."""
@@ -47,7 +47,7 @@ class Tuned(BaseModel):
 
 def tune(
     baseline: type[Baseline],
-    material: Material,
+    material: TrainingData,
     cases: Sequence[Case],
     seed: int,
     grid: Sequence[Baseline] | None = None,
@@ -77,7 +77,7 @@ def tune(
     return Tuned(ranker=baseline.name, seed=seed, users=len(cases), tried=tuple(tried), settings=settings)
 
 
-def _mean_ndcg(point: Baseline, material: Material, cases: Sequence[Case], seed: int) -> float:
+def _mean_ndcg(point: Baseline, material: TrainingData, cases: Sequence[Case], seed: int) -> float:
     ranker = point.fit(material, seed)
     ranks = [rank_of(ranker.rank(case.blinded()).order, str(case.target)) for case in cases]
     return sum(ndcg(rank, CUTOFF) for rank in ranks) / len(ranks)

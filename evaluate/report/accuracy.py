@@ -6,30 +6,30 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from evaluate.audit import METRICS, PAPER_LIST_SIZE, audit_ranks, audit_row
-from evaluate.intervals import bootstrap_mean
-from evaluate.metrics import chance
-from evaluate.published import PublishedRow
-from evaluate.report.grouped import PARTS, Group, in_common, over_draws
+from evaluate.paper.published import PublishedRow
 from evaluate.report.pseudonyms import without_ids
+from evaluate.report.ranker_runs import PART_LABELS, RankerRuns, in_common, over_draws
+from evaluate.report.record import RunRecord
 from evaluate.report.table import (
     BETTER,
     NONE,
     WORSE,
-    Cell,
-    Row,
     Table,
-    count,
-    difference,
-    estimate,
-    figure,
+    TableCell,
+    TableRow,
+    count_cell,
+    difference_cell,
+    estimate_cell,
+    figure_cell,
     filled,
-    probability,
-    row,
-    word,
+    probability_cell,
+    table_row,
+    word_cell,
 )
-from evaluate.significance import Comparison, compare_to, holm
-from evaluate.study.record import RunRecord
+from evaluate.stats.audit import AUDITED_METRICS, PAPER_LIST_SIZE, audit_ranks, audit_row
+from evaluate.stats.intervals import bootstrap_mean
+from evaluate.stats.metrics import chance
+from evaluate.stats.significance import Comparison, compare_to, holm
 
 SIGNIFICANT = 0.05
 """A corrected p below this gets a mark."""
@@ -38,7 +38,7 @@ Compared = Mapping[tuple[str, str], Mapping[str, Comparison]]
 """Comparisons by (label, component) and metric; the component is empty for the ranker's own order."""
 
 
-def against(reference: Group | None, groups: Sequence[Group]) -> Compared:
+def against(reference: RankerRuns | None, groups: Sequence[RankerRuns]) -> Compared:
     """Every other ranker, and MAR alone where there is MAR, minus the reference, corrected over all of it.
 
     Only lists that both ranked count: same user, same draw.
@@ -50,7 +50,7 @@ def against(reference: Group | None, groups: Sequence[Group]) -> Compared:
     return _corrected({key: _paired(cells, reference.cells) for key, cells in sides.items()})
 
 
-def pairs(groups: Sequence[Group], asked: Sequence[tuple[str, str]]) -> Compared:
+def pairs(groups: Sequence[RankerRuns], asked: Sequence[tuple[str, str]]) -> Compared:
     """The further pairs (a, b), a minus b, corrected over these alone; those that did not run here are left out."""
     by_label = {g.label: g for g in groups}
     return _corrected(
@@ -73,32 +73,56 @@ def _corrected(found: Compared) -> Compared:
     return {key: {metric: new[key, metric] for metric in of} for key, of in found.items()}
 
 
-def main_table(groups: Sequence[Group], reference: str, compared: Compared, empty: Sequence[RunRecord] = ()) -> Table:
+def main_table(
+    groups: Sequence[RankerRuns], reference: str, compared: Compared, empty: Sequence[RunRecord] = ()
+) -> Table:
     """One row a ranker, its parts below it, and chance.
 
     Args:
         empty: Runs without a ranked user, so that nobody overlooks them.
     """
     size = groups[0].size
-    columns = ("ranker", *(f"{m}/{size}" for m in METRICS), "users", "draws", "seeds", "unresolved")
-    rows: list[Row] = []
+    columns = ("ranker", *(f"{m}/{size}" for m in AUDITED_METRICS), "users", "draws", "seeds", "unresolved")
+    rows: list[TableRow] = []
     for group in groups:
         own = compared.get((group.label, ""), {})
         is_reference = group.label == reference
         label = f"{group.label} (reference)" if is_reference else group.label
         cells = _estimates(group.users, own)
-        counts = (count(len(group.users)), count(group.draws), count(group.seeds), count(group.unresolved))
-        rows.append(row(word(label), *cells, *counts, kind="reference" if is_reference else ""))
+        counts = (
+            count_cell(len(group.users)),
+            count_cell(group.draws),
+            count_cell(group.seeds),
+            count_cell(group.unresolved),
+        )
+        rows.append(table_row(word_cell(label), *cells, *counts, kind="reference" if is_reference else ""))
         for component in group.parts:
             frame = over_draws(group.part(component))
             marks = compared.get((group.label, component), {})
-            first = (word(f"{group.label}: {PARTS[component]}"), *_estimates(frame, marks), count(len(frame)))
+            first = (
+                word_cell(f"{group.label}: {PART_LABELS[component]}"),
+                *_estimates(frame, marks),
+                count_cell(len(frame)),
+            )
             rows.append(filled(first, len(columns), kind="part"))
     for run in empty:
-        rows.append(row(word(run.ranker), *[NONE] * len(METRICS), count(0), NONE, NONE, count(run.unresolved)))
+        rows.append(
+            table_row(
+                word_cell(run.ranker),
+                *[NONE] * len(AUDITED_METRICS),
+                count_cell(0),
+                NONE,
+                NONE,
+                count_cell(run.unresolved),
+            )
+        )
     floor = chance(size)
     rows.append(
-        filled([word("chance (a random order)"), *(figure(floor[m]) for m in METRICS)], len(columns), kind="chance")
+        filled(
+            [word_cell("chance (a random order)"), *(figure_cell(floor[m]) for m in AUDITED_METRICS)],
+            len(columns),
+            kind="chance",
+        )
     )
     caption = (
         f"Means over users with 95% intervals (bootstrap over users); a user's value is first averaged over draws "
@@ -116,10 +140,10 @@ def main_table(groups: Sequence[Group], reference: str, compared: Compared, empt
     return Table("main", "Accuracy", caption.strip(), columns, tuple(rows))
 
 
-def _estimates(frame: pd.DataFrame, compared: Mapping[str, Comparison]) -> list[Cell]:
+def _estimates(frame: pd.DataFrame, compared: Mapping[str, Comparison]) -> list[TableCell]:
     return [
-        estimate(bootstrap_mean(frame[m].to_numpy(), seed=0), _mark(compared[m]) if m in compared else "")
-        for m in METRICS
+        estimate_cell(bootstrap_mean(frame[m].to_numpy(), seed=0), _mark(compared[m]) if m in compared else "")
+        for m in AUDITED_METRICS
     ]
 
 
@@ -131,7 +155,7 @@ def _mark(found: Comparison) -> str:
 
 def difference_table(reference: str, size: int, compared: Compared) -> Table:
     """Everything minus the reference."""
-    names = {key: key[0] + (f": {PARTS[key[1]]}" if key[1] else "") for key in compared}
+    names = {key: key[0] + (f": {PART_LABELS[key[1]]}" if key[1] else "") for key in compared}
     caption = (
         f"Mean over common users of a ranker minus {reference}, with 95% intervals; positive is better. "
         "Only lists both ranked count. p is of a paired randomization test, corrected by Holm's method over the whole "
@@ -153,15 +177,19 @@ def pair_table(asked: Sequence[tuple[str, str]], size: int, compared: Compared) 
 def _compared_table(
     name: str, title: str, caption: str, first: str, size: int, names: Mapping[tuple[str, str], str], compared: Compared
 ) -> Table:
-    columns = (first, "users", *(c for m in METRICS for c in (f"{m}/{size}", f"p of {m}")))
+    columns = (first, "users", *(c for m in AUDITED_METRICS for c in (f"{m}/{size}", f"p of {m}")))
     rows = []
     for key, label in names.items():
         found = compared.get(key, {})
         if not found:
-            rows.append(filled([word(f"{label} (no list in common)")], len(columns)))
+            rows.append(filled([word_cell(f"{label} (no list in common)")], len(columns)))
             continue
-        cells = [c for m in METRICS for c in (difference(found[m], _mark(found[m])), probability(_p(found[m])))]
-        rows.append(row(word(label), count(found[METRICS[0]].n), *cells))
+        cells = [
+            c
+            for m in AUDITED_METRICS
+            for c in (difference_cell(found[m], _mark(found[m])), probability_cell(_p(found[m])))
+        ]
+        rows.append(table_row(word_cell(label), count_cell(found[AUDITED_METRICS[0]].n), *cells))
     return Table(name, title, caption, columns, tuple(rows))
 
 
@@ -169,7 +197,7 @@ def _p(found: Comparison) -> float:
     return found.p if found.p_holm is None else found.p_holm
 
 
-def bounds_table(groups: Sequence[Group]) -> Table | None:
+def bounds_table(groups: Sequence[RankerRuns]) -> Table | None:
     """What the means may be once unresolved cases are known; None where every case was resolved."""
     unresolved = [group for group in groups if group.unresolved]
     if not unresolved:
@@ -178,30 +206,35 @@ def bounds_table(groups: Sequence[Group]) -> Table | None:
     rows = []
     for group in unresolved:
         found = group.bounds()
-        cells = [figure(end) for m in METRICS for b in [found[group.sized(m)]] for end in (b.low, b.high)]
-        rows.append(row(word(group.label), *cells, count(group.resolved), count(group.unresolved)))
+        cells = [figure_cell(end) for m in AUDITED_METRICS for b in [found[group.sized(m)]] for end in (b.low, b.high)]
+        rows.append(table_row(word_cell(group.label), *cells, count_cell(group.resolved), count_cell(group.unresolved)))
     caption = (
         "Cases whose infrastructure failed, or that were not reached, are no misses. If all of them were misses the "
         "mean would be the lower figure, if all were first places the higher one. Counted over all draws and seeds."
     )
-    ends = (f"{m}/{size} {end}" for m in METRICS for end in ("at least", "at most"))
+    ends = (f"{m}/{size} {end}" for m in AUDITED_METRICS for end in ("at least", "at most"))
     columns = ("ranker", *ends, "ranked cases", "unresolved cases")
     return Table("bounds", "Bounds with unresolved cases", caption, columns, tuple(rows))
 
 
-def published_table(rows: Sequence[PublishedRow]) -> Table:
+def published_metric_table(rows: Sequence[PublishedRow]) -> Table:
     """The paper's rows as context, each with what the audit says."""
     out = []
     for published in rows:
         finding = audit_row(published.row)
         figures = published.row.figures
-        cells = [Cell(str(figures[m]), float(figures[m])) if m in figures else NONE for m in METRICS]
+        cells = [TableCell(str(figures[m]), float(figures[m])) if m in figures else NONE for m in AUDITED_METRICS]
         if finding.impossible:
             verdict = f"impossible: {finding.violations[0]}"
         else:
             verdict = "; ".join(finding.notes) or "possible"
         out.append(
-            row(word(published.label), *cells, word(verdict), kind="impossible" if finding.impossible else "published")
+            table_row(
+                word_cell(published.label),
+                *cells,
+                word_cell(verdict),
+                kind="impossible" if finding.impossible else "published",
+            )
         )
     size = PAPER_LIST_SIZE
     caption = (
@@ -209,11 +242,11 @@ def published_table(rows: Sequence[PublishedRow]) -> Table:
         "protocol, so never compare a row above with one of these. “Impossible” rows break an identity that every "
         "ranking obeys, by more than any rounding explains."
     )
-    columns = ("method", *(f"{m}/{size}" for m in METRICS), "can it be true?")
+    columns = ("method", *(f"{m}/{size}" for m in AUDITED_METRICS), "can it be true?")
     return Table("published", "Context: as published", caption, columns, tuple(out))
 
 
-def audit_lines(groups: Sequence[Group]) -> list[str]:
+def audit_lines(groups: Sequence[RankerRuns]) -> list[str]:
     """What the identities say about our own ranks: one line if all is well, else one per run that is not."""
     runs = [(group, run) for group in groups for run in group.runs]
     broken = []

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from evaluate.report.grouped import Group
-from evaluate.report.table import Cell, Kind, Row, Table, count, dollars, figure, filled, row, word
-from programs.ranker import Usage, total_usage
+from evaluate.report.ranker_runs import RankerRuns
+from evaluate.report.table import (
+    Kind,
+    Table,
+    TableCell,
+    TableRow,
+    count_cell,
+    dollars_cell,
+    figure_cell,
+    filled,
+    table_row,
+    word_cell,
+)
+from signatures.rows import Usage, total_usage
 
 
-def by_role(usages: Sequence[Mapping[str, Usage]]) -> dict[str, tuple[Usage, bool]]:
+def usage_by_role(usages: Sequence[Mapping[str, Usage]]) -> dict[str, tuple[Usage, bool]]:
     """Sums over runs by role, each with whether its dollars leave out calls of unknown price."""
     roles = dict.fromkeys(role for usage in usages for role in usage)
     return {role: _sum([usage[role] for usage in usages if role in usage]) for role in roles}
@@ -20,13 +31,13 @@ def _sum(usages: Sequence[Usage]) -> tuple[Usage, bool]:
     return total, total.usd is not None and any(usage.usd is None and usage.calls for usage in usages)
 
 
-def per_user_price(group: Group) -> float | None:
+def per_user_price(group: RankerRuns) -> float | None:
     """Stand-alone dollars of one ranked case; None where any of it has no known price."""
     total, partly = _sum([usage for run in group.runs for usage in run.stand_alone.values()])
     return None if total.usd is None or partly or not group.resolved else total.usd / group.resolved
 
 
-def billed_table(groups: Sequence[Group]) -> Table:
+def billed_table(groups: Sequence[RankerRuns]) -> Table:
     """What was sent, by ranker and role."""
     columns = (
         "ranker",
@@ -39,15 +50,24 @@ def billed_table(groups: Sequence[Group]) -> Table:
         "dollars",
         "seconds",
     )
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for group in groups:
         for role, usage, partly in _lines(group, [run.usage for run in group.runs]):
             cells = [
-                count(n)
+                count_cell(n)
                 for n in (usage.calls, usage.cache_hits, usage.tokens_in, usage.tokens_cached, usage.tokens_out)
             ]
-            price = dollars(usage.usd, usage.calls, partly)
-            rows.append(row(word(group.label), word(role), *cells, price, figure(usage.seconds, 1), kind=_kind(role)))
+            price = dollars_cell(usage.usd, usage.calls, partly)
+            rows.append(
+                table_row(
+                    word_cell(group.label),
+                    word_cell(role),
+                    *cells,
+                    price,
+                    figure_cell(usage.seconds, 1),
+                    kind=_kind(role),
+                )
+            )
     caption = (
         "What was really sent and paid for in this study, over all draws and seeds. Answers that were stored before, "
         "by another run or an earlier attempt, cost nothing again and are counted apart. A price nobody knows is "
@@ -56,29 +76,29 @@ def billed_table(groups: Sequence[Group]) -> Table:
     return Table("billed", "Billed", caption, columns, tuple(rows) or (_nothing(len(columns)),))
 
 
-def stand_alone_table(groups: Sequence[Group]) -> Table:
+def stand_alone_table(groups: Sequence[RankerRuns]) -> Table:
     """What each ranker would cost alone, in sum and for a user."""
     columns = (
         "ranker", "role", "calls", "tokens in", "tokens out", "dollars",
         "calls a user", "tokens a user", "dollars a user", "seconds a user",
     )  # fmt: skip
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for group in groups:
         users = group.resolved
         for role, usage, partly in _lines(group, [run.stand_alone for run in group.runs]):
-            cells = [count(n) for n in (usage.calls, usage.tokens_in, usage.tokens_out)]
+            cells = [count_cell(n) for n in (usage.calls, usage.tokens_in, usage.tokens_out)]
             tokens = usage.tokens_in + usage.tokens_out
             each = None if usage.usd is None else usage.usd / users
             rows.append(
-                row(
-                    word(group.label),
-                    word(role),
+                table_row(
+                    word_cell(group.label),
+                    word_cell(role),
                     *cells,
-                    dollars(usage.usd, usage.calls, partly),
-                    figure(usage.calls / users, 1),
-                    figure(tokens / users, 0),
+                    dollars_cell(usage.usd, usage.calls, partly),
+                    figure_cell(usage.calls / users, 1),
+                    figure_cell(tokens / users, 0),
                     _price_of_one(each, usage.calls, partly),
-                    figure(usage.seconds / users, 2),
+                    figure_cell(usage.seconds / users, 2),
                     kind=_kind(role),
                 )
             )
@@ -89,9 +109,9 @@ def stand_alone_table(groups: Sequence[Group]) -> Table:
     return Table("stand-alone", "Stand-alone cost", caption, columns, tuple(rows) or (_nothing(len(columns)),))
 
 
-def _price_of_one(usd: float | None, calls: int, partly: bool) -> Cell:
-    cell = dollars(usd, calls, partly)
-    return cell if usd is None else Cell(f"{'≥ ' if partly else ''}${usd:.6f}", usd)
+def _price_of_one(usd: float | None, calls: int, partly: bool) -> TableCell:
+    cell = dollars_cell(usd, calls, partly)
+    return cell if usd is None else TableCell(f"{'≥ ' if partly else ''}${usd:.6f}", usd)
 
 
 ALL_ROLES = "all roles"
@@ -101,8 +121,8 @@ def _kind(role: str) -> Kind:
     return "total" if role == ALL_ROLES else ""
 
 
-def _lines(group: Group, usages: Sequence[Mapping[str, Usage]]) -> list[tuple[str, Usage, bool]]:
-    roles = by_role(usages)
+def _lines(group: RankerRuns, usages: Sequence[Mapping[str, Usage]]) -> list[tuple[str, Usage, bool]]:
+    roles = usage_by_role(usages)
     lines = [(role, usage, partly) for role, (usage, partly) in roles.items()]
     if len(lines) > 1:
         total, partly = _sum([usage for each in usages for usage in each.values()])
@@ -110,5 +130,5 @@ def _lines(group: Group, usages: Sequence[Mapping[str, Usage]]) -> list[tuple[st
     return lines
 
 
-def _nothing(width: int) -> Row:
-    return filled([word("no language model was asked")], width)
+def _nothing(width: int) -> TableRow:
+    return filled([word_cell("no language model was asked")], width)

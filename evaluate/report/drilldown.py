@@ -10,11 +10,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from evaluate.report.grouped import Group
 from evaluate.report.pseudonyms import pseudonym, without_ids
-from evaluate.study.record import ProtocolRecord, RunRecord
+from evaluate.report.ranker_runs import RankerRuns
+from evaluate.report.record import ProtocolRecord, RunRecord
 from programs.mope import HISTORY_ITEMS
-from programs.ranker import Case, Ranking, Status
+from signatures.rows import Case, Ranking, Status
 from signatures.types import Item
 
 LM_USERS, OTHER_USERS = 150, 60
@@ -32,9 +32,9 @@ TITLE_CHARACTERS = 140
 
 HISTORY_SHOWN = 30
 
-DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+RANK_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-Json = dict[str, object]
+JsonObject = dict[str, object]
 
 
 @dataclass
@@ -64,12 +64,12 @@ def _cut(text: str) -> str:
     return flat if len(flat) <= TITLE_CHARACTERS else flat[: TITLE_CHARACTERS - 1] + "…"
 
 
-def shown_run(group: Group) -> RunRecord:
+def shown_run(group: RankerRuns) -> RunRecord:
     """The one run of a ranker that the drill-down shows."""
     return min(group.runs, key=lambda run: (run.draw, -1 if run.seed is None else run.seed))
 
 
-def users_per_run(all_groups: Iterable[Sequence[Group]]) -> tuple[int, int]:
+def users_per_run(all_groups: Iterable[Sequence[RankerRuns]]) -> tuple[int, int]:
     """How many users get whole rows, of a run with a language model and of another, in a report of so many runs."""
     speak = [group.speaks for some in all_groups for group in some if shown_run(group).rows]
     wanted = sum(LM_USERS * LM_BYTES if speaks else OTHER_USERS * OTHER_BYTES for speaks in speak)
@@ -77,7 +77,7 @@ def users_per_run(all_groups: Iterable[Sequence[Group]]) -> tuple[int, int]:
     return max(1, int(LM_USERS * scale)), max(1, int(OTHER_USERS * scale))
 
 
-def drilldown(protocol: ProtocolRecord, groups: Sequence[Group], detailed: tuple[int, int]) -> Json:
+def drilldown(protocol: ProtocolRecord, groups: Sequence[RankerRuns], detailed: tuple[int, int]) -> JsonObject:
     """One protocol for the page.
 
     Args:
@@ -89,7 +89,7 @@ def drilldown(protocol: ProtocolRecord, groups: Sequence[Group], detailed: tuple
     runs, wanted = [], {}
     for group in groups:
         run = shown_run(group)
-        rows: dict[str, Json] = {}
+        rows: dict[str, JsonObject] = {}
         traits: dict[tuple[str, ...], int] = {}
         for case in _detailed(protocol.cases[run.draw].cases, run, detailed[0] if group.speaks else detailed[1]):
             rows[str(place[case.user_id])] = _row(case, run.rows[case.user_id], items, traits)
@@ -107,7 +107,7 @@ def drilldown(protocol: ProtocolRecord, groups: Sequence[Group], detailed: tuple
                 "rows": rows,
             }
         )
-    lists: dict[str, dict[str, Json]] = {}
+    lists: dict[str, dict[str, JsonObject]] = {}
     for (draw, user), case in wanted.items():
         lists.setdefault(str(draw), {})[str(place[user])] = _case(case, items)
     return {
@@ -135,9 +135,9 @@ def packed(ranks: Sequence[int]) -> str | list[int]:
     >>> packed([0, 9, 10, 36])
     '09Aa'
     """
-    if max(ranks, default=0) >= len(DIGITS):
+    if max(ranks, default=0) >= len(RANK_DIGITS):
         return list(ranks)
-    return "".join(DIGITS[rank] for rank in ranks)
+    return "".join(RANK_DIGITS[rank] for rank in ranks)
 
 
 def _detailed(cases: Sequence[Case], run: RunRecord, users: int) -> list[Case]:
@@ -145,7 +145,7 @@ def _detailed(cases: Sequence[Case], run: RunRecord, users: int) -> list[Case]:
     return [case for case in cases[:users] if case.user_id in run.rows]
 
 
-def _case(case: Case, items: _Items) -> Json:
+def _case(case: Case, items: _Items) -> JsonObject:
     """History (item, rating), of which the last `HISTORY_ITEMS` are what a model was shown, and the candidates."""
     history = [[items.number(event.item_id), event.rating] for event in case.history[-HISTORY_SHOWN:]]
     return {
@@ -158,10 +158,10 @@ def _case(case: Case, items: _Items) -> Json:
     }
 
 
-def _row(case: Case, row: Ranking, items: _Items, traits: dict[tuple[str, ...], int]) -> Json:
+def _row(case: Case, row: Ranking, items: _Items, traits: dict[tuple[str, ...], int]) -> JsonObject:
     """What a ranker said, aligned with the candidates; absent keys are empty."""
     place = {item_id: i for i, item_id in enumerate(case.candidates)}
-    out: Json = {
+    out: JsonObject = {
         "order": [place[item_id] for item_id in row.order if item_id in place],
         "scores": {name: [_short(score) for score in row.scores[name]] for name in _components(row)},
     }

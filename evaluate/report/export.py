@@ -6,7 +6,7 @@ import csv
 import io
 import re
 
-from evaluate.report.table import BETTER, WORSE, Cell, Table
+from evaluate.report.table import BETTER, WORSE, Table, TableCell
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """What makes a spreadsheet take a text for a formula."""
@@ -56,7 +56,7 @@ def to_markdown(table: Table) -> str:
     return f"**{_markdown(table.title)}**\n\n{body}\n\n{_markdown(table.caption)}\n"
 
 
-def _markdown_cell(cell: Cell) -> str:
+def _markdown_cell(cell: TableCell) -> str:
     return _markdown(cell.full) if cell.value is None else cell.full.replace("|", "\\|")
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evaluate.metrics import CUTOFFS
-from evaluate.report.grouped import Group
-from evaluate.report.table import NONE, Cell, Row, Table, count, row, share, word
-from programs.ranker import Status, total_usage
+from evaluate.report.ranker_runs import RankerRuns
+from evaluate.report.table import NONE, Table, TableCell, TableRow, count_cell, share_cell, table_row, word_cell
+from evaluate.stats.metrics import CUTOFFS
+from signatures.rows import Status, total_usage
 
 FIRST = CUTOFFS[0]
 
 UNCHECKED = "not checked"
-"""What `programs.reasons` writes as the verdict on a reason that no judge re-checked."""
+"""What `programs.explain` writes as the verdict on a reason that no judge re-checked."""
 
 
-def outcome_table(groups: Sequence[Group]) -> Table:
+def outcome_table(groups: Sequence[RankerRuns]) -> Table:
     """Every case in exactly one of four columns, which add up to the cases."""
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for group in groups:
         hits = misses = unparsable = saved = 0
         for run in group.runs:
@@ -31,8 +31,8 @@ def outcome_table(groups: Sequence[Group]) -> Table:
                 else:
                     misses += 1
         cases = group.resolved + group.unresolved
-        each = [share(n, cases) for n in (hits, misses, unparsable, group.unresolved)]
-        rows.append(row(word(group.label), count(cases), *each, count(saved)))
+        each = [share_cell(n, cases) for n in (hits, misses, unparsable, group.unresolved)]
+        rows.append(table_row(word_cell(group.label), count_cell(cases), *each, count_cell(saved)))
     caption = (
         f"Every case (user and list, over all draws and seeds) is exactly one of four: a hit in the first {FIRST}, a "
         "miss, a shopper for whom no answer of the model could be read, or a failure of infrastructure. Unread "
@@ -44,12 +44,12 @@ def outcome_table(groups: Sequence[Group]) -> Table:
     return Table("outcomes", "How the cases ended", caption, columns, tuple(rows))
 
 
-def answer_table(groups: Sequence[Group]) -> Table | None:
+def answer_table(groups: Sequence[RankerRuns]) -> Table | None:
     """What was wrong with the model's answers; None where no ranker asks a model."""
     speaking = [group for group in groups if group.speaks and group.scored]
     if not speaking:
         return None
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for group in speaking:
         scored = group.scored
         usage = total_usage(found.usage for found in scored)
@@ -59,13 +59,13 @@ def answer_table(groups: Sequence[Group]) -> Table | None:
         checked = [verdict for verdict in verdicts if verdict.why != UNCHECKED]
         unfaithful = sum(not verdict.faithful for verdict in checked)
         rows.append(
-            row(
-                word(group.label),
-                share(sum(found.unparsable for found in scored), usage.calls + usage.cache_hits),
+            table_row(
+                word_cell(group.label),
+                share_cell(sum(found.unparsable for found in scored), usage.calls + usage.cache_hits),
                 _each(sum(found.appended for found in scored), len(scored)),
                 _each(sum(found.dropped for found in scored), len(scored)),
-                share(refused, refused + kept),
-                share(unfaithful, len(checked)),
+                share_cell(refused, refused + kept),
+                share_cell(unfaithful, len(checked)),
             )
         )
     caption = (
@@ -85,7 +85,7 @@ def answer_table(groups: Sequence[Group]) -> Table | None:
     return Table("answers", "What was wrong with answers", caption, columns, tuple(rows))
 
 
-def _each(total: int, users: int) -> Cell:
+def _each(total: int, users: int) -> TableCell:
     if not users:
         return NONE
-    return Cell(f"{total:,} ({total / users:.1f} a user)", total)
+    return TableCell(f"{total:,} ({total / users:.1f} a user)", total)

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from evaluate.metrics import chance
-from evaluate.report.grouped import Group
+from evaluate.report.ranker_runs import RankerRuns
 from evaluate.report.slices import Slicing
 from evaluate.report.table import Table
+from evaluate.stats.metrics import chance
 
 COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9",
@@ -43,7 +43,7 @@ def as_json(figure: go.Figure) -> dict[str, object]:
     return json.loads(figure.to_json())
 
 
-def accuracy(groups: Sequence[Group], main: Table, marks: Mapping[str, Mapping[str, str]]) -> go.Figure:
+def accuracy(groups: Sequence[RankerRuns], main: Table, marks: Mapping[str, Mapping[str, str]]) -> go.Figure:
     """HR@5 of every ranker with its interval, read from the main table so that both say the same."""
     size = groups[0].size
     rows = [row for row in main.rows if row.kind != "chance" and row.cells[1].value is not None][::-1]
@@ -76,7 +76,7 @@ def accuracy(groups: Sequence[Group], main: Table, marks: Mapping[str, Mapping[s
     return figure.update_yaxes(automargin=True, type="category")
 
 
-def cumulative(groups: Sequence[Group], marks: Mapping[str, Mapping[str, str]]) -> go.Figure:
+def cumulative(groups: Sequence[RankerRuns], marks: Mapping[str, Mapping[str, str]]) -> go.Figure:
     """Share of held-out items within the first r places, for every r: HR at all cutoffs at once."""
     size = groups[0].size
     places = np.arange(1, size + 1)
@@ -101,7 +101,7 @@ def cumulative(groups: Sequence[Group], marks: Mapping[str, Mapping[str, str]]) 
     return figure.update_yaxes(title="share of held-out items at rank ≤ r", range=[0, 1.02])
 
 
-def sliced(slicing: Slicing, groups: Sequence[Group], marks: Mapping[str, Mapping[str, str]]) -> go.Figure:
+def sliced(slicing: Slicing, groups: Sequence[RankerRuns], marks: Mapping[str, Mapping[str, str]]) -> go.Figure:
     """HR@5 by slice; rankers stand a little beside each other so that intervals do not cover each other."""
     size = groups[0].size
     figure = go.Figure()

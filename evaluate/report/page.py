@@ -12,16 +12,16 @@ from importlib import resources
 from plotly.offline import get_plotlyjs
 from pydantic import JsonValue
 
-from evaluate.metrics import CUTOFFS
 from evaluate.report import figures
-from evaluate.report.drilldown import Json, drilldown, users_per_run
+from evaluate.report.drilldown import JsonObject, drilldown, users_per_run
 from evaluate.report.failures import UNCHECKED
-from evaluate.report.pseudonyms import DIGITS
+from evaluate.report.pseudonyms import PSEUDONYM_DIGITS
+from evaluate.report.record import StudyRecord
 from evaluate.report.reproduction import missing_table, study_tables
 from evaluate.report.sections import Block, ProtocolSection, Tab, summary_table
 from evaluate.report.slices import LENGTHS
-from evaluate.report.table import Cell, Row, Table
-from evaluate.study.record import StudyRecord
+from evaluate.report.table import Table, TableCell, TableRow
+from evaluate.stats.metrics import CUTOFFS
 
 TABS = {
     "overview": "Overview",
@@ -60,7 +60,7 @@ GLOSSARY = {
 def page(record: StudyRecord, found: Sequence[ProtocolSection], tabs: Sequence[Tab] = ()) -> str:
     """The whole file."""
     labels = list(dict.fromkeys(group.label for section in found for group in section.groups))
-    drawn: dict[str, Json] = {}
+    drawn: dict[str, JsonObject] = {}
     titles = {tab.name: html.escape(tab.title) for tab in tabs} | TABS
     inner = {tab.name: _blocks(tab.blocks, tab.name, drawn) for tab in tabs}
     inner |= {tab: _panel(tab, record, found, labels, drawn) for tab in TABS}
@@ -73,7 +73,7 @@ def page(record: StudyRecord, found: Sequence[ProtocolSection], tabs: Sequence[T
         "reference": record.reference,
         "first": CUTOFFS[0],
         "lengths": [[name, *ends] for name, ends in LENGTHS.items()],
-        "pseudonym_digits": DIGITS,
+        "pseudonym_digits": PSEUDONYM_DIGITS,
         "unchecked": UNCHECKED,
         "looks": figures.looks(list(dict.fromkeys(run.ranker for run in record.runs))),
         "figures": drawn,
@@ -136,7 +136,7 @@ def _bar(found: Sequence[ProtocolSection], titles: Mapping[str, str]) -> str:
 
 
 def _panel(
-    tab: str, record: StudyRecord, found: Sequence[ProtocolSection], labels: Sequence[str], drawn: dict[str, Json]
+    tab: str, record: StudyRecord, found: Sequence[ProtocolSection], labels: Sequence[str], drawn: dict[str, JsonObject]
 ) -> str:
     if tab == "overview":
         return _overview(record, found, labels)
@@ -198,11 +198,11 @@ def _configuration(of: str, configuration: Mapping[str, JsonValue]) -> str:
     return f"<details><summary>Configuration of {html.escape(of)}</summary><pre>{text}</pre></details>"
 
 
-def _blocks(blocks: Sequence[Block], name: str, drawn: dict[str, Json]) -> str:
+def _blocks(blocks: Sequence[Block], name: str, drawn: dict[str, JsonObject]) -> str:
     return "".join(_block(block, f"{name}-{j}", drawn) for j, block in enumerate(blocks))
 
 
-def _block(block: Block, name: str, drawn: dict[str, Json]) -> str:
+def _block(block: Block, name: str, drawn: dict[str, JsonObject]) -> str:
     out = ""
     if block.table is not None:
         out += _table(block.table)
@@ -231,12 +231,12 @@ def _table(table: Table) -> str:
     )
 
 
-def _row(row: Row, wordy: Sequence[bool]) -> str:
+def _row(row: TableRow, wordy: Sequence[bool]) -> str:
     cells = "".join(_cell(cell, words) for cell, words in zip(row.cells, wordy, strict=True))
     return f'<tr class="{row.kind}">{cells}</tr>' if row.kind else f"<tr>{cells}</tr>"
 
 
-def _cell(cell: Cell, words: bool) -> str:
+def _cell(cell: TableCell, words: bool) -> str:
     value = "" if cell.value is None else f' data-value="{float(cell.value)!r}"'
     shown = html.escape(cell.text)
     if cell.interval:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-DIGITS = 10
+PSEUDONYM_DIGITS = 10
 
 _NAMED = re.compile(r"""\buser (?P<quote>['"])(?P<id>.*?)(?P=quote)""")
 
@@ -19,7 +19,7 @@ def pseudonym(user_id: str) -> str:
     >>> pseudonym("A1B2C3")
     'u-91e45b9dc4'
     """
-    return f"u-{hashlib.sha256(user_id.encode()).hexdigest()[:DIGITS]}"
+    return f"u-{hashlib.sha256(user_id.encode()).hexdigest()[:PSEUDONYM_DIGITS]}"
 
 
 def without_ids(text: str) -> str:

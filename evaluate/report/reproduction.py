@@ -5,26 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from evaluate.report.grouped import Group
 from evaluate.report.pseudonyms import without_ids
-from evaluate.report.table import NONE, Cell, Row, Table, count, row, word
-from evaluate.study.record import ProtocolRecord, RunRecord, StudyRecord
+from evaluate.report.ranker_runs import RankerRuns
+from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord
+from evaluate.report.table import NONE, Table, TableCell, TableRow, count_cell, table_row, word_cell
 
 HASH_DIGITS = 12
 
 
-def choice_table(protocol: ProtocolRecord, groups: Sequence[Group]) -> Table:
+def choice_table(protocol: ProtocolRecord, groups: Sequence[RankerRuns]) -> Table:
     """How the protocol settles what the paper leaves open, and what was ranked."""
-    rows = [row(word(what), word(how)) for what, how in protocol.choices.items()]
+    rows = [table_row(word_cell(what), word_cell(how)) for what, how in protocol.choices.items()]
     users = {case.user_id for cases in protocol.cases.values() for case in cases.cases}
     size = f"{groups[0].size:,} items, the held-out one among them" if groups else "–"
     draws = len(protocol.cases)
     rows += [
-        row(word("users"), word(f"{len(users):,}")),
-        row(word("ranked lists"), word(size)),
-        row(word("draws of negatives"), word(draws)),
+        table_row(word_cell("users"), word_cell(f"{len(users):,}")),
+        table_row(word_cell("ranked lists"), word_cell(size)),
+        table_row(word_cell("draws of negatives"), word_cell(draws)),
         *(
-            row(word(f"cases, draw {draw}"), word(f"sha256 {cases.sha256[:HASH_DIGITS]}"))
+            table_row(word_cell(f"cases, draw {draw}"), word_cell(f"sha256 {cases.sha256[:HASH_DIGITS]}"))
             for draw, cases in sorted(protocol.cases.items())
         ),
     ]
@@ -38,17 +38,17 @@ def run_table(runs: Sequence[RunRecord]) -> Table:
         "dataset", "protocol", "ranker", "draw", "seed", "ranked", "unresolved", "cases sha256", "made", "command",
     )  # fmt: skip
     rows = [
-        row(
-            word(run.dataset),
-            word(run.protocol),
-            word(run.ranker),
-            count(run.draw),
-            NONE if run.seed is None else count(run.seed),
-            count(len(run.ranks)),
-            count(run.unresolved),
-            word(run.manifest.cases_sha256[:HASH_DIGITS]),
-            word(run.manifest.created.strftime("%Y-%m-%d %H:%M")),
-            word(run.command or "–"),
+        table_row(
+            word_cell(run.dataset),
+            word_cell(run.protocol),
+            word_cell(run.ranker),
+            count_cell(run.draw),
+            NONE if run.seed is None else count_cell(run.seed),
+            count_cell(len(run.ranks)),
+            count_cell(run.unresolved),
+            word_cell(run.manifest.cases_sha256[:HASH_DIGITS]),
+            word_cell(run.manifest.created.strftime("%Y-%m-%d %H:%M")),
+            word_cell(run.command or "–"),
         )
         for run in runs
     ]
@@ -63,7 +63,7 @@ def run_table(runs: Sequence[RunRecord]) -> Table:
 
 def named_table(name: str, title: str, caption: str, columns: tuple[str, str], facts: Mapping[str, str]) -> Table:
     """Two columns of words: hashes, versions, missing runs."""
-    rows = tuple(row(word(key), word(without_ids(value))) for key, value in facts.items())
+    rows = tuple(table_row(word_cell(key), word_cell(without_ids(value))) for key, value in facts.items())
     return Table(name, title, caption, columns, rows)
 
 
@@ -87,19 +87,19 @@ def missing_table(record: StudyRecord) -> Table:
     return named_table("missing", "Missing runs", caption, ("run", "reason"), record.missing)
 
 
-def tuned_tables(groups: Sequence[Group]) -> list[Table]:
+def tuned_tables(groups: Sequence[RankerRuns]) -> list[Table]:
     """Settings tried on dev users, one table a ranker that was tuned."""
     return [_tuned(group) for group in groups if any(run.tuned for run in group.runs)]
 
 
-def _tuned(group: Group) -> Table:
+def _tuned(group: RankerRuns) -> Table:
     runs = [run for run in group.runs if run.tuned]
     names = list(dict.fromkeys(name for run in runs for tried in run.tuned for name in tried))
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for run in runs:
-        seed = NONE if run.seed is None else count(run.seed)
+        seed = NONE if run.seed is None else count_cell(run.seed)
         for tried in run.tuned:
-            rows.append(row(count(run.draw), seed, *(_setting(tried.get(name)) for name in names)))
+            rows.append(table_row(count_cell(run.draw), seed, *(_setting(tried.get(name)) for name in names)))
     caption = (
         f"Every setting of {group.label} that was tried on dev users before any test user was ranked, in the order in "
         "which they were tried."
@@ -108,9 +108,9 @@ def _tuned(group: Group) -> Table:
     return Table(f"tuned-{group.label}", f"Tuning of {group.label}", caption, columns, tuple(rows))
 
 
-def _setting(value: object) -> Cell:
+def _setting(value: object) -> TableCell:
     if value is None:
         return NONE
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return word(value if isinstance(value, str) else json.dumps(value, default=str))
-    return Cell(f"{value:.4g}" if isinstance(value, float) else str(value), float(value))
+        return word_cell(value if isinstance(value, str) else json.dumps(value, default=str))
+    return TableCell(f"{value:.4g}" if isinstance(value, float) else str(value), float(value))

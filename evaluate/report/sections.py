@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import plotly.graph_objects as go
 
-from evaluate.report import accuracy, costs, failures, figures, reproduction, slices, spread
-from evaluate.report.grouped import Group, groups, unreported
-from evaluate.report.table import NONE, Row, Table, row, word
-from evaluate.study.record import ProtocolRecord, StudyRecord
-from programs.errors import InputError
+from evaluate.report import accuracy, costs, failures, figures, reproduction, slices
+from evaluate.report import uncertainty as spread
+from evaluate.report.ranker_runs import RankerRuns, ranker_runs, unreported
+from evaluate.report.record import ProtocolRecord, StudyRecord
+from evaluate.report.table import NONE, Table, TableRow, table_row, word_cell
+from programs.runtime.errors import InputError
 
 
 @dataclass
@@ -47,7 +48,7 @@ class ProtocolSection:
     """Everything about one protocol on one dataset, by tab."""
 
     protocol: ProtocolRecord
-    groups: list[Group]
+    groups: list[RankerRuns]
     main: Table | None = None
     accuracy: list[Block] = field(default_factory=list)
     slices: list[Block] = field(default_factory=list)
@@ -84,7 +85,7 @@ def sections(record: StudyRecord) -> list[ProtocolSection]:
 
 
 def _section(record: StudyRecord, protocol: ProtocolRecord, marks: Mapping[str, Mapping[str, str]]) -> ProtocolSection:
-    found = groups(record, protocol)
+    found = ranker_runs(record, protocol)
     section = ProtocolSection(protocol, found)
     choices = Block(reproduction.choice_table(protocol, found))
     if not found:
@@ -122,7 +123,7 @@ def _section(record: StudyRecord, protocol: ProtocolRecord, marks: Mapping[str, 
         )
     )
     if protocol.published:
-        section.accuracy.append(Block(accuracy.published_table(protocol.published)))
+        section.accuracy.append(Block(accuracy.published_metric_table(protocol.published)))
     section.accuracy.append(choices)
     for slicing in slices.slicings(protocol, found):
         section.slices += [
@@ -143,8 +144,8 @@ def summary_table(found: Sequence[ProtocolSection], labels: Sequence[str]) -> Ta
         dict(zip((g.label for g in section.groups), (r.cells[1] for r in main.rows if _of_ranker(r)), strict=True))
         for section, main in measured
     ]
-    rows = [row(word(label), *(cells.get(label, NONE) for cells in own)) for label in labels]
-    rows.append(row(word("chance"), *(main.rows[-1].cells[1] for _, main in measured), kind="chance"))
+    rows = [table_row(word_cell(label), *(cells.get(label, NONE) for cells in own)) for label in labels]
+    rows.append(table_row(word_cell("chance"), *(main.rows[-1].cells[1] for _, main in measured), kind="chance"))
     columns = ("ranker", *(f"{s.name}: HR@5/{s.groups[0].size}" for s, _ in measured))
     caption = (
         "Share of users whose held-out item is among the first five, with 95% intervals; marks as in the table of each "
@@ -153,5 +154,5 @@ def summary_table(found: Sequence[ProtocolSection], labels: Sequence[str]) -> Ta
     return Table("summary", "At a glance", caption, columns, tuple(rows))
 
 
-def _of_ranker(line: Row) -> bool:
+def _of_ranker(line: TableRow) -> bool:
     return line.kind in ("", "reference") and line.cells[1].value is not None

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluate.intervals import Estimate, bootstrap_mean
-from evaluate.report.grouped import Group
-from evaluate.report.table import NONE, Cell, Row, Table, count, estimate, row, word
-from evaluate.study.record import ProtocolRecord
-from programs.ranker import Case
+from evaluate.report.ranker_runs import RankerRuns
+from evaluate.report.record import ProtocolRecord
+from evaluate.report.table import NONE, Table, TableCell, TableRow, count_cell, estimate_cell, table_row, word_cell
+from evaluate.stats.intervals import Estimate, bootstrap_mean
+from signatures.rows import Case
 
-METRICS = ("HR@5", "NDCG@5")
+SLICE_METRICS = ("HR@5", "NDCG@5")
 
 LENGTHS = {"1": (1, 1), "2": (2, 2), "3–4": (3, 4), "5–9": (5, 9), "10+": (10, None)}
 """Groups of history lengths, both ends included."""
@@ -49,7 +49,7 @@ class Slicing:
     slices: tuple[Slice, ...]
 
 
-def slicings(protocol: ProtocolRecord, groups: Sequence[Group]) -> list[Slicing]:
+def slicings(protocol: ProtocolRecord, groups: Sequence[RankerRuns]) -> list[Slicing]:
     """All ways to divide the users of a protocol; slices without users are left out."""
     cases = next(iter(protocol.cases.values())).cases  # histories and targets are the same in all draws
     decile = Deciles(protocol.popularity)
@@ -135,7 +135,7 @@ class Deciles:
 def _sliced(
     empty: Slicing,
     cases: Sequence[Case],
-    groups: Sequence[Group],
+    groups: Sequence[RankerRuns],
     names: Sequence[str],
     slice_of: Callable[[Case], str],
 ) -> Slicing:
@@ -150,25 +150,25 @@ def _sliced(
     )
 
 
-def _figures(users: set[str], groups: Sequence[Group]) -> dict[str, dict[str, Estimate]]:
+def _figures(users: set[str], groups: Sequence[RankerRuns]) -> dict[str, dict[str, Estimate]]:
     out = {}
     for group in groups:
         frame = group.users[group.users.index.isin(users)]
         if len(frame):
-            out[group.label] = {metric: bootstrap_mean(frame[metric].to_numpy(), seed=0) for metric in METRICS}
+            out[group.label] = {metric: bootstrap_mean(frame[metric].to_numpy(), seed=0) for metric in SLICE_METRICS}
     return out
 
 
-def slice_table(slicing: Slicing, groups: Sequence[Group]) -> Table:
+def slice_table(slicing: Slicing, groups: Sequence[RankerRuns]) -> Table:
     """One line per slice and ranker."""
     size = groups[0].size
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for each in slicing.slices:
         for group in groups:
             found = each.figures.get(group.label, {})
-            cells: list[Cell] = [estimate(found[m]) if found else NONE for m in METRICS]
-            users = count(next(iter(found.values())).n if found else 0)
-            rows.append(row(word(each.name), word(group.label), *cells, users))
+            cells: list[TableCell] = [estimate_cell(found[m]) if found else NONE for m in SLICE_METRICS]
+            users = count_cell(next(iter(found.values())).n if found else 0)
+            rows.append(table_row(word_cell(each.name), word_cell(group.label), *cells, users))
     caption = f"{slicing.caption} 95% intervals over the users of the slice, not corrected for the number of slices."
-    columns = (slicing.by, "ranker", *(f"{m}/{size}" for m in METRICS), "users")
+    columns = (slicing.by, "ranker", *(f"{m}/{size}" for m in SLICE_METRICS), "users")
     return Table(f"by-{slicing.name}", f"By {slicing.by}", caption, columns, tuple(rows))

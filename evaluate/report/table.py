@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from evaluate.intervals import Estimate
+from evaluate.stats.intervals import Estimate
 
 Kind = Literal["", "reference", "part", "total", "chance", "published", "impossible"]
 """What a row is, for its looks: an ordinary row, the one all are compared with, a part of the row above, ..."""
@@ -16,7 +16,7 @@ BETTER, WORSE = "▲", "▼"
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One cell. Its text is untrusted: every writer escapes it for its own format.
 
     Attributes:
@@ -36,7 +36,7 @@ class Cell:
     def interval(self) -> str:
         """The interval as text, signed where the text is.
 
-        >>> Cell("0.500", 0.5, 0.25, 0.75).interval
+        >>> TableCell("0.500", 0.5, 0.25, 0.75).interval
         '[0.250, 0.750]'
         """
         if self.low is None or self.high is None:
@@ -50,7 +50,7 @@ class Cell:
         return " ".join(part for part in (self.text, self.interval, self.mark) if part)
 
 
-NONE = Cell("–")
+NONE = TableCell("–")
 """Nothing to say here; never a zero."""
 
 
@@ -59,10 +59,10 @@ _NO_WORDS = ("–", "unknown")
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One line of a table, as many cells as the table has columns."""
 
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
     kind: Kind = ""
 
 
@@ -79,7 +79,7 @@ class Table:
     title: str
     caption: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -96,74 +96,76 @@ class Table:
         )
 
 
-def word(text: object) -> Cell:
+def word_cell(text: object) -> TableCell:
     """A cell of words."""
-    return Cell(str(text))
+    return TableCell(str(text))
 
 
-def count(number: int) -> Cell:
+def count_cell(number: int) -> TableCell:
     """A whole number.
 
-    >>> count(12345).text
+    >>> count_cell(12345).text
     '12,345'
     """
-    return Cell(f"{number:,}", number)
+    return TableCell(f"{number:,}", number)
 
 
-def share(part: int, whole: int) -> Cell:
+def share_cell(part: int, whole: int) -> TableCell:
     """How many of a whole, and the share of it as the value; nothing of nothing is no share.
 
-    >>> share(3, 12).text, share(0, 12).text, share(0, 0).text
+    >>> share_cell(3, 12).text, share_cell(0, 12).text, share_cell(0, 0).text
     ('3 (25%)', '0', '–')
     """
     if not whole:
         return NONE
-    return Cell(f"{part:,} ({_percent(part / whole)})" if part else "0", part / whole)
+    return TableCell(f"{part:,} ({_percent(part / whole)})" if part else "0", part / whole)
 
 
-def estimate(found: Estimate, mark: str = "") -> Cell:
+def estimate_cell(found: Estimate, mark: str = "") -> TableCell:
     """A mean with its interval."""
-    return Cell(_plain(found.mean), found.mean, found.low, found.high, mark)
+    return TableCell(_plain(found.mean), found.mean, found.low, found.high, mark)
 
 
-def difference(found: Estimate, mark: str = "") -> Cell:
+def difference_cell(found: Estimate, mark: str = "") -> TableCell:
     """A difference with its interval; the sign is always there."""
-    return Cell(_signed(found.mean), found.mean, found.low, found.high, mark)
+    return TableCell(_signed(found.mean), found.mean, found.low, found.high, mark)
 
 
-def figure(value: float, digits: int = 3) -> Cell:
+def figure_cell(value: float, digits: int = 3) -> TableCell:
     """A number without an interval."""
-    return Cell(f"{value:,.{digits}f}", value)
+    return TableCell(f"{value:,.{digits}f}", value)
 
 
-def probability(p: float) -> Cell:
+def probability_cell(p: float) -> TableCell:
     """A p-value; a small one is given as what it is below.
 
-    >>> probability(0.0004).text, probability(0.0432).text
+    >>> probability_cell(0.0004).text, probability_cell(0.0432).text
     ('< .001', '0.043')
     """
-    return Cell("< .001" if p < 0.001 else f"{p:.3f}", p)
+    return TableCell("< .001" if p < 0.001 else f"{p:.3f}", p)
 
 
-def dollars(usd: float | None, calls: int, at_least: bool = False) -> Cell:
+def dollars_cell(usd: float | None, calls: int, at_least: bool = False) -> TableCell:
     """A price. What nobody knows the price of is unknown, and what was not sent has none: neither is 0.
 
-    >>> dollars(None, 3).text, dollars(None, 0).text, dollars(0.25, 3).text, dollars(0.25, 3, at_least=True).text
-    ('unknown', '–', '$0.2500', '≥ $0.2500')
+    >>> dollars_cell(None, 3).text, dollars_cell(None, 0).text
+    ('unknown', '–')
+    >>> dollars_cell(0.25, 3).text, dollars_cell(0.25, 3, at_least=True).text
+    ('$0.2500', '≥ $0.2500')
     """
     if usd is None:
-        return Cell("unknown") if calls else NONE
-    return Cell(f"{'≥ ' if at_least else ''}${usd:,.4f}", usd)
+        return TableCell("unknown") if calls else NONE
+    return TableCell(f"{'≥ ' if at_least else ''}${usd:,.4f}", usd)
 
 
-def row(*cells: Cell, kind: Kind = "") -> Row:
+def table_row(*cells: TableCell, kind: Kind = "") -> TableRow:
     """A row of cells."""
-    return Row(cells, kind)
+    return TableRow(cells, kind)
 
 
-def filled(first: Sequence[Cell], width: int, kind: Kind = "") -> Row:
+def filled(first: Sequence[TableCell], width: int, kind: Kind = "") -> TableRow:
     """A row whose remaining cells have nothing to say."""
-    return Row((*first, *[NONE] * (width - len(first))), kind)
+    return TableRow((*first, *[NONE] * (width - len(first))), kind)
 
 
 def _percent(value: float) -> str:

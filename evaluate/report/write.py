@@ -9,11 +9,11 @@ from pathlib import Path
 
 from evaluate.report.export import to_csv, to_latex, to_markdown
 from evaluate.report.page import page
+from evaluate.report.record import StudyRecord
 from evaluate.report.reproduction import study_tables
 from evaluate.report.sections import Tab, sections, summary_table
 from evaluate.report.table import Table
-from evaluate.study.record import StudyRecord
-from programs.atomic import write_atomically
+from programs.runtime.atomic import write_atomically
 
 PAGE, TABLES = "report.html", "tables"
 

@@ -1,1 +1,1 @@
-"""The language-model layer: roles, clients, ledger, budget, call store, prices and the engine on this machine."""
+"""Language models: roles, rate limits, response cache, call log, adapters and endpoints."""

@@ -17,12 +17,12 @@ from dspy.adapters.utils import serialize_for_json
 from dspy.utils.exceptions import AdapterParseError
 from pydantic import BaseModel, TypeAdapter
 
-from programs.lm.rendered import RendersOnce, once
+from programs.lm.prompt_cache import CachedPromptAdapter, once
 
 AdapterName = Literal["json", "compact", "chat"]
 
 
-class ReadsOnce(RendersOnce):
+class ReadsOnce(CachedPromptAdapter):
     """Stands before a JSON adapter: reads an answer that keeps to its schema with validators that are built once.
 
     DSPy builds one for each field of every answer. All other answers are left to it.
@@ -127,14 +127,14 @@ def _prepared(prepare: Callable[..., None], lm: Any, signature: type[dspy.Signat
     return settings
 
 
-class PlainAdapter(RendersOnce, dspy.ChatAdapter):
+class PlainAdapter(CachedPromptAdapter, dspy.ChatAdapter):
     """DSPy's chat adapter without its fallback to JSON: one question is one paid call."""
 
     def __init__(self) -> None:
         super().__init__(use_json_adapter_fallback=False)
 
 
-class RatingAdapter(RendersOnce, dspy.ChatAdapter):
+class RatingAdapter(CachedPromptAdapter, dspy.ChatAdapter):
     """A bare label as the whole answer, so that a rating costs one token and its probabilities can be read.
 
     For signatures with one `Literal` output only. The prompt holds the instructions alone as system message;

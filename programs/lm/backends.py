@@ -20,16 +20,16 @@ from dspy.utils.exceptions import (
     LMUnsupportedModelError,
 )
 
-from programs.errors import InputError
 from programs.lm.adapters import RatingAdapter, build_adapter
-from programs.lm.circuit import BackendDownError
-from programs.lm.connect import connect, credentials, model_name
-from programs.lm.gate import Gate
+from programs.lm.circuit_breaker import BackendDownError
+from programs.lm.endpoints import connect, credentials, model_name
 from programs.lm.ledger import Ledger
 from programs.lm.limits import Limits, limits_for, stated_limits
 from programs.lm.prices import PriceTable, price_table
+from programs.lm.rate_limiter import RateLimiter
 from programs.lm.role_lm import RoleLM
 from programs.lm.roles import ROLE_NAMES, RoleConfig, RoleName, Roles
+from programs.runtime.errors import InputError
 
 _RETRIES_AFTER_UNPARSABLE = 1
 
@@ -62,7 +62,7 @@ class Backends:
         self.prices = price_table() if prices is None else prices
         self.limits = stated_limits() if limits is None else limits
         self._lms: dict[tuple[RoleName, RoleConfig], RoleLM] = {}
-        self._gates: dict[tuple[str, str | None], Gate] = {}
+        self._gates: dict[tuple[str, str | None], RateLimiter] = {}
         self._lock = threading.Lock()
         self._refuse_unpriced()
 
@@ -142,10 +142,10 @@ class Backends:
             **connect(config),
         )
 
-    def gate(self, config: RoleConfig) -> Gate:
+    def gate(self, config: RoleConfig) -> RateLimiter:
         """Where the calls of a role's backend wait for their turn; one for all roles on one model and key."""
         account = model_name(config), config.api_key_env
-        return self._gates.setdefault(account, Gate(config.model, limits_for(config, self.limits)))
+        return self._gates.setdefault(account, RateLimiter(config.model, limits_for(config, self.limits)))
 
     def adapter_for(self, role: RoleName, predictor: dspy.Predict) -> dspy.Adapter:
         """The role's adapter; a lone `rating` is always a bare label, because its probabilities are read."""

@@ -16,8 +16,8 @@ from typing import TextIO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from programs.errors import BudgetExceededError, InputError
-from programs.ranker import Usage, total_usage
+from programs.runtime.errors import BudgetExceededError, InputError
+from signatures.rows import Usage, total_usage
 
 _CHARGED: ContextVar[Usage | None] = ContextVar("charged", default=None)
 _ABOUT: ContextVar[str] = ContextVar("about", default="")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from programs.lm.engine import ENGINE
+from programs.lm.llama_cpp import ENGINE
 from programs.lm.roles import RoleConfig
-from programs.toml_file import read_toml
+from programs.runtime.config_file import read_toml
 
 LIMITS_VARIABLE = "MLLM3REC_LIMITS"
 MOST_IN_FLIGHT = 64

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from programs.errors import InputError
-from programs.toml_file import read_toml
+from programs.runtime.config_file import read_toml
+from programs.runtime.errors import InputError
 
 PRICES_VARIABLE = "MLLM3REC_PRICES"
 

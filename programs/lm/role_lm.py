@@ -15,10 +15,10 @@ from dspy.utils.exceptions import LMRateLimitError
 from pydantic_core import to_json
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
-from programs.lm.call_store import CallStore, ThisCall
-from programs.lm.gate import LONGEST_ASKED, Gate, Turn, is_overload
 from programs.lm.ledger import Call, Ledger
 from programs.lm.prices import Price
+from programs.lm.rate_limiter import LONGEST_ASKED, Permit, RateLimiter, is_overload
+from programs.lm.response_cache import CurrentCall, ResponseCache
 
 ATTEMPTS = 4
 """Times one question is sent before a passing failure is final."""
@@ -44,7 +44,7 @@ class _Attempt(threading.local):
 
     def __init__(self) -> None:
         self.about = ""
-        self.turn: Turn | None = None
+        self.turn: Permit | None = None
         self.left = False
         self.started = 0.0
         self.took: float | None = None
@@ -63,7 +63,14 @@ class RoleLM(dspy.LM):
     """
 
     def __init__(
-        self, model: str, role: str, ledger: Ledger, price: Price | None, gate: Gate, longest: float, **settings: Any
+        self,
+        model: str,
+        role: str,
+        ledger: Ledger,
+        price: Price | None,
+        gate: RateLimiter,
+        longest: float,
+        **settings: Any,
     ) -> None:
         # DSPy's own retries would send what neither the budget nor the ledger knows of, and sleep through Ctrl-C.
         super().__init__(model, num_retries=0, **settings)
@@ -122,7 +129,7 @@ class RoleLM(dspy.LM):
         attempt.turn, attempt.left = None, False
         attempt.tokens, attempt.took, attempt.started = None, None, time.perf_counter()
         store = dspy.cache
-        this_call = store.this_call if isinstance(store, CallStore) else ThisCall()
+        this_call = store.this_call if isinstance(store, ResponseCache) else CurrentCall()
 
         def check() -> None:
             self.ledger.reserve(worst)
@@ -139,7 +146,7 @@ class RoleLM(dspy.LM):
 
         this_call.check, this_call.answered, this_call.sent, this_call.seconds = check, answered, None, None
         try:
-            if not isinstance(store, CallStore):
+            if not isinstance(store, ResponseCache):
                 check()
             answer = super().__call__(prompt, messages=messages, **kwargs)
         except BaseException as error:

@@ -1,0 +1,1 @@
+"""Datasets: a catalogue and its interactions."""

@@ -1,0 +1,1 @@
+"""The demo store: invented products and simulated users with known motivations."""

@@ -1,0 +1,51 @@
+"""Dataset loading: the format of a directory is recognized by the names of its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evaluate.data.dataset import Dataset
+from evaluate.data.demo.store import demo_dataset
+from evaluate.data.loaders.amazon import AMAZON_FILES, find_amazon, load_amazon
+from evaluate.data.loaders.movielens import MOVIELENS_FILES, find_movielens, load_movielens
+from evaluate.data.loaders.plain import PLAIN_FILES, find_plain, load_plain
+from programs.runtime.errors import InputError
+
+SHOWN_NAMES = 8
+
+
+def load_dataset(source: str | Path) -> Dataset:
+    """Load a dataset.
+
+    Args:
+        source: A directory in the plain form, with the Amazon files of one category (2014, 2018 or 2023), or
+            with MovieLens 100K or 1M; or the name `demo`, the built-in demo store.
+
+    Returns:
+        The dataset; what was decided or dropped on the way is in its `notes`.
+
+    Raises:
+        InputError: If there is no such directory, its files are not of a known format, or something in
+            them cannot be used; names file, line and field or id.
+    """
+    if str(source) == "demo":
+        return demo_dataset()
+    directory = Path(source)
+    if not directory.is_dir():
+        problem = "not a directory" if directory.exists() else "no such directory"
+        raise InputError(f"{directory}: {problem}; give {_expected()}")
+    if (plain_files := find_plain(directory)) is not None:
+        return load_plain(plain_files)
+    if (movielens_files := find_movielens(directory)) is not None:
+        return load_movielens(movielens_files)
+    if (amazon_files := find_amazon(directory)) is not None:
+        return load_amazon(amazon_files)
+    names = sorted(path.name for path in directory.iterdir())
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    held = ", ".join(names[:SHOWN_NAMES]) + more if names else "nothing"
+    raise InputError(f"{directory}: holds no dataset in a known format, but {held}; looked for {_expected()}")
+
+
+def _expected() -> str:
+    formats = "".join(f"\n  - {files}" for files in (PLAIN_FILES, AMAZON_FILES, MOVIELENS_FILES))
+    return f"a directory in one of these formats, or the name 'demo':{formats}"

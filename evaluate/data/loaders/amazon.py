@@ -1,0 +1,261 @@
+"""The Amazon review data of J. McAuley's group (UCSD), one category, in the 2014, 2018 and 2023 releases.
+
+Published records are not the user's to repair, so missing metadata and repeated metadata are counted in
+`Dataset.notes`; a line that cannot be read at all is still an error.
+"""
+
+from __future__ import annotations
+
+import ast
+import html
+import itertools
+import json
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from evaluate.data.dataset import Dataset
+from evaluate.data.loaders.fields import categories, clean_line, has_text, identifier, present, rating, seconds, text
+from evaluate.data.loaders.interactions import Event, in_order
+from evaluate.data.loaders.reading import FieldError, Record, as_object, only_file, parsed, read_lines, read_objects
+from programs.runtime.errors import InputError
+from signatures.types import Item
+
+AMAZON_FILES = (
+    "Amazon, one category X: meta_X.json with reviews_X_5.json or reviews_X.json (2014), meta_X.json with X_5.json or "
+    "X.json (2018), meta_X.jsonl with X.jsonl (2023), each also with .gz"
+)
+
+
+@dataclass(frozen=True)
+class AmazonRelease:
+    """What the fields of one release are called.
+
+    Attributes:
+        reviews: File name patterns of the reviews; `{}` is the category.
+        suffix: Of reviews and metadata, `.gz` aside.
+        item: Fields that may hold the item id, the preferred one first.
+        per_second: Units of the time field in a second.
+    """
+
+    year: int
+    reviews: tuple[str, ...]
+    suffix: str
+    user: str
+    item: tuple[str, ...]
+    rating: str
+    time: str
+    per_second: int
+    categories: str
+    brand: str
+
+    def files_of(self, category: str) -> tuple[str, ...]:
+        """Names a file of reviews of `category` may have."""
+        return tuple(name.format(category) + self.suffix + gz for name in self.reviews for gz in ("", ".gz"))
+
+
+AMAZON_RELEASES = (
+    AmazonRelease(
+        year=2014,
+        reviews=("reviews_{}_5", "reviews_{}"),
+        suffix=".json",
+        user="reviewerID",
+        item=("asin",),
+        rating="overall",
+        time="unixReviewTime",
+        per_second=1,
+        categories="categories",
+        brand="brand",
+    ),
+    AmazonRelease(
+        year=2018,
+        reviews=("{}_5", "{}"),
+        suffix=".json",
+        user="reviewerID",
+        item=("asin",),
+        rating="overall",
+        time="unixReviewTime",
+        per_second=1,
+        categories="category",
+        brand="brand",
+    ),
+    AmazonRelease(
+        year=2023,
+        reviews=("{}",),
+        suffix=".jsonl",
+        user="user_id",
+        item=("parent_asin", "asin"),
+        rating="rating",
+        time="timestamp",
+        per_second=1000,
+        categories="categories",
+        brand="store",
+    ),
+)
+
+
+class AmazonFiles(NamedTuple):
+    """The two files of one category of one release."""
+
+    release: AmazonRelease
+    category: str
+    reviews: Path
+    meta: Path
+
+
+def find_amazon(directory: Path) -> AmazonFiles | None:
+    """The review and metadata files in `directory`, or None if there is no such pair.
+
+    Raises:
+        InputError: If there is more than one pair.
+    """
+    pairs = list(_pairs(directory))
+    if len(pairs) > 1:
+        several = " and ".join(sorted(f"{files.reviews.name} ({files.release.year})" for files in pairs))
+        raise InputError(f"{directory}: holds several review files with metadata: {several}; keep one per directory")
+    return pairs[0] if pairs else None
+
+
+def _pairs(directory: Path) -> Iterator[AmazonFiles]:
+    for release in AMAZON_RELEASES:
+        pattern = re.compile(rf"meta_(.+){re.escape(release.suffix)}(?:\.gz)?")
+        for category in sorted({match[1] for path in directory.iterdir() if (match := pattern.fullmatch(path.name))}):
+            reviews = only_file(directory, release.files_of(category))
+            meta = only_file(directory, (f"meta_{category}{release.suffix}{gz}" for gz in ("", ".gz")))
+            if reviews and meta:
+                yield AmazonFiles(release, category, reviews, meta)
+
+
+def load_amazon(files: AmazonFiles) -> Dataset:
+    """Reads one category. The catalogue is the items that have a review and a text.
+
+    Raises:
+        InputError: On lines that cannot be read, missing fields, ratings out of range, or metadata that
+            fits none of the reviews; names file, line and field.
+    """
+    release = files.release
+    reviews = read_objects(files.reviews, json_or_literal)
+    events = list(parsed(files.reviews, reviews, lambda record: amazon_event(record, release)))
+    wanted = {event.item_id for _, event in events}
+    items, notes = _read_items(files, wanted)
+    kept = [(line, event) for line, event in events if event.item_id in items]
+    if not kept:
+        raise InputError(
+            f"{files.meta}: no text for any of the {len(wanted):,} items of {files.reviews.name}; "
+            "do the two files belong together?"
+        )
+    if len(kept) < len(events):
+        notes += (
+            f"Interactions dropped because the metadata has no text for their item: {len(events) - len(kept):,} "
+            f"(items: {len(wanted) - len(items):,} of {len(wanted):,}).",
+        )
+    interactions, order_notes = in_order(files.reviews, kept)
+    return Dataset(
+        name=files.category,
+        items=items,
+        interactions=interactions,
+        notes=notes + order_notes,
+        format=f"amazon-{release.year}",
+    )
+
+
+def json_or_literal(line: str) -> Record:
+    """One line as an object; the 2014 metadata are Python literals, not JSON.
+
+    >>> json_or_literal("{'asin': 'B1', 'title': \\"Baby's book\\"}") == json_or_literal(
+    ...     '{"asin": "B1", "title": "Baby\\'s book"}'
+    ... )
+    True
+
+    Raises:
+        FieldError: If it is neither, or not an object.
+    """
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        try:
+            value = ast.literal_eval(line)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            raise FieldError("neither JSON nor a Python literal; download the file again") from None
+    return as_object(value)
+
+
+def amazon_event(record: Record, release: AmazonRelease) -> Event:
+    """One review; user, item, rating and time are all required."""
+    return Event(
+        user_id=identifier(record, release.user),
+        item_id=identifier(record, *release.item),
+        rating=present(rating(record, release.rating), release.rating),
+        timestamp=present(seconds(record, release.time, release.per_second), release.time),
+    )
+
+
+def amazon_item(record: Record, release: AmazonRelease) -> Item:
+    """One metadata record, HTML entities unescaped and the debris of web pages left out."""
+    title = _unescaped(text(record, "title"))
+    paths = (
+        # In the 2018 release product features follow the path, after a stray closing tag.
+        tuple(_unescaped(level) for level in itertools.takewhile(lambda level: "</" not in level, path))
+        for path in categories(record, release.categories)
+    )
+    return Item(
+        item_id=identifier(record, *release.item),
+        # Where the 2018 crawl missed the title it kept a script of the page instead.
+        title="" if "getTime(" in title else title,
+        description=_unescaped(text(record, "description")),
+        categories=tuple(path for path in paths if path),
+        brand=_unescaped(text(record, release.brand)) or None,
+        price=price_of(record.get("price")),
+    )
+
+
+def price_of(value: object) -> float | None:
+    """A price in dollars, or None for anything else: ranges, page debris, nothing.
+
+    >>> price_of("$1,012.99"), price_of(3.5), price_of("$3.99 - $9.99"), price_of(".a-box-inner{color:red}")
+    (1012.99, 3.5, None, None)
+    """
+    if isinstance(value, str):
+        match = re.fullmatch(r"\$?\s*([0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,9})(\.[0-9]{1,4})?", value.strip())
+        return float(match[0].lstrip("$").replace(",", "")) if match else None
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9:
+        return float(value)
+    return None
+
+
+def _unescaped(value: str) -> str:
+    return clean_line(html.unescape(value))
+
+
+def _read_items(files: AmazonFiles, wanted: Collection[str]) -> tuple[dict[str, Item], tuple[str, ...]]:
+    """The wanted items that have a text, and notes on the others."""
+    items: dict[str, Item] = {}
+    unreviewed = repeated = different = 0
+
+    def parse(line: str) -> Item | None:
+        # Metadata cover the whole category, mostly unreviewed items; evaluating their literals takes minutes.
+        leading = re.match(r"""\{['"]asin['"]: ['"](\w+)['"]""", line)
+        if leading and leading[1] not in wanted and line.rstrip().endswith("}"):
+            return None
+        record = json_or_literal(line)
+        return amazon_item(record, files.release) if identifier(record, *files.release.item) in wanted else None
+
+    lines = ((number, line) for number, line in read_lines(files.meta) if line.strip())
+    for _, item in parsed(files.meta, lines, parse):
+        if item is None:
+            unreviewed += 1
+        elif item.item_id in items:
+            repeated += 1
+            different += item != items[item.item_id]
+        else:
+            items[item.item_id] = item
+    notes = []
+    if unreviewed:
+        notes.append(f"Metadata records of items without a review, left out: {unreviewed:,}.")
+    if repeated:
+        notes.append(
+            f"Repeated metadata records of an item, first one kept: {repeated:,} (with other texts: {different:,})."
+        )
+    return {item_id: item for item_id, item in items.items() if has_text(item)}, tuple(notes)

@@ -1,0 +1,52 @@
+"""Where a dataset lies that is called by its name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mllm3rec.cli.console import say
+from programs.runtime.errors import InputError
+
+DATA_VARIABLE = "MLLM3REC_DATA"
+
+_NOWHERE = f"in ./data, ${DATA_VARIABLE} or a data folder beside this one"
+
+
+def find_source(source: str, fallback: str | None, given: str | None) -> str:
+    """The directory of a dataset, or `demo`.
+
+    Args:
+        source: A directory, `demo`, or a name to look for.
+        fallback: Taken, and said so, where nothing is found.
+        given: Where the user says it lies; then nothing else is looked at.
+
+    Raises:
+        InputError: if it is nowhere, saying where was looked.
+    """
+    if given is not None:
+        return given
+    if source == "demo" or Path(source).is_dir():
+        return source
+    for folder in _data_folders():
+        # As it is, or one level down, where people keep the releases of a collection.
+        for place in (folder / source, *sorted(folder.glob(f"*/{source}"))):
+            if place.is_dir():
+                return str(place)
+    if fallback is not None:
+        say(f"note: no dataset {source!r} {_NOWHERE}: {fallback} instead")
+        return fallback
+    raise InputError(
+        f"no dataset {source!r}: no such directory, and none of that name {_NOWHERE}; say where it lies with "
+        "--data NAME=DIRECTORY"
+    )
+
+
+def _data_folders() -> Iterator[Path]:
+    yield Path("data")
+    if os.environ.get(DATA_VARIABLE):
+        yield Path(os.environ[DATA_VARIABLE])
+    beside = Path.cwd().parent
+    yield beside / "data"
+    yield from sorted(beside.glob("*/data"))

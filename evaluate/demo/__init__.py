@@ -1,1 +1,0 @@
-"""An invented shop whose shoppers' motivations are known, because they were planted."""

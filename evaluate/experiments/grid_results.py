@@ -1,0 +1,254 @@
+"""What a grid says: accuracy with tests, cost, the effect of each role's model, and which mix to deploy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from evaluate.experiments.grid import Grid, Mix
+from evaluate.runs.costs import MixCost
+from evaluate.stats.cheapest import CheapestMix, cheapest_mix
+from evaluate.stats.intervals import Estimate, bootstrap_mean
+from evaluate.stats.metrics import Bounds, bounds, per_user
+from evaluate.stats.significance import Comparison, compare_to
+from programs.lm.roles import RoleName
+from signatures.rows import Ranking, Status
+
+ROLES: tuple[RoleName, ...] = ("mope", "mote", "mar", "judge")
+
+
+@dataclass(frozen=True)
+class MixRun:
+    """What running one mix gave.
+
+    Attributes:
+        ranks: 1-based rank of the target by user, of users that were ranked.
+        rows: Journal rows by user.
+        unresolved: Cases without a scored row.
+        stopped: Why the mix was given up, or None.
+    """
+
+    mix: Mix
+    ranks: Mapping[str, int]
+    rows: Mapping[str, Ranking]
+    cost: MixCost
+    unresolved: int = 0
+    stopped: str | None = None
+
+
+class MixRow(BaseModel):
+    """One line of the comparison.
+
+    Attributes:
+        metrics: By name, without the list size.
+        against: Differences from the reference mix, Holm-corrected over the grid; empty for the reference itself.
+        unparsable: Share of answers that could not be parsed.
+        unparsable_users: Users for whom no answer could be read; ranked by the prior.
+        stored: Share of answers that came from the store.
+        score_sources: How MAR's scores came about, with the number of users.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str
+    models: dict[str, str]
+    users: int
+    unresolved: int
+    stopped: str | None
+    metrics: dict[str, Estimate]
+    bounds: dict[str, Bounds]
+    against: dict[str, Comparison]
+    unparsable: float
+    unparsable_users: int
+    stored: float
+    score_sources: dict[str, int]
+    cost: MixCost
+
+
+class RoleEffect(BaseModel):
+    """What changing the model of one role does, all else being equal.
+
+    Attributes:
+        role: The module.
+        before, after: Names of backends.
+        mixes: Pairs of mixes that differ in this alone; the effect is their mean.
+        gain: Of the grid's metric per user, after minus before.
+        usd_per_user: After minus before for one user, MOTE's share left out; None where a price is unknown.
+        usd_per_product: Likewise for one product.
+        seconds: After minus before for all users together, stand-alone.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    role: RoleName
+    before: str
+    after: str
+    mixes: int
+    metric: str
+    gain: Estimate
+    usd_per_user: float | None
+    usd_per_product: float | None
+    seconds: float
+
+
+class GridResults(BaseModel):
+    """All that a grid says."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reference: str
+    list_size: int
+    rows: tuple[MixRow, ...]
+    effects: tuple[RoleEffect, ...]
+    recommendation: CheapestMix | None
+    front: tuple[str, ...]
+
+
+def grid_results(grid: Grid, runs: Sequence[MixRun], list_size: int) -> GridResults:
+    """Everything that follows from the runs; mixes without a ranked user are listed and compared with nothing."""
+    frames = {run.mix.label: per_user(run.ranks) for run in runs if run.ranks}
+    reference = grid.reference_label
+    against: Mapping[str, Mapping[str, Comparison]] = {}
+    if reference in frames:
+        others = {label: frame for label, frame in frames.items() if label != reference}
+        against = compare_to(frames[reference], others, seed=0) if others else {}
+    complete = [run for run in runs if run.ranks and not run.unresolved]
+    costs, unit = _comparable([run.cost for run in complete])
+    price = {run.mix.label: cost for run, cost in zip(complete, costs, strict=True)}
+    found = None
+    if complete:
+        values = {run.mix.label: frames[run.mix.label][grid.metric] for run in complete}
+        found = cheapest_mix(values, price, unit, grid.metric, grid.margin, grid.confidence)
+    means = {label: float(frames[label][grid.metric].mean()) for label in price}
+    return GridResults(
+        reference=reference,
+        list_size=list_size,
+        rows=tuple(_row(grid, run, frames.get(run.mix.label), against.get(run.mix.label, {})) for run in runs),
+        effects=tuple(_effects(grid, complete, frames)),
+        recommendation=found,
+        front=tuple(front_of(means, price)),
+    )
+
+
+def objectives(grid: Grid, run: MixRun) -> tuple[float, float] | None:
+    """Quality and stand-alone cost of a mix, for a search; None where users are unresolved.
+
+    Cost is in dollars where the mix has a price, else in seconds: where only some backends of a grid have one, give the
+    others a price by the hour.
+    """
+    if run.unresolved or not run.ranks:
+        return None
+    quality = float(per_user(run.ranks)[grid.metric].mean())
+    return quality, run.cost.seconds if run.cost.usd is None else run.cost.usd
+
+
+def front_of(quality: Mapping[str, float], cost: Mapping[str, float | None]) -> list[str]:
+    """Labels no other is at once cheaper and better than, cheapest first; unknown costs are on no front.
+
+    >>> front_of({"a": 0.5, "b": 0.4, "c": 0.6}, {"a": 1.0, "b": 2.0, "c": 3.0})
+    ['a', 'c']
+    """
+    known = {label: price for label, price in cost.items() if price is not None}
+    out: list[str] = []
+    for label in sorted(known, key=lambda name: (known[name], -quality[name])):
+        if not out or quality[label] > quality[out[-1]]:
+            out.append(label)
+    return out
+
+
+def _comparable(costs: Sequence[MixCost]) -> tuple[list[float | None], str]:
+    """Stand-alone costs in dollars where all are known, else in seconds: mixing the two would rank nothing."""
+    dollars = [cost.usd for cost in costs]
+    if any(usd is None for usd in dollars):
+        return [cost.seconds for cost in costs], "seconds"
+    return list(dollars), "dollars"
+
+
+def _row(grid: Grid, run: MixRun, frame: pd.DataFrame | None, against: Mapping[str, Comparison]) -> MixRow:
+    scored = [row for row in run.rows.values() if row.status is not Status.FAILED]
+    answers = sum(role.calls for role in run.cost.roles)
+    stored = sum(role.stored for role in run.cost.roles)
+    sources: dict[str, int] = {}
+    for row in scored:
+        if row.score_source:
+            sources[row.score_source] = sources.get(row.score_source, 0) + 1
+    empty = frame if frame is not None else per_user({})
+    limits = bounds(empty, run.unresolved, negatives=1) if run.unresolved else {}
+    return MixRow(
+        label=run.mix.label,
+        models={role: grid.backends[getattr(run.mix, role)].model for role in ROLES},
+        users=len(run.ranks),
+        unresolved=run.unresolved,
+        stopped=run.stopped,
+        metrics={} if frame is None else {name: bootstrap_mean(frame[name].to_numpy(), 0) for name in frame.columns},
+        bounds={name.split("/")[0]: found for name, found in limits.items()},
+        against=dict(against),
+        unparsable=sum(row.unparsable for row in scored) / answers if answers else 0.0,
+        unparsable_users=sum(row.status is Status.UNPARSABLE for row in scored),
+        stored=stored / answers if answers else 0.0,
+        score_sources=sources,
+        cost=run.cost,
+    )
+
+
+def _effects(grid: Grid, runs: Sequence[MixRun], frames: Mapping[str, pd.DataFrame]) -> list[RoleEffect]:
+    by_mix = {run.mix: run for run in runs}
+    out = []
+    for role in ROLES:
+        names = list(dict.fromkeys(getattr(run.mix, role) for run in runs))
+        for i, before in enumerate(names):
+            for after in names[i + 1 :]:
+                changed = [(run, _changed(grid, run.mix, role, before, after)) for run in runs]
+                pairs = [(run, by_mix[other]) for run, other in changed if other in by_mix]
+                if pairs:
+                    out.append(_effect(grid, role, before, after, pairs, frames))
+    return out
+
+
+def _changed(grid: Grid, mix: Mix, role: RoleName, before: str, after: str) -> Mix | None:
+    """The mix with that role's backend exchanged, or None if it has another.
+
+    Where judges are no axis of the grid, the judge is MAR's backend and moves with it.
+    """
+    if getattr(mix, role) != before:
+        return None
+    values = {name: getattr(mix, name) for name in ROLES} | {role: after}
+    if role == "mar" and not grid.judge:
+        values["judge"] = after
+    return Mix(**values)
+
+
+def _effect(
+    grid: Grid,
+    role: RoleName,
+    before: str,
+    after: str,
+    pairs: Sequence[tuple[MixRun, MixRun]],
+    frames: Mapping[str, pd.DataFrame],
+) -> RoleEffect:
+    gains = [frames[b.mix.label][grid.metric] - frames[a.mix.label][grid.metric] for a, b in pairs]
+    per_user_gain = pd.concat(gains, axis=1).mean(axis=1).dropna()
+    return RoleEffect(
+        role=role,
+        before=before,
+        after=after,
+        mixes=len(pairs),
+        metric=grid.metric,
+        gain=bootstrap_mean(per_user_gain.to_numpy(), 0),
+        usd_per_user=_mean([_minus(b.cost.per_user, a.cost.per_user) for a, b in pairs]),
+        usd_per_product=_mean([_minus(b.cost.per_product, a.cost.per_product) for a, b in pairs]),
+        seconds=float(np.mean([b.cost.seconds - a.cost.seconds for a, b in pairs])),
+    )
+
+
+def _minus(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None

@@ -1,0 +1,244 @@
+"""A study as one TOML file: datasets, protocols, rankers, seeds, budget; and the runs that follow from it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from evaluate.protocol.protocol import ColdHistory, ColdPositive, EvaluationProtocol, Sampling, Setting, Target
+from programs.runtime.config_file import read_toml
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 .+_-]*$", max_length=60)]
+"""Becomes a folder name, so it may hold nothing a path gives a meaning to."""
+
+
+def folder_of(name: str) -> str:
+    """The folder a name becomes.
+
+    >>> folder_of("item-cold matched")
+    'item-cold_matched'
+    """
+    return name.replace(" ", "_")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatasetSpec(_Part):
+    """A dataset of the study.
+
+    Attributes:
+        source: A directory, `demo`, or a name that is looked for (see `mllm3rec study run --help`).
+        fallback: Taken, and said so, where the source cannot be found.
+        published: Name of the dataset in the paper, where its rows belong beside ours.
+    """
+
+    name: Name
+    source: str
+    fallback: str | None = None
+    published: Literal["Beauty", "Sports", "Toys"] | None = None
+
+
+class ProtocolSpec(_Part):
+    """How cases are drawn; the fields of `evaluate.protocol.protocol.Protocol`, and how often.
+
+    Attributes:
+        draws: Number of negative draws; all of them have the same users and targets.
+        catalogue: Rank the whole catalogue instead of sampled negatives; only for rankers without a language model.
+        tune_users: Dev users on whom trained baselines are tuned.
+    """
+
+    name: Name
+    setting: Setting = "warm"
+    target: Target = "last-liked"
+    negatives: int = Field(default=29, ge=1)
+    sampling: Sampling = "uniform"
+    part: Literal["dev", "test", "all"] = "test"
+    users: int | None = Field(default=None, ge=1)
+    seed: int = 0
+    draws: int = Field(default=1, ge=1)
+    last: int | None = Field(default=None, ge=1)
+    cold_positive: ColdPositive = "target"
+    cold_history: ColdHistory = "window"
+    catalogue: bool = False
+    tune_users: int = Field(default=500, ge=1)
+    datasets: tuple[str, ...] | None = None
+
+    def drawn(
+        self, dataset: str, source: str, sha256: str, users: int | None = None, draw: int = 0
+    ) -> EvaluationProtocol:
+        """The protocol of one cases file; `users` limits it further."""
+        limits = [n for n in (self.users, users) if n is not None]
+        return EvaluationProtocol(
+            dataset=dataset,
+            source=source,
+            dataset_sha256=sha256,
+            setting=self.setting,
+            target=self.target,
+            negatives=1 if self.catalogue else self.negatives,
+            sampling=self.sampling,
+            part=self.part,
+            users=min(limits, default=None),
+            seed=self.seed,
+            draw=draw,
+            last=self.last,
+            cold_positive=self.cold_positive,
+            cold_history=self.cold_history,
+        )
+
+
+class RankerSpec(_Part):
+    """A ranker of the study.
+
+    Attributes:
+        ranker: What `--ranker` of `mllm3rec evaluate` takes.
+        label: How results call it; the ranker's name unless given.
+        seeds: Training seeds; rankers that are not trained have the one None.
+        users: Only the first so many users of each protocol, for rankers that are paid by the call.
+        draws: Only the first so many draws.
+        check: Whether reasons are re-checked by the judge, where `explain` asks for reasons.
+        programs: Of `learned+mar`: the programs whose MAR scores it adds to the learned ranker's.
+        learn_users: Of `learned+mar`: dev users on whom they are weighted, each asked of every program.
+        tune: Whether a trained baseline, or the one below `learned+mar`, is tuned on dev users, instead of fitted with
+            its default settings.
+        protocols, datasets: Where it runs; everywhere unless given.
+    """
+
+    ranker: str
+    label: Name = ""
+    seeds: tuple[int, ...] = (0,)
+    tune: bool = True
+    users: int | None = Field(default=None, ge=1)
+    draws: int | None = Field(default=None, ge=1)
+    protocols: tuple[str, ...] | None = None
+    datasets: tuple[str, ...] | None = None
+    preset: str = "local"
+    model: str | None = None
+    mope: str | None = None
+    mote: str | None = None
+    mar: str | None = None
+    judge: str | None = None
+    weight: float = Field(default=0.3, ge=0, le=1)
+    head: int | None = Field(default=None, ge=1)
+    explain: int = Field(default=0, ge=0)
+    check: bool = True
+    programs: tuple[str, ...] = ("listwise", "embedding")
+    learn_users: int = Field(default=100, ge=10)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _labelled(cls, given: dict[str, object]) -> dict[str, object]:
+        return {"label": given.get("ranker", "")} | given
+
+
+class BudgetSpec(_Part):
+    """Limits on all runs of the study together; None is no limit."""
+
+    usd: float | None = Field(default=None, ge=0)
+    calls: int | None = Field(default=None, ge=0)
+
+
+@dataclass(frozen=True)
+class StudyCell:
+    """One run of a study.
+
+    Attributes:
+        seed: Training seed, or None for what is not trained.
+    """
+
+    dataset: DatasetSpec
+    protocol: ProtocolSpec
+    ranker: RankerSpec
+    seed: int | None
+    draw: int
+
+    @property
+    def path(self) -> Path:
+        """Where the run lies below the study's directory; also its name."""
+        seed = "" if self.seed is None else f"-seed{self.seed}"
+        ranker = folder_of(self.ranker.label) + seed
+        return Path(folder_of(self.dataset.name)) / folder_of(self.protocol.name) / f"draw{self.draw}" / ranker
+
+
+class StudySpec(_Part):
+    """A whole study.
+
+    Attributes:
+        reference: Label every other ranker is compared with.
+        pairs: Further pairs of labels to test.
+    """
+
+    name: Name
+    title: str = ""
+    reference: str = "prior"
+    pairs: tuple[tuple[str, str], ...] = ()
+    workers: int = Field(default=1, ge=1)
+    budget: BudgetSpec = BudgetSpec()
+    datasets: tuple[DatasetSpec, ...] = Field(min_length=1)
+    protocols: tuple[ProtocolSpec, ...] = Field(min_length=1)
+    rankers: tuple[RankerSpec, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for what, names in (
+            ("datasets", [d.name for d in self.datasets]),
+            ("protocols", [p.name for p in self.protocols]),
+            ("rankers", [r.label for r in self.rankers]),
+        ):
+            # By the folder a name becomes.
+            folders = Counter(folder_of(name) for name in names)
+            twice = [name for name in names if folders[folder_of(name)] > 1]
+            if twice:
+                raise ValueError(f"{what}: {twice[0]!r} is there twice; give each a name or label of its own")
+        labels = {r.label for r in self.rankers}
+        for label in (self.reference, *(label for pair in self.pairs for label in pair)):
+            if label not in labels:
+                raise ValueError(f"{label!r} is compared with, but is no ranker's label")
+        self._require([d.name for d in self.datasets], [d for p in self.protocols for d in p.datasets or ()])
+        self._require([d.name for d in self.datasets], [d for r in self.rankers for d in r.datasets or ()])
+        self._require([p.name for p in self.protocols], [p for r in self.rankers for p in r.protocols or ()])
+        return self
+
+    @staticmethod
+    def _require(known: Sequence[str], asked: Sequence[str]) -> None:
+        for name in asked:
+            if name not in known:
+                raise ValueError(f"{name!r} is not among {', '.join(known)}")
+
+    def cells(self, trained: Sequence[str]) -> Iterator[StudyCell]:
+        """Every run, those that share a fit next to each other.
+
+        Args:
+            trained: Rankers that have training seeds.
+        """
+        for dataset in self.datasets:
+            for protocol in self.protocols:
+                if protocol.datasets is not None and dataset.name not in protocol.datasets:
+                    continue
+                for ranker in self.rankers:
+                    if not _runs_on(ranker, dataset.name, protocol.name):
+                        continue
+                    seeds: Sequence[int | None] = ranker.seeds if ranker.ranker in trained else (None,)
+                    draws = min(protocol.draws, ranker.draws or protocol.draws)
+                    for seed in seeds:
+                        for draw in range(draws):
+                            yield StudyCell(dataset, protocol, ranker, seed, draw)
+
+
+def _runs_on(ranker: RankerSpec, dataset: str, protocol: str) -> bool:
+    return dataset in (ranker.datasets or (dataset,)) and protocol in (ranker.protocols or (protocol,))
+
+
+def read_study(path: Path) -> StudySpec:
+    """Read a study file.
+
+    Raises:
+        InputError: naming file and field, if it cannot be read or does not describe a study.
+    """
+    return read_toml(path, StudySpec)

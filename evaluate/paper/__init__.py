@@ -1,0 +1,1 @@
+"""Published results of the paper, for context only."""

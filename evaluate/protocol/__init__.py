@@ -1,0 +1,1 @@
+"""Evaluation protocol: held-out targets, negatives, frozen cases, leakage checks."""

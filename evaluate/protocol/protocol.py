@@ -1,0 +1,162 @@
+"""The protocol as data: which interaction is held out, who is dev and who is test, how negatives are drawn.
+
+Everything the paper leaves open is a named choice with a default (docs/protocol.md); `splits.py` acts on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from signatures.rows import seed_of
+from signatures.types import Interaction
+
+Target = Literal["last-liked", "highest", "last"]
+"""Policy that picks the positive; the paper says both "last rated above 3" (the default here) and "highest rated"."""
+
+UserPart = Literal["dev", "test"]
+"""Dev users are for tuning and demonstrations, test users are looked at once per artifact."""
+
+Setting = Literal["warm", "item-cold", "user-cold"]
+"""Which of the paper's three evaluations (sections 4 and 5)."""
+
+Sampling = Literal["uniform", "popularity", "matched"]
+"""How negatives are drawn: all items alike, in proportion to their users, or among items about as popular as the
+positive. Popularity is what rankers are fitted on; under it a cold positive is matched with other cold items."""
+
+ColdPositive = Literal["target", "any"]
+"""Item cold-start: users whose target is a cold item, or all who touched one, with the last such item as target."""
+
+ColdHistory = Literal["window", "recent"]
+"""User cold-start: what is known of the user. Only the records inside the test window, or the last ones before the
+target, wherever they lie."""
+
+LIKED_ABOVE = 3.0
+"""A rating has to be above this to count as liked (paper, section 4.1)."""
+
+
+def held_out(sequence: Sequence[Interaction], target: Target) -> int | None:
+    """Index of the positive in a user's interactions, or None where the user cannot be evaluated.
+
+    Args:
+        sequence: A user's interactions, oldest first.
+        target: `last-liked`: the last one rated above 3, where an interaction without a rating counts as liked.
+            `highest`: the one with the highest rating, if that is above 3, and the latest among equals.
+            `last`: the last one, whatever its rating.
+
+    Returns:
+        An index of at least 1, since a history of one interaction is needed; None where the policy finds
+        nothing, or finds the first interaction.
+
+    >>> rated = [Interaction(item_id=i, rating=r) for i, r in [("a", 4), ("b", 5), ("c", 4), ("d", 2)]]
+    >>> held_out(rated, "last-liked"), held_out(rated, "highest"), held_out(rated, "last")
+    (2, 1, 3)
+    >>> held_out(rated[:1], "last") is None
+    True
+    """
+    if target == "last-liked":
+        liked = [i for i, event in enumerate(sequence) if event.rating is None or event.rating > LIKED_ABOVE]
+        index = liked[-1] if liked else 0
+    elif target == "highest":
+        rated = [(e.rating, i) for i, e in enumerate(sequence) if e.rating is not None and e.rating > LIKED_ABOVE]
+        index = max(rated)[1] if rated else 0
+    else:
+        index = len(sequence) - 1
+    return index if index > 0 else None
+
+
+def part_of(user_id: str) -> UserPart:
+    """The half a user belongs to: a hash of the id alone, so no seed, sample size or policy moves anyone.
+
+    >>> part_of("A1B2C3") == part_of("A1B2C3")
+    True
+    """
+    return "dev" if seed_of("part", user_id) % 2 == 0 else "test"
+
+
+class EvaluationProtocol(BaseModel):
+    """How a cases file came about: together with the data, all that is needed to draw it again.
+
+    Attributes:
+        format: Version of the cases file.
+        dataset: The dataset's short name.
+        source: Where the data was read from: an absolute path, or `demo`.
+        dataset_sha256: `Dataset.sha256` of that data.
+        target: Policy that picked the positives.
+        negatives: Sampled items per list; a list has one more.
+        part: Users drawn from.
+        users: At most that many users, or None for all of the part.
+        seed: Decides which users come first, the negatives and the target's slot.
+        draw: Another draw of negatives and slots for the same users.
+        last: Histories are cut to that many last interactions; None leaves them whole.
+        cold_share: Share of the items (item-cold) or of the records (user-cold) that is cold.
+        cold_below: User cold-start: users with fewer records than this in the test window.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["mllm3rec-cases/1"] = "mllm3rec-cases/1"
+    dataset: str
+    source: str
+    dataset_sha256: str
+    setting: Setting = "warm"
+    target: Target = "last-liked"
+    negatives: int = Field(default=29, ge=1)
+    sampling: Sampling = "uniform"
+    part: Literal["dev", "test", "all"] = "dev"
+    users: int | None = Field(default=None, ge=1)
+    seed: int = 0
+    draw: int = Field(default=0, ge=0)
+    last: int | None = Field(default=None, ge=1)
+    cold_share: float = Field(default=0.1, gt=0, lt=1)
+    cold_positive: ColdPositive = "target"
+    cold_history: ColdHistory = "window"
+    cold_below: int = Field(default=3, ge=2)
+
+    @field_validator("source")
+    @classmethod
+    def _absolute(cls, source: str) -> str:
+        return source if source == "demo" else str(Path(source).expanduser().absolute())
+
+    def choices(self) -> dict[str, str]:
+        """What the paper leaves open, and how it is settled here: one line each, for people."""
+        said = {
+            "setting": self.setting,
+            "positive": {
+                "last-liked": "the last interaction rated above 3; without ratings, the last",
+                "highest": "the interaction rated highest, above 3; the latest of equals",
+                "last": "the last interaction",
+            }[self.target],
+            "negatives": f"{self.negatives} a user the user never touched, "
+            + {
+                "uniform": "every item alike",
+                "popularity": "in proportion to an item's users in the training data",
+                "matched": "among items with about as many users in the training data as the positive",
+            }[self.sampling],
+            "history": "whole" if self.last is None else f"the last {self.last} interactions",
+            "training data": "every user's interactions before the target",
+        }
+        if self.setting == "item-cold":
+            said |= {
+                "cold items": f"the {self.cold_share:.0%} of items with fewest interactions in the whole data, ties at "
+                "the border by a hash",
+                "evaluated users": {
+                    "target": "those whose positive, as above, is a cold item",
+                    "any": "all who touched a cold item; the positive is the last one that fits the rule above",
+                }[self.cold_positive],
+                "training data": "whole sequences of users who never touched a cold item",
+            }
+        if self.setting == "user-cold":
+            said |= {
+                "test window": f"the latest {self.cold_share:.0%} of all records, with all records of its first moment",
+                "evaluated users": f"those with 1 to {self.cold_below - 1} records in the window",
+                "known of them": {
+                    "window": "their records in the window before the positive",
+                    "recent": f"the last {self.cold_below - 1} records before the positive, which lies in the window",
+                }[self.cold_history],
+                "training data": "records before the window, of all other users",
+            }
+        return said

@@ -1,0 +1,141 @@
+"""Rankers by name: what `--ranker` accepts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluate.baselines import TRAINED, TrainingData
+from evaluate.data.dataset import Dataset
+from programs.lm.backends import Backends
+from programs.prior.encoders import Encoder
+from programs.prior.prior import Prior, ScoreRanker
+from programs.prior.scorers import ContentSimilarity, ItemKNN, Popularity, Scorer
+from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts
+from programs.ranker import Ranker
+from programs.role_predictor import RolePredictor
+from programs.runtime.errors import InputError
+from programs.trait_store import TraitStore
+from signatures.rows import seed_of
+from signatures.schema import CONSUMER, MotivationSchema
+
+BASELINES = ("random", "popularity", "knn", "content", "prior")
+
+
+def require_known(name: str) -> None:
+    """Refuse a name that is no ranker's, before anything is prepared for it.
+
+    Raises:
+        InputError: naming the rankers there are.
+    """
+    names = (*BASELINES, *TRAINED, *PROGRAMS)
+    if name not in names:
+        raise InputError(f"no ranker {name!r}: choose one of {', '.join(names)}")
+
+
+class Random:
+    """Scores drawn per history and candidate: the floor every table needs."""
+
+    def scores(self, history: Sequence[str], candidates: Sequence[str]) -> NDArray[np.float64]:
+        """See `programs.prior.scorers.Scorer`."""
+        return np.random.default_rng(seed_of("random", *history, *candidates)).random(len(candidates))
+
+
+@dataclass
+class RankerFactory:
+    """What rankers are built from, each part made when first needed.
+
+    Attributes:
+        dataset: Catalogue and interactions.
+        histories: What fits may see: item ids by user, before every user's target.
+        encoder_of: Makes the sentence encoder; only content-based rankers need it.
+        backends_of: Makes the language models; only programs need them.
+    """
+
+    dataset: Dataset
+    histories: Mapping[str, Sequence[str]]
+    encoder_of: Callable[[], Encoder]
+    backends_of: Callable[[], Backends]
+    traits_of: Callable[[], TraitStore]
+    schema: MotivationSchema = CONSUMER
+    fusion: Fusion = field(default_factory=Fusion)
+    explain: int = 0
+    check: bool = True
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The sentence encoder."""
+        return self.encoder_of()
+
+    @cached_property
+    def content(self) -> ContentSimilarity:
+        """Content similarity over every item that has a text."""
+        items = [item for item in self.dataset.items.values() if item.text]
+        vectors = self.encoder.encode([item.text for item in items])
+        return ContentSimilarity({item.item_id: row for item, row in zip(items, vectors, strict=True)})
+
+    @cached_property
+    def prior(self) -> Prior:
+        """The training-free prior of design.md, section 2."""
+        return Prior.fit(self.histories, self.content)
+
+    @cached_property
+    def material(self) -> TrainingData:
+        """What trained baselines are fitted on."""
+        return TrainingData(self.histories, self.dataset.items, self.dataset.metadata, self.content)
+
+    def scorer(self, name: str) -> Scorer:
+        """A ranker that needs no language model, as a scorer."""
+        if name == "random":
+            return Random()
+        if name == "popularity":
+            return Popularity.fit(self.histories)
+        if name == "knn":
+            return ItemKNN.fit(self.histories)
+        return self.content if name == "content" else self.prior
+
+    def ranker(self, name: str, seed: int = 0) -> Ranker:
+        """The ranker of that name.
+
+        Args:
+            seed: Of the training, where the ranker is trained; its settings are its defaults.
+
+        Raises:
+            InputError: if there is none, or one of the roles it asks cannot be asked.
+            MissingExtraError: if the library a trained baseline stands on is not installed.
+        """
+        require_known(name)
+        if name in BASELINES:
+            return ScoreRanker(name, self.scorer(name))
+        if name in TRAINED:
+            return TRAINED[name]().fit(self.material, seed)
+        return askable(PROGRAMS[name](self.parts()))
+
+    def parts(self) -> Parts:
+        """What programs are composed of."""
+        return Parts(
+            backends=self.backends_of(),
+            catalogue=self.dataset.items,
+            prior=self.prior,
+            encoder=self.encoder,
+            traits=self.traits_of(),
+            schema=self.schema,
+            fusion=self.fusion,
+            explain=self.explain,
+            check=self.check,
+        )
+
+
+def askable(program: MLLM3Rec) -> MLLM3Rec:
+    """The program, refused if one of the roles it asks cannot be asked.
+
+    Raises:
+        InputError: saying what is missing.
+    """
+    for _, asked in program.named_sub_modules(RolePredictor):
+        asked.backends.require(asked.role)
+    return program

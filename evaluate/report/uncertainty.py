@@ -1,0 +1,115 @@
+"""Where the uncertainty comes from, and how many users it would take to see less of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from evaluate.report.costs import per_user_price
+from evaluate.report.ranker_runs import RankerRuns, in_common
+from evaluate.report.table import (
+    NONE,
+    Table,
+    TableCell,
+    TableRow,
+    count_cell,
+    figure_cell,
+    filled,
+    table_row,
+    word_cell,
+)
+from evaluate.stats.metrics import per_user
+from evaluate.stats.power import detectable, sample_size
+from evaluate.stats.variance import VarianceComponent, split_variance
+from programs.runtime.errors import InputError
+
+UNCERTAINTY_METRICS = ("HR@5", "NDCG@5")
+
+WORTH_SEEING = 0.03
+"""Three points of a metric: about what separates neighbours in published tables."""
+
+POWER = 0.8
+
+
+def variance_table(groups: Sequence[RankerRuns]) -> Table | None:
+    """Standard errors by source; None where every ranker has one draw and one seed."""
+    repeated = [group for group in groups if group.draws > 1 or group.seeds > 1]
+    if not repeated:
+        return None
+    columns = ("ranker", "metric", "mean", "users", "draws", "seeds", "both", "in all", "users counted")
+    rows: list[TableRow] = []
+    for group in repeated:
+        for metric in UNCERTAINTY_METRICS:
+            first = [word_cell(group.label), word_cell(group.sized(metric))]
+            try:
+                split = split_variance(_records(group, metric))
+            except InputError:  # fewer than two users in every run: nothing to split
+                rows.append(filled(first, len(columns)))
+                continue
+            parts = [_part(part) for part in (split.users, split.draws, split.seeds, split.joint)]
+            rows.append(
+                table_row(*first, figure_cell(split.mean), *parts, figure_cell(split.sd, 4), count_cell(split.n_users))
+            )
+    caption = (
+        "By how much the mean would move (one standard error) if only this were drawn again: other users, other "
+        "negatives for the same users, other training or sampling seeds, or what draws and seeds do together. In "
+        "brackets the share of the variance. A dash is unknown, not zero: there is only one draw or one seed. Two or "
+        "three draws or seeds give a rough figure."
+    )
+    return Table("variance", "Where the uncertainty comes from", caption, columns, tuple(rows))
+
+
+def _records(group: RankerRuns, metric: str) -> pd.DataFrame:
+    frames = [
+        pd.DataFrame({"value": per_user(run.ranks)[metric]})
+        .assign(draw=run.draw, seed=run.seed or 0)
+        .rename_axis("user")
+        .reset_index()
+        for run in group.runs
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _part(part: VarianceComponent | None) -> TableCell:
+    if part is None:
+        return NONE
+    return TableCell(f"{part.sd:.4f}" + ("" if part.share is None else f" ({part.share:.0%})"), part.sd)
+
+
+def planner_table(groups: Sequence[RankerRuns], reference: RankerRuns | None) -> Table | None:
+    """How many users it takes to see a difference to the reference; None where there is nothing to compare."""
+    if reference is None or len(groups) < 2:
+        return None
+    rows: list[TableRow] = []
+    columns = (
+        "ranker",
+        "sd of the difference",
+        "users compared",
+        f"users to see {WORTH_SEEING:g}",
+        "their price",
+        "smallest difference these users show",
+    )
+    for group in groups:
+        if group is reference:
+            continue
+        mine, theirs = in_common(group.cells, reference.cells)
+        values = mine["HR@5"] - theirs["HR@5"]
+        sd = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        first = [word_cell(group.label), figure_cell(sd) if len(values) > 1 else NONE, count_cell(len(values))]
+        if sd <= 0:
+            rows.append(filled(first, len(columns)))
+            continue
+        price = per_user_price(group)
+        planned = sample_size(sd, WORTH_SEEING, POWER, usd_per_user=price)
+        cost = TableCell("unknown") if group.speaks else word_cell("no model calls")
+        if planned.usd is not None:
+            cost = TableCell(f"${planned.usd:,.2f}", planned.usd)
+        rows.append(table_row(*first, count_cell(planned.users), cost, figure_cell(detectable(len(values), sd, POWER))))
+    caption = (
+        f"So many users are needed to see a difference of {WORTH_SEEING:g} in {reference.sized('HR@5')} between a "
+        f"ranker and {reference.label} with power {POWER:g} (four times in five, at a two-sided 5%); the last column "
+        "is what the users of this study can show at all. The spread is that of the per-user differences seen here. "
+        "Holm's correction for several comparisons asks for more."
+    )
+    return Table("planner", "How many users it takes", caption, columns, tuple(rows))

@@ -1,0 +1,39 @@
+"""Ranking the whole catalogue: no sampled negatives, so no choice of negatives can flatter anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from evaluate.stats.metrics import rank_of
+from programs.ranker import Ranker
+from signatures.rows import Case
+
+
+def full_ranking_ranks(
+    ranker: Ranker,
+    cases: Sequence[Case],
+    catalogue: Sequence[str],
+    owned: Mapping[str, Collection[str]],
+    on_user: Callable[[], None] = lambda: None,
+) -> dict[str, int]:
+    """Rank of every user's target among all items the user does not have yet.
+
+    Args:
+        ranker: One without a language model: every list has as many candidates as the catalogue has items.
+        cases: Cases with targets; their sampled candidates play no role.
+        catalogue: Distinct item ids.
+        owned: Items of every user before the target: more than the history shows where that is cut short.
+        on_user: Called after every user.
+
+    Returns:
+        1-based rank by user id; ties are broken as everywhere, at random by the user's seed.
+    """
+    ranks = {}
+    for case in cases:
+        assert case.target is not None  # noqa: S101 - cases files hold no other
+        left_out = set(owned[case.user_id]) - {case.target}
+        everything = tuple(item for item in catalogue if item not in left_out)
+        whole = Case(user_id=case.user_id, history=case.history, candidates=everything, metadata=case.metadata)
+        ranks[case.user_id] = rank_of(ranker.rank(whole).order, case.target)
+        on_user()
+    return ranks

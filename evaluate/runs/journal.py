@@ -1,0 +1,289 @@
+"""The journal of a run: one checked JSON line per ranked user, so that a killed run goes on where it stopped.
+
+A run directory holds `manifest.json` (what was run), `journal.jsonl` (the rows) and `.lock`. A line is
+
+    {"sha256":"<first 16 hex digits of the row's hash>","row":<Ranking>}
+
+Every row is handed to the operating system before `append` returns, so killing the process (`kill -9`) loses at most
+the row being written. `fsync` follows at most every 0.5 s and on closing, so a power cut can also lose rows
+appended since the last one. Lost rows are ranked again on resume; answers paid for are kept by the call store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from programs.runtime.atomic import write_atomically
+from programs.runtime.errors import InputError
+from programs.runtime.lock import take
+from signatures.rows import Ranking, Status
+
+FSYNC_SECONDS = 0.5
+
+_MANIFEST, _ROWS = "manifest.json", "journal.jsonl"
+_HEAD, _MIDDLE, _TAIL = b'{"sha256":"', b'","row":', b"}\n"
+_DIGITS = 16
+
+
+class RunManifest(BaseModel):
+    """What a run is: rows of two runs mix only if cases, ranker and configuration are the same.
+
+    Attributes:
+        cases_sha256: Hash of the frozen cases (`CaseFile.sha256`).
+        configuration: Everything else that decides a ranking, as JSON with finite numbers.
+        created: When the run was first opened.
+        versions: Package versions at that time; recorded, not compared.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    format: Literal["mllm3rec-run/1"] = "mllm3rec-run/1"
+    cases_sha256: str
+    ranker: str
+    configuration: dict[str, JsonValue] = Field(default_factory=dict)
+    created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+class Journal:
+    """An open run directory, owned by this process alone. A context manager; safe to append to from many threads.
+
+    Attributes:
+        directory: The run directory.
+        manifest: The manifest on disk, from the first session.
+    """
+
+    def __init__(self, directory: Path, manifest: RunManifest, lock: int) -> None:
+        """Internal: use `Journal.open`, which takes the lock and agrees on the manifest first."""
+        self.directory = directory
+        self.manifest = manifest
+        self._path = directory / _ROWS
+        self._lock = lock
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._writing = threading.Lock()
+        self._closed = False
+        self._synced = time.monotonic()
+        try:
+            self._end = max((end for _, end, _ in _records(self._path)), default=0)
+            os.ftruncate(self._file, self._end)
+            _fsync_directory(directory)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    @classmethod
+    def open(cls, directory: Path, manifest: RunManifest) -> Self:
+        """Start a run, or resume the one in `directory`, dropping a record torn by a crash at its end.
+
+        Raises:
+            InputError: if another process has the run open, the directory cannot be used, holds a run of other
+                cases, ranker or configuration (naming what differs), or a row that was damaged.
+        """
+        lock = take(directory)
+        try:
+            return cls(directory, _agreed(directory, manifest), lock)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    def append(self, ranking: Ranking) -> None:
+        """Add one row; it survives the death of this process from here on.
+
+        Raises:
+            OSError: if it could not be written (disk full): the journal is left as it was before.
+            ValueError: if the journal is closed.
+        """
+        line = _line(ranking)
+        with self._writing:
+            if self._closed:
+                raise ValueError(f"{self._path}: the journal is closed")
+            try:
+                written = 0
+                while written < len(line):
+                    written += os.write(self._file, line[written:])
+                if time.monotonic() - self._synced >= FSYNC_SECONDS:
+                    self._sync()
+            except OSError as error:
+                # A half-written row followed by others would be damage in the middle, which is refused.
+                os.ftruncate(self._file, self._end)
+                raise OSError(error.errno, error.strerror, str(self._path)) from error
+            self._end += len(line)
+
+    def rows(self) -> dict[str, Ranking]:
+        """The latest row of every user, in the order in which users first came.
+
+        Raises:
+            InputError: naming file and line, if a row was damaged since.
+        """
+        with self._writing:
+            return _rows(self._path)
+
+    def resolved(self) -> frozenset[str]:
+        """Users whose latest row is not `failed`: all others are to be ranked, or ranked again."""
+        return frozenset(user for user, row in self.rows().items() if row.status is not Status.FAILED)
+
+    def close(self) -> None:
+        """Bring all rows to the disk and let go of the directory. Closing twice does nothing."""
+        with self._writing:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                self._sync()
+            finally:
+                os.close(self._file)
+                os.close(self._lock)
+
+    def _sync(self) -> None:
+        os.fsync(self._file)
+        self._synced = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_journal(directory: Path) -> tuple[RunManifest, dict[str, Ranking]]:
+    """Read a run, finished or still going on, without owning or changing it.
+
+    Returns:
+        The manifest and the latest row of every user.
+
+    Raises:
+        InputError: if there is no run, or manifest or rows are damaged.
+    """
+    manifest = _stored(directory / _MANIFEST)
+    if manifest is None:
+        raise InputError(f"{directory}: no run here, {_MANIFEST} is missing")
+    path = directory / _ROWS
+    return manifest, _rows(path) if path.exists() else {}
+
+
+def _agreed(directory: Path, asked: RunManifest) -> RunManifest:
+    found = refuse_other_run(directory, asked)
+    if found is None:
+        if (directory / _ROWS).exists():
+            raise InputError(f"{directory}: {_ROWS} without {_MANIFEST}: not a run; choose another directory")
+        write_atomically(directory / _MANIFEST, asked.model_dump_json(indent=2).encode() + b"\n")
+        return asked
+    return found
+
+
+def refuse_other_run(directory: Path, asked: RunManifest) -> RunManifest | None:
+    """Make sure that a directory holds the run that is asked for, or none; neither owns nor changes it.
+
+    Returns:
+        The manifest there, or None.
+
+    Raises:
+        InputError: naming what differs.
+    """
+    found = _stored(directory / _MANIFEST)
+    if found is None:
+        return None
+    # Through JSON, so that 1.0 read back and 1.0 asked compare as what is stored.
+    asked = RunManifest.model_validate_json(asked.model_dump_json())
+    differences = [
+        line
+        for field in ("cases_sha256", "ranker", "configuration")
+        for line in _differences(field, getattr(found, field), getattr(asked, field))
+    ]
+    if differences:
+        raise InputError(
+            f"{directory}: holds another run: {'; '.join(differences)}. "
+            "Choose another directory, or ask for what this run is"
+        )
+    return found
+
+
+def _differences(name: str, found: JsonValue, asked: JsonValue) -> Iterator[str]:
+    if isinstance(found, dict) and isinstance(asked, dict):
+        for key in sorted(found.keys() | asked.keys()):
+            if key not in asked or key not in found:
+                yield f"{name}.{key} is only in {'the run' if key in found else 'what is asked'}"
+            else:
+                yield from _differences(f"{name}.{key}", found[key], asked[key])
+    elif found != asked:
+        yield f"{name} is {json.dumps(found):.80}, asked {json.dumps(asked):.80}"
+
+
+def _stored(path: Path) -> RunManifest | None:
+    try:
+        return RunManifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(step) for step in first["loc"])
+        raise InputError(f"{path}: not the manifest of a run: {f'{field}: ' if field else ''}{first['msg']}") from None
+
+
+def _line(ranking: Ranking) -> bytes:
+    body = ranking.model_dump_json(exclude_defaults=True).encode()
+    return _HEAD + _checksum(body) + _MIDDLE + body + _TAIL
+
+
+def _checksum(body: bytes) -> bytes:
+    return hashlib.sha256(body).hexdigest()[:_DIGITS].encode()
+
+
+def _body(line: bytes) -> bytes | None:
+    """The row in a line, or None where the line is torn or damaged."""
+    body = line[len(_HEAD) + _DIGITS + len(_MIDDLE) : -len(_TAIL)]
+    return body if line == _HEAD + _checksum(body) + _MIDDLE + body + _TAIL else None
+
+
+def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Line number, byte offset of its end, and row of every sound record; a damaged last one is passed over."""
+    end, damaged = 0, None
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if damaged is not None:
+                raise InputError(
+                    f"{path}:{damaged}: the row was damaged (its checksum differs); "
+                    "delete that line to have its user ranked again"
+                )
+            if not line.endswith(b"\n"):
+                return  # Torn, or being written right now by the process that owns the run.
+            body = _body(line)
+            if body is None:
+                damaged = number
+                continue
+            end += len(line)
+            yield number, end, body
+
+
+def _rows(path: Path) -> dict[str, Ranking]:
+    latest: dict[str, Ranking] = {}
+    for number, _, body in _records(path):
+        try:
+            row = Ranking.model_validate_json(body)
+        except ValidationError as error:
+            raise InputError(f"{path}:{number}: not a ranking: {error.errors(include_url=False)[0]['msg']}") from None
+        latest[row.user_id] = row
+    return latest
+
+
+def _fsync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,122 @@
+"""Runs a ranker over cases: threads across users, one journal row per user, resumable at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+import dspy
+from dspy.utils.exceptions import DSPyError
+
+from evaluate.runs.journal import Journal
+from programs.lm.ledger import Ledger
+from programs.ranker import Ranker
+from programs.runtime.errors import BudgetExceededError, InputError
+from programs.runtime.interrupts import interruptible_wait
+from signatures.rows import Case, Ranking, Status
+
+MAX_FAILURES_IN_A_ROW = 8
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How a run ended.
+
+    Attributes:
+        done: Cases with a scored row, those of earlier sessions included.
+        failed: Cases whose infrastructure failed; the same command tries them again.
+        left: Cases not looked at, because the run was stopped.
+        stopped: Why it was stopped, or None.
+    """
+
+    done: int
+    failed: int
+    left: int
+    stopped: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every case has a scored row."""
+        return not self.failed and not self.left
+
+
+def run_cases(
+    cases: Sequence[Case],
+    ranker: Ranker,
+    journal: Journal,
+    ledger: Ledger,
+    workers: int = 1,
+    on_row: Callable[[Ranking], None] | None = None,
+) -> RunStatus:
+    """Rank every case that has no scored row in the journal yet.
+
+    Rankers get cases without their target. A row is written as soon as its user is done, so an interruption,
+    a spent budget or a killed process loses at most the users under way; what was paid for those is in the call
+    store.
+
+    Args:
+        ledger: Charged per case; stopped on Ctrl-C, so that users under way end at their next call.
+        workers: Threads across users. One user's calls are made one after the other.
+        on_row: Called in this thread with every new row.
+
+    Raises:
+        InputError: if the backend cannot be used at all, or fails `MAX_FAILURES_IN_A_ROW` times in a row.
+    """
+    resolved = journal.resolved()
+    waiting = [case for case in cases if case.user_id not in resolved]
+    waiting.reverse()
+    failed: set[str] = set()
+    in_a_row = 0
+    stopped: str | None = None
+    under_way: dict[Future[Ranking], Case] = {}
+    finished: SimpleQueue[Future[Ranking]] = SimpleQueue()
+    with interruptible_wait() as next_in, ThreadPoolExecutor(workers, thread_name_prefix="case") as pool:
+        try:
+            while under_way or (waiting and stopped is None):
+                while waiting and stopped is None and len(under_way) < 2 * workers:
+                    case = waiting.pop()
+                    future = pool.submit(_rank, ranker, case, ledger)
+                    under_way[future] = case
+                    future.add_done_callback(finished.put)
+                future = next_in(finished)
+                case = under_way.pop(future)
+                try:
+                    row = future.result()
+                except BudgetExceededError as error:
+                    stopped = str(error)
+                    waiting.append(case)
+                    continue
+                journal.append(row)
+                failed.discard(row.user_id)
+                in_a_row = in_a_row + 1 if row.status is Status.FAILED else 0
+                if row.status is Status.FAILED:
+                    failed.add(row.user_id)
+                    if in_a_row >= MAX_FAILURES_IN_A_ROW:
+                        raise InputError(f"{in_a_row} cases failed in a row, the last with: {row.error}")
+                if on_row is not None:
+                    on_row(row)
+        except BaseException:
+            ledger.stop("interrupted")
+            pool.shutdown(cancel_futures=True)
+            for future in under_way:
+                if not future.cancelled() and future.exception() is None:
+                    journal.append(future.result())
+            raise
+    left = len(waiting)
+    return RunStatus(done=len(cases) - left - len(failed), failed=len(failed), left=left, stopped=stopped)
+
+
+def _rank(ranker: Ranker, case: Case, ledger: Ledger) -> Ranking:
+    with ledger.charging() as usage:
+        try:
+            # A trace is what demonstrations are made from; here it would only grow.
+            with dspy.context(trace=None):
+                row = ranker.rank(case.blinded())
+        except (DSPyError, OSError) as error:
+            row = Ranking(
+                user_id=case.user_id, order=(), status=Status.FAILED, error=f"{type(error).__name__}: {error}"
+            )
+    row.usage = usage
+    return row

@@ -1,0 +1,166 @@
+"""From journal rows to figures: metrics per component, failures apart from misses, what it cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from evaluate.runs.journal import RunManifest, read_journal
+from evaluate.stats.audit import Finding, audit_ranks
+from evaluate.stats.intervals import Difference, Estimate, paired_difference
+from evaluate.stats.metrics import Bounds, bounds, per_user, rank_of, summarize
+from programs.ranker import order_by_score
+from programs.runtime.errors import InputError
+from signatures.rows import Case, Ranking, Status, Usage, seed_of, total_usage
+
+TARGETS = "targets.json"
+"""In a run directory: target by user id, so that the run can be audited without its cases file."""
+
+
+class RunMetrics(BaseModel):
+    """The figures of one run.
+
+    Attributes:
+        metrics: Of the order the ranker gave, by name (`HR@5/30`: 30 is the length of the list).
+        components: The same for every score vector on its own: prior alone, MAR alone, fused.
+        against_prior: Paired difference of the ranker's order to the prior alone, where there is a prior.
+        users: Cases with a scored row.
+        unresolved: Cases whose infrastructure failed or that were not reached; never counted as misses.
+        unparsable_answers: Share of the model's answers that could not be parsed.
+        unparsable_users: Users for whom no answer could be parsed; scored by the prior's order.
+        appended: Candidates the model left out, per user.
+        dropped: Labels the model wrote that name no candidate, per user.
+        refused_traits: Share of MOTE's phrases that validation refused.
+        bounds: What the metrics would be if every unresolved user were a miss, and if each were a first place.
+        score_sources: How MAR's scores came about, with the number of users.
+        usage: What was really sent and paid for in the whole run.
+        audit: The identities of design.md section 1 on these ranks.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    ranker: str
+    users: int
+    unresolved: int
+    metrics: dict[str, Estimate]
+    components: dict[str, dict[str, Estimate]]
+    against_prior: dict[str, Difference] = {}
+    bounds: dict[str, Bounds] = {}
+    unparsable_answers: float = 0.0
+    unparsable_users: int = 0
+    appended: float = 0.0
+    dropped: float = 0.0
+    refused_traits: float = 0.0
+    score_sources: dict[str, int] = {}
+    usage: Usage = Usage()
+    audit: Finding | None = None
+
+
+def ranks_of(cases: Sequence[Case], rows: Mapping[str, Ranking], component: str | None = None) -> dict[str, int]:
+    """Rank of the target by user, from the ranker's order or from one score vector; scored rows only.
+
+    Raises:
+        InputError: if a row does not rank exactly the candidates of its case.
+    """
+    ranks = {}
+    for case in cases:
+        row = rows.get(case.user_id)
+        if row is None or row.status is Status.FAILED or case.target is None:
+            continue
+        order = row.order
+        if component is not None:
+            order = order_by_score(case.candidates, row.scores[component], tie_seed=seed_of("ties", case.user_id))
+        if sorted(order) != sorted(case.candidates):
+            raise InputError(f"the row of user {case.user_id!r} does not rank the candidates of its case")
+        ranks[case.user_id] = rank_of(order, case.target)
+    return ranks
+
+
+def ranks_and_manifest(directory: Path) -> tuple[RunManifest, dict[str, int], int]:
+    """What a finished run directory says: its manifest, the ranks of its targets, and the size of its lists.
+
+    Raises:
+        InputError: if the directory holds no run, or its targets cannot be found.
+    """
+    manifest, rows = read_journal(directory)
+    path = directory / TARGETS
+    if not path.exists():
+        raise InputError(f"{path} is missing: evaluate the run again to write it")
+    targets: dict[str, str] = json.loads(path.read_text("utf-8"))
+    scored = {user: row for user, row in rows.items() if row.status is not Status.FAILED}
+    ranks = {user: rank_of(row.order, targets[user]) for user, row in scored.items()}
+    return manifest, ranks, max((len(row.order) for row in scored.values()), default=0)
+
+
+def against_run(directory: Path, other: Path) -> dict[str, Difference]:
+    """Paired differences between two finished runs on the same cases, `directory` minus `other`, by metric.
+
+    Raises:
+        InputError: if one of them is no run, or they ranked other cases.
+    """
+    manifest, ranks, size = ranks_and_manifest(directory)
+    reference, others, _ = ranks_and_manifest(other)
+    if manifest.cases_sha256 != reference.cases_sha256:
+        raise InputError(f"{other}: ranked other cases than {directory}; runs can be compared on the same cases only")
+    mine, theirs = per_user(ranks), per_user(others)
+    return {f"{name}/{size}": paired_difference(mine[name], theirs[name], seed=0) for name in mine.columns}
+
+
+def run_metrics(
+    ranker: str, cases: Sequence[Case], rows: Mapping[str, Ranking], spent: Usage | None = None
+) -> RunMetrics:
+    """All figures of a run.
+
+    Args:
+        ranker: Its name.
+        cases: Every case of the run.
+        rows: Journal rows by user id.
+        spent: What the run's ledger says was paid, calls of interrupted users included; else the rows' sum.
+
+    Raises:
+        InputError: if no case has a scored row.
+    """
+    ranks = ranks_of(cases, rows)
+    if not ranks:
+        raise InputError("no case has been ranked yet: nothing to report")
+    scored = [rows[user] for user in ranks]
+    size = len(cases[0].candidates)
+    names = [name for name in scored[0].scores if all(name in row.scores for row in scored)]
+    frames = {name: per_user(ranks_of(cases, rows, name)) for name in names}
+    frame = per_user(ranks)
+    unresolved = len(cases) - len(ranks)
+    against = {}
+    if "prior" in frames and len(names) > 1 and ranker != "prior":
+        against = {f"{m}/{size}": paired_difference(frame[m], frames["prior"][m], seed=0) for m in frame.columns}
+    of_rows = total_usage(row.usage for row in scored)
+    answers = of_rows.calls + of_rows.cache_hits
+    sources: dict[str, int] = {}
+    for row in scored:
+        if row.score_source:
+            sources[row.score_source] = sources.get(row.score_source, 0) + 1
+    return RunMetrics(
+        ranker=ranker,
+        users=len(ranks),
+        unresolved=unresolved,
+        metrics=summarize(frame, negatives=size - 1),
+        components={name: summarize(part, negatives=size - 1) for name, part in frames.items()},
+        against_prior=against,
+        bounds=bounds(frame, unresolved, negatives=size - 1) if unresolved else {},
+        unparsable_answers=sum(row.unparsable for row in scored) / answers if answers else 0.0,
+        unparsable_users=sum(row.status is Status.UNPARSABLE for row in scored),
+        appended=sum(row.appended for row in scored) / len(scored),
+        dropped=sum(row.dropped for row in scored) / len(scored),
+        refused_traits=_refused(scored),
+        score_sources=sources,
+        usage=spent or of_rows,
+        audit=audit_ranks(ranks, method=ranker, list_size=size),
+    )
+
+
+def _refused(rows: Sequence[Ranking]) -> float:
+    refused = sum(len(traits.dropped) for row in rows for traits in row.traits)
+    kept = sum(len(traits.phrases) for row in rows for traits in row.traits)
+    return refused / (refused + kept) if refused else 0.0

@@ -1,0 +1,1 @@
+"""Statistics: metrics, intervals, significance tests, variance, power and consistency audits."""

@@ -1,1 +1,0 @@
-"""A study: many runs described by one file, run resumably, and reported together."""

@@ -1,0 +1,84 @@
+"""`mllm3rec artifact`: print a frozen program, compare two, check one."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.syntax import Syntax
+
+from mllm3rec.cli.compile import show_manifest
+from mllm3rec.cli.console import emit, out
+from mllm3rec.cli.settings import Json
+from optimize.artifact import ArtifactManifest, load_artifact
+from optimize.prompts import prompts_of
+
+Artifact = Annotated[Path, typer.Argument(help="A directory written by `mllm3rec compile`.")]
+
+app = typer.Typer(help="Frozen programs: show, diff, verify.", no_args_is_help=True)
+
+
+@app.command()
+def show(artifact: Artifact, as_json: Json = False) -> None:
+    """Print what an artifact is, how it was made, and its prompts."""
+    program, manifest = load_artifact(artifact)
+    if as_json:
+        prompts = {name: prompt.model_dump(mode="json") for name, prompt in prompts_of(program).items()}
+        emit({**manifest.model_dump(mode="json"), "prompts": prompts})
+        return
+    for name, value in _facts(manifest).items():
+        out.print(f"{name}: {value}", markup=False)
+    show_manifest(manifest)
+    for name, prompt in prompts_of(program).items():
+        out.rule(name, align="left")
+        out.print(prompt.instructions, markup=False)
+        out.print(f"{len(prompt.demos)} demonstrations; the whole prompt: {artifact}/prompts/{name}.txt", markup=False)
+
+
+@app.command()
+def diff(first: Artifact, second: Artifact, as_json: Json = False) -> None:
+    """Compare two artifacts: configuration and prompts, line by line. Exit code 0 if they are the same."""
+    texts: list[list[str]] = []
+    for directory in (first, second):
+        _, manifest = load_artifact(directory)
+        lines = [f"{name}: {value}" for name, value in _facts(manifest).items()]
+        for path in sorted(path for path in manifest.files if path.startswith("prompts/")):
+            lines += [f"=== {path} ===", *(directory / path).read_text("utf-8").splitlines()]
+        texts.append(lines)
+    changes = list(difflib.unified_diff(texts[0], texts[1], fromfile=str(first), tofile=str(second), lineterm="", n=2))
+    if as_json:
+        emit({"same": not changes, "diff": changes})
+    elif changes:
+        out.print(Syntax("\n".join(changes), "diff", word_wrap=True))
+    else:
+        out.print("the same configuration and prompts")
+    raise typer.Exit(1 if changes else 0)
+
+
+@app.command()
+def verify(artifact: Artifact, as_json: Json = False) -> None:
+    """Check hashes, signatures and rendered prompts. Exit code 0 if the artifact is what was frozen."""
+    _, manifest = load_artifact(artifact)
+    if as_json:
+        emit({"sound": True, "sha256": manifest.sha256, "files": len(manifest.files)})
+    else:
+        out.print(f"sound: {artifact}, {len(manifest.files)} files, sha256 {manifest.sha256[:12]}", markup=False)
+
+
+def _facts(manifest: ArtifactManifest) -> dict[str, Any]:
+    models = {role: getattr(manifest.roles, role).model for role in ("mope", "mote", "mar")}
+    return {
+        "family": manifest.family,
+        **{f"{role} model": model for role, model in models.items()},
+        "fusion weight": manifest.weight,
+        "head": manifest.head,
+        "motivational schema": manifest.motivations.name,
+        "optimizer": manifest.optimizer,
+        "chosen": None if manifest.chosen is None else manifest.chosen.model_dump(exclude_defaults=True),
+        "objective": manifest.weights.model_dump(),
+        "similarity": manifest.similarity,
+        "data": f"{manifest.data.dataset}, cases {manifest.data.cases_sha256[:12]}",
+        "verdict": manifest.verdict.judgement,
+    }

@@ -1,0 +1,78 @@
+"""`mllm3rec doctor`: what is here, what is missing, and the command that brings it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+
+import typer
+from rich.table import Table
+
+from mllm3rec.cli.console import emit, out
+from mllm3rec.cli.settings import Json, versions
+from programs.runtime.weights import available, cache_dir, locate
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at.
+
+    Attributes:
+        needed: Whether the demo cannot run without it.
+        hint: What to do about it.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    needed: bool = True
+    hint: str = ""
+
+
+def checks() -> list[Check]:
+    """Everything the demo and the hosted backends need."""
+    found = [
+        Check("python", (3, 11) <= sys.version_info[:2] <= (3, 13), platform.python_version(), hint="use 3.11 to 3.13"),
+        *(Check(name, True, version) for name, version in versions().items()),
+    ]
+    for package in ("xllamacpp", "onnxruntime", "tokenizers"):
+        there = importlib.util.find_spec(package) is not None
+        found.append(Check(package, there, "installed" if there else "missing", hint="pip install 'mllm3rec[local]'"))
+    for package, extra in (
+        ("cornac", "baselines"),
+        ("lightfm", "baselines"),
+        ("sklearn", "baselines"),
+        ("torch", "neural"),
+    ):
+        there = importlib.util.find_spec(package) is not None
+        hint = f"only for trained baselines: pip install 'mllm3rec[{extra}]'"
+        found.append(Check(package, there, "installed" if there else "missing", needed=False, hint=hint))
+    for weights in available():
+        there = locate(weights.name) is not None
+        hint = f"mllm3rec models fetch {weights.name}"
+        found.append(Check(f"weights {weights.name}", there, "verified" if there else "missing", hint=hint))
+    folder = cache_dir()
+    parent = next(path for path in (folder, *folder.parents) if path.exists())
+    found.append(Check("cache folder", os.access(parent, os.W_OK), str(folder), hint="set MLLM3REC_CACHE"))
+    for key in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
+        there = bool(os.environ.get(key))
+        found.append(Check(key, there, "set" if there else "not set", needed=False, hint="only for hosted models"))
+    return found
+
+
+def doctor(as_json: Json = False) -> None:
+    """Check this installation. Exit code 1 if the demo could not run."""
+    results = checks()
+    broken = [check for check in results if check.needed and not check.ok]
+    if as_json:
+        emit({"ok": not broken, "checks": [asdict(check) for check in results]})
+    else:
+        table = Table("", "what", "found", "to do")
+        for check in results:
+            mark = "[green]ok[/]" if check.ok else ("[red]missing[/]" if check.needed else "[dim]-[/]")
+            table.add_row(mark, check.name, check.detail, "" if check.ok else check.hint)
+        out.print(table)
+    raise typer.Exit(1 if broken else 0)

@@ -1,0 +1,48 @@
+"""`mllm3rec models`: weights that run on this machine, and which model speaks in which role."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from mllm3rec.cli.console import emit, out, say
+from mllm3rec.cli.settings import Json
+from programs.lm.prices import price_table
+from programs.lm.roles import PRESETS, ROLE_NAMES
+from programs.runtime.weights import available, fetch, locate
+
+app = typer.Typer(no_args_is_help=True, help="Weights on this machine, and the presets of models per role.")
+
+
+@app.command("list")
+def list_models(as_json: Json = False) -> None:
+    """Weights that can be fetched by name, and the presets."""
+    weights = [{"name": w.name, "purpose": w.purpose, "here": locate(w.name) is not None} for w in available()]
+    presets = {name: {role: roles.of(role).model for role in ROLE_NAMES} for name, roles in PRESETS.items()}
+    if as_json:
+        emit({"weights": weights, "presets": presets, "prices_dated": price_table().dated})
+        return
+    table = Table("name", "what", "here", title="Weights", title_justify="left")
+    for entry in weights:
+        table.add_row(str(entry["name"]), str(entry["purpose"]), "yes" if entry["here"] else "no")
+    out.print(table)
+    table = Table("preset", *ROLE_NAMES, title="Presets", title_justify="left")
+    for name, by_role in presets.items():
+        table.add_row(name, *by_role.values())
+    out.print(table)
+
+
+@app.command("fetch")
+def fetch_models(
+    names: Annotated[list[str], typer.Argument(help="Names from `mllm3rec models list`.")], as_json: Json = False
+) -> None:
+    """Bring weights into the cache folder, checked against their pinned checksums."""
+    paths = {name: {file: str(path) for file, path in fetch(name, progress=say).items()} for name in names}
+    if as_json:
+        emit(paths)
+        return
+    for name, files in paths.items():
+        for path in files.values():
+            out.print(f"{name}: {path}", markup=False)

@@ -1,0 +1,78 @@
+"""Honest selection: what a search found is scored again on dev shoppers it has never seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+from scipy import stats
+
+from evaluate.stats.intervals import Difference, Estimate, bootstrap_mean, paired_difference
+from optimize.objective import UserScore
+from programs.runtime.errors import InputError
+from signatures.rows import Case
+
+SIGNIFICANT = 0.05
+
+Judgement = Literal["better", "not clearly better", "not better"]
+
+
+class HoldoutVerdict(BaseModel):
+    """Winner against uncompiled program on held-out dev shoppers.
+
+    Attributes:
+        judgement: `better` if the interval of the difference in score lies above 0 and a one-sided Wilcoxon test
+            agrees at 5% (with a handful of shoppers the interval alone is too easily convinced); `not clearly
+            better` if the mean difference is above 0; else `not better`.
+        before, after: Mean per part of the objective: see `UserScore`.
+        difference: Paired, after minus before.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    judgement: Judgement
+    before: dict[str, Estimate]
+    after: dict[str, Estimate]
+    difference: dict[str, Difference]
+
+
+HOLDOUT_PARTS = ("score", "ndcg", "mar", "hit", "consistency", "resemblance", "coherence")
+
+
+def split_dev(cases: Sequence[Case], held_out: float) -> tuple[list[Case], list[Case]]:
+    """The shoppers of the search and those its winner is checked on: the last of the seeded order.
+
+    Raises:
+        InputError: if one of the two would be empty.
+    """
+    n = math.ceil(held_out * len(cases))
+    if not 0 < n < len(cases):
+        raise InputError(f"{len(cases)} dev shoppers cannot be split with {held_out:g} held out; give more shoppers")
+    return list(cases[:-n]), list(cases[-n:])
+
+
+def compare_on_holdout(before: Sequence[UserScore], after: Sequence[UserScore]) -> HoldoutVerdict:
+    """Judge a winner by the same shoppers' scores under both programs."""
+    first, second = estimates(before), estimates(after)
+    difference = {
+        part: paired_difference(_values(after, part), _values(before, part), seed=0) for part in first if part in second
+    }
+    gain = difference["score"]
+    judgement: Judgement = "not better"
+    if gain.mean > 0:
+        gains = [_values(after, "score")[user] - value for user, value in _values(before, "score").items()]
+        certain = gain.low > 0 and stats.wilcoxon(gains, alternative="greater").pvalue < SIGNIFICANT
+        judgement = "better" if certain else "not clearly better"
+    return HoldoutVerdict(judgement=judgement, before=first, after=second, difference=difference)
+
+
+def estimates(scores: Sequence[UserScore]) -> dict[str, Estimate]:
+    """Mean and interval of every part that some shopper has."""
+    found = {part: _values(scores, part) for part in HOLDOUT_PARTS}
+    return {part: bootstrap_mean(list(values.values()), seed=0) for part, values in found.items() if values}
+
+
+def _values(scores: Sequence[UserScore], part: str) -> dict[str, float]:
+    return {s.user_id: value for s in scores if (value := getattr(s, part)) is not None}

@@ -1,0 +1,79 @@
+"""Reasons for the chosen items, and the follow-up that re-checks them (paper, section 3.3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import dspy
+
+from programs.default_demos import CHECKS, EXPLANATIONS
+from programs.lm.backends import Backends, UnparsableError
+from programs.mar import Candidate, ShopperView
+from programs.mope import prompt_line
+from programs.role_predictor import RolePredictor
+from signatures.mar import CheckExplanation, ExplainChoice
+from signatures.types import Rationale, Verdict
+
+REASON_CHARACTERS = 240
+
+
+class Explainer(dspy.Module):
+    """Explains a choice from traits and motivations alone, then has the judge check the explanation.
+
+    Args:
+        check: Whether the second stage runs; without it every rationale passes.
+    """
+
+    def __init__(self, backends: Backends, check: bool = True) -> None:
+        super().__init__()
+        self.explain = RolePredictor(ExplainChoice, "mar", backends, 96, EXPLANATIONS)
+        self.judge = RolePredictor(CheckExplanation, "judge", backends, 96, CHECKS) if check else None
+
+    def forward(self, shopper: ShopperView, candidate: Candidate) -> Rationale:
+        """One rationale with its verdict; an answer that cannot be parsed is an unfaithful rationale."""
+        reason, unparsable = "", 0
+        try:
+            answer = self.explain(shopper=shopper.text, product=candidate.text)
+            reason, unparsable = prompt_line(answer.reason, REASON_CHARACTERS), answer.unparsable
+            if not reason:
+                verdict = Verdict(faithful=False, why="no reason given")
+            elif self.judge is None:
+                verdict = Verdict(faithful=True, why="not checked")
+            else:
+                judged = self.judge(shopper=shopper.text, product=candidate.text, reason=reason)
+                unparsable += judged.unparsable
+                verdict = Verdict(faithful=judged.faithful == "yes", why=prompt_line(judged.why, REASON_CHARACTERS))
+        except UnparsableError as error:
+            unparsable += error.answers
+            verdict = Verdict(faithful=False, why=prompt_line(str(error), REASON_CHARACTERS))
+        return Rationale(item_id=candidate.item_id, text=reason, verdict=verdict, unparsable=unparsable)
+
+    def choose(
+        self, shopper: ShopperView, ordered: Sequence[Candidate], k: int, patience: int
+    ) -> tuple[list[Candidate], list[Rationale]]:
+        """The first k candidates whose rationale holds; what fails is filtered and the next moves up.
+
+        Args:
+            ordered: Candidates, best first.
+            patience: How many candidates may be looked at in all. If fewer than k pass, the best of those that
+                failed fill the list, still marked as unfaithful.
+
+        Returns:
+            All of `ordered`, the chosen first, then the others in their order; and every rationale that was made.
+        """
+        chosen: list[Candidate] = []
+        rationales: list[Rationale] = []
+        for candidate in ordered[: max(k, patience)]:
+            if len(chosen) == k:
+                break
+            rationale = self(shopper=shopper, candidate=candidate)
+            rationales.append(rationale)
+            if rationale.verdict.faithful:
+                chosen.append(candidate)
+        failed = {r.item_id for r in rationales if not r.verdict.faithful}
+        fill = [c for c in ordered if c.item_id in failed][: max(0, k - len(chosen))]
+        first = chosen + fill
+        taken = {c.item_id for c in first}
+        rest = [c for c in ordered if c.item_id not in taken and c.item_id not in failed]
+        filtered = [c for c in ordered if c.item_id in failed and c.item_id not in taken]
+        return first + rest + filtered, rationales

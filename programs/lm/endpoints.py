@@ -1,0 +1,77 @@
+"""From a model string to what answers for it: a file, a server, or a provider with its key."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from programs.lm.llama_cpp import ENGINE, gguf_identity
+from programs.lm.openai_server import ServerEngine
+from programs.lm.roles import RoleConfig
+from programs.runtime.errors import InputError
+from programs.runtime.weights import locate
+
+_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
+
+
+def model_name(config: RoleConfig) -> str:
+    """The model string DSPy gets: `provider/model`, the same wherever a file lies or a server's port is.
+
+    DSPy's cache key leaves the address out, so for servers and files the provider part stands for it.
+
+    Raises:
+        InputError: if the weights are missing or the server's address is malformed.
+    """
+    if config.is_local:
+        identity = gguf_identity(_weights_of(config.model))
+        return f"gguf-{identity[-8:]}/{identity}"
+    return _server_name(config.model) if config.model.startswith(("http://", "https://")) else config.model
+
+
+@lru_cache
+def _server_name(model: str) -> str:
+    url, _, name = model.partition("#")
+    if not name or not urlsplit(url).netloc:
+        raise InputError(f"model {model!r}: write an OpenAI-compatible server as http://host:port/v1#model")
+    return f"server-{hashlib.sha256(url.encode()).hexdigest()[:8]}/{name}"
+
+
+def connect(config: RoleConfig) -> dict[str, Any]:
+    """Start or find what answers for `model_name(config)`; the connection settings for `dspy.LM`."""
+    name, keys = model_name(config), credentials(config)
+    if config.is_local:
+        return {"engine": _engine(name, ENGINE.serve(_weights_of(config.model)), config.timeout)}
+    if name != config.model:
+        return {"engine": _engine(name, config.model.partition("#")[0], config.timeout, **keys)}
+    return {"timeout": config.timeout, **keys}
+
+
+# Roles on one model share its connections, as they share its gate.
+_engine = lru_cache(ServerEngine)
+
+
+def credentials(config: RoleConfig) -> dict[str, str]:
+    """The key for `dspy.LM`, where the model wants one; servers and files have no provider to name a variable."""
+    variable = config.api_key_env or _KEYS.get(config.model.split("/")[0])
+    return {"api_key": _key(variable, config.model)} if variable else {}
+
+
+def _weights_of(model: str) -> Path:
+    if model.startswith("gguf:"):
+        return Path(model.removeprefix("gguf:")).expanduser()
+    name = model.removeprefix("local/")
+    found = locate(name)
+    if found is None:
+        raise InputError(f"the weights of {name!r} are not here yet: run `mllm3rec models fetch {name}`")
+    return next(path for path in found.values() if path.suffix == ".gguf")
+
+
+def _key(variable: str, model: str) -> str:
+    key = os.environ.get(variable)
+    if not key:
+        raise InputError(f"{model} needs a key: set the environment variable {variable}")
+    return key

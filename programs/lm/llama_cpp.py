@@ -1,0 +1,101 @@
+"""Language models in this process: a GGUF file served by llama.cpp on loopback, started when a role first asks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from programs.runtime.errors import InputError, MissingExtraError
+
+_HEAD = 1 << 20
+
+
+def gguf_identity(path: Path) -> str:
+    """A short name for the content of a GGUF file: `<stem>-<hash>`, the same wherever the file lies.
+
+    The hash covers the size and the first and last MiB: enough to tell two models apart, without reading gigabytes.
+
+    Raises:
+        InputError: if the file is missing or is no GGUF file.
+    """
+    if not path.is_file():
+        raise InputError(f"no model file at {path}")
+    status = path.stat()
+    return _identity(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache
+def _identity(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+        if head[:4] != b"GGUF" or size < 1024:
+            raise InputError(f"{path} is not a GGUF model file (it starts with {head[:4]!r})")
+        file.seek(max(0, size - _HEAD))
+        tail = file.read()
+    digest = hashlib.sha256(size.to_bytes(8, "big") + head + tail).hexdigest()[:8]
+    return f"{path.stem.lower()}-{digest}"
+
+
+@dataclass
+class LocalEngine:
+    """One llama.cpp server per model file, listening on 127.0.0.1 until the process ends.
+
+    Attributes:
+        threads: CPU threads a server computes with: `MLLM3REC_THREADS`, else all. More threads than free cores are
+            much slower than fewer, because they wait for each other.
+        context: Tokens of context, shared by `slots` conversations. Several slots let the prompts of several
+            questions keep their prefixes at the same time.
+    """
+
+    threads: int = field(default_factory=lambda: int(os.environ.get("MLLM3REC_THREADS") or os.cpu_count() or 1))
+    context: int = 16384
+    slots: int = 4
+    _servers: dict[Path, Any] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def serve(self, path: Path) -> str:
+        """Start (once) the server for this model file.
+
+        Returns:
+            The base URL of its OpenAI-compatible API.
+
+        Raises:
+            InputError: if the file is no loadable model.
+            MissingExtraError: if the extra `local` is not installed.
+        """
+        path = path.resolve()
+        with self._lock:
+            if path not in self._servers:
+                gguf_identity(path)
+                self._servers[path] = self._start(path)
+            return f"{self._servers[path].listening_address}/v1"
+
+    def _start(self, path: Path) -> Any:
+        try:
+            import xllamacpp
+        except ImportError as error:
+            raise MissingExtraError("xllamacpp", "local", "a GGUF model") from error
+        params = xllamacpp.CommonParams()
+        params.model.path = str(path)
+        params.hostnames = ["127.0.0.1"]
+        params.port = 0
+        params.n_ctx = self.context
+        params.n_parallel = self.slots
+        params.kv_unified = True
+        params.cpuparams.n_threads = self.threads
+        params.cpuparams_batch.n_threads = self.threads
+        params.warmup = False
+        params.verbosity = -1
+        try:
+            return xllamacpp.Server(params)
+        except RuntimeError as error:
+            raise InputError(f"{path} could not be loaded as a model: {error}") from error
+
+
+ENGINE = LocalEngine()
+"""The process-wide engine: two roles on one file share one server."""

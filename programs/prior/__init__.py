@@ -1,0 +1,1 @@
+"""The training-free prior: scorers, their fusion, text embeddings and candidate retrieval."""

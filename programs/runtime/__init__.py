@@ -1,0 +1,1 @@
+"""What has nothing to do with recommending: files, locks, databases, errors, configuration files."""

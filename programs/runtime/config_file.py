@@ -1,0 +1,55 @@
+"""Configuration files (TOML, YAML) a user writes: read, validated against a type, refused with file and field."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from programs.runtime.errors import InputError
+from signatures.schema import MotivationSchema
+
+Checked = TypeVar("Checked")
+
+
+def read_toml(path: Path, kind: type[Checked]) -> Checked:
+    """The content of a TOML file as `kind`.
+
+    Raises:
+        InputError: naming file and field, if it cannot be read or is no `kind`.
+    """
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable TOML file: {error}") from None
+    try:
+        return TypeAdapter(kind).validate_python(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "file"
+        raise InputError(f"{path}: {where}: {first['msg']}") from None
+
+
+def load_schema(path: Path) -> MotivationSchema:
+    """Read a schema from TOML or YAML: `name`, and `dimensions` with `name`, `definition` and `kind` each.
+
+    Raises:
+        InputError: naming the file and the field, if it cannot be read as a schema.
+    """
+    try:
+        text = path.read_text("utf-8")
+        data = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+        return MotivationSchema.model_validate(data)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable schema: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "schema"
+        raise InputError(f"{path}: {where}: {first['msg']}") from None

