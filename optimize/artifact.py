@@ -240,7 +240,7 @@ def read_manifest(directory: Path) -> ArtifactManifest:
     return manifest
 
 
-def load_artifact(directory: Path, parts: Parts | None = None) -> tuple[MLLM3Rec, ArtifactManifest]:
+def restore_program(directory: Path, parts: Parts | None = None) -> tuple[MLLM3Rec, ArtifactManifest]:
     """Load and check an artifact.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import dspy
 
-from evaluate.protocol.cases import CaseFile
+from evaluate.protocol.cases import Cases
 from optimize.artifact import SEARCH_FOLDER, ArtifactManifest, CompileData, save_artifact
 from optimize.candidates import Candidates, build_candidates, without_trait_cache
 from optimize.consistency import Similarity
@@ -70,7 +70,7 @@ class Compiler:
 
     directory: Path
     settings: CompileSettings
-    case_file: CaseFile
+    case_file: Cases
     parts: Parts
     similarity: Similarity
     watcher: Watcher

@@ -38,6 +38,11 @@ class Case(BaseModel):
             raise ValueError(f"user {self.user_id!r}: the target {self.target!r} is not among the candidates")
         return self
 
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """Item ids of the history, oldest first."""
+        return tuple(interaction.item_id for interaction in self.history)
+
     def blinded(self) -> Case:
         """The case without its target: what a ranker is given, so that none can cheat."""
         return self.model_copy(update={"target": None})

@@ -13,9 +13,7 @@ import pytest
 from hypothesis import settings
 from tenacity import wait_fixed
 
-from programs.lm import circuit_breaker as circuit
-from programs.lm import rate_limiter as gate
-from programs.lm import role_lm
+from programs.lm import circuit_breaker, rate_limiter, role_lm
 from programs.lm.response_cache import use_response_cache
 from tests.fake_server import FakeOpenAI
 
@@ -49,7 +47,7 @@ def server() -> Iterator[FakeOpenAI]:
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits that no server asked for are short, and what is dead stays so for the rest of the test."""
-    monkeypatch.setattr(gate, "_FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(gate, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(rate_limiter, "_FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(rate_limiter, "LONGEST_PAUSE", 0.2)
     monkeypatch.setattr(role_lm, "_BACKOFF", wait_fixed(0.05))
-    monkeypatch.setattr(circuit, "COOL_DOWN", 3600.0)
+    monkeypatch.setattr(circuit_breaker, "COOL_DOWN", 3600.0)

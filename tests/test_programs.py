@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evaluate.data.demo.store import demo_dataset
-from evaluate.protocol.cases import draw_cases
+from evaluate.protocol.cases import draw_lists
 from evaluate.protocol.protocol import EvaluationProtocol
 from evaluate.protocol.splits import split_dataset
 from programs.explain import Explainer
@@ -716,7 +716,7 @@ class TestPrograms:
         protocol = EvaluationProtocol(
             dataset="demo", source="demo", dataset_sha256=store.sha256, part="test", users=1, negatives=8
         )
-        (case,) = draw_cases(store, protocol)
+        (case,) = draw_lists(store, protocol)
         prior = Popularity.fit(split_dataset(store, protocol).training)
         backends = backends_for(server)
         parts = Parts(backends, store.items, prior, LetterEncoder(), TraitStore(), explain=2)

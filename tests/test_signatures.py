@@ -273,4 +273,4 @@ def test_the_prompt_is_the_one_that_was_read(name: str, adapter: AdapterName, se
 
 
 def test_no_golden_file_is_left_over() -> None:
-    assert {path.name for path in GOLDEN.iterdir()} == {prompt_file(*prompt).name for prompt in PROMPTS}
+    assert {path.name for path in GOLDEN.glob("*.txt")} == {prompt_file(*prompt).name for prompt in PROMPTS}

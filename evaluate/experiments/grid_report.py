@@ -11,7 +11,7 @@ from evaluate.data.dataset import Dataset
 from evaluate.experiments.grid import Grid
 from evaluate.experiments.grid_results import GridResults, MixRow, MixRun
 from evaluate.paper.published_costs import recompute
-from evaluate.protocol.cases import CaseFile
+from evaluate.protocol.cases import Cases
 from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord
 from evaluate.report.sections import Block, Tab
 from evaluate.report.table import (
@@ -46,7 +46,7 @@ def write_comparison(
     found: GridResults,
     grid: Grid,
     runs: Sequence[MixRun],
-    case_file: CaseFile,
+    case_file: Cases,
     data: Dataset,
     histories: Mapping[str, Sequence[str]],
     directory: Path,
@@ -298,7 +298,7 @@ def _usd(usd: float | None) -> str:
 def _record(
     grid: Grid,
     runs: Sequence[MixRun],
-    case_file: CaseFile,
+    case_file: Cases,
     data: Dataset,
     histories: Mapping[str, Sequence[str]],
     directory: Path,

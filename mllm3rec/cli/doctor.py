@@ -12,8 +12,7 @@ import typer
 from rich.table import Table
 
 from mllm3rec.cli.console import emit, out
-from mllm3rec.cli.settings import Json, versions
-from programs.runtime.weights import available, cache_dir, locate
+from mllm3rec.cli.options import Json
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,9 @@ class Check:
 
 def checks() -> list[Check]:
     """Everything the demo and the hosted backends need."""
+    from evaluate.runs.session import versions
+    from programs.runtime.weights import available, cache_dir, locate
+
     found = [
         Check("python", (3, 11) <= sys.version_info[:2] <= (3, 13), platform.python_version(), hint="use 3.11 to 3.13"),
         *(Check(name, True, version) for name, version in versions().items()),

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from programs.lm.llama_cpp import ENGINE, gguf_identity
 from programs.lm.openai_server import ServerEngine
-from programs.lm.roles import RoleConfig
+from programs.lm.roles import GIVEN, RoleConfig
 from programs.runtime.errors import InputError
 from programs.runtime.weights import locate
 
@@ -29,6 +29,8 @@ def model_name(config: RoleConfig) -> str:
     if config.is_local:
         identity = gguf_identity(_weights_of(config.model))
         return f"gguf-{identity[-8:]}/{identity}"
+    if config.model.startswith(GIVEN):
+        return config.model.removeprefix(GIVEN)
     return _server_name(config.model) if config.model.startswith(("http://", "https://")) else config.model
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -27,12 +27,24 @@ def read_toml(path: Path, kind: type[Checked]) -> Checked:
         raise InputError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable TOML file: {error}") from None
+    return validated_config(str(path), data, kind)
+
+
+def validated_config(where: str, data: Any, kind: type[Checked]) -> Checked:
+    """Configuration that was read already, as `kind`.
+
+    Args:
+        where: What it is, for messages: usually its file.
+
+    Raises:
+        InputError: naming `where` and the field that is not valid.
+    """
     try:
         return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise InputError(f"{path}: {where}: {first['msg']}") from None
+        field = ".".join(str(part) for part in first["loc"]) or "file"
+        raise InputError(f"{where}: {field}: {first['msg']}") from None
 
 
 def load_schema(path: Path) -> MotivationSchema:

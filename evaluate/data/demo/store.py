@@ -36,6 +36,7 @@ def demo_dataset() -> Dataset:
             "Every shopper was given two motivations, which most of their purchases serve.",
         ),
         format="demo",
+        source="demo",
     )
 
 

@@ -31,12 +31,12 @@ class FieldError(ValueError):
 
 
 def place(path: Path, line: int) -> str:
-    """Where a record stands; Parquet has rows, everything else has lines. Both count from 1.
+    """Where a record stands; Parquet files and frames have rows, everything else has lines. Both count from 1.
 
     >>> place(Path("items.jsonl.gz"), 3), place(Path("items.parquet"), 3)
     ('items.jsonl.gz, line 3', 'items.parquet, row 3')
     """
-    return f"{path}, {'row' if path.suffix == '.parquet' else 'line'} {line}"
+    return f"{path}, {'row' if path.suffix in ('', '.parquet') else 'line'} {line}"
 
 
 def only_file(directory: Path, names: Iterable[str]) -> Path | None:
