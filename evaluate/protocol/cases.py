@@ -18,7 +18,7 @@ from evaluate.protocol.protocol import EvaluationProtocol, part_of
 from evaluate.protocol.splits import Split, split_dataset
 from programs.prior.scorers import Popularity
 from programs.runtime.atomic import write_atomically
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, input_error
 from signatures.rows import Case, seed_of
 
 CASES_FORMAT = "mllm3rec-cases/1"
@@ -143,7 +143,7 @@ def read_cases(path: Path) -> CaseFile:
     for number, line in enumerate(body.removesuffix(b"\n").split(b"\n") if body else (), start=2):
         case = _parse(Case, line, f"{path}:{number}")
         if case.target is None:
-            raise InputError(f"{path}:{number}: field 'target': Field required")
+            raise InputError(f"{path}:{number}: target: Field required")
         if case.user_id in lines:
             raise InputError(f"{path}:{number}: user {case.user_id!r} is already in line {lines[case.user_id]}")
         if len(case.candidates) != header.negatives + 1:
@@ -177,9 +177,7 @@ def _parse(model: type[_Model], line: bytes, where: str) -> _Model:
     try:
         return model.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(step) for step in first["loc"])
-        raise InputError(f"{where}: {f'field {field!r}: ' if field else ''}{first['msg']}") from None
+        raise input_error(where, error) from None
 
 
 def check_dataset(case_file: CaseFile, dataset: Dataset) -> None:

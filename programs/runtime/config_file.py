@@ -9,7 +9,7 @@ from typing import TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, input_error
 from signatures.schema import MotivationSchema
 
 Checked = TypeVar("Checked")
@@ -30,9 +30,7 @@ def read_toml(path: Path, kind: type[Checked]) -> Checked:
     try:
         return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise InputError(f"{path}: {where}: {first['msg']}") from None
+        raise input_error(path, error) from None
 
 
 def load_schema(path: Path) -> MotivationSchema:
@@ -50,6 +48,4 @@ def load_schema(path: Path) -> MotivationSchema:
     except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable schema: {error}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "schema"
-        raise InputError(f"{path}: {where}: {first['msg']}") from None
+        raise input_error(path, error) from None
