@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from mllm3rec.cli.console import say
+from programs.runtime.environment import environment, variable
 from programs.runtime.errors import InputError
 
-DATA_VARIABLE = "MLLM3REC_DATA"
+DATA_VARIABLE = variable("data")
 
 _NOWHERE = f"in ./data, ${DATA_VARIABLE} or a data folder beside this one"
 
@@ -45,8 +45,8 @@ def find_source(source: str, fallback: str | None, given: str | None) -> str:
 
 def _data_folders() -> Iterator[Path]:
     yield Path("data")
-    if os.environ.get(DATA_VARIABLE):
-        yield Path(os.environ[DATA_VARIABLE])
+    if (named := environment().data) is not None:
+        yield named
     beside = Path.cwd().parent
     yield beside / "data"
     yield from sorted(beside.glob("*/data"))

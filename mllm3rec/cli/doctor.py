@@ -13,7 +13,8 @@ from rich.table import Table
 
 from mllm3rec.cli.console import emit, out
 from mllm3rec.cli.settings import Json, versions
-from programs.runtime.weights import available, cache_dir, locate
+from programs.runtime.environment import cache_dir
+from programs.runtime.weights import available, locate
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def recommend(
     retrieved = retrieve(shop.prior, seen, list(data.items), candidates)
     say(f"{len(retrieved)} candidates of {len(data.items)} products retrieved by the prior; asking the models")
     case = Case(user_id=user, history=history, candidates=retrieved, metadata=data.metadata.get(user, {}))
-    with ledger.charging() as usage:
+    with ledger.usage_of_case() as usage:
         ranking = program.rank(case)
     traits = {t.item_id: t.phrases for t in ranking.traits}
     reasons = {r.item_id: r for r in ranking.rationales}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -26,8 +25,9 @@ from programs.prior.encoders import Encoder, HashingEncoder, MiniLMEncoder, Open
 from programs.prior.prior import Prior
 from programs.program import Fusion
 from programs.runtime.config_file import load_schema
+from programs.runtime.environment import Environment, cache_dir, environment, variable
 from programs.runtime.errors import InputError
-from programs.runtime.weights import cache_dir, locate
+from programs.runtime.weights import locate
 from programs.trait_store import TraitStore
 from signatures.rows import total_usage
 from signatures.schema import CONSUMER, MotivationSchema
@@ -107,8 +107,7 @@ class TellingEncoder:
             return self._store.encode(texts, progress=ticker.to)
 
 
-ENCODERS = ("minilm", "openai", "hashing")
-ENCODER_VARIABLE = "MLLM3REC_ENCODER"
+ENCODER_VARIABLE = variable("encoder")
 
 
 def chosen_encoder() -> str:
@@ -117,10 +116,7 @@ def chosen_encoder() -> str:
     Raises:
         InputError: if there is no such encoder.
     """
-    kind = os.environ.get(ENCODER_VARIABLE) or ENCODERS[0]
-    if kind not in ENCODERS:
-        raise InputError(f"{ENCODER_VARIABLE} is {kind!r}: choose one of {', '.join(ENCODERS)}")
-    return kind
+    return environment().encoder
 
 
 def sentence_encoder() -> Encoder:
@@ -148,7 +144,7 @@ def encoder_setting() -> dict[str, str]:
     Empty for the default one, so that runs from before there was a choice can still be resumed.
     """
     kind = chosen_encoder()
-    return {} if kind == ENCODERS[0] else {"encoder": kind}
+    return {} if kind == Environment().encoder else {"encoder": kind}
 
 
 def open_dataset(source: str) -> Dataset:
