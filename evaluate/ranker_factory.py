@@ -26,9 +26,9 @@ from programs.prior.scorers import ContentSimilarity, ItemKNN, Popularity, Score
 from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts
 from programs.ranker import Ranker
 from programs.role_predictor import RolePredictor
+from programs.runtime.environment import cache_dir
 from programs.runtime.errors import InputError
 from programs.runtime.events import OnEvent, ignore
-from programs.runtime.weights import cache_dir
 from programs.trait_store import TraitStore
 from signatures.rows import seed_of
 from signatures.schema import CONSUMER, MotivationSchema

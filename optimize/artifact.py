@@ -32,7 +32,7 @@ from programs.prior.encoders import HashingEncoder
 from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts
 from programs.role_predictor import RolePredictor
 from programs.runtime.atomic import write_atomically
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, input_error
 from programs.runtime.lock import LOCK
 from programs.trait_store import TraitStore
 from signatures.rows import Usage
@@ -229,8 +229,7 @@ def read_manifest(directory: Path) -> ArtifactManifest:
     try:
         manifest = ArtifactManifest.model_validate(found)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InputError(f"{path}: field {'.'.join(map(str, first['loc']))!r}: {first['msg']}") from None
+        raise input_error(path, error) from None
     if manifest.seal() != manifest.sha256:
         raise InputError(f"{path}: was changed after it was written (sha256 differs)")
     for role in ROLE_NAMES:

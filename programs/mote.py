@@ -168,7 +168,7 @@ class MOTE(dspy.Module):
         found = self.store.get(key)
         unparsable = 0
         if found is None:
-            with self.backends.ledger.about(key[:16]), self.backends.ledger.pricing() as spent:
+            with self.backends.ledger.label_calls(key[:16]), self.backends.ledger.standalone_usage() as spent:
                 answer = self.distill(product=product)
             unparsable = answer.unparsable
             found = Distilled(tuple(answer.traits), spent.get("mote"))

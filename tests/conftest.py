@@ -15,6 +15,7 @@ from tenacity import wait_fixed
 
 from programs.lm import circuit_breaker, rate_limiter, role_lm
 from programs.lm.response_cache import use_response_cache
+from programs.runtime.environment import Environment, variable
 from tests.fake_server import FakeOpenAI
 
 # Tests must not depend on how busy the machine is.
@@ -27,8 +28,8 @@ def hermetic(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     """Nothing of one test, or of this machine, reaches another test."""
     if "llm" not in request.keywords:  # those need the weights that were fetched into the real cache folder
         monkeypatch.setenv("MLLM3REC_CACHE", str(tmp_path / "cache"))
-    settings_of_ours = ("MLLM3REC_PRICES", "MLLM3REC_LIMITS", "MLLM3REC_DATA")
-    for key in (*settings_of_ours, "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_BASE", "OPENAI_BASE_URL"):
+    ours = [variable(name) for name in Environment.model_fields if name not in ("cache", "threads")]
+    for key in (*ours, "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_BASE", "OPENAI_BASE_URL"):
         monkeypatch.delenv(key, raising=False)
     before = dspy.cache
     store = use_response_cache(":memory:")
@@ -47,7 +48,7 @@ def server() -> Iterator[FakeOpenAI]:
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits that no server asked for are short, and what is dead stays so for the rest of the test."""
-    monkeypatch.setattr(rate_limiter, "_FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(rate_limiter, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(rate_limiter, "_FIRST_BACKOFF", 0.05)
+    monkeypatch.setattr(rate_limiter, "MAX_BACKOFF", 0.2)
     monkeypatch.setattr(role_lm, "_BACKOFF", wait_fixed(0.05))
     monkeypatch.setattr(circuit_breaker, "COOL_DOWN", 3600.0)

@@ -345,7 +345,7 @@ class TestMOTE:
                 ledger = Ledger()
                 backends = Backends(backends_for(server).roles, ledger, prices)
                 mote = MOTE(backends, TraitStore(tmp_path / "traits.sqlite"))
-                with ledger.pricing() as spent:
+                with ledger.standalone_usage() as spent:
                     mote(item=SHOP["I-lamp"])
                 usages.append((ledger.total().usd, spent["mote"].model_dump(exclude={"seconds"})))
         (paid, alone), (nothing, again) = usages

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from evaluate.baselines.baseline import Baseline, TrainingData, unknown_below
 from programs.ranker import ranking_from_scores
-from programs.runtime.errors import MissingExtraError
+from programs.runtime.errors import require_extra
 from signatures.rows import Case, Ranking
 
 if TYPE_CHECKING:
@@ -62,10 +62,9 @@ class Sequential(Baseline):
 
     def fit(self, material: TrainingData, seed: int) -> SequenceRanker:
         """Train; see `Baseline.fit`."""
-        try:
-            from evaluate.baselines.network import train
-        except ImportError as error:
-            raise MissingExtraError("torch", "neural", f"the ranker '{self.name}'") from error
+        require_extra("torch", "neural", f"the ranker '{self.name}'")
+        from evaluate.baselines.network import train
+
         rows: dict[str, int] = {}
         sequences = [
             _rows(rows.setdefault(item, len(rows)) for item in history)

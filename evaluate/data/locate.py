@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from programs.runtime.environment import environment, variable
 from programs.runtime.errors import InputError
 from programs.runtime.events import Note, OnEvent, ignore
 
-DATA_VARIABLE = "MLLM3REC_DATA"
+DATA_VARIABLE = variable("data")
 
 _NOWHERE = f"in ./data or ${DATA_VARIABLE}"
 
@@ -45,5 +45,5 @@ def find_source(source: str, fallback: str | None, given: str | None, on_event: 
 
 def _data_folders() -> Iterator[Path]:
     yield Path("data")
-    if os.environ.get(DATA_VARIABLE):
-        yield Path(os.environ[DATA_VARIABLE])
+    if (named := environment().data) is not None:
+        yield named

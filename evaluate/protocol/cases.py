@@ -22,7 +22,7 @@ from evaluate.protocol.protocol import IN_MEMORY, EvaluationProtocol, part_of
 from evaluate.protocol.splits import Split, split_dataset
 from programs.prior.scorers import Popularity
 from programs.runtime.atomic import write_atomically
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, input_error
 from signatures.rows import Case, seed_of
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def load_cases(path: str | Path, dataset: Dataset | None = None) -> Cases:
     for number, line in enumerate(body.removesuffix(b"\n").split(b"\n") if body else (), start=2):
         case = _parse(Case, line, f"{path}:{number}")
         if case.target is None:
-            raise InputError(f"{path}:{number}: field 'target': Field required")
+            raise InputError(f"{path}:{number}: target: Field required")
         if case.user_id in lines:
             raise InputError(f"{path}:{number}: user {case.user_id!r} is already in line {lines[case.user_id]}")
         if len(case.candidates) != header.negatives + 1:
@@ -287,9 +287,7 @@ def _parse(model: type[_Model], line: bytes, where: str) -> _Model:
     try:
         return model.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(step) for step in first["loc"])
-        raise InputError(f"{where}: {f'field {field!r}: ' if field else ''}{first['msg']}") from None
+        raise input_error(where, error) from None
 
 
 def _require_same_data(protocol: EvaluationProtocol, dataset: Dataset) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from filelock import BaseFileLock
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from evaluate.runs.directory import JOURNAL, MANIFEST, RunDirectory
@@ -64,13 +65,13 @@ class Journal:
         manifest: The manifest on disk, from the first session.
     """
 
-    def __init__(self, directory: Path, manifest: RunManifest, lock: int) -> None:
+    def __init__(self, directory: Path, manifest: RunManifest, lock: BaseFileLock) -> None:
         """Internal: use `Journal.open`, which takes the lock and agrees on the manifest first."""
         self.directory = directory
         self.manifest = manifest
         self._path = RunDirectory(directory).journal
         self._lock = lock
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         self._writing = threading.Lock()
         self._closed = False
         self._synced = time.monotonic()
@@ -94,7 +95,7 @@ class Journal:
         try:
             return cls(directory, _agreed(directory, manifest), lock)
         except BaseException:
-            os.close(lock)
+            lock.release()
             raise
 
     def append(self, ranking: Ranking) -> None:
@@ -143,7 +144,7 @@ class Journal:
                 self._sync()
             finally:
                 os.close(self._file)
-                os.close(self._lock)
+                self._lock.release()
 
     def _sync(self) -> None:
         os.fsync(self._file)

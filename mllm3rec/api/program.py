@@ -80,7 +80,7 @@ class Program:
 
     def rank(self, case: Case) -> Ranking:
         """Rank the candidates of a case; see `programs.ranker.Ranker`."""
-        with self.ledger.charging() as usage:
+        with self.ledger.usage_of_case() as usage:
             ranking = self.module.rank(case)
         ranking.usage = usage
         return ranking
@@ -165,7 +165,7 @@ class Program:
         )
         events = tuple(event for _, event in purchases)
         case = Case(user_id=user or "you", history=events, candidates=retrieved, metadata=dict(facts))
-        with self.ledger.charging() as usage:
+        with self.ledger.usage_of_case() as usage:
             ranking = module.rank(case)
         ranking.usage = usage
         return recommendations(ranking, case, self.dataset.items | unlisted, k)

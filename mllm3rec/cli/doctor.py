@@ -34,7 +34,8 @@ class Check:
 def checks() -> list[Check]:
     """Everything the demo and the hosted backends need."""
     from evaluate.runs.session import versions
-    from programs.runtime.weights import available, cache_dir, locate
+    from programs.runtime.environment import cache_dir
+    from programs.runtime.weights import available, locate
 
     found = [
         Check("python", (3, 11) <= sys.version_info[:2] <= (3, 13), platform.python_version(), hint="use 3.11 to 3.13"),

@@ -1,7 +1,7 @@
-"""Language models bound to roles at call time, so that no optimizer can drop, clone or merge them.
+"""Registry of the language models of all roles, bound to predictors at call time.
 
-DSPy's `reset_copy` clears the model of every predictor and `deepcopy` clones it (measured, design.md section 4).
-Here predictors hold no model: a module asks `Backends`, which knows the model, adapter and sampling of its role.
+DSPy's `reset_copy` clears the model of every predictor and `deepcopy` clones it (measured). Here predictors hold no
+model: a module asks `Backends`, which knows the model, adapter and sampling of its role.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ class Backends:
         self.limits = stated_limits() if limits is None else limits
         self.given = dict(given or {})
         self._lms: dict[tuple[RoleName, RoleConfig], RoleLM] = {}
-        self._gates: dict[tuple[str, str | None], RateLimiter] = {}
+        self._rate_limiters: dict[tuple[str, str | None], RateLimiter] = {}
         self._lock = threading.Lock()
         self._refuse_unpriced()
 
     def with_roles(
         self, roles: Roles, ledger: Ledger | None = None, given: Mapping[str, dspy.LM] | None = None
     ) -> Backends:
-        """The backends of other roles, which keep to the same limits together with these.
+        """The backends of other roles; both keep to the same rate limits together.
 
         Args:
             ledger: Where their calls are recorded; the same as of these where None.
@@ -84,9 +84,9 @@ class Backends:
         if ledger is not None:
             other.ledger = ledger
             other._lms = {}
-            # Another run: what was dead for the last one may be back.
-            for gate in [*self._gates.values()]:
-                gate.try_again()
+            # Another run: a backend that was down for the last one may be back.
+            for rate_limiter in [*self._rate_limiters.values()]:
+                rate_limiter.reset()
         other._refuse_unpriced()
         return other
 
@@ -111,7 +111,7 @@ class Backends:
         )
 
     def require(self, role: RoleName) -> None:
-        """Refuse a role that cannot be asked, before anything is begun; starts and sends nothing.
+        """Refuse a role that cannot be asked, before a run begins; starts and sends nothing.
 
         Raises:
             InputError: if its weights are missing or no GGUF file, its server's address is malformed, or its key
@@ -148,8 +148,8 @@ class Backends:
             role,
             self.ledger,
             self.prices.models.get(config.model),
-            self.gate(config),
-            longest=config.timeout,
+            self.rate_limiter(config),
+            max_seconds=config.timeout,
             **{key: value for key, value in sampling.items() if value is not None},
             **connect(config),
         )
@@ -162,7 +162,7 @@ class Backends:
             role,
             self.ledger,
             self.prices.models.get(lm.model),
-            self.gate(config),
+            self.rate_limiter(config),
             longest=config.timeout,
             model_type=lm.model_type,
             engine=lm._engine_spec,
@@ -175,10 +175,10 @@ class Backends:
             raise InputError(f"{role}: {config.model!r} stands for a dspy.LM object: give that object again")
         return lm
 
-    def gate(self, config: RoleConfig) -> RateLimiter:
-        """Where the calls of a role's backend wait for their turn; one for all roles on one model and key."""
+    def rate_limiter(self, config: RoleConfig) -> RateLimiter:
+        """The rate limiter of a role's backend; one for all roles on one model and key."""
         account = model_name(config), config.api_key_env
-        return self._gates.setdefault(account, RateLimiter(config.model, limits_for(config, self.limits)))
+        return self._rate_limiters.setdefault(account, RateLimiter(config.model, limits_for(config, self.limits)))
 
     def adapter_for(self, role: RoleName, predictor: dspy.Predict) -> dspy.Adapter:
         """The role's adapter; a lone `rating` is always a bare label, because its probabilities are read."""
@@ -198,14 +198,14 @@ class Backends:
 
         Args:
             enough: Tokens any valid answer fits in; the cap of a terse role.
-            rollout: Distinguishes otherwise equal questions whose answers should be drawn anew (k samples).
+            rollout: Distinguishes otherwise equal questions whose answers should be sampled anew (k samples).
 
         Returns:
             The prediction; `unparsable` on it counts answers that were thrown away before it.
 
         Raises:
             UnparsableError: if the repeated answer cannot be parsed either.
-            InputError: if the backend has no key or refuses it.
+            InputError: if the backend has no key or rejects it.
         """
         adapter = self.adapter_for(role, predictor)
         config: dict[str, Any] = {} if rollout is None else {"rollout_id": rollout}

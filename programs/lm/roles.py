@@ -1,4 +1,4 @@
-"""Who speaks for which module: one slot per role, each with its model, sampling and adapter (paper, section 4.2)."""
+"""Model configuration per role: model, sampling and adapter (paper, section 4.2)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RoleConfig(BaseModel):
         top_p: 0 to 1, or None.
         max_tokens: Most tokens of one answer.
         terse: Cap each answer at what a valid one of its kind needs; for small models, which do not stop by
-            themselves. A capped answer is read as far as it goes.
+            themselves. Of a truncated answer the complete list elements are read.
         logprobs: Read ratings from token probabilities where the backend gives them.
         api_key_env: Environment variable with the key, for servers that want one.
         timeout: Seconds one call may take.

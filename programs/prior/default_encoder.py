@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from programs.prior.embedding_store import EmbeddingStore, store_path
 from programs.prior.encoders import Encoder, HashingEncoder, MiniLMEncoder, OpenAIEncoder, Vectors
+from programs.runtime.environment import Environment, environment, variable
 from programs.runtime.errors import InputError
 from programs.runtime.events import OnEvent, Progress, ignore
 from programs.runtime.weights import locate
 
-ENCODERS = ("minilm", "openai", "hashing")
-ENCODER_VARIABLE = "MLLM3REC_ENCODER"
+ENCODER_VARIABLE = variable("encoder")
 
 _QUIET_BELOW = 100
 """Texts embedded without a progress event: they take a second or two."""
 
 
 def encoder_name() -> str:
-    """The name in MLLM3REC_ENCODER, or the default.
+    """The encoder that the environment chooses.
 
     Raises:
         InputError: if there is no such encoder.
     """
-    kind = os.environ.get(ENCODER_VARIABLE) or ENCODERS[0]
-    if kind not in ENCODERS:
-        raise InputError(f"{ENCODER_VARIABLE} is {kind!r}: choose one of {', '.join(ENCODERS)}")
-    return kind
+    return environment().encoder
 
 
 def encoder_setting() -> dict[str, str]:
@@ -36,7 +32,7 @@ def encoder_setting() -> dict[str, str]:
     Empty for the default one, so that runs from before there was a choice can still be resumed.
     """
     kind = encoder_name()
-    return {} if kind == ENCODERS[0] else {"encoder": kind}
+    return {} if kind == Environment.model_fields["encoder"].default else {"encoder": kind}
 
 
 def default_encoder(on_event: OnEvent = ignore) -> Encoder:

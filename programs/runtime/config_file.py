@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, input_error
 from signatures.schema import MotivationSchema
 
 Checked = TypeVar("Checked")
@@ -42,9 +42,7 @@ def validated_config(where: str, data: Any, kind: type[Checked]) -> Checked:
     try:
         return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "file"
-        raise InputError(f"{where}: {field}: {first['msg']}") from None
+        raise input_error(where, error) from None
 
 
 def load_schema(path: Path) -> MotivationSchema:
@@ -62,6 +60,4 @@ def load_schema(path: Path) -> MotivationSchema:
     except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable schema: {error}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "schema"
-        raise InputError(f"{path}: {where}: {first['msg']}") from None
+        raise input_error(path, error) from None
