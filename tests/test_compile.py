@@ -325,7 +325,8 @@ class TestSameAgain:
     def test_what_a_killed_write_left_is_swept_away(self, tmp_path: Path) -> None:
         cases = dev_cases(tmp_path / "dev.jsonl", USERS)
         search = tmp_path / "art" / SEARCH_FOLDER
-        script = "import os, pathlib, sys; from programs.runtime import atomic; os.fsync = lambda _: os.kill(os.getpid(), 9)\n"
+        script = "import os, pathlib, sys; from programs.runtime import atomic\n"
+        script += "os.fsync = lambda _: os.kill(os.getpid(), 9)\n"
         script += "atomic.write_atomically(pathlib.Path(sys.argv[1]), b'half')"
         subprocess.run([sys.executable, "-c", script, str(search / PLAN)], check=False)  # noqa: S603
         assert len(list(search.iterdir())) == 1
