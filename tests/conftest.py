@@ -55,3 +55,11 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "LONGEST_PAUSE", 0.2)
     monkeypatch.setattr(role_lm, "_BACKOFF", wait_fixed(0.05))
     monkeypatch.setattr(circuit, "COOL_DOWN", 3600.0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A run in which no browser looked at the report does not look like one in which one did."""
+    if any("browser" in skipped.keywords for skipped in terminalreporter.getreports("skipped")):
+        terminalreporter.write_line(
+            "BROWSER TESTS DID NOT RUN: install chromium and chromium-driver", red=True, bold=True
+        )
