@@ -62,7 +62,7 @@ coverage: $(TORCH_INSTALLED) ## lines and branches that the tests reach: total h
 	$(BIN)/pytest -q -n auto --cov --cov-report=term --cov-report=html
 
 docs: $(DOCS_INSTALLED) ## the documentation with the API reference, in site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean: ## remove what was installed and built
 	rm -rf .venv build site htmlcov .coverage .coverage.* .import_linter_cache *.egg-info

@@ -57,9 +57,9 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(circuit, "COOL_DOWN", 3600.0)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
     """A run in which no browser looked at the report does not look like one in which one did."""
+    yield  # the last line is the one that is read
     if any("browser" in skipped.keywords for skipped in terminalreporter.getreports("skipped")):
-        terminalreporter.write_line(
-            "BROWSER TESTS DID NOT RUN: install chromium and chromium-driver", red=True, bold=True
-        )
+        terminalreporter.write_line("BROWSER TESTS DID NOT RUN: install chromium and chromium-driver", red=True)

@@ -6,7 +6,8 @@ import ast
 import re
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,17 @@ def machine_paths(sources: Sources) -> list[str]:
     ]
 
 
+def without_reference(sources: Sources, pages: Iterable[str]) -> list[str]:
+    """Modules that no page of the API reference names, themselves or by a folder they are in."""
+    named = {name for page in pages for name in re.findall(r"^::: ([\w.]+)$", page, re.MULTILINE)}
+    parts = {path: path.removesuffix(".py").split("/") for path in sources if path.endswith(".py")}
+    return [
+        path
+        for path, names in parts.items()
+        if not names[-1].startswith("_") and not named & set(accumulate(names, "{}.{}".format))
+    ]
+
+
 def test_a_name_means_one_thing() -> None:
     assert defined_twice(code(*PACKAGES)) == {}
 
@@ -115,6 +127,11 @@ def test_every_module_says_what_it_is() -> None:
 
 def test_no_file_is_too_long_to_read() -> None:
     assert too_long(code(*PACKAGES, "benchmarks")) == {}
+
+
+def test_every_module_is_in_the_reference() -> None:
+    pages = [path.read_text("utf-8") for path in (ROOT / "docs" / "api").glob("*.md")]
+    assert without_reference(code(*PACKAGES), pages) == []
 
 
 def test_no_file_names_a_place_on_a_machine() -> None:
@@ -147,12 +164,20 @@ class TestTheChecksFind:
     def test_missing_docstrings(self) -> None:
         assert undocumented({"a.py": "import os", "b.py": '"""B."""\nimport os', "c.py": "", "d.js": "x"}) == ["a.py"]
 
+    def test_modules_nobody_can_look_up(self) -> None:
+        sources = {"a/b.py": "", "a/c/d.py": "", "a/c/__init__.py": "", "a/_e.py": "", "f/g.py": "", "f/h.js": ""}
+        assert without_reference(sources, ["::: f.g\n", "# C\n\n::: a.c\n    options: {}"]) == ["a/b.py"]
+        assert without_reference(sources, ["::: a", "see ::: f"]) == ["f/g.py"]
+
     def test_long_files(self) -> None:
         assert too_long({"a.py": "\n" * LONGEST_FILE, "b.js": "\n" * (LONGEST_FILE + 1)}) == {"b.js": LONGEST_FILE + 1}
 
-    @pytest.mark.parametrize("start", ["/home/", "/Users/", "/root/", "/mnt/", "C:\\Users\\", "C:\\\\Users\\\\"])
-    def test_machine_paths(self, start: str) -> None:
-        assert machine_paths({"a.md": f"fine\nsee '{start}ann/data'"}) == [f"a.md:2: see '{start}ann/data'"]
+    @pytest.mark.parametrize(
+        ("top", "folder"), [("/", "home"), ("/", "Users"), ("/", "root"), ("/", "mnt"), ("C:\\", "Users")]
+    )
+    def test_machine_paths(self, top: str, folder: str) -> None:
+        line = f"see '{top}{folder}{top[-1]}ann'"
+        assert machine_paths({"a.md": "fine\n" + line}) == ["a.md:2: " + line]
 
     @pytest.mark.parametrize("text", ["runs/tmp/a", "https://host.example/home/x", "~/work/x", "./tmp/a", "/v1/models"])
     def test_no_other_paths(self, text: str) -> None:
