@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers that each take every core wait for one another
 
 import dspy
 import pytest
@@ -52,3 +54,11 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limiter, "MAX_BACKOFF", 0.2)
     monkeypatch.setattr(role_lm, "_BACKOFF", wait_fixed(0.05))
     monkeypatch.setattr(circuit_breaker, "COOL_DOWN", 3600.0)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """A run in which no browser looked at the report does not look like one in which one did."""
+    yield  # the last line is the one that is read
+    if any("browser" in skipped.keywords for skipped in terminalreporter.getreports("skipped")):
+        terminalreporter.write_line("BROWSER TESTS DID NOT RUN: install chromium and chromium-driver", red=True)
