@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from evaluate.data.dataset import INTERACTION_COLUMNS, Dataset
+from evaluate.data.dataset import Dataset
+from evaluate.data.records.interactions import INTERACTION_COLUMNS
 from evaluate.protocol.cases import Cases, draw_lists, load_cases, write_cases
 from evaluate.protocol.protocol import EvaluationProtocol, Target, held_out, part_of
 from evaluate.protocol.splits import split_dataset

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.data.dataset import INTERACTION_COLUMNS, Dataset
+from evaluate.data.dataset import Dataset
+from evaluate.data.records.interactions import INTERACTION_COLUMNS
 from evaluate.protocol.cases import draw_lists
 from evaluate.protocol.leakage import find_leaks, refuse_leaks
 from evaluate.protocol.negatives import NegativeSampler

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from evaluate.baselines.baseline import TrainingData, unknown_below
 from evaluate.baselines.sequence_settings import MaskedSettings, SequenceSettings
 from programs.ranker import ranking_from_scores
+from programs.runtime.errors import require_extra
 from signatures.rows import Case, Ranking
 
 if TYPE_CHECKING:

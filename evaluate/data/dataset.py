@@ -9,10 +9,10 @@ from functools import cached_property
 
 import pandas as pd
 
+from evaluate.data.records.frames import read_frames
+from evaluate.data.records.interactions import INTERACTION_COLUMNS
 from programs.runtime.errors import InputError
 from signatures.types import Interaction, Item
-
-INTERACTION_COLUMNS = ("user_id", "item_id", "rating", "timestamp", "position")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Dataset:
         columns: Mapping[str, str] | None = None,
         name: str = "frames",
     ) -> Dataset:
-        """A dataset from data frames (pandas, polars or Arrow); see `evaluate.data.frames.dataset_from_frames`.
+        """A dataset from data frames (pandas, polars or Arrow).
 
         Args:
             interactions: User and item ids; rating (0 to 5), timestamp (unix seconds or a date) where known.
@@ -59,9 +59,8 @@ class Dataset:
         Raises:
             InputError: naming the column, or the row and field, that cannot be used.
         """
-        from evaluate.data.frames import dataset_from_frames
-
-        return dataset_from_frames(interactions, items, users, columns or {}, name)
+        found = read_frames(interactions, items, users, columns or {})
+        return Dataset(name, found.items, found.interactions, found.metadata, found.notes, format="frames")
 
     @cached_property
     def sha256(self) -> str:

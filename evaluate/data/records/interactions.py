@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from evaluate.data.dataset import INTERACTION_COLUMNS
-from evaluate.data.loaders.reading import place
+from evaluate.data.records.reading import place
 from programs.runtime.errors import InputError
+
+INTERACTION_COLUMNS = ("user_id", "item_id", "rating", "timestamp", "position")
 
 
 class Event(NamedTuple):

@@ -1,17 +1,17 @@
-"""Datasets from data frames: pandas, polars or Arrow; usual column names are recognized, others are mapped."""
+"""Records from data frames: pandas, polars or Arrow; usual column names are recognized, others are mapped."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from evaluate.data.dataset import Dataset
-from evaluate.data.loaders.interactions import check_known, in_order
-from evaluate.data.loaders.plain import plain_event, plain_item, plain_user
-from evaluate.data.loaders.reading import Record, by_id, parsed
+from evaluate.data.records.interactions import check_known, in_order
+from evaluate.data.records.plain_records import plain_event, plain_item, plain_user
+from evaluate.data.records.reading import Record, by_id, parsed
 from programs.runtime.errors import InputError
 from signatures.types import Item
 
@@ -45,10 +45,20 @@ EVENT_COLUMNS = ("user_id", "item_id", "rating", "timestamp", "position")
 ITEM_COLUMNS = ("item_id", "title", "description", "categories", "brand", "price", "keywords")
 
 
-def dataset_from_frames(
-    interactions: object, items: object | None, users: object | None, columns: Mapping[str, str], name: str
-) -> Dataset:
-    """A dataset from frames; see `Dataset.from_frames` for the arguments.
+@dataclass(frozen=True)
+class FrameRecords:
+    """What frames hold, validated: the parts of a dataset."""
+
+    items: dict[str, Item]
+    interactions: pd.DataFrame
+    metadata: dict[str, dict[str, str]]
+    notes: tuple[str, ...]
+
+
+def read_frames(
+    interactions: object, items: object | None, users: object | None, columns: Mapping[str, str]
+) -> FrameRecords:
+    """The records of frames; see `Dataset.from_frames` for the arguments.
 
     Raises:
         InputError: naming the column, or the row and field, that cannot be used.
@@ -75,7 +85,7 @@ def dataset_from_frames(
         people = _named(Path("users"), users, ("user_id",), ("user_id",), columns, keep_others=True)
         found = by_id(Path("users"), parsed(Path("users"), _records(people), plain_user))
         metadata = {user_id: values for user_id, values in found.items() if values}
-    return Dataset(name, catalogue, ordered, metadata, notes + order_notes, format="frames")
+    return FrameRecords(catalogue, ordered, metadata, notes + order_notes)
 
 
 def _pandas(where: Path, frame: object) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from evaluate.data.loaders.reading import FieldError, Record
+from evaluate.data.records.reading import FieldError, Record
 from signatures.types import Item
 
 LATEST_SECOND = 1e11
