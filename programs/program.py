@@ -135,6 +135,8 @@ class MLLM3Rec(dspy.Module):
         if case is None:
             events = tuple(Interaction(item_id=item) for item in history)
             case = Case(user_id="user", history=events, candidates=tuple(candidates), metadata=dict(metadata or {}))
+        # DSPy's evaluators hand over whole examples.
+        case = case.blinded()
         items = self.catalogue.value
         prior = np.asarray(self.prior.value.scores(case.item_ids, case.candidates), dtype=float)
         ranking = Ranking(user_id=case.user_id, order=())

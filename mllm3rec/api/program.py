@@ -12,7 +12,7 @@ from evaluate.ranker_choice import RankerChoice
 from evaluate.ranker_factory import RankerFactory
 from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema
 from mllm3rec.api.recommendation import Recommendations, recommendations
-from optimize.artifact import ArtifactManifest
+from optimize.artifact import ArtifactManifest, is_artifact
 from optimize.resolve import ArtifactChoice, resolve_ranker
 from programs.lm.ledger import Budget, Ledger
 from programs.lm.model_options import Model, ModelOptions
@@ -297,10 +297,9 @@ def load_artifact(
     Raises:
         InputError: if there is no artifact, it is damaged, or it names a server that has to be confirmed.
     """
-    options = ModelOptions("local", model, mope, mote, mar, judge)
-    choice = resolve_ranker(str(path), options, Fusion())
-    if not isinstance(choice, ArtifactChoice):
+    if not is_artifact(Path(path)):
         raise InputError(f"{path}: no artifact here; compile a program into this folder first")
+    choice = resolve_ranker(str(path), ModelOptions("local", model, mope, mote, mar, judge), Fusion())
     return Program(choice, dataset, explain, check, budget_of(budget_usd, max_calls), on_event)
 
 

@@ -163,7 +163,7 @@ class Backends:
             self.ledger,
             self.prices.models.get(lm.model),
             self.rate_limiter(config),
-            longest=config.timeout,
+            max_seconds=config.timeout,
             model_type=lm.model_type,
             engine=lm._engine_spec,
             **lm.kwargs,

@@ -58,9 +58,9 @@ class Prior:
         self.popularity = popularity
 
     @classmethod
-    def fit(cls, histories: Histories, content: ContentSimilarity) -> Self:
-        """Fit the two collaborative signals; `content` needs no fit."""
-        return cls(ItemKNN.fit(histories), content, Popularity.fit(histories))
+    def fit(cls, histories: Histories, content: ContentSimilarity | None = None) -> Self:
+        """Fit the two collaborative signals; `content` needs no fit, and without it there is no content signal."""
+        return cls(ItemKNN.fit(histories), content or ContentSimilarity({}), Popularity.fit(histories))
 
     def parts(self, history: Sequence[str], candidates: Sequence[str]) -> dict[str, Scores]:
         """Raw `knn` (cosine sums), `content` (cosines) and `popularity` (users), each of shape (n,)."""
