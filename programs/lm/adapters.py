@@ -108,7 +108,8 @@ def complete_elements(completion: str) -> str:
     >>> complete_elements('{"traits": ["easy to use"]} As asked.')
     '{"traits": ["easy to use"]} As asked.'
     """
-    start = max(completion.find("{"), 0)
+    if (start := completion.find("{")) == -1:
+        return completion
     brackets: list[str] = []
     end: int | None = None
     for token in _TOKEN.finditer(completion, start):
