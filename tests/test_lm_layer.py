@@ -344,12 +344,16 @@ class TestTruncatedAnswers:
             '{"traits": ["light", "sturdy"], "why": "beca',
             '{"reason": "half a sentence',
             "[1, 2",
-            "I cannot do that",
+            "I cannot do that (see [1] or 2]",
             "",
         ],
     )
     def test_all_else_is_left_as_it_is(self, text: str) -> None:
         assert complete_elements(text) == text
+
+    @given(st.text(alphabet='{}[]",\\a1 :', max_size=30))
+    def test_any_text_is_taken(self, text: str) -> None:
+        assert complete_elements(text).removesuffix("]}") in text
 
     @given(st.lists(JSON, min_size=1, max_size=4), st.integers(0, 200))
     def test_wherever_it_was_cut_off_it_keeps_the_elements_before(self, elements: list[Any], cut: int) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from evaluate.runs.journal import Journal, RunManifest
+from programs.lm.ledger import Call, Ledger
 from programs.runtime.errors import InputError
 from programs.runtime.lock import LOCK, owned, take
 
@@ -45,15 +47,17 @@ def test_this_process_cannot_hold_it_twice_and_can_hold_it_again(tmp_path: Path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
-def test_a_new_directory_and_its_lock_are_the_user_s_alone(tmp_path: Path) -> None:
+def test_a_new_run_is_the_user_s_alone(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "mine"
     before = os.umask(0)
     try:
-        with owned(tmp_path / "runs" / "mine"):
-            pass
+        Journal.open(run, RunManifest(cases_sha256="c" * 64, ranker="knn", configuration={})).close()
+        Ledger(run / "ledger.jsonl").record(Call(role="mar", model="m"))
     finally:
         os.umask(before)
-    modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "runs" / "mine", tmp_path / "runs" / "mine" / LOCK)]
-    assert modes == [0o700, 0o600]
+    assert run.stat().st_mode & 0o777 == 0o700
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in run.iterdir()}
+    assert modes == dict.fromkeys((LOCK, "journal.jsonl", "ledger.jsonl", "manifest.json"), "0o600")
 
 
 def test_a_lock_that_is_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:

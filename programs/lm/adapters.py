@@ -52,7 +52,7 @@ class CompactAdapter(CachedParseAdapter, BAMLAdapter):
     """BAML-style schema (half the prompt of `JSONAdapter`) for models that run on the user's own machine.
 
     Four changes to its parent: the reminder after the inputs is one short line, because it is the part of the
-    prompt that no prefix cache can serve; worked answers are written without line breaks, because the model
+    prompt that no prefix cache can serve; the answers of demos are written without line breaks, because the model
     imitates them and every space is a token; the list bounds of an output field reach the server's grammar, so that
     a small model cannot repeat itself until its tokens run out; and a truncated answer is read without the list
     element it was cut off in, instead of being lost or read with half a phrase.
@@ -108,7 +108,8 @@ def complete_elements(completion: str) -> str:
     >>> complete_elements('{"traits": ["easy to use"]} As asked.')
     '{"traits": ["easy to use"]} As asked.'
     """
-    start = max(completion.find("{"), 0)
+    if (start := completion.find("{")) == -1:
+        return completion
     brackets: list[str] = []
     end: int | None = None
     for token in _TOKEN.finditer(completion, start):

@@ -6,6 +6,7 @@ recorded here, from the one place every call passes: `RoleLM.update_history`.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -227,7 +228,8 @@ class Ledger:
             if self.path is not None:
                 if self._file is None:
                     self.path.parent.mkdir(parents=True, exist_ok=True)
-                    self._file = self.path.open("a", encoding="utf-8")
+                    private = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+                    self._file = os.fdopen(private, "a", encoding="utf-8")
                 self._file.write(call.model_dump_json(exclude_defaults=True) + "\n")
                 if not call.hit or _OF_CASE.get() is None:
                     self._file.flush()

@@ -27,7 +27,7 @@ class Price(BaseModel):
             where calls are made one after the other.
         retired: Day the provider stopped serving the model, or None.
         source: Where the price was read.
-        dated: Day it was read, or None where nobody has said.
+        dated: Day it was read, or None where that is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
