@@ -1,4 +1,4 @@
-"""What a grid says: accuracy with tests, cost, the effect of each role's model, and which mix to deploy."""
+"""Results of a comparison: accuracy with tests, costs, the effect of each role's model, and the recommended mix."""
 
 from __future__ import annotations
 
@@ -16,21 +16,19 @@ from evaluate.stats.cheapest import CheapestMix, cheapest_mix
 from evaluate.stats.intervals import Estimate, bootstrap_mean
 from evaluate.stats.metrics import Bounds, bounds, per_user
 from evaluate.stats.significance import Comparison, compare_to
-from programs.lm.roles import RoleName
+from programs.lm.roles import ROLE_NAMES, RoleName
 from signatures.rows import Ranking, Status
-
-ROLES: tuple[RoleName, ...] = ("mope", "mote", "mar", "judge")
 
 
 @dataclass(frozen=True)
 class MixRun:
-    """What running one mix gave.
+    """The run of one mix.
 
     Attributes:
-        ranks: 1-based rank of the target by user, of users that were ranked.
+        ranks: 1-based rank of the target by ranked user.
         rows: Journal rows by user.
-        unresolved: Cases without a scored row.
-        stopped: Why the mix was given up, or None.
+        unresolved: Number of cases without a scored row.
+        stopped: Why the run was stopped, or None.
     """
 
     mix: Mix
@@ -42,15 +40,15 @@ class MixRun:
 
 
 class MixRow(BaseModel):
-    """One line of the comparison.
+    """Results of one mix.
 
     Attributes:
         metrics: By name, without the list size.
-        against: Differences from the reference mix, Holm-corrected over the grid; empty for the reference itself.
+        against: Differences to the reference mix, Holm-corrected over the grid; empty for the reference itself.
         unparsable: Share of answers that could not be parsed.
-        unparsable_users: Users for whom no answer could be read; ranked by the prior.
-        stored: Share of answers that came from the store.
-        score_sources: How MAR's scores came about, with the number of users.
+        unparsable_users: Number of users without a parsable answer; ranked by the prior.
+        stored: Share of answers that were cache hits.
+        score_sources: Number of users by how MAR's scores were computed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -71,15 +69,15 @@ class MixRow(BaseModel):
 
 
 class RoleEffect(BaseModel):
-    """What changing the model of one role does, all else being equal.
+    """Effect of changing the model of one role, everything else being equal.
 
     Attributes:
-        role: The module.
+        role: The changed role.
         before, after: Names of backends.
-        mixes: Pairs of mixes that differ in this alone; the effect is their mean.
-        gain: Of the grid's metric per user, after minus before.
-        usd_per_user: After minus before for one user, MOTE's share left out; None where a price is unknown.
-        usd_per_product: Likewise for one product.
+        mixes: Number of pairs of mixes that differ in this only; the effect is their mean.
+        gain: In the grid's metric per user, after minus before.
+        usd_per_user: After minus before per user, without MOTE; None if a price is unknown.
+        usd_per_product: Likewise per item.
         seconds: After minus before for all users together, stand-alone.
     """
 
@@ -97,7 +95,7 @@ class RoleEffect(BaseModel):
 
 
 class GridResults(BaseModel):
-    """All that a grid says."""
+    """Results of a comparison."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -110,7 +108,7 @@ class GridResults(BaseModel):
 
 
 def grid_results(grid: Grid, runs: Sequence[MixRun], list_size: int) -> GridResults:
-    """Everything that follows from the runs; mixes without a ranked user are listed and compared with nothing."""
+    """Results of the runs; mixes without a ranked user are listed, but not compared."""
     frames = {run.mix.label: per_user(run.ranks) for run in runs if run.ranks}
     reference = grid.reference_label
     against: Mapping[str, Mapping[str, Comparison]] = {}
@@ -120,26 +118,26 @@ def grid_results(grid: Grid, runs: Sequence[MixRun], list_size: int) -> GridResu
     complete = [run for run in runs if run.ranks and not run.unresolved]
     costs, unit = _comparable([run.cost for run in complete])
     price = {run.mix.label: cost for run, cost in zip(complete, costs, strict=True)}
-    found = None
+    recommendation = None
     if complete:
         values = {run.mix.label: frames[run.mix.label][grid.metric] for run in complete}
-        found = cheapest_mix(values, price, unit, grid.metric, grid.margin, grid.confidence)
+        recommendation = cheapest_mix(values, price, unit, grid.metric, grid.margin, grid.confidence)
     means = {label: float(frames[label][grid.metric].mean()) for label in price}
     return GridResults(
         reference=reference,
         list_size=list_size,
         rows=tuple(_row(grid, run, frames.get(run.mix.label), against.get(run.mix.label, {})) for run in runs),
         effects=tuple(_effects(grid, complete, frames)),
-        recommendation=found,
+        recommendation=recommendation,
         front=tuple(front_of(means, price)),
     )
 
 
 def objectives(grid: Grid, run: MixRun) -> tuple[float, float] | None:
-    """Quality and stand-alone cost of a mix, for a search; None where users are unresolved.
+    """Quality and stand-alone cost of a mix, the objectives of a search; None if users are unresolved.
 
-    Cost is in dollars where the mix has a price, else in seconds: where only some backends of a grid have one, give the
-    others a price by the hour.
+    Cost is in dollars if the price is known, else in seconds; if only some backends of a grid have a known price, give
+    the others a price per hour.
     """
     if run.unresolved or not run.ranks:
         return None
@@ -148,7 +146,7 @@ def objectives(grid: Grid, run: MixRun) -> tuple[float, float] | None:
 
 
 def front_of(quality: Mapping[str, float], cost: Mapping[str, float | None]) -> list[str]:
-    """Labels no other is at once cheaper and better than, cheapest first; unknown costs are on no front.
+    """Pareto front: labels without another that is cheaper and better, cheapest first; unknown costs are left out.
 
     >>> front_of({"a": 0.5, "b": 0.4, "c": 0.6}, {"a": 1.0, "b": 2.0, "c": 3.0})
     ['a', 'c']
@@ -162,7 +160,7 @@ def front_of(quality: Mapping[str, float], cost: Mapping[str, float | None]) -> 
 
 
 def _comparable(costs: Sequence[MixCost]) -> tuple[list[float | None], str]:
-    """Stand-alone costs in dollars where all are known, else in seconds: mixing the two would rank nothing."""
+    """Stand-alone costs in dollars if all are known, else all in seconds."""
     dollars = [cost.usd for cost in costs]
     if any(usd is None for usd in dollars):
         return [cost.seconds for cost in costs], "seconds"
@@ -177,12 +175,12 @@ def _row(grid: Grid, run: MixRun, frame: pd.DataFrame | None, against: Mapping[s
     limits = bounds(empty, run.unresolved, negatives=1) if run.unresolved else {}
     return MixRow(
         label=run.mix.label,
-        models={role: grid.backends[getattr(run.mix, role)].model for role in ROLES},
+        models={role: grid.backends[getattr(run.mix, role)].model for role in ROLE_NAMES},
         users=len(run.ranks),
         unresolved=run.unresolved,
         stopped=run.stopped,
         metrics={} if frame is None else {name: bootstrap_mean(frame[name].to_numpy(), 0) for name in frame.columns},
-        bounds={name.split("/")[0]: found for name, found in limits.items()},
+        bounds={name.split("/")[0]: limit for name, limit in limits.items()},
         against=dict(against),
         unparsable=unparsable_share(scored, answers),
         unparsable_users=sum(row.status is Status.UNPARSABLE for row in scored),
@@ -195,7 +193,7 @@ def _row(grid: Grid, run: MixRun, frame: pd.DataFrame | None, against: Mapping[s
 def _effects(grid: Grid, runs: Sequence[MixRun], frames: Mapping[str, pd.DataFrame]) -> list[RoleEffect]:
     by_mix = {run.mix: run for run in runs}
     out = []
-    for role in ROLES:
+    for role in ROLE_NAMES:
         names = list(dict.fromkeys(getattr(run.mix, role) for run in runs))
         for i, before in enumerate(names):
             for after in names[i + 1 :]:
@@ -207,13 +205,13 @@ def _effects(grid: Grid, runs: Sequence[MixRun], frames: Mapping[str, pd.DataFra
 
 
 def _changed(grid: Grid, mix: Mix, role: RoleName, before: str, after: str) -> Mix | None:
-    """The mix with that role's backend exchanged, or None if it has another.
+    """The mix with `after` in place of `before` in a role; None if the role has another backend.
 
-    Where judges are no axis of the grid, the judge is MAR's backend and moves with it.
+    If the grid does not vary the judge, the judge is MAR's backend and changes with it.
     """
     if getattr(mix, role) != before:
         return None
-    values = {name: getattr(mix, name) for name in ROLES} | {role: after}
+    values = {name: getattr(mix, name) for name in ROLE_NAMES} | {role: after}
     if role == "mar" and not grid.judge:
         values["judge"] = after
     return Mix(**values)

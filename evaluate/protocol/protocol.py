@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, input_error
 from signatures.rows import seed_of
 from signatures.types import Interaction
 
@@ -141,8 +141,7 @@ class EvaluationProtocol(BaseModel):
         try:
             return cls(dataset=name, source=source, dataset_sha256=sha256, **choices)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise InputError(f"protocol field {'.'.join(map(str, first['loc']))!r}: {first['msg']}") from None
+            raise input_error("protocol", error) from None
 
     def choices(self) -> dict[str, str]:
         """What the paper leaves open, and the choice made here: one line each, for people."""
