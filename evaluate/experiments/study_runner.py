@@ -165,7 +165,8 @@ class StudyRunner:
             return
         if cell.protocol.catalogue:
             raise InputError(
-                f"{cell.path}: a language model cannot rank the whole catalogue; list the ranker's protocols without this one"
+                f"{cell.path}: a language model cannot rank the whole catalogue; give the ranker a list of `protocols` "
+                "without this one"
             )
         for name in cell.ranker.programs if stacked else (cell.ranker.ranker,):
             self._resolved(cell.ranker.model_copy(update={"ranker": name}))
