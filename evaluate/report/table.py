@@ -1,18 +1,24 @@
-"""A table as data: what HTML, CSV, Markdown and LaTeX are all made from, so that no two of them can disagree."""
+"""Table model shared by the HTML, CSV, Markdown and LaTeX writers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from evaluate.stats.intervals import Estimate
 
 Kind = Literal["", "reference", "part", "total", "chance", "published", "impossible"]
 """What a row is, for its looks: an ordinary row, the one all are compared with, a part of the row above, ..."""
 
+ColumnKind = Literal["figure", "label", "words", "code"]
+"""What a column holds, for its looks: numbers, short names, text that may wrap, or commands and hashes."""
+
 BETTER, WORSE = "▲", "▼"
-"""Marks of a difference that Holm's correction leaves standing."""
+"""Marks of a difference that is significant after Holm's correction."""
+
+LABEL_CHARACTERS = 32
+"""The longest text of a column of names; longer ones are prose."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,7 @@ class TableCell:
         value: The number behind the text, by which the cell sorts and which CSV gives in full; None for words.
         low, high: Interval of `value`, where it has one.
         mark: `BETTER`, `WORSE` or nothing.
+        code: Whether it is to be read, and copied, letter by letter: a command or a hash.
     """
 
     text: str
@@ -31,6 +38,7 @@ class TableCell:
     low: float | None = None
     high: float | None = None
     mark: str = ""
+    code: bool = False
 
     @property
     def interval(self) -> str:
@@ -51,16 +59,15 @@ class TableCell:
 
 
 NONE = TableCell("–")
-"""Nothing to say here; never a zero."""
-
+"""No value; never a zero."""
 
 _NO_WORDS = ("–", "unknown")
-"""What stands in a column of figures where there is none."""
+"""Texts of cells without a value, in columns of figures too."""
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One line of a table, as many cells as the table has columns."""
+    """A row, with as many cells as the table has columns."""
 
     cells: tuple[TableCell, ...]
     kind: Kind = ""
@@ -68,13 +75,14 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with what its reader has to know.
+    """A table with its title and caption.
 
     Attributes:
         name: Part of its file name.
         caption: What the figures are, in full sentences.
     """
 
+    kind: ClassVar[str] = "table"
     name: str
     title: str
     caption: str
@@ -87,18 +95,29 @@ class Table:
                 raise ValueError(f"table {self.name!r}: {len(row.cells)} cells for {len(self.columns)} columns")
 
     @property
-    def wordy(self) -> tuple[bool, ...]:
-        """For every column whether it holds words, which stand to the left, rather than figures."""
+    def column_kinds(self) -> tuple[ColumnKind, ...]:
+        """What each column holds; the first one names the rows and is never a figure."""
         columns = list(zip(*(row.cells for row in self.rows), strict=True)) or [()] * len(self.columns)
-        return tuple(
-            i == 0 or (all(cell.value is None for cell in cells) and any(cell.text not in _NO_WORDS for cell in cells))
-            for i, cells in enumerate(columns)
-        )
+        return tuple(_kind_of(cells, first=i == 0) for i, cells in enumerate(columns))
+
+
+def _kind_of(cells: Sequence[TableCell], first: bool) -> ColumnKind:
+    told = [cell for cell in cells if cell.text not in _NO_WORDS]
+    if not first and (not told or any(cell.value is not None for cell in cells)):
+        return "figure"
+    if told and all(cell.code for cell in told):
+        return "code"
+    return "label" if all(len(cell.text) <= LABEL_CHARACTERS for cell in told) else "words"
 
 
 def word_cell(text: object) -> TableCell:
     """A cell of words."""
     return TableCell(str(text))
+
+
+def code_cell(text: str) -> TableCell:
+    """A command or a hash."""
+    return TableCell(text, code=True)
 
 
 def count_cell(number: int) -> TableCell:
@@ -111,7 +130,7 @@ def count_cell(number: int) -> TableCell:
 
 
 def share_cell(part: int, whole: int) -> TableCell:
-    """How many of a whole, and the share of it as the value; nothing of nothing is no share.
+    """How many of a whole, with the share as the value; `NONE` where the whole is 0.
 
     >>> share_cell(3, 12).text, share_cell(0, 12).text, share_cell(0, 0).text
     ('3 (25%)', '0', '–')
@@ -137,7 +156,7 @@ def figure_cell(value: float, digits: int = 3) -> TableCell:
 
 
 def probability_cell(p: float) -> TableCell:
-    """A p-value; a small one is given as what it is below.
+    """A p-value; one below .001 is given as that.
 
     >>> probability_cell(0.0004).text, probability_cell(0.0432).text
     ('< .001', '0.043')
@@ -146,7 +165,7 @@ def probability_cell(p: float) -> TableCell:
 
 
 def dollars_cell(usd: float | None, calls: int, at_least: bool = False) -> TableCell:
-    """A price. What nobody knows the price of is unknown, and what was not sent has none: neither is 0.
+    """A price: `unknown` where calls have no known price, `NONE` where there were no calls; neither is 0.
 
     >>> dollars_cell(None, 3).text, dollars_cell(None, 0).text
     ('unknown', '–')
@@ -164,7 +183,7 @@ def table_row(*cells: TableCell, kind: Kind = "") -> TableRow:
 
 
 def filled(first: Sequence[TableCell], width: int, kind: Kind = "") -> TableRow:
-    """A row whose remaining cells have nothing to say."""
+    """A row whose remaining cells are `NONE`."""
     return TableRow((*first, *[NONE] * (width - len(first))), kind)
 
 
