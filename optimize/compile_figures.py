@@ -7,6 +7,7 @@ from itertools import accumulate
 
 import plotly.graph_objects as go
 
+from evaluate.report import figures
 from evaluate.report.blocks import Figure
 from evaluate.report.figures import COLOURS, GREY, escaped, named_rows
 from optimize.search import Attempt, pareto_front
@@ -54,7 +55,7 @@ def by_trial(attempts: Sequence[Attempt], winner: int | None) -> Figure:
     figure.update_layout(height=380, margin=_MARGIN)
     figure.update_xaxes(title="trial", tickformat="d").update_yaxes(title="mean score")
     return Figure(
-        "Score by trial", figure, "Trial 0 is the uncompiled program. Pruned trials scored a part of the users."
+        "Score by trial", figure, "Trial 0 is the uncompiled program. Pruned trials scored only some of the users."
     )
 
 
@@ -62,18 +63,10 @@ def by_cost(attempts: Sequence[Attempt], unit: str, winner: int | None) -> Figur
     """Score against cost of the complete trials, with the Pareto front."""
     complete = [a for a in attempts if a.state == "COMPLETE"]
     front = pareto_front(complete, unit)
-    figure = go.Figure()
-    figure.add_scatter(
-        x=[a.cost(unit) for a in front],
-        y=[a.score for a in front],
-        mode="lines",
-        line={"shape": "hv", "color": GREY, "width": 1.5},
-        name="Pareto front",
-        hoverinfo="skip",
-    )
+    figure = go.Figure(figures.pareto_front([a.cost(unit) for a in front], [a.score for a in front]))
     for name, marker, some in (
-        ("winner", WINNER, [a for a in complete if a.number == winner]),
         ("trials", STATES["COMPLETE"][1], [a for a in complete if a.number != winner]),
+        ("winner", WINNER, [a for a in complete if a.number == winner]),
     ):
         if some:
             points = _points(some, [a.cost(unit) for a in some]) | {"mode": "markers+text"}
@@ -90,7 +83,7 @@ def by_cost(attempts: Sequence[Attempt], unit: str, winner: int | None) -> Figur
 
 def by_parameter(importances: Mapping[str, float]) -> Figure:
     """Importance of each parameter."""
-    names = list(importances)
+    names = [name.replace("_wording", " instruction").replace("_", " ") for name in importances]
     figure = go.Figure(
         go.Bar(
             x=list(importances.values()),

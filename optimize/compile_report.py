@@ -14,6 +14,7 @@ from evaluate.report.table import (
     BETTER,
     NONE,
     WORSE,
+    Kind,
     Table,
     TableCell,
     TableRow,
@@ -168,12 +169,14 @@ def _chosen_table(record: CompileRecord) -> Table:
     manifest = record.manifest
     chosen = settings_of(manifest.chosen) if manifest.chosen else {"family": manifest.family}
     first = next((settings_of(attempt.configuration) for attempt in record.attempts if attempt.number == 0), {})
-    rows = [
-        table_row(word_cell(name), word_cell(first.get(name, "–")), word_cell(value)) for name, value in chosen.items()
-    ]
+    rows = []
+    for name, value in chosen.items():
+        old = first.get(name, "–")
+        kind: Kind = "" if old == value else "reference"
+        rows.append(table_row(word_cell(name), word_cell(old), word_cell(value), kind=kind))
     caption = (
         f"Trial {manifest.trial} of {manifest.trials} by the optimizer “{manifest.optimizer}”. Demos and instructions "
-        f"are named as in pools.json; “{ORIGINAL}” is the uncompiled program's."
+        f"are named as in pools.json; “{ORIGINAL}” is the uncompiled program's. What differs is in bold type."
     )
     return Table("chosen", "Chosen configuration", caption, ("setting", "uncompiled", "compiled"), tuple(rows))
 
@@ -261,10 +264,7 @@ def _usage_row(name: str, usage: Usage, total: bool = False) -> TableRow:
 def _prompts(record: CompileRecord) -> list[Block]:
     names = list(dict.fromkeys([*record.before, *record.after]))
     changed = [name for name in names if record.before.get(name) != record.after.get(name)]
-    if not changed:
-        lead = "No prompt changed."
-    else:
-        lead = f"{len(changed)} of {len(names)} prompts changed: {', '.join(changed)}."
+    lead = f"{len(changed)} of {len(names)} prompts changed." if changed else "No prompt changed."
     return [Lead(lead), *(_predictor(name, record) for name in [*changed, *(n for n in names if n not in changed)])]
 
 

@@ -10,7 +10,7 @@ from evaluate.experiments.grid import Grid
 from evaluate.experiments.grid_results import GridResults, MixRow
 from evaluate.paper.published_costs import recompute
 from evaluate.report.blocks import Block, Figure, Lead, Lines, Notice, Tab
-from evaluate.report.figures import COLOURS, GREY, error_bars, escaped, named_rows
+from evaluate.report.figures import COLOURS, error_bars, escaped, named_rows, pareto_front
 from evaluate.report.pseudonyms import without_ids
 from evaluate.report.table import (
     BETTER,
@@ -31,6 +31,7 @@ from evaluate.report.table import (
     word_cell,
 )
 from evaluate.runs.costs import RoleCost
+from evaluate.stats.cheapest import CheapestMix
 from programs.lm.prices import price_table
 
 SIGNIFICANT = 0.05
@@ -41,7 +42,7 @@ def grid_tab(found: GridResults, grid: Grid) -> Tab:
     """The tab, its advice first."""
     stopped = [f"{row.label} was stopped: {without_ids(row.stopped)}" for row in found.rows if row.stopped]
     advice = found.recommendation
-    blocks: list[Block] = [] if advice is None else [Lead(str(advice))]
+    blocks: list[Block] = [] if advice is None else [Lead(_advice(advice))]
     blocks += [Notice([Lines(stopped)])] if stopped else []
     blocks += [
         mix_table(found),
@@ -54,6 +55,12 @@ def grid_tab(found: GridResults, grid: Grid) -> Tab:
     ]
     paper = published_cost_table(found)
     return Tab("mixes", "Mixes", blocks if paper is None else [*blocks, paper])
+
+
+def _advice(found: CheapestMix) -> str:
+    """The recommendation as a sentence; where there is one, it begins with the name of the mix."""
+    text = str(found)
+    return f"{text if found.chosen else text[0].upper() + text[1:]}."
 
 
 def mix_table(found: GridResults) -> Table:
@@ -236,10 +243,14 @@ def scatter(found: GridResults, grid: Grid) -> Figure:
     unit = advice.unit if advice else "seconds"
     price = {row.label: (row.cost.usd if unit == "dollars" else row.cost.seconds) for row in found.rows}
     shown = [row for row in found.rows if row.metrics and price[row.label] is not None]
-    plot = go.Figure()
+    shown.sort(key=lambda row: row.label not in found.front)  # these get their names first
+    front = [row for label in found.front for row in shown if row.label == label]
+    plot = go.Figure(
+        pareto_front([price[row.label] for row in front], [row.metrics[grid.metric].mean for row in front])
+    )
     for name, colour, rows in (
-        ("recommended mix", COLOURS[1], [row for row in shown if advice and row.label == advice.chosen]),
         ("mixes", COLOURS[0], [row for row in shown if not advice or row.label != advice.chosen]),
+        ("recommended mix", COLOURS[1], [row for row in shown if advice and row.label == advice.chosen]),
     ):
         if rows:
             values = [row.metrics[grid.metric] for row in rows]
@@ -254,14 +265,6 @@ def scatter(found: GridResults, grid: Grid) -> Figure:
                 marker={"size": 10, "color": colour},
                 name=name,
             )
-    front = [row for label in found.front for row in shown if row.label == label]
-    plot.add_scatter(
-        x=[price[row.label] for row in front],
-        y=[row.metrics[grid.metric].mean for row in front],
-        mode="lines",
-        line={"shape": "hv", "color": GREY, "width": 1.5},
-        name="Pareto front",
-    )
     metric = f"{grid.metric}/{found.list_size}"
     plot.update_layout(height=430, margin={"l": 55, "r": 20, "t": 10, "b": 45})
     plot.update_xaxes(title=f"stand-alone {unit} for these users", rangemode="tozero").update_yaxes(title=metric)

@@ -37,7 +37,7 @@ CHANCE = {"color": GREY, "dash": "dash", "width": 1.5}
 MOST_STEPS = 200
 """Points of a cumulative curve; longer lists are sampled, on a logarithmic axis."""
 
-LABEL_WIDTH = 24
+LABEL_WIDTH = 26
 """Characters of a line of a label beside a plot; longer labels get several lines."""
 
 
@@ -95,9 +95,10 @@ def _dot(row: TableRow, look: Mapping[str, str]) -> go.Scatter:
             "symmetric": False,
             "array": [(cell.high if cell.high is not None else value) - value],
             "arrayminus": [value - (cell.low if cell.low is not None else value)],
+            "thickness": 1,
         },
         mode="markers",
-        marker={**look, "size": 7 if part else 10, "opacity": 0.7 if part else 1.0},
+        marker={**look, "size": 9 if part else 11, "opacity": 0.7 if part else 1.0},
         name=escaped(name.text),
         showlegend=False,
         hovertemplate="%{y}<br>%{x:.3f}<extra></extra>",
@@ -161,6 +162,7 @@ def sliced(slicing: Slicing, groups: Sequence[RankerRuns], marks: Looks) -> Figu
     figure.update_layout(height=420, margin={"l": 55, "r": 20, "t": 10, "b": 45})
     figure.update_xaxes(
         title={"text": escaped(slicing.by), "standoff": 12},
+        ticklabelstandoff=6,
         tickvals=list(range(len(names))),
         ticktext=[escaped(name.partition(" (")[0]) for name in names],
         range=[-0.5, len(names) - 0.5],
@@ -169,6 +171,19 @@ def sliced(slicing: Slicing, groups: Sequence[RankerRuns], marks: Looks) -> Figu
     figure.update_yaxes(title=f"HR@5/{size}", rangemode="tozero")
     caption = f"{slicing.caption} 95% intervals; the dashed line is chance."
     return Figure(f"HR@5/{size} by {slicing.by}", figure, caption)
+
+
+def pareto_front(x: Sequence[float | None], y: Sequence[float]) -> go.Scatter:
+    """The line through the points of a Pareto front, with a ring around each."""
+    return go.Scatter(
+        x=list(x),
+        y=list(y),
+        mode="lines+markers",
+        line={"shape": "hv", "color": GREY, "width": 1.5},
+        marker={"symbol": "circle-open", "size": 17, "color": GREY},
+        name="Pareto front",
+        hoverinfo="skip",
+    )
 
 
 def error_bars(found: Sequence[Estimate]) -> dict[str, object]:

@@ -4,6 +4,7 @@
 const report = (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const NARROW = 820; // as in page.css
+  const GAP = 3; // between a point and its label
   const dark = matchMedia("(prefers-color-scheme: dark)");
 
   // --- small helpers
@@ -150,46 +151,58 @@ const report = (() => {
 
   function swatch(trace) {
     const first = (value) => (Array.isArray(value) ? value[0] : value);
-    const line = trace.mode === "lines";
+    const line = trace.mode?.startsWith("lines") && trace.line?.color;
     const node = el("i", { class: line ? `line ${trace.line.dash ?? ""}` : `point ${trace.type === "bar" ? "square" : first(trace.marker?.symbol) ?? ""}`, "aria-hidden": "true" });
     node.style.color = first(line ? trace.line.color : trace.marker?.color);
     return node;
   }
 
-  const overlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
-
   /** Put each point's label on a side where it covers no point and no other label; without such a side it is left out. */
   async function placeLabels(plot, traces) {
-    const groups = findAll(".scatterlayer .trace", plot);
-    const drawn = traces.map((trace, i) => [trace, i]).filter(([trace], i) => trace.type === "scatter" && (plot.data[i].visible ?? true) === true);
-    const labelled = drawn.flatMap(([trace, i], at) => (trace.mode?.includes("text") ? [[i, trace, groups[at]]] : []));
-    if (!labelled.length) return;
-    const taken = findAll(".scatterlayer .point", plot).map((point) => point.getBoundingClientRect());
-    const area = find(".nsewdrag", plot).getBoundingClientRect();
-    for (const [i, trace, group] of labelled) {
-      const points = findAll(".point", group);
-      const labels = findAll(".textpoint", group);
-      const positions = labels.map((label, n) => {
-        const { width, height } = label.getBoundingClientRect();
-        const point = points[n].getBoundingClientRect();
-        const [x, y] = [(point.left + point.right) / 2, (point.top + point.bottom) / 2];
-        const box = (left, top) => ({ left, top, right: left + width, bottom: top + height });
-        const sides = {
-          "middle right": box(point.right + 3, y - height / 2),
-          "middle left": box(point.left - 3 - width, y - height / 2),
-          "top center": box(x - width / 2, point.top - 2 - height),
-          "bottom center": box(x - width / 2, point.bottom + 2),
-        };
-        const inside = (side) => side.left >= area.left && side.right <= area.right && side.top >= area.top && side.bottom <= area.bottom;
-        const free = Object.entries(sides).find(([, side]) => inside(side) && !taken.some((other) => overlap(side, other)));
-        if (!free) return null;
-        taken.push(free[1]);
-        return free[0];
-      });
-      const text = positions.map((position, n) => (position ? trace.text[n] : ""));
-      await Plotly.restyle(plot, { text: [text], textposition: [positions.map((position) => position ?? "middle right")] }, [i]);
+    const groups = findAll(".scatterlayer .trace", plot); // one for each scatter trace that is shown, in order
+    const drawn = traces.flatMap((trace, i) => (trace.type === "scatter" && (plot.data[i].visible ?? true) ? [{ trace, i }] : []));
+    const labelled = [];
+    const taken = [];
+    for (const [at, { trace, i }] of drawn.entries()) {
+      const points = findAll(".point", groups[at]).map((point) => point.getBoundingClientRect());
+      if (!trace.marker?.symbol?.endsWith?.("-open")) taken.push(...points);
+      if (trace.mode?.includes("text")) labelled.push({ i, text: trace.text, points, labels: findAll(".textpoint", groups[at]) });
+    }
+    const area = find(".nsewdrag", plot)?.getBoundingClientRect();
+    for (const { i, text, points, labels } of labelled.reverse()) { // what is drawn on top first
+      const sides = labels.map((label, n) => freeSide(label.getBoundingClientRect(), points[n], taken, area));
+      await Plotly.restyle(plot, {
+        text: [sides.map((side, n) => (side ? text[n] : ""))],
+        textposition: [sides.map((side) => side ?? "middle right")],
+      }, [i]);
     }
   }
+
+  /** The first side of a point with room for a label, which is then taken. */
+  function freeSide({ width, height }, point, taken, area) {
+    const [x, y] = [(point.left + point.right) / 2, (point.top + point.bottom) / 2];
+    const corners = {
+      "middle right": [point.right + GAP, y - height / 2],
+      "middle left": [point.left - GAP - width, y - height / 2],
+      "top center": [x - width / 2, point.top - GAP - height],
+      "bottom center": [x - width / 2, point.bottom + GAP],
+      "top right": [point.right, point.top - GAP - height],
+      "bottom right": [point.right, point.bottom + GAP],
+      "top left": [point.left - width, point.top - GAP - height],
+      "bottom left": [point.left - width, point.bottom + GAP],
+    };
+    for (const [side, [left, top]] of Object.entries(corners)) {
+      const box = { left, top, right: left + width, bottom: top + height };
+      const inside = box.left >= area.left && box.right <= area.right && box.top >= area.top && box.bottom <= area.bottom;
+      if (!inside || taken.some((other) => other !== point && near(box, other))) continue;
+      taken.push(box);
+      return side;
+    }
+    return null;
+  }
+
+  /** Whether two boxes come closer than a gap, which plotly's own rounding of a label's position may take up. */
+  const near = (a, b) => a.left < b.right + GAP && b.left < a.right + GAP && a.top < b.bottom + GAP && b.top < a.bottom + GAP;
 
   // --- sorting
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from evaluate.report import accuracy, costs, failures, figures, reproduction, slices, uncertainty
-from evaluate.report.blocks import Block, Lines, tables_in
+from evaluate.report.blocks import Block, Details, Lines, tables_in
 from evaluate.report.ranker_runs import RankerRuns, ranker_runs, unreported
 from evaluate.report.record import ProtocolRecord, StudyRecord
 from evaluate.report.table import NONE, Table, TableRow, table_row, word_cell
@@ -78,7 +78,8 @@ def _section(record: StudyRecord, protocol: ProtocolRecord, marks: figures.Looks
         choices,
     ]
     for slicing in slices.slicings(protocol, groups):
-        section.slices += [figures.sliced(slicing, groups, marks), slices.slice_table(slicing, groups)]
+        table = slices.slice_table(slicing, groups)
+        section.slices += [figures.sliced(slicing, groups, marks), Details("The figures as a table", [table])]
     section.failures = [failures.outcome_table(groups), *_some(failures.answer_table(groups))]
     section.costs = [costs.stand_alone_table(groups), costs.billed_table(groups)]
     section.tuning = list(reproduction.tuned_tables(groups))

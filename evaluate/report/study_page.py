@@ -104,13 +104,13 @@ def _reproduce(record: StudyRecord, found: Sequence[ProtocolSection]) -> list[Bl
     for section in found:
         if section.tuning:
             blocks.append(Details(f"Settings tried on dev users, {section.name}", section.tuning))
-    for section in found:
-        for group in section.groups:
-            configuration = group.runs[0].manifest.configuration
-            if configuration:
-                text = json.dumps(configuration, indent=1, ensure_ascii=False)
-                blocks.append(Details(f"Configuration of {group.label}, {section.name}", [Code(text)]))
-    return blocks
+    configurations = [
+        Details(f"{group.label}, {section.name}", [Code(json.dumps(configuration, indent=1, ensure_ascii=False))])
+        for section in found
+        for group in section.groups
+        if (configuration := group.runs[0].manifest.configuration)
+    ]
+    return [*blocks, Details("Configuration of every ranker", configurations)] if configurations else blocks
 
 
 def _view_data(record: StudyRecord, found: Sequence[ProtocolSection]) -> JsonObject:

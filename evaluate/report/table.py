@@ -11,14 +11,14 @@ from evaluate.stats.intervals import Estimate
 Kind = Literal["", "reference", "part", "total", "chance", "published", "impossible"]
 """What a row is, for its looks: an ordinary row, the one all are compared with, a part of the row above, ..."""
 
-ColumnKind = Literal["figure", "label", "words", "code"]
-"""What a column holds, for its looks: numbers, short names, text that may wrap, or commands and hashes."""
+ColumnKind = Literal["figure", "name", "label", "words", "code"]
+"""What a column holds, for its looks: numbers, short names, longer names, prose, or commands and hashes."""
 
 BETTER, WORSE = "▲", "▼"
 """Marks of a difference that is significant after Holm's correction."""
 
-LABEL_CHARACTERS = 32
-"""The longest text of a column of names; longer ones are prose."""
+NAME_CHARACTERS, LABEL_CHARACTERS = 16, 32
+"""The longest text of a column of short names, and of longer ones; what is longer still is prose."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class TableCell:
         value: The number behind the text, by which the cell sorts and which CSV gives in full; None for words.
         low, high: Interval of `value`, where it has one.
         mark: `BETTER`, `WORSE` or nothing.
+        signed: Whether the interval shows plus signs, as differences do.
         code: Whether it is to be read, and copied, letter by letter: a command or a hash.
     """
 
@@ -38,18 +39,19 @@ class TableCell:
     low: float | None = None
     high: float | None = None
     mark: str = ""
+    signed: bool = False
     code: bool = False
 
     @property
     def interval(self) -> str:
-        """The interval as text, signed where the text is.
+        """The interval as text.
 
         >>> TableCell("0.500", 0.5, 0.25, 0.75).interval
         '[0.250, 0.750]'
         """
         if self.low is None or self.high is None:
             return ""
-        form = _signed if self.text[:1] in "+−" and self.text else _plain
+        form = _signed if self.signed else _plain
         return f"[{form(self.low)}, {form(self.high)}]"
 
     @property
@@ -102,12 +104,13 @@ class Table:
 
 
 def _kind_of(cells: Sequence[TableCell], first: bool) -> ColumnKind:
-    told = [cell for cell in cells if cell.text not in _NO_WORDS]
-    if not first and (not told or any(cell.value is not None for cell in cells)):
+    filled_in = [cell for cell in cells if cell.text not in _NO_WORDS]
+    if not first and (not filled_in or any(cell.value is not None for cell in cells)):
         return "figure"
-    if told and all(cell.code for cell in told):
+    if filled_in and all(cell.code for cell in filled_in):
         return "code"
-    return "label" if all(len(cell.text) <= LABEL_CHARACTERS for cell in told) else "words"
+    longest = max((len(cell.text) for cell in filled_in), default=0)
+    return "name" if longest <= NAME_CHARACTERS else "label" if longest <= LABEL_CHARACTERS else "words"
 
 
 def word_cell(text: object) -> TableCell:
@@ -147,7 +150,7 @@ def estimate_cell(found: Estimate, mark: str = "") -> TableCell:
 
 def difference_cell(found: Estimate, mark: str = "") -> TableCell:
     """A difference with its interval; the sign is always there."""
-    return TableCell(_signed(found.mean), found.mean, found.low, found.high, mark)
+    return TableCell(_signed(found.mean), found.mean, found.low, found.high, mark, signed=True)
 
 
 def figure_cell(value: float, digits: int = 3) -> TableCell:
@@ -192,7 +195,7 @@ def _percent(value: float) -> str:
 
 
 def _plain(value: float) -> str:
-    return f"{value:.3f}"
+    return f"{value:.3f}".replace("-", "−")
 
 
 def _signed(value: float) -> str:

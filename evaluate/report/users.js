@@ -200,10 +200,11 @@
     return [el("h4", {}, "Motivation profile and its evidence"), el("ul", { class: "profile" }, motivations)];
   }
 
-  const NAMES = { prior: "prior alone", mar: "MAR alone", fused: "fused" };
+  const PARTS = { prior: "prior alone", mar: "MAR alone", fused: "fused" };
 
   function candidatesOf(run, row, list) {
     const components = Object.keys(row.scores);
+    const nameOf = (component) => ("fused" in row.scores && PARTS[component]) || component;
     const order = row.order.length ? row.order : list.candidates.map((_, i) => i);
     const reasons = new Map((row.reasons ?? []).map(([index, ...rest]) => [index, rest]));
     const lines = order.map((candidate, i) => {
@@ -218,7 +219,7 @@
     });
     return el("div", { class: "scroll" }, el("table", { class: "candidates" },
       el("thead", {}, el("tr", {}, el("th", {}, "rank"), el("th", { class: "words" }, "candidate"),
-        components.map((name) => el("th", {}, NAMES[name] ?? name)))),
+        components.map((name) => el("th", {}, nameOf(name))))),
       el("tbody", {}, lines)));
   }
 
