@@ -51,7 +51,8 @@ def by_trial(attempts: Sequence[Attempt], winner: int | None) -> Figure:
         if some:
             figure.add_scatter(**_points(some, [a.number for a in some]), marker=marker, name=name)
     best = [a for a in complete if a.number == winner]
-    figure.add_scatter(**_points(best, [a.number for a in best]), marker=WINNER, name="winner")
+    if best:
+        figure.add_scatter(**_points(best, [a.number for a in best]), marker=WINNER, name="winner")
     figure.update_layout(height=380, margin=_MARGIN)
     figure.update_xaxes(title="trial", tickformat="d").update_yaxes(title="mean score")
     return Figure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ from optimize.candidates import ORIGINAL
 from optimize.compile_figures import by_cost, by_parameter, by_trial, settings_of
 from optimize.prompts import Demo, Prompt, Prompts, module_of
 from optimize.search import Attempt
+from optimize.space import Configuration
 from programs.lm.roles import ROLE_NAMES
 from signatures.rows import Usage, total_usage
 
@@ -75,6 +77,11 @@ class CompileRecord:
     sent: Mapping[str, str]
     importances: Mapping[str, float]
 
+    @property
+    def uncompiled(self) -> Configuration | None:
+        """The configuration of trial 0, the uncompiled program."""
+        return next((attempt.configuration for attempt in self.attempts if attempt.number == 0), None)
+
 
 def compile_report(record: CompileRecord) -> str:
     """The report as one self-contained HTML file."""
@@ -97,17 +104,21 @@ def compile_report(record: CompileRecord) -> str:
 
 
 def _verdict(record: CompileRecord) -> list[Block]:
-    manifest = record.manifest
-    searched = manifest.searched
-    lines = [
-        f"On the {len(manifest.data.searched)} dev users of the search the score went from {searched['before']:.3f} to "
-        f"{searched['after']:.3f}. The winner was chosen on these users, so this says less than the held-out users do."
-    ]
     return [
         Lead(verdict_sentence(record)),
-        _verdict_table(manifest),
-        *([Lines(lines)] if searched else []),
+        _verdict_table(record.manifest),
+        Lines(_on_searched_users(record.manifest)),
         _chosen_table(record),
+    ]
+
+
+def _on_searched_users(manifest: ArtifactManifest) -> list[str]:
+    before, after = (manifest.searched.get(when, math.nan) for when in ("before", "after"))
+    if math.isnan(before + after):
+        return []
+    return [
+        f"On the {len(manifest.data.searched)} dev users of the search the score was {before:.3f} before and {after:.3f} "
+        "after. The winner was chosen on these users, so this says less than the held-out users do."
     ]
 
 
@@ -130,9 +141,7 @@ def verdict_sentence(record: CompileRecord) -> str:
 
 
 def _unchanged(record: CompileRecord) -> bool:
-    first = next((attempt.configuration for attempt in record.attempts), None)
-    same_choice = record.manifest.chosen is None or record.manifest.chosen == first
-    return record.before == record.after and same_choice
+    return record.before == record.after and record.manifest.chosen in (None, record.uncompiled)
 
 
 def _verdict_table(manifest: ArtifactManifest) -> Table:
@@ -168,7 +177,7 @@ def _verdict_table(manifest: ArtifactManifest) -> Table:
 def _chosen_table(record: CompileRecord) -> Table:
     manifest = record.manifest
     chosen = settings_of(manifest.chosen) if manifest.chosen else {"family": manifest.family}
-    first = next((settings_of(attempt.configuration) for attempt in record.attempts if attempt.number == 0), {})
+    first = settings_of(record.uncompiled) if record.uncompiled else {}
     rows = []
     for name, value in chosen.items():
         old = first.get(name, "–")

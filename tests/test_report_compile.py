@@ -66,7 +66,7 @@ def test_the_verdict_has_intervals_and_weights(page: str) -> None:
     assert "+0.300" in verdict
     assert '<span class="interval">[+0.300, +0.300]</span>' in verdict
     assert ">40%</td>" in verdict  # NDCG of the fused order
-    assert "0.400 to 0.600" in verdict
+    assert "the score was 0.400 before and 0.600 after" in verdict
 
 
 def test_changed_prompts_are_open_and_unchanged_ones_folded(page: str) -> None:
