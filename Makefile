@@ -1,36 +1,68 @@
 # What a new machine needs is Python 3.11 to 3.13, gcc and make; everything else is installed here.
 PYTHON ?= python3
+# The tests train SASRec and BERT4Rec. On Linux PyPI's torch brings CUDA along, some gigabytes; an index of builds for
+# the CPU makes it small: make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+
 BIN := .venv/bin
-STAMP := .venv/.installed
+PIP := $(BIN)/python -m pip install --quiet
+INSTALLED := .venv/.installed
+TORCH_INSTALLED := .venv/.torch
+DOCS_INSTALLED := .venv/.docs
 
-.PHONY: install demo test lint llm-test clean
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format llm-test coverage docs clean
 
-install: $(STAMP)
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.* ## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(STAMP): pyproject.toml
+install: $(INSTALLED) ## a .venv with the package and its tools
+
+$(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[local,baselines,dev]' --config-settings editable_mode=compat
+	$(PIP) --editable '.[local,baselines,dev]' --config-settings editable_mode=compat
+	touch $@
+
+$(TORCH_INSTALLED): $(INSTALLED)
+	$(PIP) '$(TORCH)' $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)')
+	$(BIN)/python -c 'import torch; print("torch", torch.__version__)'
+	touch $@
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(PIP) --editable '.[docs]' --config-settings editable_mode=compat
 	touch $@
 
 # MOPE, MOTE and MAR on the demo store, with a real language model on this machine.
-demo: install
+demo: install ## compile and compare on the demo store, with a small model
 	$(BIN)/mllm3rec models fetch smollm2-135m minilm
 	$(BIN)/mllm3rec demo --out runs/demo
 	$(BIN)/mllm3rec recommend demo --user S0001 --k 3
 
-test: install lint
+test: $(TORCH_INSTALLED) lint ## all tests: the package, a small model, the report in a browser
 	$(BIN)/mllm3rec models fetch smollm2-135m minilm
 	$(BIN)/pytest -q -n auto
 	$(BIN)/pytest -q -m llm
 	$(BIN)/pytest -q -m browser
 
-lint: install
+lint: install ## style, types, and which package may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
-llm-test: install
+format: install ## format the code, and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+llm-test: install ## the tests that ask the small model
 	$(BIN)/pytest -q -m llm
 
-clean:
-	rm -rf .venv build *.egg-info
+coverage: $(TORCH_INSTALLED) ## lines and branches that the tests reach: total here, details in htmlcov/
+	$(BIN)/pytest -q -n auto --cov --cov-report=term --cov-report=html
+
+docs: $(DOCS_INSTALLED) ## the documentation with the API reference, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+clean: ## remove what was installed and built
+	rm -rf .venv build site htmlcov .coverage .coverage.* .import_linter_cache *.egg-info

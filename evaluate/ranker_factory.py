@@ -1,24 +1,34 @@
-"""Rankers by name: what `--ranker` accepts."""
+"""Rankers by name: baselines, trained baselines and programs, built from one dataset and its training histories."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from difflib import get_close_matches
+from functools import cache, cached_property
 
+import dspy
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluate.baselines import TRAINED, TrainingData
 from evaluate.data.dataset import Dataset
+from programs.lm.ambient import AmbientBackends
 from programs.lm.backends import Backends
+from programs.lm.ledger import Ledger
+from programs.lm.response_cache import use_response_cache
+from programs.lm.roles import Roles
+from programs.prior.default_encoder import default_encoder
 from programs.prior.encoders import Encoder
 from programs.prior.prior import Prior, ScoreRanker
 from programs.prior.scorers import ContentSimilarity, ItemKNN, Popularity, Scorer
 from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts
 from programs.ranker import Ranker
 from programs.role_predictor import RolePredictor
+from programs.runtime.environment import cache_dir
 from programs.runtime.errors import InputError
+from programs.runtime.events import OnEvent, ignore
 from programs.trait_store import TraitStore
 from signatures.rows import seed_of
 from signatures.schema import CONSUMER, MotivationSchema
@@ -34,7 +44,9 @@ def require_known(name: str) -> None:
     """
     names = (*BASELINES, *TRAINED, *PROGRAMS)
     if name not in names:
-        raise InputError(f"no ranker {name!r}: choose one of {', '.join(names)}")
+        near = get_close_matches(name, names, n=1)
+        hint = f": did you mean {near[0]!r}?" if near else "."
+        raise InputError(f"no ranker {name!r}{hint} Choose one of {', '.join(names)}, or a folder with an artifact")
 
 
 class Random:
@@ -66,6 +78,58 @@ class RankerFactory:
     explain: int = 0
     check: bool = True
 
+    @classmethod
+    def create(
+        cls,
+        dataset: Dataset,
+        histories: Mapping[str, Sequence[str]],
+        roles: Roles | None = None,
+        ledger: Ledger | None = None,
+        *,
+        schema: MotivationSchema = CONSUMER,
+        fusion: Fusion | None = None,
+        explain: int = 0,
+        check: bool = True,
+        beside: Backends | None = None,
+        given: Mapping[str, dspy.LM] | None = None,
+        on_event: OnEvent = ignore,
+    ) -> RankerFactory:
+        """A factory on this machine's encoder, response cache and trait store.
+
+        Args:
+            histories: What a fit may see (`Split.training`).
+            roles: Whose models programs ask; None asks the model of `dspy.configure`.
+            beside: Backends of other runs of this process, which keep to the same rate limits.
+            given: `dspy.LM` objects by model string, see `ModelOptions`.
+        """
+
+        @cache
+        def backends() -> Backends:
+            use_response_cache(cache_dir() / "calls.sqlite")
+            if roles is None:
+                return AmbientBackends()
+            if beside is not None:
+                return beside.with_roles(roles, ledger, given)
+            return Backends(roles, ledger, given=given)
+
+        return cls(
+            dataset=dataset,
+            histories=histories,
+            encoder_of=lambda: default_encoder(on_event),
+            backends_of=backends,
+            traits_of=cache(lambda: TraitStore(cache_dir() / "traits.sqlite")),
+            schema=schema,
+            fusion=fusion or Fusion(),
+            explain=explain,
+            check=check,
+        )
+
+    def explaining(self, k: int) -> RankerFactory:
+        """A copy whose programs explain the first k items; what was made already is shared."""
+        other = copy.copy(self)
+        other.explain = k
+        return other
+
     @cached_property
     def encoder(self) -> Encoder:
         """The sentence encoder."""
@@ -80,7 +144,7 @@ class RankerFactory:
 
     @cached_property
     def prior(self) -> Prior:
-        """The training-free prior of design.md, section 2."""
+        """The training-free prior."""
         return Prior.fit(self.histories, self.content)
 
     @cached_property

@@ -1,35 +1,151 @@
-"""The front door: the command line, and the public names of the packages below in one place."""
+"""M-LLM3Rec: motivation-aware recommendation as a DSPy program.
 
-from evaluate.data.dataset import Dataset
-from evaluate.data.load import load_dataset
-from evaluate.protocol.cases import draw_cases, read_cases, write_cases
-from evaluate.runs.run import run_cases
-from evaluate.runs.run_metrics import RunMetrics, run_metrics
-from programs.mope import MOPE
-from programs.mote import MOTE
-from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts
-from programs.ranker import Ranker
-from signatures.rows import Case, Ranking
-from signatures.schema import CONSUMER, MotivationSchema
+    import mllm3rec as m3
+
+Every name below is imported when it is first used, so importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+# DSPy's LiteLLM asks GitHub for a price list at import otherwise.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
+
+if TYPE_CHECKING:
+    from evaluate.data.dataset import Dataset
+    from evaluate.data.load import load_dataset
+    from evaluate.protocol.cases import Cases, draw_cases, load_cases
+    from evaluate.protocol.protocol import EvaluationProtocol
+    from evaluate.runs.evaluation import Evaluation
+    from evaluate.stats.intervals import Difference, Estimate
+    from evaluate.stats.metrics import hit, ndcg
+    from mllm3rec.api.compilation import compile_program
+    from mllm3rec.api.distillation import Distillation, distill
+    from mllm3rec.api.evaluation import evaluate
+    from mllm3rec.api.experiments import Comparison, Study, compare, run_study
+    from mllm3rec.api.metric import metric
+    from mllm3rec.api.program import Program, load_artifact, program
+    from mllm3rec.api.recommendation import Recommendation, Recommendations
+    from programs.lm.backends import Backends, UnparsableError
+    from programs.lm.roles import PRESETS, RoleConfig, Roles
+    from programs.mar import Embedding, Listwise, Pointwise
+    from programs.mope import MOPE
+    from programs.mote import MOTE
+    from programs.prior.prior import Prior
+    from programs.program import PROGRAMS, Fusion, MLLM3Rec
+    from programs.ranker import Ranker
+    from programs.runtime.errors import BudgetExceededError, InputError, MissingExtraError
+    from programs.runtime.events import Event, Note, Progress
+    from signatures.rows import Case, Ranking, Usage
+    from signatures.schema import CONSUMER, MotivationSchema
+    from signatures.types import Interaction, Item, Motivation, Profile, Traits
+
+_MODULES = {
+    "evaluate.data.dataset": ("Dataset",),
+    "evaluate.data.load": ("load_dataset",),
+    "evaluate.protocol.cases": ("Cases", "draw_cases", "load_cases"),
+    "evaluate.protocol.protocol": ("EvaluationProtocol",),
+    "evaluate.runs.evaluation": ("Evaluation",),
+    "evaluate.stats.intervals": ("Difference", "Estimate"),
+    "evaluate.stats.metrics": ("hit", "ndcg"),
+    "mllm3rec.api.compilation": ("compile_program",),
+    "mllm3rec.api.distillation": ("Distillation", "distill"),
+    "mllm3rec.api.evaluation": ("evaluate",),
+    "mllm3rec.api.experiments": ("Comparison", "Study", "compare", "run_study"),
+    "mllm3rec.api.metric": ("metric",),
+    "mllm3rec.api.program": ("Program", "load_artifact", "program"),
+    "mllm3rec.api.recommendation": ("Recommendation", "Recommendations"),
+    "programs.lm.backends": ("Backends", "UnparsableError"),
+    "programs.lm.roles": ("PRESETS", "RoleConfig", "Roles"),
+    "programs.mar": ("Embedding", "Listwise", "Pointwise"),
+    "programs.mope": ("MOPE",),
+    "programs.mote": ("MOTE",),
+    "programs.prior.prior": ("Prior",),
+    "programs.program": ("PROGRAMS", "Fusion", "MLLM3Rec"),
+    "programs.ranker": ("Ranker",),
+    "programs.runtime.errors": ("BudgetExceededError", "InputError", "MissingExtraError"),
+    "programs.runtime.events": ("Event", "Note", "Progress"),
+    "signatures.rows": ("Case", "Ranking", "Usage"),
+    "signatures.schema": ("CONSUMER", "MotivationSchema"),
+    "signatures.types": ("Interaction", "Item", "Motivation", "Profile", "Traits"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "CONSUMER",
     "MOPE",
     "MOTE",
+    "PRESETS",
     "PROGRAMS",
+    "Backends",
+    "BudgetExceededError",
     "Case",
+    "Cases",
+    "Comparison",
     "Dataset",
+    "Difference",
+    "Distillation",
+    "Embedding",
+    "Estimate",
+    "Evaluation",
+    "EvaluationProtocol",
+    "Event",
     "Fusion",
+    "InputError",
+    "Interaction",
+    "Item",
+    "Listwise",
     "MLLM3Rec",
+    "MissingExtraError",
+    "Motivation",
     "MotivationSchema",
-    "Parts",
+    "Note",
+    "Pointwise",
+    "Prior",
+    "Profile",
+    "Program",
+    "Progress",
     "Ranker",
     "Ranking",
-    "RunMetrics",
+    "Recommendation",
+    "Recommendations",
+    "RoleConfig",
+    "Roles",
+    "Study",
+    "Traits",
+    "UnparsableError",
+    "Usage",
+    "__version__",
+    "compare",
+    "compile_program",
+    "distill",
     "draw_cases",
+    "evaluate",
+    "hit",
+    "load_artifact",
+    "load_cases",
     "load_dataset",
-    "read_cases",
-    "run_cases",
-    "run_metrics",
-    "write_cases",
+    "metric",
+    "ndcg",
+    "program",
+    "run_study",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("mllm3rec")
+    if name not in _HOME:
+        raise AttributeError(f"module 'mllm3rec' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -21,7 +21,7 @@ from programs.lm.adapters import AdapterName
 from programs.mote import MOTE
 from programs.program import MLLM3Rec
 from programs.runtime.atomic import write_atomically
-from programs.runtime.errors import InputError
+from programs.runtime.errors import input_error
 from programs.trait_store import TraitStore
 from signatures.rows import Case
 from signatures.schema import MotivationSchema
@@ -90,9 +90,7 @@ class Candidates(BaseModel):
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(step) for step in first["loc"])
-            raise InputError(f"{path}: field {where!r}: {first['msg']}; delete it to build the pools again") from None
+            raise input_error(path, error, "delete it to build the pools again") from None
 
 
 class Recipe(BaseModel):

@@ -117,8 +117,8 @@ def _on_searched_users(manifest: ArtifactManifest) -> list[str]:
     if math.isnan(before + after):
         return []
     return [
-        f"On the {len(manifest.data.searched)} dev users of the search the score was {before:.3f} before and {after:.3f} "
-        "after. The winner was chosen on these users, so this says less than the held-out users do."
+        f"On the {len(manifest.data.searched)} dev users of the search the score was {before:.3f} before and "
+        f"{after:.3f} after. The winner was chosen on these users, so this says less than the held-out users do."
     ]
 
 

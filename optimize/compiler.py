@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import dspy
 
-from evaluate.protocol.cases import CaseFile
+from evaluate.protocol.cases import Cases
 from optimize.artifact import SEARCH_FOLDER, ArtifactManifest, CompileData, render_prompts, save_artifact
 from optimize.candidates import Candidates, build_candidates, without_trait_cache
 from optimize.compile_report import CompileRecord, compile_report
@@ -71,7 +71,7 @@ class Compiler:
 
     directory: Path
     settings: CompileSettings
-    case_file: CaseFile
+    case_file: Cases
     parts: Parts
     similarity: Similarity
     watcher: Watcher

@@ -140,3 +140,21 @@ def discrimination(shoppers: Sequence[Sequence[Profile]], similarity: Similarity
     if not within:
         raise ValueError("discrimination needs a shopper with at least two profiles")
     return float(np.mean(within)) - resemblance(shoppers, similarity)
+
+
+SIMILARITIES = ("schema", "keywords", "semantic", "mixed")
+"""Names of Sim of eq. 5; `mixed` is the mean of the other three."""
+
+
+def similarity_named(name: str, encoder: Encoder) -> Similarity:
+    """Sim of eq. 5 by its name.
+
+    Args:
+        encoder: For `semantic` and `mixed`.
+
+    Raises:
+        KeyError: if there is no such name.
+    """
+    semantic = semantic_similarity(encoder)
+    mixed = weighted([(1.0, schema_cooccurrence), (1.0, keyword_overlap), (1.0, semantic)])
+    return dict(zip(SIMILARITIES, (schema_cooccurrence, keyword_overlap, semantic, mixed), strict=True))[name]

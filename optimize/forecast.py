@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from optimize.scoring import ScoredProgram
 from programs.lm.ledger import Ledger
-from signatures.rows import Case, Usage, total_usage
+from signatures.rows import Case, Cost, Usage
 
 COMPILE_SAMPLE = 2
 
@@ -58,13 +58,13 @@ def measure_compile(judged: ScoredProgram, cases: Sequence[Case], ledger: Ledger
     """Score the first `COMPILE_SAMPLE` shoppers with the uncompiled program."""
     sample = cases[:COMPILE_SAMPLE]
     paid_before = ledger.by_role()
-    with ledger.pricing() as everything:
+    with ledger.standalone_usage() as everything:
         for case in sample:
             judged(case=case)
     n = len(sample)
     ranking: dict[str, float] = {}
     for case in sample:
-        with ledger.pricing() as roles:
+        with ledger.standalone_usage() as roles:
             judged.program.rank(case.blinded())
         for role, usage in roles.items():
             if role != "mote":
@@ -162,15 +162,13 @@ def forecast_compile(
 
 def in_all(phases: Sequence[Phase]) -> Phase:
     """The sum; unknown where a part of it is."""
-    total = total_usage(Usage(calls=p.calls, tokens_in=p.tokens, usd=p.usd, seconds=p.seconds or 0.0) for p in phases)
-    unpriced = any(p.usd is None for p in phases)
-    untimed = any(p.seconds is None for p in phases)
+    seconds = [p.seconds for p in phases if p.seconds is not None]
     return Phase(
         name="in all",
-        calls=total.calls,
-        tokens=total.tokens_in,
-        usd=None if unpriced else total.usd,
-        seconds=None if untimed else total.seconds,
+        calls=sum(p.calls for p in phases),
+        tokens=sum(p.tokens for p in phases),
+        usd=Cost.of(p.usd for p in phases).usd,
+        seconds=sum(seconds) if len(seconds) == len(phases) else None,
     )
 
 
@@ -183,12 +181,12 @@ def _phase(name: str, measured: MeasuredCompile, calls: dict[str, float]) -> Pha
     )
     per = {"proposer": doubled} | measured.calls
     known = {role: n for role, n in calls.items() if role in per and n}
-    usd = [per[role].usd for role in known]
+    usd = [(n, per[role].usd) for role, n in known.items()]
     seconds = [per[role].seconds for role in known]
     return Phase(
         name=name,
         calls=round(sum(known.values())),
         tokens=round(sum(n * per[role].tokens for role, n in known.items())),
-        usd=None if None in usd else sum(n * (per[role].usd or 0.0) for role, n in known.items()),
+        usd=Cost.of(None if price is None else n * price for n, price in usd).usd,
         seconds=None if None in seconds else sum(n * (per[role].seconds or 0.0) for role, n in known.items()),
     )

@@ -14,7 +14,7 @@ from optimize.objective import UserScore
 from programs.runtime.errors import InputError
 from signatures.rows import Case
 
-SIGNIFICANT = 0.05
+_ALPHA = 0.05
 
 Judgement = Literal["better", "not clearly better", "not better"]
 
@@ -63,7 +63,7 @@ def compare_on_holdout(before: Sequence[UserScore], after: Sequence[UserScore]) 
     judgement: Judgement = "not better"
     if gain.mean > 0:
         gains = [_values(after, "score")[user] - value for user, value in _values(before, "score").items()]
-        certain = gain.low > 0 and stats.wilcoxon(gains, alternative="greater").pvalue < SIGNIFICANT
+        certain = gain.low > 0 and stats.wilcoxon(gains, alternative="greater").pvalue < _ALPHA
         judgement = "better" if certain else "not clearly better"
     return HoldoutVerdict(judgement=judgement, before=first, after=second, difference=difference)
 

@@ -67,7 +67,7 @@ class ScoredProgram(dspy.Module):
             EvaluationError: if a call failed for good.
         """
         try:
-            with self.ledger.pricing() as roles:
+            with self.ledger.standalone_usage() as roles:
                 ranking = self.program(case=case.blinded()).ranking
             with dspy.context(trace=[]):
                 own = self._profiles(case)

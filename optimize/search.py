@@ -32,7 +32,7 @@ PROMPT_SEARCH = "mllm3rec"
 FOLDS = 3
 HOPELESS = 0.1
 FAILURES_IN_A_ROW = 3
-TWINS_IN_A_ROW = 25
+_TWINS_IN_A_ROW = 25
 
 
 class SearchPlan(BaseModel):
@@ -127,7 +127,7 @@ class Search:
         if not self.study.get_trials(deepcopy=False):
             self.study.enqueue_trial(parameters(uncompiled(self.space), self.assembly.pools))
         failures = 0
-        while len(self.attempts()) < self.plan.trials and self._twins() < TWINS_IN_A_ROW:
+        while len(self.attempts()) < self.plan.trials and self._twins() < _TWINS_IN_A_ROW:
             trial = self._next()
             configuration = suggest(trial, self.space, self.assembly.pools)
             trial.set_user_attr("configuration", configuration.model_dump(mode="json"))
@@ -169,7 +169,7 @@ class Search:
         )
         best = self.best()
         # Where everything else has been tried, MOTE may change whatever it costs.
-        if best is None or len(self.attempts()) % self.period == 0 or self._twins() > TWINS_IN_A_ROW // 2:
+        if best is None or len(self.attempts()) % self.period == 0 or self._twins() > _TWINS_IN_A_ROW // 2:
             return tpe
         params = self.study.get_trials(deepcopy=False)[best.number].params
         kept = {name: value for name, value in params.items() if name.startswith("mote_")}

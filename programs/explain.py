@@ -1,4 +1,4 @@
-"""Reasons for the chosen items, and the follow-up that re-checks them (paper, section 3.3.3)."""
+"""Explanations of the chosen items, and the faithfulness check that follows (paper, section 3.3.3)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Explainer(dspy.Module):
         check: Whether the second stage runs; without it every rationale passes.
     """
 
-    def __init__(self, backends: Backends, check: bool = True) -> None:
+    def __init__(self, backends: Backends | None = None, check: bool = True) -> None:
         super().__init__()
         self.explain = RolePredictor(ExplainChoice, "mar", backends, 96, EXPLANATIONS)
         self.judge = RolePredictor(CheckExplanation, "judge", backends, 96, CHECKS) if check else None
@@ -77,3 +77,32 @@ class Explainer(dspy.Module):
         rest = [c for c in ordered if c.item_id not in taken and c.item_id not in failed]
         filtered = [c for c in ordered if c.item_id in failed and c.item_id not in taken]
         return first + rest + filtered, rationales
+
+
+def reason_warnings(rationales: Sequence[Rationale]) -> dict[str, str]:
+    """Reasons that say nothing about their item: given for another item as well, or copied from the prompt's examples.
+
+    Args:
+        rationales: Of one user, in the order in which they were made.
+
+    Returns:
+        What is wrong, by item id; items with a reason of their own are absent.
+    """
+    examples = {_bare(example.reason) for example in EXPLANATIONS}
+    warnings: dict[str, str] = {}
+    seen: dict[str, int] = {}
+    for rationale in rationales:
+        text = _bare(rationale.text)
+        if not text:
+            continue
+        seen[text] = seen.get(text, 0) + 1
+        if text in examples:
+            warnings[rationale.item_id] = "copied from the example in the prompt"
+    for rationale in rationales:
+        if seen.get(_bare(rationale.text), 0) > 1:
+            warnings.setdefault(rationale.item_id, "the same reason as for another item")
+    return warnings
+
+
+def _bare(text: str) -> str:
+    return " ".join(text.casefold().split()).strip(" .")

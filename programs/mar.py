@@ -78,7 +78,10 @@ class Pointwise(dspy.Module):
     """
 
     def __init__(
-        self, backends: Backends, shopper_text: ShopperText = "profile", product_text: ProductText = "traits"
+        self,
+        backends: Backends | None = None,
+        shopper_text: ShopperText = "profile",
+        product_text: ProductText = "traits",
     ) -> None:
         super().__init__()
         self.score = RolePredictor(score_candidate(shopper_text, product_text), "mar", backends, 4, RATINGS)
@@ -125,7 +128,10 @@ class Listwise(dspy.Module):
     most = LAST_LABEL - FIRST_LABEL + 1
 
     def __init__(
-        self, backends: Backends, shopper_text: ShopperText = "profile", product_text: ProductText = "traits"
+        self,
+        backends: Backends | None = None,
+        shopper_text: ShopperText = "profile",
+        product_text: ProductText = "traits",
     ) -> None:
         super().__init__()
         self.rank = RolePredictor(rank_candidates(shopper_text, product_text), "mar", backends, 256, RANKINGS)

@@ -21,6 +21,22 @@ NOTHING_KNOWN = "nothing known"
 Purchase = tuple[Item, Interaction]
 
 
+def as_purchases(history: Sequence[Purchase | Item | str]) -> list[Purchase]:
+    """A history as purchases: free texts become items, and items without an interaction are unrated.
+
+    >>> [item.title for item, _ in as_purchases(["enamel mug", Item(item_id="a", title="hand saw")])]
+    ['enamel mug', 'hand saw']
+    """
+    out: list[Purchase] = []
+    for entry in history:
+        if isinstance(entry, tuple):
+            out.append(entry)
+            continue
+        item = Item.from_text(entry) if isinstance(entry, str) else entry
+        out.append((item, Interaction(item_id=item.item_id)))
+    return out
+
+
 def render_purchases(history: Sequence[Purchase]) -> str:
     """C_u of eq. 2: the last `HISTORY_ITEMS` purchases, numbered from 1, oldest first, one line each.
 
@@ -92,11 +108,14 @@ class MOPE(dspy.Module):
     """Infers a profile from the full history and, with `reflect`, reassesses it once (section 3.1.3).
 
     Args:
+        backends: Where the language models are; None asks the model of `dspy.configure`.
         schema: The dimensions a motivation may have.
         reflect: Whether the reflective prompt follows.
     """
 
-    def __init__(self, backends: Backends, schema: MotivationSchema = CONSUMER, reflect: bool = True) -> None:
+    def __init__(
+        self, backends: Backends | None = None, schema: MotivationSchema = CONSUMER, reflect: bool = True
+    ) -> None:
         super().__init__()
         self.schema = schema
         self.infer = RolePredictor(infer_motivations(schema), "mope", backends, 240, infer_examples(schema))
@@ -107,9 +126,17 @@ class MOPE(dspy.Module):
         )
 
     def forward(
-        self, history: Sequence[Purchase], metadata: Mapping[str, str] | None = None, rollout: int | None = None
+        self,
+        history: Sequence[Purchase | Item | str],
+        metadata: Mapping[str, str] | None = None,
+        rollout: int | None = None,
     ) -> dspy.Prediction:
         """One profile of the whole history.
+
+        Args:
+            history: Purchases, oldest first; an item without its interaction, or a free text, is one as well.
+            metadata: z_u of eq. 6.
+            rollout: Distinguishes samples of the same profile.
 
         Returns:
             Prediction with `profile`, `text` (what MAR reads) and `unparsable` (answers thrown away).
@@ -121,6 +148,7 @@ class MOPE(dspy.Module):
         """
         if not history:
             raise ValueError("MOPE needs at least one purchase")
+        history = as_purchases(history)
         shopper, purchases = render_metadata(metadata or {}), render_purchases(history)
         profile, unparsable = self._inferred(history, metadata or {}, rollout)
         if self.reassess is not None and profile.motivations:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import dspy
 
 from programs.default_demos import TRAITS
+from programs.lm.ambient import AmbientBackends
 from programs.lm.backends import Backends
 from programs.lm.endpoints import model_name
 from programs.lm.ledger import Call
@@ -102,14 +103,15 @@ class MOTE(dspy.Module):
     """Distils traits, once per item text, prompt and model.
 
     Args:
+        backends: Where the language models are; None asks the model of `dspy.configure`.
         store: Where distilled traits are kept; None keeps them as long as the program lives.
     """
 
-    def __init__(self, backends: Backends, store: TraitStore | None = None) -> None:
+    def __init__(self, backends: Backends | None = None, store: TraitStore | None = None) -> None:
         super().__init__()
-        self.backends = backends
+        self.backends = AmbientBackends() if backends is None else backends
         self.store = TraitStore() if store is None else store
-        self.distill = RolePredictor(DistillTraits, "mote", backends, 104, TRAITS)
+        self.distill = RolePredictor(DistillTraits, "mote", self.backends, 104, TRAITS)
         self._rendered: tuple[object, str] | None = None
 
     def prompt(self) -> str:
@@ -139,8 +141,10 @@ class MOTE(dspy.Module):
         cap = self.distill.enough if config.terse else config.max_tokens
         return json.dumps([messages, config.temperature, config.top_p, cap])
 
-    def __call__(self, item: Item) -> dspy.Prediction:
-        """See `forward`. An item that was asked for before is answered at once: most of a list is, of every list."""
+    def __call__(self, item: Item | str) -> dspy.Prediction:
+        """See `forward`; a free text is an item as well. An item that was asked for before is answered at once."""
+        if isinstance(item, str):
+            item = Item.from_text(item)
         known: _Known | None = self.store.memo.get(item.item_id)
         if known is not None and known.item is item and known.prompt is self.prompt():
             self._tell_ledger(known.key, known.usage)
@@ -164,7 +168,7 @@ class MOTE(dspy.Module):
         found = self.store.get(key)
         unparsable = 0
         if found is None:
-            with self.backends.ledger.about(key[:16]), self.backends.ledger.pricing() as spent:
+            with self.backends.ledger.label_calls(key[:16]), self.backends.ledger.standalone_usage() as spent:
                 answer = self.distill(product=product)
             unparsable = answer.unparsable
             found = Distilled(tuple(answer.traits), spent.get("mote"))

@@ -6,7 +6,7 @@ their fusion are compared on the same calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import dspy
@@ -20,14 +20,14 @@ from programs.mope import MOPE, Purchase, RawHistory
 from programs.mote import MOTE, RawDescription
 from programs.prior.encoders import Encoder
 from programs.prior.prior import z
-from programs.prior.scorers import Scorer
+from programs.prior.scorers import Popularity, Scorer
 from programs.ranker import order_by_score
 from programs.runtime.errors import InputError
 from programs.runtime.nocopy import NoCopy
 from programs.trait_store import TraitStore
 from signatures.rows import Case, Ranking, Status, seed_of
 from signatures.schema import CONSUMER, MotivationSchema
-from signatures.types import Item, Traits
+from signatures.types import Interaction, Item, Traits
 
 DEFAULT_WEIGHT = 0.3
 _TIES = 1e-9
@@ -84,11 +84,11 @@ class MLLM3Rec(dspy.Module):
     """The composed program, and a `Ranker` through `rank`.
 
     Args:
-        shopper: `MOPE`, or `RawHistory` for the ablation without it.
-        product: `MOTE`, or `RawDescription` for the ablation without it.
-        aligner: `Pointwise`, `Listwise` or `Embedding`.
-        catalogue: Items by id.
-        prior: Scores candidates from the history; the language model works on top of it.
+        shopper: `MOPE` (the default), or `RawHistory` for the ablation without it.
+        product: `MOTE` (the default), or `RawDescription` for the ablation without it.
+        aligner: `Listwise` (the default), `Pointwise` or `Embedding`.
+        catalogue: Items by id; without one, every id is read as a free text.
+        prior: Scores candidates from the history; the language model works on top of it. Without one MAR decides.
         fusion: How the two meet.
         reasons: Explains and re-checks the first `explain` items; None for no explanations.
         explain: K of the paper's top-K selection; 0 leaves the order as fused.
@@ -96,34 +96,49 @@ class MLLM3Rec(dspy.Module):
 
     def __init__(
         self,
-        shopper: dspy.Module,
-        product: dspy.Module,
-        aligner: dspy.Module,
-        catalogue: Mapping[str, Item],
-        prior: Scorer,
+        shopper: dspy.Module | None = None,
+        product: dspy.Module | None = None,
+        aligner: dspy.Module | None = None,
+        catalogue: Mapping[str, Item] | None = None,
+        prior: Scorer | None = None,
         fusion: Fusion | None = None,
         reasons: Explainer | None = None,
         explain: int = 0,
     ) -> None:
         super().__init__()
-        self.shopper = shopper
-        self.product = product
-        self.aligner = aligner
+        self.shopper = shopper or MOPE()
+        self.product = product or MOTE()
+        self.aligner = aligner or Listwise()
         self.reasons = reasons
         self.explain = explain
         self.fusion = fusion or Fusion()
-        self.catalogue = NoCopy(catalogue)
-        self.prior = NoCopy(prior)
+        self.catalogue = NoCopy(_FreeTexts() if catalogue is None else catalogue)
+        self.prior = NoCopy(prior or Popularity({}))
 
-    def forward(self, case: Case) -> dspy.Prediction:
-        """Rank one case.
+    def forward(
+        self,
+        case: Case | None = None,
+        history: Sequence[str] = (),
+        candidates: Sequence[str] = (),
+        metadata: Mapping[str, str] | None = None,
+    ) -> dspy.Prediction:
+        """Rank one case, or candidates for a history where no case is given.
+
+        Args:
+            history: Item ids, oldest first.
+            candidates: Distinct item ids.
+            metadata: z_u of eq. 6.
 
         Returns:
             Prediction with `ranking`, a `Ranking` without usage.
         """
+        if case is None:
+            events = tuple(Interaction(item_id=item) for item in history)
+            case = Case(user_id="user", history=events, candidates=tuple(candidates), metadata=dict(metadata or {}))
+        # DSPy's evaluators hand over whole examples.
+        case = case.blinded()
         items = self.catalogue.value
-        history: list[Purchase] = [(items[i.item_id], i) for i in case.history if i.item_id in items]
-        prior = np.asarray(self.prior.value.scores([i.item_id for i in case.history], case.candidates), dtype=float)
+        prior = np.asarray(self.prior.value.scores(case.item_ids, case.candidates), dtype=float)
         ranking = Ranking(user_id=case.user_id, order=())
         seen = head_of(prior, self.fusion.head)
         most: int | None = getattr(self.aligner, "most", None)
@@ -133,7 +148,7 @@ class MLLM3Rec(dspy.Module):
         chosen: list[Candidate] = []
         view = ShopperView(text="")
         try:
-            view = self._view(history, case.metadata, ranking)
+            view = self._view(self.purchases(case), case.metadata, ranking)
             chosen = [self._candidate(items[case.candidates[i]], ranking) for i in seen]
             result: Alignments = self.aligner(shopper=view, candidates=chosen, seed=seed_of("labels", case.user_id))
             for index, alignment in zip(seen, result.alignments, strict=True):
@@ -154,6 +169,11 @@ class MLLM3Rec(dspy.Module):
         if self.reasons is not None and self.explain and ranking.status is Status.OK:
             self._explain(self.reasons, ranking, view, chosen)
         return dspy.Prediction(ranking=ranking)
+
+    def purchases(self, case: Case) -> list[Purchase]:
+        """The history of a case, as far as the catalogue knows its items."""
+        items = self.catalogue.value
+        return [(items[event.item_id], event) for event in case.history if event.item_id in items]
 
     def rank(self, case: Case) -> Ranking:
         """See `programs.ranker.Ranker`."""
@@ -186,6 +206,22 @@ class MLLM3Rec(dspy.Module):
         ranking.unparsable += sum(rationale.unparsable for rationale in ranking.rationales)
         rest = [item_id for item_id in ranking.order if item_id not in by_id]
         ranking.order = (*(candidate.item_id for candidate in after), *rest)
+
+
+class _FreeTexts(Mapping[str, Item]):
+    """The catalogue of a program without one: every id is the text of an item."""
+
+    def __getitem__(self, item_id: str) -> Item:
+        return Item.from_text(item_id)
+
+    def __contains__(self, item_id: object) -> bool:
+        return isinstance(item_id, str) and bool(item_id)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
 
 
 def _count(ranking: Ranking, result: Alignments) -> None:

@@ -1,16 +1,15 @@
-"""Distilled traits on disk, so that a catalogue is distilled once per prompt and model."""
+"""Trait store: distilled traits on disk, so that a catalogue is distilled once per prompt and model."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from programs.runtime.database import open_database
+from programs.runtime.key_value_store import KeyValueStore
 from signatures.rows import Usage
 
 
@@ -21,11 +20,11 @@ def trait_key(product: str, prompt: str, model: str) -> str:
 
 @dataclass(frozen=True)
 class Distilled:
-    """What distilling one product gave, and took.
+    """The result of distilling one item, and its cost.
 
     Attributes:
         phrases: As the model wrote them, before validation.
-        usage: Of the calls it took, answers from the call store counted as paid; None where it was not kept.
+        usage: Of the calls it took, cache hits counted as paid; None where it was not kept.
     """
 
     phrases: tuple[str, ...]
@@ -42,19 +41,17 @@ class TraitStore:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        table = "CREATE TABLE IF NOT EXISTS phrases (key TEXT PRIMARY KEY, phrases TEXT NOT NULL, usage TEXT)"
-        self._db = open_database(path or ":memory:", table)
-        columns = {row[1] for row in self._db.execute("PRAGMA table_info(phrases)")}
-        if "usage" not in columns:  # made before usage was kept
-            self._db.execute("ALTER TABLE phrases ADD COLUMN usage TEXT")
-        self._lock = threading.Lock()
+        # Files made before usage was kept have no such column.
+        self._store = KeyValueStore(
+            path or ":memory:", "phrases", key={"key": "TEXT"}, value={"phrases": "TEXT NOT NULL", "usage": "TEXT"}
+        )
         self._memo: dict[str, Any] = {}
 
     @property
     def memo(self) -> dict[str, Any]:
-        """What readers made of stored phrases, by item id, in memory and as long as the store is open.
+        """Validated traits by item id, in memory and as long as the store is open.
 
-        It says nothing of what an entry depends on: whoever reads one checks that.
+        An entry does not say what it depends on: its reader checks that.
         """
         return self._memo
 
@@ -63,20 +60,15 @@ class TraitStore:
 
     def get(self, key: str) -> Distilled | None:
         """What is stored, or None."""
-        with self._lock:
-            row = self._db.execute("SELECT phrases, usage FROM phrases WHERE key = ?", (key,)).fetchone()
-        if row is None:
+        stored = self._store.get(key)
+        if stored is None:
             return None
-        usage = None if row[1] is None else Usage.model_validate_json(row[1])
-        return Distilled(tuple(json.loads(row[0])), usage)
+        phrases, usage = stored
+        return Distilled(tuple(json.loads(phrases)), None if usage is None else Usage.model_validate_json(usage))
 
     def put(self, key: str, phrases: Sequence[str], usage: Usage | None = None) -> None:
         """Store phrases; the later of two equal keys wins."""
-        said = None if usage is None else usage.model_dump_json()
-        with self._lock:
-            self._db.execute("INSERT OR REPLACE INTO phrases VALUES (?, ?, ?)", (key, json.dumps(list(phrases)), said))
+        self._store.put((key,), (json.dumps(list(phrases)), None if usage is None else usage.model_dump_json()))
 
     def __len__(self) -> int:
-        with self._lock:
-            (count,) = self._db.execute("SELECT COUNT(*) FROM phrases").fetchone()
-        return int(count)
+        return self._store.count()

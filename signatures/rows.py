@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -38,6 +39,11 @@ class Case(BaseModel):
             raise ValueError(f"user {self.user_id!r}: the target {self.target!r} is not among the candidates")
         return self
 
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """Item ids of the history, oldest first."""
+        return tuple(interaction.item_id for interaction in self.history)
+
     def blinded(self) -> Case:
         """The case without its target: what a ranker is given, so that none can cheat."""
         return self.model_copy(update={"target": None})
@@ -68,6 +74,46 @@ class Usage(BaseModel):
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Cost:
+    """A sum of dollars of which a part may be unknown: unknown is not zero.
+
+    Attributes:
+        known: The sum of what is known; None where nothing is.
+        complete: Whether it is the whole sum.
+
+    >>> Cost.of([0.5, None]), Cost.of([0.5, None]).usd, Cost.of([0.5, 0.25]).usd, Cost.of([]).usd
+    (Cost(known=0.5, complete=False), None, 0.75, 0.0)
+    """
+
+    known: float | None
+    complete: bool
+
+    @classmethod
+    def of(cls, parts: Iterable[float | None]) -> Cost:
+        """Add up dollars, None where unknown."""
+        known: float | None = None
+        complete = True
+        for part in parts:
+            known = add_usd(known, part)
+            complete = complete and part is not None
+        return cls(known, complete)
+
+    @property
+    def usd(self) -> float | None:
+        """The whole sum, 0 of no parts; None unless all of it is known."""
+        return (self.known or 0.0) if self.complete else None
+
+
+def add_usd(total: float | None, usd: float | None) -> float | None:
+    """A running sum of known dollars: unknown ones leave it as it is, and it is None until one is known.
+
+    >>> add_usd(None, 0.5), add_usd(0.5, None), add_usd(0.5, 0.25), add_usd(None, None)
+    (0.5, 0.5, 0.75, None)
+    """
+    return total if usd is None else (total or 0.0) + usd
+
+
 def total_usage(usages: Iterable[Usage]) -> Usage:
     """The sum of usages; dollars are None where none of them has any.
 
@@ -78,8 +124,7 @@ def total_usage(usages: Iterable[Usage]) -> Usage:
     for usage in usages:
         for name in ("calls", "cache_hits", "tokens_in", "tokens_out", "tokens_cached", "seconds"):
             setattr(total, name, getattr(total, name) + getattr(usage, name))
-        if usage.usd is not None:
-            total.usd = (total.usd or 0.0) + usage.usd
+        total.usd = add_usd(total.usd, usage.usd)
     return total
 
 

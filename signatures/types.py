@@ -28,6 +28,11 @@ class Item(BaseModel):
     price: float | None = None
     keywords: str | None = None
 
+    @classmethod
+    def from_text(cls, text: str) -> Item:
+        """An item known by a free text alone, which is its id as well."""
+        return cls(item_id=text, title=text)
+
     @property
     def text(self) -> str:
         """t_i of eq. 2: title, most specific category path, brand, price and description, one line each where known."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluate.data.load import load_dataset
-from evaluate.protocol.cases import CaseFile, draw_cases, write_cases
+from evaluate.protocol.cases import Cases, draw_lists, write_cases
 from evaluate.protocol.protocol import EvaluationProtocol
 from evaluate.protocol.splits import split_dataset
 from evaluate.ranker_factory import RankerFactory
@@ -67,7 +67,7 @@ class Silent:
         self.attempts.append(attempt)
 
 
-def dev_cases(path: Path, users: int, negatives: int = 9, part: str = "dev") -> CaseFile:
+def dev_cases(path: Path, users: int, negatives: int = 9, part: str = "dev") -> Cases:
     """Frozen cases of the demo store."""
     data = load_dataset("demo")
     protocol = EvaluationProtocol.model_validate(
@@ -80,7 +80,7 @@ def dev_cases(path: Path, users: int, negatives: int = 9, part: str = "dev") -> 
             "negatives": negatives,
         }
     )
-    return write_cases(path, protocol, draw_cases(data, protocol))
+    return write_cases(path, protocol, draw_lists(data, protocol))
 
 
 def roles_on(server: FakeOpenAI, **models: str) -> Roles:
@@ -91,7 +91,7 @@ def roles_on(server: FakeOpenAI, **models: str) -> Roles:
 
 def compiler(
     directory: Path,
-    cases: CaseFile,
+    cases: Cases,
     roles: Roles,
     budget: Budget | None = None,
     prices: PriceTable | None = None,

@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers that each take every core wait for one another
 
 import dspy
 import pytest
 from hypothesis import settings
 from tenacity import wait_fixed
 
-from programs.lm import circuit_breaker as circuit
-from programs.lm import rate_limiter as gate
-from programs.lm import role_lm
+from programs.lm import circuit_breaker, rate_limiter, role_lm
 from programs.lm.response_cache import use_response_cache
+from programs.runtime.environment import Environment, variable
 from tests.fake_server import FakeOpenAI
 
 # Tests must not depend on how busy the machine is.
@@ -29,8 +30,8 @@ def hermetic(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     """Nothing of one test, or of this machine, reaches another test."""
     if "llm" not in request.keywords:  # those need the weights that were fetched into the real cache folder
         monkeypatch.setenv("MLLM3REC_CACHE", str(tmp_path / "cache"))
-    settings_of_ours = ("MLLM3REC_PRICES", "MLLM3REC_LIMITS", "MLLM3REC_DATA")
-    for key in (*settings_of_ours, "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_BASE", "OPENAI_BASE_URL"):
+    ours = [variable(name) for name in Environment.model_fields if name not in ("cache", "threads")]
+    for key in (*ours, "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_BASE", "OPENAI_BASE_URL"):
         monkeypatch.delenv(key, raising=False)
     before = dspy.cache
     store = use_response_cache(":memory:")
@@ -49,7 +50,15 @@ def server() -> Iterator[FakeOpenAI]:
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits that no server asked for are short, and what is dead stays so for the rest of the test."""
-    monkeypatch.setattr(gate, "_FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(gate, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(rate_limiter, "_FIRST_BACKOFF", 0.05)
+    monkeypatch.setattr(rate_limiter, "MAX_BACKOFF", 0.2)
     monkeypatch.setattr(role_lm, "_BACKOFF", wait_fixed(0.05))
-    monkeypatch.setattr(circuit, "COOL_DOWN", 3600.0)
+    monkeypatch.setattr(circuit_breaker, "COOL_DOWN", 3600.0)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """A run in which no browser looked at the report does not look like one in which one did."""
+    yield  # the last line is the one that is read
+    if any("browser" in skipped.keywords for skipped in terminalreporter.getreports("skipped")):
+        terminalreporter.write_line("BROWSER TESTS DID NOT RUN: install chromium and chromium-driver", red=True)

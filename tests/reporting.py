@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 from evaluate.paper.published import MAIN
-from evaluate.protocol.cases import CaseFile
+from evaluate.protocol.cases import Cases
 from evaluate.protocol.protocol import EvaluationProtocol
 from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord
 from evaluate.runs.journal import RunManifest
@@ -94,7 +94,7 @@ def spoken(one: Case, prior: int, mar: int, fused: int, status: Status = Status.
 
 
 def run(
-    label: str, rows: Mapping[str, Ranking], cases: CaseFile, draw: int = 0, seed: int | None = None, **more: object
+    label: str, rows: Mapping[str, Ranking], cases: Cases, draw: int = 0, seed: int | None = None, **more: object
 ) -> RunRecord:
     """A run of given rows."""
     made = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
@@ -113,12 +113,12 @@ def run(
     )
 
 
-def cases_of(draw: int, users: Sequence[str] = USERS) -> CaseFile:
+def cases_of(draw: int, users: Sequence[str] = USERS) -> Cases:
     """The frozen lists of a draw."""
     protocol = EvaluationProtocol(
         dataset="shop", source="demo", dataset_sha256="0" * 64, negatives=SIZE - 1, draw=draw, part="all"
     )
-    return CaseFile(protocol, tuple(case(user, draw) for user in users), sha256=f"{draw}abc" * 16)
+    return Cases(protocol, tuple(case(user, draw) for user in users), sha256=f"{draw}abc" * 16)
 
 
 def study(title: str = f"A study {SCRIPT}") -> StudyRecord:

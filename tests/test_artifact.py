@@ -14,8 +14,6 @@ import dspy
 import pytest
 from pydantic import BaseModel
 
-from mllm3rec.cli.settings import ModelOptions
-from mllm3rec.resolve import choose
 from optimize.artifact import (
     MANIFEST,
     PROGRAM,
@@ -23,12 +21,14 @@ from optimize.artifact import (
     ArtifactManifest,
     check_contracts,
     contract,
-    load_artifact,
     read_manifest,
     render_prompts,
+    restore_program,
 )
 from optimize.compiler import Compiler
 from optimize.prompts import prompts_of
+from optimize.resolve import ArtifactChoice, resolve_ranker
+from programs.lm.model_options import ModelOptions
 from programs.lm.response_cache import use_response_cache
 from programs.program import Fusion
 from programs.runtime.errors import InputError
@@ -73,7 +73,7 @@ def reseal(artifact: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def test_loads_as_what_was_frozen_and_cannot_be_compiled_again(made: Compiler, artifact: Path) -> None:
-    program, manifest = load_artifact(artifact, made.parts)
+    program, manifest = restore_program(artifact, made.parts)
     assert program._compiled
     assert manifest == read_manifest(artifact)
     stored = json.loads((artifact / PROGRAM).read_text())
@@ -87,7 +87,7 @@ def test_loads_as_what_was_frozen_and_cannot_be_compiled_again(made: Compiler, a
 
 
 def test_prompts_are_written_as_they_are_sent(made: Compiler, artifact: Path) -> None:
-    program, _ = load_artifact(artifact, made.parts)
+    program, _ = restore_program(artifact, made.parts)
     for name, text in render_prompts(program).items():
         assert (artifact / PROMPTS / f"{name}.txt").read_text() == text
     infer = (artifact / PROMPTS / "shopper.infer.predict.txt").read_text()
@@ -107,7 +107,7 @@ def test_a_truncated_manifest_is_refused(artifact: Path, length: int) -> None:
     whole = (artifact / MANIFEST).read_bytes()
     (artifact / MANIFEST).write_bytes(whole[:length])
     with pytest.raises(InputError, match=r"manifest\.json.*damaged"):
-        load_artifact(artifact)
+        restore_program(artifact)
 
 
 def test_an_artifact_may_not_say_which_secret_is_sent_where(artifact: Path) -> None:
@@ -116,7 +116,7 @@ def test_an_artifact_may_not_say_which_secret_is_sent_where(artifact: Path) -> N
 
     reseal(artifact, steal)
     with pytest.raises(InputError, match=r"roles\.mar\.api_key_env"):
-        load_artifact(artifact)
+        restore_program(artifact)
 
 
 def test_a_strange_server_is_asked_only_when_it_is_named(artifact: Path) -> None:
@@ -127,15 +127,17 @@ def test_a_strange_server_is_asked_only_when_it_is_named(artifact: Path) -> None
 
     reseal(artifact, move)
     with pytest.raises(InputError, match=f"--mope {there}"):
-        choose(str(artifact), ModelOptions(), Fusion(), None)
-    assert choose(str(artifact), ModelOptions(mope=there), Fusion(), None).roles.mope.model == there
-    assert choose(str(artifact), ModelOptions(model="local/smollm2-135m"), Fusion(), None).artifact == artifact
+        resolve_ranker(str(artifact), ModelOptions(), Fusion())
+    confirmed = resolve_ranker(str(artifact), ModelOptions(mope=there), Fusion())
+    assert confirmed.roles is not None and confirmed.roles.mope.model == there
+    other = resolve_ranker(str(artifact), ModelOptions(model="local/smollm2-135m"), Fusion())
+    assert isinstance(other, ArtifactChoice) and other.path == artifact
 
 
 def test_a_missing_manifest_says_that_the_compile_may_not_be_finished(artifact: Path) -> None:
     (artifact / MANIFEST).unlink()
     with pytest.raises(InputError, match="finished"):
-        load_artifact(artifact)
+        restore_program(artifact)
 
 
 def test_an_edited_manifest_is_refused(artifact: Path) -> None:
@@ -143,47 +145,47 @@ def test_an_edited_manifest_is_refused(artifact: Path) -> None:
     found["weight"] = 0.99
     (artifact / MANIFEST).write_text(json.dumps(found))
     with pytest.raises(InputError, match="was changed"):
-        load_artifact(artifact)
+        restore_program(artifact)
 
 
 def test_a_format_from_elsewhere_is_refused(artifact: Path) -> None:
     reseal(artifact, lambda found: found.update(format="mllm3rec-artifact/9"))
     with pytest.raises(InputError, match="mllm3rec-artifact/9"):
-        load_artifact(artifact)
+        restore_program(artifact)
 
 
 @pytest.mark.parametrize("name", ["model.pkl", "prompts/evil.pickle", "search/state.bin", "code.py", "search/x.pkl"])
 def test_an_added_file_is_refused_by_name(artifact: Path, name: str) -> None:
     (artifact / name).write_bytes(b"\x80\x04.")
     with pytest.raises(InputError, match=name.rsplit("/", maxsplit=1)[-1]):
-        load_artifact(artifact)
+        restore_program(artifact)
 
 
 def test_a_lost_file_and_a_changed_one_are_refused(artifact: Path) -> None:
     text = (artifact / PROGRAM).read_text()
     (artifact / PROGRAM).write_text(text.replace("motivation", "motive"))
     with pytest.raises(InputError, match=r"program\.json.*changed"):
-        load_artifact(artifact)
+        restore_program(artifact)
     (artifact / PROGRAM).unlink()
     with pytest.raises(InputError, match=r"program\.json.*missing"):
-        load_artifact(artifact)
+        restore_program(artifact)
 
 
 def test_another_motivational_schema_is_refused_by_name(made: Compiler, artifact: Path) -> None:
     with pytest.raises(InputError, match=r"'consumer'.*'films'"):
-        load_artifact(artifact, replace(made.parts, schema=OTHER))
+        restore_program(artifact, replace(made.parts, schema=OTHER))
 
 
 def test_a_schema_that_does_not_fit_the_program_is_refused_naming_the_field(artifact: Path) -> None:
     reseal(artifact, lambda found: found.update(motivations=OTHER.model_dump(mode="json")))
     with pytest.raises(InputError, match=r"field 'motivations' of shopper\.infer\.predict has another type"):
-        load_artifact(artifact)
+        restore_program(artifact)
 
 
 def test_an_unknown_family_is_refused(artifact: Path) -> None:
     reseal(artifact, lambda found: found.update(family="crystal-ball"))
     with pytest.raises(InputError, match="crystal-ball"):
-        load_artifact(artifact)
+        restore_program(artifact)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +203,7 @@ def test_a_drifted_signature_is_refused_naming_the_field(
 ) -> None:
     reseal(artifact, lambda found: change(found["contracts"]["product.distill.predict"]))
     with pytest.raises(InputError, match=f"{message}.*compile"):
-        load_artifact(artifact)
+        restore_program(artifact)
 
 
 def test_a_signature_whose_nested_type_changed_has_another_contract() -> None:
@@ -229,4 +231,4 @@ def test_a_signature_whose_nested_type_changed_has_another_contract() -> None:
 def test_an_adapter_that_renders_otherwise_is_refused(artifact: Path) -> None:
     reseal(artifact, lambda found: found["roles"]["mote"].update(adapter="chat"))
     with pytest.raises(InputError, match=r"product\.distill\.predict.*renders"):
-        load_artifact(artifact)
+        restore_program(artifact)

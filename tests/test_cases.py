@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from evaluate.data.dataset import INTERACTION_COLUMNS, Dataset
-from evaluate.protocol.cases import CaseFile, check_dataset, draw_cases, read_cases, write_cases
+from evaluate.data.dataset import Dataset
+from evaluate.data.records.interactions import INTERACTION_COLUMNS
+from evaluate.protocol.cases import Cases, draw_lists, load_cases, write_cases
 from evaluate.protocol.protocol import EvaluationProtocol, Target, held_out, part_of
 from evaluate.protocol.splits import split_dataset
 from programs.runtime.errors import InputError
@@ -97,7 +98,7 @@ def test_parts_are_disjoint_fixed_and_about_halves(shop: Dataset) -> None:
     parts = [part_of(f"A{n:06}") for n in range(10_000)]
     assert 4_800 < parts.count("dev") < 5_200  # four standard deviations
     users = {
-        part: {case.user_id for case in draw_cases(shop, protocol_for(shop, part=part, seed=seed))}
+        part: {case.user_id for case in draw_lists(shop, protocol_for(shop, part=part, seed=seed))}
         for part, seed in [("dev", 0), ("test", 1), ("all", 2)]
     }
     assert not users["dev"] & users["test"]
@@ -107,7 +108,7 @@ def test_parts_are_disjoint_fixed_and_about_halves(shop: Dataset) -> None:
 def test_a_case_holds_the_history_the_target_and_the_metadata() -> None:
     rows: Rows = {"ann": [("a", 4), ("b", None), ("c", 5), ("d", 1)], "bob": [("e", 5)], "cid": [("f", 5), ("a", 1)]}
     dataset = make_dataset(rows, unbought=("g",), metadata={"ann": {"region": "north"}})
-    (case,) = draw_cases(
+    (case,) = draw_lists(
         dataset, protocol_for(dataset, negatives=2)
     )  # bob has one interaction, cid's target no history
     assert [(e.item_id, e.rating) for e in case.history] == [("a", 4.0), ("b", None)]
@@ -131,7 +132,7 @@ def datasets(draw: st.DrawFn) -> Dataset:
 def test_no_case_leaks_the_users_own_items(dataset: Dataset, target: Target, seed: int, negatives: int) -> None:
     protocol = protocol_for(dataset, target=target, seed=seed, negatives=negatives)
     try:
-        cases = draw_cases(dataset, protocol)
+        cases = draw_lists(dataset, protocol)
     except InputError:
         assert all(held_out(sequence, target) is None for sequence in dataset.sequences.values())
         return
@@ -147,25 +148,25 @@ def test_no_case_leaks_the_users_own_items(dataset: Dataset, target: Target, see
 
 
 def test_fewer_users_are_a_prefix_and_other_parts_give_the_same_lists(shop: Dataset) -> None:
-    everyone = draw_cases(shop, protocol_for(shop))
-    assert draw_cases(shop, protocol_for(shop, users=40)) == everyone[:40]
-    assert draw_cases(shop, protocol_for(shop, part="dev")) == [c for c in everyone if part_of(c.user_id) == "dev"]
-    assert len(draw_cases(shop, protocol_for(shop, users=10_000))) == 200
+    everyone = draw_lists(shop, protocol_for(shop))
+    assert draw_lists(shop, protocol_for(shop, users=40)) == everyone[:40]
+    assert draw_lists(shop, protocol_for(shop, part="dev")) == [c for c in everyone if part_of(c.user_id) == "dev"]
+    assert len(draw_lists(shop, protocol_for(shop, users=10_000))) == 200
 
 
 def test_policies_that_agree_on_a_target_agree_on_the_list(shop: Dataset) -> None:
-    assert draw_cases(shop, protocol_for(shop, target="last")) == draw_cases(shop, protocol_for(shop))
+    assert draw_lists(shop, protocol_for(shop, target="last")) == draw_lists(shop, protocol_for(shop))
 
 
 def test_another_seed_draws_other_users_and_other_lists(shop: Dataset) -> None:
-    zero, one = (draw_cases(shop, protocol_for(shop, seed=seed)) for seed in (0, 1))
+    zero, one = (draw_lists(shop, protocol_for(shop, seed=seed)) for seed in (0, 1))
     assert [c.user_id for c in zero] != [c.user_id for c in one]
     lists = {case.user_id: case.candidates for case in zero}
     assert sum(lists[case.user_id] == case.candidates for case in one) < 5
 
 
 def test_slots_and_negatives_are_uniform(shop: Dataset) -> None:
-    cases = [case for seed in range(10) for case in draw_cases(shop, protocol_for(shop, seed=seed))]
+    cases = [case for seed in range(10) for case in draw_lists(shop, protocol_for(shop, seed=seed))]
     slots = Counter(case.candidates.index(case.target) for case in cases)
     assert set(slots) == set(range(6))
     # 2000 draws: 333 in each slot, standard deviation 16.7
@@ -182,7 +183,7 @@ def test_slots_and_negatives_are_uniform(shop: Dataset) -> None:
 def test_a_catalogue_that_just_suffices_gives_every_other_item_once() -> None:
     rows: Rows = {"ann": [("a", 5), ("b", 5)], "bob": [("c", 5), ("d", 5), ("e", 5)]}
     dataset = make_dataset(rows)
-    cases = {c.user_id: set(c.candidates) for c in draw_cases(dataset, protocol_for(dataset, negatives=2))}
+    cases = {c.user_id: set(c.candidates) for c in draw_lists(dataset, protocol_for(dataset, negatives=2))}
     assert cases["bob"] == {"e", "a", "b"}
     assert cases["ann"] < {"b", "c", "d", "e"}
 
@@ -191,24 +192,24 @@ def test_too_many_negatives_say_how_many_there_are() -> None:
     rows: Rows = {"ann": [("a", 5), ("b", 5)], "bob": [("c", 5), ("d", 5), ("e", 5)]}
     dataset = make_dataset(rows, unbought=("f", "g", "h"))
     with pytest.raises(InputError, match=r"3 negatives asked, catalogue of 5 items .* leaves 2 .*'bob'.* at most 2"):
-        draw_cases(dataset, protocol_for(dataset, negatives=3))
+        draw_lists(dataset, protocol_for(dataset, negatives=3))
 
 
 def test_a_part_without_targets_is_an_error() -> None:
     dataset = make_dataset({"ann": [("a", 1), ("b", 2)]})
     with pytest.raises(InputError, match="no user has a 'last-liked' target"):
-        draw_cases(dataset, protocol_for(dataset))
+        draw_lists(dataset, protocol_for(dataset))
 
 
 def test_other_data_is_refused_when_drawing_and_when_checking(shop: Dataset, tmp_path: Path) -> None:
     protocol = protocol_for(shop)
-    drawn = write_cases(tmp_path / "cases.jsonl", protocol, draw_cases(shop, protocol))
-    check_dataset(drawn, shop)
+    drawn = write_cases(tmp_path / "cases.jsonl", protocol, draw_lists(shop, protocol))
+    assert drawn.on(shop).dataset is shop
     other = make_dataset({"ann": [("a", 5), ("b", 5)]})
     with pytest.raises(InputError, match="is not the data of these cases"):
-        check_dataset(drawn, other)
+        drawn.on(other)
     with pytest.raises(InputError, match="is not the data of these cases"):
-        draw_cases(other, protocol)
+        draw_lists(other, protocol)
 
 
 def test_sources_are_made_absolute_except_the_demo(
@@ -226,17 +227,17 @@ def test_impossible_protocols_are_refused(shop: Dataset, choice: dict[str, objec
 
 
 @pytest.fixture
-def written(shop: Dataset, tmp_path: Path) -> tuple[Path, CaseFile]:
+def written(shop: Dataset, tmp_path: Path) -> tuple[Path, Cases]:
     path = tmp_path / "runs" / "cases.jsonl"
     protocol = protocol_for(shop, part="dev", users=20)
-    return path, write_cases(path, protocol, draw_cases(shop, protocol))
+    return path, write_cases(path, protocol, draw_lists(shop, protocol))
 
 
-def test_a_file_reads_back_as_it_was_written(shop: Dataset, written: tuple[Path, CaseFile], tmp_path: Path) -> None:
+def test_a_file_reads_back_as_it_was_written(shop: Dataset, written: tuple[Path, Cases], tmp_path: Path) -> None:
     path, case_file = written
-    assert read_cases(path) == case_file
+    assert load_cases(path) == case_file
     assert [p.name for p in path.parent.iterdir()] == ["cases.jsonl"]
-    again = write_cases(tmp_path / "again.jsonl", case_file.protocol, draw_cases(shop, case_file.protocol))
+    again = write_cases(tmp_path / "again.jsonl", case_file.protocol, draw_lists(shop, case_file.protocol))
     assert (tmp_path / "again.jsonl").read_bytes() == path.read_bytes()
     assert again.sha256 == case_file.sha256
     header = json.loads(path.read_text().splitlines()[0])
@@ -247,12 +248,12 @@ def test_unknown_ratings_texts_in_any_script_and_metadata_survive(tmp_path: Path
     rows: Rows = {"zoë\u2028\n": [("a", None), ("ü", None)], "bob": [("c", 5), ("d", 5)]}
     dataset = make_dataset(rows, metadata={"zoë\u2028\n": {"región": "サ"}})
     protocol = protocol_for(dataset, negatives=2)
-    drawn = write_cases(tmp_path / "cases.jsonl", protocol, draw_cases(dataset, protocol))
-    assert read_cases(tmp_path / "cases.jsonl").cases == drawn.cases
+    drawn = write_cases(tmp_path / "cases.jsonl", protocol, draw_lists(dataset, protocol))
+    assert load_cases(tmp_path / "cases.jsonl").cases == drawn.cases
     assert "null" not in (tmp_path / "cases.jsonl").read_text()
 
 
-def test_a_failed_write_leaves_the_old_file(written: tuple[Path, CaseFile], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file(written: tuple[Path, Cases], monkeypatch: pytest.MonkeyPatch) -> None:
     path, case_file = written
     before = path.read_bytes()
 
@@ -297,36 +298,36 @@ def edited_header(**changes: object) -> Callable[[list[str]], list[str]]:
         (lambda lines: [*lines[:-1], lines[-1][:40]], ":21: Invalid JSON"),
         (lambda lines: [*lines[:2], "", *lines[2:]], ":3: Invalid JSON"),
         (lambda lines: [*lines, lines[4]], ":22: user 'user.*' is already in line 5"),
-        (edited_case(lambda case: case.pop("target")), ":3: field 'target': Field required"),
+        (edited_case(lambda case: case.pop("target")), ":3: target: Field required"),
         (
             edited_case(lambda case: case["history"][0].pop("item_id")),
-            r":3: field 'history\.0\.item_id': Field required",
+            r":3: history\.0\.item_id: Field required",
         ),
         (edited_case(lambda case: case.update(target="elsewhere")), ":3: .*not among the candidates"),
         (edited_case(lambda case: case.update(candidates=[case["target"]])), ":3: .*has 1 candidates, 5 negatives"),
         (edited_header(negatives=29), ":2: .*has 6 candidates, 29 negatives and the target make 30"),
         (edited_header(part="test"), ":2: user 'user.*' is no test user"),
         (edited_header(format="mllm3rec-cases/2"), ":1: format 'mllm3rec-cases/2' cannot be read"),
-        (edited_header(n="many"), ":1: field 'n'"),
-        (edited_header(surprise=1), ":1: field 'surprise'"),
+        (edited_header(n="many"), ":1: n: "),
+        (edited_header(surprise=1), ":1: surprise: "),
         (lambda lines: lines[1:], ":1: not a cases file"),
         (lambda lines: ["user_id,item_id"], ":1: not a cases file"),
         (lambda lines: [], ":1: not a cases file"),
     ],
 )
 def test_a_tampered_file_is_refused_with_file_and_line(
-    written: tuple[Path, CaseFile], edit: Callable[[list[str]], list[str]], message: str
+    written: tuple[Path, Cases], edit: Callable[[list[str]], list[str]], message: str
 ) -> None:
     path, _ = written
     lines = edit(path.read_text().splitlines())
     path.write_text("".join(f"{line}\n" for line in lines))
     with pytest.raises(InputError, match="cases.jsonl" + message):
-        read_cases(path)
+        load_cases(path)
 
 
 def test_files_that_are_no_text_or_not_there_are_refused(tmp_path: Path) -> None:
     (tmp_path / "blob").write_bytes(b"\xff\xfe\x00\n\x01")
     with pytest.raises(InputError, match="blob:1: not a cases file"):
-        read_cases(tmp_path / "blob")
+        load_cases(tmp_path / "blob")
     with pytest.raises(InputError, match="missing: cannot be read: No such file"):
-        read_cases(tmp_path / "missing")
+        load_cases(tmp_path / "missing")

@@ -22,17 +22,16 @@ import pytest
 from evaluate.data.demo.store import demo_dataset
 from evaluate.data.load import load_dataset
 from evaluate.paper.published import MAIN
-from evaluate.protocol.cases import CaseFile, read_cases
+from evaluate.protocol.cases import Cases, load_cases
+from evaluate.runs.directory import LEDGER, METRICS, TARGETS
 from evaluate.runs.journal import read_journal
-from evaluate.runs.run_metrics import TARGETS
 from mllm3rec.cli.console import say
-from mllm3rec.cli.evaluate import LEDGER, METRICS
 from mllm3rec.cli.main import INTERRUPTED, main
-from mllm3rec.cli.settings import ENCODER_VARIABLE, chosen_encoder, encoder_setting, sentence_encoder
 from programs.mope import render_metadata, render_purchases
+from programs.prior.default_encoder import ENCODER_VARIABLE, default_encoder, encoder_name, encoder_setting
 from programs.prior.encoders import HashingEncoder
+from programs.runtime.environment import cache_dir
 from programs.runtime.errors import InputError
-from programs.runtime.weights import cache_dir
 from signatures.rows import Case, Status
 from tests.fake_server import Body, FakeOpenAI, Reply, last_user, sensible
 
@@ -135,12 +134,12 @@ class Held:
         return reply
 
 
-def draw(cli: CommandLine, path: Path, users: int, negatives: int = 9, **options: object) -> CaseFile:
+def draw(cli: CommandLine, path: Path, users: int, negatives: int = 9, **options: object) -> Cases:
     """Cases of the demo store; lists of 10 make the tests quick."""
     more = [word for name, value in options.items() for word in (f"--{name}", value)]
     ended = cli("cases", "demo", "--users", users, "--negatives", negatives, "--out", path, *more)
     assert ended.code == 0
-    return read_cases(path)
+    return load_cases(path)
 
 
 def pointwise(cases: Path, out: Path, server: FakeOpenAI, *more: object) -> list[object]:
@@ -489,18 +488,18 @@ def test_messages_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_encoder_is_chosen_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(sentence_encoder(), HashingEncoder)
+    assert isinstance(default_encoder(), HashingEncoder)
     assert encoder_setting() == {"encoder": "hashing"}
     monkeypatch.delenv(ENCODER_VARIABLE)
-    assert (chosen_encoder(), encoder_setting()) == ("minilm", {})
+    assert (encoder_name(), encoder_setting()) == ("minilm", {})
     with pytest.raises(InputError, match=r"models fetch minilm.*MLLM3REC_ENCODER=hashing"):
-        sentence_encoder()
+        default_encoder()
     monkeypatch.setenv(ENCODER_VARIABLE, "openai")
     with pytest.raises(InputError, match="OPENAI_API_KEY"):
-        sentence_encoder()
+        default_encoder()
     monkeypatch.setenv(ENCODER_VARIABLE, "word2vec")
-    with pytest.raises(InputError, match="MLLM3REC_ENCODER is 'word2vec': choose one of minilm, openai, hashing"):
-        sentence_encoder()
+    with pytest.raises(InputError, match=r"MLLM3REC_ENCODER is 'word2vec': .*'minilm', 'openai' or 'hashing'"):
+        default_encoder()
 
 
 def test_rows_of_two_encoders_do_not_mix(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -640,7 +639,7 @@ def test_cases_that_were_tampered_with(cli: CommandLine, tmp_path: Path) -> None
 
 def test_shoppers_and_numbers_that_are_not_there(cli: CommandLine, tmp_path: Path, server: FakeOpenAI) -> None:
     nobody = cli("recommend", "demo", "--user", "NOBODY", "--model", server.model())
-    refused(nobody, "no user 'NOBODY' in demo (400 users)")
+    refused(nobody, "no user 'NOBODY' in dataset 'demo' (400 users")
     refused(cli("cases", "demo", "--users", "many", "--out", tmp_path / "c.jsonl"), "--users 'many'", "`all`")
     refused(cli("audit", tmp_path / "none.csv"), "none.csv: cannot be read")
     refused(cli("audit", tmp_path), f"{tmp_path}: no run here")

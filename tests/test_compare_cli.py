@@ -14,10 +14,9 @@ from typer.testing import CliRunner, Result
 
 from evaluate.data.load import load_dataset
 from evaluate.experiments.grid import read_grid
-from evaluate.protocol.cases import draw_cases, read_cases, write_cases
+from evaluate.experiments.grid_runner import GridRunner
+from evaluate.protocol.cases import draw_lists, load_cases, write_cases
 from evaluate.protocol.protocol import EvaluationProtocol
-from mllm3rec.cli.compare import Comparer
-from mllm3rec.cli.evaluate import dataset_of
 from mllm3rec.cli.main import app
 from programs.lm.ledger import read_calls
 from programs.lm.response_cache import use_response_cache
@@ -40,7 +39,7 @@ def cases_of(source: str, path: Path, users: int, negatives: int = 9) -> Path:
     protocol = EvaluationProtocol(
         dataset=data.name, source=source, dataset_sha256=data.sha256, part="all", users=users, negatives=negatives
     )
-    write_cases(path, protocol, draw_cases(data, protocol))
+    write_cases(path, protocol, draw_lists(data, protocol))
     return path
 
 
@@ -264,10 +263,9 @@ def test_the_forecast_is_within_a_fifth_of_what_it_then_takes(tmp_path: Path, na
         assert sum(not call.hit for call in paid) == sum(len(server.bodies) for server in servers.values())
         said = {one["label"]: one for one in json.loads(found.stdout)["mixes"]}
         assert run("compare", cases, "--grid", path, "--out", tmp_path / "run", "--json").exit_code == 0
-        case_file = read_cases(cases)
-        comparer = Comparer(read_grid(path), case_file, dataset_of(case_file, None), tmp_path / "run")
-        for mix in comparer.grid.mixes():
-            taken = comparer.read(mix, None).cost
+        runner = GridRunner(read_grid(path), load_cases(cases), tmp_path / "run")
+        for mix in runner.grid.mixes():
+            taken = runner.read_mix(mix, None).cost
             real = sum(role.tokens_in + role.tokens_out for role in taken.roles)
             forecast = said[mix.label]["alone"]["tokens_in"] + said[mix.label]["alone"]["tokens_out"]
             assert forecast == pytest.approx(real, rel=0.2), mix.label

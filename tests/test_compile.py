@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from evaluate.data.demo.store import served_dimensions
 from evaluate.data.load import load_dataset
-from optimize.artifact import MANIFEST, PROGRAM, SEARCH_FOLDER, ArtifactManifest, load_artifact
+from optimize.artifact import MANIFEST, PROGRAM, SEARCH_FOLDER, ArtifactManifest, restore_program
 from optimize.candidates import ORIGINAL, Candidates
 from optimize.compiler import LEDGER, PLAN, POOLS, REPORT, TRIALS, Compiler
 from optimize.dspy_optimizers import OPTIMIZERS
@@ -66,7 +66,7 @@ class TestCompile:
         with FakeOpenAI(sensitive) as server:
             made = compiler(tmp_path / "art", cases, roles_on(server))
             manifest = made.run()
-            program, loaded = load_artifact(tmp_path / "art", made.parts)
+            program, loaded = restore_program(tmp_path / "art", made.parts)
             row = program.rank(cases.cases[-1].blinded())
         assert loaded == manifest
         assert sorted(row.order) == sorted(cases.cases[-1].candidates)
@@ -317,7 +317,7 @@ class TestSameAgain:
             asked = len(server.bodies)
             second = compiler(tmp_path / "art", cases, roles_on(server)).run()
             assert len(server.bodies) == asked
-            assert second == first == load_artifact(tmp_path / "art")[1]
+            assert second == first == restore_program(tmp_path / "art")[1]
             third = compiler(tmp_path / "art", cases, roles_on(server), trials=6).run()
         assert third.sha256 != first.sha256
         assert third.trials == 6
@@ -325,13 +325,14 @@ class TestSameAgain:
     def test_what_a_killed_write_left_is_swept_away(self, tmp_path: Path) -> None:
         cases = dev_cases(tmp_path / "dev.jsonl", USERS)
         search = tmp_path / "art" / SEARCH_FOLDER
-        script = "import os, pathlib, sys; from programs.runtime import atomic; os.fsync = lambda _: os.kill(os.getpid(), 9)\n"
+        script = "import os, pathlib, sys; from programs.runtime import atomic\n"
+        script += "os.fsync = lambda _: os.kill(os.getpid(), 9)\n"
         script += "atomic.write_atomically(pathlib.Path(sys.argv[1]), b'half')"
         subprocess.run([sys.executable, "-c", script, str(search / PLAN)], check=False)  # noqa: S603
         assert len(list(search.iterdir())) == 1
         with FakeOpenAI(sensitive) as server:
             compiler(tmp_path / "art", cases, roles_on(server), trials=1).run()
-        load_artifact(tmp_path / "art")
+        restore_program(tmp_path / "art")
 
 
 class TestBudget:
@@ -388,7 +389,7 @@ class TestBudget:
             with pytest.raises(BudgetExceededError, match="frozen"):
                 made.run()
             assert len(server.bodies) <= 130
-        _, manifest = load_artifact(tmp_path / "art")
+        _, manifest = restore_program(tmp_path / "art")
         assert 1 <= manifest.trials < 20
 
     @pytest.mark.parametrize("optimizer", ["mipro", "random-search"])
@@ -401,7 +402,7 @@ class TestBudget:
             with pytest.raises(BudgetExceededError, match="frozen"):
                 made.run()
             assert len(server.bodies) <= 130
-        assert load_artifact(tmp_path / "art")[1].optimizer == optimizer
+        assert restore_program(tmp_path / "art")[1].optimizer == optimizer
 
 
 class TestRoles:
@@ -436,7 +437,7 @@ class TestRoles:
                 proposer=roles_on(server, mar="P").mar,
             )
             manifest = made.run()
-            program, _ = load_artifact(tmp_path / "art", made.parts)
+            program, _ = restore_program(tmp_path / "art", made.parts)
             server.bodies.clear()
             use_response_cache(":memory:")
             program.rank(cases.cases[0].blinded())
@@ -456,7 +457,7 @@ def test_dspy_optimizers_leave_modules_alone_that_are_not_tuned(tmp_path: Path, 
     with FakeOpenAI(sensitive) as server:
         made = compiler(tmp_path / "art", cases, roles_on(server), optimizer=optimizer, trials=4, modules=("mar",))
         made.run()
-        program, _ = load_artifact(tmp_path / "art", made.parts)
+        program, _ = restore_program(tmp_path / "art", made.parts)
         before = prompts_of(PROGRAMS["listwise"](made.parts))
         distilled = {body["messages"][0]["content"] for body in server.bodies if "`traits`" in json.dumps(body)}
     after = prompts_of(program)
@@ -537,14 +538,14 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from tests.compiling import compiler, roles_on
-from evaluate.protocol.cases import read_cases
+from evaluate.protocol.cases import load_cases
 from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import local_roles
 
 directory, cases, model = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 use_response_cache(directory / "calls.sqlite")
 roles = local_roles().with_models(**dict.fromkeys(("mope", "mote", "mar", "judge"), model))
-compiler(directory / "art", read_cases(cases), roles, trials=6).run()
+compiler(directory / "art", load_cases(cases), roles, trials=6).run()
 """
 
 

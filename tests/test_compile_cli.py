@@ -34,7 +34,7 @@ def test_compile_show_verify_diff_and_evaluate(tmp_path: Path) -> None:
     with FakeOpenAI(sensitive) as server:
         made = run("compile", dev, "--out", first, "--model", server.model(), *SMALL)
         assert made.exit_code == 0, made.output
-        assert "on shoppers it had not seen" in made.output
+        assert "on users it had not seen" in made.output
         again = run("compile", dev, "--out", first, "--model", server.model(), *SMALL, "--json")
         assert json.loads(again.stdout)["trials"] == 2
         labelled = run(

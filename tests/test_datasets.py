@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.data.dataset import INTERACTION_COLUMNS, Dataset
+from evaluate.data.dataset import Dataset
 from evaluate.data.load import load_dataset
-from evaluate.data.loaders.reading import read_lines
+from evaluate.data.records.interactions import INTERACTION_COLUMNS
+from evaluate.data.records.reading import read_lines
 from programs.runtime.errors import InputError
 
 Rows = Sequence[dict[str, Any]]

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from evaluate.data.demo.store import demo_dataset
-from evaluate.protocol.cases import draw_cases
+from evaluate.protocol.cases import draw_lists
 from evaluate.protocol.protocol import EvaluationProtocol
 from evaluate.protocol.splits import split_dataset
 from programs.lm.backends import Backends
@@ -48,7 +48,7 @@ def demo_protocol() -> EvaluationProtocol:
 
 
 def first_case() -> Case:
-    return draw_cases(demo_dataset(), demo_protocol())[0].blinded()
+    return draw_lists(demo_dataset(), demo_protocol())[0].blinded()
 
 
 def parts(backends: Backends, fusion: Fusion | None = None, explain: int = 0) -> Parts:

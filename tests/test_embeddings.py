@@ -94,11 +94,11 @@ def test_vectors_of_another_length_under_one_name_are_refused(tmp_path: Path) ->
 
 def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "e.sqlite").write_bytes(b"something else entirely, and long enough to be looked at" * 20)
-    with pytest.raises(InputError, match=r"e\.sqlite: cannot be used as an embedding store"):
+    with pytest.raises(InputError, match=r"e\.sqlite: cannot be used as a store"):
         EmbeddingStore(tmp_path / "e.sqlite", LetterEncoder()).encode(["a"])
     with sqlite3.connect(tmp_path / "f.sqlite") as database:
         database.execute("CREATE TABLE vectors (x)")
-    with pytest.raises(InputError, match=r"f\.sqlite: cannot be used as an embedding store"):
+    with pytest.raises(InputError, match=r"f\.sqlite: cannot be used as a store"):
         EmbeddingStore(tmp_path / "f.sqlite", LetterEncoder()).encode(["a"])
 
 

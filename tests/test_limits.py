@@ -21,7 +21,7 @@ from programs.lm.adaptive_concurrency import START, AdaptiveConcurrency
 from programs.lm.backends import Backends
 from programs.lm.circuit_breaker import COOL_DOWN, FAILURES, BackendDownError, CircuitBreaker
 from programs.lm.ledger import Budget, Call, Ledger, read_calls
-from programs.lm.limits import LIMITS_VARIABLE, MOST_IN_FLIGHT, Limits, limits_for, stated_limits
+from programs.lm.limits import DEFAULT_CONCURRENCY, Limits, limits_for, stated_limits
 from programs.lm.llama_cpp import ENGINE
 from programs.lm.prices import Price, PriceTable
 from programs.lm.rate_limiter import RateLimiter
@@ -77,11 +77,11 @@ def eventually(true: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-class TestPerMinute:
+class TestSlidingWindow:
     def test_by_hand(self) -> None:
         limit = SlidingWindow(100)
-        limit.take(60, 0.0)
-        late = limit.take(40, 10.0)
+        limit.reserve(60, 0.0)
+        late = limit.reserve(40, 10.0)
         assert limit.delay(1, 10.0) == 50.0, "when the first 60 leave the window"
         assert limit.delay(61, 10.0) == 60.0, "when the later 40 do, too"
         limit.settle(late, 5)
@@ -93,15 +93,15 @@ class TestPerMinute:
     def test_what_can_never_fit_goes_alone(self) -> None:
         limit = SlidingWindow(10)
         assert limit.delay(500, 0.0) == 0.0
-        limit.take(500, 0.0)
+        limit.reserve(500, 0.0)
         assert limit.delay(1, 30.0) == 30.0
         assert limit.delay(500, 60.0) == 0.0
 
     def test_settling_what_has_left_the_window_changes_nothing(self) -> None:
         limit = SlidingWindow(10)
-        old = limit.take(10, 0.0)
+        old = limit.reserve(10, 0.0)
         assert limit.delay(10, 60.0) == 0.0
-        limit.take(10, 60.0)
+        limit.reserve(10, 60.0)
         limit.settle(old, 0)
         assert limit.delay(1, 61.0) == 59.0
 
@@ -113,7 +113,7 @@ class TestPerMinute:
             now += pause
             now += limit.delay(amount, now)
             assert limit.delay(amount, now) <= 1e-6
-            taken = limit.take(amount, now)
+            taken = limit.reserve(amount, now)
             final = min(settled, amount)
             limit.settle(taken, final)
             sent.append((now, final))
@@ -121,25 +121,25 @@ class TestPerMinute:
             assert inside - final + amount <= most, "before it was settled"
 
 
-class TestWindow:
+class TestAdaptiveConcurrency:
     @staticmethod
     def round_of(window: AdaptiveConcurrency) -> int:
-        """One round of answers while the window is full; its size afterwards."""
-        for _ in range(window.size):
-            window.succeeded(window.size)
-        return window.size
+        """One round of answers while the whole limit is in use; the limit afterwards."""
+        for _ in range(window.limit):
+            window.record_success(window.limit)
+        return window.limit
 
     def test_it_doubles_up_to_the_most(self) -> None:
         window = AdaptiveConcurrency(50)
-        assert [window.size, *(self.round_of(window) for _ in range(5))] == [START, 16, 32, 50, 50, 50]
+        assert [window.limit, *(self.round_of(window) for _ in range(5))] == [START, 16, 32, 50, 50, 50]
 
     def test_an_overload_halves_it_once_a_round_and_it_grows_by_one_a_round_from_there(self) -> None:
         window = AdaptiveConcurrency(64)
-        while window.size < 64:
+        while window.limit < 64:
             self.round_of(window)
-        sent_in = window.round
-        assert [window.overloaded(sent_in) for _ in range(64)] == [True] + [False] * 63
-        sizes = [window.size, *(self.round_of(window) for _ in range(6))]
+        sent_in = window.decreases
+        assert [window.record_overload(sent_in) for _ in range(64)] == [True] + [False] * 63
+        sizes = [window.limit, *(self.round_of(window) for _ in range(6))]
         assert sizes[0] == 32
         assert all(after - before <= 1 for before, after in pairwise(sizes))
         assert sizes[-1] >= 37
@@ -147,132 +147,132 @@ class TestWindow:
     def test_it_never_falls_below_one(self) -> None:
         window = AdaptiveConcurrency(2)
         for _ in range(10):
-            assert window.overloaded(window.round)
-        assert window.size == 1
+            assert window.record_overload(window.decreases)
+        assert window.limit == 1
         assert [self.round_of(window) for _ in range(3)] == [2, 2, 2]
 
     def test_answers_say_nothing_of_a_window_that_was_not_in_use(self) -> None:
         window = AdaptiveConcurrency(64)
         for _ in range(100):
-            window.succeeded(START - 1)
-        assert window.size == START
+            window.record_success(START - 1)
+        assert window.limit == START
 
     @given(st.integers(1, 100), st.lists(st.booleans(), max_size=200))
     def test_it_stays_within_its_bounds(self, most: int, fates: list[bool]) -> None:
         window = AdaptiveConcurrency(most)
         for good in fates:
             if good:
-                window.succeeded(window.size)
+                window.record_success(window.limit)
             else:
-                window.overloaded(window.round)
-            assert 1 <= window.size <= most
+                window.record_overload(window.decreases)
+            assert 1 <= window.limit <= most
 
 
 class TestCircuit:
     def test_a_few_lost_calls_in_a_row_are_death(self) -> None:
-        found = CircuitBreaker("it")
+        circuit = CircuitBreaker("it")
         error = LMServerError("on fire", status=500)
         for _ in range(FAILURES - 1):
-            found.lost(error, 0.0)
-        found.came_back(None, False, 0.0)
+            circuit.record_failure(error, 0.0)
+        circuit.record(None, False, 0.0)
         for _ in range(FAILURES - 1):
-            found.lost(error, 0.0)
-            found.require(0.0)
-        found.lost(error, 0.0)
+            circuit.record_failure(error, 0.0)
+            circuit.require(0.0)
+        circuit.record_failure(error, 0.0)
         with pytest.raises(BackendDownError, match=r"^it does not answer \(on fire\); the next call is sent in 30 s$"):
-            found.require(0.0)
+            circuit.require(0.0)
 
     def test_one_is_if_nobody_listens(self) -> None:
-        found = CircuitBreaker("it")
-        found.lost(refused_connection(), 0.0)
+        circuit = CircuitBreaker("it")
+        circuit.record_failure(refused_connection(), 0.0)
         with pytest.raises(BackendDownError) as error:
-            found.require(0.0)
+            circuit.require(0.0)
         assert not error.value.refused
 
     def test_a_refusal_is_at_once(self) -> None:
-        found = CircuitBreaker("it")
-        found.came_back(LMAuthError("invalid key"), False, 0.0)
-        with pytest.raises(BackendDownError, match="refuses us") as error:
-            found.require(0.0)
+        circuit = CircuitBreaker("it")
+        circuit.record(LMAuthError("invalid key"), False, 0.0)
+        with pytest.raises(BackendDownError, match="rejected the key, account or model") as error:
+            circuit.require(0.0)
         assert error.value.refused
 
     def test_errors_of_the_call_are_not_the_backend_s(self) -> None:
-        found = CircuitBreaker("it")
+        circuit = CircuitBreaker("it")
         for _ in range(2 * FAILURES):
-            found.lost(LMInvalidRequestError("too long", status=400), 0.0)
-            found.lost(ValueError("ours"), 0.0)
-        found.require(0.0)
+            circuit.record_failure(LMInvalidRequestError("too long", status=400), 0.0)
+            circuit.record_failure(ValueError("ours"), 0.0)
+        circuit.require(0.0)
 
     def test_after_the_cool_down_one_call_finds_out(self) -> None:
-        found = CircuitBreaker("it")
-        found.lost(refused_connection(), 0.0)
-        found.require(COOL_DOWN)
-        assert found.sent()
-        with pytest.raises(BackendDownError, match="one call is under way"):
-            found.require(COOL_DOWN)
-        found.came_back(refused_connection(), True, 31.0)
+        circuit = CircuitBreaker("it")
+        circuit.record_failure(refused_connection(), 0.0)
+        circuit.require(COOL_DOWN)
+        assert circuit.start()
+        with pytest.raises(BackendDownError, match="a probe is under way"):
+            circuit.require(COOL_DOWN)
+        circuit.record(refused_connection(), True, 31.0)
         with pytest.raises(BackendDownError, match="in 29 s"):
-            found.require(32.0)
-        found.require(31.0 + COOL_DOWN)
-        assert found.sent()
-        found.came_back(None, True, 62.0)
-        found.require(62.0)
-        assert not found.sent()
+            circuit.require(32.0)
+        circuit.require(31.0 + COOL_DOWN)
+        assert circuit.start()
+        circuit.record(None, True, 62.0)
+        circuit.require(62.0)
+        assert not circuit.start()
 
 
-class TestGate:
+class TestRateLimiter:
     @staticmethod
     def make(clock: Clock | None = None, **limits: int) -> RateLimiter:
         return RateLimiter("it", Limits(**limits), clock or Clock(), jitter=lambda: 0.0)
 
     def test_never_more_are_in_flight_than_allowed_and_all_come_through(self) -> None:
-        found = RateLimiter("it", Limits(concurrency=5))
+        limiter = RateLimiter("it", Limits(concurrency=5))
         flying = 0
         most: list[int] = []
         lock = threading.Lock()
 
         def call(_: int) -> None:
             nonlocal flying
-            turn = found.enter(1, Ledger())
+            permit = limiter.acquire(1, Ledger())
             with lock:
                 flying += 1
                 most.append(flying)
             time.sleep(0.002)
             with lock:
                 flying -= 1
-            found.leave(turn, 1)
+            limiter.release(permit, 1)
 
         with ThreadPoolExecutor(20) as pool:
             assert len(list(pool.map(call, range(200)))) == 200
         assert max(most) == 5
 
     def test_first_come_first_served(self) -> None:
-        found = self.make(concurrency=1)
-        turn = found.enter(1, Ledger())
+        limiter = self.make(concurrency=1)
+        permit = limiter.acquire(1, Ledger())
         order: list[int] = []
         threads = []
         for n in range(6):
 
             def call(n: int = n) -> None:
-                mine = found.enter(1, Ledger())
+                mine = limiter.acquire(1, Ledger())
                 order.append(n)
-                found.leave(mine, 1)
+                limiter.release(mine, 1)
 
             threads.append(in_thread(call)[0])
-            eventually(lambda n=n: len(found._queue) == n + 1)  # type: ignore[misc]
-        found.leave(turn, 1)
+            eventually(lambda n=n: len(limiter._queue) == n + 1)  # type: ignore[misc]
+        limiter.release(permit, 1)
         for thread in threads:
             thread.join(60)
         assert order == list(range(6))
 
     def test_a_pause_holds_back_everybody_as_long_as_asked(self) -> None:
         clock = Clock()
-        found = self.make(clock)
-        found.leave(found.enter(1, Ledger()), None, too_many(retry_after=20.0))
+        limiter = self.make(clock)
+        limiter.release(limiter.acquire(1, Ledger()), None, too_many(retry_after=20.0))
         clock.now += 3
-        _, came = in_thread(lambda: found.enter(1, Ledger()))
+        _, came = in_thread(lambda: limiter.acquire(1, Ledger()))
         clock.now += 16.5
-        time.sleep(0.5)  # The gate looks at the clock at least that often.
+        time.sleep(0.5)  # The rate limiter looks at the clock at least that often.
         assert came == []
         clock.now += 0.6
         eventually(lambda: bool(came))
@@ -280,72 +280,72 @@ class TestGate:
 
     def test_without_a_time_the_pause_doubles_until_a_call_succeeds(self) -> None:
         clock = Clock()
-        found = self.make(clock)
+        limiter = self.make(clock)
         pauses = []
         for _ in range(8):
-            turn = found.enter(1, Ledger())
-            found.leave(turn, None, too_many())
-            pauses.append(found._paused_until - clock.now)
-            clock.now = found._paused_until
+            permit = limiter.acquire(1, Ledger())
+            limiter.release(permit, None, too_many())
+            pauses.append(limiter._paused_until - clock.now)
+            clock.now = limiter._paused_until
         assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
-        found.leave(found.enter(1, Ledger()), 1)
-        found.leave(found.enter(1, Ledger()), None, too_many())
-        assert found._paused_until - clock.now == 1
+        limiter.release(limiter.acquire(1, Ledger()), 1)
+        limiter.release(limiter.acquire(1, Ledger()), None, too_many())
+        assert limiter._paused_until - clock.now == 1
 
     def test_who_asks_for_longer_than_a_run_should_wait_counts_as_dead_until_then(self) -> None:
         clock = Clock()
-        found = self.make(clock)
-        found.leave(found.enter(1, Ledger()), None, too_many(retry_after=7200.0))
+        limiter = self.make(clock)
+        limiter.release(limiter.acquire(1, Ledger()), None, too_many(retry_after=7200.0))
         clock.now += 3600
-        found.try_again()
-        with pytest.raises(BackendDownError, match=r"wants to be left alone \(too many\); .* in 3600 s"):
-            found.enter(1, Ledger())
+        limiter.reset()
+        with pytest.raises(BackendDownError, match=r"is rate limiting us \(too many\); .* in 3600 s"):
+            limiter.acquire(1, Ledger())
         clock.now += 3601
-        found.leave(found.enter(1, Ledger()), 1)
-        found.leave(found.enter(1, Ledger()), 1)
+        limiter.release(limiter.acquire(1, Ledger()), 1)
+        limiter.release(limiter.acquire(1, Ledger()), 1)
 
     def test_an_answer_that_was_under_way_does_not_end_the_rest(self) -> None:
-        found = self.make(Clock())
-        under_way = found.enter(1, Ledger())
-        found.leave(found.enter(1, Ledger()), None, too_many(retry_after=7200.0))
-        found.leave(under_way, 1)
+        limiter = self.make(Clock())
+        under_way = limiter.acquire(1, Ledger())
+        limiter.release(limiter.acquire(1, Ledger()), None, too_many(retry_after=7200.0))
+        limiter.release(under_way, 1)
         with pytest.raises(BackendDownError):
-            found.enter(1, Ledger())
+            limiter.acquire(1, Ledger())
 
     def test_what_was_dead_for_one_run_is_tried_by_the_next(self) -> None:
-        found = self.make(Clock())
-        found.lost(refused_connection())
+        limiter = self.make(Clock())
+        limiter.record_failure(refused_connection())
         with pytest.raises(BackendDownError):
-            found.enter(1, Ledger())
-        found.try_again()
-        found.leave(found.enter(1, Ledger()), 1)
+            limiter.acquire(1, Ledger())
+        limiter.reset()
+        limiter.release(limiter.acquire(1, Ledger()), 1)
 
     def test_many_turned_away_together_are_one_overload(self) -> None:
         clock = Clock()
-        found = self.make(clock)
-        turns = [found.enter(1, Ledger()) for _ in range(START)]
-        for turn in turns:
-            found.leave(turn, None, too_many())
-        assert found._paused_until - clock.now == 1
-        assert found.window.size == START // 2
+        limiter = self.make(clock)
+        permits = [limiter.acquire(1, Ledger()) for _ in range(START)]
+        for permit in permits:
+            limiter.release(permit, None, too_many())
+        assert limiter._paused_until - clock.now == 1
+        assert limiter.concurrency.limit == START // 2
 
     def test_jitter_makes_a_pause_longer_and_never_shorter(self) -> None:
         clock = Clock()
-        found = RateLimiter("it", Limits(), clock, jitter=lambda: 1.0)
-        found.leave(found.enter(1, Ledger()), None, too_many(retry_after=5.0))
-        assert found._paused_until - clock.now == 5.5
+        limiter = RateLimiter("it", Limits(), clock, jitter=lambda: 1.0)
+        limiter.release(limiter.acquire(1, Ledger()), None, too_many(retry_after=5.0))
+        assert limiter._paused_until - clock.now == 5.5
 
     def test_requests_and_tokens_a_minute(self) -> None:
         clock = Clock()
-        found = self.make(clock, rpm=3, tpm=100)
-        first = found.enter(90, Ledger())
-        _, came = in_thread(lambda: found.enter(20, Ledger()))
+        limiter = self.make(clock, rpm=3, tpm=100)
+        first = limiter.acquire(90, Ledger())
+        _, came = in_thread(lambda: limiter.acquire(20, Ledger()))
         time.sleep(0.3)
         assert came == [], "110 tokens may be taken"
-        found.leave(first, 10)
+        limiter.release(first, 10)
         eventually(lambda: bool(came))
-        assert found.enter(20, Ledger()).waited == 0
-        _, fourth = in_thread(lambda: found.enter(1, Ledger()))
+        assert limiter.acquire(20, Ledger()).waited == 0
+        _, fourth = in_thread(lambda: limiter.acquire(1, Ledger()))
         clock.now += 59
         time.sleep(0.3)
         assert fourth == [], "three requests a minute"
@@ -354,14 +354,14 @@ class TestGate:
 
     @pytest.mark.parametrize("held_by", ["a slot", "a pause", "a minute"])
     def test_a_stop_ends_every_wait(self, held_by: str) -> None:
-        found = self.make(concurrency=1, **({"rpm": 1} if held_by == "a minute" else {}))
-        turn = found.enter(1, Ledger())
+        limiter = self.make(concurrency=1, **({"rpm": 1} if held_by == "a minute" else {}))
+        permit = limiter.acquire(1, Ledger())
         if held_by != "a slot":
-            found.leave(turn, None, too_many(600.0) if held_by == "a pause" else None)
+            limiter.release(permit, None, too_many(600.0) if held_by == "a pause" else None)
         stopped, other = Ledger(), Ledger()
-        waiting = [in_thread(lambda: found.enter(1, stopped)) for _ in range(4)]
-        _, going = in_thread(lambda: found.enter(1, other))
-        eventually(lambda: len(found._queue) == 5)
+        waiting = [in_thread(lambda: limiter.acquire(1, stopped)) for _ in range(4)]
+        _, going = in_thread(lambda: limiter.acquire(1, other))
+        eventually(lambda: len(limiter._queue) == 5)
         stopped.stop("interrupted")
         for thread, came in waiting:
             thread.join(60)
@@ -370,53 +370,53 @@ class TestGate:
         other.stop("too")
 
     def test_death_ends_every_wait(self) -> None:
-        found = self.make(concurrency=1)
-        turn = found.enter(1, Ledger())
-        waiting = [in_thread(lambda: found.enter(1, Ledger())) for _ in range(4)]
-        eventually(lambda: len(found._queue) == 4)
-        found.leave(turn, None, LMAuthError("invalid key"))
+        limiter = self.make(concurrency=1)
+        permit = limiter.acquire(1, Ledger())
+        waiting = [in_thread(lambda: limiter.acquire(1, Ledger())) for _ in range(4)]
+        eventually(lambda: len(limiter._queue) == 4)
+        limiter.release(permit, None, LMAuthError("invalid key"))
         for thread, came in waiting:
             thread.join(60)
             assert isinstance(came[0], BackendDownError)
 
     def test_a_lone_call_finds_out_whether_a_dead_backend_is_back(self) -> None:
         clock = Clock()
-        found = self.make(clock)
-        found.lost(refused_connection())
+        limiter = self.make(clock)
+        limiter.record_failure(refused_connection())
         with pytest.raises(BackendDownError):
-            found.enter(1, Ledger())
+            limiter.acquire(1, Ledger())
         clock.now += COOL_DOWN
-        probe = found.enter(1, Ledger())
+        probe = limiter.acquire(1, Ledger())
         with pytest.raises(BackendDownError):
-            found.enter(1, Ledger())
-        found.leave(probe, 1)
-        found.leave(found.enter(1, Ledger()), 1)
+            limiter.acquire(1, Ledger())
+        limiter.release(probe, 1)
+        limiter.release(limiter.acquire(1, Ledger()), 1)
 
 
 class TestStated:
     def test_every_backend_has_a_concurrency(self) -> None:
         stated = {"openai/gpt-4o": Limits(rpm=500), "http://h/v1#m": Limits(concurrency=2)}
         found = {m: limits_for(RoleConfig(model=m), stated) for m in ("openai/gpt-4o", "http://h/v1#m", "local/x")}
-        assert found["openai/gpt-4o"] == Limits(concurrency=MOST_IN_FLIGHT, rpm=500)
+        assert found["openai/gpt-4o"] == Limits(concurrency=DEFAULT_CONCURRENCY, rpm=500)
         assert found["http://h/v1#m"] == Limits(concurrency=2)
         assert found["local/x"] == Limits(concurrency=ENGINE.slots)
 
     def test_they_are_read_from_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / "limits.toml"
         path.write_text('["openai/gpt-4o"]\nrpm = 500\ntpm = 30000\n')
-        monkeypatch.setenv(LIMITS_VARIABLE, str(path))
+        monkeypatch.setenv("MLLM3REC_LIMITS", str(path))
         assert stated_limits() == Backends(local_roles()).limits == {"openai/gpt-4o": Limits(rpm=500, tpm=30000)}
         path.write_text('["openai/gpt-4o"]\nrpm = 0\n')
         with pytest.raises(InputError, match=r"limits.toml: openai/gpt-4o.rpm: .* greater than or equal to 1"):
             stated_limits()
 
-    def test_roles_of_one_model_share_a_gate_and_so_do_other_mixes(self) -> None:
+    def test_roles_of_one_model_share_a_rate_limiter_and_so_do_other_mixes(self) -> None:
         roles = local_roles("http://h/v1#m").with_models(mar="http://h/v1#n")
         backends = Backends(roles, limits={})
-        one, two, other = (backends.gate(roles.of(role)) for role in ("mope", "mote", "mar"))
+        one, two, other = (backends.rate_limiter(roles.of(role)) for role in ("mope", "mote", "mar"))
         assert one is two is not other
         mix = backends.with_roles(local_roles("http://h/v1#n"), Ledger())
-        assert mix.gate(mix.roles.mope) is other
+        assert mix.rate_limiter(mix.roles.mope) is other
         assert mix.ledger is not backends.ledger
         assert backends.with_roles(local_roles("http://h/v1#n")).ledger is backends.ledger
 
@@ -588,8 +588,8 @@ class TestOneBackend:
     def test_a_call_that_was_not_sent_takes_nothing_of_the_budget(self, server: FakeOpenAI) -> None:
         ledger = Ledger(budget=Budget(calls=1))
         backends = Backends(local_roles(server.model()), ledger)
-        own = backends.gate(backends.roles.mote)
-        own.lost(refused_connection())
+        own = backends.rate_limiter(backends.roles.mote)
+        own.record_failure(refused_connection())
         for _ in range(3):
             assert isinstance(outcome(backends, "mote", "a cup"), BackendDownError)
         assert (ledger.total().calls, ledger._reserved_calls, server.bodies) == (0, 0, [])

@@ -24,12 +24,12 @@ from hypothesis import strategies as st
 from programs.default_demos import RATINGS, TRAITS
 from programs.lm.adapters import (
     AdapterName,
+    CachedParseAdapter,
     CompactAdapter,
     PlainAdapter,
     RatingAdapter,
-    ReadsOnce,
     StrictAdapter,
-    whole_elements,
+    complete_elements,
 )
 from programs.lm.backends import Backends, UnparsableError
 from programs.lm.ledger import Budget, Ledger
@@ -284,7 +284,7 @@ JSON = st.recursive(
 )
 
 
-class TestReadsOnce:
+class TestCachedParsing:
     """An answer means what it means to DSPy, whoever reads it."""
 
     @given(
@@ -298,9 +298,9 @@ class TestReadsOnce:
         text = json.dumps(answer)[: -cut or None]
         for signature in (DistillTraits, infer_motivations(CONSUMER), rank_candidates("profile", "traits")):
             for adapter in (CompactAdapter(), StrictAdapter()):
-                shown = whole_elements(text, signature.output_fields) if isinstance(adapter, CompactAdapter) else text
+                shown = complete_elements(text) if isinstance(adapter, CompactAdapter) else text
                 assert self.read(adapter.parse, signature, text) == self.read(
-                    super(ReadsOnce, adapter).parse, signature, shown
+                    super(CachedParseAdapter, adapter).parse, signature, shown
                 )
 
     @staticmethod
@@ -313,6 +313,67 @@ class TestReadsOnce:
     def test_an_answer_in_a_fence_is_read(self, server: FakeOpenAI) -> None:
         text = '```json\n{"traits": ["easy to use"]}\n```'
         assert StrictAdapter().parse(DistillTraits, text) == {"traits": ["easy to use"]}
+
+
+class TestTruncatedAnswers:
+    @pytest.mark.parametrize(
+        ("text", "read"),
+        [
+            ('{"traits": ["light", "sturdy", "kind to', '{"traits": ["light", "sturdy"]}'),
+            ('{"traits": ["light", "sturdy"', '{"traits": ["light", "sturdy"]}'),
+            ('{"traits": ["light", "sturdy", ', '{"traits": ["light", "sturdy"]}'),
+            ('{"traits": ["a, [b", "say \\"c', '{"traits": ["a, [b"]}'),
+            ('{"ranking": [12, 34, 5', '{"ranking": [12, 34]}'),
+            ('{"m": [{"d": "x", "e": [1]}, {"d": "y", "e": [1, 2', '{"m": [{"d": "x", "e": [1]}]}'),
+            ('{"m": [{"d": "x", "e": [1]}', '{"m": [{"d": "x", "e": [1]}]}'),
+            ('{"a": ["x"], "b": ["y", "z', '{"a": ["x"], "b": ["y"]}'),
+            ('Sure!\n```json\n{"traits": ["light", "stur', '{"traits": ["light"]}'),
+        ],
+    )
+    def test_the_unfinished_element_is_left_out_and_no_other(self, text: str, read: str) -> None:
+        assert complete_elements(text) == read
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '{"traits": ["light", "sturdy"]}',
+            '```json\n{"traits": ["light", "sturdy"]}\n```',
+            '{"traits": ["light", "sturdy"]} as asked [1, 2',
+            '{"traits": ["lig',  # nothing complete in it
+            '{"a": ["x", "y"], "b": ["half',
+            '{"traits": ["light", "sturdy"], "why": "beca',
+            '{"reason": "half a sentence',
+            "[1, 2",
+            "I cannot do that (see [1] or 2]",
+            "",
+        ],
+    )
+    def test_all_else_is_left_as_it_is(self, text: str) -> None:
+        assert complete_elements(text) == text
+
+    @given(st.text(alphabet='{}[]",\\a1 :', max_size=30))
+    def test_any_text_is_taken(self, text: str) -> None:
+        assert complete_elements(text).removesuffix("]}") in text
+
+    @given(st.lists(JSON, min_size=1, max_size=4), st.integers(0, 200))
+    def test_wherever_it_was_cut_off_it_keeps_the_elements_before(self, elements: list[Any], cut: int) -> None:
+        whole = json.dumps({"list": elements})
+        text = whole[: 1 + cut % (len(whole) - 2)]  # before the list is closed
+        read = complete_elements(text)
+        # What is certainly complete: the elements after which more text follows.
+        ends = [len(json.dumps({"list": elements[:n]})) - 2 for n in range(1, len(elements) + 1)]
+        complete = sum(end < len(text) for end in ends)
+        if not complete:
+            assert read == text or json.loads(read)["list"] == elements[:1]
+        else:
+            assert json.loads(read)["list"] in (elements[:complete], elements[: complete + 1])
+
+    @pytest.mark.parametrize("piece", ["[", '{"a":', '[{"a":', '["x", ', '{"traits": ["x", ', '\\"', "{ "])
+    def test_no_answer_is_too_long_or_too_deep(self, piece: str) -> None:
+        for text in (piece * 20_000, '{"traits": ["' + piece * 20_000):
+            complete_elements(text)
+            with suppress(AdapterParseError):
+                CompactAdapter().parse(DistillTraits, text[:4000])
 
 
 class TestCaps:
@@ -380,13 +441,13 @@ class TestLedger:
             assert len(server.bodies) == 2
             assert paid(backends.ledger.total()) == served(server)
 
-    def test_charging_sums_the_block_alone_in_its_own_thread(self, server: FakeOpenAI) -> None:
+    def test_usage_of_case_sums_the_block_alone_in_its_own_thread(self, server: FakeOpenAI) -> None:
         backends = backends_for(server)
         distill(backends, "before")
         charged = {}
 
         def one_case(n: int) -> None:
-            with backends.ledger.charging() as usage:
+            with backends.ledger.usage_of_case() as usage:
                 for part in range(n + 1):
                     distill(backends, f"cup {n} {part}")
             charged[n] = usage
@@ -399,9 +460,9 @@ class TestLedger:
     def test_pricing_counts_stored_answers_and_what_a_block_inside_it_counts(self, server: FakeOpenAI) -> None:
         backends = backends_for(server)
         distill(backends, "a cup")
-        with backends.ledger.pricing() as outer:
+        with backends.ledger.standalone_usage() as outer:
             rate(backends)
-            with backends.ledger.pricing() as inner:
+            with backends.ledger.standalone_usage() as inner:
                 distill(backends, "a cup")
         assert {role: usage.calls for role, usage in inner.items()} == {"mote": 1}
         assert {role: usage.calls for role, usage in outer.items()} == {"mote": 1, "mar": 1}
@@ -434,7 +495,7 @@ class TestLedger:
         distill(backends)
         distill(backends)
         assert written() == [False, True]
-        with backends.ledger.charging():
+        with backends.ledger.usage_of_case():
             distill(backends)
             distill(backends)
         assert written() == [False, True, True, True]
@@ -521,7 +582,7 @@ class TestBudget:
     def test_of_dollars_reckons_with_a_token_a_byte_where_letters_are_not_latin(self, server: FakeOpenAI) -> None:
         price, product = Price(input=1.0, output=0.0), 500 * "\u10d0"  # a Georgian letter has three bytes
         spare = Backends(roles_for(server), prices=prices_for(server, price))
-        with spare.ledger.pricing() as spent:
+        with spare.ledger.standalone_usage() as spent:
             distill(spare, 500 * "a")
         latin = spent["mote"].tokens_in * 4 / 2 / 1e6
         for usd, sent in ((latin + 1000 / 1e6, 1), (latin + 3000 / 1e6, 2)):
@@ -660,7 +721,7 @@ class TestKeys:
                     program(product=f"cup {n}")
                 said.append("".join(traceback.format_exception(error.value)))
             assert len(server.bodies) == 4
-            with pytest.raises(InputError, match="refuses us") as refused:
+            with pytest.raises(InputError, match="rejected the key, account or model") as refused:
                 program(product="a bowl")
             said.append("".join(traceback.format_exception(refused.value)))
             assert server.keys == [f"Bearer {CANARY}"] * 4

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from mllm3rec.cli.console import out
 from mllm3rec.cli.main import app
 from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Ledger, read_calls
-from programs.lm.prices import PRICES_VARIABLE, Price, PriceTable, price_table, read_prices, shipped_prices
+from programs.lm.prices import Price, PriceTable, price_table, read_prices, shipped_prices
 from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import local_roles
 from programs.runtime.errors import InputError
@@ -86,7 +88,7 @@ class TestTable:
         assert merged.models["openai/gpt-4.1"] == shipped_prices().models["openai/gpt-4.1"]
 
     def test_the_environment_names_own_prices_too(self, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv(PRICES_VARIABLE, str(own))
+        monkeypatch.setenv("MLLM3REC_PRICES", str(own))
         assert Backends(local_roles()).prices == price_table(own)
         other = own.with_name("other.toml")
         other.write_text("dated = 2026-02-01\nmodels = {}\n")
@@ -141,7 +143,7 @@ class TestByTheHour:
         price = Price(usd_per_hour=3600.0)
         ledger = Ledger(tmp_path / "ledger.jsonl")
         self.distilled(server, ledger, price)
-        with ledger.pricing() as priced:
+        with ledger.standalone_usage() as priced:
             self.distilled(server, ledger, price)
         ledger.close()
         store.close()
@@ -158,8 +160,10 @@ class TestByTheHour:
     def test_a_stored_answer_that_never_was_timed_has_no_known_price(self, server: FakeOpenAI, tmp_path: Path) -> None:
         store = use_response_cache(tmp_path / "calls.sqlite")
         self.distilled(server, Ledger(), Price(usd_per_hour=3600.0))
-        ((answer,),) = store._db.execute("SELECT answer FROM answers").fetchall()
-        store._db.execute("UPDATE answers SET answer = ?", (json.dumps(json.loads(answer) | {"_seconds": None}),))
+        with closing(sqlite3.connect(tmp_path / "calls.sqlite")) as database, database:
+            ((answer,),) = database.execute("SELECT answer FROM answers").fetchall()
+            untimed = json.dumps(json.loads(answer) | {"_seconds": None})
+            database.execute("UPDATE answers SET answer = ?", [untimed])
         ledger = Ledger(tmp_path / "ledger.jsonl")
         self.distilled(server, ledger, Price(usd_per_hour=3600.0))
         ledger.close()
@@ -170,7 +174,7 @@ class TestByTheHour:
     def test_a_dollar_budget_holds_for_it(self, server: FakeOpenAI) -> None:
         # A call may take the 600 seconds of its timeout: $100 at this price.
         ledger = Ledger(budget=Budget(usd=99.0))
-        with pytest.raises(BaseException, match="might pass the budget"):
+        with pytest.raises(BaseException, match="might exceed the budget"):
             self.distilled(server, ledger, Price(usd_per_hour=600.0))
         assert server.bodies == []
 

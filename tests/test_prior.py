@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from programs.prior.prior import Prior, ScoreRanker, z
 from programs.prior.retrieval import retrieve
@@ -114,6 +115,17 @@ def test_z_scores() -> None:
     assert z(np.array([0.1 + 0.2, 0.3])).tolist() == [0, 0]
     assert z(np.array([0.0])).tolist() == [0]
     assert z(np.array([])).tolist() == []
+    assert z(np.zeros((0, 3))).shape == (0, 3)
+    with np.errstate(all="raise"):
+        table = z(np.array([[1.0, np.nan, 5.0], [3.0, np.nan, 5.0], [np.nan, np.nan, np.nan]]))
+    np.testing.assert_array_equal(table, [[-1, np.nan, 0], [1, np.nan, 0], [np.nan] * 3])
+
+
+def test_standard_scores_are_scipy_s() -> None:
+    values = np.random.default_rng(0).normal(size=(30, 4))
+    values[::7, 2] = np.nan
+    np.testing.assert_allclose(z(values), stats.zscore(values, nan_policy="omit"), rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(z(values[:, 0]), stats.zscore(values[:, 0]))
 
 
 def test_prior_is_the_weighted_sum_of_standard_scores() -> None:

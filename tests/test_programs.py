@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evaluate.data.demo.store import demo_dataset
-from evaluate.protocol.cases import draw_cases
+from evaluate.protocol.cases import draw_lists
 from evaluate.protocol.protocol import EvaluationProtocol
 from evaluate.protocol.splits import split_dataset
 from programs.explain import Explainer
@@ -345,7 +345,7 @@ class TestMOTE:
                 ledger = Ledger()
                 backends = Backends(backends_for(server).roles, ledger, prices)
                 mote = MOTE(backends, TraitStore(tmp_path / "traits.sqlite"))
-                with ledger.pricing() as spent:
+                with ledger.standalone_usage() as spent:
                     mote(item=SHOP["I-lamp"])
                 usages.append((ledger.total().usd, spent["mote"].model_dump(exclude={"seconds"})))
         (paid, alone), (nothing, again) = usages
@@ -716,7 +716,7 @@ class TestPrograms:
         protocol = EvaluationProtocol(
             dataset="demo", source="demo", dataset_sha256=store.sha256, part="test", users=1, negatives=8
         )
-        (case,) = draw_cases(store, protocol)
+        (case,) = draw_lists(store, protocol)
         prior = Popularity.fit(split_dataset(store, protocol).training)
         backends = backends_for(server)
         parts = Parts(backends, store.items, prior, LetterEncoder(), TraitStore(), explain=2)

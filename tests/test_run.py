@@ -16,13 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluate.data.demo.store import demo_dataset
-from evaluate.protocol.cases import draw_cases
+from evaluate.protocol.cases import draw_lists
 from evaluate.protocol.protocol import EvaluationProtocol
 from evaluate.protocol.splits import split_dataset
 from evaluate.ranker_factory import BASELINES, RankerFactory
+from evaluate.runs.directory import TARGETS
 from evaluate.runs.journal import Journal, RunManifest, read_journal
 from evaluate.runs.run import MAX_FAILURES_IN_A_ROW, RunStatus, run_cases
-from evaluate.runs.run_metrics import TARGETS, ranks_and_manifest, ranks_of, run_metrics
+from evaluate.runs.run_metrics import ranks_and_manifest, ranks_of, run_metrics
 from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Call, Ledger
 from programs.lm.response_cache import use_response_cache
@@ -345,7 +346,7 @@ def demo_cases(users: int, negatives: int = 29) -> list[Case]:
     protocol = EvaluationProtocol(
         dataset="demo", source="demo", dataset_sha256=data.sha256, users=users, negatives=negatives
     )
-    return draw_cases(data, protocol)
+    return draw_lists(data, protocol)
 
 
 def unused() -> NoReturn:
@@ -426,7 +427,7 @@ def test_random_is_seeded_and_differs_between_lists() -> None:
 
 
 def test_an_unknown_ranker_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match="no ranker 'nonsense': choose one of random, popularity") as caught:
+    with pytest.raises(InputError, match=r"no ranker 'nonsense'\. Choose one of random, popularity") as caught:
         workshop().ranker("nonsense")
     assert all(name in str(caught.value) for name in (*BASELINES, *PROGRAMS))
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.data.dataset import INTERACTION_COLUMNS, Dataset
-from evaluate.protocol.cases import draw_cases
+from evaluate.data.dataset import Dataset
+from evaluate.data.records.interactions import INTERACTION_COLUMNS
+from evaluate.protocol.cases import draw_lists
 from evaluate.protocol.leakage import find_leaks, refuse_leaks
 from evaluate.protocol.negatives import NegativeSampler
 from evaluate.protocol.protocol import EvaluationProtocol, Setting
@@ -117,14 +118,14 @@ def test_user_cold_start_needs_times() -> None:
 
 
 def test_cut_histories_keep_targets_lists_and_training(shop: Dataset) -> None:
-    whole, cut = (draw_cases(shop, protocol_for(shop, last=last)) for last in (None, 1))
+    whole, cut = (draw_lists(shop, protocol_for(shop, last=last)) for last in (None, 1))
     assert [case.candidates for case in whole] == [case.candidates for case in cut]
     assert all(len(case.history) == 1 and case.history[0] == full.history[-1] for case, full in zip(cut, whole))  # noqa: B905
     assert split_dataset(shop, protocol_for(shop, last=1)).training == split_dataset(shop, protocol_for(shop)).training
 
 
 def test_another_draw_has_the_same_users_and_targets_and_other_negatives(shop: Dataset) -> None:
-    first, second = (draw_cases(shop, protocol_for(shop, draw=draw)) for draw in (0, 1))
+    first, second = (draw_lists(shop, protocol_for(shop, draw=draw)) for draw in (0, 1))
     assert [(c.user_id, c.target, c.history) for c in first] == [(c.user_id, c.target, c.history) for c in second]
     assert [c.candidates for c in first] != [c.candidates for c in second]
 
@@ -195,12 +196,12 @@ def test_negatives_are_distinct_and_never_the_users_own(sampling: str, seed: int
 @pytest.mark.parametrize("setting", ["warm", "item-cold", "user-cold"])
 def test_what_is_drawn_does_not_leak(shop: Dataset, setting: str) -> None:
     protocol = protocol_for(shop, setting=setting, cold_share=0.2)
-    assert not find_leaks(draw_cases(shop, protocol), shop, split_dataset(shop, protocol).training, protocol.setting)
+    assert not find_leaks(draw_lists(shop, protocol), shop, split_dataset(shop, protocol).training, protocol.setting)
 
 
 def test_a_planted_leak_is_found(shop: Dataset) -> None:
     protocol = protocol_for(shop)
-    cases = draw_cases(shop, protocol)
+    cases = draw_lists(shop, protocol)
     training = dict(split_dataset(shop, protocol).training)
     training["bob"] = ("a", "c", "d")  # d is what is to be found
     (leak,) = find_leaks(cases, shop, training)
@@ -210,7 +211,7 @@ def test_a_planted_leak_is_found(shop: Dataset) -> None:
 
 
 def test_each_kind_of_leak_is_named(shop: Dataset) -> None:
-    ann = next(case for case in draw_cases(shop, protocol_for(shop)) if case.user_id == "ann")
+    ann = next(case for case in draw_lists(shop, protocol_for(shop)) if case.user_id == "ann")
     training = split_dataset(shop, protocol_for(shop)).training
     shown = ann.model_copy(update={"history": (*ann.history, Interaction(item_id="rare"))})
     negative = ann.model_copy(update={"candidates": ("rare", "a", "c")})
@@ -232,7 +233,7 @@ def test_each_kind_of_leak_is_named(shop: Dataset) -> None:
 def test_an_item_bought_before_and_after_may_be_learnt_from_its_first_purchase() -> None:
     dataset = make_dataset({"ann": [("a", 5, 1), ("b", 5, 2), ("a", 1, 3)], "bob": [("c", 5, 1), ("d", 5, 2)]})
     protocol = protocol_for(dataset, negatives=1)
-    assert not find_leaks(draw_cases(dataset, protocol), dataset, split_dataset(dataset, protocol).training)
+    assert not find_leaks(draw_lists(dataset, protocol), dataset, split_dataset(dataset, protocol).training)
 
 
 # Whole catalogue

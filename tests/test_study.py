@@ -12,11 +12,12 @@ from evaluate.baselines.learned import Learned
 from evaluate.data.locate import DATA_VARIABLE, find_source
 from evaluate.experiments.study_reading import cases_path
 from evaluate.experiments.study_spec import read_study
-from evaluate.protocol.cases import read_cases
+from evaluate.protocol.cases import load_cases
 from evaluate.runs.journal import read_journal
 from mllm3rec.cli.main import app
 from programs.lm.ledger import read_calls
 from programs.runtime.errors import BudgetExceededError, InputError
+from programs.runtime.events import Event, Note
 from tests.fake_server import FakeOpenAI, Reply
 
 STUDY = """
@@ -110,10 +111,10 @@ def test_runs_on_fewer_users_rank_the_first_of_the_same_lists(tmp_path: Path) ->
     with FakeOpenAI() as server:
         study = write(tmp_path, server.model())
         assert run("study", "run", study, "--out", root).exit_code == 0
-    six = read_cases(cases_path(root, "shop", "warm", 0, None)).cases
-    three = read_cases(cases_path(root, "shop", "warm", 0, 3)).cases
+    six = load_cases(cases_path(root, "shop", "warm", 0, None)).cases
+    three = load_cases(cases_path(root, "shop", "warm", 0, 3)).cases
     assert three == six[:3]
-    other = read_cases(cases_path(root, "shop", "warm", 1, None)).cases
+    other = load_cases(cases_path(root, "shop", "warm", 1, None)).cases
     assert [(c.user_id, c.target) for c in other] == [(c.user_id, c.target) for c in six]
     assert [c.candidates for c in other] != [c.candidates for c in six]
     _, rows = read_journal(root / "shop/warm/draw0/listwise")
@@ -172,7 +173,7 @@ model = "{model}"
     weights = json.loads((root / "shop/warm/draw0/learned+mar/weights.json").read_text())
     assert set(weights) == {"learned", "embedding"}
     assert len(rows) == 3
-    dev = {case.user_id for case in read_cases(root / "shop/warm/tuned/dev-10.jsonl").cases}
+    dev = {case.user_id for case in load_cases(root / "shop/warm/tuned/dev-10.jsonl").cases}
     assert len(dev) == 10
     assert not dev & set(rows)
 
@@ -261,16 +262,20 @@ def test_a_file_that_describes_no_study_says_where(tmp_path: Path, old: str, new
 
 
 def test_a_name_is_looked_for_in_data_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here, beside, named = tmp_path / "here", tmp_path / "other" / "data" / "release", tmp_path / "named"
-    for folder in (here, beside / "toys", named / "toys", named / "films"):
+    here, beside, named = tmp_path / "here", tmp_path / "other" / "data", tmp_path / "named"
+    for folder in (here / "data" / "toys", beside / "films", named / "release" / "films"):
         folder.mkdir(parents=True)
     monkeypatch.chdir(here)
     monkeypatch.delenv(DATA_VARIABLE, raising=False)
-    assert Path(find_source("toys", None, None)) == beside / "toys"
+    assert Path(find_source("toys", None, None)) == Path("data/toys")
+    with pytest.raises(InputError, match="--data NAME=DIRECTORY"):
+        find_source("films", None, None)  # a neighbour's data is not ours
     monkeypatch.setenv(DATA_VARIABLE, str(named))
-    assert Path(find_source("toys", None, None)) == named / "toys"
+    assert Path(find_source("films", None, None)) == named / "release" / "films"
     assert find_source("toys", None, "elsewhere") == "elsewhere"
-    assert find_source("nowhere", "demo", None) == "demo"
+    notes: list[Event] = []
+    assert find_source("nowhere", "demo", None, notes.append) == "demo"
+    assert isinstance(notes[0], Note) and "nowhere" in notes[0].text
     with pytest.raises(InputError, match="--data NAME=DIRECTORY"):
         find_source("nowhere", None, None)
 

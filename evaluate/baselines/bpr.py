@@ -8,7 +8,7 @@ from pydantic import Field
 
 from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.baselines.factors import FactorRanker, Factors
-from programs.runtime.errors import MissingExtraError
+from programs.runtime.errors import require_extra
 
 
 class BPR(Baseline):
@@ -41,11 +41,10 @@ class BPR(Baseline):
 
     def fit(self, material: TrainingData, seed: int) -> FactorRanker:
         """Train; see `Baseline.fit`. A repeated purchase counts once."""
-        try:
-            from cornac import models
-            from cornac.data import Dataset
-        except ImportError as error:
-            raise MissingExtraError("cornac", "baselines", f"the ranker '{self.name}'") from error
+        require_extra("cornac", "baselines", f"the ranker '{self.name}'")
+        from cornac import models
+        from cornac.data import Dataset
+
         triples = [(user, item, 1.0) for user, history in material.histories.items() for item in dict.fromkeys(history)]
         data = Dataset.build(triples, seed=seed)
         # With a seed cornac trains on one thread, whatever it is told about threads.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, stats
 
+from programs.prior.prior import z
 from programs.prior.scorers import ContentSimilarity, Histories, ItemKNN, Popularity
 from programs.ranker import Ranker
 from programs.runtime.errors import InputError
@@ -56,17 +57,7 @@ class Relative:
     def features(self, case: Case) -> Features:
         """See `FeatureSource.features`."""
         own = self.source.features(case)
-        return np.hstack([own, _standard_scores(own), _share_above(own)])
-
-
-def _standard_scores(columns: Features) -> Features:
-    """z of every column over its known values; 0 where all are equal up to rounding."""
-    known = ~np.isnan(columns)
-    n = np.maximum(known.sum(axis=0), 1)
-    centred = columns - np.where(known, columns, 0.0).sum(axis=0) / n
-    spread = np.sqrt(np.where(known, centred**2, 0.0).sum(axis=0) / n)
-    flat = spread <= 1e-6 * np.abs(np.where(known, columns, 0.0)).max(axis=0, initial=0.0)
-    return np.where(known & flat, 0.0, centred / np.where(flat, 1.0, spread))
+        return np.hstack([own, z(own), _share_above(own)])
 
 
 def _share_above(columns: Features) -> Features:

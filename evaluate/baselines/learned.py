@@ -24,7 +24,7 @@ from evaluate.baselines.features import (
 from evaluate.baselines.item_features import category_prefixes, title_words
 from evaluate.baselines.training_cases import shortened, training_cases
 from programs.ranker import ranking_from_scores
-from programs.runtime.errors import InputError, MissingExtraError
+from programs.runtime.errors import InputError, require_extra
 from signatures.rows import Case, Ranking
 
 
@@ -104,10 +104,9 @@ def learn(cases: Sequence[Case], sources: Sequence[FeatureSource], settings: Lea
         InputError: if there are no cases, one has no target, or none has any other candidate.
         MissingExtraError: if scikit-learn is not installed.
     """
-    try:
-        from sklearn.ensemble import HistGradientBoostingClassifier
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "baselines", f"the ranker '{settings.name}'") from error
+    require_extra("sklearn", "baselines", f"the ranker '{settings.name}'")
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
     if not cases or any(case.target is None for case in cases):
         raise InputError("a learner needs cases with targets, at least one")
     table = np.concatenate([feature_table(sources, case.blinded()).astype(np.float32) for case in cases])

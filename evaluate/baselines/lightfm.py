@@ -11,7 +11,7 @@ from scipy import sparse
 from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.baselines.factors import FactorRanker, Factors, trait_name
 from evaluate.baselines.item_features import columns_of, feature_matrix, feature_names
-from programs.runtime.errors import MissingExtraError
+from programs.runtime.errors import require_extra
 
 
 class LightFM(Baseline):
@@ -40,10 +40,9 @@ class LightFM(Baseline):
 
     def fit(self, material: TrainingData, seed: int) -> FactorRanker:
         """Train; see `Baseline.fit`. A repeated purchase counts once."""
-        try:
-            from lightfm import LightFM as Model
-        except ImportError as error:
-            raise MissingExtraError("lightfm-next", "baselines", f"the ranker '{self.name}'") from error
+        require_extra("lightfm", "baselines", f"the ranker '{self.name}'")
+        from lightfm import LightFM as Model
+
         users = {user: row for row, user in enumerate(material.histories)}
         items = {item: row for row, item in enumerate(self._scorable(material))}
         user_names = self._user_features(material, list(users))

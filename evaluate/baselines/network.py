@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from evaluate.baselines.sequential import BERT4Rec, Sequential
+from evaluate.baselines.sequence_settings import MaskedSettings, SequenceSettings
 
 Rows = NDArray[np.int64]
 """Item rows, oldest first."""
@@ -23,11 +23,11 @@ class Transformer(nn.Module):
     Rows 0 to items - 1 are items, then padding, then the mask.
     """
 
-    def __init__(self, items: int, settings: Sequential) -> None:
+    def __init__(self, items: int, settings: SequenceSettings) -> None:
         super().__init__()
         size = settings.dimensions
         self.padding, self.mask = items, items + 1
-        self.causal = not isinstance(settings, BERT4Rec)
+        self.causal = not isinstance(settings, MaskedSettings)
         self.scale = size**0.5
         self.item = nn.Embedding(items + 2, size, padding_idx=self.padding)
         self.place = nn.Embedding(settings.length, size)
@@ -63,7 +63,7 @@ class Transformer(nn.Module):
         return states @ self.item(rows).T + self.bias[rows]
 
 
-def train(sequences: Sequence[Rows], items: int, settings: Sequential, seed: int) -> Transformer:
+def train(sequences: Sequence[Rows], items: int, settings: SequenceSettings, seed: int) -> Transformer:
     """Train until the validation slice stops improving, on one thread, and keep the best state.
 
     The validation slice is the last item of some sequences, taken out of their training: its NDCG among all
@@ -83,7 +83,7 @@ def train(sequences: Sequence[Rows], items: int, settings: Sequential, seed: int
         torch.set_rng_state(state)
 
 
-def _train(sequences: Sequence[Rows], items: int, settings: Sequential, rng: np.random.Generator) -> Transformer:
+def _train(sequences: Sequence[Rows], items: int, settings: SequenceSettings, rng: np.random.Generator) -> Transformer:
     network = Transformer(items, settings)
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.rate)
     training, validation = _hold_out(sequences, settings.validation, rng)
@@ -116,9 +116,9 @@ def _hold_out(
     return training, [(sequences[place][:-1], int(sequences[place][-1])) for place in sorted(chosen)]
 
 
-def _windows(sequence: Rows, settings: Sequential) -> Iterator[Rows]:
+def _windows(sequence: Rows, settings: SequenceSettings) -> Iterator[Rows]:
     """The sequence in pieces the network can take, from the newest; every item but the first is once predicted."""
-    size, overlap = (settings.length, 0) if isinstance(settings, BERT4Rec) else (settings.length + 1, 1)
+    size, overlap = (settings.length, 0) if isinstance(settings, MaskedSettings) else (settings.length + 1, 1)
     end = len(sequence)
     while end > 1:
         start = max(0, end - size)
@@ -142,9 +142,9 @@ def _padded(sequences: Sequence[Rows], padding: int) -> Tensor:
     return torch.from_numpy(rows)
 
 
-def _loss(network: Transformer, rows: Tensor, settings: Sequential, rng: np.random.Generator) -> Tensor:
+def _loss(network: Transformer, rows: Tensor, settings: SequenceSettings, rng: np.random.Generator) -> Tensor:
     """Cross-entropy of the hidden items among themselves and negatives that the whole batch shares."""
-    if isinstance(settings, BERT4Rec):
+    if isinstance(settings, MaskedSettings):
         hidden, asked = rows, _masked_places(rows != network.padding, settings)
         given = rows.masked_fill(asked, network.mask)
     else:
@@ -159,7 +159,7 @@ def _loss(network: Transformer, rows: Tensor, settings: Sequential, rng: np.rand
     return functional.cross_entropy(torch.cat([own, others], dim=1), torch.zeros(len(targets), dtype=torch.long))
 
 
-def _masked_places(real: Tensor, settings: BERT4Rec) -> Tensor:
+def _masked_places(real: Tensor, settings: MaskedSettings) -> Tensor:
     """Which places are hidden: each with the same probability, or only the newest, which is what ranking asks for."""
     asked = (torch.rand(real.shape) < settings.masked) & real
     last = torch.zeros_like(real).scatter(1, real.sum(dim=1, keepdim=True) - 1, True)
@@ -167,9 +167,9 @@ def _masked_places(real: Tensor, settings: BERT4Rec) -> Tensor:
     return torch.where(only[:, None], last, asked)
 
 
-def _last_states(network: Transformer, histories: Sequence[Rows], settings: Sequential) -> Tensor:
+def _last_states(network: Transformer, histories: Sequence[Rows], settings: SequenceSettings) -> Tensor:
     """The states from which the items after b histories of at least one item are scored, shape (b, dimensions)."""
-    if isinstance(settings, BERT4Rec):
+    if isinstance(settings, MaskedSettings):
         seen = [np.append(history[-(settings.length - 1) :], network.mask) for history in histories]
     else:
         seen = [history[-settings.length :] for history in histories]
@@ -178,7 +178,7 @@ def _last_states(network: Transformer, histories: Sequence[Rows], settings: Sequ
 
 
 @torch.no_grad()
-def item_scores(network: Transformer, history: Rows, items: Rows, settings: Sequential) -> NDArray[np.float32]:
+def item_scores(network: Transformer, history: Rows, items: Rows, settings: SequenceSettings) -> NDArray[np.float32]:
     """Scores of n items after a history, shape (n,); after an empty one the items' biases."""
     rows = torch.from_numpy(items)
     if not len(history):
@@ -187,7 +187,7 @@ def item_scores(network: Transformer, history: Rows, items: Rows, settings: Sequ
 
 
 @torch.no_grad()
-def _ndcg(network: Transformer, pairs: Sequence[tuple[Rows, int]], settings: Sequential) -> float:
+def _ndcg(network: Transformer, pairs: Sequence[tuple[Rows, int]], settings: SequenceSettings) -> float:
     """Mean NDCG, over the whole list of all items, of the items that followed."""
     everything = torch.arange(len(network.bias))
     total = 0.0

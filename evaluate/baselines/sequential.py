@@ -14,68 +14,18 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
-from evaluate.baselines.baseline import Baseline, TrainingData, unknown_below
+from evaluate.baselines.baseline import TrainingData, unknown_below
+from evaluate.baselines.sequence_settings import MaskedSettings, SequenceSettings
 from programs.ranker import ranking_from_scores
-from programs.runtime.errors import MissingExtraError
+from programs.runtime.errors import require_extra
 from signatures.rows import Case, Ranking
 
 if TYPE_CHECKING:
     from evaluate.baselines.network import Transformer
 
 
-class Sequential(Baseline):
-    """What the two models share. Their loss is a softmax over the hidden item and sampled ones.
-
-    Attributes:
-        dimensions: Length of the vectors; a multiple of `heads`.
-        layers: Transformer blocks.
-        heads: Attention heads per block.
-        dropout: Share of activations dropped in training.
-        length: Items of the history that are looked at, newest first.
-        negatives: Items sampled uniformly per batch, to compare hidden items with.
-        batch: Histories per step.
-        rate: Step size of Adam.
-        epochs: Passes over the histories, at most.
-        patience: Passes without a better validation before training stops.
-        validation: Users whose last item is kept for validation, at most; never more than a tenth of them.
-    """
-
-    dimensions: int = Field(default=64, ge=1)
-    layers: int = Field(default=2, ge=1)
-    heads: int = Field(default=2, ge=1)
-    dropout: float = Field(default=0.5, ge=0, lt=1)
-    length: int = Field(default=20, ge=2)
-    negatives: int = Field(default=1000, ge=1)
-    batch: int = Field(default=128, ge=1)
-    rate: float = Field(default=2e-3, gt=0)
-    epochs: int = Field(default=30, ge=1)
-    patience: int = Field(default=2, ge=1)
-    validation: int = Field(default=2000, ge=0)
-
-    @model_validator(mode="after")
-    def _divisible(self) -> Self:
-        if self.dimensions % self.heads:
-            raise ValueError(f"{self.dimensions} dimensions cannot be shared by {self.heads} heads alike")
-        return self
-
-    def fit(self, material: TrainingData, seed: int) -> SequenceRanker:
-        """Train; see `Baseline.fit`."""
-        try:
-            from evaluate.baselines.network import train
-        except ImportError as error:
-            raise MissingExtraError("torch", "neural", f"the ranker '{self.name}'") from error
-        rows: dict[str, int] = {}
-        sequences = [
-            _rows(rows.setdefault(item, len(rows)) for item in history)
-            for history in material.histories.values()
-            if history
-        ]
-        return SequenceRanker(self, rows, train(sequences, len(rows), self, seed))
-
-
-class SASRec(Sequential):
+class SASRec(SequenceSettings):
     """Self-attentive sequential recommendation (Kang and McAuley, ICDM 2018): every item from those before it."""
 
     name: ClassVar[str] = "sasrec"
@@ -85,27 +35,24 @@ class SASRec(Sequential):
         """See `Baseline.grid`."""
         return (cls(), cls(dropout=0.3), cls(rate=1e-3), cls(dimensions=128, heads=4), cls(layers=1))
 
+    def fit(self, material: TrainingData, seed: int) -> SequenceRanker:
+        """Train; see `Baseline.fit`."""
+        return _trained(self, material, seed)
 
-class BERT4Rec(Sequential):
-    """BERT4Rec (Sun et al., CIKM 2019): hidden items from those on both sides of them.
 
-    Attributes:
-        masked: Share of a history's items that are hidden.
-        last_only: Share of histories in which only the newest item is hidden: the question that ranking asks.
-    """
+class BERT4Rec(MaskedSettings):
+    """BERT4Rec (Sun et al., CIKM 2019): hidden items from those on both sides of them."""
 
     name: ClassVar[str] = "bert4rec"
-
-    dropout: float = Field(default=0.3, ge=0, lt=1)
-    epochs: int = Field(default=60, ge=1)
-    patience: int = Field(default=4, ge=1)
-    masked: float = Field(default=0.4, gt=0, lt=1)
-    last_only: float = Field(default=0.3, ge=0, le=1)
 
     @classmethod
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
         return (cls(), cls(dropout=0.2), cls(masked=0.2), cls(masked=0.6), cls(dimensions=128, heads=4))
+
+    def fit(self, material: TrainingData, seed: int) -> SequenceRanker:
+        """Train; see `Baseline.fit`."""
+        return _trained(self, material, seed)
 
 
 class SequenceRanker:
@@ -115,7 +62,7 @@ class SequenceRanker:
     which is popularity. Candidates without a vector: `unknown_below`.
     """
 
-    def __init__(self, settings: Sequential, rows: dict[str, int], network: Transformer) -> None:
+    def __init__(self, settings: SequenceSettings, rows: dict[str, int], network: Transformer) -> None:
         self.settings = settings
         self.rows = rows
         self.network = network
@@ -131,6 +78,19 @@ class SequenceRanker:
         scores = unknown_below(known, places, len(case.candidates))
         name = self.settings.name
         return ranking_from_scores(case, {name: scores.tolist()}, by=name)
+
+
+def _trained(settings: SequenceSettings, material: TrainingData, seed: int) -> SequenceRanker:
+    require_extra("torch", "neural", f"the ranker '{settings.name}'")
+    from evaluate.baselines.network import train
+
+    rows: dict[str, int] = {}
+    sequences = [
+        _rows(rows.setdefault(item, len(rows)) for item in history)
+        for history in material.histories.values()
+        if history
+    ]
+    return SequenceRanker(settings, rows, train(sequences, len(rows), settings, seed))
 
 
 def _rows(numbers: Iterable[int]) -> NDArray[np.int64]:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluate.baselines.features import FeatureSource
+from evaluate.baselines.features import FeatureSource, feature_table
 from programs.prior.prior import z
 from programs.ranker import ranking_from_scores
-from programs.runtime.errors import InputError, MissingExtraError
+from programs.runtime.errors import InputError, require_extra
 from signatures.rows import Case, Ranking
 
 NAME = "learned+mar"
@@ -49,15 +49,7 @@ class StackedRanker:
 
 def standard_scores(sources: Sequence[FeatureSource], case: Case) -> NDArray[np.float64]:
     """Features of the candidates, shape (n, k), each standardized over the case; 0 where nothing is known."""
-    columns = np.hstack([source.features(case) for source in sources])
-    return np.column_stack([_known(column) for column in columns.T])
-
-
-def _known(column: NDArray[np.float64]) -> NDArray[np.float64]:
-    seen = ~np.isnan(column)
-    out = np.zeros(len(column))
-    out[seen] = z(column[seen])
-    return out
+    return np.nan_to_num(z(feature_table(sources, case)), nan=0.0)
 
 
 def stack(sources: Sequence[FeatureSource], cases: Sequence[Case], seed: int) -> StackedRanker:
@@ -71,10 +63,9 @@ def stack(sources: Sequence[FeatureSource], cases: Sequence[Case], seed: int) ->
         InputError: if there are no cases, or one has no target.
         MissingExtraError: if scikit-learn is not installed.
     """
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "baselines", f"the ranker '{NAME}'") from error
+    require_extra("sklearn", "baselines", f"the ranker '{NAME}'")
+    from sklearn.linear_model import LogisticRegression
+
     if not cases or any(case.target is None for case in cases):
         raise InputError(f"'{NAME}' needs dev cases with targets to learn its weights from")
     rows = np.vstack([standard_scores(sources, case.blinded()) for case in cases])

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import pandas as pd
 
+from evaluate.data.records.frames import read_frames
+from evaluate.data.records.interactions import INTERACTION_COLUMNS
 from programs.runtime.errors import InputError
 from signatures.types import Interaction, Item
-
-INTERACTION_COLUMNS = ("user_id", "item_id", "rating", "timestamp", "position")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Dataset:
         metadata: z_u by user id; users without any are absent.
         notes: What the loader had to decide or drop, one sentence each; printed by `data describe`.
         format: Which loader read it.
+        source: Where it was read from: a path, `demo`, or `in-memory`.
     """
 
     name: str
@@ -35,6 +37,30 @@ class Dataset:
     metadata: dict[str, dict[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     format: str = "plain"
+    source: str = "in-memory"
+
+    @staticmethod
+    def from_frames(
+        interactions: object,
+        items: object | None = None,
+        users: object | None = None,
+        columns: Mapping[str, str] | None = None,
+        name: str = "frames",
+    ) -> Dataset:
+        """A dataset from data frames (pandas, polars or Arrow).
+
+        Args:
+            interactions: User and item ids; rating (0 to 5), timestamp (unix seconds or a date) where known.
+            items: Item ids and texts (title, description, categories, brand, price, keywords), or None.
+            users: User ids and metadata, any columns.
+            columns: Our name to yours, for columns whose names are not recognized.
+            name: Short name for reports.
+
+        Raises:
+            InputError: naming the column, or the row and field, that cannot be used.
+        """
+        found = read_frames(interactions, items, users, columns or {})
+        return Dataset(name, found.items, found.interactions, found.metadata, found.notes, format="frames")
 
     @cached_property
     def sha256(self) -> str:
@@ -59,9 +85,39 @@ class Dataset:
             out.setdefault(user, []).append(Interaction.model_construct(item_id=item, rating=rating, timestamp=time))
         return {user: tuple(rows) for user, rows in out.items()}
 
+    @cached_property
+    def histories(self) -> dict[str, tuple[str, ...]]:
+        """Item ids by user, oldest first: all interactions, nothing held out."""
+        return {user: tuple(event.item_id for event in events) for user, events in self.sequences.items()}
+
+    def describe(self) -> dict[str, object]:
+        """Counts, coverage of texts and ratings, lengths of histories, and the hash: one fact a line, for people."""
+        lengths = self.interactions.groupby("user_id").size()
+        items = list(self.items.values())
+        return {
+            "name": self.name,
+            "format": self.format,
+            "users": len(lengths),
+            "items": len(items),
+            "interactions": len(self.interactions),
+            "with rating": _share(int(self.interactions["rating"].notna().sum()), len(self.interactions)),
+            "items with title": _share(sum(bool(item.title) for item in items), len(items)),
+            "items with description": _share(sum(bool(item.description) for item in items), len(items)),
+            "items with brand": _share(sum(item.brand is not None for item in items), len(items)),
+            "items with price": _share(sum(item.price is not None for item in items), len(items)),
+            "users with metadata": _share(len(self.metadata), len(lengths)),
+            "interactions per user, median": float(lengths.median()),
+            "interactions per user, longest": int(lengths.max()),
+            "sha256": self.sha256,
+        }
+
     def item(self, item_id: str) -> Item:
         """The item, or an InputError that names the dataset."""
         try:
             return self.items[item_id]
         except KeyError:
             raise InputError(f"item {item_id!r} is not in dataset {self.name!r}") from None
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.2%}" if whole else "-"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from evaluate.data.dataset import Dataset
@@ -34,6 +35,10 @@ def load_dataset(source: str | Path) -> Dataset:
     if not directory.is_dir():
         problem = "not a directory" if directory.exists() else "no such directory"
         raise InputError(f"{directory}: {problem}; give {_expected()}")
+    return replace(_load_directory(directory), source=str(directory.resolve()))
+
+
+def _load_directory(directory: Path) -> Dataset:
     if (plain_files := find_plain(directory)) is not None:
         return load_plain(plain_files)
     if (movielens_files := find_movielens(directory)) is not None:

@@ -1,20 +1,20 @@
-"""Where a dataset lies that is called by its name."""
+"""Resolves the name of a dataset to a directory: ./data and the folder that MLLM3REC_DATA names."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mllm3rec.cli.console import say
+from programs.runtime.environment import environment, variable
 from programs.runtime.errors import InputError
+from programs.runtime.events import Note, OnEvent, ignore
 
-DATA_VARIABLE = "MLLM3REC_DATA"
+DATA_VARIABLE = variable("data")
 
-_NOWHERE = f"in ./data, ${DATA_VARIABLE} or a data folder beside this one"
+_NOWHERE = f"in ./data or ${DATA_VARIABLE}"
 
 
-def find_source(source: str, fallback: str | None, given: str | None) -> str:
+def find_source(source: str, fallback: str | None, given: str | None, on_event: OnEvent = ignore) -> str:
     """The directory of a dataset, or `demo`.
 
     Args:
@@ -31,11 +31,11 @@ def find_source(source: str, fallback: str | None, given: str | None) -> str:
         return source
     for folder in _data_folders():
         # As it is, or one level down, where people keep the releases of a collection.
-        for place in (folder / source, *sorted(folder.glob(f"*/{source}"))):
-            if place.is_dir():
-                return str(place)
+        for found in (folder / source, *sorted(folder.glob(f"*/{source}"))):
+            if found.is_dir():
+                return str(found)
     if fallback is not None:
-        say(f"note: no dataset {source!r} {_NOWHERE}: {fallback} instead")
+        on_event(Note(f"no dataset {source!r} {_NOWHERE}: {fallback} is taken instead"))
         return fallback
     raise InputError(
         f"no dataset {source!r}: no such directory, and none of that name {_NOWHERE}; say where it lies with "
@@ -45,8 +45,5 @@ def find_source(source: str, fallback: str | None, given: str | None) -> str:
 
 def _data_folders() -> Iterator[Path]:
     yield Path("data")
-    if os.environ.get(DATA_VARIABLE):
-        yield Path(os.environ[DATA_VARIABLE])
-    beside = Path.cwd().parent
-    yield beside / "data"
-    yield from sorted(beside.glob("*/data"))
+    if (named := environment().data) is not None:
+        yield named

@@ -11,7 +11,7 @@ from evaluate.experiments.grid import Mix
 from evaluate.runs.costs import MOTE_ROLE
 from programs.lm.ledger import Ledger
 from programs.program import MLLM3Rec, head_of
-from signatures.rows import Case, Usage
+from signatures.rows import Case, Cost, Usage
 
 MIX_SAMPLE = 5
 
@@ -39,12 +39,11 @@ class Work(BaseModel):
 
     def plus(self, other: Work) -> Work:
         """Both; dollars are unknown where one of them is."""
-        unknown = self.usd is None or other.usd is None
         return Work(
             calls=self.calls + other.calls,
             tokens_in=self.tokens_in + other.tokens_in,
             tokens_out=self.tokens_out + other.tokens_out,
-            usd=None if unknown else (self.usd or 0.0) + (other.usd or 0.0),
+            usd=Cost.of([self.usd, other.usd]).usd,
             seconds=self.seconds + other.seconds,
         )
 
@@ -96,7 +95,7 @@ def measure_mix(program: MLLM3Rec, cases: Sequence[Case], ledger: Ledger) -> Mea
     Raises:
         BudgetExceededError: before a call that might pass the ledger's budget.
     """
-    with ledger.pricing() as spent:
+    with ledger.standalone_usage() as spent:
         # Of a shopper without a profile no product is asked.
         profiled = [case for case in cases if program.rank(case.blinded()).traits]
     # The sum holds a product as often as it was shown, from the store all but once.

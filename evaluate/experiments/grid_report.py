@@ -9,7 +9,7 @@ from evaluate.data.dataset import Dataset
 from evaluate.experiments.grid import Grid
 from evaluate.experiments.grid_results import GridResults, MixRun
 from evaluate.experiments.grid_tab import grid_tab
-from evaluate.protocol.cases import CaseFile
+from evaluate.protocol.cases import Cases
 from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord
 from evaluate.report.write import write_report
 from evaluate.runs.costs import once_each
@@ -25,7 +25,7 @@ def write_comparison(
     found: GridResults,
     grid: Grid,
     runs: Sequence[MixRun],
-    case_file: CaseFile,
+    case_file: Cases,
     data: Dataset,
     histories: Mapping[str, Sequence[str]],
     directory: Path,
@@ -47,7 +47,7 @@ def write_comparison(
 def _record(
     grid: Grid,
     runs: Sequence[MixRun],
-    case_file: CaseFile,
+    case_file: Cases,
     data: Dataset,
     histories: Mapping[str, Sequence[str]],
     directory: Path,

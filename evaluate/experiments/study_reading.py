@@ -11,18 +11,17 @@ from pydantic import BaseModel, ConfigDict
 from evaluate.data.dataset import Dataset
 from evaluate.experiments.study_spec import DatasetSpec, ProtocolSpec, StudyCell, StudySpec, folder_of
 from evaluate.paper.published import ITEM_COLD, MAIN, USER_COLD, PublishedRow
-from evaluate.protocol.cases import CaseFile, read_cases
+from evaluate.protocol.cases import Cases, load_cases
 from evaluate.protocol.splits import split_dataset
 from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord
 from evaluate.runs.costs import once_each
+from evaluate.runs.directory import LEDGER, RunDirectory
 from evaluate.runs.journal import read_journal
 from evaluate.runs.run_metrics import ranks_of
 from programs.lm.ledger import by_role, read_calls
 from programs.prior.scorers import Popularity
 from programs.runtime.errors import InputError
 from signatures.rows import Ranking
-
-LEDGER, DONE, RANKS, TUNED = "ledger.jsonl", "metrics.json", "ranks.json", "tuned.json"
 
 ROWS_KEPT = 200
 """Rows of a ranker without a language model that a record keeps: enough to look at, and ranks are kept of all."""
@@ -51,10 +50,10 @@ def cases_path(root: Path, dataset: str, protocol: str, draw: int, users: int | 
 
 def is_done(directory: Path) -> bool:
     """Whether the run in a folder is complete: every case has a scored row, or every target its rank."""
-    if (directory / RANKS).exists():
+    if (RunDirectory(directory).ranks).exists():
         return True
     try:
-        facts = json.loads((directory / DONE).read_text("utf-8"))
+        facts = json.loads(RunDirectory(directory).metrics.read_text("utf-8"))
     except (OSError, ValueError):
         return False
     return facts.get("unresolved") == 0
@@ -117,7 +116,7 @@ def _run(root: Path, cell: StudyCell, commands: Sequence[str]) -> RunRecord:
     directory = root / cell.path
     manifest, rows = read_journal(directory)
     limited = cell.ranker.users
-    cases = read_cases(cases_path(root, cell.dataset.name, cell.protocol.name, cell.draw, limited))
+    cases = load_cases(cases_path(root, cell.dataset.name, cell.protocol.name, cell.draw, limited))
     # A ranker made of others has their runs, and ledgers, in folders below its own.
     calls = [call for path in sorted(directory.rglob(LEDGER)) for call in read_calls(path)]
     # What was asked of dev users to learn weights is no part of what ranking a user costs.
@@ -136,7 +135,7 @@ def _run(root: Path, cell: StudyCell, commands: Sequence[str]) -> RunRecord:
         "tuned": _tuned(root, cell),
     }
     if cell.protocol.catalogue:
-        path = directory / RANKS
+        path = RunDirectory(directory).ranks
         if not path.exists():
             raise InputError(f"{directory}: not finished")
         found = CatalogueRanks.model_validate_json(path.read_bytes())
@@ -153,7 +152,7 @@ def _run(root: Path, cell: StudyCell, commands: Sequence[str]) -> RunRecord:
     )
 
 
-def _kept(rows: Mapping[str, Ranking], cases: CaseFile) -> dict[str, Ranking]:
+def _kept(rows: Mapping[str, Ranking], cases: Cases) -> dict[str, Ranking]:
     if any("mar" in row.scores for row in rows.values()):
         return dict(rows)
     first: Iterable[str] = (case.user_id for case in cases.cases[:ROWS_KEPT])
@@ -176,7 +175,7 @@ def _protocol(root: Path, dataset: DatasetSpec, protocol: ProtocolSpec, data: Da
         found = [path for path in (cases_path(root, dataset.name, protocol.name, draw, None),) if path.exists()]
         found += sorted(cases_path(root, dataset.name, protocol.name, draw, None).parent.glob("cases-*.jsonl"))
         if found:
-            draws[draw] = max((read_cases(path) for path in found), key=lambda file: len(file.cases))
+            draws[draw] = max((load_cases(path) for path in found), key=lambda file: len(file.cases))
     first = next(iter(draws.values()))
     shown = {item for file in draws.values() for case in file.cases for item in case.candidates}
     shown |= {event.item_id for file in draws.values() for case in file.cases for event in case.history}

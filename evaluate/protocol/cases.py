@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from evaluate.data.dataset import Dataset
+from evaluate.data.load import load_dataset
+from evaluate.protocol.leakage import find_leaks, refuse_leaks
 from evaluate.protocol.negatives import NegativeSampler
-from evaluate.protocol.protocol import EvaluationProtocol, part_of
+from evaluate.protocol.protocol import IN_MEMORY, EvaluationProtocol, part_of
 from evaluate.protocol.splits import Split, split_dataset
 from programs.prior.scorers import Popularity
 from programs.runtime.atomic import write_atomically
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, input_error
 from signatures.rows import Case, seed_of
+
+if TYPE_CHECKING:
+    import dspy
 
 CASES_FORMAT = "mllm3rec-cases/1"
 
@@ -34,8 +41,10 @@ class _Header(EvaluationProtocol):
 
 
 @dataclass(frozen=True)
-class CaseFile:
-    """A cases file that was read and verified.
+class Cases:
+    """Frozen candidate lists, the protocol that drew them, and the data they were drawn from.
+
+    Iterating gives the cases with their targets; rankers get them without (`Case.blinded`).
 
     Attributes:
         sha256: Hash of the case lines, the name by which runs tell that they ranked the same lists.
@@ -44,18 +53,108 @@ class CaseFile:
     protocol: EvaluationProtocol
     cases: tuple[Case, ...]
     sha256: str
+    _dataset: Dataset | None = field(default=None, compare=False, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __iter__(self) -> Iterator[Case]:
+        return iter(self.cases)
+
+    def __getitem__(self, index: int) -> Case:
+        return self.cases[index]
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data; loaded from where it was drawn unless it is attached (`on`).
+
+        Raises:
+            InputError: if it cannot be found there, or is not the data the cases were drawn from.
+        """
+        if self._dataset is not None:
+            return self._dataset
+        if self.protocol.source == IN_MEMORY:
+            raise InputError(
+                f"dataset {self.protocol.dataset!r} was built in memory, so it cannot be loaded: give it as `dataset`"
+            )
+        dataset = load_dataset(self.protocol.source)
+        _require_same_data(self.protocol, dataset)
+        return dataset
+
+    @cached_property
+    def training(self) -> Mapping[str, Sequence[str]]:
+        """What fits may see under the protocol: item ids by user, checked to hold nothing held out.
+
+        Raises:
+            InputError: naming users whose held-out interactions would reach a fit.
+        """
+        histories = split_dataset(self.dataset, self.protocol).training
+        refuse_leaks(find_leaks(self.cases, self.dataset, histories, self.protocol.setting))
+        return histories
+
+    def on(self, dataset: Dataset) -> Cases:
+        """The same cases with their data attached.
+
+        Raises:
+            InputError: if `dataset` is not the data they were drawn from.
+        """
+        _require_same_data(self.protocol, dataset)
+        return replace(self, _dataset=dataset)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the cases file: JSON Lines, the protocol and hash first, then one case a line. Atomic."""
+        path = Path(path)
+        write_atomically(path, _header_line(self.protocol, len(self.cases), self.sha256) + _body(self.cases))
+        return path
+
+    def examples(self) -> list[dspy.Example]:
+        """The cases as DSPy has them, for `dspy.Evaluate` and DSPy's optimizers; programs ignore the target."""
+        import dspy
+
+        return [dspy.Example(case=case).with_inputs("case") for case in self.cases]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per case: user_id, history (ids, oldest first), candidates, target."""
+        return pd.DataFrame(
+            {
+                "user_id": [case.user_id for case in self.cases],
+                "history": [case.item_ids for case in self.cases],
+                "candidates": [case.candidates for case in self.cases],
+                "target": [case.target for case in self.cases],
+            }
+        )
 
 
-def draw_cases(dataset: Dataset, protocol: EvaluationProtocol, divided: Split | None = None) -> list[Case]:
+def draw_cases(dataset: Dataset, **choices: Any) -> Cases:
+    """Hold out one interaction per user and draw its negatives, once, for every method that is compared.
+
+    Args:
+        dataset: The data.
+        choices: Fields of `EvaluationProtocol`: part (`dev`, `test`, `all`), users, negatives, seed, target, setting,
+            sampling, draw, last, cold_positive, cold_history; each has a default.
+
+    Returns:
+        At most `users` cases, in a seeded order.
+
+    Raises:
+        InputError: naming the field, if a choice is not valid; or if nobody can be evaluated, or the catalogue is too
+            small for so many negatives.
+    """
+    protocol = EvaluationProtocol.for_dataset(dataset.name, dataset.source, dataset.sha256, **choices)
+    cases = tuple(draw_lists(dataset, protocol))
+    return Cases(protocol, cases, hashlib.sha256(_body(cases)).hexdigest(), dataset)
+
+
+def draw_lists(dataset: Dataset, protocol: EvaluationProtocol, divided: Split | None = None) -> list[Case]:
     """One case per user of the protocol's part who can be evaluated, users in a seeded order.
 
     Negatives are drawn without replacement over the items somebody interacted with and this user never did, as
-    `EvaluationProtocol.sampling` says; the slot of the target is uniform. A list
-    depends on the data, the setting, the seed, the draw and the user id alone: fewer users, another part or shorter
-    histories give the same lists, and 40 users are the first of 100.
+    `EvaluationProtocol.sampling` says; the slot of the target is uniform. A list depends on the data, the setting, the
+    seed, the draw and the user id alone: fewer users, another part or shorter histories give the same lists, and 40
+    users are the first of 100.
 
     Args:
-        divided: `split(dataset, protocol)` where it is already at hand.
+        divided: `split_dataset(dataset, protocol)` where it is already at hand.
 
     Returns:
         `protocol.users` cases, or fewer where the part has no more users.
@@ -113,26 +212,37 @@ def _require_enough(catalogue: int, own: dict[str, set[str]], negatives: int) ->
         )
 
 
-def write_cases(path: Path, protocol: EvaluationProtocol, cases: Sequence[Case]) -> CaseFile:
-    """Write a cases file atomically: JSON Lines, the header first, then one case a line.
+def write_cases(path: Path, protocol: EvaluationProtocol, cases: Sequence[Case]) -> Cases:
+    """Write cases that were drawn by `draw_lists`.
 
     Returns:
-        What `read_cases(path)` gives.
+        What `load_cases(path)` gives.
     """
-    body = "".join(case.model_dump_json(exclude_defaults=True) + "\n" for case in cases).encode()
-    sha256 = hashlib.sha256(body).hexdigest()
-    header = _Header(**protocol.model_dump(), n=len(cases), sha256=sha256).model_dump_json(exclude_none=True)
-    write_atomically(path, header.encode() + b"\n" + body)
-    return CaseFile(protocol, tuple(cases), sha256)
+    written = Cases(protocol, tuple(cases), hashlib.sha256(_body(cases)).hexdigest())
+    written.save(path)
+    return written
 
 
-def read_cases(path: Path) -> CaseFile:
+def _body(cases: Sequence[Case]) -> bytes:
+    return "".join(case.model_dump_json(exclude_defaults=True) + "\n" for case in cases).encode()
+
+
+def _header_line(protocol: EvaluationProtocol, n: int, sha256: str) -> bytes:
+    header = _Header(**protocol.model_dump(), n=n, sha256=sha256)
+    return header.model_dump_json(exclude_none=True).encode() + b"\n"
+
+
+def load_cases(path: str | Path, dataset: Dataset | None = None) -> Cases:
     """Read a cases file and verify that it is what was drawn.
+
+    Args:
+        dataset: The data it was drawn from, where it is at hand; else `Cases.dataset` loads it when first needed.
 
     Raises:
         InputError: naming file and line, if it is no cases file, a line is malformed, a user comes twice,
             a list or a user does not fit the header, or lines were added, lost or changed.
     """
+    path = Path(path)
     try:
         first, _, body = path.read_bytes().partition(b"\n")
     except OSError as error:
@@ -143,7 +253,7 @@ def read_cases(path: Path) -> CaseFile:
     for number, line in enumerate(body.removesuffix(b"\n").split(b"\n") if body else (), start=2):
         case = _parse(Case, line, f"{path}:{number}")
         if case.target is None:
-            raise InputError(f"{path}:{number}: field 'target': Field required")
+            raise InputError(f"{path}:{number}: target: Field required")
         if case.user_id in lines:
             raise InputError(f"{path}:{number}: user {case.user_id!r} is already in line {lines[case.user_id]}")
         if len(case.candidates) != header.negatives + 1:
@@ -158,9 +268,9 @@ def read_cases(path: Path) -> CaseFile:
         raise InputError(f"{path}:1: the header announces {header.n} cases, the file has {len(cases)}; draw it again")
     if hashlib.sha256(body).hexdigest() != header.sha256:
         raise InputError(f"{path}:1: the cases were changed after they were drawn (sha256 differs); draw them again")
-    return CaseFile(
-        EvaluationProtocol(**header.model_dump(exclude={"n", "sha256"})), tuple(cases.values()), header.sha256
-    )
+    protocol = EvaluationProtocol(**header.model_dump(exclude={"n", "sha256"}))
+    found = Cases(protocol, tuple(cases.values()), header.sha256)
+    return found if dataset is None else found.on(dataset)
 
 
 def _read_header(line: bytes, path: Path) -> _Header:
@@ -177,18 +287,7 @@ def _parse(model: type[_Model], line: bytes, where: str) -> _Model:
     try:
         return model.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(step) for step in first["loc"])
-        raise InputError(f"{where}: {f'field {field!r}: ' if field else ''}{first['msg']}") from None
-
-
-def check_dataset(case_file: CaseFile, dataset: Dataset) -> None:
-    """Make sure that `dataset` is the data the cases were drawn from.
-
-    Raises:
-        InputError: if interactions, item texts or metadata differ.
-    """
-    _require_same_data(case_file.protocol, dataset)
+        raise input_error(where, error) from None
 
 
 def _require_same_data(protocol: EvaluationProtocol, dataset: Dataset) -> None:

@@ -5,12 +5,13 @@ Everything the paper leaves open is a named choice with a default (docs/protocol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from programs.runtime.errors import InputError
 from signatures.rows import seed_of
 from signatures.types import Interaction
 
@@ -33,6 +34,9 @@ ColdPositive = Literal["target", "any"]
 ColdHistory = Literal["window", "recent"]
 """User cold-start: what is known of the user. Only the records inside the test window, or the last ones before the
 target, wherever they lie."""
+
+IN_MEMORY = "in-memory"
+"""`EvaluationProtocol.source` of a dataset that was built from frames: it cannot be loaded again."""
 
 LIKED_ABOVE = 3.0
 """A rating has to be above this to count as liked (paper, section 4.1)."""
@@ -83,7 +87,7 @@ class EvaluationProtocol(BaseModel):
     Attributes:
         format: Version of the cases file.
         dataset: The dataset's short name.
-        source: Where the data was read from: an absolute path, or `demo`.
+        source: Where the data was read from: an absolute path, `demo`, or `in-memory`.
         dataset_sha256: `Dataset.sha256` of that data.
         target: Policy that picked the positives.
         negatives: Sampled items per list; a list has one more.
@@ -119,7 +123,27 @@ class EvaluationProtocol(BaseModel):
     @field_validator("source")
     @classmethod
     def _absolute(cls, source: str) -> str:
-        return source if source == "demo" else str(Path(source).expanduser().absolute())
+        return source if source in ("demo", IN_MEMORY) else str(Path(source).expanduser().absolute())
+
+    @classmethod
+    def for_dataset(cls, name: str, source: str, sha256: str, **choices: Any) -> EvaluationProtocol:
+        """The protocol of cases to draw from a dataset.
+
+        Args:
+            name, source, sha256: Of the dataset.
+            choices: Other fields, by name.
+
+        Raises:
+            InputError: naming the field that is unknown or not valid.
+        """
+        unknown = sorted(choices.keys() - cls.model_fields.keys())
+        if unknown:
+            raise InputError(f"no protocol field {unknown[0]!r}: choose among {', '.join(cls.model_fields)}")
+        try:
+            return cls(dataset=name, source=source, dataset_sha256=sha256, **choices)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise InputError(f"protocol field {'.'.join(map(str, first['loc']))!r}: {first['msg']}") from None
 
     def choices(self) -> dict[str, str]:
         """What the paper leaves open, and how it is settled here: one line each, for people."""
@@ -160,3 +184,9 @@ class EvaluationProtocol(BaseModel):
                 "training data": "records before the window, of all other users",
             }
         return said
+
+
+def usable_targets(sequences: Mapping[str, Sequence[Interaction]]) -> dict[str, int]:
+    """How many users can be evaluated under each target policy."""
+    policies: tuple[Target, ...] = get_args(Target)
+    return {policy: sum(held_out(events, policy) is not None for events in sequences.values()) for policy in policies}

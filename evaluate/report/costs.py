@@ -17,7 +17,7 @@ from evaluate.report.table import (
     table_row,
     word_cell,
 )
-from signatures.rows import Usage, total_usage
+from signatures.rows import Cost, Usage, total_usage
 
 
 def usage_by_role(usages: Sequence[Mapping[str, Usage]]) -> dict[str, tuple[Usage, bool]]:
@@ -27,8 +27,8 @@ def usage_by_role(usages: Sequence[Mapping[str, Usage]]) -> dict[str, tuple[Usag
 
 
 def _sum(usages: Sequence[Usage]) -> tuple[Usage, bool]:
-    total = total_usage(usages)
-    return total, total.usd is not None and any(usage.usd is None and usage.calls for usage in usages)
+    cost = Cost.of(usage.usd for usage in usages if usage.calls)
+    return total_usage(usages), cost.known is not None and not cost.complete
 
 
 def per_user_price(group: RankerRuns) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evaluate.paper.published import PublishedRow
-from evaluate.protocol.cases import CaseFile
+from evaluate.protocol.cases import Cases
 from evaluate.runs.journal import RunManifest
 from signatures.rows import Ranking, Usage
 from signatures.types import Item
@@ -29,7 +29,7 @@ class ProtocolRecord:
     dataset: str
     name: str
     choices: Mapping[str, str]
-    cases: Mapping[int, CaseFile]
+    cases: Mapping[int, Cases]
     popularity: Mapping[str, int]
     catalogue: Mapping[str, Item]
     published: Sequence[PublishedRow] = ()

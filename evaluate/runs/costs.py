@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from programs.lm.ledger import Call
+from signatures.rows import Cost
 
 MOTE_ROLE = "mote"
 """The one role whose work is per product, not per shopper."""
@@ -89,14 +90,9 @@ def known_sum(parts: Iterable[float | None]) -> float | None:
     """The sum, or None if a part is unknown: unknown is not zero.
 
     >>> known_sum([0.5, 0.25]), known_sum([0.5, None]), known_sum([])
-    (0.75, None, 0)
+    (0.75, None, 0.0)
     """
-    total = 0.0
-    for part in parts:
-        if part is None:
-            return None
-        total += part
-    return total or 0
+    return Cost.of(parts).usd
 
 
 def cost_of(

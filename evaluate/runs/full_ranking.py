@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from evaluate.data.dataset import Dataset
 from evaluate.stats.metrics import rank_of
 from programs.ranker import Ranker
 from signatures.rows import Case
@@ -37,3 +38,13 @@ def full_ranking_ranks(
         ranks[case.user_id] = rank_of(ranker.rank(whole).order, case.target)
         on_user()
     return ranks
+
+
+def owned_before_target(dataset: Dataset, cases: Sequence[Case]) -> dict[str, set[str]]:
+    """Items of every user before the target: more than the history shows where that is cut short."""
+    owned = {}
+    for case in cases:
+        items = [event.item_id for event in dataset.sequences[case.user_id]]
+        index = max(i for i, item in enumerate(items) if item == case.target)
+        owned[case.user_id] = set(items[:index])
+    return owned

@@ -22,8 +22,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from filelock import BaseFileLock
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from evaluate.runs.directory import JOURNAL, MANIFEST, RunDirectory
 from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import InputError
 from programs.runtime.lock import take
@@ -31,7 +33,6 @@ from signatures.rows import Ranking, Status
 
 FSYNC_SECONDS = 0.5
 
-_MANIFEST, _ROWS = "manifest.json", "journal.jsonl"
 _HEAD, _MIDDLE, _TAIL = b'{"sha256":"', b'","row":', b"}\n"
 _DIGITS = 16
 
@@ -40,7 +41,7 @@ class RunManifest(BaseModel):
     """What a run is: rows of two runs mix only if cases, ranker and configuration are the same.
 
     Attributes:
-        cases_sha256: Hash of the frozen cases (`CaseFile.sha256`).
+        cases_sha256: Hash of the frozen cases (`Cases.sha256`).
         configuration: Everything else that decides a ranking, as JSON with finite numbers.
         created: When the run was first opened.
         versions: Package versions at that time; recorded, not compared.
@@ -64,13 +65,13 @@ class Journal:
         manifest: The manifest on disk, from the first session.
     """
 
-    def __init__(self, directory: Path, manifest: RunManifest, lock: int) -> None:
+    def __init__(self, directory: Path, manifest: RunManifest, lock: BaseFileLock) -> None:
         """Internal: use `Journal.open`, which takes the lock and agrees on the manifest first."""
         self.directory = directory
         self.manifest = manifest
-        self._path = directory / _ROWS
+        self._path = RunDirectory(directory).journal
         self._lock = lock
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         self._writing = threading.Lock()
         self._closed = False
         self._synced = time.monotonic()
@@ -94,7 +95,7 @@ class Journal:
         try:
             return cls(directory, _agreed(directory, manifest), lock)
         except BaseException:
-            os.close(lock)
+            lock.release()
             raise
 
     def append(self, ranking: Ranking) -> None:
@@ -143,7 +144,7 @@ class Journal:
                 self._sync()
             finally:
                 os.close(self._file)
-                os.close(self._lock)
+                self._lock.release()
 
     def _sync(self) -> None:
         os.fsync(self._file)
@@ -167,19 +168,19 @@ def read_journal(directory: Path) -> tuple[RunManifest, dict[str, Ranking]]:
     Raises:
         InputError: if there is no run, or manifest or rows are damaged.
     """
-    manifest = _stored(directory / _MANIFEST)
+    manifest = _stored(RunDirectory(directory).manifest)
     if manifest is None:
-        raise InputError(f"{directory}: no run here, {_MANIFEST} is missing")
-    path = directory / _ROWS
+        raise InputError(f"{directory}: no run here, {MANIFEST} is missing")
+    path = RunDirectory(directory).journal
     return manifest, _rows(path) if path.exists() else {}
 
 
 def _agreed(directory: Path, asked: RunManifest) -> RunManifest:
     found = refuse_other_run(directory, asked)
     if found is None:
-        if (directory / _ROWS).exists():
-            raise InputError(f"{directory}: {_ROWS} without {_MANIFEST}: not a run; choose another directory")
-        write_atomically(directory / _MANIFEST, asked.model_dump_json(indent=2).encode() + b"\n")
+        if RunDirectory(directory).journal.exists():
+            raise InputError(f"{directory}: {JOURNAL} without {MANIFEST}: not a run; choose another directory")
+        write_atomically(RunDirectory(directory).manifest, asked.model_dump_json(indent=2).encode() + b"\n")
         return asked
     return found
 
@@ -193,7 +194,7 @@ def refuse_other_run(directory: Path, asked: RunManifest) -> RunManifest | None:
     Raises:
         InputError: naming what differs.
     """
-    found = _stored(directory / _MANIFEST)
+    found = _stored(RunDirectory(directory).manifest)
     if found is None:
         return None
     # Through JSON, so that 1.0 read back and 1.0 asked compare as what is stored.

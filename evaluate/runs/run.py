@@ -109,7 +109,7 @@ def run_cases(
 
 
 def _rank(ranker: Ranker, case: Case, ledger: Ledger) -> Ranking:
-    with ledger.charging() as usage:
+    with ledger.usage_of_case() as usage:
         try:
             # A trace is what demonstrations are made from; here it would only grow.
             with dspy.context(trace=None):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from evaluate.runs.directory import RunDirectory
 from evaluate.runs.journal import RunManifest, read_journal
 from evaluate.stats.audit import Finding, audit_ranks
 from evaluate.stats.intervals import Difference, Estimate, paired_difference
@@ -15,9 +16,6 @@ from evaluate.stats.metrics import Bounds, bounds, per_user, rank_of, summarize
 from programs.ranker import order_by_score
 from programs.runtime.errors import InputError
 from signatures.rows import Case, Ranking, Status, Usage, seed_of, total_usage
-
-TARGETS = "targets.json"
-"""In a run directory: target by user id, so that the run can be audited without its cases file."""
 
 
 class RunMetrics(BaseModel):
@@ -37,7 +35,7 @@ class RunMetrics(BaseModel):
         bounds: What the metrics would be if every unresolved user were a miss, and if each were a first place.
         score_sources: How MAR's scores came about, with the number of users.
         usage: What was really sent and paid for in the whole run.
-        audit: The identities of design.md section 1 on these ranks.
+        audit: The identities that every ranking obeys, checked on these ranks.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -86,7 +84,7 @@ def ranks_and_manifest(directory: Path) -> tuple[RunManifest, dict[str, int], in
         InputError: if the directory holds no run, or its targets cannot be found.
     """
     manifest, rows = read_journal(directory)
-    path = directory / TARGETS
+    path = RunDirectory(directory).targets
     if not path.exists():
         raise InputError(f"{path} is missing: evaluate the run again to write it")
     targets: dict[str, str] = json.loads(path.read_text("utf-8"))
@@ -105,8 +103,13 @@ def against_run(directory: Path, other: Path) -> dict[str, Difference]:
     reference, others, _ = ranks_and_manifest(other)
     if manifest.cases_sha256 != reference.cases_sha256:
         raise InputError(f"{other}: ranked other cases than {directory}; runs can be compared on the same cases only")
-    mine, theirs = per_user(ranks), per_user(others)
-    return {f"{name}/{size}": paired_difference(mine[name], theirs[name], seed=0) for name in mine.columns}
+    return paired_by_metric(ranks, others, size)
+
+
+def paired_by_metric(mine: Mapping[str, int], theirs: Mapping[str, int], list_size: int) -> dict[str, Difference]:
+    """Paired differences by metric name (`HR@5/30`), `mine` minus `theirs`, over the users that both ranked."""
+    ours, others = per_user(mine), per_user(theirs)
+    return {f"{name}/{list_size}": paired_difference(ours[name], others[name], seed=0) for name in ours.columns}
 
 
 def run_metrics(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.syntax import Syntax
 
-from mllm3rec.cli.compile import show_manifest
+from mllm3rec.cli.compile_tables import show_manifest
 from mllm3rec.cli.console import emit, out
-from mllm3rec.cli.settings import Json
-from optimize.artifact import ArtifactManifest, load_artifact
-from optimize.prompts import prompts_of
+from mllm3rec.cli.options import Json
+
+if TYPE_CHECKING:
+    from optimize.artifact import ArtifactManifest
 
 Artifact = Annotated[Path, typer.Argument(help="A directory written by `mllm3rec compile`.")]
 
@@ -23,7 +23,10 @@ app = typer.Typer(help="Frozen programs: show, diff, verify.", no_args_is_help=T
 @app.command()
 def show(artifact: Artifact, as_json: Json = False) -> None:
     """Print what an artifact is, how it was made, and its prompts."""
-    program, manifest = load_artifact(artifact)
+    from optimize.artifact import restore_program
+    from optimize.prompts import prompts_of
+
+    program, manifest = restore_program(artifact)
     if as_json:
         prompts = {name: prompt.model_dump(mode="json") for name, prompt in prompts_of(program).items()}
         emit({**manifest.model_dump(mode="json"), "prompts": prompts})
@@ -34,15 +37,19 @@ def show(artifact: Artifact, as_json: Json = False) -> None:
     for name, prompt in prompts_of(program).items():
         out.rule(name, align="left")
         out.print(prompt.instructions, markup=False)
-        out.print(f"{len(prompt.demos)} demonstrations; the whole prompt: {artifact}/prompts/{name}.txt", markup=False)
+        out.print(f"{len(prompt.demos)} demos; the whole prompt: {artifact}/prompts/{name}.txt", markup=False)
 
 
 @app.command()
 def diff(first: Artifact, second: Artifact, as_json: Json = False) -> None:
     """Compare two artifacts: configuration and prompts, line by line. Exit code 0 if they are the same."""
+    import difflib
+
+    from optimize.artifact import restore_program
+
     texts: list[list[str]] = []
     for directory in (first, second):
-        _, manifest = load_artifact(directory)
+        _, manifest = restore_program(directory)
         lines = [f"{name}: {value}" for name, value in _facts(manifest).items()]
         for path in sorted(path for path in manifest.files if path.startswith("prompts/")):
             lines += [f"=== {path} ===", *(directory / path).read_text("utf-8").splitlines()]
@@ -60,7 +67,9 @@ def diff(first: Artifact, second: Artifact, as_json: Json = False) -> None:
 @app.command()
 def verify(artifact: Artifact, as_json: Json = False) -> None:
     """Check hashes, signatures and rendered prompts. Exit code 0 if the artifact is what was frozen."""
-    _, manifest = load_artifact(artifact)
+    from optimize.artifact import restore_program
+
+    _, manifest = restore_program(artifact)
     if as_json:
         emit({"sound": True, "sha256": manifest.sha256, "files": len(manifest.files)})
     else:

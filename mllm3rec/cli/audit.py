@@ -1,17 +1,18 @@
-"""`mllm3rec audit`: can these figures come from any ranking at all?"""
+"""`mllm3rec audit`: consistency of a metric table with identities that every ranking satisfies."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from evaluate.runs.run_metrics import ranks_and_manifest
-from evaluate.stats.audit import Finding, audit_ranks, audit_row, read_metric_table
 from mllm3rec.cli.console import emit, out
-from mllm3rec.cli.settings import Json
+from mllm3rec.cli.options import Json
+
+if TYPE_CHECKING:
+    from evaluate.stats.audit import Finding
 
 
 def audit(
@@ -21,6 +22,8 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Check the identities every metric table must keep. Exit code 1 if a row breaks one."""
+    from evaluate.stats.audit import audit_row, read_metric_table
+
     findings = [_of_run(path)] if path.is_dir() else [audit_row(row) for row in read_metric_table(path)]
     impossible = sum(finding.impossible for finding in findings)
     if as_json:
@@ -37,5 +40,8 @@ def audit(
 
 
 def _of_run(directory: Path) -> Finding:
+    from evaluate.runs.run_metrics import ranks_and_manifest
+    from evaluate.stats.audit import audit_ranks
+
     manifest, ranks, size = ranks_and_manifest(directory)
     return audit_ranks(ranks, method=manifest.ranker, dataset=str(directory), list_size=size)

@@ -1,33 +1,37 @@
-"""What a person sees, and what a machine reads: tables and progress on stderr or stdout, JSON on stdout."""
+"""Console output: notes and progress bars on stderr, tables or one JSON object on stdout."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partialmethod
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 from rich.table import Table
-from tqdm import tqdm
 
-from evaluate.runs.planted_recovery import Recovery
-from evaluate.runs.run_metrics import RunMetrics
-from evaluate.stats.intervals import Estimate
-from programs.lm.ledger import Ledger
-from signatures.rows import Usage
+from programs.runtime.events import Event, Note, Progress
+
+if TYPE_CHECKING:
+    from evaluate.runs.planted_recovery import Recovery
+    from evaluate.runs.run_metrics import RunMetrics
+    from evaluate.stats.intervals import Estimate
+    from signatures.rows import Usage
 
 # Without emoji: rich would read `cases.jsonl:100:` as one.
 out = Console(highlight=False, emoji=False)
 err = Console(stderr=True, highlight=False, emoji=False)
 
 
-def quieten_dspy() -> None:
-    """Keep DSPy's bars from being drawn over ours, and its warnings of every cut answer and unused field away."""
+def silence_dspy() -> None:
+    """Keep DSPy's progress bars and warnings from being drawn over ours."""
+    from tqdm import tqdm
+
     tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
     logging.getLogger("dspy").setLevel(logging.ERROR)
 
@@ -42,60 +46,72 @@ def emit(payload: Mapping[str, Any]) -> None:
     print(json.dumps(payload, ensure_ascii=False, default=str))
 
 
-def dollars(usd: float | None) -> str:
+def format_usd(usd: float | None) -> str:
     """Dollars for a table; an unknown price is unknown, not zero."""
     return "-" if usd is None else f"${usd:.4f}"
 
 
-def figure(estimate: Estimate) -> str:
+def format_estimate(estimate: Estimate) -> str:
     """Mean with its 95% interval."""
     return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
-class Ticker:
-    """Advances a progress bar and shows what has been spent."""
+class ConsoleEvents:
+    """Shows events on stderr: notes as lines, tasks as bars with rate, calls, dollars and time left.
 
-    def __init__(self, progress: Progress, task: Any, ledger: Ledger | None) -> None:
-        self._progress = progress
-        self._task = task
-        self._ledger = ledger
-        self._started = time.monotonic()
-        self._count = 0
+    A context manager; calling it is an `OnEvent`.
+    """
 
-    def advance(self, steps: int = 1) -> None:
-        """Count steps done."""
-        self._count += steps
-        rate = self._count / max(time.monotonic() - self._started, 1e-9)
-        spent = ""
-        if self._ledger is not None:
-            total = self._ledger.total()
-            if total.calls or total.cache_hits:
-                spent = f" {total.calls} calls, {total.cache_hits} stored, {dollars(total.usd)}"
-        self._progress.update(self._task, advance=steps, spent=f"{rate:.2f}/s{spent}")
+    def __init__(self) -> None:
+        self._bars = Bars(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[spent]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=err,
+            transient=True,
+        )
+        self._tasks: dict[str, tuple[TaskID, float, int]] = {}
 
-    def to(self, done: int, total: int) -> None:
-        """Set steps done out of a total."""
-        self._progress.update(self._task, completed=done, total=total)
+    def __enter__(self) -> Self:
+        silence_dspy()
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, Note):
+            say(event.text)
+        else:
+            self._advance(event)
+
+    def _advance(self, event: Progress) -> None:
+        if event.task not in self._tasks:
+            for task, _, _ in self._tasks.values():
+                self._bars.remove_task(task)
+            self._tasks.clear()
+            task = self._bars.add_task(event.task, total=event.total, completed=event.done, spent="")
+            self._tasks[event.task] = task, time.monotonic(), event.done
+        task, started, before = self._tasks[event.task]
+        rate = (event.done - before) / max(time.monotonic() - started, 1e-9)
+        spent = f"{rate:.2f}/s"
+        if event.usage is not None and (event.usage.calls or event.usage.cache_hits):
+            spent += f" {event.usage.calls} calls, {event.usage.cache_hits} cache hits, {format_usd(event.usage.usd)}"
+        self._bars.update(task, completed=event.done, total=event.total, spent=spent)
+        if event.done >= event.total:
+            self._bars.remove_task(task)
+            del self._tasks[event.task]
 
 
-@contextmanager
-def progress(what: str, total: int, ledger: Ledger | None = None) -> Iterator[Ticker]:
-    """A progress bar on stderr: what, how many, rate, calls and dollars so far, time left."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[spent]}"),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task(what, total=total, spent="")
-        yield Ticker(bar, task, ledger)
-
-
-def results_table(results: RunMetrics, title: str) -> Table:
+def metrics_table(results: RunMetrics, title: str) -> Table:
     """Metrics of a run, one line per component, the ranker's own order first."""
     names = list(results.metrics)
     table = Table(title=title, title_justify="left")
@@ -109,14 +125,14 @@ def results_table(results: RunMetrics, title: str) -> Table:
         if component != results.ranker
     }
     for label, metrics in rows.items():
-        table.add_row(label, *(figure(metrics[name]) for name in names), str(results.users))
+        table.add_row(label, *(format_estimate(metrics[name]) for name in names), str(results.users))
     return table
 
 
 def usage_table(by_role: Mapping[str, Usage]) -> Table:
     """Calls, tokens, dollars and seconds per role."""
     table = Table(title="Language models", title_justify="left")
-    for column in ("role", "calls", "stored", "tokens in", "of which cached", "tokens out", "dollars", "seconds"):
+    for column in ("role", "calls", "cache hits", "tokens in", "of which cached", "tokens out", "dollars", "seconds"):
         table.add_column(column, justify="left" if column == "role" else "right")
     for role, usage in by_role.items():
         share = f"{usage.tokens_cached / usage.tokens_in:.0%}" if usage.tokens_in else "-"
@@ -127,7 +143,7 @@ def usage_table(by_role: Mapping[str, Usage]) -> Table:
             str(usage.tokens_in),
             share,
             str(usage.tokens_out),
-            dollars(usage.usd),
+            format_usd(usage.usd),
             f"{usage.seconds:.0f}",
         )
     return table

@@ -7,13 +7,14 @@ import os
 import platform
 import sys
 from dataclasses import asdict, dataclass
+from importlib.metadata import packages_distributions
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from mllm3rec.cli.console import emit, out
-from mllm3rec.cli.settings import Json, versions
-from programs.runtime.weights import available, cache_dir, locate
+from mllm3rec.cli.options import Json
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,23 @@ class Check:
 
 def checks() -> list[Check]:
     """Everything the demo and the hosted backends need."""
+    from evaluate.runs.session import versions
+    from programs.runtime.environment import cache_dir
+    from programs.runtime.weights import available, locate
+
     found = [
         Check("python", (3, 11) <= sys.version_info[:2] <= (3, 13), platform.python_version(), hint="use 3.11 to 3.13"),
         *(Check(name, True, version) for name, version in versions().items()),
     ]
+    others = sorted({*packages_distributions().get("evaluate", ())} - {"mllm3rec"})
+    found.append(
+        Check(
+            "package `evaluate`",
+            not others,
+            f"also installed by {', '.join(others)}" if others else "ours alone",
+            hint="both own the folder `evaluate`: use an environment without the other one",
+        )
+    )
     for package in ("xllamacpp", "onnxruntime", "tokenizers"):
         there = importlib.util.find_spec(package) is not None
         found.append(Check(package, there, "installed" if there else "missing", hint="pip install 'mllm3rec[local]'"))
@@ -73,6 +87,6 @@ def doctor(as_json: Json = False) -> None:
         table = Table("", "what", "found", "to do")
         for check in results:
             mark = "[green]ok[/]" if check.ok else ("[red]missing[/]" if check.needed else "[dim]-[/]")
-            table.add_row(mark, check.name, check.detail, "" if check.ok else check.hint)
+            table.add_row(mark, check.name, escape(check.detail), "" if check.ok else escape(check.hint))
         out.print(table)
     raise typer.Exit(1 if broken else 0)

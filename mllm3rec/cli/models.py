@@ -1,4 +1,4 @@
-"""`mllm3rec models`: weights that run on this machine, and which model speaks in which role."""
+"""`mllm3rec models`: weights that run on this machine, and the presets of models per role."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ import typer
 from rich.table import Table
 
 from mllm3rec.cli.console import emit, out, say
-from mllm3rec.cli.settings import Json
-from programs.lm.prices import price_table
-from programs.lm.roles import PRESETS, ROLE_NAMES
-from programs.runtime.weights import available, fetch, locate
+from mllm3rec.cli.options import Json
 
 app = typer.Typer(no_args_is_help=True, help="Weights on this machine, and the presets of models per role.")
 
@@ -19,6 +16,10 @@ app = typer.Typer(no_args_is_help=True, help="Weights on this machine, and the p
 @app.command("list")
 def list_models(as_json: Json = False) -> None:
     """Weights that can be fetched by name, and the presets."""
+    from programs.lm.prices import price_table
+    from programs.lm.roles import PRESETS, ROLE_NAMES
+    from programs.runtime.weights import available, locate
+
     weights = [{"name": w.name, "purpose": w.purpose, "here": locate(w.name) is not None} for w in available()]
     presets = {name: {role: roles.of(role).model for role in ROLE_NAMES} for name, roles in PRESETS.items()}
     if as_json:
@@ -39,6 +40,8 @@ def fetch_models(
     names: Annotated[list[str], typer.Argument(help="Names from `mllm3rec models list`.")], as_json: Json = False
 ) -> None:
     """Bring weights into the cache folder, checked against their pinned checksums."""
+    from programs.runtime.weights import fetch
+
     paths = {name: {file: str(path) for file, path in fetch(name, progress=say).items()} for name in names}
     if as_json:
         emit(paths)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from mllm3rec.cli.console import emit, out
-from mllm3rec.cli.settings import Json, PricesFile
-from programs.lm.prices import Price, price_table
+from mllm3rec.cli.options import Json, PricesFile
+
+if TYPE_CHECKING:
+    from programs.lm.prices import Price
 
 app = typer.Typer(no_args_is_help=True, help="What models cost, and how old the figures are.")
 
@@ -19,6 +21,8 @@ app = typer.Typer(no_args_is_help=True, help="What models cost, and how old the 
 @app.command("show")
 def show(prices: PricesFile = None, as_json: Json = False) -> None:
     """The price list, with your own prices laid over the one that comes with this package."""
+    from programs.lm.prices import price_table
+
     found = price_table(prices)
     if as_json:
         models = {model: price.model_dump(mode="json") for model, price in found.models.items()}
@@ -52,6 +56,8 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Whether models have a known price. Exit code 1 if one has none."""
+    from programs.lm.prices import price_table
+
     table = price_table(prices)
     today = datetime.date.today()
     checked = {model: _checked(table.models.get(model), today) for model in models}

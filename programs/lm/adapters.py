@@ -1,4 +1,4 @@
-"""How a signature becomes messages: one adapter per role, part of what a compiled program is.
+"""Adapters: how a signature becomes messages and an answer becomes fields; one per role.
 
 A program compiled under one adapter is another program under a second one, so the choice belongs to the role's
 configuration and is recorded with every artifact.
@@ -7,49 +7,55 @@ configuration and is recorded with every artifact.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable
 from typing import Any, Literal
 
 import dspy
-import json_repair
 from dspy.adapters.baml_adapter import BAMLAdapter
 from dspy.adapters.utils import serialize_for_json
 from dspy.utils.exceptions import AdapterParseError
 from pydantic import BaseModel, TypeAdapter
 
-from programs.lm.prompt_cache import CachedPromptAdapter, once
+from programs.lm.prompt_cache import CachedPromptAdapter, cached_per_signature
 
 AdapterName = Literal["json", "compact", "chat"]
 
 
-class ReadsOnce(CachedPromptAdapter):
-    """Stands before a JSON adapter: reads an answer that keeps to its schema with validators that are built once.
+class CachedParseAdapter(CachedPromptAdapter):
+    """Mixin to put before a JSON adapter: a valid answer is parsed with validators that are built once per signature.
 
-    DSPy builds one for each field of every answer. All other answers are left to it.
+    DSPy builds one for each field of every answer. All other answers are left to its lenient parser.
     """
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        validators = once(signature, "validators", lambda: _validators(signature))
+        validators = cached_per_signature(signature, "validators", lambda: _validators(signature))
         try:
             answer = json.loads(completion)
             return {name: validator.validate_python(answer[name]) for name, validator in validators.items()}
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
+            pass
+        try:
             fields: dict[str, Any] = super().parse(signature, completion)
-            return fields
+        except (ValueError, RecursionError) as error:  # Nested too deep for DSPy's parser.
+            raise AdapterParseError(
+                adapter_name=type(self).__name__, signature=signature, lm_response=completion, message=str(error)
+            ) from error
+        return fields
 
 
 def _validators(signature: type[dspy.Signature]) -> dict[str, TypeAdapter[Any]]:
     return {name: TypeAdapter(field.annotation) for name, field in signature.output_fields.items()}
 
 
-class CompactAdapter(ReadsOnce, BAMLAdapter):
+class CompactAdapter(CachedParseAdapter, BAMLAdapter):
     """BAML-style schema (half the prompt of `JSONAdapter`) for models that run on the user's own machine.
 
     Four changes to its parent: the reminder after the inputs is one short line, because it is the part of the
-    prompt that no prefix cache can serve; worked answers are written without line breaks, because the model
+    prompt that no prefix cache can serve; the answers of demos are written without line breaks, because the model
     imitates them and every space is a token; the list bounds of an output field reach the server's grammar, so that
-    a small model cannot repeat itself until its tokens run out; and an answer that was cut off is read without the
-    list element it was cut in, instead of being lost or read with half a phrase.
+    a small model cannot repeat itself until its tokens run out; and a truncated answer is read without the list
+    element it was cut off in, instead of being lost or read with half a phrase.
     """
 
     def user_message_output_requirements(self, signature: type[dspy.Signature]) -> str:
@@ -63,10 +69,9 @@ class CompactAdapter(ReadsOnce, BAMLAdapter):
 
     def _prepare_response_format(self, lm: Any, lm_kwargs: dict[str, Any], signature: type[dspy.Signature]) -> None:
         prepare = super()._prepare_response_format
-        found = once(
+        lm_kwargs |= cached_per_signature(
             signature, ("bounded", lm.model), lambda: self._bounded(_prepared(prepare, lm, signature), signature)
         )
-        lm_kwargs |= found
 
     def _bounded(self, settings: dict[str, Any], signature: type[dspy.Signature]) -> dict[str, Any]:
         model = settings.get("response_format")
@@ -85,40 +90,50 @@ class CompactAdapter(ReadsOnce, BAMLAdapter):
         return {"response_format": {"type": "json_schema", "json_schema": answer}}
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        return super().parse(signature, whole_elements(completion, signature.output_fields))
+        return super().parse(signature, complete_elements(completion))
 
 
-def whole_elements(completion: str, fields: Iterable[str]) -> str:
-    """A JSON answer without the unfinished last element of the list it was cut off in.
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|["{}\[\],]', re.DOTALL)
+"""Strings and punctuation of JSON; a lone quote is where a string was cut off."""
 
-    Valid JSON, and an answer with nothing whole in it, are given back as they are.
 
-    >>> whole_elements('{"traits": ["easy to use", "sturdy every', ["traits"])
+def complete_elements(completion: str) -> str:
+    """A truncated JSON answer without the unfinished last element of the list it was cut off in.
+
+    An answer that is complete, that was not cut off in a list of its top level, or that has no complete element in it
+    is returned as it is. (Pydantic's partial JSON would not do: it reads half an object as a whole one.)
+
+    >>> complete_elements('{"traits": ["easy to use", "sturdy every')
     '{"traits": ["easy to use"]}'
-    >>> whole_elements('{"traits": ["easy to use"]}', ["traits"])
-    '{"traits": ["easy to use"]}'
+    >>> complete_elements('{"traits": ["easy to use"]} As asked.')
+    '{"traits": ["easy to use"]} As asked.'
     """
-    try:
-        json.loads(completion)
-    except ValueError:
-        answer = json_repair.loads(completion)
-    else:
+    if (start := completion.find("{")) == -1:
         return completion
-    if not isinstance(answer, dict):
-        return completion
-    # Fields come in order: the list that was being written when the tokens ran out is the last one there.
-    cut = next((name for name in reversed(answer) if name in fields), None)
-    if cut is None or not isinstance(answer[cut], list) or len(answer[cut]) < 2:
-        return completion
-    return json.dumps(answer | {cut: answer[cut][:-1]}, ensure_ascii=False)
+    brackets: list[str] = []
+    end: int | None = None
+    for token in _TOKEN.finditer(completion, start):
+        match token[0]:
+            case '"':
+                break
+            case "{" | "[":
+                brackets.append(token[0])
+            case "}" | "]":
+                brackets.pop()
+                if not brackets:
+                    return completion
+        if brackets == ["{", "["]:
+            end = {"[": None, ",": token.start()}.get(token[0], token.end())
+    cut_off = end is not None and brackets[:2] == ["{", "["]
+    return f"{completion[start:end]}]}}" if cut_off else completion
 
 
-class StrictAdapter(ReadsOnce, dspy.JSONAdapter):
+class StrictAdapter(CachedParseAdapter, dspy.JSONAdapter):
     """DSPy's JSON adapter; the output schema, too, is made once."""
 
     def _prepare_response_format(self, lm: Any, lm_kwargs: dict[str, Any], signature: type[dspy.Signature]) -> None:
         prepare = super()._prepare_response_format
-        lm_kwargs |= once(signature, ("strict", lm.model), lambda: _prepared(prepare, lm, signature))
+        lm_kwargs |= cached_per_signature(signature, ("strict", lm.model), lambda: _prepared(prepare, lm, signature))
 
 
 def _prepared(prepare: Callable[..., None], lm: Any, signature: type[dspy.Signature]) -> dict[str, Any]:
@@ -138,7 +153,7 @@ class RatingAdapter(CachedPromptAdapter, dspy.ChatAdapter):
     """A bare label as the whole answer, so that a rating costs one token and its probabilities can be read.
 
     For signatures with one `Literal` output only. The prompt holds the instructions alone as system message;
-    everything that differs between two candidates of one shopper comes last.
+    everything that differs between two candidates of one user comes last.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""How many calls a backend can do with at a time, found out as TCP does: growing on success, halved on overload."""
+"""Adaptive concurrency: calls in flight grow additively and are halved on overload (AIMD, as in TCP)."""
 
 from __future__ import annotations
 
@@ -8,45 +8,47 @@ START = 8
 class AdaptiveConcurrency:
     """Additive increase, multiplicative decrease of the calls in flight. Not safe to use from several threads at once.
 
-    It doubles with every round of answers up to the size at which the backend was overloaded, and from there on
-    grows by one a round. Only answers that came while all of it was in use say anything about its size.
+    The limit doubles with every round of answers until the first overload (slow start), and grows by one per round
+    after it. Only answers that came while the whole limit was in use count.
 
-    Attributes:
-        size: Most calls in flight now, from 1 to `most`.
-        most: What `size` never passes.
+    Args:
+        maximum: What `limit` never exceeds.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self._threshold = float(most)
-        self._size = float(min(START, most))
-        self._round = 0
+    def __init__(self, maximum: int) -> None:
+        self.maximum = maximum
+        self._threshold = float(maximum)
+        self._limit = float(min(START, maximum))
+        self._decreases = 0
 
     @property
-    def size(self) -> int:
-        """See the class."""
-        return int(self._size)
+    def limit(self) -> int:
+        """Calls that may be in flight now, from 1 to `maximum`."""
+        return int(self._limit)
 
     @property
-    def round(self) -> int:
-        """Number of halvings so far; a call remembers the one it was sent in."""
-        return self._round
+    def decreases(self) -> int:
+        """Number of halvings so far; a call remembers how many there were when it was sent."""
+        return self._decreases
 
-    def succeeded(self, in_flight: int) -> None:
-        """A call was answered while so many were in flight, itself included."""
-        if in_flight >= self.size:
-            grown = self._size + (1.0 if self._size < self._threshold else 1.0 / self._size)
-            self._size = min(grown, float(self.most))
+    def record_success(self, in_flight: int) -> None:
+        """A call was answered while `in_flight` calls were under way, itself included."""
+        if in_flight >= self.limit:
+            grown = self._limit + (1.0 if self._limit < self._threshold else 1.0 / self._limit)
+            self._limit = min(grown, float(self.maximum))
 
-    def overloaded(self, sent_in: int) -> bool:
-        """A call sent in that round was turned away because the backend has too much to do.
+    def record_overload(self, decreases: int) -> bool:
+        """A call was rejected because the backend is overloaded.
+
+        Args:
+            decreases: What `decreases` was when the call was sent.
 
         Returns:
-            Whether the window was halved: not for the other calls of the same round, whose fate says the same.
+            Whether the limit was halved; only the first of several calls that were sent under the same limit does it.
         """
-        if sent_in != self._round:
+        if decreases != self._decreases:
             return False
-        self._round += 1
-        self._threshold = max(1.0, self._size / 2)
-        self._size = self._threshold
+        self._decreases += 1
+        self._threshold = max(1.0, self._limit / 2)
+        self._limit = self._threshold
         return True

@@ -1,7 +1,7 @@
-"""Language models bound to roles at call time, so that no optimizer can drop, clone or merge them.
+"""Registry of the language models of all roles, bound to predictors at call time.
 
-DSPy's `reset_copy` clears the model of every predictor and `deepcopy` clones it (measured, design.md section 4).
-Here predictors hold no model: a module asks `Backends`, which knows the model, adapter and sampling of its role.
+DSPy's `reset_copy` clears the model of every predictor and `deepcopy` clones it (measured). Here predictors hold no
+model: a module asks `Backends`, which knows the model, adapter and sampling of its role.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from programs.lm.limits import Limits, limits_for, stated_limits
 from programs.lm.prices import PriceTable, price_table
 from programs.lm.rate_limiter import RateLimiter
 from programs.lm.role_lm import RoleLM
-from programs.lm.roles import ROLE_NAMES, RoleConfig, RoleName, Roles
+from programs.lm.roles import GIVEN, ROLE_NAMES, RoleConfig, RoleName, Roles
 from programs.runtime.errors import InputError
 
 _RETRIES_AFTER_UNPARSABLE = 1
@@ -48,6 +48,7 @@ class Backends:
     Args:
         prices: None for the shipped ones under the user's own (`price_table`).
         limits: By model string; None for the user's own (`stated_limits`). Roles of one model share one limit.
+        given: `dspy.LM` objects by their model string (`dspy:NAME`), asked with their own key, address and sampling.
     """
 
     def __init__(
@@ -56,30 +57,36 @@ class Backends:
         ledger: Ledger | None = None,
         prices: PriceTable | None = None,
         limits: Mapping[str, Limits] | None = None,
+        given: Mapping[str, dspy.LM] | None = None,
     ) -> None:
         self.roles = roles
         self.ledger = ledger or Ledger()
         self.prices = price_table() if prices is None else prices
         self.limits = stated_limits() if limits is None else limits
+        self.given = dict(given or {})
         self._lms: dict[tuple[RoleName, RoleConfig], RoleLM] = {}
-        self._gates: dict[tuple[str, str | None], RateLimiter] = {}
+        self._rate_limiters: dict[tuple[str, str | None], RateLimiter] = {}
         self._lock = threading.Lock()
         self._refuse_unpriced()
 
-    def with_roles(self, roles: Roles, ledger: Ledger | None = None) -> Backends:
-        """The backends of other roles, which keep to the same limits together with these.
+    def with_roles(
+        self, roles: Roles, ledger: Ledger | None = None, given: Mapping[str, dspy.LM] | None = None
+    ) -> Backends:
+        """The backends of other roles; both keep to the same rate limits together.
 
         Args:
             ledger: Where their calls are recorded; the same as of these where None.
+            given: Further `dspy.LM` objects.
         """
         other = copy.copy(self)
         other.roles = roles
+        other.given = self.given | dict(given or {})
         if ledger is not None:
             other.ledger = ledger
             other._lms = {}
-            # Another run: what was dead for the last one may be back.
-            for gate in [*self._gates.values()]:
-                gate.try_again()
+            # Another run: a backend that was down for the last one may be back.
+            for rate_limiter in [*self._rate_limiters.values()]:
+                rate_limiter.reset()
         other._refuse_unpriced()
         return other
 
@@ -96,7 +103,7 @@ class Backends:
         Raises:
             InputError: naming role and model.
         """
-        if self.ledger.budget.usd is None or config.is_local or config.model in self.prices.models:
+        if self.ledger.budget.usd is None or config.is_local or config.model.removeprefix(GIVEN) in self.prices.models:
             return
         raise InputError(
             f"a dollar budget cannot be kept: {role}'s model {config.model!r} has no known price "
@@ -104,14 +111,17 @@ class Backends:
         )
 
     def require(self, role: RoleName) -> None:
-        """Refuse a role that cannot be asked, before anything is begun; starts and sends nothing.
+        """Refuse a role that cannot be asked, before a run begins; starts and sends nothing.
 
         Raises:
             InputError: if its weights are missing or no GGUF file, its server's address is malformed, or its key
                 is not set.
         """
-        model_name(self.roles.of(role))
-        credentials(self.roles.of(role))
+        config = self.roles.of(role)
+        if config.model.startswith(GIVEN):
+            self._given(role, config)
+        model_name(config)
+        credentials(config)
 
     def lm(self, role: RoleName) -> RoleLM:
         """The role's language model; starts the local engine if the role needs it.
@@ -130,22 +140,45 @@ class Backends:
 
     def build(self, role: str, config: RoleConfig) -> RoleLM:
         """A language model whose calls are recorded under `role`, a name of the ledger's; starts its engine."""
+        if config.model.startswith(GIVEN):
+            return self._recorded(role, config)
         sampling = {"temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens}
         return RoleLM(
             model_name(config),
             role,
             self.ledger,
             self.prices.models.get(config.model),
-            self.gate(config),
-            longest=config.timeout,
+            self.rate_limiter(config),
+            max_seconds=config.timeout,
             **{key: value for key, value in sampling.items() if value is not None},
             **connect(config),
         )
 
-    def gate(self, config: RoleConfig) -> RateLimiter:
-        """Where the calls of a role's backend wait for their turn; one for all roles on one model and key."""
+    def _recorded(self, role: str, config: RoleConfig) -> RoleLM:
+        """A given `dspy.LM` with our ledger, budget, rate limiter and response cache around it."""
+        lm = self._given(role, config)
+        return RoleLM(
+            lm.model,
+            role,
+            self.ledger,
+            self.prices.models.get(lm.model),
+            self.rate_limiter(config),
+            max_seconds=config.timeout,
+            model_type=lm.model_type,
+            engine=lm._engine_spec,
+            **lm.kwargs,
+        )
+
+    def _given(self, role: str, config: RoleConfig) -> dspy.LM:
+        lm = self.given.get(config.model)
+        if lm is None:
+            raise InputError(f"{role}: {config.model!r} stands for a dspy.LM object: give that object again")
+        return lm
+
+    def rate_limiter(self, config: RoleConfig) -> RateLimiter:
+        """The rate limiter of a role's backend; one for all roles on one model and key."""
         account = model_name(config), config.api_key_env
-        return self._gates.setdefault(account, RateLimiter(config.model, limits_for(config, self.limits)))
+        return self._rate_limiters.setdefault(account, RateLimiter(config.model, limits_for(config, self.limits)))
 
     def adapter_for(self, role: RoleName, predictor: dspy.Predict) -> dspy.Adapter:
         """The role's adapter; a lone `rating` is always a bare label, because its probabilities are read."""
@@ -165,19 +198,19 @@ class Backends:
 
         Args:
             enough: Tokens any valid answer fits in; the cap of a terse role.
-            rollout: Distinguishes otherwise equal questions whose answers should be drawn anew (k samples).
+            rollout: Distinguishes otherwise equal questions whose answers should be sampled anew (k samples).
 
         Returns:
             The prediction; `unparsable` on it counts answers that were thrown away before it.
 
         Raises:
             UnparsableError: if the repeated answer cannot be parsed either.
-            InputError: if the backend has no key or refuses it.
+            InputError: if the backend has no key or rejects it.
         """
         adapter = self.adapter_for(role, predictor)
         config: dict[str, Any] = {} if rollout is None else {"rollout_id": rollout}
         # By the name DSPy knows the model's own limit by: the newer OpenAI models have another.
-        cap = next(name for name in ("max_completion_tokens", "max_tokens") if name in self.lm(role).kwargs)
+        cap = "max_completion_tokens" if "max_completion_tokens" in self.lm(role).kwargs else "max_tokens"
         if self.roles.of(role).terse and enough is not None:
             config[cap] = min(enough, self.roles.of(role).max_tokens)
         # A reasoning model has no log-probabilities to read, and needs its tokens to think.

@@ -1,4 +1,4 @@
-"""When a backend counts as dead: its calls then fail at once, instead of each waiting for it in vain."""
+"""Circuit breaker: after repeated failures, calls to a backend fail fast until a probe succeeds."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import dspy
 from dspy.utils.exceptions import LMAuthError, LMBillingError, LMError, LMRateLimitError, LMUnsupportedModelError
 
 FAILURES = 5
-"""Calls in a row, each lost in spite of its retries, after which a backend counts as dead."""
+"""Calls in a row that fail in spite of their retries before the circuit opens."""
 
 COOL_DOWN = 30.0
-"""Seconds until one call is let through to see whether it has come back."""
+"""Seconds an open circuit waits until it lets one call through as a probe."""
 
 _REFUSALS = (LMAuthError, LMBillingError, LMUnsupportedModelError)
 
 
 class BackendDownError(LMError):
-    """The backend was found dead before, so this call was not sent. `refused`: it turns us away, whatever we ask."""
+    """The circuit is open, so this call was not sent.
+
+    Attributes:
+        refused: The backend rejects the key, the account or the model: waiting does not help.
+    """
 
     default_code = "backend_down"
 
@@ -25,12 +29,12 @@ class BackendDownError(LMError):
 
 
 def is_refusal(error: BaseException | None) -> bool:
-    """Whether a backend refuses the key, the account or the model: no other call will fare better."""
+    """Whether a backend rejects the key, the account or the model: no other call can succeed."""
     return isinstance(error, _REFUSALS)
 
 
 def is_unreachable(error: BaseException | None) -> bool:
-    """Whether nobody listens at the backend's address."""
+    """Whether the connection was refused: no server listens at the backend's address."""
     while error is not None:
         if isinstance(error, ConnectionRefusedError):
             return True
@@ -38,83 +42,86 @@ def is_unreachable(error: BaseException | None) -> bool:
     return False
 
 
-def is_sign_of_life(error: BaseException | None) -> bool:
-    """Whether a call came back with an answer (None), or with an error that is about the call and not the backend."""
+def is_healthy(error: BaseException | None) -> bool:
+    """Whether the end of a call shows that the backend works: an answer (None), or an error about this call alone."""
     if error is None:
         return True
-    return getattr(error, "status", None) is not None and not is_refusal(error) and not _passing(error)
+    return getattr(error, "status", None) is not None and not is_refusal(error) and not _is_transient(error)
 
 
 def _fault(error: BaseException) -> str:
     if is_refusal(error):
-        return "refuses us"
-    return "wants to be left alone" if isinstance(error, LMRateLimitError) else "does not answer"
+        return "rejected the key, account or model"
+    return "is rate limiting us" if isinstance(error, LMRateLimitError) else "does not answer"
 
 
-def _passing(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     return isinstance(error, Exception) and dspy.is_retryable_lm_error(error)
 
 
 class CircuitBreaker:
-    """Whether a backend lives. Not safe to use from several threads at a time.
+    """Closed while the backend works, open after failures; an open one lets a single probe through after a while.
 
-    Times are seconds of one clock, given by the caller.
+    Not safe to use from several threads at a time. Times are seconds of one clock, given by the caller.
+
+    Args:
+        backend: Its name in messages.
 
     Attributes:
-        rests: Whether it asked to be left alone for longer than a run should wait.
+        paused: Open because the backend asked for a pause that is longer than a run should wait.
     """
 
     def __init__(self, backend: str) -> None:
         self.backend = backend
-        self._lost = 0
+        self.paused = False
+        self._failures = 0
         self._error: BaseException | None = None
         self._probe_at = 0.0
         self._probing = False
-        self.rests = False
 
     @property
     def is_open(self) -> bool:
-        """Whether the backend counts as dead."""
+        """Whether calls fail fast."""
         return self._error is not None
 
     def require(self, now: float) -> None:
-        """Let a call pass if the backend lives, or if it is time to see whether it does.
+        """Let a call pass if the circuit is closed, or if a probe is due.
 
         Raises:
-            BackendDownError: saying what was found, and when the next call is let through.
+            BackendDownError: saying what is wrong, and when the next call is sent.
         """
         if self._error is None or (now >= self._probe_at and not self._probing):
             return
-        what = _fault(self._error)
-        left = "one call is under way to see whether it does again"
+        when = "a probe is under way"
         if not self._probing:
-            left = f"the next call is sent in {self._probe_at - now:.0f} s"
-        raise BackendDownError(f"{self.backend} {what} ({_first_line(self._error)}); {left}", is_refusal(self._error))
+            when = f"the next call is sent in {self._probe_at - now:.0f} s"
+        fault = _fault(self._error)
+        raise BackendDownError(f"{self.backend} {fault} ({_first_line(self._error)}); {when}", is_refusal(self._error))
 
-    def sent(self) -> bool:
-        """A call that passed is sent. Returns whether it is the one that finds out about a dead backend."""
+    def start(self) -> bool:
+        """A call that passed is sent. Returns whether it is the probe of an open circuit."""
         self._probing = self.is_open
         return self._probing
 
-    def came_back(self, error: BaseException | None, probe: bool, now: float) -> None:
-        """A call ended, with an error or an answer; it may be tried again."""
-        if self.rests and not probe:
-            return  # Sent before it asked for a rest: says nothing of now.
-        if is_sign_of_life(error):
-            self._lost, self._error, self._probing, self.rests = 0, None, False, False
+    def record(self, error: BaseException | None, probe: bool, now: float) -> None:
+        """Record how one attempt ended: with an answer (None) or an error. It may be retried."""
+        if self.paused and not probe:
+            return  # Sent before the pause began: says nothing about now.
+        if is_healthy(error):
+            self._failures, self._error, self._probing, self.paused = 0, None, False, False
         elif probe or is_refusal(error):
             self._trip(error, now)
 
-    def asks_for_rest(self, error: BaseException, until: float) -> None:
-        """The backend has no room for us for longer than a run should wait."""
-        self._error, self._probe_at, self._probing, self.rests = error, until, False, True
-
-    def lost(self, error: BaseException, now: float) -> None:
-        """A call failed for good, in spite of all its retries."""
-        if not self.is_open and _passing(error):
-            self._lost += 1
-            if self._lost >= FAILURES or is_unreachable(error):
+    def record_failure(self, error: BaseException, now: float) -> None:
+        """Record a call that failed for good, in spite of all its retries."""
+        if not self.is_open and _is_transient(error):
+            self._failures += 1
+            if self._failures >= FAILURES or is_unreachable(error):
                 self._trip(error, now)
+
+    def pause_until(self, error: BaseException, until: float) -> None:
+        """Open the circuit until a time the backend named."""
+        self._error, self._probe_at, self._probing, self.paused = error, until, False, True
 
     def _trip(self, error: BaseException | None, now: float) -> None:
         self._error = error

@@ -1,4 +1,4 @@
-"""From a model string to what answers for it: a file, a server, or a provider with its key."""
+"""Endpoint resolution: from a model string to a file, a server, or a provider with its key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from programs.lm.llama_cpp import ENGINE, gguf_identity
 from programs.lm.openai_server import ServerEngine
-from programs.lm.roles import RoleConfig
+from programs.lm.roles import GIVEN, RoleConfig
 from programs.runtime.errors import InputError
 from programs.runtime.weights import locate
 
@@ -29,6 +29,8 @@ def model_name(config: RoleConfig) -> str:
     if config.is_local:
         identity = gguf_identity(_weights_of(config.model))
         return f"gguf-{identity[-8:]}/{identity}"
+    if config.model.startswith(GIVEN):
+        return config.model.removeprefix(GIVEN)
     return _server_name(config.model) if config.model.startswith(("http://", "https://")) else config.model
 
 
@@ -41,7 +43,7 @@ def _server_name(model: str) -> str:
 
 
 def connect(config: RoleConfig) -> dict[str, Any]:
-    """Start or find what answers for `model_name(config)`; the connection settings for `dspy.LM`."""
+    """Start or find the endpoint of `model_name(config)`; returns the connection settings for `dspy.LM`."""
     name, keys = model_name(config), credentials(config)
     if config.is_local:
         return {"engine": _engine(name, ENGINE.serve(_weights_of(config.model)), config.timeout)}
@@ -50,7 +52,7 @@ def connect(config: RoleConfig) -> dict[str, Any]:
     return {"timeout": config.timeout, **keys}
 
 
-# Roles on one model share its connections, as they share its gate.
+# Roles on one model share its connections, as they share its rate limiter.
 _engine = lru_cache(ServerEngine)
 
 

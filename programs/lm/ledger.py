@@ -1,11 +1,12 @@
-"""Every call of a run: who asked, what it took, what it cost, and whether it was paid for. And when to stop.
+"""Call log and budget of a run: role, tokens, price and time of every call, and when to make no more of them.
 
-The sum of `lm.history` is wrong after a deep copy and DSPy's usage tracker loses threads (measured, design.md
-section 4), so calls are recorded here, from the one place every call passes: `RoleLM.update_history`.
+The sum of `lm.history` is wrong after a deep copy and DSPy's usage tracker loses threads (measured), so calls are
+recorded here, from the one place every call passes: `RoleLM.update_history`.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -16,12 +17,12 @@ from typing import TextIO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from programs.runtime.errors import BudgetExceededError, InputError
-from signatures.rows import Usage, total_usage
+from programs.runtime.errors import BudgetExceededError, input_error
+from signatures.rows import Usage, add_usd, total_usage
 
-_CHARGED: ContextVar[Usage | None] = ContextVar("charged", default=None)
-_ABOUT: ContextVar[str] = ContextVar("about", default="")
-_PRICED: ContextVar[dict[str, Usage] | None] = ContextVar("priced", default=None)
+_OF_CASE: ContextVar[Usage | None] = ContextVar("usage_of_case", default=None)
+_LABEL: ContextVar[str] = ContextVar("label", default="")
+_STANDALONE: ContextVar[dict[str, Usage] | None] = ContextVar("standalone_usage", default=None)
 
 
 class Call(BaseModel):
@@ -29,15 +30,15 @@ class Call(BaseModel):
 
     Attributes:
         tokens_cached: Those of `tokens_in` that the server took from its prefix cache.
-        usd: Its price; None where the model has no known price. A hit keeps the price of the call
-            it stands for: billed cost leaves hits out, stand-alone cost counts them.
-        seconds: From sending to answer, or until it failed; a hit keeps those of the call it stands for, 0 where
-            they are not known.
-        waited: Seconds before it was sent: for a slot, the limits of its backend, or a pause that was asked for.
-        about: Hash of the question, or of the product it distils: by it a run's repeated stored answers count once.
+        usd: Its price; None where the model has no known price. A cache hit keeps the price of the call whose
+            answer it is: billed cost leaves hits out, stand-alone cost counts them.
+        seconds: From sending to answer, or until it failed; a cache hit keeps those of the call whose answer it is,
+            0 where they are not known.
+        waited: Seconds before it was sent: for a slot, the limits of its backend, or a pause the server asked for.
+        about: Hash of the question, or of the item it distils: by it a run's repeated cache hits count once.
         phase: Part of a longer job the call belongs to (`pools`, `search`, ...), or empty.
         failed: Sent, and not answered: an error or a timeout. Whether the provider bills it is not known.
-        hit: Answered from the call store: nothing was sent and nothing was paid.
+        hit: Answered from the response cache: nothing was sent and nothing was paid.
         at: Unix seconds.
     """
 
@@ -59,7 +60,7 @@ class Call(BaseModel):
 
 
 class Budget(BaseModel):
-    """Limits of a run on what is really paid; hits are free. None is no limit."""
+    """Limits of a run on what is really paid; cache hits are free. None is no limit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -71,7 +72,7 @@ _NO_BUDGET = Budget()
 
 
 def add_call(usage: Usage, call: Call) -> None:
-    """Add one call to a running sum of what was really sent; a hit is counted and nothing else.
+    """Add one call to a running sum of what was really sent; of a cache hit only the number is added.
 
     An unpriced call leaves the known dollars as they are.
     """
@@ -83,8 +84,7 @@ def add_call(usage: Usage, call: Call) -> None:
     usage.tokens_out += call.tokens_out
     usage.tokens_cached += call.tokens_cached
     usage.seconds += call.seconds
-    if call.usd is not None:
-        usage.usd = (usage.usd or 0.0) + call.usd
+    usage.usd = add_usd(usage.usd, call.usd)
 
 
 def read_calls(path: Path) -> Iterator[Call]:
@@ -100,8 +100,7 @@ def read_calls(path: Path) -> Iterator[Call]:
         try:
             yield Call.model_validate_json(line)
         except ValidationError as error:
-            problem = error.errors(include_url=False)[0]["msg"]
-            raise InputError(f"{path}:{number}: not a ledger line: {problem}") from None
+            raise input_error(f"{path}:{number}: not a ledger line", error) from None
 
 
 def by_role(calls: Iterable[Call]) -> dict[str, Usage]:
@@ -119,7 +118,7 @@ class Ledger:
     Deep copies are the same ledger: optimizers copy programs, and money is spent once.
 
     Attributes:
-        phase: Written with every call from now on; what a longer job is at.
+        phase: Written with every call from now on: the part of a longer job that is under way.
     """
 
     def __init__(self, path: Path | None = None, budget: Budget | None = None) -> None:
@@ -156,7 +155,7 @@ class Ledger:
         add_call(self._phases.setdefault(call.phase, Usage()), call)
 
     def stop(self, why: str) -> None:
-        """Let no further call be made: what is under way ends at its next question. Answers in the store stay free."""
+        """Let no further call be made: what is under way ends at its next question. Cache hits stay possible."""
         with self._lock:
             self._stopped = why
             self._halt.set()
@@ -177,18 +176,18 @@ class Ledger:
             raise BudgetExceededError(self._stopped or "stopped")
 
     def reserve(self, worst_usd: float | None) -> None:
-        """Set aside room for one call before it is made.
+        """Reserve budget for one call before it is made.
 
         Args:
             worst_usd: Upper estimate of its price, or None where unknown (a dollar budget refuses such a model
                 before the run starts).
 
         Raises:
-            BudgetExceededError: if the call might pass a limit, or after `stop`. It was not made.
+            BudgetExceededError: if the call might exceed a limit, or after `stop`. It was not made.
         """
         with self._lock:
             while (problem := self._problem(worst_usd)) is not None:
-                # Calls under way may turn out cheaper than their worst case: only they are worth waiting for.
+                # Calls under way may turn out cheaper than their worst case; without any, waiting is useless.
                 if self._stopped is not None or not self._reserved_calls:
                     raise BudgetExceededError(problem)
                 self._lock.wait()
@@ -205,7 +204,7 @@ class Ledger:
             return f"the budget of {self.budget.calls} calls is spent"
         spent = total.usd or 0.0
         if self.budget.usd is not None and spent + self._reserved_usd + (worst_usd or 0.0) > self.budget.usd:
-            return f"the next call might pass the budget: ${spent:.4f} of ${self.budget.usd:.4f} spent"
+            return f"the next call might exceed the budget: ${spent:.4f} of ${self.budget.usd:.4f} spent"
         return None
 
     def release(self, worst_usd: float | None) -> None:
@@ -216,72 +215,76 @@ class Ledger:
             self._lock.notify_all()
 
     def record(self, call: Call) -> None:
-        """Write one answered call and add it to the sums of its role and of the current `charging` block.
+        """Write one call and add it to the sums of its role, its phase and the blocks of this thread.
 
-        It is handed to the operating system at once; a stored answer inside a `charging` block, of which a list has
-        dozens, with the next paid one or at the end of the block.
+        It is handed to the operating system at once; a cache hit inside a `usage_of_case` block, of which a list has
+        dozens, with the next paid call or at the end of the block.
         """
         with self._lock:
-            about = _ABOUT.get() or call.about
+            about = _LABEL.get() or call.about
             if (self.phase, about) != (call.phase, call.about):
                 call = call.model_copy(update={"phase": self.phase, "about": about})
             self._add(call)
             if self.path is not None:
                 if self._file is None:
                     self.path.parent.mkdir(parents=True, exist_ok=True)
-                    self._file = self.path.open("a", encoding="utf-8")
+                    private = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+                    self._file = os.fdopen(private, "a", encoding="utf-8")
                 self._file.write(call.model_dump_json(exclude_defaults=True) + "\n")
-                if not call.hit or _CHARGED.get() is None:
+                if not call.hit or _OF_CASE.get() is None:
                     self._file.flush()
-        charged = _CHARGED.get()
-        if charged is not None:
-            add_call(charged, call)
-        priced = _PRICED.get()
-        if priced is not None:
-            add_call(priced.setdefault(call.role, Usage()), call.model_copy(update={"hit": False}))
+        of_case = _OF_CASE.get()
+        if of_case is not None:
+            add_call(of_case, call)
+        standalone = _STANDALONE.get()
+        if standalone is not None:
+            add_call(standalone.setdefault(call.role, Usage()), call.model_copy(update={"hit": False}))
 
     @contextmanager
-    def charging(self) -> Iterator[Usage]:
-        """Sum the calls made inside the block by this thread: what one case took."""
+    def usage_of_case(self) -> Iterator[Usage]:
+        """Sum what was really sent inside the block by this thread, with the block's wall time: what one case took.
+
+        Cache hits are counted in `cache_hits` alone. At the end of the block its calls are in the file.
+        """
         usage = Usage()
-        token = _CHARGED.set(usage)
+        token = _OF_CASE.set(usage)
         started = time.perf_counter()
         try:
             yield usage
         finally:
             usage.seconds = time.perf_counter() - started
-            _CHARGED.reset(token)
-            # Before the row that the block was about is written: a killed run must not know it without its calls.
+            _OF_CASE.reset(token)
+            # Before the row of the case is written: a killed run must not know it without its calls.
             with self._lock:
                 if self._file is not None:
                     self._file.flush()
 
     @contextmanager
-    def about(self, what: str) -> Iterator[None]:
-        """Write `what` with the calls made inside the block by this thread."""
-        token = _ABOUT.set(what)
-        try:
-            yield
-        finally:
-            _ABOUT.reset(token)
-
-    @contextmanager
-    def pricing(self) -> Iterator[dict[str, Usage]]:
-        """Sum per role the calls made inside the block by this thread, stored answers as if they had been paid.
+    def standalone_usage(self) -> Iterator[dict[str, Usage]]:
+        """Sum per role the calls made inside the block by this thread, cache hits as if they had been paid.
 
         What a program costs must not depend on who asked the same question before. Blocks may be nested: the outer one
         counts what the inner one does.
         """
         usages: dict[str, Usage] = {}
-        outer = _PRICED.get()
-        token = _PRICED.set(usages)
+        outer = _STANDALONE.get()
+        token = _STANDALONE.set(usages)
         try:
             yield usages
         finally:
-            _PRICED.reset(token)
+            _STANDALONE.reset(token)
             if outer is not None:
                 for role, usage in usages.items():
                     outer[role] = total_usage([outer.get(role, Usage()), usage])
+
+    @contextmanager
+    def label_calls(self, label: str) -> Iterator[None]:
+        """Write `label` as `Call.about` of the calls made inside the block by this thread."""
+        token = _LABEL.set(label)
+        try:
+            yield
+        finally:
+            _LABEL.reset(token)
 
     def by_phase(self) -> dict[str, Usage]:
         """A copy of the sums per phase."""

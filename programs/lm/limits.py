@@ -1,8 +1,7 @@
-"""How much may be asked of a backend at a time and in a minute, as its provider or its owner says."""
+"""Stated limits of a backend: concurrent calls, requests and tokens per minute."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,19 +10,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from programs.lm.llama_cpp import ENGINE
 from programs.lm.roles import RoleConfig
 from programs.runtime.config_file import read_toml
+from programs.runtime.environment import environment
 
-LIMITS_VARIABLE = "MLLM3REC_LIMITS"
-MOST_IN_FLIGHT = 64
+DEFAULT_CONCURRENCY = 64
+"""Concurrent calls to a server or a hosted model, where no limit is stated."""
 
 
 class Limits(BaseModel):
-    """Limits of one backend, whichever roles it speaks for. None is no limit.
+    """Limits of one backend, over all roles that use it. None is no limit.
 
     Attributes:
-        concurrency: Most calls in flight. Fewer are, until the backend has shown that it can do with so many.
+        concurrency: Most calls in flight. A run begins with fewer and adapts (`AdaptiveConcurrency`).
         rpm: Most requests sent in any 60 seconds, answered or not.
-        tpm: Most tokens in any 60 seconds, of prompts and answers together. What a call may take at most is set
-            aside before it is sent, and what it did not take is given back with its answer.
+        tpm: Most tokens in any 60 seconds, of prompts and answers together. What a call may take at most is
+            reserved before it is sent, and what it did not take is given back with its answer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,24 +36,23 @@ class Limits(BaseModel):
 def limits_for(config: RoleConfig, stated: Mapping[str, Limits]) -> Limits:
     """The limits of a role's backend: as stated for its model string, with a concurrency in any case.
 
-    Where none is stated, it is the slots of the engine on this machine, which would only queue what is above them,
-    and 64 for servers and hosted models.
+    Where none is stated, it is the slots of the engine on this machine, which would only queue further calls, and
+    `DEFAULT_CONCURRENCY` for servers and hosted models.
     """
     limits = stated.get(config.model, Limits())
     if limits.concurrency is not None:
         return limits
-    return limits.model_copy(update={"concurrency": ENGINE.slots if config.is_local else MOST_IN_FLIGHT})
+    return limits.model_copy(update={"concurrency": ENGINE.slots if config.is_local else DEFAULT_CONCURRENCY})
 
 
 def stated_limits(path: Path | None = None) -> dict[str, Limits]:
     """The user's limits by model string, from a TOML file with a table for each; none where there is no file.
 
     Args:
-        path: The file; the one the environment variable MLLM3REC_LIMITS names where None.
+        path: The file; where None, the one that MLLM3REC_LIMITS names.
 
     Raises:
         InputError: naming file and field, if it cannot be used.
     """
-    named = os.environ.get(LIMITS_VARIABLE)
-    own = path or (Path(named).expanduser() if named else None)
+    own = path or environment().limits
     return {} if own is None else read_toml(own, dict[str, Limits])

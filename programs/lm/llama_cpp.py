@@ -1,4 +1,4 @@
-"""Language models in this process: a GGUF file served by llama.cpp on loopback, started when a role first asks."""
+"""llama.cpp engine: a GGUF file served inside this process on loopback, started when a role first asks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from programs.runtime.errors import InputError, MissingExtraError
+from programs.runtime.environment import environment
+from programs.runtime.errors import InputError, require_extra
 
 _HEAD = 1 << 20
 
@@ -46,13 +47,13 @@ class LocalEngine:
     """One llama.cpp server per model file, listening on 127.0.0.1 until the process ends.
 
     Attributes:
-        threads: CPU threads a server computes with: `MLLM3REC_THREADS`, else all. More threads than free cores are
+        threads: CPU threads of a server; where None, `MLLM3REC_THREADS`, else all. More threads than free cores are
             much slower than fewer, because they wait for each other.
         context: Tokens of context, shared by `slots` conversations. Several slots let the prompts of several
             questions keep their prefixes at the same time.
     """
 
-    threads: int = field(default_factory=lambda: int(os.environ.get("MLLM3REC_THREADS") or os.cpu_count() or 1))
+    threads: int | None = None
     context: int = 16384
     slots: int = 4
     _servers: dict[Path, Any] = field(default_factory=dict, repr=False)
@@ -76,10 +77,8 @@ class LocalEngine:
             return f"{self._servers[path].listening_address}/v1"
 
     def _start(self, path: Path) -> Any:
-        try:
-            import xllamacpp
-        except ImportError as error:
-            raise MissingExtraError("xllamacpp", "local", "a GGUF model") from error
+        xllamacpp = require_extra("xllamacpp", "local", "a GGUF model")
+        threads = self.threads or environment().threads or os.cpu_count() or 1
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
         params.hostnames = ["127.0.0.1"]
@@ -87,8 +86,8 @@ class LocalEngine:
         params.n_ctx = self.context
         params.n_parallel = self.slots
         params.kv_unified = True
-        params.cpuparams.n_threads = self.threads
-        params.cpuparams_batch.n_threads = self.threads
+        params.cpuparams.n_threads = threads
+        params.cpuparams_batch.n_threads = threads
         params.warmup = False
         params.verbosity = -1
         try:

@@ -1,4 +1,4 @@
-"""Fine-grained scores from token log-probabilities (design.md, section 4; research notes, section 1.5)."""
+"""Expected rating from token log-probabilities: finer than the rating as written, and without ties."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server of the user's own, or of this process, as an engine for `dspy.LM`."""
+"""OpenAI-compatible client for `dspy.LM`: a server of the user's own, or the engine in this process."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from dspy.lm15 import (
 )
 
 CONNECTIONS = 1024
-"""More than a gate lets through: calls wait there, where Ctrl-C and limits reach them, and never for a socket."""
+"""More than a rate limiter allows: calls wait there, where Ctrl-C and limits reach them, and never for a socket."""
 
 
 class ServerEngine:
-    """Sends what it is given to one model of one server.
+    """Sends requests to one model of one server.
 
-    DSPy works out anew for every call which engine a model string asks for, what that can do and what it might cost;
-    of a server it only knows what it was told. Told once, here, a call takes less CPU (benchmarks/throughput.py).
-    It neither streams nor is saved with a program: programs of ours wait for whole answers and hold no model.
+    DSPy works out for every call which engine a model string needs, what it supports and what it might cost. Done once,
+    here, a call takes less CPU (benchmarks/throughput.py). There is no streaming and no saving with a program: our
+    programs wait for whole answers and hold no model.
 
     Attributes:
         supports_response_schema: DSPy's capability hints, read by its adapters: the server constrains its answers to

@@ -1,9 +1,8 @@
-"""What a call costs, from dated files. A model that is in none of them has no known price, which is not zero."""
+"""Dated price tables of models. A model in none of them has an unknown price, which is not zero."""
 
 from __future__ import annotations
 
 import datetime
-import os
 import tomllib
 from functools import cache
 from importlib.resources import files
@@ -12,9 +11,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from programs.runtime.config_file import read_toml
+from programs.runtime.environment import environment
 from programs.runtime.errors import InputError
-
-PRICES_VARIABLE = "MLLM3REC_PRICES"
 
 
 class Price(BaseModel):
@@ -29,7 +27,7 @@ class Price(BaseModel):
             where calls are made one after the other.
         retired: Day the provider stopped serving the model, or None.
         source: Where the price was read.
-        dated: Day it was read, or None where nobody has said.
+        dated: Day it was read, or None where that is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -118,11 +116,10 @@ def price_table(path: Path | None = None) -> PriceTable:
     """The shipped table under the user's own prices, where there are any.
 
     Args:
-        path: The user's file; the one the environment variable MLLM3REC_PRICES names where None.
+        path: The user's file; where None, the one that MLLM3REC_PRICES names.
 
     Raises:
         InputError: naming file and field, if the user's file cannot be used.
     """
-    named = os.environ.get(PRICES_VARIABLE)
-    own = path or (Path(named).expanduser() if named else None)
+    own = path or environment().prices
     return shipped_prices() if own is None else shipped_prices().under(read_prices(own))

@@ -1,6 +1,6 @@
-"""What is the same in every prompt of a program is rendered once: instructions, demonstrations, output schema, frame.
+"""Prompt cache: instructions, demos, output schema and frame of a prompt are rendered once per signature.
 
-DSPy renders all of it anew for every question, which was most of what a call took (benchmarks/throughput.py).
+DSPy renders them anew for every question, which was most of the client's time per call (benchmarks/throughput.py).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 else:
     _Parent = object
 
-_KEPT: WeakKeyDictionary[type, dict[Hashable, Any]] = WeakKeyDictionary()
-_MOST = 64
+_CACHE: WeakKeyDictionary[type, dict[Hashable, Any]] = WeakKeyDictionary()
+_MAX_ENTRIES = 64
 
 _GAP = "\x00{}\x00"
 
@@ -26,30 +26,30 @@ Message = dict[str, Any]
 Made = TypeVar("Made")
 
 
-def once(signature: type[dspy.Signature], key: Hashable, make: Callable[[], Made]) -> Made:
-    """What `make` gave when it was first called for this signature and key; kept as long as the signature lives."""
-    kept = _KEPT.setdefault(signature, {})
-    if key not in kept:
-        if len(kept) >= _MOST:
-            kept.clear()
-        kept[key] = make()
-    found: Made = kept[key]
-    return found
+def cached_per_signature(signature: type[dspy.Signature], key: Hashable, make: Callable[[], Made]) -> Made:
+    """The value of `make()`, computed once per signature and key and kept as long as the signature lives."""
+    values = _CACHE.setdefault(signature, {})
+    if key not in values:
+        if len(values) >= _MAX_ENTRIES:
+            values.clear()
+        values[key] = make()
+    value: Made = values[key]
+    return value
 
 
 class CachedPromptAdapter(_Parent):
-    """Stands before a DSPy adapter among the parents of ours: the same messages for less work."""
+    """Mixin to put before a DSPy adapter: the same messages, with their constant parts cached."""
 
     def format_system_message(self, signature: type[dspy.Signature]) -> str:
         render = super().format_system_message
-        return once(signature, (type(self), "system"), lambda: render(signature))
+        return cached_per_signature(signature, (type(self), "system"), lambda: render(signature))
 
     def format_demos(self, signature: type[dspy.Signature], demos: Sequence[Any]) -> list[Message]:
         render = super().format_demos
-        # By identity and by content: the identity of a demonstration that is gone may be given to another one.
+        # By identity and by content: the identity of a demo that was deleted may be given to another one.
         key = (type(self), "demos", *map(id, demos))
         now = [dict(demo) for demo in demos]
-        before, messages = once(signature, key, lambda: (now, render(signature, demos)))
+        before, messages = cached_per_signature(signature, key, lambda: (now, render(signature, demos)))
         if before != now:
             messages = render(signature, demos)
         return [dict(message) for message in messages]
@@ -67,7 +67,7 @@ class CachedPromptAdapter(_Parent):
         if not main_request or not all(type(inputs.get(name)) is str for name in signature.input_fields):
             return render(signature, inputs, prefix, suffix, main_request)
         gaps = {name: _GAP.format(name) for name in signature.input_fields}
-        frame = once(
+        frame = cached_per_signature(
             signature, (type(self), "frame", prefix, suffix), lambda: render(signature, gaps, prefix, suffix, True)
         )
         parts = []

@@ -1,4 +1,4 @@
-"""Where the calls of one backend, whatever their role, wait for their turn: slots, limits a minute, pauses, death."""
+"""Per-backend rate limiter: adaptive concurrency, limits per minute, back-off after 429, circuit breaker."""
 
 from __future__ import annotations
 
@@ -14,51 +14,53 @@ from dspy.utils.exceptions import LMRateLimitError
 from programs.lm.adaptive_concurrency import AdaptiveConcurrency
 from programs.lm.circuit_breaker import CircuitBreaker
 from programs.lm.ledger import Ledger
-from programs.lm.limits import MOST_IN_FLIGHT, Limits
-from programs.lm.sliding_window import SlidingWindow, Taken
+from programs.lm.limits import DEFAULT_CONCURRENCY, Limits
+from programs.lm.sliding_window import Reservation, SlidingWindow
 
-LONGEST_PAUSE = 60.0
-LONGEST_ASKED = 600.0
-"""Seconds a backend may ask us to wait; one that asks for more counts as dead until then."""
+MAX_BACKOFF = 60.0
+"""Longest pause in seconds where the server names none."""
 
-_FIRST_PAUSE = 1.0
-_PERIOD = 0.2
+MAX_RETRY_AFTER = 600.0
+"""Longest pause in seconds a server may ask for; a longer one opens the circuit until then."""
+
+_FIRST_BACKOFF = 1.0
+_POLL = 0.2
 _OVERLOADED = (503, 529)
 
 
 def is_overload(error: BaseException | None) -> bool:
-    """Whether a call was turned away because the backend has too much to do; every call to it should then wait."""
+    """Whether a call was rejected because the backend is overloaded (429, 503, 529); every call to it should wait."""
     return isinstance(error, LMRateLimitError) or getattr(error, "status", None) in _OVERLOADED
 
 
 @dataclass(frozen=True)
 class Permit:
-    """A call that was let through.
+    """Permission to send one call.
 
     Attributes:
-        round: Of the window, see there.
-        probe: Whether it finds out if a dead backend has come back.
-        tokens: What it took of the tokens a minute, where there is such a limit.
-        waited: Seconds until it was let through.
+        decreases: Of the concurrency limit, when it was given (see `AdaptiveConcurrency`).
+        probe: Whether the call is the probe of an open circuit.
+        tokens: What it reserved of the tokens per minute, where there is such a limit.
+        waited: Seconds until it was given.
     """
 
-    round: int
+    decreases: int
     probe: bool
-    tokens: Taken | None
+    tokens: Reservation | None
     waited: float
 
 
 class RateLimiter:
-    """Lets calls to one backend through in the order in which they came, as fast as it can do with.
+    """Sends the calls of one backend in the order in which they came, as fast as the backend and its limits allow.
 
-    A call turned away because of overload (429, 503, 529) halves the calls in flight and holds all others back too:
-    as long as the server asks, else for a time that doubles from 1 to 60 seconds until a call succeeds, with jitter
-    either way, so that several processes do not come back at once. A server that asks for more than `LONGEST_ASKED`
-    counts as dead until then: a day's quota is spent, and a run that sleeps through it tells nobody.
+    A call rejected because of overload halves the calls in flight and pauses all others: as long as the server asks
+    (`Retry-After`), else for a time that doubles from 1 to 60 seconds until a call succeeds, with jitter either way,
+    so that several processes do not come back at once. A server that asks for more than `MAX_RETRY_AFTER` opens the
+    circuit until then: the daily quota is exhausted, and a run should fail visibly instead of sleeping for hours.
 
     Args:
         backend: Its name in messages.
-        limits: What may never be passed.
+        limits: What is never exceeded.
         clock: Seconds that never go back.
         jitter: Between 0 and 1, drawn for every pause.
     """
@@ -72,7 +74,7 @@ class RateLimiter:
     ) -> None:
         self.backend = backend
         self.limits = limits
-        self.window = AdaptiveConcurrency(limits.concurrency or MOST_IN_FLIGHT)
+        self.concurrency = AdaptiveConcurrency(limits.concurrency or DEFAULT_CONCURRENCY)
         self._clock = clock
         self._jitter = jitter
         self._requests = None if limits.rpm is None else SlidingWindow(limits.rpm)
@@ -84,16 +86,16 @@ class RateLimiter:
         self._paused_until = 0.0
         self._pauses = 0
 
-    def enter(self, tokens: int, ledger: Ledger) -> Permit:
-        """Wait for a turn. Every turn must be given back with `leave`.
+    def acquire(self, tokens: int, ledger: Ledger) -> Permit:
+        """Wait until a call may be sent. Every permit must be given back with `release`.
 
         Args:
             tokens: What the call may take at most, prompt and answer together.
-            ledger: Whose `stop` ends the wait.
+            ledger: Its `stop` ends the wait.
 
         Raises:
             BudgetExceededError: after `ledger.stop`.
-            BackendDownError: if the backend counts as dead.
+            BackendDownError: if the circuit is open.
         """
         came = self._clock()
         me = threading.Condition(self._lock)
@@ -107,18 +109,18 @@ class RateLimiter:
                     if self._queue[0] is me:
                         delay = self._delay(tokens, now)
                         if delay <= 0:
-                            return self._let_through(tokens, came, now)
+                            return self._permit(tokens, came, now)
                     else:
-                        delay = _PERIOD
-                    # Not longer: a stopped ledger wakes nobody.
-                    me.wait(min(delay, _PERIOD))
+                        delay = _POLL
+                    # Not longer: a stopped ledger wakes no waiting thread.
+                    me.wait(min(delay, _POLL))
             finally:
                 self._queue.remove(me)
-                self._call_next()
+                self._wake_first()
 
     def _delay(self, tokens: int, now: float) -> float:
-        if self._in_flight >= self.window.size:
-            return _PERIOD
+        if self._in_flight >= self.concurrency.limit:
+            return _POLL
         delay = self._paused_until - now
         if self._requests is not None:
             delay = max(delay, self._requests.delay(1, now))
@@ -126,15 +128,15 @@ class RateLimiter:
             delay = max(delay, self._tokens.delay(tokens, now))
         return delay
 
-    def _let_through(self, tokens: int, came: float, now: float) -> Permit:
+    def _permit(self, tokens: int, came: float, now: float) -> Permit:
         self._in_flight += 1
         if self._requests is not None:
-            self._requests.take(1, now)
-        taken = None if self._tokens is None else self._tokens.take(tokens, now)
-        return Permit(self.window.round, self._circuit.sent(), taken, now - came)
+            self._requests.reserve(1, now)
+        reserved = None if self._tokens is None else self._tokens.reserve(tokens, now)
+        return Permit(self.concurrency.decreases, self._circuit.start(), reserved, now - came)
 
-    def leave(self, turn: Permit, tokens: int | None, error: BaseException | None = None) -> None:
-        """Give a turn back.
+    def release(self, permit: Permit, tokens: int | None, error: BaseException | None = None) -> None:
+        """Give a permit back.
 
         Args:
             tokens: What the call took, None where that is not known.
@@ -142,41 +144,41 @@ class RateLimiter:
         """
         with self._lock:
             now = self._clock()
-            if turn.tokens is not None and self._tokens is not None and tokens is not None:
-                self._tokens.settle(turn.tokens, tokens)
-            self._circuit.came_back(error, turn.probe, now)
+            if permit.tokens is not None and self._tokens is not None and tokens is not None:
+                self._tokens.settle(permit.tokens, tokens)
+            self._circuit.record(error, permit.probe, now)
             if error is None:
-                self.window.succeeded(self._in_flight)
-                if turn.round == self.window.round:
+                self.concurrency.record_success(self._in_flight)
+                if permit.decreases == self.concurrency.decreases:
                     self._pauses = 0
             elif is_overload(error):
                 asked = getattr(error, "retry_after", None)
-                first = self.window.overloaded(turn.round)
-                if error is not None and asked is not None and asked > LONGEST_ASKED:
-                    self._circuit.asks_for_rest(error, now + asked)
+                first = self.concurrency.record_overload(permit.decreases)
+                if error is not None and asked is not None and asked > MAX_RETRY_AFTER:
+                    self._circuit.pause_until(error, now + asked)
                 else:
-                    self._hold_back(first, asked, now)
+                    self._pause(first, asked, now)
             self._in_flight -= 1
             self._wake()
 
-    def try_again(self) -> None:
-        """Forget that the backend was found dead, unless it asked to be left alone for longer."""
+    def record_failure(self, error: Exception) -> None:
+        """A call failed in spite of its retries: a few in a row open the circuit."""
         with self._lock:
-            if not self._circuit.rests:
-                self._circuit = CircuitBreaker(self.backend)
-
-    def lost(self, error: Exception) -> None:
-        """A call failed in spite of its retries: a few in a row, and the backend counts as dead."""
-        with self._lock:
-            self._circuit.lost(error, self._clock())
+            self._circuit.record_failure(error, self._clock())
             self._wake()
 
-    def _hold_back(self, first: bool, asked: float | None, now: float) -> None:
+    def reset(self) -> None:
+        """Close the circuit, unless the backend asked for a long pause."""
+        with self._lock:
+            if not self._circuit.paused:
+                self._circuit = CircuitBreaker(self.backend)
+
+    def _pause(self, first: bool, asked: float | None, now: float) -> None:
         if asked is not None:
             # Never earlier than asked, and later by so little that it does not matter.
             seconds = asked + min(1.0, asked / 10) * self._jitter()
         elif first:
-            seconds = min(LONGEST_PAUSE, _FIRST_PAUSE * 2.0**self._pauses) * (1 + self._jitter() / 2)
+            seconds = min(MAX_BACKOFF, _FIRST_BACKOFF * 2.0**self._pauses) * (1 + self._jitter() / 2)
         else:
             return
         self._pauses += first
@@ -184,11 +186,11 @@ class RateLimiter:
 
     def _wake(self) -> None:
         if self._circuit.is_open:
-            for one in self._queue:
-                one.notify()
+            for waiting in self._queue:
+                waiting.notify()
         else:
-            self._call_next()
+            self._wake_first()
 
-    def _call_next(self) -> None:
+    def _wake_first(self) -> None:
         if self._queue:
             self._queue[0].notify()

@@ -1,4 +1,4 @@
-"""Answers of language models, kept on disk: what was paid for once is never paid for again.
+"""Persistent response cache (JSON in SQLite), keyed by request hash.
 
 Takes the place of DSPy's two-level cache, whose disk level stores pickles. SQLite with one JSON text per answer:
 safe against `kill -9`, shared by processes, readable with any tool; a power cut may lose the last answers, and
@@ -18,22 +18,22 @@ import dspy
 from dspy.clients.cache import Cache
 from pydantic_core import to_json
 
-from programs.runtime.database import open_database
+from programs.runtime.key_value_store import KeyValueStore
 
 _SECONDS = "_seconds"
-"""Beside an answer's own keys: what it took, so that a stored answer still tells latency and price by the hour."""
+"""Stored beside an answer's own keys: the seconds it took, so that a cache hit has a latency and a price per hour."""
 
 
 class CurrentCall(threading.local):
-    """What the store and the thread that asks tell each other about the call under way.
+    """What the cache and the thread that asks tell each other about the call under way.
 
     Attributes:
         request: What was looked up last.
         key: Its key, so that its answer is stored without hashing the whole prompt again.
-        check: Called before a question is sent that has no stored answer; may refuse it by raising.
+        check: Called before a question is sent that has no cached answer; may refuse it by raising.
         answered: Called with an answer, as plain data, and its seconds, before it is stored: the backend is free again.
         sent: `time.perf_counter()` when it was sent, None before.
-        seconds: What the stored answer took when it was sent; None where that is not known.
+        seconds: What the cached answer took when it was sent; None where that is not known.
     """
 
     def __init__(self) -> None:
@@ -54,20 +54,16 @@ class ResponseCache(Cache):
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(enable_disk_cache=False, enable_memory_cache=False, disk_cache_dir=None)
-        self._db = open_database(
-            path, "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)"
-        )
-        self._guard = threading.Lock()
+        self._store = KeyValueStore(path, "answers", key={"key": "TEXT"}, value={"answer": "TEXT NOT NULL"})
         self.this_call = CurrentCall()
 
     def get(self, request: dict[str, Any], ignored_args_for_cache_key: list[str] | None = None) -> Any:
-        """The stored answer, or None after the calling thread's `this_call.check` has let the call pass."""
+        """The cached answer, or None after the calling thread's `this_call.check` has let the call pass."""
         key = self.cache_key(request, ignored_args_for_cache_key)
         self.this_call.request, self.this_call.key = request, key
-        with self._guard:
-            row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-        if row is not None:
-            answer = json.loads(row[0])
+        stored = self._store.get(key)
+        if stored is not None:
+            answer = json.loads(stored[0])
             self.this_call.seconds = answer.pop(_SECONDS, None)
             return answer
         if self.this_call.check is not None:
@@ -94,12 +90,11 @@ class ResponseCache(Cache):
             answer = to_json(plain, inf_nan_mode="constants").decode()
         except ValueError:  # Half an emoji, say as one of the likeliest tokens: no text, but JSON can say it.
             answer = json.dumps(plain)
-        with self._guard:
-            self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, answer))
+        self._store.put((key,), (answer,))
 
     def close(self) -> None:
-        """Close the database; the store cannot be used afterwards."""
-        self._db.close()
+        """Close the database; the cache cannot be used afterwards."""
+        self._store.close()
 
 
 def use_response_cache(path: Path | str) -> ResponseCache:
@@ -107,6 +102,6 @@ def use_response_cache(path: Path | str) -> ResponseCache:
 
     DSPy has no other way to replace it: its engine reads the module attribute `dspy.cache` at every call.
     """
-    store = ResponseCache(path)
-    dspy.cache = store
-    return store
+    cache = ResponseCache(path)
+    dspy.cache = cache
+    return cache

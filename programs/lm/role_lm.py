@@ -1,4 +1,4 @@
-"""The one place every call passes: budgeted, stored, recorded, tried again, and never made twice at once."""
+"""dspy.LM wrapper: budget check, response cache, call log, retries, in-flight deduplication."""
 
 from __future__ import annotations
 
@@ -17,48 +17,48 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponent
 
 from programs.lm.ledger import Call, Ledger
 from programs.lm.prices import Price
-from programs.lm.rate_limiter import LONGEST_ASKED, Permit, RateLimiter, is_overload
+from programs.lm.rate_limiter import MAX_RETRY_AFTER, Permit, RateLimiter, is_overload
 from programs.lm.response_cache import CurrentCall, ResponseCache
 
 ATTEMPTS = 4
-"""Times one question is sent before a passing failure is final."""
+"""Times one question is sent before a transient failure is final."""
 
 ATTEMPTS_AT_LIMIT = 8
-"""Times it is sent to a backend that keeps saying `too many`: pauses of 1 to 60 seconds outlast a limit a minute."""
+"""Times it is sent to a backend that answers 429: pauses of 1 to 60 seconds outlast a limit per minute."""
 
 _NOT_ASCII = bytes(range(128, 256))
 _BACKOFF = wait_exponential_jitter(initial=1, max=60)
 
 
 class _Attempt(threading.local):
-    """What a thread's attempt under way has come to.
+    """State of the attempt that the current thread is making.
 
     Attributes:
         about: Hash of the question.
-        turn: Its turn at the gate; None while nothing was sent.
-        left: Whether that was given back.
+        permit: From the rate limiter; None while nothing was sent.
+        released: Whether the permit was given back.
         started: `time.perf_counter()` when it was sent, or looked up.
-        took: Seconds until its answer was there, before that was stored; None without one, or where nothing is stored.
+        took: Seconds until its answer arrived, before that was cached; None without one, or where nothing is cached.
         tokens: What its answer took, None without one.
     """
 
     def __init__(self) -> None:
         self.about = ""
-        self.turn: Permit | None = None
-        self.left = False
+        self.permit: Permit | None = None
+        self.released = False
         self.started = 0.0
         self.took: float | None = None
         self.tokens: int | None = None
 
 
 class RoleLM(dspy.LM):
-    """A `dspy.LM` that belongs to a role: its calls are budgeted, recorded, and never made twice at once.
+    """A `dspy.LM` that belongs to a role: its calls are budgeted, logged, and never made twice at the same time.
 
     Deep copies are the same object, so that a copied program keeps its client and its ledger.
 
     Args:
-        gate: The one of its backend, shared by all roles that speak through it.
-        longest: Seconds one call may take; what it costs at most where time is paid.
+        rate_limiter: Of its backend, shared by all roles that use it.
+        max_seconds: Seconds one call may take; bounds its cost where time is paid.
         settings: Sampling and connection, for `dspy.LM`.
     """
 
@@ -68,17 +68,17 @@ class RoleLM(dspy.LM):
         role: str,
         ledger: Ledger,
         price: Price | None,
-        gate: RateLimiter,
-        longest: float,
+        rate_limiter: RateLimiter,
+        max_seconds: float,
         **settings: Any,
     ) -> None:
-        # DSPy's own retries would send what neither the budget nor the ledger knows of, and sleep through Ctrl-C.
+        # DSPy's own retries would send calls that neither budget nor ledger sees, and sleep through Ctrl-C.
         super().__init__(model, num_retries=0, **settings)
         self.role = role
         self.ledger = ledger
         self.price = price
-        self.gate = gate
-        self.longest = longest
+        self.rate_limiter = rate_limiter
+        self.max_seconds = max_seconds
         self._current = _Attempt()
         self._retrying = Retrying(
             stop=_give_up,
@@ -96,15 +96,15 @@ class RoleLM(dspy.LM):
     def __call__(
         self, prompt: str | None = None, *, messages: list[dict[str, Any]] | None = None, **kwargs: Any
     ) -> Any:
-        """Ask, unless the call store has the answer. Two threads with one question share one paid answer.
+        """Ask, unless the response cache has the answer. Two threads with one question share one paid answer.
 
-        A call that fails for a passing reason (server error, lost connection) is made again with exponential backoff
-        and jitter, up to `ATTEMPTS` times; one that the backend has no room for, up to `ATTEMPTS_AT_LIMIT` times, when
-        the gate lets calls through again.
+        A call with a transient failure (server error, lost connection) is retried with exponential backoff and jitter,
+        up to `ATTEMPTS` times; one rejected because of overload, up to `ATTEMPTS_AT_LIMIT` times, when the rate limiter
+        sends calls again.
 
         Raises:
-            BudgetExceededError: before a call that might pass the budget, first or repeated.
-            BackendDownError: if the backend counts as dead.
+            BudgetExceededError: before a call that might exceed the budget, first or repeated.
+            BackendDownError: if the backend's circuit is open.
         """
         question = to_json([prompt, messages, kwargs], fallback=str)
         most = self._most_tokens(question, kwargs)
@@ -114,7 +114,7 @@ class RoleLM(dspy.LM):
             try:
                 return self._retrying(self._attempt, most, prompt, messages, kwargs)
             except Exception as error:
-                self.gate.lost(error)
+                self.rate_limiter.record_failure(error)
                 raise
 
     def _attempt(
@@ -124,9 +124,9 @@ class RoleLM(dspy.LM):
         messages: list[dict[str, Any]] | None,
         kwargs: dict[str, Any],
     ) -> Any:
-        worst = None if self.price is None else self.price.usd(*most, seconds=self.longest)
+        worst = None if self.price is None else self.price.usd(*most, seconds=self.max_seconds)
         attempt = self._current
-        attempt.turn, attempt.left = None, False
+        attempt.permit, attempt.released = None, False
         attempt.tokens, attempt.took, attempt.started = None, None, time.perf_counter()
         store = dspy.cache
         this_call = store.this_call if isinstance(store, ResponseCache) else CurrentCall()
@@ -134,7 +134,7 @@ class RoleLM(dspy.LM):
         def check() -> None:
             self.ledger.reserve(worst)
             try:
-                attempt.turn = self.gate.enter(sum(most), self.ledger)
+                attempt.permit = self.rate_limiter.acquire(sum(most), self.ledger)
             except BaseException:
                 self.ledger.release(worst)
                 raise
@@ -142,7 +142,7 @@ class RoleLM(dspy.LM):
 
         def answered(answer: dict[str, Any], seconds: float) -> None:
             attempt.took = seconds
-            self._leave(sum(_tokens(answer)[:2]))
+            self._release(sum(_tokens(answer)[:2]))
 
         this_call.check, this_call.answered, this_call.sent, this_call.seconds = check, answered, None, None
         try:
@@ -159,27 +159,27 @@ class RoleLM(dspy.LM):
 
     def _ended(self, worst: float | None, error: BaseException | None = None) -> None:
         attempt = self._current
-        if attempt.turn is None:
+        if attempt.permit is None:
             return
-        self._leave(attempt.tokens, error)
+        self._release(attempt.tokens, error)
         if attempt.tokens is None:
             self.ledger.record(
                 Call(
                     role=self.role,
                     model=self.model,
                     seconds=round(time.perf_counter() - attempt.started, 4),
-                    waited=round(attempt.turn.waited, 4),
+                    waited=round(attempt.permit.waited, 4),
                     failed=True,
                     at=round(time.time(), 3),
                 )
             )
         self.ledger.release(worst)
 
-    def _leave(self, tokens: int | None, error: BaseException | None = None) -> None:
+    def _release(self, tokens: int | None, error: BaseException | None = None) -> None:
         attempt = self._current
-        if attempt.turn is not None and not attempt.left:
-            attempt.left = True
-            self.gate.leave(attempt.turn, tokens, error)
+        if attempt.permit is not None and not attempt.released:
+            attempt.released = True
+            self.rate_limiter.release(attempt.permit, tokens, error)
 
     @contextmanager
     def _flight(self, digest: str) -> Iterator[None]:
@@ -193,16 +193,16 @@ class RoleLM(dspy.LM):
         most = (
             kwargs.get("max_tokens") or self.kwargs.get("max_tokens") or self.kwargs.get("max_completion_tokens") or 0
         )
-        # Half a token per Latin letter is above every tokenizer seen; of other scripts some know no more than bytes.
+        # No known tokenizer needs more than half a token per Latin letter; for other scripts some have bytes alone.
         letters = len(question.translate(None, _NOT_ASCII))
         return letters // 2 + (len(question) - letters) + 64, int(most)
 
     def update_history(self, entry: dict[str, Any]) -> None:
-        """DSPy's hook: runs once per answered call, hits included, in the thread that asked."""
+        """DSPy's hook: runs once per answered call, cache hits included, in the thread that asked."""
         attempt = self._current
         tokens_in, tokens_out, tokens_cached = _tokens(entry["response"])
         attempt.tokens = tokens_in + tokens_out
-        hit = attempt.turn is None
+        hit = attempt.permit is None
         took = time.perf_counter() - attempt.started if attempt.took is None else attempt.took
         seconds = dspy.cache.this_call.seconds if hit else took
         self.ledger.record(
@@ -215,7 +215,7 @@ class RoleLM(dspy.LM):
                 tokens_cached=tokens_cached,
                 usd=self._usd(tokens_in, tokens_out, tokens_cached, seconds),
                 seconds=round(seconds or 0.0, 4),
-                waited=0.0 if attempt.turn is None else round(attempt.turn.waited, 4),
+                waited=0.0 if attempt.permit is None else round(attempt.permit.waited, 4),
                 hit=hit,
                 at=round(time.time(), 3),
             )
@@ -234,9 +234,9 @@ def _give_up(state: RetryCallState) -> bool:
 def _wait(state: RetryCallState) -> float:
     error = _error(state)
     if is_overload(error):
-        return 0.0  # The gate holds back all calls of the backend, this one among them.
+        return 0.0  # The rate limiter pauses all calls of the backend, this one included.
     asked = getattr(error, "retry_after", None)
-    return min(float(asked), LONGEST_ASKED) if asked is not None else _BACKOFF(state)
+    return min(float(asked), MAX_RETRY_AFTER) if asked is not None else _BACKOFF(state)
 
 
 def _error(state: RetryCallState) -> BaseException | None:
@@ -244,14 +244,14 @@ def _error(state: RetryCallState) -> BaseException | None:
 
 
 class _Flight:
-    """A lock that can be weakly referenced: it lives as long as somebody asks its question."""
+    """A lock that can be weakly referenced: it lives as long as a thread asks its question."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
 
 
 def _tokens(response: Any) -> tuple[int, int, int]:
-    # A LiteLLM answer from the call store comes back as plain data.
+    # A LiteLLM answer comes back from the cache as plain data.
     usage: Any = response.get("usage") if isinstance(response, dict) else response.usage
     if hasattr(usage, "input_tokens"):
         return usage.input_tokens or 0, usage.output_tokens or 0, usage.cache_read_tokens or 0

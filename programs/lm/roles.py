@@ -1,4 +1,4 @@
-"""Who speaks for which module: one slot per role, each with its model, sampling and adapter (paper, section 4.2)."""
+"""Model configuration per role: model, sampling and adapter (paper, section 4.2)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from programs.lm.adapters import AdapterName
 RoleName = Literal["mope", "mote", "mar", "judge"]
 ROLE_NAMES: tuple[RoleName, ...] = ("mope", "mote", "mar", "judge")
 
+GIVEN = "dspy:"
+"""Before the model string of a `dspy.LM` object that was given instead of a name: it brings its own key and address."""
+
 
 class RoleConfig(BaseModel):
     """One role's backend. Never holds a key: keys come from the environment.
@@ -22,13 +25,14 @@ class RoleConfig(BaseModel):
             `openai/gpt-4o` and whatever else DSPy can reach by name;
             `http://host:port/v1#name` for an OpenAI-compatible server (Ollama, vLLM, LM Studio, llama.cpp);
             `gguf:/path/model.gguf` for a file;
-            `local/smollm2-135m` for weights brought by `mllm3rec models fetch`.
+            `local/smollm2-135m` for weights brought by `mllm3rec models fetch`;
+            `dspy:NAME` for a `dspy.LM` object that was given in Python.
         adapter: How signatures become messages; part of what a compiled program is.
         temperature: 0 to 2, or None to leave it to the server (reasoning models refuse other values).
         top_p: 0 to 1, or None.
         max_tokens: Most tokens of one answer.
         terse: Cap each answer at what a valid one of its kind needs; for small models, which do not stop by
-            themselves. A capped answer is read as far as it goes.
+            themselves. Of a truncated answer the complete list elements are read.
         logprobs: Read ratings from token probabilities where the backend gives them.
         api_key_env: Environment variable with the key, for servers that want one.
         timeout: Seconds one call may take.
@@ -69,6 +73,11 @@ class Roles(BaseModel):
     mar: RoleConfig
     judge: RoleConfig
 
+    @classmethod
+    def all_on(cls, config: RoleConfig) -> Roles:
+        """Every role on one backend."""
+        return cls.model_validate(dict.fromkeys(ROLE_NAMES, config))
+
     def of(self, role: RoleName) -> RoleConfig:
         """The configuration of one role."""
         config: RoleConfig = getattr(self, role)
@@ -98,8 +107,7 @@ def _policy(model: str, own: bool) -> dict[str, object]:
 
 
 def _all(model: str, adapter: AdapterName, **settings: object) -> Roles:
-    config = {"model": model, "adapter": adapter, **settings}
-    return Roles.model_validate(dict.fromkeys(ROLE_NAMES, config))
+    return Roles.all_on(RoleConfig.model_validate({"model": model, "adapter": adapter, **settings}))
 
 
 def local_roles(model: str | Path = "local/smollm2-135m") -> Roles:

@@ -1,4 +1,4 @@
-"""A limit per minute, kept exactly: what was taken in the last sixty seconds is remembered, not estimated."""
+"""Sliding-window limit: at most so much in any sixty seconds, counted exactly."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ MINUTE = 60.0
 
 
 @dataclass
-class Taken:
-    """An amount taken at a time, until it is settled an upper estimate."""
+class Reservation:
+    """An amount reserved at a time; an upper estimate until it is settled."""
 
     at: float
     amount: int
 
 
 class SlidingWindow:
-    """At most so much in any sixty seconds. Not thread-safe: `RateLimiter` holds the lock.
+    """At most `limit` in any sixty seconds. Not thread-safe: `RateLimiter` holds the lock.
 
     Times are seconds of one clock, given by the caller and never going back.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self._taken: deque[Taken] = deque()
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._reserved: deque[Reservation] = deque()
         self._sum = 0
 
     def delay(self, amount: int, now: float) -> float:
-        """Seconds until `amount` may be taken, 0 for now.
+        """Seconds until `amount` may be reserved, 0 for now.
 
-        More than the whole limit may be taken when nothing else is: an estimate from above must not end a run.
+        More than the whole limit may be reserved when nothing else is: an upper estimate must not block a run for ever.
         """
-        while self._taken and self._taken[0].at <= now - MINUTE:
-            self._sum -= self._taken.popleft().amount
-        excess = self._sum + amount - self.most
+        while self._reserved and self._reserved[0].at <= now - MINUTE:
+            self._sum -= self._reserved.popleft().amount
+        excess = self._sum + amount - self.limit
         delay = 0.0
-        for taken in self._taken:
+        for reservation in self._reserved:
             if excess <= 0:
                 break
-            excess -= taken.amount
-            delay = taken.at + MINUTE - now
+            excess -= reservation.amount
+            delay = reservation.at + MINUTE - now
         return delay
 
-    def take(self, amount: int, now: float) -> Taken:
-        """Take `amount`; what is given back can be settled later."""
-        taken = Taken(now, amount)
-        self._taken.append(taken)
+    def reserve(self, amount: int, now: float) -> Reservation:
+        """Count `amount` from now on; what was not used can be given back with `settle`."""
+        reservation = Reservation(now, amount)
+        self._reserved.append(reservation)
         self._sum += amount
-        return taken
+        return reservation
 
-    def settle(self, taken: Taken, amount: int) -> None:
-        """Say what was really taken. What has left the window by then makes no difference."""
-        if self._taken and taken.at >= self._taken[0].at:
-            self._sum += amount - taken.amount
-        taken.amount = amount
+    def settle(self, reservation: Reservation, amount: int) -> None:
+        """Replace a reserved amount by what was used. Nothing changes once it has left the window."""
+        if self._reserved and reservation.at >= self._reserved[0].at:
+            self._sum += amount - reservation.amount
+        reservation.amount = amount

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import os
 import re
 from collections import Counter
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from programs.runtime import weights
-from programs.runtime.errors import InputError, MissingExtraError
+from programs.runtime.errors import InputError, require_extra
 
 Vectors = NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -63,7 +62,8 @@ class MiniLMEncoder:
     name = "minilm-l6-v2-int8"
 
     def __init__(self, files: Mapping[str, Path] | None = None, batch: int = 32) -> None:
-        onnxruntime, tokenizers = _local_package("onnxruntime"), _local_package("tokenizers")
+        purpose = "embedding texts on this machine"
+        onnxruntime, tokenizers = (require_extra(name, "local", purpose) for name in ("onnxruntime", "tokenizers"))
         found = files if files is not None else weights.locate("minilm")
         if found is None:
             raise InputError(
@@ -180,10 +180,3 @@ class HashingEncoder:
 def clean_text(text: str) -> str:
     """Catalogues of the web hold lone surrogates, which neither tokenizers nor JSON take."""
     return text.encode("utf-8", "replace").decode()
-
-
-def _local_package(package: str) -> Any:
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        raise MissingExtraError(package, "local", "embedding texts on this machine") from None

@@ -18,16 +18,23 @@ from signatures.rows import Case, Ranking
 
 
 def z(values: NDArray[np.floating]) -> Scores:
-    """Standard scores over the candidates of a case; zeros where all are equal up to rounding.
+    """Standard scores over the candidates of a case, shape (n,), or of several features of them, shape (n, k).
 
-    >>> z(np.array([1.0, 3.0])).tolist(), z(np.array([0.1, 0.1, 0.1])).tolist()
-    ([-1.0, 1.0], [0.0, 0.0, 0.0])
+    NaN (unknown) stays NaN and does not count; a feature whose known values are equal up to rounding has zeros.
+    `scipy.stats.zscore` gives the same numbers, but NaN or noise for equal values, and takes ten times as long.
+
+    >>> z(np.array([1.0, 3.0, np.nan])).tolist(), z(np.array([0.1, 0.1, 0.1])).tolist()
+    ([-1.0, 1.0, nan], [0.0, 0.0, 0.0])
     """
     x = np.asarray(values, dtype=float)
-    if x.size == 0:
-        return x
-    spread = x.std()
-    return (x - x.mean()) / spread if spread > 1e-6 * np.abs(x).max() else np.zeros_like(x)
+    known = ~np.isnan(x)
+    n = np.maximum(known.sum(axis=0), 1)
+    filled = np.where(known, x, 0.0)
+    centred = x - filled.sum(axis=0) / n
+    spread = np.sqrt(np.where(known, centred**2, 0.0).sum(axis=0) / n)
+    equal = spread <= 1e-6 * np.abs(filled).max(axis=0, initial=0.0)
+    scores: Scores = np.where(known & equal, 0.0, centred / np.where(equal, 1.0, spread))
+    return scores
 
 
 class Prior:
@@ -51,9 +58,9 @@ class Prior:
         self.popularity = popularity
 
     @classmethod
-    def fit(cls, histories: Histories, content: ContentSimilarity) -> Self:
-        """Fit the two collaborative signals; `content` needs no fit."""
-        return cls(ItemKNN.fit(histories), content, Popularity.fit(histories))
+    def fit(cls, histories: Histories, content: ContentSimilarity | None = None) -> Self:
+        """Fit the two collaborative signals; `content` needs no fit, and without it there is no content signal."""
+        return cls(ItemKNN.fit(histories), content or ContentSimilarity({}), Popularity.fit(histories))
 
     def parts(self, history: Sequence[str], candidates: Sequence[str]) -> dict[str, Scores]:
         """Raw `knn` (cosine sums), `content` (cosines) and `popularity` (users), each of shape (n,)."""

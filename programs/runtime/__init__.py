@@ -1,1 +1,1 @@
-"""What has nothing to do with recommending: files, locks, databases, errors, configuration files."""
+"""Infrastructure: files, locks, key-value store, environment, configuration files, errors."""

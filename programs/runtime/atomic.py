@@ -1,8 +1,7 @@
-"""Files that are whole or not there: temporary file in the same folder, fsync, rename."""
+"""Atomic file writes: temporary file in the same folder, fsync, rename."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -26,7 +25,6 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def sweep(directory: Path) -> None:
-    """Remove what processes that were killed while writing left in a directory this process alone writes to."""
-    for left in directory.rglob(f".*{_SUFFIX}"):
-        with contextlib.suppress(FileNotFoundError):
-            left.unlink()
+    """Remove the temporary files of processes that were killed, from a directory this process alone writes to."""
+    for temporary in directory.rglob(f".*{_SUFFIX}"):
+        temporary.unlink(missing_ok=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, input_error
 from signatures.schema import MotivationSchema
 
 Checked = TypeVar("Checked")
@@ -27,12 +27,22 @@ def read_toml(path: Path, kind: type[Checked]) -> Checked:
         raise InputError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable TOML file: {error}") from None
+    return validated_config(str(path), data, kind)
+
+
+def validated_config(where: str, data: Any, kind: type[Checked]) -> Checked:
+    """Configuration that was read already, as `kind`.
+
+    Args:
+        where: What it is, for messages: usually its file.
+
+    Raises:
+        InputError: naming `where` and the field that is not valid.
+    """
     try:
         return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise InputError(f"{path}: {where}: {first['msg']}") from None
+        raise input_error(where, error) from None
 
 
 def load_schema(path: Path) -> MotivationSchema:
@@ -50,6 +60,4 @@ def load_schema(path: Path) -> MotivationSchema:
     except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable schema: {error}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "schema"
-        raise InputError(f"{path}: {where}: {first['msg']}") from None
+        raise input_error(path, error) from None

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message says what, where and what to do."""
+
+
+def input_error(where: object, error: ValidationError, remedy: str = "") -> InputError:
+    """The first problem of a failed validation: `where: a.b: what is wrong with it; remedy`.
+
+    Args:
+        where: The file, with the line if it has lines.
+    """
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(step) for step in first["loc"])
+    return InputError(f"{where}: {f'{field}: ' if field else ''}{first['msg']}{f'; {remedy}' if remedy else ''}")
 
 
 class MissingExtraError(ImportError):
@@ -14,9 +32,29 @@ class MissingExtraError(ImportError):
         super().__init__(f"{purpose} needs the package '{package}': pip install 'mllm3rec[{extra}]'")
 
 
-class BudgetExceededError(BaseException):
-    """The next call would pass the budget, so it was not made.
+_PACKAGES = {"lightfm": "lightfm-next", "sklearn": "scikit-learn"}
+"""Names of packages that are not those of their modules."""
 
-    Not an `Exception`: DSPy's evaluators turn exceptions into failed examples, and a spent budget must
-    stop the run instead (measured: research notes on Evaluate and MIPROv2).
+
+def require_extra(module: str, extra: str, purpose: str) -> ModuleType:
+    """Import a module of an optional dependency.
+
+    Args:
+        extra: The extra of this project that brings it.
+        purpose: What needs it, as the subject of the message.
+
+    Raises:
+        MissingExtraError: if it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(_PACKAGES.get(module, module), extra, purpose) from error
+
+
+class BudgetExceededError(BaseException):
+    """The next call might exceed the budget, so it was not made.
+
+    Not an `Exception`: DSPy's evaluators turn exceptions into failed examples, and a spent budget must stop the run
+    instead.
     """

@@ -1,4 +1,4 @@
-"""Ctrl-C at a safe point of a thread pool.
+"""Thread pool that Ctrl-C can interrupt at a safe point.
 
 An exception that arrives while `concurrent.futures` holds the lock of a future leaves it locked: the worker that has to
 deliver its result there waits for ever, and the process with it.

@@ -1,48 +1,65 @@
-"""One process at a time in a directory, let go of by the operating system when the process ends, however it ends."""
+"""Directory lock: one process at a time, released by the operating system when the process ends, however it ends."""
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from programs.runtime.errors import InputError
 
 LOCK = ".lock"
 
 
-def take(directory: Path) -> int:
-    """Make the directory if need be and own it until the returned file descriptor is closed.
+def take(directory: Path) -> BaseFileLock:
+    """Make the directory, private to the user, if there is none, and lock it.
+
+    Returns:
+        The lock, to be given back with `release`; it is held as long as it is referred to.
 
     Raises:
-        InputError: if another process owns it, naming that process, or it cannot be used.
+        InputError: if another process holds it, naming that process, or it cannot be used.
     """
+    path = directory / LOCK
+    lock = FileLock(
+        path, timeout=0, mode=0o600, thread_local=False, preserve_lock_file=True, on_acquired=_write_process_id
+    )
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise InputError(f"{directory}: cannot hold a run: {error.strerror}; choose another directory") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
-        os.close(lock)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
         raise InputError(
-            f"{directory}: this run is open in another process (process id {holder}); "
+            f"{directory}: this run is open in another process (process id {_holder(path)}); "
             "wait until it ends, or choose another directory"
         ) from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        what = f"{LOCK} is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise InputError(f"{directory}: cannot hold a run: {what}; choose another directory") from None
     return lock
 
 
 @contextmanager
 def owned(directory: Path) -> Iterator[None]:
-    """Own the directory inside the block; see `take`."""
+    """Hold the lock of the directory inside the block; see `take`."""
     lock = take(directory)
     try:
         yield
     finally:
-        os.close(lock)
+        lock.release()
+
+
+def _write_process_id(lock: int) -> None:
+    os.ftruncate(lock, 0)
+    os.lseek(lock, 0, os.SEEK_SET)
+    os.write(lock, f"{os.getpid()}\n".encode())
+
+
+def _holder(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")[:32].strip() or "unknown"
+    except OSError:  # Windows locks the file against reading, too.
+        return "unknown"

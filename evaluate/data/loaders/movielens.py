@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluate.data.dataset import Dataset
-from evaluate.data.loaders.fields import categories, has_text, identifier, present, rating, seconds, text
-from evaluate.data.loaders.interactions import Event, check_known, in_order
-from evaluate.data.loaders.reading import FieldError, Record, by_id, parsed, read_lines
+from evaluate.data.records.fields import categories, has_text, identifier, present, rating, seconds, text
+from evaluate.data.records.interactions import Event, check_known, in_order
+from evaluate.data.records.reading import FieldError, Record, by_id, parsed, read_lines
 from signatures.types import Item
 
 MOVIELENS_FILES = "MovieLens: u.data, u.item and u.user (100K), or ratings.dat, movies.dat and users.dat (1M)"

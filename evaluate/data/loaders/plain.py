@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evaluate.data.dataset import Dataset
-from evaluate.data.loaders.fields import categories, has_text, identifier, number, rating, seconds, text
-from evaluate.data.loaders.interactions import Event, check_known, in_order
-from evaluate.data.loaders.reading import TABLE_SUFFIXES, FieldError, Record, by_id, only_file, parsed, read_records
+from evaluate.data.records.interactions import check_known, in_order
+from evaluate.data.records.plain_records import plain_event, plain_item, plain_user
+from evaluate.data.records.reading import TABLE_SUFFIXES, Record, by_id, only_file, parsed, read_records
 from signatures.types import Item
 
 PLAIN_FILES = (
@@ -72,50 +72,3 @@ def load_plain(files: PlainFiles) -> Dataset:
         notes=notes,
         format="plain",
     )
-
-
-def plain_event(record: Record) -> Event:
-    """user_id, item_id and, where known, rating (0 to 5), timestamp (unix seconds) and position."""
-    return Event(
-        user_id=identifier(record, "user_id"),
-        item_id=identifier(record, "item_id"),
-        rating=rating(record, "rating"),
-        timestamp=seconds(record, "timestamp"),
-        position=number(record, "position"),
-    )
-
-
-def plain_item(record: Record) -> Item:
-    """item_id and, where known, title, description, categories, brand, price (at least 0) and keywords.
-
-    Raises:
-        FieldError: Also if there is neither title nor description nor categories nor keywords.
-    """
-    price = number(record, "price")
-    if price is not None and price < 0:
-        raise FieldError(f"field 'price': {price:g} is negative")
-    item = Item(
-        item_id=identifier(record, "item_id"),
-        title=text(record, "title"),
-        description=text(record, "description"),
-        categories=categories(record, "categories"),
-        brand=text(record, "brand") or None,
-        price=price,
-        keywords=text(record, "keywords") or None,
-    )
-    if not has_text(item):
-        raise FieldError(
-            f"item {item.item_id!r} has no text; give it a title, description, categories or keywords, or remove it"
-        )
-    return item
-
-
-def plain_user(record: Record) -> tuple[str, dict[str, str]]:
-    """user_id and every other column that has a value, as text; whole numbers without decimals.
-
-    >>> plain_user({"user_id": "u", "age": 34.0, "region": None})
-    ('u', {'age': '34'})
-    """
-    user_id = identifier(record, "user_id")
-    whole = {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in record.items() if k != "user_id"}
-    return user_id, {field: value for field in whole if (value := text(whole, field))}

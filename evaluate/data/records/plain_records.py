@@ -1,0 +1,55 @@
+"""Records of the plain form: interactions, items and users, from files or data frames."""
+
+from __future__ import annotations
+
+from evaluate.data.records.fields import categories, has_text, identifier, number, rating, seconds, text
+from evaluate.data.records.interactions import Event
+from evaluate.data.records.reading import FieldError, Record
+from signatures.types import Item
+
+
+def plain_event(record: Record) -> Event:
+    """user_id, item_id and, where known, rating (0 to 5), timestamp (unix seconds) and position."""
+    return Event(
+        user_id=identifier(record, "user_id"),
+        item_id=identifier(record, "item_id"),
+        rating=rating(record, "rating"),
+        timestamp=seconds(record, "timestamp"),
+        position=number(record, "position"),
+    )
+
+
+def plain_item(record: Record) -> Item:
+    """item_id and, where known, title, description, categories, brand, price (at least 0) and keywords.
+
+    Raises:
+        FieldError: Also if there is neither title nor description nor categories nor keywords.
+    """
+    price = number(record, "price")
+    if price is not None and price < 0:
+        raise FieldError(f"field 'price': {price:g} is negative")
+    item = Item(
+        item_id=identifier(record, "item_id"),
+        title=text(record, "title"),
+        description=text(record, "description"),
+        categories=categories(record, "categories"),
+        brand=text(record, "brand") or None,
+        price=price,
+        keywords=text(record, "keywords") or None,
+    )
+    if not has_text(item):
+        raise FieldError(
+            f"item {item.item_id!r} has no text; give it a title, description, categories or keywords, or remove it"
+        )
+    return item
+
+
+def plain_user(record: Record) -> tuple[str, dict[str, str]]:
+    """user_id and every other column that has a value, as text; whole numbers without decimals.
+
+    >>> plain_user({"user_id": "u", "age": 34.0, "region": None})
+    ('u', {'age': '34'})
+    """
+    user_id = identifier(record, "user_id")
+    whole = {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in record.items() if k != "user_id"}
+    return user_id, {field: value for field in whole if (value := text(whole, field))}

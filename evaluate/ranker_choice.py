@@ -1,0 +1,101 @@
+"""A ranker by name with its options: what is run, before data and language models are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from evaluate.baselines import TRAINED
+from evaluate.protocol.cases import Cases
+from evaluate.ranker_factory import BASELINES, RankerFactory, require_known
+from evaluate.runs.session import program_configuration
+from programs.lm.ambient import AmbientBackends
+from programs.lm.model_options import ModelOptions
+from programs.lm.roles import Roles
+from programs.program import Fusion
+from programs.ranker import Ranker
+from signatures.schema import MotivationSchema
+
+if TYPE_CHECKING:
+    import dspy
+
+
+@dataclass(frozen=True)
+class RankerChoice:
+    """A baseline or a program of this installation.
+
+    Attributes:
+        name: What results call it.
+        roles: Whose models a program asks; None asks the model of `dspy.configure`.
+        fusion: How a program's MAR scores meet the prior's.
+        schema: Motivational schema of a program.
+        given: `dspy.LM` objects by model string.
+    """
+
+    name: str
+    roles: Roles | None
+    fusion: Fusion
+    schema: MotivationSchema
+    given: Mapping[str, dspy.LM] = field(default_factory=dict)
+
+    @property
+    def asks_models(self) -> bool:
+        """Whether it is a program, which asks language models."""
+        return not is_free(self.name)
+
+    def configuration(self, explain: int, check: bool, seed: int = 0) -> dict[str, Any]:
+        """What decides its rankings besides the cases, for the run's manifest.
+
+        Args:
+            explain, check: Of a program; see `RankerFactory`.
+            seed: Training seed, where the ranker is trained.
+        """
+        if self.name in TRAINED:
+            return {"seed": seed, "settings": TRAINED[self.name]().model_dump(mode="json")}
+        if not self.asks_models:
+            return {}
+        roles = AmbientBackends().roles if self.roles is None else self.roles
+        return program_configuration(roles, self.fusion, self.schema, explain, check)
+
+    def refuse(self, cases: Cases) -> None:
+        """Refuse cases whose figures would say nothing.
+
+        Raises:
+            InputError: naming one of the users it was compiled on. Never raised for what was not compiled.
+        """
+
+    def build(self, factory: RankerFactory, seed: int = 0) -> Ranker:
+        """The ranker.
+
+        Args:
+            seed: Training seed, where the ranker is trained.
+
+        Raises:
+            InputError: if a role cannot be asked.
+        """
+        return factory.ranker(self.name, seed)
+
+
+Resolve = Callable[[str, ModelOptions, Fusion, MotivationSchema | None], RankerChoice]
+"""Finds out what a name stands for; packages above this one know more names, such as folders with artifacts."""
+
+
+def is_free(name: str) -> bool:
+    """Whether a ranker asks no language model."""
+    return name in TRAINED or name in BASELINES
+
+
+def choose_by_name(name: str, options: ModelOptions, fusion: Fusion, schema: MotivationSchema | None) -> RankerChoice:
+    """The ranker of a name of this installation.
+
+    Args:
+        schema: None for the default one.
+
+    Raises:
+        InputError: if there is no such ranker or preset.
+    """
+    from signatures.schema import CONSUMER
+
+    require_known(name)
+    return RankerChoice(name, options.roles(), fusion, schema or CONSUMER, options.given)

@@ -1,0 +1,124 @@
+"""The result of an evaluation: metrics with intervals, rows per user, usage, and how the run ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from evaluate.protocol.cases import Cases
+from evaluate.runs.planted_recovery import Recovery
+from evaluate.runs.run import RunStatus
+from evaluate.runs.run_metrics import RunMetrics, paired_by_metric, ranks_of
+from evaluate.stats.intervals import Difference, Estimate
+from evaluate.stats.metrics import per_user
+from programs.runtime.errors import InputError
+from signatures.rows import Ranking, Usage
+
+
+class MetricTable(dict[str, Estimate]):
+    """Metrics by name, `HR@5/30`; found without the length of the list as well, `HR@5`."""
+
+    def __missing__(self, name: str) -> Estimate:
+        for known, estimate in self.items():
+            if known.partition("/")[0] == name:
+                return estimate
+        raise KeyError(f"{name!r}; there are {', '.join(self)}")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one ranker did on some cases.
+
+    Attributes:
+        ranker: Its name in tables.
+        cases: What it ranked.
+        figures: Every figure of the run, as written to `metrics.json`.
+        rows: The ranking of every user, failed ones included.
+        status: How the run ended: complete, or what is left and why.
+        directory: The run directory, or None where the run was not kept.
+        against: Paired differences, this minus the other, by metric; empty where nothing was compared.
+        recovered: How well profiles recover planted motivations; the demo store only.
+        usage_by_role: Calls, tokens, dollars and seconds of the whole run by role; empty without a language model.
+    """
+
+    ranker: str
+    cases: Cases
+    figures: RunMetrics
+    rows: Mapping[str, Ranking]
+    status: RunStatus
+    directory: Path | None = None
+    against: Mapping[str, Difference] = field(default_factory=dict)
+    recovered: Recovery | None = None
+    usage_by_role: Mapping[str, Usage] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> MetricTable:
+        """Mean and 95% interval of each metric of the ranker's order: `result.metrics["HR@5"].mean`."""
+        return MetricTable(self.figures.metrics)
+
+    @property
+    def components(self) -> dict[str, MetricTable]:
+        """The same for each score vector alone: `prior`, `mar`, `fused`."""
+        return {name: MetricTable(metrics) for name, metrics in self.figures.components.items()}
+
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        """1-based rank of the target by user; users without a scored row are absent."""
+        return ranks_of(self.cases.cases, self.rows)
+
+    @cached_property
+    def per_user(self) -> pd.DataFrame:
+        """One row per ranked user: every metric, `rank` of the target, and `status` of the row."""
+        frame = per_user(self.ranks)
+        frame["rank"] = pd.Series(self.ranks)
+        frame["status"] = pd.Series({user: str(self.rows[user].status) for user in self.ranks})
+        return frame
+
+    @property
+    def usage(self) -> Usage:
+        """Calls, tokens, dollars and seconds of the whole run."""
+        return self.figures.usage
+
+    @property
+    def complete(self) -> bool:
+        """Whether every case has a scored row."""
+        return self.status.complete
+
+    def minus(self, other: Evaluation) -> dict[str, Difference]:
+        """Paired differences to another evaluation on the same cases, by metric.
+
+        Raises:
+            InputError: if the other ranked other cases.
+        """
+        if self.cases.sha256 != other.cases.sha256:
+            raise InputError(f"{other.ranker} ranked other cases than {self.ranker}: evaluate both on the same cases")
+        return paired_by_metric(self.ranks, other.ranks, len(self.cases[0].candidates))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per component (the ranker's order first), with mean, low and high of each metric, and n."""
+        rows = {self.ranker: self.figures.metrics} | {
+            f"{name} alone" if name in ("prior", "mar") else name: metrics
+            for name, metrics in self.figures.components.items()
+            if name != self.ranker
+        }
+        return pd.DataFrame(
+            [
+                {"scores": label, "n": self.figures.users}
+                | {f"{name} {part}": getattr(found, part) for name, found in metrics.items() for part in _PARTS}
+                for label, metrics in rows.items()
+            ]
+        ).set_index("scores")
+
+    def __str__(self) -> str:
+        figures = ", ".join(
+            f"{name} {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]" for name, found in self.metrics.items()
+        )
+        ended = "" if self.complete else f"; {self.figures.unresolved} unresolved"
+        return f"{self.ranker}: {figures}; n={self.figures.users}{ended}"
+
+
+_PARTS = ("mean", "low", "high")

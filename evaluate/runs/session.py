@@ -1,0 +1,145 @@
+"""A run session: rank what is missing in a run directory, write its figures, and say how it ended."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from evaluate.data.demo.store import planted_motivations
+from evaluate.protocol.cases import Cases
+from evaluate.runs.directory import RunDirectory
+from evaluate.runs.evaluation import Evaluation
+from evaluate.runs.journal import Journal, RunManifest
+from evaluate.runs.planted_recovery import Recovery, recovery
+from evaluate.runs.run import run_cases
+from evaluate.runs.run_metrics import run_metrics
+from programs.lm.endpoints import model_name
+from programs.lm.ledger import Budget, Ledger, by_role, read_calls
+from programs.lm.roles import ROLE_NAMES, Roles
+from programs.prior.default_encoder import encoder_setting
+from programs.prior.prior import Prior
+from programs.program import Fusion
+from programs.ranker import Ranker
+from programs.runtime.atomic import write_atomically
+from programs.runtime.errors import BudgetExceededError
+from programs.runtime.events import Note, OnEvent, Progress, ignore
+from signatures.rows import Ranking, Status, total_usage
+from signatures.schema import MotivationSchema
+
+_SHOWN_PROBLEMS = 3
+"""Users whose row is unparsable or failed that get a note of their own; the others are counted at the end."""
+
+
+def run_session(
+    directory: Path,
+    name: str,
+    ranker: Ranker,
+    configuration: dict[str, Any],
+    cases: Cases,
+    ledger: Ledger,
+    workers: int = 1,
+    on_event: OnEvent = ignore,
+) -> Evaluation:
+    """Run a ranker into a run directory, or finish the run that is there.
+
+    Args:
+        name: What results call the ranker.
+        configuration: What decides the rankings besides the cases; a directory of another configuration is refused.
+
+    Raises:
+        InputError: if the directory holds another run, or the backend cannot be used at all.
+        BudgetExceededError: if the budget ended before any user was ranked.
+    """
+    problems: Counter[str] = Counter()
+    task = f"{name}: users"
+    with Journal.open(directory, run_manifest(name, configuration, cases)) as journal:
+        done = len(journal.resolved())
+        if done:
+            on_event(Note(f"resuming {directory}: {done} of {len(cases)} users are there already"))
+        on_event(Progress(task, done, len(cases), ledger.total()))
+
+        def on_row(row: Ranking) -> None:
+            nonlocal done
+            done += 1
+            on_event(Progress(task, done, len(cases), ledger.total()))
+            if row.status is not Status.OK:
+                problems[row.status] += 1
+                if problems.total() <= _SHOWN_PROBLEMS:
+                    on_event(Note(f"user {row.user_id}: {row.status}: {row.error}"))
+
+        status = run_cases(cases.cases, ranker, journal, ledger, workers, on_row)
+        rows = journal.rows()
+    if problems.total() > _SHOWN_PROBLEMS:
+        counts = ", ".join(f"{count} {kind}" for kind, count in problems.items())
+        on_event(Note(f"{name}: of {len(cases)} users {counts} in this session; the others are listed in {directory}"))
+    if status.stopped:
+        on_event(Note(f"stopped: {status.stopped}; {status.left} users left; the same command goes on from there"))
+        if all(row.status is Status.FAILED for row in rows.values()):
+            raise BudgetExceededError(status.stopped)
+    files = RunDirectory(directory)
+    targets = {case.user_id: case.target for case in cases}
+    write_atomically(files.targets, json.dumps(targets).encode() + b"\n")
+    figures = run_metrics(name, cases.cases, rows, spent=ledger.total())
+    write_atomically(files.metrics, figures.model_dump_json(indent=2).encode() + b"\n")
+    recovered = _recovered(cases, rows)
+    return Evaluation(
+        name, cases, figures, rows, status, directory, recovered=recovered, usage_by_role=ledger.by_role()
+    )
+
+
+def run_manifest(name: str, configuration: Mapping[str, Any], cases: Cases) -> RunManifest:
+    """The manifest of a run of today: its encoder and package versions included."""
+    return RunManifest(
+        cases_sha256=cases.sha256,
+        ranker=name,
+        configuration=dict(configuration) | encoder_setting(),
+        versions=versions(),
+    )
+
+
+def program_configuration(
+    roles: Roles, fusion: Fusion, schema: MotivationSchema, explain: int, check: bool = True
+) -> dict[str, Any]:
+    """What decides a program's rankings besides the cases, for the run's manifest."""
+    # Only where it is off, so that runs from before there was a choice can still be resumed.
+    unchecked = {} if check else {"check": False}
+    return unchecked | {
+        "roles": roles.model_dump(mode="json"),
+        "models": model_names(roles),
+        "weight": fusion.weight,
+        "head": fusion.head,
+        "explain": explain,
+        "schema": schema.model_dump(mode="json"),
+        "prior": Prior.version,
+    }
+
+
+def model_names(roles: Roles) -> dict[str, str]:
+    """What answers for each role, by content for files: the same path may hold another model tomorrow."""
+    return {role: model_name(roles.of(role)) for role in ROLE_NAMES}
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide a result."""
+    return {name: version(name) for name in ("mllm3rec", "dspy", "numpy", "pandas", "pydantic")}
+
+
+def ledger_within(root: Path, path: Path, budget: Budget) -> Ledger:
+    """The ledger of one of several runs, with what the others below `root` have left of a budget for all of them."""
+    others = total_usage(
+        usage for other in root.rglob(path.name) if other != path for usage in by_role(read_calls(other)).values()
+    )
+    usd = None if budget.usd is None else max(0.0, budget.usd - (others.usd or 0.0))
+    return Ledger(path, Budget(usd=usd, calls=None if budget.calls is None else max(0, budget.calls - others.calls)))
+
+
+def _recovered(cases: Cases, rows: Mapping[str, Ranking]) -> Recovery | None:
+    if cases.protocol.source != "demo":
+        return None
+    profiles = {user: row.profile for user, row in rows.items() if row.profile is not None}
+    truth = planted_motivations()
+    return recovery(profiles, {user: truth[user] for user in profiles}) if profiles else None

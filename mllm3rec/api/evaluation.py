@@ -1,0 +1,128 @@
+"""Evaluate any ranker on frozen cases, resumable when a run directory is given."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Unpack
+
+from evaluate.protocol.cases import Cases, load_cases
+from evaluate.ranker_choice import RankerChoice
+from evaluate.ranker_factory import RankerFactory
+from evaluate.runs.directory import RunDirectory
+from evaluate.runs.evaluation import Evaluation
+from evaluate.runs.run_metrics import against_run
+from evaluate.runs.session import run_session
+from evaluate.stats.intervals import Difference
+from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema
+from mllm3rec.api.own_ranker import own_ranker
+from mllm3rec.api.program import Program, choice_of
+from programs.lm.ledger import Ledger
+from programs.program import DEFAULT_WEIGHT, Fusion
+from programs.runtime.events import OnEvent, ignore
+
+
+def evaluate(
+    cases: Cases | str | Path,
+    ranker: object,
+    *,
+    name: str | None = None,
+    against: Evaluation | str | Path | None = None,
+    out: str | Path | None = None,
+    weight: float = DEFAULT_WEIGHT,
+    head: int | None = None,
+    schema: Schema | None = None,
+    explain: int = 0,
+    check: bool = True,
+    seed: int = 0,
+    workers: int = 1,
+    budget_usd: float | None = None,
+    max_calls: int | None = None,
+    on_event: OnEvent = ignore,
+    **models: Unpack[Models],
+) -> Evaluation:
+    """Rank every case and compute HR@K and NDCG@K with 95% intervals.
+
+    Args:
+        cases: Cases, or a file of them.
+        ranker: The name of a baseline or a program, the folder of an artifact, a `Program`, any object with
+            `rank(case)`, or any function of (history, candidates), item ids both, that gives one score per candidate.
+        name: What results call the ranker.
+        against: Another evaluation on the same cases, or its run directory, to compare with user by user.
+        out: Run directory; calling again with the same arguments resumes it. Without one nothing is kept but answers
+            that were paid for.
+        weight, head: How MAR's scores meet the prior's, see `Fusion`; for programs by name.
+        schema: Motivational schema or its file; for programs by name.
+        explain: Explain and re-check the first K items of every user.
+        check: Whether the judge re-checks reasons.
+        seed: Training seed of a trained baseline.
+        workers: Users ranked at the same time.
+        budget_usd, max_calls: Stop before more is spent.
+        on_event: Gets notes and progress.
+        models: `preset`, `model`, `mope`, `mote`, `mar`, `judge`: which models are asked; for programs and artifacts by
+            name.
+
+    Raises:
+        InputError: if there is no such ranker, `out` holds another run, or the cases do not fit the data.
+        BudgetExceededError: if the budget ended before any user was ranked.
+        MissingExtraError: if the library a trained baseline stands on is not installed.
+    """
+    cases = cases if isinstance(cases, Cases) else load_cases(cases)
+    with run_folder(out) as folder:
+        if isinstance(ranker, str | Path | Program):
+            if isinstance(ranker, Program):
+                choice, explain, check = ranker.choice, ranker.explain, ranker.check
+            else:
+                fusion = Fusion(weight=weight, head=head)
+                choice = choice_of(str(ranker), model_options(models), fusion, read_schema(schema))
+            choice.refuse(cases)
+            ledger = Ledger(
+                RunDirectory(folder).ledger if choice.asks_models else None, budget_of(budget_usd, max_calls)
+            )
+            built = choice.build(factory_for(choice, cases, ledger, explain, check, on_event), seed)
+            label, configuration = name or choice.name, choice.configuration(explain, check, seed)
+        else:
+            ledger = Ledger()
+            label, built = own_ranker(ranker, name)
+            configuration = {"own ranker": label}
+        try:
+            result = run_session(folder, label, built, configuration, cases, ledger, workers, on_event)
+        finally:
+            ledger.close()
+        compared = {} if against is None else _differences(result, against, folder)
+    return replace(result, directory=None if out is None else folder, against=compared)
+
+
+def factory_for(
+    choice: RankerChoice, cases: Cases, ledger: Ledger, explain: int, check: bool, on_event: OnEvent = ignore
+) -> RankerFactory:
+    """Builds the chosen ranker on what may be learned under the protocol of the cases."""
+    return RankerFactory.create(
+        cases.dataset,
+        cases.training,
+        choice.roles,
+        ledger,
+        schema=choice.schema,
+        fusion=choice.fusion,
+        explain=explain,
+        check=check,
+        given=choice.given,
+        on_event=on_event,
+    )
+
+
+@contextmanager
+def run_folder(out: str | Path | None) -> Iterator[Path]:
+    """The run directory that was asked for, or one that is removed when the block ends."""
+    if out is not None:
+        yield Path(out)
+        return
+    with tempfile.TemporaryDirectory(prefix="mllm3rec-") as folder:
+        yield Path(folder)
+
+
+def _differences(result: Evaluation, other: Evaluation | str | Path, folder: Path) -> Mapping[str, Difference]:
+    return result.minus(other) if isinstance(other, Evaluation) else against_run(folder, Path(other))

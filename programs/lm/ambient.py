@@ -1,0 +1,53 @@
+"""Backends of DSPy's own settings: every role asks the model of `dspy.configure` or `dspy.context`."""
+
+from __future__ import annotations
+
+import dspy
+
+from programs.lm.backends import Backends
+from programs.lm.ledger import Ledger
+from programs.lm.roles import GIVEN, RoleConfig, RoleName, Roles
+from programs.runtime.errors import InputError
+
+
+class AmbientBackends(Backends):
+    """What MOPE, MOTE and MAR ask where nobody gave them backends.
+
+    Calls go straight to `dspy.settings.lm`: with its own cache, retries and sampling, without our rate limiter,
+    response cache, prices and budget. Use `mllm3rec.program(...)` for those.
+    """
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+
+    @property
+    def roles(self) -> Roles:  # type: ignore[override]
+        """Every role on the current model."""
+        lm = self._current()
+        sampling = {
+            name: lm.kwargs[name] for name in ("temperature", "top_p", "max_tokens") if lm.kwargs.get(name) is not None
+        }
+        return Roles.all_on(RoleConfig(model=f"{GIVEN}{lm.model}", logprobs=False, **{"temperature": None, **sampling}))
+
+    def require(self, role: RoleName) -> None:
+        """Refuse to begin without a model; see `Backends.require`."""
+        self._current()
+
+    def lm(self, role: RoleName) -> dspy.BaseLM:
+        """The current model."""
+        return self._current()
+
+    def adapter_for(self, role: RoleName, predictor: dspy.Predict) -> dspy.Adapter:
+        """The adapter of DSPy's settings, else the one for hosted models."""
+        adapter: dspy.Adapter | None = dspy.settings.adapter
+        return super().adapter_for(role, predictor) if adapter is None else adapter
+
+    @staticmethod
+    def _current() -> dspy.BaseLM:
+        lm: dspy.BaseLM | None = dspy.settings.lm
+        if lm is None:
+            raise InputError(
+                "no language model: call dspy.configure(lm=dspy.LM(...)) first, or build the program with "
+                "mllm3rec.program(..., model=...)"
+            )
+        return lm

@@ -1,0 +1,87 @@
+"""Model options: a preset, a model for all roles, and models for single roles, resolved into `Roles`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import dspy
+
+from programs.lm.roles import GIVEN, PRESETS, ROLE_NAMES, RoleConfig, RoleName, Roles
+from programs.runtime.errors import InputError
+
+Model: TypeAlias = "str | dspy.LM"
+"""A model string, see `RoleConfig.model`, or a `dspy.LM` object."""
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which models are asked.
+
+    Attributes:
+        preset: A name of `PRESETS`.
+        model: Replaces the model of every role.
+        mope, mote, mar, judge: Replace the model of one role; the judge's is MAR's unless given.
+    """
+
+    preset: str = "local"
+    model: Model | None = None
+    mope: Model | None = None
+    mote: Model | None = None
+    mar: Model | None = None
+    judge: Model | None = None
+
+    def roles(self) -> Roles:
+        """The roles these options describe.
+
+        Raises:
+            InputError: if there is no such preset.
+        """
+        if self.preset not in PRESETS:
+            raise InputError(f"no preset {self.preset!r}: choose one of {', '.join(PRESETS)}")
+        return self.over(PRESETS[self.preset])
+
+    def over(self, roles: Roles) -> Roles:
+        """`roles` with the models that were named, whatever the preset."""
+        named = {role: self.of(role) for role in ROLE_NAMES}
+        roles = roles.with_models(**{role: _string(model) for role, model in named.items()})
+        changed: dict[str, RoleConfig] = {
+            role: roles.of(role).model_copy(update=_sampling(model))
+            for role, model in named.items()
+            if model is not None and not isinstance(model, str)
+        }
+        return roles.model_copy(update=changed)
+
+    def of(self, role: RoleName) -> Model | None:
+        """The model named for a role, or None."""
+        own: Model | None = getattr(self, role)
+        if own is None and role == "judge":
+            own = self.mar
+        return self.model if own is None else own
+
+    @property
+    def given(self) -> dict[str, dspy.LM]:
+        """The `dspy.LM` objects among the models, by model string."""
+        return {
+            f"{GIVEN}{model.model}": model
+            for model in map(self.of, ROLE_NAMES)
+            if model is not None and not isinstance(model, str)
+        }
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Model strings that were named."""
+        return frozenset(str(_string(model)) for model in map(self.of, ROLE_NAMES) if model is not None)
+
+
+def _string(model: Model | None) -> str | None:
+    if model is None or isinstance(model, str):
+        return model
+    return f"{GIVEN}{model.model}"
+
+
+def _sampling(model: dspy.LM) -> dict[str, object]:
+    # The object's own sampling is what is sent; recorded, so that a run with another one is another run.
+    sampling = {name: model.kwargs.get(name) for name in ("temperature", "top_p")}
+    most = model.kwargs.get("max_completion_tokens") or model.kwargs.get("max_tokens")
+    return sampling | ({"max_tokens": most} if most else {})

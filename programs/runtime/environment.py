@@ -1,0 +1,86 @@
+"""Environment variables of this project: all of them, documented and validated in one place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from programs.runtime.errors import InputError
+
+PREFIX = "MLLM3REC_"
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
+
+
+UserPath = Annotated[Path, AfterValidator(_expanded)]
+"""A path in which `~` stands for a home folder."""
+
+
+class Environment(BaseModel):
+    """What the variables `MLLM3REC_CACHE`, `MLLM3REC_DATA`, ... say. An empty variable is one that is not set.
+
+    Attributes:
+        cache: Folder of downloaded weights, embeddings, traits and responses; see `cache_dir`.
+        data: A folder with datasets, where a dataset given by its name is looked for.
+        encoder: What embeds texts: `minilm` (on this machine), `openai` (text-embedding-3-small), or `hashing`, a bag
+            of hashed words that needs no weights.
+        limits: TOML file with the limits of backends (`programs/lm/limits.py`).
+        prices: TOML file with prices that replace or extend the shipped ones (`programs/lm/prices.py`).
+        threads: CPU threads of the language model on this machine; all where None.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    cache: UserPath | None = None
+    data: UserPath | None = None
+    encoder: Literal["minilm", "openai", "hashing"] = "minilm"
+    limits: UserPath | None = None
+    prices: UserPath | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
+
+
+def environment() -> Environment:
+    """The environment as it is now: nothing is remembered between two calls.
+
+    Raises:
+        InputError: naming the variable, if the value of one cannot be used.
+    """
+    values = {name: os.environ.get(variable(name)) for name in Environment.model_fields}
+    try:
+        return Environment.model_validate({name: value for name, value in values.items() if value})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        message = f"{variable(str(first['loc'][0]))} is {first['input']!r}: {first['msg']}"
+        raise InputError(message) from None
+
+
+def variable(name: str) -> str:
+    """The variable behind a field of `Environment`.
+
+    >>> variable("cache")
+    'MLLM3REC_CACHE'
+    """
+    return PREFIX + name.upper()
+
+
+def cache_dir() -> Path:
+    """Where downloads, embeddings, traits and responses are kept. Not created here.
+
+    `$MLLM3REC_CACHE`, else `$XDG_CACHE_HOME/mllm3rec`, else the folder of the platform (`~/.cache/mllm3rec` on Linux).
+    """
+    if (own := environment().cache) is not None:
+        return own
+    # Read here, and not by platformdirs, which ignores a relative one: caches made before would not be found again.
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base).expanduser() / "mllm3rec"
+    import platformdirs
+
+    return platformdirs.user_cache_path("mllm3rec", appauthor=False)
