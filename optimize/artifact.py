@@ -23,8 +23,10 @@ import dspy
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
+from evaluate.runs.directory import MANIFEST
 from optimize.holdout import HoldoutVerdict
 from optimize.objective import ObjectiveWeights
+from optimize.program_state import REMEDY, apply_state, read_state
 from optimize.space import Configuration
 from programs.lm.backends import Backends
 from programs.lm.roles import ROLE_NAMES, Roles
@@ -34,12 +36,13 @@ from programs.role_predictor import RolePredictor
 from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import InputError, input_error
 from programs.runtime.lock import LOCK
+from programs.runtime.untrusted import parse_untrusted_json, read_untrusted
 from programs.trait_store import TraitStore
 from signatures.rows import Usage
 from signatures.schema import MotivationSchema
 
 ARTIFACT_FORMAT = "mllm3rec-artifact/1"
-PROGRAM, MANIFEST, PROMPTS, SEARCH_FOLDER = "program.json", "manifest.json", "prompts", "search"
+PROGRAM, PROMPTS, SEARCH_FOLDER = "program.json", "prompts", "search"
 _SEARCH_SUFFIXES = {".json", ".jsonl", ".html", ".sqlite", ".sqlite-wal", ".sqlite-shm", ".sqlite-journal"}
 
 Contract = dict[str, dict[str, JsonValue]]
@@ -215,17 +218,12 @@ def read_manifest(directory: Path) -> ArtifactManifest:
         InputError: if it is missing, truncated, changed, or of another format.
     """
     path = directory / MANIFEST
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; is the compile finished? The same command resumes it") from None
-    try:
-        found = json.loads(content)
-    except ValueError as error:
-        raise InputError(f"{path}: not whole JSON ({error}); the artifact is damaged, compile it again") from None
+    if not path.exists() and not path.is_symlink():
+        raise InputError(f"{path}: No such file; is the compile finished? The same command resumes it")
+    found = parse_untrusted_json(read_untrusted(path), path, REMEDY)
     if not isinstance(found, dict) or found.get("format") != ARTIFACT_FORMAT:
         name = found.get("format") if isinstance(found, dict) else None
-        raise InputError(f"{path}: format {name!r} cannot be read, only {ARTIFACT_FORMAT!r}")
+        raise InputError(f"{path}: format {name!r:.80} cannot be read, only {ARTIFACT_FORMAT!r}")
     try:
         manifest = ArtifactManifest.model_validate(found)
     except ValidationError as error:
@@ -282,10 +280,8 @@ def _loaded(directory: Path, parts: Parts, manifest: ArtifactManifest) -> MLLM3R
     program = PROGRAMS[manifest.family](parts)
     present = {name: contract(p.signature) for name, p in program.named_predictors() if name in manifest.contracts}
     check_contracts(str(directory), manifest.contracts, present)
-    state = json.loads((directory / PROGRAM).read_bytes())
-    fresh = program.dump_state(json_mode=True)
     # Predictors that explain are no part of an artifact made without them: they stay as they are.
-    program.load_state(fresh | state)
+    apply_state(program, read_state(directory / PROGRAM), directory / PROGRAM)
     program._compiled = True
     return program
 
@@ -316,19 +312,30 @@ def check_contracts(where: str, stored: Mapping[str, Contract], present: Mapping
 
 
 def _check_files(directory: Path, manifest: ArtifactManifest) -> None:
+    # Links first: nothing behind one is read, not even to hash it.
+    files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if not _is_folder(path)}
     for name, sha256 in manifest.files.items():
-        file = directory / name
-        if not file.is_file():
-            raise InputError(f"{file}: is missing; the artifact is damaged")
-        if _sha256(file.read_bytes()) != sha256:
-            raise InputError(f"{file}: was changed after it was frozen (sha256 differs)")
-    known = {MANIFEST, *manifest.files}
-    for file in directory.rglob("*"):
-        path = file.relative_to(directory)
-        if file.is_dir() or path.as_posix() in known:
-            continue
-        if path.parts[0] != SEARCH_FOLDER or (file.suffix not in _SEARCH_SUFFIXES and file.name != LOCK):
-            raise InputError(f"{file}: does not belong to the artifact; remove it (artifacts hold no pickles)")
+        if name not in files:
+            problem = "is missing" if _is_plain(name) else "is no file of the artifact's own folder"
+            raise InputError(f"{directory}: file {name[:100]!r} {problem}; the artifact is damaged")
+        if _sha256(read_untrusted(files[name])) != sha256:
+            raise InputError(f"{files[name]}: was changed after it was frozen (sha256 differs)")
+    for name in files.keys() - {MANIFEST, *manifest.files}:
+        path = Path(name)
+        if path.parts[0] != SEARCH_FOLDER or (path.suffix not in _SEARCH_SUFFIXES and path.name != LOCK):
+            raise InputError(f"{files[name]}: does not belong to the artifact; remove it (artifacts hold no pickles)")
+
+
+def _is_folder(path: Path) -> bool:
+    if path.is_symlink():
+        raise InputError(f"{path}: is a symbolic link; an artifact holds plain files only")
+    return path.is_dir()
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name of the manifest stays inside the artifact."""
+    path = Path(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def _check_prompts(directory: Path, rendered: Mapping[str, str]) -> None:
