@@ -1,4 +1,4 @@
-"""The snippets of docs/python.md, run one after another as they stand there; only the server's address is the test's."""
+"""Every snippet of docs/python.md, run in order as it stands there, with a fake server as the model."""
 
 from __future__ import annotations
 

@@ -22,6 +22,9 @@ from programs.runtime.errors import InputError
 Record = dict[str, object]
 TABLE_SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 
+_LONGEST_CELL = 1 << 30
+"""Characters; Python's own limit of 131,072 is below what long descriptions have."""
+
 RowT = TypeVar("RowT")
 ParsedT = TypeVar("ParsedT")
 
@@ -178,6 +181,7 @@ def _read_parquet(path: Path, required: Sequence[str]) -> Iterator[tuple[int, Re
 
 
 def _read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[int, Record]]:
+    csv.field_size_limit(_LONGEST_CELL)
     reader = csv.reader((text + "\n" for _, text in read_lines(path)), strict=True)
     header: list[str] | None = None
     records = 0
