@@ -1,4 +1,4 @@
-"""The snippets of docs/python.md, run one after another as they stand there; only the server's address is the test's."""
+"""The snippets of docs/python.md, run one after another as they stand; only the address of the server differs."""
 
 from __future__ import annotations
 
