@@ -1,4 +1,4 @@
-"""Every snippet of docs/python.md, run in order as it stands there, with a fake server as the model."""
+"""The snippets of docs/python.md, run one after another as they stand; only the address of the server differs."""
 
 from __future__ import annotations
 
