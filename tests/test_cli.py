@@ -583,10 +583,10 @@ def test_datasets_that_cannot_be_used(
         (["--ranker", "pointwise", "--model", "gguf:{folder}/no.gguf"], ["no.gguf is not a GGUF model file", "GGUX"]),
         (["--ranker", "pointwise", "--model", "gguf:{folder}/none.gguf"], ["no model file at", "none.gguf"]),
         (["--ranker", "pointwise", "--model", "http://127.0.0.1:9/v1"], ["http://host:port/v1#model"]),
-        (["--ranker", "pointwise"], ["'smollm2-135m' are not here yet", "mllm3rec models fetch smollm2-135m"]),
+        (["--ranker", "pointwise"], ["'smollm2-135m' are not on this machine", "mllm3rec models fetch smollm2-135m"]),
         (["--ranker", "pointwise", "--preset", "grand"], ["no preset 'grand'", "local, hosted, paper"]),
         (["--ranker", "nonsense"], ["no ranker 'nonsense'", "popularity", "pointwise"]),
-        (["--ranker", "knn", "--dataset", "{folder}"], ["holds no dataset in a known format"]),
+        (["--ranker", "knn", "--dataset", "{folder}"], ["no dataset in a known format"]),
     ],
 )
 def test_evaluations_that_cannot_begin_leave_nothing(
