@@ -39,7 +39,7 @@ from mllm3rec.cli.options import (
 if TYPE_CHECKING:
     from evaluate.runs.evaluation import Evaluation
 
-EXPLANATIONS = "Explanations"
+EXPLAIN = "Explanations"
 
 
 def evaluate(
@@ -56,9 +56,9 @@ def evaluate(
     weight: Weight = 0.3,
     head: Head = None,
     explain: Annotated[
-        int, typer.Option(min=0, help="Explain and re-check the first K items.", rich_help_panel=EXPLANATIONS)
+        int, typer.Option(min=0, help="Explain and re-check the first K items.", rich_help_panel=EXPLAIN)
     ] = 0,
-    check: Annotated[bool, typer.Option(help="Have the judge re-check reasons.", rich_help_panel=EXPLANATIONS)] = True,
+    check: Annotated[bool, typer.Option(help="Have the judge re-check reasons.", rich_help_panel=EXPLAIN)] = True,
     schema: SchemaFile = None,
     seed: Annotated[int, typer.Option(min=0, help="Training seed of a trained baseline.")] = 0,
     against: Annotated[
