@@ -583,10 +583,10 @@ def test_datasets_that_cannot_be_used(
         (["--ranker", "pointwise", "--model", "gguf:{folder}/no.gguf"], ["no.gguf is not a GGUF model file", "GGUX"]),
         (["--ranker", "pointwise", "--model", "gguf:{folder}/none.gguf"], ["no model file at", "none.gguf"]),
         (["--ranker", "pointwise", "--model", "http://127.0.0.1:9/v1"], ["http://host:port/v1#model"]),
-        (["--ranker", "pointwise"], ["'smollm2-135m' are not here yet", "mllm3rec models fetch smollm2-135m"]),
+        (["--ranker", "pointwise"], ["'smollm2-135m' are not on this machine", "mllm3rec models fetch smollm2-135m"]),
         (["--ranker", "pointwise", "--preset", "grand"], ["no preset 'grand'", "local, hosted, paper"]),
         (["--ranker", "nonsense"], ["no ranker 'nonsense'", "popularity", "pointwise"]),
-        (["--ranker", "knn", "--dataset", "{folder}"], ["holds no dataset in a known format"]),
+        (["--ranker", "knn", "--dataset", "{folder}"], ["no dataset in a known format"]),
     ],
 )
 def test_evaluations_that_cannot_begin_leave_nothing(
@@ -655,6 +655,10 @@ def test_places_nothing_can_be_written_to(cli: CommandLine, tmp_path: Path) -> N
     file = tmp_path / "a-file"
     file.write_text("precious")
     refused(cli("cases", "demo", "--users", 2, "--out", file / "cases.jsonl"), str(file))
-    refused(cli("evaluate", tmp_path / "cases.jsonl", "--ranker", "knn", "--out", file), str(file), "cannot hold a run")
+    refused(
+        cli("evaluate", tmp_path / "cases.jsonl", "--ranker", "knn", "--out", file),
+        str(file),
+        "cannot be used for a run",
+    )
     refused(cli("data", "prepare", "demo", "--out", file / "plain"), str(file))
     assert file.read_text() == "precious"

@@ -94,9 +94,9 @@ def test_unreadable_files(tmp_path: Path, name: str, spoil: Callable[[Path], obj
 
 def test_unknown_directories_say_what_was_looked_for(tmp_path: Path) -> None:
     fails(tmp_path / "nowhere", "nowhere: no such directory", "interactions and items", "meta_X.json", "u.data", "demo")
-    fails(tmp_path, "but nothing", "looked for", "ratings.dat")
+    fails(tmp_path, "found: nothing", "expected", "ratings.dat")
     write(tmp_path / "interactions.csv", "user_id,item_id\nu,a\n")
-    fails(tmp_path, "but interactions.csv", "interactions and items")
+    fails(tmp_path, "found: interactions.csv", "interactions and items")
     fails(tmp_path / "interactions.csv", "not a directory")
 
 
@@ -219,18 +219,18 @@ PLAIN_ERRORS: list[tuple[str, str, list[str]]] = [
     ("items.jsonl", "[1]\n", ["items.jsonl, line 1", "not an object but list"]),
     ("items.jsonl", "[" * 100_000, ["items.jsonl, line 1", "not JSON"]),
     ("items.jsonl", '\n{"title": "x"}\n', ["items.jsonl, line 2", "'item_id' is missing"]),
-    ("items.jsonl", '{"item_id": 1.5, "title": "x"}', ["items.jsonl, line 1", "'item_id': 1.5 is no id"]),
+    ("items.jsonl", '{"item_id": 1.5, "title": "x"}', ["items.jsonl, line 1", "'item_id': 1.5 is not an id"]),
     ("items.jsonl", '{"item_id": "\\ud800", "title": "x"}', ["line 1", "'item_id'", "not valid Unicode"]),
     ("items.jsonl", '{"item_id": "a", "brand": "B", "title": " "}', ["line 1", "item 'a' has no text", "title"]),
-    ("items.jsonl", '{"item_id": "a", "title": {"x": 1}}', ["line 1", "'title'", "dict is no text"]),
-    ("items.jsonl", '{"item_id": "a", "categories": 3}', ["line 1", "'categories'", "int holds no categories"]),
-    ("items.jsonl", '{"item_id": "a", "categories": [["x", 1]]}', ["line 1", "'categories'", "no category path"]),
+    ("items.jsonl", '{"item_id": "a", "title": {"x": 1}}', ["line 1", "'title'", "dict is not a text"]),
+    ("items.jsonl", '{"item_id": "a", "categories": 3}', ["line 1", "'categories'", "int is not a list of categories"]),
+    ("items.jsonl", '{"item_id": "a", "categories": [["x", 1]]}', ["line 1", "'categories'", "not a category path"]),
     ("items.jsonl", '{"item_id": "a", "title": "x", "price": "cheap"}', ["line 1", "'price': 'cheap' is not a number"]),
     ("items.jsonl", '{"item_id": "a", "title": "x", "price": -1}', ["line 1", "'price': -1 is negative"]),
     ("items.jsonl", '{"item_id": "a", "title": "x"}\n' * 2, ["items.jsonl, line 2", "id 'a'", "on line 1", "keep one"]),
     ("items.jsonl", "", ["items.jsonl: the file is empty"]),
     ("items.csv", "id,title\na,x\n", ["items.csv: missing column item_id", "it has id, title"]),
-    ("items.csv", "item_id,title,title\na,x,y\n", ["items.csv", "title is there twice"]),
+    ("items.csv", "item_id,title,title\na,x,y\n", ["items.csv", "title exists twice"]),
     ("items.csv", "item_id,title\n", ["items.csv", "no rows"]),
     ("items.csv", 'item_id,title\na,"two\nlines"\nb,x,y\n', ["items.csv, line 4: 3 fields where the header has 2"]),
     ("items.csv", 'item_id,title\na,"open\n', ["items.csv, line 2: not CSV"]),
@@ -253,7 +253,7 @@ PLAIN_ERRORS: list[tuple[str, str, list[str]]] = [
     ("interactions.csv", "user_id,item_id,position\nu,a,\nu,b,1\n", ["interactions.csv, line 2: field 'position'"]),
     ("users.csv", "user_id,age\nu,1\nu,2\n", ["users.csv, line 3: id 'u' was already given on line 2"]),
     ("users.jsonl", '{"age": 3}', ["users.jsonl, line 1", "'user_id' is missing"]),
-    ("users.jsonl", '{"user_id": "u", "pets": {"cat": 1}}', ["users.jsonl, line 1", "'pets'", "dict is no text"]),
+    ("users.jsonl", '{"user_id": "u", "pets": {"cat": 1}}', ["users.jsonl, line 1", "'pets'", "dict is not a text"]),
 ]
 
 
@@ -497,7 +497,7 @@ def test_movielens_1m(tmp_path: Path) -> None:
             movielens_100k,
             "u.item",
             "1|A||||" + "|".join("x" * 19),
-            ["u.item, line 1", "'Action': 'x' is no genre flag"],
+            ["u.item, line 1", "'Action': 'x' is not a genre flag"],
         ),
         (movielens_1m, "movies.dat", "10::A::War\n10::B::War\n", ["movies.dat, line 2: id '10'", "on line 1"]),
         (movielens_1m, "movies.dat", "10::::\n", ["movies.dat, line 1", "neither title nor genre"]),

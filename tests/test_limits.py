@@ -17,7 +17,7 @@ from dspy.utils.exceptions import LMAuthError, LMInvalidRequestError, LMRateLimi
 from hypothesis import given
 from hypothesis import strategies as st
 
-from programs.lm.adaptive_concurrency import START, AdaptiveConcurrency
+from programs.lm.adaptive_concurrency import INITIAL_LIMIT, AdaptiveConcurrency
 from programs.lm.backends import Backends
 from programs.lm.circuit_breaker import COOL_DOWN, FAILURES, BackendDownError, CircuitBreaker
 from programs.lm.ledger import Budget, Call, Ledger, read_calls
@@ -131,7 +131,7 @@ class TestAdaptiveConcurrency:
 
     def test_it_doubles_up_to_the_most(self) -> None:
         window = AdaptiveConcurrency(50)
-        assert [window.limit, *(self.round_of(window) for _ in range(5))] == [START, 16, 32, 50, 50, 50]
+        assert [window.limit, *(self.round_of(window) for _ in range(5))] == [INITIAL_LIMIT, 16, 32, 50, 50, 50]
 
     def test_an_overload_halves_it_once_a_round_and_it_grows_by_one_a_round_from_there(self) -> None:
         window = AdaptiveConcurrency(64)
@@ -154,8 +154,8 @@ class TestAdaptiveConcurrency:
     def test_answers_say_nothing_of_a_window_that_was_not_in_use(self) -> None:
         window = AdaptiveConcurrency(64)
         for _ in range(100):
-            window.record_success(START - 1)
-        assert window.limit == START
+            window.record_success(INITIAL_LIMIT - 1)
+        assert window.limit == INITIAL_LIMIT
 
     @given(st.integers(1, 100), st.lists(st.booleans(), max_size=200))
     def test_it_stays_within_its_bounds(self, most: int, fates: list[bool]) -> None:
@@ -323,11 +323,11 @@ class TestRateLimiter:
     def test_many_turned_away_together_are_one_overload(self) -> None:
         clock = Clock()
         limiter = self.make(clock)
-        permits = [limiter.acquire(1, Ledger()) for _ in range(START)]
+        permits = [limiter.acquire(1, Ledger()) for _ in range(INITIAL_LIMIT)]
         for permit in permits:
             limiter.release(permit, None, too_many())
         assert limiter._paused_until - clock.now == 1
-        assert limiter.concurrency.limit == START // 2
+        assert limiter.concurrency.limit == INITIAL_LIMIT // 2
 
     def test_jitter_makes_a_pause_longer_and_never_shorter(self) -> None:
         clock = Clock()

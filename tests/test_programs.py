@@ -24,9 +24,9 @@ from programs.lm.backends import Backends, UnparsableError
 from programs.lm.ledger import Ledger
 from programs.lm.prices import Price, PriceTable
 from programs.lm.roles import local_roles
-from programs.mar import Aligner, Candidate, Embedding, Listwise, Pointwise, ShopperView
+from programs.mar import Aligner, Candidate, Embedding, Listwise, Pointwise, UserView
 from programs.mope import MOPE, RawHistory, reassessed, render_purchases, validated
-from programs.mote import MOTE, RawDescription, fallback_text, product_text, refusal, validated_traits
+from programs.mote import MOTE, RawDescription, fallback_text, item_text, refusal, validated_traits
 from programs.prior.encoders import Vectors, normalised
 from programs.prior.scorers import Popularity
 from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts, head_of
@@ -53,7 +53,7 @@ CANDIDATES = ("I-blanket", "I-evil", "I-lamp", "I-drum")
 CASE = Case(user_id="ann", history=(Interaction(item_id="I-teapot", rating=5),), candidates=CANDIDATES)
 POPULARITY = {"I-blanket": 8, "I-evil": 1, "I-lamp": 4, "I-drum": 2}
 PRIOR_ORDER = ("I-blanket", "I-lamp", "I-drum", "I-evil")
-SHOPPER = ShopperView(text="- value (strong): much for little")
+SHOPPER = UserView(text="- value (strong): much for little")
 
 
 class LetterEncoder:
@@ -308,10 +308,10 @@ class TestTraits:
 
     def test_brand_and_price_are_not_shown(self) -> None:
         item = SHOP["I-teapot"].model_copy(update={"title": "Teapot"})
-        assert product_text(item) == "Teapot\nKitchen > Tea"
+        assert item_text(item) == "Teapot\nKitchen > Tea"
 
     def test_a_long_description_is_cut(self) -> None:
-        assert len(product_text(self.item.model_copy(update={"description": "word " * 500}))) <= 400
+        assert len(item_text(self.item.model_copy(update={"description": "word " * 500}))) <= 400
 
 
 class TestMOTE:
@@ -448,24 +448,23 @@ class TestPointwise:
             return Reply("4", logprobs=self.logprobs("4", **{"4": -0.5, "5": other}))
 
         with FakeOpenAI(rate) as server:
-            result = Pointwise(backends_for(server))(shopper=SHOPPER, candidates=self.candidates, seed=0)
+            result = Pointwise(backends_for(server))(user=SHOPPER, candidates=self.candidates, seed=0)
         first, second = result.alignments
         # 4 + e^-1 / (e^-1 + e^-.5) = 4 + 1 / (1 + e^.5), and 4 + 1 / (1 + e^1.5): the same digit, no tie.
         assert (first.score, second.score) == pytest.approx((4.377541, 4.182426), abs=1e-6)
-        assert (first.mass, second.mass) == pytest.approx((0.974410, 0.741866), abs=1e-6)
         assert {first.source, second.source} == {"logprobs"}
         assert (result.appended, result.dropped, result.unparsable) == (0, 0, 0)
 
     def test_without_probabilities_the_digit_counts(self) -> None:
         with FakeOpenAI(lambda body: Reply("4" if "warm" in last_user(body) else "2")) as server:
-            result = Pointwise(backends_for(server))(shopper=SHOPPER, candidates=self.candidates, seed=0)
-        assert [(a.item_id, a.score, a.source, a.mass) for a in result.alignments] == [
-            ("I-1", 4.0, "integer", None),
-            ("I-2", 2.0, "integer", None),
+            result = Pointwise(backends_for(server))(user=SHOPPER, candidates=self.candidates, seed=0)
+        assert [(a.item_id, a.score, a.source) for a in result.alignments] == [
+            ("I-1", 4.0, "integer"),
+            ("I-2", 2.0, "integer"),
         ]
 
     def test_one_candidate_a_call_the_shopper_before_the_product(self, server: FakeOpenAI) -> None:
-        Pointwise(backends_for(server))(shopper=SHOPPER, candidates=self.candidates, seed=0)
+        Pointwise(backends_for(server))(user=SHOPPER, candidates=self.candidates, seed=0)
         assert len(server.bodies) == 2
         first, second = (last_user(body) for body in server.bodies)
         common = first[: first.index("keeps warm")]
@@ -475,7 +474,7 @@ class TestPointwise:
 
     def test_a_candidate_without_a_rating_has_no_score(self) -> None:
         with FakeOpenAI(lambda body: Reply("3" if "warm" in last_user(body) else "lovely")) as server:
-            result = Pointwise(backends_for(server))(shopper=SHOPPER, candidates=self.candidates, seed=0)
+            result = Pointwise(backends_for(server))(user=SHOPPER, candidates=self.candidates, seed=0)
         assert [a is None for a in result.alignments] == [False, True]
         assert (result.appended, result.unparsable) == (1, 2)
 
@@ -496,7 +495,7 @@ class TestListwise:
 
     def align(self, ranking: Callable[[dict[str, int]], list[int]], seed: int = 0) -> Any:
         with answering(ranking=lambda body: ranking(labels_shown(body))) as server:
-            return Listwise(backends_for(server))(shopper=SHOPPER, candidates=self.candidates, seed=seed)
+            return Listwise(backends_for(server))(user=SHOPPER, candidates=self.candidates, seed=seed)
 
     def test_the_score_is_the_number_of_candidates_below(self) -> None:
         result = self.align(lambda label: [label[f"trait {n}"] for n in (2, 0, 3, 1)])
@@ -521,7 +520,7 @@ class TestListwise:
         seen = []
         for seed in range(6):
             with FakeOpenAI() as server:
-                Listwise(backends_for(server))(shopper=SHOPPER, candidates=self.candidates, seed=seed)
+                Listwise(backends_for(server))(user=SHOPPER, candidates=self.candidates, seed=seed)
             seen.append(labels_shown(server.bodies[0]))
             assert sorted(seen[-1]) == [c.text for c in self.candidates]
             assert all(10 <= label <= 99 for label in seen[-1].values())
@@ -532,21 +531,21 @@ class TestListwise:
 
     def test_a_seed_draws_the_same_list_again(self, server: FakeOpenAI) -> None:
         for _ in range(2):
-            Listwise(backends_for(server))(shopper=SHOPPER, candidates=self.candidates, seed=7)
+            Listwise(backends_for(server))(user=SHOPPER, candidates=self.candidates, seed=7)
         assert len(server.bodies) == 1
 
     def test_a_list_holds_ninety(self, server: FakeOpenAI) -> None:
         listwise = Listwise(backends_for(server))
         many = [Candidate(f"I-{n}", f"trait {n}") for n in range(91)]
         with pytest.raises(ValueError, match="91 candidates: a list holds at most 90"):
-            listwise(shopper=SHOPPER, candidates=many, seed=0)
+            listwise(user=SHOPPER, candidates=many, seed=0)
         assert server.bodies == []
-        result = listwise(shopper=SHOPPER, candidates=many[:90], seed=0)
+        result = listwise(user=SHOPPER, candidates=many[:90], seed=0)
         assert sorted(a.score for a in result.alignments) == list(range(90))
 
     def test_an_unreadable_answer_leaves_all_out(self) -> None:
         with answering(ranking=lambda _: Reply("all of them!")) as server:
-            result = Listwise(backends_for(server))(shopper=SHOPPER, candidates=self.candidates, seed=0)
+            result = Listwise(backends_for(server))(user=SHOPPER, candidates=self.candidates, seed=0)
         assert result.alignments == [None] * 4
         assert (result.appended, result.unparsable) == (4, 2)
 
@@ -598,7 +597,7 @@ class TestEmbedding:
         )
         candidates = [Candidate("I-1", "-", ("a", "c")), Candidate("I-2", "-", ("b",)), Candidate("I-3", "abb")]
         align = Embedding(LetterEncoder())
-        result = align(shopper=ShopperView("-", profile), candidates=candidates, seed=0)
+        result = align(user=UserView("-", profile), candidates=candidates, seed=0)
         # Best cosine per motivation, weighted 3:1. I-1: (3 * 1 + 1/sqrt 2) / 4. I-2: (0 + 1/sqrt 2) / 4.
         # I-3 has no phrases, so its text counts: (3 * 1/sqrt 5 + 3/sqrt 10) / 4.
         scores = [a.score for a in result.alignments]
@@ -607,7 +606,7 @@ class TestEmbedding:
 
     def test_without_a_profile_the_text_is_compared(self) -> None:
         align = Embedding(LetterEncoder())
-        (found,) = align(shopper=ShopperView("aab"), candidates=[Candidate("I-1", "a")], seed=0).alignments
+        (found,) = align(user=UserView("aab"), candidates=[Candidate("I-1", "a")], seed=0).alignments
         assert found.score == pytest.approx(2 / 5**0.5)
 
     def test_the_encoder_is_shared_by_copies(self) -> None:
@@ -695,7 +694,7 @@ class TestReasons:
 
     def test_the_reason_is_made_from_motivations_and_traits_alone(self) -> None:
         with answering(reason=lambda _: "One\nline.") as server:
-            rationale = Explainer(backends_for(server), check=False)(shopper=SHOPPER, candidate=self.ordered[0])
+            rationale = Explainer(backends_for(server), check=False)(user=SHOPPER, candidate=self.ordered[0])
         assert (rationale.text, rationale.verdict.faithful, len(server.bodies)) == ("One | line.", True, 1)
         assert "I-0" not in text_of(server.bodies)
 
@@ -704,7 +703,7 @@ class TestReasons:
     )
     def test_no_reason_is_no_faithful_reason(self, reason: str | Reply, why: str) -> None:
         with answering(reason=lambda _: reason) as server:
-            rationale = Explainer(backends_for(server))(shopper=SHOPPER, candidate=self.ordered[0])
+            rationale = Explainer(backends_for(server))(user=SHOPPER, candidate=self.ordered[0])
         assert not rationale.verdict.faithful
         assert rationale.verdict.why.startswith(why)
 

@@ -161,7 +161,7 @@ def compile_program(
         emit({**manifest.model_dump(mode="json"), "artifact": str(directory)})
         return
     show_manifest(manifest)
-    out.print(f"written: {directory} (report: {directory / 'search' / 'report.html'})", markup=False)
+    out.print(f"written: {directory} (report: {directory / 'search' / 'report.html'})")
 
 
 def _by_role(option: str, values: Sequence[str] | None) -> dict[str, list[str]]:
