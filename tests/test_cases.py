@@ -191,8 +191,9 @@ def test_a_catalogue_that_just_suffices_gives_every_other_item_once() -> None:
 def test_too_many_negatives_say_how_many_there_are() -> None:
     rows: Rows = {"ann": [("a", 5), ("b", 5)], "bob": [("c", 5), ("d", 5), ("e", 5)]}
     dataset = make_dataset(rows, unbought=("f", "g", "h"))
-    with pytest.raises(InputError, match=r"3 negatives asked, catalogue of 5 items .* leaves 2 .*'bob'.* at most 2"):
-        draw_lists(dataset, protocol_for(dataset, negatives=3))
+    with pytest.raises(InputError, match=r"4 negatives asked.* catalogue of 5 items .* at most 3 negatives"):
+        draw_lists(dataset, protocol_for(dataset, negatives=4))
+    assert [case.user_id for case in draw_lists(dataset, protocol_for(dataset, negatives=3))] == ["ann"]
 
 
 def test_a_part_without_targets_is_an_error() -> None:
