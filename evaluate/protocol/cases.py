@@ -207,8 +207,8 @@ def draw_lists(dataset: Dataset, protocol: EvaluationProtocol, divided: Split | 
 def _refuse_too_many(catalogue: int, own: dict[str, set[str]], negatives: int) -> None:
     left = catalogue - min(map(len, own.values()))
     raise InputError(
-        f"{negatives} negatives asked, but in a catalogue of {catalogue} items with interactions every user has at most "
-        f"{left} without one of theirs; ask for at most {left} negatives, or use a larger catalogue"
+        f"{negatives} negatives asked, but in a catalogue of {catalogue} items with interactions every user has at "
+        f"most {left} without one of theirs; ask for at most {left} negatives, or use a larger catalogue"
     )
 
 
