@@ -307,7 +307,7 @@ def edited_header(**changes: object) -> Callable[[list[str]], list[str]]:
         (edited_case(lambda case: case.update(target="elsewhere")), ":3: .*not among the candidates"),
         (edited_case(lambda case: case.update(candidates=[case["target"]])), ":3: .*has 1 candidates, 5 negatives"),
         (edited_header(negatives=29), ":2: .*has 6 candidates, 29 negatives and the target make 30"),
-        (edited_header(part="test"), ":2: user 'user.*' is no test user"),
+        (edited_header(part="test"), ":2: user 'user.*' is not a test user"),
         (edited_header(format="mllm3rec-cases/2"), ":1: format 'mllm3rec-cases/2' cannot be read"),
         (edited_header(n="many"), ":1: n: "),
         (edited_header(surprise=1), ":1: surprise: "),

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from evaluate.experiments.grid import Grid, Mix
 from evaluate.runs.costs import MixCost
+from evaluate.runs.run_metrics import score_sources, unparsable_share
 from evaluate.stats.cheapest import CheapestMix, cheapest_mix
 from evaluate.stats.intervals import Estimate, bootstrap_mean
 from evaluate.stats.metrics import Bounds, bounds, per_user
@@ -170,10 +171,6 @@ def _row(grid: Grid, run: MixRun, frame: pd.DataFrame | None, against: Mapping[s
     scored = [row for row in run.rows.values() if row.status is not Status.FAILED]
     answers = sum(role.calls for role in run.cost.roles)
     stored = sum(role.stored for role in run.cost.roles)
-    sources: dict[str, int] = {}
-    for row in scored:
-        if row.score_source:
-            sources[row.score_source] = sources.get(row.score_source, 0) + 1
     empty = frame if frame is not None else per_user({})
     limits = bounds(empty, run.unresolved, negatives=1) if run.unresolved else {}
     return MixRow(
@@ -185,10 +182,10 @@ def _row(grid: Grid, run: MixRun, frame: pd.DataFrame | None, against: Mapping[s
         metrics={} if frame is None else {name: bootstrap_mean(frame[name].to_numpy(), 0) for name in frame.columns},
         bounds={name.split("/")[0]: found for name, found in limits.items()},
         against=dict(against),
-        unparsable=sum(row.unparsable for row in scored) / answers if answers else 0.0,
+        unparsable=unparsable_share(scored, answers),
         unparsable_users=sum(row.status is Status.UNPARSABLE for row in scored),
         stored=stored / answers if answers else 0.0,
-        score_sources=sources,
+        score_sources=score_sources(scored),
         cost=run.cost,
     )
 
