@@ -18,7 +18,7 @@ from tenacity import wait_fixed
 from programs.lm import circuit_breaker, rate_limiter, role_lm
 from programs.lm.response_cache import use_response_cache
 from programs.runtime.environment import Environment, variable
-from tests.fake_server import FakeOpenAI
+from tests.support.fake_server import FakeOpenAI
 
 # Tests must not depend on how busy the machine is.
 settings.register_profile("unhurried", deadline=None)
