@@ -20,14 +20,8 @@ from optimize.consistency import (
     weighted,
 )
 from signatures.schema import CONSUMER
-from signatures.types import Motivation, Profile
-
-
-def profile(*motives: tuple[str, str]) -> Profile:
-    return Profile(
-        motivations=tuple(Motivation(dimension=d, description=t, strength="strong", evidence=(1,)) for d, t in motives)
-    )
-
+from signatures.types import Profile
+from tests.support.profiles import profile
 
 FUN = profile(("enjoyment", "playful evenings"))
 FUN_AND_VALUE = profile(("enjoyment", "playful family evenings"), ("value", "much for little money"))

@@ -13,18 +13,10 @@ from pydantic import ValidationError
 
 from optimize.objective import Objective, ObjectiveWeights, feedback
 from signatures.rows import Case, Ranking, Usage
-from signatures.types import Motivation, Profile, Traits
+from signatures.types import Profile, Traits
+from tests.support.profiles import profile_of
 
 CASE = Case(user_id="u", history=(), candidates=("a", "b", "c", "d"), target="c")
-
-
-def profile(*dimensions: str) -> Profile:
-    return Profile(
-        motivations=tuple(
-            Motivation(dimension=name, description=f"wants {name}", strength="strong", evidence=(1,))
-            for name in dimensions
-        )
-    )
 
 
 def ranking(order: str, mar: list[float], **more: Any) -> Ranking:
@@ -48,19 +40,22 @@ class TestScore:
         assert found.score == found.ndcg == pytest.approx(1 / 2)
 
     def test_consistency_is_equation_5_and_coherence_takes_strangers_off(self) -> None:
-        own = [profile("value", "learning"), profile("value")]
-        strangers = [profile("value"), profile("identity")]
+        own = [profile_of("value", "learning"), profile_of("value")]
+        strangers = [profile_of("value"), profile_of("identity")]
         found = Objective().score(CASE, ranking("abcd", [0, 0, 1, 0]), own, strangers)
         # Similarities: 1/2 between the two, 1 with themselves; to strangers 1/2, 0, 1, 0.
         assert found.consistency == pytest.approx((1 + 1 + 1 / 2 + 1 / 2) / 4)
         assert found.coherence == pytest.approx(1 / 2 - (1 / 2 + 0 + 1 + 0) / 4)
 
-    @pytest.mark.parametrize("constant", [profile("value"), profile()], ids=["always the same", "always empty"])
+    @pytest.mark.parametrize("constant", [profile_of("value"), profile_of()], ids=["always the same", "always empty"])
     def test_constant_profiles_have_no_coherence_however_consistent_they_are(self, constant: Profile) -> None:
         objective = Objective()
         lazy = objective.score(CASE, ranking("cabd", [0, 0, 1, 0]), [constant] * 3, [constant] * 4)
         honest = objective.score(
-            CASE, ranking("cabd", [0, 0, 1, 0]), [profile("value", "learning"), profile("value")], [profile("identity")]
+            CASE,
+            ranking("cabd", [0, 0, 1, 0]),
+            [profile_of("value", "learning"), profile_of("value")],
+            [profile_of("identity")],
         )
         assert lazy.coherence == pytest.approx(0.0)
         assert honest.score > lazy.score
@@ -73,11 +68,11 @@ class TestScore:
     def test_a_score_is_at_most_1_and_a_better_rank_never_lowers_it(
         self, order: list[str], mar: list[float], own: list[str]
     ) -> None:
-        profiles = [profile(name) for name in own]
+        profiles = [profile_of(name) for name in own]
         objective = Objective()
-        found = objective.score(CASE, ranking("".join(order), mar), profiles, [profile("value")])
+        found = objective.score(CASE, ranking("".join(order), mar), profiles, [profile_of("value")])
         best = objective.score(
-            CASE, ranking("c" + "".join(sorted(set(order) - {"c"})), mar), profiles, [profile("value")]
+            CASE, ranking("c" + "".join(sorted(set(order) - {"c"})), mar), profiles, [profile_of("value")]
         )
         assert -1 <= found.score <= best.score <= 1 + 1e-12
 
@@ -121,7 +116,7 @@ def test_feedback_names_what_the_profile_stresses_and_what_the_traits_speak_of()
     row = ranking(
         "abdc",
         [0.9, 0.1, 0.2, 0.3],
-        profile=profile("value"),
+        profile=profile_of("value"),
         traits=[Traits(item_id="c", phrases=("lasts for years",)), Traits(item_id="a", phrases=("cheap thrills",))],
     )
     text = feedback(CASE, row, Objective().score(CASE, row))

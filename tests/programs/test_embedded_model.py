@@ -24,7 +24,7 @@ from programs.runtime.weights import locate
 from programs.trait_store import TraitStore
 from signatures.rows import Case, Status
 from signatures.schema import CONSUMER, MotivationSchema
-from tests.programs.prior.test_encoders import LetterEncoder
+from tests.support.encoders import LetterEncoder
 
 pytestmark = pytest.mark.llm
 

@@ -165,3 +165,26 @@ class FakeOpenAI:
     def __exit__(self, *error: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def replying(*replies: Reply) -> FakeOpenAI:
+    """A server that sends these replies first and answers sensibly from then on."""
+    left = list(replies)
+    return FakeOpenAI(lambda body: left.pop(0) if left else sensible(body))
+
+
+def answering(**rules: Callable[[Body], Any]) -> FakeOpenAI:
+    """A server with a rule for some of the output fields that it is asked for; it answers sensibly for the others.
+
+    Args:
+        rules: From the request body to a `Reply`, or to the value of that field.
+    """
+
+    def respond(body: Body) -> Reply:
+        for name, rule in rules.items():
+            if f"JSON: {name}" in last_user(body):
+                answer = rule(body)
+                return answer if isinstance(answer, Reply) else Reply(json.dumps({name: answer}))
+        return sensible(body)
+
+    return FakeOpenAI(respond)

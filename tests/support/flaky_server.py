@@ -10,7 +10,7 @@ from collections import deque
 from tests.support.fake_server import Body, FakeOpenAI, Reply, sensible
 
 
-class Misbehaving(FakeOpenAI):
+class FlakyOpenAI(FakeOpenAI):
     """Sends some replies first, is slow, or dies after so many answers.
 
     Attributes:

@@ -40,7 +40,8 @@ from programs.prior.scorers import ContentSimilarity
 from programs.ranker import Ranker, ranking_from_scores
 from programs.runtime.errors import InputError, MissingExtraError
 from signatures.rows import Case, Ranking
-from signatures.types import Interaction, Item
+from signatures.types import Item
+from tests.support.cases import case
 
 SMALL: dict[str, Baseline] = {
     "bpr": BPR(factors=8, epochs=200),
@@ -71,14 +72,6 @@ ALL = GOODS["ball"] + GOODS["doll"]
 
 def item(item_id: str, kind: str) -> Item:
     return Item(item_id=item_id, title=f"nice {kind} of its own", categories=(("Toys", f"{kind}s"),))
-
-
-def interactions(history: Sequence[str]) -> tuple[Interaction, ...]:
-    return tuple(Interaction(item_id=one) for one in history)
-
-
-def case(history: Sequence[str], candidates: Sequence[str], user: str = "stranger", target: str | None = None) -> Case:
-    return Case(user_id=user, history=interactions(history), candidates=tuple(candidates), target=target)
 
 
 @cache

@@ -15,7 +15,7 @@ pytest.importorskip("sklearn")
 ITEMS = tuple(f"i{n}" for n in range(10))
 
 
-def material(n: int, helpful: float, seed: int) -> tuple[list[Case], dict[str, Ranking]]:
+def scored_cases(n: int, helpful: float, seed: int) -> tuple[list[Case], dict[str, Ranking]]:
     """Cases whose target has a higher score in the component `mar`, and noise in `other`."""
     rng = np.random.default_rng(seed)
     cases, rows = [], {}
@@ -29,18 +29,18 @@ def material(n: int, helpful: float, seed: int) -> tuple[list[Case], dict[str, R
 
 
 def test_what_helps_gets_the_weight() -> None:
-    cases, rows = material(200, 2.0, 0)
+    cases, rows = scored_cases(200, 2.0, 0)
     ranker = stack([RecordedScores(rows, "mar"), RecordedScores(rows, "other")], cases, seed=0)
     weights = ranker.explained
     assert weights["mar"] > 1 > 5 * abs(weights["other"])
-    others, fresh = material(200, 2.0, 1)
+    others, fresh = scored_cases(200, 2.0, 1)
     found = StackedRanker([RecordedScores(fresh, "mar"), RecordedScores(fresh, "other")], ranker.weights)
     first = np.mean([found.rank(case.blinded()).order[0] == case.target for case in others])
     assert first > 0.5
 
 
 def test_what_is_not_known_counts_as_average() -> None:
-    cases, rows = material(2, 1.0, 0)
+    cases, rows = scored_cases(2, 1.0, 0)
     rows["u1"].scores["mar"][0] = float("nan")
     del rows["u0"]
     assert standard_scores([RecordedScores(rows, "mar")], cases[0]).tolist() == [[0.0]] * 10
@@ -50,6 +50,6 @@ def test_what_is_not_known_counts_as_average() -> None:
 
 
 def test_without_targets_there_is_nothing_to_learn() -> None:
-    cases, rows = material(2, 1.0, 0)
+    cases, rows = scored_cases(2, 1.0, 0)
     with pytest.raises(InputError, match="dev cases with targets"):
         stack([RecordedScores(rows, "mar")], [case.blinded() for case in cases], seed=0)

@@ -8,49 +8,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from evaluate.data.dataset import Dataset
-from evaluate.data.records.interactions import INTERACTION_COLUMNS
 from evaluate.protocol.cases import Cases, draw_lists, load_cases, write_cases
-from evaluate.protocol.protocol import EvaluationProtocol, Target, held_out, part_of
+from evaluate.protocol.protocol import Target, held_out, part_of
 from evaluate.protocol.splits import split_dataset
 from programs.runtime.errors import InputError
-from signatures.types import Interaction, Item
-
-Rows = dict[str, list[tuple[str, float | None]]]
-
-
-def make_dataset(
-    rows: Rows, unbought: tuple[str, ...] = (), metadata: dict[str, dict[str, str]] | None = None
-) -> Dataset:
-    """A dataset from each user's (item, rating) list, oldest first."""
-    table = [
-        (user, item, rating, 1_400_000_000 + position, position)
-        for user in sorted(rows)
-        for position, (item, rating) in enumerate(rows[user])
-    ]
-    frame = pd.DataFrame(table, columns=list(INTERACTION_COLUMNS)).astype({"rating": float, "timestamp": "Int64"})
-    ids = sorted({row[1] for row in table} | set(unbought))
-    items = {i: Item(item_id=i, title=f"Thing {i}") for i in ids}
-    return Dataset(name="hand", items=items, interactions=frame, metadata=metadata or {})
-
-
-def protocol_for(dataset: Dataset, **choices: object) -> EvaluationProtocol:
-    given_choices = {"part": "all", "negatives": 5} | choices
-    return EvaluationProtocol.model_validate(
-        {"dataset": dataset.name, "source": "demo", "dataset_sha256": dataset.sha256} | given_choices
-    )
+from signatures.types import Interaction
+from tests.support.datasets import Event, make_dataset, protocol_for
 
 
 @pytest.fixture(scope="module")
 def shop() -> Dataset:
     """200 users with four liked items each, out of 50."""
-    rows: Rows = {f"user{u:03}": [(f"i{(7 * u + 11 * p) % 50:02}", 5.0) for p in range(4)] for u in range(200)}
+    rows: dict[str, list[Event]] = {
+        f"user{u:03}": [(f"i{(7 * u + 11 * p) % 50:02}", 5.0) for p in range(4)] for u in range(200)
+    }
     return make_dataset(rows, unbought=("never-bought",), metadata={"user007": {"age": "35"}})
 
 
@@ -106,7 +83,11 @@ def test_parts_are_disjoint_fixed_and_about_halves(shop: Dataset) -> None:
 
 
 def test_a_case_holds_the_history_the_target_and_the_metadata() -> None:
-    rows: Rows = {"ann": [("a", 4), ("b", None), ("c", 5), ("d", 1)], "bob": [("e", 5)], "cid": [("f", 5), ("a", 1)]}
+    rows: dict[str, list[Event]] = {
+        "ann": [("a", 4), ("b", None), ("c", 5), ("d", 1)],
+        "bob": [("e", 5)],
+        "cid": [("f", 5), ("a", 1)],
+    }
     dataset = make_dataset(rows, unbought=("g",), metadata={"ann": {"region": "north"}})
     (case,) = draw_lists(
         dataset, protocol_for(dataset, negatives=2)
@@ -159,14 +140,14 @@ def test_policies_that_agree_on_a_target_agree_on_the_list(shop: Dataset) -> Non
 
 
 def test_another_seed_draws_other_users_and_other_lists(shop: Dataset) -> None:
-    zero, one = (draw_lists(shop, protocol_for(shop, seed=seed)) for seed in (0, 1))
+    zero, one = (draw_lists(shop, protocol_for(shop, seed=seed, negatives=5)) for seed in (0, 1))
     assert [c.user_id for c in zero] != [c.user_id for c in one]
     lists = {case.user_id: case.candidates for case in zero}
     assert sum(lists[case.user_id] == case.candidates for case in one) < 5
 
 
 def test_slots_and_negatives_are_uniform(shop: Dataset) -> None:
-    cases = [case for seed in range(10) for case in draw_lists(shop, protocol_for(shop, seed=seed))]
+    cases = [case for seed in range(10) for case in draw_lists(shop, protocol_for(shop, seed=seed, negatives=5))]
     slots = Counter(case.candidates.index(case.target) for case in cases)
     assert set(slots) == set(range(6))
     # 2000 draws: 333 in each slot, standard deviation 16.7
@@ -181,7 +162,7 @@ def test_slots_and_negatives_are_uniform(shop: Dataset) -> None:
 
 
 def test_a_catalogue_that_just_suffices_gives_every_other_item_once() -> None:
-    rows: Rows = {"ann": [("a", 5), ("b", 5)], "bob": [("c", 5), ("d", 5), ("e", 5)]}
+    rows: dict[str, list[Event]] = {"ann": [("a", 5), ("b", 5)], "bob": [("c", 5), ("d", 5), ("e", 5)]}
     dataset = make_dataset(rows)
     cases = {c.user_id: set(c.candidates) for c in draw_lists(dataset, protocol_for(dataset, negatives=2))}
     assert cases["bob"] == {"e", "a", "b"}
@@ -189,7 +170,7 @@ def test_a_catalogue_that_just_suffices_gives_every_other_item_once() -> None:
 
 
 def test_too_many_negatives_say_how_many_there_are() -> None:
-    rows: Rows = {"ann": [("a", 5), ("b", 5)], "bob": [("c", 5), ("d", 5), ("e", 5)]}
+    rows: dict[str, list[Event]] = {"ann": [("a", 5), ("b", 5)], "bob": [("c", 5), ("d", 5), ("e", 5)]}
     dataset = make_dataset(rows, unbought=("f", "g", "h"))
     with pytest.raises(InputError, match=r"3 negatives asked, catalogue of 5 items .* leaves 2 .*'bob'.* at most 2"):
         draw_lists(dataset, protocol_for(dataset, negatives=3))
@@ -229,7 +210,7 @@ def test_impossible_protocols_are_refused(shop: Dataset, choice: dict[str, objec
 @pytest.fixture
 def written(shop: Dataset, tmp_path: Path) -> tuple[Path, Cases]:
     path = tmp_path / "runs" / "cases.jsonl"
-    protocol = protocol_for(shop, part="dev", users=20)
+    protocol = protocol_for(shop, part="dev", users=20, negatives=5)
     return path, write_cases(path, protocol, draw_lists(shop, protocol))
 
 
@@ -245,7 +226,7 @@ def test_a_file_reads_back_as_it_was_written(shop: Dataset, written: tuple[Path,
 
 
 def test_unknown_ratings_texts_in_any_script_and_metadata_survive(tmp_path: Path) -> None:
-    rows: Rows = {"zoë\u2028\n": [("a", None), ("ü", None)], "bob": [("c", 5), ("d", 5)]}
+    rows: dict[str, list[Event]] = {"zoë\u2028\n": [("a", None), ("ü", None)], "bob": [("c", 5), ("d", 5)]}
     dataset = make_dataset(rows, metadata={"zoë\u2028\n": {"región": "サ"}})
     protocol = protocol_for(dataset, negatives=2)
     drawn = write_cases(tmp_path / "cases.jsonl", protocol, draw_lists(dataset, protocol))

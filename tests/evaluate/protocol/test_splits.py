@@ -5,39 +5,23 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluate.data.dataset import Dataset
-from evaluate.data.records.interactions import INTERACTION_COLUMNS
 from evaluate.protocol.cases import draw_lists
 from evaluate.protocol.leakage import find_leaks, refuse_leaks
 from evaluate.protocol.negatives import NegativeSampler
-from evaluate.protocol.protocol import EvaluationProtocol, Setting
+from evaluate.protocol.protocol import Setting
 from evaluate.protocol.splits import split_dataset
 from evaluate.runs.full_ranking import full_ranking_ranks
 from programs.prior.prior import ScoreRanker
 from programs.prior.scorers import Popularity
 from programs.runtime.errors import InputError
 from signatures.rows import Case
-from signatures.types import Interaction, Item
-
-Events = list[tuple[str, float | None, int | None]]
-
-
-def make_dataset(rows: dict[str, Events]) -> Dataset:
-    """A dataset from each user's (item, rating, timestamp) list, oldest first."""
-    table = [(u, *event, position) for u in sorted(rows) for position, event in enumerate(rows[u])]
-    frame = pd.DataFrame(table, columns=list(INTERACTION_COLUMNS)).astype({"rating": float, "timestamp": "Int64"})
-    ids = sorted({event[0] for events in rows.values() for event in events})
-    return Dataset(name="hand", items={i: Item(item_id=i, title=i) for i in ids}, interactions=frame)
-
-
-def protocol_for(dataset: Dataset, **choices: object) -> EvaluationProtocol:
-    base = {"dataset": "hand", "source": "demo", "dataset_sha256": dataset.sha256, "part": "all", "negatives": 2}
-    return EvaluationProtocol.model_validate(base | choices)
+from signatures.types import Interaction
+from tests.support.datasets import Event, make_dataset, protocol_for
 
 
 @pytest.fixture
@@ -67,7 +51,7 @@ def test_item_cold_start_evaluates_those_whose_target_is_rare_and_learns_from_th
 
 
 def test_item_cold_start_may_take_any_cold_item_of_a_user() -> None:
-    rows: dict[str, Events] = {f"u{n}": [("a", 5, 1), ("b", 5, 2), ("c", 5, 3)] for n in range(5)}
+    rows: dict[str, list[Event]] = {f"u{n}": [("a", 5, 1), ("b", 5, 2), ("c", 5, 3)] for n in range(5)}
     rows["ann"] = [("a", 5, 1), ("rare", 5, 2), ("b", 5, 3)]
     rows["bob"] = [("a", 5, 1), ("b", 5, 2), ("rare", 1, 3), ("c", 5, 4)]
     dataset = make_dataset(rows)
@@ -105,7 +89,7 @@ def test_user_cold_start_may_know_the_records_just_before(shop: Dataset) -> None
 
 
 def test_records_of_the_windows_first_moment_all_belong_to_it() -> None:
-    rows: dict[str, Events] = {f"u{n}": [("a", 5, 1), ("b", 5, 7)] for n in range(10)}
+    rows: dict[str, list[Event]] = {f"u{n}": [("a", 5, 1), ("b", 5, 7)] for n in range(10)}
     dataset = make_dataset(rows)
     found = split_dataset(dataset, protocol_for(dataset, setting="user-cold", cold_share=0.1, cold_history="recent"))
     assert len(found.held_out) == 10

@@ -22,7 +22,7 @@ from programs.lm.ledger import read_calls
 from programs.lm.response_cache import use_response_cache
 from programs.runtime.errors import BudgetExceededError, InputError
 from tests.support.fake_server import Body, FakeOpenAI, Reply, sensible
-from tests.support.flaky_server import Misbehaving
+from tests.support.flaky_server import FlakyOpenAI
 
 
 @pytest.fixture(autouse=True)
@@ -181,10 +181,10 @@ def test_priced_servers_with_bad_days_agree_with_the_ledger_to_the_cent(
     """One says when to come back, one does not, one is slow, one dies half-way; then the same command once more."""
     cases = cases_of("demo", tmp_path / "cases.jsonl", 6)
     with (
-        Misbehaving((Reply("wait", status=429, headers={"Retry-After": "1"}),) * 2) as asking,
-        Misbehaving((Reply("no", status=429),) * 4) as refusing,
-        Misbehaving(seconds=0.02) as slow,
-        Misbehaving(dies_after=5) as dying,
+        FlakyOpenAI((Reply("wait", status=429, headers={"Retry-After": "1"}),) * 2) as asking,
+        FlakyOpenAI((Reply("no", status=429),) * 4) as refusing,
+        FlakyOpenAI(seconds=0.02) as slow,
+        FlakyOpenAI(dies_after=5) as dying,
     ):
         servers: dict[str, FakeOpenAI] = {"asking": asking, "refusing": refusing, "slow": slow, "dying": dying}
         prices = {"asking": (1.0, 3.0), "refusing": (0.25, 0.5), "slow": (10.0, 40.0), "dying": (2.0, 2.0)}

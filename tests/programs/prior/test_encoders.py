@@ -6,7 +6,7 @@ import json
 import sqlite3
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,30 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from programs.prior.embedding_store import EmbeddingStore, store_path
-from programs.prior.encoders import HashingEncoder, MiniLMEncoder, OpenAIEncoder, Vectors, normalised
+from programs.prior.encoders import HashingEncoder, MiniLMEncoder, OpenAIEncoder, normalised
 from programs.runtime import weights
 from programs.runtime.errors import InputError, MissingExtraError
-
-
-class LetterEncoder:
-    """Embeds a text by how often each of some letters occurs in it, and remembers what it was asked."""
-
-    def __init__(self, letters: str = "abcd", fails_at: str | None = None) -> None:
-        self.letters = letters
-        self.fails_at = fails_at
-        self.asked: list[str] = []
-
-    @property
-    def name(self) -> str:
-        return "letters"
-
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        if self.fails_at in texts:
-            raise KeyboardInterrupt
-        self.asked += texts
-        return normalised(
-            np.array([[1 + text.count(letter) for letter in self.letters] for text in texts], dtype=float)
-        )
+from tests.support.encoders import LetterEncoder
 
 
 def test_store_computes_each_text_once_and_keeps_the_order(tmp_path: Path) -> None:
@@ -223,7 +203,7 @@ class EmbeddingsHandler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[EmbeddingsHandler]]:
+def embeddings_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[EmbeddingsHandler]]:
     handler = type("Handler", (EmbeddingsHandler,), {"requests": []})
     loopback = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=loopback.serve_forever, daemon=True).start()
@@ -236,9 +216,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[EmbeddingsHandler]]
     loopback.server_close()
 
 
-def test_openai_batches_and_restores_the_order(server: type[EmbeddingsHandler]) -> None:
+def test_openai_batches_and_restores_the_order(embeddings_server: type[EmbeddingsHandler]) -> None:
     encoder = OpenAIEncoder(batch=2)
     vectors = encoder.encode(["abc", "", "x" * 9000])
     assert encoder.name == "openai/text-embedding-3-small"
-    assert [len(request["input"]) for request in server.requests] == [2, 1]  # type: ignore[arg-type]
+    assert [len(request["input"]) for request in embeddings_server.requests] == [2, 1]  # type: ignore[arg-type]
     np.testing.assert_allclose(vectors, normalised(np.array([[3.0, 1.0], [1.0, 1.0], [6000.0, 1.0]])), rtol=1e-6)

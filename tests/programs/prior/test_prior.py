@@ -15,8 +15,7 @@ from programs.prior.retrieval import retrieve
 from programs.prior.scorers import ContentSimilarity, ItemKNN, Popularity
 from programs.ranker import Ranker
 from programs.runtime.errors import InputError
-from signatures.rows import Case
-from signatures.types import Interaction
+from tests.support.cases import case
 
 # Users per item: a {u, v}, b {u, v, w}, c {v, w}, d {x}.
 # cos(a, b) = 2/sqrt(6), cos(a, c) = 1/2, cos(b, c) = 2/sqrt(6); d shares nobody.
@@ -164,15 +163,10 @@ def test_prior_does_not_hold_it_against_a_candidate_that_nobody_has_it() -> None
     np.testing.assert_allclose(prior.scores(["a"], ["b", "p", "d"]), np.array([1.5, 0, -1.5]) + content, atol=1e-6)
 
 
-def case_of(history: list[str], candidates: list[str]) -> Case:
-    events = tuple(Interaction(item_id=item) for item in history)
-    return Case(user_id="u", history=events, candidates=tuple(candidates), target=candidates[0])
-
-
 def test_prior_ranker_records_its_parts() -> None:
     ranker = ScoreRanker("prior", Prior.fit(HISTORIES, ContentSimilarity(VECTORS)))
     assert isinstance(ranker, Ranker)
-    ranking = ranker.rank(case_of(["a"], ["d", "c", "b"]))
+    ranking = ranker.rank(case(["a"], ["d", "c", "b"], "u"))
     assert set(ranking.scores) == {"prior", "knn", "content", "popularity"}
     assert ranking.order == ("b", "c", "d")
     assert ranking.scores["popularity"] == [1, 2, 3]
@@ -180,14 +174,14 @@ def test_prior_ranker_records_its_parts() -> None:
 
 
 def test_plain_scorer_ranker_is_named_like_its_component() -> None:
-    ranking = ScoreRanker("popularity", Popularity.fit(HISTORIES)).rank(case_of(["a"], ["d", "b", "new"]))
+    ranking = ScoreRanker("popularity", Popularity.fit(HISTORIES)).rank(case(["a"], ["d", "b", "new"]))
     assert ranking.scores == {"popularity": [1, 3, 0]}
     assert ranking.order == ("b", "d", "new")
 
 
 @given(st.lists(items, max_size=10), st.lists(items, min_size=1, max_size=8, unique=True))
 def test_ranking_is_a_permutation_whatever_is_unknown(history: list[str], candidates: list[str]) -> None:
-    ranking = ScoreRanker("prior", Prior.fit(HISTORIES, ContentSimilarity(VECTORS))).rank(case_of(history, candidates))
+    ranking = ScoreRanker("prior", Prior.fit(HISTORIES, ContentSimilarity(VECTORS))).rank(case(history, candidates))
     assert sorted(ranking.order) == sorted(candidates)
     assert all(np.isfinite(ranking.scores["prior"]))
 
