@@ -67,7 +67,7 @@ def test_aligner() -> None:
     names = dict(vars(mar))
     exec(example("an aligner"), names)  # noqa: S102 - our own guide
     shown = [mar.Candidate("a", "red wooden ball"), mar.Candidate("b", "doll")]
-    found = names["WordOverlap"]()(shopper=mar.ShopperView("a red ball"), candidates=shown, seed=0)
+    found = names["WordOverlap"]()(user=mar.UserView("a red ball"), candidates=shown, seed=0)
     assert [one.score for one in found.alignments] == pytest.approx([2 / 3, 0])
 
 

@@ -154,9 +154,9 @@ class EvaluationProtocol(BaseModel):
                 "highest": "the interaction rated highest, above 3; the latest of equals",
                 "last": "the last interaction",
             }[self.target],
-            "negatives": f"{self.negatives} a user the user never touched, "
+            "negatives": f"{self.negatives} per user, items without any interaction of the user; "
             + {
-                "uniform": "every item alike",
+                "uniform": "every item is equally likely",
                 "popularity": "in proportion to an item's users in the training data",
                 "matched": "among items with about as many users in the training data as the positive",
             }[self.sampling],

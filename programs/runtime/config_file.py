@@ -1,4 +1,4 @@
-"""Configuration files (TOML, YAML) a user writes: read, validated against a type, refused with file and field."""
+"""Readers of configuration files (TOML, YAML): validated against a type, errors name file and field."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_toml(path: Path, kind: type[Checked]) -> Checked:
     """The content of a TOML file as `kind`.
 
     Raises:
-        InputError: naming file and field, if it cannot be read or is no `kind`.
+        InputError: naming file and field, if it cannot be read or is not a valid `kind`.
     """
     try:
         data = tomllib.loads(path.read_text("utf-8"))
@@ -31,13 +31,13 @@ def read_toml(path: Path, kind: type[Checked]) -> Checked:
 
 
 def validated_config(where: str, data: Any, kind: type[Checked]) -> Checked:
-    """Configuration that was read already, as `kind`.
+    """Configuration data as `kind`.
 
     Args:
-        where: What it is, for messages: usually its file.
+        where: Its file or name, for messages.
 
     Raises:
-        InputError: naming `where` and the field that is not valid.
+        InputError: naming `where` and the invalid field.
     """
     try:
         return TypeAdapter(kind).validate_python(data)

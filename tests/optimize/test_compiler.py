@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 
 from evaluate.data.demo.store import served_dimensions
 from evaluate.data.load import load_dataset
+from evaluate.runs.directory import LEDGER
 from optimize.artifact import MANIFEST, PROGRAM, SEARCH_FOLDER, ArtifactManifest, restore_program
 from optimize.candidates import ORIGINAL, Candidates
-from optimize.compiler import LEDGER, PLAN, POOLS, REPORT, TRIALS, Compiler
-from optimize.dspy_optimizers import OPTIMIZERS
+from optimize.compiler import PLAN, POOLS, REPORT, TRIALS, Compiler
+from optimize.dspy_optimizers import DSPY_OPTIMIZERS
 from optimize.forecast import Phase
 from optimize.holdout import compare_on_holdout, split_dev
 from optimize.labeled_demos import labelled_demos
@@ -406,7 +407,7 @@ class TestBudget:
 
 
 class TestRoles:
-    @pytest.mark.parametrize("optimizer", ["study", *OPTIMIZERS])
+    @pytest.mark.parametrize("optimizer", ["study", *DSPY_OPTIMIZERS])
     def test_models_of_the_roles_survive_every_optimizer(self, tmp_path: Path, optimizer: str) -> None:
         cases = dev_cases(tmp_path / "dev.jsonl", USERS)
         asked: dict[str, set[str]] = {}

@@ -50,7 +50,7 @@ class TestReasons:
 
     def test_the_reason_is_made_from_motivations_and_traits_alone(self) -> None:
         with answering(reason=lambda _: "One\nline.") as server:
-            rationale = Explainer(backends_on(server), check=False)(shopper=SHOPPER, candidate=self.ordered[0])
+            rationale = Explainer(backends_on(server), check=False)(user=SHOPPER, candidate=self.ordered[0])
         assert (rationale.text, rationale.verdict.faithful, len(server.bodies)) == ("One | line.", True, 1)
         assert "I-0" not in text_of(server.bodies)
 
@@ -59,6 +59,6 @@ class TestReasons:
     )
     def test_no_reason_is_no_faithful_reason(self, reason: str | Reply, why: str) -> None:
         with answering(reason=lambda _: reason) as server:
-            rationale = Explainer(backends_on(server))(shopper=SHOPPER, candidate=self.ordered[0])
+            rationale = Explainer(backends_on(server))(user=SHOPPER, candidate=self.ordered[0])
         assert not rationale.verdict.faithful
         assert rationale.verdict.why.startswith(why)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from programs.mar import Candidate, Embedding, Listwise, Pointwise, ShopperView
+from programs.mar import Candidate, Embedding, Listwise, Pointwise, UserView
 from programs.program import PROGRAMS
 from signatures.rows import Status
 from signatures.types import Motivation, Profile
@@ -35,24 +35,23 @@ class TestPointwise:
             return Reply("4", logprobs=self.logprobs("4", **{"4": -0.5, "5": other}))
 
         with FakeOpenAI(rate) as server:
-            result = Pointwise(backends_on(server))(shopper=SHOPPER, candidates=self.candidates, seed=0)
+            result = Pointwise(backends_on(server))(user=SHOPPER, candidates=self.candidates, seed=0)
         first, second = result.alignments
         # 4 + e^-1 / (e^-1 + e^-.5) = 4 + 1 / (1 + e^.5), and 4 + 1 / (1 + e^1.5): the same digit, no tie.
         assert (first.score, second.score) == pytest.approx((4.377541, 4.182426), abs=1e-6)
-        assert (first.mass, second.mass) == pytest.approx((0.974410, 0.741866), abs=1e-6)
         assert {first.source, second.source} == {"logprobs"}
         assert (result.appended, result.dropped, result.unparsable) == (0, 0, 0)
 
     def test_without_probabilities_the_digit_counts(self) -> None:
         with FakeOpenAI(lambda body: Reply("4" if "warm" in last_user(body) else "2")) as server:
-            result = Pointwise(backends_on(server))(shopper=SHOPPER, candidates=self.candidates, seed=0)
-        assert [(a.item_id, a.score, a.source, a.mass) for a in result.alignments] == [
-            ("I-1", 4.0, "integer", None),
-            ("I-2", 2.0, "integer", None),
+            result = Pointwise(backends_on(server))(user=SHOPPER, candidates=self.candidates, seed=0)
+        assert [(a.item_id, a.score, a.source) for a in result.alignments] == [
+            ("I-1", 4.0, "integer"),
+            ("I-2", 2.0, "integer"),
         ]
 
     def test_one_candidate_a_call_the_shopper_before_the_product(self, server: FakeOpenAI) -> None:
-        Pointwise(backends_on(server))(shopper=SHOPPER, candidates=self.candidates, seed=0)
+        Pointwise(backends_on(server))(user=SHOPPER, candidates=self.candidates, seed=0)
         assert len(server.bodies) == 2
         first, second = (last_user(body) for body in server.bodies)
         common = first[: first.index("keeps warm")]
@@ -62,7 +61,7 @@ class TestPointwise:
 
     def test_a_candidate_without_a_rating_has_no_score(self) -> None:
         with FakeOpenAI(lambda body: Reply("3" if "warm" in last_user(body) else "lovely")) as server:
-            result = Pointwise(backends_on(server))(shopper=SHOPPER, candidates=self.candidates, seed=0)
+            result = Pointwise(backends_on(server))(user=SHOPPER, candidates=self.candidates, seed=0)
         assert [a is None for a in result.alignments] == [False, True]
         assert (result.appended, result.unparsable) == (1, 2)
 
@@ -77,7 +76,7 @@ class TestListwise:
 
     def align(self, ranking: Callable[[dict[str, int]], list[int]], seed: int = 0) -> Any:
         with answering(ranking=lambda body: ranking(labels_shown(body))) as server:
-            return Listwise(backends_on(server))(shopper=SHOPPER, candidates=self.candidates, seed=seed)
+            return Listwise(backends_on(server))(user=SHOPPER, candidates=self.candidates, seed=seed)
 
     def test_the_score_is_the_number_of_candidates_below(self) -> None:
         result = self.align(lambda label: [label[f"trait {n}"] for n in (2, 0, 3, 1)])
@@ -102,7 +101,7 @@ class TestListwise:
         seen = []
         for seed in range(6):
             with FakeOpenAI() as server:
-                Listwise(backends_on(server))(shopper=SHOPPER, candidates=self.candidates, seed=seed)
+                Listwise(backends_on(server))(user=SHOPPER, candidates=self.candidates, seed=seed)
             seen.append(labels_shown(server.bodies[0]))
             assert sorted(seen[-1]) == [c.text for c in self.candidates]
             assert all(10 <= label <= 99 for label in seen[-1].values())
@@ -113,21 +112,21 @@ class TestListwise:
 
     def test_a_seed_draws_the_same_list_again(self, server: FakeOpenAI) -> None:
         for _ in range(2):
-            Listwise(backends_on(server))(shopper=SHOPPER, candidates=self.candidates, seed=7)
+            Listwise(backends_on(server))(user=SHOPPER, candidates=self.candidates, seed=7)
         assert len(server.bodies) == 1
 
     def test_a_list_holds_ninety(self, server: FakeOpenAI) -> None:
         listwise = Listwise(backends_on(server))
         many = [Candidate(f"I-{n}", f"trait {n}") for n in range(91)]
         with pytest.raises(ValueError, match="91 candidates: a list holds at most 90"):
-            listwise(shopper=SHOPPER, candidates=many, seed=0)
+            listwise(user=SHOPPER, candidates=many, seed=0)
         assert server.bodies == []
-        result = listwise(shopper=SHOPPER, candidates=many[:90], seed=0)
+        result = listwise(user=SHOPPER, candidates=many[:90], seed=0)
         assert sorted(a.score for a in result.alignments) == list(range(90))
 
     def test_an_unreadable_answer_leaves_all_out(self) -> None:
         with answering(ranking=lambda _: Reply("all of them!")) as server:
-            result = Listwise(backends_on(server))(shopper=SHOPPER, candidates=self.candidates, seed=0)
+            result = Listwise(backends_on(server))(user=SHOPPER, candidates=self.candidates, seed=0)
         assert result.alignments == [None] * 4
         assert (result.appended, result.unparsable) == (4, 2)
 
@@ -179,7 +178,7 @@ class TestEmbedding:
         )
         candidates = [Candidate("I-1", "-", ("a", "c")), Candidate("I-2", "-", ("b",)), Candidate("I-3", "abb")]
         align = Embedding(LetterEncoder())
-        result = align(shopper=ShopperView("-", profile), candidates=candidates, seed=0)
+        result = align(user=UserView("-", profile), candidates=candidates, seed=0)
         # Best cosine per motivation, weighted 3:1. I-1: (3 * 1 + 1/sqrt 2) / 4. I-2: (0 + 1/sqrt 2) / 4.
         # I-3 has no phrases, so its text counts: (3 * 1/sqrt 5 + 3/sqrt 10) / 4.
         scores = [a.score for a in result.alignments]
@@ -188,7 +187,7 @@ class TestEmbedding:
 
     def test_without_a_profile_the_text_is_compared(self) -> None:
         align = Embedding(LetterEncoder())
-        (found,) = align(shopper=ShopperView("aab"), candidates=[Candidate("I-1", "a")], seed=0).alignments
+        (found,) = align(user=UserView("aab"), candidates=[Candidate("I-1", "a")], seed=0).alignments
         assert found.score == pytest.approx(2 / 5**0.5)
 
     def test_the_encoder_is_shared_by_copies(self) -> None:

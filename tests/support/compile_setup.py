@@ -12,9 +12,10 @@ from evaluate.protocol.cases import Cases, draw_lists, write_cases
 from evaluate.protocol.protocol import EvaluationProtocol
 from evaluate.protocol.splits import split_dataset
 from evaluate.ranker_factory import RankerFactory
+from evaluate.runs.directory import LEDGER
 from optimize.artifact import SEARCH_FOLDER
 from optimize.candidates import Recipe
-from optimize.compiler import LEDGER, Compiler
+from optimize.compiler import Compiler
 from optimize.consistency import schema_cooccurrence
 from optimize.objective import UserScore
 from optimize.search import Attempt

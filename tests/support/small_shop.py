@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from programs.mar import ShopperView
+from programs.mar import UserView
 from programs.prior.scorers import Popularity
 from programs.program import Parts
 from programs.trait_store import TraitStore
@@ -30,7 +30,7 @@ CASE = Case(user_id="ann", history=(Interaction(item_id="I-teapot", rating=5),),
 POPULARITY = {"I-blanket": 8, "I-evil": 1, "I-lamp": 4, "I-drum": 2}
 PRIOR_ORDER = ("I-blanket", "I-lamp", "I-drum", "I-evil")
 PURCHASES = [(SHOP["I-teapot"], Interaction(item_id="I-teapot", rating=5)), (SHOP["I-lamp"], Interaction(item_id="x"))]
-SHOPPER = ShopperView(text="- value (strong): much for little")
+SHOPPER = UserView(text="- value (strong): much for little")
 
 
 def parts_on(server: FakeOpenAI, **more: Any) -> Parts:

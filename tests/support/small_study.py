@@ -1,9 +1,13 @@
-"""A small study for the tests of the report: four shoppers, lists of ten, ranks that can be checked by hand."""
+"""A small study for the tests of reports: four users, lists of ten, ranks that can be checked by hand."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from html.parser import HTMLParser
 
 from evaluate.paper.published import MAIN
 from evaluate.protocol.cases import Cases
@@ -30,7 +34,7 @@ CATALOGUE = {
 
 
 def case(user: str, draw: int = 0) -> Case:
-    """A list of ten with the target at a place that depends on the draw."""
+    """A list of ten with the target at a position that depends on the draw."""
     ids = [f"item{i}" for i in range(SIZE)]
     return Case(
         user_id=user,
@@ -60,7 +64,7 @@ def plain(one: Case, rank: int, name: str = "prior") -> Ranking:
 
 
 def spoken(one: Case, prior: int, mar: int, fused: int, status: Status = Status.OK) -> Ranking:
-    """A row with a language model: what it said is as hostile as titles are."""
+    """A row with a language model, whose texts are as hostile as titles are."""
     orders = {"prior": order(one, prior), "mar": order(one, mar), "fused": order(one, fused)}
     return Ranking(
         user_id=one.user_id,
@@ -166,3 +170,43 @@ def study(title: str = f"A study {SCRIPT}") -> StudyRecord:
         versions={"dspy": "3.4.1"},
         missing={"shop/warm/absent": "user 'AREVIEWER2': the server was gone"},
     )
+
+
+class _Elements(HTMLParser):
+    """Tags with their attributes, and the text of every script."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[tuple[str | None, str]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append((dict(attrs).get("type"), ""))
+
+    def handle_data(self, data: str) -> None:
+        if self.lasttag == "script" and self.scripts:
+            kind, text = self.scripts[-1]
+            self.scripts[-1] = (kind, text + data)
+
+    def handle_endtag(self, tag: str) -> None:
+        self.lasttag = ""
+
+
+def assert_self_contained(text: str) -> None:
+    """A page loads nothing, and its policy lets it run its own scripts and nothing else."""
+    parser = _Elements()
+    parser.feed(text)
+    parser.close()
+    assert not [tag for tag, attributes in parser.found if {"src", "href", "srcset"} & attributes.keys()]
+    assert not [name for _, attributes in parser.found for name in attributes if name.startswith("on")]
+    assert not {"img", "link", "iframe", "object", "base", "a"} & {tag for tag, _ in parser.found}
+    policy = next(a["content"] for t, a in parser.found if t == "meta" and a.get("http-equiv"))
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-eval" not in policy
+    run = [script for kind, script in parser.scripts if kind != "application/json"]
+    hashes = {base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in run}
+    assert set(re.findall(r"'sha256-([^']+)'", policy)) == hashes
+    assert not [script for script in run if "innerHTML" in script and "plotly.js" not in script[:200]]

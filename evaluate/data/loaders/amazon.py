@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from evaluate.data.dataset import Dataset
 from evaluate.data.records.fields import categories, clean_line, has_text, identifier, present, rating, seconds, text
-from evaluate.data.records.interactions import Event, in_order
+from evaluate.data.records.interactions import RawInteraction, in_order
 from evaluate.data.records.reading import FieldError, Record, as_object, only_file, parsed, read_lines, read_objects
 from programs.runtime.errors import InputError
 from signatures.types import Item
@@ -182,9 +182,9 @@ def json_or_literal(line: str) -> Record:
     return as_object(value)
 
 
-def amazon_event(record: Record, release: AmazonRelease) -> Event:
+def amazon_event(record: Record, release: AmazonRelease) -> RawInteraction:
     """One review; user, item, rating and time are all required."""
-    return Event(
+    return RawInteraction(
         user_id=identifier(record, release.user),
         item_id=identifier(record, *release.item),
         rating=present(rating(record, release.rating), release.rating),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evaluate.data.dataset import Dataset
 from evaluate.data.records.fields import categories, has_text, identifier, present, rating, seconds, text
-from evaluate.data.records.interactions import Event, check_known, in_order
+from evaluate.data.records.interactions import RawInteraction, check_known, in_order
 from evaluate.data.records.reading import FieldError, Record, by_id, parsed, read_lines
 from signatures.types import Item
 
@@ -177,9 +177,9 @@ def load_movielens(files: MovieLensFiles) -> Dataset:
     )
 
 
-def movielens_event(record: Record) -> Event:
+def movielens_event(record: Record) -> RawInteraction:
     """One rating; all four columns are required."""
-    return Event(
+    return RawInteraction(
         user_id=identifier(record, "user_id"),
         item_id=identifier(record, "movie_id"),
         rating=present(rating(record, "rating"), "rating"),

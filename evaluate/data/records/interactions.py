@@ -15,7 +15,7 @@ from programs.runtime.errors import InputError
 INTERACTION_COLUMNS = ("user_id", "item_id", "rating", "timestamp", "position")
 
 
-class Event(NamedTuple):
+class RawInteraction(NamedTuple):
     """One interaction as a file has it.
 
     Attributes:
@@ -30,7 +30,9 @@ class Event(NamedTuple):
     position: float | None = None
 
 
-def check_known(path: Path, events: Sequence[tuple[int, Event]], items: Collection[str], listed_in: Path) -> None:
+def check_known(
+    path: Path, events: Sequence[tuple[int, RawInteraction]], items: Collection[str], listed_in: Path
+) -> None:
     """Every interaction's item is listed.
 
     Raises:
@@ -45,7 +47,7 @@ def check_known(path: Path, events: Sequence[tuple[int, Event]], items: Collecti
         )
 
 
-def in_order(path: Path, events: Sequence[tuple[int, Event]]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def in_order(path: Path, events: Sequence[tuple[int, RawInteraction]]) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The frame of `Dataset.interactions`, and what had to be decided for it.
 
     Within a user the order is that of the positions where given, otherwise of time, then of the file.

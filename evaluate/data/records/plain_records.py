@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from evaluate.data.records.fields import categories, has_text, identifier, number, rating, seconds, text
-from evaluate.data.records.interactions import Event
+from evaluate.data.records.interactions import RawInteraction
 from evaluate.data.records.reading import FieldError, Record
 from signatures.types import Item
 
 
-def plain_event(record: Record) -> Event:
+def plain_event(record: Record) -> RawInteraction:
     """user_id, item_id and, where known, rating (0 to 5), timestamp (unix seconds) and position."""
-    return Event(
+    return RawInteraction(
         user_id=identifier(record, "user_id"),
         item_id=identifier(record, "item_id"),
         rating=rating(record, "rating"),

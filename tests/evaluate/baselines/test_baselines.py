@@ -87,7 +87,8 @@ def material(in_turn: bool = False) -> TrainingData:
             chosen = (shopper + np.arange(5)) % 10 if in_turn else rng.permutation(10)[:5]
             histories[f"{kind} {shopper}"] = tuple(GOODS[kind][number] for number in chosen)
     items = {one: item(one, kind) for kind in KINDS for one in [*GOODS[kind], f"new {kind}"]}
-    return TrainingData(histories, items, content=ContentSimilarity.embed(items, HashingEncoder()))
+    vectors = HashingEncoder().encode([item.text for item in items.values()])
+    return TrainingData(histories, items, content=ContentSimilarity(dict(zip(items, vectors, strict=True))))
 
 
 @cache

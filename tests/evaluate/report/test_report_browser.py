@@ -1,42 +1,34 @@
-"""The page in a real browser: its views, clicks and shared addresses, and that hostile data stays text."""
+"""The study report in a real browser: views, clicks, shared addresses, and that hostile data stays text."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from evaluate.report.page import TABS
 from evaluate.report.pseudonyms import pseudonym
 from evaluate.report.write import write_report
+from tests.support.browser import CHROMIUM, FLAGS, Page, needs_browser, started
 from tests.support.small_study import SCRIPT, USERS, study
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
-    from selenium.webdriver.remote.webelement import WebElement
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+pytestmark = needs_browser
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: set CHROMIUM, or put chromium on the PATH"),
-]
-
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
+TABS = {
+    "overview": "Overview",
+    "accuracy": "Accuracy",
+    "slices": "Slices",
+    "failures": "Failures",
+    "cost": "Cost",
+    "users": "Users",
+    "versus": "A against B",
+    "reproduce": "Reproduce",
+}
 
 
 @pytest.fixture(scope="module")
@@ -46,60 +38,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="clicks need selenium")
-    driver = shutil.which("chromedriver")
-    if driver is None:
-        pytest.skip("clicks need chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM or ""
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--window-size=1366,900"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
-    browser.implicitly_wait(5)
-    yield browser
-    browser.quit()
-
-
-class Page:
-    """The report in the browser, opened at a state."""
-
-    def __init__(self, browser: Chrome, url: str) -> None:
-        self.browser = browser
-        self.url = url
-
-    def open(self, state: str = "") -> None:
-        self.browser.get("about:blank")
-        self.browser.get(f"{self.url}#{state}")
-        self.wait("document.querySelector('[data-ready=yes]') !== null")
-
-    def all(self, selector: str) -> list[WebElement]:
-        return self.browser.find_elements("css selector", selector)
-
-    def one(self, selector: str) -> WebElement:
-        return self.browser.find_element("css selector", selector)
-
-    def texts(self, selector: str) -> list[str]:
-        # Read in one step: the page may replace an element between finding and reading it.
-        script = "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)"
-        return self.run(script, selector)
-
-    def choose(self, name: str, text: str) -> None:
-        from selenium.webdriver.support.ui import Select
-
-        Select(self.one(f"#{name}")).select_by_visible_text(text)
-
-    def run(self, script: str, *arguments: object) -> Any:
-        return self.browser.execute_script(script, *arguments)
-
-    @property
-    def state(self) -> str:
-        return self.run("return location.hash")
-
-    def wait(self, script: str, *arguments: object) -> None:
-        from selenium.webdriver.support.ui import WebDriverWait
-
-        WebDriverWait(self.browser, 5).until(lambda _: self.run(f"return {script}", *arguments))
+    with started(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -119,7 +59,7 @@ def test_an_address_opens_its_view(url: str, tmp_path: Path, tab: str) -> None:
     assert 'data-ready="yes"' in dom
     assert f'id="tab-{tab}" role="tabpanel" aria-label="{TABS[tab]}">' in dom  # shown: the others got `hidden`
     assert dom.count('hidden=""') >= len(TABS) - 1
-    sought = {"shoppers": pseudonym(USERS[0]), "versus": 'id="counts"', "accuracy": "main-svg", "slices": "main-svg"}
+    sought = {"users": pseudonym(USERS[0]), "versus": 'id="counts"', "accuracy": "main-svg", "slices": "main-svg"}
     assert sought.get(tab, "<table") in dom
 
 
@@ -152,13 +92,13 @@ def test_plots_are_drawn_and_nothing_is_fetched_or_refused(page: Page) -> None:
 def test_hostile_text_stays_text(page: Page) -> None:
     from selenium.common.exceptions import NoAlertPresentException
 
-    for state in ("", "tab=accuracy", "tab=shoppers&ranker=model+%7C+one", "tab=versus", "tab=reproduce"):
+    for state in ("", "tab=accuracy", "tab=users&ranker=model+%7C+one", "tab=versus", "tab=reproduce"):
         page.open(state)
         with pytest.raises(NoAlertPresentException):
             _ = page.browser.switch_to.alert.text
     assert page.texts("h1") == [f"A study {SCRIPT}"]
     assert page.run("return document.images.length") == 0
-    page.open("tab=shoppers&ranker=model+%7C+one")
+    page.open("tab=users&ranker=model+%7C+one")
     assert f"fun {SCRIPT}" in page.one("table.candidates").text
     assert f"wants to learn {SCRIPT}" in page.one("ul.profile").text
     assert "=HYPERLINK(1) & <img src=x" in page.one("ol.history").text
@@ -167,7 +107,7 @@ def test_hostile_text_stays_text(page: Page) -> None:
 def test_hostile_addresses_do_no_harm(page: Page) -> None:
     page.open("tab=%3Cimg%20src=x%3E&protocol=99&ranker=__proto__&show=constructor&user=x&sort=x.99&a=b&cell=9-9")
     assert page.one("#tab-overview").is_displayed()
-    for tab in ("shoppers", "versus"):
+    for tab in ("users", "versus"):
         page.open(f"tab={tab}&protocol=__proto__&ranker=x&show=toString&length=zz&a=x&b=x&cell=1-2-3&sort=main.-0")
         assert page.one(f"#tab-{tab} h3").is_displayed()
     assert not page.browser.get_log("browser")
@@ -180,7 +120,7 @@ def test_sorting_keeps_parts_below_their_ranker(page: Page) -> None:
     page.one('table[data-name="main"] th:nth-child(2) button').click()
     down = page.texts(rows)
     assert down == [
-        "trained", "prior (reference)", "chance (a random order)",
+        "trained", "prior (reference)", "chance (random order)",
         "model | one", "model | one: prior alone", "model | one: MAR alone",
     ]  # fmt: skip
     assert "sort=main.-2" in page.state
@@ -193,17 +133,17 @@ def test_sorting_keeps_parts_below_their_ranker(page: Page) -> None:
     assert page.texts(rows) == before
 
 
-def test_shoppers_are_filtered_and_opened(page: Page) -> None:
-    page.one("#to-shoppers").click()
+def test_users_are_filtered_and_opened(page: Page) -> None:
+    page.one("#to-users").click()
     assert page.one("#ranker").get_attribute("value") == "model | one"  # the one with most to see
-    users = "#users .who"
+    users = "#user-list .who"
     assert page.texts(users) == [pseudonym(USERS[i]) for i in (0, 1, 2, 3)]
     for shown, who in (
         ("hits in the first 5", [1]),
         ("misses (below 5)", [0]),
-        ("answers not readable", [2]),
+        ("unparsable answers", [2]),
         ("unresolved", [3]),
-        ("all shoppers", [0, 1, 2, 3]),
+        ("all users", [0, 1, 2, 3]),
     ):
         page.choose("show", shown)
         page.wait("document.querySelectorAll(arguments[0]).length === arguments[1]", users, len(who))
@@ -211,13 +151,13 @@ def test_shoppers_are_filtered_and_opened(page: Page) -> None:
     page.choose("length", "10+")
     page.wait("document.querySelectorAll(arguments[0]).length === 1", users)
     assert page.texts(users) == [pseudonym(USERS[3])]
-    assert "unresolved: no result, and no miss" in page.one("#shopper").text
+    assert "unresolved: no result, not counted as a miss" in page.one("#user").text
     page.choose("length", "any number")
     page.choose("ranker", "prior")
     page.wait("document.querySelectorAll(arguments[0]).length === 4", users)
     page.one(f'[data-user="{pseudonym(USERS[2])}"]').click()
     page.wait("document.querySelector('#who')?.textContent === arguments[0]", pseudonym(USERS[2]))
-    assert "held-out item at rank 7 of 10" in page.one("#shopper").text
+    assert "held-out item at rank 7 of 10" in page.one("#user").text
     assert len(page.all("table.candidates tbody tr")) == 10
     assert page.texts("tr.target td:first-child") == ["7"]
     state = page.state
@@ -225,23 +165,23 @@ def test_shoppers_are_filtered_and_opened(page: Page) -> None:
     page.wait("document.querySelector('#who')?.textContent === arguments[0]", pseudonym(USERS[2]))
 
 
-def test_a_shopper_is_found_by_pseudonym_and_by_id(page: Page) -> None:
-    page.open("tab=shoppers")
+def test_a_user_is_found_by_pseudonym_and_by_id(page: Page) -> None:
+    page.open("tab=users")
     for typed in (pseudonym(USERS[1])[:6], USERS[1]):
         page.one("#q").clear()
         page.one("#q").send_keys(typed)
-        page.wait("document.querySelector('#users').querySelectorAll('button').length === 1")
-        assert page.texts("#users .who") == [pseudonym(USERS[1])]
+        page.wait("document.querySelector('#user-list').querySelectorAll('button').length === 1")
+        assert page.texts("#user-list .who") == [pseudonym(USERS[1])]
         assert page.run("return document.activeElement.id") == "q"
     page.one("#q").send_keys("x")
-    page.wait("document.querySelector('#shopper').textContent.startsWith('Nobody fits')")
+    page.wait("document.querySelector('#user').textContent.startsWith('No user fits')")
 
 
 def test_a_motivation_lights_up_its_evidence(page: Page) -> None:
     from selenium.webdriver import ActionChains
 
-    page.open("tab=shoppers&ranker=model+%7C+one")
-    assert "rests on 1. =HYPERLINK(1)" in page.one("ul.profile").text
+    page.open("tab=users&ranker=model+%7C+one")
+    assert "evidence: 1. =HYPERLINK(1)" in page.one("ul.profile").text
     ActionChains(page.browser).move_to_element(page.one("ul.profile li")).perform()
     assert len(page.all("ol.history li.lit")) == 1
     assert "re-check: not faithful" in page.one("table.candidates").text
@@ -253,10 +193,10 @@ def test_a_against_b(page: Page) -> None:
 
     page.one("#to-versus").click()
     assert (page.one("#a").get_attribute("value"), page.one("#b").get_attribute("value")) == ("model | one", "prior")
-    # Ranks of the model 6, 1, 7 and of the prior 1, 3, 7; the fourth shopper is unresolved.
+    # Ranks of the model 6, 1, 7 and of the prior 1, 3, 7; the fourth user is unresolved.
     assert page.texts("#counts td") == ["1", "0", "1", "1"]
     assert page.texts('[data-list="B hits, A misses"] .who') == [pseudonym(USERS[0])]
-    assert "1 shopper without a rank" in page.one("#compared").text
+    assert "1 user without a rank" in page.one("#compared").text
     assert len(page.all("#pair .side")) == 2
     page.one("#swap").click()
     page.wait("document.querySelector('#a').value === 'prior'")
@@ -274,21 +214,12 @@ def test_a_against_b(page: Page) -> None:
     page.wait("document.querySelector('#who')?.textContent === arguments[0]", pseudonym(USERS[1]))
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_needs_no_sideways_scrolling(page: Page, scheme: str) -> None:
-    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
-    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    try:
-        for tab in TABS:
-            page.open(f"tab={tab}&ranker=model+%7C+one")
-            assert page.run("return document.documentElement.scrollWidth") <= 390, tab
-            box = page.one(f"#to-{tab}").rect
-            assert box["x"] >= 0
-            assert box["x"] + box["width"] <= 390
-        ground = page.run("return getComputedStyle(document.body).backgroundColor")
-        assert ground == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 28)")
-    finally:
-        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+def test_a_legend_hides_and_shows_a_ranker(page: Page) -> None:
+    page.open("tab=accuracy")
+    button = "//*[@id='tab-accuracy']//div[@class='legend']//button[normalize-space()='trained']"
+    lines = "document.querySelectorAll('#tab-accuracy figure:has(.legend) .scatterlayer .trace').length"
+    page.wait(f"{lines} === 4")  # chance and three rankers
+    page.browser.find_element("xpath", button).click()
+    page.wait(f"{lines} === 3")
+    page.browser.find_element("xpath", button).click()
+    page.wait(f"{lines} === 4")

@@ -223,7 +223,7 @@ def _future_manifest(path: Path) -> None:
 @pytest.mark.parametrize(
     ("prepare", "words"),
     [
-        (_file_in_the_way, "cannot hold a run"),
+        (_file_in_the_way, "cannot be used for a run"),
         (_rows_without_manifest, "not a run"),
         (_truncated_manifest, "not the manifest of a run"),
         (_future_manifest, "format"),

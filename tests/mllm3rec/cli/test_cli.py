@@ -655,6 +655,10 @@ def test_places_nothing_can_be_written_to(cli: CommandLine, tmp_path: Path) -> N
     file = tmp_path / "a-file"
     file.write_text("precious")
     refused(cli("cases", "demo", "--users", 2, "--out", file / "cases.jsonl"), str(file))
-    refused(cli("evaluate", tmp_path / "cases.jsonl", "--ranker", "knn", "--out", file), str(file), "cannot hold a run")
+    refused(
+        cli("evaluate", tmp_path / "cases.jsonl", "--ranker", "knn", "--out", file),
+        str(file),
+        "cannot be used for a run",
+    )
     refused(cli("data", "prepare", "demo", "--out", file / "plain"), str(file))
     assert file.read_text() == "precious"

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from programs.lm.adaptive_concurrency import START, AdaptiveConcurrency
+from programs.lm.adaptive_concurrency import INITIAL_LIMIT, AdaptiveConcurrency
 
 
 class TestAdaptiveConcurrency:
@@ -20,7 +20,7 @@ class TestAdaptiveConcurrency:
 
     def test_it_doubles_up_to_the_most(self) -> None:
         window = AdaptiveConcurrency(50)
-        assert [window.limit, *(self.round_of(window) for _ in range(5))] == [START, 16, 32, 50, 50, 50]
+        assert [window.limit, *(self.round_of(window) for _ in range(5))] == [INITIAL_LIMIT, 16, 32, 50, 50, 50]
 
     def test_an_overload_halves_it_once_a_round_and_it_grows_by_one_a_round_from_there(self) -> None:
         window = AdaptiveConcurrency(64)
@@ -43,8 +43,8 @@ class TestAdaptiveConcurrency:
     def test_answers_say_nothing_of_a_window_that_was_not_in_use(self) -> None:
         window = AdaptiveConcurrency(64)
         for _ in range(100):
-            window.record_success(START - 1)
-        assert window.limit == START
+            window.record_success(INITIAL_LIMIT - 1)
+        assert window.limit == INITIAL_LIMIT
 
     @given(st.integers(1, 100), st.lists(st.booleans(), max_size=200))
     def test_it_stays_within_its_bounds(self, most: int, fates: list[bool]) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from dspy.utils.exceptions import LMAuthError
 
-from programs.lm.adaptive_concurrency import START
+from programs.lm.adaptive_concurrency import INITIAL_LIMIT
 from programs.lm.circuit_breaker import COOL_DOWN, BackendDownError
 from programs.lm.ledger import Ledger
 from programs.lm.limits import Limits
@@ -122,11 +122,11 @@ class TestRateLimiter:
     def test_many_turned_away_together_are_one_overload(self) -> None:
         clock = Clock()
         limiter = self.make(clock)
-        permits = [limiter.acquire(1, Ledger()) for _ in range(START)]
+        permits = [limiter.acquire(1, Ledger()) for _ in range(INITIAL_LIMIT)]
         for permit in permits:
             limiter.release(permit, None, too_many())
         assert limiter._paused_until - clock.now == 1
-        assert limiter.concurrency.limit == START // 2
+        assert limiter.concurrency.limit == INITIAL_LIMIT // 2
 
     def test_jitter_makes_a_pause_longer_and_never_shorter(self) -> None:
         clock = Clock()

@@ -70,5 +70,5 @@ def test_a_lock_that_is_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file/run: cannot hold a run: "):
+    with pytest.raises(InputError, match="file/run: cannot be used for a run: "):
         take(tmp_path / "file" / "run")
