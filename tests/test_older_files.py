@@ -10,18 +10,16 @@ import gzip
 import hashlib
 import json
 import os
-import runpy
 import shutil
 import sqlite3
-import sys
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
+from tests.support.command_line import CommandLine, Ended
 from tests.support.fake_server import FakeOpenAI
 from tests.support.paths import OLD_FILES
 
@@ -40,24 +38,6 @@ UNFIT = ("shop/warm/draw0/knn", "shop/warm/draw0/listwise", "shop/warm/draw1/pri
 FITTED = ("shop/warm/draw0/learned-seed3", "shop/warm/draw0/bpr-seed0", "shop/warm/draw0/learned+mar")
 
 
-@dataclass(frozen=True)
-class Ended:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Its standard output, which must be one JSON object."""
-        return parsed(self.out)
-
-
-class CommandLine(Protocol):
-    def __call__(self, *words: object) -> Ended: ...
-
-
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the old files, as the working directory."""
@@ -69,20 +49,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def cli(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    """`python -m mllm3rec ... --json`, in this process: importing everything anew takes seconds."""
-
-    def call(*words: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["mllm3rec", *map(str, words), "--json"])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_module("mllm3rec", run_name="__main__")
-        said = capsys.readouterr()
-        code = ended.value.code or 0
-        assert isinstance(code, int)
-        return Ended(code, said.out, said.err)
-
-    return call
+def cli(here: Path, cli: CommandLine) -> CommandLine:
+    """The command line beside the old files, printing JSON."""
+    return lambda *arguments: cli(*arguments, "--json")
 
 
 @pytest.fixture
@@ -333,7 +302,7 @@ def test_old_runs_are_audited_and_compared(cli: CommandLine) -> None:
 
 def printed(ended: Ended, name: str) -> Any:
     """What a command printed, as far as it was kept of the old code."""
-    found = done(ended).json
+    found = parsed(done(ended).out)
     return {key: found[key] for key in PRINTED[name]}
 
 
@@ -451,7 +420,7 @@ def test_a_finished_compile_freezes_the_same_again(cli: CommandLine, stored: Pat
     restore("compile", study)
     made = count(study, "trials")
     before = files_in(artifact, apart_from=[artifact / "search", artifact / "manifest.json"])
-    told = done(cli(*command("compile"))).json
+    told = parsed(done(cli(*command("compile"))).out)
     assert count(study, "trials") == made == 2
     assert files_in(artifact, apart_from=[artifact / "search", artifact / "manifest.json"]) == before
     # The versions of today are in it, and with them its hash may be another.

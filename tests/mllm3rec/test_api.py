@@ -15,16 +15,9 @@ import pytest
 from dspy.utils import DummyLM
 
 import mllm3rec as m3
-from programs.runtime.environment import variable
 from tests.support.compile_setup import sensitive
 from tests.support.fake_server import FakeOpenAI
 from tests.support.paths import ROOT
-
-
-@pytest.fixture(autouse=True)
-def hashing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test has the weights of a sentence encoder."""
-    monkeypatch.setenv(variable("encoder"), "hashing")
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -26,58 +25,18 @@ from evaluate.protocol.cases import Cases, load_cases
 from evaluate.runs.directory import LEDGER, METRICS, TARGETS
 from evaluate.runs.journal import read_journal
 from mllm3rec.cli.console import say
-from mllm3rec.cli.main import INTERRUPTED, main
+from mllm3rec.cli.main import INTERRUPTED
 from programs.mope import render_metadata, render_purchases
 from programs.prior.default_encoder import ENCODER_VARIABLE, default_encoder, encoder_name, encoder_setting
 from programs.prior.encoders import HashingEncoder
 from programs.runtime.environment import cache_dir
 from programs.runtime.errors import InputError
 from signatures.rows import Case, Status
+from tests.support.command_line import CommandLine, Ended
 from tests.support.fake_server import Body, FakeOpenAI, Reply, last_user, sensible
 from tests.support.paths import ROOT
 
 PATIENCE = 900  # seconds, for a machine that is busy with something else
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Its standard output, which must be one JSON object."""
-        return json.loads(self.out)
-
-
-class CommandLine(Protocol):
-    def __call__(self, *arguments: object) -> Ended: ...
-
-
-@pytest.fixture(autouse=True)
-def hashing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test has the weights of a sentence encoder."""
-    monkeypatch.setenv(ENCODER_VARIABLE, "hashing")
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    """The command line in this process; anything it does not handle itself fails the test."""
-
-    def call(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["mllm3rec", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        code = ended.value.code or 0
-        assert isinstance(code, int)
-        return Ended(code, said.out, said.err)
-
-    return call
 
 
 @contextmanager
@@ -583,7 +542,7 @@ def test_datasets_that_cannot_be_used(
         (["--ranker", "pointwise", "--model", "gguf:{folder}/no.gguf"], ["no.gguf is not a GGUF model file", "GGUX"]),
         (["--ranker", "pointwise", "--model", "gguf:{folder}/none.gguf"], ["no model file at", "none.gguf"]),
         (["--ranker", "pointwise", "--model", "http://127.0.0.1:9/v1"], ["http://host:port/v1#model"]),
-        (["--ranker", "pointwise"], ["'smollm2-135m' are not here yet", "mllm3rec models fetch smollm2-135m"]),
+        (["--ranker", "pointwise"], ["'smollm2-135m' are not on this machine", "mllm3rec models fetch smollm2-135m"]),
         (["--ranker", "pointwise", "--preset", "grand"], ["no preset 'grand'", "local, hosted, paper"]),
         (["--ranker", "nonsense"], ["no ranker 'nonsense'", "popularity", "pointwise"]),
         (["--ranker", "knn", "--dataset", "{folder}"], ["holds no dataset in a known format"]),

@@ -10,28 +10,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner, Result
 
 from evaluate.data.load import load_dataset
 from evaluate.experiments.grid import read_grid
 from evaluate.experiments.grid_runner import GridRunner
 from evaluate.protocol.cases import draw_lists, load_cases, write_cases
 from evaluate.protocol.protocol import EvaluationProtocol
-from mllm3rec.cli.main import app
 from programs.lm.ledger import read_calls
 from programs.lm.response_cache import use_response_cache
 from programs.runtime.errors import BudgetExceededError, InputError
+from tests.support.command_line import run
 from tests.support.fake_server import Body, FakeOpenAI, Reply, sensible
 from tests.support.flaky_server import FlakyOpenAI
-
-
-@pytest.fixture(autouse=True)
-def hashing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLLM3REC_ENCODER", "hashing")
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=True)
 
 
 def cases_of(source: str, path: Path, users: int, negatives: int = 9) -> Path:

@@ -6,24 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from mllm3rec.cli.main import app
 from optimize.artifact import MANIFEST, SEARCH_FOLDER
 from programs.runtime.errors import InputError
+from tests.support.command_line import run
 from tests.support.compile_setup import dev_cases, sensitive
 from tests.support.fake_server import FakeOpenAI
 
 SMALL = ["--trials", "2", "--demo-sets", "1", "--wordings", "1", "--max-demos", "1", "--interactions", "2"]
-
-
-@pytest.fixture(autouse=True)
-def hashing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLLM3REC_ENCODER", "hashing")
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=True)
 
 
 def test_compile_show_verify_diff_and_evaluate(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from evaluate.baselines.learned import Learned
 from evaluate.data.locate import DATA_VARIABLE, find_source
@@ -14,10 +14,10 @@ from evaluate.experiments.study_reading import cases_path
 from evaluate.experiments.study_spec import read_study
 from evaluate.protocol.cases import load_cases
 from evaluate.runs.journal import read_journal
-from mllm3rec.cli.main import app
 from programs.lm.ledger import read_calls
 from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.events import Event, Note
+from tests.support.command_line import run
 from tests.support.fake_server import FakeOpenAI, Reply
 from tests.support.paths import ROOT
 
@@ -62,15 +62,6 @@ draws = 1
 protocols = ["warm"]
 model = "{model}"
 """
-
-
-@pytest.fixture(autouse=True)
-def hashing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLLM3REC_ENCODER", "hashing")
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=True)
 
 
 def write(tmp_path: Path, model: str, text: str = STUDY) -> Path:

@@ -1,4 +1,4 @@
-"""Prices: shipped and one's own, per token and per hour; unknown is unknown, and a bad file says where it is bad."""
+"""Prices: shipped ones and those of a user, per token and per hour, and files that are refused."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import dspy
 import pytest
-from typer.testing import CliRunner
 
-from mllm3rec.cli.console import out
-from mllm3rec.cli.main import app
 from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Ledger, read_calls
 from programs.lm.prices import Price, PriceTable, price_table, read_prices, shipped_prices
@@ -23,27 +19,6 @@ from programs.lm.roles import local_roles
 from programs.runtime.errors import InputError
 from signatures.mote import DistillTraits
 from tests.support.fake_server import Body, FakeOpenAI, Reply, sensible
-
-OWN = """
-dated = 2026-01-31
-source = "our contract"
-[models]
-"openai/gpt-4o" = { input = 1.0, output = 2.0, source = "a rebate" }
-"local/smollm2-135m" = { usd_per_hour = 0.36 }
-"""
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Path:
-    path = tmp_path / "own.toml"
-    path.write_text(OWN, "utf-8")
-    return path
-
-
-def command(*arguments: str | Path) -> tuple[int, dict[str, Any]]:
-    result = CliRunner().invoke(app, ["prices", *map(str, arguments), "--json"])
-    assert isinstance(result.exception, SystemExit | None), result.exception
-    return result.exit_code, json.loads(result.stdout)
 
 
 class TestPrice:
@@ -78,8 +53,8 @@ class TestTable:
             assert price.source, model
             assert price.dated == shipped_prices().dated
 
-    def test_own_prices_lie_over_the_shipped_ones(self, own: Path) -> None:
-        merged = price_table(own)
+    def test_own_prices_lie_over_the_shipped_ones(self, own_prices: Path) -> None:
+        merged = price_table(own_prices)
         assert merged.models.keys() == shipped_prices().models.keys() | {"local/smollm2-135m"}
         rebate, machine = merged.models["openai/gpt-4o"], merged.models["local/smollm2-135m"]
         assert (rebate.input, rebate.cached, rebate.source) == (1.0, None, "a rebate")
@@ -87,10 +62,10 @@ class TestTable:
         assert rebate.dated == machine.dated == datetime.date(2026, 1, 31)
         assert merged.models["openai/gpt-4.1"] == shipped_prices().models["openai/gpt-4.1"]
 
-    def test_the_environment_names_own_prices_too(self, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("MLLM3REC_PRICES", str(own))
-        assert Backends(local_roles()).prices == price_table(own)
-        other = own.with_name("other.toml")
+    def test_the_environment_names_own_prices_too(self, own_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MLLM3REC_PRICES", str(own_prices))
+        assert Backends(local_roles()).prices == price_table(own_prices)
+        other = own_prices.with_name("other.toml")
         other.write_text("dated = 2026-02-01\nmodels = {}\n")
         assert price_table(other) == shipped_prices(), "what is named in the call comes before the environment"
 
@@ -177,43 +152,3 @@ class TestByTheHour:
         with pytest.raises(BaseException, match="might exceed the budget"):
             self.distilled(server, ledger, Price(usd_per_hour=600.0))
         assert server.bodies == []
-
-
-class TestCommand:
-    def test_show_lists_both_tables(self, own: Path) -> None:
-        code, payload = command("show", "--prices", own)
-        assert code == 0
-        assert payload["dated"] == str(shipped_prices().dated)
-        assert payload["models"]["openai/gpt-4o"]["input"] == 1.0
-        assert payload["models"]["openai/gpt-3.5-turbo"]["retired"] == "2026-10-23"
-        assert payload["models"]["local/smollm2-135m"]["usd_per_hour"] == 0.36
-
-    def test_show_reads_as_a_table(self, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(out, "width", 140)  # the console measured itself when it was made
-        result = CliRunner().invoke(app, ["prices", "show", "--prices", str(own)])
-        assert result.exit_code == 0
-        (line,) = [line for line in result.stdout.splitlines() if "smollm2" in line]
-        assert [cell.strip() for cell in line.split("│")[2:6]] == ["-", "-", "-", "0.36"]
-        assert "our contract" in result.stdout
-
-    def test_check_tells_retired_and_age(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        code, payload = command("check", "openai/gpt-4o", "openai/gpt-3.5-turbo")
-        assert code == 0
-        new, old = payload["models"]["openai/gpt-4o"], payload["models"]["openai/gpt-3.5-turbo"]
-        age = (datetime.date.today() - shipped_prices().dated).days
-        assert (new["known"], new["retired"], new["age_days"]) == (True, False, age)
-        assert (old["known"], old["retired"]) == (True, True)
-        said = CliRunner().invoke(app, ["prices", "check", "openai/gpt-3.5-turbo"]).stdout
-        assert f"{age} days ago" in said
-        assert "retired since 2026-10-23" in said
-
-    def test_check_fails_for_a_model_without_a_price(self, own: Path) -> None:
-        code, payload = command("check", "openai/gpt-4o", "local/smollm2-135m")
-        assert code == 1
-        assert payload["models"]["local/smollm2-135m"] == {"known": False}
-        code, payload = command("check", "openai/gpt-4o", "local/smollm2-135m", "--prices", own)
-        assert code == 0
-        assert (
-            "$0.36 an hour"
-            in CliRunner().invoke(app, ["prices", "check", "local/smollm2-135m", "--prices", str(own)]).stdout
-        )
