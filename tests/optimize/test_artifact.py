@@ -34,7 +34,9 @@ from programs.program import Fusion
 from programs.runtime.errors import InputError
 from signatures.mote import DistillTraits
 from signatures.schema import Dimension, MotivationSchema
-from tests.support.compile_setup import compiler, dev_cases, roles_on, sensitive
+from tests.support.backends import roles_on
+from tests.support.cases import cases_file
+from tests.support.compile_setup import compiler, sensitive
 from tests.support.fake_server import FakeOpenAI
 
 OTHER = MotivationSchema(
@@ -52,7 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
     directory = tmp_path_factory.mktemp("compiled")
     use_response_cache(":memory:")
     with FakeOpenAI(sensitive) as server:
-        found = compiler(directory / "art", dev_cases(directory / "dev.jsonl", 6), roles_on(server), trials=3)
+        found = compiler(directory / "art", cases_file(directory / "dev.jsonl", 6), roles_on(server), trials=3)
         found.run()
     return found
 

@@ -8,27 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from evaluate.data.load import load_dataset
-from evaluate.protocol.cases import Cases, draw_lists, write_cases
-from evaluate.protocol.protocol import EvaluationProtocol
+from evaluate.protocol.cases import Cases
 from evaluate.protocol.splits import split_dataset
 from evaluate.ranker_factory import RankerFactory
 from evaluate.runs.directory import LEDGER
 from optimize.artifact import SEARCH_FOLDER
 from optimize.candidates import Recipe
-from optimize.compiler import Compiler
+from optimize.compiler import TRIALS, Compiler
 from optimize.consistency import schema_cooccurrence
 from optimize.objective import UserScore
 from optimize.search import Attempt
 from optimize.settings import CompileSettings
-from optimize.space import Space
+from optimize.space import Configuration, Space
 from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Ledger
-from programs.lm.prices import PriceTable
-from programs.lm.roles import Roles, local_roles
+from programs.lm.prices import Price, PriceTable
+from programs.lm.roles import Roles
 from programs.prior.encoders import HashingEncoder
 from programs.trait_store import TraitStore
 from signatures.schema import CONSUMER, MotivationSchema
-from tests.support.fake_server import Body, FakeOpenAI, Reply, digest, sensible
+from tests.support.fake_server import Body, Reply, digest, sensible
 
 
 def sensitive(body: Body) -> Reply:
@@ -68,28 +67,6 @@ class Silent:
         self.attempts.append(attempt)
 
 
-def dev_cases(path: Path, users: int, negatives: int = 9, part: str = "dev") -> Cases:
-    """Frozen cases of the demo store."""
-    data = load_dataset("demo")
-    protocol = EvaluationProtocol.model_validate(
-        {
-            "dataset": "demo",
-            "source": "demo",
-            "dataset_sha256": data.sha256,
-            "part": part,
-            "users": users,
-            "negatives": negatives,
-        }
-    )
-    return write_cases(path, protocol, draw_lists(data, protocol))
-
-
-def roles_on(server: FakeOpenAI, **models: str) -> Roles:
-    """Every role on the fake server; some under a name of their own."""
-    roles = local_roles().with_models(**dict.fromkeys(("mope", "mote", "mar", "judge"), server.model()))
-    return roles.with_models(**{role: server.model(name) for role, name in models.items()})
-
-
 def compiler(
     directory: Path,
     cases: Cases,
@@ -124,3 +101,27 @@ def compiler(
         }
     )
     return Compiler(directory, chosen, cases, shop.parts(), schema_cooccurrence, Silent())
+
+
+PRICES = PriceTable.model_validate({"dated": "2026-11-01", "models": {}})
+
+
+def priced(*models: str, usd: float = 2.0) -> PriceTable:
+    """Prices of these models: dollars for a million tokens in, and four times as many out."""
+    return PRICES.model_copy(update={"models": {model: Price(input=usd, output=4 * usd) for model in models}})
+
+
+def trials_of(directory: Path) -> list[dict[str, Any]]:
+    """The trials of a compile, from its file."""
+    found: list[dict[str, Any]] = json.loads((directory / SEARCH_FOLDER / TRIALS).read_text())
+    return found
+
+
+def score_of(user: str, score: float, tokens: int = 10) -> UserScore:
+    """A score of one user."""
+    return UserScore(user_id=user, score=score, rank=1, mar_rank=1, ndcg=score, mar=score, hit=1.0, tokens=tokens)
+
+
+def attempt(number: int, score: float, tokens: int, state: str = "COMPLETE") -> Attempt:
+    """A trial on one user."""
+    return Attempt(number, state, Configuration(family="listwise"), (score_of("u", score, tokens),))

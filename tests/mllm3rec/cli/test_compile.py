@@ -9,8 +9,9 @@ import pytest
 
 from optimize.artifact import MANIFEST, SEARCH_FOLDER
 from programs.runtime.errors import InputError
+from tests.support.cases import cases_file
 from tests.support.command_line import run
-from tests.support.compile_setup import dev_cases, sensitive
+from tests.support.compile_setup import sensitive
 from tests.support.fake_server import FakeOpenAI
 
 SMALL = ["--trials", "2", "--demo-sets", "1", "--wordings", "1", "--max-demos", "1", "--interactions", "2"]
@@ -18,8 +19,8 @@ SMALL = ["--trials", "2", "--demo-sets", "1", "--wordings", "1", "--max-demos", 
 
 def test_compile_show_verify_diff_and_evaluate(tmp_path: Path) -> None:
     dev, test = tmp_path / "dev.jsonl", tmp_path / "test.jsonl"
-    dev_cases(dev, 6)
-    dev_cases(test, 3, part="test")
+    cases_file(dev, 6)
+    cases_file(test, 3, part="test")
     first, second = tmp_path / "first", tmp_path / "second"
     with FakeOpenAI(sensitive) as server:
         made = run("compile", dev, "--out", first, "--model", server.model(), *SMALL)
@@ -68,7 +69,7 @@ def test_compile_show_verify_diff_and_evaluate(tmp_path: Path) -> None:
 
 def test_a_dry_run_forecasts_and_makes_no_artifact(tmp_path: Path) -> None:
     dev = tmp_path / "dev.jsonl"
-    dev_cases(dev, 6)
+    cases_file(dev, 6)
     with FakeOpenAI(sensitive) as server:
         found = run("compile", dev, "--out", tmp_path / "art", "--model", server.model(), *SMALL, "--dry-run", "--json")
         served = len(server.bodies)
@@ -95,7 +96,7 @@ def test_a_dry_run_forecasts_and_makes_no_artifact(tmp_path: Path) -> None:
 )
 def test_bad_options_are_refused_with_what_there_is(tmp_path: Path, options: list[str], message: str) -> None:
     dev = tmp_path / "dev.jsonl"
-    dev_cases(dev, 6)
+    cases_file(dev, 6)
     found = run("compile", dev, "--out", tmp_path / "art", *options)
     assert isinstance(found.exception, InputError)
     assert message in str(found.exception)
