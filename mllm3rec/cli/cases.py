@@ -42,7 +42,7 @@ def cases(
     """Hold out one interaction per user, draw its negatives, and write both to a file that every ranker shares."""
     import mllm3rec as m3
 
-    if users != "all" and not (users.isdigit() and int(users) > 0):
+    if users != "all" and not (users.isascii() and users.isdecimal() and int(users) > 0):
         raise m3.InputError(f"--users {users!r}: give a positive number or `all`")
     with ConsoleEvents() as events:
         data = m3.load_dataset(dataset)

@@ -87,13 +87,13 @@ class TestData:
             m3.Dataset.from_frames(odd)
         data = m3.Dataset.from_frames(odd, columns={"user_id": "who", "item_id": "what"})
         assert len(data.sequences) == 2
-        with pytest.raises(m3.InputError, match="'cost' is none of our columns"):
+        with pytest.raises(m3.InputError, match="'cost' is not one of our columns"):
             m3.Dataset.from_frames(odd, columns={"cost": "what"})
 
     def test_a_wrong_value_is_named_with_its_row(self) -> None:
         with pytest.raises(m3.InputError, match="interactions, row 2: field 'rating': 9 is not between 0 and 5"):
             m3.Dataset.from_frames(self.INTERACTIONS.assign(overall=[5, 9, 1, 1, 1, 1]))
-        with pytest.raises(m3.InputError, match="a dict is no data frame"):
+        with pytest.raises(m3.InputError, match="a dict is not a data frame"):
             m3.Dataset.from_frames({"user_id": [1]})
 
     def test_users_with_metadata_and_no_items(self) -> None:

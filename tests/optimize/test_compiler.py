@@ -21,8 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluate.data.demo.store import served_dimensions
-from evaluate.data.load import load_dataset
+from evaluate.data.demo.store import demo_items
 from evaluate.runs.directory import LEDGER
 from optimize.artifact import MANIFEST, PROGRAM, SEARCH_FOLDER, ArtifactManifest, restore_program
 from optimize.candidates import ORIGINAL, Candidates
@@ -472,8 +471,7 @@ def test_a_family_without_profiles_does_not_win_by_having_none(tmp_path: Path) -
 
 def test_an_engine_that_always_answers_the_same_scores_lower_than_an_honest_one(tmp_path: Path) -> None:
     cases = cases_file(tmp_path / "dev.jsonl", 20)
-    serves = served_dimensions()
-    titles = {item.title: serves[item_id] for item_id, item in load_dataset("demo").items.items()}
+    titles = {entry.item.title: entry.serves for entry in demo_items()}
 
     def served(text: str) -> list[str]:
         return list(dict.fromkeys(name for title, names in titles.items() if title in text for name in names))

@@ -15,7 +15,7 @@ from programs.lm.backends import Backends
 from programs.lm.ledger import Ledger
 from programs.lm.prices import Price, PriceTable
 from programs.lm.roles import local_roles
-from programs.mote import MOTE, RawDescription, fallback_text, product_text, refusal, validated_traits
+from programs.mote import MOTE, RawDescription, fallback_text, item_text, refusal, validated_traits
 from programs.trait_store import TraitStore
 from signatures.types import Item
 from tests.support.backends import backends_on
@@ -76,10 +76,10 @@ class TestTraits:
 
     def test_brand_and_price_are_not_shown(self) -> None:
         item = SHOP["I-teapot"].model_copy(update={"title": "Teapot"})
-        assert product_text(item) == "Teapot\nKitchen > Tea"
+        assert item_text(item) == "Teapot\nKitchen > Tea"
 
     def test_a_long_description_is_cut(self) -> None:
-        assert len(product_text(self.item.model_copy(update={"description": "word " * 500}))) <= 400
+        assert len(item_text(self.item.model_copy(update={"description": "word " * 500}))) <= 400
 
 
 class TestMOTE:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -50,6 +49,6 @@ def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     return call
 
 
-def run(*arguments: str | Path) -> Result:
-    """A command without the handling of its errors: they are in `Result.exception`."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+def run(*arguments: object) -> Result:
+    """A command on a wide terminal, without the handling of its errors: they are in `Result.exception`."""
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(argument) for argument in arguments])

@@ -1,7 +1,7 @@
-"""The Amazon review data of J. McAuley's group (UCSD), one category, in the 2014, 2018 and 2023 releases.
+"""Loader of the Amazon review data (J. McAuley's group, UCSD): one category of the 2014, 2018 or 2023 release.
 
-Published records are not the user's to repair, so missing metadata and repeated metadata are counted in
-`Dataset.notes`; a line that cannot be read at all is still an error.
+Users cannot repair published records, so missing and repeated metadata are counted in `Dataset.notes`; a line that
+cannot be read is an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from evaluate.data.dataset import Dataset
 from evaluate.data.records.fields import categories, clean_line, has_text, identifier, present, rating, seconds, text
-from evaluate.data.records.interactions import RawInteraction, in_order
+from evaluate.data.records.interactions import InteractionRecord, in_order
 from evaluate.data.records.reading import FieldError, Record, as_object, only_file, parsed, read_lines, read_objects
 from programs.runtime.errors import InputError
 from signatures.types import Item
@@ -31,13 +31,13 @@ AMAZON_FILES = (
 
 @dataclass(frozen=True)
 class AmazonRelease:
-    """What the fields of one release are called.
+    """Names of the files and fields of one release.
 
     Attributes:
         reviews: File name patterns of the reviews; `{}` is the category.
-        suffix: Of reviews and metadata, `.gz` aside.
+        suffix: Suffix of reviews and metadata, without `.gz`.
         item: Fields that may hold the item id, the preferred one first.
-        per_second: Units of the time field in a second.
+        per_second: Units of the time field per second.
     """
 
     year: int
@@ -52,7 +52,7 @@ class AmazonRelease:
     brand: str
 
     def files_of(self, category: str) -> tuple[str, ...]:
-        """Names a file of reviews of `category` may have."""
+        """Possible names of the review file of a category."""
         return tuple(name.format(category) + self.suffix + gz for name in self.reviews for gz in ("", ".gz"))
 
 
@@ -129,27 +129,27 @@ def _pairs(directory: Path) -> Iterator[AmazonFiles]:
 
 
 def load_amazon(files: AmazonFiles) -> Dataset:
-    """Reads one category. The catalogue is the items that have a review and a text.
+    """Read one category; the catalogue has the items with a review and a text.
 
     Raises:
-        InputError: On lines that cannot be read, missing fields, ratings out of range, or metadata that
-            fits none of the reviews; names file, line and field.
+        InputError: On lines that cannot be read, missing fields, ratings out of range, or metadata of other items
+            than the reviews; names file, line and field.
     """
     release = files.release
     reviews = read_objects(files.reviews, json_or_literal)
-    events = list(parsed(files.reviews, reviews, lambda record: amazon_event(record, release)))
-    wanted = {event.item_id for _, event in events}
-    items, notes = _read_items(files, wanted)
+    events = list(parsed(files.reviews, reviews, lambda record: amazon_interaction(record, release)))
+    reviewed = {event.item_id for _, event in events}
+    items, notes = _read_items(files, reviewed)
     kept = [(line, event) for line, event in events if event.item_id in items]
     if not kept:
         raise InputError(
-            f"{files.meta}: no text for any of the {len(wanted):,} items of {files.reviews.name}; "
+            f"{files.meta}: no text for any of the {len(reviewed):,} items of {files.reviews.name}; "
             "do the two files belong together?"
         )
     if len(kept) < len(events):
         notes += (
             f"Interactions dropped because the metadata has no text for their item: {len(events) - len(kept):,} "
-            f"(items: {len(wanted) - len(items):,} of {len(wanted):,}).",
+            f"(items: {len(reviewed) - len(items):,} of {len(reviewed):,}).",
         )
     interactions, order_notes = in_order(files.reviews, kept)
     return Dataset(
@@ -182,9 +182,9 @@ def json_or_literal(line: str) -> Record:
     return as_object(value)
 
 
-def amazon_event(record: Record, release: AmazonRelease) -> RawInteraction:
+def amazon_interaction(record: Record, release: AmazonRelease) -> InteractionRecord:
     """One review; user, item, rating and time are all required."""
-    return RawInteraction(
+    return InteractionRecord(
         user_id=identifier(record, release.user),
         item_id=identifier(record, *release.item),
         rating=present(rating(record, release.rating), release.rating),
@@ -193,7 +193,7 @@ def amazon_event(record: Record, release: AmazonRelease) -> RawInteraction:
 
 
 def amazon_item(record: Record, release: AmazonRelease) -> Item:
-    """One metadata record, HTML entities unescaped and the debris of web pages left out."""
+    """One metadata record, with HTML entities unescaped and remains of web pages removed."""
     title = _unescaped(text(record, "title"))
     paths = (
         # In the 2018 release product features follow the path, after a stray closing tag.
@@ -202,7 +202,7 @@ def amazon_item(record: Record, release: AmazonRelease) -> Item:
     )
     return Item(
         item_id=identifier(record, *release.item),
-        # Where the 2018 crawl missed the title it kept a script of the page instead.
+        # If the 2018 crawl missed the title, it holds a script of the page instead.
         title="" if "getTime(" in title else title,
         description=_unescaped(text(record, "description")),
         categories=tuple(path for path in paths if path),
@@ -212,7 +212,7 @@ def amazon_item(record: Record, release: AmazonRelease) -> Item:
 
 
 def price_of(value: object) -> float | None:
-    """A price in dollars, or None for anything else: ranges, page debris, nothing.
+    """A price in dollars; None for anything else, such as ranges and remains of web pages.
 
     >>> price_of("$1,012.99"), price_of(3.5), price_of("$3.99 - $9.99"), price_of(".a-box-inner{color:red}")
     (1012.99, 3.5, None, None)
@@ -229,18 +229,18 @@ def _unescaped(value: str) -> str:
     return clean_line(html.unescape(value))
 
 
-def _read_items(files: AmazonFiles, wanted: Collection[str]) -> tuple[dict[str, Item], tuple[str, ...]]:
-    """The wanted items that have a text, and notes on the others."""
+def _read_items(files: AmazonFiles, reviewed: Collection[str]) -> tuple[dict[str, Item], tuple[str, ...]]:
+    """The reviewed items that have a text, and notes on the others."""
     items: dict[str, Item] = {}
     unreviewed = repeated = different = 0
 
     def parse(line: str) -> Item | None:
-        # Metadata cover the whole category, mostly unreviewed items; evaluating their literals takes minutes.
+        # Most metadata are of items without a review; parsing their literals would take minutes.
         leading = re.match(r"""\{['"]asin['"]: ['"](\w+)['"]""", line)
-        if leading and leading[1] not in wanted and line.rstrip().endswith("}"):
+        if leading and leading[1] not in reviewed and line.rstrip().endswith("}"):
             return None
         record = json_or_literal(line)
-        return amazon_item(record, files.release) if identifier(record, *files.release.item) in wanted else None
+        return amazon_item(record, files.release) if identifier(record, *files.release.item) in reviewed else None
 
     lines = ((number, line) for number, line in read_lines(files.meta) if line.strip())
     for _, item in parsed(files.meta, lines, parse):

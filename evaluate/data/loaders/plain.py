@@ -1,4 +1,4 @@
-"""The plain form: interactions, items and optionally users, each one Parquet, CSV or JSON-lines file."""
+"""Loader of the plain format: interactions, items and optionally users, each a Parquet, CSV or JSON Lines file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from evaluate.data.dataset import Dataset
 from evaluate.data.records.interactions import check_known, in_order
-from evaluate.data.records.plain_records import plain_event, plain_item, plain_user
+from evaluate.data.records.plain_records import plain_interaction, plain_item, plain_user
 from evaluate.data.records.reading import TABLE_SUFFIXES, Record, by_id, only_file, parsed, read_records
 from signatures.types import Item
 
@@ -18,7 +18,7 @@ EXPECTED_FIELDS = frozenset(Item.model_fields) | {"sales_rank"}
 
 
 class PlainFiles(NamedTuple):
-    """The files of one dataset; `users` is None where there is no such file."""
+    """The files of one dataset; `users` is None if there is no such file."""
 
     interactions: Path
     items: Path
@@ -26,10 +26,10 @@ class PlainFiles(NamedTuple):
 
 
 def find_plain(directory: Path) -> PlainFiles | None:
-    """The files of the plain form in `directory`, or None if it is not in that form.
+    """The files of the plain format in `directory`, or None without interactions or items.
 
     Raises:
-        InputError: If one of them is there in two formats.
+        InputError: If one of them exists in two formats.
     """
     interactions, items, users = (
         only_file(directory, (stem + suffix for suffix in TABLE_SUFFIXES))
@@ -39,10 +39,10 @@ def find_plain(directory: Path) -> PlainFiles | None:
 
 
 def load_plain(files: PlainFiles) -> Dataset:
-    """Reads a dataset in the plain form (docs of the fields: `plain_item`, `plain_event`, `plain_user`).
+    """Read a dataset in the plain format (fields: see `plain_item`, `plain_interaction`, `plain_user`).
 
     Raises:
-        InputError: On anything that cannot be used, naming file, line and field or id.
+        InputError: On invalid content, naming file, line and field or id.
     """
     unused: set[str] = set()
 
@@ -52,7 +52,8 @@ def load_plain(files: PlainFiles) -> Dataset:
         return item.item_id, item
 
     items = by_id(files.items, parsed(files.items, read_records(files.items, ("item_id",)), item_by_id))
-    events = list(parsed(files.interactions, read_records(files.interactions, ("user_id", "item_id")), plain_event))
+    rows = read_records(files.interactions, ("user_id", "item_id"))
+    events = list(parsed(files.interactions, rows, plain_interaction))
     check_known(files.interactions, events, items, listed_in=files.items)
     interactions, notes = in_order(files.interactions, events)
     if unused:

@@ -17,17 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluate.data.dataset import INTERACTION_COLUMNS
-from evaluate.data.demo.shoppers import AGE_LEANINGS, REGION_LEANINGS, Product, simulate
-from evaluate.data.demo.store import demo_dataset, planted_motivations, served_dimensions
+from evaluate.data.demo.store import demo_dataset, demo_items, planted_motivations
+from evaluate.data.demo.users import AGE_LEANINGS, REGION_LEANINGS, simulate
 from evaluate.runs.planted_recovery import recovery
 from programs.runtime.errors import InputError
 from signatures.schema import CONSUMER, Dimension, MotivationSchema
 from signatures.types import Item, Motivation, Profile
 
 STORE = demo_dataset()
-SERVES = served_dimensions()
 TRUTH = planted_motivations()
-PRODUCTS = [Product(item, SERVES[item_id]) for item_id, item in STORE.items.items()]
+PRODUCTS = demo_items()
+SERVES = {p.item.item_id: p.serves for p in PRODUCTS}
 DEPARTMENT = {p.item.item_id: p.department for p in PRODUCTS}
 
 

@@ -10,9 +10,9 @@ from tests.support.files import fails, write
 
 def test_unknown_directories_say_what_was_looked_for(tmp_path: Path) -> None:
     fails(tmp_path / "nowhere", "nowhere: no such directory", "interactions and items", "meta_X.json", "u.data", "demo")
-    fails(tmp_path, "but nothing", "looked for", "ratings.dat")
+    fails(tmp_path, "found: nothing", "expected", "ratings.dat")
     write(tmp_path / "interactions.csv", "user_id,item_id\nu,a\n")
-    fails(tmp_path, "but interactions.csv", "interactions and items")
+    fails(tmp_path, "found: interactions.csv", "interactions and items")
     fails(tmp_path / "interactions.csv", "not a directory")
 
 

@@ -60,7 +60,7 @@ def test_movielens_1m(tmp_path: Path) -> None:
             movielens_100k,
             "u.item",
             "1|A||||" + "|".join("x" * 19),
-            ["u.item, line 1", "'Action': 'x' is no genre flag"],
+            ["u.item, line 1", "'Action': 'x' is not a genre flag"],
         ),
         (movielens_1m, "movies.dat", "10::A::War\n10::B::War\n", ["movies.dat, line 2: id '10'", "on line 1"]),
         (movielens_1m, "movies.dat", "10::::\n", ["movies.dat, line 1", "neither title nor genre"]),

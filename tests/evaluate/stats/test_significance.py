@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from evaluate.stats.intervals import paired_difference
 from evaluate.stats.metrics import per_user
-from evaluate.stats.significance import Comparison, compare_to, holm, paired_test
+from evaluate.stats.significance import PairedComparison, compare_to, holm, paired_test
 from programs.runtime.errors import InputError
 
 # Gains of ranks 1, 2, 3 and beyond the cutoff: as in real frames, differences tie and add up to ties.
@@ -152,7 +152,7 @@ def test_the_table_is_corrected_as_one_family() -> None:
     assert cell.p == paired_test(others["better"]["NDCG@10"], reference["NDCG@10"], seed=3)
     difference = paired_difference(others["better"]["NDCG@10"], reference["NDCG@10"], seed=3)
     assert cell.model_dump(exclude={"p", "p_holm"}) == difference.model_dump()
-    assert Comparison.model_validate_json(cell.model_dump_json()) == cell
+    assert PairedComparison.model_validate_json(cell.model_dump_json()) == cell
 
 
 def test_a_method_against_itself_is_no_difference() -> None:

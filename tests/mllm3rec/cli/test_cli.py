@@ -545,7 +545,7 @@ def test_datasets_that_cannot_be_used(
         (["--ranker", "pointwise"], ["'smollm2-135m' are not on this machine", "mllm3rec models fetch smollm2-135m"]),
         (["--ranker", "pointwise", "--preset", "grand"], ["no preset 'grand'", "local, hosted, paper"]),
         (["--ranker", "nonsense"], ["no ranker 'nonsense'", "popularity", "pointwise"]),
-        (["--ranker", "knn", "--dataset", "{folder}"], ["holds no dataset in a known format"]),
+        (["--ranker", "knn", "--dataset", "{folder}"], ["no dataset in a known format"]),
     ],
 )
 def test_evaluations_that_cannot_begin_leave_nothing(
