@@ -8,28 +8,22 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner, Result
 
 import mllm3rec as m3
 from evaluate.data.load import load_dataset
 from evaluate.experiments.grid import read_grid
 from evaluate.protocol.cases import users_short_of_items
-from mllm3rec.cli.main import app
 from programs.mote import fallback_text, refusal
 from programs.runtime.config_file import load_schema
 from programs.runtime.errors import InputError
 from signatures.types import Item
+from tests.support.command_line import run
 
 TABLE = "method,dataset,HR@5,NDCG@5,HR@10,NDCG@10\n"
 GRID = 'mope = ["a"]\nmote = ["a"]\nmar = ["a"]\n[backends.a]\nmodel = "local/smollm2-135m"\n'
 SCHEMA = 'name = "films"\n' + "".join(
     f'[[dimensions]]\nname = "{name}"\ndefinition = "wants it"\nkind = "emotional"\n' for name in ("thrill", "comfort")
 )
-
-
-def run(*arguments: object) -> Result:
-    """The command line in this process, on a wide terminal."""
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(argument) for argument in arguments])
 
 
 def test_square_brackets_in_names_are_shown_and_never_markup(tmp_path: Path) -> None:
