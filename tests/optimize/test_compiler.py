@@ -69,7 +69,7 @@ def test_from_cases_to_an_artifact_that_ranks(tmp_path: Path) -> None:
     best = max((t for t in trials if t["state"] == "COMPLETE"), key=lambda t: t["score"])  # type: ignore[arg-type,return-value]
     assert manifest.trial == best["number"]
     page = (tmp_path / "art" / SEARCH_FOLDER / REPORT).read_text()
-    assert "Score against trial" in page
+    assert "Score by trial" in page
     assert "<script src=" not in page
 
 
