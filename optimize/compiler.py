@@ -13,15 +13,16 @@ from typing import Any, Protocol
 import dspy
 
 from evaluate.protocol.cases import Cases
-from optimize.artifact import SEARCH_FOLDER, ArtifactManifest, CompileData, save_artifact
+from optimize.artifact import SEARCH_FOLDER, ArtifactManifest, CompileData, render_prompts, save_artifact
 from optimize.candidates import Candidates, build_candidates, without_trait_cache
+from optimize.compile_report import CompileRecord, compile_report
 from optimize.consistency import Similarity
 from optimize.dspy_optimizers import Optimizer, Scoreboard, optimize
 from optimize.forecast import Phase, forecast_compile, measure_compile, upper_bound
 from optimize.holdout import compare_on_holdout, split_dev
+from optimize.importance import importances_of
 from optimize.objective import Objective, UserScore
 from optimize.prompts import Prompts, prompts_of, safe_prompts
-from optimize.report import importances_of, report
 from optimize.scoring import EvaluationError, ScoredProgram, ring, scored
 from optimize.search import Attempt, Search, SearchPlan
 from optimize.settings import CompileSettings
@@ -34,14 +35,7 @@ from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.lock import owned
 from signatures.rows import Case
 
-PLAN, POOLS, STUDY, TRIALS, REPORT, LEDGER = (
-    "plan.json",
-    "pools.json",
-    "study.sqlite",
-    "trials.json",
-    "report.html",
-    "ledger.jsonl",
-)
+PLAN, POOLS, STUDY, TRIALS, REPORT = "plan.json", "pools.json", "study.sqlite", "trials.json", "report.html"
 _MAY_CHANGE = {"trials"}
 
 
@@ -371,6 +365,8 @@ class Compiler:
             for a in attempts
         ]
         write_atomically(self.directory / SEARCH_FOLDER / TRIALS, json.dumps(trials, indent=1).encode() + b"\n")
-        page = report(manifest, attempts, unit, prompts_of(plain), prompts_of(winner), importances)
-        write_atomically(self.directory / SEARCH_FOLDER / REPORT, page.encode())
+        record = CompileRecord(
+            manifest, attempts, unit, prompts_of(plain), prompts_of(winner), render_prompts(winner), importances
+        )
+        write_atomically(self.directory / SEARCH_FOLDER / REPORT, compile_report(record).encode())
         return save_artifact(self.directory, winner, manifest)

@@ -15,7 +15,7 @@ from evaluate.runs.run_metrics import score_sources, unparsable_share
 from evaluate.stats.cheapest import CheapestMix, cheapest_mix
 from evaluate.stats.intervals import Estimate, bootstrap_mean
 from evaluate.stats.metrics import Bounds, bounds, per_user
-from evaluate.stats.significance import Comparison, compare_to
+from evaluate.stats.significance import PairedComparison, compare_to
 from programs.lm.roles import ROLE_NAMES, RoleName
 from signatures.rows import Ranking, Status
 
@@ -60,7 +60,7 @@ class MixRow(BaseModel):
     stopped: str | None
     metrics: dict[str, Estimate]
     bounds: dict[str, Bounds]
-    against: dict[str, Comparison]
+    against: dict[str, PairedComparison]
     unparsable: float
     unparsable_users: int
     stored: float
@@ -111,7 +111,7 @@ def grid_results(grid: Grid, runs: Sequence[MixRun], list_size: int) -> GridResu
     """Results of the runs; mixes without a ranked user are listed, but not compared."""
     frames = {run.mix.label: per_user(run.ranks) for run in runs if run.ranks}
     reference = grid.reference_label
-    against: Mapping[str, Mapping[str, Comparison]] = {}
+    against: Mapping[str, Mapping[str, PairedComparison]] = {}
     if reference in frames:
         others = {label: frame for label, frame in frames.items() if label != reference}
         against = compare_to(frames[reference], others, seed=0) if others else {}
@@ -167,7 +167,7 @@ def _comparable(costs: Sequence[MixCost]) -> tuple[list[float | None], str]:
     return list(dollars), "dollars"
 
 
-def _row(grid: Grid, run: MixRun, frame: pd.DataFrame | None, against: Mapping[str, Comparison]) -> MixRow:
+def _row(grid: Grid, run: MixRun, frame: pd.DataFrame | None, against: Mapping[str, PairedComparison]) -> MixRow:
     scored = [row for row in run.rows.values() if row.status is not Status.FAILED]
     answers = sum(role.calls for role in run.cost.roles)
     stored = sum(role.stored for role in run.cost.roles)

@@ -159,8 +159,8 @@ def draw_lists(dataset: Dataset, protocol: EvaluationProtocol, split: Split | No
         `protocol.users` cases, or fewer if the part has fewer users.
 
     Raises:
-        InputError: if the protocol was made for other data, no user can be evaluated, or the catalogue is too small
-            for so many negatives.
+        InputError: if the protocol was made for other data, no user can be evaluated, or the catalogue is too small for
+            so many negatives. Users who have too many items for that are left out (`users_short_of_items`).
     """
     _require_same_data(protocol, dataset)
     split = split or split_dataset(dataset, protocol)
@@ -171,10 +171,12 @@ def draw_lists(dataset: Dataset, protocol: EvaluationProtocol, split: Split | No
             f"{protocol.target!r} target with an interaction before it; use another target or part, or data with "
             "longer histories"
         )
-    users = sorted(held_out, key=lambda user: seed_of("order", protocol.seed, user))[: protocol.users]
     pool = sorted(set(dataset.interactions["item_id"]) & dataset.items.keys())
-    own = {user: {event.item_id for event in dataset.sequences[user]} & dataset.items.keys() for user in users}
-    _require_enough(len(pool), own, protocol.negatives)
+    own = {user: {event.item_id for event in dataset.sequences[user]} & dataset.items.keys() for user in held_out}
+    enough = [user for user in held_out if len(pool) - len(own[user]) >= protocol.negatives]
+    if not enough:
+        _refuse_too_many(len(pool), own, protocol.negatives)
+    users = sorted(enough, key=lambda user: seed_of("order", protocol.seed, user))[: protocol.users]
     popularity = Popularity.fit(split.training).counts
     sampler = NegativeSampler(pool, popularity, protocol.sampling, protocol.negatives)
     cases = []
@@ -201,14 +203,19 @@ def draw_lists(dataset: Dataset, protocol: EvaluationProtocol, split: Split | No
     return cases
 
 
-def _require_enough(catalogue: int, own: dict[str, set[str]], negatives: int) -> None:
-    user = max(own, key=lambda u: len(own[u]))
-    left = catalogue - len(own[user])
-    if left < negatives:
-        raise InputError(
-            f"{negatives} negatives asked, but of {catalogue} items with interactions only {left} are new to user "
-            f"{user!r}; ask for at most {left} negatives, or use a larger catalogue"
-        )
+def _refuse_too_many(catalogue: int, own: dict[str, set[str]], negatives: int) -> None:
+    left = catalogue - min(map(len, own.values()))
+    raise InputError(
+        f"{negatives} negatives asked, but in a catalogue of {catalogue} items with interactions every user has at "
+        f"most {left} without one of theirs; ask for at most {left} negatives, or use a larger catalogue"
+    )
+
+
+def users_short_of_items(dataset: Dataset, protocol: EvaluationProtocol) -> list[str]:
+    """Users of the protocol's part who can be evaluated but for their many items: too few are left as negatives."""
+    pool = set(dataset.interactions["item_id"]) & dataset.items.keys()
+    evaluated = (u for u in split_dataset(dataset, protocol).held_out if protocol.part in ("all", part_of(u)))
+    return sorted(u for u in evaluated if len(pool - {e.item_id for e in dataset.sequences[u]}) < protocol.negatives)
 
 
 def write_cases(path: Path, protocol: EvaluationProtocol, cases: Sequence[Case]) -> Cases:

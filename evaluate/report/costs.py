@@ -1,4 +1,4 @@
-"""What it cost: what was really sent and paid, and what the rankings would cost with nothing stored beforehand."""
+"""Cost tables: billed (what was sent and paid) and stand-alone (as if there had been no cache hits)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from signatures.rows import Cost, Usage, total_usage
 
 
 def usage_by_role(usages: Sequence[Mapping[str, Usage]]) -> dict[str, tuple[Usage, bool]]:
-    """Sums over runs by role, each with whether its dollars leave out calls of unknown price."""
+    """Sums over runs by role, each with whether its dollars leave out calls without a known price."""
     roles = dict.fromkeys(role for usage in usages for role in usage)
     return {role: _sum([usage[role] for usage in usages if role in usage]) for role in roles}
 
@@ -38,18 +38,8 @@ def per_user_price(group: RankerRuns) -> float | None:
 
 
 def billed_table(groups: Sequence[RankerRuns]) -> Table:
-    """What was sent, by ranker and role."""
-    columns = (
-        "ranker",
-        "role",
-        "calls",
-        "stored answers",
-        "tokens in",
-        "of which cached",
-        "tokens out",
-        "dollars",
-        "seconds",
-    )
+    """What was sent and paid, by ranker and role."""
+    columns = ("ranker", "role", "calls", "cache hits", "tokens in", "cached", "tokens out", "dollars", "seconds")
     rows: list[TableRow] = []
     for group in groups:
         for role, usage, partly in _lines(group, [run.usage for run in group.runs]):
@@ -69,18 +59,18 @@ def billed_table(groups: Sequence[RankerRuns]) -> Table:
                 )
             )
     caption = (
-        "What was really sent and paid for in this study, over all draws and seeds. Answers that were stored before, "
-        "by another run or an earlier attempt, cost nothing again and are counted apart. A price nobody knows is "
-        "unknown, not zero; ≥ means that part of the sum is unknown."
+        "What was sent and paid for in this study, over all draws and seeds. Cache hits, answers from an earlier run "
+        "or attempt, cost nothing again and are counted apart; “cached” are the input tokens that the server took from "
+        "its prefix cache. A price that is not known is unknown, not zero; ≥ means that part of the sum is unknown."
     )
     return Table("billed", "Billed", caption, columns, tuple(rows) or (_nothing(len(columns)),))
 
 
 def stand_alone_table(groups: Sequence[RankerRuns]) -> Table:
-    """What each ranker would cost alone, in sum and for a user."""
+    """What each ranker would cost alone, in total and per user."""
     columns = (
         "ranker", "role", "calls", "tokens in", "tokens out", "dollars",
-        "calls a user", "tokens a user", "dollars a user", "seconds a user",
+        "calls per user", "tokens per user", "dollars per user", "seconds per user",
     )  # fmt: skip
     rows: list[TableRow] = []
     for group in groups:
@@ -97,19 +87,19 @@ def stand_alone_table(groups: Sequence[RankerRuns]) -> Table:
                     dollars_cell(usage.usd, usage.calls, partly),
                     figure_cell(usage.calls / users, 1),
                     figure_cell(tokens / users, 0),
-                    _price_of_one(each, usage.calls, partly),
+                    _price_per_user(each, usage.calls, partly),
                     figure_cell(usage.seconds / users, 2),
                     kind=_kind(role),
                 )
             )
     caption = (
-        "What the same rankings would have cost with no answer stored beforehand: the figures to compare rankers by, "
-        "since they do not depend on who asked first. A user is one ranked list; prices of one user have more digits."
+        "What the same rankings would have cost without cache hits: the figures to compare rankers by, since they do "
+        "not depend on which ranker ran first. Per user is per ranked list."
     )
     return Table("stand-alone", "Stand-alone cost", caption, columns, tuple(rows) or (_nothing(len(columns)),))
 
 
-def _price_of_one(usd: float | None, calls: int, partly: bool) -> TableCell:
+def _price_per_user(usd: float | None, calls: int, partly: bool) -> TableCell:
     cell = dollars_cell(usd, calls, partly)
     return cell if usd is None else TableCell(f"{'≥ ' if partly else ''}${usd:.6f}", usd)
 

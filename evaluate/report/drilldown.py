@@ -1,7 +1,7 @@
-"""What the page's script reads: shoppers, their lists, and what rankers said of them, small enough for one file.
+"""Per-user data of the page's scripts: lists, ranks, scores, profiles and reasons, small enough for one file.
 
 Tables average over all draws and seeds. The drill-down shows one run of each ranker, that of the first draw and seed:
-ranks of all its users, and whole rows of the first users, language models' more than others'.
+ranks of all its users, and whole rows of the first users, more of them for rankers with a language model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LM_USERS, OTHER_USERS = 150, 60
 """Users with whole rows per run, of runs with a language model and without."""
 
 LM_BYTES, OTHER_BYTES = 7000, 400
-"""About what a row takes: most of it are a language model's traits and reasons."""
+"""Typical bytes per row: most of them are a language model's traits and reasons."""
 
 ROOM = 3_000_000
 """Bytes for all rows of a report; more runs than fit get fewer users each."""
@@ -71,8 +71,8 @@ def shown_run(group: RankerRuns) -> RunRecord:
 
 def users_per_run(all_groups: Iterable[Sequence[RankerRuns]]) -> tuple[int, int]:
     """How many users get whole rows, of a run with a language model and of another, in a report of so many runs."""
-    speak = [group.speaks for some in all_groups for group in some if shown_run(group).rows]
-    wanted = sum(LM_USERS * LM_BYTES if speaks else OTHER_USERS * OTHER_BYTES for speaks in speak)
+    shown = [group for groups in all_groups for group in groups if shown_run(group).rows]
+    wanted = sum(LM_USERS * LM_BYTES if group.uses_lm else OTHER_USERS * OTHER_BYTES for group in shown)
     scale = min(1.0, ROOM / max(1, wanted))
     return max(1, int(LM_USERS * scale)), max(1, int(OTHER_USERS * scale))
 
@@ -84,32 +84,34 @@ def drilldown(protocol: ProtocolRecord, groups: Sequence[RankerRuns], detailed: 
         detailed: What `users_per_run` gave.
     """
     first = next(iter(protocol.cases.values())).cases
-    place = {case.user_id: i for i, case in enumerate(first)}
+    number = {case.user_id: i for i, case in enumerate(first)}
     items = _Items(protocol.catalogue)
     runs, wanted = [], {}
     for group in groups:
         run = shown_run(group)
         rows: dict[str, JsonObject] = {}
         traits: dict[tuple[str, ...], int] = {}
-        for case in _detailed(protocol.cases[run.draw].cases, run, detailed[0] if group.speaks else detailed[1]):
-            rows[str(place[case.user_id])] = _row(case, run.rows[case.user_id], items, traits)
+        for case in _detailed(protocol.cases[run.draw].cases, run, detailed[0] if group.uses_lm else detailed[1]):
+            rows[str(number[case.user_id])] = _row(case, run.rows[case.user_id], items, traits)
             wanted[run.draw, case.user_id] = case
         runs.append(
             {
                 "label": group.label,
                 "draw": run.draw,
                 "seed": run.seed,
-                "speaks": group.speaks,
-                "asked": _asked(run, place),
+                "uses_lm": group.uses_lm,
+                "asked": _asked(run, number),
                 "ranks": packed([run.ranks.get(case.user_id, 0) for case in first]),
-                "unread": [place[u] for u, row in run.rows.items() if row.status is Status.UNPARSABLE and u in place],
+                "unparsable": [
+                    number[user] for user, row in run.rows.items() if row.status is Status.UNPARSABLE and user in number
+                ],
                 "traits": [list(phrases) for phrases in traits],
                 "rows": rows,
             }
         )
     lists: dict[str, dict[str, JsonObject]] = {}
     for (draw, user), case in wanted.items():
-        lists.setdefault(str(draw), {})[str(place[user])] = _case(case, items)
+        lists.setdefault(str(draw), {})[str(number[user])] = _case(case, items)
     return {
         "size": groups[0].size if groups else 0,
         "users": [pseudonym(case.user_id) for case in first],
@@ -120,13 +122,13 @@ def drilldown(protocol: ProtocolRecord, groups: Sequence[RankerRuns], detailed: 
     }
 
 
-def _asked(run: RunRecord, place: Mapping[str, int]) -> int:
-    """How many users, from the first, the run was to rank: a ranker paid by the call may get fewer than others.
+def _asked(run: RunRecord, number: Mapping[str, int]) -> int:
+    """How many users, from the first, the run was to rank: rankers with a language model may get fewer than others.
 
-    Whoever is among them without a rank is unresolved; the others were never asked about.
+    Those of them without a rank are unresolved; the others were not to be ranked.
     """
     cases = len(run.ranks) + run.unresolved
-    return max(cases, max(place[user] for user in run.ranks) + 1)
+    return max(cases, max(number[user] for user in run.ranks) + 1)
 
 
 def packed(ranks: Sequence[int]) -> str | list[int]:
@@ -141,12 +143,12 @@ def packed(ranks: Sequence[int]) -> str | list[int]:
 
 
 def _detailed(cases: Sequence[Case], run: RunRecord, users: int) -> list[Case]:
-    """The first users, and the same ones for every run that ranked them; those with something to see only."""
+    """The first users with a row, the same ones for every run that ranked them."""
     return [case for case in cases[:users] if case.user_id in run.rows]
 
 
 def _case(case: Case, items: _Items) -> JsonObject:
-    """History (item, rating), of which the last `HISTORY_ITEMS` are what a model was shown, and the candidates."""
+    """History (item, rating), of which a model was shown the last `HISTORY_ITEMS`, and the candidates."""
     history = [[items.number(event.item_id), event.rating] for event in case.history[-HISTORY_SHOWN:]]
     return {
         "history": history,
@@ -159,10 +161,10 @@ def _case(case: Case, items: _Items) -> JsonObject:
 
 
 def _row(case: Case, row: Ranking, items: _Items, traits: dict[tuple[str, ...], int]) -> JsonObject:
-    """What a ranker said, aligned with the candidates; absent keys are empty."""
-    place = {item_id: i for i, item_id in enumerate(case.candidates)}
+    """A ranker's row, aligned with the candidates; empty fields are left out."""
+    index = {item_id: i for i, item_id in enumerate(case.candidates)}
     out: JsonObject = {
-        "order": [place[item_id] for item_id in row.order if item_id in place],
+        "order": [index[item_id] for item_id in row.order if item_id in index],
         "scores": {name: [_short(score) for score in row.scores[name]] for name in _components(row)},
     }
     if row.status is not Status.OK:
@@ -174,11 +176,11 @@ def _row(case: Case, row: Ranking, items: _Items, traits: dict[tuple[str, ...], 
             out[name] = getattr(row, name)
     if row.profile is not None:
         out["profile"] = [[m.dimension, m.strength, m.description, list(m.evidence)] for m in row.profile.motivations]
-    said = {t.item_id: traits.setdefault(t.phrases, len(traits)) for t in row.traits if t.item_id in place}
-    if said:
-        out["traits"] = [said.get(item_id, -1) for item_id in case.candidates]
+    numbered = {t.item_id: traits.setdefault(t.phrases, len(traits)) for t in row.traits if t.item_id in index}
+    if numbered:
+        out["traits"] = [numbered.get(item_id, -1) for item_id in case.candidates]
     reasons = [
-        [place[r.item_id], r.text, r.verdict.faithful, r.verdict.why] for r in row.rationales if r.item_id in place
+        [index[r.item_id], r.text, r.verdict.faithful, r.verdict.why] for r in row.rationales if r.item_id in index
     ]
     if reasons:
         out["reasons"] = reasons
@@ -186,7 +188,7 @@ def _row(case: Case, row: Ranking, items: _Items, traits: dict[tuple[str, ...], 
 
 
 def _components(row: Ranking) -> list[str]:
-    """The parts of a fused row; else whatever scores there are, a ranker's own last."""
+    """The parts of a fused row; else all scores there are, a ranker's own last."""
     return [name for name in SHOWN_PARTS if name in row.scores] if "fused" in row.scores else list(row.scores)
 
 

@@ -1,4 +1,4 @@
-"""Tables as CSV, Markdown and LaTeX, each with the escapes its readers need: names and texts are untrusted."""
+"""CSV, Markdown and LaTeX writers of tables. Names and texts are untrusted: each writer escapes for its format."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _number(value: float | None) -> str:
 def to_markdown(table: Table) -> str:
     """A pipe table under its title, the caption below."""
     head = [_markdown(name) for name in table.columns]
-    rule = ["---" if words else "---:" for words in table.wordy]
+    rule = ["---:" if kind == "figure" else "---" for kind in table.column_kinds]
     lines = [head, rule, *([_markdown_cell(cell) for cell in row.cells] for row in table.rows)]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"**{_markdown(table.title)}**\n\n{body}\n\n{_markdown(table.caption)}\n"
@@ -96,7 +96,7 @@ _LATEX = {
 
 def to_latex(table: Table) -> str:
     """A table environment for the package booktabs."""
-    columns = "".join("l" if words else "r" for words in table.wordy)
+    columns = "".join("r" if kind == "figure" else "l" for kind in table.column_kinds)
     lines = [[_latex(name) for name in table.columns], *([_latex(c.full) for c in row.cells] for row in table.rows)]
     head, *body = [" & ".join(line) + r" \\" for line in lines]
     return "\n".join(

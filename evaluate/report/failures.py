@@ -1,4 +1,4 @@
-"""What went wrong, each kind counted apart: a wrong ranking, an unreadable answer and a dead server are not alike."""
+"""Failure tables: misses, unparsable answers and unresolved cases, each counted apart."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from signatures.rows import Status, total_usage
 FIRST = CUTOFFS[0]
 
 UNCHECKED = "not checked"
-"""What `programs.explain` writes as the verdict on a reason that no judge re-checked."""
+"""The verdict of `programs.explain` on a reason that no judge re-checked."""
 
 
 def outcome_table(groups: Sequence[RankerRuns]) -> Table:
     """Every case in exactly one of four columns, which add up to the cases."""
     rows: list[TableRow] = []
     for group in groups:
-        hits = misses = unparsable = saved = 0
+        hits = misses = unparsable = unparsable_hits = 0
         for run in group.runs:
-            unread = {user for user, found in run.rows.items() if found.status is Status.UNPARSABLE}
+            without_answer = {user for user, row in run.rows.items() if row.status is Status.UNPARSABLE}
             for user, rank in run.ranks.items():
-                if user in unread:
+                if user in without_answer:
                     unparsable += 1
-                    saved += rank <= FIRST
+                    unparsable_hits += rank <= FIRST
                 elif rank <= FIRST:
                     hits += 1
                 else:
                     misses += 1
         cases = group.resolved + group.unresolved
         each = [share_cell(n, cases) for n in (hits, misses, unparsable, group.unresolved)]
-        rows.append(table_row(word_cell(group.label), count_cell(cases), *each, count_cell(saved)))
+        rows.append(table_row(word_cell(group.label), count_cell(cases), *each, count_cell(unparsable_hits)))
     caption = (
         f"Every case (user and list, over all draws and seeds) is exactly one of four: a hit in the first {FIRST}, a "
-        "miss, a shopper for whom no answer of the model could be read, or a failure of infrastructure. Unread "
-        "shoppers are ranked by what is left, usually the prior, and count in the accuracy figures that way: the last "
-        f"column says how many of them still had their item in the first {FIRST}. Failures of infrastructure count "
+        "miss, unparsable (no answer of the model for this user could be parsed), or unresolved (the infrastructure "
+        "failed, or the case was not reached). Unparsable cases are ranked by the other scores, usually the prior, and "
+        "count in the accuracy figures that way; the last column counts the hits among them. Unresolved cases count "
         "nowhere; they give bounds."
     )
-    columns = ("ranker", "cases", f"hit@{FIRST}", f"miss@{FIRST}", "unread", "infrastructure", "unread, yet hit")
-    return Table("outcomes", "How the cases ended", caption, columns, tuple(rows))
+    columns = ("ranker", "cases", f"hit@{FIRST}", f"miss@{FIRST}", "unparsable", "unresolved", "unparsable hits")
+    return Table("outcomes", "Outcome of the cases", caption, columns, tuple(rows))
 
 
 def answer_table(groups: Sequence[RankerRuns]) -> Table | None:
-    """What was wrong with the model's answers; None where no ranker asks a model."""
-    speaking = [group for group in groups if group.speaks and group.scored]
-    if not speaking:
+    """Defects of the model's answers; None where no ranker asks a model."""
+    asking = [group for group in groups if group.uses_lm and group.scored]
+    if not asking:
         return None
     rows: list[TableRow] = []
-    for group in speaking:
+    for group in asking:
         scored = group.scored
         usage = total_usage(found.usage for found in scored)
         refused = sum(len(traits.dropped) for found in scored for traits in found.traits)
@@ -69,23 +69,17 @@ def answer_table(groups: Sequence[RankerRuns]) -> Table | None:
             )
         )
     caption = (
-        "Unparsable answers were asked for once more; in brackets their share of all answers. Candidates left out were "
-        "put below the ones the model named; labels dropped name no candidate or came twice. Trait phrases are refused "
-        "by rules (brand, price, too long, repeated, ...). A reason is unfaithful if its re-check says that profile "
-        "and traits do not carry it, or if there was none to check; reasons nobody re-checked are left out."
+        "Unparsable answers were requested once more; in brackets their share of all answers. Candidates that the "
+        "model left out were ranked below the ones it named; dropped labels name no candidate or were repeated. Trait "
+        "phrases are refused by rules (brand, price, too long, repeated, ...). A reason is unfaithful if its re-check "
+        "says that profile and traits do not support it, or if there was no reason; reasons without a re-check are not "
+        "counted."
     )
-    columns = (
-        "ranker",
-        "unparsable answers",
-        "candidates left out",
-        "labels dropped",
-        "trait phrases refused",
-        "reasons unfaithful",
-    )
-    return Table("answers", "What was wrong with answers", caption, columns, tuple(rows))
+    columns = ("ranker", "unparsable", "left out", "labels dropped", "traits refused", "unfaithful reasons")
+    return Table("answers", "Defects of answers", caption, columns, tuple(rows))
 
 
 def _each(total: int, users: int) -> TableCell:
     if not users:
         return NONE
-    return TableCell(f"{total:,} ({total / users:.1f} a user)", total)
+    return TableCell(f"{total:,} ({total / users:.1f} per user)", total)

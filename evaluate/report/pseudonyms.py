@@ -1,4 +1,4 @@
-"""Reviewer ids are personal: a report shows short pseudonyms, the same for the same user everywhere."""
+"""Pseudonyms of users: reviewer ids are personal, so a report shows a short hash, the same everywhere."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ _NAMED = re.compile(r"""\buser (?P<quote>['"])(?P<id>.*?)(?P=quote)""")
 
 
 def pseudonym(user_id: str) -> str:
-    """What a report calls a user: the head of the id's hash.
+    """A user's name in reports: the first digits of the id's hash.
 
-    Whoever has a list of ids can recognise them by hashing it. It hides ids from readers, not from the data's owner,
-    who can look up a shopper this way.
+    It hides ids from readers of a report, not from owners of the data, who can find a user by hashing the id.
 
     >>> pseudonym("A1B2C3")
     'u-91e45b9dc4'

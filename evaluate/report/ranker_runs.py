@@ -15,7 +15,7 @@ from programs.runtime.errors import InputError
 from signatures.rows import Ranking, Status
 
 PART_LABELS = {"prior": "prior alone", "mar": "MAR alone"}
-"""Score vectors of a fused row that are shown on their own, and what they are called."""
+"""Score vectors of a fused row that are shown on their own, with their names in reports."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class RankerRuns:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Components worth showing on their own: those of rows that fuse several."""
+        """Components shown on their own: those of rows that fuse several."""
         named = {name for run in self.runs for row in run.rows.values() for name in row.scores}
         return tuple(name for name in PART_LABELS if name in named) if "fused" in named else ()
 
@@ -61,8 +61,8 @@ class RankerRuns:
         return [row for run in self.runs for row in run.rows.values() if row.status is not Status.FAILED]
 
     @property
-    def speaks(self) -> bool:
-        """Whether a language model had a part in it."""
+    def uses_lm(self) -> bool:
+        """Whether a language model was asked."""
         return any(run.stand_alone or run.usage for run in self.runs) or any(
             row.profile or row.traits or row.rationales for row in self.scored
         )

@@ -1,4 +1,4 @@
-"""What a study knows once it has run: every run with its cases, rows and costs. The report is made from this alone."""
+"""Data model of a finished study, the only input of its report: every run with its cases, rows and costs."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class RunRecord:
         ranks: 1-based rank of the target by user, of the order the ranker gave; resolved users only.
         list_size: Length of the ranked lists; for full-catalogue ranking the size of the catalogue.
         unresolved: Cases without a scored row: bounds on the metric, never misses.
-        usage: What was really sent and paid for, by role.
-        stand_alone: What the rankings would have cost with no answer stored beforehand, by role.
+        usage: What was sent and paid for, by role.
+        stand_alone: What the rankings would have cost without cache hits, by role.
         command: The command that makes this run alone.
-        tuned: Settings tried on dev shoppers, for reports; empty where nothing was tuned.
+        tuned: Settings tried on dev users, for reports; empty where nothing was tuned.
     """
 
     dataset: str

@@ -1,4 +1,4 @@
-"""What it takes to make the figures again, and what is not there."""
+"""Tables for reproducing a study: protocol choices, runs with their commands, hashes, versions, missing runs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from evaluate.report.pseudonyms import without_ids
 from evaluate.report.ranker_runs import RankerRuns
 from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord
-from evaluate.report.table import NONE, Table, TableCell, TableRow, count_cell, table_row, word_cell
+from evaluate.report.table import NONE, Table, TableCell, TableRow, code_cell, count_cell, table_row, word_cell
 
 HASH_DIGITS = 12
 
 
 def choice_table(protocol: ProtocolRecord, groups: Sequence[RankerRuns]) -> Table:
-    """How the protocol settles what the paper leaves open, and what was ranked."""
+    """How the protocol answers the paper's open questions, and what was ranked."""
     rows = [table_row(word_cell(what), word_cell(how)) for what, how in protocol.choices.items()]
     users = {case.user_id for cases in protocol.cases.values() for case in cases.cases}
-    size = f"{groups[0].size:,} items, the held-out one among them" if groups else "–"
+    size = f"{groups[0].size:,} items, including the held-out one" if groups else "–"
     draws = len(protocol.cases)
     rows += [
         table_row(word_cell("users"), word_cell(f"{len(users):,}")),
@@ -28,14 +28,14 @@ def choice_table(protocol: ProtocolRecord, groups: Sequence[RankerRuns]) -> Tabl
             for draw, cases in sorted(protocol.cases.items())
         ),
     ]
-    caption = "The paper leaves these questions open or answers them twice; this is how they are settled here."
-    return Table("protocol", "Protocol", caption, ("question", "answer"), tuple(rows))
+    caption = "The paper leaves these questions open or answers them in two ways; these are the choices made here."
+    return Table("protocol", "Protocol", caption, ("question", "choice"), tuple(rows))
 
 
 def run_table(runs: Sequence[RunRecord]) -> Table:
     """Every run with the command that makes it alone."""
     columns = (
-        "dataset", "protocol", "ranker", "draw", "seed", "ranked", "unresolved", "cases sha256", "made", "command",
+        "dataset", "protocol", "ranker", "draw", "seed", "ranked", "unresolved", "cases", "made", "command",
     )  # fmt: skip
     rows = [
         table_row(
@@ -46,49 +46,59 @@ def run_table(runs: Sequence[RunRecord]) -> Table:
             NONE if run.seed is None else count_cell(run.seed),
             count_cell(len(run.ranks)),
             count_cell(run.unresolved),
-            word_cell(run.manifest.cases_sha256[:HASH_DIGITS]),
+            code_cell(run.manifest.cases_sha256[:HASH_DIGITS]),
             word_cell(run.manifest.created.strftime("%Y-%m-%d %H:%M")),
-            word_cell(run.command or "–"),
+            code_cell(run.command or "–"),
         )
         for run in runs
     ]
     return Table(
         "runs",
         "Runs",
-        "Every run of the study; a run's command makes that run alone. Times are UTC.",
+        "Every run of the study; a run's command makes that run alone. “cases” is the head of the sha256 of the ranked "
+        "cases. Times are UTC.",
         columns,
         tuple(rows),
     )
 
 
 def named_table(name: str, title: str, caption: str, columns: tuple[str, str], facts: Mapping[str, str]) -> Table:
-    """Two columns of words: hashes, versions, missing runs."""
+    """Names and texts: versions, missing runs."""
     rows = tuple(table_row(word_cell(key), word_cell(without_ids(value))) for key, value in facts.items())
     return Table(name, title, caption, columns, rows)
 
 
 def study_tables(record: StudyRecord) -> list[Table]:
-    """What belongs to the study as a whole."""
+    """Tables of the study as a whole."""
     tables = [run_table(record.runs)]
     if record.missing:
         tables.insert(0, missing_table(record))
     if record.hashes:
-        caption = "What the figures depend on; other hashes, other figures."
-        tables.append(named_table("hashes", "Hashes", caption, ("what", "hash"), record.hashes))
+        tables.append(hash_table(record.hashes))
     if record.versions:
-        caption = "Packages the study was made with."
-        tables.append(named_table("versions", "Versions", caption, ("package", "version"), record.versions))
+        tables.append(version_table(record.versions))
     return tables
 
 
+def hash_table(hashes: Mapping[str, str]) -> Table:
+    """Hashes of the inputs."""
+    rows = tuple(table_row(word_cell(name), code_cell(sha256)) for name, sha256 in hashes.items())
+    return Table("hashes", "Hashes", "The inputs: with other hashes, other figures.", ("input", "sha256"), rows)
+
+
+def version_table(versions: Mapping[str, str]) -> Table:
+    """Package versions."""
+    return named_table("versions", "Versions", "Packages used.", ("package", "version"), versions)
+
+
 def missing_table(record: StudyRecord) -> Table:
-    """Runs the study asks for that are not there."""
-    caption = "The study asks for these runs too. They are not, or not wholly, in the figures of this report."
+    """Runs the study asks for that are missing or incomplete."""
+    caption = "The study asks for these runs too. They are missing from the figures of this report, or incomplete."
     return named_table("missing", "Missing runs", caption, ("run", "reason"), record.missing)
 
 
 def tuned_tables(groups: Sequence[RankerRuns]) -> list[Table]:
-    """Settings tried on dev users, one table a ranker that was tuned."""
+    """Settings tried on dev users, one table per tuned ranker."""
     return [_tuned(group) for group in groups if any(run.tuned for run in group.runs)]
 
 

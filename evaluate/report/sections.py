@@ -1,14 +1,12 @@
-"""A study as sections: which tables and figures stand in which tab, for the page and for the files beside it."""
+"""A study as sections, one per protocol: the blocks of each of its tabs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import plotly.graph_objects as go
-
-from evaluate.report import accuracy, costs, failures, figures, reproduction, slices
-from evaluate.report import uncertainty as spread
+from evaluate.report import accuracy, costs, failures, figures, reproduction, slices, uncertainty
+from evaluate.report.blocks import Block, Details, Lines, tables_in
 from evaluate.report.ranker_runs import RankerRuns, ranker_runs, unreported
 from evaluate.report.record import ProtocolRecord, StudyRecord
 from evaluate.report.table import NONE, Table, TableRow, table_row, word_cell
@@ -16,36 +14,8 @@ from programs.runtime.errors import InputError
 
 
 @dataclass
-class Block:
-    """One thing under another: a table, a figure with its caption, or lines of text."""
-
-    table: Table | None = None
-    figure: go.Figure | None = None
-    caption: str = ""
-    lines: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Tab:
-    """A tab a caller adds before those of the report.
-
-    Attributes:
-        name: Lower-case letters and digits; part of the page's addresses and of file names.
-    """
-
-    name: str
-    title: str
-    blocks: Sequence[Block]
-
-    @property
-    def tables(self) -> list[Table]:
-        """Its tables, in reading order."""
-        return [block.table for block in self.blocks if block.table is not None]
-
-
-@dataclass
 class ProtocolSection:
-    """Everything about one protocol on one dataset, by tab."""
+    """The blocks of one protocol on one dataset, by tab."""
 
     protocol: ProtocolRecord
     groups: list[RankerRuns]
@@ -58,14 +28,13 @@ class ProtocolSection:
 
     @property
     def name(self) -> str:
-        """What readers choose it by."""
+        """Its name in the page's list of protocols."""
         return f"{self.protocol.dataset} · {self.protocol.name}"
 
     @property
     def tables(self) -> list[Table]:
         """Every table, in reading order."""
-        blocks = [*self.accuracy, *self.slices, *self.failures, *self.costs, *self.tuning]
-        return [block.table for block in blocks if block.table is not None]
+        return list(tables_in([*self.accuracy, *self.slices, *self.failures, *self.costs, *self.tuning]))
 
 
 def sections(record: StudyRecord) -> list[ProtocolSection]:
@@ -84,57 +53,51 @@ def sections(record: StudyRecord) -> list[ProtocolSection]:
     return [_section(record, protocol, marks) for protocol in record.protocols]
 
 
-def _section(record: StudyRecord, protocol: ProtocolRecord, marks: Mapping[str, Mapping[str, str]]) -> ProtocolSection:
-    found = ranker_runs(record, protocol)
-    section = ProtocolSection(protocol, found)
-    choices = Block(reproduction.choice_table(protocol, found))
-    if not found:
-        section.accuracy = [Block(lines=["No run of this protocol has a ranked user."]), choices]
+def _section(record: StudyRecord, protocol: ProtocolRecord, marks: figures.Looks) -> ProtocolSection:
+    groups = ranker_runs(record, protocol)
+    section = ProtocolSection(protocol, groups)
+    choices = reproduction.choice_table(protocol, groups)
+    if not groups:
+        section.accuracy = [Lines(["No run of this protocol has a ranked user."]), choices]
         return section
-    size = found[0].size
-    reference = next((group for group in found if group.label == record.reference), None)
-    compared = accuracy.against(reference, found)
-    section.main = accuracy.main_table(found, record.reference, compared, unreported(record, protocol))
+    reference = next((group for group in groups if group.label == record.reference), None)
+    compared = accuracy.against(reference, groups)
+    section.main = accuracy.main_table(groups, record.reference, compared, unreported(record, protocol))
     section.accuracy = [
-        Block(section.main),
-        Block(lines=accuracy.audit_lines(found)),
-        Block(figure=figures.accuracy(found, section.main, marks), caption="The first column of the table above."),
+        section.main,
+        Lines(accuracy.audit_lines(groups)),
+        figures.accuracy(groups, section.main, marks),
+        *_differences(record, groups, compared),
+        *_some(
+            accuracy.bounds_table(groups),
+            uncertainty.variance_table(groups),
+            uncertainty.planner_table(groups, reference),
+        ),
+        figures.cumulative(groups, marks),
+        *([accuracy.published_metric_table(protocol.published)] if protocol.published else []),
+        choices,
     ]
-    if compared:
-        section.accuracy.append(Block(accuracy.difference_table(record.reference, size, compared)))
-    elif reference is None:
-        section.accuracy.append(Block(lines=[f"The reference, {record.reference}, did not run here: no differences."]))
-    if record.pairs:
-        section.accuracy.append(Block(accuracy.pair_table(record.pairs, size, accuracy.pairs(found, record.pairs))))
-    section.accuracy += [
-        Block(table)
-        for table in (
-            accuracy.bounds_table(found),
-            spread.variance_table(found),
-            spread.planner_table(found, reference),
-        )
-        if table is not None
-    ]
-    section.accuracy.append(
-        Block(
-            figure=figures.cumulative(found, marks),
-            caption="Share of held-out items that a ranker places among its first r, for every r: HR@r/"
-            f"{size} at all cutoffs at once. The dashed line is a random order; over all draws and seeds.",
-        )
-    )
-    if protocol.published:
-        section.accuracy.append(Block(accuracy.published_metric_table(protocol.published)))
-    section.accuracy.append(choices)
-    for slicing in slices.slicings(protocol, found):
-        section.slices += [
-            Block(figure=figures.sliced(slicing, found, marks), caption=f"{slicing.caption} 95% intervals."),
-            Block(slices.slice_table(slicing, found)),
-        ]
-    answers = failures.answer_table(found)
-    section.failures = [Block(failures.outcome_table(found)), *([Block(answers)] if answers else [])]
-    section.costs = [Block(costs.stand_alone_table(found)), Block(costs.billed_table(found))]
-    section.tuning = [Block(table) for table in reproduction.tuned_tables(found)]
+    for slicing in slices.slicings(protocol, groups):
+        table = slices.slice_table(slicing, groups)
+        section.slices += [figures.sliced(slicing, groups, marks), Details("The figures as a table", [table])]
+    section.failures = [failures.outcome_table(groups), *_some(failures.answer_table(groups))]
+    section.costs = [costs.stand_alone_table(groups), costs.billed_table(groups)]
+    section.tuning = list(reproduction.tuned_tables(groups))
     return section
+
+
+def _differences(record: StudyRecord, groups: Sequence[RankerRuns], compared: accuracy.Compared) -> Iterable[Block]:
+    size = groups[0].size
+    if compared:
+        yield accuracy.difference_table(record.reference, size, compared)
+    elif record.reference not in {group.label for group in groups}:
+        yield Lines([f"The reference, {record.reference}, did not run here: no differences."])
+    if record.pairs:
+        yield accuracy.pair_table(record.pairs, size, accuracy.pairs(groups, record.pairs))
+
+
+def _some(*tables: Table | None) -> list[Table]:
+    return [table for table in tables if table is not None]
 
 
 def summary_table(found: Sequence[ProtocolSection], labels: Sequence[str]) -> Table:
@@ -151,7 +114,7 @@ def summary_table(found: Sequence[ProtocolSection], labels: Sequence[str]) -> Ta
         "Share of users whose held-out item is among the first five, with 95% intervals; marks as in the table of each "
         "protocol. Columns differ in users, targets or negatives: compare within a column, never across."
     )
-    return Table("summary", "At a glance", caption, columns, tuple(rows))
+    return Table("summary", "Summary", caption, columns, tuple(rows))
 
 
 def _of_ranker(line: TableRow) -> bool:

@@ -1,4 +1,4 @@
-"""Which users a ranker serves: by length of their history, by popularity of the held-out item, cold or warm."""
+"""Accuracy by slice of users: history length, popularity of the held-out item, cold or warm item."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DECILES = 10
 
 @dataclass(frozen=True)
 class Slice:
-    """Some of the users, with the figures of every ranker that ranked any of them.
+    """A subset of the users, with the figures of every ranker that ranked any of them.
 
     Attributes:
         figures: Estimates by ranker and metric.
@@ -36,11 +36,11 @@ class Slice:
 
 @dataclass(frozen=True)
 class Slicing:
-    """One way to divide the users; every user is in exactly one of its slices.
+    """A partition of the users.
 
     Attributes:
         name: Part of file names and of the page's ids.
-        by: What divides them, in words.
+        by: What the users are divided by, in words.
     """
 
     name: str
@@ -55,7 +55,7 @@ def slicings(protocol: ProtocolRecord, groups: Sequence[RankerRuns]) -> list[Sli
     decile = Deciles(protocol.popularity)
     return [
         _sliced(
-            Slicing("history", "purchases in the history", "Users by how many purchases the rankers saw of them.", ()),
+            Slicing("history", "history length", "Users by the number of purchases that rankers saw.", ()),
             cases,
             groups,
             list(LENGTHS),
@@ -64,8 +64,8 @@ def slicings(protocol: ProtocolRecord, groups: Sequence[RankerRuns]) -> list[Sli
         _sliced(
             Slicing(
                 "popularity",
-                "popularity of the held-out item",
-                "Users by how popular their held-out item is: items with users in the training data are ordered by "
+                "item popularity",
+                "Users by the popularity of their held-out item: items with users in the training data are ordered by "
                 "their number of users and cut into ten equal parts, decile 10 the most popular.",
                 (),
             ),
@@ -77,8 +77,8 @@ def slicings(protocol: ProtocolRecord, groups: Sequence[RankerRuns]) -> list[Sli
         _sliced(
             Slicing(
                 "cold",
-                "cold or warm held-out item",
-                "A cold item has no user at all in the training data: only its text says anything about it.",
+                "cold or warm item",
+                "A cold held-out item has no user in the training data: only its text is known.",
                 (),
             ),
             cases,

@@ -1,18 +1,24 @@
-"""A table as data: what HTML, CSV, Markdown and LaTeX are all made from, so that no two of them can disagree."""
+"""Table model shared by the HTML, CSV, Markdown and LaTeX writers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from evaluate.stats.intervals import Estimate
 
 Kind = Literal["", "reference", "part", "total", "chance", "published", "impossible"]
 """What a row is, for its looks: an ordinary row, the one all are compared with, a part of the row above, ..."""
 
+ColumnKind = Literal["figure", "name", "label", "words", "code"]
+"""What a column holds, for its looks: numbers, short names, longer names, prose, or commands and hashes."""
+
 BETTER, WORSE = "▲", "▼"
-"""Marks of a difference that Holm's correction leaves standing."""
+"""Marks of a difference that is significant after Holm's correction."""
+
+NAME_CHARACTERS, LABEL_CHARACTERS = 16, 32
+"""The longest text of a column of short names, and of longer ones; what is longer still is prose."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,8 @@ class TableCell:
         value: The number behind the text, by which the cell sorts and which CSV gives in full; None for words.
         low, high: Interval of `value`, where it has one.
         mark: `BETTER`, `WORSE` or nothing.
+        signed: Whether the interval shows plus signs, as differences do.
+        code: Whether it is to be read, and copied, letter by letter: a command or a hash.
     """
 
     text: str
@@ -31,17 +39,19 @@ class TableCell:
     low: float | None = None
     high: float | None = None
     mark: str = ""
+    signed: bool = False
+    code: bool = False
 
     @property
     def interval(self) -> str:
-        """The interval as text, signed where the text is.
+        """The interval as text.
 
         >>> TableCell("0.500", 0.5, 0.25, 0.75).interval
         '[0.250, 0.750]'
         """
         if self.low is None or self.high is None:
             return ""
-        form = _signed if self.text[:1] in "+−" and self.text else _plain
+        form = _signed if self.signed else _plain
         return f"[{form(self.low)}, {form(self.high)}]"
 
     @property
@@ -51,16 +61,15 @@ class TableCell:
 
 
 NONE = TableCell("–")
-"""Nothing to say here; never a zero."""
-
+"""No value; never a zero."""
 
 _NO_WORDS = ("–", "unknown")
-"""What stands in a column of figures where there is none."""
+"""Texts of cells without a value, in columns of figures too."""
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One line of a table, as many cells as the table has columns."""
+    """A row, with as many cells as the table has columns."""
 
     cells: tuple[TableCell, ...]
     kind: Kind = ""
@@ -68,13 +77,14 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with what its reader has to know.
+    """A table with its title and caption.
 
     Attributes:
         name: Part of its file name.
         caption: What the figures are, in full sentences.
     """
 
+    kind: ClassVar[str] = "table"
     name: str
     title: str
     caption: str
@@ -87,18 +97,30 @@ class Table:
                 raise ValueError(f"table {self.name!r}: {len(row.cells)} cells for {len(self.columns)} columns")
 
     @property
-    def wordy(self) -> tuple[bool, ...]:
-        """For every column whether it holds words, which stand to the left, rather than figures."""
+    def column_kinds(self) -> tuple[ColumnKind, ...]:
+        """What each column holds; the first one names the rows and is never a figure."""
         columns = list(zip(*(row.cells for row in self.rows), strict=True)) or [()] * len(self.columns)
-        return tuple(
-            i == 0 or (all(cell.value is None for cell in cells) and any(cell.text not in _NO_WORDS for cell in cells))
-            for i, cells in enumerate(columns)
-        )
+        return tuple(_kind_of(cells, first=i == 0) for i, cells in enumerate(columns))
+
+
+def _kind_of(cells: Sequence[TableCell], first: bool) -> ColumnKind:
+    filled_in = [cell for cell in cells if cell.text not in _NO_WORDS]
+    if not first and (not filled_in or any(cell.value is not None for cell in cells)):
+        return "figure"
+    if filled_in and all(cell.code for cell in filled_in):
+        return "code"
+    longest = max((len(cell.text) for cell in filled_in), default=0)
+    return "name" if longest <= NAME_CHARACTERS else "label" if longest <= LABEL_CHARACTERS else "words"
 
 
 def word_cell(text: object) -> TableCell:
     """A cell of words."""
     return TableCell(str(text))
+
+
+def code_cell(text: str) -> TableCell:
+    """A command or a hash."""
+    return TableCell(text, code=True)
 
 
 def count_cell(number: int) -> TableCell:
@@ -111,7 +133,7 @@ def count_cell(number: int) -> TableCell:
 
 
 def share_cell(part: int, whole: int) -> TableCell:
-    """How many of a whole, and the share of it as the value; nothing of nothing is no share.
+    """How many of a whole, with the share as the value; `NONE` where the whole is 0.
 
     >>> share_cell(3, 12).text, share_cell(0, 12).text, share_cell(0, 0).text
     ('3 (25%)', '0', '–')
@@ -128,7 +150,7 @@ def estimate_cell(found: Estimate, mark: str = "") -> TableCell:
 
 def difference_cell(found: Estimate, mark: str = "") -> TableCell:
     """A difference with its interval; the sign is always there."""
-    return TableCell(_signed(found.mean), found.mean, found.low, found.high, mark)
+    return TableCell(_signed(found.mean), found.mean, found.low, found.high, mark, signed=True)
 
 
 def figure_cell(value: float, digits: int = 3) -> TableCell:
@@ -137,7 +159,7 @@ def figure_cell(value: float, digits: int = 3) -> TableCell:
 
 
 def probability_cell(p: float) -> TableCell:
-    """A p-value; a small one is given as what it is below.
+    """A p-value; one below .001 is given as that.
 
     >>> probability_cell(0.0004).text, probability_cell(0.0432).text
     ('< .001', '0.043')
@@ -146,7 +168,7 @@ def probability_cell(p: float) -> TableCell:
 
 
 def dollars_cell(usd: float | None, calls: int, at_least: bool = False) -> TableCell:
-    """A price. What nobody knows the price of is unknown, and what was not sent has none: neither is 0.
+    """A price: `unknown` where calls have no known price, `NONE` where there were no calls; neither is 0.
 
     >>> dollars_cell(None, 3).text, dollars_cell(None, 0).text
     ('unknown', '–')
@@ -164,7 +186,7 @@ def table_row(*cells: TableCell, kind: Kind = "") -> TableRow:
 
 
 def filled(first: Sequence[TableCell], width: int, kind: Kind = "") -> TableRow:
-    """A row whose remaining cells have nothing to say."""
+    """A row whose remaining cells are `NONE`."""
     return TableRow((*first, *[NONE] * (width - len(first))), kind)
 
 
@@ -173,7 +195,7 @@ def _percent(value: float) -> str:
 
 
 def _plain(value: float) -> str:
-    return f"{value:.3f}"
+    return f"{value:.3f}".replace("-", "−")
 
 
 def _signed(value: float) -> str:

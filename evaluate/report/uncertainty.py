@@ -1,4 +1,4 @@
-"""Where the uncertainty comes from, and how many users it would take to see less of it."""
+"""Variance components and sample-size table."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from programs.runtime.errors import InputError
 UNCERTAINTY_METRICS = ("HR@5", "NDCG@5")
 
 WORTH_SEEING = 0.03
-"""Three points of a metric: about what separates neighbours in published tables."""
+"""Three points of a metric: about the distance between neighbours in published tables."""
 
 POWER = 0.8
 
@@ -37,7 +37,7 @@ def variance_table(groups: Sequence[RankerRuns]) -> Table | None:
     repeated = [group for group in groups if group.draws > 1 or group.seeds > 1]
     if not repeated:
         return None
-    columns = ("ranker", "metric", "mean", "users", "draws", "seeds", "both", "in all", "users counted")
+    columns = ("ranker", "metric", "mean", "users", "draws", "seeds", "draws × seeds", "total", "n users")
     rows: list[TableRow] = []
     for group in repeated:
         for metric in UNCERTAINTY_METRICS:
@@ -52,12 +52,11 @@ def variance_table(groups: Sequence[RankerRuns]) -> Table | None:
                 table_row(*first, figure_cell(split.mean), *parts, figure_cell(split.sd, 4), count_cell(split.n_users))
             )
     caption = (
-        "By how much the mean would move (one standard error) if only this were drawn again: other users, other "
-        "negatives for the same users, other training or sampling seeds, or what draws and seeds do together. In "
-        "brackets the share of the variance. A dash is unknown, not zero: there is only one draw or one seed. Two or "
-        "three draws or seeds give a rough figure."
+        "Standard error of the mean by source: other users, other negatives for the same users (draws), other training "
+        "or sampling seeds, or the interaction of draws and seeds. In brackets the share of the variance. A dash is "
+        "unknown, not zero: there is only one draw or one seed. Two or three draws or seeds give a rough figure."
     )
-    return Table("variance", "Where the uncertainty comes from", caption, columns, tuple(rows))
+    return Table("variance", "Sources of uncertainty", caption, columns, tuple(rows))
 
 
 def _records(group: RankerRuns, metric: str) -> pd.DataFrame:
@@ -82,14 +81,7 @@ def planner_table(groups: Sequence[RankerRuns], reference: RankerRuns | None) ->
     if reference is None or len(groups) < 2:
         return None
     rows: list[TableRow] = []
-    columns = (
-        "ranker",
-        "sd of the difference",
-        "users compared",
-        f"users to see {WORTH_SEEING:g}",
-        "their price",
-        "smallest difference these users show",
-    )
+    columns = ("ranker", "sd", "users", f"users for {WORTH_SEEING:g}", "price", "detectable")
     for group in groups:
         if group is reference:
             continue
@@ -102,14 +94,14 @@ def planner_table(groups: Sequence[RankerRuns], reference: RankerRuns | None) ->
             continue
         price = per_user_price(group)
         planned = sample_size(sd, WORTH_SEEING, POWER, usd_per_user=price)
-        cost = TableCell("unknown") if group.speaks else word_cell("no model calls")
+        cost = TableCell("unknown") if group.uses_lm else word_cell("no model calls")
         if planned.usd is not None:
             cost = TableCell(f"${planned.usd:,.2f}", planned.usd)
         rows.append(table_row(*first, count_cell(planned.users), cost, figure_cell(detectable(len(values), sd, POWER))))
     caption = (
-        f"So many users are needed to see a difference of {WORTH_SEEING:g} in {reference.sized('HR@5')} between a "
-        f"ranker and {reference.label} with power {POWER:g} (four times in five, at a two-sided 5%); the last column "
-        "is what the users of this study can show at all. The spread is that of the per-user differences seen here. "
-        "Holm's correction for several comparisons asks for more."
+        f"Users needed to detect a difference of {WORTH_SEEING:g} in {reference.sized('HR@5')} between a ranker and "
+        f"{reference.label} with power {POWER:g} at a two-sided 5%, and the price of so many; “detectable” is "
+        "the smallest difference that the users of this study can show. “sd” is the standard deviation of the per-user "
+        "differences measured here. Holm's correction for several comparisons needs more users."
     )
-    return Table("planner", "How many users it takes", caption, columns, tuple(rows))
+    return Table("planner", "Sample size", caption, columns, tuple(rows))

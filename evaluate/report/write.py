@@ -1,4 +1,4 @@
-"""Writes a report: the page, and every table of it in three formats."""
+"""Writes a study's report: the page, and every table of it as CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Sequence, Set
 from itertools import count
 from pathlib import Path
 
+from evaluate.report.blocks import Tab
 from evaluate.report.export import to_csv, to_latex, to_markdown
-from evaluate.report.page import page
+from evaluate.report.page import render
 from evaluate.report.record import StudyRecord
 from evaluate.report.reproduction import study_tables
-from evaluate.report.sections import Tab, sections, summary_table
+from evaluate.report.sections import sections, summary_table
+from evaluate.report.study_page import study_page
 from evaluate.report.table import Table
 from programs.runtime.atomic import write_atomically
 
@@ -34,15 +36,15 @@ def write_report(record: StudyRecord, directory: Path, tabs: Sequence[Tab] = ())
     """
     found = sections(record)
     labels = list(dict.fromkeys(group.label for section in found for group in section.groups))
-    files = {directory / PAGE: page(record, found, tabs)}
+    files = {directory / PAGE: render(study_page(record, found, tabs))}
     named = [("study", table) for table in (summary_table(found, labels), *study_tables(record))]
     named += [(tab.name, table) for tab in tabs for table in tab.tables]
     named += [
         (f"{section.protocol.dataset}-{section.protocol.name}", table) for section in found for table in section.tables
     ]
     names: set[str] = set()
-    for place, table in named:
-        name = _file_name(place, table, names)
+    for part, table in named:
+        name = _file_name(part, table, names)
         names.add(name)
         for suffix, write in _FORMATS.items():
             files[directory / TABLES / f"{name}.{suffix}"] = write(table)
@@ -51,8 +53,8 @@ def write_report(record: StudyRecord, directory: Path, tabs: Sequence[Tab] = ())
     return list(files)
 
 
-def _file_name(place: str, table: Table, taken: Set[str]) -> str:
-    """A name that is safe everywhere; names that differ in other characters only get a number."""
-    name = re.sub(r"[^A-Za-z0-9.+-]+", "-", f"{place}-{table.name}").strip("-.").lower()
+def _file_name(part: str, table: Table, taken: Set[str]) -> str:
+    """A name that is safe on every file system; names that differ in other characters only get a number."""
+    name = re.sub(r"[^A-Za-z0-9.+-]+", "-", f"{part}-{table.name}").strip("-.").lower()
     numbered = (f"{name}-{n}" if n > 1 else name for n in count(1))
     return next(each for each in numbered if each not in taken)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from programs.prior.encoders import Encoder, Progress, Vectors, clean_text
+from programs.prior.encoders import Encoder, OnProgress, Vectors, clean_text
 from programs.runtime.environment import cache_dir
 from programs.runtime.errors import InputError
 from programs.runtime.key_value_store import KeyValueStore
@@ -53,7 +53,7 @@ class EmbeddingStore:
         """Number of texts held for this encoder."""
         return self._store.count(encoder=self.name)
 
-    def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
+    def encode(self, texts: Sequence[str], progress: OnProgress | None = None) -> Vectors:
         """The vectors of n texts as an (n, d) array; only those not in the file are computed.
 
         Args:

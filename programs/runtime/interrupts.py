@@ -69,7 +69,7 @@ def map_in_threads(
         halt: Called on Ctrl-C, to end the work under way (`Ledger.stop`).
 
     Raises:
-        The first exception of `function`; elements that have not begun by then are skipped.
+        Exception: the first one of `function`; elements that have not begun by then are skipped.
     """
     finished: SimpleQueue[Future[Result]] = SimpleQueue()
     with interruptible_wait() as next_in, ThreadPoolExecutor(workers) as pool:

@@ -1,0 +1,128 @@
+"""The page of a study: its tabs, and the data of its interactive views."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+
+from evaluate.report import figures
+from evaluate.report.blocks import (
+    Block,
+    Code,
+    Details,
+    Glossary,
+    Lead,
+    Lines,
+    Notice,
+    Page,
+    PerProtocol,
+    Tab,
+    View,
+)
+from evaluate.report.drilldown import JsonObject, drilldown, users_per_run
+from evaluate.report.failures import UNCHECKED
+from evaluate.report.pseudonyms import PSEUDONYM_DIGITS
+from evaluate.report.record import StudyRecord
+from evaluate.report.reproduction import missing_table, study_tables
+from evaluate.report.sections import ProtocolSection, summary_table
+from evaluate.report.slices import LENGTHS
+from evaluate.stats.metrics import CUTOFFS
+
+VIEWS_SCRIPT = "users.js"
+
+GLOSSARY = {
+    "HR@5/30": "Hit rate: the share of users whose held-out item is among the first 5 of a list of 30. The list length "
+    "belongs to the name: the same ranker scores higher on shorter lists.",
+    "NDCG@5/30": "1 / log2(rank + 1) if the held-out item is among the first 5, else 0, averaged over users: rank 1 "
+    "counts 1, rank 5 counts .39.",
+    "chance": "The mean of a random order. A figure near it shows nothing about a ranker.",
+    "interval": "95% bootstrap interval over users: where the mean might be with other users of the same kind.",
+    "▲ ▼": "Better or worse than the reference by a paired randomization test (same users, same lists), at 5% after "
+    "Holm's correction for the number of comparisons.",
+    "draw": "One sample of negatives for the same users and held-out items.",
+    "seed": "A training or sampling seed of a ranker.",
+    "unresolved": "A case that has no result, because the infrastructure failed or it was not reached: not counted as "
+    "a miss, but shown as bounds on the mean.",
+    "cache hit": "An answer taken from the response cache: nothing was sent and nothing was paid.",
+    "fused, prior alone, MAR alone": "The order that a user gets fuses two scores. The prior needs no language model; "
+    "MAR is the language model's alignment of motivations with traits.",
+    "u-…": "Users are shown under pseudonyms, hashes of their ids, the same everywhere in a report.",
+}
+
+
+def study_page(record: StudyRecord, found: Sequence[ProtocolSection], tabs: Sequence[Tab] = ()) -> Page:
+    """The whole page.
+
+    Args:
+        tabs: Further tabs, put before those of the study.
+    """
+    return Page(
+        title=record.title or record.name,
+        tabs=[
+            *tabs,
+            Tab("overview", "Overview", _overview(record, found)),
+            _per_protocol("accuracy", "Accuracy", found, lambda section: section.accuracy),
+            _per_protocol("slices", "Slices", found, lambda section: section.slices),
+            _per_protocol("failures", "Failures", found, lambda section: section.failures),
+            _per_protocol("cost", "Cost", found, lambda section: section.costs),
+            Tab("users", "Users", [View("users")], per_protocol=True),
+            Tab("versus", "A against B", [View("versus")], per_protocol=True),
+            Tab("reproduce", "Reproduce", _reproduce(record, found)),
+        ],
+        protocols=[section.name for section in found],
+        data=_view_data(record, found),
+        scripts=[VIEWS_SCRIPT],
+    )
+
+
+def _per_protocol(
+    name: str, title: str, found: Sequence[ProtocolSection], blocks_of: Callable[[ProtocolSection], Sequence[Block]]
+) -> Tab:
+    nothing = [Lines(["No user was ranked here."])]
+    blocks = [PerProtocol(i, section.name, blocks_of(section) or nothing) for i, section in enumerate(found)]
+    return Tab(name, title, blocks, per_protocol=True)
+
+
+def _overview(record: StudyRecord, found: Sequence[ProtocolSection]) -> list[Block]:
+    runs = sum(bool(run.ranks) for run in record.runs)
+    labels = list(dict.fromkeys(group.label for section in found for group in section.groups))
+    lead = (
+        f"{runs} runs of {len(labels)} rankers on {len(found)} protocol{'' if len(found) == 1 else 's'}. All rankers "
+        f"of a protocol ranked the same frozen lists, and all are compared with {record.reference} and with chance."
+    )
+    return [
+        Lead(lead),
+        *([Notice([missing_table(record)])] if record.missing else []),
+        summary_table(found, labels),
+        Details("Glossary", [Glossary(GLOSSARY)], opened=True),
+    ]
+
+
+def _reproduce(record: StudyRecord, found: Sequence[ProtocolSection]) -> list[Block]:
+    blocks: list[Block] = [Code("\n".join(record.commands), "The whole study again")] if record.commands else []
+    blocks += study_tables(record)
+    for section in found:
+        if section.tuning:
+            blocks.append(Details(f"Settings tried on dev users, {section.name}", section.tuning))
+    configurations = [
+        Details(f"{group.label}, {section.name}", [Code(json.dumps(configuration, indent=1, ensure_ascii=False))])
+        for section in found
+        for group in section.groups
+        if (configuration := group.runs[0].manifest.configuration)
+    ]
+    return [*blocks, Details("Configuration of every ranker", configurations)] if configurations else blocks
+
+
+def _view_data(record: StudyRecord, found: Sequence[ProtocolSection]) -> JsonObject:
+    detailed = users_per_run(section.groups for section in found)
+    return {
+        "reference": record.reference,
+        "first": CUTOFFS[0],
+        "lengths": [[name, *ends] for name, ends in LENGTHS.items()],
+        "pseudonym_digits": PSEUDONYM_DIGITS,
+        "unchecked": UNCHECKED,
+        "looks": figures.looks(list(dict.fromkeys(run.ranker for run in record.runs))),
+        "protocols": [
+            {"name": section.name, **drilldown(section.protocol, section.groups, detailed)} for section in found
+        ],
+    }

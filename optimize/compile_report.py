@@ -1,0 +1,337 @@
+"""HTML report of a compile: verdict, search, spending, and every prompt before and after."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evaluate.report.blocks import Block, Code, Details, Lead, Lines, Page, PromptDiff, Tab
+from evaluate.report.page import render
+from evaluate.report.pseudonyms import without_ids
+from evaluate.report.reproduction import hash_table, version_table
+from evaluate.report.table import (
+    BETTER,
+    NONE,
+    WORSE,
+    Kind,
+    Table,
+    TableCell,
+    TableRow,
+    code_cell,
+    count_cell,
+    difference_cell,
+    dollars_cell,
+    estimate_cell,
+    figure_cell,
+    table_row,
+    word_cell,
+)
+from evaluate.stats.intervals import bootstrap_mean
+from optimize.artifact import ArtifactManifest
+from optimize.candidates import ORIGINAL
+from optimize.compile_figures import by_cost, by_parameter, by_trial, settings_of
+from optimize.prompts import Demo, Prompt, Prompts, module_of
+from optimize.search import Attempt
+from optimize.space import Configuration
+from programs.lm.roles import ROLE_NAMES
+from signatures.rows import Usage, total_usage
+
+PART_NAMES = {
+    "score": "score",
+    "ndcg": "NDCG, fused",
+    "mar": "NDCG, MAR alone",
+    "hit": "HR@5, fused",
+    "consistency": "consistency",
+    "resemblance": "resemblance",
+    "coherence": "coherence",
+}
+"""Names in the table of the verdict, by part of the objective."""
+
+PHASE_NAMES = {
+    "forecast": "forecast",
+    "pools": "candidates",
+    "search": "search",
+    "held-out": "held-out check",
+    "": "other",
+}
+
+
+@dataclass(frozen=True)
+class CompileRecord:
+    """A finished compile, all that its report is made from.
+
+    Attributes:
+        unit: What `Attempt.cost` is in: `usd` or `tokens`.
+        before, after: Prompts of the uncompiled program and of the winner, by predictor.
+        sent: The winner's messages as text, by predictor, with placeholders for the inputs.
+        importances: Share of each parameter in the variation of the score; may be empty.
+    """
+
+    manifest: ArtifactManifest
+    attempts: Sequence[Attempt]
+    unit: str
+    before: Prompts
+    after: Prompts
+    sent: Mapping[str, str]
+    importances: Mapping[str, float]
+
+    @property
+    def uncompiled(self) -> Configuration | None:
+        """The configuration of trial 0, the uncompiled program."""
+        return next((attempt.configuration for attempt in self.attempts if attempt.number == 0), None)
+
+
+def compile_report(record: CompileRecord) -> str:
+    """The report as one self-contained HTML file."""
+    manifest = record.manifest
+    return render(
+        Page(
+            title=f"Compile of {manifest.family} on {manifest.data.dataset}",
+            tabs=[
+                Tab("verdict", "Verdict", _verdict(record)),
+                Tab("search", "Search", _search(record)),
+                Tab("spending", "Spending", [_spending(manifest.spent)]),
+                Tab("prompts", "Prompts", _prompts(record)),
+                Tab("reproduce", "Reproduce", _reproduce(manifest)),
+            ],
+        )
+    )
+
+
+# --- verdict
+
+
+def _verdict(record: CompileRecord) -> list[Block]:
+    return [
+        Lead(verdict_sentence(record)),
+        _verdict_table(record.manifest),
+        Lines(_on_searched_users(record.manifest)),
+        _chosen_table(record),
+    ]
+
+
+def _on_searched_users(manifest: ArtifactManifest) -> list[str]:
+    before, after = (manifest.searched.get(when, math.nan) for when in ("before", "after"))
+    if math.isnan(before + after):
+        return []
+    return [
+        f"On the {len(manifest.data.searched)} dev users of the search the score was {before:.3f} before and "
+        f"{after:.3f} after. The winner was chosen on these users, so this says less than the held-out users do."
+    ]
+
+
+def verdict_sentence(record: CompileRecord) -> str:
+    """The result in plain words; what was not won is said first."""
+    verdict = record.manifest.verdict
+    gain, before, after = verdict.difference["score"], verdict.before["score"], verdict.after["score"]
+    figures = (
+        f"On {gain.n} held-out dev users the score was {before.mean:.3f} before and {after.mean:.3f} after: a "
+        f"difference of {_signed(gain.mean)}, 95% interval [{_signed(gain.low)}, {_signed(gain.high)}]."
+    )
+    if _unchanged(record):
+        tried = f"none of the {len(record.attempts)} trials of the search beat the uncompiled program, which is kept"
+        return f"The compile won nothing: {tried}. {figures}"
+    return {
+        "better": "The compiled program is better than the uncompiled one. ",
+        "not clearly better": "The compile shows no clear gain: the difference may be chance. ",
+        "not better": "The compile won nothing: the compiled program is not better than the uncompiled one. ",
+    }[verdict.judgement] + figures
+
+
+def _unchanged(record: CompileRecord) -> bool:
+    return record.before == record.after and record.manifest.chosen in (None, record.uncompiled)
+
+
+def _verdict_table(manifest: ArtifactManifest) -> Table:
+    verdict, weights = manifest.verdict, manifest.weights.model_dump()
+    total = sum(weights.values())
+    rows = []
+    for part, difference in verdict.difference.items():
+        certain = difference.low > 0 or difference.high < 0
+        mark = (BETTER if difference.mean > 0 else WORSE) if certain and part != "resemblance" else ""
+        rows.append(
+            table_row(
+                word_cell(PART_NAMES.get(part, part)),
+                estimate_cell(verdict.before[part]),
+                estimate_cell(verdict.after[part]),
+                difference_cell(difference, mark),
+                TableCell(f"{weights[part] / total:.0%}", weights[part] / total) if part in weights else NONE,
+                count_cell(difference.n),
+                kind="total" if part == "score" else "",
+            )
+        )
+    caption = (
+        "Means over held-out dev users, which the search did not see, with 95% intervals; differences are paired by "
+        "user. The score is the mean of the parts by their weight. “Fused” is the order that a user gets, “MAR alone” "
+        "the order by MAR's scores. Consistency is how well the profiles of one user agree (eq. 5), resemblance how "
+        "similar they are to other users' profiles, coherence the agreement of different profiles minus the "
+        "resemblance. "
+        f"{BETTER} {WORSE}: the interval does not contain 0."
+    )
+    columns = ("held-out dev users", "before", "after", "difference", "weight", "users")
+    return Table("verdict", "Before and after", caption, columns, tuple(rows))
+
+
+def _chosen_table(record: CompileRecord) -> Table:
+    manifest = record.manifest
+    chosen = settings_of(manifest.chosen) if manifest.chosen else {"family": manifest.family}
+    first = settings_of(record.uncompiled) if record.uncompiled else {}
+    rows = []
+    for name, value in chosen.items():
+        old = first.get(name, "–")
+        kind: Kind = "" if old == value else "reference"
+        rows.append(table_row(word_cell(name), word_cell(old), word_cell(value), kind=kind))
+    caption = (
+        f"Trial {manifest.trial} of {manifest.trials} by the optimizer “{manifest.optimizer}”. Demos and instructions "
+        f"are named as in pools.json; “{ORIGINAL}” is the uncompiled program's. What differs is in bold type."
+    )
+    return Table("chosen", "Chosen configuration", caption, ("setting", "uncompiled", "compiled"), tuple(rows))
+
+
+# --- search
+
+
+def _search(record: CompileRecord) -> list[Block]:
+    blocks: list[Block] = [
+        by_trial(record.attempts, record.manifest.trial),
+        by_cost(record.attempts, record.unit, record.manifest.trial),
+    ]
+    if record.importances:
+        blocks.append(by_parameter(record.importances))
+    return [*blocks, _trial_table(record)]
+
+
+def _trial_table(record: CompileRecord) -> Table:
+    """Every trial; settings that all trials share are left out."""
+    shown = [settings_of(attempt.configuration) for attempt in record.attempts]
+    names = [
+        name for name in dict.fromkeys(n for one in shown for n in one) if len({one.get(name) for one in shown}) > 1
+    ]
+    failed = any(attempt.error for attempt in record.attempts)
+    rows = []
+    for attempt, settings in zip(record.attempts, shown, strict=True):
+        scores = [score.score for score in attempt.scores]
+        winner = attempt.number == record.manifest.trial
+        cells = [
+            word_cell(f"{attempt.number} (winner)" if winner else attempt.number),
+            word_cell(attempt.state.lower()),
+            estimate_cell(bootstrap_mean(scores, seed=0)) if scores else NONE,
+            _cost_cell(attempt, record.unit) if scores else NONE,
+            count_cell(len(scores)),
+            *(word_cell(settings.get(name, "–")) for name in names),
+        ]
+        if failed:
+            cells.append(word_cell(without_ids(attempt.error or "–")))
+        rows.append(TableRow(tuple(cells), "reference" if winner else ""))
+    unit = "$ per user" if record.unit == "usd" else "tokens per user"
+    columns = ("trial", "state", "score", unit, "users", *names, *(["error"] if failed else []))
+    caption = (
+        "Mean score over the dev users of the search, with 95% interval. Pruned trials were stopped early, because the "
+        "users scored so far were clearly below the best trial; trial 0 is the uncompiled program. The cost is that of "
+        "MOPE and MAR: MOTE is paid once per item."
+    )
+    return Table("trials", "Trials", caption, columns, tuple(rows))
+
+
+def _cost_cell(attempt: Attempt, unit: str) -> TableCell:
+    cost = attempt.cost(unit)
+    return TableCell(f"${cost:.6f}", cost) if unit == "usd" else figure_cell(cost, 0)
+
+
+# --- spending
+
+
+def _spending(spent: Mapping[str, Usage]) -> Table:
+    rows = [_usage_row(PHASE_NAMES.get(phase, phase), usage) for phase, usage in spent.items()]
+    if len(rows) > 1:
+        rows.append(_usage_row("total", total_usage(spent.values()), total=True))
+    caption = (
+        "What was sent and paid in each phase. Cache hits are answers taken from the response cache: they cost "
+        "nothing. “Cached” are the input tokens that the server took from its prefix cache. Dollars leave out models "
+        "without a known price."
+    )
+    columns = ("phase", "calls", "cache hits", "tokens in", "cached", "tokens out", "dollars", "seconds")
+    return Table("spending", "Spending by phase", caption, columns, tuple(rows))
+
+
+def _usage_row(name: str, usage: Usage, total: bool = False) -> TableRow:
+    counts = (usage.calls, usage.cache_hits, usage.tokens_in, usage.tokens_cached, usage.tokens_out)
+    return table_row(
+        word_cell(name),
+        *map(count_cell, counts),
+        dollars_cell(usage.usd, usage.calls),
+        figure_cell(usage.seconds, 1),
+        kind="total" if total else "",
+    )
+
+
+# --- prompts
+
+
+def _prompts(record: CompileRecord) -> list[Block]:
+    names = list(dict.fromkeys([*record.before, *record.after]))
+    changed = [name for name in names if record.before.get(name) != record.after.get(name)]
+    lead = f"{len(changed)} of {len(names)} prompts changed." if changed else "No prompt changed."
+    return [Lead(lead), *(_predictor(name, record) for name in [*changed, *(n for n in names if n not in changed)])]
+
+
+def _predictor(name: str, record: CompileRecord) -> Details:
+    """One predictor's instruction and demos, old against new, and its whole prompt; folded unless it changed."""
+    before, after = record.before.get(name), record.after.get(name)
+    module = module_of(name, record.manifest.family)
+    summary = f"{module.upper() if module in ('mope', 'mote') else 'MAR' if module else 'Explanation'}: {name}"
+    old, new = before or Prompt(instructions=""), after or Prompt(instructions="")
+    blocks: list[Block] = [
+        PromptDiff("Instruction", old.instructions, new.instructions),
+        PromptDiff(_demo_title(old, new), _demo_text(old), _demo_text(new)),
+    ]
+    if name in record.sent:
+        blocks.append(Details("Whole prompt as sent", [Code(record.sent[name])]))
+    return Details(summary, blocks, _change(before, after), opened=before != after)
+
+
+def _change(before: Prompt | None, after: Prompt | None) -> str:
+    if before is None:
+        return "only in the compiled program"
+    if after is None:
+        return "only in the uncompiled program"
+    differs = {"instruction": before.instructions != after.instructions, "demos": before.demos != after.demos}
+    changed = [part for part, changes in differs.items() if changes]
+    return f"{' and '.join(changed)} changed" if changed else "unchanged"
+
+
+def _demo_title(before: Prompt, after: Prompt) -> str:
+    return f"Demos: {len(before.demos)} before, {len(after.demos)} after"
+
+
+def _demo_text(prompt: Prompt) -> str:
+    return "\n\n".join(_one_demo(demo) for demo in prompt.demos)
+
+
+def _one_demo(demo: Demo) -> str:
+    return "\n".join(
+        f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for name, value in demo.items()
+    )
+
+
+# --- reproduce
+
+
+def _reproduce(manifest: ArtifactManifest) -> list[Block]:
+    roles = [
+        table_row(word_cell(role), code_cell(manifest.roles.of(role).model), code_cell(manifest.models.get(role, "–")))
+        for role in ROLE_NAMES
+    ]
+    caption = "The winner's models. Files are named by their content."
+    blocks: list[Block] = [
+        Table("models", "Models", caption, ("role", "model", "content"), tuple(roles)),
+        hash_table({"dataset": manifest.data.dataset_sha256, "cases": manifest.data.cases_sha256}),
+    ]
+    return [*blocks, version_table(manifest.versions)] if manifest.versions else blocks
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
