@@ -64,7 +64,7 @@ llm-test: install ## the tests that ask the small model
 	$(BIN)/pytest -q -m llm
 
 coverage: $(TORCH_INSTALLED) ## lines and branches that the tests reach: total here, details in htmlcov/
-	$(BIN)/pytest -q -n auto --cov --cov-report=term --cov-report=html
+	$(BIN)/pytest -q -n auto --cov --cov-report=term --cov-report=html --cov-fail-under=96
 
 docs: $(DOCS_INSTALLED) ## the documentation with the API reference, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

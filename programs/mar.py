@@ -112,7 +112,7 @@ def draw_labels(draw: random.Random, n: int) -> list[int]:
     return draw.sample(range(FIRST_LABEL, LAST_LABEL + 1), n)
 
 
-def render_products(shown: Sequence[tuple[int, Candidate]]) -> str:
+def render_candidates(shown: Sequence[tuple[int, Candidate]]) -> str:
     """Labelled candidates as the listwise prompt shows them, one a line."""
     return "\n".join(f"{label}: {candidate.text}" for label, candidate in shown)
 
@@ -146,7 +146,7 @@ class Listwise(dspy.Module):
         draw = random.Random(seed)  # noqa: S311 - a reproducible shuffle, no secret
         labels = draw_labels(draw, len(candidates))
         shown = draw.sample(list(zip(labels, candidates, strict=True)), len(candidates))
-        products = render_products(shown)
+        products = render_candidates(shown)
         result = Alignments(alignments=[None] * len(candidates))
         try:
             answer = self.rank(shopper=user.text, products=products, enough=6 * len(candidates) + 32)

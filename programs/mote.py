@@ -37,7 +37,7 @@ _INSTRUCTIONS = re.compile(
 )
 
 
-def product_text(item: Item) -> str:
+def item_text(item: Item) -> str:
     """d_i of eq. 7 as MOTE reads it: without brand and price, which traits must not name."""
     bare = item.model_copy(update={"brand": None, "price": None})
     return "\n".join(prompt_line(line, PRODUCT_CHARACTERS) for line in bare.text.splitlines())[:PRODUCT_CHARACTERS]
@@ -163,13 +163,13 @@ class MOTE(dspy.Module):
             UnparsableError: if no answer of the model could be parsed.
         """
         prompt = self.prompt()
-        product = product_text(item)
-        key = trait_key(product, prompt, model_name(self.backends.roles.mote))
+        text = item_text(item)
+        key = trait_key(text, prompt, model_name(self.backends.roles.mote))
         distilled = self.store.get(key)
         unparsable = 0
         if distilled is None:
             with self.backends.ledger.label_calls(key[:16]), self.backends.ledger.standalone_usage() as spent:
-                answer = self.distill(product=product)
+                answer = self.distill(product=text)
             unparsable = answer.unparsable
             distilled = Distilled(tuple(answer.traits), spent.get("mote"))
             self.store.put(key, distilled.phrases, distilled.usage)
@@ -177,10 +177,10 @@ class MOTE(dspy.Module):
             self._record_cache_hit(key, distilled.usage)
         # Validated after reading: items with the same text share phrases, but may differ in the brand.
         traits = validated_traits(item, distilled.phrases)
-        text = traits.render() or fallback_text(item)
-        prediction = dspy.Prediction(traits=traits, text=text, unparsable=0)
+        answer_text = traits.render() or fallback_text(item)
+        prediction = dspy.Prediction(traits=traits, text=answer_text, unparsable=0)
         self.store.memo[item.item_id] = _MemoEntry(item, prompt, key, distilled.usage, prediction)
-        return dspy.Prediction(traits=traits, text=text, unparsable=unparsable)
+        return dspy.Prediction(traits=traits, text=answer_text, unparsable=unparsable)
 
     def _record_cache_hit(self, key: str, usage: Usage | None) -> None:
         """Record an item distilled before as a cache hit: the stand-alone cost of a run includes it."""
@@ -211,4 +211,4 @@ class RawDescription(dspy.Module):
 
     def forward(self, item: Item) -> dspy.Prediction:
         """Like `MOTE.forward`, without a model call: `traits` is None."""
-        return dspy.Prediction(traits=None, text=prompt_line(product_text(item), 160), unparsable=0)
+        return dspy.Prediction(traits=None, text=prompt_line(item_text(item), 160), unparsable=0)

@@ -13,9 +13,9 @@ from programs.runtime.key_value_store import KeyValueStore
 from signatures.rows import Usage
 
 
-def trait_key(product: str, prompt: str, model: str) -> str:
+def trait_key(text: str, prompt: str, model: str) -> str:
     """Hash of everything that traits depend on: the item's text, the whole prompt around it, and the model."""
-    return hashlib.sha256("\x1f".join((product, prompt, model)).encode()).hexdigest()
+    return hashlib.sha256("\x1f".join((text, prompt, model)).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

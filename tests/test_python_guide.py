@@ -10,10 +10,11 @@ import pytest
 
 import mllm3rec as m3
 from programs.runtime.environment import variable
-from tests.compiling import sensitive
-from tests.fake_server import FakeOpenAI
+from tests.support.compile_setup import sensitive
+from tests.support.fake_server import FakeOpenAI
+from tests.support.paths import ROOT
 
-GUIDE = (Path(__file__).parents[1] / "docs" / "python.md").read_text("utf-8")
+GUIDE = (ROOT / "docs" / "python.md").read_text("utf-8")
 SNIPPETS = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 ADDRESS = "http://localhost:8000/v1"
 

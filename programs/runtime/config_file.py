@@ -22,7 +22,7 @@ def read_toml(path: Path, kind: type[Checked]) -> Checked:
         InputError: naming file and field, if it cannot be read or is not a valid `kind`.
     """
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
+        data = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -52,7 +52,7 @@ def load_schema(path: Path) -> MotivationSchema:
         InputError: naming the file and the field, if it cannot be read as a schema.
     """
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
         data = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
         return MotivationSchema.model_validate(data)
     except OSError as error:
