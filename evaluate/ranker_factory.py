@@ -101,6 +101,7 @@ class RankerFactory:
             roles: Whose models programs ask; None asks the model of `dspy.configure`.
             beside: Backends of other runs of this process, which keep to the same rate limits.
             given: `dspy.LM` objects by model string, see `ModelOptions`.
+            on_event: Told when texts are embedded and a model is loaded.
         """
 
         @cache
@@ -110,7 +111,7 @@ class RankerFactory:
                 return AmbientBackends()
             if beside is not None:
                 return beside.with_roles(roles, ledger, given)
-            return Backends(roles, ledger, given=given)
+            return Backends(roles, ledger, given=given, on_event=on_event)
 
         return cls(
             dataset=dataset,

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import dspy
 
+from programs.copies import repeats
 from programs.default_demos import CHECKS, EXPLANATIONS
 from programs.lm.backends import Backends, UnparsableError
 from programs.mar import Candidate, ShopperView
 from programs.mope import prompt_line
 from programs.role_predictor import RolePredictor
+from programs.runtime.events import OnEvent, Progress, ignore
 from signatures.mar import CheckExplanation, ExplainChoice
 from signatures.types import Rationale, Verdict
 
 REASON_CHARACTERS = 240
+DEFAULT_REASONS = tuple(example.reason for example in EXPLANATIONS)
+"""Those in the prompt of a program that was not compiled."""
+
+_REASONS = "reasons"
 
 
 class Explainer(dspy.Module):
@@ -49,7 +55,7 @@ class Explainer(dspy.Module):
         return Rationale(item_id=candidate.item_id, text=reason, verdict=verdict, unparsable=unparsable)
 
     def choose(
-        self, shopper: ShopperView, ordered: Sequence[Candidate], k: int, patience: int
+        self, shopper: ShopperView, ordered: Sequence[Candidate], k: int, patience: int, on_event: OnEvent = ignore
     ) -> tuple[list[Candidate], list[Rationale]]:
         """The first k candidates whose rationale holds; what fails is filtered and the next moves up.
 
@@ -57,6 +63,7 @@ class Explainer(dspy.Module):
             ordered: Candidates, best first.
             patience: How many candidates may be looked at in all. If fewer than k pass, the best of those that
                 failed fill the list, still marked as unfaithful.
+            on_event: Gets the number of candidates chosen.
 
         Returns:
             All of `ordered`, the chosen first, then the others in their order; and every rationale that was made.
@@ -66,10 +73,12 @@ class Explainer(dspy.Module):
         for candidate in ordered[: max(k, patience)]:
             if len(chosen) == k:
                 break
+            on_event(Progress(_REASONS, len(chosen), k))
             rationale = self(shopper=shopper, candidate=candidate)
             rationales.append(rationale)
             if rationale.verdict.faithful:
                 chosen.append(candidate)
+        on_event(Progress(_REASONS, k, k))
         failed = {r.item_id for r in rationales if not r.verdict.faithful}
         fill = [c for c in ordered if c.item_id in failed][: max(0, k - len(chosen))]
         first = chosen + fill
@@ -79,30 +88,22 @@ class Explainer(dspy.Module):
         return first + rest + filtered, rationales
 
 
-def reason_warnings(rationales: Sequence[Rationale]) -> dict[str, str]:
+def reason_warnings(rationales: Sequence[Rationale], examples: Collection[str] = DEFAULT_REASONS) -> dict[str, str]:
     """Reasons that say nothing about their item: given for another item as well, or copied from the prompt's examples.
 
     Args:
         rationales: Of one user, in the order in which they were made.
+        examples: The reasons in the examples of the prompt. What is nearly one of them counts as copied, too.
 
     Returns:
         What is wrong, by item id; items with a reason of their own are absent.
     """
-    examples = {_bare(example.reason) for example in EXPLANATIONS}
+    given = [(rationale.item_id, rationale.text) for rationale in rationales if rationale.text.strip()]
     warnings: dict[str, str] = {}
-    seen: dict[str, int] = {}
-    for rationale in rationales:
-        text = _bare(rationale.text)
-        if not text:
-            continue
-        seen[text] = seen.get(text, 0) + 1
-        if text in examples:
-            warnings[rationale.item_id] = "copied from the example in the prompt"
-    for rationale in rationales:
-        if seen.get(_bare(rationale.text), 0) > 1:
-            warnings.setdefault(rationale.item_id, "the same reason as for another item")
+    for at, (item_id, text) in enumerate(given):
+        others = [other for place, (_, other) in enumerate(given) if place != at]
+        if repeats(text, examples):
+            warnings[item_id] = "copied from the example in the prompt"
+        elif repeats(text, others):
+            warnings[item_id] = "the same reason as for another item"
     return warnings
-
-
-def _bare(text: str) -> str:
-    return " ".join(text.casefold().split()).strip(" .")

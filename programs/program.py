@@ -23,6 +23,7 @@ from programs.prior.prior import z
 from programs.prior.scorers import Popularity, Scorer
 from programs.ranker import order_by_score
 from programs.runtime.errors import InputError
+from programs.runtime.events import OnEvent, Progress, ignore
 from programs.runtime.nocopy import NoCopy
 from programs.trait_store import TraitStore
 from signatures.rows import Case, Ranking, Status, seed_of
@@ -30,6 +31,8 @@ from signatures.schema import CONSUMER, MotivationSchema
 from signatures.types import Interaction, Item, Traits
 
 DEFAULT_WEIGHT = 0.3
+_PROFILE, _TRAITS, _ALIGNMENT = "profile of the user", "traits of the candidates", "ranking the candidates"
+"""Tasks of progress events."""
 _TIES = 1e-9
 
 
@@ -121,6 +124,7 @@ class MLLM3Rec(dspy.Module):
         history: Sequence[str] = (),
         candidates: Sequence[str] = (),
         metadata: Mapping[str, str] | None = None,
+        on_event: OnEvent = ignore,
     ) -> dspy.Prediction:
         """Rank one case, or candidates for a history where no case is given.
 
@@ -128,6 +132,7 @@ class MLLM3Rec(dspy.Module):
             history: Item ids, oldest first.
             candidates: Distinct item ids.
             metadata: z_u of eq. 6.
+            on_event: Gets the progress within this one user: profile, traits, ranking, reasons.
 
         Returns:
             Prediction with `ranking`, a `Ranking` without usage.
@@ -135,7 +140,6 @@ class MLLM3Rec(dspy.Module):
         if case is None:
             events = tuple(Interaction(item_id=item) for item in history)
             case = Case(user_id="user", history=events, candidates=tuple(candidates), metadata=dict(metadata or {}))
-        items = self.catalogue.value
         prior = np.asarray(self.prior.value.scores(case.item_ids, case.candidates), dtype=float)
         ranking = Ranking(user_id=case.user_id, order=())
         seen = head_of(prior, self.fusion.head)
@@ -146,9 +150,7 @@ class MLLM3Rec(dspy.Module):
         chosen: list[Candidate] = []
         view = ShopperView(text="")
         try:
-            view = self._view(self.purchases(case), case.metadata, ranking)
-            chosen = [self._candidate(items[case.candidates[i]], ranking) for i in seen]
-            result: Alignments = self.aligner(shopper=view, candidates=chosen, seed=seed_of("labels", case.user_id))
+            view, chosen, result = self._aligned(case, seen, ranking, on_event)
             for index, alignment in zip(seen, result.alignments, strict=True):
                 if alignment is not None:
                     mar[index] = alignment.score
@@ -165,7 +167,7 @@ class MLLM3Rec(dspy.Module):
         ranking.scores = {"prior": prior.tolist(), "mar": silent.tolist(), "fused": fused.tolist()}
         ranking.order = order_by_score(case.candidates, fused.tolist(), tie_seed=seed_of("ties", case.user_id))
         if self.reasons is not None and self.explain and ranking.status is Status.OK:
-            self._explain(self.reasons, ranking, view, chosen)
+            self._explain(self.reasons, ranking, view, chosen, on_event)
         return dspy.Prediction(ranking=ranking)
 
     def purchases(self, case: Case) -> list[Purchase]:
@@ -173,10 +175,29 @@ class MLLM3Rec(dspy.Module):
         items = self.catalogue.value
         return [(items[event.item_id], event) for event in case.history if event.item_id in items]
 
-    def rank(self, case: Case) -> Ranking:
-        """See `programs.ranker.Ranker`."""
-        ranking: Ranking = self(case=case).ranking
+    def rank(self, case: Case, on_event: OnEvent = ignore) -> Ranking:
+        """See `programs.ranker.Ranker`; `on_event` as in `forward`."""
+        ranking: Ranking = self(case=case, on_event=on_event).ranking
         return ranking
+
+    def _aligned(
+        self, case: Case, seen: NDArray[np.intp], ranking: Ranking, on_event: OnEvent
+    ) -> tuple[ShopperView, list[Candidate], Alignments]:
+        """Profile, traits and alignments of the candidates that MAR sees."""
+        on_event(Progress(_PROFILE, 0, 1))
+        view = self._view(self.purchases(case), case.metadata, ranking)
+        on_event(Progress(_PROFILE, 1, 1))
+        chosen: list[Candidate] = []
+        for done, index in enumerate(seen):
+            on_event(Progress(_TRAITS, done, len(seen)))
+            chosen.append(self._candidate(self.catalogue.value[case.candidates[index]], ranking))
+        on_event(Progress(_TRAITS, len(seen), len(seen)))
+        if asks := bool(self.aligner.predictors()):
+            on_event(Progress(_ALIGNMENT, 0, 1))
+        result: Alignments = self.aligner(shopper=view, candidates=chosen, seed=seed_of("labels", case.user_id))
+        if asks:
+            on_event(Progress(_ALIGNMENT, 1, 1))
+        return view, chosen, result
 
     def _view(self, history: Sequence[Purchase], metadata: Mapping[str, str], ranking: Ranking) -> ShopperView:
         answer = self.shopper(history=history, metadata=metadata)
@@ -197,10 +218,12 @@ class MLLM3Rec(dspy.Module):
             ranking.traits.append(traits)
         return Candidate(item_id=item.item_id, text=answer.text, phrases=traits.phrases if traits else ())
 
-    def _explain(self, reasons: Explainer, ranking: Ranking, view: ShopperView, chosen: Sequence[Candidate]) -> None:
+    def _explain(
+        self, reasons: Explainer, ranking: Ranking, view: ShopperView, chosen: Sequence[Candidate], on_event: OnEvent
+    ) -> None:
         by_id = {candidate.item_id: candidate for candidate in chosen}
         ordered = [by_id[item_id] for item_id in ranking.order if item_id in by_id]
-        after, ranking.rationales = reasons.choose(view, ordered, self.explain, patience=2 * self.explain)
+        after, ranking.rationales = reasons.choose(view, ordered, self.explain, 2 * self.explain, on_event)
         ranking.unparsable += sum(rationale.unparsable for rationale in ranking.rationales)
         rest = [item_id for item_id in ranking.order if item_id not in by_id]
         ranking.order = (*(candidate.item_id for candidate in after), *rest)
@@ -274,7 +297,7 @@ def listwise(parts: Parts) -> MLLM3Rec:
 
 
 def embedding(parts: Parts) -> MLLM3Rec:
-    """MOPE, MOTE, and phrases compared in embedding space: one model call a shopper beyond the trait store."""
+    """MOPE, MOTE, and phrases compared in embedding space: two model calls a shopper beyond the trait store."""
     return _compose(
         parts, MOPE(parts.backends, parts.schema), MOTE(parts.backends, parts.traits), Embedding(parts.encoder)
     )
@@ -303,6 +326,12 @@ def without_reflection(parts: Parts) -> MLLM3Rec:
     return _compose(parts, mope, MOTE(parts.backends, parts.traits), Listwise(parts.backends))
 
 
+def embedding_without_reflection(parts: Parts) -> MLLM3Rec:
+    """`embedding` with MOPE's first answer: one short model call a shopper beyond the trait store."""
+    mope = MOPE(parts.backends, parts.schema, reflect=False)
+    return _compose(parts, mope, MOTE(parts.backends, parts.traits), Embedding(parts.encoder))
+
+
 def llm_only(parts: Parts) -> MLLM3Rec:
     """The paper's minimal baseline: raw history and raw candidates in one prompt (section 4.4)."""
     return _compose(
@@ -320,6 +349,7 @@ PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
     "without-mope": without_mope,
     "without-mote": without_mote,
     "without-reflection": without_reflection,
+    "embedding-without-reflection": embedding_without_reflection,
     "llm-only": llm_only,
 }
 """Every composition by the name it has on the command line."""
