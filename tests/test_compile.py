@@ -83,7 +83,7 @@ class TestCompile:
         best = max((t for t in trials if t["state"] == "COMPLETE"), key=lambda t: t["score"])  # type: ignore[arg-type,return-value]
         assert manifest.trial == best["number"]
         page = (tmp_path / "art" / SEARCH_FOLDER / REPORT).read_text()
-        assert "Score against trial" in page
+        assert "Score by trial" in page
         assert "<script src=" not in page
 
     def test_pools_hold_bootstrapped_labelled_proposed_and_adjusted_choices(self, tmp_path: Path) -> None:
