@@ -20,7 +20,7 @@ from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import local_roles
 from programs.role_predictor import RolePredictor
 from signatures.mar import score_candidate
-from tests.fake_server import FakeOpenAI, Reply
+from tests.support.fake_server import FakeOpenAI, Reply
 
 
 def rate(call: Callable[[int], object], calls: int, workers: int) -> float:

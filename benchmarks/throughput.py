@@ -37,7 +37,7 @@ from programs.runtime.interrupts import map_in_threads
 from programs.trait_store import TraitStore
 from signatures.rows import Case
 from signatures.types import Interaction, Item
-from tests.fake_server import sensible
+from tests.support.fake_server import sensible
 
 LATENCY, SLOTS = 0.2, 64
 WORKERS = SLOTS + SLOTS // 2

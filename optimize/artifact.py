@@ -23,6 +23,7 @@ import dspy
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
+from evaluate.runs.directory import MANIFEST
 from optimize.holdout import HoldoutVerdict
 from optimize.objective import ObjectiveWeights
 from optimize.program_state import REMEDY, apply_state, read_state
@@ -41,7 +42,7 @@ from signatures.rows import Usage
 from signatures.schema import MotivationSchema
 
 ARTIFACT_FORMAT = "mllm3rec-artifact/1"
-PROGRAM, MANIFEST, PROMPTS, SEARCH_FOLDER = "program.json", "manifest.json", "prompts", "search"
+PROGRAM, PROMPTS, SEARCH_FOLDER = "program.json", "prompts", "search"
 _SEARCH_SUFFIXES = {".json", ".jsonl", ".html", ".sqlite", ".sqlite-wal", ".sqlite-shm", ".sqlite-journal"}
 
 Contract = dict[str, dict[str, JsonValue]]

@@ -64,7 +64,7 @@ def by_cost(attempts: Sequence[Attempt], unit: str, winner: int | None) -> Figur
     """Score against cost of the complete trials, with the Pareto front."""
     complete = [a for a in attempts if a.state == "COMPLETE"]
     front = pareto_front(complete, unit)
-    figure = go.Figure(figures.pareto_front([a.cost(unit) for a in front], [a.score for a in front]))
+    figure = go.Figure(figures.pareto_line([a.cost(unit) for a in front], [a.score for a in front]))
     for name, marker, some in (
         ("trials", STATES["COMPLETE"][1], [a for a in complete if a.number != winner]),
         ("winner", WINNER, [a for a in complete if a.number == winner]),

@@ -35,14 +35,7 @@ from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.lock import owned
 from signatures.rows import Case
 
-PLAN, POOLS, STUDY, TRIALS, REPORT, LEDGER = (
-    "plan.json",
-    "pools.json",
-    "study.sqlite",
-    "trials.json",
-    "report.html",
-    "ledger.jsonl",
-)
+PLAN, POOLS, STUDY, TRIALS, REPORT = "plan.json", "pools.json", "study.sqlite", "trials.json", "report.html"
 _MAY_CHANGE = {"trials"}
 
 

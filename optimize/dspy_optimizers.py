@@ -26,7 +26,7 @@ from programs.runtime.errors import BudgetExceededError, InputError
 from signatures.rows import Case
 
 Optimizer = Literal["mipro", "gepa", "random-search", "labeled"]
-OPTIMIZERS: tuple[Optimizer, ...] = ("mipro", "gepa", "random-search", "labeled")
+DSPY_OPTIMIZERS: tuple[Optimizer, ...] = ("mipro", "gepa", "random-search", "labeled")
 
 
 @dataclass

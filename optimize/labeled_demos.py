@@ -9,7 +9,7 @@ import dspy
 import numpy as np
 
 from programs.lm.backends import UnparsableError
-from programs.mar import Candidate, Listwise, Pointwise, draw_labels, render_products
+from programs.mar import Candidate, Listwise, Pointwise, draw_labels, render_candidates
 from programs.program import MLLM3Rec
 from signatures.rows import Case, seed_of
 
@@ -54,6 +54,6 @@ def _of(program: MLLM3Rec, case: Case, rng: random.Random, chosen: bool) -> list
     order = [0, *(1 + int(i) for i in np.argsort(-prior[1:], kind="stable"))]
     presented = rng.sample(list(zip(labels, candidates, strict=True)), len(shown))
     example = dspy.Example(
-        shopper=shopper, products=render_products(presented), ranking=[labels[index] for index in order]
+        shopper=shopper, products=render_candidates(presented), ranking=[labels[index] for index in order]
     )
     return [example.with_inputs("shopper", "products")]

@@ -10,7 +10,7 @@ from typing import Any
 import dspy
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
 
-from programs.mote import reads_like_an_order
+from programs.mote import contains_instructions
 from programs.program import MLLM3Rec
 
 Demo = dict[str, JsonValue]
@@ -78,7 +78,7 @@ def plain_demo(demo: Mapping[str, Any], signature: type[dspy.Signature]) -> Demo
 
 def safe(demos: Iterable[Demo]) -> list[Demo]:
     """The demonstrations in which no text reads like an order to the model: they become part of every prompt."""
-    return [demo for demo in demos if not any(map(reads_like_an_order, _texts(demo)))]
+    return [demo for demo in demos if not any(map(contains_instructions, _texts(demo)))]
 
 
 def _texts(value: JsonValue) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""How a model is asked: MOPE, MOTE and MAR as DSPy modules, and the composed program."""
+"""DSPy modules: MOPE, MOTE and MAR, and the program composed of them."""

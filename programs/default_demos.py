@@ -1,6 +1,6 @@
-"""Worked examples that stand in the prompts of an uncompiled program (paper, section 3.4), written for this project.
+"""Default demos: worked examples in the prompts of an uncompiled program (paper, section 3.4), written for it.
 
-A compiled program replaces them. Without any, a small model copies product names instead of abstracting from them.
+A compiled program replaces them. Without demos a small model copies item titles instead of abstracting from them.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _PROFILES: list[tuple[str, str, list[_Draft]]] = [
 
 
 def infer_examples(schema: MotivationSchema) -> list[dspy.Example]:
-    """Three histories from three kinds of shops; for the default schema only, another has other dimensions.
+    """Three histories from three kinds of shops; for the default schema only, whose dimensions they name.
 
     With a single one, a 1.5B model gave its very motivations to other shoppers.
     """

@@ -1,14 +1,15 @@
-"""Explanations of the chosen items, and the faithfulness check that follows (paper, section 3.3.3)."""
+"""Explanations of recommended items, and their faithfulness check by the judge (paper, section 3.3.3)."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import dspy
 
 from programs.default_demos import CHECKS, EXPLANATIONS
 from programs.lm.backends import Backends, UnparsableError
-from programs.mar import Candidate, ShopperView
+from programs.mar import Candidate, UserView
 from programs.mope import prompt_line
 from programs.role_predictor import RolePredictor
 from signatures.mar import CheckExplanation, ExplainChoice
@@ -18,10 +19,10 @@ REASON_CHARACTERS = 240
 
 
 class Explainer(dspy.Module):
-    """Explains a choice from traits and motivations alone, then has the judge check the explanation.
+    """Explains an item from its traits and the user's motivations alone, then has the judge check the explanation.
 
     Args:
-        check: Whether the second stage runs; without it every rationale passes.
+        check: Whether the judge checks; without it every rationale counts as faithful.
     """
 
     def __init__(self, backends: Backends | None = None, check: bool = True) -> None:
@@ -29,34 +30,34 @@ class Explainer(dspy.Module):
         self.explain = RolePredictor(ExplainChoice, "mar", backends, 96, EXPLANATIONS)
         self.judge = RolePredictor(CheckExplanation, "judge", backends, 96, CHECKS) if check else None
 
-    def forward(self, shopper: ShopperView, candidate: Candidate) -> Rationale:
-        """One rationale with its verdict; an answer that cannot be parsed is an unfaithful rationale."""
+    def forward(self, user: UserView, candidate: Candidate) -> Rationale:
+        """One rationale with its verdict; an answer that cannot be parsed counts as unfaithful."""
         reason, unparsable = "", 0
         try:
-            answer = self.explain(shopper=shopper.text, product=candidate.text)
+            answer = self.explain(shopper=user.text, product=candidate.text)
             reason, unparsable = prompt_line(answer.reason, REASON_CHARACTERS), answer.unparsable
             if not reason:
                 verdict = Verdict(faithful=False, why="no reason given")
             elif self.judge is None:
                 verdict = Verdict(faithful=True, why="not checked")
             else:
-                judged = self.judge(shopper=shopper.text, product=candidate.text, reason=reason)
-                unparsable += judged.unparsable
-                verdict = Verdict(faithful=judged.faithful == "yes", why=prompt_line(judged.why, REASON_CHARACTERS))
+                check = self.judge(shopper=user.text, product=candidate.text, reason=reason)
+                unparsable += check.unparsable
+                verdict = Verdict(faithful=check.faithful == "yes", why=prompt_line(check.why, REASON_CHARACTERS))
         except UnparsableError as error:
             unparsable += error.answers
             verdict = Verdict(faithful=False, why=prompt_line(str(error), REASON_CHARACTERS))
         return Rationale(item_id=candidate.item_id, text=reason, verdict=verdict, unparsable=unparsable)
 
     def choose(
-        self, shopper: ShopperView, ordered: Sequence[Candidate], k: int, patience: int
+        self, user: UserView, ordered: Sequence[Candidate], k: int, patience: int
     ) -> tuple[list[Candidate], list[Rationale]]:
-        """The first k candidates whose rationale holds; what fails is filtered and the next moves up.
+        """The first k candidates with a faithful rationale; the others are moved behind them.
 
         Args:
             ordered: Candidates, best first.
-            patience: How many candidates may be looked at in all. If fewer than k pass, the best of those that
-                failed fill the list, still marked as unfaithful.
+            patience: Most candidates to explain. If fewer than k rationales are faithful, the best of the other
+                explained candidates fill the list, still marked as unfaithful.
 
         Returns:
             All of `ordered`, the chosen first, then the others in their order; and every rationale that was made.
@@ -66,7 +67,7 @@ class Explainer(dspy.Module):
         for candidate in ordered[: max(k, patience)]:
             if len(chosen) == k:
                 break
-            rationale = self(shopper=shopper, candidate=candidate)
+            rationale = self(user=user, candidate=candidate)
             rationales.append(rationale)
             if rationale.verdict.faithful:
                 chosen.append(candidate)
@@ -80,29 +81,25 @@ class Explainer(dspy.Module):
 
 
 def reason_warnings(rationales: Sequence[Rationale]) -> dict[str, str]:
-    """Reasons that say nothing about their item: given for another item as well, or copied from the prompt's examples.
+    """Uninformative reasons: given for another item of the user as well, or copied from the prompt's demos.
 
     Args:
         rationales: Of one user, in the order in which they were made.
 
     Returns:
-        What is wrong, by item id; items with a reason of their own are absent.
+        The problem, by item id; items with a reason of their own are absent.
     """
-    examples = {_bare(example.reason) for example in EXPLANATIONS}
+    demo_reasons = {_normalized(demo.reason) for demo in EXPLANATIONS}
     warnings: dict[str, str] = {}
-    seen: dict[str, int] = {}
+    counts = Counter(_normalized(rationale.text) for rationale in rationales)
     for rationale in rationales:
-        text = _bare(rationale.text)
-        if not text:
-            continue
-        seen[text] = seen.get(text, 0) + 1
-        if text in examples:
+        text = _normalized(rationale.text)
+        if text in demo_reasons:
             warnings[rationale.item_id] = "copied from the example in the prompt"
-    for rationale in rationales:
-        if seen.get(_bare(rationale.text), 0) > 1:
-            warnings.setdefault(rationale.item_id, "the same reason as for another item")
+        elif text and counts[text] > 1:
+            warnings[rationale.item_id] = "the same reason as for another item"
     return warnings
 
 
-def _bare(text: str) -> str:
+def _normalized(text: str) -> str:
     return " ".join(text.casefold().split()).strip(" .")

@@ -1,7 +1,7 @@
-"""MAR, the Motivational Alignment Recommender: how well each candidate answers the shopper (paper, section 3.3).
+"""MAR, the Motivational Alignment Recommender: scores candidates against a user's motivations (paper, section 3.3).
 
-Three aligners behind one call: `Pointwise` asks about each candidate alone (eq. 8), `Listwise` about all of them
-at once (the paper's Figure 1), `Embedding` compares phrases without another model call.
+Three aligners with one interface: `Pointwise` rates each candidate alone (eq. 8), `Listwise` ranks all of them in one
+call (the paper's Figure 1), `Embedding` compares phrases without a model call.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from programs.lm.logprobs import expected_label
 from programs.prior.encoders import Encoder
 from programs.role_predictor import RolePredictor
 from programs.runtime.nocopy import NoCopy
-from signatures.mar import FIRST_LABEL, LAST_LABEL, ProductText, ShopperText, rank_candidates, score_candidate
+from signatures.mar import FIRST_LABEL, LAST_LABEL, ItemText, UserText, rank_candidates, score_candidate
 from signatures.types import Alignment, Profile
 
 RATING_LABELS = ("1", "2", "3", "4", "5")
@@ -28,13 +28,13 @@ RATING_LABELS = ("1", "2", "3", "4", "5")
 
 @dataclass
 class Alignments:
-    """What an aligner says about a list.
+    """Result of an aligner for one list.
 
     Attributes:
-        alignments: One per candidate, in the order given; None where the model said nothing usable of it.
-        appended: Candidates the model left out.
-        dropped: Labels the model wrote that name no candidate, or one that was named before.
-        unparsable: Answers that could not be parsed.
+        alignments: One per candidate, in the order given; None where the model gave no usable score.
+        appended: Number of candidates without a score.
+        dropped: Number of labels the model wrote that name no candidate, or repeat one.
+        unparsable: Number of answers that could not be parsed.
     """
 
     alignments: list[Alignment | None] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Alignments:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A candidate as MAR may see it: an id of ours, and the text of its traits. Never seller prose (but ablations)."""
+    """A candidate as MAR reads it: the text of its traits, and only in ablations the seller's text."""
 
     item_id: str
     text: str
@@ -53,8 +53,8 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class ShopperView:
-    """What MAR may see of a shopper: the text, and the profile behind it where there is one."""
+class UserView:
+    """A user as MAR reads them: a text, and the profile it was rendered from where there is one."""
 
     text: str
     profile: Profile | None = None
@@ -62,36 +62,36 @@ class ShopperView:
 
 @runtime_checkable
 class Aligner(Protocol):
-    """Aligns one shopper with a list of candidates."""
+    """Scores a list of candidates for one user."""
 
-    def __call__(self, *, shopper: ShopperView, candidates: Sequence[Candidate], seed: int) -> Alignments:
-        """Score the candidates; `seed` decides labels and order of presentation."""
+    def __call__(self, *, user: UserView, candidates: Sequence[Candidate], seed: int) -> Alignments:
+        """Score the candidates; `seed` decides labels and order in the prompt."""
         ...
 
 
 class Pointwise(dspy.Module):
-    """Each candidate evaluated independently, as a rating of 1 to 5 (section 3.3.2).
+    """Rates each candidate independently, from 1 to 5 (section 3.3.2).
 
-    The score is the expected rating over the rating tokens where the backend gives log-probabilities, else the
-    rating as written; candidates that differ then do not tie. The shopper comes before the product in the prompt,
-    so that a server's prefix cache serves all of it but the product.
+    The score is the expected rating over the rating tokens where the backend gives log-probabilities, which avoids
+    ties, else the rating as written. The user comes before the item in the prompt, so that a server's prefix cache
+    covers everything but the item.
     """
 
     def __init__(
         self,
         backends: Backends | None = None,
-        shopper_text: ShopperText = "profile",
-        product_text: ProductText = "traits",
+        shopper_text: UserText = "profile",
+        product_text: ItemText = "traits",
     ) -> None:
         super().__init__()
         self.score = RolePredictor(score_candidate(shopper_text, product_text), "mar", backends, 4, RATINGS)
 
-    def forward(self, shopper: ShopperView, candidates: Sequence[Candidate], seed: int) -> Alignments:
-        """One call a candidate. An answer that is no rating leaves that candidate without a score."""
+    def forward(self, user: UserView, candidates: Sequence[Candidate], seed: int) -> Alignments:
+        """One call per candidate. A candidate whose answer is not a rating has no score."""
         result = Alignments()
         for candidate in candidates:
             try:
-                answer = self.score(shopper=shopper.text, product=candidate.text)
+                answer = self.score(shopper=user.text, product=candidate.text)
             except UnparsableError as error:
                 result.alignments.append(None)
                 result.unparsable += error.answers
@@ -101,8 +101,7 @@ class Pointwise(dspy.Module):
             if expected is None:
                 alignment = Alignment(item_id=candidate.item_id, score=float(answer.rating), source="integer")
             else:
-                value, mass = expected
-                alignment = Alignment(item_id=candidate.item_id, score=value, source="logprobs", mass=mass)
+                alignment = Alignment(item_id=candidate.item_id, score=expected, source="logprobs")
             result.alignments.append(alignment)
         result.appended = result.alignments.count(None)
         return result
@@ -113,16 +112,16 @@ def draw_labels(draw: random.Random, n: int) -> list[int]:
     return draw.sample(range(FIRST_LABEL, LAST_LABEL + 1), n)
 
 
-def render_products(shown: Sequence[tuple[int, Candidate]]) -> str:
+def render_candidates(shown: Sequence[tuple[int, Candidate]]) -> str:
     """Labelled candidates as the listwise prompt shows them, one a line."""
     return "\n".join(f"{label}: {candidate.text}" for label, candidate in shown)
 
 
 class Listwise(dspy.Module):
-    """All candidates in one call, over opaque labels in shuffled order; both are drawn per call from the seed.
+    """Ranks all candidates in one call, as opaque labels in shuffled order; both are drawn per call from the seed.
 
     Attributes:
-        most: Longest list there are labels for.
+        most: Most candidates in a list: the number of labels.
     """
 
     most = LAST_LABEL - FIRST_LABEL + 1
@@ -130,14 +129,14 @@ class Listwise(dspy.Module):
     def __init__(
         self,
         backends: Backends | None = None,
-        shopper_text: ShopperText = "profile",
-        product_text: ProductText = "traits",
+        shopper_text: UserText = "profile",
+        product_text: ItemText = "traits",
     ) -> None:
         super().__init__()
         self.rank = RolePredictor(rank_candidates(shopper_text, product_text), "mar", backends, 256, RANKINGS)
 
-    def forward(self, shopper: ShopperView, candidates: Sequence[Candidate], seed: int) -> Alignments:
-        """One call. A candidate's score is the number of candidates it was ranked above or left out with.
+    def forward(self, user: UserView, candidates: Sequence[Candidate], seed: int) -> Alignments:
+        """One call. A candidate's score is the number of candidates ranked below it or left out of the ranking.
 
         Raises:
             ValueError: if there are more candidates than two-digit labels.
@@ -147,16 +146,16 @@ class Listwise(dspy.Module):
         draw = random.Random(seed)  # noqa: S311 - a reproducible shuffle, no secret
         labels = draw_labels(draw, len(candidates))
         shown = draw.sample(list(zip(labels, candidates, strict=True)), len(candidates))
-        products = render_products(shown)
+        products = render_candidates(shown)
         result = Alignments(alignments=[None] * len(candidates))
         try:
-            answer = self.rank(shopper=shopper.text, products=products, enough=6 * len(candidates) + 32)
+            answer = self.rank(shopper=user.text, products=products, enough=6 * len(candidates) + 32)
         except UnparsableError as error:
             result.unparsable = error.answers
             result.appended = len(candidates)
             return result
-        place = {label: index for index, label in enumerate(labels)}
-        named = [place[label] for label in dict.fromkeys(answer.ranking) if label in place]
+        index_of = {label: index for index, label in enumerate(labels)}
+        named = [index_of[label] for label in dict.fromkeys(answer.ranking) if label in index_of]
         for rank, index in enumerate(named):
             score = float(len(candidates) - 1 - rank)
             result.alignments[index] = Alignment(item_id=candidates[index].item_id, score=score, source="rank")
@@ -167,7 +166,7 @@ class Listwise(dspy.Module):
 
 
 class Embedding(dspy.Module):
-    """Phrases of the profile against phrases of the traits, by cosine: whole catalogues for one call a shopper.
+    """Compares phrases of the profile with phrases of the traits by cosine: no model call beyond the profile's.
 
     Score(u, i) is the mean over motivations, weighted 3:2:1 by strength, of the best cosine between the
     motivation's description and any trait.
@@ -179,17 +178,17 @@ class Embedding(dspy.Module):
         super().__init__()
         self.encoder = NoCopy(encoder)
 
-    def forward(self, shopper: ShopperView, candidates: Sequence[Candidate], seed: int) -> Alignments:
-        """No model call. Without a profile the shopper's whole text is compared."""
-        motivations = shopper.profile.motivations if shopper.profile else ()
-        wants = [m.description for m in motivations] or [shopper.text]
+    def forward(self, user: UserView, candidates: Sequence[Candidate], seed: int) -> Alignments:
+        """Score by cosine. Without a profile the user's whole text is compared."""
+        motivations = user.profile.motivations if user.profile else ()
+        descriptions = [m.description for m in motivations] or [user.text]
         weight = np.array([self.weights[m.strength] for m in motivations] or [1.0])
         phrases = [candidate.phrases or (candidate.text,) for candidate in candidates]
         encode = self.encoder.value.encode
-        offers = encode([phrase for some in phrases for phrase in some])
-        cosines = encode(wants) @ offers.T
-        ends = np.cumsum([len(some) for some in phrases])
-        best = [cosines[:, end - len(some) : end].max(axis=1) for some, end in zip(phrases, ends, strict=True)]
+        trait_vectors = encode([phrase for own in phrases for phrase in own])
+        cosines = encode(descriptions) @ trait_vectors.T
+        ends = np.cumsum([len(own) for own in phrases])
+        best = [cosines[:, end - len(own) : end].max(axis=1) for own, end in zip(phrases, ends, strict=True)]
         return Alignments(
             alignments=[
                 Alignment(item_id=candidate.item_id, score=float(weight @ row / weight.sum()), source="cosine")

@@ -1,4 +1,4 @@
-"""MOPE, the Motivation-Oriented Profile Extractor: few purchases in, a motivation profile out (paper, section 3.1)."""
+"""MOPE, the Motivation-Oriented Profile Extractor: infers a motivation profile from purchases (paper, section 3.1)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def as_purchases(history: Sequence[Purchase | Item | str]) -> list[Purchase]:
 def render_purchases(history: Sequence[Purchase]) -> str:
     """C_u of eq. 2: the last `HISTORY_ITEMS` purchases, numbered from 1, oldest first, one line each.
 
-    Line breaks inside a seller's text are folded, so that no text can pretend to be another line.
+    Line breaks inside a seller's text are folded, so that a text cannot pose as several purchases.
     """
     lines = []
     for number, (item, interaction) in enumerate(history[-HISTORY_ITEMS:], start=1):
@@ -67,11 +67,11 @@ def prompt_line(text: str, limit: int) -> str:
 
 
 def validated(drafts: Sequence[MotivationDraft], schema: MotivationSchema, purchases: int) -> Profile:
-    """Only motivations in the schema that rest on purchases which were shown; one per description.
+    """The profile of the valid drafts: in the schema, based on purchases in the prompt, and not repeated.
 
     Args:
-        purchases: How many purchases the prompt showed; evidence outside 1..purchases is dropped. A motivation
-            left without any rests on the whole history if there is but one purchase, and is dropped otherwise.
+        purchases: Number of purchases in the prompt; evidence outside 1..purchases is dropped. A motivation left
+            without evidence is dropped, unless there is only one purchase.
     """
     kept: list[Motivation] = []
     for draft in drafts:
@@ -90,16 +90,16 @@ def validated(drafts: Sequence[MotivationDraft], schema: MotivationSchema, purch
 
 
 def reassessed(profile: Profile, reassessments: Sequence[Reassessment]) -> Profile:
-    """The profile after keep, revise and drop. Dropping everything keeps everything: no profile answers nothing."""
-    verdicts = {r.number: r for r in reassessments}
+    """The profile after keep, revise and drop; unchanged if everything would be dropped: MAR needs a profile."""
+    by_number = {r.number: r for r in reassessments}
     kept = []
     for number, motivation in enumerate(profile.motivations, start=1):
-        verdict = verdicts.get(number)
-        if verdict is not None and verdict.action == "drop":
+        change = by_number.get(number)
+        if change is not None and change.action == "drop":
             continue
-        if verdict is not None and verdict.action == "revise":
-            wording = prompt_line(verdict.description, DESCRIPTION_CHARACTERS).strip(" .")
-            motivation = motivation.model_copy(update={"description": wording or motivation.description})
+        if change is not None and change.action == "revise":
+            description = prompt_line(change.description, DESCRIPTION_CHARACTERS).strip(" .")
+            motivation = motivation.model_copy(update={"description": description or motivation.description})
         kept.append(motivation)
     return Profile(motivations=tuple(kept)) if kept else profile
 
@@ -108,7 +108,7 @@ class MOPE(dspy.Module):
     """Infers a profile from the full history and, with `reflect`, reassesses it once (section 3.1.3).
 
     Args:
-        backends: Where the language models are; None asks the model of `dspy.configure`.
+        backends: The language models by role; None uses the model of `dspy.configure`.
         schema: The dimensions a motivation may have.
         reflect: Whether the reflective prompt follows.
     """
@@ -134,67 +134,64 @@ class MOPE(dspy.Module):
         """One profile of the whole history.
 
         Args:
-            history: Purchases, oldest first; an item without its interaction, or a free text, is one as well.
+            history: Purchases, oldest first; see `as_purchases` for items without an interaction and free texts.
             metadata: z_u of eq. 6.
             rollout: Distinguishes samples of the same profile.
 
         Returns:
-            Prediction with `profile`, `text` (what MAR reads) and `unparsable` (answers thrown away).
+            Prediction with `profile`, `text` (what MAR reads) and `unparsable` (number of discarded answers).
 
         Raises:
-            UnparsableError: if no profile could be read from the model's answers, or validation left nothing of it:
-                MAR must not align products with an empty profile. A reassessment that cannot be
-                read leaves the inferred profile as it is.
+            UnparsableError: if no answer could be parsed, or no motivation passed validation: MAR must not score
+                items against an empty profile. An unparsable reassessment leaves the inferred profile as it is.
         """
         if not history:
             raise ValueError("MOPE needs at least one purchase")
         history = as_purchases(history)
-        shopper, purchases = render_metadata(metadata or {}), render_purchases(history)
-        profile, unparsable = self._inferred(history, metadata or {}, rollout)
+        inputs = {"shopper": render_metadata(metadata or {}), "history": render_purchases(history)}
+        profile, unparsable = self._inferred(inputs, len(history), rollout)
         if self.reassess is not None and profile.motivations:
             numbered = "\n".join(
                 f"{n}. {m.dimension} ({m.strength}): {m.description}" for n, m in enumerate(profile.motivations, 1)
             )
             try:
-                second = self.reassess(shopper=shopper, history=purchases, inferred=numbered, rollout=rollout)
-                profile = reassessed(profile, second.reassessments)
-                unparsable += second.unparsable
+                answer = self.reassess(**inputs, inferred=numbered, rollout=rollout)
+                profile = reassessed(profile, answer.reassessments)
+                unparsable += answer.unparsable
             except UnparsableError as error:
                 unparsable += error.answers
         if not profile.motivations:
             raise UnparsableError("mope: no motivation rests on a purchase that was shown", unparsable + 1)
         return dspy.Prediction(profile=profile, text=profile.render(), unparsable=unparsable)
 
-    def _inferred(
-        self, history: Sequence[Purchase], metadata: Mapping[str, str], rollout: int | None
-    ) -> tuple[Profile, int]:
-        answer = self.infer(shopper=render_metadata(metadata), history=render_purchases(history), rollout=rollout)
-        profile = validated(answer.motivations, self.schema, min(len(history), HISTORY_ITEMS))
-        return profile, answer.unparsable
+    def _inferred(self, inputs: Mapping[str, str], purchases: int, rollout: int | None = None) -> tuple[Profile, int]:
+        answer = self.infer(**inputs, rollout=rollout)
+        return validated(answer.motivations, self.schema, min(purchases, HISTORY_ITEMS)), answer.unparsable
 
     def per_interaction(
         self, history: Sequence[Purchase], metadata: Mapping[str, str] | None = None, last: int = HISTORY_ITEMS
     ) -> list[Profile]:
         """The k profiles of eq. 5: one for each of the `last` interactions, inferred from that interaction alone.
 
-        Not reassessed: the reflective prompt asks about the full history, and there is none here. What cannot be
-        read is an empty profile, which resembles nothing, itself included.
+        Not reassessed, because the reflective prompt is about the full history. An unparsable answer gives an empty
+        profile, whose similarity to every profile is 0.
         """
         profiles = []
         for purchase in history[-last:]:
             try:
-                profiles.append(self._inferred([purchase], metadata or {}, None)[0])
+                inputs = {"shopper": render_metadata(metadata or {}), "history": render_purchases([purchase])}
+                profiles.append(self._inferred(inputs, 1)[0])
             except UnparsableError:
                 profiles.append(Profile())
         return profiles
 
 
 class RawHistory(dspy.Module):
-    """The ablation without MOPE: MAR reads the purchases themselves (paper, section 5.1)."""
+    """Ablation without MOPE: MAR reads the purchases themselves (paper, section 5.1)."""
 
     def forward(
         self, history: Sequence[Purchase], metadata: Mapping[str, str] | None = None, rollout: int | None = None
     ) -> dspy.Prediction:
-        """Like `MOPE.forward`, without a model: `profile` is None."""
+        """Like `MOPE.forward`, without a model call: `profile` is None."""
         text = f"{render_metadata(metadata or {})}\n{render_purchases(history)}"
         return dspy.Prediction(profile=None, text=text, unparsable=0)

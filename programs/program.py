@@ -1,6 +1,6 @@
 """M-LLM3Rec: MOPE, MOTE and MAR composed into one DSPy program, on top of the prior (paper, section 3).
 
-One run gives the score vectors `prior`, `mar` and `fused` of every case, so that the prior alone, MAR alone and
+One run records the score vectors `prior`, `mar` and `fused` of every case, so that the prior alone, MAR alone and
 their fusion are compared on the same calls.
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from programs.explain import Explainer
 from programs.lm.backends import Backends, UnparsableError
-from programs.mar import Aligner, Alignments, Candidate, Embedding, Listwise, Pointwise, ShopperView
+from programs.mar import Aligner, Alignments, Candidate, Embedding, Listwise, Pointwise, UserView
 from programs.mope import MOPE, Purchase, RawHistory
 from programs.mote import MOTE, RawDescription
 from programs.prior.encoders import Encoder
@@ -35,32 +35,31 @@ _TIES = 1e-9
 
 @dataclass(frozen=True)
 class Fusion:
-    """How MAR's scores meet the prior's.
+    """Fusion of MAR's scores with the prior's.
 
     Attributes:
         weight: Share of MAR in 0..1: fused = weight * z(MAR) + (1 - weight) * z(prior), z over the candidates.
-        head: MAR sees only the prior's first n candidates and the rest keeps its place below; None: all.
+        head: MAR scores only the prior's first `head` candidates, the others stay below them; None: all.
     """
 
     weight: float = DEFAULT_WEIGHT
     head: int | None = None
 
     def fuse(self, mar: NDArray[np.float64], prior: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Fuse two vectors of shape (n,). Candidates MAR did not see or score are NaN in `mar`.
+        """Fuse two vectors of shape (n,). Candidates without a MAR score are NaN in `mar`.
 
-        Unscored ones inside the head get MAR's lowest score: left out by the model, they do not gain by it. Where
-        MAR scored none, the prior alone decides.
-        Those outside the head stay below it in the prior's order, which also orders what MAR leaves tied.
+        Inside the head they get MAR's lowest score, so that being left out by the model is no advantage. If MAR scored
+        none, the prior alone decides. Outside the head, and among ties of MAR, the prior's order holds.
         """
-        seen = head_of(prior, self.head)
+        head = head_of(prior, self.head)
         fused = np.empty(len(prior))
-        inside = np.where(np.isnan(mar[seen]), _lowest(mar[seen]), mar[seen])
-        weight = 0.0 if np.isnan(mar[seen]).all() else self.weight
-        fused[seen] = weight * z(inside) + (1 - weight + _TIES) * z(prior[seen])
-        if len(seen) < len(prior):
-            below = np.setdiff1d(np.arange(len(prior)), seen)
+        scored = np.where(np.isnan(mar[head]), _lowest(mar[head]), mar[head])
+        weight = 0.0 if np.isnan(mar[head]).all() else self.weight
+        fused[head] = weight * z(scored) + (1 - weight + _TIES) * z(prior[head])
+        if len(head) < len(prior):
+            below = np.setdiff1d(np.arange(len(prior)), head)
             falling = below[np.argsort(-prior[below], kind="stable")]
-            fused[falling] = fused[seen].min() - 1 - np.arange(len(falling))
+            fused[falling] = fused[head].min() - 1 - np.arange(len(falling))
         return fused
 
 
@@ -84,14 +83,14 @@ class MLLM3Rec(dspy.Module):
     """The composed program, and a `Ranker` through `rank`.
 
     Args:
-        shopper: `MOPE` (the default), or `RawHistory` for the ablation without it.
-        product: `MOTE` (the default), or `RawDescription` for the ablation without it.
+        shopper: User view: `MOPE` (the default), or `RawHistory` for the ablation without it.
+        product: Item view: `MOTE` (the default), or `RawDescription` for the ablation without it.
         aligner: `Listwise` (the default), `Pointwise` or `Embedding`.
         catalogue: Items by id; without one, every id is read as a free text.
-        prior: Scores candidates from the history; the language model works on top of it. Without one MAR decides.
-        fusion: How the two meet.
-        reasons: Explains and re-checks the first `explain` items; None for no explanations.
-        explain: K of the paper's top-K selection; 0 leaves the order as fused.
+        prior: Scores candidates from the history without a language model; without one MAR alone decides.
+        fusion: How both scores are combined.
+        reasons: Explains the first `explain` items; None for no explanations.
+        explain: K of the paper's top-K selection; 0 keeps the fused order.
     """
 
     def __init__(
@@ -122,7 +121,7 @@ class MLLM3Rec(dspy.Module):
         candidates: Sequence[str] = (),
         metadata: Mapping[str, str] | None = None,
     ) -> dspy.Prediction:
-        """Rank one case, or candidates for a history where no case is given.
+        """Rank one case; without one, rank `candidates` for `history`.
 
         Args:
             history: Item ids, oldest first.
@@ -140,18 +139,20 @@ class MLLM3Rec(dspy.Module):
         items = self.catalogue.value
         prior = np.asarray(self.prior.value.scores(case.item_ids, case.candidates), dtype=float)
         ranking = Ranking(user_id=case.user_id, order=())
-        seen = head_of(prior, self.fusion.head)
+        head = head_of(prior, self.fusion.head)
         most: int | None = getattr(self.aligner, "most", None)
-        if most is not None and len(seen) > most:
-            raise InputError(f"{len(seen)} candidates: this program ranks at most {most}; use --head {most}")
+        if most is not None and len(head) > most:
+            raise InputError(f"{len(head)} candidates: this program ranks at most {most}; use --head {most}")
         mar = np.full(len(case.candidates), np.nan)
-        chosen: list[Candidate] = []
-        view = ShopperView(text="")
+        candidates_seen: list[Candidate] = []
+        user = UserView(text="")
         try:
-            view = self._view(self.purchases(case), case.metadata, ranking)
-            chosen = [self._candidate(items[case.candidates[i]], ranking) for i in seen]
-            result: Alignments = self.aligner(shopper=view, candidates=chosen, seed=seed_of("labels", case.user_id))
-            for index, alignment in zip(seen, result.alignments, strict=True):
+            user = self._user_view(self.purchases(case), case.metadata, ranking)
+            candidates_seen = [self._candidate(items[case.candidates[i]], ranking) for i in head]
+            result: Alignments = self.aligner(
+                user=user, candidates=candidates_seen, seed=seed_of("labels", case.user_id)
+            )
+            for index, alignment in zip(head, result.alignments, strict=True):
                 if alignment is not None:
                     mar[index] = alignment.score
             _count(ranking, result)
@@ -159,19 +160,19 @@ class MLLM3Rec(dspy.Module):
             ranking.unparsable += error.answers
             ranking.error = str(error)
         if np.isnan(mar).all():
-            # No answer at all: the row is scored, on the prior, and counted as unparsable instead of hidden.
+            # Not one score: the row is ranked by the prior and counted as unparsable.
             ranking.status = Status.UNPARSABLE
             ranking.error = ranking.error or "no answer names or rates a candidate"
         fused = self.fusion.fuse(mar, prior)
-        silent = np.where(np.isnan(mar), _lowest(mar) - 1.0, mar)
-        ranking.scores = {"prior": prior.tolist(), "mar": silent.tolist(), "fused": fused.tolist()}
+        mar = np.where(np.isnan(mar), _lowest(mar) - 1.0, mar)
+        ranking.scores = {"prior": prior.tolist(), "mar": mar.tolist(), "fused": fused.tolist()}
         ranking.order = order_by_score(case.candidates, fused.tolist(), tie_seed=seed_of("ties", case.user_id))
         if self.reasons is not None and self.explain and ranking.status is Status.OK:
-            self._explain(self.reasons, ranking, view, chosen)
+            self._explain(self.reasons, ranking, user, candidates_seen)
         return dspy.Prediction(ranking=ranking)
 
     def purchases(self, case: Case) -> list[Purchase]:
-        """The history of a case, as far as the catalogue knows its items."""
+        """The history of a case with its items; items that are not in the catalogue are left out."""
         items = self.catalogue.value
         return [(items[event.item_id], event) for event in case.history if event.item_id in items]
 
@@ -180,17 +181,17 @@ class MLLM3Rec(dspy.Module):
         ranking: Ranking = self(case=case).ranking
         return ranking
 
-    def _view(self, history: Sequence[Purchase], metadata: Mapping[str, str], ranking: Ranking) -> ShopperView:
+    def _user_view(self, history: Sequence[Purchase], metadata: Mapping[str, str], ranking: Ranking) -> UserView:
         answer = self.shopper(history=history, metadata=metadata)
         ranking.profile = answer.profile
         ranking.unparsable += answer.unparsable
-        return ShopperView(text=answer.text, profile=answer.profile)
+        return UserView(text=answer.text, profile=answer.profile)
 
     def _candidate(self, item: Item, ranking: Ranking) -> Candidate:
         try:
             answer = self.product(item=item)
         except UnparsableError as error:
-            # One product nobody could read must not cost the shopper the other twenty-nine.
+            # One item without traits must not fail the whole list.
             ranking.unparsable += error.answers
             return Candidate(item_id=item.item_id, text="no traits known")
         ranking.unparsable += answer.unparsable
@@ -199,17 +200,17 @@ class MLLM3Rec(dspy.Module):
             ranking.traits.append(traits)
         return Candidate(item_id=item.item_id, text=answer.text, phrases=traits.phrases if traits else ())
 
-    def _explain(self, reasons: Explainer, ranking: Ranking, view: ShopperView, chosen: Sequence[Candidate]) -> None:
-        by_id = {candidate.item_id: candidate for candidate in chosen}
+    def _explain(self, reasons: Explainer, ranking: Ranking, user: UserView, seen: Sequence[Candidate]) -> None:
+        by_id = {candidate.item_id: candidate for candidate in seen}
         ordered = [by_id[item_id] for item_id in ranking.order if item_id in by_id]
-        after, ranking.rationales = reasons.choose(view, ordered, self.explain, patience=2 * self.explain)
+        first, ranking.rationales = reasons.choose(user, ordered, self.explain, patience=2 * self.explain)
         ranking.unparsable += sum(rationale.unparsable for rationale in ranking.rationales)
         rest = [item_id for item_id in ranking.order if item_id not in by_id]
-        ranking.order = (*(candidate.item_id for candidate in after), *rest)
+        ranking.order = (*(candidate.item_id for candidate in first), *rest)
 
 
 class _FreeTexts(Mapping[str, Item]):
-    """The catalogue of a program without one: every id is the text of an item."""
+    """Catalogue of a program that was given none: every id is the text of an item."""
 
     def __getitem__(self, item_id: str) -> Item:
         return Item.from_text(item_id)
@@ -234,13 +235,13 @@ def _count(ranking: Ranking, result: Alignments) -> None:
 
 @dataclass(frozen=True)
 class Parts:
-    """What every composition needs.
+    """The parts that programs are composed of.
 
     Attributes:
         encoder: For the embedding aligner.
-        traits: Where distilled traits are kept.
-        explain: How many of the first items get a reason.
-        check: Whether the judge re-checks reasons; without it every reason stands.
+        traits: Store of distilled traits.
+        explain: Number of first items that get a reason.
+        check: Whether the judge checks reasons; without it every reason counts as faithful.
     """
 
     backends: Backends
@@ -261,58 +262,49 @@ def _compose(parts: Parts, shopper: dspy.Module, product: dspy.Module, aligner: 
     )
 
 
+def _mope(parts: Parts) -> MOPE:
+    return MOPE(parts.backends, parts.schema)
+
+
+def _mote(parts: Parts) -> MOTE:
+    return MOTE(parts.backends, parts.traits)
+
+
 def pointwise(parts: Parts) -> MLLM3Rec:
     """MOPE, MOTE, and a rating for each candidate alone (eq. 8)."""
-    return _compose(
-        parts, MOPE(parts.backends, parts.schema), MOTE(parts.backends, parts.traits), Pointwise(parts.backends)
-    )
+    return _compose(parts, _mope(parts), _mote(parts), Pointwise(parts.backends))
 
 
 def listwise(parts: Parts) -> MLLM3Rec:
     """MOPE, MOTE, and one ranking of all candidates (the paper's Figure 1)."""
-    return _compose(
-        parts, MOPE(parts.backends, parts.schema), MOTE(parts.backends, parts.traits), Listwise(parts.backends)
-    )
+    return _compose(parts, _mope(parts), _mote(parts), Listwise(parts.backends))
 
 
 def embedding(parts: Parts) -> MLLM3Rec:
-    """MOPE, MOTE, and phrases compared in embedding space: one model call a shopper beyond the trait store."""
-    return _compose(
-        parts, MOPE(parts.backends, parts.schema), MOTE(parts.backends, parts.traits), Embedding(parts.encoder)
-    )
+    """MOPE, MOTE, and phrases compared in embedding space: no model call for MAR."""
+    return _compose(parts, _mope(parts), _mote(parts), Embedding(parts.encoder))
 
 
 def without_mope(parts: Parts) -> MLLM3Rec:
-    """The paper's ablation: the raw history goes to MAR (section 5.1, table 5)."""
-    return _compose(
-        parts, RawHistory(), MOTE(parts.backends, parts.traits), Listwise(parts.backends, shopper_text="history")
-    )
+    """The paper's ablation without MOPE: MAR reads the raw history (section 5.1, table 5)."""
+    return _compose(parts, RawHistory(), _mote(parts), Listwise(parts.backends, shopper_text="history"))
 
 
 def without_mote(parts: Parts) -> MLLM3Rec:
-    """The paper's ablation: raw descriptions go to MAR (section 5.1, table 5)."""
-    return _compose(
-        parts,
-        MOPE(parts.backends, parts.schema),
-        RawDescription(),
-        Listwise(parts.backends, product_text="description"),
-    )
+    """The paper's ablation without MOTE: MAR reads raw descriptions (section 5.1, table 5)."""
+    return _compose(parts, _mope(parts), RawDescription(), Listwise(parts.backends, product_text="description"))
 
 
 def without_reflection(parts: Parts) -> MLLM3Rec:
-    """MOPE's first answer stands: no reflective prompt."""
+    """Ablation without MOPE's reflective prompt (section 3.1.3)."""
     mope = MOPE(parts.backends, parts.schema, reflect=False)
-    return _compose(parts, mope, MOTE(parts.backends, parts.traits), Listwise(parts.backends))
+    return _compose(parts, mope, _mote(parts), Listwise(parts.backends))
 
 
 def llm_only(parts: Parts) -> MLLM3Rec:
     """The paper's minimal baseline: raw history and raw candidates in one prompt (section 4.4)."""
-    return _compose(
-        parts,
-        RawHistory(),
-        RawDescription(),
-        Listwise(parts.backends, shopper_text="history", product_text="description"),
-    )
+    aligner = Listwise(parts.backends, shopper_text="history", product_text="description")
+    return _compose(parts, RawHistory(), RawDescription(), aligner)
 
 
 PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
@@ -324,6 +316,6 @@ PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
     "without-reflection": without_reflection,
     "llm-only": llm_only,
 }
-"""Every composition by the name it has on the command line."""
+"""Programs by the name they have on the command line."""
 
 __all__ = ["PROGRAMS", "Aligner", "Fusion", "MLLM3Rec", "Parts", "head_of"]

@@ -1,4 +1,4 @@
-"""The ranker protocol, and orderings from scores."""
+"""The `Ranker` interface, and rankings from scores."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ class Ranker(Protocol):
     def rank(self, case: Case) -> Ranking:
         """Rank all candidates of `case`; thread-safe.
 
-        An answer that cannot be parsed is reported in the row. Failures of infrastructure are raised:
-        the run loop retries them and reports the user as unresolved.
+        An unparsable answer is reported in the ranking. Failures of the infrastructure are raised: the run loop counts
+        the user as unresolved, and the next session tries again.
         """
         ...
 
 
 def order_by_score(candidates: Sequence[str], scores: Sequence[float], tie_seed: int) -> tuple[str, ...]:
-    """Candidates by falling score, ties in a seeded random order, NaN last.
+    """Candidates by descending score, ties in a seeded random order, NaN last.
 
     Args:
         candidates: n item ids.
         scores: n scores aligned with them.
-        tie_seed: Decides ties; never the input order (docs/protocol.md).
+        tie_seed: Decides ties: the input order must not (docs/protocol.md).
 
     >>> order_by_score(["a", "b", "c"], [0.1, 0.9, 0.5], tie_seed=0)
     ('b', 'c', 'a')
@@ -43,7 +43,7 @@ def order_by_score(candidates: Sequence[str], scores: Sequence[float], tie_seed:
 
 
 def ranking_from_scores(case: Case, scores: Mapping[str, Sequence[float]], by: str) -> Ranking:
-    """A Ranking ordered by the component `by`, ties broken by the user's own seed."""
+    """A ranking by the component `by`; ties are broken by a seed of the user id."""
     return Ranking(
         user_id=case.user_id,
         order=order_by_score(case.candidates, scores[by], tie_seed=seed_of("ties", case.user_id)),

@@ -12,14 +12,14 @@ from programs.lm.roles import RoleName
 
 
 class RolePredictor(dspy.Module):
-    """A predictor and the role whose language model answers it.
+    """A predictor with the role whose language model answers it.
 
     Args:
-        signature: What is asked.
-        role: Whose language model answers.
-        backends: Where the language models are; None asks the model of `dspy.configure`.
-        enough: Tokens any valid answer fits in.
-        demos: Worked examples that stand in the prompt until a compiled program brings its own.
+        signature: Inputs, outputs and instruction.
+        role: The role whose language model is called.
+        backends: The language models by role; None uses the model of `dspy.configure`.
+        enough: Tokens that any valid answer fits in.
+        demos: Worked examples in the prompt of the uncompiled program.
     """
 
     def __init__(
@@ -38,5 +38,5 @@ class RolePredictor(dspy.Module):
         self.predict.demos = list(demos or [])
 
     def forward(self, rollout: int | None = None, enough: int | None = None, **inputs: Any) -> dspy.Prediction:
-        """Ask; see `Backends.ask` for what is raised. `enough` replaces the constructor's for this question."""
+        """Call the model; `enough` replaces the constructor's for this call. Raises: see `Backends.ask`."""
         return self.backends.ask(self.role, self.predict, rollout, enough or self.enough, **inputs)

@@ -13,9 +13,9 @@ from programs.runtime.key_value_store import KeyValueStore
 from signatures.rows import Usage
 
 
-def trait_key(product: str, prompt: str, model: str) -> str:
-    """What the traits of an item depend on: its text, the whole prompt around it, and the model."""
-    return hashlib.sha256("\x1f".join((product, prompt, model)).encode()).hexdigest()
+def trait_key(text: str, prompt: str, model: str) -> str:
+    """Hash of everything that traits depend on: the item's text, the whole prompt around it, and the model."""
+    return hashlib.sha256("\x1f".join((text, prompt, model)).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Distilled:
 
     Attributes:
         phrases: As the model wrote them, before validation.
-        usage: Of the calls it took, cache hits counted as paid; None where it was not kept.
+        usage: Of the calls it took, cache hits counted as paid; None in files from before it was kept.
     """
 
     phrases: tuple[str, ...]
@@ -51,7 +51,7 @@ class TraitStore:
     def memo(self) -> dict[str, Any]:
         """Validated traits by item id, in memory and as long as the store is open.
 
-        An entry does not say what it depends on: its reader checks that.
+        The reader has to check that an entry still fits the item and the prompt.
         """
         return self._memo
 
@@ -59,7 +59,7 @@ class TraitStore:
         return self
 
     def get(self, key: str) -> Distilled | None:
-        """What is stored, or None."""
+        """The stored traits, or None."""
         stored = self._store.get(key)
         if stored is None:
             return None

@@ -1,1 +1,1 @@
-"""What is asked of a model: the motivational schema, the types and rows that flow, and the DSPy signatures."""
+"""DSPy signatures of MOPE, MOTE and MAR, the motivational schema, and the data types and rows between modules."""

@@ -1,4 +1,4 @@
-"""What is asked when profiles of a shopper diverge: a better wording of MOPE's instructions (paper, section 3.1.4)."""
+"""DSPy signature of the instruction adjustment where profiles of a user diverge (paper, section 3.1.4)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What MOPE asks: infer a motivation profile, then reassess it (paper, sections 3.1.1 to 3.1.5).
+"""DSPy signatures of MOPE: infer a motivation profile, then reassess it (paper, sections 3.1.1 to 3.1.5).
 
-The classes are built per schema, because the dimension is a closed `Literal`: a backend that enforces a JSON
-schema then cannot name anything else, and validation refuses it where the backend does not.
+The classes are built per motivational schema, because the dimension is a closed `Literal`: a backend that enforces a
+JSON schema cannot name another dimension, and where the backend does not enforce it, validation refuses the answer.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class MotivationDraft(BaseModel):
     evidence: Annotated[list[int], Field(max_length=MAX_EVIDENCE)]
 
 
+# Docstrings of these models are sent to the server as part of the JSON schema: changing one changes the prompt.
 class Reassessment(BaseModel):
     """What the model says of one earlier motivation when it sees the full history again."""
 

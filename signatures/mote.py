@@ -1,4 +1,4 @@
-"""What MOTE asks: distil one product into transferable traits (paper, sections 3.2.1 and 3.2.2)."""
+"""DSPy signature of MOTE: distil one item into transferable traits (paper, sections 3.2.1 and 3.2.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The row schema: a Case goes in, a Ranking comes out; usage and status travel with it."""
+"""Row schema: `Case` (what a ranker gets) and `Ranking` (what it returns), with usage, cost and status."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from signatures.types import Interaction, Profile, Rationale, Traits
 
 
 class Case(BaseModel):
-    """One shopper to rank for.
+    """One user to rank for.
 
     Attributes:
         history: Interactions before the target, oldest first.
-        candidates: Item ids in a seeded order; the target's place among them is random.
-        target: The held-out item, one of `candidates`; None where there is nothing to compare with, and in what
-            a ranker is given (see `blinded`).
+        candidates: Item ids in a seeded order; the target's position among them is random.
+        target: The held-out item, one of `candidates`; None for a user without one, and in what a ranker is given (see
+            `blinded`).
         metadata: z_u of eq. 6 (age, gender, region, ...), possibly empty.
     """
 
@@ -45,7 +45,7 @@ class Case(BaseModel):
         return tuple(interaction.item_id for interaction in self.history)
 
     def blinded(self) -> Case:
-        """The case without its target: what a ranker is given, so that none can cheat."""
+        """The case without its target: what a ranker is given, so that it cannot read the answer."""
         return self.model_copy(update={"target": None})
 
 
@@ -58,7 +58,7 @@ class Status(StrEnum):
 
 
 class Usage(BaseModel):
-    """What was really sent and paid for; answers from the call store are counted in `cache_hits` alone.
+    """What was really sent and paid for; answers from the response cache are counted in `cache_hits` alone.
 
     Dollars are None where no priced call was made: unknown is not zero.
     """
@@ -129,19 +129,19 @@ def total_usage(usages: Iterable[Usage]) -> Usage:
 
 
 class Ranking(BaseModel):
-    """What a ranker says about one case; one row of a run's journal.
+    """The result of ranking one case; one row of a run's journal.
 
     Attributes:
         order: All candidates, best first; a permutation of `Case.candidates` unless `status` is `failed`.
         scores: Score vectors aligned with `Case.candidates`, by component (`prior`, `mar`, `fused`, ...).
-            Evaluating a component needs nothing but its vector, so one run shows prior, MAR and fusion.
-        score_source: How MAR's scores came about (see `Alignment.source`), or None without a model.
-        appended: Candidates the model left out, added in the prior's order.
-        dropped: Ids the model wrote that are no candidate or came twice.
-        unparsable: Model answers that could not be parsed, retries included.
+            A component can be evaluated from its vector alone, so one run shows prior, MAR and fusion.
+        score_source: How MAR's scores were computed (see `Alignment.source`), or None without a model.
+        appended: Number of candidates the model left out; they follow in the prior's order.
+        dropped: Number of labels the model wrote that name no candidate, or repeat one.
+        unparsable: Number of model answers that could not be parsed, retries included.
     """
 
-    # Not null, which is what JSON has for them: that could not be read back as a score.
+    # Infinite scores as JSON constants: written as null they could not be read back.
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
     user_id: str

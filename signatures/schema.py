@@ -13,8 +13,8 @@ class Dimension(BaseModel):
 
     Attributes:
         name: Lower-case identifier, unique in its schema.
-        definition: One line that tells a reader, and the model, what belongs here.
-        kind: Which family of motives of the paper's 3.1.3 it comes from.
+        definition: One line that explains to readers, and to the model, what belongs here.
+        kind: Kind of motive (paper, section 3.1.3).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,7 +33,7 @@ class Dimension(BaseModel):
 
 
 class MotivationSchema(BaseModel):
-    """A named, ordered set of at least two dimensions; everything MOPE says is expressed in them.
+    """A named, ordered set of at least two dimensions; every motivation has one of them.
 
     Raises:
         pydantic.ValidationError: on duplicate or malformed dimension names.

@@ -1,4 +1,7 @@
-"""What flows between the modules, as validated types. Lists, never open dictionaries: see docs/decisions.md."""
+"""Validated data types shared by all modules: items, interactions, profiles, traits, alignments, rationales.
+
+Model outputs are lists, never open dictionaries: see docs/decisions.md.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ Strength = Literal["weak", "moderate", "strong"]
 
 
 class Item(BaseModel):
-    """A product as its seller describes it. Every text in it is untrusted input.
+    """An item of the catalogue, described by its seller. Every text in it is untrusted input.
 
     Attributes:
         item_id: Catalogue identifier, unique in a dataset.
@@ -34,10 +37,19 @@ class Item(BaseModel):
         return cls(item_id=text, title=text)
 
     @property
+    def category(self) -> tuple[str, ...]:
+        """The most specific category path, root first; empty where there is none."""
+        return max(self.categories, key=len, default=())
+
+    @property
+    def display_title(self) -> str:
+        """The title, or the keywords where there is none; empty where both are missing."""
+        return self.title or self.keywords or ""
+
+    @property
     def text(self) -> str:
         """t_i of eq. 2: title, most specific category path, brand, price and description, one line each where known."""
-        deepest: tuple[str, ...] = max(self.categories, key=len, default=())
-        facts = [self.title or self.keywords or "", " > ".join(deepest)]
+        facts = [self.display_title, " > ".join(self.category)]
         if self.brand:
             facts.append(f"Brand: {self.brand}")
         if self.price is not None:
@@ -66,8 +78,8 @@ class Motivation(BaseModel):
 
     Attributes:
         dimension: A name of the motivational schema.
-        description: What the shopper wants, in a short phrase that transfers to other products.
-        strength: How much of the history speaks for it.
+        description: What the user wants, in a short phrase that would also fit other items.
+        strength: How much of the history supports it.
         evidence: 1-based positions in the history shown to the model; never empty in a validated profile.
     """
 
@@ -80,7 +92,7 @@ class Motivation(BaseModel):
 
 
 class Profile(BaseModel):
-    """m_u of eq. 3 and 6: the motivations of one shopper, strongest first."""
+    """m_u of eq. 3 and 6: the motivations of one user, strongest first."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -113,10 +125,9 @@ class Alignment(BaseModel):
     """Score(u, i) of eq. 8 for one candidate.
 
     Attributes:
-        score: Higher is better; comparable within one shopper and one `source` only.
+        score: Higher is better; comparable within one user and one `source` only.
         source: `logprobs` (expected rating over the rating tokens), `integer` (the rating as written),
-            `rank` (place in a list) or `cosine`.
-        mass: Probability the rating tokens held together (0 to 1); None unless `source` is `logprobs`.
+            `rank` (from the rank in a list) or `cosine`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -124,11 +135,10 @@ class Alignment(BaseModel):
     item_id: str
     score: float
     source: Literal["logprobs", "integer", "rank", "cosine"]
-    mass: float | None = None
 
 
 class Verdict(BaseModel):
-    """What the re-check of a rationale said (paper, section 3.3.3)."""
+    """Result of the faithfulness check of a rationale (paper, section 3.3.3)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -137,7 +147,7 @@ class Verdict(BaseModel):
 
 
 class Rationale(BaseModel):
-    """Why an item was chosen, and whether the reason survived its re-check.
+    """Why an item is recommended, and whether the judge found the reason faithful.
 
     Attributes:
         unparsable: Answers of the explainer and the judge that could not be parsed.

@@ -1,4 +1,4 @@
-"""Every test gets fresh DSPy settings, a call store and a cache folder of its own, and no keys."""
+"""Every test gets a response cache and a cache folder of its own, and no keys; and fixtures that many tests use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from tenacity import wait_fixed
 from programs.lm import circuit_breaker, rate_limiter, role_lm
 from programs.lm.response_cache import use_response_cache
 from programs.runtime.environment import Environment, variable
-from tests.fake_server import FakeOpenAI
+from tests.support.command_line import CommandLine, command_line
+from tests.support.fake_server import FakeOpenAI
 
 # Tests must not depend on how busy the machine is.
 settings.register_profile("unhurried", deadline=None)
@@ -45,6 +46,29 @@ def server() -> Iterator[FakeOpenAI]:
     """A server that answers everything sensibly."""
     with FakeOpenAI() as fake:
         yield fake
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """The command line in this process."""
+    return command_line(monkeypatch, capsys)
+
+
+@pytest.fixture
+def own_prices(tmp_path: Path) -> Path:
+    """A user's own prices: a rebate on a shipped price, and a machine by the hour."""
+    path = tmp_path / "own.toml"
+    path.write_text(
+        """
+dated = 2026-01-31
+source = "our contract"
+[models]
+"openai/gpt-4o" = { input = 1.0, output = 2.0, source = "a rebate" }
+"local/smollm2-135m" = { usd_per_hour = 0.36 }
+""",
+        "utf-8",
+    )
+    return path
 
 
 @pytest.fixture

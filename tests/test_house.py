@@ -8,11 +8,11 @@ import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
+
 PACKAGES = ("signatures", "programs", "evaluate", "optimize", "mllm3rec")
 CODE = (".py", ".js", ".css")
 LONGEST_FILE = 500

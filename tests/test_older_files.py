@@ -10,22 +10,20 @@ import gzip
 import hashlib
 import json
 import os
-import runpy
 import shutil
 import sqlite3
-import sys
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
-from tests.fake_server import FakeOpenAI
+from tests.support.command_line import CommandLine, Ended
+from tests.support.fake_server import FakeOpenAI
+from tests.support.paths import OLD_FILES
 
-OLD = Path(__file__).parent / "golden" / "commit_910afb0"
-EXPECTED: dict[str, Any] = json.loads((OLD / "expected.json").read_text("utf-8"))
+EXPECTED: dict[str, Any] = json.loads((OLD_FILES / "expected.json").read_text("utf-8"))
 COMMANDS: dict[str, list[str]] = EXPECTED["commands"]
 PRINTED: dict[str, Any] = EXPECTED["outputs"]
 ADDRESS: str = EXPECTED["address"]
@@ -40,49 +38,20 @@ UNFIT = ("shop/warm/draw0/knn", "shop/warm/draw0/listwise", "shop/warm/draw1/pri
 FITTED = ("shop/warm/draw0/learned-seed3", "shop/warm/draw0/bpr-seed0", "shop/warm/draw0/learned+mar")
 
 
-@dataclass(frozen=True)
-class Ended:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Its standard output, which must be one JSON object."""
-        return parsed(self.out)
-
-
-class CommandLine(Protocol):
-    def __call__(self, *words: object) -> Ended: ...
-
-
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the old files, as the working directory."""
     folder = tmp_path / "old"
-    shutil.copytree(OLD, folder)
+    shutil.copytree(OLD_FILES, folder)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MLLM3REC_ENCODER", "hashing")
     return folder
 
 
 @pytest.fixture
-def cli(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    """`python -m mllm3rec ... --json`, in this process: importing everything anew takes seconds."""
-
-    def call(*words: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["mllm3rec", *map(str, words), "--json"])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_module("mllm3rec", run_name="__main__")
-        said = capsys.readouterr()
-        code = ended.value.code or 0
-        assert isinstance(code, int)
-        return Ended(code, said.out, said.err)
-
-    return call
+def cli(here: Path, cli: CommandLine) -> CommandLine:
+    """The command line beside the old files, printing JSON."""
+    return lambda *arguments: cli(*arguments, "--json")
 
 
 @pytest.fixture
@@ -98,7 +67,7 @@ def restore(name: str, path: Path) -> None:
     """Make a database of the old code again."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path)) as database:
-        database.executescript(gzip.decompress((OLD / "sql" / f"{name}.sql.gz").read_bytes()).decode())
+        database.executescript(gzip.decompress((OLD_FILES / "sql" / f"{name}.sql.gz").read_bytes()).decode())
 
 
 def count(path: Path, table: str) -> int:
@@ -244,12 +213,12 @@ def test_a_killed_run_of_the_prior_goes_on(cli: CommandLine) -> None:
     journal = (run / "journal.jsonl").read_bytes()
     assert journal.startswith(kept)
     assert journal.count(b"\n") == 5
-    assert rows(run) == rows(OLD / run)
-    assert figures(run) == figures(OLD / run)
+    assert rows(run) == rows(OLD_FILES / run)
+    assert figures(run) == figures(OLD_FILES / run)
 
 
 def test_a_run_whose_budget_was_spent_goes_on(cli: CommandLine, server: FakeOpenAI) -> None:
-    run, whole = out_of("stopped"), OLD / out_of("listwise")
+    run, whole = out_of("stopped"), OLD_FILES / out_of("listwise")
     kept = (run / "journal.jsonl").read_bytes()
     assert kept.count(b"\n") == 3
     move_to(server, run)
@@ -333,7 +302,7 @@ def test_old_runs_are_audited_and_compared(cli: CommandLine) -> None:
 
 def printed(ended: Ended, name: str) -> Any:
     """What a command printed, as far as it was kept of the old code."""
-    found = done(ended).json
+    found = parsed(done(ended).out)
     return {key: found[key] for key in PRINTED[name]}
 
 
@@ -355,10 +324,10 @@ def test_runs_missing_from_a_study_are_run_and_no_others(cli: CommandLine, store
     resume_study(cli, UNFIT)
     for cell in UNFIT[:3]:
         run = out_of("study") / cell
-        assert rows(run) == rows(OLD / run)
-        assert figures(run) == figures(OLD / run)
+        assert rows(run) == rows(OLD_FILES / run)
+        assert figures(run) == figures(OLD_FILES / run)
     ranks = out_of("study") / UNFIT[3] / "ranks.json"
-    assert parsed(ranks.read_text("utf-8")) == parsed((OLD / ranks).read_text("utf-8"))
+    assert parsed(ranks.read_text("utf-8")) == parsed((OLD_FILES / ranks).read_text("utf-8"))
 
 
 def test_trained_runs_missing_from_a_study_are_run_with_the_settings_found_before(
@@ -367,7 +336,7 @@ def test_trained_runs_missing_from_a_study_are_run_with_the_settings_found_befor
     skip_unless_trainable()
     resume_study(cli, FITTED)
     for cell in FITTED:
-        assert rows(out_of("study") / cell).keys() == rows(OLD / out_of("study") / cell).keys()
+        assert rows(out_of("study") / cell).keys() == rows(OLD_FILES / out_of("study") / cell).keys()
 
 
 def resume_study(cli: CommandLine, removed: Iterable[str]) -> None:
@@ -388,7 +357,7 @@ def resume_study(cli: CommandLine, removed: Iterable[str]) -> None:
     assert {path: after[path] for path in before} == before
     assert {Path(path).parent for path in after.keys() - before.keys()} == set(folders)
     for folder in folders:
-        assert manifest(folder) == manifest(OLD / folder)
+        assert manifest(folder) == manifest(OLD_FILES / folder)
     assert printed(cli(*command("status")), "status") == PRINTED["status"]
 
 
@@ -451,12 +420,12 @@ def test_a_finished_compile_freezes_the_same_again(cli: CommandLine, stored: Pat
     restore("compile", study)
     made = count(study, "trials")
     before = files_in(artifact, apart_from=[artifact / "search", artifact / "manifest.json"])
-    told = done(cli(*command("compile"))).json
+    told = parsed(done(cli(*command("compile"))).out)
     assert count(study, "trials") == made == 2
     assert files_in(artifact, apart_from=[artifact / "search", artifact / "manifest.json"]) == before
     # The versions of today are in it, and with them its hash may be another.
     apart = {"created", "versions", "sha256", "artifact"}
-    old = parsed((OLD / artifact / "manifest.json").read_text("utf-8"))
+    old = parsed((OLD_FILES / artifact / "manifest.json").read_text("utf-8"))
     for usage in (*told["spent"].values(), *old["spent"].values()):
         del usage["cache_hits"]
     assert {key: told[key] for key in told.keys() - apart} == {key: old[key] for key in old.keys() - apart}

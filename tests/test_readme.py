@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import doctest
 import re
-from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
+from tests.support.paths import ROOT
+
+README = ROOT / "README.md"
 
 
 @pytest.mark.llm

@@ -1,4 +1,4 @@
-"""What every loader returns: items, interactions in order, shopper metadata, and a hash of it all."""
+"""`Dataset`: items, ordered interactions, user metadata, and a hash of all of them; the result of every loader."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from signatures.types import Interaction, Item
 
 @dataclass(frozen=True)
 class Dataset:
-    """A catalogue and who bought what.
+    """A catalogue and the interactions of its users.
 
     Attributes:
         name: Short name for reports, e.g. `toys`.
@@ -26,9 +26,9 @@ class Dataset:
             rating (float, NaN where absent), timestamp (Int64 unix seconds, NA where absent) and
             position (int, 0-based and chronological within a user). Sorted by user_id, position.
         metadata: z_u by user id; users without any are absent.
-        notes: What the loader had to decide or drop, one sentence each; printed by `data describe`.
-        format: Which loader read it.
-        source: Where it was read from: a path, `demo`, or `in-memory`.
+        notes: What the loader decided or dropped, one sentence each; printed by `data describe`.
+        format: Format it was read from.
+        source: A path, `demo`, or `in-memory`.
     """
 
     name: str
@@ -52,19 +52,19 @@ class Dataset:
         Args:
             interactions: User and item ids; rating (0 to 5), timestamp (unix seconds or a date) where known.
             items: Item ids and texts (title, description, categories, brand, price, keywords), or None.
-            users: User ids and metadata, any columns.
-            columns: Our name to yours, for columns whose names are not recognized.
+            users: User ids and any columns of metadata.
+            columns: Names of your columns by our names, for columns that are not recognized.
             name: Short name for reports.
 
         Raises:
-            InputError: naming the column, or the row and field, that cannot be used.
+            InputError: naming the column, or the row and field, that is missing or invalid.
         """
-        found = read_frames(interactions, items, users, columns or {})
-        return Dataset(name, found.items, found.interactions, found.metadata, found.notes, format="frames")
+        records = read_frames(interactions, items, users, columns or {})
+        return Dataset(name, records.items, records.interactions, records.metadata, records.notes, format="frames")
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the interactions, the item texts and the metadata: what a result depends on."""
+        """Hash of the interactions, item texts and metadata."""
         digest = hashlib.sha256()
         frame = self.interactions.loc[:, list(INTERACTION_COLUMNS)]
         digest.update(pd.util.hash_pandas_object(frame.astype(str), index=False).to_numpy().tobytes())
@@ -87,11 +87,11 @@ class Dataset:
 
     @cached_property
     def histories(self) -> dict[str, tuple[str, ...]]:
-        """Item ids by user, oldest first: all interactions, nothing held out."""
+        """Item ids by user, oldest first; nothing is held out."""
         return {user: tuple(event.item_id for event in events) for user, events in self.sequences.items()}
 
     def describe(self) -> dict[str, object]:
-        """Counts, coverage of texts and ratings, lengths of histories, and the hash: one fact a line, for people."""
+        """Facts for people, by name: counts, coverage of texts and ratings, lengths of histories, the hash."""
         lengths = self.interactions.groupby("user_id").size()
         items = list(self.items.values())
         return {
@@ -112,7 +112,7 @@ class Dataset:
         }
 
     def item(self, item_id: str) -> Item:
-        """The item, or an InputError that names the dataset."""
+        """The item with this id; an InputError if there is none."""
         try:
             return self.items[item_id]
         except KeyError:

@@ -1,4 +1,4 @@
-"""Dataset loading: the format of a directory is recognized by the names of its files."""
+"""Dataset loading: recognizes the format of a directory by the names of its files."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def load_dataset(source: str | Path) -> Dataset:
             with MovieLens 100K or 1M; or the name `demo`, the built-in demo store.
 
     Returns:
-        The dataset; what was decided or dropped on the way is in its `notes`.
+        The dataset; its `notes` list what the loader decided or dropped.
 
     Raises:
-        InputError: If there is no such directory, its files are not of a known format, or something in
-            them cannot be used; names file, line and field or id.
+        InputError: If there is no such directory, its files have no known format, or one of them is invalid; names
+            file, line and field or id.
     """
     if str(source) == "demo":
         return demo_dataset()
@@ -47,8 +47,8 @@ def _load_directory(directory: Path) -> Dataset:
         return load_amazon(amazon_files)
     names = sorted(path.name for path in directory.iterdir())
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-    held = ", ".join(names[:SHOWN_NAMES]) + more if names else "nothing"
-    raise InputError(f"{directory}: holds no dataset in a known format, but {held}; looked for {_expected()}")
+    content = ", ".join(names[:SHOWN_NAMES]) + more if names else "nothing"
+    raise InputError(f"{directory}: no dataset in a known format (found: {content}); expected {_expected()}")
 
 
 def _expected() -> str:

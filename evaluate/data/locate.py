@@ -1,4 +1,4 @@
-"""Resolves the name of a dataset to a directory: ./data and the folder that MLLM3REC_DATA names."""
+"""Finds the directory of a dataset by its name, in ./data and the folder that MLLM3REC_DATA names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from programs.runtime.events import Note, OnEvent, ignore
 
 DATA_VARIABLE = variable("data")
 
-_NOWHERE = f"in ./data or ${DATA_VARIABLE}"
+_SEARCHED = f"in ./data or ${DATA_VARIABLE}"
 
 
 def find_source(source: str, fallback: str | None, given: str | None, on_event: OnEvent = ignore) -> str:
@@ -19,31 +19,31 @@ def find_source(source: str, fallback: str | None, given: str | None, on_event: 
 
     Args:
         source: A directory, `demo`, or a name to look for.
-        fallback: Taken, and said so, where nothing is found.
-        given: Where the user says it lies; then nothing else is looked at.
+        fallback: Used, with a note, if nothing is found.
+        given: Directory from the user; returned as it is.
 
     Raises:
-        InputError: if it is nowhere, saying where was looked.
+        InputError: if it is not found, naming the folders that were searched.
     """
     if given is not None:
         return given
     if source == "demo" or Path(source).is_dir():
         return source
     for folder in _data_folders():
-        # As it is, or one level down, where people keep the releases of a collection.
-        for found in (folder / source, *sorted(folder.glob(f"*/{source}"))):
-            if found.is_dir():
-                return str(found)
+        # Directly, or one level down, where the releases of a collection are kept.
+        for directory in (folder / source, *sorted(folder.glob(f"*/{source}"))):
+            if directory.is_dir():
+                return str(directory)
     if fallback is not None:
-        on_event(Note(f"no dataset {source!r} {_NOWHERE}: {fallback} is taken instead"))
+        on_event(Note(f"no dataset {source!r} {_SEARCHED}: {fallback} is used instead"))
         return fallback
     raise InputError(
-        f"no dataset {source!r}: no such directory, and none of that name {_NOWHERE}; say where it lies with "
+        f"no dataset {source!r}: no such directory, and none of that name {_SEARCHED}; give its directory with "
         "--data NAME=DIRECTORY"
     )
 
 
 def _data_folders() -> Iterator[Path]:
     yield Path("data")
-    if (named := environment().data) is not None:
-        yield named
+    if (folder := environment().data) is not None:
+        yield folder

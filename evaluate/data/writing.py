@@ -1,4 +1,4 @@
-"""A dataset in the plain form: two or three files any tool can read."""
+"""Writer of the plain format: a dataset as two or three files that any tool can read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def write_plain(dataset: Dataset, directory: Path) -> list[Path]:
     """Write `interactions.parquet`, `items.jsonl.gz` and, where there is metadata, `users.jsonl.gz`.
 
     Raises:
-        InputError: if the directory holds one of these already.
+        InputError: if one of these files exists already.
     """
     interactions, items, users = (
         directory / name for name in ("interactions.parquet", "items.jsonl.gz", "users.jsonl.gz")

@@ -11,14 +11,13 @@ from pydantic import BaseModel, ConfigDict
 
 from evaluate.experiments.grid import Grid, Mix
 from evaluate.runs.costs import MixCost
+from evaluate.runs.run_metrics import score_sources, unparsable_share
 from evaluate.stats.cheapest import CheapestMix, cheapest_mix
 from evaluate.stats.intervals import Estimate, bootstrap_mean
 from evaluate.stats.metrics import Bounds, bounds, per_user
-from evaluate.stats.significance import Comparison, compare_to
-from programs.lm.roles import RoleName
+from evaluate.stats.significance import PairedComparison, compare_to
+from programs.lm.roles import ROLE_NAMES, RoleName
 from signatures.rows import Ranking, Status
-
-ROLES: tuple[RoleName, ...] = ("mope", "mote", "mar", "judge")
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class MixRow(BaseModel):
     stopped: str | None
     metrics: dict[str, Estimate]
     bounds: dict[str, Bounds]
-    against: dict[str, Comparison]
+    against: dict[str, PairedComparison]
     unparsable: float
     unparsable_users: int
     stored: float
@@ -112,7 +111,7 @@ def grid_results(grid: Grid, runs: Sequence[MixRun], list_size: int) -> GridResu
     """Everything that follows from the runs; mixes without a ranked user are listed and compared with nothing."""
     frames = {run.mix.label: per_user(run.ranks) for run in runs if run.ranks}
     reference = grid.reference_label
-    against: Mapping[str, Mapping[str, Comparison]] = {}
+    against: Mapping[str, Mapping[str, PairedComparison]] = {}
     if reference in frames:
         others = {label: frame for label, frame in frames.items() if label != reference}
         against = compare_to(frames[reference], others, seed=0) if others else {}
@@ -168,29 +167,25 @@ def _comparable(costs: Sequence[MixCost]) -> tuple[list[float | None], str]:
     return list(dollars), "dollars"
 
 
-def _row(grid: Grid, run: MixRun, frame: pd.DataFrame | None, against: Mapping[str, Comparison]) -> MixRow:
+def _row(grid: Grid, run: MixRun, frame: pd.DataFrame | None, against: Mapping[str, PairedComparison]) -> MixRow:
     scored = [row for row in run.rows.values() if row.status is not Status.FAILED]
     answers = sum(role.calls for role in run.cost.roles)
     stored = sum(role.stored for role in run.cost.roles)
-    sources: dict[str, int] = {}
-    for row in scored:
-        if row.score_source:
-            sources[row.score_source] = sources.get(row.score_source, 0) + 1
     empty = frame if frame is not None else per_user({})
     limits = bounds(empty, run.unresolved, negatives=1) if run.unresolved else {}
     return MixRow(
         label=run.mix.label,
-        models={role: grid.backends[getattr(run.mix, role)].model for role in ROLES},
+        models={role: grid.backends[getattr(run.mix, role)].model for role in ROLE_NAMES},
         users=len(run.ranks),
         unresolved=run.unresolved,
         stopped=run.stopped,
         metrics={} if frame is None else {name: bootstrap_mean(frame[name].to_numpy(), 0) for name in frame.columns},
         bounds={name.split("/")[0]: found for name, found in limits.items()},
         against=dict(against),
-        unparsable=sum(row.unparsable for row in scored) / answers if answers else 0.0,
+        unparsable=unparsable_share(scored, answers),
         unparsable_users=sum(row.status is Status.UNPARSABLE for row in scored),
         stored=stored / answers if answers else 0.0,
-        score_sources=sources,
+        score_sources=score_sources(scored),
         cost=run.cost,
     )
 
@@ -198,7 +193,7 @@ def _row(grid: Grid, run: MixRun, frame: pd.DataFrame | None, against: Mapping[s
 def _effects(grid: Grid, runs: Sequence[MixRun], frames: Mapping[str, pd.DataFrame]) -> list[RoleEffect]:
     by_mix = {run.mix: run for run in runs}
     out = []
-    for role in ROLES:
+    for role in ROLE_NAMES:
         names = list(dict.fromkeys(getattr(run.mix, role) for run in runs))
         for i, before in enumerate(names):
             for after in names[i + 1 :]:
@@ -216,7 +211,7 @@ def _changed(grid: Grid, mix: Mix, role: RoleName, before: str, after: str) -> M
     """
     if getattr(mix, role) != before:
         return None
-    values = {name: getattr(mix, name) for name in ROLES} | {role: after}
+    values = {name: getattr(mix, name) for name in ROLE_NAMES} | {role: after}
     if role == "mar" and not grid.judge:
         values["judge"] = after
     return Mix(**values)

@@ -9,8 +9,9 @@ import plotly.graph_objects as go
 from evaluate.experiments.grid import Grid
 from evaluate.experiments.grid_results import GridResults, MixRow
 from evaluate.paper.published_costs import recompute
+from evaluate.report.accuracy import SIGNIFICANT
 from evaluate.report.blocks import Block, Figure, Lead, Lines, Notice, Tab
-from evaluate.report.figures import COLOURS, error_bars, escaped, named_rows, pareto_front
+from evaluate.report.figures import COLOURS, error_bars, escaped, named_rows, pareto_line
 from evaluate.report.pseudonyms import without_ids
 from evaluate.report.table import (
     BETTER,
@@ -34,7 +35,6 @@ from evaluate.runs.costs import RoleCost
 from evaluate.stats.cheapest import CheapestMix
 from programs.lm.prices import price_table
 
-SIGNIFICANT = 0.05
 """A corrected p below this gets a mark."""
 
 
@@ -245,9 +245,7 @@ def scatter(found: GridResults, grid: Grid) -> Figure:
     shown = [row for row in found.rows if row.metrics and price[row.label] is not None]
     shown.sort(key=lambda row: row.label not in found.front)  # these get their names first
     front = [row for label in found.front for row in shown if row.label == label]
-    plot = go.Figure(
-        pareto_front([price[row.label] for row in front], [row.metrics[grid.metric].mean for row in front])
-    )
+    plot = go.Figure(pareto_line([price[row.label] for row in front], [row.metrics[grid.metric].mean for row in front]))
     for name, colour, rows in (
         ("mixes", COLOURS[0], [row for row in shown if not advice or row.label != advice.chosen]),
         ("recommended mix", COLOURS[1], [row for row in shown if advice and row.label == advice.chosen]),

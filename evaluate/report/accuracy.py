@@ -30,12 +30,12 @@ from evaluate.report.table import (
 from evaluate.stats.audit import AUDITED_METRICS, PAPER_LIST_SIZE, audit_ranks, audit_row
 from evaluate.stats.intervals import bootstrap_mean
 from evaluate.stats.metrics import chance
-from evaluate.stats.significance import Comparison, compare_to, holm
+from evaluate.stats.significance import PairedComparison, compare_to, holm
 
 SIGNIFICANT = 0.05
 """A corrected p below this gets a mark."""
 
-Compared = Mapping[tuple[str, str], Mapping[str, Comparison]]
+Compared = Mapping[tuple[str, str], Mapping[str, PairedComparison]]
 """Comparisons by (label, component) and metric; the component is empty for the ranker's own order."""
 
 
@@ -59,7 +59,7 @@ def pairs(groups: Sequence[RankerRuns], asked: Sequence[tuple[str, str]]) -> Com
     )
 
 
-def _paired(cells: pd.DataFrame, reference: pd.DataFrame) -> Mapping[str, Comparison]:
+def _paired(cells: pd.DataFrame, reference: pd.DataFrame) -> Mapping[str, PairedComparison]:
     mine, theirs = in_common(cells, reference)
     return compare_to(theirs, {"": mine}, seed=0)[""] if len(mine) else {}
 
@@ -126,14 +126,14 @@ def _main_caption(size: int, reference: str, fused: bool, tested: bool) -> str:
     return " ".join(sentences)
 
 
-def _estimates(frame: pd.DataFrame, compared: Mapping[str, Comparison]) -> list[TableCell]:
+def _estimates(frame: pd.DataFrame, compared: Mapping[str, PairedComparison]) -> list[TableCell]:
     return [
         estimate_cell(bootstrap_mean(frame[m].to_numpy(), seed=0), _mark(compared[m]) if m in compared else "")
         for m in AUDITED_METRICS
     ]
 
 
-def _mark(found: Comparison) -> str:
+def _mark(found: PairedComparison) -> str:
     if found.p_holm is None or found.p_holm >= SIGNIFICANT or not found.mean:
         return ""
     return BETTER if found.mean > 0 else WORSE
@@ -179,7 +179,7 @@ def _compared_table(
     return Table(name, title, caption, columns, tuple(rows))
 
 
-def _p(found: Comparison) -> float:
+def _p(found: PairedComparison) -> float:
     return found.p if found.p_holm is None else found.p_holm
 
 

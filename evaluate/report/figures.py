@@ -173,7 +173,7 @@ def sliced(slicing: Slicing, groups: Sequence[RankerRuns], marks: Looks) -> Figu
     return Figure(f"HR@5/{size} by {slicing.by}", figure, caption)
 
 
-def pareto_front(x: Sequence[float | None], y: Sequence[float]) -> go.Scatter:
+def pareto_line(x: Sequence[float | None], y: Sequence[float]) -> go.Scatter:
     """The line through the points of a Pareto front, with a ring around each."""
     return go.Scatter(
         x=list(x),

@@ -40,7 +40,7 @@ def _as_printed(value: object) -> object:
     return value
 
 
-Figure = Annotated[Decimal, BeforeValidator(_as_printed)]
+MetricValue = Annotated[Decimal, BeforeValidator(_as_printed)]
 """A figure with the digits it was printed with: `.540` and `.54` differ."""
 
 
@@ -55,10 +55,10 @@ class MetricRow(BaseModel):
 
     method: str = Field(min_length=1)
     dataset: str
-    hr5: Figure
-    ndcg5: Figure
-    hr10: Figure | None = None
-    ndcg10: Figure | None = None
+    hr5: MetricValue
+    ndcg5: MetricValue
+    hr10: MetricValue | None = None
+    ndcg10: MetricValue | None = None
 
     @model_validator(mode="after")
     def _both_at_ten(self) -> Self:

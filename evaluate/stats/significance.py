@@ -22,7 +22,7 @@ _TIE = 1e-10
 another order. Counting near ties as ties can only raise p."""
 
 
-class Comparison(Difference):
+class PairedComparison(Difference):
     """A difference of means with its interval and its test.
 
     Interval and p come from two methods and may disagree at the edge: the interval is this comparison's alone,
@@ -140,7 +140,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 def compare_to(
     reference: pd.DataFrame, others: Mapping[str, pd.DataFrame], seed: int
-) -> dict[str, dict[str, Comparison]]:
+) -> dict[str, dict[str, PairedComparison]]:
     """Compare methods with one reference on every metric, with Holm's correction over the whole table.
 
     The family is everything in the result, all methods times all metrics: a further method makes every
@@ -164,7 +164,7 @@ def compare_to(
     >>> found.mean, found.p, found.p_holm
     (1.0, 0.5, 1.0)
     """
-    table: dict[str, dict[str, Comparison]] = {}
+    table: dict[str, dict[str, PairedComparison]] = {}
     for name, frame in others.items():
         if set(frame.columns) != set(reference.columns):
             raise InputError(
@@ -184,6 +184,6 @@ def compare_to(
     }
 
 
-def _compared(values: pd.Series[float], reference: pd.Series[float], seed: int) -> Comparison:
+def _compared(values: pd.Series[float], reference: pd.Series[float], seed: int) -> PairedComparison:
     difference = paired_difference(values, reference, seed)
-    return Comparison(**difference.model_dump(), p=paired_test(values, reference, seed))
+    return PairedComparison(**difference.model_dump(), p=paired_test(values, reference, seed))

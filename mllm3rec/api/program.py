@@ -158,6 +158,10 @@ class Program:
             factory = self._factory_on(replace(self.dataset, items=self.dataset.items | unlisted))
         module = self._built(factory.explaining(k if explain else 0))
         retrieved = retrieve(module.prior.value, known, list(self.dataset.items), candidates)
+        if not retrieved:
+            raise InputError(
+                f"{user or 'this history'} has every item of {self.dataset.name!r}: none is left to recommend"
+            )
         self.on_event(
             Note(
                 f"the prior retrieved {len(retrieved)} candidates of {len(self.dataset.items)} items; asking the models"

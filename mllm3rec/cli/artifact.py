@@ -32,12 +32,12 @@ def show(artifact: Artifact, as_json: Json = False) -> None:
         emit({**manifest.model_dump(mode="json"), "prompts": prompts})
         return
     for name, value in _facts(manifest).items():
-        out.print(f"{name}: {value}", markup=False)
+        out.print(f"{name}: {value}")
     show_manifest(manifest)
     for name, prompt in prompts_of(program).items():
         out.rule(name, align="left")
-        out.print(prompt.instructions, markup=False)
-        out.print(f"{len(prompt.demos)} demos; the whole prompt: {artifact}/prompts/{name}.txt", markup=False)
+        out.print(prompt.instructions)
+        out.print(f"{len(prompt.demos)} demos; the whole prompt: {artifact}/prompts/{name}.txt")
 
 
 @app.command()
@@ -73,7 +73,7 @@ def verify(artifact: Artifact, as_json: Json = False) -> None:
     if as_json:
         emit({"sound": True, "sha256": manifest.sha256, "files": len(manifest.files)})
     else:
-        out.print(f"sound: {artifact}, {len(manifest.files)} files, sha256 {manifest.sha256[:12]}", markup=False)
+        out.print(f"sound: {artifact}, {len(manifest.files)} files, sha256 {manifest.sha256[:12]}")
 
 
 def _facts(manifest: ArtifactManifest) -> dict[str, Any]:

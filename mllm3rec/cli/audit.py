@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from mllm3rec.cli.console import emit, out
 from mllm3rec.cli.options import Json
@@ -32,7 +33,7 @@ def audit(
         table = Table("method", "dataset", "verdict", "why")
         for finding in findings:
             why = "; ".join([*map(str, finding.violations), *finding.notes])
-            verdict = "[red]impossible[/]" if finding.impossible else "[green]possible[/]"
+            verdict = Text("impossible", "red") if finding.impossible else Text("possible", "green")
             table.add_row(finding.method, finding.dataset, verdict, why)
         out.print(table)
         out.print(f"{impossible} of {len(findings)} rows are impossible")

@@ -91,9 +91,9 @@ def _show(found: GridResults, written: Sequence[Path]) -> None:
         table.add_row(effect.role, effect.before, effect.after, gain, usd, f"{effect.seconds:+.0f}")
     out.print(table)
     if found.recommendation is not None:
-        out.print(str(found.recommendation), markup=False)
+        out.print(str(found.recommendation))
     for path in written[:1]:
-        out.print(f"written: {path}", markup=False)
+        out.print(f"written: {path}")
 
 
 def _show_forecast(found: Sequence[MixForecast], as_json: bool) -> None:

@@ -28,8 +28,8 @@ from mllm3rec.cli.options import (
 )
 
 CANDIDATES, OBJECTIVE, SEARCH = "Candidates", "Objective", "Search"
-ROLES = ("mope", "mote", "mar", "judge")
-_ASSIGNMENT = re.compile(rf"({'|'.join(ROLES)})=(.+)")
+ROLE_CHOICES = ("mope", "mote", "mar", "judge")
+_ASSIGNMENT = re.compile(rf"({'|'.join(ROLE_CHOICES)})=(.+)")
 
 
 def compile_program(
@@ -161,7 +161,7 @@ def compile_program(
         emit({**manifest.model_dump(mode="json"), "artifact": str(directory)})
         return
     show_manifest(manifest)
-    out.print(f"written: {directory} (report: {directory / 'search' / 'report.html'})", markup=False)
+    out.print(f"written: {directory} (report: {directory / 'search' / 'report.html'})")
 
 
 def _by_role(option: str, values: Sequence[str] | None) -> dict[str, list[str]]:
@@ -171,7 +171,7 @@ def _by_role(option: str, values: Sequence[str] | None) -> dict[str, list[str]]:
     for value in values or ():
         match = _ASSIGNMENT.fullmatch(value)
         if match is None:
-            raise InputError(f"{option} {value!r}: write ROLE=VALUE, with a role of {', '.join(ROLES)}")
+            raise InputError(f"{option} {value!r}: write ROLE=VALUE, with a role of {', '.join(ROLE_CHOICES)}")
         found.setdefault(match[1], []).append(match[2])
     return found
 

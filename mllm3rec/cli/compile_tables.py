@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
 from mllm3rec.cli.console import emit, format_estimate, format_usd, out
 
@@ -30,7 +31,8 @@ def show_manifest(manifest: ArtifactManifest) -> None:
         f"(trial {manifest.trial} of {manifest.trials})"
     )
     style = {"better": "green", "not clearly better": "yellow", "not better": "red"}[verdict.judgement]
-    out.print(f"on users it had not seen, the compiled program is [{style}]{verdict.judgement}[/] than the original")
+    judgement = Text(verdict.judgement, style)
+    out.print(Text.assemble("on users it had not seen, the compiled program is ", judgement, " than the original"))
     spending = Table(title="Spent", title_justify="left")
     for column in ("phase", "calls", "cache hits", "tokens in", "tokens out", "dollars", "seconds"):
         spending.add_column(column, justify="left" if column == "phase" else "right")

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from evaluate.stats.intervals import Estimate
     from signatures.rows import Usage
 
-# Without emoji: rich would read `cases.jsonl:100:` as one.
-out = Console(highlight=False, emoji=False)
-err = Console(stderr=True, highlight=False, emoji=False)
+# Names, paths and ids of users are printed: rich must read neither `[ours]` as markup nor `:100:` as an emoji.
+out = Console(highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def silence_dspy() -> None:
@@ -38,7 +38,7 @@ def silence_dspy() -> None:
 
 def say(message: str) -> None:
     """One line for a person; never on stdout, which belongs to results."""
-    err.print(message, markup=False, soft_wrap=True)
+    err.print(message, soft_wrap=True)
 
 
 def emit(payload: Mapping[str, Any]) -> None:

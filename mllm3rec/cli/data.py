@@ -51,7 +51,7 @@ def prepare(
         emit({"written": [str(path) for path in paths], "sha256": data.sha256})
         return
     for path in paths:
-        out.print(str(path), markup=False)
+        out.print(str(path))
 
 
 def _opened(dataset: str) -> Dataset:

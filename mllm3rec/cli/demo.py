@@ -49,7 +49,7 @@ def _show(found: Demonstration, directory: Path) -> None:
         if recovered is not None:
             out.print(f"{name}: {recovery_line(recovered)}")
     out.print(usage_table(found.results["after"].usage_by_role))
-    out.print(f"written: {directory} (artifact/search/report.html shows the search)", markup=False)
+    out.print(f"written: {directory} (artifact/search/report.html shows the search)")
 
 
 def _table(found: Demonstration) -> Table:

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import packages_distributions
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from mllm3rec.cli.console import emit, out
 from mllm3rec.cli.options import Json
@@ -86,7 +86,7 @@ def doctor(as_json: Json = False) -> None:
     else:
         table = Table("", "what", "found", "to do")
         for check in results:
-            mark = "[green]ok[/]" if check.ok else ("[red]missing[/]" if check.needed else "[dim]-[/]")
-            table.add_row(mark, check.name, escape(check.detail), "" if check.ok else escape(check.hint))
+            mark = Text("ok", "green") if check.ok else Text("missing", "red") if check.needed else Text("-", "dim")
+            table.add_row(mark, check.name, check.detail, "" if check.ok else check.hint)
         out.print(table)
     raise typer.Exit(1 if broken else 0)

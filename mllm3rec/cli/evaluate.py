@@ -39,7 +39,7 @@ from mllm3rec.cli.options import (
 if TYPE_CHECKING:
     from evaluate.runs.evaluation import Evaluation
 
-EXPLANATIONS = "Explanations"
+EXPLAIN = "Explanations"
 
 
 def evaluate(
@@ -56,9 +56,9 @@ def evaluate(
     weight: Weight = 0.3,
     head: Head = None,
     explain: Annotated[
-        int, typer.Option(min=0, help="Explain and re-check the first K items.", rich_help_panel=EXPLANATIONS)
+        int, typer.Option(min=0, help="Explain and re-check the first K items.", rich_help_panel=EXPLAIN)
     ] = 0,
-    check: Annotated[bool, typer.Option(help="Have the judge re-check reasons.", rich_help_panel=EXPLANATIONS)] = True,
+    check: Annotated[bool, typer.Option(help="Have the judge re-check reasons.", rich_help_panel=EXPLAIN)] = True,
     schema: SchemaFile = None,
     seed: Annotated[int, typer.Option(min=0, help="Training seed of a trained baseline.")] = 0,
     against: Annotated[
@@ -132,11 +132,11 @@ def _show(result: Evaluation, against: Path | None) -> None:
         out.print(recovery_line(result.recovered))
     if figures.unresolved:
         limits = "; ".join(f"{name} between {b.low:.3f} and {b.high:.3f}" for name, b in figures.bounds.items())
-        out.print(f"[yellow]{figures.unresolved} users unresolved[/]: {limits}")
+        out.print(f"{figures.unresolved} users unresolved: {limits}", style="yellow")
     if figures.audit is not None and figures.audit.impossible:
-        err.print(f"[red]audit:[/] {'; '.join(map(str, figures.audit.violations))}")
+        err.print(f"audit: {'; '.join(map(str, figures.audit.violations))}", style="red")
     for metric, difference in result.against.items():
-        out.print(f"{metric}: {format_estimate(difference)} against {against} (paired, n={difference.n})", markup=False)
+        out.print(f"{metric}: {format_estimate(difference)} against {against} (paired, n={difference.n})")
     if result.usage_by_role:
         out.print(usage_table(result.usage_by_role))
-    out.print(f"written: {result.directory}", markup=False)
+    out.print(f"written: {result.directory}")

@@ -48,4 +48,4 @@ def fetch_models(
         return
     for name, files in paths.items():
         for path in files.values():
-            out.print(f"{name}: {path}", markup=False)
+            out.print(f"{name}: {path}")

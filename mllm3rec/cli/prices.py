@@ -6,7 +6,6 @@ import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from mllm3rec.cli.console import emit, out
@@ -35,7 +34,7 @@ def show(prices: PricesFile = None, as_json: Json = False) -> None:
     for model, price in found.models.items():
         by_tokens = price.usd_per_hour is None
         table.add_row(
-            escape(model),
+            model,
             _figure(price.input if by_tokens else None),
             _figure(price.cached),
             _figure(price.output if by_tokens else None),
@@ -46,7 +45,7 @@ def show(prices: PricesFile = None, as_json: Json = False) -> None:
         )
     out.print(table)
     for source, number in sources.items():
-        out.print(f"source {number}: {source}", markup=False, soft_wrap=True)
+        out.print(f"source {number}: {source}", soft_wrap=True)
 
 
 @app.command("check")
@@ -65,7 +64,7 @@ def check(
         emit({"models": checked})
     else:
         for model, facts in checked.items():
-            out.print(f"{model}: {_sentence(table.models.get(model), facts)}", markup=False, soft_wrap=True)
+            out.print(f"{model}: {_sentence(table.models.get(model), facts)}", soft_wrap=True)
     raise typer.Exit(0 if all(facts["known"] for facts in checked.values()) else 1)
 
 

@@ -99,8 +99,8 @@ def report(study: StudyFile, directory: Directory = None, data: DataOption = Non
 
 def _say_written(written: Sequence[Path]) -> None:
     page, *tables = written
-    out.print(f"written: {page}", markup=False)
-    out.print(f"written: {len(tables)} tables as CSV, Markdown and LaTeX in {tables[0].parent}", markup=False)
+    out.print(f"written: {page}")
+    out.print(f"written: {len(tables)} tables as CSV, Markdown and LaTeX in {tables[0].parent}")
 
 
 def _sources(data: Sequence[str] | None) -> dict[str, str]:

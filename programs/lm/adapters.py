@@ -1,7 +1,7 @@
-"""Adapters: how a signature becomes messages and an answer becomes fields; one per role.
+"""Adapters: render a signature as messages and parse an answer into fields; each role has one.
 
-A program compiled under one adapter is another program under a second one, so the choice belongs to the role's
-configuration and is recorded with every artifact.
+Another adapter makes other prompts, so the choice belongs to the role's configuration and is recorded with every
+artifact.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ AdapterName = Literal["json", "compact", "chat"]
 class CachedParseAdapter(CachedPromptAdapter):
     """Mixin to put before a JSON adapter: a valid answer is parsed with validators that are built once per signature.
 
-    DSPy builds one for each field of every answer. All other answers are left to its lenient parser.
+    DSPy builds one for each field of every answer. Invalid answers are left to its lenient parser.
     """
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class CompactAdapter(CachedParseAdapter, BAMLAdapter):
                         schema["properties"][name]["minItems"] = least
                     if (most := getattr(bound, "max_length", None)) is not None:
                         schema["properties"][name]["maxItems"] = most
-        # Not the signature's name: a reworded one gets another from DSPy, and the same question would be paid twice.
+        # Not the signature's name: DSPy renames signatures with new instructions, and equal calls would be paid twice.
         answer = {"name": "answer", "schema": schema, "strict": True}
         return {"response_format": {"type": "json_schema", "json_schema": answer}}
 
@@ -177,7 +177,7 @@ class RatingAdapter(CachedPromptAdapter, dspy.ChatAdapter):
         suffix: str = "",
         main_request: bool = False,
     ) -> str:
-        # Demonstrations end with the same cue as the request: a bare label follows either way.
+        # Demos end with the same cue as the request: a bare label follows in both.
         return super().format_user_message_content(signature, inputs, prefix, suffix, main_request=True)
 
     def format_assistant_message_content(
@@ -190,15 +190,15 @@ class RatingAdapter(CachedPromptAdapter, dspy.ChatAdapter):
         (name,) = signature.output_fields
         labels = signature.output_fields[name].annotation.__args__
         answer = completion.strip().strip("\"'.*` ")
-        found = next((label for label in labels if answer == label or answer.startswith(f"{label} ")), None)
-        if found is None:
+        chosen = next((label for label in labels if answer == label or answer.startswith(f"{label} ")), None)
+        if chosen is None:
             raise AdapterParseError(
                 adapter_name="RatingAdapter",
                 signature=signature,
                 lm_response=completion,
                 message=f"expected one of {', '.join(labels)}",
             )
-        return {name: found}
+        return {name: chosen}
 
 
 _ADAPTERS: dict[AdapterName, dspy.Adapter] = {

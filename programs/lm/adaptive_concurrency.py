@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-START = 8
+INITIAL_LIMIT = 8
 
 
 class AdaptiveConcurrency:
@@ -18,7 +18,7 @@ class AdaptiveConcurrency:
     def __init__(self, maximum: int) -> None:
         self.maximum = maximum
         self._threshold = float(maximum)
-        self._limit = float(min(START, maximum))
+        self._limit = float(min(INITIAL_LIMIT, maximum))
         self._decreases = 0
 
     @property

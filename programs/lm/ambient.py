@@ -1,4 +1,4 @@
-"""Backends of DSPy's own settings: every role asks the model of `dspy.configure` or `dspy.context`."""
+"""Backends from DSPy's own settings: every role uses the model of `dspy.configure` or `dspy.context`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from programs.runtime.errors import InputError
 
 
 class AmbientBackends(Backends):
-    """What MOPE, MOTE and MAR ask where nobody gave them backends.
+    """The default backends of MOPE, MOTE and MAR.
 
-    Calls go straight to `dspy.settings.lm`: with its own cache, retries and sampling, without our rate limiter,
+    Calls go to `dspy.settings.lm` directly, with its own cache, retries and sampling, but without our rate limiter,
     response cache, prices and budget. Use `mllm3rec.program(...)` for those.
     """
 
@@ -30,7 +30,7 @@ class AmbientBackends(Backends):
         return Roles.all_on(RoleConfig(model=f"{GIVEN}{lm.model}", logprobs=False, **{"temperature": None, **sampling}))
 
     def require(self, role: RoleName) -> None:
-        """Refuse to begin without a model; see `Backends.require`."""
+        """Raise if no model is configured; see `Backends.require`."""
         self._current()
 
     def lm(self, role: RoleName) -> dspy.BaseLM:

@@ -35,7 +35,7 @@ _RETRIES_AFTER_UNPARSABLE = 1
 
 
 class UnparsableError(Exception):
-    """The model's answers, first and repeated, could not be parsed. `answers` counts them."""
+    """Neither the first nor the repeated answer of a model could be parsed. `answers` counts them."""
 
     def __init__(self, message: str, answers: int) -> None:
         super().__init__(message)
@@ -43,12 +43,12 @@ class UnparsableError(Exception):
 
 
 class Backends:
-    """The language models of all roles, built when first asked. Deep copies are the same object.
+    """The language models of all roles, built when first used. Deep copies are the same object.
 
     Args:
         prices: None for the shipped ones under the user's own (`price_table`).
         limits: By model string; None for the user's own (`stated_limits`). Roles of one model share one limit.
-        given: `dspy.LM` objects by their model string (`dspy:NAME`), asked with their own key, address and sampling.
+        given: `dspy.LM` objects by their model string (`dspy:NAME`), used with their own key, address and sampling.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class Backends:
     def with_roles(
         self, roles: Roles, ledger: Ledger | None = None, given: Mapping[str, dspy.LM] | None = None
     ) -> Backends:
-        """The backends of other roles; both keep to the same rate limits together.
+        """Backends for other roles, under the same rate limits.
 
         Args:
-            ledger: Where their calls are recorded; the same as of these where None.
+            ledger: Records their calls; None for the same ledger.
             given: Further `dspy.LM` objects.
         """
         other = copy.copy(self)
@@ -98,7 +98,7 @@ class Backends:
             self.require_priced(role, self.roles.of(role))
 
     def require_priced(self, role: str, config: RoleConfig) -> None:
-        """Refuse a model without a known price where there is a budget in dollars.
+        """Refuse a model without a known price if there is a budget in dollars.
 
         Raises:
             InputError: naming role and model.
@@ -111,10 +111,10 @@ class Backends:
         )
 
     def require(self, role: RoleName) -> None:
-        """Refuse a role that cannot be asked, before a run begins; starts and sends nothing.
+        """Check that a role's model can be used, before a run begins; starts no engine and sends nothing.
 
         Raises:
-            InputError: if its weights are missing or no GGUF file, its server's address is malformed, or its key
+            InputError: if its weights are missing or not a GGUF file, its server's address is malformed, or its key
                 is not set.
         """
         config = self.roles.of(role)
@@ -127,7 +127,7 @@ class Backends:
         """The role's language model; starts the local engine if the role needs it.
 
         Raises:
-            InputError: if it cannot be used at all, or not with the role's settings.
+            InputError: if it cannot be used, or not with the role's settings.
         """
         config = self.roles.of(role)
         with self._lock:
@@ -139,7 +139,7 @@ class Backends:
             return self._lms[role, config]
 
     def build(self, role: str, config: RoleConfig) -> RoleLM:
-        """A language model whose calls are recorded under `role`, a name of the ledger's; starts its engine."""
+        """A language model whose calls are recorded under the name `role`; starts its engine."""
         if config.model.startswith(GIVEN):
             return self._recorded(role, config)
         sampling = {"temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens}
@@ -172,7 +172,7 @@ class Backends:
     def _given(self, role: str, config: RoleConfig) -> dspy.LM:
         lm = self.given.get(config.model)
         if lm is None:
-            raise InputError(f"{role}: {config.model!r} stands for a dspy.LM object: give that object again")
+            raise InputError(f"{role}: the model {config.model!r} was a dspy.LM object: pass that object again")
         return lm
 
     def rate_limiter(self, config: RoleConfig) -> RateLimiter:
@@ -194,22 +194,22 @@ class Backends:
         enough: int | None = None,
         **inputs: Any,
     ) -> dspy.Prediction:
-        """Ask `predictor`'s question in a role.
+        """Call a predictor with the model of a role.
 
         Args:
-            enough: Tokens any valid answer fits in; the cap of a terse role.
-            rollout: Distinguishes otherwise equal questions whose answers should be sampled anew (k samples).
+            rollout: Number of a sample: equal calls with different numbers are sampled independently.
+            enough: Tokens that any valid answer fits in; the limit for a terse role.
 
         Returns:
-            The prediction; `unparsable` on it counts answers that were thrown away before it.
+            The prediction; its `unparsable` counts answers that were discarded before it.
 
         Raises:
-            UnparsableError: if the repeated answer cannot be parsed either.
+            UnparsableError: if the answer to the repeated call cannot be parsed either.
             InputError: if the backend has no key or rejects it.
         """
         adapter = self.adapter_for(role, predictor)
         config: dict[str, Any] = {} if rollout is None else {"rollout_id": rollout}
-        # By the name DSPy knows the model's own limit by: the newer OpenAI models have another.
+        # The parameter's name as DSPy set it for this model: it differs for newer OpenAI models.
         cap = "max_completion_tokens" if "max_completion_tokens" in self.lm(role).kwargs else "max_tokens"
         if self.roles.of(role).terse and enough is not None:
             config[cap] = min(enough, self.roles.of(role).max_tokens)
@@ -218,7 +218,7 @@ class Backends:
             config |= {cap: 4, "logprobs": True, "top_logprobs": 20}
         for attempt in range(_RETRIES_AFTER_UNPARSABLE + 1):
             if attempt:
-                # The same greedy question would bring the same answer back.
+                # Repeated unchanged, a greedy call would give the same answer.
                 config["rollout_id"] = 1000 * attempt + (rollout or 0)
                 if self.roles.of(role).temperature is not None:
                     config["temperature"] = 0.7

@@ -60,7 +60,7 @@ def _is_transient(error: BaseException) -> bool:
 
 
 class CircuitBreaker:
-    """Closed while the backend works, open after failures; an open one lets a single probe through after a while.
+    """Closed while the backend works, open after failures; an open one lets a single probe through after `COOL_DOWN`.
 
     Not safe to use from several threads at a time. Times are seconds of one clock, given by the caller.
 
@@ -106,7 +106,7 @@ class CircuitBreaker:
     def record(self, error: BaseException | None, probe: bool, now: float) -> None:
         """Record how one attempt ended: with an answer (None) or an error. It may be retried."""
         if self.paused and not probe:
-            return  # Sent before the pause began: says nothing about now.
+            return  # Sent before the pause began.
         if is_healthy(error):
             self._failures, self._error, self._probing, self.paused = 0, None, False, False
         elif probe or is_refusal(error):

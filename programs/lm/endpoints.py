@@ -19,9 +19,9 @@ _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "gemini":
 
 
 def model_name(config: RoleConfig) -> str:
-    """The model string DSPy gets: `provider/model`, the same wherever a file lies or a server's port is.
+    """The model string for DSPy: `provider/model`, independent of where a file is.
 
-    DSPy's cache key leaves the address out, so for servers and files the provider part stands for it.
+    DSPy's cache key does not contain the address, so for servers and files the provider part identifies it.
 
     Raises:
         InputError: if the weights are missing or the server's address is malformed.
@@ -52,12 +52,12 @@ def connect(config: RoleConfig) -> dict[str, Any]:
     return {"timeout": config.timeout, **keys}
 
 
-# Roles on one model share its connections, as they share its rate limiter.
+# Roles on one model share its connections and its rate limiter.
 _engine = lru_cache(ServerEngine)
 
 
 def credentials(config: RoleConfig) -> dict[str, str]:
-    """The key for `dspy.LM`, where the model wants one; servers and files have no provider to name a variable."""
+    """The key for `dspy.LM`, if the model needs one; servers and files need one only if `api_key_env` is set."""
     variable = config.api_key_env or _KEYS.get(config.model.split("/")[0])
     return {"api_key": _key(variable, config.model)} if variable else {}
 
@@ -66,10 +66,10 @@ def _weights_of(model: str) -> Path:
     if model.startswith("gguf:"):
         return Path(model.removeprefix("gguf:")).expanduser()
     name = model.removeprefix("local/")
-    found = locate(name)
-    if found is None:
-        raise InputError(f"the weights of {name!r} are not here yet: run `mllm3rec models fetch {name}`")
-    return next(path for path in found.values() if path.suffix == ".gguf")
+    files = locate(name)
+    if files is None:
+        raise InputError(f"the weights of {name!r} are not on this machine: run `mllm3rec models fetch {name}`")
+    return next(path for path in files.values() if path.suffix == ".gguf")
 
 
 def _key(variable: str, model: str) -> str:

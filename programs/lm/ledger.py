@@ -1,7 +1,7 @@
-"""Call log and budget of a run: role, tokens, price and time of every call, and when to make no more of them.
+"""Call log and budget of a run: role, tokens, price and time of every call, and limits on calls and dollars.
 
 The sum of `lm.history` is wrong after a deep copy and DSPy's usage tracker loses threads (measured), so calls are
-recorded here, from the one place every call passes: `RoleLM.update_history`.
+recorded here, by `RoleLM.update_history`, which every call passes.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Call(BaseModel):
             answer it is: billed cost leaves hits out, stand-alone cost counts them.
         seconds: From sending to answer, or until it failed; a cache hit keeps those of the call whose answer it is,
             0 where they are not known.
-        waited: Seconds before it was sent: for a slot, the limits of its backend, or a pause the server asked for.
-        about: Hash of the question, or of the item it distils: by it a run's repeated cache hits count once.
-        phase: Part of a longer job the call belongs to (`pools`, `search`, ...), or empty.
-        failed: Sent, and not answered: an error or a timeout. Whether the provider bills it is not known.
+        waited: Seconds before it was sent: for a slot, the limits of its backend, or a requested pause.
+        about: Hash of the prompt, or of the item it distils: identifies repeated cache hits, which count once per run.
+        phase: Phase of a compile (`pools`, `search`, ...), or empty.
+        failed: Sent but not answered (error or timeout). Whether the provider bills it is unknown.
         hit: Answered from the response cache: nothing was sent and nothing was paid.
         at: Unix seconds.
     """
@@ -88,10 +88,10 @@ def add_call(usage: Usage, call: Call) -> None:
 
 
 def read_calls(path: Path) -> Iterator[Call]:
-    """The calls in a ledger file, in order; none where there is no file. A line torn at the end by a kill is left out.
+    """The calls in a ledger file, in order; none without a file. A line cut off at the end by a kill is left out.
 
     Raises:
-        InputError: naming file and line, if a line is no call.
+        InputError: naming file and line, if a line is not a call.
     """
     if not path.exists():
         return
@@ -118,7 +118,7 @@ class Ledger:
     Deep copies are the same ledger: optimizers copy programs, and money is spent once.
 
     Attributes:
-        phase: Written with every call from now on: the part of a longer job that is under way.
+        phase: Phase of a compile that is under way; written with every call from now on.
     """
 
     def __init__(self, path: Path | None = None, budget: Budget | None = None) -> None:
@@ -132,7 +132,7 @@ class Ledger:
         self._reserved_calls = 0
         self._stopped: str | None = None
         self._halt = threading.Event()
-        # Opened with the first call, so that a command refused before it leaves nothing behind.
+        # Opened with the first call, so that a command that fails earlier leaves no file.
         self._file: TextIO | None = None
         if path is not None and path.exists():
             self._restore(path)
@@ -155,7 +155,7 @@ class Ledger:
         add_call(self._phases.setdefault(call.phase, Usage()), call)
 
     def stop(self, why: str) -> None:
-        """Let no further call be made: what is under way ends at its next question. Cache hits stay possible."""
+        """Refuse all further calls: work under way ends at its next call. Cache hits stay possible."""
         with self._lock:
             self._stopped = why
             self._halt.set()
@@ -183,7 +183,7 @@ class Ledger:
                 before the run starts).
 
         Raises:
-            BudgetExceededError: if the call might exceed a limit, or after `stop`. It was not made.
+            BudgetExceededError: if the call might exceed a limit, or after `stop`.
         """
         with self._lock:
             while (problem := self._problem(worst_usd)) is not None:
@@ -242,7 +242,7 @@ class Ledger:
 
     @contextmanager
     def usage_of_case(self) -> Iterator[Usage]:
-        """Sum what was really sent inside the block by this thread, with the block's wall time: what one case took.
+        """Sum what was really sent inside the block by this thread, with the block's wall time: the usage of a case.
 
         Cache hits are counted in `cache_hits` alone. At the end of the block its calls are in the file.
         """
@@ -254,7 +254,7 @@ class Ledger:
         finally:
             usage.seconds = time.perf_counter() - started
             _OF_CASE.reset(token)
-            # Before the row of the case is written: a killed run must not know it without its calls.
+            # Before the row of the case is written: a resumed run must not have a row without its calls.
             with self._lock:
                 if self._file is not None:
                     self._file.flush()
@@ -263,8 +263,8 @@ class Ledger:
     def standalone_usage(self) -> Iterator[dict[str, Usage]]:
         """Sum per role the calls made inside the block by this thread, cache hits as if they had been paid.
 
-        What a program costs must not depend on who asked the same question before. Blocks may be nested: the outer one
-        counts what the inner one does.
+        The cost of a program must not depend on what the cache happens to hold. Blocks may be nested: the outer one
+        includes the inner one.
         """
         usages: dict[str, Usage] = {}
         outer = _STANDALONE.get()

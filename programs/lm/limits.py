@@ -22,8 +22,8 @@ class Limits(BaseModel):
     Attributes:
         concurrency: Most calls in flight. A run begins with fewer and adapts (`AdaptiveConcurrency`).
         rpm: Most requests sent in any 60 seconds, answered or not.
-        tpm: Most tokens in any 60 seconds, of prompts and answers together. What a call may take at most is
-            reserved before it is sent, and what it did not take is given back with its answer.
+        tpm: Most tokens in any 60 seconds, of prompts and answers together. The most a call may take is reserved
+            before it is sent, and the rest is released with its answer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,7 +49,7 @@ def stated_limits(path: Path | None = None) -> dict[str, Limits]:
     """The user's limits by model string, from a TOML file with a table for each; none where there is no file.
 
     Args:
-        path: The file; where None, the one that MLLM3REC_LIMITS names.
+        path: The file; None for the one named by MLLM3REC_LIMITS.
 
     Raises:
         InputError: naming file and field, if it cannot be used.

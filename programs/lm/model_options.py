@@ -16,7 +16,7 @@ Model: TypeAlias = "str | dspy.LM"
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which models are asked.
+    """The models of a run, as given by the user.
 
     Attributes:
         preset: A name of `PRESETS`.
@@ -42,7 +42,7 @@ class ModelOptions:
         return self.over(PRESETS[self.preset])
 
     def over(self, roles: Roles) -> Roles:
-        """`roles` with the models that were named, whatever the preset."""
+        """`roles` with the given models in place of theirs; the preset is ignored."""
         named = {role: self.of(role) for role in ROLE_NAMES}
         roles = roles.with_models(**{role: _string(model) for role, model in named.items()})
         changed: dict[str, RoleConfig] = {
@@ -53,7 +53,7 @@ class ModelOptions:
         return roles.model_copy(update=changed)
 
     def of(self, role: RoleName) -> Model | None:
-        """The model named for a role, or None."""
+        """The model given for a role, or None."""
         own: Model | None = getattr(self, role)
         if own is None and role == "judge":
             own = self.mar
@@ -70,7 +70,7 @@ class ModelOptions:
 
     @property
     def names(self) -> frozenset[str]:
-        """Model strings that were named."""
+        """Model strings of the given models."""
         return frozenset(str(_string(model)) for model in map(self.of, ROLE_NAMES) if model is not None)
 
 
@@ -81,7 +81,7 @@ def _string(model: Model | None) -> str | None:
 
 
 def _sampling(model: dspy.LM) -> dict[str, object]:
-    # The object's own sampling is what is sent; recorded, so that a run with another one is another run.
+    # The object's own sampling is used; recorded, so that a run with other sampling counts as another run.
     sampling = {name: model.kwargs.get(name) for name in ("temperature", "top_p")}
     most = model.kwargs.get("max_completion_tokens") or model.kwargs.get("max_tokens")
     return sampling | ({"max_tokens": most} if most else {})

@@ -16,15 +16,14 @@ from dspy.lm15 import (
 )
 
 CONNECTIONS = 1024
-"""More than a rate limiter allows: calls wait there, where Ctrl-C and limits reach them, and never for a socket."""
+"""More than a rate limiter allows: calls wait in the limiter, where Ctrl-C interrupts them, never for a socket."""
 
 
 class ServerEngine:
     """Sends requests to one model of one server.
 
-    DSPy works out for every call which engine a model string needs, what it supports and what it might cost. Done once,
-    here, a call takes less CPU (benchmarks/throughput.py). There is no streaming and no saving with a program: our
-    programs wait for whole answers and hold no model.
+    DSPy looks up for every call which engine a model string needs and what it supports; doing that once saves CPU time
+    (benchmarks/throughput.py). No streaming, and no saving with a program: our programs do not need them.
 
     Attributes:
         supports_response_schema: DSPy's capability hints, read by its adapters: the server constrains its answers to
@@ -35,7 +34,7 @@ class ServerEngine:
         name: `provider/model`, as `dspy.LM` gets it.
         base_url: Up to and without `/chat/completions`.
         timeout: Seconds until the next byte must have come.
-        api_key: For servers that want one.
+        api_key: For servers that need one.
     """
 
     supports_response_schema = True
@@ -61,6 +60,6 @@ class ServerEngine:
         """One attempt.
 
         Raises:
-            LM15Error: as the server's answer says; DSPy makes its own errors of it.
+            LM15Error: if the call fails; DSPy converts it to its own errors.
         """
         return self._server.complete(replace(request, model=self._model))

@@ -1,4 +1,4 @@
-"""Dated price tables of models. A model in none of them has an unknown price, which is not zero."""
+"""Dated price tables of models; the price of a model that is not listed is unknown, not zero."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ class Price(BaseModel):
     Attributes:
         input, output: Dollars per million tokens; both are needed unless the price is one per hour.
         cached: Price of prompt tokens served from the provider's cache; `input` where None.
-        usd_per_hour: What the machine of a model that runs on one's own hardware costs in an hour. A call then
-            costs the seconds it took. Calls that share the machine are not told apart: each pays for all of its
-            seconds, so that four calls at a time count four machines. An upper bound, then, and the price itself
-            where calls are made one after the other.
+        usd_per_hour: Dollars per hour of one's own machine that runs the model. A call costs its seconds at this
+            price; n simultaneous calls count n machines, so the sum is exact for sequential calls and an upper bound
+            otherwise.
         retired: Day the provider stopped serving the model, or None.
         source: Where the price was read.
-        dated: Day it was read, or None where that is not known.
+        dated: Day it was read, or None if unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -54,7 +53,7 @@ class Price(BaseModel):
 
         Args:
             tokens_cached: Those of `tokens_in` that came from the provider's cache.
-            seconds: What the call took, without the time it waited to be sent; decides a price per hour alone.
+            seconds: Duration of the call, without the wait before it was sent; used for a price per hour only.
 
         >>> Price(input=2.0, output=8.0, cached=0.5).usd(1_000_000, 500_000, tokens_cached=400_000)
         5.4
@@ -68,11 +67,11 @@ class Price(BaseModel):
 
 
 class PriceTable(BaseModel):
-    """A dated price list: model string as a role names it, to price.
+    """A dated price list, by model string.
 
     Attributes:
         dated: Day of the list.
-        source: Where its prices were read, for those that name no source of their own.
+        source: Where its prices were read; a price may name its own source instead.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,15 +81,15 @@ class PriceTable(BaseModel):
     models: dict[str, Price]
 
     def under(self, other: PriceTable) -> PriceTable:
-        """This table with the prices of `other` laid over it; the day stays this table's, prices keep their own."""
+        """This table with the prices of `other` in place of its own, model by model; the date stays this table's."""
         return self.model_copy(update={"models": self.models | other.models})
 
 
 def read_prices(path: Path) -> PriceTable:
-    """A price file: `dated`, and `[models]` with a price each that says, or whose file says, its source.
+    """Read a price file: `dated`, `[models]` with one price each, and a source for the file or each price.
 
     Raises:
-        InputError: naming file and field, if it is no such file or a price has no source.
+        InputError: naming file and field, if it is not a price file or a price has no source.
     """
     return _sourced(read_toml(path, PriceTable), path)
 
@@ -100,7 +99,7 @@ def _sourced(table: PriceTable, path: Path) -> PriceTable:
     for model, price in table.models.items():
         source = price.source or table.source
         if not source:
-            raise InputError(f"{path}: models.{model}.source: missing: say where the price was read")
+            raise InputError(f"{path}: models.{model}.source: missing: write where the price was read")
         models[model] = price.model_copy(update={"source": source, "dated": price.dated or table.dated})
     return table.model_copy(update={"models": models})
 
@@ -116,7 +115,7 @@ def price_table(path: Path | None = None) -> PriceTable:
     """The shipped table under the user's own prices, where there are any.
 
     Args:
-        path: The user's file; where None, the one that MLLM3REC_PRICES names.
+        path: The user's file; None for the one named by MLLM3REC_PRICES.
 
     Raises:
         InputError: naming file and field, if the user's file cannot be used.

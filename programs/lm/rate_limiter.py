@@ -18,7 +18,7 @@ from programs.lm.limits import DEFAULT_CONCURRENCY, Limits
 from programs.lm.sliding_window import Reservation, SlidingWindow
 
 MAX_BACKOFF = 60.0
-"""Longest pause in seconds where the server names none."""
+"""Longest pause in seconds if the server requests none."""
 
 MAX_RETRY_AFTER = 600.0
 """Longest pause in seconds a server may ask for; a longer one opens the circuit until then."""
@@ -38,9 +38,9 @@ class Permit:
     """Permission to send one call.
 
     Attributes:
-        decreases: Of the concurrency limit, when it was given (see `AdaptiveConcurrency`).
+        decreases: Of the concurrency limit when the permit was given (see `AdaptiveConcurrency`).
         probe: Whether the call is the probe of an open circuit.
-        tokens: What it reserved of the tokens per minute, where there is such a limit.
+        tokens: Tokens reserved of the limit per minute, if there is one.
         waited: Seconds until it was given.
     """
 
@@ -90,7 +90,7 @@ class RateLimiter:
         """Wait until a call may be sent. Every permit must be given back with `release`.
 
         Args:
-            tokens: What the call may take at most, prompt and answer together.
+            tokens: Most tokens the call may take, prompt and answer together.
             ledger: Its `stop` ends the wait.
 
         Raises:
@@ -139,7 +139,7 @@ class RateLimiter:
         """Give a permit back.
 
         Args:
-            tokens: What the call took, None where that is not known.
+            tokens: Tokens the call took, None if unknown.
             error: How it failed, None if it was answered.
         """
         with self._lock:
@@ -152,12 +152,12 @@ class RateLimiter:
                 if permit.decreases == self.concurrency.decreases:
                     self._pauses = 0
             elif is_overload(error):
-                asked = getattr(error, "retry_after", None)
+                retry_after = getattr(error, "retry_after", None)
                 first = self.concurrency.record_overload(permit.decreases)
-                if error is not None and asked is not None and asked > MAX_RETRY_AFTER:
-                    self._circuit.pause_until(error, now + asked)
+                if error is not None and retry_after is not None and retry_after > MAX_RETRY_AFTER:
+                    self._circuit.pause_until(error, now + retry_after)
                 else:
-                    self._pause(first, asked, now)
+                    self._pause(first, retry_after, now)
             self._in_flight -= 1
             self._wake()
 
@@ -173,10 +173,10 @@ class RateLimiter:
             if not self._circuit.paused:
                 self._circuit = CircuitBreaker(self.backend)
 
-    def _pause(self, first: bool, asked: float | None, now: float) -> None:
-        if asked is not None:
-            # Never earlier than asked, and later by so little that it does not matter.
-            seconds = asked + min(1.0, asked / 10) * self._jitter()
+    def _pause(self, first: bool, retry_after: float | None, now: float) -> None:
+        if retry_after is not None:
+            # Never earlier than requested, and only a little later.
+            seconds = retry_after + min(1.0, retry_after / 10) * self._jitter()
         elif first:
             seconds = min(MAX_BACKOFF, _FIRST_BACKOFF * 2.0**self._pauses) * (1 + self._jitter() / 2)
         else:

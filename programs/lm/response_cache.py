@@ -1,8 +1,8 @@
 """Persistent response cache (JSON in SQLite), keyed by request hash.
 
-Takes the place of DSPy's two-level cache, whose disk level stores pickles. SQLite with one JSON text per answer:
-safe against `kill -9`, shared by processes, readable with any tool; a power cut may lose the last answers, and
-damages nothing. Prompts are not stored, only their hashes.
+Replaces DSPy's two-level cache, whose disk level stores pickles. One JSON text per answer: safe against `kill -9`,
+shared by processes, readable with any tool; a power cut may lose the last answers but damages nothing. Prompts are not
+stored, only their hashes.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from pydantic_core import to_json
 from programs.runtime.key_value_store import KeyValueStore
 
 _SECONDS = "_seconds"
-"""Stored beside an answer's own keys: the seconds it took, so that a cache hit has a latency and a price per hour."""
+"""Key beside an answer's own keys for the seconds it took: a cache hit then has a latency and a price per hour."""
 
 
 class CurrentCall(threading.local):
-    """What the cache and the thread that asks tell each other about the call under way.
+    """State of the call under way, shared by the cache and the calling thread.
 
     Attributes:
-        request: What was looked up last.
+        request: The last request looked up.
         key: Its key, so that its answer is stored without hashing the whole prompt again.
-        check: Called before a question is sent that has no cached answer; may refuse it by raising.
-        answered: Called with an answer, as plain data, and its seconds, before it is stored: the backend is free again.
+        check: Called before a request without a cached answer is sent; raises to refuse it.
+        answered: Called with an answer, as plain data, and its seconds, before it is stored.
         sent: `time.perf_counter()` when it was sent, None before.
-        seconds: What the cached answer took when it was sent; None where that is not known.
+        seconds: Seconds that the cached answer took when it was made; None if unknown.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class ResponseCache(Cache):
         ignored_args_for_cache_key: list[str] | None = None,
         enable_memory_cache: bool = True,
     ) -> None:
-        """Store an answer. One that is not plain data (a LiteLLM response object) is stored as its JSON form."""
+        """Store an answer; a response object of LiteLLM is stored in its JSON form."""
         known = request == self.this_call.request
         key = self.this_call.key if known else self.cache_key(request, ignored_args_for_cache_key)
         plain = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
@@ -88,7 +88,7 @@ class ResponseCache(Cache):
             plain = {**plain, _SECONDS: seconds}
         try:
             answer = to_json(plain, inf_nan_mode="constants").decode()
-        except ValueError:  # Half an emoji, say as one of the likeliest tokens: no text, but JSON can say it.
+        except ValueError:  # Half an emoji, for example in a token: invalid text that JSON can escape.
             answer = json.dumps(plain)
         self._store.put((key,), (answer,))
 

@@ -21,10 +21,10 @@ from programs.lm.rate_limiter import MAX_RETRY_AFTER, Permit, RateLimiter, is_ov
 from programs.lm.response_cache import CurrentCall, ResponseCache
 
 ATTEMPTS = 4
-"""Times one question is sent before a transient failure is final."""
+"""Attempts per call before a transient failure is final."""
 
 ATTEMPTS_AT_LIMIT = 8
-"""Times it is sent to a backend that answers 429: pauses of 1 to 60 seconds outlast a limit per minute."""
+"""Attempts at a backend that answers 429: pauses of 1 to 60 seconds outlast a limit per minute."""
 
 _NOT_ASCII = bytes(range(128, 256))
 _BACKOFF = wait_exponential_jitter(initial=1, max=60)
@@ -34,12 +34,12 @@ class _Attempt(threading.local):
     """State of the attempt that the current thread is making.
 
     Attributes:
-        about: Hash of the question.
+        about: Hash of the prompt.
         permit: From the rate limiter; None while nothing was sent.
         released: Whether the permit was given back.
         started: `time.perf_counter()` when it was sent, or looked up.
-        took: Seconds until its answer arrived, before that was cached; None without one, or where nothing is cached.
-        tokens: What its answer took, None without one.
+        took: Seconds until its answer arrived; None without an answer, or without our response cache.
+        tokens: Tokens of prompt and answer, None without an answer.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class RoleLM(dspy.LM):
 
     Args:
         rate_limiter: Of its backend, shared by all roles that use it.
-        max_seconds: Seconds one call may take; bounds its cost where time is paid.
+        max_seconds: Seconds one call may take; bounds its cost at a price per hour.
         settings: Sampling and connection, for `dspy.LM`.
     """
 
@@ -72,7 +72,7 @@ class RoleLM(dspy.LM):
         max_seconds: float,
         **settings: Any,
     ) -> None:
-        # DSPy's own retries would send calls that neither budget nor ledger sees, and sleep through Ctrl-C.
+        # DSPy's own retries would bypass budget and ledger, and could not be interrupted.
         super().__init__(model, num_retries=0, **settings)
         self.role = role
         self.ledger = ledger
@@ -96,7 +96,7 @@ class RoleLM(dspy.LM):
     def __call__(
         self, prompt: str | None = None, *, messages: list[dict[str, Any]] | None = None, **kwargs: Any
     ) -> Any:
-        """Ask, unless the response cache has the answer. Two threads with one question share one paid answer.
+        """Call the model, unless the response cache has the answer. Equal calls in two threads are sent once.
 
         A call with a transient failure (server error, lost connection) is retried with exponential backoff and jitter,
         up to `ATTEMPTS` times; one rejected because of overload, up to `ATTEMPTS_AT_LIMIT` times, when the rate limiter
@@ -106,9 +106,9 @@ class RoleLM(dspy.LM):
             BudgetExceededError: before a call that might exceed the budget, first or repeated.
             BackendDownError: if the backend's circuit is open.
         """
-        question = to_json([prompt, messages, kwargs], fallback=str)
-        most = self._most_tokens(question, kwargs)
-        digest = hashlib.sha256(question).hexdigest()
+        request = to_json([prompt, messages, kwargs], fallback=str)
+        most = self._most_tokens(request, kwargs)
+        digest = hashlib.sha256(request).hexdigest()
         self._current.about = digest[:16]
         with self._flight(digest):
             try:
@@ -188,17 +188,17 @@ class RoleLM(dspy.LM):
         with flight.lock:
             yield
 
-    def _most_tokens(self, question: bytes, kwargs: dict[str, Any]) -> tuple[int, int]:
-        """The most tokens that a question, schema included, and its answer may take."""
+    def _most_tokens(self, request: bytes, kwargs: dict[str, Any]) -> tuple[int, int]:
+        """The most tokens that a prompt, schema included, and its answer may take."""
         most = (
             kwargs.get("max_tokens") or self.kwargs.get("max_tokens") or self.kwargs.get("max_completion_tokens") or 0
         )
-        # No known tokenizer needs more than half a token per Latin letter; for other scripts some have bytes alone.
-        letters = len(question.translate(None, _NOT_ASCII))
-        return letters // 2 + (len(question) - letters) + 64, int(most)
+        # Known tokenizers need at most half a token per Latin letter; in other scripts, up to a token per byte.
+        letters = len(request.translate(None, _NOT_ASCII))
+        return letters // 2 + (len(request) - letters) + 64, int(most)
 
     def update_history(self, entry: dict[str, Any]) -> None:
-        """DSPy's hook: runs once per answered call, cache hits included, in the thread that asked."""
+        """DSPy's hook: runs once per answered call, cache hits included, in the calling thread."""
         attempt = self._current
         tokens_in, tokens_out, tokens_cached = _tokens(entry["response"])
         attempt.tokens = tokens_in + tokens_out
@@ -235,8 +235,8 @@ def _wait(state: RetryCallState) -> float:
     error = _error(state)
     if is_overload(error):
         return 0.0  # The rate limiter pauses all calls of the backend, this one included.
-    asked = getattr(error, "retry_after", None)
-    return min(float(asked), MAX_RETRY_AFTER) if asked is not None else _BACKOFF(state)
+    retry_after = getattr(error, "retry_after", None)
+    return _BACKOFF(state) if retry_after is None else min(float(retry_after), MAX_RETRY_AFTER)
 
 
 def _error(state: RetryCallState) -> BaseException | None:
@@ -244,7 +244,7 @@ def _error(state: RetryCallState) -> BaseException | None:
 
 
 class _Flight:
-    """A lock that can be weakly referenced: it lives as long as a thread asks its question."""
+    """A lock that can be weakly referenced: it lives as long as a thread makes its call."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

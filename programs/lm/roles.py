@@ -14,27 +14,27 @@ RoleName = Literal["mope", "mote", "mar", "judge"]
 ROLE_NAMES: tuple[RoleName, ...] = ("mope", "mote", "mar", "judge")
 
 GIVEN = "dspy:"
-"""Before the model string of a `dspy.LM` object that was given instead of a name: it brings its own key and address."""
+"""Prefix of the model string of a `dspy.LM` object, which has its own key and address."""
 
 
 class RoleConfig(BaseModel):
-    """One role's backend. Never holds a key: keys come from the environment.
+    """Model and settings of one role. Never holds a key: keys come from the environment.
 
     Attributes:
         model: One of
-            `openai/gpt-4o` and whatever else DSPy can reach by name;
+            `openai/gpt-4o` or any other hosted model that DSPy knows by name;
             `http://host:port/v1#name` for an OpenAI-compatible server (Ollama, vLLM, LM Studio, llama.cpp);
             `gguf:/path/model.gguf` for a file;
-            `local/smollm2-135m` for weights brought by `mllm3rec models fetch`;
-            `dspy:NAME` for a `dspy.LM` object that was given in Python.
-        adapter: How signatures become messages; part of what a compiled program is.
+            `local/smollm2-135m` for weights fetched by `mllm3rec models fetch`;
+            `dspy:NAME` for a `dspy.LM` object passed in Python.
+        adapter: Renders signatures as messages; part of a compiled program.
         temperature: 0 to 2, or None to leave it to the server (reasoning models refuse other values).
         top_p: 0 to 1, or None.
         max_tokens: Most tokens of one answer.
-        terse: Cap each answer at what a valid one of its kind needs; for small models, which do not stop by
-            themselves. Of a truncated answer the complete list elements are read.
-        logprobs: Read ratings from token probabilities where the backend gives them.
-        api_key_env: Environment variable with the key, for servers that want one.
+        terse: Limit each answer to the tokens a valid one needs; for small models, which do not stop by themselves.
+            Of a truncated answer the complete list elements are read.
+        logprobs: Read ratings from token probabilities if the backend returns them.
+        api_key_env: Environment variable with the key, for servers that need one.
         timeout: Seconds one call may take.
     """
 
@@ -57,13 +57,13 @@ class RoleConfig(BaseModel):
 
 
 class Roles(BaseModel):
-    """A backend for every role.
+    """Model and settings of every role.
 
     Attributes:
         mope: Infers and reassesses motivation profiles.
-        mote: Distils products into traits.
+        mote: Distils items into traits.
         mar: Rates, ranks and explains.
-        judge: Re-checks MAR's reasons.
+        judge: Checks MAR's reasons.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,7 +75,7 @@ class Roles(BaseModel):
 
     @classmethod
     def all_on(cls, config: RoleConfig) -> Roles:
-        """Every role on one backend."""
+        """The same configuration for every role."""
         return cls.model_validate(dict.fromkeys(ROLE_NAMES, config))
 
     def of(self, role: RoleName) -> RoleConfig:
@@ -86,8 +86,8 @@ class Roles(BaseModel):
     def with_models(self, **models: str | None) -> Roles:
         """A copy with other models in the named roles; None leaves a role as it is.
 
-        A model of another kind brings what its kind needs: the `compact` adapter for one on this machine or on a
-        server, `json` else; OpenAI's reasoning models refuse a temperature, small token limits and log-probabilities.
+        Adapter and limits follow the kind of model: the `compact` adapter for one on this machine or on a server, else
+        `json`; OpenAI's reasoning models reject a temperature, small token limits and log-probabilities.
         """
         changed = {}
         for role, model in models.items():
@@ -130,6 +130,6 @@ HOSTED = Roles(
     mar=RoleConfig(model="openai/gpt-4.1", max_tokens=1024),
     judge=RoleConfig(model="openai/gpt-4.1-mini", max_tokens=512),
 )
-"""Hosted models of late 2026 that give token log-probabilities: the cheap one for the modules the paper found cheap."""
+"""Hosted models of late 2026 with token log-probabilities: a small one for MOPE, MOTE and the judge."""
 
 PRESETS: dict[str, Roles] = {"local": local_roles(), "hosted": HOSTED, "paper": PAPER}

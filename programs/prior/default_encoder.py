@@ -1,4 +1,4 @@
-"""The sentence encoder that the environment chooses: MLLM3REC_ENCODER, `minilm` unless set."""
+"""The default sentence encoder, chosen by MLLM3REC_ENCODER (`minilm` unless set)."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from programs.runtime.weights import locate
 ENCODER_VARIABLE = variable("encoder")
 
 _QUIET_BELOW = 100
-"""Texts embedded without a progress event: they take a second or two."""
+"""Fewer texts than this send no progress events: they take a second or two."""
 
 
 def encoder_name() -> str:
-    """The encoder that the environment chooses.
+    """Name of the chosen encoder.
 
     Raises:
-        InputError: if there is no such encoder.
+        InputError: if MLLM3REC_ENCODER names no encoder.
     """
     return environment().encoder
 
 
 def encoder_setting() -> dict[str, str]:
-    """The encoder for a run's manifest: rows of two encoders must not mix.
+    """The encoder for a run's manifest: rows of two encoders must not be mixed.
 
-    Empty for the default one, so that runs from before there was a choice can still be resumed.
+    Empty for the default one, so that runs from before there was a choice can be resumed.
     """
     kind = encoder_name()
     return {} if kind == Environment.model_fields["encoder"].default else {"encoder": kind}
 
 
 def default_encoder(on_event: OnEvent = ignore) -> Encoder:
-    """The chosen encoder; what costs time or money is kept on disk.
+    """The chosen encoder; embeddings that take time or money are kept on disk.
 
     Args:
-        on_event: Gets the progress of texts that have to be embedded.
+        on_event: Receives the progress of texts that have to be embedded.
 
     Raises:
         InputError: if its weights or its key are missing.
@@ -51,14 +51,14 @@ def default_encoder(on_event: OnEvent = ignore) -> Encoder:
         return _ReportingEncoder(EmbeddingStore(store_path(), OpenAIEncoder()), on_event)
     if locate("minilm") is None:
         raise InputError(
-            "the sentence embeddings are not here yet: run `mllm3rec models fetch minilm`, "
+            "the weights of the sentence encoder are not on this machine: run `mllm3rec models fetch minilm`, "
             f"or set {ENCODER_VARIABLE}=hashing to compare words instead"
         )
     return _ReportingEncoder(EmbeddingStore(store_path(), MiniLMEncoder()), on_event)
 
 
 class _ReportingEncoder:
-    """An embedding store whose progress reaches a listener."""
+    """An embedding store that sends its progress as events."""
 
     def __init__(self, store: EmbeddingStore, on_event: OnEvent) -> None:
         self._store = store

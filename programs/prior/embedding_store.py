@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from programs.prior.encoders import Encoder, Progress, Vectors, clean_text
+from programs.prior.encoders import Encoder, OnProgress, Vectors, clean_text
 from programs.runtime.environment import cache_dir
 from programs.runtime.errors import InputError
 from programs.runtime.key_value_store import KeyValueStore
@@ -20,17 +20,17 @@ def store_path() -> Path:
 
 
 class EmbeddingStore:
-    """An encoder that remembers: vectors on disk by encoder name and sha256 of the text.
+    """An encoder with a persistent cache: vectors by encoder name and sha256 of the text.
 
     Several encoders and datasets can share a file. Vectors are stored every `commit_every` texts, so a run that is
     killed loses at most that many. Usable from several threads and processes.
 
     Args:
         path: An SQLite file, made with its folder when missing; see `store_path`.
-        encoder: Encodes what is not in the file yet.
+        encoder: Encodes texts that are not in the file yet.
 
     Raises:
-        InputError: the file is no embedding store.
+        InputError: the file is not an embedding store.
     """
 
     def __init__(self, path: Path, encoder: Encoder, commit_every: int = 256) -> None:
@@ -53,7 +53,7 @@ class EmbeddingStore:
         """Number of texts held for this encoder."""
         return self._store.count(encoder=self.name)
 
-    def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
+    def encode(self, texts: Sequence[str], progress: OnProgress | None = None) -> Vectors:
         """The vectors of n texts as an (n, d) array; only those not in the file are computed.
 
         Args:

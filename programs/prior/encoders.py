@@ -17,7 +17,7 @@ from programs.runtime import weights
 from programs.runtime.errors import InputError, require_extra
 
 Vectors = NDArray[np.float32]
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called with (texts done, texts in all)."""
 
 
@@ -76,7 +76,7 @@ class MiniLMEncoder:
         self._tokenizer.enable_truncation(self.max_tokens)
         self._session = onnxruntime.InferenceSession(str(found["model.onnx"]), providers=["CPUExecutionProvider"])
 
-    def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
+    def encode(self, texts: Sequence[str], progress: OnProgress | None = None) -> Vectors:
         """Encode n texts as an (n, 384) array; see `Encoder.encode`."""
         tokens = [
             np.asarray(e.ids, dtype=np.int64) for e in self._tokenizer.encode_batch([clean_text(t) for t in texts])
@@ -129,7 +129,7 @@ class OpenAIEncoder:
         """See `Encoder.name`."""
         return f"openai/{self.model}"
 
-    def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
+    def encode(self, texts: Sequence[str], progress: OnProgress | None = None) -> Vectors:
         """Encode n texts as an (n, d) array; see `Encoder.encode`. Raises the client's errors."""
         # The API refuses an empty text.
         clean = [clean_text(text)[: self.max_characters].strip() or "-" for text in texts]

@@ -1,7 +1,6 @@
-"""The prior: what a shopper is likely to want next, without a language model and without training.
+"""The prior: a training-free ranker that sums z-scores of item-kNN, content similarity and popularity.
 
-Three signals (who else bought it, what it resembles, how often it is bought), their z-scored sum, and the adaptor
-that makes each of them a `Ranker`. They retrieve A_u of eq. 9 from the catalogue and are fused with MAR's score.
+It retrieves A_u of eq. 9 from the catalogue and is fused with MAR's score; `ScoreRanker` makes any scorer a `Ranker`.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from signatures.rows import Case, Ranking
 def z(values: NDArray[np.floating]) -> Scores:
     """Standard scores over the candidates of a case, shape (n,), or of several features of them, shape (n, k).
 
-    NaN (unknown) stays NaN and does not count; a feature whose known values are equal up to rounding has zeros.
-    `scipy.stats.zscore` gives the same numbers, but NaN or noise for equal values, and takes ten times as long.
+    NaN (unknown) stays NaN and does not count; values that are equal up to rounding become 0, where
+    `scipy.stats.zscore` gives NaN or noise.
 
     >>> z(np.array([1.0, 3.0, np.nan])).tolist(), z(np.array([0.1, 0.1, 0.1])).tolist()
     ([-1.0, 1.0, nan], [0.0, 0.0, 0.0])
@@ -40,12 +39,11 @@ def z(values: NDArray[np.floating]) -> Scores:
 class Prior:
     """z(sqrt(kNN)) + z(content) + 0.5 z(log(1 + popularity)), z taken over the candidates of the case.
 
-    The root tames the kNN's few large values; none of it is trained or tuned (docs/protocol.md). Of a candidate nobody
-    has, kNN and popularity know nothing, which is not the worst there is to know: theirs are standard scores of the
-    candidates somebody has, and 0, the mean of those, for the others. Content alone speaks for these.
+    The root reduces the kNN's few large values; nothing is trained or tuned (docs/protocol.md). For items without
+    training interactions the two collaborative terms are neutral (0, the mean of the other candidates), not minimal.
 
     Attributes:
-        version: Of this formula, for a run's manifest: rows of two formulas must not mix.
+        version: Version of the formula, for a run's manifest: rows of two formulas must not be mixed.
     """
 
     version = 2
@@ -59,7 +57,7 @@ class Prior:
 
     @classmethod
     def fit(cls, histories: Histories, content: ContentSimilarity | None = None) -> Self:
-        """Fit the two collaborative signals; `content` needs no fit, and without it there is no content signal."""
+        """Fit the two collaborative signals; `content` needs no fit, None leaves it out."""
         return cls(ItemKNN.fit(histories), content or ContentSimilarity({}), Popularity.fit(histories))
 
     def parts(self, history: Sequence[str], candidates: Sequence[str]) -> dict[str, Scores]:
@@ -85,7 +83,7 @@ class Prior:
 
 
 class ScoreRanker:
-    """A scorer as a `Ranker`: the component is named like the ranker, a composite's parts are recorded beside it."""
+    """A scorer as a `Ranker`. Its score vector has the ranker's name; the parts of a composite are recorded, too."""
 
     def __init__(self, name: str, scorer: Scorer) -> None:
         self.name = name
@@ -94,10 +92,9 @@ class ScoreRanker:
 
     def rank(self, case: Case) -> Ranking:
         """Rank the candidates of `case`; see `Ranker.rank`."""
-        history = [interaction.item_id for interaction in case.history]
         if self._composite is not None:
-            parts = self._composite.parts(history, case.candidates)
+            parts = self._composite.parts(case.item_ids, case.candidates)
             components = {**parts, self.name: self._composite.combine(parts)}
         else:
-            components = {self.name: self.scorer.scores(history, case.candidates)}
+            components = {self.name: self.scorer.scores(case.item_ids, case.candidates)}
         return ranking_from_scores(case, {name: vector.tolist() for name, vector in components.items()}, by=self.name)

@@ -1,4 +1,4 @@
-"""A_u of eq. 9 from a whole catalogue: the candidates a language model is worth asking about."""
+"""Candidate retrieval: the items of a catalogue that score best for a history (A_u of eq. 9)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def retrieve(
         history: Item ids, oldest first.
         catalogue: Distinct item ids.
         k: At least 1.
-        exclude_seen: Leave out what is in the history.
+        exclude_seen: Leave out the items of the history.
 
     Returns:
-        Up to k ids, best first; fewer where the catalogue has fewer. Ties are broken at random, the same way for
-        the same history.
+        Up to k ids, best first; fewer if the catalogue has fewer. Ties are broken at random, with a seed of the
+        history.
 
     Raises:
         InputError: k is below 1.

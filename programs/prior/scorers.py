@@ -8,19 +8,17 @@ from typing import Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from programs.prior.encoders import Encoder
 from programs.runtime.errors import InputError
-from signatures.types import Item
 
 Scores = NDArray[np.float64]
 
 
 Histories = Mapping[str, Sequence[str]]
-"""Item ids by user, oldest first: what happened before every user's target, and nothing after it."""
+"""Item ids by user, oldest first: only interactions before the user's target."""
 
 
 class Scorer(Protocol):
-    """Says how well candidates follow a history."""
+    """Scores candidates for a history."""
 
     def scores(self, history: Sequence[str], candidates: Sequence[str]) -> Scores:
         """Score n candidates.
@@ -37,19 +35,19 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class CompositeScorer(Scorer, Protocol):
-    """A scorer whose score is made of named parts that are worth showing."""
+    """A scorer whose score is computed from named parts."""
 
     def parts(self, history: Sequence[str], candidates: Sequence[str]) -> dict[str, Scores]:
         """The parts' raw scores by name, each of length n."""
         ...
 
     def combine(self, parts: Mapping[str, Scores]) -> Scores:
-        """The score that `scores` gives, from its parts."""
+        """The result of `scores`, from its parts."""
         ...
 
 
 class Popularity:
-    """Number of users who have the item in their history; 0 for an item nobody has.
+    """Number of users with the item in their history.
 
     >>> Popularity.fit({"u": ["a", "b"], "v": ["a"]}).scores([], ["a", "b", "c"]).tolist()
     [2.0, 1.0, 0.0]
@@ -73,19 +71,19 @@ class Popularity:
 
 
 class ItemKNN:
-    """Item-to-item cosine over who has what, summed over the recent history with recency decay.
+    """Item-to-item cosine over the items' users, summed over the recent history with recency decay.
 
     With n_i users of item i and n_ij users of both, cos(i, j) = n_ij / sqrt(n_i n_j). The score of candidate c is
     the sum of decay^age * cos(h, c) over the last `items_last` history items h, where the newest has age 0.
-    No item-item matrix is ever built: a case costs as much as its items have users.
+    No item-item matrix is built: the time per case grows with the number of users of its items.
 
     Args:
-        users: The users of each item as distinct indices 0, 1, ..., at least one per item: the rows of the sparse
-            binary item-user matrix.
+        users: Users of each item as distinct indices from 0, at least one per item: the rows of the sparse binary
+            item-user matrix.
     """
 
     tie_weight = 1e-6
-    """Share of the popularity term: below every difference in cosine sums that means something."""
+    """Weight of popularity as tie-breaker: below every relevant difference in cosine sums."""
 
     def __init__(self, users: Mapping[str, NDArray[np.int64]], items_last: int = 20, decay: float = 0.7) -> None:
         if items_last < 1 or not 0 < decay <= 1:
@@ -93,8 +91,8 @@ class ItemKNN:
         self.users = dict(users)
         self.items_last = items_last
         self.decay = decay
-        self._n_users = max((int(who.max()) + 1 for who in self.users.values()), default=0)
-        self._most_users = max((len(who) for who in self.users.values()), default=1)
+        self._n_users = max((int(indices.max()) + 1 for indices in self.users.values()), default=0)
+        self._most_users = max((len(indices) for indices in self.users.values()), default=1)
 
     @classmethod
     def fit(cls, histories: Histories, items_last: int = 20, decay: float = 0.7) -> Self:
@@ -107,22 +105,22 @@ class ItemKNN:
         for user, history in enumerate(histories.values()):
             for item in set(history):
                 users.setdefault(item, []).append(user)
-        return cls({item: np.array(who, dtype=np.int64) for item, who in users.items()}, items_last, decay)
+        return cls({item: np.array(own, dtype=np.int64) for item, own in users.items()}, items_last, decay)
 
     def similarity(self, history: Sequence[str], candidates: Sequence[str]) -> Scores:
         """The decayed cosine sums, shape (n,), without the popularity term; 0 for unknown candidates."""
         # The history as one vector over users; its product with a candidate's row is the sum over history items.
         neighbours = np.zeros(self._n_users)
         for age, item in enumerate(reversed(history[-self.items_last :])):
-            if (who := self.users.get(item)) is not None:
-                neighbours[who] += self.decay**age / np.sqrt(len(who))
-        places = [place for place, item in enumerate(candidates) if item in self.users]
+            if (users := self.users.get(item)) is not None:
+                neighbours[users] += self.decay**age / np.sqrt(len(users))
+        known = [index for index, item in enumerate(candidates) if item in self.users]
         out = np.zeros(len(candidates))
-        if places:
-            rows = [self.users[candidates[place]] for place in places]
+        if known:
+            rows = [self.users[candidates[index]] for index in known]
             lengths = np.array([len(row) for row in rows])
             starts = np.cumsum(lengths) - lengths
-            out[places] = np.add.reduceat(neighbours[np.concatenate(rows)], starts) / np.sqrt(lengths)
+            out[known] = np.add.reduceat(neighbours[np.concatenate(rows)], starts) / np.sqrt(lengths)
         return out
 
     def scores(self, history: Sequence[str], candidates: Sequence[str]) -> Scores:
@@ -134,13 +132,13 @@ class ItemKNN:
 class ContentSimilarity:
     """Mean cosine to the most similar items of the recent history.
 
-    Items without a vector are unknown: left out of the history, scored 0 as candidates. Without any vectors
-    (`ContentSimilarity({})`) every score is 0, and a `Prior` rests on its other two signals.
+    Items without a vector are left out of the history and scored 0 as candidates; `ContentSimilarity({})` scores
+    everything 0.
 
     Args:
         vectors: Unit vectors of one length by item id, as an `Encoder` gives them.
-        items_last: How much of the history counts.
-        nearest: Over how many of those the mean is taken.
+        items_last: Number of last items of the history that count.
+        nearest: Number of the most similar of those in the mean.
     """
 
     def __init__(self, vectors: Mapping[str, NDArray[np.floating]], items_last: int = 20, nearest: int = 3) -> None:
@@ -151,19 +149,12 @@ class ContentSimilarity:
         self.items_last = items_last
         self.nearest = nearest
 
-    @classmethod
-    def embed(cls, items: Mapping[str, Item], encoder: Encoder) -> Self:
-        """Embed every item's text; give an `EmbeddingStore` to do that once."""
-        vectors = encoder.encode([item.text for item in items.values()])
-        return cls(dict(zip(items, vectors, strict=True)))
-
     def scores(self, history: Sequence[str], candidates: Sequence[str]) -> Scores:
         """See `Scorer.scores`; between -1 and 1."""
         recent = [self.rows[item] for item in history[-self.items_last :] if item in self.rows]
-        known = [(place, self.rows[item]) for place, item in enumerate(candidates) if item in self.rows]
+        known = {index: self.rows[item] for index, item in enumerate(candidates) if item in self.rows}
         out = np.zeros(len(candidates))
         if recent and known:
-            places = [place for place, _ in known]
-            cosines = self.matrix[[row for _, row in known]] @ self.matrix[recent].T
-            out[places] = np.sort(cosines, axis=1)[:, -self.nearest :].mean(axis=1)
+            cosines = self.matrix[[*known.values()]] @ self.matrix[recent].T
+            out[[*known]] = np.sort(cosines, axis=1)[:, -self.nearest :].mean(axis=1)
         return out

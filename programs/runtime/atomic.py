@@ -10,7 +10,7 @@ _SUFFIX = ".partial"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`, or leave it as it was; its folder is made when missing."""
+    """Replace the content of `path` completely, or leave it unchanged; makes the folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_SUFFIX)
     try:
@@ -25,6 +25,6 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def sweep(directory: Path) -> None:
-    """Remove the temporary files of processes that were killed, from a directory this process alone writes to."""
+    """Remove temporary files left by killed processes; only for a directory that no other process writes to."""
     for temporary in directory.rglob(f".*{_SUFFIX}"):
         temporary.unlink(missing_ok=True)

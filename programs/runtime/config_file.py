@@ -1,4 +1,4 @@
-"""Configuration files (TOML, YAML) a user writes: read, validated against a type, refused with file and field."""
+"""Readers of configuration files (TOML, YAML): validated against a type, errors name file and field."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def read_toml(path: Path, kind: type[Checked]) -> Checked:
     """The content of a TOML file as `kind`.
 
     Raises:
-        InputError: naming file and field, if it cannot be read or is no `kind`.
+        InputError: naming file and field, if it cannot be read or is not a valid `kind`.
     """
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
+        data = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -31,13 +31,13 @@ def read_toml(path: Path, kind: type[Checked]) -> Checked:
 
 
 def validated_config(where: str, data: Any, kind: type[Checked]) -> Checked:
-    """Configuration that was read already, as `kind`.
+    """Configuration data as `kind`.
 
     Args:
-        where: What it is, for messages: usually its file.
+        where: Its file or name, for messages.
 
     Raises:
-        InputError: naming `where` and the field that is not valid.
+        InputError: naming `where` and the invalid field.
     """
     try:
         return TypeAdapter(kind).validate_python(data)
@@ -52,7 +52,7 @@ def load_schema(path: Path) -> MotivationSchema:
         InputError: naming the file and the field, if it cannot be read as a schema.
     """
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
         data = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
         return MotivationSchema.model_validate(data)
     except OSError as error:

@@ -25,16 +25,16 @@ UserPath = Annotated[Path, AfterValidator(_expanded)]
 
 
 class Environment(BaseModel):
-    """What the variables `MLLM3REC_CACHE`, `MLLM3REC_DATA`, ... say. An empty variable is one that is not set.
+    """Values of the variables `MLLM3REC_CACHE`, `MLLM3REC_DATA`, ...; an empty variable counts as not set.
 
     Attributes:
         cache: Folder of downloaded weights, embeddings, traits and responses; see `cache_dir`.
-        data: A folder with datasets, where a dataset given by its name is looked for.
-        encoder: What embeds texts: `minilm` (on this machine), `openai` (text-embedding-3-small), or `hashing`, a bag
-            of hashed words that needs no weights.
+        data: Folder with datasets, searched for a dataset given by its name.
+        encoder: Sentence encoder: `minilm` (on this machine), `openai` (text-embedding-3-small), or `hashing` (a bag of
+            hashed words, needs no weights).
         limits: TOML file with the limits of backends (`programs/lm/limits.py`).
         prices: TOML file with prices that replace or extend the shipped ones (`programs/lm/prices.py`).
-        threads: CPU threads of the language model on this machine; all where None.
+        threads: CPU threads of the language model on this machine; None for all.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -48,10 +48,10 @@ class Environment(BaseModel):
 
 
 def environment() -> Environment:
-    """The environment as it is now: nothing is remembered between two calls.
+    """The current environment; read again on every call.
 
     Raises:
-        InputError: naming the variable, if the value of one cannot be used.
+        InputError: naming the variable whose value is invalid.
     """
     values = {name: os.environ.get(variable(name)) for name in Environment.model_fields}
     try:
@@ -78,7 +78,7 @@ def cache_dir() -> Path:
     """
     if (own := environment().cache) is not None:
         return own
-    # Read here, and not by platformdirs, which ignores a relative one: caches made before would not be found again.
+    # platformdirs ignores a relative XDG_CACHE_HOME: caches made with one would not be found again.
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base).expanduser() / "mllm3rec"
     import platformdirs

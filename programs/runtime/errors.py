@@ -1,4 +1,4 @@
-"""Errors a person can act on. The command line prints them without a traceback."""
+"""Errors that the user can correct; the command line prints them without a traceback."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used; the message says what, where and what to do."""
+    """Invalid input from the user; the message says what is wrong, where, and what to do."""
 
 
 def input_error(where: object, error: ValidationError, remedy: str = "") -> InputError:
-    """The first problem of a failed validation: `where: a.b: what is wrong with it; remedy`.
+    """An error from the first problem of a failed validation: `where: field.name: problem; remedy`.
 
     Args:
         where: The file, with the line if it has lines.
@@ -33,15 +33,15 @@ class MissingExtraError(ImportError):
 
 
 _PACKAGES = {"lightfm": "lightfm-next", "sklearn": "scikit-learn"}
-"""Names of packages that are not those of their modules."""
+"""Packages whose name differs from their module's."""
 
 
 def require_extra(module: str, extra: str, purpose: str) -> ModuleType:
     """Import a module of an optional dependency.
 
     Args:
-        extra: The extra of this project that brings it.
-        purpose: What needs it, as the subject of the message.
+        extra: The extra of this project that contains it.
+        purpose: What needs it: the subject of the message.
 
     Raises:
         MissingExtraError: if it is not installed.
@@ -55,6 +55,5 @@ def require_extra(module: str, extra: str, purpose: str) -> ModuleType:
 class BudgetExceededError(BaseException):
     """The next call might exceed the budget, so it was not made.
 
-    Not an `Exception`: DSPy's evaluators turn exceptions into failed examples, and a spent budget must stop the run
-    instead.
+    Not an `Exception`: DSPy's evaluators turn exceptions into failed examples, but a spent budget must stop the run.
     """

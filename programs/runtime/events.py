@@ -1,4 +1,4 @@
-"""Events of long work: notes and progress for whoever listens, a console or a notebook; nothing here prints."""
+"""Events of long work: notes and progress, for a callback of a console or a notebook."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from signatures.rows import Usage
 
 @dataclass(frozen=True)
 class Note:
-    """One thing worth knowing, in one sentence."""
+    """A message of one sentence."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a task has come.
+    """Progress of a task.
 
     Attributes:
-        task: What is being done, the same text from its first event to its last.
-        done, total: Steps; a task is finished where they are equal.
-        usage: Calls and dollars so far; None where no language model is asked.
+        task: Name of the task, the same in all of its events.
+        done, total: Steps; the task is finished when they are equal.
+        usage: Calls and dollars so far; None without a language model.
     """
 
     task: str
@@ -33,8 +33,8 @@ class Progress:
 
 Event = Note | Progress
 OnEvent = Callable[[Event], None]
-"""Called in the thread that drives the work; an exception it raises ends the work like Ctrl-C."""
+"""Called in the main thread of the work; an exception it raises ends the work like Ctrl-C."""
 
 
 def ignore(event: Event) -> None:
-    """The listener of work that nobody watches."""
+    """A callback that does nothing."""

@@ -1,7 +1,7 @@
 """Thread pool that Ctrl-C can interrupt at a safe point.
 
-An exception that arrives while `concurrent.futures` holds the lock of a future leaves it locked: the worker that has to
-deliver its result there waits for ever, and the process with it.
+An exception that arrives while `concurrent.futures` holds the lock of a future leaves it locked: its worker, and the
+process with it, would wait forever.
 """
 
 from __future__ import annotations
@@ -15,72 +15,72 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TypeVar
 
-Thing = TypeVar("Thing")
+Element = TypeVar("Element")
 Result = TypeVar("Result")
 
 _PERIOD = 0.2
 
 
 @contextmanager
-def interruptible_wait() -> Iterator[Callable[[SimpleQueue[Thing]], Thing]]:
-    """Give a function that waits for the next thing in a queue and is where Ctrl-C takes effect.
+def interruptible_wait() -> Iterator[Callable[[SimpleQueue[Element]], Element]]:
+    """Yields a function that waits for the next element of a queue; only there Ctrl-C takes effect.
 
-    Futures get there with `future.add_done_callback(queue.put)`: `concurrent.futures.wait` would look at all of them
-    for each one that is done. The function raises `KeyboardInterrupt` after the first Ctrl-C of the block, as does
-    the end of the block. A second one is raised wherever the program is. Outside the main thread, where no signal
-    arrives, the function just waits.
+    Futures get into the queue with `future.add_done_callback(queue.put)`: `concurrent.futures.wait` would check all of
+    them each time. After the first Ctrl-C in the block, the function and the end of the block raise
+    `KeyboardInterrupt`; a second Ctrl-C is raised at once. Outside the main thread, which alone receives signals, the
+    function just waits.
     """
-    noted = threading.Event()
+    interrupted = threading.Event()
     before = signal.getsignal(signal.SIGINT)
-    ours = threading.current_thread() is threading.main_thread() and before is not None
+    in_main_thread = threading.current_thread() is threading.main_thread() and before is not None
 
     def note(number: int, frame: FrameType | None) -> None:
-        noted.set()
+        interrupted.set()
         signal.signal(signal.SIGINT, before)
 
-    def next_in(queue: SimpleQueue[Thing]) -> Thing:
+    def next_in(queue: SimpleQueue[Element]) -> Element:
         while True:
             try:
-                return queue.get(timeout=0 if noted.is_set() else _PERIOD)
+                return queue.get(timeout=0 if interrupted.is_set() else _PERIOD)
             except Empty:
                 pass
             finally:
-                if noted.is_set():
+                if interrupted.is_set():
                     raise KeyboardInterrupt
 
-    if ours:
+    if in_main_thread:
         signal.signal(signal.SIGINT, note)
     try:
         yield next_in
-        if noted.is_set():
+        if interrupted.is_set():
             raise KeyboardInterrupt
     finally:
-        if ours:
+        if in_main_thread:
             signal.signal(signal.SIGINT, before)
 
 
 def map_in_threads(
-    function: Callable[[Thing], Result], things: Sequence[Thing], workers: int, halt: Callable[[str], None]
+    function: Callable[[Element], Result], elements: Sequence[Element], workers: int, halt: Callable[[str], None]
 ) -> Iterator[Result]:
-    """Results in the order of `things`, each as soon as it and those before it are there.
+    """Results in the order of `elements`, each as soon as it and those before it are ready.
 
     Args:
         workers: Threads, at least 1.
-        halt: Called on Ctrl-C, so that what is under way ends soon (`Ledger.stop`).
+        halt: Called on Ctrl-C, to end the work under way (`Ledger.stop`).
 
     Raises:
-        Whatever `function` raises first; what has not begun by then is not begun.
+        Exception: the first one of `function`; elements that have not begun by then are skipped.
     """
-    done: SimpleQueue[Future[Result]] = SimpleQueue()
+    finished: SimpleQueue[Future[Result]] = SimpleQueue()
     with interruptible_wait() as next_in, ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(function, thing) for thing in things]
+        futures = [pool.submit(function, element) for element in elements]
         try:
             for future in futures:
-                future.add_done_callback(done.put)
-            known: set[Future[Result]] = set()
+                future.add_done_callback(finished.put)
+            done_futures: set[Future[Result]] = set()
             for future in futures:
-                while future not in known:
-                    known.add(next_in(done))
+                while future not in done_futures:
+                    done_futures.add(next_in(finished))
                 yield future.result()
         except BaseException as error:
             for future in futures:

@@ -21,17 +21,17 @@ _PATIENCE = 60.0
 class KeyValueStore:
     """Rows of values by key. Deep copies are the same store.
 
-    Safe against `kill -9`: what was written stays. A power cut may lose the last entries and damages nothing. The file
-    is readable by its owner alone, and never a symbolic link.
+    Safe against `kill -9`; a power cut may lose the last entries but damages nothing. Only the owner can read the file,
+    and it is never a symbolic link.
 
     Args:
-        path: The file, made with its folder if there is none; `:memory:` keeps nothing.
-        table: Its table.
-        key: Columns of the key, by name: their SQL type.
-        value: Columns of the value, likewise. One that a file of an older version lacks is added if it may be NULL.
+        path: The file, made with its folder if it is missing; `:memory:` for no file.
+        table: Name of the table.
+        key: SQL types of the key columns, by name.
+        value: SQL types of the value columns. A column that an older file lacks is added if it may be NULL.
 
     Raises:
-        InputError: here and from every method, if the file is no such store, damaged, locked or not writable.
+        InputError: here and from every method, if the file is another kind of file, damaged, locked or not writable.
     """
 
     def __init__(self, path: Path | str, table: str, key: Mapping[str, str], value: Mapping[str, str]) -> None:
@@ -46,7 +46,7 @@ class KeyValueStore:
                 _make_private(Path(path))
             self._database = sqlite3.connect(path, check_same_thread=False, timeout=_PATIENCE, isolation_level=None)
             self._database.execute("PRAGMA journal_mode=WAL")
-            # The log goes to the disk now and then, not with every entry, which takes 6 ms.
+            # The log is synced to disk from time to time, not with every entry, which takes 6 ms.
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._make_table(key, value)
 
@@ -69,7 +69,7 @@ class KeyValueStore:
             self._database.executemany(self._put, [key + value for key, value in entries.items()])
 
     def count(self, **key: object) -> int:
-        """Number of entries, or of those whose key has these columns."""
+        """Number of entries, or of those with these values in the key."""
         query = f"SELECT COUNT(*) FROM {self._table}" + (f" WHERE {_all_equal(key)}" if key else "")  # noqa: S608
         with self._errors(), self._lock:
             (count,) = self._database.execute(query, list(key.values())).fetchone()
@@ -85,19 +85,19 @@ class KeyValueStore:
             self._database.execute(
                 f"CREATE TABLE IF NOT EXISTS {self._table} ({columns}, PRIMARY KEY ({', '.join(key)}))"
             )
-            there = {row[1] for row in self._database.execute(f"PRAGMA table_info({self._table})")}
+            existing = {row[1] for row in self._database.execute(f"PRAGMA table_info({self._table})")}
             for name in value:
-                if name not in there and "NOT NULL" not in value[name]:
+                if name not in existing and "NOT NULL" not in value[name]:
                     self._database.execute(f"ALTER TABLE {self._table} ADD COLUMN {name} {value[name]}")
-                    there.add(name)
-        if missing := [name for name in (*key, *value) if name not in there]:
+                    existing.add(name)
+        if missing := [name for name in (*key, *value) if name not in existing]:
             raise sqlite3.DatabaseError(f"its table {self._table!r} has no column {missing[0]!r}")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._lock:
             self._database.execute("BEGIN IMMEDIATE")
-            # Commits at the end of the block, or takes everything back.
+            # Commits at the end of the block, or rolls back.
             with self._database:
                 yield
 
@@ -119,7 +119,7 @@ def _make_private(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
-        # Not opened to find out: closing it would take away the locks that another store of this process has on it.
+        # Not opened to find out: closing it would release the locks of another store of this process.
         if path.is_symlink():
             raise OSError("it is a symbolic link") from None
 

@@ -1,4 +1,4 @@
-"""Directory lock: one process at a time, released by the operating system when the process ends, however it ends."""
+"""Directory lock for one process at a time; the operating system releases it when the process ends in any way."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LOCK = ".lock"
 
 
 def take(directory: Path) -> BaseFileLock:
-    """Make the directory, private to the user, if there is none, and lock it.
+    """Lock a directory; makes it, private to the user, if it is missing.
 
     Returns:
-        The lock, to be given back with `release`; it is held as long as it is referred to.
+        The lock; it is held until `release`, and only while the object exists.
 
     Raises:
-        InputError: if another process holds it, naming that process, or it cannot be used.
+        InputError: if another process holds it (naming its id), or the directory cannot be used.
     """
     path = directory / LOCK
     lock = FileLock(
@@ -37,8 +37,8 @@ def take(directory: Path) -> BaseFileLock:
             "wait until it ends, or choose another directory"
         ) from None
     except OSError as error:
-        what = f"{LOCK} is a symbolic link" if error.errno == errno.ELOOP else error.strerror
-        raise InputError(f"{directory}: cannot hold a run: {what}; choose another directory") from None
+        problem = f"{LOCK} is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise InputError(f"{directory}: cannot be used for a run: {problem}; choose another directory") from None
     return lock
 
 

@@ -8,9 +8,9 @@ T = TypeVar("T")
 
 
 class NoCopy(Generic[T]):
-    """Holds a value that deep copies share: large and read-only, or a handle on something outside.
+    """Holds a value that deep copies share: a large read-only object, or a handle.
 
-    Optimizers deep-copy programs by the dozen; a catalogue or a fitted prior must not be copied along.
+    Optimizers deep-copy programs many times; a catalogue or a fitted prior must not be copied each time.
     """
 
     def __init__(self, value: T) -> None:

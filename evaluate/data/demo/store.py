@@ -1,4 +1,4 @@
-"""The demo store: a small invented catalogue and its simulated shoppers, as a Dataset with a known truth."""
+"""The demo store: a small invented catalogue and its simulated users, as a `Dataset` with known motivations."""
 
 from __future__ import annotations
 
@@ -9,57 +9,53 @@ from importlib import resources
 import pandas as pd
 
 from evaluate.data.dataset import Dataset
-from evaluate.data.demo.shoppers import Product, Shopper, simulate
+from evaluate.data.demo.users import DemoItem, SimulatedUser, simulate
 from evaluate.data.records.interactions import INTERACTION_COLUMNS
 from signatures.types import Item
 
 
 def demo_dataset() -> Dataset:
-    """The store as every loader would return it; the planted truth is not in it.
+    """The demo store in the form of every loader; without the planted truth.
 
     >>> store = demo_dataset()
     >>> len(store.items), len(store.sequences)
     (105, 400)
     """
     rows = [
-        (shopper.user_id, purchase.item_id, purchase.rating, purchase.timestamp, position)
-        for shopper in _shoppers()
-        for position, purchase in enumerate(shopper.purchases)
+        (user.user_id, purchase.item_id, purchase.rating, purchase.timestamp, position)
+        for user in _users()
+        for position, purchase in enumerate(user.purchases)
     ]
     frame = pd.DataFrame(rows, columns=list(INTERACTION_COLUMNS)).astype({"timestamp": "Int64"})
     return Dataset(
         name="demo",
-        items={p.item.item_id: p.item for p in _products()},
+        items={entry.item.item_id: entry.item for entry in demo_items()},
         interactions=frame.sort_values(["user_id", "position"], ignore_index=True),
-        metadata={s.user_id: dict(s.metadata) for s in _shoppers()},
+        metadata={user.user_id: dict(user.metadata) for user in _users()},
         notes=(
-            "Products, brands, texts and shoppers are invented; figures on this store say nothing about real shoppers.",
-            "Every shopper was given two motivations, which most of their purchases serve.",
+            "Items, brands, texts and users are invented; figures on this store say nothing about real users.",
+            "Every user was given two motivations, which most of their purchases serve.",
         ),
         format="demo",
         source="demo",
     )
 
 
-def served_dimensions() -> dict[str, tuple[str, ...]]:
-    """The planted truth about products: the dimensions each one serves, by item id.
-
-    >>> served_dimensions()["D001"]
-    ('functionality', 'durability')
-    """
-    return {p.item.item_id: p.serves for p in _products()}
-
-
 def planted_motivations() -> dict[str, tuple[str, ...]]:
-    """The planted truth about shoppers: their motivations, primary first, by user id."""
-    return {s.user_id: s.motivations for s in _shoppers()}
+    """The planted motivations by user id, primary first."""
+    return {user.user_id: user.motivations for user in _users()}
 
 
 @cache
-def _products() -> tuple[Product, ...]:
+def demo_items() -> tuple[DemoItem, ...]:
+    """The items with the schema dimensions they serve.
+
+    >>> demo_items()[0].item.title, demo_items()[0].serves
+    ("Sturnholt 20 cm Chef's Knife", ('functionality', 'durability'))
+    """
     text = resources.files("evaluate.data.demo").joinpath("products.toml").read_text(encoding="utf-8")
     return tuple(
-        Product(
+        DemoItem(
             item=Item(
                 item_id=entry["id"],
                 title=entry["title"],
@@ -75,5 +71,5 @@ def _products() -> tuple[Product, ...]:
 
 
 @cache
-def _shoppers() -> tuple[Shopper, ...]:
-    return tuple(simulate(_products()))
+def _users() -> tuple[SimulatedUser, ...]:
+    return tuple(simulate(demo_items()))

@@ -1,12 +1,13 @@
-"""The Amazon review data of J. McAuley's group (UCSD), one category, in the 2014, 2018 and 2023 releases.
+"""Loader of the Amazon review data (J. McAuley's group, UCSD): one category of the 2014, 2018 or 2023 release.
 
-Published records are not the user's to repair, so missing metadata and repeated metadata are counted in
-`Dataset.notes`; a line that cannot be read at all is still an error.
+Users cannot repair published records, so missing and repeated metadata are counted in `Dataset.notes`; a line that
+cannot be read is an error.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import html
 import itertools
 import json
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 from evaluate.data.dataset import Dataset
 from evaluate.data.records.fields import categories, clean_line, has_text, identifier, present, rating, seconds, text
-from evaluate.data.records.interactions import Event, in_order
+from evaluate.data.records.interactions import InteractionRecord, in_order
 from evaluate.data.records.reading import FieldError, Record, as_object, only_file, parsed, read_lines, read_objects
 from programs.runtime.errors import InputError
 from signatures.types import Item
@@ -31,13 +32,13 @@ AMAZON_FILES = (
 
 @dataclass(frozen=True)
 class AmazonRelease:
-    """What the fields of one release are called.
+    """Names of the files and fields of one release.
 
     Attributes:
         reviews: File name patterns of the reviews; `{}` is the category.
-        suffix: Of reviews and metadata, `.gz` aside.
+        suffix: Suffix of reviews and metadata, without `.gz`.
         item: Fields that may hold the item id, the preferred one first.
-        per_second: Units of the time field in a second.
+        per_second: Units of the time field per second.
     """
 
     year: int
@@ -52,7 +53,7 @@ class AmazonRelease:
     brand: str
 
     def files_of(self, category: str) -> tuple[str, ...]:
-        """Names a file of reviews of `category` may have."""
+        """Possible names of the review file of a category."""
         return tuple(name.format(category) + self.suffix + gz for name in self.reviews for gz in ("", ".gz"))
 
 
@@ -129,27 +130,27 @@ def _pairs(directory: Path) -> Iterator[AmazonFiles]:
 
 
 def load_amazon(files: AmazonFiles) -> Dataset:
-    """Reads one category. The catalogue is the items that have a review and a text.
+    """Read one category; the catalogue has the items with a review and a text.
 
     Raises:
-        InputError: On lines that cannot be read, missing fields, ratings out of range, or metadata that
-            fits none of the reviews; names file, line and field.
+        InputError: On lines that cannot be read, missing fields, ratings out of range, or metadata of other items
+            than the reviews; names file, line and field.
     """
     release = files.release
     reviews = read_objects(files.reviews, json_or_literal)
-    events = list(parsed(files.reviews, reviews, lambda record: amazon_event(record, release)))
-    wanted = {event.item_id for _, event in events}
-    items, notes = _read_items(files, wanted)
+    events = list(parsed(files.reviews, reviews, lambda record: amazon_interaction(record, release)))
+    reviewed = {event.item_id for _, event in events}
+    items, notes = _read_items(files, reviewed)
     kept = [(line, event) for line, event in events if event.item_id in items]
     if not kept:
         raise InputError(
-            f"{files.meta}: no text for any of the {len(wanted):,} items of {files.reviews.name}; "
+            f"{files.meta}: no text for any of the {len(reviewed):,} items of {files.reviews.name}; "
             "do the two files belong together?"
         )
     if len(kept) < len(events):
         notes += (
             f"Interactions dropped because the metadata has no text for their item: {len(events) - len(kept):,} "
-            f"(items: {len(wanted) - len(items):,} of {len(wanted):,}).",
+            f"(items: {len(reviewed) - len(items):,} of {len(reviewed):,}).",
         )
     interactions, order_notes = in_order(files.reviews, kept)
     return Dataset(
@@ -182,9 +183,9 @@ def json_or_literal(line: str) -> Record:
     return as_object(value)
 
 
-def amazon_event(record: Record, release: AmazonRelease) -> Event:
+def amazon_interaction(record: Record, release: AmazonRelease) -> InteractionRecord:
     """One review; user, item, rating and time are all required."""
-    return Event(
+    return InteractionRecord(
         user_id=identifier(record, release.user),
         item_id=identifier(record, *release.item),
         rating=present(rating(record, release.rating), release.rating),
@@ -193,26 +194,32 @@ def amazon_event(record: Record, release: AmazonRelease) -> Event:
 
 
 def amazon_item(record: Record, release: AmazonRelease) -> Item:
-    """One metadata record, HTML entities unescaped and the debris of web pages left out."""
-    title = _unescaped(text(record, "title"))
+    """One metadata record, with HTML entities unescaped and remains of web pages removed."""
+    title = _cleaned(text(record, "title"))
+    features = _features(record)
     paths = (
-        # In the 2018 release product features follow the path, after a stray closing tag.
-        tuple(_unescaped(level) for level in itertools.takewhile(lambda level: "</" not in level, path))
+        # In the 2018 release product features follow the path, often after a stray closing tag.
+        tuple(
+            _cleaned(level)
+            for level in itertools.takewhile(lambda level: "</" not in level and _cleaned(level) not in features, path)
+        )
         for path in categories(record, release.categories)
     )
+    description = _cleaned(text(record, "description"))
     return Item(
         item_id=identifier(record, *release.item),
-        # Where the 2018 crawl missed the title it kept a script of the page instead.
+        # If the 2018 crawl missed the title, it holds a script of the page instead.
         title="" if "getTime(" in title else title,
-        description=_unescaped(text(record, "description")),
+        # Some items say what they are in their features alone.
+        description=description or ("" if title else " ".join(features)),
         categories=tuple(path for path in paths if path),
-        brand=_unescaped(text(record, release.brand)) or None,
+        brand=_BRAND_PAGE.sub(r"\1", _cleaned(text(record, release.brand))) or None,
         price=price_of(record.get("price")),
     )
 
 
 def price_of(value: object) -> float | None:
-    """A price in dollars, or None for anything else: ranges, page debris, nothing.
+    """A price in dollars; None for anything else, such as ranges and remains of web pages.
 
     >>> price_of("$1,012.99"), price_of(3.5), price_of("$3.99 - $9.99"), price_of(".a-box-inner{color:red}")
     (1012.99, 3.5, None, None)
@@ -225,22 +232,46 @@ def price_of(value: object) -> float | None:
     return None
 
 
-def _unescaped(value: str) -> str:
-    return clean_line(html.unescape(value))
+_BRAND_PAGE = re.compile(r"^Visit Amazon's (.+) Page$")
+_SCRIPT = re.compile(r"<(script|style)\b[^>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+_INLINE_TAG = re.compile(r"</?(?:a|b|big|em|font|i|small|span|strong|sub|sup|u)\b[^<>]*>", re.IGNORECASE)
+_TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*\b[^<>]*>")
 
 
-def _read_items(files: AmazonFiles, wanted: Collection[str]) -> tuple[dict[str, Item], tuple[str, ...]]:
-    """The wanted items that have a text, and notes on the others."""
+def _cleaned(value: str) -> str:
+    """A text without HTML: entities unescaped, tags left out; `5 < 6` and `I <3 it` are no tags.
+
+    >>> _cleaned("<p>Boils <i>fast</i> &amp; safely.</p><br />"), _cleaned("5 < 6 and 7 > 3, I <3 it")
+    ('Boils fast & safely.', '5 < 6 and 7 > 3, I <3 it')
+    """
+    with contextlib.suppress(ValueError):  # a character reference of thousands of digits
+        value = html.unescape(value)
+    if "<" in value:
+        value = _TAG.sub(" ", _INLINE_TAG.sub("", _SCRIPT.sub(" ", value)))
+    return clean_line(value)
+
+
+def _features(record: Record) -> tuple[str, ...]:
+    """Product features, in the releases that have them."""
+    listed = record.get("features") or record.get("feature") or ()
+    listed = [listed] if isinstance(listed, str) else listed
+    if not isinstance(listed, list | tuple):
+        return ()
+    return tuple(filter(None, (_cleaned(feature) for feature in listed if isinstance(feature, str))))
+
+
+def _read_items(files: AmazonFiles, reviewed: Collection[str]) -> tuple[dict[str, Item], tuple[str, ...]]:
+    """The reviewed items that have a text, and notes on the others."""
     items: dict[str, Item] = {}
     unreviewed = repeated = different = 0
 
     def parse(line: str) -> Item | None:
-        # Metadata cover the whole category, mostly unreviewed items; evaluating their literals takes minutes.
+        # Most metadata are of items without a review; parsing their literals would take minutes.
         leading = re.match(r"""\{['"]asin['"]: ['"](\w+)['"]""", line)
-        if leading and leading[1] not in wanted and line.rstrip().endswith("}"):
+        if leading and leading[1] not in reviewed and line.rstrip().endswith("}"):
             return None
         record = json_or_literal(line)
-        return amazon_item(record, files.release) if identifier(record, *files.release.item) in wanted else None
+        return amazon_item(record, files.release) if identifier(record, *files.release.item) in reviewed else None
 
     lines = ((number, line) for number, line in read_lines(files.meta) if line.strip())
     for _, item in parsed(files.meta, lines, parse):

@@ -1,4 +1,4 @@
-"""MovieLens 100K and 1M (GroupLens): few texts, but shopper metadata, the z_u of the paper's eq. 6."""
+"""Loader of MovieLens 100K and 1M (GroupLens): few texts, but user metadata (z_u of the paper's eq. 6)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evaluate.data.dataset import Dataset
 from evaluate.data.records.fields import categories, has_text, identifier, present, rating, seconds, text
-from evaluate.data.records.interactions import Event, check_known, in_order
+from evaluate.data.records.interactions import InteractionRecord, check_known, in_order
 from evaluate.data.records.reading import FieldError, Record, by_id, parsed, read_lines
 from signatures.types import Item
 
@@ -35,7 +35,7 @@ GENRES_100K = (
     "War",
     "Western",
 )
-# The 1M release writes ages and occupations as codes; a model needs the words.
+# The 1M release has codes for ages and occupations; a model needs words.
 AGES_1M = {
     "1": "under 18",
     "18": "18-24",
@@ -72,16 +72,16 @@ OCCUPATIONS_1M = {
 
 @dataclass(frozen=True)
 class MovieLensTable:
-    """A text file without a header, in Latin-1: its name, columns and what separates them."""
+    """A text file without a header, in UTF-8 or, as published, in Latin-1: its name, separator and columns."""
 
     name: str
     separator: str
     columns: tuple[str, ...]
 
     def records(self, directory: Path) -> Iterator[tuple[int, Record]]:
-        """The file's records with their line numbers; a line with other than its columns is an InputError."""
+        """The file's records with their line numbers; a line with another number of fields is an InputError."""
         path = directory / self.name
-        lines = ((line, row) for line, row in read_lines(path, encoding="latin-1") if row.strip())
+        lines = ((line, row) for line, row in read_lines(path, encoding=_encoding(path)) if row.strip())
         return parsed(path, lines, self._record)
 
     def _record(self, row: str) -> Record:
@@ -94,9 +94,20 @@ class MovieLensTable:
         return dict(zip(self.columns, values, strict=True))
 
 
+def _encoding(path: Path) -> str:
+    """UTF-8 where the whole file is valid in it: saved again by a user; else the Latin-1 of the release."""
+    try:
+        path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        return "latin-1"
+    except OSError:
+        pass  # the reader says what is wrong
+    return "utf-8"
+
+
 @dataclass(frozen=True)
 class MovieLensRelease:
-    """The three files of a release, and what their columns mean."""
+    """The three files of a release, and how to read genres and codes."""
 
     name: str
     ratings: MovieLensTable
@@ -107,7 +118,7 @@ class MovieLensRelease:
 
 
 def genres_of_flags(record: Record) -> tuple[tuple[str, ...], ...]:
-    """The genres flagged 1 in a 100K record; its 19th genre, "unknown", says nothing and is left out."""
+    """The genres flagged 1 in a 100K record; its 19th genre, "unknown", is left out."""
     return tuple((genre,) for genre in GENRES_100K if _flag(record, genre))
 
 
@@ -155,16 +166,16 @@ def find_movielens(directory: Path) -> MovieLensFiles | None:
 
 
 def load_movielens(files: MovieLensFiles) -> Dataset:
-    """Reads a release: genres become categories of one level, user columns become metadata.
+    """Read a release: genres become categories of one level, user columns become metadata.
 
     Raises:
-        InputError: On a line that does not have its columns or cannot be used; names file, line and field.
+        InputError: On an invalid line; names file, line and field.
     """
     directory, release = files.directory, files.release
     movies, users, ratings = (directory / table.name for table in (release.movies, release.users, release.ratings))
     items = by_id(movies, parsed(movies, release.movies.records(directory), lambda row: movie_of(row, release)))
     metadata = by_id(users, parsed(users, release.users.records(directory), lambda row: movielens_user(row, release)))
-    events = list(parsed(ratings, release.ratings.records(directory), movielens_event))
+    events = list(parsed(ratings, release.ratings.records(directory), movielens_interaction))
     check_known(ratings, events, items, listed_in=movies)
     interactions, notes = in_order(ratings, events)
     return Dataset(
@@ -177,9 +188,9 @@ def load_movielens(files: MovieLensFiles) -> Dataset:
     )
 
 
-def movielens_event(record: Record) -> Event:
+def movielens_interaction(record: Record) -> InteractionRecord:
     """One rating; all four columns are required."""
-    return Event(
+    return InteractionRecord(
         user_id=identifier(record, "user_id"),
         item_id=identifier(record, "movie_id"),
         rating=present(rating(record, "rating"), "rating"),
@@ -210,5 +221,5 @@ def movielens_user(record: Record, release: MovieLensRelease) -> tuple[str, dict
 def _flag(record: Record, genre: str) -> bool:
     value = record[genre]
     if value not in ("0", "1"):
-        raise FieldError(f"field {genre!r}: {value!r} is no genre flag; expected 0 or 1")
+        raise FieldError(f"field {genre!r}: {value!r} is not a genre flag; expected 0 or 1")
     return value == "1"

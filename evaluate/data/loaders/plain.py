@@ -1,4 +1,4 @@
-"""The plain form: interactions, items and optionally users, each one Parquet, CSV or JSON-lines file."""
+"""Loader of the plain format: interactions, items and optionally users, each a Parquet, CSV or JSON Lines file."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evaluate.data.dataset import Dataset
-from evaluate.data.records.interactions import check_known, in_order
-from evaluate.data.records.plain_records import plain_event, plain_item, plain_user
+from evaluate.data.records.column_names import Renamer
+from evaluate.data.records.interactions import INTERACTION_COLUMNS, check_known, in_order
+from evaluate.data.records.plain_records import ITEM_COLUMNS, plain_interaction, plain_item, plain_user
 from evaluate.data.records.reading import TABLE_SUFFIXES, Record, by_id, only_file, parsed, read_records
 from signatures.types import Item
 
 PLAIN_FILES = (
     "plain: interactions and items, optionally users, each as .parquet, .csv or .jsonl (the last two also with .gz)"
 )
-EXPECTED_FIELDS = frozenset(Item.model_fields) | {"sales_rank"}
 
 
 class PlainFiles(NamedTuple):
-    """The files of one dataset; `users` is None where there is no such file."""
+    """The files of one dataset; `users` is None if there is no such file."""
 
     interactions: Path
     items: Path
@@ -26,10 +26,10 @@ class PlainFiles(NamedTuple):
 
 
 def find_plain(directory: Path) -> PlainFiles | None:
-    """The files of the plain form in `directory`, or None if it is not in that form.
+    """The files of the plain format in `directory`, or None without interactions or items.
 
     Raises:
-        InputError: If one of them is there in two formats.
+        InputError: If one of them exists in two formats.
     """
     interactions, items, users = (
         only_file(directory, (stem + suffix for suffix in TABLE_SUFFIXES))
@@ -39,27 +39,29 @@ def find_plain(directory: Path) -> PlainFiles | None:
 
 
 def load_plain(files: PlainFiles) -> Dataset:
-    """Reads a dataset in the plain form (docs of the fields: `plain_item`, `plain_event`, `plain_user`).
+    """Read a dataset in the plain format (fields: see `plain_item`, `plain_interaction`, `plain_user`).
 
     Raises:
-        InputError: On anything that cannot be used, naming file, line and field or id.
+        InputError: On invalid content, naming file, line and field or id.
     """
-    unused: set[str] = set()
+    item_names, event_names = Renamer(ITEM_COLUMNS), Renamer(INTERACTION_COLUMNS)
+    user_names = Renamer(("user_id",), keep_others=True)
 
     def item_by_id(record: Record) -> tuple[str, Item]:
-        unused.update(record.keys() - EXPECTED_FIELDS)
-        item = plain_item(record)
+        item = plain_item(item_names(record))
         return item.item_id, item
 
     items = by_id(files.items, parsed(files.items, read_records(files.items, ("item_id",)), item_by_id))
-    events = list(parsed(files.interactions, read_records(files.interactions, ("user_id", "item_id")), plain_event))
+    rows = read_records(files.interactions, ("user_id", "item_id"))
+    events = list(parsed(files.interactions, rows, lambda record: plain_interaction(event_names(record))))
     check_known(files.interactions, events, items, listed_in=files.items)
     interactions, notes = in_order(files.interactions, events)
-    if unused:
-        notes += (f"Fields of {files.items.name} that are not used: {', '.join(sorted(unused))}.",)
+    notes += item_names.notes(files.items.name) + event_names.notes(files.interactions.name)
     users: dict[str, dict[str, str]] = {}
     if files.users:
-        users = by_id(files.users, parsed(files.users, read_records(files.users, ("user_id",)), plain_user))
+        rows = read_records(files.users, ("user_id",))
+        users = by_id(files.users, parsed(files.users, rows, lambda record: plain_user(user_names(record))))
+        notes += user_names.notes(files.users.name)
     metadata = {user_id: values for user_id, values in users.items() if values}
     idle = len(metadata.keys() - set(interactions["user_id"]))
     if idle:

@@ -1,36 +1,42 @@
-"""From a record to validated fields; every function takes a record and raises `FieldError` naming the field."""
+"""Validated fields of a record; every function takes a record and raises `FieldError` naming the field."""
 
 from __future__ import annotations
 
+import ast
+import json
 import math
+from datetime import UTC, datetime
 
 from evaluate.data.records.reading import FieldError, Record
 from signatures.types import Item
 
+LONGEST_LITERAL = 20_000
+"""Characters of a list written out in a cell; longer ones are read as text."""
+
 LATEST_SECOND = 1e11
-"""In the year 5138: a larger timestamp is not in seconds."""
+"""The year 5138: larger timestamps are not in seconds."""
 
 
 def absent(value: object) -> bool:
-    """Whether a value stands for nothing: None, NaN or a blank string."""
+    """Whether a value is missing: None, NaN or a blank string."""
     return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
 def identifier(record: Record, *fields: str) -> str:
-    """The first of `fields` that is there, as a non-empty id; whole numbers are written out.
+    """The first of `fields` that has a value, as an id; whole numbers become text.
 
     >>> identifier({"asin": 7}, "parent_asin", "asin")
     '7'
 
     Raises:
-        FieldError: If none is there, or it is neither text nor a whole number.
+        FieldError: If all are missing, or the value is neither text nor a whole number.
     """
     for field in fields:
         value = record.get(field)
         if absent(value):
             continue
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise FieldError(f"field {field!r}: {value!r} is no id; give text or a whole number")
+            raise FieldError(f"field {field!r}: {value!r} is not an id; give text or a whole number")
         if not _is_unicode(str(value)):
             raise FieldError(f"field {field!r}: {value!r} is not valid Unicode")
         return str(value)
@@ -38,7 +44,7 @@ def identifier(record: Record, *fields: str) -> str:
 
 
 def number(record: Record, field: str) -> float | None:
-    """A finite number, or None where absent; numbers written as text are read.
+    """A finite number, or None if missing; numbers written as text are read.
 
     >>> number({"price": "12.5"}, "price")
     12.5
@@ -57,14 +63,14 @@ def number(record: Record, field: str) -> float | None:
 
 
 def present(value: float | None, field: str) -> float:
-    """`value`, or a FieldError that `field` is missing."""
+    """`value`; a FieldError if it is missing."""
     if value is None:
         raise FieldError(f"field {field!r} is missing")
     return value
 
 
 def rating(record: Record, field: str) -> float | None:
-    """A rating from 0 to 5, or None where absent."""
+    """A rating from 0 to 5, or None if missing."""
     value = number(record, field)
     if value is not None and not 0 <= value <= 5:
         raise FieldError(f"field {field!r}: {value:g} is not between 0 and 5; rescale the ratings")
@@ -72,19 +78,36 @@ def rating(record: Record, field: str) -> float | None:
 
 
 def seconds(record: Record, field: str, per_second: int = 1) -> float | None:
-    """A time in unix seconds, or None where absent.
+    """A time in unix seconds, or None if missing; dates in ISO form are read as well.
+
+    >>> seconds({"date": "2018-07-07 00:48:16"}, "date")
+    1530924496.0
 
     Args:
-        per_second: How many of the field's units make a second: 1000 for milliseconds.
+        per_second: Units of the field per second: 1000 for milliseconds.
     """
+    written = record.get(field)
+    if isinstance(written, str) and (moment := _date(written)) is not None:
+        return moment
     value = number(record, field)
     if value is not None and abs(value) / per_second > LATEST_SECOND:
-        raise FieldError(f"field {field!r}: {value:.0f} is no time in unix seconds (milliseconds?); divide by 1000")
+        raise FieldError(f"field {field!r}: {value:.0f} is not a time in unix seconds (milliseconds? divide by 1000)")
     return None if value is None else value / per_second
 
 
+def _date(value: str) -> float | None:
+    """Unix seconds of a date such as 2018-07-07 00:48:16, in UTC unless it says otherwise; None for anything else."""
+    if "-" not in value[1:]:
+        return None
+    try:
+        moment = datetime.fromisoformat(value.strip())
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
 def text(record: Record, field: str) -> str:
-    """A text on one line, empty where absent; a list of texts is joined.
+    """A text on one line, empty if missing; a list of texts is joined.
 
     >>> text({"description": ["Two ", "lines\\n"]}, "description")
     'Two lines'
@@ -94,12 +117,12 @@ def text(record: Record, field: str) -> str:
         return ""
     parts = value if isinstance(value, list | tuple) else [value]
     if any(isinstance(part, bool) or not isinstance(part, str | int | float | None) for part in parts):
-        raise FieldError(f"field {field!r}: a {type(value).__name__} is no text; give text or a list of texts")
+        raise FieldError(f"field {field!r}: a {type(value).__name__} is not a text; give text or a list of texts")
     return clean_line(" ".join(str(part) for part in parts if not absent(part)))
 
 
 def clean_line(value: str) -> str:
-    """`value` with every run of white space as one blank, and without what UTF-8 cannot hold."""
+    """`value` with every run of white space as one blank; characters that are invalid in UTF-8 are replaced."""
     line = " ".join(value.split())
     return line if _is_unicode(line) else line.encode("utf-8", "replace").decode()
 
@@ -113,10 +136,10 @@ def _is_unicode(value: str) -> bool:
 
 
 def categories(record: Record, field: str) -> tuple[tuple[str, ...], ...]:
-    """Category paths, root first, from any of the forms in use.
+    """Category paths, root first, from any of the usual forms.
 
-    A list of lists holds paths. A list of texts is one path, unless a text contains ` > `: then each text
-    is a path. One text holds paths separated by `|`, with levels separated by ` > `.
+    A list of lists holds paths. A list of texts is one path, or one path per text if a text contains ` > `. A single
+    text holds paths separated by `|`, with levels separated by ` > `.
 
     >>> categories({"c": [["Toys", "Puzzles"], ["Gifts"]]}, "c")
     (('Toys', 'Puzzles'), ('Gifts',))
@@ -131,22 +154,41 @@ def categories(record: Record, field: str) -> tuple[tuple[str, ...], ...]:
     value = record.get(field)
     if absent(value):
         return ()
+    if isinstance(value, str) and (literal := written_list(value)) is not None:
+        value = literal
     if isinstance(value, str):
         value = value.split("|")
         paths = [part.split(" > ") for part in value]
     elif not isinstance(value, list | tuple):
-        raise FieldError(f"field {field!r}: a {type(value).__name__} holds no categories; give a list or a text")
+        raise FieldError(f"field {field!r}: a {type(value).__name__} is not a list of categories; give one, or a text")
     elif all(isinstance(part, str) for part in value):
         paths = [part.split(" > ") for part in value] if any(" > " in part for part in value) else [list(value)]
     else:
         paths = list(value)
     for path in paths:
         if not isinstance(path, list | tuple) or not all(isinstance(level, str) for level in path):
-            raise FieldError(f"field {field!r}: {path!r} is no category path; give a list of texts, root first")
+            raise FieldError(f"field {field!r}: {path!r} is not a category path; give a list of texts, root first")
     cleaned = (tuple(clean_line(level) for level in path if level.strip()) for path in paths)
     return tuple(dict.fromkeys(path for path in cleaned if path))
 
 
+def written_list(value: str) -> list[object] | None:
+    """The list that a table's cell spells out in JSON or Python, as `to_csv` of a frame writes it, or None.
+
+    >>> written_list("['Home', 'Rugs']"), written_list("[sale] Rugs")
+    (['Home', 'Rugs'], None)
+    """
+    if not (value.startswith("[") and value.endswith("]") and len(value) <= LONGEST_LITERAL):
+        return None
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            found = parse(value)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        return found if isinstance(found, list) else None
+    return None
+
+
 def has_text(item: Item) -> bool:
-    """Whether anything says what the item is; a brand or a price alone does not."""
+    """Whether the item has a text that describes it; brand and price do not count."""
     return bool(item.title or item.description or item.categories or item.keywords)

@@ -1,4 +1,4 @@
-"""Records from data frames: pandas, polars or Arrow; usual column names are recognized, others are mapped."""
+"""Reader of data frames (pandas, polars, Arrow): usual column names are recognized, others can be mapped."""
 
 from __future__ import annotations
 
@@ -9,45 +9,17 @@ from typing import Any
 
 import pandas as pd
 
-from evaluate.data.records.interactions import check_known, in_order
-from evaluate.data.records.plain_records import plain_event, plain_item, plain_user
+from evaluate.data.records.column_names import ALIASES, recognized
+from evaluate.data.records.interactions import INTERACTION_COLUMNS, check_known, in_order
+from evaluate.data.records.plain_records import ITEM_COLUMNS, plain_interaction, plain_item, plain_user
 from evaluate.data.records.reading import Record, by_id, parsed
 from programs.runtime.errors import InputError
 from signatures.types import Item
 
-ALIASES: dict[str, tuple[str, ...]] = {
-    "user_id": ("user", "userid", "uid", "reviewerid", "customer_id", "customerid", "visitorid"),
-    "item_id": (
-        "item",
-        "itemid",
-        "iid",
-        "asin",
-        "parent_asin",
-        "product_id",
-        "productid",
-        "movie_id",
-        "movieid",
-        "sku",
-    ),
-    "rating": ("overall", "score", "stars", "weight"),
-    "timestamp": ("time", "datetime", "date", "unixreviewtime", "ts"),
-    "position": ("rank", "order"),
-    "title": ("name", "item_name", "product_name", "product_title"),
-    "description": ("text", "summary"),
-    "categories": ("category", "genres", "genre", "main_category"),
-    "brand": ("store", "manufacturer"),
-    "price": (),
-    "keywords": ("tags",),
-}
-"""Our columns, and names they often have elsewhere; compared without case, and without a `:token` behind them."""
-
-EVENT_COLUMNS = ("user_id", "item_id", "rating", "timestamp", "position")
-ITEM_COLUMNS = ("item_id", "title", "description", "categories", "brand", "price", "keywords")
-
 
 @dataclass(frozen=True)
 class FrameRecords:
-    """What frames hold, validated: the parts of a dataset."""
+    """Validated content of frames: the parts of a dataset."""
 
     items: dict[str, Item]
     interactions: pd.DataFrame
@@ -58,17 +30,17 @@ class FrameRecords:
 def read_frames(
     interactions: object, items: object | None, users: object | None, columns: Mapping[str, str]
 ) -> FrameRecords:
-    """The records of frames; see `Dataset.from_frames` for the arguments.
+    """Read frames; see `Dataset.from_frames` for the arguments.
 
     Raises:
-        InputError: naming the column, or the row and field, that cannot be used.
+        InputError: naming the column, or the row and field, that is missing or invalid.
     """
     unknown = sorted(columns.keys() - ALIASES.keys())
     if unknown:
-        raise InputError(f"columns: {unknown[0]!r} is none of our columns: {', '.join(ALIASES)}")
+        raise InputError(f"columns: {unknown[0]!r} is not one of our columns: {', '.join(ALIASES)}")
     where = Path("interactions")
-    frame = _named(where, interactions, EVENT_COLUMNS, ("user_id", "item_id"), columns)
-    events = list(parsed(where, _records(_in_seconds(frame)), plain_event))
+    frame = _named(where, interactions, INTERACTION_COLUMNS, ("user_id", "item_id"), columns)
+    events = list(parsed(where, _records(_in_seconds(frame)), plain_interaction))
     if not events:
         raise InputError("interactions: the frame has no rows")
     notes: tuple[str, ...] = ()
@@ -82,9 +54,9 @@ def read_frames(
     ordered, order_notes = in_order(where, events)
     metadata: dict[str, dict[str, str]] = {}
     if users is not None:
-        people = _named(Path("users"), users, ("user_id",), ("user_id",), columns, keep_others=True)
-        found = by_id(Path("users"), parsed(Path("users"), _records(people), plain_user))
-        metadata = {user_id: values for user_id, values in found.items() if values}
+        table = _named(Path("users"), users, ("user_id",), ("user_id",), columns, keep_others=True)
+        by_user = by_id(Path("users"), parsed(Path("users"), _records(table), plain_user))
+        metadata = {user_id: values for user_id, values in by_user.items() if values}
     return FrameRecords(catalogue, ordered, metadata, notes + order_notes)
 
 
@@ -93,7 +65,7 @@ def _pandas(where: Path, frame: object) -> pd.DataFrame:
         return frame
     convert: Any = getattr(frame, "to_pandas", None)
     if convert is None:
-        raise InputError(f"{where}: a {type(frame).__name__} is no data frame; give pandas, polars or Arrow")
+        raise InputError(f"{where}: a {type(frame).__name__} is not a data frame; give pandas, polars or Arrow")
     converted: pd.DataFrame = convert()
     return converted
 
@@ -106,17 +78,10 @@ def _named(
     columns: Mapping[str, str],
     keep_others: bool = False,
 ) -> pd.DataFrame:
-    """The frame with our column names; other columns are left out, or kept where `keep_others`."""
+    """The frame with our column names; other columns are left out unless `keep_others`."""
     table = _pandas(where, frame)
-    theirs = {str(column).partition(":")[0].lower(): column for column in table.columns}
-    names: dict[object, str] = {}
-    for our in ours:
-        if our in columns and columns[our] in table.columns:
-            names[columns[our]] = our
-            continue
-        found = next((theirs[alias] for alias in (our, *ALIASES[our]) if alias in theirs), None)
-        if found is not None and found not in names:
-            names[found] = our
+    table = table.rename(columns=str)
+    names = recognized(table.columns, ours, columns)
     missing = [column for column in required if column not in names.values()]
     if missing:
         raise InputError(
@@ -128,7 +93,7 @@ def _named(
 
 
 def _in_seconds(frame: pd.DataFrame) -> pd.DataFrame:
-    """With dates as unix seconds."""
+    """The frame with dates as unix seconds."""
     if "timestamp" not in frame or not pd.api.types.is_datetime64_any_dtype(frame["timestamp"]):
         return frame
     times = pd.to_datetime(frame["timestamp"], utc=True)
@@ -143,7 +108,7 @@ def _records(frame: pd.DataFrame) -> Iterator[tuple[int, Record]]:
 
 
 def _plain_value(value: Any) -> object:
-    """A value as Python has it: scalars of numpy and arrays of lists unpacked."""
+    """A value as plain Python: numpy scalars and arrays converted, NA as None."""
     if isinstance(value, float | int | str) or value is None:
         return value
     if value is pd.NA or value is pd.NaT:

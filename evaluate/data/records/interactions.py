@@ -1,4 +1,4 @@
-"""From the interactions of a file to the ordered frame of a `Dataset`."""
+"""Interactions of a file, checked against the catalogue and put in order for a `Dataset`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from evaluate.data.records.reading import place
+from evaluate.data.records.reading import location
 from programs.runtime.errors import InputError
 
 INTERACTION_COLUMNS = ("user_id", "item_id", "rating", "timestamp", "position")
 
 
-class Event(NamedTuple):
-    """One interaction as a file has it.
+class InteractionRecord(NamedTuple):
+    """One interaction as read from a file.
 
     Attributes:
         timestamp: Unix seconds, fractions included: they decide the order.
-        position: Place in the user's sequence, in any unit that sorts.
+        position: Position in the user's sequence; only the order matters.
     """
 
     user_id: str
@@ -30,33 +30,35 @@ class Event(NamedTuple):
     position: float | None = None
 
 
-def check_known(path: Path, events: Sequence[tuple[int, Event]], items: Collection[str], listed_in: Path) -> None:
-    """Every interaction's item is listed.
+def check_known(
+    path: Path, events: Sequence[tuple[int, InteractionRecord]], items: Collection[str], listed_in: Path
+) -> None:
+    """Check that the item of every interaction is listed.
 
     Raises:
-        InputError: Names the first interaction whose item is not, and says how many there are.
+        InputError: naming the first interaction with an unlisted item, and their number.
     """
     unknown = [(line, event.item_id) for line, event in events if event.item_id not in items]
     if unknown:
         line, item_id = unknown[0]
         raise InputError(
-            f"{place(path, line)}: item {item_id!r} is not in {listed_in.name} "
+            f"{location(path, line)}: item {item_id!r} is not in {listed_in.name} "
             f"(interactions with unlisted items: {len(unknown):,}); list it there or remove them"
         )
 
 
-def in_order(path: Path, events: Sequence[tuple[int, Event]]) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The frame of `Dataset.interactions`, and what had to be decided for it.
+def in_order(path: Path, events: Sequence[tuple[int, InteractionRecord]]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The frame of `Dataset.interactions`, and notes about it.
 
-    Within a user the order is that of the positions where given, otherwise of time, then of the file.
-    Of several interactions of a user with one item the first in that order is kept.
+    A user's interactions are ordered by position if given, else by time, then by the order in the file. Of several
+    interactions of a user with one item the first is kept.
 
     Args:
         path: The file the events come from, for messages.
         events: Interactions with their line numbers, in the file's order; not empty.
 
     Raises:
-        InputError: If some events have a position (or, without positions, a timestamp) and others have none.
+        InputError: If only some events have a position (or, without positions, a timestamp).
     """
     frame = pd.DataFrame([event for _, event in events], columns=list(INTERACTION_COLUMNS))
     frame = frame.astype({"user_id": "str", "item_id": "str", **dict.fromkeys(INTERACTION_COLUMNS[2:], "float64")})
@@ -68,10 +70,10 @@ def in_order(path: Path, events: Sequence[tuple[int, Event]]) -> tuple[pd.DataFr
             keys.append(key)
         elif given.any() and not keys:
             raise InputError(
-                f"{place(path, int(lines[~given][0]))}: field {key!r} is missing here and given elsewhere, so the "
+                f"{location(path, int(lines[~given][0]))}: field {key!r} is missing here and given elsewhere, so the "
                 "order of interactions is unknown; give it everywhere or nowhere"
             )
-    # Ascending line numbers are the file's order; the multi-key sort alone does not promise stability.
+    # By line number last: a sort by several keys is not guaranteed to be stable.
     frame = frame.assign(line=lines).sort_values(["user_id", *keys, "line"], ignore_index=True)
     repeated = frame.duplicated(["user_id", "item_id"])
     frame = frame.loc[~repeated, list(INTERACTION_COLUMNS)].reset_index(drop=True)

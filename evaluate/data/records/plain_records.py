@@ -1,16 +1,18 @@
-"""Records of the plain form: interactions, items and users, from files or data frames."""
+"""Records of the plain format: interactions, items and users, from files or data frames."""
 
 from __future__ import annotations
 
 from evaluate.data.records.fields import categories, has_text, identifier, number, rating, seconds, text
-from evaluate.data.records.interactions import Event
+from evaluate.data.records.interactions import InteractionRecord
 from evaluate.data.records.reading import FieldError, Record
 from signatures.types import Item
 
+ITEM_COLUMNS = ("item_id", "title", "description", "categories", "brand", "price", "keywords")
 
-def plain_event(record: Record) -> Event:
-    """user_id, item_id and, where known, rating (0 to 5), timestamp (unix seconds) and position."""
-    return Event(
+
+def plain_interaction(record: Record) -> InteractionRecord:
+    """An interaction: user_id, item_id and optionally rating (0 to 5), timestamp (unix seconds) and position."""
+    return InteractionRecord(
         user_id=identifier(record, "user_id"),
         item_id=identifier(record, "item_id"),
         rating=rating(record, "rating"),
@@ -20,10 +22,10 @@ def plain_event(record: Record) -> Event:
 
 
 def plain_item(record: Record) -> Item:
-    """item_id and, where known, title, description, categories, brand, price (at least 0) and keywords.
+    """An item: item_id and optionally title, description, categories, brand, price (at least 0) and keywords.
 
     Raises:
-        FieldError: Also if there is neither title nor description nor categories nor keywords.
+        FieldError: Also if title, description, categories and keywords are all missing.
     """
     price = number(record, "price")
     if price is not None and price < 0:
@@ -45,7 +47,7 @@ def plain_item(record: Record) -> Item:
 
 
 def plain_user(record: Record) -> tuple[str, dict[str, str]]:
-    """user_id and every other column that has a value, as text; whole numbers without decimals.
+    """A user: user_id, and every other column with a value as text; whole numbers without decimals.
 
     >>> plain_user({"user_id": "u", "age": 34.0, "region": None})
     ('u', {'age': '34'})

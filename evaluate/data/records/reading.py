@@ -1,7 +1,7 @@
-"""From files to lines and records, so that every error can say where it is.
+"""Readers of data files: lines and records with their line numbers, so that errors can name them.
 
-Readers yield `(line, record)`; functions of `fields` take a record and raise `FieldError`; `parsed` joins the
-two and turns a `FieldError` into an `InputError` that names file and line.
+Readers yield `(line, record)`; functions of `fields` take a record and raise `FieldError`; `parsed` applies one to the
+other and turns a `FieldError` into an `InputError` that names file and line.
 """
 
 from __future__ import annotations
@@ -17,42 +17,43 @@ from typing import TypeVar
 import pyarrow
 import pyarrow.parquet
 
+from evaluate.data.records.column_names import recognized
 from programs.runtime.errors import InputError
 
 Record = dict[str, object]
 TABLE_SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
+
+_LONGEST_CELL = 1 << 30
+"""Characters; Python's own limit of 131,072 is below what long descriptions have."""
 
 RowT = TypeVar("RowT")
 ParsedT = TypeVar("ParsedT")
 
 
 class FieldError(ValueError):
-    """A record cannot be used; says why. `parsed` adds the file and the line."""
+    """A record is invalid; the message says why. `parsed` adds the file and the line."""
 
 
-def place(path: Path, line: int) -> str:
-    """Where a record stands; Parquet files and frames have rows, everything else has lines. Both count from 1.
+def location(path: Path, line: int) -> str:
+    """File and line of a record (row for Parquet files and frames), counted from 1.
 
-    >>> place(Path("items.jsonl.gz"), 3), place(Path("items.parquet"), 3)
+    >>> location(Path("items.jsonl.gz"), 3), location(Path("items.parquet"), 3)
     ('items.jsonl.gz, line 3', 'items.parquet, row 3')
     """
     return f"{path}, {'row' if path.suffix in ('', '.parquet') else 'line'} {line}"
 
 
 def only_file(directory: Path, names: Iterable[str]) -> Path | None:
-    """The one file of `directory` that has one of `names`, or None.
+    """The file of `directory` with one of the names, or None.
 
     Raises:
-        InputError: If there are several, because choosing one would be a guess.
+        InputError: If there are several.
     """
-    found = [directory / name for name in names if (directory / name).is_file()]
-    if len(found) > 1:
-        several = " and ".join(path.name for path in found)
+    paths = [directory / name for name in names if (directory / name).is_file()]
+    if len(paths) > 1:
+        several = " and ".join(path.name for path in paths)
         raise InputError(f"{directory}: holds {several}, which is the same thing twice; keep one of them")
-    return found[0] if found else None
-
-
-# Lines
+    return paths[0] if paths else None
 
 
 def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
@@ -61,8 +62,8 @@ def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]
     Lines end at a line feed; the line end (and a byte order mark) is removed.
 
     Raises:
-        InputError: If the file cannot be read, is empty or blank, is no gzip or a truncated or damaged one,
-            or is not text in `encoding`.
+        InputError: If the file cannot be read, is blank, is not text in `encoding`, or is not a valid gzip file
+            although its name ends in `.gz`.
     """
     line, blank = 0, True
     try:
@@ -72,7 +73,7 @@ def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]
                     text = raw.decode(encoding).rstrip("\r\n")
                 except UnicodeDecodeError as error:
                     raise InputError(
-                        f"{place(path, line)}: byte {error.start + 1} is not {encoding} text; "
+                        f"{location(path, line)}: byte {error.start + 1} is not {encoding} text; "
                         f"save the file as {encoding} (a compressed file's name must end in .gz)"
                     ) from None
                 blank = blank and not text.strip()
@@ -106,7 +107,7 @@ def json_object(line: str) -> Record:
 
 
 def as_object(value: object) -> Record:
-    """`value` if it is an object (a dictionary); otherwise a FieldError that says what it is."""
+    """`value` if it is an object (a dictionary); else a FieldError that names its type."""
     if not isinstance(value, dict):
         raise FieldError(f"not an object but {type(value).__name__}; every line must be one {{...}} object")
     return value
@@ -118,17 +119,14 @@ def parsed(
     """`parse` of every row, with its line number.
 
     Raises:
-        InputError: Where `parse` raised a FieldError; names `path` and the line.
+        InputError: If `parse` raises a FieldError; names `path` and the line.
     """
     for line, row in rows:
         try:
             value = parse(row)
         except FieldError as error:
-            raise InputError(f"{place(path, line)}: {error}") from None
+            raise InputError(f"{location(path, line)}: {error}") from None
         yield line, value
-
-
-# Records
 
 
 def read_objects(path: Path, parse: Callable[[str], Record] = json_object) -> Iterator[tuple[int, Record]]:
@@ -137,15 +135,15 @@ def read_objects(path: Path, parse: Callable[[str], Record] = json_object) -> It
 
 
 def read_records(path: Path, required: Sequence[str]) -> Iterator[tuple[int, Record]]:
-    """The records of a Parquet, CSV or JSON-lines file (the last two optionally `.gz`), by the file's name.
+    """The records of a Parquet, CSV or JSON Lines file (the last two optionally `.gz`), by the file's name.
 
-    An empty CSV field is None. For a CSV record the line is the one it begins on.
+    An empty CSV field is None. The line of a CSV record is its first.
 
     Args:
-        required: Columns a Parquet or CSV file must have; in JSON lines every record speaks for itself.
+        required: Columns that a Parquet or CSV file must have.
 
     Raises:
-        InputError: If the file cannot be read in its format, has no record or lacks a required column.
+        InputError: If the file cannot be read in its format, has no records or lacks a required column.
     """
     if path.suffix == ".parquet":
         return _read_parquet(path, required)
@@ -155,12 +153,15 @@ def read_records(path: Path, required: Sequence[str]) -> Iterator[tuple[int, Rec
 
 
 def _require_columns(path: Path, columns: Sequence[str], required: Sequence[str]) -> None:
-    missing = [name for name in required if name not in columns]
+    names = recognized(columns, required)
+    missing = [name for name in required if name not in names.values()]
     if missing:
-        raise InputError(f"{path}: missing column {', '.join(missing)}; it has {', '.join(columns)}")
+        separator = next((mark for mark in ";\t|" if len(columns) == 1 and mark in columns[0]), None)
+        hint = f"; its separator seems to be {separator!r}, save it with commas" if separator else ""
+        raise InputError(f"{path}: missing column {', '.join(missing)}; it has {', '.join(columns)}{hint}")
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
-        raise InputError(f"{path}: column {', '.join(twice)} is there twice; keep one")
+        raise InputError(f"{path}: column {', '.join(twice)} exists twice; keep one")
 
 
 def _read_parquet(path: Path, required: Sequence[str]) -> Iterator[tuple[int, Record]]:
@@ -178,6 +179,7 @@ def _read_parquet(path: Path, required: Sequence[str]) -> Iterator[tuple[int, Re
 
 
 def _read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[int, Record]]:
+    csv.field_size_limit(_LONGEST_CELL)
     reader = csv.reader((text + "\n" for _, text in read_lines(path)), strict=True)
     header: list[str] | None = None
     records = 0
@@ -193,28 +195,28 @@ def _read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[int, Record
                 continue
             if len(values) != len(header):
                 raise InputError(
-                    f"{place(path, line)}: {len(values)} fields where the header has {len(header)}; "
+                    f"{location(path, line)}: {len(values)} fields where the header has {len(header)}; "
                     "quote fields that contain a comma"
                 )
             records += 1
             yield line, {name: value or None for name, value in zip(header, values, strict=True)}
     except csv.Error as error:
-        raise InputError(f"{place(path, reader.line_num)}: not CSV: {error}") from None
+        raise InputError(f"{location(path, reader.line_num)}: not CSV: {error}") from None
     if not records:
         raise InputError(f"{path}: the file has a header and no rows")
 
 
 def by_id(path: Path, rows: Iterable[tuple[int, tuple[str, ParsedT]]]) -> dict[str, ParsedT]:
-    """Values by their id, from rows of `(line, (id, value))`.
+    """Values by id, from rows of `(line, (id, value))`.
 
     Raises:
-        InputError: If an id comes twice; names both lines.
+        InputError: If an id is repeated; names both lines.
     """
     values: dict[str, ParsedT] = {}
     lines: dict[str, int] = {}
     for line, (key, value) in rows:
         if key in values:
-            first = place(path, lines[key]).removeprefix(f"{path}, ")
-            raise InputError(f"{place(path, line)}: id {key!r} was already given on {first}; keep one of the two")
+            first = location(path, lines[key]).removeprefix(f"{path}, ")
+            raise InputError(f"{location(path, line)}: id {key!r} was already given on {first}; keep one of the two")
         values[key], lines[key] = value, line
     return values

@@ -1,0 +1,217 @@
+"""Datasets in the plain form: values that come out, and errors that name file, line and field."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evaluate.data.load import load_dataset
+from evaluate.data.records.interactions import INTERACTION_COLUMNS
+from tests.support.files import Rows, bought, fails, jsonl, write
+
+ITEMS: Rows = [
+    {
+        "item_id": "a",
+        "title": "Red  kite",
+        "categories": [["Toys", "Kites"], ["Gifts"]],
+        "brand": "Zephyr",
+        "price": 9.5,
+    },
+    {"item_id": "b", "description": ["Two", "parts"], "sales_rank": 4},
+    {"item_id": "c", "keywords": "ball blue"},
+]
+INTERACTIONS: Rows = [
+    {"user_id": "v", "item_id": "a", "rating": 5, "timestamp": 30},
+    {"user_id": "u", "item_id": "b", "rating": 3.5, "timestamp": 20},
+    {"user_id": "u", "item_id": "c", "rating": None, "timestamp": 20},
+    {"user_id": "u", "item_id": "a", "rating": 1, "timestamp": 10},
+]
+
+
+def plain(directory: Path, interactions: Rows = INTERACTIONS, items: Rows = ITEMS) -> Path:
+    write(directory / "interactions.jsonl", jsonl(interactions))
+    write(directory / "items.jsonl.gz", jsonl(items))
+    return directory
+
+
+def test_plain_values(tmp_path: Path) -> None:
+    dataset = load_dataset(plain(tmp_path / "shop"))
+    assert (dataset.name, dataset.format) == ("shop", "plain")
+    assert dataset.items["a"].title == "Red kite"
+    assert dataset.items["a"].categories == (("Toys", "Kites"), ("Gifts",))
+    assert (dataset.items["a"].brand, dataset.items["a"].price) == ("Zephyr", 9.5)
+    assert dataset.items["b"].description == "Two parts"
+    assert dataset.items["c"].keywords == "ball blue"
+    assert tuple(dataset.interactions.columns) == INTERACTION_COLUMNS
+    assert str(dataset.interactions["timestamp"].dtype) == "Int64"
+    assert bought(dataset, "u") == ["a", "b", "c"]
+    assert [i.rating for i in dataset.sequences["u"]] == [1.0, 3.5, None]
+    assert [i.timestamp for i in dataset.sequences["u"]] == [10, 20, 20]
+    assert dataset.interactions["position"].tolist() == [0, 1, 2, 0]
+    assert dataset.notes == (
+        "Order of a user's interactions: timestamp, then order in the file.",
+        "Interactions without a rating: 1 of 4.",
+    )
+
+
+def test_positions_come_before_timestamps_and_times_before_the_file(tmp_path: Path) -> None:
+    positions = [{**row, "position": 10 - n} for n, row in enumerate(INTERACTIONS)]
+    assert bought(load_dataset(plain(tmp_path / "1", positions)), "u") == ["a", "c", "b"]
+    bare = [{"user_id": row["user_id"], "item_id": row["item_id"]} for row in INTERACTIONS]
+    dataset = load_dataset(plain(tmp_path / "2", bare))
+    assert bought(dataset, "u") == ["b", "c", "a"]
+    assert dataset.interactions["timestamp"].isna().all()
+
+
+def test_a_second_purchase_of_an_item_is_dropped_and_counted(tmp_path: Path) -> None:
+    again = [*INTERACTIONS, {"user_id": "u", "item_id": "a", "rating": 5, "timestamp": 99}]
+    dataset = load_dataset(plain(tmp_path, again))
+    first = dataset.sequences["u"][0]
+    assert (first.item_id, first.rating) == ("a", 1.0)
+    assert dataset.interactions["position"].tolist() == [0, 1, 2, 0]
+    assert any("first one kept: 1 dropped" in note for note in dataset.notes)
+
+
+def test_a_misspelt_item_field_is_noted(tmp_path: Path) -> None:
+    dataset = load_dataset(plain(tmp_path, items=[*ITEMS, {"item_id": "d", "title": "x", "colour": "red"}]))
+    assert "Fields of items.jsonl.gz that are not used: colour." in dataset.notes
+
+
+def test_the_same_data_in_every_file_format_has_the_same_hash(tmp_path: Path) -> None:
+    expected = load_dataset(plain(tmp_path / "jsonl")).sha256
+    flat = [
+        {"item_id": "a", "title": "Red kite", "categories": "Toys > Kites|Gifts", "brand": "Zephyr", "price": 9.5},
+        {"item_id": "b", "description": "Two parts"},
+        {"item_id": "c", "keywords": "ball blue"},
+    ]
+    for name in ("csv", "csv.gz", "parquet"):
+        directory = tmp_path / name
+        directory.mkdir()
+        for stem, rows in (("interactions", INTERACTIONS), ("items", flat if name != "parquet" else ITEMS)):
+            frame = pd.DataFrame(rows)
+            path = directory / f"{stem}.{name}"
+            frame.to_parquet(path) if name == "parquet" else frame.to_csv(path, index=False)
+        assert load_dataset(directory).sha256 == expected, name
+
+
+@pytest.mark.parametrize("name", ["users.csv", "users.jsonl", "users.parquet"])
+def test_user_metadata(tmp_path: Path, name: str) -> None:
+    plain(tmp_path)
+    rows = [{"user_id": "u", "age": 34.0, "region": "Wales"}, {"user_id": "v", "age": None, "region": None}]
+    frame = pd.DataFrame([*rows, {"user_id": "w", "age": 20.0, "region": None}])
+    if name.endswith("parquet"):
+        frame.to_parquet(tmp_path / name)
+    else:
+        write(tmp_path / name, jsonl([*rows, {"user_id": "w", "age": 20}]))
+    if name.endswith("csv"):
+        write(tmp_path / name, "user_id,age,region\nu,34,Wales\nv,,\nw,20,\n")
+    dataset = load_dataset(tmp_path)
+    assert dataset.metadata == {"u": {"age": "34", "region": "Wales"}, "w": {"age": "20"}}
+    assert "Users with metadata and without any interaction: 1." in dataset.notes
+
+
+PLAIN_ERRORS: list[tuple[str, str, list[str]]] = [
+    ("items.jsonl", '{"item_id": "a", "title": "x"}\n{"item_id"', ["items.jsonl, line 2", "not JSON"]),
+    ("items.jsonl", "[1]\n", ["items.jsonl, line 1", "not an object but list"]),
+    ("items.jsonl", "[" * 100_000, ["items.jsonl, line 1", "not JSON"]),
+    ("items.jsonl", '\n{"title": "x"}\n', ["items.jsonl, line 2", "'item_id' is missing"]),
+    ("items.jsonl", '{"item_id": 1.5, "title": "x"}', ["items.jsonl, line 1", "'item_id': 1.5 is not an id"]),
+    ("items.jsonl", '{"item_id": "\\ud800", "title": "x"}', ["line 1", "'item_id'", "not valid Unicode"]),
+    ("items.jsonl", '{"item_id": "a", "brand": "B", "title": " "}', ["line 1", "item 'a' has no text", "title"]),
+    ("items.jsonl", '{"item_id": "a", "title": {"x": 1}}', ["line 1", "'title'", "dict is not a text"]),
+    ("items.jsonl", '{"item_id": "a", "categories": 3}', ["line 1", "'categories'", "int is not a list of categories"]),
+    ("items.jsonl", '{"item_id": "a", "categories": [["x", 1]]}', ["line 1", "'categories'", "not a category path"]),
+    ("items.jsonl", '{"item_id": "a", "title": "x", "price": "cheap"}', ["line 1", "'price': 'cheap' is not a number"]),
+    ("items.jsonl", '{"item_id": "a", "title": "x", "price": -1}', ["line 1", "'price': -1 is negative"]),
+    ("items.jsonl", '{"item_id": "a", "title": "x"}\n' * 2, ["items.jsonl, line 2", "id 'a'", "on line 1", "keep one"]),
+    ("items.jsonl", "", ["items.jsonl: the file is empty"]),
+    ("items.csv", "id,title\na,x\n", ["items.csv: missing column item_id", "it has id, title"]),
+    ("items.csv", "item_id,title,title\na,x,y\n", ["items.csv", "title exists twice"]),
+    ("items.csv", "item_id,title\n", ["items.csv", "no rows"]),
+    ("items.csv", 'item_id,title\na,"two\nlines"\nb,x,y\n', ["items.csv, line 4: 3 fields where the header has 2"]),
+    ("items.csv", 'item_id,title\na,"open\n', ["items.csv, line 2: not CSV"]),
+    ("items.parquet", "no parquet", ["items.parquet", "not a readable Parquet file"]),
+    ("interactions.jsonl", '{"user_id": "u"}', ["interactions.jsonl, line 1", "'item_id' is missing"]),
+    ("interactions.jsonl", '{"user_id": " ", "item_id": "a"}', ["line 1", "'user_id' is missing"]),
+    ("interactions.jsonl", '{"user_id": "u", "item_id": "a", "rating": 6}', ["line 1", "'rating': 6", "0 and 5"]),
+    ("interactions.jsonl", '{"user_id": "u", "item_id": "a", "rating": -0.5}', ["line 1", "'rating': -0.5", "0 and 5"]),
+    ("interactions.jsonl", '{"user_id": "u", "item_id": "a", "rating": "ok"}', ["line 1", "'rating'", "not a number"]),
+    ("interactions.jsonl", '{"user_id": "u", "item_id": "a", "rating": true}', ["line 1", "'rating'", "not a number"]),
+    ("interactions.jsonl", '{"user_id": "u", "item_id": "a", "rating": Infinity}', ["line 1", "not a number"]),
+    ("interactions.jsonl", '{"user_id": "u", "item_id": "a", "timestamp": 1356220800000}', ["line 1", "milliseconds"]),
+    ("interactions.csv", "user_id,rating\nu,5\n", ["interactions.csv: missing column item_id"]),
+    ("interactions.csv", "user_id,item_id\nu,a\nu,zz\nv,zz\n", ["line 3: item 'zz' is not in items", "items: 2)"]),
+    (
+        "interactions.csv",
+        "user_id,item_id,timestamp\nu,a,1\nu,b,\n",
+        ["interactions.csv, line 3: field 'timestamp' is missing here", "everywhere or nowhere"],
+    ),
+    ("interactions.csv", "user_id,item_id,position\nu,a,\nu,b,1\n", ["interactions.csv, line 2: field 'position'"]),
+    ("users.csv", "user_id,age\nu,1\nu,2\n", ["users.csv, line 3: id 'u' was already given on line 2"]),
+    ("users.jsonl", '{"age": 3}', ["users.jsonl, line 1", "'user_id' is missing"]),
+    ("users.jsonl", '{"user_id": "u", "pets": {"cat": 1}}', ["users.jsonl, line 1", "'pets'", "dict is not a text"]),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "parts"), PLAIN_ERRORS)
+def test_plain_errors_name_file_line_and_field(tmp_path: Path, name: str, content: str, parts: list[str]) -> None:
+    files = {"interactions": ("interactions.jsonl", jsonl(INTERACTIONS)), "items": ("items.jsonl", jsonl(ITEMS))}
+    for file, text in {**files, name.split(".")[0]: (name, content)}.values():
+        write(tmp_path / file, text)
+    fails(tmp_path, *parts)
+
+
+def test_parquet_errors_name_rows_and_columns(tmp_path: Path) -> None:
+    plain(tmp_path)
+    (tmp_path / "interactions.jsonl").unlink()
+    path = tmp_path / "interactions.parquet"
+    pd.DataFrame({"user_id": ["u", "u"], "item_id": ["a", None]}).to_parquet(path)
+    fails(tmp_path, "interactions.parquet, row 2: field 'item_id' is missing")
+    pd.DataFrame({"user_id": ["u"]}).to_parquet(path)
+    fails(tmp_path, "interactions.parquet: missing column item_id; it has user_id")
+    pd.DataFrame({"user_id": [], "item_id": []}).to_parquet(path)
+    fails(tmp_path, "interactions.parquet: the file has no rows")
+
+
+ids = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1, max_size=4).filter(str.strip)
+interactions = st.lists(
+    st.fixed_dictionaries(
+        {
+            "user_id": ids,
+            "item_id": st.sampled_from(["a", "b", "c"]),
+            "rating": st.none() | st.floats(0, 5),
+            "timestamp": st.integers(0, 20),
+        }
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(interactions)
+def test_any_interactions_come_out_ordered_unique_and_alike_from_csv_and_jsonl(rows: Rows) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        directory = plain(Path(folder), rows)
+        dataset = load_dataset(directory)
+        (directory / "interactions.jsonl").unlink()
+        with (directory / "interactions.csv").open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        assert load_dataset(directory).sha256 == dataset.sha256
+    assert set(zip(dataset.interactions["user_id"], dataset.interactions["item_id"], strict=True)) == {
+        (row["user_id"], row["item_id"]) for row in rows
+    }
+    assert not dataset.interactions.duplicated(["user_id", "item_id"]).any()
+    for user, frame in dataset.interactions.groupby("user_id"):
+        assert frame["position"].tolist() == list(range(len(frame)))
+        assert frame["timestamp"].is_monotonic_increasing
+        first = min((row for row in rows if row["user_id"] == user), key=lambda row: row["timestamp"])
+        assert frame["item_id"].iloc[0] == first["item_id"]

@@ -1,0 +1,263 @@
+"""`mllm3rec compare` as a user types it, against real servers on loopback: shared work, prices, a dead backend."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from evaluate.data.load import load_dataset
+from evaluate.experiments.grid import read_grid
+from evaluate.experiments.grid_runner import GridRunner
+from evaluate.protocol.cases import draw_lists, load_cases, write_cases
+from evaluate.protocol.protocol import EvaluationProtocol
+from programs.lm.ledger import read_calls
+from programs.lm.response_cache import use_response_cache
+from programs.runtime.errors import BudgetExceededError, InputError
+from tests.support.command_line import run
+from tests.support.fake_server import Body, FakeOpenAI, Reply, sensible
+from tests.support.flaky_server import FlakyOpenAI
+
+
+def cases_of(source: str, path: Path, users: int, negatives: int = 9) -> Path:
+    data = load_dataset(source)
+    protocol = EvaluationProtocol(
+        dataset=data.name, source=source, dataset_sha256=data.sha256, part="all", users=users, negatives=negatives
+    )
+    write_cases(path, protocol, draw_lists(data, protocol))
+    return path
+
+
+def grid_file(path: Path, servers: dict[str, FakeOpenAI], roles: str, more: str = "") -> Path:
+    backends = "".join(f'[backends.{name}]\nmodel = "{server.model(name)}"\n' for name, server in servers.items())
+    path.write_text(f"{roles}\n{more}\n{backends}")
+    return path
+
+
+@contextmanager
+def named_servers(*names: str) -> Iterator[dict[str, FakeOpenAI]]:
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(FakeOpenAI()) for name in names}
+
+
+def asked_for(server: FakeOpenAI, output: str) -> int:
+    return sum(f"`{output}`" in json.dumps(body["messages"]) or output in json.dumps(body) for body in server.bodies)
+
+
+BOTH = 'mope = ["a", "b"]\nmote = ["a"]\nmar = ["a", "b"]'
+
+
+def test_shared_work_is_done_once_and_both_costs_are_told(tmp_path: Path) -> None:
+    cases = cases_of("demo", tmp_path / "cases.jsonl", 4)
+    with named_servers("a", "b") as servers:
+        grid = grid_file(tmp_path / "grid.toml", servers, BOTH)
+        found = run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--json")
+        assert found.exit_code == 0, found.output
+        sent = sum(len(server.bodies) for server in servers.values())
+        tokens = sum(server.tokens_in for server in servers.values())
+        ledgers = [call for path in (tmp_path / "run").rglob("ledger.jsonl") for call in read_calls(path)]
+        assert sum(not call.hit for call in ledgers) == sent, "the ledgers and the servers count the same calls"
+        assert sum(call.tokens_in for call in ledgers if not call.hit) == tokens
+        again = run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--json")
+        assert sum(len(server.bodies) for server in servers.values()) == sent, "nothing is paid twice"
+    rows = {row["label"]: row for row in json.loads(found.stdout)["rows"]}
+    assert list(rows) == ["a_a_a", "a_a_b", "b_a_a", "b_a_b"]
+    assert json.loads(again.stdout)["rows"] == json.loads(found.stdout)["rows"]
+    roles = {label: {role["role"]: role for role in row["cost"]["roles"]} for label, row in rows.items()}
+    assert roles["a_a_a"]["mope"]["stored"] == 0
+    # The second mix takes profiles and traits from the first; alone it would have cost as much.
+    assert roles["a_a_b"]["mope"]["stored"] == roles["a_a_b"]["mope"]["calls"] == roles["a_a_a"]["mope"]["calls"]
+    assert roles["a_a_b"]["mote"]["stored"] == roles["a_a_b"]["mote"]["calls"]
+    assert roles["a_a_b"]["mote"]["tokens_in"] == roles["a_a_a"]["mote"]["tokens_in"] > 0
+    assert roles["b_a_a"]["mope"]["stored"] == 0
+    assert rows["a_a_a"]["cost"]["per_user"] is None, "these servers have no price"
+    page = (tmp_path / "run" / "report" / "report.html").read_text("utf-8")
+    assert "Pareto front" in page
+    assert "a_a_b" in page
+
+
+def test_a_dead_backend_ends_its_mixes_and_no_others(tmp_path: Path) -> None:
+    cases = cases_of("demo", tmp_path / "cases.jsonl", 4)
+    served = threading.Event()
+
+    def dying(body: Body) -> Reply:
+        if served.is_set():
+            return Reply("the engine is on fire", status=401)
+        served.set()
+        return sensible(body)
+
+    with FakeOpenAI() as healthy, FakeOpenAI(dying) as dead:
+        grid = grid_file(tmp_path / "grid.toml", {"a": healthy, "b": dead}, BOTH)
+        found = run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--json")
+        assert found.exit_code == 1, found.output
+        rows = {row["label"]: row for row in json.loads(found.stdout)["rows"]}
+        assert rows["a_a_a"]["unresolved"] == 0
+        assert rows["a_a_b"]["unresolved"] > 0
+        assert rows["b_a_a"]["unresolved"] > 0
+        assert "on fire" in rows["b_a_a"]["stopped"]
+        assert rows["b_a_a"]["metrics"] == {} or rows["b_a_a"]["bounds"]
+        assert json.loads(found.stdout)["recommendation"]["best"] == "a_a_a"
+
+
+def test_a_grid_edited_after_its_runs_is_refused(tmp_path: Path) -> None:
+    cases = cases_of("demo", tmp_path / "cases.jsonl", 3)
+    with named_servers("a", "b") as servers:
+        grid = grid_file(tmp_path / "grid.toml", servers, BOTH)
+        assert run("compare", cases, "--grid", grid, "--out", tmp_path / "run").exit_code == 0
+        sent = sum(len(server.bodies) for server in servers.values())
+        grid.write_text(grid.read_text().replace(servers["b"].url, servers["a"].url))
+        found = run("compare", cases, "--grid", grid, "--out", tmp_path / "run")
+        assert isinstance(found.exception, InputError)
+        assert "configuration.models" in str(found.exception)
+        assert sum(len(server.bodies) for server in servers.values()) == sent
+
+
+def test_a_budget_holds_for_all_mixes_together(tmp_path: Path) -> None:
+    cases = cases_of("demo", tmp_path / "cases.jsonl", 4)
+    with named_servers("a", "b") as servers:
+        grid = grid_file(tmp_path / "grid.toml", servers, BOTH)
+        with pytest.raises(BudgetExceededError):
+            run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--max-calls", "40")
+        # What was paid for can be looked at.
+        assert (tmp_path / "run" / "report" / "report.html").exists()
+        assert sum(len(server.bodies) for server in servers.values()) <= 40
+        more = run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--json")
+        assert more.exit_code == 0, more.output
+
+
+def test_what_a_forecast_pays_counts_for_the_budget(tmp_path: Path) -> None:
+    cases = cases_of("demo", tmp_path / "cases.jsonl", 6)
+    with named_servers("a", "b") as servers:
+        grid = grid_file(tmp_path / "grid.toml", servers, BOTH)
+        assert run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--dry-run").exit_code == 0
+        sent = sum(len(server.bodies) for server in servers.values())
+        with pytest.raises(BudgetExceededError):
+            run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--max-calls", str(sent + 5))
+        assert sum(len(server.bodies) for server in servers.values()) <= sent + 5
+
+
+def test_a_search_goes_on_and_refuses_another_grid(tmp_path: Path) -> None:
+    cases = cases_of("demo", tmp_path / "cases.jsonl", 3)
+    with named_servers("a", "b") as servers:
+        grid = grid_file(tmp_path / "grid.toml", servers, BOTH)
+        search = ("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--search")
+        with pytest.raises(BudgetExceededError):
+            run(*search, "2", "--max-calls", "25")
+        told = json.loads((tmp_path / "run" / "comparison.json").read_text())["rows"]
+        assert [(row["label"], row["users"] < 3, bool(row["stopped"])) for row in told] == [("a_a_a", True, True)]
+        found = run(*search, "2", "--json")
+        assert found.exit_code == 0, found.output
+        assert len(json.loads(found.stdout)["rows"]) == 2
+        more = run(*search, "3", "--json")
+        assert [row["label"] for row in json.loads(more.stdout)["rows"]][:2] == [
+            row["label"] for row in json.loads(found.stdout)["rows"]
+        ]
+        sent = sum(len(server.bodies) for server in servers.values())
+        grid.write_text(grid.read_text().replace('mote = ["a"]', 'mote = ["a", "b"]'))
+        refused = run(*search, "4")
+        assert isinstance(refused.exception, InputError)
+        assert "search over another grid" in str(refused.exception)
+        assert sum(len(server.bodies) for server in servers.values()) == sent
+
+
+def test_priced_servers_with_bad_days_agree_with_the_ledger_to_the_cent(
+    tmp_path: Path, hurried: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One says when to come back, one does not, one is slow, one dies half-way; then the same command once more."""
+    cases = cases_of("demo", tmp_path / "cases.jsonl", 6)
+    with (
+        FlakyOpenAI((Reply("wait", status=429, headers={"Retry-After": "1"}),) * 2) as asking,
+        FlakyOpenAI((Reply("no", status=429),) * 4) as refusing,
+        FlakyOpenAI(seconds=0.02) as slow,
+        FlakyOpenAI(dies_after=5) as dying,
+    ):
+        servers: dict[str, FakeOpenAI] = {"asking": asking, "refusing": refusing, "slow": slow, "dying": dying}
+        prices = {"asking": (1.0, 3.0), "refusing": (0.25, 0.5), "slow": (10.0, 40.0), "dying": (2.0, 2.0)}
+        lines = [
+            f'"{server.model(name)}" = {{ input = {prices[name][0]}, output = {prices[name][1]} }}'
+            for name, server in servers.items()
+        ]
+        own = tmp_path / "prices.toml"
+        own.write_text('dated = 2026-11-01\nsource = "a test"\n[models]\n' + "\n".join(lines) + "\n")
+        monkeypatch.setenv("MLLM3REC_PRICES", str(own))
+        roles = 'mope = ["asking", "dying"]\nmote = ["refusing"]\nmar = ["slow", "refusing"]'
+        grid = grid_file(tmp_path / "grid.toml", servers, roles, "workers = 4")
+        found = run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--json")
+        assert found.exit_code == 1, found.output
+        told = json.loads(found.stdout)
+        unresolved = {row["label"]: row["unresolved"] for row in told["rows"]}
+        assert unresolved["asking_refusing_slow"] == unresolved["asking_refusing_refusing"] == 0
+        assert unresolved["dying_refusing_slow"] > 0
+        assert unresolved["dying_refusing_refusing"] > 0
+
+        ledgers = [call for path in (tmp_path / "run").rglob("ledger.jsonl") for call in read_calls(path)]
+        answered = [call for call in ledgers if not call.hit and not call.failed]
+        for name, server in servers.items():
+            mine = [call for call in answered if call.model.endswith(f"/{name}")]
+            assert mine, {call.model for call in answered}
+            assert sum(call.tokens_in for call in mine) == server.tokens_in
+            assert sum(call.tokens_out for call in mine) == server.tokens_out
+            dollars = (server.tokens_in * prices[name][0] + server.tokens_out * prices[name][1]) / 1e6
+            assert sum(call.usd or 0.0 for call in mine) == pytest.approx(dollars, abs=1e-9)
+        billed = sum(role["billed_usd"] for row in told["rows"] for role in row["cost"]["roles"])
+        assert billed == pytest.approx(sum(call.usd or 0.0 for call in answered), abs=1e-9)
+
+        served = [len(server.bodies) for server in servers.values()]
+        again = run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--json")
+        assert [len(server.bodies) for server in servers.values()] == served, "nothing is paid twice"
+        rows = {row["label"]: row["unresolved"] for row in json.loads(again.stdout)["rows"]}
+        assert rows == unresolved
+
+
+def plain_dataset(directory: Path, words: list[str], users: int, longest: int) -> str:
+    """A dataset in the plain form: products named by words, histories of very different lengths."""
+    directory.mkdir()
+    items = [
+        {
+            "item_id": f"p{n:03}",
+            "title": " ".join(words[: 3 + n % 9]) + f" {n}",
+            "categories": [[words[n % 3], words[n % 5]]],
+        }
+        for n in range(120)
+    ]
+    (directory / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    rows = [
+        {"user_id": f"u{u:03}", "item_id": f"p{(7 * u + 11 * k) % 120:03}", "rating": 5.0, "timestamp": 10 * k + u}
+        for u in range(users)
+        for k in range(3 + (u * u) % longest)
+    ]
+    frame = pd.DataFrame(rows).drop_duplicates(["user_id", "item_id"])
+    frame.to_csv(directory / "interactions.csv", index=False)
+    return str(directory)
+
+
+# With 29 negatives out of 120 products, every product is shown to many users, and a few users share many of theirs.
+@pytest.mark.parametrize(("name", "negatives"), [("demo", 9), ("films", 9), ("tools", 9), ("films", 29)])
+def test_the_forecast_is_within_a_fifth_of_what_it_then_takes(tmp_path: Path, name: str, negatives: int) -> None:
+    sources = {
+        "films": lambda: plain_dataset(tmp_path / "films", ["quiet", "night", "harbour", "letter"] * 4, 60, 9),
+        "tools": lambda: plain_dataset(tmp_path / "tools", ["steel", "folding", "bench", "clamp", "long"] * 3, 60, 25),
+    }
+    source = sources[name]() if name in sources else name
+    cases = cases_of(source, tmp_path / "cases.jsonl", 40, negatives)
+    with named_servers("a", "b") as servers:
+        path = grid_file(tmp_path / "grid.toml", servers, BOTH)
+        found = run("compare", cases, "--grid", path, "--out", tmp_path / "run", "--dry-run", "--json")
+        assert found.exit_code == 0, found.output
+        paid = list(read_calls(tmp_path / "run" / "forecast" / "ledger.jsonl"))
+        assert sum(not call.hit for call in paid) == sum(len(server.bodies) for server in servers.values())
+        said = {one["label"]: one for one in json.loads(found.stdout)["mixes"]}
+        assert run("compare", cases, "--grid", path, "--out", tmp_path / "run", "--json").exit_code == 0
+        runner = GridRunner(read_grid(path), load_cases(cases), tmp_path / "run")
+        for mix in runner.grid.mixes():
+            taken = runner.read_mix(mix, None).cost
+            real = sum(role.tokens_in + role.tokens_out for role in taken.roles)
+            forecast = said[mix.label]["alone"]["tokens_in"] + said[mix.label]["alone"]["tokens_out"]
+            assert forecast == pytest.approx(real, rel=0.2), mix.label
+            assert said[mix.label]["alone"]["usd"] is None or taken.usd is not None
+    use_response_cache(":memory:").close()

@@ -1,0 +1,278 @@
+"""`mllm3rec study`: one file, many runs; what is there is not run again, what is missing is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from evaluate.baselines.learned import Learned
+from evaluate.data.locate import DATA_VARIABLE, find_source
+from evaluate.experiments.study_reading import cases_path
+from evaluate.experiments.study_spec import read_study
+from evaluate.protocol.cases import load_cases
+from evaluate.runs.journal import read_journal
+from programs.lm.ledger import read_calls
+from programs.runtime.errors import BudgetExceededError, InputError
+from programs.runtime.events import Event, Note
+from tests.support.command_line import run
+from tests.support.fake_server import FakeOpenAI, Reply
+from tests.support.paths import ROOT
+
+STUDY = """
+name = "small"
+title = "A small study"
+reference = "prior"
+pairs = [["listwise", "llm-only"]]
+
+[[datasets]]
+name = "shop"
+source = "demo"
+
+[[protocols]]
+name = "warm"
+users = 6
+negatives = 8
+draws = 2
+
+[[protocols]]
+name = "whole catalogue"
+users = 4
+catalogue = true
+
+[[rankers]]
+ranker = "popularity"
+
+[[rankers]]
+ranker = "prior"
+
+[[rankers]]
+ranker = "listwise"
+users = 3
+draws = 1
+protocols = ["warm"]
+model = "{model}"
+
+[[rankers]]
+ranker = "llm-only"
+users = 3
+draws = 1
+protocols = ["warm"]
+model = "{model}"
+"""
+
+
+def write(tmp_path: Path, model: str, text: str = STUDY) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(text.replace("{model}", model))
+    return path
+
+
+def test_a_study_runs_resumes_and_reports(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    with FakeOpenAI() as server:
+        study = write(tmp_path, server.model())
+        assert run("study", "status", study, "--out", root).exit_code == 1
+        baselines = run("study", "run", study, "--out", root, "--only", "popularity", "--only", "prior", "--json")
+        assert baselines.exit_code == 0, baselines.output
+        assert not server.bodies
+        states = {row["run"]: row["state"] for row in json.loads(run_status(study, root).stdout)["runs"]}
+        assert states["shop/warm/draw1/prior"] == "done"
+        assert states["shop/warm/draw0/listwise"] == "waiting"
+        whole = run("study", "run", study, "--out", root, "--json")
+        assert whole.exit_code == 0, whole.output
+        asked = len(server.bodies)
+        assert asked > 0
+        again = run("study", "run", study, "--out", root, "--json")
+        assert json.loads(again.stdout)["incomplete"] == []
+        assert len(server.bodies) == asked, "a finished study asks nothing"
+        assert run("study", "status", study, "--out", root).exit_code == 0
+    pages = [path for path in map(Path, json.loads(again.stdout)["written"]) if path.suffix == ".html"]
+    assert len(pages) == 1
+    assert "A small study" in pages[0].read_text("utf-8")
+
+
+def run_status(study: Path, root: Path) -> Result:
+    return run("study", "status", study, "--out", root, "--json")
+
+
+def test_runs_on_fewer_users_rank_the_first_of_the_same_lists(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    with FakeOpenAI() as server:
+        study = write(tmp_path, server.model())
+        assert run("study", "run", study, "--out", root).exit_code == 0
+    six = load_cases(cases_path(root, "shop", "warm", 0, None)).cases
+    three = load_cases(cases_path(root, "shop", "warm", 0, 3)).cases
+    assert three == six[:3]
+    other = load_cases(cases_path(root, "shop", "warm", 1, None)).cases
+    assert [(c.user_id, c.target) for c in other] == [(c.user_id, c.target) for c in six]
+    assert [c.candidates for c in other] != [c.candidates for c in six]
+    _, rows = read_journal(root / "shop/warm/draw0/listwise")
+    assert list(rows) == [case.user_id for case in three]
+
+
+def test_a_budget_holds_for_all_runs_of_the_study_together(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    with FakeOpenAI() as server:
+        study = write(tmp_path, server.model())
+        with pytest.raises(BudgetExceededError):
+            run("study", "run", study, "--out", root, "--max-calls", "25")
+        assert 20 <= len(server.bodies) <= 25
+        paid = len(server.bodies)
+        more = run("study", "run", study, "--out", root)
+        assert more.exit_code == 0, more.output
+        ledgers = [call for path in root.rglob("ledger.jsonl") for call in read_calls(path)]
+        assert sum(not call.hit for call in ledgers) == len(server.bodies) > paid
+
+
+def test_trained_and_stacked_rankers_run_in_a_study(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    more = """
+[[rankers]]
+ranker = "learned"
+tune = false
+seeds = [0, 1]
+draws = 1
+protocols = ["warm"]
+
+[[rankers]]
+ranker = "learned+mar"
+programs = ["embedding"]
+learn_users = 10
+users = 3
+draws = 1
+protocols = ["warm"]
+model = "{model}"
+"""
+    root = tmp_path / "runs"
+    with FakeOpenAI() as server:
+        study = write(tmp_path, server.model(), STUDY + more)
+        found = run("study", "run", study, "--out", root, "--only", "learned", "--only", "prior", "--json")
+        assert found.exit_code == 0, found.output
+        asked = len(server.bodies)
+        assert asked > 0
+        assert run("study", "run", study, "--out", root, "--only", "learned").exit_code == 0
+        assert len(server.bodies) == asked
+    for seed in (0, 1):
+        manifest, rows = read_journal(root / f"shop/warm/draw0/learned-seed{seed}")
+        assert (manifest.configuration["seed"], len(rows)) == (seed, 6)
+    manifest, rows = read_journal(root / "shop/warm/draw0/learned+mar")
+    assert manifest.configuration["programs"] == ["embedding"]
+    # Below it stands the learned ranker of this study: not tuned, with its first seed.
+    assert (manifest.configuration["learned"], manifest.configuration["seed"]) == (Learned().model_dump(mode="json"), 0)
+    weights = json.loads((root / "shop/warm/draw0/learned+mar/weights.json").read_text())
+    assert set(weights) == {"learned", "embedding"}
+    assert len(rows) == 3
+    dev = {case.user_id for case in load_cases(root / "shop/warm/tuned/dev-10.jsonl").cases}
+    assert len(dev) == 10
+    assert not dev & set(rows)
+
+
+def test_a_language_model_is_not_asked_about_a_whole_catalogue(tmp_path: Path) -> None:
+    text = STUDY.replace('protocols = ["warm"]', 'protocols = ["whole catalogue"]')
+    with FakeOpenAI() as server:
+        found = run("study", "run", write(tmp_path, server.model(), text), "--out", tmp_path / "runs")
+        assert isinstance(found.exception, InputError)
+        assert "cannot rank the whole catalogue" in str(found.exception)
+        assert not server.bodies
+
+
+def test_what_cannot_be_run_is_found_before_anything_is_run(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    with FakeOpenAI() as server:
+        text = STUDY.replace('ranker = "llm-only"', 'ranker = "magic"\nlabel = "llm-only"')
+        found = run("study", "run", write(tmp_path, server.model(), text), "--out", root)
+        assert isinstance(found.exception, InputError)
+        assert "magic" in str(found.exception)
+        assert not server.bodies
+    assert not root.exists()
+
+
+def test_cases_of_another_protocol_are_refused(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    study = write(tmp_path, "local/smollm2-135m")
+    assert run("study", "run", study, "--out", root, "--only", "popularity").exit_code == 0
+    study.write_text(study.read_text().replace("negatives = 8", "negatives = 9"))
+    found = run("study", "run", study, "--out", root, "--only", "prior")
+    assert isinstance(found.exception, InputError)
+    assert "drawn by another protocol" in str(found.exception)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("users = 3\ndraws = 1", "users = 3\nweight = 0.9\ndraws = 1", "configuration.weight"),
+        ('ranker = "listwise"', 'ranker = "pointwise"\nlabel = "listwise"', "configuration.ranker"),
+        ('ranker = "popularity"', 'ranker = "knn"\nlabel = "popularity"', "configuration.ranker"),
+        ("negatives = 8", "negatives = 9", "drawn by another protocol"),
+    ],
+)
+def test_a_study_file_edited_after_its_runs_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    root = tmp_path / "runs"
+    with FakeOpenAI() as server:
+        study = write(tmp_path, server.model())
+        assert run("study", "run", study, "--out", root).exit_code == 0
+        asked = len(server.bodies)
+        study.write_text(study.read_text().replace(old, new))
+        found = run("study", "run", study, "--out", root)
+        assert isinstance(found.exception, InputError), found.output
+        assert message in str(found.exception)
+        assert len(server.bodies) == asked
+
+
+def test_a_dead_backend_ends_its_own_runs_and_the_report_is_written(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    with FakeOpenAI(lambda body: Reply("no such key", status=401)) as server:
+        found = run("study", "run", write(tmp_path, server.model()), "--out", root, "--json")
+    assert found.exit_code == 1, found.output
+    assert json.loads(found.stdout)["incomplete"] == ["shop/warm/draw0/listwise", "shop/warm/draw0/llm-only"]
+    assert (root / "report" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('reference = "prior"', 'reference = "magic"', "'magic' is compared with, but is no ranker's label"),
+        ('["listwise", "llm-only"]', '["listwise", "magic"]', "'magic' is compared with"),
+        ('name = "warm"', 'name = "../warm"', "protocols.0.name"),
+        ("users = 6", "users = 0", "protocols.0.users"),
+        ("users = 6", "usres = 6", "protocols.0.usres: Extra inputs are not permitted"),
+        ('ranker = "popularity"', 'ranker = "prior"', "rankers: 'prior' is there twice"),
+        ('name = "warm"', 'name = "whole_catalogue"', "protocols: 'whole_catalogue' is there twice"),
+        ('protocols = ["warm"]', 'protocols = ["cold"]', "'cold' is not among warm, whole catalogue"),
+        ("[[rankers]]", "[[rankers", "not a readable TOML file"),
+    ],
+)
+def test_a_file_that_describes_no_study_says_where(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = write(tmp_path, "local/smollm2-135m", STUDY.replace(old, new))
+    with pytest.raises(InputError) as found:
+        read_study(path)
+    assert str(path) in str(found.value)
+    assert message in str(found.value)
+
+
+def test_a_name_is_looked_for_in_data_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, beside, named = tmp_path / "here", tmp_path / "other" / "data", tmp_path / "named"
+    for folder in (here / "data" / "toys", beside / "films", named / "release" / "films"):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
+    assert Path(find_source("toys", None, None)) == Path("data/toys")
+    with pytest.raises(InputError, match="--data NAME=DIRECTORY"):
+        find_source("films", None, None)  # a neighbour's data is not ours
+    monkeypatch.setenv(DATA_VARIABLE, str(named))
+    assert Path(find_source("films", None, None)) == named / "release" / "films"
+    assert find_source("toys", None, "elsewhere") == "elsewhere"
+    notes: list[Event] = []
+    assert find_source("nowhere", "demo", None, notes.append) == "demo"
+    assert isinstance(notes[0], Note) and "nowhere" in notes[0].text
+    with pytest.raises(InputError, match="--data NAME=DIRECTORY"):
+        find_source("nowhere", None, None)
+
+
+@pytest.mark.parametrize("name", ["baselines", "paper", "quick", "robustness", "small-models"])
+def test_the_studies_that_ship_are_sound(name: str) -> None:
+    spec = read_study(ROOT / "studies" / f"{name}.toml")
+    assert list(spec.cells(("bpr", "sasrec")))

@@ -1,0 +1,101 @@
+"""Asking a model: retries, unparsable answers, and how long an answer may be."""
+
+from __future__ import annotations
+
+import json
+
+import dspy
+import pytest
+
+from programs.default_demos import RATINGS, TRAITS
+from programs.lm.adapters import (
+    AdapterName,
+)
+from programs.lm.backends import Backends, UnparsableError
+from programs.lm.roles import local_roles
+from programs.role_predictor import RolePredictor
+from programs.runtime.errors import InputError
+from signatures.mar import score_candidate
+from signatures.mope import infer_motivations
+from signatures.mote import DistillTraits
+from signatures.schema import CONSUMER
+from tests.support.backends import backends_on, distill, paid, rate
+from tests.support.fake_server import FakeOpenAI, Reply, replying
+
+CANARY = "sk-canary-7f3a91"
+LABELS = ("1", "2", "3", "4", "5")
+
+
+class TestCaps:
+    def test_an_answer_that_was_cut_off_is_read_as_far_as_it_is_whole(self) -> None:
+        with replying(Reply('{"traits": ["easy to use", "kind to skin", "sturdy every')) as server:
+            answer = distill(backends_on(server))
+            assert (answer.traits, answer.unparsable, len(server.bodies)) == (["easy to use", "kind to skin"], 0, 1)
+
+    def test_half_a_motivation_does_not_cost_the_whole_profile(self) -> None:
+        whole = {"dimension": "value", "description": "much for little", "strength": "strong", "evidence": [1]}
+        cut = json.dumps({"motivations": [whole, whole]}).removesuffix(', "strength": "strong", "evidence": [1]}]}')
+        with replying(Reply(cut)) as server:
+            asked = RolePredictor(infer_motivations(CONSUMER), "mope", backends_on(server), 240)
+            answer = asked(shopper="nothing known", history="1. Cup")
+            assert [draft.model_dump() for draft in answer.motivations] == [whole]
+            assert answer.unparsable == 0
+
+    def test_a_terse_role_caps_an_answer_at_what_is_enough(self, server: FakeOpenAI) -> None:
+        roles = local_roles(server.model())
+        for terse, expected in ((True, 104), (False, 512)):
+            config = roles.mote.model_copy(update={"terse": terse})
+            backends = Backends(roles.model_copy(update={"mote": config}))
+            RolePredictor(DistillTraits, "mote", backends, 104, TRAITS)(product="cup")
+            assert server.bodies[-1]["max_tokens"] == expected
+        assert len(server.bodies) == 2
+
+
+class TestRetries:
+    @pytest.mark.parametrize("statuses", [[429], [500], [503, 429]])
+    def test_a_passing_failure_leaves_one_recorded_answer(self, statuses: list[int]) -> None:
+        with replying(*(Reply(status=status, headers={"Retry-After": "0"}) for status in statuses)) as server:
+            backends = backends_on(server)
+            answer = distill(backends)
+            assert (answer.unparsable, len(server.bodies)) == (0, len(statuses) + 1)
+            assert paid(backends.ledger.total()) == (len(statuses) + 1, server.tokens_in, server.tokens_out)
+
+    def test_a_refused_key_ends_it_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OUR_KEY", CANARY)
+        with replying(Reply("invalid key", status=401)) as server:
+            with pytest.raises(InputError, match=r"^mote: http://127\.0\.0\.1:\d+/v1#fake: .*invalid key"):
+                distill(backends_on(server, api_key_env="OUR_KEY"))
+            assert len(server.bodies) == 1
+
+    @pytest.mark.parametrize("adapter", ["compact", "json", "chat"])
+    def test_two_unparsable_answers_are_the_end(self, adapter: AdapterName) -> None:
+        with FakeOpenAI(lambda body: Reply("I would rather not.")) as server:
+            backends = backends_on(server, adapter=adapter)
+            with pytest.raises(UnparsableError, match="mote: 2 answers could not be parsed") as error:
+                distill(backends)
+            assert (error.value.answers, len(server.bodies)) == (2, 2)
+            assert backends.ledger.total().calls == 2
+
+    def test_one_is_asked_again_at_another_temperature_and_counted(self) -> None:
+        with replying(Reply("{")) as server:
+            answer = distill(backends_on(server))
+            assert (answer.unparsable, len(answer.traits)) == (1, 3)
+            assert [body["temperature"] for body in server.bodies] == [0.0, 0.7]
+
+    def test_a_model_that_takes_no_temperature_is_never_sent_one(self) -> None:
+        with replying(Reply("{")) as server:
+            assert distill(backends_on(server, temperature=None)).unparsable == 1
+            assert [body.get("temperature") for body in server.bodies] == [None, None]
+
+    def test_a_rating_that_is_none_is_asked_again(self) -> None:
+        with replying(Reply("hard to say")) as server:
+            answer = rate(backends_on(server))
+            assert (answer.unparsable, answer.rating in LABELS) == (1, True)
+
+    def test_worked_examples_travel_as_turns_of_the_conversation(self, server: FakeOpenAI) -> None:
+        predict = dspy.Predict(score_candidate("profile", "traits"))
+        predict.demos = RATINGS
+        backends_on(server).ask("mar", predict, shopper="- value", product="a cup")
+        turns = [(m["role"], m["content"]) for m in server.bodies[0]["messages"]]
+        assert [role for role, _ in turns] == ["system", *["user", "assistant"] * 3, "user"]
+        assert [text for role, text in turns if role == "assistant"] == ["5", "1", "3"]

@@ -1,0 +1,291 @@
+"""The ledger: it agrees with the server, comes back from its file, and stops at the budget."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from programs.default_demos import TRAITS
+from programs.lm.backends import Backends
+from programs.lm.ledger import Budget, Ledger
+from programs.lm.logprobs import expected_label
+from programs.lm.prices import Price
+from programs.lm.roles import ROLE_NAMES, RoleConfig, Roles
+from programs.role_predictor import RolePredictor
+from programs.runtime.errors import BudgetExceededError, InputError
+from signatures.mote import DistillTraits
+from signatures.rows import Usage
+from tests.support.backends import backends_on, distill, paid, prices_for, rate, roles_on, served
+from tests.support.fake_server import Body, FakeOpenAI, Reply, replying, sensible
+from tests.support.threads import in_threads
+
+CANARY = "sk-canary-7f3a91"
+LABELS = ("1", "2", "3", "4", "5")
+
+
+class TestLedger:
+    def test_it_agrees_with_the_server_under_eight_threads(self, server: FakeOpenAI) -> None:
+        backends = backends_on(server)
+        assert in_threads(lambda n: distill(backends, f"cup {n} " * (n + 1)), 24) == [None] * 24
+        assert in_threads(lambda n: rate(backends, f"cup {n}"), 16) == [None] * 16
+        assert server.tokens_in > 0
+        assert paid(backends.ledger.total()) == served(server)
+        by_role = backends.ledger.by_role()
+        assert {role: usage.calls for role, usage in by_role.items()} == {"mote": 24, "mar": 16}
+        assert sum(usage.tokens_in for usage in by_role.values()) == server.tokens_in
+
+    def test_copies_of_a_program_write_to_the_same_ledger(self, server: FakeOpenAI) -> None:
+        backends = backends_on(server)
+        program = RolePredictor(DistillTraits, "mote", backends, 104, TRAITS)
+        programs = [program, program.deepcopy(), program.reset_copy(), program.deepcopy().reset_copy()]
+        assert [len(each.predict.demos) for each in programs] == [4, 4, 0, 0]
+        for number, each in enumerate(programs):
+            assert each(product=f"cup {number}").traits
+        assert paid(backends.ledger.total()) == served(server)
+        assert len(server.bodies) == 4
+
+    def test_clients_and_ledgers_are_never_copied(self, server: FakeOpenAI) -> None:
+        backends = backends_on(server)
+        for one in (backends, backends.ledger, backends.lm("mote")):
+            assert copy.deepcopy(one) is one
+
+    def test_a_second_identical_run_pays_nothing(self, server: FakeOpenAI) -> None:
+        first, second = backends_on(server), backends_on(server)
+        answers = [[rate(backends, f"cup {n}").rating for n in range(5)] for backends in (first, second)]
+        assert answers[0] == answers[1]
+        assert paid(first.ledger.total()) == served(server)
+        assert second.ledger.total() == Usage(cache_hits=5)
+
+    def test_answers_that_cannot_be_parsed_are_paid_for_as_well(self) -> None:
+        with replying(Reply("no list here")) as server:
+            backends = backends_on(server)
+            assert distill(backends).unparsable == 1
+            assert len(server.bodies) == 2
+            assert paid(backends.ledger.total()) == served(server)
+
+    def test_usage_of_case_sums_the_block_alone_in_its_own_thread(self, server: FakeOpenAI) -> None:
+        backends = backends_on(server)
+        distill(backends, "before")
+        charged = {}
+
+        def one_case(n: int) -> None:
+            with backends.ledger.usage_of_case() as usage:
+                for part in range(n + 1):
+                    distill(backends, f"cup {n} {part}")
+            charged[n] = usage
+
+        assert in_threads(one_case, 4) == [None] * 4
+        assert {n: usage.calls for n, usage in charged.items()} == {0: 1, 1: 2, 2: 3, 3: 4}
+        assert sum(usage.tokens_in for usage in charged.values()) < server.tokens_in
+        assert backends.ledger.total().calls == 11
+
+    def test_pricing_counts_stored_answers_and_what_a_block_inside_it_counts(self, server: FakeOpenAI) -> None:
+        backends = backends_on(server)
+        distill(backends, "a cup")
+        with backends.ledger.standalone_usage() as outer:
+            rate(backends)
+            with backends.ledger.standalone_usage() as inner:
+                distill(backends, "a cup")
+        assert {role: usage.calls for role, usage in inner.items()} == {"mote": 1}
+        assert {role: usage.calls for role, usage in outer.items()} == {"mote": 1, "mar": 1}
+        assert backends.ledger.by_role()["mote"].calls == 1
+
+    def test_a_file_brings_the_sums_back(self, server: FakeOpenAI, tmp_path: Path) -> None:
+        path = tmp_path / "run" / "ledger.jsonl"
+        price = Price(input=2.0, output=8.0)
+        ledger = Ledger(path)
+        backends = Backends(roles_on(server), ledger, prices_for(server, price))
+        for product in ("a cup", "a bowl", "a cup"):
+            distill(backends, product)
+        rate(backends)
+        ledger.close()
+        again = Ledger(path)
+        assert again.by_role() == ledger.by_role()
+        total = again.total()
+        assert (paid(total), total.cache_hits) == (served(server), 1)
+        assert total.usd == pytest.approx(price.usd(server.tokens_in, server.tokens_out))
+
+    def test_what_was_paid_is_in_the_file_at_once_and_what_was_stored_when_its_case_ends(
+        self, server: FakeOpenAI, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "ledger.jsonl"
+        backends = backends_on(server, Ledger(path))
+
+        def written() -> list[bool]:
+            return [json.loads(line).get("hit", False) for line in path.read_text("utf-8").splitlines()]
+
+        distill(backends)
+        distill(backends)
+        assert written() == [False, True]
+        with backends.ledger.usage_of_case():
+            distill(backends)
+            distill(backends)
+        assert written() == [False, True, True, True]
+
+    def test_a_torn_last_line_is_cut_off(self, server: FakeOpenAI, tmp_path: Path) -> None:
+        path = tmp_path / "ledger.jsonl"
+        ledger = Ledger(path)
+        distill(backends_on(server, ledger))
+        ledger.close()
+        whole = path.read_bytes()
+        path.write_bytes(whole + whole[: len(whole) // 2])
+        again = Ledger(path)
+        assert again.total() == ledger.total()
+        distill(backends_on(server, again), "a bowl")
+        again.close()
+        lines = path.read_text("utf-8").splitlines()
+        assert [json.loads(line)["role"] for line in lines] == ["mote", "mote"]
+        assert paid(Ledger(path).total()) == served(server)
+
+    def test_one_slow_question_of_eight_threads_is_asked_once(self) -> None:
+        def slow(body: Body) -> Reply:
+            reply = sensible(body)
+            reply.seconds = 0.3
+            return reply
+
+        with FakeOpenAI(slow) as server:
+            backends = backends_on(server)
+            together = threading.Barrier(8)
+            traits: list[list[str]] = []
+
+            def ask(_: int) -> None:
+                together.wait()
+                traits.append(distill(backends).traits)
+
+            assert in_threads(ask, 8) == [None] * 8
+            assert len(server.bodies) == 1
+        assert len(traits) == 8
+        assert all(answer == traits[0] for answer in traits)
+        total = backends.ledger.total()
+        assert (total.calls, total.cache_hits) == (1, 7)
+
+    def test_samples_with_rollout_ids_of_their_own_are_drawn_anew(self, server: FakeOpenAI) -> None:
+        backends = backends_on(server)
+        for _ in range(2):
+            for rollout in range(3):
+                distill(backends, rollout=rollout)
+        assert len(server.bodies) == 3
+        assert (backends.ledger.total().calls, backends.ledger.total().cache_hits) == (3, 3)
+        assert all("rollout_id" not in body for body in server.bodies)
+
+
+class TestBudget:
+    def test_of_calls(self, server: FakeOpenAI) -> None:
+        backends = backends_on(server, Ledger(budget=Budget(calls=3)))
+        for n in range(3):
+            distill(backends, f"cup {n}")
+        with pytest.raises(BudgetExceededError, match="budget of 3 calls"):
+            distill(backends, "one cup too many")
+        assert distill(backends, "cup 0").traits, "kept answers are free"
+        assert len(server.bodies) == 3
+
+    def test_of_calls_in_threads(self, server: FakeOpenAI) -> None:
+        backends = backends_on(server, Ledger(budget=Budget(calls=5)))
+        raised = in_threads(lambda n: distill(backends, f"cup {n}"), 24)
+        assert {type(error) for error in raised} == {type(None), BudgetExceededError}
+        assert 1 <= len(server.bodies) <= 5
+        assert paid(backends.ledger.total()) == served(server)
+
+    def test_of_dollars_in_threads(self) -> None:
+        def long_and_slow(body: Body) -> Reply:
+            # Every answer is as long as it may be, and all threads are under way before the first one is paid.
+            return Reply(sensible(body).content.ljust(4 * 320), seconds=0.1)
+
+        price = Price(input=1.0, output=2000.0)  # an answer of 320 tokens is $0.64
+        ledger = Ledger(budget=Budget(usd=2.0))
+        with FakeOpenAI(long_and_slow) as server:
+            backends = Backends(roles_on(server), ledger, prices_for(server, price))
+            raised = in_threads(lambda n: distill(backends, f"cup {n}"), 24)
+        assert {type(error) for error in raised} == {type(None), BudgetExceededError}
+        spent = price.usd(server.tokens_in, server.tokens_out)
+        assert 0.64 < spent <= 2.0
+        assert ledger.total().usd == pytest.approx(spent)
+
+    def test_of_dollars_reckons_with_a_token_a_byte_where_letters_are_not_latin(self, server: FakeOpenAI) -> None:
+        price, product = Price(input=1.0, output=0.0), 500 * "\u10d0"  # a Georgian letter has three bytes
+        spare = Backends(roles_on(server), prices=prices_for(server, price))
+        with spare.ledger.standalone_usage() as spent:
+            distill(spare, 500 * "a")
+        latin = spent["mote"].tokens_in * 4 / 2 / 1e6
+        for usd, sent in ((latin + 1000 / 1e6, 1), (latin + 3000 / 1e6, 2)):
+            backends = Backends(roles_on(server), Ledger(budget=Budget(usd=usd)), prices_for(server, price))
+            with suppress(BudgetExceededError):
+                distill(backends, product)
+            assert len(server.bodies) == sent
+
+    def test_of_dollars_stops_before_the_call_that_might_pass_it(self, server: FakeOpenAI) -> None:
+        backends = Backends(
+            roles_on(server), Ledger(budget=Budget(usd=0.01)), prices_for(server, Price(input=1000.0, output=2000.0))
+        )
+        with pytest.raises(BudgetExceededError, match=r"\$0.0000 of \$0.0100 spent"):
+            distill(backends)
+        assert server.bodies == []
+
+    def test_a_failed_call_counts_because_it_was_sent(self) -> None:
+        with replying(Reply("no", status=400)) as server:
+            backends = backends_on(server, Ledger(budget=Budget(calls=2)))
+            with pytest.raises(Exception, match="no") as error:
+                distill(backends)
+            assert not isinstance(error.value, BudgetExceededError)
+            assert distill(backends).traits
+            assert backends.ledger.total().calls == 2
+            with pytest.raises(BudgetExceededError):
+                distill(backends, "a bowl")
+            assert len(server.bodies) == 2
+
+    def test_retries_stop_at_the_budget(self) -> None:
+        with FakeOpenAI(lambda body: Reply("busy", status=503, headers={"Retry-After": "0"})) as server:
+            with pytest.raises(BudgetExceededError):
+                distill(backends_on(server, Ledger(budget=Budget(calls=2))))
+            assert len(server.bodies) == 2
+
+    def test_a_stop_ends_the_wait_between_attempts(self) -> None:
+        with FakeOpenAI(lambda body: Reply("busy", status=429, headers={"Retry-After": "600"})) as server:
+            backends = backends_on(server)
+            threading.Timer(0.5, backends.ledger.stop, ["interrupted"]).start()
+            with pytest.raises(BudgetExceededError, match="interrupted"):
+                distill(backends)
+            assert len(server.bodies) == 1
+
+    def test_a_model_behind_a_gateway_is_recorded_and_stored_alike(
+        self, server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An OPENAI_BASE_URL makes DSPy take LiteLLM, whose answers are objects of its own."""
+        monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        backends = Backends(Roles.model_validate(dict.fromkeys(ROLE_NAMES, RoleConfig(model="openai/gpt-4o"))))
+        first, again = rate(backends), rate(backends)
+        assert expected_label(first.logprobs, LABELS) == expected_label(again.logprobs, LABELS) is not None
+        total = backends.ledger.total()
+        assert (total.calls, total.cache_hits, len(server.bodies)) == (1, 1, 1)
+        assert (total.tokens_in, total.tokens_out) == (server.tokens_in, server.tokens_out)
+
+    def test_a_resumed_run_keeps_to_the_same_budget(self, server: FakeOpenAI, tmp_path: Path) -> None:
+        path = tmp_path / "ledger.jsonl"
+        ledger = Ledger(path)
+        distill(backends_on(server, ledger))
+        ledger.close()
+        with pytest.raises(BudgetExceededError):
+            distill(backends_on(server, Ledger(path, Budget(calls=1))), "a bowl")
+        assert len(server.bodies) == 1
+
+    def test_stop_lets_no_further_call_be_made(self, server: FakeOpenAI) -> None:
+        backends = backends_on(server)
+        distill(backends)
+        backends.ledger.stop("interrupted")
+        with pytest.raises(BudgetExceededError, match="interrupted"):
+            distill(backends, "a bowl")
+        assert distill(backends).traits
+        assert len(server.bodies) == 1
+
+    def test_of_dollars_is_refused_for_a_model_without_a_price(self, server: FakeOpenAI) -> None:
+        with pytest.raises(InputError, match="fake' has no known price"):
+            backends_on(server, Ledger(budget=Budget(usd=1.0)))
+
+    def test_spent_is_no_exception_that_an_evaluator_could_swallow(self) -> None:
+        assert not issubclass(BudgetExceededError, Exception)

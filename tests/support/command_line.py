@@ -1,0 +1,54 @@
+"""The command line in this process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from mllm3rec.cli.main import app, main
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Its standard output, which must be one JSON object."""
+        return json.loads(self.out)
+
+
+class CommandLine(Protocol):
+    """Runs a command as `mllm3rec` does; an error that it does not handle itself fails the test."""
+
+    def __call__(self, *arguments: object) -> Ended: ...
+
+
+def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """The command line of a test with these fixtures."""
+
+    def call(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["mllm3rec", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        code = ended.value.code or 0
+        assert isinstance(code, int)
+        return Ended(code, said.out, said.err)
+
+    return call
+
+
+def run(*arguments: object) -> Result:
+    """A command on a wide terminal, without the handling of its errors: they are in `Result.exception`."""
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(argument) for argument in arguments])

@@ -1,0 +1,43 @@
+"""Files of datasets, and what loading them says."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluate.data.dataset import Dataset
+from evaluate.data.load import load_dataset
+from programs.runtime.errors import InputError
+
+Rows = Sequence[dict[str, Any]]
+
+
+def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    """A text file, compressed if its name says so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = text.encode(encoding)
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def jsonl(rows: Rows) -> str:
+    """Rows as lines of JSON."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def fails(source: Path, *parts: str) -> None:
+    """Loading raises an InputError whose message has all of `parts`."""
+    with pytest.raises(InputError) as caught:
+        load_dataset(source)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def bought(dataset: Dataset, user: str) -> list[str]:
+    """The items of a user, oldest first."""
+    return [interaction.item_id for interaction in dataset.sequences[user]]

@@ -1,0 +1,10 @@
+"""Folders of the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+OLD_FILES = GOLDEN / "commit_910afb0"
+"""What the code of that commit wrote."""
