@@ -174,13 +174,13 @@ def test_no_command_accepts_one_and_nothing_is_sent(
 
 
 @pytest.mark.parametrize("value", [None, 3, [None], {"a": None}, [["x"]]])
-def test_a_demo_s_value_of_another_type_is_refused_by_name(tmp_path: Path, value: object) -> None:
+def test_a_demo_value_of_another_type_is_refused_by_name(tmp_path: Path, value: object) -> None:
     artifact = Path(shutil.copytree(OLD_FILES / "artifact", tmp_path / "artifact"))
     states = json.loads((artifact / PROGRAM).read_text("utf-8"))
     states["shopper.infer.predict"]["demos"][0]["shopper"] = value
     (artifact / PROGRAM).write_text(json.dumps(states), "utf-8")
     reseal(artifact)
-    with pytest.raises(InputError, match="demo 0: 'shopper' has a value of another type"):
+    with pytest.raises(InputError, match="demo 0: the value of 'shopper' has a wrong type"):
         restore_program(artifact)
 
 
