@@ -1,1 +1,1 @@
-"""What a ranker is worth: data, protocol, statistics, baselines, runs, experiments and reports."""
+"""Evaluation of rankers: data, protocol, statistics, baselines, runs, experiments and reports."""

@@ -1,4 +1,4 @@
-"""A ranker by name with its options: what is run, before data and language models are at hand."""
+"""Choice of a ranker by name and options, before data and language models are loaded."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class RankerChoice:
     """A baseline or a program of this installation.
 
     Attributes:
-        name: What results call it.
-        roles: Whose models a program asks; None asks the model of `dspy.configure`.
-        fusion: How a program's MAR scores meet the prior's.
+        name: Its name in results.
+        roles: Models of a program; None uses the model of `dspy.configure`.
+        fusion: How a program combines MAR's scores with the prior's.
         schema: Motivational schema of a program.
         given: `dspy.LM` objects by model string.
     """
@@ -41,15 +41,15 @@ class RankerChoice:
 
     @property
     def asks_models(self) -> bool:
-        """Whether it is a program, which asks language models."""
+        """Whether it calls language models."""
         return not is_free(self.name)
 
     def configuration(self, explain: int, check: bool, seed: int = 0) -> dict[str, Any]:
-        """What decides its rankings besides the cases, for the run's manifest.
+        """Everything that decides its rankings besides the cases, for the run's manifest.
 
         Args:
             explain, check: Of a program; see `RankerFactory`.
-            seed: Training seed, where the ranker is trained.
+            seed: Training seed of a trained baseline.
         """
         if self.name in TRAINED:
             return {"seed": seed, "settings": TRAINED[self.name]().model_dump(mode="json")}
@@ -59,35 +59,35 @@ class RankerChoice:
         return program_configuration(roles, self.fusion, self.schema, explain, check)
 
     def refuse(self, cases: Cases) -> None:
-        """Refuse cases whose figures would say nothing.
+        """Refuse cases of users that the ranker was compiled on; does nothing for other rankers.
 
         Raises:
-            InputError: naming one of the users it was compiled on. Never raised for what was not compiled.
+            InputError: naming one of these users.
         """
 
     def build(self, factory: RankerFactory, seed: int = 0) -> Ranker:
-        """The ranker.
+        """Build the ranker.
 
         Args:
-            seed: Training seed, where the ranker is trained.
+            seed: Training seed of a trained baseline.
 
         Raises:
-            InputError: if a role cannot be asked.
+            InputError: if the model of a role cannot be used.
         """
         return factory.ranker(self.name, seed)
 
 
 Resolve = Callable[[str, ModelOptions, Fusion, MotivationSchema | None], RankerChoice]
-"""Finds out what a name stands for; packages above this one know more names, such as folders with artifacts."""
+"""Finds a ranker by name; packages above this one know more names, such as folders of artifacts."""
 
 
 def is_free(name: str) -> bool:
-    """Whether a ranker asks no language model."""
+    """Whether a ranker needs no language model."""
     return name in TRAINED or name in BASELINES
 
 
 def choose_by_name(name: str, options: ModelOptions, fusion: Fusion, schema: MotivationSchema | None) -> RankerChoice:
-    """The ranker of a name of this installation.
+    """The ranker of this installation with that name.
 
     Args:
         schema: None for the default one.

@@ -1,4 +1,4 @@
-"""Rankers by name: baselines, trained baselines and programs, built from one dataset and its training histories."""
+"""Factory of rankers by name: baselines, trained baselines and programs on one dataset and its training data."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BASELINES = ("random", "popularity", "knn", "content", "prior")
 
 
 def require_known(name: str) -> None:
-    """Refuse a name that is no ranker's, before anything is prepared for it.
+    """Check that there is a ranker of that name, before anything is loaded.
 
     Raises:
         InputError: naming the rankers there are.
@@ -46,11 +46,11 @@ def require_known(name: str) -> None:
     if name not in names:
         near = get_close_matches(name, names, n=1)
         hint = f": did you mean {near[0]!r}?" if near else "."
-        raise InputError(f"no ranker {name!r}{hint} Choose one of {', '.join(names)}, or a folder with an artifact")
+        raise InputError(f"no ranker {name!r}{hint} Choose one of {', '.join(names)}, or the folder of an artifact")
 
 
 class Random:
-    """Scores drawn per history and candidate: the floor every table needs."""
+    """Random scores, drawn per history and candidate list: the baseline at chance level."""
 
     def scores(self, history: Sequence[str], candidates: Sequence[str]) -> NDArray[np.float64]:
         """See `programs.prior.scorers.Scorer`."""
@@ -59,13 +59,14 @@ class Random:
 
 @dataclass
 class RankerFactory:
-    """What rankers are built from, each part made when first needed.
+    """Builds rankers; each part is made when first needed.
 
     Attributes:
         dataset: Catalogue and interactions.
-        histories: What fits may see: item ids by user, before every user's target.
-        encoder_of: Makes the sentence encoder; only content-based rankers need it.
-        backends_of: Makes the language models; only programs need them.
+        histories: Training data: item ids by user, before every user's target.
+        encoder_of: Makes the sentence encoder, for content-based rankers.
+        backends_of: Makes the language models, for programs.
+        traits_of: Makes the trait store, for programs.
     """
 
     dataset: Dataset
@@ -97,10 +98,11 @@ class RankerFactory:
         """A factory on this machine's encoder, response cache and trait store.
 
         Args:
-            histories: What a fit may see (`Split.training`).
-            roles: Whose models programs ask; None asks the model of `dspy.configure`.
-            beside: Backends of other runs of this process, which keep to the same rate limits.
+            histories: Training data (`Split.training`).
+            roles: Models of the programs; None uses the model of `dspy.configure`.
+            beside: Backends of other runs in this process, to share their rate limits.
             given: `dspy.LM` objects by model string, see `ModelOptions`.
+            on_event: Told when texts are embedded and a model is loaded.
         """
 
         @cache
@@ -110,7 +112,7 @@ class RankerFactory:
                 return AmbientBackends()
             if beside is not None:
                 return beside.with_roles(roles, ledger, given)
-            return Backends(roles, ledger, given=given)
+            return Backends(roles, ledger, given=given, on_event=on_event)
 
         return cls(
             dataset=dataset,
@@ -125,7 +127,7 @@ class RankerFactory:
         )
 
     def explaining(self, k: int) -> RankerFactory:
-        """A copy whose programs explain the first k items; what was made already is shared."""
+        """A copy whose programs explain the first k items; parts made already are shared."""
         other = copy.copy(self)
         other.explain = k
         return other
@@ -148,12 +150,12 @@ class RankerFactory:
         return Prior.fit(self.histories, self.content)
 
     @cached_property
-    def material(self) -> TrainingData:
-        """What trained baselines are fitted on."""
+    def training_data(self) -> TrainingData:
+        """The data of trained baselines."""
         return TrainingData(self.histories, self.dataset.items, self.dataset.metadata, self.content)
 
     def scorer(self, name: str) -> Scorer:
-        """A ranker that needs no language model, as a scorer."""
+        """The scorer of an untrained baseline."""
         if name == "random":
             return Random()
         if name == "popularity":
@@ -166,21 +168,21 @@ class RankerFactory:
         """The ranker of that name.
 
         Args:
-            seed: Of the training, where the ranker is trained; its settings are its defaults.
+            seed: Training seed of a trained baseline, which has its default settings.
 
         Raises:
-            InputError: if there is none, or one of the roles it asks cannot be asked.
-            MissingExtraError: if the library a trained baseline stands on is not installed.
+            InputError: if there is no such ranker, or the model of a role cannot be used.
+            MissingExtraError: if the library of a trained baseline is not installed.
         """
         require_known(name)
         if name in BASELINES:
             return ScoreRanker(name, self.scorer(name))
         if name in TRAINED:
-            return TRAINED[name]().fit(self.material, seed)
+            return TRAINED[name]().fit(self.training_data, seed)
         return askable(PROGRAMS[name](self.parts()))
 
     def parts(self) -> Parts:
-        """What programs are composed of."""
+        """The parts of programs."""
         return Parts(
             backends=self.backends_of(),
             catalogue=self.dataset.items,
@@ -195,11 +197,11 @@ class RankerFactory:
 
 
 def askable(program: MLLM3Rec) -> MLLM3Rec:
-    """The program, refused if one of the roles it asks cannot be asked.
+    """The program itself, after a check that the models of all its roles can be used.
 
     Raises:
-        InputError: saying what is missing.
+        InputError: naming what is missing.
     """
-    for _, asked in program.named_sub_modules(RolePredictor):
-        asked.backends.require(asked.role)
+    for _, predictor in program.named_sub_modules(RolePredictor):
+        predictor.backends.require(predictor.role)
     return program

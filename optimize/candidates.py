@@ -145,7 +145,8 @@ def build_candidates(
     schema: MotivationSchema,
     modules: Sequence[str],
     workers: int = 1,
-    on_step: Callable[[str], None] = lambda step: None,
+    on_step: Callable[[str, int], None] = lambda step, total: None,
+    on_score: Callable[[UserScore], None] | None = None,
 ) -> Candidates:
     """Bootstrap demonstrations and propose instructions for the modules that are to be tuned.
 
@@ -157,13 +158,14 @@ def build_candidates(
         cases: Dev shoppers of the search, never those it is checked on.
         proposer: Writes instructions.
         modules: `mope`, `mote`, `mar`: what is tuned; the others have a pool of one.
-        on_step: Told what is being done.
+        on_step: Told what is being done, and of how many shoppers that are scored (0: not known).
+        on_score: Gets every score.
     """
     pools: dict[str, Pool] = {}
     for family, judged in programs.items():
-        on_step(f"{family}: scoring the uncompiled program")
-        scores = scored(judged, cases, objective, workers)
-        on_step(f"{family}: bootstrapping demonstrations")
+        on_step(f"{family}: scoring the uncompiled program", len(cases))
+        scores = scored(judged, cases, objective, workers, on_score)
+        on_step(f"{family}: bootstrapping demonstrations", 0)
         sets = _bootstrapped(judged, cases, objective, recipe)
         originals = prompts_of(judged.program)
         by_module: dict[str, list[str]] = {}
@@ -177,7 +179,7 @@ def build_candidates(
                 demos += _sets_for(names, sets, originals)
                 if module == family:
                     demos += _labelled(judged.program, cases, names, recipe)
-                on_step(f"{module}: proposing instructions")
+                on_step(f"{module}: proposing instructions", 0)
                 wordings += _worded(judged, names, demos, recipe, proposer, adapter, schema)
                 if module == "mope":
                     wordings += _adjusted(judged, cases, scores, names[0], proposer, adapter, schema)

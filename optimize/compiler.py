@@ -232,6 +232,7 @@ class Compiler:
             self.settings.modules,
             self.workers,
             self.watcher.step,
+            self.watcher.score,
         )
         pools.save(path)
         return pools

@@ -83,6 +83,14 @@ def parameters(configuration: Configuration, pools: Candidates) -> dict[str, obj
     return named | {f"{role}_temperature": value for role, value in configuration.temperatures.items()}
 
 
+def chosen_prompts(configuration: Configuration, pools: Candidates) -> Prompts:
+    """The prompts that a configuration names, of the modules it names."""
+    chosen: Prompts = {}
+    for module, demos in configuration.demos.items():
+        chosen |= pools.modules[module].prompts(demos, configuration.wordings.get(module, ORIGINAL))
+    return chosen
+
+
 def suggest(trial: optuna.Trial, space: Space, pools: Candidates) -> Configuration:
     """Let a trial choose; parameters are named `mope_demos`, `listwise_wording`, `mar_model`, ..."""
     family = _choice(trial, "family", space.families)
@@ -141,10 +149,7 @@ class Assembly:
 
     def prompts(self, configuration: Configuration) -> Prompts:
         """The prompts a configuration names."""
-        chosen: Prompts = {}
-        for module, demos in configuration.demos.items():
-            chosen |= self.pools.modules[module].prompts(demos, configuration.wordings.get(module, ORIGINAL))
-        return chosen
+        return chosen_prompts(configuration, self.pools)
 
     def program(self, configuration: Configuration, prompts: Mapping[str, Prompt] | None = None) -> MLLM3Rec:
         """The program of a configuration.

@@ -1,7 +1,7 @@
-"""Trained baselines: what the language model has to beat, each fitted on the histories that priors are fitted on.
+"""Trained baselines, fitted on the same training data as the prior.
 
-`TRAINED[name]` are the settings of a ranker; `TRAINED[name]().fit(material, seed)` is the ranker. All are in the extra
-`baselines`, except the two Transformers, which need torch (extra `neural`).
+`TRAINED[name]` is the settings class of a baseline; `TRAINED[name]().fit(training, seed)` gives the ranker. They need
+the extra `baselines`, the two Transformers the extra `neural` (torch).
 """
 
 from __future__ import annotations
@@ -15,6 +15,6 @@ from evaluate.baselines.sequential import BERT4Rec, SASRec
 _ALL: tuple[type[Baseline], ...] = (BPR, LightFM, LightFMFeatures, SASRec, BERT4Rec, Learned)
 
 TRAINED: dict[str, type[Baseline]] = {baseline.name: baseline for baseline in _ALL}
-"""The settings of every trained ranker, by the ranker's name."""
+"""Settings classes of all trained baselines, by name."""
 
 __all__ = ["TRAINED", "Baseline", "TrainingData"]

@@ -1,4 +1,4 @@
-"""What every trained baseline is: settings that can be fitted, and what a fit may see."""
+"""Base class of trained baselines (settings with a `fit` method), and their training data."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from signatures.types import Item
 
 @dataclass(frozen=True)
 class TrainingData:
-    """All that a fit may see.
+    """Everything that a baseline may be fitted on.
 
     Attributes:
-        histories: Item ids by user before every user's target, oldest first; users without any are ignored.
-        items: The catalogue, items that nobody has included.
+        histories: Item ids by user before the user's target, oldest first; users without any are ignored.
+        items: The catalogue, including items without users.
         metadata: z_u by user; users without any are absent.
-        content: Similarity of item texts; only `learned` uses it.
+        content: Similarity of item texts, for `learned`.
     """
 
     histories: Histories
@@ -35,50 +35,50 @@ class TrainingData:
 
     def __post_init__(self) -> None:
         if not any(self.histories.values()):
-            raise InputError("no user has a history: there is nothing to fit a baseline on")
+            raise InputError("no user has a history: a baseline cannot be fitted")
 
 
 class Baseline(BaseModel, ABC):
-    """The settings of a trained ranker; `fit` makes the ranker. Its JSON is what a study records.
+    """Settings of a trained baseline; `fit` returns the ranker. Studies record the settings as JSON.
 
-    A fit runs on one thread and is the same for the same material, settings, seed and machine.
+    A fit runs on one thread; it is reproducible for the same training data, settings, seed and machine.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str]
-    """What `--ranker` calls it, and the name of its score vector."""
+    """Its name for `--ranker`, and the name of its score vector."""
 
     @classmethod
     @abstractmethod
     def grid(cls) -> tuple[Self, ...]:
-        """The settings a tuner tries, the default first."""
+        """Settings to try when tuning, the default first."""
 
     @abstractmethod
-    def fit(self, material: TrainingData, seed: int) -> Ranker:
-        """Train on the material.
+    def fit(self, training: TrainingData, seed: int) -> Ranker:
+        """Fit to training data.
 
         Args:
             seed: From 0 to 2**31 - 1; decides initial values, sampling and order.
 
         Raises:
-            MissingExtraError: if the library it stands on is not installed.
+            MissingExtraError: if its library is not installed.
         """
 
 
-def unknown_below(scores: ArrayLike, places: Sequence[int], n: int) -> NDArray[np.float64]:
-    """Scores of n candidates, of which a model knows only some: the others tie below every one it knows.
+def unknown_below(scores: ArrayLike, indices: Sequence[int], n: int) -> NDArray[np.float64]:
+    """Scores of n candidates of which a model can score only some: the others tie below all of these.
 
-    The rule for cold items, for every baseline that has nothing to say about them.
+    Every baseline that cannot score cold items follows this rule.
 
     Args:
         scores: m finite scores.
-        places: The m places they belong to, each from 0 to n - 1.
+        indices: Their m indices among the candidates, from 0 to n - 1.
 
     >>> unknown_below([0.5, -2.0], [2, 0], 4).tolist()
     [-2.0, -3.0, 0.5, -3.0]
     """
     known = np.asarray(scores, dtype=float)
     out = np.full(n, known.min() - 1.0 if known.size else 0.0)
-    out[list(places)] = known
+    out[list(indices)] = known
     return out

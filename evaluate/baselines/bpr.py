@@ -1,4 +1,4 @@
-"""Bayesian personalised ranking (Rendle et al., UAI 2009), as cornac has it."""
+"""BPR, Bayesian personalised ranking (Rendle et al., UAI 2009), with cornac."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from programs.runtime.errors import require_extra
 
 
 class BPR(Baseline):
-    """Matrix factorisation that learns to put what a user has above what they have not.
+    """Matrix factorisation with a pairwise loss: a user's items are to score above other items.
 
     Attributes:
-        factors: Length of the vectors.
+        factors: Dimension of the vectors.
         epochs: Passes over the interactions.
-        rate: Step size of the gradient descent.
-        penalty: Weight of the squared lengths of all vectors.
+        rate: Learning rate.
+        penalty: L2 regularization of all vectors.
     """
 
     name: ClassVar[str] = "bpr"
@@ -39,15 +39,15 @@ class BPR(Baseline):
             cls(factors=64, epochs=100, rate=0.02, penalty=0.01),
         )
 
-    def fit(self, material: TrainingData, seed: int) -> FactorRanker:
+    def fit(self, training: TrainingData, seed: int) -> FactorRanker:
         """Train; see `Baseline.fit`. A repeated purchase counts once."""
         require_extra("cornac", "baselines", f"the ranker '{self.name}'")
         from cornac import models
         from cornac.data import Dataset
 
-        triples = [(user, item, 1.0) for user, history in material.histories.items() for item in dict.fromkeys(history)]
+        triples = [(user, item, 1.0) for user, history in training.histories.items() for item in dict.fromkeys(history)]
         data = Dataset.build(triples, seed=seed)
-        # With a seed cornac trains on one thread, whatever it is told about threads.
+        # With a seed cornac trains on one thread, whatever the number of threads.
         model = models.BPR(
             k=self.factors,
             max_iter=self.epochs,

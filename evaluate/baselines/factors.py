@@ -1,4 +1,4 @@
-"""Users and items as vectors whose product is the score: how BPR and LightFM rank once they are fitted."""
+"""Factor models: score candidates by the product of user and item vectors; used by BPR and LightFM."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Factors:
     """A fitted factor model: score(u, i) = user_vectors[u] · item_vectors[i] + item_biases[i].
 
     Attributes:
-        users: Row of every fitted user.
+        users: Row of every user in the training data.
         user_vectors: Shape (users, d).
         items: Row of every item that can be scored.
         item_vectors: Shape (items, d).
         item_biases: Shape (items,).
-        traits: Vectors of length d of what metadata says, by `trait_name`; empty where users have no features.
+        traits: Vectors of length d of metadata values, by `trait_name`; empty if users have no features.
     """
 
     users: Mapping[str, int]
@@ -37,7 +37,7 @@ class Factors:
 
 
 def trait_name(key: str, value: str) -> str:
-    """The user feature that one entry of the metadata becomes.
+    """Name of the user feature for one metadata value.
 
     >>> trait_name("gender", "F")
     'gender=F'
@@ -48,9 +48,9 @@ def trait_name(key: str, value: str) -> str:
 class FactorRanker:
     """Ranks by a factor model.
 
-    A user who is not in the fit is folded in: the mean of the history's item vectors, stretched to the mean length of
-    the fitted users' vectors, stands where their own vector would, and is averaged with the vectors of their traits.
-    Without a known item and a known trait only the items' biases count. Items that cannot be scored: `unknown_below`.
+    A new user is folded in: the mean of the history's item vectors, scaled to the mean length of the user vectors, and
+    averaged with the vectors of the user's metadata. Without known items and metadata only the items' biases count.
+    For items that cannot be scored see `unknown_below`.
     """
 
     def __init__(self, name: str, factors: Factors) -> None:
@@ -64,15 +64,15 @@ class FactorRanker:
         factors = self.factors
         row = factors.users.get(case.user_id)
         user = factors.user_vectors[row] if row is not None else self._folded_in(case)
-        places = [place for place, item in enumerate(case.candidates) if item in factors.items]
-        rows = [factors.items[case.candidates[place]] for place in places]
+        rows_by_index = {i: factors.items[item] for i, item in enumerate(case.candidates) if item in factors.items}
+        rows = list(rows_by_index.values())
         known = factors.item_vectors[rows] @ user + factors.item_biases[rows]
-        scores = unknown_below(known, places, len(case.candidates))
+        scores = unknown_below(known, list(rows_by_index), len(case.candidates))
         return ranking_from_scores(case, {self.name: scores.tolist()}, by=self.name)
 
     def _folded_in(self, case: Case) -> FactorVectors:
         factors = self.factors
-        rows = [factors.items[event.item_id] for event in case.history if event.item_id in factors.items]
+        rows = [factors.items[item] for item in case.item_ids if item in factors.items]
         parts = []
         if rows:
             mean = factors.item_vectors[rows].mean(axis=0)

@@ -1,4 +1,4 @@
-"""What a learner is told about a candidate: sources of features, and the matrix they make together."""
+"""Features of candidates for learned rankers: feature sources, and the table of their columns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Features = NDArray[np.float64]
 
 
 class FeatureSource(Protocol):
-    """Describes the candidates of a case in numbers, from the case without its target."""
+    """Computes numeric features of the candidates of a case without its target."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -29,7 +29,7 @@ class FeatureSource(Protocol):
         ...
 
     def features(self, case: Case) -> Features:
-        """Shape (n, k) for n candidates in the order of the case; NaN where nothing is known. Thread-safe."""
+        """Shape (n, k) for n candidates in the order of the case; NaN for unknown values. Thread-safe."""
         ...
 
 
@@ -39,10 +39,10 @@ def feature_table(sources: Sequence[FeatureSource], case: Case) -> Features:
 
 
 class Relative:
-    """A source's features as they are, and how each compares with the other candidates' of the case.
+    """The features of a source, and two relative versions of each within the case.
 
-    Per feature its standard score and the share of candidates it is above (ties count half, 0 to 1): what decides is
-    not how similar a candidate is, but whether the others are less so.
+    These are its standard score, and the share of candidates with a smaller value (ties count half): the choice depends
+    on how a candidate compares with the others.
     """
 
     def __init__(self, source: FeatureSource) -> None:
@@ -61,7 +61,7 @@ class Relative:
 
 
 def _share_above(columns: Features) -> Features:
-    """Which share of the known values of its column a value is above, ties counting half."""
+    """Share of the known values of a column that are smaller, ties counting half."""
     if not len(columns):
         return columns
     n = np.maximum((~np.isnan(columns)).sum(axis=0), 1)
@@ -69,7 +69,7 @@ def _share_above(columns: Features) -> Features:
 
 
 class Signals:
-    """The prior's signals, kNN and content also for the newest item of the history alone.
+    """The prior's signals; kNN and content also for the last item of the history alone.
 
     `knn`, `knn.newest`: roots of cosine sums, as in the prior. `content`, `content.newest`: cosines.
     `popularity`: log(1 + users).
@@ -84,7 +84,7 @@ class Signals:
 
     def features(self, case: Case) -> Features:
         """See `FeatureSource.features`."""
-        history, candidates = item_ids(case), case.candidates
+        history, candidates = case.item_ids, case.candidates
         return np.column_stack(
             [
                 np.sqrt(self.knn.similarity(history, candidates)),
@@ -97,49 +97,47 @@ class Signals:
 
 
 class Overlap:
-    """How much a candidate is described like the recent history: cosine over names, weighted by their rarity.
+    """Similarity of descriptions: cosine between a candidate and history items over idf-weighted terms.
 
-    Names are category nodes or title words; one that every item has weighs nothing. Three features: the largest and
-    the mean cosine over the last items, and that with the newest one. NaN for candidates outside the catalogue, and
-    where no item of the history is in it.
+    Terms are category nodes or title words. Three features: the largest and the mean cosine over the last items, and
+    the cosine with the last one. NaN for candidates outside the catalogue, and if no history item is in it.
 
     Args:
-        described: The names that describe each item, by id, each name once.
-        kind: What they are, for the names of the features.
-        items_last: How much of the history counts.
+        terms: Distinct terms of each item, by id.
+        kind: Kind of the terms, for the names of the features.
+        items_last: Number of last items of the history that count.
     """
 
-    def __init__(self, described: Mapping[str, Sequence[str]], kind: str, items_last: int = 20) -> None:
+    def __init__(self, terms: Mapping[str, Sequence[str]], kind: str, items_last: int = 20) -> None:
         self.names = (f"{kind}.nearest", f"{kind}.mean", f"{kind}.newest")
         self.items_last = items_last
-        self.rows = {item: row for row, item in enumerate(described)}
-        counts = Counter(name for names in described.values() for name in names)
-        columns = {name: column for column, name in enumerate(counts)}
-        rarity = {name: np.log(len(described) / count) for name, count in counts.items()}
-        of_row = np.repeat(np.arange(len(described)), [len(names) for names in described.values()])
-        of_column = np.array([columns[name] for names in described.values() for name in names], dtype=np.int64)
-        weights = np.array([rarity[name] for names in described.values() for name in names], dtype=float)
-        lengths = np.sqrt(np.bincount(of_row, weights, minlength=len(described)))[of_row]
+        self.rows = {item: row for row, item in enumerate(terms)}
+        counts = Counter(term for own in terms.values() for term in own)
+        columns = {term: column for column, term in enumerate(counts)}
+        idf = {term: np.log(len(terms) / count) for term, count in counts.items()}
+        row_of = np.repeat(np.arange(len(terms)), [len(own) for own in terms.values()])
+        column_of = np.array([columns[term] for own in terms.values() for term in own], dtype=np.int64)
+        weights = np.array([idf[term] for own in terms.values() for term in own], dtype=float)
+        lengths = np.sqrt(np.bincount(row_of, weights, minlength=len(terms)))[row_of]
         entries = np.divide(np.sqrt(weights), lengths, out=np.zeros_like(weights), where=lengths > 0)
-        self.matrix = sparse.csr_matrix((entries, (of_row, of_column)), shape=(len(described), len(columns)))
+        self.matrix = sparse.csr_matrix((entries, (row_of, column_of)), shape=(len(terms), len(columns)))
 
     def features(self, case: Case) -> Features:
         """See `FeatureSource.features`."""
         out = np.full((len(case.candidates), len(self.names)), np.nan)
-        recent = [self.rows[item] for item in item_ids(case)[-self.items_last :] if item in self.rows]
-        places = [place for place, item in enumerate(case.candidates) if item in self.rows]
-        if recent and places:
-            rows = [self.rows[case.candidates[place]] for place in places]
-            alike = (self.matrix[rows] @ self.matrix[recent].T).toarray()
-            out[places] = np.column_stack([alike.max(axis=1), alike.mean(axis=1), alike[:, -1]])
+        recent = [self.rows[item] for item in case.item_ids[-self.items_last :] if item in self.rows]
+        known = {index: self.rows[item] for index, item in enumerate(case.candidates) if item in self.rows}
+        if recent and known:
+            cosines = (self.matrix[list(known.values())] @ self.matrix[recent].T).toarray()
+            out[list(known)] = np.column_stack([cosines.max(axis=1), cosines.mean(axis=1), cosines[:, -1]])
         return out
 
 
-class Shop:
-    """Whether a candidate costs what the user pays, and whether they know the brand.
+class PriceAndBrand:
+    """Price of a candidate, its distance to the history's prices, and the history's share of its brand.
 
-    `brand`: share of the branded items of the history that have the candidate's brand. `price`: its log, in the
-    catalogue's currency. `price.distance`: how far that is from the history's mean.
+    `brand`: share of the candidate's brand among the branded items of the history. `price`: log(1 + price).
+    `price.distance`: absolute difference of `price` to the history's mean.
     """
 
     names = ("brand", "price", "price.distance")
@@ -150,21 +148,20 @@ class Shop:
 
     def features(self, case: Case) -> Features:
         """See `FeatureSource.features`."""
-        history = item_ids(case)
-        brands = Counter(self.brands[item] for item in history if item in self.brands)
-        paid = [self.prices[item] for item in history if item in self.prices]
-        usual = float(np.mean(paid)) if paid else np.nan
+        brands = Counter(self.brands[item] for item in case.item_ids if item in self.brands)
+        paid = [self.prices[item] for item in case.item_ids if item in self.prices]
+        mean = float(np.mean(paid)) if paid else np.nan
         out = np.full((len(case.candidates), 3), np.nan)
         for row, item in enumerate(case.candidates):
             if brands and item in self.brands:
                 out[row, 0] = brands[self.brands[item]] / brands.total()
             out[row, 1] = self.prices.get(item, np.nan)
-        out[:, 2] = np.abs(out[:, 1] - usual)
+        out[:, 2] = np.abs(out[:, 1] - mean)
         return out
 
 
 class HistoryLength:
-    """How many items the history has: how far to trust what is derived from it."""
+    """Length of the history: tells how reliable the features derived from it are."""
 
     names = ("history",)
 
@@ -174,7 +171,7 @@ class HistoryLength:
 
 
 class RankerScores:
-    """The score of another ranker, asked when the features are."""
+    """The score of another ranker, computed when the features are."""
 
     def __init__(self, ranker: Ranker, name: str) -> None:
         self.names = (name,)
@@ -186,7 +183,7 @@ class RankerScores:
 
 
 class RecordedScores:
-    """The score of a ranker that has been run: for one that is dear, such as MAR. NaN for users without a row.
+    """The score of a finished run, for expensive rankers such as MAR; NaN for users without a row.
 
     Args:
         rows: Journal rows by user, of the same candidate lists.
@@ -201,20 +198,15 @@ class RecordedScores:
         """See `FeatureSource.features`.
 
         Raises:
-            InputError: if the row ranks other candidates than the case has.
+            InputError: if the row ranks other candidates than the case.
         """
         row = self.rows.get(case.user_id)
         if row is None or self.names[0] not in row.scores:
             return np.full((len(case.candidates), 1), np.nan)
         if set(row.order) != set(case.candidates):
-            raise InputError(f"the recorded row of user {case.user_id!r} ranks other candidates than the case has")
+            raise InputError(f"the recorded row of user {case.user_id!r} ranks other candidates than the case")
         return _column(row, self.names[0])
 
 
 def _column(row: Ranking, name: str) -> Features:
     return np.array(row.scores[name], dtype=float)[:, None]
-
-
-def item_ids(case: Case) -> list[str]:
-    """The history's item ids, oldest first."""
-    return [event.item_id for event in case.history]

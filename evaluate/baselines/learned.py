@@ -1,4 +1,4 @@
-"""A learned ranker: gradient-boosted trees over the prior's signals and what else is known of a candidate."""
+"""`learned`: a pointwise ranker of gradient-boosted trees over features of candidates."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from evaluate.baselines.features import (
     FeatureSource,
     HistoryLength,
     Overlap,
+    PriceAndBrand,
     RankerScores,
     Relative,
-    Shop,
     Signals,
     feature_table,
 )
@@ -29,18 +29,18 @@ from signatures.rows import Case, Ranking
 
 
 class Learned(Baseline):
-    """Trees that tell the held-out item from sampled ones, by logistic loss over all candidates of all lists.
+    """Gradient-boosted trees that classify candidates as target or negative, with logistic loss.
 
-    They learn from the fit's histories alone, one step back (`training_cases.py`): targets of evaluated users, dev and
-    test alike, are never seen. Trees are grown on all cores, with the same result on any number of them.
+    They learn from cases made of the training data (`training_cases.py`), never from targets of dev or test users. All
+    cores are used; the result does not depend on their number.
 
     Attributes:
-        trees: How many.
-        leaves: Per tree, at most.
-        least: Candidates per leaf, at least.
-        rate: Share of each tree that counts.
+        trees: Number of trees.
+        leaves: Most leaves per tree.
+        least: Fewest candidates per leaf.
+        rate: Learning rate.
         negatives: Sampled items per training case.
-        bpr: Adds the score of BPR with these settings to the features, fitted on what they are fitted on.
+        bpr: Settings of BPR, whose score is a further feature; None for no such feature.
     """
 
     name: ClassVar[str] = "learned"
@@ -57,63 +57,63 @@ class Learned(Baseline):
         """See `Baseline.grid`."""
         return (cls(), cls(trees=400), cls(leaves=15), cls(trees=400, leaves=15), cls(bpr=None))
 
-    def fit(self, material: TrainingData, seed: int) -> LearnedRanker:
+    def fit(self, training: TrainingData, seed: int) -> LearnedRanker:
         """Train; see `Baseline.fit`.
 
         Raises:
             InputError: if no history has two different items.
         """
-        before = replace(material, histories=_shortened(material))
-        cases = training_cases(material.histories, self.negatives, seed)
+        before = replace(training, histories=_shortened(training))
+        cases = training_cases(training.histories, self.negatives, seed)
         trees = learn(cases, self.sources(before, seed), self, seed)
-        return LearnedRanker(self.name, self.sources(material, seed), trees)
+        return LearnedRanker(self.name, self.sources(training, seed), trees)
 
-    def sources(self, material: TrainingData, seed: int) -> list[FeatureSource]:
-        """What describes candidates, fitted on the material."""
-        items = material.items
+    def sources(self, training: TrainingData, seed: int) -> list[FeatureSource]:
+        """The feature sources, fitted on the training data."""
+        items = training.items
         sources: list[FeatureSource] = [
-            Relative(Signals(material.histories, material.content)),
+            Relative(Signals(training.histories, training.content)),
             Relative(Overlap({item_id: category_prefixes(item) for item_id, item in items.items()}, "category")),
             Relative(Overlap({item_id: title_words(item) for item_id, item in items.items()}, "words")),
-            Relative(Shop(items)),
+            Relative(PriceAndBrand(items)),
             HistoryLength(),
         ]
         if self.bpr is not None:
-            sources.append(Relative(RankerScores(self.bpr.fit(material, seed), BPR.name)))
+            sources.append(Relative(RankerScores(self.bpr.fit(training, seed), BPR.name)))
         return sources
 
 
-def _shortened(material: TrainingData) -> dict[str, Sequence[str]]:
-    histories = shortened(material.histories)
+def _shortened(training: TrainingData) -> dict[str, Sequence[str]]:
+    histories = shortened(training.histories)
     if not histories:
-        raise InputError("no history has two items: 'learned' holds out the last one of each to learn from")
+        raise InputError("no history has two items, but 'learned' needs the last item of each as a training target")
     return histories
 
 
 def learn(cases: Sequence[Case], sources: Sequence[FeatureSource], settings: Learned, seed: int) -> Any:
-    """Grow the trees.
+    """Train the trees.
 
     Args:
-        cases: With targets. No source may have seen a target beside its user's history.
-        sources: What is known of candidates.
+        cases: Cases with targets; no source may be fitted on a target together with its user's history.
+        sources: Features of candidates.
 
     Returns:
         A fitted scikit-learn classifier; its decision function scores rows of `feature_table(sources, case)`.
 
     Raises:
-        InputError: if there are no cases, one has no target, or none has any other candidate.
+        InputError: if there are no cases, a case has no target, or no case has a negative.
         MissingExtraError: if scikit-learn is not installed.
     """
     require_extra("sklearn", "baselines", f"the ranker '{settings.name}'")
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     if not cases or any(case.target is None for case in cases):
-        raise InputError("a learner needs cases with targets, at least one")
+        raise InputError("'learned' needs at least one case, all of them with targets")
     table = np.concatenate([feature_table(sources, case.blinded()).astype(np.float32) for case in cases])
-    table[:, np.isnan(table).all(axis=0)] = 0.0  # scikit-learn cannot bin a feature nobody knows; none will use it
-    chosen = np.array([item == case.target for case in cases for item in case.candidates])
-    if chosen.all():
-        raise InputError("a learner needs lists with more than the target; the catalogue may be too small")
+    table[:, np.isnan(table).all(axis=0)] = 0.0  # scikit-learn cannot bin a feature without values
+    is_target = np.array([item == case.target for case in cases for item in case.candidates])
+    if is_target.all():
+        raise InputError("'learned' needs lists with negatives; the catalogue may be too small")
     trees = HistGradientBoostingClassifier(
         max_iter=settings.trees,
         max_leaf_nodes=settings.leaves,
@@ -122,16 +122,16 @@ def learn(cases: Sequence[Case], sources: Sequence[FeatureSource], settings: Lea
         early_stopping=False,
         random_state=seed,
     )
-    return trees.fit(table, chosen)
+    return trees.fit(table, is_target)
 
 
 class LearnedRanker:
-    """Ranks by trees over features; users and items need not be in any fit.
+    """Ranks by trees over features; users and items need not be in the training data.
 
     Args:
-        name: Of the ranker and its component.
-        sources: The sources the trees were grown on, in the same order, fitted on what may be seen now.
-        trees: What `learn` returned.
+        name: Of the ranker and its score vector.
+        sources: The sources that the trees were trained on, in the same order, fitted on the whole training data.
+        trees: The result of `learn`.
     """
 
     def __init__(self, name: str, sources: Sequence[FeatureSource], trees: Any) -> None:

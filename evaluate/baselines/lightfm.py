@@ -1,4 +1,4 @@
-"""LightFM (Kula, CBRecSys 2015) with its WARP loss: a factor model whose vectors are sums over features."""
+"""LightFM (Kula, CBRecSys 2015): a factor model whose vectors are sums over features, trained with WARP loss."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class LightFM(Baseline):
     """LightFM without features: every user and every item has one vector of its own.
 
     Attributes:
-        factors: Length of the vectors.
+        factors: Dimension of the vectors.
         epochs: Passes over the interactions.
-        rate: First step size of Adagrad.
-        penalty: L2 penalty on the vectors of users and of items.
-        loss: `warp` looks for an item that is ranked wrongly, `bpr` takes any item.
+        rate: Initial learning rate of Adagrad.
+        penalty: L2 regularization of the vectors of users and items.
+        loss: `warp` samples negatives until one is ranked too high, `bpr` takes the first.
     """
 
     name: ClassVar[str] = "lightfm"
@@ -38,21 +38,23 @@ class LightFM(Baseline):
         """See `Baseline.grid`."""
         return (cls(), cls(epochs=10), cls(factors=128, epochs=60), cls(penalty=1e-5), cls(loss="bpr", epochs=60))
 
-    def fit(self, material: TrainingData, seed: int) -> FactorRanker:
+    def fit(self, training: TrainingData, seed: int) -> FactorRanker:
         """Train; see `Baseline.fit`. A repeated purchase counts once."""
         require_extra("lightfm", "baselines", f"the ranker '{self.name}'")
         from lightfm import LightFM as Model
 
-        users = {user: row for row, user in enumerate(material.histories)}
-        items = {item: row for row, item in enumerate(self._scorable(material))}
-        user_names = self._user_features(material, list(users))
-        item_names = self._item_features(material, list(items))
+        users = {user: row for row, user in enumerate(training.histories)}
+        items = {item: row for row, item in enumerate(self._scorable(training))}
+        user_names = self._user_features(training, list(users))
+        item_names = self._item_features(training, list(items))
         user_columns, item_columns = columns_of(user_names), columns_of(item_names)
         user_features = feature_matrix(user_names, user_columns)
         item_features = feature_matrix(item_names, item_columns)
-        pairs = [(users[u], items[i]) for u, history in material.histories.items() for i in dict.fromkeys(history)]
-        rows, cols = np.array(pairs, dtype=np.int32).T.copy()  # LightFM reads contiguous rows only
-        bought = sparse.coo_matrix((np.ones(len(pairs), dtype=np.float32), (rows, cols)), (len(users), len(items)))
+        pairs = [(users[u], items[i]) for u, history in training.histories.items() for i in dict.fromkeys(history)]
+        rows, cols = np.array(pairs, dtype=np.int32).T.copy()  # LightFM needs contiguous rows
+        interactions = sparse.coo_matrix(
+            (np.ones(len(pairs), dtype=np.float32), (rows, cols)), (len(users), len(items))
+        )
         model = Model(
             no_components=self.factors,
             loss=self.loss,
@@ -61,31 +63,31 @@ class LightFM(Baseline):
             item_alpha=self.penalty,
             random_state=seed,
         )
-        model.fit(bought, user_features=user_features, item_features=item_features, epochs=self.epochs, num_threads=1)
+        features = {"user_features": user_features, "item_features": item_features}
+        model.fit(interactions, **features, epochs=self.epochs, num_threads=1)
         biases, item_vectors = model.get_item_representations(item_features)
         _, user_vectors = model.get_user_representations(user_features)
         traits = {name: model.user_embeddings[column] for name, column in user_columns.items()}
         return FactorRanker(self.name, Factors(users, user_vectors, items, item_vectors, biases, traits))
 
-    def _scorable(self, material: TrainingData) -> list[str]:
-        """The items that get a vector: those that somebody has."""
-        return list(dict.fromkeys(item for history in material.histories.values() for item in history))
+    def _scorable(self, training: TrainingData) -> list[str]:
+        """The items that get a vector: those with users."""
+        return list(dict.fromkeys(item for history in training.histories.values() for item in history))
 
-    def _item_features(self, material: TrainingData, items: list[str]) -> list[list[str]]:
+    def _item_features(self, training: TrainingData, items: list[str]) -> list[list[str]]:
         return [[] for _ in items]
 
-    def _user_features(self, material: TrainingData, users: list[str]) -> list[list[str]]:
+    def _user_features(self, training: TrainingData, users: list[str]) -> list[list[str]]:
         return [[] for _ in users]
 
 
 class LightFMFeatures(LightFM):
-    """LightFM with what items say of themselves and what is known of users.
+    """LightFM with features of items (`feature_names`) and users (metadata).
 
-    Every item of the catalogue gets a score, from its features alone where nobody has it. Users have features only
-    where the dataset has metadata.
+    Every item of the catalogue gets a score, one without users by its features alone.
 
     Attributes:
-        least_items: A brand or title word counts from so many items on; see `feature_names`.
+        least_items: Fewest items of a brand or title word that is used as a feature.
     """
 
     name: ClassVar[str] = "lightfm-features"
@@ -97,14 +99,14 @@ class LightFMFeatures(LightFM):
         """See `Baseline.grid`."""
         return (cls(), cls(epochs=15), cls(factors=128), cls(least_items=2), cls(penalty=1e-6))
 
-    def _scorable(self, material: TrainingData) -> list[str]:
-        """Every item of the catalogue, and those that somebody has without being in it."""
-        return list(dict.fromkeys([*super()._scorable(material), *material.items]))
+    def _scorable(self, training: TrainingData) -> list[str]:
+        """Every item of the catalogue, and items with users that are not in it."""
+        return list(dict.fromkeys([*super()._scorable(training), *training.items]))
 
-    def _item_features(self, material: TrainingData, items: list[str]) -> list[list[str]]:
-        named = feature_names(material.items, self.least_items)
-        return [named.get(item, []) for item in items]
+    def _item_features(self, training: TrainingData, items: list[str]) -> list[list[str]]:
+        names = feature_names(training.items, self.least_items)
+        return [names.get(item, []) for item in items]
 
-    def _user_features(self, material: TrainingData, users: list[str]) -> list[list[str]]:
-        known = material.metadata
-        return [[trait_name(key, value) for key, value in known.get(user, {}).items()] for user in users]
+    def _user_features(self, training: TrainingData, users: list[str]) -> list[list[str]]:
+        metadata = training.metadata
+        return [[trait_name(key, value) for key, value in metadata.get(user, {}).items()] for user in users]

@@ -1,4 +1,4 @@
-"""The Transformer behind SASRec and BERT4Rec, and its training. Needs torch (extra `neural`); see `sequential.py`."""
+"""The Transformer of SASRec and BERT4Rec, and its training; needs torch (extra `neural`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Rows = NDArray[np.int64]
 
 
 class Transformer(nn.Module):
-    """Encodes item sequences; the same item vectors go in and score what comes out.
+    """Transformer encoder of item sequences; inputs and outputs share the item embeddings.
 
     Rows 0 to items - 1 are items, then padding, then the mask.
     """
@@ -30,9 +30,9 @@ class Transformer(nn.Module):
         self.causal = not isinstance(settings, MaskedSettings)
         self.scale = size**0.5
         self.item = nn.Embedding(items + 2, size, padding_idx=self.padding)
-        self.place = nn.Embedding(settings.length, size)
+        self.position = nn.Embedding(settings.length, size)
         self.bias = nn.Parameter(torch.zeros(items))
-        for table in (self.item, self.place):
+        for table in (self.item, self.position):
             nn.init.normal_(table.weight, std=0.02)
         nn.init.zeros_(self.item.weight[self.padding])
         block = nn.TransformerEncoderLayer(
@@ -42,17 +42,17 @@ class Transformer(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """States at every place.
+        """States at every position.
 
         Args:
             rows: Shape (batch, length), shorter sequences padded on the right.
 
         Returns:
-            Shape (batch, length, dimensions). SASRec's state of a place has seen it and what stands before it, so
-            padding on the right needs no mask; BERT4Rec's has seen all but padding.
+            Shape (batch, length, dimensions). SASRec attends to a position and those before it, so padding on the
+            right needs no mask; BERT4Rec attends to everything but padding.
         """
         length = rows.shape[1]
-        vectors = self.dropout(self.item(rows) * self.scale + self.place(torch.arange(length)))
+        vectors = self.dropout(self.item(rows) * self.scale + self.position(torch.arange(length)))
         if self.causal:
             later = torch.triu(torch.ones(length, length, dtype=torch.bool), diagonal=1)
             return self.blocks(vectors, mask=later, is_causal=True)
@@ -64,17 +64,16 @@ class Transformer(nn.Module):
 
 
 def train(sequences: Sequence[Rows], items: int, settings: SequenceSettings, seed: int) -> Transformer:
-    """Train until the validation slice stops improving, on one thread, and keep the best state.
+    """Train on one thread until the validation NDCG stops improving, and keep the best state.
 
-    The validation slice is the last item of some sequences, taken out of their training: its NDCG among all
-    items is what has to improve.
+    Validation items are the last items of some sequences, held out of training, and ranked among all items.
 
     Args:
         sequences: Histories of at least one item.
         items: Number of items; rows are below it.
     """
     threads, state = torch.get_num_threads(), torch.get_rng_state()
-    torch.set_num_threads(1)  # another number of threads adds in another order
+    torch.set_num_threads(1)  # sums depend on the number of threads
     torch.manual_seed(seed)
     try:
         return _train(sequences, items, settings, np.random.default_rng(seed))
@@ -109,15 +108,15 @@ def _train(sequences: Sequence[Rows], items: int, settings: SequenceSettings, rn
 def _hold_out(
     sequences: Sequence[Rows], most: int, rng: np.random.Generator
 ) -> tuple[list[Rows], list[tuple[Rows, int]]]:
-    """Sequences to train on, and pairs of what came before and the last item: of at most a tenth of the sequences."""
-    long = [place for place, sequence in enumerate(sequences) if len(sequence) > 2]
+    """Training sequences, and (history, last item) pairs for validation: at most a tenth of the sequences."""
+    long = [index for index, sequence in enumerate(sequences) if len(sequence) > 2]
     chosen = set(rng.permutation(long)[: min(most, len(sequences) // 10)].tolist())
-    training = [sequence[:-1] if place in chosen else sequence for place, sequence in enumerate(sequences)]
-    return training, [(sequences[place][:-1], int(sequences[place][-1])) for place in sorted(chosen)]
+    training = [sequence[:-1] if index in chosen else sequence for index, sequence in enumerate(sequences)]
+    return training, [(sequences[index][:-1], int(sequences[index][-1])) for index in sorted(chosen)]
 
 
 def _windows(sequence: Rows, settings: SequenceSettings) -> Iterator[Rows]:
-    """The sequence in pieces the network can take, from the newest; every item but the first is once predicted."""
+    """The sequence cut to the network's length, from the end; every item but the first is predicted once."""
     size, overlap = (settings.length, 0) if isinstance(settings, MaskedSettings) else (settings.length + 1, 1)
     end = len(sequence)
     while end > 1:
@@ -127,48 +126,47 @@ def _windows(sequence: Rows, settings: SequenceSettings) -> Iterator[Rows]:
 
 
 def _batches(windows: Sequence[Rows], padding: int, size: int, rng: np.random.Generator) -> Iterator[Tensor]:
-    """All windows in batches of about equal length, so that little is padding; batches in random order."""
+    """All windows in random batches of about equal length, to keep padding small."""
     order = rng.permutation(len(windows))
-    order = order[np.argsort([len(windows[place]) for place in order], kind="stable")]
+    order = order[np.argsort([len(windows[index]) for index in order], kind="stable")]
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     for number in rng.permutation(len(batches)):
-        yield _padded([windows[place] for place in batches[number]], padding)
+        yield _padded([windows[index] for index in batches[number]], padding)
 
 
 def _padded(sequences: Sequence[Rows], padding: int) -> Tensor:
     rows = np.full((len(sequences), max(map(len, sequences))), padding, dtype=np.int64)
-    for place, sequence in enumerate(sequences):
-        rows[place, : len(sequence)] = sequence
+    for row, sequence in zip(rows, sequences, strict=True):
+        row[: len(sequence)] = sequence
     return torch.from_numpy(rows)
 
 
 def _loss(network: Transformer, rows: Tensor, settings: SequenceSettings, rng: np.random.Generator) -> Tensor:
-    """Cross-entropy of the hidden items among themselves and negatives that the whole batch shares."""
+    """Cross-entropy of each target item against negatives shared by the whole batch."""
     if isinstance(settings, MaskedSettings):
-        hidden, asked = rows, _masked_places(rows != network.padding, settings)
-        given = rows.masked_fill(asked, network.mask)
+        outputs, predicted = rows, _masked_positions(rows != network.padding, settings)
+        inputs = rows.masked_fill(predicted, network.mask)
     else:
-        given, hidden = rows[:, :-1], rows[:, 1:]
-        asked = hidden != network.padding
-    states, targets = network(given)[asked], hidden[asked]
+        inputs, outputs = rows[:, :-1], rows[:, 1:]
+        predicted = outputs != network.padding
+    states, targets = network(inputs)[predicted], outputs[predicted]
     count = len(network.bias)
-    drawn = rng.choice(count, size=min(settings.negatives, count), replace=False)
-    negatives = torch.from_numpy(drawn)
+    negatives = torch.from_numpy(rng.choice(count, size=min(settings.negatives, count), replace=False))
     own = (states * network.item(targets)).sum(dim=1, keepdim=True) + network.bias[targets][:, None]
     others = network.scores(states, negatives).masked_fill(targets[:, None] == negatives, -torch.inf)
     return functional.cross_entropy(torch.cat([own, others], dim=1), torch.zeros(len(targets), dtype=torch.long))
 
 
-def _masked_places(real: Tensor, settings: MaskedSettings) -> Tensor:
-    """Which places are hidden: each with the same probability, or only the newest, which is what ranking asks for."""
-    asked = (torch.rand(real.shape) < settings.masked) & real
+def _masked_positions(real: Tensor, settings: MaskedSettings) -> Tensor:
+    """Which positions are masked: each with the same probability, or only the last one, as in ranking."""
+    masked = (torch.rand(real.shape) < settings.masked) & real
     last = torch.zeros_like(real).scatter(1, real.sum(dim=1, keepdim=True) - 1, True)
-    only = (torch.rand(len(real)) < settings.last_only) | ~asked.any(dim=1)
-    return torch.where(only[:, None], last, asked)
+    only_last = (torch.rand(len(real)) < settings.last_only) | ~masked.any(dim=1)
+    return torch.where(only_last[:, None], last, masked)
 
 
 def _last_states(network: Transformer, histories: Sequence[Rows], settings: SequenceSettings) -> Tensor:
-    """The states from which the items after b histories of at least one item are scored, shape (b, dimensions)."""
+    """The states that score the next items of b histories of at least one item, shape (b, dimensions)."""
     if isinstance(settings, MaskedSettings):
         seen = [np.append(history[-(settings.length - 1) :], network.mask) for history in histories]
     else:
@@ -179,7 +177,7 @@ def _last_states(network: Transformer, histories: Sequence[Rows], settings: Sequ
 
 @torch.no_grad()
 def item_scores(network: Transformer, history: Rows, items: Rows, settings: SequenceSettings) -> NDArray[np.float32]:
-    """Scores of n items after a history, shape (n,); after an empty one the items' biases."""
+    """Scores of n items as the next item of a history, shape (n,); the items' biases for an empty history."""
     rows = torch.from_numpy(items)
     if not len(history):
         return np.asarray(network.bias[rows].numpy(), dtype=np.float32)
@@ -188,12 +186,12 @@ def item_scores(network: Transformer, history: Rows, items: Rows, settings: Sequ
 
 @torch.no_grad()
 def _ndcg(network: Transformer, pairs: Sequence[tuple[Rows, int]], settings: SequenceSettings) -> float:
-    """Mean NDCG, over the whole list of all items, of the items that followed."""
-    everything = torch.arange(len(network.bias))
+    """Mean NDCG of the next items among all items."""
+    all_items = torch.arange(len(network.bias))
     total = 0.0
     for start in range(0, len(pairs), settings.batch):
-        some = pairs[start : start + settings.batch]
-        scores = network.scores(_last_states(network, [history for history, _ in some], settings), everything)
-        own = scores.gather(1, torch.tensor([[target] for _, target in some]))
+        batch = pairs[start : start + settings.batch]
+        scores = network.scores(_last_states(network, [history for history, _ in batch], settings), all_items)
+        own = scores.gather(1, torch.tensor([[target] for _, target in batch]))
         total += float((1.0 / torch.log2(2.0 + (scores > own).sum(dim=1))).sum())
     return total / len(pairs)

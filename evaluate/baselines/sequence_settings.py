@@ -1,4 +1,4 @@
-"""Hyperparameters of the sequential recommenders: what the network, its training and the rankers all read."""
+"""Hyperparameters of the sequential recommenders SASRec and BERT4Rec."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from evaluate.baselines.baseline import Baseline
 
 
 class SequenceSettings(Baseline):
-    """What SASRec and BERT4Rec share. Their loss is a softmax over the hidden item and sampled ones.
+    """Common settings of SASRec and BERT4Rec; their loss is a softmax over the target item and sampled negatives.
 
     Attributes:
-        dimensions: Length of the vectors; a multiple of `heads`.
+        dimensions: Dimension of the vectors; a multiple of `heads`.
         layers: Transformer blocks.
         heads: Attention heads per block.
-        dropout: Share of activations dropped in training.
-        length: Items of the history that are looked at, newest first.
-        negatives: Items sampled uniformly per batch, to compare hidden items with.
-        batch: Histories per step.
-        rate: Step size of Adam.
-        epochs: Passes over the histories, at most.
-        patience: Passes without a better validation before training stops.
-        validation: Users whose last item is kept for validation, at most; never more than a tenth of them.
+        dropout: Dropout rate in training.
+        length: Most items of a history, the last ones.
+        negatives: Items sampled uniformly per batch.
+        batch: Histories per batch.
+        rate: Learning rate of Adam.
+        epochs: Most passes over the histories.
+        patience: Passes without a better validation score before training stops.
+        validation: Most users whose last item is held out for validation; at most a tenth of all users.
     """
 
     dimensions: int = Field(default=64, ge=1)
@@ -41,16 +41,16 @@ class SequenceSettings(Baseline):
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.dimensions % self.heads:
-            raise ValueError(f"{self.dimensions} dimensions cannot be shared by {self.heads} heads alike")
+            raise ValueError(f"{self.dimensions} dimensions cannot be divided by {self.heads} heads")
         return self
 
 
 class MaskedSettings(SequenceSettings):
-    """What masked training needs besides: hidden items are told from those on both sides of them.
+    """Further settings of masked training.
 
     Attributes:
-        masked: Share of a history's items that are hidden.
-        last_only: Share of histories in which only the newest item is hidden: the question that ranking asks.
+        masked: Share of a history's items that are masked.
+        last_only: Share of histories in which only the last item is masked, as in ranking.
     """
 
     dropout: float = Field(default=0.3, ge=0, lt=1)

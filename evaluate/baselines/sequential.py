@@ -1,10 +1,9 @@
-"""SASRec and BERT4Rec: what comes next, from the order of what came before.
+"""SASRec and BERT4Rec: sequential recommenders, one Transformer (`network.py`) with two training objectives.
 
-One Transformer (`network.py`) serves both, and not cornac's models. Measured on Amazon Toys (target `last`, 29 uniform
-negatives, 2,000 to 4,000 dev users; CPU seconds of a shared core, cornac's from one or two epochs times their number):
-cornac's SASRec reached HR@5 .59 after 310 s, its GPT-2 with next-item loss .55 after 230 s, its masked BERT .53 after
-200 s; ours .59 after 90 to 130 s and .57 after 150 to 200 s. Every place of a history is learned from at once, batches
-hold little padding, and training stops by itself.
+Not cornac's models, which are slower. Measured on Amazon Toys (target `last`, 29 uniform negatives, 2,000 to 4,000 dev
+users; CPU seconds of a shared core, cornac's extrapolated from one or two epochs): cornac's SASRec reached HR@5 .59
+after 310 s, its GPT-2 with next-item loss .55 after 230 s, its masked BERT .53 after 200 s; ours .59 after 90 to 130 s
+and .57 after 150 to 200 s.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class SASRec(SequenceSettings):
-    """Self-attentive sequential recommendation (Kang and McAuley, ICDM 2018): every item from those before it."""
+    """SASRec (Kang and McAuley, ICDM 2018): predicts every item from the items before it."""
 
     name: ClassVar[str] = "sasrec"
 
@@ -35,13 +34,13 @@ class SASRec(SequenceSettings):
         """See `Baseline.grid`."""
         return (cls(), cls(dropout=0.3), cls(rate=1e-3), cls(dimensions=128, heads=4), cls(layers=1))
 
-    def fit(self, material: TrainingData, seed: int) -> SequenceRanker:
+    def fit(self, training: TrainingData, seed: int) -> SequenceRanker:
         """Train; see `Baseline.fit`."""
-        return _trained(self, material, seed)
+        return _trained(self, training, seed)
 
 
 class BERT4Rec(MaskedSettings):
-    """BERT4Rec (Sun et al., CIKM 2019): hidden items from those on both sides of them."""
+    """BERT4Rec (Sun et al., CIKM 2019): predicts masked items from the items on both sides."""
 
     name: ClassVar[str] = "bert4rec"
 
@@ -50,16 +49,16 @@ class BERT4Rec(MaskedSettings):
         """See `Baseline.grid`."""
         return (cls(), cls(dropout=0.2), cls(masked=0.2), cls(masked=0.6), cls(dimensions=128, heads=4))
 
-    def fit(self, material: TrainingData, seed: int) -> SequenceRanker:
+    def fit(self, training: TrainingData, seed: int) -> SequenceRanker:
         """Train; see `Baseline.fit`."""
-        return _trained(self, material, seed)
+        return _trained(self, training, seed)
 
 
 class SequenceRanker:
     """Ranks by a trained network.
 
-    Users play no role. Items without a vector are skipped in the history; where it has no other, the biases decide,
-    which is popularity. Candidates without a vector: `unknown_below`.
+    The user id is ignored, and so are history items without a vector. Without any known history item the biases decide,
+    which approximate popularity. For candidates without a vector see `unknown_below`.
     """
 
     def __init__(self, settings: SequenceSettings, rows: dict[str, int], network: Transformer) -> None:
@@ -71,23 +70,22 @@ class SequenceRanker:
         """Rank the candidates of `case`; see `Ranker.rank`."""
         from evaluate.baselines.network import item_scores
 
-        history = [self.rows[event.item_id] for event in case.history if event.item_id in self.rows]
-        places = [place for place, item in enumerate(case.candidates) if item in self.rows]
-        candidates = [self.rows[case.candidates[place]] for place in places]
-        known = item_scores(self.network, _rows(history), _rows(candidates), self.settings)
-        scores = unknown_below(known, places, len(case.candidates))
+        history = [self.rows[item] for item in case.item_ids if item in self.rows]
+        known = {index: self.rows[item] for index, item in enumerate(case.candidates) if item in self.rows}
+        known_scores = item_scores(self.network, _rows(history), _rows(known.values()), self.settings)
+        scores = unknown_below(known_scores, list(known), len(case.candidates))
         name = self.settings.name
         return ranking_from_scores(case, {name: scores.tolist()}, by=name)
 
 
-def _trained(settings: SequenceSettings, material: TrainingData, seed: int) -> SequenceRanker:
+def _trained(settings: SequenceSettings, training: TrainingData, seed: int) -> SequenceRanker:
     require_extra("torch", "neural", f"the ranker '{settings.name}'")
     from evaluate.baselines.network import train
 
     rows: dict[str, int] = {}
     sequences = [
         _rows(rows.setdefault(item, len(rows)) for item in history)
-        for history in material.histories.values()
+        for history in training.histories.values()
         if history
     ]
     return SequenceRanker(settings, rows, train(sequences, len(rows), settings, seed))

@@ -1,7 +1,7 @@
-"""`learned+mar`: the learned ranker's score and MAR's in one weighted sum, with weights learnt on a few dev users.
+"""`learned+mar`: a weighted sum of the learned ranker's score and MAR's, with weights learned on a few dev users.
 
-Language models are asked for some hundred users, not for the thousands that trees need. So the trees stay as they are
-and their score is one feature among MAR's: the paired difference to `learned` says what the language model is worth.
+Trees need thousands of users, but language models are affordable for some hundred. So the trees are not trained again:
+their score is one feature beside MAR's, and the paired difference to `learned` shows the gain from the language model.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class StackedRanker:
     """Ranks by a weighted sum of standard scores, one per feature of the sources.
 
     Args:
-        sources: Each with features of its own; what they do not know (NaN) counts as average.
+        sources: Sources of distinct features; unknown values (NaN) count as average.
         weights: One per feature.
     """
 
@@ -34,21 +34,24 @@ class StackedRanker:
         self.weights = weights
 
     @property
-    def explained(self) -> dict[str, float]:
+    def names(self) -> list[str]:
+        """Names of the features."""
+        return [name for source in self.sources for name in source.names]
+
+    @property
+    def weight_by_feature(self) -> dict[str, float]:
         """The weight of every feature, by its name."""
-        names = [name for source in self.sources for name in source.names]
-        return dict(zip(names, self.weights.tolist(), strict=True))
+        return dict(zip(self.names, self.weights.tolist(), strict=True))
 
     def rank(self, case: Case) -> Ranking:
         """Rank the candidates of `case`; see `Ranker.rank`. The features' scores are recorded beside the sum."""
         table = standard_scores(self.sources, case)
-        names = [name for source in self.sources for name in source.names]
-        parts = {name: column.tolist() for name, column in zip(names, table.T, strict=True)}
+        parts = {name: column.tolist() for name, column in zip(self.names, table.T, strict=True)}
         return ranking_from_scores(case, {**parts, self.name: (table @ self.weights).tolist()}, by=self.name)
 
 
 def standard_scores(sources: Sequence[FeatureSource], case: Case) -> NDArray[np.float64]:
-    """Features of the candidates, shape (n, k), each standardized over the case; 0 where nothing is known."""
+    """Features of the candidates, shape (n, k), each standardized over the case; 0 for unknown values."""
     return np.nan_to_num(z(feature_table(sources, case)), nan=0.0)
 
 
@@ -56,7 +59,7 @@ def stack(sources: Sequence[FeatureSource], cases: Sequence[Case], seed: int) ->
     """Learn the weights by logistic regression over all candidates of all lists.
 
     Args:
-        sources: What is known of candidates; none may have seen a target.
+        sources: Features of candidates; none may be fitted on targets.
         cases: Dev users with targets.
 
     Raises:
@@ -69,6 +72,6 @@ def stack(sources: Sequence[FeatureSource], cases: Sequence[Case], seed: int) ->
     if not cases or any(case.target is None for case in cases):
         raise InputError(f"'{NAME}' needs dev cases with targets to learn its weights from")
     rows = np.vstack([standard_scores(sources, case.blinded()) for case in cases])
-    chosen = np.concatenate([[item == case.target for item in case.candidates] for case in cases])
-    model = LogisticRegression(random_state=seed).fit(rows, chosen)
+    is_target = np.concatenate([[item == case.target for item in case.candidates] for case in cases])
+    model = LogisticRegression(random_state=seed).fit(rows, is_target)
     return StackedRanker(sources, np.asarray(model.coef_[0], dtype=float))

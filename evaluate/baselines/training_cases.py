@@ -1,4 +1,4 @@
-"""Cases to learn ranking from, out of nothing but what a fit may see: the protocol, one step back."""
+"""Training cases for learned rankers: the last item of every training history is held out as target."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from signatures.types import Interaction
 
 
 def shortened(histories: Histories) -> dict[str, Sequence[str]]:
-    """Every history without its last item: what the features of training cases are fitted on.
+    """Every history without its last item: the data that the features of training cases are fitted on.
 
-    Fitted on whole histories, the co-occurrence of a held-out item with the rest of its own history would be among
-    what the features are computed from, and a learner would learn to trust it. Like this, a training case is to its
-    features what an evaluated case is to the features of whole histories: every user's target is missing.
+    Features fitted on whole histories would contain the co-occurrence of the training target with its own history, and
+    the ranker would learn to rely on it. Fitted like this they lack every target, as in an evaluation.
 
     >>> shortened({"u": ["a", "b"], "v": ["c"]})
     {'u': ['a']}
@@ -26,13 +25,13 @@ def shortened(histories: Histories) -> dict[str, Sequence[str]]:
 
 
 def training_cases(histories: Histories, negatives: int, seed: int) -> list[Case]:
-    """One case per history of at least two items: the last one among uniform negatives that the user does not have.
+    """One case per history of at least two items: the last item among uniform negatives outside the history.
 
-    Users whose last item is a repetition are left out: it would resemble their history by being in it.
+    Users whose last item is a repetition are left out: it would be similar to itself.
 
     Args:
-        negatives: Sampled items per list; fewer where there are fewer.
-        seed: Decides negatives and their order. A user's case depends on it, the set of items and the user alone.
+        negatives: Sampled items per list; fewer if the catalogue has fewer.
+        seed: Decides negatives and their order. A user's case depends only on the seed, the set of items and the user.
     """
     pool = sorted({item for history in histories.values() for item in history})
     sampler = NegativeSampler(pool, {}, "uniform", negatives)

@@ -1,4 +1,4 @@
-"""A small search per baseline: its grid, fitted and ranked on dev users, every figure kept."""
+"""Grid search for a baseline's settings on dev users."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from programs.runtime.errors import InputError
 from signatures.rows import Case
 
 METRIC, CUTOFF = "NDCG@10", 10
-"""What decides between settings."""
+"""The metric that decides."""
 
 
 class Tuned(BaseModel):
-    """What a search tried and found; its JSON is what a study records.
+    """Result of a grid search; studies record it as JSON.
 
     Attributes:
         ranker: Name of the baseline.
-        seed: Seed of every fit.
-        users: Dev users ranked.
-        tried: In the order of the grid, the settings with their mean `NDCG@10` (0 to 1) and the `seconds` that fit and
-            ranking took by the clock.
-        settings: Those of the best; of equals, the earlier.
+        seed: Training seed of every fit.
+        users: Number of dev users ranked.
+        tried: The settings in the order of the grid, with their mean `NDCG@10` (0 to 1) and the wall-clock `seconds` of
+            fit and ranking.
+        settings: The best settings; the earlier of equals.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,21 +47,21 @@ class Tuned(BaseModel):
 
 def tune(
     baseline: type[Baseline],
-    material: TrainingData,
+    training: TrainingData,
     cases: Sequence[Case],
     seed: int,
     grid: Sequence[Baseline] | None = None,
 ) -> Tuned:
-    """Fit and rank every point of a grid.
+    """Fit every point of a grid and evaluate it on dev users.
 
     Args:
-        material: What fits may see.
+        training: Training data.
         cases: Dev users with targets.
-        seed: Of every fit.
-        grid: Settings of that baseline, by default its own.
+        seed: Training seed of every fit.
+        grid: Settings to try; None for the baseline's own grid.
 
     Raises:
-        InputError: if the grid is empty, there are no cases, or one has no target or is a test user's.
+        InputError: if the grid is empty, there are no cases, or a case has no target or is a test user's.
         MissingExtraError: if the baseline's library is not installed.
     """
     grid = baseline.grid() if grid is None else grid
@@ -69,16 +69,16 @@ def tune(
     tried: list[dict[str, Any]] = []
     for point in grid:
         started = time.monotonic()
-        value = _mean_ndcg(point, material, cases, seed)
+        value = _mean_ndcg(point, training, cases, seed)
         seconds = round(time.monotonic() - started, 3)
         tried.append(point.model_dump(mode="json") | {METRIC: value, "seconds": seconds})
-    best = max(range(len(grid)), key=lambda place: tried[place][METRIC])
+    best = max(range(len(grid)), key=lambda index: tried[index][METRIC])
     settings = grid[best].model_dump(mode="json")
     return Tuned(ranker=baseline.name, seed=seed, users=len(cases), tried=tuple(tried), settings=settings)
 
 
-def _mean_ndcg(point: Baseline, material: TrainingData, cases: Sequence[Case], seed: int) -> float:
-    ranker = point.fit(material, seed)
+def _mean_ndcg(point: Baseline, training: TrainingData, cases: Sequence[Case], seed: int) -> float:
+    ranker = point.fit(training, seed)
     ranks = [rank_of(ranker.rank(case.blinded()).order, str(case.target)) for case in cases]
     return sum(ndcg(rank, CUTOFF) for rank in ranks) / len(ranks)
 

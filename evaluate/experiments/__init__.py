@@ -1,1 +1,1 @@
-"""Experiments: studies (many rankers) and grids (many backends), run and resumed as one."""
+"""Experiments: studies of many rankers, and grids that compare many models per role."""

@@ -1,4 +1,4 @@
-"""A grid of mixes: which backends may speak for MOPE, MOTE, MAR and the judge (paper, section 5.2, as a tool)."""
+"""Specification of a comparison: the models to try for MOPE, MOTE, MAR and the judge (paper, section 5.2)."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from programs.lm.roles import ROLE_NAMES, RoleConfig, Roles
 from programs.runtime.config_file import read_toml
 
 BackendName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$", max_length=30)]
-"""Part of a mix's label and folder: no separators, nothing a path gives a meaning to."""
+"""Part of a mix's label and folder: no separators and no special characters of paths."""
 
 JOIN = "_"
 
 
-class _Part(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class BackendSpec(_Part):
-    """A language model under the name the grid calls it by.
+class BackendSpec(_Strict):
+    """A language model of the grid, with its settings.
 
     Attributes:
-        model: In any form of docs/models.md.
-        temperature, top_p, max_tokens, logprobs: Replace the preset's where given. Log-probabilities decide how a
-            pointwise rating is read, and with it accuracy and cost; every result says which way was used.
-        api_key_env: Environment variable with the key, where it is not the provider's usual one.
+        model: A model string (docs/models.md).
+        temperature, top_p, max_tokens, logprobs: Replace the preset's settings. Log-probabilities decide how a
+            pointwise rating is read, which affects accuracy and cost; results record it.
+        api_key_env: Environment variable with the key, unless it is the provider's usual one.
     """
 
     model: str
@@ -41,7 +41,7 @@ class BackendSpec(_Part):
     api_key_env: str | None = None
 
     def configured(self, role: RoleConfig) -> RoleConfig:
-        """The role's configuration with this backend's settings on top."""
+        """The role's configuration with the settings of this backend."""
         given = self.model_dump(exclude={"model"}, exclude_none=True)
         return RoleConfig.model_validate(role.model_dump() | given)
 
@@ -57,25 +57,25 @@ class Mix:
 
     @property
     def label(self) -> str:
-        """`MOPE_MOTE_MAR`, with the judge where it is not MAR's backend; also the mix's folder."""
+        """`MOPE_MOTE_MAR`, and the judge if it is not MAR's backend; also the name of the mix's folder."""
         names = [self.mope, self.mote, self.mar] + ([self.judge] if self.judge != self.mar else [])
         return JOIN.join(names)
 
 
-class Grid(_Part):
-    """What is compared, and by what it is judged.
+class Grid(_Strict):
+    """The mixes to compare, and how to compare them.
 
     Attributes:
         backends: By name.
-        mope, mote, mar: Names of the backends tried in each role.
-        judge: Likewise for the re-check of reasons; MAR's backend where empty.
-        ranker: A program of `--ranker`, the same for all mixes.
+        mope, mote, mar: Names of the backends to try in each role.
+        judge: Likewise for the judge; empty for MAR's backend.
+        ranker: Name of a program, the same for all mixes.
         weight, head, explain: As in `mllm3rec evaluate`.
-        reference: Label of the mix others are tested against; the first one where empty.
-        metric: What the recommendation looks at.
-        margin: Loss of that metric against the best mix that is still acceptable, 0 to 1.
-        confidence: With what confidence the loss must be smaller, 0 to 1.
-        workers: Users ranked at the same time; a backend's own limits hold besides.
+        reference: Label of the mix that others are tested against; empty for the first one.
+        metric: Metric of the recommendation.
+        margin: Largest acceptable loss of that metric against the best mix, 0 to 1.
+        confidence: Confidence that the loss is within the margin, 0.5 to 1.
+        workers: Users ranked at the same time, within the limits of the backends.
     """
 
     backends: dict[BackendName, BackendSpec] = Field(min_length=1)
@@ -106,18 +106,18 @@ class Grid(_Part):
         return self
 
     def mixes(self) -> Iterator[Mix]:
-        """Every mix, those that share MOPE's and MOTE's backend next to each other: their work is done once."""
+        """Every mix; those with the same backends for MOPE and MOTE, which share their work, are adjacent."""
         for mope, mote, mar in product(self.mope, self.mote, self.mar):
             for judge in self.judge or (mar,):
                 yield Mix(mope, mote, mar, judge)
 
     @property
     def reference_label(self) -> str:
-        """The label of the mix others are tested against."""
+        """Label of the mix that others are tested against."""
         return self.reference or next(self.mixes()).label
 
     def roles(self, mix: Mix, preset: Roles) -> Roles:
-        """The roles of a mix: the preset's, with the mix's models and their settings."""
+        """The preset's roles with the models and settings of a mix."""
         named = {role: self.backends[getattr(mix, role)] for role in ROLE_NAMES}
         roles = preset.with_models(**{role: backend.model for role, backend in named.items()})
         return roles.model_copy(update={role: backend.configured(roles.of(role)) for role, backend in named.items()})
@@ -127,6 +127,6 @@ def read_grid(path: Path) -> Grid:
     """Read a grid from TOML.
 
     Raises:
-        InputError: naming file and field, if it cannot be read or describes no grid.
+        InputError: naming file and field, if it cannot be read or is not a valid grid.
     """
     return read_toml(path, Grid)

@@ -1,4 +1,4 @@
-"""What a comparison will take, from a few measured users: each mix alone, and with the work mixes share done once."""
+"""Forecast of a comparison's calls, dollars and time from a few measured users, for each mix alone and together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MIX_SAMPLE = 5
 
 
 class Work(BaseModel):
-    """Expected work. `usd` is None where a model has no price; stored answers are counted as if they were paid."""
+    """Expected work, cache hits counted as paid. `usd` is None if a model has no known price."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,7 +28,7 @@ class Work(BaseModel):
     seconds: float = 0.0
 
     def times(self, n: float) -> Work:
-        """n times the work."""
+        """The work multiplied by n."""
         return Work(
             calls=n * self.calls,
             tokens_in=n * self.tokens_in,
@@ -38,7 +38,7 @@ class Work(BaseModel):
         )
 
     def plus(self, other: Work) -> Work:
-        """Both; dollars are unknown where one of them is."""
+        """The sum; dollars are unknown if those of one part are."""
         return Work(
             calls=self.calls + other.calls,
             tokens_in=self.tokens_in + other.tokens_in,
@@ -49,11 +49,11 @@ class Work(BaseModel):
 
 
 class MeasuredMix(BaseModel):
-    """What a few users took.
+    """Measured work of a mix on a few users.
 
     Attributes:
-        per_user: By role, MOTE left out.
-        per_product: Of MOTE.
+        per_user: Per user by role, without MOTE.
+        per_product: Of MOTE per item.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,7 +63,7 @@ class MeasuredMix(BaseModel):
 
 
 class MixForecast(BaseModel):
-    """Expected work of one mix: by itself, and after the mixes before it."""
+    """Expected work of one mix: alone, and after the mixes before it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -73,32 +73,31 @@ class MixForecast(BaseModel):
 
 
 def sample_of(cases: Sequence[Case], k: int = MIX_SAMPLE) -> list[Case]:
-    """k cases whose histories are as long as those of all: what a prompt costs grows with them."""
+    """k cases whose history lengths represent all cases, because the cost of a prompt grows with the history."""
     ordered = sorted(cases, key=lambda case: len(case.history))
-    places = np.linspace(0, len(ordered) - 1, 2 * min(k, len(ordered)) + 1)[1::2]
-    return [ordered[int(place + 0.5)] for place in places]
+    positions = np.linspace(0, len(ordered) - 1, 2 * min(k, len(ordered)) + 1)[1::2]
+    return [ordered[int(position + 0.5)] for position in positions]
 
 
 def shown_of(cases: Sequence[Case], program: MLLM3Rec) -> list[str]:
-    """Products that MOTE is asked about for these cases, one entry a case: candidates, or the prior's first ones."""
+    """Items that MOTE distils for these cases (the head of each list), with repetitions."""
     shown: list[str] = []
     for case in cases:
-        history = [event.item_id for event in case.history]
-        prior = np.asarray(program.prior.value.scores(history, case.candidates), dtype=float)
+        prior = np.asarray(program.prior.value.scores(case.item_ids, case.candidates), dtype=float)
         shown += [case.candidates[i] for i in head_of(prior, program.fusion.head)]
     return shown
 
 
 def measure_mix(program: MLLM3Rec, cases: Sequence[Case], ledger: Ledger) -> MeasuredMix:
-    """Rank a few cases and divide what they took; the answers are stored, so nothing of it is paid again.
+    """Rank a few cases and average their work; the answers are cached and not paid again.
 
     Raises:
-        BudgetExceededError: before a call that might pass the ledger's budget.
+        BudgetExceededError: before a call that might exceed the ledger's budget.
     """
     with ledger.standalone_usage() as spent:
-        # Of a shopper without a profile no product is asked.
+        # Without a profile MOTE is not called.
         profiled = [case for case in cases if program.rank(case.blinded()).traits]
-    # The sum holds a product as often as it was shown, from the store all but once.
+    # Each item is counted as often as it was shown, all but once from the trait store.
     shown = len(shown_of(profiled, program))
     return MeasuredMix(
         per_user={role: _work(usage).times(1 / len(cases)) for role, usage in spent.items() if role != MOTE_ROLE},
@@ -107,13 +106,7 @@ def measure_mix(program: MLLM3Rec, cases: Sequence[Case], ledger: Ledger) -> Mea
 
 
 def _work(usage: Usage) -> Work:
-    return Work(
-        calls=usage.calls,
-        tokens_in=usage.tokens_in,
-        tokens_out=usage.tokens_out,
-        usd=usage.usd,
-        seconds=usage.seconds,
-    )
+    return Work.model_validate(usage.model_dump(include=set(Work.model_fields)))
 
 
 def forecast_grid(
@@ -121,20 +114,19 @@ def forecast_grid(
 ) -> list[MixForecast]:
     """Expected work of every mix, in their order.
 
-    A mix shares MOPE's answers with mixes of the same MOPE backend, MOTE's with those of the same MOTE backend; MAR's
-    and the judge's depend on the whole mix.
+    Mixes with the same backend for MOPE share its answers, likewise for MOTE; those of MAR and the judge depend on the
+    whole mix.
 
     Args:
         measured: By label.
-        users: Cases in all.
-        products: Distinct products in all.
+        users: Number of cases.
+        products: Number of distinct items in them.
     """
     out = []
     done: set[tuple[str, str]] = set()
     for mix in mixes:
-        found = measured[mix.label]
-        parts = {role: work.times(users) for role, work in found.per_user.items()}
-        parts[MOTE_ROLE] = found.per_product.times(products)
+        parts = {role: work.times(users) for role, work in measured[mix.label].per_user.items()}
+        parts[MOTE_ROLE] = measured[mix.label].per_product.times(products)
         alone, marginal = Work(), Work()
         for role, work in parts.items():
             alone = alone.plus(work)

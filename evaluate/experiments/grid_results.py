@@ -1,4 +1,4 @@
-"""What a grid says: accuracy with tests, cost, the effect of each role's model, and which mix to deploy."""
+"""Results of a comparison: accuracy with tests, costs, the effect of each role's model, and the recommended mix."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from evaluate.experiments.grid import Grid, Mix
 from evaluate.runs.costs import MixCost
+from evaluate.runs.run_metrics import score_sources, unparsable_share
 from evaluate.stats.cheapest import CheapestMix, cheapest_mix
 from evaluate.stats.intervals import Estimate, bootstrap_mean
 from evaluate.stats.metrics import Bounds, bounds, per_user
@@ -21,13 +22,13 @@ from signatures.rows import Ranking, Status
 
 @dataclass(frozen=True)
 class MixRun:
-    """What running one mix gave.
+    """The run of one mix.
 
     Attributes:
-        ranks: 1-based rank of the target by user, of users that were ranked.
+        ranks: 1-based rank of the target by ranked user.
         rows: Journal rows by user.
-        unresolved: Cases without a scored row.
-        stopped: Why the mix was given up, or None.
+        unresolved: Number of cases without a scored row.
+        stopped: Why the run was stopped, or None.
     """
 
     mix: Mix
@@ -39,15 +40,15 @@ class MixRun:
 
 
 class MixRow(BaseModel):
-    """One line of the comparison.
+    """Results of one mix.
 
     Attributes:
         metrics: By name, without the list size.
-        against: Differences from the reference mix, Holm-corrected over the grid; empty for the reference itself.
+        against: Differences to the reference mix, Holm-corrected over the grid; empty for the reference itself.
         unparsable: Share of answers that could not be parsed.
-        unparsable_users: Users for whom no answer could be read; ranked by the prior.
-        stored: Share of answers that came from the store.
-        score_sources: How MAR's scores came about, with the number of users.
+        unparsable_users: Number of users without a parsable answer; ranked by the prior.
+        stored: Share of answers that were cache hits.
+        score_sources: Number of users by how MAR's scores were computed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -68,15 +69,15 @@ class MixRow(BaseModel):
 
 
 class RoleEffect(BaseModel):
-    """What changing the model of one role does, all else being equal.
+    """Effect of changing the model of one role, everything else being equal.
 
     Attributes:
-        role: The module.
+        role: The changed role.
         before, after: Names of backends.
-        mixes: Pairs of mixes that differ in this alone; the effect is their mean.
-        gain: Of the grid's metric per user, after minus before.
-        usd_per_user: After minus before for one user, MOTE's share left out; None where a price is unknown.
-        usd_per_product: Likewise for one product.
+        mixes: Number of pairs of mixes that differ in this only; the effect is their mean.
+        gain: In the grid's metric per user, after minus before.
+        usd_per_user: After minus before per user, without MOTE; None if a price is unknown.
+        usd_per_product: Likewise per item.
         seconds: After minus before for all users together, stand-alone.
     """
 
@@ -94,7 +95,7 @@ class RoleEffect(BaseModel):
 
 
 class GridResults(BaseModel):
-    """All that a grid says."""
+    """Results of a comparison."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -107,7 +108,7 @@ class GridResults(BaseModel):
 
 
 def grid_results(grid: Grid, runs: Sequence[MixRun], list_size: int) -> GridResults:
-    """Everything that follows from the runs; mixes without a ranked user are listed and compared with nothing."""
+    """Results of the runs; mixes without a ranked user are listed, but not compared."""
     frames = {run.mix.label: per_user(run.ranks) for run in runs if run.ranks}
     reference = grid.reference_label
     against: Mapping[str, Mapping[str, PairedComparison]] = {}
@@ -117,26 +118,26 @@ def grid_results(grid: Grid, runs: Sequence[MixRun], list_size: int) -> GridResu
     complete = [run for run in runs if run.ranks and not run.unresolved]
     costs, unit = _comparable([run.cost for run in complete])
     price = {run.mix.label: cost for run, cost in zip(complete, costs, strict=True)}
-    found = None
+    recommendation = None
     if complete:
         values = {run.mix.label: frames[run.mix.label][grid.metric] for run in complete}
-        found = cheapest_mix(values, price, unit, grid.metric, grid.margin, grid.confidence)
+        recommendation = cheapest_mix(values, price, unit, grid.metric, grid.margin, grid.confidence)
     means = {label: float(frames[label][grid.metric].mean()) for label in price}
     return GridResults(
         reference=reference,
         list_size=list_size,
         rows=tuple(_row(grid, run, frames.get(run.mix.label), against.get(run.mix.label, {})) for run in runs),
         effects=tuple(_effects(grid, complete, frames)),
-        recommendation=found,
+        recommendation=recommendation,
         front=tuple(front_of(means, price)),
     )
 
 
 def objectives(grid: Grid, run: MixRun) -> tuple[float, float] | None:
-    """Quality and stand-alone cost of a mix, for a search; None where users are unresolved.
+    """Quality and stand-alone cost of a mix, the objectives of a search; None if users are unresolved.
 
-    Cost is in dollars where the mix has a price, else in seconds: where only some backends of a grid have one, give the
-    others a price by the hour.
+    Cost is in dollars if the price is known, else in seconds; if only some backends of a grid have a known price, give
+    the others a price per hour.
     """
     if run.unresolved or not run.ranks:
         return None
@@ -145,7 +146,7 @@ def objectives(grid: Grid, run: MixRun) -> tuple[float, float] | None:
 
 
 def front_of(quality: Mapping[str, float], cost: Mapping[str, float | None]) -> list[str]:
-    """Labels no other is at once cheaper and better than, cheapest first; unknown costs are on no front.
+    """Pareto front: labels without another that is cheaper and better, cheapest first; unknown costs are left out.
 
     >>> front_of({"a": 0.5, "b": 0.4, "c": 0.6}, {"a": 1.0, "b": 2.0, "c": 3.0})
     ['a', 'c']
@@ -159,7 +160,7 @@ def front_of(quality: Mapping[str, float], cost: Mapping[str, float | None]) -> 
 
 
 def _comparable(costs: Sequence[MixCost]) -> tuple[list[float | None], str]:
-    """Stand-alone costs in dollars where all are known, else in seconds: mixing the two would rank nothing."""
+    """Stand-alone costs in dollars if all are known, else all in seconds."""
     dollars = [cost.usd for cost in costs]
     if any(usd is None for usd in dollars):
         return [cost.seconds for cost in costs], "seconds"
@@ -170,10 +171,6 @@ def _row(grid: Grid, run: MixRun, frame: pd.DataFrame | None, against: Mapping[s
     scored = [row for row in run.rows.values() if row.status is not Status.FAILED]
     answers = sum(role.calls for role in run.cost.roles)
     stored = sum(role.stored for role in run.cost.roles)
-    sources: dict[str, int] = {}
-    for row in scored:
-        if row.score_source:
-            sources[row.score_source] = sources.get(row.score_source, 0) + 1
     empty = frame if frame is not None else per_user({})
     limits = bounds(empty, run.unresolved, negatives=1) if run.unresolved else {}
     return MixRow(
@@ -183,12 +180,12 @@ def _row(grid: Grid, run: MixRun, frame: pd.DataFrame | None, against: Mapping[s
         unresolved=run.unresolved,
         stopped=run.stopped,
         metrics={} if frame is None else {name: bootstrap_mean(frame[name].to_numpy(), 0) for name in frame.columns},
-        bounds={name.split("/")[0]: found for name, found in limits.items()},
+        bounds={name.split("/")[0]: limit for name, limit in limits.items()},
         against=dict(against),
-        unparsable=sum(row.unparsable for row in scored) / answers if answers else 0.0,
+        unparsable=unparsable_share(scored, answers),
         unparsable_users=sum(row.status is Status.UNPARSABLE for row in scored),
         stored=stored / answers if answers else 0.0,
-        score_sources=sources,
+        score_sources=score_sources(scored),
         cost=run.cost,
     )
 
@@ -208,9 +205,9 @@ def _effects(grid: Grid, runs: Sequence[MixRun], frames: Mapping[str, pd.DataFra
 
 
 def _changed(grid: Grid, mix: Mix, role: RoleName, before: str, after: str) -> Mix | None:
-    """The mix with that role's backend exchanged, or None if it has another.
+    """The mix with `after` in place of `before` in a role; None if the role has another backend.
 
-    Where judges are no axis of the grid, the judge is MAR's backend and moves with it.
+    If the grid does not vary the judge, the judge is MAR's backend and changes with it.
     """
     if getattr(mix, role) != before:
         return None

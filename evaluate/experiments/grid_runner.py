@@ -1,4 +1,4 @@
-"""Grid runner: ranks the same cases with every mix of backends, resumable, each mix in a folder of its own."""
+"""Grid runner: ranks the same cases with every mix of models, resumable, one run directory per mix."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ SEARCH_DATABASE, FORECAST_FOLDER = "search.sqlite", "forecast"
 
 @dataclass
 class GridRunner:
-    """Runs the mixes of a grid on some cases; they share the traits and answers they have in common.
+    """Runs the mixes of a grid on some cases; mixes share cached traits and answers.
 
     Args:
-        root: Where the mixes' run directories go.
+        root: Folder of the run directories.
         budget: For all mixes together.
 
     Raises:
-        InputError: if the grid names a preset that does not exist.
+        InputError: if there is no such preset.
     """
 
     grid: Grid
@@ -56,12 +56,12 @@ class GridRunner:
 
     @cached_property
     def backends(self) -> Backends:
-        """Those of all mixes, which keep to the same rate limits together."""
+        """The backends of all mixes, which share rate limits."""
         return Backends(PRESETS[self.grid.preset])
 
     @property
     def histories(self) -> Mapping[str, Sequence[str]]:
-        """What fits may see, checked for leaks."""
+        """The training data, checked for leaks."""
         return self.cases.training
 
     def roles(self, mix: Mix) -> Roles:
@@ -72,7 +72,7 @@ class GridRunner:
         """The grid's program with the models of a mix.
 
         Raises:
-            InputError: if it asks no language model, or a role cannot be asked.
+            InputError: if the ranker is not a program, or the model of a role cannot be used.
         """
         factory = RankerFactory.create(
             self.cases.dataset,
@@ -86,32 +86,32 @@ class GridRunner:
         )
         program = factory.ranker(self.grid.ranker)
         if not isinstance(program, MLLM3Rec):
-            raise InputError(f"{self.grid.ranker!r} asks no language model: there is nothing to compare")
+            raise InputError(f"ranker {self.grid.ranker!r} calls no language model: name a program, such as listwise")
         return program
 
     def run(self, search: int | None = None) -> tuple[list[MixRun], str | None]:
         """Run every mix, or search the grid.
 
         Args:
-            search: Try so many mixes, chosen by quality against cost, instead of all.
+            search: Number of mixes to try, chosen by quality and cost; None for all.
 
         Returns:
-            What there is of every mix that was begun, and why the budget stopped them, or None.
+            The runs of all mixes that were begun, and the reason if the budget stopped them, or None.
 
         Raises:
             BudgetExceededError: if the budget ended before any user was ranked.
             InputError: if no mix ranked any user.
         """
-        mixes, spent = list(self.grid.mixes()), None
-        found: dict[Mix, MixRun] = {}
+        mixes, budget_stop = list(self.grid.mixes()), None
+        done: dict[Mix, MixRun] = {}
 
         def ranked(mix: Mix) -> MixRun:
-            self.on_event(Note(f"[{len(found) + 1}/{min(search or len(mixes), len(mixes))}] {mix.label}"))
+            self.on_event(Note(f"[{len(done) + 1}/{min(search or len(mixes), len(mixes))}] {mix.label}"))
             stopped = self.run_mix(mix)
             if stopped is not None:
-                self.on_event(Note(f"{mix.label}: given up: {stopped}"))
-            found[mix] = self.read_mix(mix, stopped)
-            return found[mix]
+                self.on_event(Note(f"{mix.label}: incomplete: {stopped}"))
+            done[mix] = self.read_mix(mix, stopped)
+            return done[mix]
 
         with owned(self.root):
             sweep(self.root)
@@ -119,28 +119,28 @@ class GridRunner:
                 if search is not None:
                     database = self.root / SEARCH_DATABASE
                     mixes = search_mixes(self.grid, search, database, lambda mix: objectives(self.grid, ranked(mix)))
-                # Those of an earlier session of a search are only read.
-                runs = [found[mix] if mix in found else ranked(mix) for mix in mixes]
+                # A mix that an earlier session of a search completed is only read.
+                runs = [done[mix] if mix in done else ranked(mix) for mix in mixes]
             except BudgetExceededError as error:
-                spent = str(error)
-                self.on_event(Note(f"stopped: {spent}"))
+                budget_stop = str(error)
+                self.on_event(Note(f"stopped: {budget_stop}"))
                 begun = [mix for mix in mixes if search is None or (self.root / mix.label).exists()]
-                runs = [found.get(mix) or self.read_mix(mix, spent) for mix in begun]
+                runs = [done.get(mix) or self.read_mix(mix, budget_stop) for mix in begun]
         if not any(run.ranks for run in runs):
-            if spent is not None:
-                raise BudgetExceededError(spent)
+            if budget_stop is not None:
+                raise BudgetExceededError(budget_stop)
             raise InputError(f"no mix ranked any user: {'; '.join(run.stopped or '' for run in runs)[:500]}")
-        return runs, spent
+        return runs, budget_stop
 
     def results(self, runs: Sequence[MixRun]) -> GridResults:
-        """Accuracy with tests, cost, the effect of each role, and the mix to deploy."""
+        """Accuracy with tests, costs, the effect of each role, and the recommended mix."""
         return grid_results(self.grid, runs, len(self.cases[0].candidates))
 
     def run_mix(self, mix: Mix) -> str | None:
-        """Run a mix, or what is left of it.
+        """Start or resume the run of a mix.
 
         Returns:
-            Why it was given up, or None. A backend that is dead or refuses ends its mixes and no others.
+            Why it is incomplete, or None. A backend that is down or rejects calls ends its own mixes only.
 
         Raises:
             BudgetExceededError: if the budget of the whole grid is spent.
@@ -152,19 +152,19 @@ class GridRunner:
         refuse_other_run(directory, run_manifest(mix.label, configuration, self.cases))
         try:
             program = self.program(mix, ledger)
-            done = run_session(
+            result = run_session(
                 directory, mix.label, program, configuration, self.cases, ledger, self.grid.workers, self.on_event
             )
         except InputError as error:
             return str(error)
         finally:
             ledger.close()
-        if done.status.stopped is not None:
-            raise BudgetExceededError(done.status.stopped)
-        return None if done.complete else f"{done.status.failed} users failed"
+        if result.status.stopped is not None:
+            raise BudgetExceededError(result.status.stopped)
+        return None if result.complete else f"{result.status.failed} users failed"
 
     def read_mix(self, mix: Mix, stopped: str | None) -> MixRun:
-        """What there is of a mix."""
+        """The run of a mix so far."""
         directory = self.root / mix.label
         try:
             _, rows = read_journal(directory)
@@ -185,8 +185,8 @@ class GridRunner:
         return MixRun(mix, ranks, rows, cost, unresolved, stopped if unresolved else None)
 
     def forecast(self) -> list[MixForecast]:
-        """Measure a few users on every mix, and scale."""
-        # What is measured is paid for, and counts for the grid's budget like all else.
+        """Measure a few users on every mix and extrapolate."""
+        # The measured calls are paid for and count for the grid's budget.
         ledger = ledger_within(self.root, RunDirectory(self.root / FORECAST_FOLDER).ledger, self.budget)
         sample, mixes = sample_of(self.cases.cases), list(self.grid.mixes())
         measured, products = {}, 0

@@ -1,36 +1,34 @@
-"""A search over a grid of mixes, where running all of them is too dear: quality against cost, a mix a trial."""
+"""Search over a grid of mixes: Optuna's TPE on two objectives, quality and cost, with one mix per trial."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from itertools import takewhile
 from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
 
 from evaluate.experiments.grid import Grid, Mix
+from evaluate.experiments.resumable_trials import duplicates_in_a_row, next_trial, open_study
 from programs.runtime.errors import InputError
 from signatures.rows import seed_of
 
 GRID_SEARCH = "mixes"
-TWINS_IN_A_ROW = 3
-"""After so many suggestions of what has been tried in a row, chance chooses among the mixes that are left."""
+DUPLICATES_IN_A_ROW = 3
+"""After this many suggestions of tried mixes in a row, one of the remaining mixes is chosen at random."""
 
 
 def search_mixes(
     grid: Grid, trials: int, path: Path, run: Callable[[Mix], tuple[float, float] | None], seed: int = 0
 ) -> list[Mix]:
-    """Try mixes by TPE on two objectives until there are `trials` of them, or none is left.
+    """Try `trials` different mixes, or all of them.
 
-    Every trial samples with a seed of its own number, and a mix that was tried is not tried again; a search that was
-    killed goes on like one that was not, since `run` takes up the mix that was under way.
+    A killed search continues with the mix under way and tries the same mixes as an uninterrupted one.
 
     Args:
-        path: SQLite file of the study; made when missing, continued else.
-        run: Ranks with a mix; its quality (higher is better) and cost (lower is better), or None where its backends
-            failed: a failed trial, never a bad one.
+        path: SQLite file of the search; made if it is missing, else continued.
+        run: Ranks with a mix and returns its quality (higher is better) and cost (lower is better), or None if its
+            backends failed, which is a failed trial.
 
     Returns:
         The mixes that were tried, failed ones included, in order.
@@ -38,57 +36,41 @@ def search_mixes(
     Raises:
         InputError: if the file holds a search over another grid, or for another metric.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        storage=f"sqlite:///{path}", study_name=GRID_SEARCH, directions=["maximize", "minimize"], load_if_exists=True
-    )
-    every = list(grid.mixes())
-    by_label = {mix.label: mix for mix in every}
+    study = open_study(path, GRID_SEARCH, ["maximize", "minimize"])
+    by_label = {mix.label: mix for mix in grid.mixes()}
     searched = grid.model_dump(mode="json", exclude={"workers", "reference", "margin", "confidence"})
     if study.user_attrs.setdefault("grid", searched) != searched:
-        raise InputError(f"{path}: a search over another grid than this one; choose another --out")
+        raise InputError(f"{path}: holds a search over another grid; choose another --out")
     study.set_user_attr("grid", searched)
     if not study.get_trials(deepcopy=False):
         study.enqueue_trial(_parameters(by_label[grid.reference_label]))
-    while len(known := tried(study, by_label)) < min(trials, len(every)):
-        trial = _next(study, seed)
+    while len(tried := tried_mixes(study, by_label)) < min(trials, len(by_label)):
+        trial = next_trial(study, lambda number: _sampler(seed, number))
         mix = _suggest(trial, grid)
-        if mix in known:
-            # Failed, not finished: the sampler learns nothing from what it knows already.
+        if mix in tried:
+            # Failed, not complete: the sampler must not see the same result twice.
             study.tell(trial, state=TrialState.FAIL)
-            if _twins(study) >= TWINS_IN_A_ROW:
-                left = [other for other in every if other not in known]
-                study.enqueue_trial(_parameters(left[seed_of("left", seed, len(known)) % len(left)]))
+            if duplicates_in_a_row(study, lambda trial: "mix" not in trial.user_attrs) >= DUPLICATES_IN_A_ROW:
+                left = [other for other in by_label.values() if other not in tried]
+                study.enqueue_trial(_parameters(left[seed_of("left", seed, len(tried)) % len(left)]))
             continue
-        found = run(mix)
+        objectives = run(mix)
         trial.set_user_attr("mix", mix.label)
-        if found is None:
+        if objectives is None:
             study.tell(trial, state=TrialState.FAIL)
         else:
-            study.tell(trial, list(found))
-    return tried(study, by_label)
+            study.tell(trial, list(objectives))
+    return tried
 
 
-def tried(study: optuna.Study, by_label: dict[str, Mix]) -> list[Mix]:
-    """The mixes of finished trials that are no twins of earlier ones."""
+def tried_mixes(study: optuna.Study, by_label: dict[str, Mix]) -> list[Mix]:
+    """The mixes of finished trials, without duplicates."""
     labels = [t.user_attrs["mix"] for t in study.get_trials(deepcopy=False) if "mix" in t.user_attrs]
     return [by_label[label] for label in labels if label in by_label]
 
 
-def _twins(study: optuna.Study) -> int:
-    """How many trials in a row, up to the last finished one, chose what had been tried."""
-    finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-    return sum(1 for _ in takewhile(lambda trial: "mix" not in trial.user_attrs, reversed(finished)))
-
-
-def _next(study: optuna.Study, seed: int) -> optuna.Trial:
-    trials = study.get_trials(deepcopy=False)
-    left = next((trial for trial in trials if trial.state is TrialState.RUNNING), None)
-    number = len(trials) if left is None else left.number
-    study.sampler = optuna.samplers.TPESampler(seed=seed_of("mix", seed, number) % 2**32, n_startup_trials=4)
-    return study.ask() if left is None else optuna.Trial(study, left._trial_id)
+def _sampler(seed: int, number: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.TPESampler(seed=seed_of("mix", seed, number) % 2**32, n_startup_trials=4)
 
 
 def _parameters(mix: Mix) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""From a study's directory to its record: what is there, what is missing, what it cost."""
+"""Reader of a study's directory: its runs with rows, ranks and costs, and what is missing."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from programs.runtime.errors import InputError
 from signatures.rows import Ranking
 
 ROWS_KEPT = 200
-"""Rows of a ranker without a language model that a record keeps: enough to look at, and ranks are kept of all."""
+"""Number of rows that a record keeps of a ranker without a language model; ranks are kept of all users."""
 
 _PUBLISHED = {"warm": MAIN, "item-cold": ITEM_COLD, "user-cold": USER_COLD}
 
 
 class CatalogueRanks(BaseModel):
-    """What a full-catalogue run leaves: the ranks of the targets.
+    """Result of a full-catalogue run: the ranks of the targets.
 
     Attributes:
-        size: Items of the catalogue; a user's own are not ranked.
+        size: Number of items in the catalogue; a user's own are not ranked.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,14 +43,14 @@ class CatalogueRanks(BaseModel):
 
 
 def cases_path(root: Path, dataset: str, protocol: str, draw: int, users: int | None) -> Path:
-    """Where the cases of one draw lie; runs on fewer users have a file of their own, the first of the whole."""
+    """The cases file of one draw; runs on fewer users have a file of their own, with the first users."""
     name = "cases.jsonl" if users is None else f"cases-{users}.jsonl"
     return root / folder_of(dataset) / folder_of(protocol) / f"draw{draw}" / name
 
 
 def is_done(directory: Path) -> bool:
-    """Whether the run in a folder is complete: every case has a scored row, or every target its rank."""
-    if (RunDirectory(directory).ranks).exists():
+    """Whether the run in a folder is complete: every case has a scored row, or every target a rank."""
+    if RunDirectory(directory).ranks.exists():
         return True
     try:
         facts = json.loads(RunDirectory(directory).metrics.read_text("utf-8"))
@@ -67,15 +67,15 @@ def read_record(
     commands: Sequence[str] = (),
     versions: Mapping[str, str] | None = None,
 ) -> StudyRecord:
-    """Everything a study has so far.
+    """The record of a study, complete or not.
 
     Args:
         root: The study's directory.
-        trained: Rankers that have training seeds.
+        trained: Names of the rankers with training seeds.
         data: Datasets by name.
 
     Raises:
-        InputError: if nothing has been run, or a run's journal is damaged.
+        InputError: if nothing has been run, or a journal is damaged.
     """
     cells = list(spec.cells(trained))
     runs, missing = [], {}
@@ -86,11 +86,11 @@ def read_record(
             missing[str(cell.path)] = str(error)
     if not runs:
         raise InputError(f"{root}: nothing has been run yet; start with `mllm3rec study run`")
-    places = {(cell.dataset.name, cell.protocol.name): (cell.dataset, cell.protocol) for cell in cells}
+    settings = {(cell.dataset.name, cell.protocol.name): (cell.dataset, cell.protocol) for cell in cells}
     used = {(run.dataset, run.protocol) for run in runs}
     protocols = [
         _protocol(root, dataset, protocol, data[name])
-        for (name, _), (dataset, protocol) in places.items()
+        for (name, _), (dataset, protocol) in settings.items()
         if (dataset.name, protocol.name) in used
     ]
     hashes = {f"data {name}": dataset.sha256 for name, dataset in data.items()} | {
@@ -117,10 +117,11 @@ def _run(root: Path, cell: StudyCell, commands: Sequence[str]) -> RunRecord:
     manifest, rows = read_journal(directory)
     limited = cell.ranker.users
     cases = load_cases(cases_path(root, cell.dataset.name, cell.protocol.name, cell.draw, limited))
-    # A ranker made of others has their runs, and ledgers, in folders below its own.
-    calls = [call for path in sorted(directory.rglob(LEDGER)) for call in read_calls(path)]
-    # What was asked of dev users to learn weights is no part of what ranking a user costs.
-    ranking = [call for path in sorted(directory.rglob(LEDGER)) if "dev" not in path.parts for call in read_calls(path)]
+    # A stacked ranker has the runs of its programs, with their ledgers, in folders below its own.
+    ledgers = sorted(directory.rglob(LEDGER))
+    calls = [call for path in ledgers for call in read_calls(path)]
+    # Calls for the dev users that weights are learned on are not part of the cost of ranking a user.
+    ranking = [call for path in ledgers if "dev" not in path.parts for call in read_calls(path)]
     facts = {
         "dataset": cell.dataset.name,
         "protocol": cell.protocol.name,
@@ -130,7 +131,7 @@ def _run(root: Path, cell: StudyCell, commands: Sequence[str]) -> RunRecord:
         "manifest": manifest,
         "usage": by_role(calls),
         "stand_alone": by_role(call.model_copy(update={"hit": False}) for call in once_each(ranking)),
-        # With the slash a name is not the beginning of another one.
+        # The slash, because a name may be the beginning of another one.
         "command": f"{commands[0]} --only {cell.path}/" if commands else "",
         "tuned": _tuned(root, cell),
     }
@@ -138,8 +139,8 @@ def _run(root: Path, cell: StudyCell, commands: Sequence[str]) -> RunRecord:
         path = RunDirectory(directory).ranks
         if not path.exists():
             raise InputError(f"{directory}: not finished")
-        found = CatalogueRanks.model_validate_json(path.read_bytes())
-        return RunRecord(**facts, rows={}, ranks=found.ranks, list_size=found.size)  # type: ignore[arg-type]
+        full = CatalogueRanks.model_validate_json(path.read_bytes())
+        return RunRecord(**facts, rows={}, ranks=full.ranks, list_size=full.size)  # type: ignore[arg-type]
     if not rows:
         raise InputError(f"{directory}: no row yet")
     ranks = ranks_of(cases.cases, rows)
@@ -165,23 +166,22 @@ def _tuned(root: Path, cell: StudyCell) -> list[Mapping[str, object]]:
 
 
 def tuned_path(root: Path, cell: StudyCell) -> Path:
-    """Where the settings tried on dev users are recorded."""
+    """The file with the settings that were tried on dev users."""
     return root / folder_of(cell.dataset.name) / folder_of(cell.protocol.name) / "tuned" / f"{cell.ranker.ranker}.json"
 
 
 def _protocol(root: Path, dataset: DatasetSpec, protocol: ProtocolSpec, data: Dataset) -> ProtocolRecord:
     draws = {}
     for draw in range(protocol.draws):
-        found = [path for path in (cases_path(root, dataset.name, protocol.name, draw, None),) if path.exists()]
-        found += sorted(cases_path(root, dataset.name, protocol.name, draw, None).parent.glob("cases-*.jsonl"))
-        if found:
-            draws[draw] = max((load_cases(path) for path in found), key=lambda file: len(file.cases))
+        whole = cases_path(root, dataset.name, protocol.name, draw, None)
+        paths = [path for path in (whole, *sorted(whole.parent.glob("cases-*.jsonl"))) if path.exists()]
+        if paths:
+            draws[draw] = max(map(load_cases, paths), key=len)
     first = next(iter(draws.values()))
-    shown = {item for file in draws.values() for case in file.cases for item in case.candidates}
-    shown |= {event.item_id for file in draws.values() for case in file.cases for event in case.history}
+    shown = {item for cases in draws.values() for case in cases for item in (*case.candidates, *case.item_ids)}
     choices = first.protocol.choices()
     if protocol.catalogue:
-        choices["negatives"] = "none: the whole catalogue is ranked, without what the user already has"
+        choices["negatives"] = "none: the whole catalogue is ranked, without the user's own items"
     return ProtocolRecord(
         dataset=dataset.name,
         name=protocol.name,
@@ -189,7 +189,7 @@ def _protocol(root: Path, dataset: DatasetSpec, protocol: ProtocolSpec, data: Da
         cases=draws,
         popularity=Popularity.fit(split_dataset(data, first.protocol).training).counts,
         catalogue={item: data.items[item] for item in shown if item in data.items},
-        # Rows of a dataset do not belong beside another one that was taken instead.
+        # Published rows do not belong beside the demo store, which may be used as fallback.
         published=() if protocol.catalogue or data.name == "demo" else _published(dataset, protocol),
     )
 

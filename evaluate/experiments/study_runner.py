@@ -1,4 +1,4 @@
-"""Study runner: makes every missing run of a study, resumable, then the record that its report is written from."""
+"""Study runner: makes the missing runs of a study, resumable, and the record for its report."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class StudyRunner:
     Args:
         spec: The study.
         root: Its directory.
-        resolve: Finds out what the name of a ranker stands for.
+        resolve: Finds a ranker by name.
         datasets: The study's datasets by name.
-        budget: For all runs together; those without a language model go on when it is spent.
+        budget: For all runs together; runs without a language model continue when it is spent.
     """
 
     spec: StudySpec
@@ -62,14 +62,14 @@ class StudyRunner:
 
     @cached_property
     def backends(self) -> Backends:
-        """Those of all runs, which keep to the same rate limits together."""
+        """The backends of all runs, which share rate limits."""
         return Backends(ModelOptions().roles())
 
     def cells(self, only: Sequence[str] = ()) -> list[StudyCell]:
         """The runs of the study, or those whose name contains one of `only`.
 
         Raises:
-            InputError: if there is none, or one of them cannot be run at all.
+            InputError: if there is none, or one of them is invalid.
         """
         cells = [
             cell
@@ -77,23 +77,23 @@ class StudyRunner:
             if not only or any(part in f"{cell.path}/" for part in only)
         ]
         if not cells:
-            raise InputError(f"--only {', '.join(only)}: no run of the study has such a name")
+            raise InputError(f"--only {', '.join(only)}: no run of the study has this in its name")
         for cell in cells:
             self._check(cell)
         return cells
 
     def run(self, only: Sequence[str] = ()) -> tuple[list[str], str | None]:
-        """Make what is missing.
+        """Make the missing runs.
 
         Args:
-            only: Parts of the names of the runs to make (dataset/protocol/draw/ranker); all where empty.
+            only: Parts of the names (dataset/protocol/draw/ranker) of the runs to make; empty for all.
 
         Returns:
-            Names of the runs that are incomplete, and why the budget stopped them, or None.
+            Names of the incomplete runs, and the reason if the budget stopped them, or None.
 
         Raises:
-            InputError: if a folder holds a run of other cases or settings, or a cell cannot be run at all.
-            BudgetExceededError: if the budget ended before anything was complete.
+            InputError: if a folder holds a run of other cases or settings, or a run is invalid.
+            BudgetExceededError: if the budget ended before a run was complete.
         """
         cells = self.cells(only)
         incomplete: list[str] = []
@@ -107,7 +107,7 @@ class StudyRunner:
                     done = (is_free(cell.ranker.ranker) or spent is None) and self.run_cell(cell)
                 except BudgetExceededError as error:
                     spent, done = str(error), False
-                    self.on_event(Note(f"stopped: {spent}; runs without a language model go on"))
+                    self.on_event(Note(f"stopped: {spent}; runs without a language model continue"))
                 if not done:
                     incomplete.append(str(cell.path))
         if spent is not None and len(incomplete) == len(cells):
@@ -115,46 +115,46 @@ class StudyRunner:
         return incomplete, spent
 
     def record(self, commands: Sequence[str]) -> StudyRecord:
-        """What the study has so far, for its report.
+        """The record of the study so far, for its report.
 
         Raises:
-            InputError: if nothing has been run, or a run's journal is damaged.
+            InputError: if nothing has been run, or a journal is damaged.
         """
         return read_record(self.spec, self.root, tuple(TRAINED), self.datasets, commands, versions())
 
     def run_cell(self, cell: StudyCell) -> bool:
-        """Make one run, or what is left of it.
+        """Start or resume one run.
 
         Returns:
             Whether it is complete.
 
         Raises:
-            InputError: if the folder holds a run of other cases or settings, or the cell cannot be run at all.
+            InputError: if the folder holds a run of other cases or settings, or the run is invalid.
             BudgetExceededError: if the budget of the study is spent.
         """
         setting = self._setting_of(cell)
-        wanted = cell.ranker
-        cases = setting.cases(cell.draw, wanted.users)
+        spec = cell.ranker
+        cases = setting.cases(cell.draw, spec.users)
         directory = self.root / cell.path
-        if wanted.ranker == STACKED:
-            return self._stack(cell, setting, cases)
-        if not is_free(wanted.ranker):
-            return self._ask(directory, wanted, setting, cases)
-        configuration: dict[str, Any] = {"ranker": wanted.ranker}
+        if spec.ranker == STACKED:
+            return self._run_stacked(cell, setting, cases)
+        if not is_free(spec.ranker):
+            return self._run_program(directory, spec, setting, cases)
+        configuration: dict[str, Any] = {"ranker": spec.ranker}
         settings: Baseline | None = None
-        if wanted.ranker in TRAINED:
-            settings = self._tuned(cell, setting).chosen if wanted.tune else TRAINED[wanted.ranker]()
+        if spec.ranker in TRAINED:
+            settings = self._tuned(cell, setting).chosen if spec.tune else TRAINED[spec.ranker]()
             configuration |= {"seed": cell.seed, "settings": settings.model_dump(mode="json")}
         if cell.protocol.catalogue:
             configuration |= {"catalogue": True}
-        if self._finished(directory, wanted, configuration, cases):
+        if self._finished(directory, spec, configuration, cases):
             return True
-        ranker = setting.factory.ranker(wanted.ranker) if settings is None else self._fit(cell, setting, settings)
+        ranker = setting.factory.ranker(spec.ranker) if settings is None else self._fit(cell, setting, settings)
         if cell.protocol.catalogue:
             self._rank_catalogue(cell, setting, cases, ranker, configuration)
             return True
         return run_session(
-            directory, wanted.label, ranker, configuration, cases, Ledger(), on_event=self.on_event
+            directory, spec.label, ranker, configuration, cases, Ledger(), on_event=self.on_event
         ).complete
 
     def _check(self, cell: StudyCell) -> None:
@@ -164,67 +164,68 @@ class StudyRunner:
         if is_free(cell.ranker.ranker):
             return
         if cell.protocol.catalogue:
-            raise InputError(f"{cell.path}: a language model cannot rank the whole catalogue; name its protocols")
+            raise InputError(
+                f"{cell.path}: a language model cannot rank the whole catalogue; give the ranker a list of `protocols` "
+                "without this one"
+            )
         for name in cell.ranker.programs if stacked else (cell.ranker.ranker,):
             self._resolved(cell.ranker.model_copy(update={"ranker": name}))
 
-    def _resolved(self, wanted: RankerSpec) -> RankerChoice:
-        options = ModelOptions(wanted.preset, wanted.model, wanted.mope, wanted.mote, wanted.mar, wanted.judge)
-        return self.resolve(wanted.ranker, options, Fusion(weight=wanted.weight, head=wanted.head), None)
+    def _resolved(self, spec: RankerSpec) -> RankerChoice:
+        options = ModelOptions(spec.preset, spec.model, spec.mope, spec.mote, spec.mar, spec.judge)
+        return self.resolve(spec.ranker, options, Fusion(weight=spec.weight, head=spec.head), None)
 
     def _setting_of(self, cell: StudyCell) -> StudySetting:
-        """What the cell shares with others; only the latest is kept, and cells come sorted."""
-        known = self._setting
-        if known is None or (known.dataset, known.protocol) != (cell.dataset, cell.protocol):
+        """The setting of a cell. Only the last one is kept: cells of one setting are adjacent."""
+        setting = self._setting
+        if setting is None or (setting.dataset, setting.protocol) != (cell.dataset, cell.protocol):
             data = self.datasets[cell.dataset.name]
-            known = self._setting = StudySetting(self.root, cell.dataset, cell.protocol, data, self.on_event)
-        return known
+            setting = self._setting = StudySetting(self.root, cell.dataset, cell.protocol, data, self.on_event)
+        return setting
 
-    def _finished(self, directory: Path, wanted: RankerSpec, configuration: dict[str, Any], cases: Cases) -> bool:
-        """Whether the run is there and complete; refused if it was made of other cases or settings."""
-        refuse_other_run(directory, run_manifest(wanted.label, configuration, cases))
+    def _finished(self, directory: Path, spec: RankerSpec, configuration: dict[str, Any], cases: Cases) -> bool:
+        """Whether the run is complete; a run of other cases or settings is an error."""
+        refuse_other_run(directory, run_manifest(spec.label, configuration, cases))
         return is_done(directory)
 
-    def _stack(self, cell: StudyCell, setting: StudySetting, cases: Cases) -> bool:
-        """Weigh MAR's scores on dev users, then rank with them; every program has a run of its own on both.
+    def _run_stacked(self, cell: StudyCell, setting: StudySetting, cases: Cases) -> bool:
+        """Learn weights on dev users, then rank; every program has a run of its own on dev and on test users.
 
-        The learned ranker below is the one `learned` is in this study, so that the two differ by MAR alone.
+        The learned ranker is the study's `learned`, if there is one, so that the two differ in MAR only.
         """
-        wanted, directory = cell.ranker, self.root / cell.path
-        dev = setting.tuning_cases(wanted.learn_users)
-        own = wanted.model_copy(update={"ranker": Learned.name, "seeds": (0,)})
-        spec = next((ranker for ranker in self.spec.rankers if ranker.ranker == Learned.name), own)
-        below = replace(cell, ranker=spec, seed=spec.seeds[0])
-        settings = self._tuned(below, setting).chosen if spec.tune else Learned()
-        configuration: dict[str, Any] = {"ranker": STACKED, "programs": list(wanted.programs), "dev": dev.sha256}
-        configuration |= {"learned": settings.model_dump(mode="json"), "seed": below.seed}
-        if self._finished(directory, wanted, configuration, cases):
+        spec, directory = cell.ranker, self.root / cell.path
+        dev = setting.tuning_cases(spec.learn_users)
+        default = spec.model_copy(update={"ranker": Learned.name, "seeds": (0,)})
+        learned_spec = next((ranker for ranker in self.spec.rankers if ranker.ranker == Learned.name), default)
+        learned_cell = replace(cell, ranker=learned_spec, seed=learned_spec.seeds[0])
+        settings = self._tuned(learned_cell, setting).chosen if learned_spec.tune else Learned()
+        configuration: dict[str, Any] = {"ranker": STACKED, "programs": list(spec.programs), "dev": dev.sha256}
+        configuration |= {"learned": settings.model_dump(mode="json"), "seed": learned_cell.seed}
+        if self._finished(directory, spec, configuration, cases):
             return True
-        runs = [
-            (directory / part / name, wanted.model_copy(update={"ranker": name, "label": name}), some)
-            for part, some in (("dev", dev), ("test", cases))
-            for name in wanted.programs
-        ]
-        if not all(self._ask(path, program, setting, some) for path, program, some in runs):
-            return False
-        learned = RankerScores(self._fit(below, setting, settings), Learned.name)
-        given: dict[str, list[FeatureSource]] = {
-            part: [learned, *(_mar_scores(directory / part / name, name) for name in wanted.programs)]
+        for part, part_cases in (("dev", dev), ("test", cases)):
+            for name in spec.programs:
+                program = spec.model_copy(update={"ranker": name, "label": name})
+                if not self._run_program(directory / part / name, program, setting, part_cases):
+                    return False
+        learned = RankerScores(self._fit(learned_cell, setting, settings), Learned.name)
+        sources: dict[str, list[FeatureSource]] = {
+            part: [learned, *(_mar_scores(directory / part / name, name) for name in spec.programs)]
             for part in ("dev", "test")
         }
-        ranker = StackedRanker(given["test"], stack(given["dev"], dev.cases, seed=0).weights)
-        weights = ", ".join(f"{name} {value:.2f}" for name, value in ranker.explained.items())
-        self.on_event(Note(f"{wanted.label}: weights {weights}"))
-        write_atomically(RunDirectory(directory).weights, json.dumps(ranker.explained).encode() + b"\n")
+        ranker = StackedRanker(sources["test"], stack(sources["dev"], dev.cases, seed=0).weights)
+        weights = ", ".join(f"{name} {value:.2f}" for name, value in ranker.weight_by_feature.items())
+        self.on_event(Note(f"{spec.label}: weights {weights}"))
+        write_atomically(RunDirectory(directory).weights, json.dumps(ranker.weight_by_feature).encode() + b"\n")
         return run_session(
-            directory, wanted.label, ranker, configuration, cases, Ledger(), on_event=self.on_event
+            directory, spec.label, ranker, configuration, cases, Ledger(), on_event=self.on_event
         ).complete
 
-    def _ask(self, directory: Path, wanted: RankerSpec, setting: StudySetting, cases: Cases) -> bool:
-        choice = self._resolved(wanted)
-        configuration = choice.configuration(wanted.explain, wanted.check) | {"ranker": wanted.ranker}
+    def _run_program(self, directory: Path, spec: RankerSpec, setting: StudySetting, cases: Cases) -> bool:
+        choice = self._resolved(spec)
+        configuration = choice.configuration(spec.explain, spec.check) | {"ranker": spec.ranker}
         choice.refuse(cases)
-        if self._finished(directory, wanted, configuration, cases):
+        if self._finished(directory, spec, configuration, cases):
             return True
         ledger = ledger_within(self.root, directory / LEDGER, self.budget)
         factory = RankerFactory.create(
@@ -234,19 +235,19 @@ class StudyRunner:
             ledger,
             schema=choice.schema,
             fusion=choice.fusion,
-            explain=wanted.explain,
-            check=wanted.check,
+            explain=spec.explain,
+            check=spec.check,
             beside=self.backends,
             on_event=self.on_event,
         )
         try:
             ranker = choice.build(factory)
             finished = run_session(
-                directory, wanted.label, ranker, configuration, cases, ledger, self.spec.workers, self.on_event
+                directory, spec.label, ranker, configuration, cases, ledger, self.spec.workers, self.on_event
             )
         except InputError as error:
-            # A backend that is dead or refuses ends its own runs; what is there of them is kept.
-            self.on_event(Note(f"{wanted.label}: given up: {error}"))
+            # A backend that is down or rejects calls ends its own runs only.
+            self.on_event(Note(f"{spec.label}: incomplete: {error}"))
             return False
         finally:
             ledger.close()
@@ -261,7 +262,7 @@ class StudyRunner:
         baseline = TRAINED[cell.ranker.ranker]
         dev = setting.tuning_cases(cell.protocol.tune_users)
         self.on_event(Note(f"{cell.ranker.ranker}: tuning on {len(dev)} dev users"))
-        tuned = tune(baseline, setting.factory.material, dev.cases, seed=0)
+        tuned = tune(baseline, setting.factory.training_data, dev.cases, seed=0)
         write_atomically(path, tuned.model_dump_json(indent=2).encode() + b"\n")
         return tuned
 
@@ -269,7 +270,7 @@ class StudyRunner:
         key = (cell.dataset.name, cell.protocol.name, settings.model_dump_json(), cell.ranker.ranker, cell.seed)
         if self._fitted is None or self._fitted[0] != key:
             self.on_event(Note(f"{cell.ranker.label}: fitting, seed {cell.seed}"))
-            self._fitted = key, settings.fit(setting.factory.material, seed=cell.seed or 0)
+            self._fitted = key, settings.fit(setting.factory.training_data, seed=cell.seed or 0)
         return self._fitted[1]
 
     def _rank_catalogue(
@@ -286,12 +287,12 @@ class StudyRunner:
             catalogue = sorted(set(setting.data.interactions["item_id"]) & setting.data.items.keys())
             owned_items = owned_before_target(setting.data, cases.cases)
             ranks = full_ranking_ranks(ranker, cases.cases, catalogue, owned_items, on_user)
-            found = CatalogueRanks(size=len(catalogue), ranks=ranks)
-            write_atomically(RunDirectory(directory).ranks, found.model_dump_json().encode() + b"\n")
+            result = CatalogueRanks(size=len(catalogue), ranks=ranks)
+            write_atomically(RunDirectory(directory).ranks, result.model_dump_json().encode() + b"\n")
 
 
 def run_states(spec: StudySpec, root: Path) -> Iterator[dict[str, Any]]:
-    """Of every run of a study: its name, state (`done`, `begun`, `waiting`), ranked users, calls and dollars."""
+    """Name, state (`done`, `begun`, `waiting`), ranked users, calls and dollars of every run of a study."""
     for cell in spec.cells(tuple(TRAINED)):
         journal = RunDirectory(root / cell.path).journal
         rows = sum(1 for _ in journal.open("rb")) if journal.exists() else 0
@@ -302,7 +303,7 @@ def run_states(spec: StudySpec, root: Path) -> Iterator[dict[str, Any]]:
 
 
 def _mar_scores(directory: Path, name: str) -> RecordedScores:
-    """MAR's scores of a run, under the program's name; what MAR did not see is unknown, not worst."""
+    """MAR's scores of a run, under the program's name; NaN for candidates that MAR did not see."""
     named = {}
     for user, row in read_journal(directory)[1].items():
         scores = row.scores["mar"]

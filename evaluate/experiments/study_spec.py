@@ -1,4 +1,4 @@
-"""A study as one TOML file: datasets, protocols, rankers, seeds, budget; and the runs that follow from it."""
+"""Specification of a study (one TOML file: datasets, protocols, rankers, seeds, budget), and the runs it implies."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from evaluate.protocol.protocol import ColdHistory, ColdPositive, EvaluationProt
 from programs.runtime.config_file import read_toml
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 .+_-]*$", max_length=60)]
-"""Becomes a folder name, so it may hold nothing a path gives a meaning to."""
+"""Becomes a folder name, so it has no special characters of paths."""
 
 
 def folder_of(name: str) -> str:
-    """The folder a name becomes.
+    """The folder name for a name.
 
     >>> folder_of("item-cold matched")
     'item-cold_matched'
@@ -26,17 +26,17 @@ def folder_of(name: str) -> str:
     return name.replace(" ", "_")
 
 
-class _Part(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class DatasetSpec(_Part):
+class DatasetSpec(_Strict):
     """A dataset of the study.
 
     Attributes:
-        source: A directory, `demo`, or a name that is looked for (see `mllm3rec study run --help`).
-        fallback: Taken, and said so, where the source cannot be found.
-        published: Name of the dataset in the paper, where its rows belong beside ours.
+        source: A directory, `demo`, or a name to look for (see `mllm3rec study run --help`).
+        fallback: Used, with a note, if the source is not found.
+        published: Name of the dataset in the paper, to show its published rows beside ours.
     """
 
     name: Name
@@ -45,13 +45,13 @@ class DatasetSpec(_Part):
     published: Literal["Beauty", "Sports", "Toys"] | None = None
 
 
-class ProtocolSpec(_Part):
-    """How cases are drawn; the fields of `evaluate.protocol.protocol.Protocol`, and how often.
+class ProtocolSpec(_Strict):
+    """How cases are drawn: fields of `EvaluationProtocol`, and the number of draws.
 
     Attributes:
-        draws: Number of negative draws; all of them have the same users and targets.
-        catalogue: Rank the whole catalogue instead of sampled negatives; only for rankers without a language model.
-        tune_users: Dev users on whom trained baselines are tuned.
+        draws: Number of draws of negatives, for the same users and targets.
+        catalogue: Rank the whole catalogue instead of sampled negatives; for rankers without a language model.
+        tune_users: Number of dev users that trained baselines are tuned on.
     """
 
     name: Name
@@ -73,7 +73,7 @@ class ProtocolSpec(_Part):
     def drawn(
         self, dataset: str, source: str, sha256: str, users: int | None = None, draw: int = 0
     ) -> EvaluationProtocol:
-        """The protocol of one cases file; `users` limits it further."""
+        """The protocol of one cases file; `users` is a further limit."""
         limits = [n for n in (self.users, users) if n is not None]
         return EvaluationProtocol(
             dataset=dataset,
@@ -93,21 +93,21 @@ class ProtocolSpec(_Part):
         )
 
 
-class RankerSpec(_Part):
+class RankerSpec(_Strict):
     """A ranker of the study.
 
     Attributes:
-        ranker: What `--ranker` of `mllm3rec evaluate` takes.
-        label: How results call it; the ranker's name unless given.
-        seeds: Training seeds; rankers that are not trained have the one None.
-        users: Only the first so many users of each protocol, for rankers that are paid by the call.
-        draws: Only the first so many draws.
-        check: Whether reasons are re-checked by the judge, where `explain` asks for reasons.
-        programs: Of `learned+mar`: the programs whose MAR scores it adds to the learned ranker's.
-        learn_users: Of `learned+mar`: dev users on whom they are weighted, each asked of every program.
-        tune: Whether a trained baseline, or the one below `learned+mar`, is tuned on dev users, instead of fitted with
-            its default settings.
-        protocols, datasets: Where it runs; everywhere unless given.
+        ranker: Its name, as for `mllm3rec evaluate --ranker`.
+        label: Its name in results; the ranker's name unless given.
+        seeds: Training seeds, for trained rankers.
+        users: Number of first users of each protocol, to limit paid calls; None for all.
+        draws: Number of first draws; None for all.
+        check: Whether the judge checks reasons, if `explain` is above 0.
+        programs: For `learned+mar`: the programs whose MAR scores are added to the learned ranker's.
+        learn_users: For `learned+mar`: number of dev users that the weights are learned on, with every program.
+        tune: Whether a trained baseline, or the one in `learned+mar`, is tuned on dev users; else it has its default
+            settings.
+        protocols, datasets: Names of those it runs on; None for all.
     """
 
     ranker: str
@@ -137,8 +137,8 @@ class RankerSpec(_Part):
         return {"label": given.get("ranker", "")} | given
 
 
-class BudgetSpec(_Part):
-    """Limits on all runs of the study together; None is no limit."""
+class BudgetSpec(_Strict):
+    """Limits for all runs of the study together; None is no limit."""
 
     usd: float | None = Field(default=None, ge=0)
     calls: int | None = Field(default=None, ge=0)
@@ -149,7 +149,7 @@ class StudyCell:
     """One run of a study.
 
     Attributes:
-        seed: Training seed, or None for what is not trained.
+        seed: Training seed, or None for an untrained ranker.
     """
 
     dataset: DatasetSpec
@@ -160,18 +160,18 @@ class StudyCell:
 
     @property
     def path(self) -> Path:
-        """Where the run lies below the study's directory; also its name."""
+        """The run directory relative to the study's; also the run's name."""
         seed = "" if self.seed is None else f"-seed{self.seed}"
         ranker = folder_of(self.ranker.label) + seed
         return Path(folder_of(self.dataset.name)) / folder_of(self.protocol.name) / f"draw{self.draw}" / ranker
 
 
-class StudySpec(_Part):
+class StudySpec(_Strict):
     """A whole study.
 
     Attributes:
-        reference: Label every other ranker is compared with.
-        pairs: Further pairs of labels to test.
+        reference: Label of the ranker that the others are compared with.
+        pairs: Further pairs of labels to compare.
     """
 
     name: Name
@@ -191,31 +191,31 @@ class StudySpec(_Part):
             ("protocols", [p.name for p in self.protocols]),
             ("rankers", [r.label for r in self.rankers]),
         ):
-            # By the folder a name becomes.
+            # Different names may have the same folder.
             folders = Counter(folder_of(name) for name in names)
             twice = [name for name in names if folders[folder_of(name)] > 1]
             if twice:
-                raise ValueError(f"{what}: {twice[0]!r} is there twice; give each a name or label of its own")
+                raise ValueError(f"{what}: {twice[0]!r} is repeated; give each its own name or label")
         labels = {r.label for r in self.rankers}
         for label in (self.reference, *(label for pair in self.pairs for label in pair)):
             if label not in labels:
-                raise ValueError(f"{label!r} is compared with, but is no ranker's label")
+                raise ValueError(f"reference or pairs: no ranker has the label {label!r}")
         self._require([d.name for d in self.datasets], [d for p in self.protocols for d in p.datasets or ()])
         self._require([d.name for d in self.datasets], [d for r in self.rankers for d in r.datasets or ()])
         self._require([p.name for p in self.protocols], [p for r in self.rankers for p in r.protocols or ()])
         return self
 
     @staticmethod
-    def _require(known: Sequence[str], asked: Sequence[str]) -> None:
-        for name in asked:
+    def _require(known: Sequence[str], names: Sequence[str]) -> None:
+        for name in names:
             if name not in known:
                 raise ValueError(f"{name!r} is not among {', '.join(known)}")
 
     def cells(self, trained: Sequence[str]) -> Iterator[StudyCell]:
-        """Every run, those that share a fit next to each other.
+        """Every run; those that share a fit are adjacent.
 
         Args:
-            trained: Rankers that have training seeds.
+            trained: Names of the rankers with training seeds.
         """
         for dataset in self.datasets:
             for protocol in self.protocols:
@@ -239,6 +239,6 @@ def read_study(path: Path) -> StudySpec:
     """Read a study file.
 
     Raises:
-        InputError: naming file and field, if it cannot be read or does not describe a study.
+        InputError: naming file and field, if it cannot be read or is not a valid study.
     """
     return read_toml(path, StudySpec)

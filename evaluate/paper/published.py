@@ -1,7 +1,7 @@
-"""The paper's own figures (doi 10.1145/3746252.3761214, Tables 2 to 8): context in a report, never the yardstick.
+"""Published results of the paper (doi 10.1145/3746252.3761214, Tables 2 to 8), for context only.
 
-Fourteen of the rows of Table 2 cannot be the outcome of any ranking (see `evaluate.stats.audit`), and the protocols
-differ from ours and perhaps from each other, so only baselines run on the same frozen candidates compare.
+No ranking can produce fourteen of the rows of Table 2 (see `evaluate.stats.audit`), and the protocols differ from ours
+and perhaps from each other: only baselines on the same frozen candidates are comparable.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class PublishedRow(BaseModel):
 
     @property
     def label(self) -> str:
-        """How a report names the row, so that nobody takes it for a measurement of ours."""
+        """Name of the row in a report, marked as published."""
         return f"{self.row.method} (as published, Table {self.table})"
 
 

@@ -47,7 +47,7 @@ class Cases:
     Iterating gives the cases with their targets; rankers get them without (`Case.blinded`).
 
     Attributes:
-        sha256: Hash of the case lines, the name by which runs tell that they ranked the same lists.
+        sha256: Hash of the case lines; equal for runs on the same lists.
     """
 
     protocol: EvaluationProtocol
@@ -66,16 +66,16 @@ class Cases:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data; loaded from where it was drawn unless it is attached (`on`).
+        """The data; loaded from the protocol's source unless it is attached (`on`).
 
         Raises:
-            InputError: if it cannot be found there, or is not the data the cases were drawn from.
+            InputError: if it cannot be loaded, or is not the data the cases were drawn from.
         """
         if self._dataset is not None:
             return self._dataset
         if self.protocol.source == IN_MEMORY:
             raise InputError(
-                f"dataset {self.protocol.dataset!r} was built in memory, so it cannot be loaded: give it as `dataset`"
+                f"dataset {self.protocol.dataset!r} was built in memory and cannot be loaded: pass it as `dataset`"
             )
         dataset = load_dataset(self.protocol.source)
         _require_same_data(self.protocol, dataset)
@@ -83,10 +83,10 @@ class Cases:
 
     @cached_property
     def training(self) -> Mapping[str, Sequence[str]]:
-        """What fits may see under the protocol: item ids by user, checked to hold nothing held out.
+        """Training data of the protocol: item ids by user, without held-out interactions (checked).
 
         Raises:
-            InputError: naming users whose held-out interactions would reach a fit.
+            InputError: naming users whose held-out interactions are in it.
         """
         histories = split_dataset(self.dataset, self.protocol).training
         refuse_leaks(find_leaks(self.cases, self.dataset, histories, self.protocol.setting))
@@ -108,7 +108,7 @@ class Cases:
         return path
 
     def examples(self) -> list[dspy.Example]:
-        """The cases as DSPy has them, for `dspy.Evaluate` and DSPy's optimizers; programs ignore the target."""
+        """The cases as DSPy examples, for `dspy.Evaluate` and DSPy's optimizers; programs ignore the target."""
         import dspy
 
         return [dspy.Example(case=case).with_inputs("case") for case in self.cases]
@@ -126,7 +126,7 @@ class Cases:
 
 
 def draw_cases(dataset: Dataset, **choices: Any) -> Cases:
-    """Hold out one interaction per user and draw its negatives, once, for every method that is compared.
+    """Hold out one interaction per user and draw its negatives, once for all rankers.
 
     Args:
         dataset: The data.
@@ -137,7 +137,7 @@ def draw_cases(dataset: Dataset, **choices: Any) -> Cases:
         At most `users` cases, in a seeded order.
 
     Raises:
-        InputError: naming the field, if a choice is not valid; or if nobody can be evaluated, or the catalogue is too
+        InputError: naming the field, if a choice is invalid; or if no user can be evaluated, or the catalogue is too
             small for so many negatives.
     """
     protocol = EvaluationProtocol.for_dataset(dataset.name, dataset.source, dataset.sha256, **choices)
@@ -145,55 +145,56 @@ def draw_cases(dataset: Dataset, **choices: Any) -> Cases:
     return Cases(protocol, cases, hashlib.sha256(_body(cases)).hexdigest(), dataset)
 
 
-def draw_lists(dataset: Dataset, protocol: EvaluationProtocol, divided: Split | None = None) -> list[Case]:
-    """One case per user of the protocol's part who can be evaluated, users in a seeded order.
+def draw_lists(dataset: Dataset, protocol: EvaluationProtocol, split: Split | None = None) -> list[Case]:
+    """One case per evaluable user of the protocol's part, users in a seeded order.
 
-    Negatives are drawn without replacement over the items somebody interacted with and this user never did, as
-    `EvaluationProtocol.sampling` says; the slot of the target is uniform. A list depends on the data, the setting, the
-    seed, the draw and the user id alone: fewer users, another part or shorter histories give the same lists, and 40
-    users are the first of 100.
+    Negatives are drawn without replacement (`EvaluationProtocol.sampling`) from the items with interactions, without
+    the user's own; the target's position is uniform. A list depends only on data, setting, seed, draw and user id:
+    fewer users, another part or shorter histories give the same lists, and 40 users are the first of 100.
 
     Args:
-        divided: `split_dataset(dataset, protocol)` where it is already at hand.
+        split: `split_dataset(dataset, protocol)`, if it was computed already.
 
     Returns:
-        `protocol.users` cases, or fewer where the part has no more users.
+        `protocol.users` cases, or fewer if the part has fewer users.
 
     Raises:
-        InputError: if the protocol was made for other data, nobody can be evaluated, or the catalogue is too
-            small for so many negatives.
+        InputError: if the protocol was made for other data, no user can be evaluated, or the catalogue is too small for
+            so many negatives. Users who have too many items for that are left out (`users_short_of_items`).
     """
     _require_same_data(protocol, dataset)
-    divided = divided or split_dataset(dataset, protocol)
-    found = {u: one for u, one in divided.held_out.items() if protocol.part in ("all", part_of(u))}
-    if not found:
+    split = split or split_dataset(dataset, protocol)
+    held_out = {user: own for user, own in split.held_out.items() if protocol.part in ("all", part_of(user))}
+    if not held_out:
         raise InputError(
             f"dataset {protocol.dataset!r}, part {protocol.part!r}, {protocol.setting}: no user has a "
             f"{protocol.target!r} target with an interaction before it; use another target or part, or data with "
             "longer histories"
         )
-    users = sorted(found, key=lambda user: seed_of("order", protocol.seed, user))[: protocol.users]
     pool = sorted(set(dataset.interactions["item_id"]) & dataset.items.keys())
-    own = {user: {event.item_id for event in dataset.sequences[user]} & dataset.items.keys() for user in users}
-    _require_enough(len(pool), own, protocol.negatives)
-    popularity = Popularity.fit(divided.training).counts
+    own = {user: {event.item_id for event in dataset.sequences[user]} & dataset.items.keys() for user in held_out}
+    enough = [user for user in held_out if len(pool) - len(own[user]) >= protocol.negatives]
+    if not enough:
+        _refuse_too_many(len(pool), own, protocol.negatives)
+    users = sorted(enough, key=lambda user: seed_of("order", protocol.seed, user))[: protocol.users]
+    popularity = Popularity.fit(split.training).counts
     sampler = NegativeSampler(pool, popularity, protocol.sampling, protocol.negatives)
     cases = []
     for user in users:
         draw = ("draw", protocol.draw) if protocol.draw else ()
         rng = np.random.default_rng(seed_of(protocol.seed, user, *draw))
-        target = found[user].target
+        target = held_out[user].target
         candidates = sampler.draw(rng, target, own[user])
         if len(candidates) < protocol.negatives:
             raise InputError(
-                f"user {user!r}: {len(candidates)} of {protocol.negatives} negatives could be drawn "
-                f"{protocol.sampling}; ask for fewer, or draw them uniformly"
+                f"user {user!r}: only {len(candidates)} of {protocol.negatives} negatives could be drawn by "
+                f"{protocol.sampling!r}; ask for fewer, or draw them uniformly"
             )
         candidates.insert(int(rng.integers(protocol.negatives + 1)), target)
         cases.append(
             Case(
                 user_id=user,
-                history=found[user].history,
+                history=held_out[user].history,
                 candidates=tuple(candidates),
                 target=target,
                 metadata=dataset.metadata.get(user, {}),
@@ -202,21 +203,26 @@ def draw_lists(dataset: Dataset, protocol: EvaluationProtocol, divided: Split | 
     return cases
 
 
-def _require_enough(catalogue: int, own: dict[str, set[str]], negatives: int) -> None:
-    user = max(own, key=lambda u: len(own[u]))
-    left = catalogue - len(own[user])
-    if left < negatives:
-        raise InputError(
-            f"{negatives} negatives asked, catalogue of {catalogue} items with interactions leaves {left} that user "
-            f"{user!r} never touched; ask for at most {left} negatives, or use a larger catalogue"
-        )
+def _refuse_too_many(catalogue: int, own: dict[str, set[str]], negatives: int) -> None:
+    left = catalogue - min(map(len, own.values()))
+    raise InputError(
+        f"{negatives} negatives asked, but in a catalogue of {catalogue} items with interactions every user has at "
+        f"most {left} without one of theirs; ask for at most {left} negatives, or use a larger catalogue"
+    )
+
+
+def users_short_of_items(dataset: Dataset, protocol: EvaluationProtocol) -> list[str]:
+    """Users of the protocol's part who can be evaluated but for their many items: too few are left as negatives."""
+    pool = set(dataset.interactions["item_id"]) & dataset.items.keys()
+    evaluated = (u for u in split_dataset(dataset, protocol).held_out if protocol.part in ("all", part_of(u)))
+    return sorted(u for u in evaluated if len(pool - {e.item_id for e in dataset.sequences[u]}) < protocol.negatives)
 
 
 def write_cases(path: Path, protocol: EvaluationProtocol, cases: Sequence[Case]) -> Cases:
     """Write cases that were drawn by `draw_lists`.
 
     Returns:
-        What `load_cases(path)` gives.
+        The same as `load_cases(path)`.
     """
     written = Cases(protocol, tuple(cases), hashlib.sha256(_body(cases)).hexdigest())
     written.save(path)
@@ -233,14 +239,14 @@ def _header_line(protocol: EvaluationProtocol, n: int, sha256: str) -> bytes:
 
 
 def load_cases(path: str | Path, dataset: Dataset | None = None) -> Cases:
-    """Read a cases file and verify that it is what was drawn.
+    """Read a cases file and verify its hash.
 
     Args:
-        dataset: The data it was drawn from, where it is at hand; else `Cases.dataset` loads it when first needed.
+        dataset: The data it was drawn from; None to load it when first needed (`Cases.dataset`).
 
     Raises:
-        InputError: naming file and line, if it is no cases file, a line is malformed, a user comes twice,
-            a list or a user does not fit the header, or lines were added, lost or changed.
+        InputError: naming file and line, if it is not a cases file, a line is malformed, a user is repeated, a list or
+            a user does not fit the header, or lines were added, lost or changed.
     """
     path = Path(path)
     try:
@@ -262,24 +268,26 @@ def load_cases(path: str | Path, dataset: Dataset | None = None) -> Cases:
                 f"{header.negatives} negatives and the target make {header.negatives + 1}"
             )
         if header.part not in ("all", part_of(case.user_id)):
-            raise InputError(f"{path}:{number}: user {case.user_id!r} is no {header.part} user, as the header says")
+            raise InputError(f"{path}:{number}: user {case.user_id!r} is not a {header.part} user, as the header says")
         cases[case.user_id], lines[case.user_id] = case, number
     if len(cases) != header.n:
         raise InputError(f"{path}:1: the header announces {header.n} cases, the file has {len(cases)}; draw it again")
     if hashlib.sha256(body).hexdigest() != header.sha256:
         raise InputError(f"{path}:1: the cases were changed after they were drawn (sha256 differs); draw them again")
     protocol = EvaluationProtocol(**header.model_dump(exclude={"n", "sha256"}))
-    found = Cases(protocol, tuple(cases.values()), header.sha256)
-    return found if dataset is None else found.on(dataset)
+    loaded = Cases(protocol, tuple(cases.values()), header.sha256)
+    return loaded if dataset is None else loaded.on(dataset)
 
 
 def _read_header(line: bytes, path: Path) -> _Header:
     try:
-        found = json.loads(line)["format"]
+        form = json.loads(line)["format"]
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path}:1: not a cases file: its first line has no 'format'; draw one first") from None
-    if found != CASES_FORMAT:
-        raise InputError(f"{path}:1: format {found!r} cannot be read, only {CASES_FORMAT!r}; draw the cases again")
+        raise InputError(
+            f"{path}:1: not a cases file: its first line has no 'format'; draw one with `mllm3rec cases`"
+        ) from None
+    if form != CASES_FORMAT:
+        raise InputError(f"{path}:1: format {form!r} cannot be read, only {CASES_FORMAT!r}; draw the cases again")
     return _parse(_Header, line, f"{path}:1")
 
 

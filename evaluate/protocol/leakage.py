@@ -1,4 +1,4 @@
-"""Whether anything that is to be found can be learnt: checked on what fits really get, not on how it was made."""
+"""Leakage check: no held-out interaction may be in the training data, a shown history or the negatives."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Leak:
-    """One way in which a held-out interaction reaches something it must not reach."""
+    """A held-out interaction in a place where it must not be."""
 
     user_id: str
-    what: str
+    problem: str
 
     def __str__(self) -> str:
-        return f"user {self.user_id!r}: {self.what}"
+        return f"user {self.user_id!r}: {self.problem}"
 
 
 def find_leaks(
@@ -30,46 +30,46 @@ def find_leaks(
     histories: Mapping[str, Sequence[str]],
     setting: Setting = "warm",
 ) -> list[Leak]:
-    """Look for held-out interactions in what is shown or learnt.
+    """Search for held-out interactions in training data, histories and negatives.
 
-    A user's interactions from the target on may be in no fit, in no history that is shown, and not among the
-    negatives. The cold settings also keep evaluated users out of every fit, and item cold-start the targets, whoever
-    else bought them. Nothing here uses the code that divided the data.
+    A user's interactions from the target on must not be in the training data, in the case's history or among the
+    negatives. In the cold settings evaluated users must not be in the training data at all, nor the targets of item
+    cold-start with any user. Independent of the code that splits the data.
 
     Args:
         cases: Cases with their targets.
         dataset: The data they were drawn from.
-        histories: What fits get: item ids by user.
+        histories: Training data: item ids by user.
     """
     leaks: list[Leak] = []
-    learnt_items = {item for history in histories.values() for item in history} if setting == "item-cold" else set()
+    training_items = {item for history in histories.values() for item in history} if setting == "item-cold" else set()
     for case in cases:
-        sequence = [event.item_id for event in dataset.sequences.get(case.user_id, ())]
+        sequence = dataset.histories.get(case.user_id, ())
         if case.target is None or case.target not in sequence:
-            leaks.append(Leak(case.user_id, f"the target {case.target!r} is none of the user's interactions"))
+            leaks.append(Leak(case.user_id, f"the target {case.target!r} is not an interaction of the user"))
             continue
-        place = len(sequence) - 1 - sequence[::-1].index(case.target)
-        before, after = set(sequence[:place]), set(sequence[place:])
-        # An item bought before and after may be learnt from its first purchase.
+        index = len(sequence) - 1 - sequence[::-1].index(case.target)
+        before, after = set(sequence[:index]), set(sequence[index:])
+        # An item bought before and after the target may be learned from its first purchase.
         hidden = after - before
-        if learnt := hidden.intersection(histories.get(case.user_id, ())):
-            leaks.append(Leak(case.user_id, f"fits see {min(learnt)!r}, bought at or after the target"))
-        if shown := hidden.intersection(event.item_id for event in case.history):
+        if learned := hidden.intersection(histories.get(case.user_id, ())):
+            leaks.append(Leak(case.user_id, f"the training data has {min(learned)!r}, bought at or after the target"))
+        if shown := hidden.intersection(case.item_ids):
             leaks.append(Leak(case.user_id, f"the history shows {min(shown)!r}, bought at or after the target"))
         if own := (before | after).intersection(case.candidates) - {case.target}:
             leaks.append(Leak(case.user_id, f"{min(own)!r} is a negative, but the user bought it"))
         if setting != "warm" and case.user_id in histories:
             leaks.append(Leak(case.user_id, f"is in the training data of {setting}"))
-        if case.target in learnt_items:
+        if case.target in training_items:
             leaks.append(Leak(case.user_id, f"the cold item {case.target!r} is in the training data"))
     return leaks
 
 
 def refuse_leaks(leaks: Sequence[Leak]) -> None:
-    """Raise if there is a leak.
+    """Raise an error if there is a leak.
 
     Raises:
-        InputError: naming the first few.
+        InputError: naming the first leaks.
     """
     if leaks:
         shown = "; ".join(map(str, leaks[:_SHOWN]))

@@ -1,4 +1,4 @@
-"""Negatives of a list: uniform, by popularity, or as popular as the positive."""
+"""Negative sampling: uniform, in proportion to popularity, or matched in popularity with the positive."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from evaluate.protocol.protocol import Sampling
 from signatures.rows import seed_of
 
 _SPARE = 4
-"""Matched negatives are drawn among this many times as many items, or all that are exactly as popular if more."""
+"""Matched negatives are drawn from this many times as many items, or all items of the same popularity if more."""
 
 
 class NegativeSampler:
-    """Draws distinct items a user never touched.
+    """Draws distinct items that a user has no interaction with.
 
     Args:
         pool: Items that may be negatives, in a fixed order.
-        popularity: Users per item in the training data; absent items have none.
+        popularity: Users per item in the training data; 0 for absent items.
         sampling: How items are weighted.
         n: Items per draw.
     """
@@ -33,16 +33,16 @@ class NegativeSampler:
         self._count_of = dict(zip(pool, self._counts, strict=True))
 
     def draw(self, rng: np.random.Generator, target: str, own: Collection[str]) -> list[str]:
-        """n items, none of them in `own`, which holds the target; in random order.
+        """n items outside `own` (which contains the target), in random order.
 
-        Fewer where the pool has fewer, or by popularity, where fewer of the others have any users.
+        Fewer if the pool has fewer, or, by popularity, if fewer items have users.
         """
         if self.sampling == "matched":
             return self._matched(rng, target, own)
         if self.sampling == "popularity":
             drawn = self._by_popularity(rng, len(own))
         else:
-            # Drawing |own| too many and dropping the own ones is uniform over the rest, without a set difference.
+            # Uniform over the other items: draw |own| too many, then drop the own ones.
             drawn = rng.choice(len(self.pool), size=min(len(self.pool), self.n + len(own)), replace=False)
         return [item for item in self.pool[drawn] if item not in own][: self.n]
 
@@ -52,7 +52,7 @@ class NegativeSampler:
             return np.log(self._counts)
 
     def _by_popularity(self, rng: np.random.Generator, spare: int) -> NDArray[np.intp]:
-        # The largest log-weights plus Gumbel noise are a draw without replacement in proportion to the weights.
+        # Gumbel top-k trick: the largest log-weights plus noise are a weighted draw without replacement.
         keys = self._log_counts + rng.gumbel(size=len(self.pool))
         first = np.argsort(-keys)[: self.n + spare]
         return first[np.isfinite(keys[first])]
@@ -63,10 +63,10 @@ class NegativeSampler:
         return [near[i] for i in rng.permutation(len(near))[: self.n]]
 
     def _around(self, rng: np.random.Generator, count: float, spare: int) -> NDArray[np.intp]:
-        """Items of that popularity and, where they are too few, neighbours by rank, from both sides at random.
+        """Items of the same popularity and, if these are too few, the neighbours in the order of popularity.
 
-        How many come from which side is drawn: were they as many above as below, the positive would stand in the middle
-        by popularity, never first; and of the nearest in numbers of users, most are on one side.
+        The number from each side is random: with equal numbers the positive would always be in the middle by
+        popularity, and taking the nearest counts would take most from one side.
         """
         first = int(np.searchsorted(self._ascending_counts, count, "left"))
         last = int(np.searchsorted(self._ascending_counts, count, "right"))
@@ -79,7 +79,7 @@ class NegativeSampler:
 
     @cached_property
     def _ascending(self) -> NDArray[np.intp]:
-        """The pool by popularity, equals in a random order that is always the same."""
+        """The pool by popularity, ties in a fixed random order."""
         shuffle = np.random.default_rng(seed_of("matched", 0.0)).random(len(self.pool))
         return np.lexsort((shuffle, self._counts))
 

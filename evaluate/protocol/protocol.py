@@ -1,6 +1,6 @@
-"""The protocol as data: which interaction is held out, who is dev and who is test, how negatives are drawn.
+"""Evaluation protocol as data: held-out interaction, dev and test users, negative sampling, cold-start settings.
 
-Everything the paper leaves open is a named choice with a default (docs/protocol.md); `splits.py` acts on them.
+Everything the paper leaves open is a named choice with a default (docs/protocol.md); `splits.py` applies them.
 """
 
 from __future__ import annotations
@@ -11,29 +11,28 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, input_error
 from signatures.rows import seed_of
 from signatures.types import Interaction
 
 Target = Literal["last-liked", "highest", "last"]
-"""Policy that picks the positive; the paper says both "last rated above 3" (the default here) and "highest rated"."""
+"""Rule for the positive; the paper has both "last rated above 3" (the default here) and "highest rated"."""
 
 UserPart = Literal["dev", "test"]
-"""Dev users are for tuning and demonstrations, test users are looked at once per artifact."""
+"""Dev users are for tuning and demos, test users for final figures."""
 
 Setting = Literal["warm", "item-cold", "user-cold"]
-"""Which of the paper's three evaluations (sections 4 and 5)."""
+"""The paper's three evaluations (sections 4 and 5)."""
 
 Sampling = Literal["uniform", "popularity", "matched"]
-"""How negatives are drawn: all items alike, in proportion to their users, or among items about as popular as the
-positive. Popularity is what rankers are fitted on; under it a cold positive is matched with other cold items."""
+"""How negatives are drawn: uniformly, in proportion to their users, or from items about as popular as the positive.
+Popularity is counted in the training data, so a cold positive is matched with other cold items."""
 
 ColdPositive = Literal["target", "any"]
-"""Item cold-start: users whose target is a cold item, or all who touched one, with the last such item as target."""
+"""Item cold-start: users whose target is a cold item, or all users of a cold item, with the last one as target."""
 
 ColdHistory = Literal["window", "recent"]
-"""User cold-start: what is known of the user. Only the records inside the test window, or the last ones before the
-target, wherever they lie."""
+"""User cold-start: the user's history. Only records inside the test window, or the last ones before the target."""
 
 IN_MEMORY = "in-memory"
 """`EvaluationProtocol.source` of a dataset that was built from frames: it cannot be loaded again."""
@@ -43,7 +42,7 @@ LIKED_ABOVE = 3.0
 
 
 def held_out(sequence: Sequence[Interaction], target: Target) -> int | None:
-    """Index of the positive in a user's interactions, or None where the user cannot be evaluated.
+    """Index of the positive in a user's interactions, or None if the user cannot be evaluated.
 
     Args:
         sequence: A user's interactions, oldest first.
@@ -52,8 +51,8 @@ def held_out(sequence: Sequence[Interaction], target: Target) -> int | None:
             `last`: the last one, whatever its rating.
 
     Returns:
-        An index of at least 1, since a history of one interaction is needed; None where the policy finds
-        nothing, or finds the first interaction.
+        An index of at least 1, because a history is needed; None without a positive, or if it is the first
+        interaction.
 
     >>> rated = [Interaction(item_id=i, rating=r) for i, r in [("a", 4), ("b", 5), ("c", 4), ("d", 2)]]
     >>> held_out(rated, "last-liked"), held_out(rated, "highest"), held_out(rated, "last")
@@ -73,7 +72,7 @@ def held_out(sequence: Sequence[Interaction], target: Target) -> int | None:
 
 
 def part_of(user_id: str) -> UserPart:
-    """The half a user belongs to: a hash of the id alone, so no seed, sample size or policy moves anyone.
+    """The part a user belongs to: decided by a hash of the id, whatever the seed, sample size and protocol.
 
     >>> part_of("A1B2C3") == part_of("A1B2C3")
     True
@@ -82,20 +81,20 @@ def part_of(user_id: str) -> UserPart:
 
 
 class EvaluationProtocol(BaseModel):
-    """How a cases file came about: together with the data, all that is needed to draw it again.
+    """Everything needed to draw a cases file again from the data.
 
     Attributes:
         format: Version of the cases file.
         dataset: The dataset's short name.
         source: Where the data was read from: an absolute path, `demo`, or `in-memory`.
         dataset_sha256: `Dataset.sha256` of that data.
-        target: Policy that picked the positives.
+        target: Rule for the positive.
         negatives: Sampled items per list; a list has one more.
-        part: Users drawn from.
-        users: At most that many users, or None for all of the part.
-        seed: Decides which users come first, the negatives and the target's slot.
-        draw: Another draw of negatives and slots for the same users.
-        last: Histories are cut to that many last interactions; None leaves them whole.
+        part: Users to draw from.
+        users: Most users, or None for all of the part.
+        seed: Decides the order of users, the negatives and the target's position.
+        draw: Number of the draw: other negatives and positions for the same users.
+        last: Length to which histories are cut; None keeps them whole.
         cold_share: Share of the items (item-cold) or of the records (user-cold) that is cold.
         cold_below: User cold-start: users with fewer records than this in the test window.
     """
@@ -134,7 +133,7 @@ class EvaluationProtocol(BaseModel):
             choices: Other fields, by name.
 
         Raises:
-            InputError: naming the field that is unknown or not valid.
+            InputError: naming the field that is unknown or invalid.
         """
         unknown = sorted(choices.keys() - cls.model_fields.keys())
         if unknown:
@@ -142,21 +141,20 @@ class EvaluationProtocol(BaseModel):
         try:
             return cls(dataset=name, source=source, dataset_sha256=sha256, **choices)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise InputError(f"protocol field {'.'.join(map(str, first['loc']))!r}: {first['msg']}") from None
+            raise input_error("protocol", error) from None
 
     def choices(self) -> dict[str, str]:
-        """What the paper leaves open, and how it is settled here: one line each, for people."""
-        said = {
+        """What the paper leaves open, and the choice made here: one line each, for people."""
+        lines = {
             "setting": self.setting,
             "positive": {
                 "last-liked": "the last interaction rated above 3; without ratings, the last",
                 "highest": "the interaction rated highest, above 3; the latest of equals",
                 "last": "the last interaction",
             }[self.target],
-            "negatives": f"{self.negatives} per user, items without any interaction of the user; "
+            "negatives": f"{self.negatives} per user, without the user's own items, "
             + {
-                "uniform": "every item is equally likely",
+                "uniform": "every item with the same probability",
                 "popularity": "in proportion to an item's users in the training data",
                 "matched": "among items with about as many users in the training data as the positive",
             }[self.sampling],
@@ -164,29 +162,29 @@ class EvaluationProtocol(BaseModel):
             "training data": "every user's interactions before the target",
         }
         if self.setting == "item-cold":
-            said |= {
+            lines |= {
                 "cold items": f"the {self.cold_share:.0%} of items with fewest interactions in the whole data, ties at "
                 "the border by a hash",
                 "evaluated users": {
                     "target": "those whose positive, as above, is a cold item",
-                    "any": "all who touched a cold item; the positive is the last one that fits the rule above",
+                    "any": "all users of a cold item; the positive is the last one that fits the rule above",
                 }[self.cold_positive],
-                "training data": "whole sequences of users who never touched a cold item",
+                "training data": "whole sequences of users without a cold item",
             }
         if self.setting == "user-cold":
-            said |= {
+            lines |= {
                 "test window": f"the latest {self.cold_share:.0%} of all records, with all records of its first moment",
                 "evaluated users": f"those with 1 to {self.cold_below - 1} records in the window",
-                "known of them": {
+                "their history": {
                     "window": "their records in the window before the positive",
                     "recent": f"the last {self.cold_below - 1} records before the positive, which lies in the window",
                 }[self.cold_history],
                 "training data": "records before the window, of all other users",
             }
-        return said
+        return lines
 
 
 def usable_targets(sequences: Mapping[str, Sequence[Interaction]]) -> dict[str, int]:
-    """How many users can be evaluated under each target policy."""
-    policies: tuple[Target, ...] = get_args(Target)
-    return {policy: sum(held_out(events, policy) is not None for events in sequences.values()) for policy in policies}
+    """Number of users that can be evaluated under each target rule."""
+    rules: tuple[Target, ...] = get_args(Target)
+    return {rule: sum(held_out(events, rule) is not None for events in sequences.values()) for rule in rules}

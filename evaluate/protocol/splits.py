@@ -1,4 +1,4 @@
-"""Who is evaluated on what, and what may be learnt from: warm, item cold-start and user cold-start."""
+"""Splits of a dataset into held-out targets and training data: warm, item cold-start and user cold-start."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Sequences = Mapping[str, tuple[Interaction, ...]]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What is known of an evaluated user, oldest first, and what is to be found."""
+    """History (oldest first) and target of an evaluated user."""
 
     history: tuple[Interaction, ...]
     target: str
@@ -27,12 +27,12 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Split:
-    """A dataset, divided by a protocol.
+    """A dataset, split by a protocol.
 
     Attributes:
-        held_out: Every user who can be evaluated, dev and test users alike.
-        training: All that priors and baselines may be fitted on: item ids by user, oldest first.
-        cold_items: Positives of item cold-start; in nobody's training history. Empty in other settings.
+        held_out: All users who can be evaluated, dev and test.
+        training: Training data of priors and baselines: item ids by user, oldest first.
+        cold_items: Positives of item cold-start, absent from the training data. Empty in other settings.
     """
 
     held_out: Mapping[str, HeldOut]
@@ -41,54 +41,54 @@ class Split:
 
 
 def split_dataset(dataset: Dataset, protocol: EvaluationProtocol) -> Split:
-    """Divide a dataset as the protocol says. Sample sizes, parts, negatives and seeds of a protocol play no role.
+    """Split a dataset; users, part, negatives and seed of the protocol are irrelevant here.
 
     Raises:
         InputError: if the setting needs timestamps and the data has none.
     """
     if protocol.setting == "item-cold":
-        found = _item_cold(dataset, protocol)
+        split = _item_cold(dataset, protocol)
     elif protocol.setting == "user-cold":
-        found = _user_cold(dataset, protocol)
+        split = _user_cold(dataset, protocol)
     else:
-        found = _warm(dataset.sequences, protocol)
+        split = _warm(dataset.sequences, protocol)
     if protocol.last is None:
-        return found
-    cut = {user: HeldOut(one.history[-protocol.last :], one.target) for user, one in found.held_out.items()}
-    return Split(cut, found.training, found.cold_items)
+        return split
+    cut = {user: HeldOut(own.history[-protocol.last :], own.target) for user, own in split.held_out.items()}
+    return Split(cut, split.training, split.cold_items)
 
 
 def _warm(sequences: Sequences, protocol: EvaluationProtocol) -> Split:
-    """For every user the target and what came before it; whole sequences of users without a valid target."""
-    found, training = {}, {}
+    """For every user the target and the interactions before it; whole sequences of users without a valid target."""
+    targets, training = {}, {}
     for user, sequence in sequences.items():
         index = held_out(sequence, protocol.target)
         training[user] = _ids(sequence[:index])
         if index is not None:
-            found[user] = HeldOut(sequence[:index], sequence[index].item_id)
-    return Split(found, training)
+            targets[user] = HeldOut(sequence[:index], sequence[index].item_id)
+    return Split(targets, training)
 
 
 def _item_cold(dataset: Dataset, protocol: EvaluationProtocol) -> Split:
     sequences = dataset.sequences
     cold = _rarest(sequences, protocol.cold_share)
-    found = {}
+    targets = {}
     for user, sequence in sequences.items():
         index = held_out(sequence, protocol.target)
         if protocol.cold_positive == "any":
             index = _last_cold(sequence, cold, liked=protocol.target != "last")
         if index is not None and sequence[index].item_id in cold:
-            found[user] = HeldOut(sequence[:index], sequence[index].item_id)
+            targets[user] = HeldOut(sequence[:index], sequence[index].item_id)
     training = {
         user: _ids(sequence)
         for user, sequence in sequences.items()
         if cold.isdisjoint(event.item_id for event in sequence)
     }
-    return Split(found, training, cold)
+    return Split(targets, training, cold)
 
 
 def _rarest(sequences: Sequences, share: float) -> frozenset[str]:
-    """That share of the items, rounded down but at least one: those with fewest interactions, ties by a hash."""
+    """The share of the items with the fewest interactions, rounded down but at least one; ties by a hash."""
     counts = Counter(event.item_id for sequence in sequences.values() for event in sequence)
     rarest = sorted(counts, key=lambda item: (counts[item], seed_of("cold", item)))
     return frozenset(rarest[: max(1, int(share * len(rarest)))])
@@ -110,21 +110,21 @@ def _user_cold(dataset: Dataset, protocol: EvaluationProtocol) -> Split:
             "sorts all records by time"
         )
     ordered = np.sort(times.to_numpy(dtype=np.int64))
-    # With day resolution many records share the first moment of the window: all of them belong to it.
-    opens = int(ordered[min(len(ordered) - 1, int(np.ceil((1 - protocol.cold_share) * len(ordered))))])
-    found: dict[str, HeldOut] = {}
+    # With timestamps of whole days many records share the first moment of the window: all of them belong to it.
+    start = int(ordered[min(len(ordered) - 1, int(np.ceil((1 - protocol.cold_share) * len(ordered))))])
+    targets: dict[str, HeldOut] = {}
     training: dict[str, tuple[str, ...]] = {}
     for user, sequence in dataset.sequences.items():
-        inside = tuple(event for event in sequence if (event.timestamp or 0) >= opens)
+        inside = tuple(event for event in sequence if (event.timestamp or 0) >= start)
         if not 1 <= len(inside) < protocol.cold_below:
-            training[user] = _ids(tuple(event for event in sequence if (event.timestamp or 0) < opens))
+            training[user] = _ids(tuple(event for event in sequence if (event.timestamp or 0) < start))
             continue
         known = inside if protocol.cold_history == "window" else sequence
         index = held_out(known, protocol.target)
-        if index is not None and (known[index].timestamp or 0) >= opens:
+        if index is not None and (known[index].timestamp or 0) >= start:
             history = known[:index][-(protocol.cold_below - 1) :]
-            found[user] = HeldOut(history, known[index].item_id)
-    return Split(found, {user: history for user, history in training.items() if history})
+            targets[user] = HeldOut(history, known[index].item_id)
+    return Split(targets, {user: history for user, history in training.items() if history})
 
 
 def _ids(sequence: tuple[Interaction, ...]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a mix costs: billed and stand-alone, per user, per user-item pair and for everybody; and how long it takes."""
+"""Costs of a run: billed and stand-alone dollars and seconds, per role, user, user-item pair and population."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from programs.lm.ledger import Call
 from signatures.rows import Cost
 
 MOTE_ROLE = "mote"
-"""The one role whose work is per product, not per shopper."""
+"""The role whose work is per item, not per user."""
 
 
 class RoleCost(BaseModel):
     """Calls of one role in one run.
 
     Attributes:
-        calls: Answers there would have been without a store; `stored` of them came from it.
-        failed: Sent and not answered.
-        usd: As if every answer had been paid; None if the price of one of them is unknown.
-        billed_usd: What was really paid; None likewise, 0 where nothing was sent.
-        seconds: Service time of all answers, stored ones at what they took when they were made.
-        p50, p95: Seconds of one answer really sent; None where none was.
+        calls: Answers, cache hits included.
+        stored: Cache hits among them.
+        failed: Calls sent but not answered.
+        usd: Stand-alone dollars, cache hits counted as paid; None if a price is unknown.
+        billed_usd: Dollars really paid; None if a price is unknown, 0 if nothing was sent.
+        seconds: Service time of all answers; a cache hit counts what it took when it was made.
+        p50, p95: Quantiles of the seconds of calls really sent; None without any.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -44,17 +45,17 @@ class RoleCost(BaseModel):
 
 
 class MixCost(BaseModel):
-    """What a mix costs on a number of users, and beyond.
+    """Costs of a run, and projections to more users.
 
     Attributes:
         users: Users ranked.
         pairs: User-item pairs scored: the unit of the paper's Table 7.
-        products: Distinct products among the candidates.
-        roles: By role.
-        per_user: Dollars of MOPE, MAR and the judge for one user; MOTE is paid once a product.
-        per_product: Dollars of MOTE for one product.
-        per_pair: Dollars for one user-item pair where nothing is shared: MOPE and MAR over the list, MOTE for the item.
-        per_thousand: Dollars for 1,000 users over products distilled before.
+        products: Distinct items among the candidates.
+        roles: Costs by role.
+        per_user: Dollars of MOPE, MAR and the judge for one user.
+        per_product: Dollars of MOTE for one item.
+        per_pair: Dollars for one user-item pair: MOPE and MAR shared by the list, MOTE for the item.
+        per_thousand: Dollars for 1,000 users on items distilled before.
         population: Dollars for every user of the dataset and its whole catalogue.
     """
 
@@ -72,12 +73,12 @@ class MixCost(BaseModel):
 
     @property
     def usd(self) -> float | None:
-        """Stand-alone dollars of the whole run; None where unknown."""
+        """Stand-alone dollars of the whole run; None if unknown."""
         return known_sum(role.usd for role in self.roles)
 
     @property
     def billed_usd(self) -> float | None:
-        """Dollars really paid for this run; None where unknown."""
+        """Dollars really paid; None if unknown."""
         return known_sum(role.billed_usd for role in self.roles)
 
     @property
@@ -98,22 +99,23 @@ def known_sum(parts: Iterable[float | None]) -> float | None:
 def cost_of(
     calls: Sequence[Call], users: int, pairs: int, products: int, population_users: int, catalogue: int
 ) -> MixCost:
-    """Add up a run's ledger.
+    """Costs of a run from its ledger.
 
     Args:
-        users: Users the calls were made for.
-        pairs: Candidates of all of them together.
-        products: Distinct products distilled for them.
-        population_users, catalogue: Users and products of the whole dataset.
+        users: Number of users ranked.
+        pairs: Number of their candidates, all users together.
+        products: Number of distinct items distilled for them.
+        population_users, catalogue: Number of users and items of the whole dataset.
     """
     needed = once_each(calls)
     roles = tuple(_role(role, [c for c in needed if c.role == role]) for role in dict.fromkeys(c.role for c in needed))
-    shopper = known_sum(role.usd for role in roles if role.role != MOTE_ROLE)
-    distilled = any(role.role == MOTE_ROLE for role in roles)
-    product = known_sum(role.usd for role in roles if role.role == MOTE_ROLE)
-    per_user = None if shopper is None or not users else shopper / users
-    # A program without MOTE distils nothing, which is known to cost nothing.
-    per_product = (0.0 if not distilled else None) if product is None or not products else product / products
+    user_usd = known_sum(role.usd for role in roles if role.role != MOTE_ROLE)
+    mote_usd = known_sum(role.usd for role in roles if role.role == MOTE_ROLE)
+    per_user = None if user_usd is None or not users else user_usd / users
+    if any(role.role == MOTE_ROLE for role in roles):
+        per_product = None if mote_usd is None or not products else mote_usd / products
+    else:
+        per_product = 0.0  # A program without MOTE.
     per_pair, population = None, None
     if per_user is not None and per_product is not None and pairs:
         per_pair = per_user * users / pairs + per_product
@@ -132,9 +134,9 @@ def cost_of(
 
 
 def once_each(calls: Sequence[Call]) -> list[Call]:
-    """The calls without stored answers about what an earlier call of the same role was about already.
+    """The calls without repeated cache hits: those with the role and `about` of an earlier call.
 
-    A product that many users are shown is distilled once, however often its traits are taken from the store.
+    The traits of an item count once, however often they are taken from the store.
     """
     seen: set[tuple[str, str]] = set()
     out = []

@@ -1,4 +1,4 @@
-"""The run directory: the one place that names its files."""
+"""`RunDirectory`: the names of all files in a run directory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ METRICS, TARGETS, RANKS, WEIGHTS = "metrics.json", "targets.json", "ranks.json",
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Where one run keeps its files.
+    """The files of one run.
 
     Attributes:
         path: The folder; it need not exist.
@@ -36,17 +36,17 @@ class RunDirectory:
 
     @property
     def metrics(self) -> Path:
-        """The figures of the run (`RunMetrics`), written each time the run ends or pauses."""
+        """Metrics of the run (`RunMetrics`), written at the end of each session."""
         return self.path / METRICS
 
     @property
     def targets(self) -> Path:
-        """Target by user id, so that the run can be audited without its cases file."""
+        """Targets by user id, to audit the run without its cases file."""
         return self.path / TARGETS
 
     @property
     def ranks(self) -> Path:
-        """Ranks of a full-catalogue run (`CatalogueRanks`), which keeps no rows."""
+        """Ranks of a full-catalogue run (`CatalogueRanks`), which has no rows."""
         return self.path / RANKS
 
     @property

@@ -1,4 +1,4 @@
-"""The result of an evaluation: metrics with intervals, rows per user, usage, and how the run ended."""
+"""`Evaluation`: the result of one ranker on some cases, with metrics, rows, usage and status."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from signatures.rows import Ranking, Usage
 
 
 class MetricTable(dict[str, Estimate]):
-    """Metrics by name, `HR@5/30`; found without the length of the list as well, `HR@5`."""
+    """Metrics by name (`HR@5/30`); the list length may be left out (`HR@5`)."""
 
     def __missing__(self, name: str) -> Estimate:
         for known, estimate in self.items():
             if known.partition("/")[0] == name:
                 return estimate
-        raise KeyError(f"{name!r}; there are {', '.join(self)}")
+        raise KeyError(f"no metric {name!r}; there are {', '.join(self)}")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one ranker did on some cases.
+    """Result of one ranker on some cases.
 
     Attributes:
         ranker: Its name in tables.
-        cases: What it ranked.
-        figures: Every figure of the run, as written to `metrics.json`.
+        cases: The ranked cases.
+        figures: All metrics of the run, as written to `metrics.json`.
         rows: The ranking of every user, failed ones included.
-        status: How the run ended: complete, or what is left and why.
-        directory: The run directory, or None where the run was not kept.
-        against: Paired differences, this minus the other, by metric; empty where nothing was compared.
-        recovered: How well profiles recover planted motivations; the demo store only.
+        status: How the run ended: complete, or the number of cases left and why.
+        directory: The run directory, or None if the run was not kept.
+        against: Paired differences, this minus the other run, by metric; empty without a comparison.
+        recovered: How well profiles recover planted motivations; None except on the demo store.
         usage_by_role: Calls, tokens, dollars and seconds of the whole run by role; empty without a language model.
     """
 
@@ -62,7 +62,7 @@ class Evaluation:
 
     @property
     def components(self) -> dict[str, MetricTable]:
-        """The same for each score vector alone: `prior`, `mar`, `fused`."""
+        """Likewise for each score vector alone: `prior`, `mar`, `fused`."""
         return {name: MetricTable(metrics) for name, metrics in self.figures.components.items()}
 
     @cached_property
@@ -92,7 +92,7 @@ class Evaluation:
         """Paired differences to another evaluation on the same cases, by metric.
 
         Raises:
-            InputError: if the other ranked other cases.
+            InputError: if the two ranked different cases.
         """
         if self.cases.sha256 != other.cases.sha256:
             raise InputError(f"{other.ranker} ranked other cases than {self.ranker}: evaluate both on the same cases")
@@ -108,14 +108,14 @@ class Evaluation:
         return pd.DataFrame(
             [
                 {"scores": label, "n": self.figures.users}
-                | {f"{name} {part}": getattr(found, part) for name, found in metrics.items() for part in _PARTS}
+                | {f"{name} {part}": getattr(estimate, part) for name, estimate in metrics.items() for part in _PARTS}
                 for label, metrics in rows.items()
             ]
         ).set_index("scores")
 
     def __str__(self) -> str:
         figures = ", ".join(
-            f"{name} {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]" for name, found in self.metrics.items()
+            f"{name} {value.mean:.3f} [{value.low:.3f}, {value.high:.3f}]" for name, value in self.metrics.items()
         )
         ended = "" if self.complete else f"; {self.figures.unresolved} unresolved"
         return f"{self.ranker}: {figures}; n={self.figures.users}{ended}"

@@ -1,4 +1,4 @@
-"""Ranking the whole catalogue: no sampled negatives, so no choice of negatives can flatter anybody."""
+"""Full-catalogue ranking: ranks of the targets among all items, without sampled negatives."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def full_ranking_ranks(
     owned: Mapping[str, Collection[str]],
     on_user: Callable[[], None] = lambda: None,
 ) -> dict[str, int]:
-    """Rank of every user's target among all items the user does not have yet.
+    """Rank of every user's target among all items that the user does not have yet.
 
     Args:
-        ranker: One without a language model: every list has as many candidates as the catalogue has items.
-        cases: Cases with targets; their sampled candidates play no role.
+        ranker: One without a language model: every list is as long as the catalogue.
+        cases: Cases with targets; their sampled candidates are ignored.
         catalogue: Distinct item ids.
-        owned: Items of every user before the target: more than the history shows where that is cut short.
+        owned: Items of every user before the target, which may be more than the history.
         on_user: Called after every user.
 
     Returns:
-        1-based rank by user id; ties are broken as everywhere, at random by the user's seed.
+        1-based rank by user id; ties are broken by the user's seed.
     """
     ranks = {}
     for case in cases:
@@ -41,10 +41,10 @@ def full_ranking_ranks(
 
 
 def owned_before_target(dataset: Dataset, cases: Sequence[Case]) -> dict[str, set[str]]:
-    """Items of every user before the target: more than the history shows where that is cut short."""
+    """Items of every user before the target: more than the history if that is cut."""
     owned = {}
     for case in cases:
-        items = [event.item_id for event in dataset.sequences[case.user_id]]
+        items = dataset.histories[case.user_id]
         index = max(i for i, item in enumerate(items) if item == case.target)
         owned[case.user_id] = set(items[:index])
     return owned

@@ -1,12 +1,12 @@
-"""The journal of a run: one checked JSON line per ranked user, so that a killed run goes on where it stopped.
+"""Journal of a run: one JSON line with a checksum per ranked user; a killed run resumes from it.
 
 A run directory holds `manifest.json` (what was run), `journal.jsonl` (the rows) and `.lock`. A line is
 
     {"sha256":"<first 16 hex digits of the row's hash>","row":<Ranking>}
 
-Every row is handed to the operating system before `append` returns, so killing the process (`kill -9`) loses at most
-the row being written. `fsync` follows at most every 0.5 s and on closing, so a power cut can also lose rows
-appended since the last one. Lost rows are ranked again on resume; answers paid for are kept by the call store.
+Every row is passed to the operating system before `append` returns, so killing the process (`kill -9`) loses at most
+the row being written. `fsync` follows at most every 0.5 s and on closing, so a power cut can also lose rows appended
+since the last one. Lost rows are ranked again on resume; their answers are in the response cache.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Val
 
 from evaluate.runs.directory import JOURNAL, MANIFEST, RunDirectory
 from programs.runtime.atomic import write_atomically
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, input_error
 from programs.runtime.lock import take
 from signatures.rows import Ranking, Status
 
@@ -38,7 +38,7 @@ _DIGITS = 16
 
 
 class RunManifest(BaseModel):
-    """What a run is: rows of two runs mix only if cases, ranker and configuration are the same.
+    """Identity of a run: a run resumes only if cases, ranker and configuration are the same.
 
     Attributes:
         cases_sha256: Hash of the frozen cases (`Cases.sha256`).
@@ -58,7 +58,7 @@ class RunManifest(BaseModel):
 
 
 class Journal:
-    """An open run directory, owned by this process alone. A context manager; safe to append to from many threads.
+    """An open, locked run directory. A context manager; threads may append at the same time.
 
     Attributes:
         directory: The run directory.
@@ -66,7 +66,7 @@ class Journal:
     """
 
     def __init__(self, directory: Path, manifest: RunManifest, lock: BaseFileLock) -> None:
-        """Internal: use `Journal.open`, which takes the lock and agrees on the manifest first."""
+        """Internal: use `Journal.open`, which takes the lock and checks the manifest first."""
         self.directory = directory
         self.manifest = manifest
         self._path = RunDirectory(directory).journal
@@ -85,11 +85,11 @@ class Journal:
 
     @classmethod
     def open(cls, directory: Path, manifest: RunManifest) -> Self:
-        """Start a run, or resume the one in `directory`, dropping a record torn by a crash at its end.
+        """Start a run, or resume the one in `directory`; a row that a crash cut off at the end is dropped.
 
         Raises:
-            InputError: if another process has the run open, the directory cannot be used, holds a run of other
-                cases, ranker or configuration (naming what differs), or a row that was damaged.
+            InputError: if another process has the run open, or the directory cannot be used, holds a run of other
+                cases, ranker or configuration (naming the differences), or has a damaged row.
         """
         lock = take(directory)
         try:
@@ -99,10 +99,10 @@ class Journal:
             raise
 
     def append(self, ranking: Ranking) -> None:
-        """Add one row; it survives the death of this process from here on.
+        """Add one row; when this returns, it survives the end of the process.
 
         Raises:
-            OSError: if it could not be written (disk full): the journal is left as it was before.
+            OSError: if it could not be written (disk full); the journal stays as it was.
             ValueError: if the journal is closed.
         """
         line = _line(ranking)
@@ -116,26 +116,26 @@ class Journal:
                 if time.monotonic() - self._synced >= FSYNC_SECONDS:
                     self._sync()
             except OSError as error:
-                # A half-written row followed by others would be damage in the middle, which is refused.
+                # A half-written row before other rows would count as damage.
                 os.ftruncate(self._file, self._end)
                 raise OSError(error.errno, error.strerror, str(self._path)) from error
             self._end += len(line)
 
     def rows(self) -> dict[str, Ranking]:
-        """The latest row of every user, in the order in which users first came.
+        """The latest row of every user, in the order of the users' first rows.
 
         Raises:
-            InputError: naming file and line, if a row was damaged since.
+            InputError: naming file and line, if a row is damaged.
         """
         with self._writing:
             return _rows(self._path)
 
     def resolved(self) -> frozenset[str]:
-        """Users whose latest row is not `failed`: all others are to be ranked, or ranked again."""
+        """Users whose latest row is not `failed`; all others have to be ranked."""
         return frozenset(user for user, row in self.rows().items() if row.status is not Status.FAILED)
 
     def close(self) -> None:
-        """Bring all rows to the disk and let go of the directory. Closing twice does nothing."""
+        """Sync all rows to disk and release the directory. Closing twice does nothing."""
         with self._writing:
             if self._closed:
                 return
@@ -160,7 +160,7 @@ class Journal:
 
 
 def read_journal(directory: Path) -> tuple[RunManifest, dict[str, Ranking]]:
-    """Read a run, finished or still going on, without owning or changing it.
+    """Read a run, finished or not, without locking or changing it.
 
     Returns:
         The manifest and the latest row of every user.
@@ -168,62 +168,62 @@ def read_journal(directory: Path) -> tuple[RunManifest, dict[str, Ranking]]:
     Raises:
         InputError: if there is no run, or manifest or rows are damaged.
     """
-    manifest = _stored(RunDirectory(directory).manifest)
+    manifest = _read_manifest(RunDirectory(directory).manifest)
     if manifest is None:
-        raise InputError(f"{directory}: no run here, {MANIFEST} is missing")
+        raise InputError(f"{directory}: not a run directory, {MANIFEST} is missing")
     path = RunDirectory(directory).journal
     return manifest, _rows(path) if path.exists() else {}
 
 
-def _agreed(directory: Path, asked: RunManifest) -> RunManifest:
-    found = refuse_other_run(directory, asked)
-    if found is None:
-        if RunDirectory(directory).journal.exists():
-            raise InputError(f"{directory}: {JOURNAL} without {MANIFEST}: not a run; choose another directory")
-        write_atomically(RunDirectory(directory).manifest, asked.model_dump_json(indent=2).encode() + b"\n")
-        return asked
-    return found
+def _agreed(directory: Path, manifest: RunManifest) -> RunManifest:
+    stored = refuse_other_run(directory, manifest)
+    if stored is not None:
+        return stored
+    if RunDirectory(directory).journal.exists():
+        raise InputError(f"{directory}: {JOURNAL} without {MANIFEST}: not a run; choose another directory")
+    write_atomically(RunDirectory(directory).manifest, manifest.model_dump_json(indent=2).encode() + b"\n")
+    return manifest
 
 
-def refuse_other_run(directory: Path, asked: RunManifest) -> RunManifest | None:
-    """Make sure that a directory holds the run that is asked for, or none; neither owns nor changes it.
+def refuse_other_run(directory: Path, manifest: RunManifest) -> RunManifest | None:
+    """Check that a directory holds the run of a manifest, or no run; neither locks nor changes it.
 
     Returns:
-        The manifest there, or None.
+        The stored manifest, or None.
 
     Raises:
-        InputError: naming what differs.
+        InputError: naming the differences.
     """
-    found = _stored(RunDirectory(directory).manifest)
-    if found is None:
+    stored = _read_manifest(RunDirectory(directory).manifest)
+    if stored is None:
         return None
-    # Through JSON, so that 1.0 read back and 1.0 asked compare as what is stored.
-    asked = RunManifest.model_validate_json(asked.model_dump_json())
+    # Through JSON, so that both are compared in the stored form.
+    manifest = RunManifest.model_validate_json(manifest.model_dump_json())
     differences = [
         line
         for field in ("cases_sha256", "ranker", "configuration")
-        for line in _differences(field, getattr(found, field), getattr(asked, field))
+        for line in _differences(field, getattr(stored, field), getattr(manifest, field))
     ]
     if differences:
         raise InputError(
             f"{directory}: holds another run: {'; '.join(differences)}. "
-            "Choose another directory, or ask for what this run is"
+            "Choose another directory, or give the options of this run"
         )
-    return found
+    return stored
 
 
-def _differences(name: str, found: JsonValue, asked: JsonValue) -> Iterator[str]:
-    if isinstance(found, dict) and isinstance(asked, dict):
-        for key in sorted(found.keys() | asked.keys()):
-            if key not in asked or key not in found:
-                yield f"{name}.{key} is only in {'the run' if key in found else 'what is asked'}"
+def _differences(name: str, stored: JsonValue, given: JsonValue) -> Iterator[str]:
+    if isinstance(stored, dict) and isinstance(given, dict):
+        for key in sorted(stored.keys() | given.keys()):
+            if key not in given or key not in stored:
+                yield f"{name}.{key} is only {'in the run' if key in stored else 'given'}"
             else:
-                yield from _differences(f"{name}.{key}", found[key], asked[key])
-    elif found != asked:
-        yield f"{name} is {json.dumps(found):.80}, asked {json.dumps(asked):.80}"
+                yield from _differences(f"{name}.{key}", stored[key], given[key])
+    elif stored != given:
+        yield f"{name} is {json.dumps(stored):.80}, given {json.dumps(given):.80}"
 
 
-def _stored(path: Path) -> RunManifest | None:
+def _read_manifest(path: Path) -> RunManifest | None:
     try:
         return RunManifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -231,9 +231,7 @@ def _stored(path: Path) -> RunManifest | None:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(step) for step in first["loc"])
-        raise InputError(f"{path}: not the manifest of a run: {f'{field}: ' if field else ''}{first['msg']}") from None
+        raise input_error(f"{path}: not the manifest of a run", error) from None
 
 
 def _line(ranking: Ranking) -> bytes:
@@ -246,13 +244,13 @@ def _checksum(body: bytes) -> bytes:
 
 
 def _body(line: bytes) -> bytes | None:
-    """The row in a line, or None where the line is torn or damaged."""
+    """The row in a line, or None if the line is incomplete or damaged."""
     body = line[len(_HEAD) + _DIGITS + len(_MIDDLE) : -len(_TAIL)]
     return body if line == _HEAD + _checksum(body) + _MIDDLE + body + _TAIL else None
 
 
 def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Line number, byte offset of its end, and row of every sound record; a damaged last one is passed over."""
+    """Line number, byte offset of its end, and row of every valid record; a damaged last record is skipped."""
     end, damaged = 0, None
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -262,7 +260,7 @@ def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:
                     "delete that line to have its user ranked again"
                 )
             if not line.endswith(b"\n"):
-                return  # Torn, or being written right now by the process that owns the run.
+                return  # Cut off, or being written right now by another process.
             body = _body(line)
             if body is None:
                 damaged = number
@@ -277,7 +275,7 @@ def _rows(path: Path) -> dict[str, Ranking]:
         try:
             row = Ranking.model_validate_json(body)
         except ValidationError as error:
-            raise InputError(f"{path}:{number}: not a ranking: {error.errors(include_url=False)[0]['msg']}") from None
+            raise input_error(f"{path}:{number}: not a ranking", error) from None
         latest[row.user_id] = row
     return latest
 

@@ -1,4 +1,4 @@
-"""Runs a ranker over cases: threads across users, one journal row per user, resumable at any moment."""
+"""The run loop: ranks cases in threads, one journal row per user, resumable at any time."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class RunStatus:
 
     Attributes:
         done: Cases with a scored row, those of earlier sessions included.
-        failed: Cases whose infrastructure failed; the same command tries them again.
-        left: Cases not looked at, because the run was stopped.
+        failed: Cases with failed calls; the next session tries them again.
+        left: Cases that were not reached before the run was stopped.
         stopped: Why it was stopped, or None.
     """
 
@@ -52,17 +52,16 @@ def run_cases(
 ) -> RunStatus:
     """Rank every case that has no scored row in the journal yet.
 
-    Rankers get cases without their target. A row is written as soon as its user is done, so an interruption,
-    a spent budget or a killed process loses at most the users under way; what was paid for those is in the call
-    store.
+    Rankers get cases without their target. A row is written as soon as its user is done, so an interruption, a spent
+    budget or a killed process loses at most the users under way; their answers are in the response cache.
 
     Args:
-        ledger: Charged per case; stopped on Ctrl-C, so that users under way end at their next call.
-        workers: Threads across users. One user's calls are made one after the other.
+        ledger: Gives the usage per case; stopped on Ctrl-C, so that users under way end at their next call.
+        workers: Number of threads; the calls of one user are sequential.
         on_row: Called in this thread with every new row.
 
     Raises:
-        InputError: if the backend cannot be used at all, or fails `MAX_FAILURES_IN_A_ROW` times in a row.
+        InputError: if the backend cannot be used, or `MAX_FAILURES_IN_A_ROW` cases fail in a row.
     """
     resolved = journal.resolved()
     waiting = [case for case in cases if case.user_id not in resolved]
@@ -111,7 +110,7 @@ def run_cases(
 def _rank(ranker: Ranker, case: Case, ledger: Ledger) -> Ranking:
     with ledger.usage_of_case() as usage:
         try:
-            # A trace is what demonstrations are made from; here it would only grow.
+            # DSPy's trace is needed for bootstrapping demos only; here it would just grow.
             with dspy.context(trace=None):
                 row = ranker.rank(case.blinded())
         except (DSPyError, OSError) as error:

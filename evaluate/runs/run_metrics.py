@@ -1,8 +1,9 @@
-"""From journal rows to figures: metrics per component, failures apart from misses, what it cost."""
+"""Metrics of a run from its journal rows: per component, with unresolved users, parse failures and usage."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,23 +20,23 @@ from signatures.rows import Case, Ranking, Status, Usage, seed_of, total_usage
 
 
 class RunMetrics(BaseModel):
-    """The figures of one run.
+    """Metrics of one run.
 
     Attributes:
-        metrics: Of the order the ranker gave, by name (`HR@5/30`: 30 is the length of the list).
-        components: The same for every score vector on its own: prior alone, MAR alone, fused.
-        against_prior: Paired difference of the ranker's order to the prior alone, where there is a prior.
-        users: Cases with a scored row.
-        unresolved: Cases whose infrastructure failed or that were not reached; never counted as misses.
+        metrics: Of the ranker's order, by name (`HR@5/30`: 30 is the length of the list).
+        components: Likewise for every score vector alone: prior, MAR, fused.
+        against_prior: Paired difference of the ranker's order to the prior alone, if there is a prior.
+        users: Number of cases with a scored row.
+        unresolved: Number of cases that failed or were not reached; never counted as misses.
         unparsable_answers: Share of the model's answers that could not be parsed.
-        unparsable_users: Users for whom no answer could be parsed; scored by the prior's order.
+        unparsable_users: Number of users without a parsable answer; ranked by the prior.
         appended: Candidates the model left out, per user.
         dropped: Labels the model wrote that name no candidate, per user.
         refused_traits: Share of MOTE's phrases that validation refused.
-        bounds: What the metrics would be if every unresolved user were a miss, and if each were a first place.
-        score_sources: How MAR's scores came about, with the number of users.
+        bounds: The metrics if every unresolved user were a miss, and if each were ranked first.
+        score_sources: Number of users by how MAR's scores were computed (`Alignment.source`).
         usage: What was really sent and paid for in the whole run.
-        audit: The identities that every ranking obeys, checked on these ranks.
+        audit: Check of these ranks against identities that every ranking satisfies.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -58,7 +59,7 @@ class RunMetrics(BaseModel):
 
 
 def ranks_of(cases: Sequence[Case], rows: Mapping[str, Ranking], component: str | None = None) -> dict[str, int]:
-    """Rank of the target by user, from the ranker's order or from one score vector; scored rows only.
+    """Rank of the target by user, for scored rows: in the ranker's order, or by one score vector.
 
     Raises:
         InputError: if a row does not rank exactly the candidates of its case.
@@ -78,10 +79,10 @@ def ranks_of(cases: Sequence[Case], rows: Mapping[str, Ranking], component: str 
 
 
 def ranks_and_manifest(directory: Path) -> tuple[RunManifest, dict[str, int], int]:
-    """What a finished run directory says: its manifest, the ranks of its targets, and the size of its lists.
+    """Manifest, ranks of the targets and list length of a finished run directory.
 
     Raises:
-        InputError: if the directory holds no run, or its targets cannot be found.
+        InputError: if the directory is not a run, or its targets are missing.
     """
     manifest, rows = read_journal(directory)
     path = RunDirectory(directory).targets
@@ -97,7 +98,7 @@ def against_run(directory: Path, other: Path) -> dict[str, Difference]:
     """Paired differences between two finished runs on the same cases, `directory` minus `other`, by metric.
 
     Raises:
-        InputError: if one of them is no run, or they ranked other cases.
+        InputError: if one of them is not a run, or they ranked different cases.
     """
     manifest, ranks, size = ranks_and_manifest(directory)
     reference, others, _ = ranks_and_manifest(other)
@@ -115,13 +116,13 @@ def paired_by_metric(mine: Mapping[str, int], theirs: Mapping[str, int], list_si
 def run_metrics(
     ranker: str, cases: Sequence[Case], rows: Mapping[str, Ranking], spent: Usage | None = None
 ) -> RunMetrics:
-    """All figures of a run.
+    """Compute all metrics of a run.
 
     Args:
         ranker: Its name.
         cases: Every case of the run.
         rows: Journal rows by user id.
-        spent: What the run's ledger says was paid, calls of interrupted users included; else the rows' sum.
+        spent: Usage from the run's ledger, which includes calls of interrupted users; None for the rows' sum.
 
     Raises:
         InputError: if no case has a scored row.
@@ -139,11 +140,6 @@ def run_metrics(
     if "prior" in frames and len(names) > 1 and ranker != "prior":
         against = {f"{m}/{size}": paired_difference(frame[m], frames["prior"][m], seed=0) for m in frame.columns}
     of_rows = total_usage(row.usage for row in scored)
-    answers = of_rows.calls + of_rows.cache_hits
-    sources: dict[str, int] = {}
-    for row in scored:
-        if row.score_source:
-            sources[row.score_source] = sources.get(row.score_source, 0) + 1
     return RunMetrics(
         ranker=ranker,
         users=len(ranks),
@@ -152,15 +148,25 @@ def run_metrics(
         components={name: summarize(part, negatives=size - 1) for name, part in frames.items()},
         against_prior=against,
         bounds=bounds(frame, unresolved, negatives=size - 1) if unresolved else {},
-        unparsable_answers=sum(row.unparsable for row in scored) / answers if answers else 0.0,
+        unparsable_answers=unparsable_share(scored, of_rows.calls + of_rows.cache_hits),
         unparsable_users=sum(row.status is Status.UNPARSABLE for row in scored),
         appended=sum(row.appended for row in scored) / len(scored),
         dropped=sum(row.dropped for row in scored) / len(scored),
         refused_traits=_refused(scored),
-        score_sources=sources,
+        score_sources=score_sources(scored),
         usage=spent or of_rows,
         audit=audit_ranks(ranks, method=ranker, list_size=size),
     )
+
+
+def unparsable_share(rows: Sequence[Ranking], answers: int) -> float:
+    """Share of a run's answers that could not be parsed; 0 without answers."""
+    return sum(row.unparsable for row in rows) / answers if answers else 0.0
+
+
+def score_sources(rows: Sequence[Ranking]) -> dict[str, int]:
+    """Number of rows by how MAR's scores were computed (`Alignment.source`)."""
+    return dict(Counter(row.score_source for row in rows if row.score_source))
 
 
 def _refused(rows: Sequence[Ranking]) -> float:

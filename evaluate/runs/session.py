@@ -1,4 +1,4 @@
-"""A run session: rank what is missing in a run directory, write its figures, and say how it ended."""
+"""A run session: ranks the cases missing in a run directory and writes the metrics."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from signatures.rows import Ranking, Status, total_usage
 from signatures.schema import MotivationSchema
 
 _SHOWN_PROBLEMS = 3
-"""Users whose row is unparsable or failed that get a note of their own; the others are counted at the end."""
+"""Number of unparsable or failed users with a note of their own; further ones are counted at the end."""
 
 
 def run_session(
@@ -44,14 +44,14 @@ def run_session(
     workers: int = 1,
     on_event: OnEvent = ignore,
 ) -> Evaluation:
-    """Run a ranker into a run directory, or finish the run that is there.
+    """Start or resume a run in a run directory.
 
     Args:
-        name: What results call the ranker.
-        configuration: What decides the rankings besides the cases; a directory of another configuration is refused.
+        name: The ranker's name in results.
+        configuration: Everything that decides the rankings besides the cases; another one in the directory is an error.
 
     Raises:
-        InputError: if the directory holds another run, or the backend cannot be used at all.
+        InputError: if the directory holds another run, or the backend cannot be used.
         BudgetExceededError: if the budget ended before any user was ranked.
     """
     problems: Counter[str] = Counter()
@@ -59,7 +59,7 @@ def run_session(
     with Journal.open(directory, run_manifest(name, configuration, cases)) as journal:
         done = len(journal.resolved())
         if done:
-            on_event(Note(f"resuming {directory}: {done} of {len(cases)} users are there already"))
+            on_event(Note(f"resuming {directory}: {done} of {len(cases)} users are done already"))
         on_event(Progress(task, done, len(cases), ledger.total()))
 
         def on_row(row: Ranking) -> None:
@@ -77,7 +77,7 @@ def run_session(
         counts = ", ".join(f"{count} {kind}" for kind, count in problems.items())
         on_event(Note(f"{name}: of {len(cases)} users {counts} in this session; the others are listed in {directory}"))
     if status.stopped:
-        on_event(Note(f"stopped: {status.stopped}; {status.left} users left; the same command goes on from there"))
+        on_event(Note(f"stopped: {status.stopped}; {status.left} users left; run the same command to resume"))
         if all(row.status is Status.FAILED for row in rows.values()):
             raise BudgetExceededError(status.stopped)
     files = RunDirectory(directory)
@@ -92,7 +92,7 @@ def run_session(
 
 
 def run_manifest(name: str, configuration: Mapping[str, Any], cases: Cases) -> RunManifest:
-    """The manifest of a run of today: its encoder and package versions included."""
+    """The manifest of a run with the current encoder and package versions."""
     return RunManifest(
         cases_sha256=cases.sha256,
         ranker=name,
@@ -104,8 +104,8 @@ def run_manifest(name: str, configuration: Mapping[str, Any], cases: Cases) -> R
 def program_configuration(
     roles: Roles, fusion: Fusion, schema: MotivationSchema, explain: int, check: bool = True
 ) -> dict[str, Any]:
-    """What decides a program's rankings besides the cases, for the run's manifest."""
-    # Only where it is off, so that runs from before there was a choice can still be resumed.
+    """Everything that decides a program's rankings besides the cases, for the run's manifest."""
+    # Left out unless it is off, so that runs from before there was a choice can be resumed.
     unchecked = {} if check else {"check": False}
     return unchecked | {
         "roles": roles.model_dump(mode="json"),
@@ -119,17 +119,17 @@ def program_configuration(
 
 
 def model_names(roles: Roles) -> dict[str, str]:
-    """What answers for each role, by content for files: the same path may hold another model tomorrow."""
+    """Model names by role; files are named by their content, because a path may hold another model later."""
     return {role: model_name(roles.of(role)) for role in ROLE_NAMES}
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that decide a result."""
+    """Versions of the packages that affect results."""
     return {name: version(name) for name in ("mllm3rec", "dspy", "numpy", "pandas", "pydantic")}
 
 
 def ledger_within(root: Path, path: Path, budget: Budget) -> Ledger:
-    """The ledger of one of several runs, with what the others below `root` have left of a budget for all of them."""
+    """Ledger of one of several runs below `root`, with the part of their common budget that the others have left."""
     others = total_usage(
         usage for other in root.rglob(path.name) if other != path for usage in by_role(read_calls(other)).values()
     )

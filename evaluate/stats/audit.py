@@ -1,8 +1,8 @@
-"""Which figures of a results table cannot all be true: identities that every ranking obeys, and averages inherit.
+"""Consistency audit of HR/NDCG tables: checks identities that every ranking satisfies.
 
-With one positive per user, a hit at rank r adds 1 / log2(r + 1) to NDCG. A hit within 5 thus adds between
-1 / log2(6) and 1, one between 6 and 10 adds between 1 / log2(11) and 1 / log2(7). The bounds are linear, so they
-survive every mean over users and runs. They hold for any ranker, any data and any list size.
+With one positive per user, a hit at rank r adds 1 / log2(r + 1) to NDCG: between 1 / log2(6) and 1 within the first 5,
+between 1 / log2(11) and 1 / log2(7) from 6 to 10. These bounds are linear, so they also hold for means over users and
+runs, for any ranker, any data and any list size.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, computed_field, model_validator
 
 from evaluate.stats.metrics import chance, ndcg, per_user
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, input_error
 
 AUDITED_METRICS = ("HR@5", "NDCG@5", "HR@10", "NDCG@10")
 
@@ -25,18 +25,17 @@ PAPER_LIST_SIZE = 30
 """One positive and 29 negatives (paper, section 4.1)."""
 
 ROUNDED_ONCE = 0.5
-"""Units of the last printed digit that a figure may be off if it was rounded correctly, once."""
+"""Largest error, in units of the last printed digit, of a figure that was rounded once and correctly."""
 
 ROUNDED_TWICE = 1.0
-"""Units it may be off if it was cut off instead, or is the rounded mean of rounded runs, as an average of three
-printed runs is: half a unit for the runs and half for the mean."""
+"""Largest error if it was truncated instead, or is the rounded mean of rounded runs (half a unit each)."""
 
 _FLOAT_NOISE = 1e-9
 
 
 def _as_printed(value: object) -> object:
     if isinstance(value, float):
-        raise ValueError("give the figure as printed (text), a float has lost how many digits it had")
+        raise ValueError("give the figure as printed, as text: a float has lost its number of digits")
     return value
 
 
@@ -63,23 +62,23 @@ class MetricRow(BaseModel):
     @model_validator(mode="after")
     def _both_at_ten(self) -> Self:
         if (self.hr10 is None) != (self.ndcg10 is None):
-            raise ValueError("HR@10 and NDCG@10 come together: give both or neither")
+            raise ValueError("give both HR@10 and NDCG@10, or neither")
         return self
 
     @property
     def figures(self) -> dict[str, Decimal]:
-        """Printed figures by metric name, without those the table does not have."""
+        """Printed figures by metric name; missing ones are left out."""
         values = (self.hr5, self.ndcg5, self.hr10, self.ndcg10)
         return {name: value for name, value in zip(AUDITED_METRICS, values, strict=True) if value is not None}
 
 
 class Violation(BaseModel):
-    """An identity that fails.
+    """A violated identity.
 
     Attributes:
-        identity: What should hold.
-        excess: By how much it fails on the figures as they stand.
-        allowance: How much of that rounding could explain; less than `excess`.
+        identity: The identity.
+        excess: By how much the printed figures violate it.
+        allowance: Part of the excess that rounding can explain; less than `excess`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -93,11 +92,11 @@ class Violation(BaseModel):
 
 
 class Finding(BaseModel):
-    """What the audit says about one row.
+    """Result of the audit of one row.
 
     Attributes:
-        violations: Identities broken by more than rounding; empty for a row that may be true.
-        notes: Remarks that make a row odd, not impossible.
+        violations: Identities violated by more than rounding; empty for a possible row.
+        notes: Remarks on a row that is unusual but possible.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -110,7 +109,7 @@ class Finding(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def impossible(self) -> bool:
-        """Whether no ranking whatsoever can give these figures."""
+        """Whether no ranking can give these figures."""
         return bool(self.violations)
 
 
@@ -125,8 +124,8 @@ class _Identity:
     def excess(self, figures: Mapping[str, float]) -> float:
         return self.constant + sum(weight * figures[name] for name, weight in self.weights.items())
 
-    def allowance(self, off: Mapping[str, float]) -> float:
-        return sum(abs(weight) * off[name] for name, weight in self.weights.items())
+    def allowance(self, errors: Mapping[str, float]) -> float:
+        return sum(abs(weight) * errors[name] for name, weight in self.weights.items())
 
 
 def _identities() -> tuple[_Identity, ...]:
@@ -156,9 +155,9 @@ def audit_row(row: MetricRow, rounding: float = ROUNDED_TWICE, list_size: int | 
 
     Args:
         row: The figures with their digits.
-        rounding: How far a figure may be off, in units of its last printed digit. The default charges only
-            what no convention of rounding explains; a row that breaks at `ROUNDED_ONCE` but not here gets a note.
-        list_size: Candidates per user, for the notes on figures below chance; None where it is not known.
+        rounding: Largest rounding error, in units of a figure's last printed digit. With the default a violation has no
+            explanation by rounding; a row that violates an identity at `ROUNDED_ONCE` only gets a note.
+        list_size: Candidates per user, for notes on figures below chance; None if unknown.
 
     Raises:
         InputError: if `rounding` is negative.
@@ -171,26 +170,26 @@ def audit_row(row: MetricRow, rounding: float = ROUNDED_TWICE, list_size: int | 
         raise InputError(f"rounding {rounding}: give units of the last printed digit, 0 or more")
     figures = {name: float(value) for name, value in row.figures.items()}
     unit = {name: 10.0 ** int(value.as_tuple().exponent) for name, value in row.figures.items()}
-    off = {name: rounding * unit[name] for name in unit}
-    broken = _violations(figures, off)
-    notes = [*_out_of_scale(figures), *_below_chance(figures, off, list_size)]
-    if not broken and rounding > ROUNDED_ONCE:
+    errors = {name: rounding * unit[name] for name in unit}
+    violations = _violations(figures, errors)
+    notes = [*_out_of_scale(figures), *_below_chance(figures, errors, list_size)]
+    if not violations and rounding > ROUNDED_ONCE:
         strict = _violations(figures, {name: ROUNDED_ONCE * unit[name] for name in unit})
         notes += [f"impossible if every figure was rounded once and correctly: {violation}" for violation in strict]
-    return Finding(method=row.method, dataset=row.dataset, violations=broken, notes=tuple(notes))
+    return Finding(method=row.method, dataset=row.dataset, violations=violations, notes=tuple(notes))
 
 
 def audit_ranks(
     ranks: Mapping[str, int], method: str = "ranks", dataset: str = "", list_size: int | None = None
 ) -> Finding:
-    """Check a run of our own: the identities on its exact means, and that no rank lies outside the list.
+    """Audit a run: the identities on its exact means, and that no rank exceeds the list size.
 
     Args:
         ranks: 1-based rank of each user's positive.
-        list_size: Candidates per user, where known: ranks beyond it are violations, figures below chance are noted.
+        list_size: Candidates per user: larger ranks are violations, figures below chance get a note; None if unknown.
 
     Raises:
-        InputError: if there are no ranks or one is no integer of at least 1.
+        InputError: if there are no ranks, or one is not an integer of at least 1.
 
     >>> audit_ranks({"u1": 1, "u2": 31}, list_size=30).violations[0].identity
     "rank of user 'u2' <= 30"
@@ -214,28 +213,28 @@ def audit_ranks(
     )
 
 
-def _violations(figures: Mapping[str, float], off: Mapping[str, float]) -> tuple[Violation, ...]:
-    broken = []
+def _violations(figures: Mapping[str, float], errors: Mapping[str, float]) -> tuple[Violation, ...]:
+    violations = []
     for identity in IDENTITIES:
         if identity.weights.keys() <= figures.keys():
-            excess, allowance = identity.excess(figures), identity.allowance(off)
+            excess, allowance = identity.excess(figures), identity.allowance(errors)
             if excess > allowance + _FLOAT_NOISE:
-                broken.append(Violation(identity=identity.text, excess=excess, allowance=allowance))
-    return tuple(broken)
+                violations.append(Violation(identity=identity.text, excess=excess, allowance=allowance))
+    return tuple(violations)
 
 
 def _out_of_scale(figures: Mapping[str, float]) -> list[str]:
     return ["figures look like percentages: divide them by 100"] if max(figures.values()) > 1.5 else []
 
 
-def _below_chance(figures: Mapping[str, float], off: Mapping[str, float], list_size: int | None) -> list[str]:
+def _below_chance(figures: Mapping[str, float], errors: Mapping[str, float], list_size: int | None) -> list[str]:
     if list_size is None:
         return []
-    floor = chance(list_size)
+    at_chance = chance(list_size)
     return [
-        f"{name} {value:.4f} is below chance ({floor[name]:.4f} for lists of {list_size})"
+        f"{name} {value:.4f} is below chance ({at_chance[name]:.4f} for lists of {list_size})"
         for name, value in figures.items()
-        if value + off[name] < floor[name] - _FLOAT_NOISE
+        if value + errors[name] < at_chance[name] - _FLOAT_NOISE
     ]
 
 
@@ -245,8 +244,8 @@ def read_metric_table(path: Path) -> list[MetricRow]:
     Both @10 cells of a row may be blank; other columns are ignored.
 
     Raises:
-        InputError: naming file, line and field, if the file cannot be read, a column is missing, a cell is no
-            plain number, or there are no rows.
+        InputError: naming file, line and field, if the file cannot be read, a column is missing, a cell is not a
+            number, or there are no rows.
     """
     columns = ("method", "dataset", *AUDITED_METRICS)
     try:
@@ -268,16 +267,13 @@ def read_metric_table(path: Path) -> list[MetricRow]:
 def _row(cells: Mapping[str | None, str | None], where: str) -> MetricRow:
     if None in cells or None in cells.values():
         raise InputError(f"{where}: the row has {'more' if None in cells else 'fewer'} cells than the header")
-    text = {name: (cells[name] or "").strip() for name in ("method", "dataset", *AUDITED_METRICS)}
-    fields = dict(zip(("method", "dataset", "hr5", "ndcg5", "hr10", "ndcg10"), text.items(), strict=True))
+    columns = dict(zip(MetricRow.model_fields, ("method", "dataset", *AUDITED_METRICS), strict=True))
+    values = {field: (cells[column] or "").strip() for field, column in columns.items()}
     try:
         return MetricRow.model_validate(
-            {
-                field: None if not value and field in ("hr10", "ndcg10") else value
-                for field, (_, value) in fields.items()
-            }
+            {field: value for field, value in values.items() if value or field not in ("hr10", "ndcg10")}
         )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        column, value = fields.get(str(first["loc"][0]), ("", "")) if first["loc"] else ("", "")
-        raise InputError(f"{where}: {f'column {column!r}: {value!r}: ' if column else ''}{first['msg']}") from None
+        for field in error.errors(include_url=False)[0]["loc"]:
+            where = f"{where}: column {columns[str(field)]!r}: {values[str(field)]!r}"
+        raise input_error(where, error) from None

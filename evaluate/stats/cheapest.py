@@ -1,4 +1,4 @@
-"""The cheapest mix that loses too little against the best, or how many users it takes to tell."""
+"""Recommendation of the cheapest mix whose loss against the best is acceptable (non-inferiority)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from programs.runtime.errors import InputError
 _RESAMPLES = 4000
 
 
-class Loss(BaseModel):
-    """How much a mix loses against the best one.
+class MixLoss(BaseModel):
+    """Loss of a mix against the best one, in the grid's metric.
 
     Attributes:
         mean: Best mean minus this mean, 0 for the best.
-        upper: Upper bound of the loss at the confidence asked for; the best of each resample counts, so that
-            picking the best of many by its luck is in it, and so does one imaginary user who speaks against the mix.
+        upper: Upper confidence bound of the loss, against the best mix of each bootstrap resample (so that the luck of
+            the best is included), with one adverse pseudo-user (rule of three).
         sd: Standard deviation of the per-user loss against the best.
     """
 
@@ -34,16 +34,16 @@ class Loss(BaseModel):
 
 
 class CheapestMix(BaseModel):
-    """What to deploy.
+    """The recommended mix and its reasons.
 
     Attributes:
-        chosen: The cheapest mix whose loss is within the margin with the confidence, or None.
+        chosen: The cheapest mix whose loss is within the margin at the confidence, or None.
         best: The mix with the highest mean.
         losses: By mix.
-        cost: Of each mix, in `unit`; None where unknown.
-        unit: `dollars` where every mix has a price, else `seconds`.
-        users_needed: Further users after which the cheapest promising mix could be told acceptable; None where one is
-            chosen already.
+        cost: Of each mix, in `unit`; None if unknown.
+        unit: `dollars` if every mix has a price, else `seconds`.
+        users_needed: Further users after which the cheapest mix with a mean loss within the margin may be accepted;
+            None if a mix is chosen.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -54,7 +54,7 @@ class CheapestMix(BaseModel):
     users: int
     best: str
     chosen: str | None
-    losses: dict[str, Loss]
+    losses: dict[str, MixLoss]
     cost: dict[str, float | None]
     unit: str
     users_needed: int | None = None
@@ -70,7 +70,7 @@ class CheapestMix(BaseModel):
                 f"n={self.users})"
             )
         more = f"about {self.users_needed:,} more needed" if self.users_needed else "use another margin"
-        return f"not enough users to tell (n={self.users}): no mix surely {within}; {more}"
+        return f"not enough users to tell (n={self.users}): no mix {within}; {more}"
 
 
 def cheapest_mix(
@@ -82,18 +82,17 @@ def cheapest_mix(
     confidence: float,
     seed: int = 0,
 ) -> CheapestMix:
-    """Choose among mixes.
+    """Choose the cheapest acceptable mix.
 
-    A mix is acceptable if the bootstrap's upper bound of its loss is within the margin, where the loss of a resample
-    is the best mean in that resample minus the mix's. Among the acceptable ones the cheapest known price wins; mixes of
-    unknown price are chosen only where no price is known at all, and then the best of them.
+    A mix is acceptable if the bootstrap's upper bound of its loss is within the margin; the loss in a resample is the
+    best mean in that resample minus the mix's. Mixes of unknown cost are chosen only if no cost is known, by mean.
 
     Args:
-        values: The metric per user, by mix; only users that every mix has count.
-        cost: Of the whole work, as if each mix were run alone.
+        values: The metric per user, by mix; only users of all mixes count.
+        cost: Stand-alone cost of each mix.
 
     Raises:
-        InputError: if there is no mix, or no user that all have.
+        InputError: if there is no mix, or no user with values for all mixes.
     """
     if not values:
         raise InputError("no mix has been run: nothing to recommend")
@@ -109,7 +108,7 @@ def cheapest_mix(
     best = int(means.argmax())
     labels = list(frame.columns)
     losses = {
-        label: Loss(
+        label: MixLoss(
             mean=float(means[best] - means[i]),
             upper=float(uppers[i]),
             sd=float(np.std(scores[:, best] - scores[:, i], ddof=1)) if len(scores) > 1 else 0.0,
@@ -133,32 +132,32 @@ def cheapest_mix(
 
 
 def _upper(scores: NDArray[np.float64], mix: int, picks: NDArray[np.float64], confidence: float) -> float:
-    """Upper bound of the loss of one mix, with one imaginary user on whom it loses everything.
+    """Upper bound of the loss of one mix, with one adverse pseudo-user on whom its loss is 1.
 
-    Among few users who all fare alike a bootstrap has nothing to resample and would be sure: ten such users are
-    compatible with a loss of a quarter (rule of three).
+    Without this user the bootstrap of equal values would have no spread, but ten equal users are compatible with a loss
+    of a quarter (rule of three).
     """
-    against = np.ones(scores.shape[1])
-    against[mix] = 0.0
-    drawn = picks @ np.vstack([scores, against])
-    return float(np.quantile(drawn.max(axis=1) - drawn[:, mix], confidence))
+    adverse = np.ones(scores.shape[1])
+    adverse[mix] = 0.0
+    means = picks @ np.vstack([scores, adverse])
+    return float(np.quantile(means.max(axis=1) - means[:, mix], confidence))
 
 
-def _order(label: str, cost: Mapping[str, float | None], losses: Mapping[str, Loss]) -> tuple[bool, float, float]:
+def _order(label: str, cost: Mapping[str, float | None], losses: Mapping[str, MixLoss]) -> tuple[bool, float, float]:
     price = cost.get(label)
     return price is None, price or 0.0, losses[label].mean
 
 
 def _needed(
-    losses: Mapping[str, Loss], cost: Mapping[str, float | None], margin: float, confidence: float, n: int
+    losses: Mapping[str, MixLoss], cost: Mapping[str, float | None], margin: float, confidence: float, n: int
 ) -> int | None:
-    """Users beyond n after which the cheapest mix that may be acceptable would be, if its loss stayed as it is."""
+    """Users beyond n after which the cheapest promising mix would be acceptable, if its loss stayed the same."""
     promising = [label for label, loss in losses.items() if loss.mean < margin]
     if not promising:
         return None
     label = min(promising, key=lambda name: _order(name, cost, losses))
     loss = losses[label]
     quantile = float(stats.norm.ppf(confidence))
-    # The excess of the bound over the mean shrinks with the root of n; for the best mix there is no sd to go by.
+    # The bound's excess over the mean shrinks with the root of n; used for the best mix, whose sd is 0.
     spread = max(loss.sd * quantile, (loss.upper - loss.mean) * math.sqrt(n))
     return max(1, math.ceil((spread / (margin - loss.mean)) ** 2) - n)

@@ -1,4 +1,4 @@
-"""A mean with its interval: of one method, and of the difference between two on the same users."""
+"""Confidence intervals: of a mean over users, and of the paired difference between two methods."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from scipy import stats
 from programs.runtime.errors import InputError
 
 BOOTSTRAP_UP_TO = 5_000
-"""Above this many users the interval is mean ± z·s/√n: it then differs from the bootstrap's by less than the
-bootstrap's own simulation error, and four metrics of 20,000 users cost milliseconds instead of seconds."""
+"""Above this many users the interval is mean ± z·s/√n: the difference to the bootstrap's is then below its simulation
+error, and it takes milliseconds instead of seconds."""
 
 _CELLS_PER_BATCH = 1_000_000
 
@@ -24,7 +24,7 @@ class Estimate(BaseModel):
     """A mean over users and its two-sided confidence interval.
 
     Attributes:
-        n: Users in the mean. An interval of n = 1, or of users who all scored alike, says little: read it with n.
+        n: Users in the mean; with n = 1, or equal values, the interval is not informative.
         level: Confidence level, 0 to 1.
     """
 
@@ -41,7 +41,7 @@ class Difference(Estimate):
     """Mean of a - b over the users both have, with its interval.
 
     Attributes:
-        unpaired: Users that only one of the two has, left out.
+        unpaired: Users with a value of only one method, left out.
     """
 
     unpaired: int = Field(ge=0)
@@ -50,13 +50,12 @@ class Difference(Estimate):
 def bootstrap_mean(values: ArrayLike, seed: int, level: float = 0.95, resamples: int = 2000) -> Estimate:
     """Mean and percentile-bootstrap interval of one value per user, widened for small n.
 
-    The bootstrap has nothing to resample where all values are equal (n = 1 included): 0/1 data then gets the
-    Wilson score interval, which stays open for small n, and other data the degenerate [mean, mean].
-    Above `BOOTSTRAP_UP_TO` values the normal approximation is used.
+    For equal values, where a bootstrap has no spread, 0/1 data gets the Wilson score interval and other data the
+    degenerate [mean, mean]. Above `BOOTSTRAP_UP_TO` values the normal approximation is used.
 
     Args:
         values: n finite numbers; their order does not matter.
-        seed: Decides the resamples: same values and seed, same interval.
+        seed: Decides the resamples.
         level: Confidence level, between 0 and 1.
         resamples: Bootstrap resamples.
 
@@ -84,18 +83,18 @@ def paired_difference(
     level: float = 0.95,
     resamples: int = 2000,
 ) -> Difference:
-    """Mean of a - b over common users; pairing removes what is merely easy or hard about a user.
+    """Mean of a - b over common users; pairing removes differences in difficulty between users.
 
     Args:
         a: One value per user id.
-        b: Likewise for the method compared with.
+        b: Likewise for the other method.
         seed: Decides the resamples.
 
     Returns:
-        The difference. Where all users differ by the same amount the interval is degenerate, so read it with n.
+        The difference; the interval is degenerate if all users differ by the same amount.
 
     Raises:
-        InputError: if a user comes twice, no user is in both, or a common user's value is not finite.
+        InputError: if a user is repeated, no user is in both, or a common user's value is not finite.
 
     >>> paired_difference({"u1": 1.0, "u2": 0.5}, {"u2": 0.25, "u1": 0.75, "u3": 0.0}, seed=0)
     Difference(mean=0.25, low=0.25, high=0.25, n=2, level=0.95, unpaired=1)
@@ -109,10 +108,10 @@ def paired_difference(
 def paired_values(
     a: Mapping[str, float] | pd.Series[float], b: Mapping[str, float] | pd.Series[float]
 ) -> tuple[NDArray[np.float64], int]:
-    """a - b of every user both have, in no order to rely on, and how many users only one of the two has.
+    """a - b of every common user, in undefined order, and the number of users in only one of the two.
 
     Raises:
-        InputError: if a user comes twice, no user is in both, or a common user's value is not finite.
+        InputError: if a user is repeated, no user is in both, or a common user's value is not finite.
 
     >>> paired_values({"u1": 1.0, "u2": 0.5}, {"u2": 0.25, "u1": 0.75, "u3": 0.0})
     (array([0.25, 0.25]), 1)
@@ -128,12 +127,12 @@ def paired_values(
 def _by_user(values: Mapping[str, float] | pd.Series[float]) -> pd.Series[float]:
     series = values if isinstance(values, pd.Series) else pd.Series(dict(values), dtype=float)
     if not series.index.is_unique:
-        raise InputError(f"user {series.index[series.index.duplicated()][0]!r} comes twice; give one value per user")
+        raise InputError(f"user {series.index[series.index.duplicated()][0]!r} is repeated; give one value per user")
     return series
 
 
 def _sample(values: ArrayLike, level: float) -> NDArray[np.float64]:
-    """Sorted, so that neither the resamples nor the last bit of the mean depend on the users' order."""
+    """Sorted values, so that results do not depend on the users' order."""
     sample = np.sort(_finite(values))
     if not 0 < level < 1:
         raise InputError(f"confidence level {level}: give one between 0 and 1, such as 0.95")
@@ -156,7 +155,7 @@ def _interval(sample: NDArray[np.float64], seed: int, level: float, resamples: i
     if len(sample) > BOOTSTRAP_UP_TO:
         half = float(stats.norm.ppf(0.5 + level / 2)) * float(sample.std(ddof=1)) / math.sqrt(len(sample))
         return mean - half, mean + half
-    found = stats.bootstrap(
+    interval = stats.bootstrap(
         (sample,),
         np.mean,
         n_resamples=resamples,
@@ -166,13 +165,13 @@ def _interval(sample: NDArray[np.float64], seed: int, level: float, resamples: i
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
 
 
 def _expanded(level: float, n: int) -> float:
-    """The level at which percentiles of bootstrap means are as wide as a t interval (Hesterberg 2015, section 3.4).
+    """Level at which the percentile interval is as wide as a t interval (Hesterberg 2015, section 3.4).
 
-    Plain percentiles miss the factor sqrt((n - 1) / n) and the t quantile: of 30 users they cover 92 to 94 in 100.
+    Plain percentiles lack the factor sqrt((n - 1) / n) and the t quantile: with 30 users they cover 92 to 94%.
     """
     t = stats.t.ppf(0.5 + level / 2, n - 1)
     return float(1 - 2 * stats.norm.cdf(-math.sqrt(n / (n - 1)) * t))

@@ -1,4 +1,4 @@
-"""Hit rate and NDCG for one positive per user, and what they may be when some users are unresolved."""
+"""Hit rate and NDCG for one positive per user, with bounds for unresolved users."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def hit(rank: int, k: int) -> float:
     """HR@k of one user: 1 if the positive is among the first k, else 0.
 
     Args:
-        rank: 1-based place of the positive.
+        rank: 1-based rank of the positive.
 
     >>> hit(5, 5), hit(6, 5)
     (1.0, 0.0)
@@ -32,7 +32,7 @@ def ndcg(rank: int, k: int) -> float:
     """NDCG@k of one user with a single positive: 1 / log2(rank + 1) within the first k, else 0. The ideal DCG is 1.
 
     Args:
-        rank: 1-based place of the positive.
+        rank: 1-based rank of the positive.
 
     >>> ndcg(1, 5), ndcg(3, 5), ndcg(6, 5)
     (1.0, 0.5, 0.0)
@@ -47,17 +47,17 @@ def _checked(rank: int) -> int:
 
 
 def rank_of(ranking_order: Sequence[str], target: str) -> int:
-    """1-based place of the target in an order, best first.
+    """1-based rank of the target in an order, best first.
 
     Raises:
-        InputError: if the target is not in the order, or more than once.
+        InputError: if the target is not in the order, or repeated.
 
     >>> rank_of(("b", "a", "c"), "a")
     2
     """
     times = ranking_order.count(target)
     if times != 1:
-        raise InputError(f"target {target!r} stands {times} times in an order of {len(ranking_order)}, not once")
+        raise InputError(f"target {target!r} is {times} times in an order of {len(ranking_order)} items, not once")
     return ranking_order.index(target) + 1
 
 
@@ -69,8 +69,8 @@ def per_user(ranks: Mapping[str, int], ks: Sequence[int] = CUTOFFS) -> pd.DataFr
         ks: Cutoffs.
 
     Returns:
-        One row per user, sorted by the index `user_id` so that no later figure depends on the order in which
-        users finished; columns `HR@5`, `NDCG@5`, `HR@10`, ... (float, 0 to 1).
+        One row per user, sorted by the index `user_id` so that results do not depend on the order in which users
+        finished; columns `HR@5`, `NDCG@5`, `HR@10`, ... (float, 0 to 1).
 
     Raises:
         InputError: naming the user whose rank is not an integer of at least 1.
@@ -82,17 +82,17 @@ def per_user(ranks: Mapping[str, int], ks: Sequence[int] = CUTOFFS) -> pd.DataFr
     for user in users:
         if not isinstance(ranks[user], int | np.integer) or ranks[user] < 1:
             raise InputError(f"user {user!r}: rank {ranks[user]!r} is not an integer of at least 1")
-    places = np.array([ranks[user] for user in users], dtype=np.int64)
-    gain = 1.0 / np.log2(places + 1.0)
+    values = np.array([ranks[user] for user in users], dtype=np.int64)
+    gain = 1.0 / np.log2(values + 1.0)
     columns: dict[str, np.ndarray] = {}
     for k in ks:
-        columns[f"HR@{k}"] = (places <= k).astype(float)
-        columns[f"NDCG@{k}"] = np.where(places <= k, gain, 0.0)
+        columns[f"HR@{k}"] = (values <= k).astype(float)
+        columns[f"NDCG@{k}"] = np.where(values <= k, gain, 0.0)
     return pd.DataFrame(columns, index=pd.Index(users, name="user_id", dtype=object))
 
 
 def summarize(frame: pd.DataFrame, negatives: int, seed: int = 0) -> dict[str, Estimate]:
-    """Mean and interval of every metric; the name carries the list size, since 29 and 99 negatives do not compare.
+    """Mean and interval of every metric; names contain the list size, because it decides the level of a metric.
 
     Args:
         frame: Result of `per_user`, one row per scored user.
@@ -113,13 +113,13 @@ def _sized(metric: str, negatives: int) -> str:
 
 
 class Bounds(BaseModel):
-    """Between which values a mean lies, whatever the unresolved users would have given.
+    """Bounds of a mean over resolved and unresolved users.
 
     Attributes:
         low: Mean if every unresolved user is a miss.
         high: Mean if every unresolved user has the positive at rank 1.
-        resolved: Users scored.
-        unresolved: Users without a result.
+        resolved: Number of scored users.
+        unresolved: Number of users without a result.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -133,16 +133,16 @@ class Bounds(BaseModel):
 def bounds(frame: pd.DataFrame, unresolved: int, negatives: int) -> dict[str, Bounds]:
     """Worst and best case of every metric over resolved and unresolved users together.
 
-    A failure of infrastructure is never a miss: it widens these bounds instead. They hold what is not known
-    about these users, and add to the sampling error of `summarize`.
+    A failed call is never counted as a miss; it widens these bounds instead. They do not include the sampling error of
+    `summarize`.
 
     Args:
         frame: Result of `per_user`, possibly empty.
-        unresolved: Users without a result.
+        unresolved: Number of users without a result.
         negatives: Sampled negatives per user, for the names.
 
     Raises:
-        InputError: if there are no users at all, or fewer than none unresolved.
+        InputError: if there are no users, or `unresolved` is negative.
 
     >>> bounds(per_user({"u1": 3, "u2": 7, "u3": 1}), unresolved=1, negatives=29)["HR@5/30"]
     Bounds(low=0.5, high=0.75, resolved=3, unresolved=1)
@@ -152,15 +152,15 @@ def bounds(frame: pd.DataFrame, unresolved: int, negatives: int) -> dict[str, Bo
     total = len(frame) + unresolved
     out = {}
     for name in frame.columns:
-        earned = float(frame[name].sum())
+        total_gain = float(frame[name].sum())
         out[_sized(name, negatives)] = Bounds(
-            low=earned / total, high=(earned + unresolved) / total, resolved=len(frame), unresolved=unresolved
+            low=total_gain / total, high=(total_gain + unresolved) / total, resolved=len(frame), unresolved=unresolved
         )
     return out
 
 
 def chance(list_size: int, ks: Sequence[int] = CUTOFFS) -> dict[str, float]:
-    """What a random order of the list gives on average: the floor below which a published figure is suspect.
+    """Expected metrics of a random order of the list.
 
     Args:
         list_size: Candidates per user, the positive included; at least 1.
@@ -170,9 +170,9 @@ def chance(list_size: int, ks: Sequence[int] = CUTOFFS) -> dict[str, float]:
     """
     if list_size < 1:
         raise InputError(f"list size {list_size}: a list has at least the positive")
-    places = range(1, list_size + 1)
+    ranks = range(1, list_size + 1)
     out = {}
     for k in ks:
-        out[f"HR@{k}"] = sum(hit(rank, k) for rank in places) / list_size
-        out[f"NDCG@{k}"] = sum(ndcg(rank, k) for rank in places) / list_size
+        out[f"HR@{k}"] = sum(hit(rank, k) for rank in ranks) / list_size
+        out[f"NDCG@{k}"] = sum(ndcg(rank, k) for rank in ranks) / list_size
     return out

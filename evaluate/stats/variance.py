@@ -1,4 +1,4 @@
-"""What a mean over repeated runs owes to its users, its negatives and its seeds: where more effort would pay."""
+"""Variance components of a mean over repeated runs: users, negative draws and training seeds."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ VARIANCE_COLUMNS = ("user", "draw", "seed", "value")
 _USER, _DRAW, _SEED = 0, 1, 2
 
 _FLOAT_NOISE = 1e-12
-"""A spread below this share of the largest value is what adding up in floats leaves of no spread at all."""
+"""A spread below this share of the largest value is rounding error."""
 
 
 class VarianceComponent(BaseModel):
-    """What one source contributes to the variance of the reported mean.
+    """Contribution of one source to the variance of the mean.
 
     Attributes:
-        variance: Of the mean, in squared units of the values; 0 or more.
-        sd: Its root, in the unit of the values: how far the mean moves when only this source is drawn again.
-        share: Of the total, 0 to 1; None where the mean does not vary at all.
-        clipped: The estimate was negative and 0 is given instead: the data show nothing of this source.
+        variance: In squared units of the values; 0 or more.
+        sd: Its root, in units of the values: the spread of the mean if only this source is drawn again.
+        share: Share of the total, 0 to 1; None if the mean does not vary.
+        clipped: Whether the estimate was negative and was set to 0.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,20 +39,20 @@ class VarianceComponent(BaseModel):
 
 
 class VarianceSplit(BaseModel):
-    """Variance of the overall mean, by what would have to be drawn again to see it move.
+    """Variance of the overall mean, by source.
 
     Attributes:
-        mean: Over all cells.
-        users: Other users, same negatives and seeds.
-        draws: Other negatives for the same users, same seeds; None (unknown, not 0) with a single draw.
-        seeds: Other training or sampling seeds, same users and negatives; None with a single seed.
-        joint: What is left: draws and seeds together, and the noise of single answers; None without both.
-        variance: Sum of the parts.
-        sd: Its root: the standard error of the mean. What is None is not in it.
-        n_users: Users with a value in every cell; only they count.
-        n_draws: Different draws. The part of 2 or 3 draws or seeds is a rough figure.
-        n_seeds: Different seeds.
-        left_out: Users without a value in some cell.
+        mean: Mean over all cells.
+        users: From drawing other users.
+        draws: From drawing other negatives for the same users; None (unknown, not 0) with a single draw.
+        seeds: From other training or sampling seeds; None with a single seed.
+        joint: From the interaction of draws and seeds, noise included; None unless there are several of both.
+        variance: Sum of the known components.
+        sd: Its root: the standard error of the mean.
+        n_users: Number of users with a value in every cell; only they count.
+        n_draws: Number of draws; components of 2 or 3 draws or seeds are rough estimates.
+        n_seeds: Number of seeds.
+        left_out: Number of users without a value in some cell.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -83,16 +83,15 @@ def split_variance(records: pd.DataFrame | Sequence[Mapping[str, object]]) -> Va
         seeds = MS(seed) - MS(draw:seed)
         joint = MS(draw:seed)
 
-    so that user:draw counts as draws (other negatives for the same users, which our protocol draws for each user
-    alone) and user:seed as seeds. With one draw or one seed the terms with it fall away, and `users` holds what is
-    peculiar to this draw or seed.
+    so that user:draw counts as draws (the protocol draws negatives for each user independently) and user:seed as seeds.
+    With one draw or one seed its terms are part of `users`.
 
     Args:
         records: One row per cell, with the columns user, draw, seed and value; other columns are ignored.
 
     Raises:
-        InputError: if a column is missing, a value is not a finite number, a cell comes twice, or fewer than two
-            users have a value in every cell.
+        InputError: if a column is missing, a value is not a finite number, a cell is repeated, or fewer than two users
+            have a value in every cell.
 
     >>> split = split_variance([
     ...     {"user": user, "draw": draw, "seed": 0, "value": value}
@@ -121,7 +120,7 @@ def split_variance(records: pd.DataFrame | Sequence[Mapping[str, object]]) -> Va
 
 
 def _cube(records: pd.DataFrame | Sequence[Mapping[str, object]]) -> tuple[NDArray[np.float64], int]:
-    """Values of shape (users, draws, seeds), in sorted order, and the users that are not in all cells."""
+    """Values of shape (users, draws, seeds), in sorted order, and the number of users that are not in all cells."""
     frame = records if isinstance(records, pd.DataFrame) else pd.DataFrame(list(records))
     missing = [name for name in VARIANCE_COLUMNS if name not in frame.columns]
     if missing:
@@ -133,29 +132,29 @@ def _cube(records: pd.DataFrame | Sequence[Mapping[str, object]]) -> tuple[NDArr
     twice = keys.duplicated()
     if twice.any():
         user, draw, seed = keys[twice].iloc[0]
-        raise InputError(f"user {user!r}, draw {draw}, seed {seed} comes twice; give one value per cell")
-    places, levels = zip(*(pd.factorize(keys[name], sort=True) for name in keys.columns), strict=True)
+        raise InputError(f"user {user!r}, draw {draw}, seed {seed} is repeated; give one value per cell")
+    indices, levels = zip(*(pd.factorize(keys[name], sort=True) for name in keys.columns), strict=True)
     cube = np.full([len(level) for level in levels], np.nan)
-    cube[places] = values
-    whole = ~np.isnan(cube).any(axis=(_DRAW, _SEED))
-    if whole.sum() < 2:
+    cube[indices] = values
+    complete = ~np.isnan(cube).any(axis=(_DRAW, _SEED))
+    if complete.sum() < 2:
         raise InputError(
-            f"{int(whole.sum())} of {len(cube)} users have a value in all {cube.shape[_DRAW]} draws x "
+            f"{int(complete.sum())} of {len(cube)} users have a value in all {cube.shape[_DRAW]} draws x "
             f"{cube.shape[_SEED]} seeds, at least 2 are needed: run every seed on every draw for the same users"
         )
-    return cube[whole], int((~whole).sum())
+    return cube[complete], int((~complete).sum())
 
 
 def _over_mean(cube: NDArray[np.float64], *axes: int) -> float:
     """Mean square of the main effect or interaction of some axes, divided by the cells of the cube.
 
-    0 where an axis has one level: there is no such effect to see.
+    0 if an axis has one level.
     """
     effect = cube.mean(axis=tuple(axis for axis in range(cube.ndim) if axis not in axes), keepdims=True)
     for axis in axes:
         effect = effect - effect.mean(axis=axis, keepdims=True)
     freedom = math.prod(cube.shape[axis] - 1 for axis in axes)
-    # Each of the effect's cells stands for cube.size / effect.size values, which the division cancels.
+    # Each cell of the effect stands for cube.size / effect.size values, which the division cancels.
     part = float((effect**2).sum()) / freedom / effect.size if freedom else 0.0
     return part if math.sqrt(part) > _FLOAT_NOISE * float(np.abs(cube).max()) else 0.0
 

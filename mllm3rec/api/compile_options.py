@@ -19,7 +19,7 @@ from programs.lm.model_options import ModelOptions
 from programs.lm.roles import ROLE_NAMES, RoleConfig, RoleName, Roles
 from programs.prior.default_encoder import encoder_name
 from programs.program import DEFAULT_WEIGHT, PROGRAMS
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, input_error
 from signatures.schema import CONSUMER
 
 if TYPE_CHECKING:
@@ -144,8 +144,7 @@ def compile_settings(
             }
         )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise input_error("compile options", error) from None
 
 
 def roles_of(options: CompileOptions) -> tuple[Roles, Mapping[str, dspy.LM]]:

@@ -41,6 +41,7 @@ def cases(
 ) -> None:
     """Hold out one interaction per user, draw its negatives, and write both to a file that every ranker shares."""
     import mllm3rec as m3
+    from evaluate.protocol.cases import users_short_of_items
 
     if users != "all" and not (users.isascii() and users.isdecimal() and int(users) > 0):
         raise m3.InputError(f"--users {users!r}: give a positive number or `all`")
@@ -65,6 +66,9 @@ def cases(
         cold_history=cold_history,
         seed=seed,
     )
+    short = users_short_of_items(data, drawn.protocol)
+    if short:
+        say(f"note: {len(short)} users ({short[0]!r}, ...) have too few items left for {negatives} negatives: left out")
     if wanted is not None and len(drawn) < wanted:
         say(f"note: only {len(drawn)} users of part {part!r} have a {target} target")
     drawn.save(path)

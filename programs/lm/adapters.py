@@ -17,6 +17,7 @@ from dspy.adapters.utils import serialize_for_json
 from dspy.utils.exceptions import AdapterParseError
 from pydantic import BaseModel, TypeAdapter
 
+from programs.lm.logprobs import MARKUP
 from programs.lm.prompt_cache import CachedPromptAdapter, cached_per_signature
 
 AdapterName = Literal["json", "compact", "chat"]
@@ -149,6 +150,10 @@ class PlainAdapter(CachedPromptAdapter, dspy.ChatAdapter):
         super().__init__(use_json_adapter_fallback=False)
 
 
+_END_OF_LABEL = r"(?![\w%-]|[.,]\d|\s*(?:/|(?:out )?of)\s*(?!5\b)\d)"
+"""Not the start of another number, of a range ("4-5") or of a share on another scale ("4/10")."""
+
+
 class RatingAdapter(CachedPromptAdapter, dspy.ChatAdapter):
     """A bare label as the whole answer, so that a rating costs one token and its probabilities can be read.
 
@@ -189,16 +194,17 @@ class RatingAdapter(CachedPromptAdapter, dspy.ChatAdapter):
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
         (name,) = signature.output_fields
         labels = signature.output_fields[name].annotation.__args__
-        answer = completion.strip().strip("\"'.*` ")
-        chosen = next((label for label in labels if answer == label or answer.startswith(f"{label} ")), None)
-        if chosen is None:
+        found = re.match(
+            rf"[{MARKUP}]*(?:{name}[{MARKUP}]*[:=]?[{MARKUP}]*)?({'|'.join(labels)}){_END_OF_LABEL}", completion, re.I
+        )
+        if found is None:
             raise AdapterParseError(
                 adapter_name="RatingAdapter",
                 signature=signature,
                 lm_response=completion,
                 message=f"expected one of {', '.join(labels)}",
             )
-        return {name: chosen}
+        return {name: found[1]}
 
 
 _ADAPTERS: dict[AdapterName, dspy.Adapter] = {

@@ -8,13 +8,17 @@ from typing import Any
 
 from dspy.clients.legacy_outputs import plain
 
+MARKUP = " \t\r\n\"'*`"
+"""Characters that may surround a label."""
 
-def expected_label(logprobs: Mapping[str, Any] | None, labels: Sequence[str]) -> float | None:
-    """Expected value over numeric labels at the first token of the answer, white space aside.
+
+def expected_label(logprobs: Mapping[str, Any] | None, labels: Sequence[str], field: str = "rating") -> float | None:
+    """Expected value over numeric labels at the first token of the answer that is neither markup nor its field's name.
 
     Args:
         logprobs: OpenAI-shaped token log-probabilities: `content[i]` with `token`, `top_logprobs`.
         labels: Numeric labels, one token each, e.g. "1" to "5".
+        field: Name that an answer may begin with, as in "Rating: 4".
 
     Returns:
         The expectation, in the labels' range; None where that token is no label or has no log-probabilities.
@@ -23,9 +27,11 @@ def expected_label(logprobs: Mapping[str, Any] | None, labels: Sequence[str]) ->
     >>> round(expected_label({"content": [{"token": "4", "top_logprobs": top}]}, ["4", "5"]), 3)
     4.25
     """
+    before = ""
     for token in plain(dict(logprobs or {})).get("content") or []:
         if token["token"].strip() not in labels:
-            if token["token"].strip():
+            before += token["token"]
+            if not f"{field}:".startswith(before.strip(MARKUP).lower()):
                 return None
             continue
         probability: dict[str, float] = {}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from dspy.lm15 import (
     AccessPolicy,
@@ -12,6 +15,7 @@ from dspy.lm15 import (
     Request,
     Response,
     RouterConfig,
+    ServerError,
     Timeouts,
 )
 
@@ -60,6 +64,19 @@ class ServerEngine:
         """One attempt.
 
         Raises:
-            LM15Error: if the call fails; DSPy converts it to its own errors.
+            LM15Error: if the call fails, or the server answers without a message of the model, as some do that report
+                an error with status 200; DSPy converts it to its own errors.
         """
-        return self._server.complete(replace(request, model=self._model))
+        try:
+            response = self._server.complete(replace(request, model=self._model))
+        except TypeError as error:  # The body is JSON, but no object.
+            raise ServerError(str(error)) from error
+        if not _has_message(response.provider_data):
+            body = json.dumps(dict(response.provider_data or {}), ensure_ascii=False)
+            raise ServerError(f"the server answered with status 200, but without a message of the model: {body[:200]}")
+        return response
+
+
+def _has_message(body: Mapping[str, Any] | None) -> bool:
+    choices = (body or {}).get("choices")
+    return isinstance(choices, (list, tuple)) and any(isinstance(c, Mapping) and c.get("message") for c in choices)

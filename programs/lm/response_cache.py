@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class ResponseCache(Cache):
         ignored_args_for_cache_key: list[str] | None = None,
         enable_memory_cache: bool = True,
     ) -> None:
-        """Store an answer; a response object of LiteLLM is stored in its JSON form."""
+        """Store an answer, in its JSON form; one without any text is not stored, so that it is asked for again."""
         known = request == self.this_call.request
         key = self.this_call.key if known else self.cache_key(request, ignored_args_for_cache_key)
         plain = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
@@ -86,6 +86,8 @@ class ResponseCache(Cache):
             if self.this_call.answered is not None:
                 self.this_call.answered(plain, seconds)
             plain = {**plain, _SECONDS: seconds}
+        if not any(_texts(plain)):
+            return
         try:
             answer = to_json(plain, inf_nan_mode="constants").decode()
         except ValueError:  # Half an emoji, for example in a token: invalid text that JSON can escape.
@@ -95,6 +97,14 @@ class ResponseCache(Cache):
     def close(self) -> None:
         """Close the database; the cache cannot be used afterwards."""
         self._store.close()
+
+
+def _texts(answer: dict[str, Any]) -> Iterator[str | None]:
+    """Texts of an answer in DSPy's own form, or in that of LiteLLM."""
+    for output in answer.get("outputs") or ():
+        yield output.get("text") if isinstance(output, dict) else output
+    for choice in answer.get("choices") or ():
+        yield (choice.get("message") or {}).get("content") or choice.get("text")
 
 
 def use_response_cache(path: Path | str) -> ResponseCache:

@@ -22,7 +22,9 @@ def input_error(where: object, error: ValidationError, remedy: str = "") -> Inpu
     """
     first = error.errors(include_url=False)[0]
     field = ".".join(str(step) for step in first["loc"])
-    return InputError(f"{where}: {f'{field}: ' if field else ''}{first['msg']}{f'; {remedy}' if remedy else ''}")
+    # Pydantic's prefix for errors raised by our own validators.
+    problem = first["msg"].removeprefix("Value error, ")
+    return InputError(f"{where}: {f'{field}: ' if field else ''}{problem}{f'; {remedy}' if remedy else ''}")
 
 
 class MissingExtraError(ImportError):

@@ -7,6 +7,7 @@ cannot be read is an error.
 from __future__ import annotations
 
 import ast
+import contextlib
 import html
 import itertools
 import json
@@ -194,19 +195,25 @@ def amazon_interaction(record: Record, release: AmazonRelease) -> InteractionRec
 
 def amazon_item(record: Record, release: AmazonRelease) -> Item:
     """One metadata record, with HTML entities unescaped and remains of web pages removed."""
-    title = _unescaped(text(record, "title"))
+    title = _cleaned(text(record, "title"))
+    features = _features(record)
     paths = (
-        # In the 2018 release product features follow the path, after a stray closing tag.
-        tuple(_unescaped(level) for level in itertools.takewhile(lambda level: "</" not in level, path))
+        # In the 2018 release product features follow the path, often after a stray closing tag.
+        tuple(
+            _cleaned(level)
+            for level in itertools.takewhile(lambda level: "</" not in level and _cleaned(level) not in features, path)
+        )
         for path in categories(record, release.categories)
     )
+    description = _cleaned(text(record, "description"))
     return Item(
         item_id=identifier(record, *release.item),
         # If the 2018 crawl missed the title, it holds a script of the page instead.
         title="" if "getTime(" in title else title,
-        description=_unescaped(text(record, "description")),
+        # Some items say what they are in their features alone.
+        description=description or ("" if title else " ".join(features)),
         categories=tuple(path for path in paths if path),
-        brand=_unescaped(text(record, release.brand)) or None,
+        brand=_BRAND_PAGE.sub(r"\1", _cleaned(text(record, release.brand))) or None,
         price=price_of(record.get("price")),
     )
 
@@ -225,8 +232,32 @@ def price_of(value: object) -> float | None:
     return None
 
 
-def _unescaped(value: str) -> str:
-    return clean_line(html.unescape(value))
+_BRAND_PAGE = re.compile(r"^Visit Amazon's (.+) Page$")
+_SCRIPT = re.compile(r"<(script|style)\b[^>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+_INLINE_TAG = re.compile(r"</?(?:a|b|big|em|font|i|small|span|strong|sub|sup|u)\b[^<>]*>", re.IGNORECASE)
+_TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*\b[^<>]*>")
+
+
+def _cleaned(value: str) -> str:
+    """A text without HTML: entities unescaped, tags left out; `5 < 6` and `I <3 it` are no tags.
+
+    >>> _cleaned("<p>Boils <i>fast</i> &amp; safely.</p><br />"), _cleaned("5 < 6 and 7 > 3, I <3 it")
+    ('Boils fast & safely.', '5 < 6 and 7 > 3, I <3 it')
+    """
+    with contextlib.suppress(ValueError):  # a character reference of thousands of digits
+        value = html.unescape(value)
+    if "<" in value:
+        value = _TAG.sub(" ", _INLINE_TAG.sub("", _SCRIPT.sub(" ", value)))
+    return clean_line(value)
+
+
+def _features(record: Record) -> tuple[str, ...]:
+    """Product features, in the releases that have them."""
+    listed = record.get("features") or record.get("feature") or ()
+    listed = [listed] if isinstance(listed, str) else listed
+    if not isinstance(listed, list | tuple):
+        return ()
+    return tuple(filter(None, (_cleaned(feature) for feature in listed if isinstance(feature, str))))
 
 
 def _read_items(files: AmazonFiles, reviewed: Collection[str]) -> tuple[dict[str, Item], tuple[str, ...]]:

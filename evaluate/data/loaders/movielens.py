@@ -72,7 +72,7 @@ OCCUPATIONS_1M = {
 
 @dataclass(frozen=True)
 class MovieLensTable:
-    """A text file in Latin-1 without a header: its name, separator and columns."""
+    """A text file without a header, in UTF-8 or, as published, in Latin-1: its name, separator and columns."""
 
     name: str
     separator: str
@@ -81,7 +81,7 @@ class MovieLensTable:
     def records(self, directory: Path) -> Iterator[tuple[int, Record]]:
         """The file's records with their line numbers; a line with another number of fields is an InputError."""
         path = directory / self.name
-        lines = ((line, row) for line, row in read_lines(path, encoding="latin-1") if row.strip())
+        lines = ((line, row) for line, row in read_lines(path, encoding=_encoding(path)) if row.strip())
         return parsed(path, lines, self._record)
 
     def _record(self, row: str) -> Record:
@@ -92,6 +92,17 @@ class MovieLensTable:
                 + ", ".join(self.columns)
             )
         return dict(zip(self.columns, values, strict=True))
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8 where the whole file is valid in it: saved again by a user; else the Latin-1 of the release."""
+    try:
+        path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        return "latin-1"
+    except OSError:
+        pass  # the reader says what is wrong
+    return "utf-8"
 
 
 @dataclass(frozen=True)

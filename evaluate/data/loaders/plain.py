@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evaluate.data.dataset import Dataset
-from evaluate.data.records.interactions import check_known, in_order
-from evaluate.data.records.plain_records import plain_interaction, plain_item, plain_user
+from evaluate.data.records.column_names import Renamer
+from evaluate.data.records.interactions import INTERACTION_COLUMNS, check_known, in_order
+from evaluate.data.records.plain_records import ITEM_COLUMNS, plain_interaction, plain_item, plain_user
 from evaluate.data.records.reading import TABLE_SUFFIXES, Record, by_id, only_file, parsed, read_records
 from signatures.types import Item
 
 PLAIN_FILES = (
     "plain: interactions and items, optionally users, each as .parquet, .csv or .jsonl (the last two also with .gz)"
 )
-EXPECTED_FIELDS = frozenset(Item.model_fields) | {"sales_rank"}
 
 
 class PlainFiles(NamedTuple):
@@ -44,23 +44,24 @@ def load_plain(files: PlainFiles) -> Dataset:
     Raises:
         InputError: On invalid content, naming file, line and field or id.
     """
-    unused: set[str] = set()
+    item_names, event_names = Renamer(ITEM_COLUMNS), Renamer(INTERACTION_COLUMNS)
+    user_names = Renamer(("user_id",), keep_others=True)
 
     def item_by_id(record: Record) -> tuple[str, Item]:
-        unused.update(record.keys() - EXPECTED_FIELDS)
-        item = plain_item(record)
+        item = plain_item(item_names(record))
         return item.item_id, item
 
     items = by_id(files.items, parsed(files.items, read_records(files.items, ("item_id",)), item_by_id))
     rows = read_records(files.interactions, ("user_id", "item_id"))
-    events = list(parsed(files.interactions, rows, plain_interaction))
+    events = list(parsed(files.interactions, rows, lambda record: plain_interaction(event_names(record))))
     check_known(files.interactions, events, items, listed_in=files.items)
     interactions, notes = in_order(files.interactions, events)
-    if unused:
-        notes += (f"Fields of {files.items.name} that are not used: {', '.join(sorted(unused))}.",)
+    notes += item_names.notes(files.items.name) + event_names.notes(files.interactions.name)
     users: dict[str, dict[str, str]] = {}
     if files.users:
-        users = by_id(files.users, parsed(files.users, read_records(files.users, ("user_id",)), plain_user))
+        rows = read_records(files.users, ("user_id",))
+        users = by_id(files.users, parsed(files.users, rows, lambda record: plain_user(user_names(record))))
+        notes += user_names.notes(files.users.name)
     metadata = {user_id: values for user_id, values in users.items() if values}
     idle = len(metadata.keys() - set(interactions["user_id"]))
     if idle:

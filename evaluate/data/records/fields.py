@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import math
+from datetime import UTC, datetime
 
 from evaluate.data.records.reading import FieldError, Record
 from signatures.types import Item
+
+LONGEST_LITERAL = 20_000
+"""Characters of a list written out in a cell; longer ones are read as text."""
 
 LATEST_SECOND = 1e11
 """The year 5138: larger timestamps are not in seconds."""
@@ -72,15 +78,32 @@ def rating(record: Record, field: str) -> float | None:
 
 
 def seconds(record: Record, field: str, per_second: int = 1) -> float | None:
-    """A time in unix seconds, or None if missing.
+    """A time in unix seconds, or None if missing; dates in ISO form are read as well.
+
+    >>> seconds({"date": "2018-07-07 00:48:16"}, "date")
+    1530924496.0
 
     Args:
         per_second: Units of the field per second: 1000 for milliseconds.
     """
+    written = record.get(field)
+    if isinstance(written, str) and (moment := _date(written)) is not None:
+        return moment
     value = number(record, field)
     if value is not None and abs(value) / per_second > LATEST_SECOND:
         raise FieldError(f"field {field!r}: {value:.0f} is not a time in unix seconds (milliseconds? divide by 1000)")
     return None if value is None else value / per_second
+
+
+def _date(value: str) -> float | None:
+    """Unix seconds of a date such as 2018-07-07 00:48:16, in UTC unless it says otherwise; None for anything else."""
+    if "-" not in value[1:]:
+        return None
+    try:
+        moment = datetime.fromisoformat(value.strip())
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def text(record: Record, field: str) -> str:
@@ -131,6 +154,8 @@ def categories(record: Record, field: str) -> tuple[tuple[str, ...], ...]:
     value = record.get(field)
     if absent(value):
         return ()
+    if isinstance(value, str) and (literal := written_list(value)) is not None:
+        value = literal
     if isinstance(value, str):
         value = value.split("|")
         paths = [part.split(" > ") for part in value]
@@ -145,6 +170,23 @@ def categories(record: Record, field: str) -> tuple[tuple[str, ...], ...]:
             raise FieldError(f"field {field!r}: {path!r} is not a category path; give a list of texts, root first")
     cleaned = (tuple(clean_line(level) for level in path if level.strip()) for path in paths)
     return tuple(dict.fromkeys(path for path in cleaned if path))
+
+
+def written_list(value: str) -> list[object] | None:
+    """The list that a table's cell spells out in JSON or Python, as `to_csv` of a frame writes it, or None.
+
+    >>> written_list("['Home', 'Rugs']"), written_list("[sale] Rugs")
+    (['Home', 'Rugs'], None)
+    """
+    if not (value.startswith("[") and value.endswith("]") and len(value) <= LONGEST_LITERAL):
+        return None
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            found = parse(value)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        return found if isinstance(found, list) else None
+    return None
 
 
 def has_text(item: Item) -> bool:

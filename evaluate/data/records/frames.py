@@ -9,39 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from evaluate.data.records.column_names import ALIASES, recognized
 from evaluate.data.records.interactions import INTERACTION_COLUMNS, check_known, in_order
-from evaluate.data.records.plain_records import plain_interaction, plain_item, plain_user
+from evaluate.data.records.plain_records import ITEM_COLUMNS, plain_interaction, plain_item, plain_user
 from evaluate.data.records.reading import Record, by_id, parsed
 from programs.runtime.errors import InputError
 from signatures.types import Item
-
-ALIASES: dict[str, tuple[str, ...]] = {
-    "user_id": ("user", "userid", "uid", "reviewerid", "customer_id", "customerid", "visitorid"),
-    "item_id": (
-        "item",
-        "itemid",
-        "iid",
-        "asin",
-        "parent_asin",
-        "product_id",
-        "productid",
-        "movie_id",
-        "movieid",
-        "sku",
-    ),
-    "rating": ("overall", "score", "stars", "weight"),
-    "timestamp": ("time", "datetime", "date", "unixreviewtime", "ts"),
-    "position": ("rank", "order"),
-    "title": ("name", "item_name", "product_name", "product_title"),
-    "description": ("text", "summary"),
-    "categories": ("category", "genres", "genre", "main_category"),
-    "brand": ("store", "manufacturer"),
-    "price": (),
-    "keywords": ("tags",),
-}
-"""Other usual names of our columns; compared in lower case, without a type suffix such as `:token`."""
-
-ITEM_COLUMNS = ("item_id", "title", "description", "categories", "brand", "price", "keywords")
 
 
 @dataclass(frozen=True)
@@ -107,15 +80,8 @@ def _named(
 ) -> pd.DataFrame:
     """The frame with our column names; other columns are left out unless `keep_others`."""
     table = _pandas(where, frame)
-    theirs = {str(column).partition(":")[0].lower(): column for column in table.columns}
-    names: dict[object, str] = {}
-    for our in ours:
-        if our in columns and columns[our] in table.columns:
-            names[columns[our]] = our
-            continue
-        their = next((theirs[alias] for alias in (our, *ALIASES[our]) if alias in theirs), None)
-        if their is not None and their not in names:
-            names[their] = our
+    table = table.rename(columns=str)
+    names = recognized(table.columns, ours, columns)
     missing = [column for column in required if column not in names.values()]
     if missing:
         raise InputError(

@@ -7,6 +7,8 @@ from evaluate.data.records.interactions import InteractionRecord
 from evaluate.data.records.reading import FieldError, Record
 from signatures.types import Item
 
+ITEM_COLUMNS = ("item_id", "title", "description", "categories", "brand", "price", "keywords")
+
 
 def plain_interaction(record: Record) -> InteractionRecord:
     """An interaction: user_id, item_id and optionally rating (0 to 5), timestamp (unix seconds) and position."""

@@ -17,6 +17,7 @@ from typing import TypeVar
 import pyarrow
 import pyarrow.parquet
 
+from evaluate.data.records.column_names import recognized
 from programs.runtime.errors import InputError
 
 Record = dict[str, object]
@@ -152,9 +153,12 @@ def read_records(path: Path, required: Sequence[str]) -> Iterator[tuple[int, Rec
 
 
 def _require_columns(path: Path, columns: Sequence[str], required: Sequence[str]) -> None:
-    missing = [name for name in required if name not in columns]
+    names = recognized(columns, required)
+    missing = [name for name in required if name not in names.values()]
     if missing:
-        raise InputError(f"{path}: missing column {', '.join(missing)}; it has {', '.join(columns)}")
+        separator = next((mark for mark in ";\t|" if len(columns) == 1 and mark in columns[0]), None)
+        hint = f"; its separator seems to be {separator!r}, save it with commas" if separator else ""
+        raise InputError(f"{path}: missing column {', '.join(missing)}; it has {', '.join(columns)}{hint}")
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
         raise InputError(f"{path}: column {', '.join(twice)} exists twice; keep one")

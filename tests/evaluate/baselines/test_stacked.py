@@ -31,7 +31,7 @@ def scored_cases(n: int, helpful: float, seed: int) -> tuple[list[Case], dict[st
 def test_what_helps_gets_the_weight() -> None:
     cases, rows = scored_cases(200, 2.0, 0)
     ranker = stack([RecordedScores(rows, "mar"), RecordedScores(rows, "other")], cases, seed=0)
-    weights = ranker.explained
+    weights = ranker.weight_by_feature
     assert weights["mar"] > 1 > 5 * abs(weights["other"])
     others, fresh = scored_cases(200, 2.0, 1)
     found = StackedRanker([RecordedScores(fresh, "mar"), RecordedScores(fresh, "other")], ranker.weights)

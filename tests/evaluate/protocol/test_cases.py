@@ -172,8 +172,9 @@ def test_a_catalogue_that_just_suffices_gives_every_other_item_once() -> None:
 def test_too_many_negatives_say_how_many_there_are() -> None:
     rows: dict[str, list[Event]] = {"ann": [("a", 5), ("b", 5)], "bob": [("c", 5), ("d", 5), ("e", 5)]}
     dataset = make_dataset(rows, unbought=("f", "g", "h"))
-    with pytest.raises(InputError, match=r"3 negatives asked, catalogue of 5 items .* leaves 2 .*'bob'.* at most 2"):
-        draw_lists(dataset, protocol_for(dataset, negatives=3))
+    with pytest.raises(InputError, match=r"4 negatives asked.* catalogue of 5 items .* at most 3 negatives"):
+        draw_lists(dataset, protocol_for(dataset, negatives=4))
+    assert [case.user_id for case in draw_lists(dataset, protocol_for(dataset, negatives=3))] == ["ann"]
 
 
 def test_a_part_without_targets_is_an_error() -> None:
@@ -287,7 +288,7 @@ def edited_header(**changes: object) -> Callable[[list[str]], list[str]]:
         (edited_case(lambda case: case.update(target="elsewhere")), ":3: .*not among the candidates"),
         (edited_case(lambda case: case.update(candidates=[case["target"]])), ":3: .*has 1 candidates, 5 negatives"),
         (edited_header(negatives=29), ":2: .*has 6 candidates, 29 negatives and the target make 30"),
-        (edited_header(part="test"), ":2: user 'user.*' is no test user"),
+        (edited_header(part="test"), ":2: user 'user.*' is not a test user"),
         (edited_header(format="mllm3rec-cases/2"), ":1: format 'mllm3rec-cases/2' cannot be read"),
         (edited_header(n="many"), ":1: n: "),
         (edited_header(surprise=1), ":1: surprise: "),

@@ -189,7 +189,7 @@ def test_a_planted_leak_is_found(shop: Dataset) -> None:
     training = dict(split_dataset(shop, protocol).training)
     training["bob"] = ("a", "c", "d")  # d is what is to be found
     (leak,) = find_leaks(cases, shop, training)
-    assert (leak.user_id, leak.what) == ("bob", "fits see 'd', bought at or after the target")
+    assert (leak.user_id, leak.problem) == ("bob", "the training data has 'd', bought at or after the target")
     with pytest.raises(InputError, match="held-out interactions leak: user 'bob'"):
         refuse_leaks([leak])
 
@@ -203,13 +203,13 @@ def test_each_kind_of_leak_is_named(shop: Dataset) -> None:
     asked: list[tuple[Case, Setting, str]] = [
         (shown, "warm", "the history shows 'rare', bought at or after the target"),
         (negative, "warm", "'a' is a negative, but the user bought it"),
-        (stranger, "warm", "the target 'i' is none of the user's interactions"),
+        (stranger, "warm", "the target 'i' is not an interaction of the user"),
         (ann, "user-cold", "is in the training data of user-cold"),
     ]
     for case, setting, expected in asked:
-        assert expected in [leak.what for leak in find_leaks([case], shop, training, setting)]
+        assert expected in [leak.problem for leak in find_leaks([case], shop, training, setting)]
     other = {"zed": ("rare",)}
-    assert [leak.what for leak in find_leaks([ann], shop, other, "item-cold")] == [
+    assert [leak.problem for leak in find_leaks([ann], shop, other, "item-cold")] == [
         "the cold item 'rare' is in the training data"
     ]
 

@@ -172,16 +172,16 @@ def test_a_failed_open_leaves_the_directory_free(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"cases_sha256": "d" * 64}, 'cases_sha256 is "cccc'),
-        ({"ranker": "prior"}, 'ranker is "knn", asked "prior"'),
-        ({"configuration": {"k": 30, "mar": {"temperature": 0.9}}}, "configuration.k is 20, asked 30"),
+        ({"ranker": "prior"}, 'ranker is "knn", given "prior"'),
+        ({"configuration": {"k": 30, "mar": {"temperature": 0.9}}}, "configuration.k is 20, given 30"),
         (
             {"configuration": {"k": 20, "mar": {"temperature": 0.0}}},
-            "configuration.mar.temperature is 0.9, asked 0.0",
+            "configuration.mar.temperature is 0.9, given 0.0",
         ),
         ({"configuration": {"k": 20}}, "configuration.mar is only in the run"),
         (
             {"configuration": {"k": 20, "mar": {"temperature": 0.9}, "tau": 1}},
-            "configuration.tau is only in what is asked",
+            "configuration.tau is only given",
         ),
     ],
 )
@@ -236,7 +236,7 @@ def test_directories_that_hold_no_run(tmp_path: Path, prepare: Callable[[Path], 
 
 
 def test_reading_where_there_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no run here"):
+    with pytest.raises(InputError, match="not a run directory"):
         read_journal(tmp_path)
 
 

@@ -184,7 +184,7 @@ def test_a_table_may_stop_at_five_and_be_in_another_order(tmp_path: Path) -> Non
         (HEADER + ",d,.1,.1,.1,.1\n", ":2: column 'method'"),
         (HEADER + "m,d,.1,.1,.1\n", ":2: the row has fewer cells"),
         (HEADER + "m,d,.1,.1,.1,.1,.1\n", ":2: the row has more cells"),
-        (HEADER + "m,d,.1,.1,.1,\n", "HR@10 and NDCG@10 come together"),
+        (HEADER + "m,d,.1,.1,.1,\n", "give both HR@10 and NDCG@10"),
         (HEADER + 'm,d,"1,.1,.1,.1\n', "not a CSV file"),
     ],
 )

@@ -40,9 +40,9 @@ def test_one_user_and_many_agree(rank: int, k: int) -> None:
 
 def test_rank_of_is_one_based_and_refuses_a_broken_order() -> None:
     assert [rank_of(("x", "y", "z"), item) for item in "xyz"] == [1, 2, 3]
-    with pytest.raises(InputError, match="'q' stands 0 times"):
+    with pytest.raises(InputError, match="'q' is 0 times"):
         rank_of(("x", "y"), "q")
-    with pytest.raises(InputError, match="'x' stands 2 times"):
+    with pytest.raises(InputError, match="'x' is 2 times"):
         rank_of(("x", "y", "x"), "x")
 
 
@@ -178,7 +178,7 @@ def test_pairing_takes_out_what_is_common() -> None:
 def test_pairs_that_cannot_be_made() -> None:
     with pytest.raises(InputError, match="no user is in both"):
         paired_difference({"a": 1.0}, {"b": 1.0}, seed=0)
-    with pytest.raises(InputError, match="'a' comes twice"):
+    with pytest.raises(InputError, match="'a' is repeated"):
         paired_difference(pd.Series([1.0, 0.0], index=["a", "a"]), {"a": 1.0}, seed=0)
     all_better = paired_difference({"a": 1.0, "b": 1.0}, {"a": 0.0, "b": 0.0}, seed=0)
     assert (all_better.low, all_better.high, all_better.n) == (1.0, 1.0, 2)

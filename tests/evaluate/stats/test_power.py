@@ -99,5 +99,5 @@ def test_numbers_out_of_range(arguments: dict[str, float], words: str) -> None:
 def test_no_reverse_out_of_range() -> None:
     with pytest.raises(InputError, match="1 users"):
         detectable(1, 0.4)
-    with pytest.raises(InputError, match=r"power 0\.05 at alpha 0\.05"):
+    with pytest.raises(InputError, match=r"power 0\.05 must be above alpha 0\.05"):
         detectable(100, 0.4, power=0.05)

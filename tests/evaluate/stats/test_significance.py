@@ -94,7 +94,7 @@ def test_a_larger_difference_has_a_smaller_p() -> None:
 def test_pairs_that_cannot_be_tested() -> None:
     with pytest.raises(InputError, match="no user is in both"):
         paired_test({"a": 1.0}, {"b": 1.0}, seed=0)
-    with pytest.raises(InputError, match="'a' comes twice"):
+    with pytest.raises(InputError, match="'a' is repeated"):
         paired_test(pd.Series([1.0, 0.0], index=["a", "a"]), {"a": 1.0}, seed=0)
     with pytest.raises(InputError, match="1 of 1 values are not finite"):
         paired_test({"a": math.nan}, {"a": 1.0}, seed=0)

@@ -133,7 +133,7 @@ def test_records_that_cannot_be_split() -> None:
         split_variance(rows.drop(columns="seed"))
     with pytest.raises(InputError, match="column 'user' is missing"):
         split_variance([])
-    with pytest.raises(InputError, match="user 'u0', draw 0, seed 1 comes twice"):
+    with pytest.raises(InputError, match="user 'u0', draw 0, seed 1 is repeated"):
         split_variance(pd.concat([rows, rows.iloc[[1]]]))
     with pytest.raises(InputError, match="1 of 12 values are not finite"):
         split_variance(rows.assign(value=[math.nan, *rows.value[1:]]))

@@ -186,7 +186,7 @@ def test_a_killed_evaluation_ends_like_one_that_was_not(
 
         resumed = cli(*command)
         assert resumed.code == 0
-        assert f"resuming {run}: {len(kept)} of 4 users are there already" in resumed.err
+        assert f"resuming {run}: {len(kept)} of 4 users are done already" in resumed.err
         assert kept.items() <= rows(run).items()
         twice = {body: times for body, times in sent(server.bodies).items() if times > 1}
         assert sum(twice.values()) - len(twice) <= workers
@@ -234,7 +234,7 @@ def test_a_call_limit_is_kept_and_a_larger_one_completes(
     stopped = cli(*pointwise(cases, run, server, "--workers", 2, "--max-calls", limit))
     assert stopped.code == code
     assert f"stopped: the budget of {limit} calls is spent" in stopped.err
-    assert "the same command goes on from there" in stopped.err
+    assert "run the same command to resume" in stopped.err
     assert "Traceback" not in stopped.err
     assert len(server.bodies) == limit
     again = cli(*pointwise(cases, run, server, "--max-calls", limit))
@@ -515,7 +515,7 @@ def duplicate_ids(folder: Path) -> tuple[Path, list[str]]:
 def small_catalogue(folder: Path) -> tuple[Path, list[str]]:
     items: list[dict[str, object]] = [{"item_id": f"i{n}", "title": f"Top {n}"} for n in range(20)]
     bought = [(f"u{n % 5}", f"i{n}") for n in range(20)]
-    return plain_shop(folder, items, bought), ["29 negatives", "catalogue of 20 items", "at most 16 negatives"]
+    return plain_shop(folder, items, bought), ["29 negatives", "of 20 items", "at most 16 negatives"]
 
 
 def no_such_directory(folder: Path) -> tuple[Path, list[str]]:
@@ -601,7 +601,7 @@ def test_shoppers_and_numbers_that_are_not_there(cli: CommandLine, tmp_path: Pat
     refused(nobody, "no user 'NOBODY' in dataset 'demo' (400 users")
     refused(cli("cases", "demo", "--users", "many", "--out", tmp_path / "c.jsonl"), "--users 'many'", "`all`")
     refused(cli("audit", tmp_path / "none.csv"), "none.csv: cannot be read")
-    refused(cli("audit", tmp_path), f"{tmp_path}: no run here")
+    refused(cli("audit", tmp_path), f"{tmp_path}: not a run directory")
     unknown_option = cli("cases", "demo", "--users", 3, "--negatives", 0, "--out", tmp_path / "c.jsonl")
     assert unknown_option.code == 2
     assert "--negatives" in unknown_option.err

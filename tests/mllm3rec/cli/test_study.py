@@ -281,13 +281,13 @@ def test_a_dead_backend_ends_its_own_runs_and_the_report_is_written(tmp_path: Pa
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('reference = "prior"', 'reference = "magic"', "'magic' is compared with, but is no ranker's label"),
-        ('["listwise", "llm-only"]', '["listwise", "magic"]', "'magic' is compared with"),
+        ('reference = "prior"', 'reference = "magic"', "no ranker has the label 'magic'"),
+        ('["listwise", "llm-only"]', '["listwise", "magic"]', "no ranker has the label 'magic'"),
         ('name = "warm"', 'name = "../warm"', "protocols.0.name"),
         ("users = 6", "users = 0", "protocols.0.users"),
         ("users = 6", "usres = 6", "protocols.0.usres: Extra inputs are not permitted"),
-        ('ranker = "popularity"', 'ranker = "prior"', "rankers: 'prior' is there twice"),
-        ('name = "warm"', 'name = "whole_catalogue"', "protocols: 'whole_catalogue' is there twice"),
+        ('ranker = "popularity"', 'ranker = "prior"', "rankers: 'prior' is repeated"),
+        ('name = "warm"', 'name = "whole_catalogue"', "protocols: 'whole_catalogue' is repeated"),
         ('protocols = ["warm"]', 'protocols = ["cold"]', "'cold' is not among warm, whole catalogue"),
         ("[[rankers]]", "[[rankers", "not a readable TOML file"),
     ],

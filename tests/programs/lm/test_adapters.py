@@ -33,11 +33,55 @@ LABELS = ("1", "2", "3", "4", "5")
 class TestRatingAdapter:
     signature = score_candidate("profile", "traits")
 
-    @pytest.mark.parametrize("text", ["4", " 4", "4.", "**4**", "4\n", '"4"', "`4`", "4 of 5", "4 - it lasts"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "4",
+            " 4",
+            "4.",
+            "**4**",
+            "4\n",
+            '"4"',
+            "`4`",
+            "4 of 5",
+            "4 - it lasts",
+            "4/5",
+            "4 / 5",
+            "4, it lasts",
+            "4\n\nBecause it saves time.",
+            "Rating: 4",
+            "**Rating:** 4",
+            "rating 4",
+            "4 of its traits",
+        ],
+    )
     def test_a_digit_is_read_however_it_is_dressed(self, text: str) -> None:
         assert RatingAdapter().parse(self.signature, text) == {"rating": "4"}
 
-    @pytest.mark.parametrize("text", ["", " ", "0", "6", "45", "four", "-4", "Rating: 4", "4/5", "**", "٤"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            " ",
+            "0",
+            "6",
+            "45",
+            "four",
+            "-4",
+            "10",
+            "4.5",
+            "4,5",
+            "4-5",
+            "4/10",
+            "4 out of 10",
+            "40%",
+            "Rating: 6",
+            "Rating:",
+            "Rated 4",
+            "**",
+            "٤",
+        ],
+    )
     def test_anything_else_is_no_rating(self, text: str) -> None:
         with pytest.raises(AdapterParseError):
             RatingAdapter().parse(self.signature, text)

@@ -33,6 +33,11 @@ class TestExpectedLabel:
         content = [self.at("\n", ("\n", 0.0)), self.at(" ", ("1", 0.0)), self.at("3", ("3", 0.0))]
         assert expected_label({"content": content}, LABELS) == 3.0
 
+    @pytest.mark.parametrize("before", [["Rating", ":"], ["R", "ating:"], ["**", "rating", ":**"], ["**"], ['"']])
+    def test_markup_and_the_field_s_name_before_the_label_are_skipped(self, before: list[str]) -> None:
+        content = [self.at(text, ("1", 0.0)) for text in before] + [self.at(" 4", (" 4", math.log(0.5)))]
+        assert expected_label({"content": content}, LABELS) == 4.0
+
     @pytest.mark.parametrize("logprob", [math.nan, -math.inf, math.inf])
     def test_a_probability_that_is_none_is_left_out(self, logprob: float) -> None:
         top = [("5", logprob), ("2", math.log(0.25))]

@@ -43,11 +43,11 @@ class TestSchemaFiles:
         [
             ("yaml", FILMS_YAML.replace(", kind: functional", ""), "dimensions.1.kind: Field required"),
             ("yaml", FILMS_YAML.replace("kind: emotional", "kind: odd"), "dimensions.0.kind: Input should be"),
-            ("toml", FILMS_TOML.replace('"insight"', '"In sight"'), "dimensions.1: Value error, dimension name 'In s"),
+            ("toml", FILMS_TOML.replace('"insight"', '"In sight"'), "dimensions.1: dimension name 'In s"),
             ("toml", FILMS_TOML + 'weight = "2"\n', "dimensions.1.weight: Extra inputs"),
             ("yaml", FILMS_YAML.replace("name: films\n", ""), "name: Field required"),
             ("yaml", "name: films\n", "dimensions: Field required"),
-            ("yaml", FILMS_YAML.replace("insight", "suspense"), "Value error, schema 'films': dimension def"),
+            ("yaml", FILMS_YAML.replace("insight", "suspense"), "schema 'films': dimension def"),
             ("yaml", "- just\n- a list\n", "Input should be"),
             ("yaml", "", "Input should be"),
             ("yaml", "name: [unclosed", "not a readable schema"),
