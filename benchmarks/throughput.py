@@ -24,6 +24,8 @@ from typing import Any
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 
+from model_server import started
+
 from evaluate.ranker_factory import Random
 from evaluate.runs.journal import Journal, RunManifest
 from evaluate.runs.run import run_cases
@@ -37,42 +39,12 @@ from programs.runtime.interrupts import map_in_threads
 from programs.trait_store import TraitStore
 from signatures.rows import Case
 from signatures.types import Interaction, Item
-from tests.support.fake_server import sensible
 
 LATENCY, SLOTS = 0.2, 64
 WORKERS = SLOTS + SLOTS // 2
 """So many that there is always one ready to send when a slot is free: the others read answers and write prompts."""
 
 PRODUCTS, CANDIDATES, PURCHASES = 2000, 30, 5
-
-
-async def serve() -> None:
-    """An OpenAI-compatible server on loopback: prints its port, keeps connections, counts nothing."""
-    slots = asyncio.Semaphore(SLOTS)
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while head := await reader.readuntil(b"\r\n\r\n"):
-            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-            body = json.loads(await reader.readexactly(int(length.split(b":")[1])))
-            async with slots:
-                await asyncio.sleep(LATENCY)
-            answer = {"role": "assistant", "content": sensible(body).content}
-            usage = {"prompt_tokens": 500, "completion_tokens": 50, "total_tokens": 550}
-            choice = {"index": 0, "finish_reason": "stop", "message": answer}
-            whole = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
-            payload = json.dumps({**whole, "choices": [choice], "usage": usage}).encode()
-            line = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
-            writer.write(line.encode() + payload)
-
-    async def until_closed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await connected(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
-    server = await asyncio.start_server(until_closed, "127.0.0.1", 0, limit=1 << 20)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
 
 
 async def bare(port: int, calls: int) -> dict[str, float]:
@@ -151,24 +123,13 @@ def _in_a_process(*arguments: object) -> dict[str, float]:
     return figures
 
 
-def _keep_to(server: bool) -> None:
-    """Leave the last core to the server, and the server to it, where that can be said."""
-    if hasattr(os, "sched_setaffinity") and len(cores := os.sched_getaffinity(0)) > 1:
-        os.sched_setaffinity(0, {max(cores)} if server else cores - {max(cores)})
-
-
 def main(users: int = 1000, workers: int = WORKERS) -> None:
     """Measure and print."""
-    server = subprocess.Popen([sys.executable, __file__, "serve"], stdout=subprocess.PIPE, text=True)  # noqa: S603
-    try:
-        port = int((server.stdout or sys.stdin).readline())
-        _keep_to(server=False)
+    with started(LATENCY, SLOTS) as port:
         alone = [asyncio.run(bare(port, 3 * users))]
         small = _in_a_process("rank", port, users // 4, workers)
         large = _in_a_process("rank", port, users, workers)
         alone.append(asyncio.run(bare(port, 3 * users)))
-    finally:
-        server.terminate()
     ideal = sum(one["calls_per_second"] for one in alone) / len(alone)
     figures = {
         "ideal": SLOTS / LATENCY,
@@ -181,9 +142,6 @@ def main(users: int = 1000, workers: int = WORKERS) -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["serve"]:
-            _keep_to(server=True)
-            asyncio.run(serve())
         case ["rank", *numbers]:
             print(json.dumps(ranked(*map(int, numbers))))
         case numbers:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers that each take every core wait for one another
+# Fits of the tests are so small that their threads mostly wait for one another, for minutes on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import dspy
 import pytest

@@ -117,6 +117,11 @@ def without_reference(sources: Sources, pages: Iterable[str]) -> list[str]:
     ]
 
 
+def importing_tests(sources: Sources) -> list[str]:
+    """Modules that import from `tests`."""
+    return [path for path, source in sources.items() if re.search(r"^\s*(?:from|import) tests\b", source, re.MULTILINE)]
+
+
 def test_a_name_means_one_thing() -> None:
     assert defined_twice(code(*PACKAGES)) == {}
 
@@ -132,6 +137,10 @@ def test_no_file_is_too_long_to_read() -> None:
 def test_every_module_is_in_the_reference() -> None:
     pages = [path.read_text("utf-8") for path in (ROOT / "docs" / "api").glob("*.md")]
     assert without_reference(code(*PACKAGES), pages) == []
+
+
+def test_nothing_but_tests_imports_tests() -> None:
+    assert importing_tests(code(*PACKAGES, "benchmarks")) == []
 
 
 def test_no_file_names_a_place_on_a_machine() -> None:
@@ -168,6 +177,14 @@ class TestTheChecksFind:
         sources = {"a/b.py": "", "a/c/d.py": "", "a/c/__init__.py": "", "a/_e.py": "", "f/g.py": "", "f/h.js": ""}
         assert without_reference(sources, ["::: f.g\n", "# C\n\n::: a.c\n    options: {}"]) == ["a/b.py"]
         assert without_reference(sources, ["::: a", "see ::: f"]) == ["f/g.py"]
+
+    def test_imports_of_tests(self) -> None:
+        sources = {
+            "a.py": "import os\nfrom tests.support import paths",
+            "b.py": "def f():\n    import tests",
+            "c.py": "tests",
+        }
+        assert importing_tests(sources) == ["a.py", "b.py"]
 
     def test_long_files(self) -> None:
         assert too_long({"a.py": "\n" * LONGEST_FILE, "b.js": "\n" * (LONGEST_FILE + 1)}) == {"b.js": LONGEST_FILE + 1}

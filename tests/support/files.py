@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from evaluate.data.dataset import Dataset
@@ -41,3 +42,25 @@ def fails(source: Path, *parts: str) -> None:
 def bought(dataset: Dataset, user: str) -> list[str]:
     """The items of a user, oldest first."""
     return [interaction.item_id for interaction in dataset.sequences[user]]
+
+
+def plain_files(directory: Path, words: Sequence[str], users: int, longest: int) -> str:
+    """A dataset in the plain form: items named by words, histories of very different lengths."""
+    directory.mkdir()
+    items = [
+        {
+            "item_id": f"p{n:03}",
+            "title": " ".join(words[: 3 + n % 9]) + f" {n}",
+            "categories": [[words[n % 3], words[n % 5]]],
+        }
+        for n in range(120)
+    ]
+    write(directory / "items.jsonl", jsonl(items))
+    rows = [
+        {"user_id": f"u{u:03}", "item_id": f"p{(7 * u + 11 * k) % 120:03}", "rating": 5.0, "timestamp": 10 * k + u}
+        for u in range(users)
+        for k in range(3 + (u * u) % longest)
+    ]
+    frame = pd.DataFrame(rows).drop_duplicates(["user_id", "item_id"])
+    frame.to_csv(directory / "interactions.csv", index=False)
+    return str(directory)

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import pytest
 
-from evaluate.data.load import load_dataset
 from evaluate.experiments.grid import read_grid
 from evaluate.experiments.grid_runner import GridRunner
-from evaluate.protocol.cases import draw_lists, load_cases, write_cases
-from evaluate.protocol.protocol import EvaluationProtocol
+from evaluate.protocol.cases import load_cases
 from programs.lm.ledger import read_calls
 from programs.lm.response_cache import use_response_cache
 from programs.runtime.errors import BudgetExceededError, InputError
-from tests.support.command_line import run
+from tests.support.cases import cases_file
+from tests.support.command_line import commands_in, run
 from tests.support.fake_server import Body, FakeOpenAI, Reply, sensible
+from tests.support.files import plain_files
 from tests.support.flaky_server import FlakyOpenAI
 
 
-def cases_of(source: str, path: Path, users: int, negatives: int = 9) -> Path:
-    data = load_dataset(source)
-    protocol = EvaluationProtocol(
-        dataset=data.name, source=source, dataset_sha256=data.sha256, part="all", users=users, negatives=negatives
-    )
-    write_cases(path, protocol, draw_lists(data, protocol))
-    return path
+def drawn(folder: Path, users: int, negatives: int = 9, source: str = "demo") -> Path:
+    """A file of cases."""
+    cases_file(folder / "cases.jsonl", users, negatives, part="all", source=source)
+    return folder / "cases.jsonl"
 
 
 def grid_file(path: Path, servers: dict[str, FakeOpenAI], roles: str, more: str = "") -> Path:
@@ -52,22 +51,62 @@ def asked_for(server: FakeOpenAI, output: str) -> int:
 BOTH = 'mope = ["a", "b"]\nmote = ["a"]\nmar = ["a", "b"]'
 
 
-def test_shared_work_is_done_once_and_both_costs_are_told(tmp_path: Path) -> None:
-    cases = cases_of("demo", tmp_path / "cases.jsonl", 4)
+@dataclass(frozen=True)
+class Compared:
+    """A finished comparison of four mixes, and its servers.
+
+    Attributes:
+        printed: What it printed, as JSON.
+        sent: Calls that the servers had counted when it ended.
+    """
+
+    cases: Path
+    grid: Path
+    directory: Path
+    servers: dict[str, FakeOpenAI]
+    printed: dict[str, Any]
+    sent: int
+
+    @property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """What it says of each mix."""
+        return {row["label"]: row for row in self.printed["rows"]}
+
+
+def sent_to(servers: Mapping[str, FakeOpenAI]) -> int:
+    """Calls that servers have counted."""
+    return sum(len(server.bodies) for server in servers.values())
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compared]:
+    """The comparison, made by the command line."""
+    folder = tmp_path_factory.mktemp("compared")
+    cases = drawn(folder, 4)
     with named_servers("a", "b") as servers:
-        grid = grid_file(tmp_path / "grid.toml", servers, BOTH)
-        found = run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--json")
+        grid = grid_file(folder / "grid.toml", servers, BOTH)
+        with commands_in(folder):
+            found = run("compare", cases, "--grid", grid, "--out", folder / "run", "--json")
         assert found.exit_code == 0, found.output
-        sent = sum(len(server.bodies) for server in servers.values())
-        tokens = sum(server.tokens_in for server in servers.values())
-        ledgers = [call for path in (tmp_path / "run").rglob("ledger.jsonl") for call in read_calls(path)]
-        assert sum(not call.hit for call in ledgers) == sent, "the ledgers and the servers count the same calls"
-        assert sum(call.tokens_in for call in ledgers if not call.hit) == tokens
-        again = run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--json")
-        assert sum(len(server.bodies) for server in servers.values()) == sent, "nothing is paid twice"
-    rows = {row["label"]: row for row in json.loads(found.stdout)["rows"]}
+        yield Compared(cases, grid, folder / "run", servers, json.loads(found.stdout), sent_to(servers))
+
+
+def test_the_ledgers_and_the_servers_count_the_same_calls(compared: Compared) -> None:
+    ledgers = [call for path in compared.directory.rglob("ledger.jsonl") for call in read_calls(path)]
+    assert sum(not call.hit for call in ledgers) == compared.sent
+    tokens = sum(server.tokens_in for server in compared.servers.values())
+    assert sum(call.tokens_in for call in ledgers if not call.hit) == tokens
+
+
+def test_a_finished_comparison_pays_nothing_when_it_is_run_again(compared: Compared) -> None:
+    again = run("compare", compared.cases, "--grid", compared.grid, "--out", compared.directory, "--json")
+    assert sent_to(compared.servers) == compared.sent
+    assert json.loads(again.stdout)["rows"] == compared.printed["rows"]
+
+
+def test_shared_work_is_done_once_and_both_costs_are_told(compared: Compared) -> None:
+    rows = compared.rows
     assert list(rows) == ["a_a_a", "a_a_b", "b_a_a", "b_a_b"]
-    assert json.loads(again.stdout)["rows"] == json.loads(found.stdout)["rows"]
     roles = {label: {role["role"]: role for role in row["cost"]["roles"]} for label, row in rows.items()}
     assert roles["a_a_a"]["mope"]["stored"] == 0
     # The second mix takes profiles and traits from the first; alone it would have cost as much.
@@ -76,13 +115,16 @@ def test_shared_work_is_done_once_and_both_costs_are_told(tmp_path: Path) -> Non
     assert roles["a_a_b"]["mote"]["tokens_in"] == roles["a_a_a"]["mote"]["tokens_in"] > 0
     assert roles["b_a_a"]["mope"]["stored"] == 0
     assert rows["a_a_a"]["cost"]["per_user"] is None, "these servers have no price"
-    page = (tmp_path / "run" / "report" / "report.html").read_text("utf-8")
+
+
+def test_the_report_shows_every_mix_and_the_front(compared: Compared) -> None:
+    page = (compared.directory / "report" / "report.html").read_text("utf-8")
     assert "Pareto front" in page
     assert "a_a_b" in page
 
 
 def test_a_dead_backend_ends_its_mixes_and_no_others(tmp_path: Path) -> None:
-    cases = cases_of("demo", tmp_path / "cases.jsonl", 4)
+    cases = drawn(tmp_path, 4)
     served = threading.Event()
 
     def dying(body: Body) -> Reply:
@@ -104,45 +146,42 @@ def test_a_dead_backend_ends_its_mixes_and_no_others(tmp_path: Path) -> None:
         assert json.loads(found.stdout)["recommendation"]["best"] == "a_a_a"
 
 
-def test_a_grid_edited_after_its_runs_is_refused(tmp_path: Path) -> None:
-    cases = cases_of("demo", tmp_path / "cases.jsonl", 3)
-    with named_servers("a", "b") as servers:
-        grid = grid_file(tmp_path / "grid.toml", servers, BOTH)
-        assert run("compare", cases, "--grid", grid, "--out", tmp_path / "run").exit_code == 0
-        sent = sum(len(server.bodies) for server in servers.values())
-        grid.write_text(grid.read_text().replace(servers["b"].url, servers["a"].url))
-        found = run("compare", cases, "--grid", grid, "--out", tmp_path / "run")
-        assert isinstance(found.exception, InputError)
-        assert "configuration.models" in str(found.exception)
-        assert sum(len(server.bodies) for server in servers.values()) == sent
+def test_a_grid_edited_after_its_runs_is_refused(compared: Compared, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(compared.directory, tmp_path / "run"))
+    edited = tmp_path / "grid.toml"
+    edited.write_text(compared.grid.read_text().replace(compared.servers["b"].url, compared.servers["a"].url))
+    found = run("compare", compared.cases, "--grid", edited, "--out", directory)
+    assert isinstance(found.exception, InputError)
+    assert "configuration.models" in str(found.exception)
+    assert sent_to(compared.servers) == compared.sent
 
 
 def test_a_budget_holds_for_all_mixes_together(tmp_path: Path) -> None:
-    cases = cases_of("demo", tmp_path / "cases.jsonl", 4)
+    cases = drawn(tmp_path, 4)
     with named_servers("a", "b") as servers:
         grid = grid_file(tmp_path / "grid.toml", servers, BOTH)
         with pytest.raises(BudgetExceededError):
             run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--max-calls", "40")
         # What was paid for can be looked at.
         assert (tmp_path / "run" / "report" / "report.html").exists()
-        assert sum(len(server.bodies) for server in servers.values()) <= 40
+        assert sent_to(servers) <= 40
         more = run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--json")
         assert more.exit_code == 0, more.output
 
 
 def test_what_a_forecast_pays_counts_for_the_budget(tmp_path: Path) -> None:
-    cases = cases_of("demo", tmp_path / "cases.jsonl", 6)
+    cases = drawn(tmp_path, 6)
     with named_servers("a", "b") as servers:
         grid = grid_file(tmp_path / "grid.toml", servers, BOTH)
         assert run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--dry-run").exit_code == 0
-        sent = sum(len(server.bodies) for server in servers.values())
+        sent = sent_to(servers)
         with pytest.raises(BudgetExceededError):
             run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--max-calls", str(sent + 5))
-        assert sum(len(server.bodies) for server in servers.values()) <= sent + 5
+        assert sent_to(servers) <= sent + 5
 
 
 def test_a_search_goes_on_and_refuses_another_grid(tmp_path: Path) -> None:
-    cases = cases_of("demo", tmp_path / "cases.jsonl", 3)
+    cases = drawn(tmp_path, 3)
     with named_servers("a", "b") as servers:
         grid = grid_file(tmp_path / "grid.toml", servers, BOTH)
         search = ("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--search")
@@ -157,19 +196,19 @@ def test_a_search_goes_on_and_refuses_another_grid(tmp_path: Path) -> None:
         assert [row["label"] for row in json.loads(more.stdout)["rows"]][:2] == [
             row["label"] for row in json.loads(found.stdout)["rows"]
         ]
-        sent = sum(len(server.bodies) for server in servers.values())
+        sent = sent_to(servers)
         grid.write_text(grid.read_text().replace('mote = ["a"]', 'mote = ["a", "b"]'))
         refused = run(*search, "4")
         assert isinstance(refused.exception, InputError)
         assert "search over another grid" in str(refused.exception)
-        assert sum(len(server.bodies) for server in servers.values()) == sent
+        assert sent_to(servers) == sent
 
 
 def test_priced_servers_with_bad_days_agree_with_the_ledger_to_the_cent(
     tmp_path: Path, hurried: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One says when to come back, one does not, one is slow, one dies half-way; then the same command once more."""
-    cases = cases_of("demo", tmp_path / "cases.jsonl", 6)
+    cases = drawn(tmp_path, 6)
     with (
         FlakyOpenAI((Reply("wait", status=429, headers={"Retry-After": "1"}),) * 2) as asking,
         FlakyOpenAI((Reply("no", status=429),) * 4) as refusing,
@@ -214,43 +253,21 @@ def test_priced_servers_with_bad_days_agree_with_the_ledger_to_the_cent(
         assert rows == unresolved
 
 
-def plain_dataset(directory: Path, words: list[str], users: int, longest: int) -> str:
-    """A dataset in the plain form: products named by words, histories of very different lengths."""
-    directory.mkdir()
-    items = [
-        {
-            "item_id": f"p{n:03}",
-            "title": " ".join(words[: 3 + n % 9]) + f" {n}",
-            "categories": [[words[n % 3], words[n % 5]]],
-        }
-        for n in range(120)
-    ]
-    (directory / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
-    rows = [
-        {"user_id": f"u{u:03}", "item_id": f"p{(7 * u + 11 * k) % 120:03}", "rating": 5.0, "timestamp": 10 * k + u}
-        for u in range(users)
-        for k in range(3 + (u * u) % longest)
-    ]
-    frame = pd.DataFrame(rows).drop_duplicates(["user_id", "item_id"])
-    frame.to_csv(directory / "interactions.csv", index=False)
-    return str(directory)
-
-
 # With 29 negatives out of 120 products, every product is shown to many users, and a few users share many of theirs.
 @pytest.mark.parametrize(("name", "negatives"), [("demo", 9), ("films", 9), ("tools", 9), ("films", 29)])
 def test_the_forecast_is_within_a_fifth_of_what_it_then_takes(tmp_path: Path, name: str, negatives: int) -> None:
     sources = {
-        "films": lambda: plain_dataset(tmp_path / "films", ["quiet", "night", "harbour", "letter"] * 4, 60, 9),
-        "tools": lambda: plain_dataset(tmp_path / "tools", ["steel", "folding", "bench", "clamp", "long"] * 3, 60, 25),
+        "films": lambda: plain_files(tmp_path / "films", ["quiet", "night", "harbour", "letter"] * 4, 60, 9),
+        "tools": lambda: plain_files(tmp_path / "tools", ["steel", "folding", "bench", "clamp", "long"] * 3, 60, 25),
     }
     source = sources[name]() if name in sources else name
-    cases = cases_of(source, tmp_path / "cases.jsonl", 40, negatives)
+    cases = drawn(tmp_path, 24, negatives, source)
     with named_servers("a", "b") as servers:
         path = grid_file(tmp_path / "grid.toml", servers, BOTH)
         found = run("compare", cases, "--grid", path, "--out", tmp_path / "run", "--dry-run", "--json")
         assert found.exit_code == 0, found.output
         paid = list(read_calls(tmp_path / "run" / "forecast" / "ledger.jsonl"))
-        assert sum(not call.hit for call in paid) == sum(len(server.bodies) for server in servers.values())
+        assert sum(not call.hit for call in paid) == sent_to(servers)
         said = {one["label"]: one for one in json.loads(found.stdout)["mixes"]}
         assert run("compare", cases, "--grid", path, "--out", tmp_path / "run", "--json").exit_code == 0
         runner = GridRunner(read_grid(path), load_cases(cases), tmp_path / "run")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from typer.testing import Result
 
 from evaluate.baselines.learned import Learned
 from evaluate.data.locate import DATA_VARIABLE, find_source
@@ -17,8 +19,9 @@ from evaluate.runs.journal import read_journal
 from programs.lm.ledger import read_calls
 from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.events import Event, Note
-from tests.support.command_line import run
+from tests.support.command_line import commands_in, run
 from tests.support.fake_server import FakeOpenAI, Reply
+from tests.support.files import plain_files
 from tests.support.paths import ROOT
 
 STUDY = """
@@ -70,46 +73,68 @@ def write(tmp_path: Path, model: str, text: str = STUDY) -> Path:
     return path
 
 
-def test_a_study_runs_resumes_and_reports(tmp_path: Path) -> None:
-    root = tmp_path / "runs"
+@dataclass(frozen=True)
+class Finished:
+    """A finished study, and the server that its models are on."""
+
+    file: Path
+    root: Path
+    server: FakeOpenAI
+    printed: str
+
+    def copy(self, folder: Path) -> Finished:
+        """A copy whose file may be edited."""
+        file = Path(shutil.copy(self.file, folder / self.file.name))
+        return replace(self, file=file, root=Path(shutil.copytree(self.root, folder / "runs")))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+    """The study, run by the command line."""
+    folder = tmp_path_factory.mktemp("study")
     with FakeOpenAI() as server:
-        study = write(tmp_path, server.model())
-        assert run("study", "status", study, "--out", root).exit_code == 1
-        baselines = run("study", "run", study, "--out", root, "--only", "popularity", "--only", "prior", "--json")
-        assert baselines.exit_code == 0, baselines.output
-        assert not server.bodies
-        states = {row["run"]: row["state"] for row in json.loads(run_status(study, root).stdout)["runs"]}
-        assert states["shop/warm/draw1/prior"] == "done"
-        assert states["shop/warm/draw0/listwise"] == "waiting"
-        whole = run("study", "run", study, "--out", root, "--json")
+        study = write(folder, server.model())
+        with commands_in(folder):
+            whole = run("study", "run", study, "--out", folder / "runs", "--json")
         assert whole.exit_code == 0, whole.output
-        asked = len(server.bodies)
-        assert asked > 0
-        again = run("study", "run", study, "--out", root, "--json")
-        assert json.loads(again.stdout)["incomplete"] == []
-        assert len(server.bodies) == asked, "a finished study asks nothing"
-        assert run("study", "status", study, "--out", root).exit_code == 0
-    pages = [path for path in map(Path, json.loads(again.stdout)["written"]) if path.suffix == ".html"]
+        yield Finished(study, folder / "runs", server, whole.stdout)
+
+
+def test_a_finished_study_asks_nothing_when_it_is_run_again(finished: Finished) -> None:
+    asked = len(finished.server.bodies)
+    assert asked > 0
+    again = run("study", "run", finished.file, "--out", finished.root, "--json")
+    assert json.loads(again.stdout)["incomplete"] == []
+    assert len(finished.server.bodies) == asked
+    assert run("study", "status", finished.file, "--out", finished.root).exit_code == 0
+
+
+def test_a_study_writes_one_report(finished: Finished) -> None:
+    pages = [path for path in map(Path, json.loads(finished.printed)["written"]) if path.suffix == ".html"]
     assert len(pages) == 1
     assert "A small study" in pages[0].read_text("utf-8")
 
 
-def run_status(study: Path, root: Path) -> Result:
-    return run("study", "status", study, "--out", root, "--json")
+def test_only_the_named_rankers_are_run(tmp_path: Path, server: FakeOpenAI) -> None:
+    root, study = tmp_path / "runs", write(tmp_path, server.model())
+    assert run("study", "status", study, "--out", root).exit_code == 1
+    baselines = run("study", "run", study, "--out", root, "--only", "popularity", "--only", "prior", "--json")
+    assert baselines.exit_code == 0, baselines.output
+    assert not server.bodies
+    status = run("study", "status", study, "--out", root, "--json")
+    states = {row["run"]: row["state"] for row in json.loads(status.stdout)["runs"]}
+    assert states["shop/warm/draw1/prior"] == "done"
+    assert states["shop/warm/draw0/listwise"] == "waiting"
 
 
-def test_runs_on_fewer_users_rank_the_first_of_the_same_lists(tmp_path: Path) -> None:
-    root = tmp_path / "runs"
-    with FakeOpenAI() as server:
-        study = write(tmp_path, server.model())
-        assert run("study", "run", study, "--out", root).exit_code == 0
-    six = load_cases(cases_path(root, "shop", "warm", 0, None)).cases
-    three = load_cases(cases_path(root, "shop", "warm", 0, 3)).cases
+def test_runs_on_fewer_users_rank_the_first_of_the_same_lists(finished: Finished) -> None:
+    six = load_cases(cases_path(finished.root, "shop", "warm", 0, None)).cases
+    three = load_cases(cases_path(finished.root, "shop", "warm", 0, 3)).cases
     assert three == six[:3]
-    other = load_cases(cases_path(root, "shop", "warm", 1, None)).cases
+    other = load_cases(cases_path(finished.root, "shop", "warm", 1, None)).cases
     assert [(c.user_id, c.target) for c in other] == [(c.user_id, c.target) for c in six]
     assert [c.candidates for c in other] != [c.candidates for c in six]
-    _, rows = read_journal(root / "shop/warm/draw0/listwise")
+    _, rows = read_journal(finished.root / "shop/warm/draw0/listwise")
     assert list(rows) == [case.user_id for case in three]
 
 
@@ -127,9 +152,7 @@ def test_a_budget_holds_for_all_runs_of_the_study_together(tmp_path: Path) -> No
         assert sum(not call.hit for call in ledgers) == len(server.bodies) > paid
 
 
-def test_trained_and_stacked_rankers_run_in_a_study(tmp_path: Path) -> None:
-    pytest.importorskip("sklearn")
-    more = """
+TRAINED = """
 [[rankers]]
 ranker = "learned"
 tune = false
@@ -146,26 +169,51 @@ draws = 1
 protocols = ["warm"]
 model = "{model}"
 """
-    root = tmp_path / "runs"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+    """A study of trained rankers, on few users because fits take long."""
+    pytest.importorskip("sklearn")
+    folder = tmp_path_factory.mktemp("trained")
+    shop = plain_files(folder / "shop", ["quiet", "night", "harbour", "letter"] * 4, users=60, longest=9)
     with FakeOpenAI() as server:
-        study = write(tmp_path, server.model(), STUDY + more)
-        found = run("study", "run", study, "--out", root, "--only", "learned", "--only", "prior", "--json")
+        text = STUDY.replace('source = "demo"', f'source = "{shop}"') + TRAINED
+        study = write(folder, server.model(), text)
+        with commands_in(folder):
+            found = run(
+                "study", "run", study, "--out", folder / "runs", "--only", "learned", "--only", "prior", "--json"
+            )
         assert found.exit_code == 0, found.output
-        asked = len(server.bodies)
-        assert asked > 0
-        assert run("study", "run", study, "--out", root, "--only", "learned").exit_code == 0
-        assert len(server.bodies) == asked
+        yield Finished(study, folder / "runs", server, found.stdout)
+
+
+def test_trained_rankers_are_fitted_with_every_seed(trained: Finished) -> None:
     for seed in (0, 1):
-        manifest, rows = read_journal(root / f"shop/warm/draw0/learned-seed{seed}")
+        manifest, rows = read_journal(trained.root / f"shop/warm/draw0/learned-seed{seed}")
         assert (manifest.configuration["seed"], len(rows)) == (seed, 6)
-    manifest, rows = read_journal(root / "shop/warm/draw0/learned+mar")
+
+
+def test_a_finished_fit_asks_nothing_again(trained: Finished) -> None:
+    asked = len(trained.server.bodies)
+    assert asked > 0
+    assert run("study", "run", trained.file, "--out", trained.root, "--only", "learned").exit_code == 0
+    assert len(trained.server.bodies) == asked
+
+
+def test_a_stacked_ranker_weighs_the_trained_one_and_its_programs(trained: Finished) -> None:
+    manifest, rows = read_journal(trained.root / "shop/warm/draw0/learned+mar")
     assert manifest.configuration["programs"] == ["embedding"]
     # Below it stands the learned ranker of this study: not tuned, with its first seed.
     assert (manifest.configuration["learned"], manifest.configuration["seed"]) == (Learned().model_dump(mode="json"), 0)
-    weights = json.loads((root / "shop/warm/draw0/learned+mar/weights.json").read_text())
+    weights = json.loads((trained.root / "shop/warm/draw0/learned+mar/weights.json").read_text())
     assert set(weights) == {"learned", "embedding"}
     assert len(rows) == 3
-    dev = {case.user_id for case in load_cases(root / "shop/warm/tuned/dev-10.jsonl").cases}
+
+
+def test_a_stacked_ranker_learns_its_weights_from_dev_users(trained: Finished) -> None:
+    _, rows = read_journal(trained.root / "shop/warm/draw0/learned+mar")
+    dev = {case.user_id for case in load_cases(trained.root / "shop/warm/tuned/dev-10.jsonl").cases}
     assert len(dev) == 10
     assert not dev & set(rows)
 
@@ -209,17 +257,16 @@ def test_cases_of_another_protocol_are_refused(tmp_path: Path) -> None:
         ("negatives = 8", "negatives = 9", "drawn by another protocol"),
     ],
 )
-def test_a_study_file_edited_after_its_runs_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
-    root = tmp_path / "runs"
-    with FakeOpenAI() as server:
-        study = write(tmp_path, server.model())
-        assert run("study", "run", study, "--out", root).exit_code == 0
-        asked = len(server.bodies)
-        study.write_text(study.read_text().replace(old, new))
-        found = run("study", "run", study, "--out", root)
-        assert isinstance(found.exception, InputError), found.output
-        assert message in str(found.exception)
-        assert len(server.bodies) == asked
+def test_a_study_file_edited_after_its_runs_is_refused(
+    finished: Finished, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    edited = finished.copy(tmp_path)
+    edited.file.write_text(edited.file.read_text().replace(old, new))
+    asked = len(edited.server.bodies)
+    found = run("study", "run", edited.file, "--out", edited.root)
+    assert isinstance(found.exception, InputError), found.output
+    assert message in str(found.exception)
+    assert len(edited.server.bodies) == asked
 
 
 def test_a_dead_backend_ends_its_own_runs_and_the_report_is_written(tmp_path: Path) -> None:
