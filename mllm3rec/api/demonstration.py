@@ -64,7 +64,7 @@ class Demonstration:
         manifest: Of the compiled program.
         tried: Every program that was tried, the uncompiled one first.
         compared: Number of the program whose prompts `changes` compares with the original's: the compiled one, or the
-            best other one where that is the original.
+            best with other prompts where that is the original.
         changes: What compiling did to the prompts, by predictor, or would have done.
         results: By ranker: the baselines, then `before` and `after`.
         gain: After minus before, by metric.
@@ -171,10 +171,11 @@ def demonstrate(
     artifact = load_artifact(out / "artifact", data, model=model)
     results[AFTER] = evaluate(test, artifact, name=f"compiled {PROGRAM}", out=out / AFTER, on_event=on_event)
     tried = _tried(out / "artifact" / SEARCH_FOLDER)
-    compared = manifest.trial or max(tried[1:], key=lambda one: one.score or 0.0, default=tried[0]).number
     pools = Candidates.load(out / "artifact" / SEARCH_FOLDER / POOLS)
     prompts = prompts_of(original.module)
-    other = next(one.configuration for one in tried if one.number == compared)
+    others = {one.number: prompts | chosen_prompts(one.configuration, pools) for one in tried}
+    reworded = [one for one in tried if others[one.number] != prompts]
+    compared = manifest.trial or max(reworded, key=lambda one: one.score or 0.0, default=tried[0]).number
     examples = {BEFORE: _examples(original), AFTER: _examples(artifact)}
     return Demonstration(
         user=user,
@@ -182,7 +183,7 @@ def demonstrate(
         manifest=manifest,
         tried=tried,
         compared=compared,
-        changes=tuple(prompt_changes(prompts, prompts | chosen_prompts(other, pools))),
+        changes=tuple(prompt_changes(prompts, others[compared])),
         results=results,
         gain=results[AFTER].minus(results[BEFORE]),
         motivations={

@@ -78,14 +78,14 @@ class LocalEngine:
         with self._lock:
             if path not in self._servers:
                 gguf_identity(path)
-                threads = self.threads or cpu_threads()
-                on_event(Note(f"loading {path.stem} ({path.stat().st_size / 1e6:.0f} MB, {threads} threads)"))
-                self._servers[path] = self._start(path, threads)
+                self._servers[path] = self._start(path, on_event)
             return f"{self._servers[path].listening_address}/v1"
 
-    def _start(self, path: Path, threads: int) -> Any:
+    def _start(self, path: Path, on_event: OnEvent = ignore) -> Any:
         with _sleeping_openmp_threads():
             xllamacpp = require_extra("xllamacpp", "local", "a GGUF model")
+        threads = self.threads or cpu_threads()
+        on_event(Note(f"loading {path.stem} ({path.stat().st_size / 1e6:.0f} MB, {threads} threads)"))
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
         params.hostnames = ["127.0.0.1"]
