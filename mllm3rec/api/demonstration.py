@@ -28,7 +28,7 @@ from programs.copies import Examples, Repeated, repeated_motivations, repeated_t
 from programs.lm.model_options import Model
 from programs.runtime.events import Note, OnEvent, ignore
 
-PROGRAM, HEAD = "embedding-without-reflection", 10
+_PROGRAM, _HEAD = "embedding-without-reflection", 10
 """What a small model can do on two cores in minutes: one short call a user, one an item, and no lists to rank."""
 
 BEFORE, AFTER = "before", "after"
@@ -125,7 +125,7 @@ class Demonstration:
 
 def demonstrate(
     out: Path,
-    users: int = 30,
+    users: int = 20,
     dev_users: int = 8,
     trials: int = 3,
     model: Model | None = None,
@@ -143,9 +143,9 @@ def demonstrate(
     """
     data = load_dataset("demo")
     dev, test = _cases(data, out / "dev.jsonl", "dev", dev_users), _cases(data, out / "test.jsonl", "test", users)
-    original = program(PROGRAM, data, preset="local", model=model, head=HEAD, on_event=on_event)
-    on_event(Note(f"1 of 3: user {_USER}, with the program {PROGRAM} as it was written"))
-    user = original.recommend(user=_USER, k=_ITEMS, candidates=HEAD)
+    original = program(_PROGRAM, data, preset="local", model=model, head=_HEAD, on_event=on_event)
+    on_event(Note(f"1 of 3: user {_USER}, with the program {_PROGRAM} as it was written"))
+    user = original.recommend(user=_USER, k=_ITEMS, candidates=_HEAD)
     on_user(user)
     on_event(Note(f"2 of 3: compiling MOPE's prompt on {dev_users} dev users, {trials} programs to try"))
     compiled = compile_program(
@@ -169,7 +169,7 @@ def demonstrate(
     results = {name: evaluate(test, name, out=out / name) for name in BASELINES}
     results[BEFORE] = evaluate(test, original, out=out / BEFORE, on_event=on_event)
     artifact = load_artifact(out / "artifact", data, model=model)
-    results[AFTER] = evaluate(test, artifact, name=f"compiled {PROGRAM}", out=out / AFTER, on_event=on_event)
+    results[AFTER] = evaluate(test, artifact, name=f"compiled {_PROGRAM}", out=out / AFTER, on_event=on_event)
     tried = _tried(out / "artifact" / SEARCH_FOLDER)
     pools = Candidates.load(out / "artifact" / SEARCH_FOLDER / POOLS)
     prompts = prompts_of(original.module)
