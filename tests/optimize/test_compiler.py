@@ -29,10 +29,10 @@ from optimize.compiler import PLAN, POOLS, REPORT, Compiler
 from optimize.dspy_optimizers import DSPY_OPTIMIZERS
 from optimize.forecast import Phase
 from optimize.holdout import compare_on_holdout, split_dev
-from optimize.labeled_demos import labelled_demos
+from optimize.labeled_demos import labeled_demos
 from optimize.objective import Objective
 from optimize.prompts import plain_demo, prompts_of, safe, with_prompts
-from optimize.scoring import ScoredProgram, ring, scored
+from optimize.scoring import ScoredProgram, next_users, score_cases
 from optimize.search import pareto_front, should_prune
 from optimize.space import Configuration, Space
 from programs.lm.ledger import Budget, Ledger
@@ -252,7 +252,7 @@ def test_a_failure_under_a_dspy_optimizer_ends_it_instead_of_scoring_zero(tmp_pa
 
     with FakeOpenAI(respond) as server:
         made = compiler(tmp_path / "art", cases, roles_on(server), optimizer="random-search", trials=20)
-        with pytest.raises(InputError, match=r"gone.*the same command goes on"):
+        with pytest.raises(InputError, match=r"gone.*run the same command to resume"):
             made.run()
         assert len(made.watcher.scores) > 1, "the optimizer was at work"
     assert not (tmp_path / "art" / MANIFEST).exists()
@@ -372,7 +372,7 @@ def test_a_budget_of_calls_leaves_enough_to_check_the_winner(tmp_path: Path) -> 
     cases = cases_file(tmp_path / "dev.jsonl", 6)
     with FakeOpenAI(sensitive) as server:
         made = compiler(tmp_path / "art", cases, roles_on(server), Budget(calls=130), trials=20)
-        with pytest.raises(BudgetExceededError, match="frozen"):
+        with pytest.raises(BudgetExceededError, match="the best of"):
             made.run()
         assert len(server.bodies) <= 130
     _, manifest = restore_program(tmp_path / "art")
@@ -384,7 +384,7 @@ def test_dspy_optimizers_end_with_the_best_so_far(tmp_path: Path, optimizer: str
     cases = cases_file(tmp_path / "dev.jsonl", 6)
     with FakeOpenAI(sensitive) as server:
         made = compiler(tmp_path / "art", cases, roles_on(server), Budget(calls=130), optimizer=optimizer, trials=20)
-        with pytest.raises(BudgetExceededError, match="frozen"):
+        with pytest.raises(BudgetExceededError, match="the best of"):
             made.run()
         assert len(server.bodies) <= 130
     assert restore_program(tmp_path / "art")[1].optimizer == optimizer
@@ -456,8 +456,8 @@ def test_a_family_without_profiles_does_not_win_by_having_none(tmp_path: Path) -
         made = compiler(tmp_path / "art", cases, roles_on(server), space=Space(families=("listwise", "llm-only")))
         case = next(one for one in made.searched if len(one.history) > 1)
         scores = {
-            family: scored(
-                ScoredProgram(PROGRAMS[family](made.parts), ring(made.searched), made.ledger, 2),
+            family: score_cases(
+                ScoredProgram(PROGRAMS[family](made.parts), next_users(made.searched), made.ledger, 2),
                 [case],
                 made.objective,
             )[0]
@@ -504,8 +504,8 @@ def test_an_engine_that_always_answers_the_same_scores_lower_than_an_honest_one(
         with FakeOpenAI(respond) as server:
             made = compiler(tmp_path / name, cases, roles_on(server))
             program = PROGRAMS["listwise"](made.parts)
-            judged = ScoredProgram(program, ring(cases.cases), made.ledger, interactions=3)
-            found = scored(judged, cases.cases, Objective())
+            judged = ScoredProgram(program, next_users(cases.cases), made.ledger, interactions=3)
+            found = score_cases(judged, cases.cases, Objective())
             means[name] = {
                 "consistency": sum(s.consistency or 0 for s in found) / len(found),
                 "coherence": sum(s.coherence or 0 for s in found) / len(found),
@@ -605,9 +605,9 @@ def test_labelled_lists_put_what_was_chosen_first(tmp_path: Path) -> None:
     cases = cases_file(tmp_path / "dev.jsonl", 4)
     with FakeOpenAI() as server:
         made = compiler(tmp_path / "art", cases, roles_on(server))
-        lists = labelled_demos(PROGRAMS["listwise"](made.parts), cases.cases, seed=0)
-        ratings = labelled_demos(PROGRAMS["pointwise"](made.parts), cases.cases, seed=0)
-        none = labelled_demos(PROGRAMS["embedding"](made.parts), cases.cases, seed=0)
+        lists = labeled_demos(PROGRAMS["listwise"](made.parts), cases.cases, seed=0)
+        ratings = labeled_demos(PROGRAMS["pointwise"](made.parts), cases.cases, seed=0)
+        none = labeled_demos(PROGRAMS["embedding"](made.parts), cases.cases, seed=0)
         product = PROGRAMS["listwise"](made.parts).product
         for demo, case in zip(lists, cases.cases, strict=True):
             assert case.target is not None
@@ -629,9 +629,9 @@ def test_plain_demos_hold_the_fields_of_their_signature_only(tmp_path: Path) -> 
 
 def test_the_ring_gives_everybody_other_neighbours(tmp_path: Path) -> None:
     cases = cases_file(tmp_path / "dev.jsonl", 4).cases
-    neighbours = ring(cases)
+    neighbours = next_users(cases)
     assert [c.user_id for c in neighbours[cases[3].user_id]] == [cases[0].user_id, cases[1].user_id]
-    assert ring(cases[:1]) == {cases[0].user_id: []}
+    assert next_users(cases[:1]) == {cases[0].user_id: []}
 
 
 def test_split_holds_the_last_out_and_refuses_what_cannot_be_split(tmp_path: Path) -> None:
