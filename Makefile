@@ -71,7 +71,7 @@ docs: $(DOCS_INSTALLED) ## the documentation with the API reference, in site/
 
 notebook: $(NOTEBOOK_INSTALLED) ## run the notebook of the documentation again, and keep its outputs
 	$(BIN)/mllm3rec models fetch smollm2-135m minilm
-	$(BIN)/jupyter-execute --inplace --NbClient.record_timing=False docs/notebooks/*.ipynb
+	TQDM_DISABLE=1 PYTHONWARNINGS='ignore:IProgress' $(BIN)/jupyter-execute --inplace --NbClient.record_timing=False docs/notebooks/*.ipynb
 
 clean: ## remove what was installed and built
 	rm -rf .venv build site htmlcov .coverage .coverage.* .import_linter_cache *.egg-info

@@ -102,6 +102,7 @@ class RankerFactory:
             roles: Models of the programs; None uses the model of `dspy.configure`.
             beside: Backends of other runs in this process, to share their rate limits.
             given: `dspy.LM` objects by model string, see `ModelOptions`.
+            on_event: Told when texts are embedded and a model is loaded.
         """
 
         @cache
@@ -111,7 +112,7 @@ class RankerFactory:
                 return AmbientBackends()
             if beside is not None:
                 return beside.with_roles(roles, ledger, given)
-            return Backends(roles, ledger, given=given)
+            return Backends(roles, ledger, given=given, on_event=on_event)
 
         return cls(
             dataset=dataset,

@@ -141,8 +141,10 @@ def build_candidates(
     settings: CandidateSettings,
     proposer: Proposer,
     modules: Sequence[str],
+    *,
     workers: int = 1,
-    on_step: Callable[[str], None] = lambda step: None,
+    on_step: Callable[[str, int], None] = lambda step, total: None,
+    on_score: Callable[[UserScore], None] | None = None,
 ) -> Candidates:
     """Bootstrap demos and propose instructions for the modules to tune.
 
@@ -152,13 +154,14 @@ def build_candidates(
         programs: The uncompiled programs of the search, by name.
         cases: Dev users of the search, without the held-out ones.
         modules: Modules to tune, of `mope`, `mote`, `mar`; the others keep their original prompts.
-        on_step: Receives the name of each step.
+        on_step: Receives the name of each step, and the number of users it scores (0 if unknown).
+        on_score: Receives every score.
     """
     pools: dict[str, Pool] = {}
     for program_name, program in programs.items():
-        on_step(f"{program_name}: scoring the uncompiled program")
-        scores = score_cases(program, cases, objective, workers)
-        on_step(f"{program_name}: bootstrapping demos")
+        on_step(f"{program_name}: scoring the uncompiled program", len(cases))
+        scores = score_cases(program, cases, objective, workers, on_score)
+        on_step(f"{program_name}: bootstrapping demos", 0)
         bootstrapped = _bootstrapped(program, cases, objective, settings)
         originals = prompts_of(program.program)
         by_module: dict[str, list[str]] = {}
@@ -174,7 +177,7 @@ def build_candidates(
                 demos += _demo_sets(names, bootstrapped, originals)
                 if is_mar:
                     demos += _labeled(program.program, cases, names, settings)
-                on_step(f"{module}: proposing instructions")
+                on_step(f"{module}: proposing instructions", 0)
                 instructions += _proposed(program.program, names, demos[1:], settings, proposer)
                 if module == "mope":
                     instructions += _adjusted(program, cases, scores, names[0], proposer)

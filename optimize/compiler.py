@@ -191,8 +191,9 @@ class Compiler:
             self.settings.recipe,
             self.proposer,
             self.settings.modules,
-            self.workers,
-            self.watcher.step,
+            workers=self.workers,
+            on_step=self.watcher.step,
+            on_score=self.watcher.score,
         )
         candidates.save(path)
         return candidates

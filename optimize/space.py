@@ -86,6 +86,14 @@ def parameters(configuration: Configuration, candidates: Candidates) -> dict[str
     return named | {f"{role}_temperature": value for role, value in configuration.temperatures.items()}
 
 
+def chosen_prompts(configuration: Configuration, candidates: Candidates) -> Prompts:
+    """The prompts that a configuration names."""
+    chosen: Prompts = {}
+    for module, demos in configuration.demos.items():
+        chosen |= candidates.modules[module].prompts(demos, configuration.wordings.get(module, ORIGINAL))
+    return chosen
+
+
 def suggest(trial: optuna.Trial, space: Space, candidates: Candidates) -> Configuration:
     """A configuration chosen by a trial; its parameters are `mope_demos`, `listwise_wording`, `mar_model`, ..."""
     program = _choice(trial, "family", space.families)
@@ -148,10 +156,7 @@ class ProgramBuilder:
 
     def prompts(self, configuration: Configuration) -> Prompts:
         """The prompts that a configuration names."""
-        chosen: Prompts = {}
-        for module, demos in configuration.demos.items():
-            chosen |= self.candidates.modules[module].prompts(demos, configuration.wordings.get(module, ORIGINAL))
-        return chosen
+        return chosen_prompts(configuration, self.candidates)
 
     def program(self, configuration: Configuration, prompts: Mapping[str, Prompt] | None = None) -> MLLM3Rec:
         """The program of a configuration.

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import dspy
 
+from programs.copies import repeats
 from programs.default_demos import CHECKS, EXPLANATIONS
 from programs.lm.backends import Backends, UnparsableError
 from programs.mar import Candidate, UserView
 from programs.mope import prompt_line
 from programs.role_predictor import RolePredictor
+from programs.runtime.events import OnEvent, Progress, ignore
 from signatures.mar import CheckExplanation, ExplainChoice
 from signatures.types import Rationale, Verdict
 
 REASON_CHARACTERS = 240
+DEFAULT_REASONS = tuple(example.reason for example in EXPLANATIONS)
+"""Those in the prompt of a program that was not compiled."""
+
+_REASONS = "reasons"
 
 
 class Explainer(dspy.Module):
@@ -50,7 +55,7 @@ class Explainer(dspy.Module):
         return Rationale(item_id=candidate.item_id, text=reason, verdict=verdict, unparsable=unparsable)
 
     def choose(
-        self, user: UserView, ordered: Sequence[Candidate], k: int, patience: int
+        self, user: UserView, ordered: Sequence[Candidate], k: int, patience: int, on_event: OnEvent = ignore
     ) -> tuple[list[Candidate], list[Rationale]]:
         """The first k candidates with a faithful rationale; the others are moved behind them.
 
@@ -58,6 +63,7 @@ class Explainer(dspy.Module):
             ordered: Candidates, best first.
             patience: Most candidates to explain. If fewer than k rationales are faithful, the best of the other
                 explained candidates fill the list, still marked as unfaithful.
+            on_event: Gets the number of candidates chosen.
 
         Returns:
             All of `ordered`, the chosen first, then the others in their order; and every rationale that was made.
@@ -67,10 +73,12 @@ class Explainer(dspy.Module):
         for candidate in ordered[: max(k, patience)]:
             if len(chosen) == k:
                 break
+            on_event(Progress(_REASONS, len(chosen), k))
             rationale = self(user=user, candidate=candidate)
             rationales.append(rationale)
             if rationale.verdict.faithful:
                 chosen.append(candidate)
+        on_event(Progress(_REASONS, k, k))
         failed = {r.item_id for r in rationales if not r.verdict.faithful}
         fill = [c for c in ordered if c.item_id in failed][: max(0, k - len(chosen))]
         first = chosen + fill
@@ -80,26 +88,22 @@ class Explainer(dspy.Module):
         return first + rest + filtered, rationales
 
 
-def reason_warnings(rationales: Sequence[Rationale]) -> dict[str, str]:
+def reason_warnings(rationales: Sequence[Rationale], demo_reasons: Collection[str] = DEFAULT_REASONS) -> dict[str, str]:
     """Uninformative reasons: given for another item of the user as well, or copied from the prompt's demos.
 
     Args:
         rationales: Of one user, in the order in which they were made.
+        demo_reasons: The reasons in the prompt's demos. What is nearly one of them counts as copied, too.
 
     Returns:
         The problem, by item id; items with a reason of their own are absent.
     """
-    demo_reasons = {_normalized(demo.reason) for demo in EXPLANATIONS}
+    given = [(rationale.item_id, rationale.text) for rationale in rationales if rationale.text.strip()]
     warnings: dict[str, str] = {}
-    counts = Counter(_normalized(rationale.text) for rationale in rationales)
-    for rationale in rationales:
-        text = _normalized(rationale.text)
-        if text in demo_reasons:
-            warnings[rationale.item_id] = "copied from the example in the prompt"
-        elif text and counts[text] > 1:
-            warnings[rationale.item_id] = "the same reason as for another item"
+    for at, (item_id, text) in enumerate(given):
+        others = [other for place, (_, other) in enumerate(given) if place != at]
+        if repeats(text, demo_reasons):
+            warnings[item_id] = "copied from the example in the prompt"
+        elif repeats(text, others):
+            warnings[item_id] = "the same reason as for another item"
     return warnings
-
-
-def _normalized(text: str) -> str:
-    return " ".join(text.casefold().split()).strip(" .")

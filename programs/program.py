@@ -23,6 +23,7 @@ from programs.prior.prior import z
 from programs.prior.scorers import Popularity, Scorer
 from programs.ranker import order_by_score
 from programs.runtime.errors import InputError
+from programs.runtime.events import OnEvent, Progress, ignore
 from programs.runtime.nocopy import NoCopy
 from programs.trait_store import TraitStore
 from signatures.rows import Case, Ranking, Status, seed_of
@@ -30,6 +31,8 @@ from signatures.schema import CONSUMER, MotivationSchema
 from signatures.types import Interaction, Item, Traits
 
 DEFAULT_WEIGHT = 0.3
+_PROFILE, _TRAITS, _ALIGNMENT = "profile of the user", "traits of the candidates", "ranking the candidates"
+"""Tasks of progress events."""
 _TIES = 1e-9
 
 
@@ -120,6 +123,7 @@ class MLLM3Rec(dspy.Module):
         history: Sequence[str] = (),
         candidates: Sequence[str] = (),
         metadata: Mapping[str, str] | None = None,
+        on_event: OnEvent = ignore,
     ) -> dspy.Prediction:
         """Rank one case; without one, rank `candidates` for `history`.
 
@@ -127,6 +131,7 @@ class MLLM3Rec(dspy.Module):
             history: Item ids, oldest first.
             candidates: Distinct item ids.
             metadata: z_u of eq. 6.
+            on_event: Gets the progress within this one user: profile, traits, ranking, reasons.
 
         Returns:
             Prediction with `ranking`, a `Ranking` without usage.
@@ -136,7 +141,6 @@ class MLLM3Rec(dspy.Module):
             case = Case(user_id="user", history=events, candidates=tuple(candidates), metadata=dict(metadata or {}))
         # DSPy's evaluators hand over whole examples.
         case = case.blinded()
-        items = self.catalogue.value
         prior = np.asarray(self.prior.value.scores(case.item_ids, case.candidates), dtype=float)
         ranking = Ranking(user_id=case.user_id, order=())
         head = head_of(prior, self.fusion.head)
@@ -147,11 +151,7 @@ class MLLM3Rec(dspy.Module):
         candidates_seen: list[Candidate] = []
         user = UserView(text="")
         try:
-            user = self._user_view(self.purchases(case), case.metadata, ranking)
-            candidates_seen = [self._candidate(items[case.candidates[i]], ranking) for i in head]
-            result: Alignments = self.aligner(
-                user=user, candidates=candidates_seen, seed=seed_of("labels", case.user_id)
-            )
+            user, candidates_seen, result = self._aligned(case, head, ranking, on_event)
             for index, alignment in zip(head, result.alignments, strict=True):
                 if alignment is not None:
                     mar[index] = alignment.score
@@ -168,7 +168,7 @@ class MLLM3Rec(dspy.Module):
         ranking.scores = {"prior": prior.tolist(), "mar": mar.tolist(), "fused": fused.tolist()}
         ranking.order = order_by_score(case.candidates, fused.tolist(), tie_seed=seed_of("ties", case.user_id))
         if self.reasons is not None and self.explain and ranking.status is Status.OK:
-            self._explain(self.reasons, ranking, user, candidates_seen)
+            self._explain(self.reasons, ranking, user, candidates_seen, on_event)
         return dspy.Prediction(ranking=ranking)
 
     def purchases(self, case: Case) -> list[Purchase]:
@@ -176,10 +176,29 @@ class MLLM3Rec(dspy.Module):
         items = self.catalogue.value
         return [(items[event.item_id], event) for event in case.history if event.item_id in items]
 
-    def rank(self, case: Case) -> Ranking:
-        """See `programs.ranker.Ranker`."""
-        ranking: Ranking = self(case=case).ranking
+    def rank(self, case: Case, on_event: OnEvent = ignore) -> Ranking:
+        """See `programs.ranker.Ranker`; `on_event` as in `forward`."""
+        ranking: Ranking = self(case=case, on_event=on_event).ranking
         return ranking
+
+    def _aligned(
+        self, case: Case, head: NDArray[np.intp], ranking: Ranking, on_event: OnEvent
+    ) -> tuple[UserView, list[Candidate], Alignments]:
+        """Profile, traits and alignments of the candidates that MAR sees."""
+        on_event(Progress(_PROFILE, 0, 1))
+        user = self._user_view(self.purchases(case), case.metadata, ranking)
+        on_event(Progress(_PROFILE, 1, 1))
+        seen: list[Candidate] = []
+        for done, index in enumerate(head):
+            on_event(Progress(_TRAITS, done, len(head)))
+            seen.append(self._candidate(self.catalogue.value[case.candidates[index]], ranking))
+        on_event(Progress(_TRAITS, len(head), len(head)))
+        if asks := bool(self.aligner.predictors()):
+            on_event(Progress(_ALIGNMENT, 0, 1))
+        result: Alignments = self.aligner(user=user, candidates=seen, seed=seed_of("labels", case.user_id))
+        if asks:
+            on_event(Progress(_ALIGNMENT, 1, 1))
+        return user, seen, result
 
     def _user_view(self, history: Sequence[Purchase], metadata: Mapping[str, str], ranking: Ranking) -> UserView:
         answer = self.shopper(history=history, metadata=metadata)
@@ -200,10 +219,12 @@ class MLLM3Rec(dspy.Module):
             ranking.traits.append(traits)
         return Candidate(item_id=item.item_id, text=answer.text, phrases=traits.phrases if traits else ())
 
-    def _explain(self, reasons: Explainer, ranking: Ranking, user: UserView, seen: Sequence[Candidate]) -> None:
+    def _explain(
+        self, reasons: Explainer, ranking: Ranking, user: UserView, seen: Sequence[Candidate], on_event: OnEvent
+    ) -> None:
         by_id = {candidate.item_id: candidate for candidate in seen}
         ordered = [by_id[item_id] for item_id in ranking.order if item_id in by_id]
-        first, ranking.rationales = reasons.choose(user, ordered, self.explain, patience=2 * self.explain)
+        first, ranking.rationales = reasons.choose(user, ordered, self.explain, 2 * self.explain, on_event)
         ranking.unparsable += sum(rationale.unparsable for rationale in ranking.rationales)
         rest = [item_id for item_id in ranking.order if item_id not in by_id]
         ranking.order = (*(candidate.item_id for candidate in first), *rest)
@@ -301,6 +322,12 @@ def without_reflection(parts: Parts) -> MLLM3Rec:
     return _compose(parts, mope, _mote(parts), Listwise(parts.backends))
 
 
+def embedding_without_reflection(parts: Parts) -> MLLM3Rec:
+    """`embedding` with MOPE's first answer: one short model call per user beyond the traits."""
+    mope = MOPE(parts.backends, parts.schema, reflect=False)
+    return _compose(parts, mope, _mote(parts), Embedding(parts.encoder))
+
+
 def llm_only(parts: Parts) -> MLLM3Rec:
     """The paper's minimal baseline: raw history and raw candidates in one prompt (section 4.4)."""
     aligner = Listwise(parts.backends, shopper_text="history", product_text="description")
@@ -314,6 +341,7 @@ PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
     "without-mope": without_mope,
     "without-mote": without_mote,
     "without-reflection": without_reflection,
+    "embedding-without-reflection": embedding_without_reflection,
     "llm-only": llm_only,
 }
 """Programs by the name they have on the command line."""

@@ -20,11 +20,11 @@ SCRIPT, STYLE = "page.js", "page.css"
 
 def render(page: Page) -> str:
     """The whole file: style, plotly and scripts are in it, and its policy forbids any network."""
-    scripts = [_newlines(get_plotlyjs()), *(_resource(name) for name in (SCRIPT, *page.scripts))]
+    scripts = [_newlines(get_plotlyjs()), *(resource_text(name) for name in (SCRIPT, *page.scripts))]
     return _ENVIRONMENT.get_template("page.html.j2").render(
         page=page,
         policy=policy(scripts),
-        style=Markup(_resource(STYLE)),  # noqa: S704 our own file
+        style=Markup(resource_text(STYLE)),  # noqa: S704 our own file
         scripts=[Markup(text) for text in scripts],  # noqa: S704 our own files and plotly's
     )
 
@@ -53,7 +53,8 @@ def figure_json(figure: go.Figure) -> Markup:
     return inert_json(json.loads(go.Figure(figure).update_layout(template="none").to_json()))
 
 
-def _resource(name: str) -> str:
+def resource_text(name: str) -> str:
+    """A file of this package."""
     return _newlines(resources.files("evaluate.report").joinpath(name).read_text("utf-8"))
 
 

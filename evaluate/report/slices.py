@@ -55,7 +55,7 @@ def slicings(protocol: ProtocolRecord, groups: Sequence[RankerRuns]) -> list[Sli
     decile = Deciles(protocol.popularity)
     return [
         _sliced(
-            Slicing("history", "history length", "Users by the number of purchases that rankers saw.", ()),
+            Slicing("history", "history length", "Users by the number of interactions that rankers saw.", ()),
             cases,
             groups,
             list(LENGTHS),

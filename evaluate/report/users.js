@@ -116,7 +116,7 @@
     const length = protocol().lengths[user];
     return el("button", { "data-user": name, "aria-current": current ? "true" : null, click: () => go({ user: name }) },
       el("span", { class: "who" }, name),
-      el("span", { class: "more" }, `${plural(length, "purchase")} · ${detail}${brief ? " · rank only" : ""}`));
+      el("span", { class: "more" }, `${plural(length, "interaction")} · ${detail}${brief ? " · rank only" : ""}`));
   }
 
   /** A user as one or two rankers see them. */
@@ -127,7 +127,7 @@
       el("h3", { class: "who", id: "who" }, protocol().users[user]),
       ...(list ? factsOf(list) : []),
       ...(list
-        ? [el("h4", {}, "History, oldest first"), list.earlier ? el("p", { class: "facts" }, `${plural(list.earlier, "earlier purchase")} not listed here`) : "", history]
+        ? [el("h4", {}, "History, oldest first"), list.earlier ? el("p", { class: "facts" }, `${plural(list.earlier, "earlier interaction")} not listed here`) : "", history]
         : []),
       el("div", { class: runs.length > 1 ? "sides" : "" }, runs.map((run) => el("div", { class: "side" }, ...opinion(user, run, history)))),
     ].filter((part) => part !== "");
@@ -145,7 +145,7 @@
 
   function historyOf(list) {
     const entries = list.history.map(([item, rating], i) => {
-      const number = i - list.unshown + 1; // as the model counted: from the first purchase it was shown
+      const number = i - list.unshown + 1; // as the model counted: from the first interaction it was shown
       return el("li", { value: list.earlier + i + 1, "data-shown": number > 0 ? number : null, class: number > 0 ? null : "unshown",
         title: number > 0 ? null : "too far back: not shown to a language model" },
         itemText(item), rating === null ? "" : el("span", { class: "stars" }, ` rated ${rating} of 5`));
@@ -190,7 +190,7 @@
     const motivations = row.profile.map(([dimension, strength, description, evidence]) => {
       const titles = evidence.map((number) => {
         const entry = list.history[list.unshown + number - 1];
-        return entry ? `${list.earlier + list.unshown + number}. ${protocol().items[entry[0]][0]}` : `purchase ${number}`;
+        return entry ? `${list.earlier + list.unshown + number}. ${protocol().items[entry[0]][0]}` : `interaction ${number}`;
       });
       return el("li", { tabindex: "0", mouseenter: () => light(evidence, true), mouseleave: () => light(evidence, false),
         focus: () => light(evidence, true), blur: () => light(evidence, false) },

@@ -14,6 +14,7 @@ from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_
 from mllm3rec.api.recommendation import Recommendations, recommendations
 from optimize.artifact import ArtifactManifest, is_artifact
 from optimize.resolve import ArtifactChoice, resolve_ranker
+from programs.copies import Examples
 from programs.lm.ledger import Budget, Ledger
 from programs.lm.model_options import Model, ModelOptions
 from programs.mope import MOPE, Purchase
@@ -170,9 +171,9 @@ class Program:
         events = tuple(event for _, event in purchases)
         case = Case(user_id=user or "you", history=events, candidates=retrieved, metadata=dict(facts))
         with self.ledger.usage_of_case() as usage:
-            ranking = module.rank(case)
+            ranking = module.rank(case, self.on_event)
         ranking.usage = usage
-        return recommendations(ranking, case, self.dataset.items | unlisted, k)
+        return recommendations(ranking, case, self.dataset.items | unlisted, k, Examples.of(module))
 
     @cached_property
     def _factory(self) -> RankerFactory:

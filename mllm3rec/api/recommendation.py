@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from programs.copies import Examples, one_reason, repeated_motivations, repeated_traits, repeats
 from programs.explain import reason_warnings
 from programs.mope import HISTORY_ITEMS
 from signatures.rows import Case, Ranking, Status, Usage
-from signatures.types import Item, Profile, Rationale
+from signatures.types import Item, Profile, Rationale, Traits
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,13 @@ class Recommendation:
 
     Attributes:
         score: The fused score; comparable within one list only.
+        prior_rank, mar_rank: Its place among the candidates by the prior alone and by MAR alone, 1 the best; None where
+            MAR rated nothing.
         traits: What MOTE says of the item.
         reason: Why it was chosen, empty where none was asked for.
         reason_checked: Whether the judge found the reason faithful to profile and traits.
-        warning: What is suspicious about the reason: repeated for another item, or copied from the prompt.
+        warning: What is suspicious: traits or a reason copied from the examples in the prompt, or a reason that
+            another item has as well.
     """
 
     item_id: str
@@ -32,6 +36,8 @@ class Recommendation:
     reason: str = ""
     reason_checked: bool = False
     warning: str = ""
+    prior_rank: int | None = None
+    mar_rank: int | None = None
 
 
 @dataclass(frozen=True)
@@ -43,10 +49,13 @@ class Recommendations:
         items: The recommended items.
         profile: What MOPE found, with the evidence each motivation rests on; None without MOPE.
         evidence: Titles of the purchases that each motivation of the profile rests on.
+        history: Titles of the purchases the profile was made of, oldest first; a motivation's evidence counts from 1.
         filtered: Reasons that failed their check; their items moved down.
         usage: What the calls took.
         status: `ok`, or `unparsable` where no answer could be read and the prior decided alone.
         error: What went wrong, or None.
+        warnings: What is suspicious about the list, in sentences: copied motivations or traits, one rating or one
+            reason for all.
     """
 
     user: str
@@ -57,6 +66,8 @@ class Recommendations:
     usage: Usage
     status: Status
     error: str | None = None
+    warnings: tuple[str, ...] = ()
+    history: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -68,33 +79,44 @@ class Recommendations:
         return self.items[index]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per item: rank, item_id, title, score, traits, reason, reason_checked, warning."""
+        """One row per item: rank, item_id, and the attributes of `Recommendation`."""
         rows = [{"rank": rank} | vars(item) for rank, item in enumerate(self.items, start=1)]
         return pd.DataFrame(rows).set_index("rank")
 
 
-def recommendations(ranking: Ranking, case: Case, items: Mapping[str, Item], k: int) -> Recommendations:
+def recommendations(
+    ranking: Ranking, case: Case, items: Mapping[str, Item], k: int, examples: Examples
+) -> Recommendations:
     """The first k items of a ranking, with what is known of them.
 
     Args:
         items: Catalogue, items of the history included.
+        examples: Those in the prompts the ranking was made with.
     """
-    traits = {found.item_id: found.phrases for found in ranking.traits}
+    traits = {found.item_id: found for found in ranking.traits}
     reasons = {reason.item_id: reason for reason in ranking.rationales}
-    warnings = reason_warnings(ranking.rationales)
+    suspicious = reason_warnings(ranking.rationales, examples.reasons)
     scores = dict(zip(case.candidates, ranking.scores.get("fused", ()), strict=False))
+    by_prior, by_mar = (_places(case, ranking.scores.get(name, ())) for name in ("prior", "mar"))
+    if ranking.status is not Status.OK:
+        by_mar = {}
     chosen = []
     for item_id in ranking.order[:k]:
         reason = reasons.get(item_id)
+        own = traits.get(item_id, Traits(item_id=item_id))
+        copied = repeated_traits([own], examples).most
+        warnings = ["traits copied from the examples in the prompt"] * copied + [suspicious.get(item_id, "")]
         chosen.append(
             Recommendation(
                 item_id=item_id,
                 title=items[item_id].title or items[item_id].keywords or item_id,
                 score=scores.get(item_id, float("nan")),
-                traits=traits.get(item_id, ()),
+                traits=own.phrases,
                 reason=reason.text if reason else "",
                 reason_checked=reason is not None and reason.verdict.faithful,
-                warning=warnings.get(item_id, ""),
+                warning="; ".join(filter(None, warnings)),
+                prior_rank=by_prior.get(item_id),
+                mar_rank=by_mar.get(item_id),
             )
         )
     shown = [items[event.item_id].title for event in case.history if event.item_id in items][-HISTORY_ITEMS:]
@@ -108,4 +130,32 @@ def recommendations(ranking: Ranking, case: Case, items: Mapping[str, Item], k: 
         usage=ranking.usage,
         status=ranking.status,
         error=ranking.error,
+        warnings=tuple(_warnings(ranking.profile, chosen, examples)),
+        history=tuple(shown),
     )
+
+
+def _places(case: Case, scores: Sequence[float]) -> dict[str, int]:
+    return {
+        item_id: 1 + sum(other > score for other in scores)
+        for item_id, score in zip(case.candidates, scores, strict=False)
+    }
+
+
+def _warnings(profile: Profile | None, chosen: Sequence[Recommendation], examples: Examples) -> Iterator[str]:
+    motivations = repeated_motivations([profile] if profile else [], examples)
+    if motivations.repeated:
+        yield f"{motivations} motivations repeat the worked examples in MOPE's prompt" + (
+            ": the profile says nothing about this user" if motivations.most else ""
+        )
+    traits = repeated_traits([Traits(item_id=item.item_id, phrases=item.traits) for item in chosen], examples)
+    if traits.repeated:
+        yield f"{traits} traits repeat the worked examples in MOTE's prompt" + (
+            ": they say nothing about these items" if traits.most else ""
+        )
+    if len(chosen) > 1 and all(item.mar_rank == 1 for item in chosen):
+        yield "MAR rates these items alike: their order is the prior's"
+    reasons = [item.reason for item in chosen if item.reason]
+    if one_reason(reasons):
+        source = ", copied from the example in the prompt" if repeats(reasons[0], examples.reasons) else ""
+        yield f"all {len(reasons)} reasons are one and the same{source}: it explains none of these items"

@@ -6,12 +6,13 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partialmethod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
@@ -28,11 +29,15 @@ out = Console(highlight=False, markup=False, emoji=False)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
-def silence_dspy() -> None:
-    """Keep DSPy's progress bars and warnings from being drawn over ours."""
+def silence_progress_bars() -> None:
+    """Keep DSPy's progress bars from being drawn over ours."""
     from tqdm import tqdm
 
     tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
+
+
+def silence_dspy_log() -> None:
+    """Keep DSPy's warnings out of our lines; DSPy sets the level of its log when it is imported, so after that."""
     logging.getLogger("dspy").setLevel(logging.ERROR)
 
 
@@ -56,8 +61,44 @@ def format_estimate(estimate: Estimate) -> str:
     return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
+LINE_EVERY = 5.0
+"""Seconds between two lines about one task, where there is no terminal to draw a bar in."""
+
+
+@dataclass
+class _Task:
+    """A task that is being shown.
+
+    Attributes:
+        started: `time.monotonic()` at its first event.
+        before: Steps that were done then.
+        said: `time.monotonic()` of its last line, where lines are written.
+        bar: Where bars are drawn.
+    """
+
+    name: str
+    started: float
+    before: int
+    said: float = -LINE_EVERY
+    bar: TaskID | None = None
+
+    def pace(self, event: Progress) -> str:
+        """How far it has come, how fast, and the time left where that can be told."""
+        seconds, done = time.monotonic() - self.started, event.done - self.before
+        if event.done >= event.total:
+            taken = f" in {seconds:.0f} s" if done and seconds >= 1 else ""
+            return f"{event.total} of {event.total}{taken}"
+        if not done:
+            return f"{event.done} of {event.total}"
+        each = seconds / done
+        rate = f"{each:.1f} s each" if each > 1 else f"{1 / max(each, 1e-9):.1f} a second"
+        return f"{event.done} of {event.total}, {rate}, {each * (event.total - event.done):.0f} s left"
+
+
 class ConsoleEvents:
     """Shows events on stderr: notes as lines, tasks as bars with rate, calls, dollars and time left.
+
+    Where stderr is no terminal, a task is a line when it begins, every few seconds, and when it ends.
 
     A context manager; calling it is an `OnEvent`.
     """
@@ -67,18 +108,18 @@ class ConsoleEvents:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[spent]}"),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[pace]}"),
+            TimeElapsedColumn(),
             console=err,
             transient=True,
         )
-        self._tasks: dict[str, tuple[TaskID, float, int]] = {}
+        self._drawn = err.is_terminal
+        self._task: _Task | None = None
 
     def __enter__(self) -> Self:
-        silence_dspy()
-        self._bars.start()
+        silence_progress_bars()
+        if self._drawn:
+            self._bars.start()
         return self
 
     def __exit__(
@@ -88,27 +129,46 @@ class ConsoleEvents:
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
+        silence_dspy_log()
         if isinstance(event, Note):
             say(event.text)
         else:
             self._advance(event)
 
     def _advance(self, event: Progress) -> None:
-        if event.task not in self._tasks:
-            for task, _, _ in self._tasks.values():
-                self._bars.remove_task(task)
-            self._tasks.clear()
-            task = self._bars.add_task(event.task, total=event.total, completed=event.done, spent="")
-            self._tasks[event.task] = task, time.monotonic(), event.done
-        task, started, before = self._tasks[event.task]
-        rate = (event.done - before) / max(time.monotonic() - started, 1e-9)
-        spent = f"{rate:.2f}/s"
-        if event.usage is not None and (event.usage.calls or event.usage.cache_hits):
-            spent += f" {event.usage.calls} calls, {event.usage.cache_hits} cache hits, {format_usd(event.usage.usd)}"
-        self._bars.update(task, completed=event.done, total=event.total, spent=spent)
+        task = self._task
+        if task is None or task.name != event.task:
+            if task is not None and task.bar is not None:
+                self._bars.remove_task(task.bar)
+            task = self._task = _Task(event.task, time.monotonic(), event.done)
+        if self._drawn:
+            self._draw(task, event)
+        else:
+            self._write(task, event)
         if event.done >= event.total:
-            self._bars.remove_task(task)
-            del self._tasks[event.task]
+            self._task = None
+
+    def _draw(self, task: _Task, event: Progress) -> None:
+        if task.bar is None:
+            task.bar = self._bars.add_task(event.task, pace="")
+        self._bars.update(task.bar, completed=event.done, total=event.total, pace=_line(task, event))
+        if event.done >= event.total:
+            self._bars.remove_task(task.bar)
+
+    def _write(self, task: _Task, event: Progress) -> None:
+        finished = event.done >= event.total
+        if not finished and time.monotonic() - task.said < LINE_EVERY:
+            return
+        task.said = time.monotonic()
+        say(f"{event.task}: {_line(task, event)}")
+
+
+def _line(task: _Task, event: Progress) -> str:
+    if event.usage is None or not (event.usage.calls or event.usage.cache_hits):
+        return task.pace(event)
+    spent = f"{event.usage.calls} calls, {event.usage.cache_hits} cache hits"
+    dollars = "" if event.usage.usd is None else f", {format_usd(event.usage.usd)}"
+    return f"{task.pace(event)}; {spent}{dollars}"
 
 
 def metrics_table(results: RunMetrics, title: str) -> Table:

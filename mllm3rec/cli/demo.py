@@ -1,64 +1,143 @@
-"""`mllm3rec demo`: compile on the demo store with the models of this machine, and compare before with after."""
+"""`mllm3rec demo`: one user, a compile and a comparison on the demo store, with the models of this machine."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
-from mllm3rec.cli.compile_tables import show_manifest
-from mllm3rec.cli.console import ConsoleEvents, emit, format_estimate, out, recovery_line, usage_table
+from mllm3rec.cli.console import ConsoleEvents, emit, format_estimate, out
 from mllm3rec.cli.options import Json, ModelOption
+from mllm3rec.cli.recommendation_tables import recommendation_facts, show_recommendations
+from programs.runtime.events import Note
 
 if TYPE_CHECKING:
     from mllm3rec.api.demonstration import Demonstration
+    from mllm3rec.api.recommendation import Recommendations
+    from optimize.prompt_changes import PromptChange
+
+_DIFF_LINES = 6
+"""Lines of a diff that are shown, of those that went and of those that came."""
 
 
 def demo(
     directory: Annotated[Path, typer.Option("--out", help="Where cases and runs go; re-run the command to resume.")],
     users: Annotated[int, typer.Option(min=1, help="Test users of the demo store.")] = 30,
-    dev_users: Annotated[int, typer.Option(min=4, help="Dev users to compile on.")] = 10,
-    trials: Annotated[int, typer.Option(min=1, help="Programs to try.")] = 4,
+    dev_users: Annotated[int, typer.Option(min=4, help="Dev users to compile on.")] = 8,
+    trials: Annotated[int, typer.Option(min=1, help="Programs to try.")] = 3,
     model: ModelOption = None,
     as_json: Json = False,
 ) -> None:
-    """Compile on dev users of the demo store, then compare the program before and after on untouched test users."""
-    from mllm3rec.api.demonstration import demonstrate
+    """Recommend to one user of the demo store, compile on dev users, compare before with after on untouched test users.
 
+    Some five minutes on two cores with the model that comes along.
+    """
     with ConsoleEvents() as events:
-        found = demonstrate(directory, users, dev_users, trials, model, events)
+        events(Note("loading the demo store: invented products, and users whose motivations are known"))
+        from mllm3rec.api.demonstration import demonstrate
+
+        def show_user(found: Recommendations) -> None:
+            if not as_json:
+                show_recommendations(found)
+
+        found = demonstrate(directory, users, dev_users, trials, model, events, show_user)
     if as_json:
         figures = {name: result.figures.model_dump(mode="json") for name, result in found.results.items()}
-        gains = {name: difference.model_dump() for name, difference in found.gain.items()}
-        manifest = found.manifest.model_dump(mode="json")
-        emit({**figures, "after minus before": gains, "manifest": manifest, "run": str(directory)})
+        emit(
+            {
+                **figures,
+                "after minus before": {name: difference.model_dump() for name, difference in found.gain.items()},
+                "manifest": found.manifest.model_dump(mode="json"),
+                "user": recommendation_facts(found.user),
+                "prompts": [asdict(change) for change in found.changes],
+                "conclusion": found.conclusion,
+                "run": str(directory),
+            }
+        )
     else:
         _show(found, directory)
     raise typer.Exit(0 if found.complete else 1)
 
 
 def _show(found: Demonstration, directory: Path) -> None:
-    show_manifest(found.manifest)
+    _show_changes(found)
     out.print(_table(found))
-    for metric, difference in found.gain.items():
-        out.print(f"{metric}: {format_estimate(difference)} after minus before (paired, n={difference.n})")
+    prior = found.results["prior"].metrics["HR@10"].mean
+    out.print(f"MAR orders the prior's first {found.manifest.head}; by chance it alone has an HR@5 of {prior / 2:.3f}.")
+    _show_model(found)
+    out.print(Text(found.conclusion, style="bold"))
+    if not found.gained:
+        out.print(found.needed, markup=False)
+    report = directory / "artifact" / "search" / "report.html"
+    out.print(f"Report of the search, with all prompts: {report}", markup=False, soft_wrap=True)
+    out.print("Next: mllm3rec recommend demo --user S0002", markup=False)
+
+
+def _show_changes(found: Demonstration) -> None:
+    manifest = found.manifest
+    columns = ("program", "demonstrations of MOPE", "instructions of MOPE", "MAR's share", "score")
+    title = f"{len(found.tried)} programs tried on {len(manifest.data.searched)} dev users"
+    table = Table(*columns, title=title, title_justify="left")
+    for one in found.tried:
+        chosen = one.configuration
+        number = f"{one.number}, the best" if one.number == manifest.trial else str(one.number)
+        demos, wording = chosen.demos.get("mope", "original"), chosen.wordings.get("mope", "original")
+        table.add_row(number, demos, wording, f"{chosen.weight:g}", "-" if one.score is None else f"{one.score:.3f}")
+    out.print(table)
+    if manifest.trial:
+        judgement = manifest.verdict.judgement
+        out.print(f"On {len(manifest.data.held_out)} dev users outside the search it is {judgement} than number 0.")
+        out.print(f"What compiling changed in the prompts (number {found.compared}):")
+    elif found.compared:
+        out.print(f"Compiling changed no prompt. What number {found.compared} would have changed:")
+    for change in found.changes:
+        words = "changed" if change.instructions_changed else "unchanged"
+        demos = f"{change.demos_before} before, {change.demos_after} after"
+        out.print(Text(f"  {change.predictor}: instructions {words}; demonstrations {demos}"))
+        _show_diff(change)
+
+
+def _show_diff(change: PromptChange) -> None:
+    for sign, style in (("-", "red"), ("+", "green")):
+        lines = [line for line in change.diff if line.startswith(sign)]
+        for line in lines[:_DIFF_LINES]:
+            out.print(Text(f"    {line}", style=style), no_wrap=True, overflow="ellipsis")
+        if len(lines) > _DIFF_LINES:
+            out.print(Text(f"    {sign} ... {len(lines) - _DIFF_LINES} more lines", style=style))
+
+
+def _show_model(found: Demonstration) -> None:
     for name in ("before", "after"):
+        out.print(
+            f"Copied from the worked examples in the prompts, {name}: {found.motivations[name]} motivations, "
+            f"{found.traits[name]} traits"
+        )
         recovered = found.results[name].recovered
         if recovered is not None:
-            out.print(f"{name}: {recovery_line(recovered)}")
-    out.print(usage_table(found.results["after"].usage_by_role))
-    out.print(f"written: {directory} (artifact/search/report.html shows the search)")
+            out.print(
+                f"  profiles with the user's first planted motivation: {recovered.primary_found:.0%}; by chance "
+                f"{recovered.chance_primary_found:.0%}"
+            )
 
 
 def _table(found: Demonstration) -> Table:
-    metrics = list(next(iter(found.results.values())).figures.metrics)
-    table = Table("ranker", *(f"{m} [95% CI]" for m in metrics), "n", title="Demo store", title_justify="left")
-    for name, result in found.results.items():
-        figures = result.figures
-        table.add_row(name, *(format_estimate(figures.metrics[m]) for m in metrics), str(figures.users))
-        if "mar" in figures.components:
-            alone = figures.components["mar"]
-            table.add_row("  MAR alone", *(format_estimate(alone[m]) for m in metrics), str(figures.users))
+    before, after = found.results["before"].figures, found.results["after"].figures
+    rows = {
+        "random": found.results["random"].figures.metrics,
+        "popularity": found.results["popularity"].figures.metrics,
+        "prior alone": found.results["prior"].figures.metrics,
+        "MAR alone, before": before.components["mar"],
+        "MAR alone, after": after.components["mar"],
+        "prior and MAR, before": before.metrics,
+        "prior and MAR, after": after.metrics,
+    }
+    names = [name for name in before.metrics if name.startswith(("HR@5/", "NDCG@10/"))]
+    title = f"{before.users} untouched test users"
+    table = Table("ranker", *(f"{name} [95% CI]" for name in names), title=title, title_justify="left")
+    for label, metrics in rows.items():
+        table.add_row(label, *(format_estimate(metrics[name]) for name in names))
     return table

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from mllm3rec.cli.console import ConsoleEvents, emit, out
+from mllm3rec.cli.console import ConsoleEvents, emit
 from mllm3rec.cli.options import (
     BudgetUsd,
     DatasetName,
@@ -25,9 +22,8 @@ from mllm3rec.cli.options import (
     SchemaFile,
     Weight,
 )
-
-if TYPE_CHECKING:
-    from mllm3rec.api.recommendation import Recommendations
+from mllm3rec.cli.recommendation_tables import recommendation_facts, show_recommendations
+from programs.runtime.events import Note
 
 
 def recommend(
@@ -53,12 +49,13 @@ def recommend(
     as_json: Json = False,
 ) -> None:
     """Profile a user, retrieve candidates with the prior, rank, explain, check, and show the first K items."""
-    import mllm3rec as m3
-
     with ConsoleEvents() as events:
+        events(Note(f"loading {dataset}"))
+        import mllm3rec as m3
+
         data = m3.load_dataset(dataset)
         for note in data.notes:
-            events(m3.Note(f"note: {note}"))
+            events(Note(f"note: {note}"))
         program = m3.program(
             ranker,
             data,
@@ -77,44 +74,8 @@ def recommend(
         )
         found = program.recommend(history, user=user, k=k, candidates=candidates)
     if as_json:
-        emit(_facts(found))
+        emit(recommendation_facts(found))
         raise typer.Exit(0 if found.status == "ok" else 1)
-    _show(found)
+    show_recommendations(found)
     if found.status != "ok":
         raise m3.InputError(f"no answer of the models could be read, the prior decided alone: {found.error}")
-
-
-def _facts(found: Recommendations) -> dict[str, Any]:
-    motivations = found.profile.motivations if found.profile else ()
-    return {
-        "user": found.user,
-        "profile": [
-            motivation.model_dump() | {"purchases": list(titles)}
-            for motivation, titles in zip(motivations, found.evidence, strict=True)
-        ],
-        "recommendations": [asdict(item) for item in found],
-        "filtered": [reason.model_dump() for reason in found.filtered],
-        "status": found.status,
-        "usage": found.usage.model_dump(),
-    }
-
-
-def _show(found: Recommendations) -> None:
-    motivations = found.profile.motivations if found.profile else ()
-    title = f"Profile of {found.user}"
-    table = Table("motivation", "description", "strength", "rests on", title=title, title_justify="left")
-    for motivation, titles in zip(motivations, found.evidence, strict=True):
-        description, evidence = Text(motivation.description), Text("\n".join(titles))
-        table.add_row(motivation.dimension, description, motivation.strength, evidence)
-    out.print(table)
-    title = f"Top {len(found)}"
-    table = Table("", "item", "traits", "reason", "checked", title=title, title_justify="left", show_lines=True)
-    for rank, item in enumerate(found, start=1):
-        reason = Text(item.reason or "-")
-        if item.warning:
-            reason.append(f"\n({item.warning})", style="yellow")
-        checked = "yes" if item.reason_checked else "no"
-        table.add_row(str(rank), Text(f"{item.title}\n{item.item_id}"), Text("\n".join(item.traits)), reason, checked)
-    out.print(table)
-    out.print(f"{len(found.filtered)} items were filtered because their reason did not hold")
-    out.print(f"{found.usage.calls} calls, {found.usage.cache_hits} cache hits, {found.usage.seconds:.0f} s")

@@ -30,6 +30,7 @@ from programs.lm.rate_limiter import RateLimiter
 from programs.lm.role_lm import RoleLM
 from programs.lm.roles import GIVEN, ROLE_NAMES, RoleConfig, RoleName, Roles
 from programs.runtime.errors import InputError
+from programs.runtime.events import OnEvent, ignore
 
 _RETRIES_AFTER_UNPARSABLE = 1
 
@@ -49,6 +50,7 @@ class Backends:
         prices: None for the shipped ones under the user's own (`price_table`).
         limits: By model string; None for the user's own (`stated_limits`). Roles of one model share one limit.
         given: `dspy.LM` objects by their model string (`dspy:NAME`), used with their own key, address and sampling.
+        on_event: Told before a model is loaded into this process; called in the thread that first asks it.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class Backends:
         prices: PriceTable | None = None,
         limits: Mapping[str, Limits] | None = None,
         given: Mapping[str, dspy.LM] | None = None,
+        on_event: OnEvent = ignore,
     ) -> None:
         self.roles = roles
         self.ledger = ledger or Ledger()
         self.prices = price_table() if prices is None else prices
         self.limits = stated_limits() if limits is None else limits
         self.given = dict(given or {})
+        self.on_event = on_event
         self._lms: dict[tuple[RoleName, RoleConfig], RoleLM] = {}
         self._rate_limiters: dict[tuple[str, str | None], RateLimiter] = {}
         self._lock = threading.Lock()
@@ -151,7 +155,7 @@ class Backends:
             self.rate_limiter(config),
             max_seconds=config.timeout,
             **{key: value for key, value in sampling.items() if value is not None},
-            **connect(config),
+            **connect(config, self.on_event),
         )
 
     def _recorded(self, role: str, config: RoleConfig) -> RoleLM:

@@ -13,6 +13,7 @@ from programs.lm.llama_cpp import ENGINE, gguf_identity
 from programs.lm.openai_server import ServerEngine
 from programs.lm.roles import GIVEN, RoleConfig
 from programs.runtime.errors import InputError
+from programs.runtime.events import OnEvent, ignore
 from programs.runtime.weights import locate
 
 _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
@@ -42,11 +43,15 @@ def _server_name(model: str) -> str:
     return f"server-{hashlib.sha256(url.encode()).hexdigest()[:8]}/{name}"
 
 
-def connect(config: RoleConfig) -> dict[str, Any]:
-    """Start or find the endpoint of `model_name(config)`; returns the connection settings for `dspy.LM`."""
+def connect(config: RoleConfig, on_event: OnEvent = ignore) -> dict[str, Any]:
+    """Start or find the endpoint of `model_name(config)`; returns the connection settings for `dspy.LM`.
+
+    Args:
+        on_event: Told before a model is loaded into this process.
+    """
     name, keys = model_name(config), credentials(config)
     if config.is_local:
-        return {"engine": _engine(name, ENGINE.serve(_weights_of(config.model)), config.timeout)}
+        return {"engine": _engine(name, ENGINE.serve(_weights_of(config.model), on_event), config.timeout)}
     if name != config.model:
         return {"engine": _engine(name, config.model.partition("#")[0], config.timeout, **keys)}
     return {"timeout": config.timeout, **keys}

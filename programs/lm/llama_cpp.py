@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from programs.runtime.environment import environment
+from programs.runtime.environment import cpu_threads
 from programs.runtime.errors import InputError, require_extra
+from programs.runtime.events import Note, OnEvent, ignore
 
 _HEAD = 1 << 20
 
@@ -47,8 +50,7 @@ class LocalEngine:
     """One llama.cpp server per model file, listening on 127.0.0.1 until the process ends.
 
     Attributes:
-        threads: CPU threads of a server; where None, `MLLM3REC_THREADS`, else all. More threads than free cores are
-            much slower than fewer, because they wait for each other.
+        threads: CPU threads of a server; where None, `MLLM3REC_THREADS`, else one for each core of this process.
         context: Tokens of context, shared by `slots` conversations. Several slots let the prompts of several
             questions keep their prefixes at the same time.
     """
@@ -59,8 +61,11 @@ class LocalEngine:
     _servers: dict[Path, Any] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def serve(self, path: Path) -> str:
+    def serve(self, path: Path, on_event: OnEvent = ignore) -> str:
         """Start (once) the server for this model file.
+
+        Args:
+            on_event: Told before a model is loaded.
 
         Returns:
             The base URL of its OpenAI-compatible API.
@@ -73,12 +78,14 @@ class LocalEngine:
         with self._lock:
             if path not in self._servers:
                 gguf_identity(path)
-                self._servers[path] = self._start(path)
+                threads = self.threads or cpu_threads()
+                on_event(Note(f"loading {path.stem} ({path.stat().st_size / 1e6:.0f} MB, {threads} threads)"))
+                self._servers[path] = self._start(path, threads)
             return f"{self._servers[path].listening_address}/v1"
 
-    def _start(self, path: Path) -> Any:
-        xllamacpp = require_extra("xllamacpp", "local", "a GGUF model")
-        threads = self.threads or environment().threads or os.cpu_count() or 1
+    def _start(self, path: Path, threads: int) -> Any:
+        with _sleeping_openmp_threads():
+            xllamacpp = require_extra("xllamacpp", "local", "a GGUF model")
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
         params.hostnames = ["127.0.0.1"]
@@ -94,6 +101,25 @@ class LocalEngine:
             return xllamacpp.Server(params)
         except RuntimeError as error:
             raise InputError(f"{path} could not be loaded as a model: {error}") from error
+
+
+@contextmanager
+def _sleeping_openmp_threads() -> Iterator[None]:
+    """Let the threads of an OpenMP library that is loaded inside the block sleep while they wait for each other.
+
+    By default they spin, some hundred times for each token. Wherever another thread wants one of the cores, if only
+    Python's, the spinning one then waits for one that cannot run: 60 s instead of 4 s for 100 tokens on two busy cores,
+    18 s of CPU instead of 2 s (docs/results.md). A policy that the user has set stays.
+    """
+    name = "OMP_WAIT_POLICY"
+    ours = name not in os.environ
+    if ours:
+        os.environ[name] = "passive"
+    try:
+        yield
+    finally:
+        if ours:
+            del os.environ[name]
 
 
 ENGINE = LocalEngine()

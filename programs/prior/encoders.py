@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from programs.runtime import weights
+from programs.runtime.environment import cpu_threads
 from programs.runtime.errors import InputError, require_extra
 
 Vectors = NDArray[np.float32]
@@ -74,7 +75,13 @@ class MiniLMEncoder:
         self._tokenizer = tokenizers.Tokenizer.from_file(str(found["tokenizer.json"]))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.max_tokens)
-        self._session = onnxruntime.InferenceSession(str(found["model.onnx"]), providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = cpu_threads()
+        # Threads that spin after their work take the cores from the language model beside it.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(
+            str(found["model.onnx"]), options, providers=["CPUExecutionProvider"]
+        )
 
     def encode(self, texts: Sequence[str], progress: OnProgress | None = None) -> Vectors:
         """Encode n texts as an (n, 384) array; see `Encoder.encode`."""

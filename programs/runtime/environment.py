@@ -34,7 +34,7 @@ class Environment(BaseModel):
             hashed words, needs no weights).
         limits: TOML file with the limits of backends (`programs/lm/limits.py`).
         prices: TOML file with prices that replace or extend the shipped ones (`programs/lm/prices.py`).
-        threads: CPU threads of the language model on this machine; None for all.
+        threads: CPU threads of the language model and of the sentence encoder on this machine; see `cpu_threads`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -84,3 +84,11 @@ def cache_dir() -> Path:
     import platformdirs
 
     return platformdirs.user_cache_path("mllm3rec", appauthor=False)
+
+
+def cpu_threads() -> int:
+    """Threads for work of our own on the CPU: `$MLLM3REC_THREADS`, else one for each core this process may use."""
+    if (own := environment().threads) is not None:
+        return own
+    allowed = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(allowed(0)) if allowed else os.cpu_count() or 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,15 +28,11 @@ from optimize.compiler import Compiler
 from optimize.prompts import prompts_of
 from optimize.resolve import ArtifactChoice, resolve_ranker
 from programs.lm.model_options import ModelOptions
-from programs.lm.response_cache import use_response_cache
 from programs.program import Fusion
 from programs.runtime.errors import InputError
 from signatures.mote import DistillTraits
 from signatures.schema import Dimension, MotivationSchema
-from tests.support.backends import roles_on
-from tests.support.cases import cases_file
-from tests.support.compile_setup import compiler, sensitive
-from tests.support.fake_server import FakeOpenAI
+from tests.optimize.conftest import Finished
 
 OTHER = MotivationSchema(
     name="films",
@@ -48,21 +43,16 @@ OTHER = MotivationSchema(
 )
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
-    """One compile for all tests of this module; they work on copies."""
-    directory = tmp_path_factory.mktemp("compiled")
-    use_response_cache(":memory:")
-    with FakeOpenAI(sensitive) as server:
-        found = compiler(directory / "art", cases_file(directory / "dev.jsonl", 6), roles_on(server), trials=3)
-        found.run()
-    return found
+@pytest.fixture
+def made(finished: Finished) -> Compiler:
+    """The compile that made the artifact."""
+    return finished.made
 
 
 @pytest.fixture
-def artifact(made: Compiler, tmp_path: Path) -> Path:
+def artifact(finished: Finished, tmp_path: Path) -> Path:
     """A copy that may be damaged."""
-    return Path(shutil.copytree(made.directory, tmp_path / "art"))
+    return finished.copy(tmp_path)
 
 
 def reseal(artifact: Path, change: Callable[[dict[str, Any]], None]) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from mllm3rec.cli.main import app, main
+from programs.runtime.environment import variable
 
 
 @dataclass(frozen=True)
@@ -52,3 +56,12 @@ def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 def run(*arguments: object) -> Result:
     """A command on a wide terminal, without the handling of its errors: they are in `Result.exception`."""
     return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(argument) for argument in arguments])
+
+
+@contextmanager
+def commands_in(folder: Path) -> Iterator[None]:
+    """The environment of commands whose results several tests share: a cache of their own, and no weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(variable("cache"), str(folder / "cache"))
+        patch.setenv(variable("encoder"), "hashing")
+        yield

@@ -27,7 +27,7 @@ from evaluate.report.blocks import (
     View,
 )
 from evaluate.report.figures import COLOURS, GREY, SYMBOLS
-from evaluate.report.page import STYLE, _resource, render
+from evaluate.report.page import STYLE, render, resource_text
 from evaluate.report.prompt_diff import diff_lines, diff_sections
 from evaluate.report.table import NONE, Table, code_cell, count_cell, table_row, word_cell
 from tests.support.small_study import SCRIPT, assert_self_contained
@@ -112,7 +112,7 @@ def contrast(a: str, b: str) -> float:
 
 def schemes() -> list[dict[str, str]]:
     """The variables of the light and of the dark scheme."""
-    blocks = re.findall(r":root \{([^}]*--ground[^}]*)\}", _resource(STYLE))
+    blocks = re.findall(r":root \{([^}]*--ground[^}]*)\}", resource_text(STYLE))
     return [dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", block)) for block in blocks]
 
 
@@ -133,5 +133,5 @@ def test_text_and_plots_can_be_read_in_both_schemes(scheme: int) -> None:
 
 
 def test_the_legend_can_draw_every_symbol() -> None:
-    style = _resource(STYLE)
+    style = resource_text(STYLE)
     assert all(f".legend i.{symbol} {{" in style for symbol in SYMBOLS if symbol not in ("circle", "square"))

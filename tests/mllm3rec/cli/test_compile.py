@@ -1,69 +1,117 @@
-"""`mllm3rec compile`, `artifact` and `evaluate --ranker ARTIFACT` as a user types them, against a fake server."""
+"""`mllm3rec compile`, `artifact` and `evaluate --ranker ARTIFACT` against a fake server."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from typer.testing import Result
 
 from optimize.artifact import MANIFEST, SEARCH_FOLDER
 from programs.runtime.errors import InputError
 from tests.support.cases import cases_file
-from tests.support.command_line import run
+from tests.support.command_line import commands_in, run
 from tests.support.compile_setup import sensitive
 from tests.support.fake_server import FakeOpenAI
 
 SMALL = ["--trials", "2", "--demo-sets", "1", "--wordings", "1", "--max-demos", "1", "--interactions", "2"]
 
 
-def test_compile_show_verify_diff_and_evaluate(tmp_path: Path) -> None:
-    dev, test = tmp_path / "dev.jsonl", tmp_path / "test.jsonl"
-    cases_file(dev, 6)
-    cases_file(test, 3, part="test")
-    first, second = tmp_path / "first", tmp_path / "second"
+@dataclass(frozen=True)
+class Compiled:
+    """Two artifacts, of a search and of labelled demos, and the server that answers them."""
+
+    first: Path
+    second: Path
+    dev: Path
+    server: FakeOpenAI
+    said: str
+
+    def command(self, directory: Path, *more: str) -> Result:
+        """The command that makes an artifact."""
+        return run("compile", self.dev, "--out", directory, "--model", self.server.model(), *SMALL, *more)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compiled]:
+    """The artifacts, made by the command line."""
+    folder = tmp_path_factory.mktemp("compiled")
+    cases_file(folder / "dev.jsonl", 6)
     with FakeOpenAI(sensitive) as server:
-        made = run("compile", dev, "--out", first, "--model", server.model(), *SMALL)
+        asked = Compiled(folder / "first", folder / "second", folder / "dev.jsonl", server, "")
+        with commands_in(folder):
+            made = asked.command(asked.first)
+            labelled = asked.command(asked.second, "--optimizer", "labeled", "--json")
         assert made.exit_code == 0, made.output
-        assert "on users it had not seen" in made.output
-        again = run("compile", dev, "--out", first, "--model", server.model(), *SMALL, "--json")
-        assert json.loads(again.stdout)["trials"] == 2
-        labelled = run(
-            "compile", dev, "--out", second, "--model", server.model(), *SMALL, "--optimizer", "labeled", "--json"
-        )
         assert labelled.exit_code == 0, labelled.output
-        evaluated = run("evaluate", test, "--ranker", first, "--out", tmp_path / "run", "--json")
-        assert evaluated.exit_code == 0, evaluated.output
-        figures = json.loads(evaluated.stdout)
-        assert figures["users"] == 3
-        assert set(figures["components"]) == {"prior", "mar", "fused"}
-        assert figures["ranker"].startswith("compiled listwise (")
-        known = run("evaluate", dev, "--ranker", first, "--out", tmp_path / "cheat", "--json")
-        assert isinstance(known.exception, InputError)
-        assert "--part test" in str(known.exception)
-        advised = run("recommend", "demo", "--user", "S0001", "--k", "2", "--ranker", first, "--json")
-        assert advised.exit_code == 0, advised.output
-        assert len(json.loads(advised.stdout)["recommendations"]) == 2
-        before = run("evaluate", test, "--ranker", "listwise", "--out", tmp_path / "old", "--model", server.model())
-        assert before.exit_code == 0, before.output
-        both = run(
-            "evaluate", test, "--ranker", first, "--out", tmp_path / "run", "--against", tmp_path / "old", "--json"
-        )
-        assert json.loads(both.stdout)["against"]["HR@5/10"]["n"] == 3
-        other = run("evaluate", dev, "--ranker", "prior", "--out", tmp_path / "p", "--against", tmp_path / "old")
-        assert "other cases" in str(other.exception)
-    assert run("artifact", "verify", first).exit_code == 0
-    shown = run("artifact", "show", first)
+        yield replace(asked, said=made.output)
+
+
+@pytest.fixture
+def unseen(tmp_path: Path) -> Path:
+    """Cases of three users whom no compile has seen."""
+    cases_file(tmp_path / "test.jsonl", 3, part="test")
+    return tmp_path / "test.jsonl"
+
+
+def test_compile_tells_the_verdict_and_goes_on_where_it_was(compiled: Compiled) -> None:
+    assert "on users it had not seen" in compiled.said
+    assert json.loads(compiled.command(compiled.first, "--json").stdout)["trials"] == 2
+
+
+def test_an_artifact_is_evaluated_and_compared_like_a_ranker(compiled: Compiled, unseen: Path, tmp_path: Path) -> None:
+    evaluate = ("evaluate", unseen, "--ranker", compiled.first, "--out", tmp_path / "run", "--json")
+    evaluated = run(*evaluate)
+    assert evaluated.exit_code == 0, evaluated.output
+    figures = json.loads(evaluated.stdout)
+    assert figures["users"] == 3
+    assert set(figures["components"]) == {"prior", "mar", "fused"}
+    assert figures["ranker"].startswith("compiled listwise (")
+    old, model = tmp_path / "old", compiled.server.model()
+    before = run("evaluate", unseen, "--ranker", "listwise", "--out", old, "--model", model)
+    assert before.exit_code == 0, before.output
+    both = run(*evaluate, "--against", old)
+    assert json.loads(both.stdout)["against"]["HR@5/10"]["n"] == 3
+    other = run("evaluate", compiled.dev, "--ranker", "prior", "--out", tmp_path / "p", "--against", old)
+    assert "other cases" in str(other.exception)
+
+
+def test_an_artifact_is_not_evaluated_on_users_of_its_search(compiled: Compiled, tmp_path: Path) -> None:
+    known = run("evaluate", compiled.dev, "--ranker", compiled.first, "--out", tmp_path / "cheat", "--json")
+    assert isinstance(known.exception, InputError)
+    assert "--part test" in str(known.exception)
+
+
+def test_an_artifact_recommends(compiled: Compiled) -> None:
+    advised = run("recommend", "demo", "--user", "S0001", "--k", "2", "--ranker", compiled.first, "--json")
+    assert advised.exit_code == 0, advised.output
+    assert len(json.loads(advised.stdout)["recommendations"]) == 2
+
+
+def test_artifact_show_prints_what_it_asks(compiled: Compiled) -> None:
+    shown = run("artifact", "show", compiled.first)
     assert shown.exit_code == 0
     assert "optimizer: study" in shown.output
     assert "shopper.infer.predict" in shown.output
-    assert json.loads(run("artifact", "show", first, "--json").stdout)["prompts"]
-    assert run("artifact", "diff", first, first).exit_code == 0
-    differing = run("artifact", "diff", first, second)
+    assert json.loads(run("artifact", "show", compiled.first, "--json").stdout)["prompts"]
+
+
+def test_artifact_diff_fails_where_two_differ(compiled: Compiled) -> None:
+    assert run("artifact", "diff", compiled.first, compiled.first).exit_code == 0
+    differing = run("artifact", "diff", compiled.first, compiled.second)
     assert differing.exit_code == 1
     assert "+optimizer: labeled" in differing.output
-    (first / MANIFEST).write_bytes((first / MANIFEST).read_bytes()[:200])
-    refused = run("artifact", "verify", first)
+
+
+def test_artifact_verify_refuses_a_damaged_one(compiled: Compiled, tmp_path: Path) -> None:
+    assert run("artifact", "verify", compiled.first).exit_code == 0
+    damaged = Path(shutil.copytree(compiled.first, tmp_path / "damaged"))
+    (damaged / MANIFEST).write_bytes((damaged / MANIFEST).read_bytes()[:200])
+    refused = run("artifact", "verify", damaged)
     assert isinstance(refused.exception, InputError)
 
 

@@ -1,0 +1,74 @@
+"""A compile whose server fails: failed trials are not zeros, and are tried again."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from optimize.artifact import MANIFEST
+from optimize.compiler import Compiler
+from programs.runtime.errors import InputError
+from tests.support.backends import roles_on
+from tests.support.cases import cases_file
+from tests.support.compile_setup import compiler, sensitive, trials_of
+from tests.support.fake_server import Body, FakeOpenAI, Reply
+
+
+def test_a_trial_whose_server_fails_is_failed_and_not_a_zero(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 6)
+    broken = threading.Event()
+
+    def respond(body: Body) -> Reply:
+        if broken.is_set():
+            return Reply("gone", status=400)
+        return sensitive(body)
+
+    with FakeOpenAI(respond) as server:
+        made = compiler(tmp_path / "art", cases, roles_on(server), trials=1)
+        made.run()
+        broken.set()
+        with pytest.raises(InputError, match="3 trials in a row failed"):
+            compiler(tmp_path / "art", cases, roles_on(server), trials=4).run()
+        broken.clear()
+        manifest = compiler(tmp_path / "art", cases, roles_on(server), trials=4).run()
+    states = [t["state"] for t in trials_of(tmp_path / "art")]
+    assert states[:4] == ["COMPLETE", "FAIL", "FAIL", "FAIL"]
+    assert manifest.trials == 4
+    assert all(t["score"] is None for t in trials_of(tmp_path / "art") if t["state"] == "FAIL")
+
+
+def test_a_failure_under_a_dspy_optimizer_ends_it_instead_of_scoring_zero(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 6)
+    answered = itertools.count()
+
+    def respond(body: Body) -> Reply:
+        return sensitive(body) if next(answered) < 120 else Reply("gone", status=400)
+
+    with FakeOpenAI(respond) as server:
+        made = compiler(tmp_path / "art", cases, roles_on(server), optimizer="random-search", trials=5)
+        with pytest.raises(InputError, match=r"gone.*run the same command to resume"):
+            made.run()
+        assert len(made.watcher.scores) > 1, "the optimizer was at work"
+    assert not (tmp_path / "art" / MANIFEST).exists()
+
+
+def test_what_failed_with_its_server_is_tried_again(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 6)
+    broken = threading.Event()
+    with FakeOpenAI(lambda body: Reply("gone", status=400) if broken.is_set() else sensitive(body)) as server:
+
+        def made(trials: int) -> Compiler:
+            return compiler(tmp_path / "art", cases, roles_on(server), modules=("mar",), trials=trials)
+
+        made(1).run()
+        broken.set()
+        with pytest.raises(InputError, match="3 trials in a row failed"):
+            made(5).run()
+        broken.clear()
+        made(40).run()
+    tried = [(json.dumps(t["configuration"], sort_keys=True), t["state"]) for t in trials_of(tmp_path / "art")]
+    assert {where for where, state in tried if state == "FAIL"} < {where for where, state in tried if state != "FAIL"}

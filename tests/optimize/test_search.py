@@ -1,0 +1,115 @@
+"""The search: its space, pruning, and quality against cost."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import optuna
+from hypothesis import given
+from hypothesis import strategies as st
+
+from optimize.artifact import SEARCH_FOLDER
+from optimize.search import pareto_front, should_prune
+from optimize.space import Configuration, Space
+from tests.support.backends import roles_on
+from tests.support.cases import cases_file
+from tests.support.compile_setup import attempt, compiler, sensitive, trials_of
+from tests.support.fake_server import FakeOpenAI
+
+
+def test_families_weights_and_backends_are_searched_and_frozen(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 6)
+    with FakeOpenAI(sensitive) as server:
+        space = Space(
+            families=("listwise", "embedding"),
+            weights=(0.3, 0.6),
+            models={"mar": (server.model(), server.model("other"))},
+            temperatures={"mope": (0.0, 0.7)},
+        )
+        made = compiler(tmp_path / "art", cases, roles_on(server), space=space, trials=8)
+        manifest = made.run()
+    tried = [Configuration.model_validate(t["configuration"]) for t in trials_of(tmp_path / "art")]
+    assert {c.family for c in tried} == {"listwise", "embedding"}
+    assert {c.weight for c in tried} == {0.3, 0.6}
+    assert len({c.models["mar"] for c in tried}) == 2
+    assert {c.temperatures["mope"] for c in tried} == {0.0, 0.7}
+    assert manifest.chosen is not None
+    assert manifest.roles.mar.model == manifest.chosen.models["mar"]
+    assert manifest.roles.mope.temperature == manifest.chosen.temperatures["mope"]
+
+
+def test_quality_against_cost_keeps_a_front(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 6)
+    with FakeOpenAI(sensitive) as server:
+        compiler(tmp_path / "art", cases, roles_on(server), pareto=True, trials=5).run()
+    study = optuna.load_study(
+        study_name="mllm3rec", storage=f"sqlite:///{tmp_path / 'art' / SEARCH_FOLDER / 'study.sqlite'}"
+    )
+    assert len(study.directions) == 2
+    tried = {t["number"]: t for t in trials_of(tmp_path / "art")}
+    costs = {number: next(iter(t["cost"].values())) for number, t in tried.items()}
+    assert len(set(costs.values())) > 1, "demonstrations cost tokens"
+    front = {trial.number for trial in study.best_trials}
+    for number, trial in tried.items():
+        beaten = any(
+            other["score"] >= trial["score"]
+            and costs[rival] <= costs[number]
+            and (other["score"], costs[rival]) != (trial["score"], costs[number])
+            for rival, other in tried.items()
+        )
+        assert beaten == (number not in front)
+
+
+def test_a_space_with_one_point_ends_when_it_is_tried(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 6)
+    with FakeOpenAI(sensitive) as server:
+        manifest = compiler(
+            tmp_path / "art",
+            cases,
+            roles_on(server),
+            space=Space(families=("embedding",)),
+            modules=("mar",),
+            trials=5,
+        ).run()
+    assert manifest.trials == 1
+    assert manifest.verdict.judgement == "not better"
+
+
+def test_a_new_mote_prompt_is_tried_only_as_often_as_it_pays(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 6, negatives=29)
+    with FakeOpenAI(sensitive) as server:
+        compiler(tmp_path / "art", cases, roles_on(server), trials=6, interactions=0).run()
+    changes = [
+        (c.demos["mote"], c.wordings["mote"])
+        for c in (Configuration.model_validate(t["configuration"]) for t in trials_of(tmp_path / "art"))
+    ]
+    # Distilling 70 products costs more than the three calls of four shoppers: MOTE may change in the sixth trial.
+    assert len(set(changes[:5])) == 1
+
+
+def test_hopeless_trials_are_stopped_early() -> None:
+    assert should_prune([0.1] * 6, [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9])
+    assert not should_prune([0.1] * 4, [0.9] * 9), "too few shoppers to tell"
+    assert not should_prune([0.5] * 6, [0.5] * 6)
+    assert not should_prune([0.6] * 6, [0.5] * 6)
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    some = [attempt(0, 0.5, 100), attempt(1, 0.4, 50), attempt(2, 0.45, 120), attempt(3, 0.9, 300, "PRUNED")]
+    assert [a.number for a in pareto_front(some, "tokens")] == [1, 0]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12))
+def test_no_attempt_on_the_front_is_beaten(points: list[tuple[int, int]]) -> None:
+    some = [attempt(n, score / 10, tokens) for n, (score, tokens) in enumerate(points)]
+    front = pareto_front(some, "tokens")
+    for one in front:
+        assert not any(
+            a.score >= one.score
+            and a.cost("tokens") <= one.cost("tokens")
+            and (a.score > one.score or a.cost("tokens") < one.cost("tokens"))
+            for a in some
+        )
+    best = max(a.score for a in some)
+    assert math.isclose(front[-1].score, best)
