@@ -1,7 +1,7 @@
-"""State of a compiled program: instructions, demos and field descriptions, and nothing else, read from an artifact.
+"""State of a compiled program, read from an untrusted artifact: instructions, demos and field descriptions only.
 
-DSPy's `load_state` sets every key it finds as an attribute of the predictor: an artifact of a stranger could redirect
-calls, with the key, to a server of its own. So states are validated here, key by key, and applied by our own code.
+DSPy's `load_state` sets every key as an attribute of the predictor: an untrusted artifact could redirect calls, with
+the key, to another server. So states are validated here, key by key, and applied by our own code.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class SignatureState(_Strict):
 
 
 class PredictorState(_Strict):
-    """What a compiled predictor may hold.
+    """State of a compiled predictor.
 
     Attributes:
         demos: Worked examples, values by field name; `augmented` marks bootstrapped ones.
