@@ -39,10 +39,9 @@ $(NOTEBOOK_INSTALLED): $(INSTALLED)
 	touch $@
 
 # MOPE, MOTE and MAR on the demo store, with a real language model on this machine.
-demo: install ## compile and compare on the demo store, with a small model
+demo: install ## one user, a compile and a comparison on the demo store, with a small model
 	$(BIN)/mllm3rec models fetch smollm2-135m minilm
 	$(BIN)/mllm3rec demo --out runs/demo
-	$(BIN)/mllm3rec recommend demo --user S0001 --k 3
 
 test: $(TORCH_INSTALLED) lint ## all tests: the package, a small model, the report in a browser
 	$(BIN)/mllm3rec models fetch smollm2-135m minilm

@@ -21,6 +21,10 @@ _HEAD = 1 << 20
 _BYTES_A_THREAD = 100_000_000
 """Weights for which one thread writes a token faster than two, which have to wake each other some hundred times."""
 
+_TOKENS_AT_A_TIME = 128
+"""Of a prompt. The server notices only in between that nobody waits any more: with its 2048, Ctrl-C waits for the whole
+prompt, and reading is no faster."""
+
 
 def gguf_identity(path: Path) -> str:
     """A short name for the content of a GGUF file: `<stem>-<hash>`, the same wherever the file lies.
@@ -98,6 +102,7 @@ class LocalEngine:
         params.port = 0
         params.n_ctx = self.context
         params.n_parallel = self.slots
+        params.n_batch = _TOKENS_AT_A_TIME
         params.kv_unified = True
         params.cpuparams.n_threads = set_threads or min(threads, max(1, size // _BYTES_A_THREAD))
         params.cpuparams_batch.n_threads = threads
