@@ -1,9 +1,9 @@
-"""The frozen program: a directory of JSON and text that says what it is, and is refused when it is not that.
+"""Artifact of a compiled program: save, load and verify a directory of JSON and text.
 
-    program.json     instructions and demonstrations as DSPy saves them; no language model, no pickle
-    manifest.json    roles, contracts of the signatures, hashes, data, objective, verdict, what was spent
+    program.json     instructions and demos as DSPy saves them; no language model, no pickle
+    manifest.json    roles, contracts of the signatures, hashes, data, objective, verdict, usage
     prompts/         every prompt as it is sent, with placeholders for the inputs
-    search/          how it came about; nothing in it is read when the artifact is loaded
+    search/          files of the compile; not read when the artifact is loaded
 
 Loading runs no code from the artifact: it is data, checked against hashes and against the signatures of today.
 """
@@ -46,14 +46,14 @@ PROGRAM, PROMPTS, SEARCH_FOLDER = "program.json", "prompts", "search"
 _SEARCH_SUFFIXES = {".json", ".jsonl", ".html", ".sqlite", ".sqlite-wal", ".sqlite-shm", ".sqlite-journal"}
 
 Contract = dict[str, dict[str, JsonValue]]
-"""By field name: whether it is input or output, its description, its type as JSON schema."""
+"""By field name: its kind (input or output), description, and type as JSON schema."""
 
 
 class CompileData(BaseModel):
-    """What an artifact was compiled on.
+    """The data that a program was compiled on.
 
     Attributes:
-        searched, held_out: User ids; none of them may be a test user.
+        searched, held_out: Ids of dev users.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,24 +68,24 @@ class CompileData(BaseModel):
 
 
 class ArtifactManifest(BaseModel):
-    """Everything an artifact says about itself.
+    """Metadata of an artifact.
 
     Attributes:
-        family: Composition the prompts belong to (`programs.program.PROGRAMS`).
-        models: What the roles' models were, by content for files: see `programs.lm.endpoints.model_name`.
-        encoder: Name of the sentence encoder behind the prior.
+        family: Name of the program (`programs.program.PROGRAMS`).
+        models: Model names by role, of files by content: see `programs.lm.endpoints.model_name`.
+        encoder: Name of the sentence encoder of the prior.
         weight, head: See `Fusion`.
         motivations: The motivational schema.
-        optimizer: What searched.
-        chosen: The configuration that won, by names of the pools in `search/`; None for optimizers without pools.
-        trial, trials: Number of the winning trial and how many were made.
-        objective: Weights, similarity and interactions per shopper.
-        searched: Mean score of the uncompiled program and of the winner over the shoppers of the search.
-        verdict: The winner against the uncompiled program on held-out shoppers.
-        spent: By phase of the compile.
+        optimizer: Name of the optimizer.
+        chosen: The winning configuration, by names of the candidates in `search/`; None if there are none.
+        trial, trials: Number of the winning trial, and number of trials.
+        weights, similarity, interactions: The objective.
+        searched: Mean score of the uncompiled program and of the winner over the users of the search.
+        verdict: Result of the held-out check.
+        spent: Usage by phase of the compile.
         contracts: Signatures by predictor name.
         files: SHA-256 by path, of every file that is loaded.
-        sha256: Of all other fields of this manifest.
+        sha256: SHA-256 of all other fields of this manifest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -116,17 +116,17 @@ class ArtifactManifest(BaseModel):
     sha256: str = ""
 
     def sealed(self) -> ArtifactManifest:
-        """With its own hash."""
+        """The manifest with its own hash."""
         return self.model_copy(update={"sha256": self.seal()})
 
     def seal(self) -> str:
-        """SHA-256 of everything but `sha256`."""
+        """SHA-256 of all fields but `sha256`."""
         body = self.model_dump(mode="json", exclude={"sha256"})
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def contract(signature: type[dspy.Signature]) -> Contract:
-    """What a predictor is asked and has to answer, field by field; its instructions are no part of it."""
+    """The fields of a signature, without its instructions."""
     fields: Contract = {}
     for name, field in signature.fields.items():
         bounds = [str(bound) for bound in field.metadata]
@@ -140,11 +140,11 @@ def contract(signature: type[dspy.Signature]) -> Contract:
 
 
 def render_prompts(program: MLLM3Rec) -> dict[str, str]:
-    """Every predictor's messages as text, inputs replaced by `{name}`."""
+    """Every predictor's messages as text, with `{name}` for each input."""
     rendered = {}
-    for path, asked in program.named_sub_modules(RolePredictor):
-        predictor = asked.predict
-        adapter = asked.backends.adapter_for(asked.role, predictor)
+    for path, role_predictor in program.named_sub_modules(RolePredictor):
+        predictor = role_predictor.predict
+        adapter = role_predictor.backends.adapter_for(role_predictor.role, predictor)
         inputs = {name: f"{{{name}}}" for name in predictor.signature.input_fields}
         messages = adapter.format(predictor.signature, predictor.demos, inputs)
         name = f"{path.removeprefix('self.')}.predict"
@@ -153,19 +153,18 @@ def render_prompts(program: MLLM3Rec) -> dict[str, str]:
 
 
 def save_artifact(directory: Path, program: MLLM3Rec, manifest: ArtifactManifest) -> ArtifactManifest:
-    """Write an artifact: each file whole or not at all, the manifest last.
+    """Write an artifact: each file atomically, the manifest last.
 
     Args:
-        directory: A folder that is made, or one that holds a `search/` and perhaps an older artifact.
+        directory: Its folder, which is made if it is missing; may hold a `search/` and an older artifact.
         manifest: Without contracts, files and hash, which are computed here.
 
     Returns:
-        The manifest as written. An artifact that says the same already stays as it is: what was evaluated with it
-        goes on being evaluated with it.
+        The manifest as written. An equal artifact stays as it is, so that evaluations of it can be resumed.
     """
     state = program.dump_state(json_mode=True)
     _refuse_models(state)
-    # Keys stay in their order: demonstrations are rendered in it.
+    # Keys keep their order, in which demos are rendered.
     files = {PROGRAM: json.dumps(state, ensure_ascii=False, indent=1).encode() + b"\n"}
     for name, text in render_prompts(program).items():
         files[f"{PROMPTS}/{name}.txt"] = text.encode()
@@ -185,29 +184,31 @@ def save_artifact(directory: Path, program: MLLM3Rec, manifest: ArtifactManifest
 
 
 def _same(directory: Path, manifest: ArtifactManifest) -> ArtifactManifest | None:
-    """The manifest that is there, if it differs in its date and in counts of stored answers only."""
+    """The existing manifest, if it differs only in its date and in counts of cache hits."""
     try:
-        there = read_manifest(directory)
-        _check_files(directory, there)
+        existing = read_manifest(directory)
+        _check_files(directory, existing)
     except InputError:
         return None
-    counted = {phase: usage.model_copy(update={"cache_hits": 0}) for phase, usage in manifest.spent.items()}
-    before = {phase: usage.model_copy(update={"cache_hits": 0}) for phase, usage in there.spent.items()}
-    if {phase: usage for phase, usage in counted.items() if usage != Usage()} != {
-        phase: usage for phase, usage in before.items() if usage != Usage()
-    }:
+    if _paid(manifest.spent) != _paid(existing.spent):
         return None
-    renewed = manifest.model_copy(update={"created": there.created, "spent": there.spent}).sealed()
-    return there if renewed == there else None
+    renewed = manifest.model_copy(update={"created": existing.created, "spent": existing.spent}).sealed()
+    return existing if renewed == existing else None
+
+
+def _paid(spent: Mapping[str, Usage]) -> dict[str, Usage]:
+    """Usage by phase without cache hits; empty ones are left out."""
+    paid = {phase: usage.model_copy(update={"cache_hits": 0}) for phase, usage in spent.items()}
+    return {phase: usage for phase, usage in paid.items() if usage != Usage()}
 
 
 def _refuse_models(state: Mapping[str, Any]) -> None:
     if any(predictor.get("lm") is not None for predictor in state.values()):
-        raise ValueError("a predictor holds a language model: roles are bound when asked, never stored")
+        raise ValueError("a predictor holds a language model: models are bound at call time, never stored")
 
 
 def is_artifact(path: Path) -> bool:
-    """Whether a path is meant as an artifact: a folder with a manifest or a program of one."""
+    """Whether a path is an artifact, valid or not: a folder with a manifest or a program of one."""
     return (path / MANIFEST).is_file() or (path / PROGRAM).is_file()
 
 
@@ -219,21 +220,21 @@ def read_manifest(directory: Path) -> ArtifactManifest:
     """
     path = directory / MANIFEST
     if not path.exists() and not path.is_symlink():
-        raise InputError(f"{path}: No such file; is the compile finished? The same command resumes it")
-    found = parse_untrusted_json(read_untrusted(path), path, REMEDY)
-    if not isinstance(found, dict) or found.get("format") != ARTIFACT_FORMAT:
-        name = found.get("format") if isinstance(found, dict) else None
+        raise InputError(f"{path}: No such file; if the compile is not finished, run the same command to resume it")
+    content = parse_untrusted_json(read_untrusted(path), path, REMEDY)
+    if not isinstance(content, dict) or content.get("format") != ARTIFACT_FORMAT:
+        name = content.get("format") if isinstance(content, dict) else None
         raise InputError(f"{path}: format {name!r:.80} cannot be read, only {ARTIFACT_FORMAT!r}")
     try:
-        manifest = ArtifactManifest.model_validate(found)
+        manifest = ArtifactManifest.model_validate(content)
     except ValidationError as error:
         raise input_error(path, error) from None
     if manifest.seal() != manifest.sha256:
         raise InputError(f"{path}: was changed after it was written (sha256 differs)")
     for role in ROLE_NAMES:
-        # It could name any secret of this environment and any server to send it to.
+        # It could name any secret of this environment, and a server to send it to.
         if manifest.roles.of(role).api_key_env is not None:
-            raise InputError(f"{path}: field 'roles.{role}.api_key_env': an artifact may not say which key is sent")
+            raise InputError(f"{path}: field 'roles.{role}.api_key_env': an artifact must not choose the key to send")
     return manifest
 
 
@@ -241,20 +242,20 @@ def restore_program(directory: Path, parts: Parts | None = None) -> tuple[MLLM3R
     """Load and check an artifact.
 
     Args:
-        parts: What to build the program with; the family, the motivational schema and the fusion weight are the
-            artifact's. None builds it without data, to check it.
+        parts: Parts of the program; program name, motivational schema and fusion are the artifact's. None builds it
+            without data, to check it.
 
     Returns:
-        The program, frozen (DSPy's optimizers refuse to compile it again), and the manifest.
+        The program, marked as compiled for DSPy's optimizers, and the manifest.
 
     Raises:
-        InputError: naming what does not fit: a file that was added, lost or changed, a field of a signature that
-            is not what it was, a motivational schema other than the artifact's, or a prompt that renders otherwise.
+        InputError: naming the problem: a file that was added, lost or changed, a changed field of a signature, another
+            motivational schema than the artifact's, or a prompt that is rendered differently.
     """
     manifest = read_manifest(directory)
     _check_files(directory, manifest)
     if manifest.family not in PROGRAMS:
-        raise InputError(f"{directory}: family {manifest.family!r} is none of {', '.join(PROGRAMS)}")
+        raise InputError(f"{directory}: there is no program {manifest.family!r}, only {', '.join(PROGRAMS)}")
     if parts is not None and parts.schema != manifest.motivations:
         raise InputError(
             f"{directory}: compiled for the motivational schema {manifest.motivations.name!r}, "
@@ -280,7 +281,7 @@ def _loaded(directory: Path, parts: Parts, manifest: ArtifactManifest) -> MLLM3R
     program = PROGRAMS[manifest.family](parts)
     present = {name: contract(p.signature) for name, p in program.named_predictors() if name in manifest.contracts}
     check_contracts(str(directory), manifest.contracts, present)
-    # Predictors that explain are no part of an artifact made without them: they stay as they are.
+    # Predictors that explain may be missing in the artifact; they keep their original prompts.
     apply_state(program, read_state(directory / PROGRAM), directory / PROGRAM)
     program._compiled = True
     return program
@@ -295,14 +296,15 @@ def check_contracts(where: str, stored: Mapping[str, Contract], present: Mapping
     for predictor, fields in stored.items():
         if predictor not in present:
             raise InputError(f"{where}: the program has no predictor {predictor!r} any more; compile it again")
-        today = present[predictor]
-        for name in dict.fromkeys([*fields, *today]):
-            if name not in today:
+        current = present[predictor]
+        for name in dict.fromkeys([*fields, *current]):
+            if name not in current:
                 problem = "is gone"
             elif name not in fields:
                 problem = "is new"
-            elif fields[name] != today[name]:
-                changed = [key for key in today[name] | fields[name] if fields[name].get(key) != today[name].get(key)]
+            elif fields[name] != current[name]:
+                old, new = fields[name], current[name]
+                changed = [key for key in new | old if old.get(key) != new.get(key)]
                 problem = f"has another {' and '.join(changed)}"
             else:
                 continue
@@ -319,7 +321,7 @@ def _check_files(directory: Path, manifest: ArtifactManifest) -> None:
             problem = "is missing" if _is_plain(name) else "is no file of the artifact's own folder"
             raise InputError(f"{directory}: file {name[:100]!r} {problem}; the artifact is damaged")
         if _sha256(read_untrusted(files[name])) != sha256:
-            raise InputError(f"{files[name]}: was changed after it was frozen (sha256 differs)")
+            raise InputError(f"{files[name]}: was changed after it was written (sha256 differs)")
     for name in files.keys() - {MANIFEST, *manifest.files}:
         path = Path(name)
         if path.parts[0] != SEARCH_FOLDER or (path.suffix not in _SEARCH_SUFFIXES and path.name != LOCK):
@@ -343,14 +345,14 @@ def _check_prompts(directory: Path, rendered: Mapping[str, str]) -> None:
         file = directory / PROMPTS / f"{name}.txt"
         if file.is_file() and file.read_bytes() != text.encode():
             raise InputError(
-                f"{file}: this installation renders the prompt of {name} otherwise (another adapter or DSPy version); "
-                "compile it again, or use the versions in its manifest"
+                f"{file}: this installation renders the prompt of {name} differently (another adapter or DSPy "
+                "version); compile it again, or use the versions in its manifest"
             )
 
 
 class _NoPrior:
     def scores(self, history: object, candidates: object) -> np.ndarray:
-        raise NotImplementedError("an artifact that is only checked ranks nothing")
+        raise NotImplementedError("a program restored without `parts` cannot rank")
 
 
 def _sha256(content: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The candidates of a search, built once and kept as JSON: demonstration sets and wordings for every module."""
+"""Candidates of a prompt search: demo sets and instructions for every module, built once and kept as JSON."""
 
 from __future__ import annotations
 
@@ -12,27 +12,25 @@ import dspy
 from dspy.teleprompt.utils import create_n_fewshot_demo_sets
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from optimize.labeled_demos import labelled_demos
+from optimize.labeled_demos import labeled_demos
 from optimize.objective import Objective, UserScore
 from optimize.prompts import Demo, Prompt, Prompts, module_of, plain_demo, prompts_of, safe
-from optimize.proposals import adjusted, grounded
-from optimize.scoring import ScoredProgram, scored
-from programs.lm.adapters import AdapterName
+from optimize.proposals import Proposer
+from optimize.scoring import ScoredProgram, score_cases
 from programs.mote import MOTE
 from programs.program import MLLM3Rec
 from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import input_error
 from programs.trait_store import TraitStore
 from signatures.rows import Case
-from signatures.schema import MotivationSchema
 
 ORIGINAL = "original"
-DIVERGENT_SHOPPERS = 3
+DIVERGENT_USERS = 3
 CANDIDATES_FORMAT: Literal["mllm3rec-pools/1"] = "mllm3rec-pools/1"
 
 
 class DemoSet(BaseModel):
-    """Demonstrations for all predictors of a module that were made together."""
+    """Demos for all predictors of a module."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,7 +38,7 @@ class DemoSet(BaseModel):
     demos: dict[str, tuple[Demo, ...]]
 
 
-class Wording(BaseModel):
+class InstructionSet(BaseModel):
     """Instructions for some or all predictors of a module; the others keep theirs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,26 +48,27 @@ class Wording(BaseModel):
 
 
 class Pool(BaseModel):
-    """What may be chosen for one module; the first of each is the uncompiled program's own."""
+    """The candidates for one module; the first of each list is the uncompiled program's own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     demos: tuple[DemoSet, ...]
-    wordings: tuple[Wording, ...]
+    wordings: tuple[InstructionSet, ...]
 
-    def prompts(self, demos: str, wording: str) -> Prompts:
-        """The prompts of this module for one choice.
+    def prompts(self, demos: str, instructions: str) -> Prompts:
+        """The prompts of this module with the demo set and the instruction set of these names.
 
         Raises:
-            KeyError: if there is no set or wording of that name.
+            KeyError: if there is no set of that name.
         """
-        chosen = {one.name: one for one in self.demos}[demos].demos
-        words = self.wordings[0].instructions | {one.name: one for one in self.wordings}[wording].instructions
-        return {name: Prompt(instructions=words[name], demos=chosen[name]) for name in chosen}
+        demo_sets = {candidate.name: candidate.demos for candidate in self.demos}
+        instruction_sets = {candidate.name: candidate.instructions for candidate in self.wordings}
+        texts = self.wordings[0].instructions | instruction_sets[instructions]
+        return {name: Prompt(instructions=texts[name], demos=own) for name, own in demo_sets[demos].items()}
 
 
 class Candidates(BaseModel):
-    """The pool of every module: `mope`, `mote`, and MAR's under the name of each ranking family."""
+    """The pools of all modules: `mope`, `mote`, and MAR's under the name of each program."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,30 +76,30 @@ class Candidates(BaseModel):
     modules: dict[str, Pool]
 
     def save(self, path: Path) -> None:
-        """Write atomically, readable and editable."""
+        """Write as readable and editable JSON, atomically."""
         write_atomically(path, self.model_dump_json(indent=1).encode() + b"\n")
 
     @classmethod
     def load(cls, path: Path) -> Candidates:
-        """Read what `save` wrote.
+        """Read a file of `save`.
 
         Raises:
-            InputError: if it is no such file.
+            InputError: if it is not a valid file of candidates.
         """
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            raise input_error(path, error, "delete it to build the pools again") from None
+            raise input_error(path, error, "delete it to build the candidates again") from None
 
 
-class Recipe(BaseModel):
-    """How pools are made.
+class CandidateSettings(BaseModel):
+    """How candidates are made.
 
     Attributes:
-        demo_sets: Sets to bootstrap per module.
-        max_demos: Demonstrations in a set, at most.
-        wordings: Instructions to propose per predictor, the adjusted one of MOPE not counted.
-        seed: Decides which shoppers the sets are made of.
+        demo_sets: Demo sets to bootstrap per module.
+        max_demos: Most demos in a set.
+        wordings: Instructions to propose per predictor, without the adjusted one of MOPE.
+        seed: Decides which users the demo sets are made of.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -111,8 +110,8 @@ class Recipe(BaseModel):
     seed: int = 0
 
 
-class _Untold(TraitStore):
-    """Remembers nothing, so that MOTE asks: what comes out of a store leaves no trace to make a demonstration of."""
+class _NoTraitStore(TraitStore):
+    """Always empty, so that MOTE calls the model: a stored answer leaves no trace to make a demo of."""
 
     def get(self, key: str) -> None:
         return None
@@ -122,16 +121,16 @@ class _Untold(TraitStore):
         return {}
 
 
-def without_trait_cache(program: MLLM3Rec) -> MLLM3Rec:
-    """A copy whose MOTE asks every time, so that optimizers find its answers in their traces; the calls are stored."""
+def without_trait_store(program: MLLM3Rec) -> MLLM3Rec:
+    """A copy whose MOTE always calls the model, so that optimizers find its answers in traces; cache hits are free."""
     copy: MLLM3Rec = program.deepcopy()
     if isinstance(copy.product, MOTE):
-        copy.product.store = _Untold()
+        copy.product.store = _NoTraitStore()
     return copy
 
 
-def examples_of(cases: Sequence[Case]) -> list[dspy.Example]:
-    """Cases as DSPy's optimizers take them."""
+def dspy_examples(cases: Sequence[Case]) -> list[dspy.Example]:
+    """Cases as examples for DSPy's optimizers."""
     return [dspy.Example(case=case).with_inputs("case") for case in cases]
 
 
@@ -139,68 +138,69 @@ def build_candidates(
     programs: Mapping[str, ScoredProgram],
     cases: Sequence[Case],
     objective: Objective,
-    recipe: Recipe,
-    proposer: dspy.LM,
-    adapter: AdapterName,
-    schema: MotivationSchema,
+    settings: CandidateSettings,
+    proposer: Proposer,
     modules: Sequence[str],
+    *,
     workers: int = 1,
     on_step: Callable[[str, int], None] = lambda step, total: None,
     on_score: Callable[[UserScore], None] | None = None,
 ) -> Candidates:
-    """Bootstrap demonstrations and propose instructions for the modules that are to be tuned.
+    """Bootstrap demos and propose instructions for the modules to tune.
 
-    Every question asked here is one the search or its first trial would ask as well, but for the proposals: with
-    the call store a second call costs nothing.
+    Except for the proposals, the search or its first trial would make the same calls, which are then cache hits.
 
     Args:
-        programs: The uncompiled program of every ranking family in the search, judged.
-        cases: Dev shoppers of the search, never those it is checked on.
-        proposer: Writes instructions.
-        modules: `mope`, `mote`, `mar`: what is tuned; the others have a pool of one.
-        on_step: Told what is being done, and of how many shoppers that are scored (0: not known).
-        on_score: Gets every score.
+        programs: The uncompiled programs of the search, by name.
+        cases: Dev users of the search, without the held-out ones.
+        modules: Modules to tune, of `mope`, `mote`, `mar`; the others keep their original prompts.
+        on_step: Receives the name of each step, and the number of users it scores (0 if unknown).
+        on_score: Receives every score.
     """
     pools: dict[str, Pool] = {}
-    for family, judged in programs.items():
-        on_step(f"{family}: scoring the uncompiled program", len(cases))
-        scores = scored(judged, cases, objective, workers, on_score)
-        on_step(f"{family}: bootstrapping demonstrations", 0)
-        sets = _bootstrapped(judged, cases, objective, recipe)
-        originals = prompts_of(judged.program)
+    for program_name, program in programs.items():
+        on_step(f"{program_name}: scoring the uncompiled program", len(cases))
+        scores = score_cases(program, cases, objective, workers, on_score)
+        on_step(f"{program_name}: bootstrapping demos", 0)
+        bootstrapped = _bootstrapped(program, cases, objective, settings)
+        originals = prompts_of(program.program)
         by_module: dict[str, list[str]] = {}
         for name in originals:
-            if (module := module_of(name, family)) is not None and module not in pools:
+            if (module := module_of(name, program_name)) is not None and module not in pools:
                 by_module.setdefault(module, []).append(name)
         for module, names in by_module.items():
+            is_mar = module == program_name
             demos = [DemoSet(name=ORIGINAL, demos={name: originals[name].demos for name in names})]
-            wordings = [Wording(name=ORIGINAL, instructions={name: originals[name].instructions for name in names})]
-            if ("mar" if module == family else module) in modules:
-                demos += _sets_for(names, sets, originals)
-                if module == family:
-                    demos += _labelled(judged.program, cases, names, recipe)
+            texts = {name: originals[name].instructions for name in names}
+            instructions = [InstructionSet(name=ORIGINAL, instructions=texts)]
+            if ("mar" if is_mar else module) in modules:
+                demos += _demo_sets(names, bootstrapped, originals)
+                if is_mar:
+                    demos += _labeled(program.program, cases, names, settings)
                 on_step(f"{module}: proposing instructions", 0)
-                wordings += _worded(judged, names, demos, recipe, proposer, adapter, schema)
+                instructions += _proposed(program.program, names, demos[1:], settings, proposer)
                 if module == "mope":
-                    wordings += _adjusted(judged, cases, scores, names[0], proposer, adapter, schema)
-            pools[module] = Pool(demos=tuple(demos), wordings=tuple(wordings))
+                    instructions += _adjusted(program, cases, scores, names[0], proposer)
+            pools[module] = Pool(demos=tuple(demos), wordings=tuple(instructions))
     return Candidates(modules=pools)
 
 
-def _bootstrapped(judged: ScoredProgram, cases: Sequence[Case], objective: Objective, recipe: Recipe) -> list[Prompts]:
-    student = judged.deepcopy()
-    student.program = without_trait_cache(student.program)
+def _bootstrapped(
+    program: ScoredProgram, cases: Sequence[Case], objective: Objective, settings: CandidateSettings
+) -> list[Prompts]:
+    student = program.deepcopy()
+    student.program = without_trait_store(student.program)
     with contextlib.redirect_stdout(io.StringIO()):  # DSPy prints; stdout belongs to results
-        found = create_n_fewshot_demo_sets(
+        demos_by_predictor = create_n_fewshot_demo_sets(
             student,
-            num_candidate_sets=recipe.demo_sets,
-            trainset=examples_of(cases),
+            num_candidate_sets=settings.demo_sets,
+            trainset=dspy_examples(cases),
             max_labeled_demos=0,
-            max_bootstrapped_demos=recipe.max_demos,
+            max_bootstrapped_demos=settings.max_demos,
             metric=objective.metric,
             teacher_settings={},
             include_non_bootstrapped=False,
-            seed=recipe.seed + 1,
+            seed=settings.seed + 1,
         )
     names = [name.removeprefix("program.") for name, _ in student.named_predictors()]
     predictors = dict(student.program.named_predictors())
@@ -208,81 +208,65 @@ def _bootstrapped(judged: ScoredProgram, cases: Sequence[Case], objective: Objec
         {
             name: Prompt(
                 instructions="",
-                demos=tuple(safe(plain_demo(demo, predictors[name].signature) for demo in found[at][number])),
+                demos=tuple(
+                    safe(plain_demo(demo, predictors[name].signature) for demo in demos_by_predictor[index][number])
+                ),
             )
-            for at, name in enumerate(names)
+            for index, name in enumerate(names)
         }
-        for number in range(recipe.demo_sets)
+        for number in range(settings.demo_sets)
     ]
 
 
-def _sets_for(names: Sequence[str], sets: Sequence[Prompts], originals: Prompts) -> list[DemoSet]:
-    kept: list[DemoSet] = []
-    for found in sets:
-        demos = {name: found[name].demos for name in names}
-        if any(demos.values()) and all(demos != one.demos for one in kept):
-            # A predictor without a good run in this set keeps its worked examples.
-            whole = {name: demos[name] or originals[name].demos for name in names}
-            kept.append(DemoSet(name=f"bootstrapped-{len(kept) + 1}", demos=whole))
-    return kept
+def _demo_sets(names: Sequence[str], bootstrapped: Sequence[Prompts], originals: Prompts) -> list[DemoSet]:
+    """The different bootstrapped demo sets of a module, without empty ones."""
+    kept: list[dict[str, tuple[Demo, ...]]] = []
+    for prompts in bootstrapped:
+        demos = {name: prompts[name].demos for name in names}
+        # A predictor without a bootstrapped demo keeps its original ones.
+        whole = {name: demos[name] or originals[name].demos for name in names}
+        if any(demos.values()) and demos not in kept:
+            kept.append(whole)
+    return [DemoSet(name=f"bootstrapped-{number}", demos=demos) for number, demos in enumerate(kept, start=1)]
 
 
-def _labelled(program: MLLM3Rec, cases: Sequence[Case], names: Sequence[str], recipe: Recipe) -> list[DemoSet]:
-    examples = labelled_demos(program, cases, recipe.seed)
+def _labeled(
+    program: MLLM3Rec, cases: Sequence[Case], names: Sequence[str], settings: CandidateSettings
+) -> list[DemoSet]:
+    examples = labeled_demos(program, cases, settings.seed)
     (name,) = names
     signature = dict(program.named_predictors())[name].signature
-    demos = safe(plain_demo(example, signature) for example in examples)[: recipe.max_demos]
+    demos = safe(plain_demo(example, signature) for example in examples)[: settings.max_demos]
     return [DemoSet(name="labelled", demos={name: tuple(demos)})] if demos else []
 
 
-def _worded(
-    judged: ScoredProgram,
-    names: Sequence[str],
-    demos: Sequence[DemoSet],
-    recipe: Recipe,
-    proposer: dspy.LM,
-    adapter: AdapterName,
-    schema: MotivationSchema,
-) -> list[Wording]:
-    found = {
-        name: grounded(
-            judged.program,
-            name,
-            [one.demos[name] for one in demos[1:]],
-            recipe.wordings,
-            proposer,
-            adapter,
-            schema,
-            recipe.seed + at,
+def _proposed(
+    program: MLLM3Rec, names: Sequence[str], demos: Sequence[DemoSet], settings: CandidateSettings, proposer: Proposer
+) -> list[InstructionSet]:
+    proposals = {
+        name: proposer.propose(
+            program, name, [candidate.demos[name] for candidate in demos], settings.wordings, settings.seed + index
         )
-        for at, name in enumerate(names)
+        for index, name in enumerate(names)
     }
     return [
-        Wording(
+        InstructionSet(
             name=f"proposed-{number + 1}",
-            instructions={name: words[number] for name, words in found.items() if number < len(words)},
+            instructions={name: texts[number] for name, texts in proposals.items() if number < len(texts)},
         )
-        for number in range(max(map(len, found.values()), default=0))
+        for number in range(max(map(len, proposals.values()), default=0))
     ]
 
 
 def _adjusted(
-    judged: ScoredProgram,
-    cases: Sequence[Case],
-    scores: Sequence[UserScore],
-    predictor: str,
-    proposer: dspy.LM,
-    adapter: AdapterName,
-    schema: MotivationSchema,
-) -> list[Wording]:
+    program: ScoredProgram, cases: Sequence[Case], scores: Sequence[UserScore], predictor: str, proposer: Proposer
+) -> list[InstructionSet]:
+    """MOPE's instruction rewritten for the users with the least coherent profiles."""
     by_user = {case.user_id: case for case in cases}
     diverging = sorted((s for s in scores if s.coherence is not None), key=lambda s: s.coherence or 0.0)
-    shown = []
-    for score in diverging[:DIVERGENT_SHOPPERS]:
+    divergences = []
+    for score in diverging[:DIVERGENT_USERS]:
         case = by_user[score.user_id]
-        items = judged.program.catalogue.value
-        history = [(items[i.item_id], i) for i in case.history if i.item_id in items]
-        shown.append((history, judged(case=case).own))
-    present = prompts_of(judged.program)[predictor].instructions
-    words = adjusted(present, judged.program, predictor, shown, proposer, adapter, schema)
-    return [Wording(name="adjusted", instructions={predictor: text}) for text in words]
+        divergences.append((program.program.purchases(case), program(case=case).own))
+    texts = proposer.adjust(program.program, predictor, divergences)
+    return [InstructionSet(name="adjusted", instructions={predictor: text}) for text in texts]

@@ -1,7 +1,6 @@
-"""Eq. 5: how much the k profiles of one shopper agree, and how much the profiles of different shoppers do.
+"""Consistency of the k profiles of one user (eq. 5), and resemblance between the profiles of different users.
 
-The paper tunes prompts by the first. Alone it is easily fooled: identical or generic profiles agree perfectly. The
-second, `discrimination`, says whether the profiles still tell shoppers apart.
+The paper tunes prompts by consistency, which is maximal for identical or generic profiles; resemblance detects those.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from programs.prior.encoders import Encoder
 from signatures.types import Profile
 
 Similarity = Callable[[Sequence[Profile]], NDArray[np.float64]]
-"""From n profiles to their (n, n) similarities in 0..1; an empty profile is like nothing, itself included."""
+"""Gives the (n, n) similarities of n profiles, 0..1; an empty profile has similarity 0, also with itself."""
 
 _WORD = re.compile(r"\w{3,}")
 
@@ -33,12 +32,12 @@ def _jaccard(sets: Sequence[frozenset[str]]) -> NDArray[np.float64]:
 
 
 def schema_cooccurrence(profiles: Sequence[Profile]) -> NDArray[np.float64]:
-    """Jaccard overlap of the dimensions two profiles name."""
+    """Jaccard overlap of the dimensions of two profiles."""
     return _jaccard([frozenset(m.dimension for m in profile.motivations) for profile in profiles])
 
 
 def keyword_overlap(profiles: Sequence[Profile]) -> NDArray[np.float64]:
-    """Jaccard overlap of the words of three letters and more in two profiles' descriptions."""
+    """Jaccard overlap of the words in two profiles' descriptions; shorter words than three letters are ignored."""
     return _jaccard(
         [
             frozenset(word for m in profile.motivations for word in _WORD.findall(m.description.lower()))
@@ -69,7 +68,7 @@ def semantic_similarity(encoder: Encoder) -> Similarity:
 
 
 def weighted(parts: Sequence[tuple[float, Similarity]]) -> Similarity:
-    """A mix of similarities; weights are normalised to sum 1.
+    """Weighted mean of similarities; weights are normalised to sum 1.
 
     Raises:
         ValueError: if a weight is negative or all are zero.
@@ -85,10 +84,10 @@ def weighted(parts: Sequence[tuple[float, Similarity]]) -> Similarity:
 
 
 def consistency(profiles: Sequence[Profile], similarity: Similarity = schema_cooccurrence) -> float:
-    """Mean similarity over all k² pairs of one shopper's k profiles, p = q included (eq. 5).
+    """Mean similarity over all k² pairs of one user's k profiles, p = q included (eq. 5).
 
     Returns:
-        A value in 0..1; it cannot fall below 1/k unless profiles are empty.
+        A value in 0..1; at least 1/k unless profiles are empty.
 
     Raises:
         ValueError: if there are no profiles.
@@ -99,7 +98,7 @@ def consistency(profiles: Sequence[Profile], similarity: Similarity = schema_coo
 
 
 def agreement(profiles: Sequence[Profile], similarity: Similarity = schema_cooccurrence) -> float:
-    """Mean similarity between different profiles of one shopper: eq. 5 without its p = q terms.
+    """Mean similarity between different profiles of one user: eq. 5 without its p = q terms.
 
     Raises:
         ValueError: if there are fewer than two profiles.
@@ -111,35 +110,20 @@ def agreement(profiles: Sequence[Profile], similarity: Similarity = schema_coocc
     return float((matrix.sum() - np.trace(matrix)) / (k * (k - 1)))
 
 
-def resemblance(shoppers: Sequence[Sequence[Profile]], similarity: Similarity = schema_cooccurrence) -> float:
-    """Mean similarity between profiles of different shoppers: what generic profiles score without knowing anybody.
+def resemblance(users: Sequence[Sequence[Profile]], similarity: Similarity = schema_cooccurrence) -> float:
+    """Mean similarity between profiles of different users; high for generic profiles.
 
     Args:
-        shoppers: The profiles of each of at least two shoppers.
+        users: The profiles of each of at least two users.
 
     Raises:
-        ValueError: if there are fewer than two shoppers with profiles.
+        ValueError: if there are fewer than two users with profiles.
     """
-    owner = np.repeat(np.arange(len(shoppers)), [len(profiles) for profiles in shoppers])
+    owner = np.repeat(np.arange(len(users)), [len(profiles) for profiles in users])
     if len(set(owner.tolist())) < 2:
-        raise ValueError("resemblance needs the profiles of at least two shoppers")
-    matrix = similarity([profile for profiles in shoppers for profile in profiles])
+        raise ValueError("resemblance needs the profiles of at least two users")
+    matrix = similarity([profile for profiles in users for profile in profiles])
     return float(matrix[owner[:, None] != owner[None, :]].mean())
-
-
-def discrimination(shoppers: Sequence[Sequence[Profile]], similarity: Similarity = schema_cooccurrence) -> float:
-    """Agreement within shoppers minus resemblance between them: 0 in expectation for profiles that fit anybody.
-
-    Within a shopper only pairs p != q count here: the p = q terms of eq. 5 give 1/k to anybody, noise included.
-    Shoppers with a single profile say nothing about agreement and are left out of that mean.
-
-    Raises:
-        ValueError: if no shopper has two profiles, or fewer than two have any.
-    """
-    within = [agreement(profiles, similarity) for profiles in shoppers if len(profiles) > 1]
-    if not within:
-        raise ValueError("discrimination needs a shopper with at least two profiles")
-    return float(np.mean(within)) - resemblance(shoppers, similarity)
 
 
 SIMILARITIES = ("schema", "keywords", "semantic", "mixed")

@@ -1,7 +1,7 @@
-"""DSPy's own optimizers on the same objective, ledger and roles, so that they can be compared at equal calls.
+"""DSPy's own optimizers (MIPROv2, GEPA, random search, labeled few-shot) on the same objective, ledger and roles.
 
-They know neither budgets nor interruptions. A `Scoreboard` keeps every program they score, so that a spent budget ends
-them with the best one so far; the same command replays a killed run from the call store without paying twice.
+They know neither budgets nor interruptions. A `ScoreRecorder` keeps every program they score, so that a spent budget
+ends them with the best one so far; a killed run is repeated by the same command, with cache hits for its calls.
 """
 
 from __future__ import annotations
@@ -11,32 +11,27 @@ import io
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import dspy
 
-from optimize.candidates import Recipe, examples_of, without_trait_cache
-from optimize.labeled_demos import labelled_demos
+from optimize.candidates import CandidateSettings, dspy_examples, without_trait_store
+from optimize.labeled_demos import labeled_demos
 from optimize.objective import Objective, UserScore
 from optimize.prompts import Prompts, fingerprint, prompts_of
+from optimize.proposals import Proposer
 from optimize.scoring import ScoredProgram
-from programs.lm.adapters import AdapterName, build_adapter
-from programs.program import MLLM3Rec
+from optimize.settings import CompileSettings
 from programs.runtime.errors import BudgetExceededError, InputError
 from signatures.rows import Case
 
-Optimizer = Literal["mipro", "gepa", "random-search", "labeled"]
-DSPY_OPTIMIZERS: tuple[Optimizer, ...] = ("mipro", "gepa", "random-search", "labeled")
-
 
 @dataclass
-class Scoreboard:
-    """Every program an optimizer scored, told apart by its prompts, with its scores by shopper.
-
-    Its `metric` is the objective's, and writes down what it sees.
+class ScoreRecorder:
+    """Records every program that an optimizer scores, identified by its prompts, with its scores by user.
 
     Args:
-        base: Prompts of the uncompiled program: what an optimizer does not tune it does not tell.
+        base: Prompts of the uncompiled program; those of predictors that an optimizer does not tune.
     """
 
     objective: Objective
@@ -54,14 +49,14 @@ class Scoreboard:
         pred_name: str | None = None,
         pred_trace: Any = None,
     ) -> Any:
-        """See `Objective.metric`."""
-        found = self.objective.judge(gold.case, pred)
-        self.note(pred.prompts, gold.case, found)
-        self.on_score(found)
+        """The metric of the objective; records the score. See `Objective.metric`."""
+        score = self.objective.score_prediction(gold.case, pred)
+        self.record(pred.prompts, gold.case, score)
+        self.on_score(score)
         return self.objective.metric(gold, pred, trace, pred_name, pred_trace)
 
-    def note(self, prompts: Prompts, case: Case, score: UserScore) -> None:
-        """Write down one shopper's score under a program's prompts."""
+    def record(self, prompts: Prompts, case: Case, score: UserScore) -> None:
+        """Record the score of one user under a program's prompts."""
         whole = self.base | prompts
         key = fingerprint(whole)
         with self._lock:
@@ -69,136 +64,147 @@ class Scoreboard:
             self.scores.setdefault(key, {})[case.user_id] = score
 
     def complete(self, cases: Sequence[Case]) -> list[tuple[Prompts, list[UserScore]]]:
-        """Programs scored on all of these shoppers, in the order in which they were first seen."""
+        """Programs that were scored on all of these users, in the order in which they were first scored."""
         users = [case.user_id for case in cases]
         return [
-            (self.prompts[key], [found[user] for user in users])
-            for key, found in self.scores.items()
-            if all(user in found for user in users)
+            (self.prompts[key], [by_user[user] for user in users])
+            for key, by_user in self.scores.items()
+            if all(user in by_user for user in users)
         ]
 
 
-def optimize(
-    optimizer: Optimizer,
-    judged: ScoredProgram,
+def run_dspy_optimizer(
+    program: ScoredProgram,
     cases: Sequence[Case],
-    board: Scoreboard,
-    recipe: Recipe,
-    trials: int,
-    proposer: dspy.LM,
-    adapter: AdapterName,
-    modules: Sequence[str],
+    recorder: ScoreRecorder,
+    settings: CompileSettings,
+    proposer: Proposer,
     workers: int = 1,
 ) -> tuple[Prompts, str | None]:
-    """Run one of DSPy's optimizers over the dev shoppers of the search.
+    """Run one of DSPy's optimizers on the dev users of the search.
 
     Args:
-        judged: The uncompiled program; it is left as it is.
-        board: Its metric is the optimizer's.
-        recipe: Demonstrations, wordings and seed, as far as the optimizer knows such things.
-        trials: Programs to score: MIPROv2's trials, random search's candidates, GEPA's full evaluations.
-        proposer: Writes instructions, or reflects.
-        adapter: How it is asked. DSPy's default would ask twice where an answer cannot be read.
-        modules: What is tuned: some of `mope`, `mote`, `mar`.
+        program: The uncompiled program; left unchanged.
+        recorder: Its metric is the optimizer's.
+        settings: `trials` is the number of programs to score: MIPROv2's trials, random search's candidates, GEPA's full
+            evaluations.
+        proposer: Writes instructions or reflects, through its own adapter: DSPy's default one would repeat a call whose
+            answer cannot be parsed.
 
     Returns:
-        Prompts of the program it decided for, or of the best one it scored before the budget ended; and why it was
-        stopped, or None. Always a program on the board that was scored on all shoppers.
+        The optimizer's prompts, or those of the best program scored before the budget ended; and why it was stopped, or
+        None. The program was recorded with scores of all users.
 
     Raises:
-        InputError: if nothing could be scored on all shoppers, or the program gives the optimizer nothing to tune.
+        InputError: if no program was scored on all users, or the optimizer can tune nothing.
     """
-    student: ScoredProgram = judged.deepcopy()
-    student.program = without_trait_cache(student.program)
+    student: ScoredProgram = program.deepcopy()
+    student.program = without_trait_store(student.program)
     for module, part in (("mope", "shopper"), ("mote", "product"), ("mar", "aligner")):
-        # What DSPy takes for compiled it leaves alone: its predictors are none of the student's.
-        getattr(student.program, part)._compiled = module not in modules
+        # DSPy's optimizers leave compiled modules unchanged.
+        getattr(student.program, part)._compiled = module not in settings.modules
+    run = _Run(student, cases, recorder, settings.recipe, settings.trials, proposer, workers)
     stopped: str | None = None
+    best: Prompts | None = None
     try:
-        # DSPy prints; stdout belongs to results.
-        with contextlib.redirect_stdout(io.StringIO()), dspy.context(lm=proposer, adapter=build_adapter(adapter)):
-            best = _compiled(optimizer, student, cases, board, recipe, trials, proposer, workers)
+        with contextlib.redirect_stdout(io.StringIO()), proposer.context():  # DSPy prints; stdout belongs to results
+            best = recorder.base | _RUNNERS[settings.optimizer](run)
     except BudgetExceededError as error:
-        stopped, best = str(error), None
-    complete = board.complete(cases)
-    if best is not None:
-        best = board.base | best
+        stopped = str(error)
+    complete = recorder.complete(cases)
     if not complete:
-        raise InputError(f"{optimizer}: the budget ended before one program was scored on all {len(cases)} shoppers")
-    scores = {fingerprint(prompts): sum(score.score for score in found) for prompts, found in complete}
+        raise InputError(
+            f"{settings.optimizer}: the budget ended before a program was scored on all {len(cases)} users"
+        )
+    scores = {fingerprint(prompts): sum(score.score for score in own) for prompts, own in complete}
     if best is None or fingerprint(best) not in scores:
-        best = board.prompts[max(scores, key=lambda key: scores[key])]
+        best = recorder.prompts[max(scores, key=lambda key: scores[key])]
     return best, stopped
 
 
-def _compiled(
-    optimizer: Optimizer,
-    student: ScoredProgram,
-    cases: Sequence[Case],
-    board: Scoreboard,
-    recipe: Recipe,
-    trials: int,
-    proposer: dspy.LM,
-    workers: int,
-) -> Prompts:
-    examples = examples_of(cases)
-    seed = recipe.seed + 1  # DSPy takes a seed of 0 for none
-    if optimizer == "labeled":
-        return _labelled(student, cases, board, recipe, seed)
-    if optimizer == "random-search":
-        # It scores the zero-shot, the labelled and the unshuffled program before its candidates.
-        search = dspy.BootstrapFewShotWithRandomSearch(
-            metric=board.metric,
-            max_labeled_demos=0,
-            max_bootstrapped_demos=recipe.max_demos,
-            num_candidate_programs=max(1, trials - 3),
-            num_threads=workers,
-        )
-        return prompts_of(search.compile(student, trainset=examples, valset=examples).program)
-    if optimizer == "gepa":
-        gepa = dspy.GEPA(
-            metric=board.metric,
-            max_metric_calls=trials * len(cases),
-            reflection_lm=proposer,
-            num_threads=workers,
-            seed=seed,
-            # GEPA says that its states may hold dynamic signatures, which pickle cannot; nothing is written to disk.
-            gepa_kwargs={"use_cloudpickle": True},
-        )
-        return prompts_of(gepa.compile(student, trainset=examples, valset=examples).program)
-    mipro = dspy.MIPROv2(
-        metric=board.metric,
-        prompt_model=proposer,
-        task_model=proposer,  # never asked: every predictor is given its role's model
+@dataclass(frozen=True)
+class _Run:
+    """Arguments of an optimizer."""
+
+    student: ScoredProgram
+    cases: Sequence[Case]
+    recorder: ScoreRecorder
+    settings: CandidateSettings
+    trials: int
+    proposer: Proposer
+    workers: int
+
+    @property
+    def seed(self) -> int:
+        """DSPy reads a seed of 0 as no seed."""
+        return self.settings.seed + 1
+
+    def compiled_by(self, optimizer: Any, **options: Any) -> Prompts:
+        """Prompts of the program that a DSPy optimizer returns."""
+        examples = dspy_examples(self.cases)
+        return prompts_of(optimizer.compile(self.student, trainset=examples, valset=examples, **options).program)
+
+
+def _mipro(run: _Run) -> Prompts:
+    optimizer = dspy.MIPROv2(
+        metric=run.recorder.metric,
+        prompt_model=run.proposer.lm,
+        task_model=run.proposer.lm,  # not used: every predictor has its role's model
         auto=None,
-        num_candidates=recipe.demo_sets + 1,
-        max_bootstrapped_demos=recipe.max_demos,
+        num_candidates=run.settings.demo_sets + 1,
+        max_bootstrapped_demos=run.settings.max_demos,
         max_labeled_demos=0,
-        num_threads=workers,
-        seed=seed,
+        num_threads=run.workers,
+        seed=run.seed,
         track_stats=False,
     )
-    compiled = mipro.compile(
-        student,
-        trainset=examples,
-        valset=examples,
-        num_trials=trials,
-        minibatch=False,
-        # The code of the modules is the same for every task, and the examples are item ids: neither informs.
-        program_aware_proposer=False,
-        data_aware_proposer=False,
+    # Without the proposer's summaries: the modules' code is the same for every task, and the examples are item ids.
+    summaries = {"program_aware_proposer": False, "data_aware_proposer": False}
+    return run.compiled_by(optimizer, num_trials=run.trials, minibatch=False, **summaries)
+
+
+def _gepa(run: _Run) -> Prompts:
+    optimizer = dspy.GEPA(
+        metric=run.recorder.metric,
+        max_metric_calls=run.trials * len(run.cases),
+        reflection_lm=run.proposer.lm,
+        num_threads=run.workers,
+        seed=run.seed,
+        # GEPA asks for it, because pickle cannot handle dynamic signatures; nothing is written to disk.
+        gepa_kwargs={"use_cloudpickle": True},
     )
-    return prompts_of(compiled.program)
+    return run.compiled_by(optimizer)
 
 
-def _labelled(student: ScoredProgram, cases: Sequence[Case], board: Scoreboard, recipe: Recipe, seed: int) -> Prompts:
-    examples = labelled_demos(student.program, cases, seed)
+def _random_search(run: _Run) -> Prompts:
+    optimizer = dspy.BootstrapFewShotWithRandomSearch(
+        metric=run.recorder.metric,
+        max_labeled_demos=0,
+        max_bootstrapped_demos=run.settings.max_demos,
+        num_candidate_programs=max(1, run.trials - 3),  # it scores three more programs: zero-shot, labeled, unshuffled
+        num_threads=run.workers,
+    )
+    return run.compiled_by(optimizer)
+
+
+def _labeled(run: _Run) -> Prompts:
+    program = run.student.program
+    examples = labeled_demos(program, run.cases, run.seed)
     if not examples:
-        raise InputError("labeled: this family's aligner asks no model, so that there is nothing to demonstrate")
-    program: MLLM3Rec = student.program.deepcopy()
-    program.aligner = dspy.LabeledFewShot(k=recipe.max_demos).compile(program.aligner, trainset=examples)
-    for one in (student.program, program):
-        judged = ScoredProgram(one, student.neighbours.value, student.ledger, student.interactions)
-        for example in examples_of(cases):
-            board.metric(example, judged(case=example.case))
-    return prompts_of(program)
+        raise InputError("optimizer labeled: this program's aligner calls no model, so it has no demos to tune")
+    compiled = program.deepcopy()
+    compiled.aligner = dspy.LabeledFewShot(k=run.settings.max_demos).compile(compiled.aligner, trainset=examples)
+    for candidate in (program, compiled):
+        scored = ScoredProgram(candidate, run.student.other_users.value, run.student.ledger, run.student.interactions)
+        for example in dspy_examples(run.cases):
+            run.recorder.metric(example, scored(case=example.case))
+    return prompts_of(compiled)
+
+
+_RUNNERS: dict[str, Callable[[_Run], Prompts]] = {
+    "mipro": _mipro,
+    "gepa": _gepa,
+    "random-search": _random_search,
+    "labeled": _labeled,
+}
+DSPY_OPTIMIZERS = tuple(_RUNNERS)

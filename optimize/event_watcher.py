@@ -1,4 +1,4 @@
-"""Turns what happens in a compile into events: notes and progress for a console or a notebook."""
+"""Sends the progress of a compile as events, for a console or a notebook."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from programs.runtime.events import Note, OnEvent, Progress
 
 
 class EventWatcher:
-    """A `Watcher` that reports to a listener.
+    """A `Watcher` that sends events.
 
     Args:
-        ledger: Its sums travel with the progress.
+        ledger: Gives the usage in progress events.
     """
 
     def __init__(self, ledger: Ledger, on_event: OnEvent) -> None:

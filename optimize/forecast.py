@@ -1,20 +1,25 @@
-"""What a compile will take, forecast from a handful of measured calls."""
+"""Forecast of a compile: upper bounds of calls, tokens, dollars and seconds per phase, from a few measured calls."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
+from evaluate.runs.costs import known_sum
 from optimize.scoring import ScoredProgram
-from programs.lm.ledger import Ledger
-from signatures.rows import Case, Cost, Usage
+from optimize.settings import CompileSettings
+from programs.lm.ledger import Budget, Ledger
+from programs.lm.prices import PriceTable
+from programs.lm.roles import ROLE_NAMES
+from signatures.rows import Case, Usage
 
 COMPILE_SAMPLE = 2
 
 
 class PerCall(BaseModel):
-    """Mean of one role's measured calls; `usd` and `seconds` are None where unknown."""
+    """Mean of one role's measured calls; `usd` and `seconds` are None if unknown."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -24,12 +29,12 @@ class PerCall(BaseModel):
 
 
 class MeasuredCompile(BaseModel):
-    """What a few shoppers took.
+    """Measured work for a few users.
 
     Attributes:
-        ranking: Calls per shopper and role for a ranking, MOTE's left out.
-        profiles: MOPE's calls per shopper for the profiles of the objective.
-        calls: What one call takes, by role.
+        ranking: Calls per user for a ranking, by role, without MOTE.
+        profiles: Calls of MOPE per user for the profiles of the objective.
+        calls: Means of one call, by role.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,9 +45,9 @@ class MeasuredCompile(BaseModel):
 
 
 class Phase(BaseModel):
-    """An upper bound for one part of a compile: stored answers, pruning and shared prompts make it less.
+    """Upper bounds for one phase of a compile, before savings by cache hits, pruning and common prompts.
 
-    `usd` is None where a model has no price, `seconds` where every measured call came from the store.
+    `usd` is None if a model has no known price, `seconds` if every measured call was a cache hit.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -53,24 +58,30 @@ class Phase(BaseModel):
     usd: float | None
     seconds: float | None
 
+    def deducted_from(self, budget: Budget) -> Budget:
+        """What is left of a budget after this phase; an unknown price counts as 0."""
+        return Budget(
+            usd=None if budget.usd is None else max(0.0, budget.usd - (self.usd or 0.0)),
+            calls=None if budget.calls is None else max(0, budget.calls - self.calls),
+        )
 
-def measure_compile(judged: ScoredProgram, cases: Sequence[Case], ledger: Ledger) -> MeasuredCompile:
-    """Score the first `COMPILE_SAMPLE` shoppers with the uncompiled program."""
+
+def measure_compile(program: ScoredProgram, cases: Sequence[Case], ledger: Ledger) -> MeasuredCompile:
+    """Score the first `COMPILE_SAMPLE` users with the uncompiled program."""
     sample = cases[:COMPILE_SAMPLE]
     paid_before = ledger.by_role()
-    with ledger.standalone_usage() as everything:
+    with ledger.standalone_usage() as all_usage:
         for case in sample:
-            judged(case=case)
-    n = len(sample)
+            program(case=case)
     ranking: dict[str, float] = {}
     for case in sample:
-        with ledger.standalone_usage() as roles:
-            judged.program.rank(case.blinded())
-        for role, usage in roles.items():
+        with ledger.standalone_usage() as ranking_usage:
+            program.program.rank(case.blinded())
+        for role, usage in ranking_usage.items():
             if role != "mote":
-                ranking[role] = ranking.get(role, 0.0) + usage.calls / n
+                ranking[role] = ranking.get(role, 0.0) + usage.calls / len(sample)
     calls = {}
-    for role, usage in everything.items():
+    for role, usage in all_usage.items():
         paid, before = ledger.by_role().get(role, Usage()), paid_before.get(role, Usage())
         sent = paid.calls - before.calls
         calls[role] = PerCall(
@@ -78,115 +89,131 @@ def measure_compile(judged: ScoredProgram, cases: Sequence[Case], ledger: Ledger
             usd=None if usage.usd is None else usage.usd / usage.calls,
             seconds=(paid.seconds - before.seconds) / sent if sent else None,
         )
-    # Strangers' profiles are those of other shoppers of the ring: each interaction is profiled once.
-    profiles = float(judged.interactions) if "mope" in everything else 0.0
+    # The profiles of other users are those of users of the search: each interaction is profiled once.
+    profiles = float(program.interactions) if "mope" in all_usage else 0.0
     return MeasuredCompile(ranking=ranking, profiles=profiles, calls=calls)
 
 
-def upper_bound(measured: Sequence[MeasuredCompile], ratios: Mapping[str, float | None]) -> MeasuredCompile:
-    """The most that any of several programs takes, at the dearest of the models a role may get.
+def upper_bound(measured: Sequence[MeasuredCompile], price_ratios: Mapping[str, float | None]) -> MeasuredCompile:
+    """The maximum over several programs, at the most expensive models of each role.
 
     Args:
-        measured: One per ranking family.
-        ratios: By role, how many times as dear as the measured model; None where a price is unknown.
+        measured: One per program.
+        price_ratios: See `most_expensive`.
     """
     calls: dict[str, PerCall] = {}
-    for role in dict.fromkeys(role for one in measured for role in one.calls):
-        found = [one.calls[role] for one in measured if role in one.calls]
-        ratio = ratios.get(role, 1.0)
+    for role in dict.fromkeys(role for program in measured for role in program.calls):
+        means = [program.calls[role] for program in measured if role in program.calls]
+        ratio = price_ratios.get(role, 1.0)
         calls[role] = PerCall(
-            tokens=max(call.tokens for call in found),
-            usd=_most([None if call.usd is None or ratio is None else call.usd * ratio for call in found]),
-            seconds=_most([call.seconds for call in found]),
+            tokens=max(mean.tokens for mean in means),
+            usd=_known_max([None if mean.usd is None or ratio is None else mean.usd * ratio for mean in means]),
+            seconds=_known_max([mean.seconds for mean in means]),
         )
-    roles = dict.fromkeys(role for one in measured for role in one.ranking)
+    roles = dict.fromkeys(role for program in measured for role in program.ranking)
     return MeasuredCompile(
-        ranking={role: max(one.ranking.get(role, 0.0) for one in measured) for role in roles},
-        profiles=max(one.profiles for one in measured),
+        ranking={role: max(program.ranking.get(role, 0.0) for program in measured) for role in roles},
+        profiles=max(program.profiles for program in measured),
         calls=calls,
     )
 
 
-def _most(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return max(known) if len(known) == len(values) else None
+def most_expensive(settings: CompileSettings, prices: PriceTable) -> dict[str, float | None]:
+    """By role, the price of the most expensive model of the search relative to the role's own; None if unknown."""
+    return {
+        role: _price_ratio(settings.roles.of(role).model, settings.space.models.get(role, ()), prices)
+        for role in ROLE_NAMES
+    }
+
+
+def _price_ratio(own: str, models: Sequence[str], prices: PriceTable) -> float | None:
+    if not models:
+        return 1.0
+    price = prices.models.get(own)
+    if price is None or not price.input or not price.output:
+        return None
+    ratios = []
+    for model in models:
+        other = prices.models.get(model)
+        # A price per hour does not tell the price of the same tokens on another model.
+        if other is None or other.usd_per_hour is not None:
+            return None
+        ratios.append(max(other.input / price.input, other.output / price.output))
+    return max(ratios)
 
 
 def forecast_compile(
     measured: MeasuredCompile,
-    shoppers: tuple[int, int],
-    products: tuple[int, int],
-    trials: int,
-    mote_changes: int,
-    proposals: int,
-    families: int = 1,
+    settings: CompileSettings,
+    users: tuple[int, int],
+    items: tuple[int, int],
+    predictors: int,
 ) -> list[Phase]:
     """Upper bounds by phase.
 
     Args:
-        shoppers: Of the search, and held out.
-        products: Distinct candidates of the two.
-        trials: Programs scored on the shoppers of the search, the uncompiled one included.
-        mote_changes: How many of them may have another MOTE prompt, which distils every candidate again.
-        proposals: Instructions asked for; each is counted as one call of MAR's model with twice its tokens.
-        families: Ranking families; demonstrations are bootstrapped for each.
+        users: Number of users in the search, and held out.
+        items: Number of items that a new prompt of MOTE distils for them.
+        predictors: Number of predictors; each proposal is counted as one call of MAR's model with twice its tokens.
     """
-    shopper = {**measured.ranking, "mope": measured.ranking.get("mope", 0.0) + measured.profiles}
-    n, m = shoppers
-    once = {role: calls * n for role, calls in shopper.items()}
-    return [
-        _phase(
-            "pools",
-            measured,
-            {
-                **{role: calls * families for role, calls in once.items()},
-                "mote": float(products[0]),
-                "proposer": float(proposals),
-            },
-        ),
-        _phase(
-            "search",
-            measured,
-            {**{role: calls * (trials - 1) for role, calls in once.items()}, "mote": float(products[0] * mote_changes)},
-        ),
-        _phase(
-            "held-out",
-            measured,
-            {
-                **{role: calls * 2 * m for role, calls in shopper.items()},
-                "mote": products[1] * (2.0 if mote_changes else 1.0),
-            },
-        ),
-    ]
+    proposals = predictors * settings.recipe.wordings + 1
+    mote_changes = _mote_changes(measured, settings, users[0], items[0])
+    per_user = {**measured.ranking, "mope": measured.ranking.get("mope", 0.0) + measured.profiles}
+    scoring = {role: calls * users[0] for role, calls in per_user.items()}
+    programs, trials = len(settings.space.families), settings.trials
+    calls_by_phase = {
+        "pools": {role: calls * programs for role, calls in scoring.items()}
+        | {"mote": float(items[0]), "proposer": float(proposals)},
+        "search": {role: calls * (trials - 1) for role, calls in scoring.items()}
+        | {"mote": float(items[0] * mote_changes)},
+        "held-out": {role: calls * 2 * users[1] for role, calls in per_user.items()}
+        | {"mote": items[1] * (2.0 if mote_changes else 1.0)},
+    }
+    return [_phase(name, measured, calls) for name, calls in calls_by_phase.items()]
 
 
-def in_all(phases: Sequence[Phase]) -> Phase:
-    """The sum; unknown where a part of it is."""
-    seconds = [p.seconds for p in phases if p.seconds is not None]
+def _mote_changes(measured: MeasuredCompile, settings: CompileSettings, users: int, items: int) -> int:
+    """Most trials with a new prompt of MOTE, which distils every candidate again (see `Search.period`)."""
+    if "mote" not in {*settings.modules, *settings.space.models, *settings.space.temperatures}:
+        return 0
+    calls = sum(measured.ranking.values()) * users
+    period = max(1, math.ceil(items / calls)) if calls else 1
+    return math.ceil((settings.trials - 1) / period)
+
+
+def total_phase(phases: Sequence[Phase]) -> Phase:
+    """The sum of phases; unknown if a part is unknown."""
     return Phase(
         name="in all",
-        calls=sum(p.calls for p in phases),
-        tokens=sum(p.tokens for p in phases),
-        usd=Cost.of(p.usd for p in phases).usd,
-        seconds=sum(seconds) if len(seconds) == len(phases) else None,
+        calls=sum(phase.calls for phase in phases),
+        tokens=sum(phase.tokens for phase in phases),
+        usd=known_sum(phase.usd for phase in phases),
+        seconds=known_sum(phase.seconds for phase in phases),
     )
 
 
-def _phase(name: str, measured: MeasuredCompile, calls: dict[str, float]) -> Phase:
+def _phase(name: str, measured: MeasuredCompile, calls: Mapping[str, float]) -> Phase:
     mar = measured.calls.get("mar") or next(iter(measured.calls.values()), PerCall(tokens=0, usd=None, seconds=None))
     doubled = PerCall(
         tokens=2 * mar.tokens,
-        usd=None if mar.usd is None else 2 * mar.usd,
-        seconds=None if mar.seconds is None else 2 * mar.seconds,
+        usd=_times(2, mar.usd),
+        seconds=_times(2, mar.seconds),
     )
-    per = {"proposer": doubled} | measured.calls
-    known = {role: n for role, n in calls.items() if role in per and n}
-    usd = [(n, per[role].usd) for role, n in known.items()]
-    seconds = [per[role].seconds for role in known]
+    per_call = {"proposer": doubled} | measured.calls
+    known = {role: n for role, n in calls.items() if role in per_call and n}
     return Phase(
         name=name,
         calls=round(sum(known.values())),
-        tokens=round(sum(n * per[role].tokens for role, n in known.items())),
-        usd=Cost.of(None if price is None else n * price for n, price in usd).usd,
-        seconds=None if None in seconds else sum(n * (per[role].seconds or 0.0) for role, n in known.items()),
+        tokens=round(sum(n * per_call[role].tokens for role, n in known.items())),
+        usd=known_sum(_times(n, per_call[role].usd) for role, n in known.items()),
+        seconds=known_sum(_times(n, per_call[role].seconds) for role, n in known.items()),
     )
+
+
+def _times(n: float, value: float | None) -> float | None:
+    return None if value is None else n * value
+
+
+def _known_max(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return max(known) if len(known) == len(values) else None

@@ -1,4 +1,4 @@
-"""Honest selection: what a search found is scored again on dev shoppers it has never seen."""
+"""Held-out check: the winner of a search against the uncompiled program, on dev users the search has not seen."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Judgement = Literal["better", "not clearly better", "not better"]
 
 
 class HoldoutVerdict(BaseModel):
-    """Winner against uncompiled program on held-out dev shoppers.
+    """Result of the held-out check.
 
     Attributes:
-        judgement: `better` if the interval of the difference in score lies above 0 and a one-sided Wilcoxon test
-            agrees at 5% (with a handful of shoppers the interval alone is too easily convinced); `not clearly
-            better` if the mean difference is above 0; else `not better`.
-        before, after: Mean per part of the objective: see `UserScore`.
+        judgement: `better` if the interval of the difference in score lies above 0 and a one-sided Wilcoxon test is
+            significant at 5% (for few users the interval alone is too narrow); `not clearly better` if the mean
+            difference is above 0; else `not better`.
+        before, after: Mean of each part of the objective (see `UserScore`), for the uncompiled program and the winner.
         difference: Paired, after minus before.
     """
 
@@ -42,19 +42,19 @@ HOLDOUT_PARTS = ("score", "ndcg", "mar", "hit", "consistency", "resemblance", "c
 
 
 def split_dev(cases: Sequence[Case], held_out: float) -> tuple[list[Case], list[Case]]:
-    """The shoppers of the search and those its winner is checked on: the last of the seeded order.
+    """The users of the search and the held-out ones, which are the last of the seeded order.
 
     Raises:
         InputError: if one of the two would be empty.
     """
     n = math.ceil(held_out * len(cases))
     if not 0 < n < len(cases):
-        raise InputError(f"{len(cases)} dev shoppers cannot be split with {held_out:g} held out; give more shoppers")
+        raise InputError(f"{len(cases)} dev users cannot be split with {held_out:g} of them held out; give more users")
     return list(cases[:-n]), list(cases[-n:])
 
 
 def compare_on_holdout(before: Sequence[UserScore], after: Sequence[UserScore]) -> HoldoutVerdict:
-    """Judge a winner by the same shoppers' scores under both programs."""
+    """Compare the scores of the same users under both programs."""
     first, second = estimates(before), estimates(after)
     difference = {
         part: paired_difference(_values(after, part), _values(before, part), seed=0) for part in first if part in second
@@ -69,9 +69,9 @@ def compare_on_holdout(before: Sequence[UserScore], after: Sequence[UserScore]) 
 
 
 def estimates(scores: Sequence[UserScore]) -> dict[str, Estimate]:
-    """Mean and interval of every part that some shopper has."""
-    found = {part: _values(scores, part) for part in HOLDOUT_PARTS}
-    return {part: bootstrap_mean(list(values.values()), seed=0) for part, values in found.items() if values}
+    """Mean and interval of every part with values."""
+    by_part = {part: _values(scores, part) for part in HOLDOUT_PARTS}
+    return {part: bootstrap_mean(list(values.values()), seed=0) for part, values in by_part.items() if values}
 
 
 def _values(scores: Sequence[UserScore], part: str) -> dict[str, float]:

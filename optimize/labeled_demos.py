@@ -1,4 +1,4 @@
-"""Demonstrations for MAR out of what dev shoppers really chose: the target above what they did not choose."""
+"""Labeled demos for MAR, made from dev users' targets and negatives."""
 
 from __future__ import annotations
 
@@ -14,41 +14,38 @@ from programs.program import MLLM3Rec
 from signatures.rows import Case, seed_of
 
 SHOWN = 8
-"""Candidates in a demonstrated list: the target and seven others. Thirty would fill the prompt with one example."""
+"""Candidates in a listwise demo: the target and seven negatives, to keep prompts short."""
 
 
-def labelled_demos(program: MLLM3Rec, cases: Sequence[Case], seed: int) -> list[dspy.Example]:
-    """Gold examples for the aligner's predictor, in the program's own words for shoppers and products.
+def labeled_demos(program: MLLM3Rec, cases: Sequence[Case], seed: int) -> list[dspy.Example]:
+    """Demos for the aligner's predictor, with the program's own texts of users and items.
 
-    Listwise: the target first, then the others in the prior's order. Pointwise: the target is a 5, and for every
-    second shopper a candidate that was not chosen is a 1. An aligner without predictor has none.
-
-    Shoppers or products that cannot be read are left out.
+    Listwise: the target first, then negatives in the prior's order. Pointwise: alternately a target with rating 5 and a
+    negative with rating 1. None for an aligner without a predictor. Users with unparsable answers are left out.
     """
     examples = []
-    for place, case in enumerate(cases):
+    for index, case in enumerate(cases):
         rng = random.Random(seed_of("labelled", seed, case.user_id))  # noqa: S311 - a reproducible draw, no secret
         try:
-            examples += _of(program, case, rng, chosen=place % 2 == 0)
+            examples += _demos_of(program, case, rng, positive=index % 2 == 0)
         except UnparsableError:
             continue
     return examples
 
 
-def _of(program: MLLM3Rec, case: Case, rng: random.Random, chosen: bool) -> list[dspy.Example]:
+def _demos_of(program: MLLM3Rec, case: Case, rng: random.Random, positive: bool) -> list[dspy.Example]:
     if case.target is None or not isinstance(program.aligner, Listwise | Pointwise):
         return []
     items = program.catalogue.value
-    history = [(items[i.item_id], i) for i in case.history if i.item_id in items]
-    shopper = program.shopper(history=history, metadata=case.metadata).text
-    others = [item for item in case.candidates if item != case.target]
+    shopper = program.shopper(history=program.purchases(case), metadata=case.metadata).text
+    negatives = [item for item in case.candidates if item != case.target]
     if isinstance(program.aligner, Pointwise):
-        item_id = case.target if chosen else rng.choice(others)
+        item_id = case.target if positive else rng.choice(negatives)
         text = program.product(item=items[item_id]).text
-        example = dspy.Example(shopper=shopper, product=text, rating="5" if chosen else "1")
+        example = dspy.Example(shopper=shopper, product=text, rating="5" if positive else "1")
         return [example.with_inputs("shopper", "product")]
-    shown = [case.target, *rng.sample(others, min(SHOWN - 1, len(others)))]
-    prior = np.asarray(program.prior.value.scores([i.item_id for i in case.history], shown), dtype=float)
+    shown = [case.target, *rng.sample(negatives, min(SHOWN - 1, len(negatives)))]
+    prior = np.asarray(program.prior.value.scores(case.item_ids, shown), dtype=float)
     candidates = [Candidate(item_id=i, text=program.product(item=items[i]).text) for i in shown]
     labels = draw_labels(rng, len(shown))
     order = [0, *(1 + int(i) for i in np.argsort(-prior[1:], kind="stable"))]

@@ -1,7 +1,7 @@
-"""What compiling maximises: one score per shopper from ranking quality and from profiles that hold together.
+"""Objective of a compile: one score per user from ranking quality and the coherence of profiles.
 
-The same `Objective` is the metric of DSPy's optimizers, the value of a trial, and the text a reflective optimizer
-reads.
+The same `Objective` is the metric of DSPy's optimizers, the value of a trial, and the feedback for a reflective
+optimizer.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ HIT_AT = 5
 
 
 class ObjectiveWeights(BaseModel):
-    """Shares of the parts in a shopper's score; normalised to sum 1.
+    """Weights of the parts of a user's score; normalised to sum 1.
 
     Attributes:
-        ndcg: NDCG over the whole list of the order the shopper gets (prior and MAR fused). Smooth in the rank.
-        mar: NDCG over the whole list of MAR's scores alone: what the prompts themselves contribute.
-        hit: HR@5 of the order the shopper gets, the paper's; coarse, and reported whatever its weight.
-        coherence: Agreement of the shopper's profiles (eq. 5 without its p = q terms) minus their resemblance to
-            strangers' profiles. Constant, generic or empty profiles have none.
+        ndcg: NDCG over the whole list, of the final order (prior and MAR fused).
+        mar: NDCG over the whole list, by MAR's scores alone: the contribution of the prompts.
+        hit: HR@5 of the final order, the paper's metric; reported whatever its weight.
+        coherence: Agreement of the user's profiles (eq. 5 without its p = q terms) minus their resemblance to other
+            users' profiles. About 0 for constant, generic or empty profiles.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,21 +48,21 @@ class ObjectiveWeights(BaseModel):
 
 
 class UserScore(BaseModel):
-    """One shopper under one program.
+    """Scores of one user under one program.
 
     Attributes:
-        score: The weighted mean of the parts there are; at most 1.
-        rank: 1-based rank of the target in the order the shopper gets.
-        mar_rank: The same by MAR's scores alone.
+        score: The weighted mean of the known parts; at most 1.
+        rank: 1-based rank of the target in the final order.
+        mar_rank: Likewise by MAR's scores alone.
         ndcg, mar: NDCG over the whole list at these ranks, 0..1.
         hit: 1.0 if `rank` is at most 5, else 0.0.
-        consistency: Eq. 5 over the shopper's profiles, or None where they were not asked for.
-        resemblance: Mean similarity of the shopper's profiles to strangers' profiles, or None where there are none.
-        coherence: See `ObjectiveWeights`; -1..1, 0 for a program that makes no profiles, or None for a shopper with
-            fewer than two interactions or without strangers.
-        calls: Questions to MOPE and MAR for this shopper's ranking, stored answers counted as if paid.
+        consistency: Eq. 5 over the user's profiles, or None without profiles.
+        resemblance: Mean similarity of the user's profiles to other users' profiles, or None without any.
+        coherence: See `ObjectiveWeights`; -1..1, 0 for a program without MOPE, or None for a user with fewer than two
+            interactions or without other users.
+        calls: Calls of MOPE and MAR for this user's ranking, cache hits counted as paid.
         tokens: Their prompt and answer tokens.
-        usd: Their price, or None without a known one.
+        usd: Their price, or None if unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,7 +84,7 @@ class UserScore(BaseModel):
 
 @dataclass(frozen=True)
 class Objective:
-    """Scores what a program did for a shopper.
+    """Scores the result of a program for a user.
 
     Attributes:
         similarity: Sim of eq. 5, between profiles.
@@ -98,18 +98,17 @@ class Objective:
         case: Case,
         ranking: Ranking,
         own: Sequence[Profile] = (),
-        strangers: Sequence[Profile] = (),
+        others: Sequence[Profile] = (),
         expected: int = 0,
     ) -> UserScore:
-        """Score one shopper.
+        """Score one user.
 
         Args:
             case: With its target.
-            ranking: What the program made of it.
-            own: The shopper's profiles, one per interaction.
-            strangers: Profiles the same program gives other shoppers.
-            expected: Interactions that a program with MOPE would have profiled. One without must not win by having
-                no incoherent profiles.
+            ranking: The program's ranking.
+            own: The user's profiles, one per interaction.
+            others: Profiles of other users by the same program.
+            expected: Number of profiles of a program with MOPE: without profiles, coherence is then 0 and not unknown.
 
         Raises:
             ValueError: if the case has no target.
@@ -118,7 +117,7 @@ class Objective:
             raise ValueError(f"user {case.user_id!r} has no target to score against")
         rank = rank_of(ranking.order, case.target)
         mar_rank = rank_of(_order_of(case, ranking, "mar"), case.target)
-        coherence = self.coherence(own, strangers)
+        coherence = self.coherence(own, others)
         if not own and expected >= 2:
             coherence = 0.0
         parts: dict[str, float | None] = {
@@ -140,29 +139,29 @@ class Objective:
             mar=parts["mar"] or 0.0,
             hit=parts["hit"] or 0.0,
             consistency=consistency(own, self.similarity) if own else None,
-            resemblance=resemblance([own, strangers], self.similarity) if own and strangers else None,
+            resemblance=resemblance([own, others], self.similarity) if own and others else None,
             coherence=coherence,
         )
 
-    def judge(self, case: Case, answer: dspy.Prediction) -> UserScore:
-        """Score a prediction of `ScoredProgram`, with what the ranking cost."""
-        found = self.score(case, answer.ranking, answer.own, answer.strangers, answer.expected)
-        spent = answer.spent
+    def score_prediction(self, case: Case, prediction: dspy.Prediction) -> UserScore:
+        """Score a prediction of `ScoredProgram`; the cost of its ranking is part of the score."""
+        score = self.score(case, prediction.ranking, prediction.own, prediction.others, prediction.expected)
+        spent = prediction.spent
         cost = {"calls": spent.calls, "tokens": spent.tokens_in + spent.tokens_out, "usd": spent.usd}
-        return found.model_copy(update=cost)
+        return score.model_copy(update=cost)
 
-    def coherence(self, own: Sequence[Profile], strangers: Sequence[Profile]) -> float | None:
-        """How much different profiles of one shopper agree, minus how much they resemble strangers' profiles.
+    def coherence(self, own: Sequence[Profile], others: Sequence[Profile]) -> float | None:
+        """Agreement of different profiles of one user, minus their resemblance to other users' profiles.
 
         Returns:
-            A value in -1..1, or None where there is nothing to compare.
+            A value in -1..1; None with fewer than two own profiles or no others.
         """
-        if len(own) < 2 or not strangers:
+        if len(own) < 2 or not others:
             return None
-        return agreement(own, self.similarity) - resemblance([own, strangers], self.similarity)
+        return agreement(own, self.similarity) - resemblance([own, others], self.similarity)
 
     def accepts(self, score: UserScore) -> bool:
-        """Whether a run is good enough to show as a demonstration: MAR alone has the target in its first 5."""
+        """Whether answers may become demos: by MAR's scores alone the target is in the first 5."""
         return score.mar_rank <= HIT_AT
 
     def metric(
@@ -176,13 +175,13 @@ class Objective:
         """The metric of DSPy's optimizers, for examples with a `case` and predictions of `ScoredProgram`.
 
         Returns:
-            A bool where demonstrations are bootstrapped (a trace and no predictor name), else a Prediction with
-            `score` and `feedback`.
+            A bool when demos are bootstrapped (a trace and no predictor name), else a Prediction with `score` and
+            `feedback`.
         """
-        scored = self.judge(gold.case, pred)
+        score = self.score_prediction(gold.case, pred)
         if trace is not None and pred_name is None:
-            return self.accepts(scored)
-        return dspy.Prediction(score=scored.score, feedback=feedback(gold.case, pred.ranking, scored))
+            return self.accepts(score)
+        return dspy.Prediction(score=score.score, feedback=feedback(gold.case, pred.ranking, score))
 
 
 def _order_of(case: Case, ranking: Ranking, component: str) -> tuple[str, ...]:
@@ -190,26 +189,26 @@ def _order_of(case: Case, ranking: Ranking, component: str) -> tuple[str, ...]:
     return order_by_score(case.candidates, scores, tie_seed=seed_of("ties", case.user_id))
 
 
-def feedback(case: Case, ranking: Ranking, scored: UserScore) -> str:
-    """What went right or wrong for one shopper, in words for a reflective optimizer."""
+def feedback(case: Case, ranking: Ranking, score: UserScore) -> str:
+    """The result for one user in words, for a reflective optimizer; part of its prompt."""
     size = len(case.candidates)
     lines = [
-        f"The product this shopper chose next is ranked {scored.rank} of {size}; by motivations and traits alone "
-        f"{scored.mar_rank} of {size}."
+        f"The product this shopper chose next is ranked {score.rank} of {size}; by motivations and traits alone "
+        f"{score.mar_rank} of {size}."
     ]
     if ranking.profile is None:
         lines.append("No profile could be read from the answer." if ranking.error else "No profile was asked for.")
     else:
         wants = "; ".join(f"{m.dimension} ({m.description})" for m in ranking.profile.motivations)
         lines.append(f"The profile stresses: {wants}.")
-    traits = {found.item_id: found.render() for found in ranking.traits}
+    traits = {own.item_id: own.render() for own in ranking.traits}
     if case.target in traits:
         lines.append(f"The chosen product's traits speak of: {traits[case.target] or 'nothing usable'}.")
-    if scored.mar_rank > 1:
+    if score.mar_rank > 1:
         best = _order_of(case, ranking, "mar")[0]
         if traits.get(best):
             lines.append(f"Put first instead was a product of these traits: {traits[best]}.")
-    if scored.coherence is not None and scored.coherence <= 0:
+    if score.coherence is not None and score.coherence <= 0:
         lines.append(
             "Profiles of this shopper's single purchases resemble strangers' as much as each other: too generic."
         )

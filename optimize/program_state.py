@@ -1,7 +1,7 @@
-"""State of a compiled program: instructions, demos and field descriptions, and nothing else, read from an artifact.
+"""State of a compiled program, read from an untrusted artifact: instructions, demos and field descriptions only.
 
-DSPy's `load_state` sets every key it finds as an attribute of the predictor: an artifact of a stranger could redirect
-calls, with the key, to a server of its own. So states are validated here, key by key, and applied by our own code.
+DSPy's `load_state` sets every key as an attribute of the predictor: an untrusted artifact could redirect calls, with
+the key, to another server. So states are validated here, key by key, and applied by our own code.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from programs.program import MLLM3Rec
 from programs.runtime.errors import InputError, input_error
@@ -38,7 +39,7 @@ class SignatureState(_Strict):
 
 
 class PredictorState(_Strict):
-    """What a compiled predictor may hold.
+    """State of a compiled predictor.
 
     Attributes:
         demos: Worked examples, values by field name; `augmented` marks bootstrapped ones.
@@ -87,6 +88,21 @@ def apply_state(program: MLLM3Rec, states: Mapping[str, PredictorState], where: 
             strange = sorted(demo.keys() - signature.fields.keys() - _MARKERS)
             if strange:
                 raise InputError(f"{where}: {name}: demo {number} has the unknown field {strange[0][:60]!r}; {REMEDY}")
+            wrong = [key for key, value in demo.items() if not _fits(value, signature.fields.get(key))]
+            if wrong:
+                raise InputError(
+                    f"{where}: {name}: demo {number}: the value of {wrong[0]!r} has a wrong type; {REMEDY}"
+                )
         # Instructions, prefixes and descriptions are all that a signature reads of its state.
         predictors[name].signature = signature.load_state(state.signature.model_dump())
         predictors[name].demos = [dict(demo) for demo in state.demos]
+
+
+def _fits(value: JsonValue, field: FieldInfo | None) -> bool:
+    """Whether a demo's value has the type of its field; a marker, which has none, is true or false."""
+    expected: Any = bool if field is None else field.annotation
+    try:
+        TypeAdapter(expected).validate_python(value)
+    except ValidationError:
+        return False
+    return True

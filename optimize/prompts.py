@@ -1,4 +1,4 @@
-"""What compiling may change of a program: the instructions and demonstrations of its predictors, and nothing else."""
+"""Prompts of a program: the instructions and demos of its predictors, which are all that compiling may change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from programs.mote import contains_instructions
 from programs.program import MLLM3Rec
 
 Demo = dict[str, JsonValue]
-"""One worked example, inputs and outputs by field name, as plain data."""
+"""One demo as plain data: inputs and outputs by field name."""
 
 
 class Prompt(BaseModel):
@@ -32,19 +32,19 @@ Prompts = dict[str, Prompt]
 _PLAIN: TypeAdapter[Any] = TypeAdapter(Any)
 
 
-def module_of(predictor: str, family: str) -> str | None:
-    """The module a predictor belongs to: `mope`, `mote`, or MAR under the name of its ranking family.
+def module_of(predictor: str, program: str) -> str | None:
+    """The module of a predictor: `mope`, `mote`, or MAR under the name of its program.
 
-    None for the predictors that explain: their prompts are no matter of the ranking.
+    None for the predictors that explain, whose prompts are not compiled.
 
     >>> module_of("shopper.reassess.predict", "listwise"), module_of("aligner.rank.predict", "listwise")
     ('mope', 'listwise')
     """
-    return {"shopper": "mope", "product": "mote", "aligner": family}.get(predictor.partition(".")[0])
+    return {"shopper": "mope", "product": "mote", "aligner": program}.get(predictor.partition(".")[0])
 
 
 def prompts_of(program: MLLM3Rec) -> Prompts:
-    """The prompts a program has now; demonstrations as plain data."""
+    """The current prompts of a program."""
     return {
         name: Prompt(
             instructions=predictor.signature.instructions,
@@ -55,10 +55,10 @@ def prompts_of(program: MLLM3Rec) -> Prompts:
 
 
 def with_prompts(program: MLLM3Rec, prompts: Mapping[str, Prompt]) -> MLLM3Rec:
-    """A copy of `program` with other prompts; predictors that are not named keep theirs.
+    """A copy of `program` with other prompts for the named predictors.
 
     Raises:
-        KeyError: if the program has no predictor of a name.
+        KeyError: if the program has no predictor of that name.
     """
     copy: MLLM3Rec = program.deepcopy()
     predictors = dict(copy.named_predictors())
@@ -71,13 +71,13 @@ def with_prompts(program: MLLM3Rec, prompts: Mapping[str, Prompt]) -> MLLM3Rec:
 
 
 def plain_demo(demo: Mapping[str, Any], signature: type[dspy.Signature]) -> Demo:
-    """A demonstration's fields as plain data, without what a trace carries along (log-probabilities, flags)."""
+    """A demo's fields as plain data, without log-probabilities and flags from a DSPy trace."""
     plain: Demo = _PLAIN.dump_python({name: demo[name] for name in signature.fields if name in demo}, mode="json")
     return plain
 
 
 def safe(demos: Iterable[Demo]) -> list[Demo]:
-    """The demonstrations in which no text reads like an order to the model: they become part of every prompt."""
+    """The demos without prompt injections; demos become part of every prompt."""
     return [demo for demo in demos if not any(map(contains_instructions, _texts(demo)))]
 
 
@@ -90,11 +90,11 @@ def _texts(value: JsonValue) -> Iterator[str]:
 
 
 def safe_prompts(prompts: Mapping[str, Prompt]) -> Prompts:
-    """The prompts with `safe` demonstrations only."""
+    """The prompts with `safe` demos only."""
     return {name: prompt.model_copy(update={"demos": tuple(safe(prompt.demos))}) for name, prompt in prompts.items()}
 
 
 def fingerprint(prompts: Mapping[str, Prompt]) -> str:
-    """Equal for equal prompts, and only for them."""
+    """Hash of prompts."""
     text = json.dumps({name: prompt.model_dump(mode="json") for name, prompt in prompts.items()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

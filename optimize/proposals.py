@@ -1,9 +1,11 @@
-"""New wordings of instructions: DSPy's grounded proposer, and the paper's adjustment where profiles diverge."""
+"""Proposals of new instructions: DSPy's grounded proposer, and the paper's adjustment where profiles diverge."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import dspy
 from dspy.propose import GroundedProposer
@@ -18,73 +20,7 @@ from signatures.schema import MotivationSchema
 from signatures.types import Profile
 
 SHORTEST, LONGEST = 40, 2000
-"""Characters an instruction may have: less says nothing, more is a model that could not stop."""
-
-
-def grounded(
-    program: MLLM3Rec,
-    predictor: str,
-    demos: Sequence[Sequence[Demo]],
-    n: int,
-    lm: dspy.LM,
-    adapter: AdapterName,
-    schema: MotivationSchema,
-    seed: int,
-) -> list[str]:
-    """Up to `n` wordings for one predictor, by DSPy's `GroundedProposer`.
-
-    It sees the present instructions, bootstrapped demonstrations and a tip. It sees neither the source code of the
-    modules, which is the same for every task, nor a summary of the examples, whose content is item ids.
-
-    Args:
-        demos: Sets of demonstrations to ground the proposals in; may be empty.
-
-    Returns:
-        Wordings that could be read and used, each once; fewer than `n` where the model wrote less.
-    """
-    names = [name for name, _ in program.named_predictors()]
-    index = names.index(predictor)
-    sets: list[list[dspy.Example]] = [[], *([dspy.Example(augmented=True, **demo) for demo in one] for one in demos)]
-    proposer = GroundedProposer(
-        prompt_model=lm,
-        program=program,
-        trainset=[],
-        use_dataset_summary=False,
-        program_aware=False,
-        use_instruct_history=False,
-        set_history_randomly=False,
-        rng=random.Random(seed),  # noqa: S311 - a reproducible draw, no secret
-    )
-    wordings: list[str] = []
-    with dspy.context(lm=lm, adapter=build_adapter(adapter)):
-        for number in range(n):
-            try:
-                (proposed,) = _one(proposer, program, index, sets, number)
-            except AdapterParseError:
-                continue
-            wordings += usable(proposed, program, predictor, schema, wordings)
-    return wordings
-
-
-def _one(
-    proposer: GroundedProposer, program: MLLM3Rec, index: int, sets: list[list[dspy.Example]], number: int
-) -> list[str]:
-    # One predictor and one demonstration set at a time: an answer nobody can read then costs one proposal, not all.
-    tip = proposer.rng.choice(_TIPS)
-    proposer.use_tip = True
-    demos = {at: sets if at == index else [[]] for at in range(len(program.predictors()))}
-    return [
-        proposer.propose_instruction_for_predictor(
-            program=program,
-            predictor=program.predictors()[index],
-            pred_i=index,
-            demo_candidates=demos,
-            demo_set_i=number % len(sets),
-            trial_logs={},
-            tip=tip,
-        )
-    ]
-
+"""Fewest and most characters of an instruction; longer ones come from a model that did not stop."""
 
 _TIPS = (
     "Be concrete about what a good answer looks like.",
@@ -94,47 +30,116 @@ _TIPS = (
 )
 
 
-def adjusted(
-    instructions: str,
-    program: MLLM3Rec,
-    predictor: str,
-    divergences: Sequence[tuple[Sequence[Purchase], Sequence[Profile]]],
-    lm: dspy.LM,
-    adapter: AdapterName,
-    schema: MotivationSchema,
-) -> list[str]:
-    """MOPE's instructions rewritten where profiles of one shopper diverge; empty if the answer cannot be used.
+@dataclass(frozen=True)
+class Proposer:
+    """A language model that writes instructions.
 
-    Args:
-        divergences: For each shopper, the last purchases and the profile inferred from each.
+    Attributes:
+        lm: The language model.
+        adapter: Name of its adapter.
+        schema: The motivational schema, which instructions of MOPE must contain.
     """
-    if not divergences:
-        return []
-    shown = "\n\n".join(
-        "\n".join(
-            f"{render_purchases([purchase])}\n   inferred: "
-            + ("; ".join(f"{m.dimension} ({m.description})" for m in profile.motivations) or "nothing")
-            for purchase, profile in zip(purchases[-len(profiles) :], profiles, strict=True)
+
+    lm: dspy.LM
+    adapter: AdapterName
+    schema: MotivationSchema
+
+    def context(self) -> Any:
+        """A DSPy context with this model and adapter."""
+        return dspy.context(lm=self.lm, adapter=build_adapter(self.adapter))
+
+    def propose(
+        self, program: MLLM3Rec, predictor: str, demo_sets: Sequence[Sequence[Demo]], n: int, seed: int
+    ) -> list[str]:
+        """Propose instructions for one predictor with DSPy's `GroundedProposer`.
+
+        It reads the current instruction, bootstrapped demos and a tip. It reads neither the source code of the modules,
+        which is the same for every task, nor a summary of the examples, which are item ids.
+
+        Args:
+            demo_sets: Sets of demos to ground the proposals in; may be empty.
+
+        Returns:
+            Different valid instructions, at most `n`.
+        """
+        index = [name for name, _ in program.named_predictors()].index(predictor)
+        sets: list[list[dspy.Example]] = [[]]
+        sets += [[dspy.Example(augmented=True, **demo) for demo in demos] for demos in demo_sets]
+        # One predictor and one demo set per call: an unparsable answer then costs one proposal, not all of them.
+        demos = {i: sets if i == index else [[]] for i in range(len(program.predictors()))}
+        grounded = GroundedProposer(
+            prompt_model=self.lm,
+            program=program,
+            trainset=[],
+            use_dataset_summary=False,
+            program_aware=False,
+            use_instruct_history=False,
+            set_history_randomly=False,
+            rng=random.Random(seed),  # noqa: S311 - a reproducible draw, no secret
         )
-        for purchases, profiles in divergences
-    )
-    with dspy.context(lm=lm, adapter=build_adapter(adapter)):
-        try:
-            answer = dspy.Predict(AdjustInstructions)(present=instructions, divergences=shown)
-        except AdapterParseError:
+        instructions: list[str] = []
+        with self.context():
+            for number in range(n):
+                tip = grounded.rng.choice(_TIPS)
+                grounded.use_tip = True
+                try:
+                    text = grounded.propose_instruction_for_predictor(
+                        program=program,
+                        predictor=program.predictors()[index],
+                        pred_i=index,
+                        demo_candidates=demos,
+                        demo_set_i=number % len(sets),
+                        trial_logs={},
+                        tip=tip,
+                    )
+                except AdapterParseError:
+                    continue
+                instructions += self._valid(text, program, predictor, instructions)
+        return instructions
+
+    def adjust(
+        self, program: MLLM3Rec, predictor: str, divergences: Sequence[tuple[Sequence[Purchase], Sequence[Profile]]]
+    ) -> list[str]:
+        """Rewrite an instruction of MOPE where the profiles of a user diverge (paper, section 3.1.4).
+
+        Args:
+            divergences: For each user, the purchases and the profile inferred from each of the last ones.
+
+        Returns:
+            The new instruction; empty if the answer is invalid.
+        """
+        if not divergences:
             return []
-    return usable(answer.adjusted, program, predictor, schema, [])
+        shown = "\n\n".join(
+            "\n".join(
+                f"{render_purchases([purchase])}\n   inferred: "
+                + ("; ".join(f"{m.dimension} ({m.description})" for m in profile.motivations) or "nothing")
+                for purchase, profile in zip(purchases[-len(profiles) :], profiles, strict=True)
+            )
+            for purchases, profiles in divergences
+        )
+        present = _signature(program, predictor).instructions
+        with self.context():
+            try:
+                answer = dspy.Predict(AdjustInstructions)(present=present, divergences=shown)
+            except AdapterParseError:
+                return []
+        return self._valid(answer.adjusted, program, predictor)
+
+    def _valid(self, text: str, program: MLLM3Rec, predictor: str, known: Sequence[str] = ()) -> list[str]:
+        """The instruction with the rules it must contain; empty if it is too short, too long or known."""
+        text = text.replace("[[", "(").replace("]]", ")").strip()
+        if not SHORTEST <= len(text) <= LONGEST:
+            return []
+        signature = _signature(program, predictor)
+        rule = _rules(self.schema).get(signature.__name__, "")
+        whole = text if rule in text else f"{text}\n{rule}"
+        return [] if whole in (*known, signature.instructions) else [whole]
 
 
-def usable(text: str, program: MLLM3Rec, predictor: str, schema: MotivationSchema, known: Sequence[str]) -> list[str]:
-    """The wording with the rules no rewriting may lose, or nothing if it is too short, too long or known."""
-    text = text.replace("[[", "(").replace("]]", ")").strip()
-    if not SHORTEST <= len(text) <= LONGEST:
-        return []
+def _signature(program: MLLM3Rec, predictor: str) -> type[dspy.Signature]:
     signature: type[dspy.Signature] = dict(program.named_predictors())[predictor].signature
-    rule = _rules(schema).get(signature.__name__, "")
-    whole = text if rule in text else f"{text}\n{rule}"
-    return [] if whole in (*known, signature.instructions) else [whole]
+    return signature
 
 
 def _rules(schema: MotivationSchema) -> Mapping[str, str]:

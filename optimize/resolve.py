@@ -1,4 +1,4 @@
-"""Rankers by name or artifact folder; an artifact brings its own roles, motivational schema and fusion."""
+"""Rankers by name or artifact folder; an artifact has its own roles, motivational schema and fusion."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from signatures.schema import MotivationSchema
 
 @dataclass(frozen=True)
 class ArtifactChoice(RankerChoice):
-    """A compiled program, frozen in a folder."""
+    """A compiled program, from the folder of its artifact."""
 
     path: Path = Path()
     manifest: ArtifactManifest | None = None
 
     @property
     def asks_models(self) -> bool:
-        """Always: artifacts are programs."""
+        """Always true: artifacts are programs."""
         return True
 
     def configuration(self, explain: int, check: bool, seed: int = 0) -> dict[str, Any]:
-        """See `RankerChoice.configuration`; with the artifact's hash."""
+        """See `RankerChoice.configuration`; contains the artifact's hash."""
         assert self.manifest is not None  # noqa: S101 - set where this is built
         return super().configuration(explain, check) | {"artifact": self.manifest.sha256}
 
     def refuse(self, cases: Cases) -> None:
-        """Refuse users it was compiled on; see `RankerChoice.refuse`."""
+        """Refuse users that the program was compiled on; see `RankerChoice.refuse`."""
         assert self.manifest is not None  # noqa: S101 - set where this is built
         data = self.manifest.data
         if data.dataset_sha256 != cases.protocol.dataset_sha256:
             return
-        seen = {*data.searched, *data.held_out} & {case.user_id for case in cases}
-        if seen:
+        compiled_on = {*data.searched, *data.held_out} & {case.user_id for case in cases}
+        if compiled_on:
             raise InputError(
-                f"{len(seen)} of these users ({min(seen)!r}, ...) were used to compile the program: its figures on "
-                "them say nothing; draw cases with `--part test`"
+                f"{len(compiled_on)} of these users ({min(compiled_on)!r}, ...) were used to compile the program, so "
+                "metrics on them are not valid; draw cases with `--part test`"
             )
 
     def build(self, factory: RankerFactory, seed: int = 0) -> Ranker:
@@ -57,16 +57,16 @@ class ArtifactChoice(RankerChoice):
 def resolve_ranker(
     name: str, options: ModelOptions, fusion: Fusion, schema: MotivationSchema | None = None
 ) -> RankerChoice:
-    """Find out what a name stands for: a ranker of this installation, or the folder of an artifact.
+    """Find a ranker: by a name of this installation, or by the folder of an artifact.
 
     Args:
-        options: Models by name replace those an artifact was compiled with; a preset does not. A server that is not
-            on this machine is asked only if it is named here: histories would go to whoever made the artifact.
-        fusion: For what is no artifact.
-        schema: Motivational schema; an artifact refuses any but its own.
+        options: Given models replace those of an artifact; a preset does not. A server on another machine is used only
+            if it is given here, because histories are sent to it.
+        fusion: For rankers that are not artifacts.
+        schema: Motivational schema; an artifact accepts only its own.
 
     Raises:
-        InputError: if it is no artifact and no ranker has the name, or it names a server that has to be confirmed.
+        InputError: if there is no such ranker or artifact, or an artifact names a server that has to be confirmed.
     """
     path = Path(name)
     if not is_artifact(path):
@@ -88,9 +88,8 @@ def resolve_ranker(
 def _refuse_unnamed_servers(path: Path, roles: Roles, options: ModelOptions) -> None:
     for role in ROLE_NAMES:
         model = roles.of(role).model
-        here = urlsplit(model).hostname in ("127.0.0.1", "localhost", "::1")
-        if model.startswith(("http://", "https://")) and not here and model not in options.names:
+        is_local = urlsplit(model).hostname in ("127.0.0.1", "localhost", "::1")
+        if model.startswith(("http://", "https://")) and not is_local and model not in options.names:
             raise InputError(
-                f"{path}: {role} would ask the server {model}; if you trust it with these histories, name it: --{role} "
-                f"{model}"
+                f"{path}: {role} would send histories to the server {model}; if you trust it, name it: --{role} {model}"
             )

@@ -1,4 +1,4 @@
-"""A program together with what its objective needs to see, and the loop that scores it shopper by shopper."""
+"""Scoring of a program for compiling: rankings and profiles per user, and the objective's score of them."""
 
 from __future__ import annotations
 
@@ -17,110 +17,108 @@ from programs.runtime.nocopy import NoCopy
 from signatures.rows import Case, total_usage
 from signatures.types import Profile
 
-STRANGERS = 2
+OTHER_USERS = 2
 INTERACTIONS = 3
-SHOPPER_ROLES = ("mope", "mar")
+USER_ROLES = ("mope", "mar")
 
 
 class EvaluationError(BaseException):
-    """The infrastructure failed under a program that was being scored.
+    """The infrastructure failed while a program was scored.
 
-    Not an `Exception`: DSPy's optimizers turn those into a score of zero, and a server that was down says nothing
-    about a prompt.
+    Not an `Exception`: DSPy's optimizers turn those into a score of zero, but a server that is down does not make a
+    prompt bad.
     """
 
 
 class ScoredProgram(dspy.Module):
-    """Ranks a case and profiles it once per interaction, as the objective's coherence asks.
+    """Ranks a case and infers the profiles per interaction that the objective's coherence needs.
 
-    The profiles per interaction leave no trace: demonstrations are made of the answers that led to the ranking.
+    The profiles per interaction leave no DSPy trace: demos are made of the answers that led to the ranking.
 
     Args:
-        program: What is being compiled.
-        neighbours: For each shopper by user id, the strangers whose profiles must differ (see `ring`).
-        ledger: Where the program's calls are recorded; says what they cost.
-        interactions: The k of eq. 5: profiles of the last so many interactions; 0 asks for none.
+        program: The program to compile.
+        other_users: For each user id, the cases of the users to compare profiles with (see `next_users`).
+        ledger: Records the program's calls; gives their cost.
+        interactions: k of eq. 5, the number of last interactions to profile; 0 for no profiles.
     """
 
     def __init__(
         self,
         program: MLLM3Rec,
-        neighbours: Mapping[str, Sequence[Case]],
+        other_users: Mapping[str, Sequence[Case]],
         ledger: Ledger,
         interactions: int = INTERACTIONS,
     ) -> None:
         super().__init__()
         self.program = program
         self.ledger = ledger
-        self.neighbours = NoCopy(neighbours)
+        self.other_users = NoCopy(other_users)
         self.interactions = interactions
 
     def forward(self, case: Case) -> dspy.Prediction:
         """Rank and profile.
 
         Returns:
-            Prediction with `ranking`, the profiles `own` and `strangers`, how many own ones a program with MOPE has
-            (`expected`), `spent`: the `Usage` of MOPE and MAR for
-            the ranking alone, stored answers counted as if paid, and the `prompts` it was made with.
+            Prediction with `ranking`, the profiles `own` and `others`, the number of own profiles of a program with
+            MOPE (`expected`), the usage of MOPE and MAR for the ranking, cache hits counted as paid (`spent`), and the
+            `prompts` of the program.
 
         Raises:
-            EvaluationError: if a call failed for good.
+            EvaluationError: if a call failed after all retries.
         """
         try:
             with self.ledger.standalone_usage() as roles:
                 ranking = self.program(case=case.blinded()).ranking
             with dspy.context(trace=[]):
                 own = self._profiles(case)
-                nearby = self.neighbours.value.get(case.user_id, ())
-                strangers = [profile for other in nearby for profile in self._profiles(other)] if len(own) > 1 else []
+                others = self.other_users.value.get(case.user_id, ()) if len(own) > 1 else ()
+                other_profiles = [profile for other in others for profile in self._profiles(other)]
         except (DSPyError, OSError) as error:
             raise EvaluationError(f"user {case.user_id!r}: {type(error).__name__}: {error}") from error
-        spent = total_usage(usage for role, usage in roles.items() if role in SHOPPER_ROLES)
         return dspy.Prediction(
             ranking=ranking,
             own=own,
-            strangers=strangers,
+            others=other_profiles,
             expected=min(self.interactions, len(case.history)),
-            spent=spent,
+            spent=total_usage(usage for role, usage in roles.items() if role in USER_ROLES),
             prompts=prompts_of(self.program),
         )
 
     def _profiles(self, case: Case) -> list[Profile]:
         if not self.interactions or not isinstance(self.program.shopper, MOPE):
             return []
-        items = self.program.catalogue.value
-        history = [(items[i.item_id], i) for i in case.history if i.item_id in items]
-        return self.program.shopper.per_interaction(history, case.metadata, last=self.interactions)
+        purchases = self.program.purchases(case)
+        return self.program.shopper.per_interaction(purchases, case.metadata, last=self.interactions)
 
 
-def ring(cases: Sequence[Case], strangers: int = STRANGERS) -> dict[str, list[Case]]:
-    """For each shopper the next ones in the list, which closes to a ring: their profiles are needed anyway."""
-    n = len(cases)
+def next_users(cases: Sequence[Case], n: int = OTHER_USERS) -> dict[str, list[Case]]:
+    """For each user the next n cases of the list, from its start again at the end: their profiles are needed anyway."""
+    size = len(cases)
     return {
-        case.user_id: [cases[(place + step) % n] for step in range(1, min(strangers, n - 1) + 1)]
-        for place, case in enumerate(cases)
+        case.user_id: [cases[(index + step) % size] for step in range(1, min(n, size - 1) + 1)]
+        for index, case in enumerate(cases)
     }
 
 
-def scored(
-    judged: ScoredProgram,
+def score_cases(
+    program: ScoredProgram,
     cases: Sequence[Case],
     objective: Objective,
     workers: int = 1,
     on_score: Callable[[UserScore], None] | None = None,
 ) -> list[UserScore]:
-    """Scores of the cases, in their order; threads across shoppers.
+    """Scores of the cases, in their order; users are scored in threads.
 
     Raises:
-        EvaluationError: if the infrastructure failed for a shopper.
-        BudgetExceededError: before a call that might pass the budget.
+        EvaluationError: if the infrastructure failed for a user.
+        BudgetExceededError: before a call that might exceed the budget.
     """
 
-    def one(case: Case) -> UserScore:
-        return objective.judge(case, judged(case=case))
+    def score_case(case: Case) -> UserScore:
+        return objective.score_prediction(case, program(case=case))
 
     scores: list[UserScore] = []
-    for score in map_in_threads(one, cases, workers, judged.ledger.stop):
+    for score in map_in_threads(score_case, cases, workers, program.ledger.stop):
         scores.append(score)
         if on_score is not None:
             on_score(score)

@@ -1,17 +1,15 @@
-"""The search: an Optuna study over prompts, families and backends that survives anything (design.md, section 4).
+"""Resumable Optuna search over prompts, programs, models and fusion weights (docs/compile.md).
 
-Every trial samples with a seed of its own number and sees only finished trials, so a search that was killed and
-resumed makes the same trials as one that was not. What a killed trial had paid for is in the call store; it is run
-again under its number with its parameters, and its answered questions cost nothing.
+Every trial samples with a seed of its own number and reads only finished trials, so a search that was killed and
+resumed makes the same trials as an uninterrupted one. A killed trial is repeated with its parameters; its answered
+calls are cache hits.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +19,28 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import stats
 
+from evaluate.experiments.resumable_trials import duplicates_in_a_row, next_trial, open_study
 from optimize.objective import Objective, UserScore
-from optimize.scoring import EvaluationError, ScoredProgram, scored
-from optimize.space import Assembly, Configuration, Space, parameters, suggest, uncompiled
+from optimize.scoring import EvaluationError, ScoredProgram, score_cases
+from optimize.space import Configuration, ProgramBuilder, Space, parameters, suggest, uncompiled
 from programs.program import MLLM3Rec
 from programs.runtime.errors import InputError
 from signatures.rows import Case, seed_of
 
 PROMPT_SEARCH = "mllm3rec"
 FOLDS = 3
-HOPELESS = 0.1
+PRUNE_BELOW_P = 0.1
 FAILURES_IN_A_ROW = 3
-_TWINS_IN_A_ROW = 25
+_DUPLICATES_IN_A_ROW = 25
 
 
 class SearchPlan(BaseModel):
-    """How to search.
+    """Size and objectives of a search.
 
     Attributes:
         trials: Different configurations to try, the uncompiled program included.
         seed: Decides every choice of the sampler.
-        pareto: Two objectives, quality and cost per shopper, instead of quality alone.
+        pareto: Two objectives, quality and cost per user, instead of quality alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,7 +56,7 @@ class Attempt:
 
     Attributes:
         state: `COMPLETE`, `PRUNED` or `FAIL`.
-        scores: Per shopper; of a pruned trial those it got to.
+        scores: Scores per user; a pruned trial has those of the first users.
         score: Their mean.
     """
 
@@ -73,70 +72,76 @@ class Attempt:
         return float(np.mean([s.score for s in self.scores])) if self.scores else math.nan
 
     def cost(self, unit: str) -> float:
-        """Mean cost per shopper in `usd` or `tokens`, MOPE and MAR; MOTE is paid once a catalogue."""
+        """Mean cost of MOPE and MAR per user in `usd` or `tokens`; MOTE is paid once per catalogue."""
         return float(np.mean([getattr(s, unit) or 0.0 for s in self.scores])) if self.scores else math.nan
+
+    def to_json(self, unit: str) -> dict[str, Any]:
+        """The trial as JSON data, with its cost in `unit`."""
+        return {
+            "number": self.number,
+            "state": self.state,
+            "configuration": self.configuration.model_dump(mode="json"),
+            "score": self.score if self.scores else None,
+            "cost": {unit: self.cost(unit)} if self.scores else None,
+            "error": self.error,
+            "scores": [score.model_dump(mode="json") for score in self.scores],
+        }
 
 
 @dataclass
 class Search:
-    """A study over the shoppers of the search.
+    """A search on the dev users of the search.
 
     Args:
-        path: SQLite file of the study.
-        judge: Wraps a program for the objective.
-        cases: Dev shoppers, in the order in which they are scored.
-        unit: What a shopper costs in: `usd`, or `tokens` where a model has no price.
-        products: Distinct candidates: the calls a new MOTE prompt costs.
+        path: SQLite file of the Optuna study.
+        builder: Builds the programs.
+        wrap: Makes a program scorable.
+        cases: Dev users, in the order in which they are scored.
+        unit: Unit of the cost per user: `usd`, or `tokens` if a model has no known price.
+        items: Number of distinct candidates: the calls that a new prompt of MOTE costs.
     """
 
     path: Path
     plan: SearchPlan
     space: Space
-    assembly: Assembly
-    judge: Callable[[MLLM3Rec], ScoredProgram]
+    builder: ProgramBuilder
+    wrap: Callable[[MLLM3Rec], ScoredProgram]
     cases: Sequence[Case]
     objective: Objective
     unit: str = "tokens"
-    products: int = 0
+    items: int = 0
     workers: int = 1
     study: optuna.Study = field(init=False)
 
     def __post_init__(self) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.study = optuna.create_study(
-            storage=f"sqlite:///{self.path}",
-            study_name=PROMPT_SEARCH,
-            directions=["maximize", "minimize"] if self.plan.pareto else ["maximize"],
-            load_if_exists=True,
-        )
+        directions = ["maximize", "minimize"] if self.plan.pareto else ["maximize"]
+        self.study = open_study(self.path, PROMPT_SEARCH, directions)
 
     def attempts(self) -> list[Attempt]:
-        """Every finished trial that counts, in order."""
-        return [attempt_of(trial) for trial in self.study.get_trials(deepcopy=False) if _counts(trial)]
+        """The finished trials without duplicates, in order."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [attempt_of(trial) for trial in trials if trial.state.is_finished() and not _is_duplicate(trial)]
 
     def run(self, on_score: Callable[[UserScore], None], on_attempt: Callable[[Attempt], None]) -> None:
-        """Make trials until there are `plan.trials`, or the space holds no further configuration.
+        """Make trials until there are `plan.trials`, or the space has no further configuration.
 
         Raises:
-            BudgetExceededError: before a call that might pass the budget; the trial under way is taken up again by
-                the next run.
+            BudgetExceededError: before a call that might exceed the budget; the next run continues the trial under way.
             InputError: if the infrastructure failed in several trials in a row.
         """
         if not self.study.get_trials(deepcopy=False):
-            self.study.enqueue_trial(parameters(uncompiled(self.space), self.assembly.pools))
+            self.study.enqueue_trial(parameters(uncompiled(self.space), self.builder.candidates))
         failures = 0
-        while len(self.attempts()) < self.plan.trials and self._twins() < _TWINS_IN_A_ROW:
-            trial = self._next()
-            configuration = suggest(trial, self.space, self.assembly.pools)
+        while len(self.attempts()) < self.plan.trials and self._duplicates() < _DUPLICATES_IN_A_ROW:
+            trial = next_trial(self.study, self._sampler)
+            configuration = suggest(trial, self.space, self.builder.candidates)
             trial.set_user_attr("configuration", configuration.model_dump(mode="json"))
-            # What failed says nothing about its prompts: it may be tried again.
+            # A configuration whose trial failed may be tried again.
             tried = [a for a in self.attempts() if a.state != TrialState.FAIL.name]
-            twin = next((a.number for a in tried if a.configuration == configuration), None)
-            if twin is not None:
-                # Failed, not pruned: the sampler learns nothing from what it knows already.
-                trial.set_user_attr("twin", twin)
+            original = next((a.number for a in tried if a.configuration == configuration), None)
+            if original is not None:
+                # Failed, not pruned: the sampler must not see the same result twice.
+                trial.set_user_attr("twin", original)
                 self.study.tell(trial, state=TrialState.FAIL)
                 continue
             try:
@@ -150,16 +155,6 @@ class Search:
                     raise InputError(f"{failures} trials in a row failed, the last with: {error}") from None
             on_attempt(attempt_of(self.study.get_trials(deepcopy=False)[trial.number]))
 
-    def _next(self) -> optuna.Trial:
-        trials = self.study.get_trials(deepcopy=False)
-        left = next((trial for trial in trials if trial.state is TrialState.RUNNING), None)
-        number = len(trials) if left is None else left.number
-        waiting = left is None and any(trial.state is TrialState.WAITING for trial in trials)
-        self.study.sampler = self._sampler(0 if waiting else number)
-        if left is not None:
-            return optuna.Trial(self.study, left._trial_id)
-        return self.study.ask()
-
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         tpe = optuna.samplers.TPESampler(
             seed=seed_of("trial", self.plan.seed, number) % 2**32,
@@ -168,70 +163,65 @@ class Search:
             n_startup_trials=max(3, self.plan.trials // 3),
         )
         best = self.best()
-        # Where everything else has been tried, MOTE may change whatever it costs.
-        if best is None or len(self.attempts()) % self.period == 0 or self._twins() > _TWINS_IN_A_ROW // 2:
+        # After many duplicates MOTE may change in every trial.
+        many_duplicates = self._duplicates() > _DUPLICATES_IN_A_ROW // 2
+        if best is None or len(self.attempts()) % self.period == 0 or many_duplicates:
             return tpe
         params = self.study.get_trials(deepcopy=False)[best.number].params
-        kept = {name: value for name, value in params.items() if name.startswith("mote_")}
-        return optuna.samplers.PartialFixedSampler(kept, tpe) if kept else tpe
+        fixed = {name: value for name, value in params.items() if name.startswith("mote_")}
+        return optuna.samplers.PartialFixedSampler(fixed, tpe) if fixed else tpe
 
-    def _twins(self) -> int:
-        """How many trials in a row, up to the last finished one, chose what had been tried."""
-        finished = [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.is_finished()]
-        return sum(1 for _ in takewhile(lambda trial: not _counts(trial), reversed(finished)))
+    def _duplicates(self) -> int:
+        return duplicates_in_a_row(self.study, _is_duplicate)
 
     @property
     def period(self) -> int:
-        """Every how many trials MOTE may change: a new prompt of it distils every candidate again.
+        """MOTE may change in every `period`-th trial only, because a new prompt distils every candidate again.
 
-        As many as make the other modules' calls cost as much, and few enough that it changes once.
+        In a period the other modules make about as many calls as MOTE; it ends before the last trial.
         """
         first = next(iter(self.attempts()), None)
-        others = sum(score.calls for score in first.scores) if first else 0
-        if not others:
+        calls = sum(score.calls for score in first.scores) if first else 0
+        if not calls:
             return 1
-        return max(1, min(math.ceil(self.products / others), self.plan.trials - 1))
+        return max(1, min(math.ceil(self.items / calls), self.plan.trials - 1))
 
     def _evaluate(
         self, trial: optuna.Trial, configuration: Configuration, on_score: Callable[[UserScore], None]
     ) -> None:
-        judged = self.judge(self.assembly.program(configuration))
+        program = self.wrap(self.builder.program(configuration))
         scores: list[UserScore] = []
         for fold in np.array_split(np.arange(len(self.cases)), FOLDS):
             part = [self.cases[i] for i in fold]
-            scores += scored(judged, part, self.objective, self.workers, on_score)
+            scores += score_cases(program, part, self.objective, self.workers, on_score)
             trial.set_user_attr("scores", [score.model_dump(mode="json") for score in scores])
-            found = Attempt(trial.number, "RUNNING", configuration, tuple(scores))
+            attempt = Attempt(trial.number, "RUNNING", configuration, tuple(scores))
             reported = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
             if not self.plan.pareto and len(scores) not in reported:
-                trial.report(found.score, len(scores))
-            if len(scores) < len(self.cases) and self._hopeless(found):
+                trial.report(attempt.score, len(scores))
+            if len(scores) < len(self.cases) and self._should_prune(attempt):
                 self.study.tell(trial, state=TrialState.PRUNED)
                 return
-        self.study.tell(trial, [found.score, found.cost(self.unit)] if self.plan.pareto else found.score)
+        self.study.tell(trial, [attempt.score, attempt.cost(self.unit)] if self.plan.pareto else attempt.score)
 
-    def _hopeless(self, found: Attempt) -> bool:
-        done = [a for a in self.attempts() if a.state == "COMPLETE"]
+    def _should_prune(self, attempt: Attempt) -> bool:
+        complete = [a for a in self.attempts() if a.state == "COMPLETE"]
         if self.plan.pareto:
-            # Only what is better and no dearer makes a trial pointless.
-            done = [a for a in done if a.cost(self.unit) <= found.cost(self.unit)]
-        best = max(done, key=lambda a: a.score, default=None)
+            # More expensive trials may be better without dominating this one.
+            complete = [a for a in complete if a.cost(self.unit) <= attempt.cost(self.unit)]
+        best = max(complete, key=lambda a: a.score, default=None)
         if best is None:
             return False
-        return should_prune([s.score for s in found.scores], [s.score for s in best.scores])
+        return should_prune([s.score for s in attempt.scores], [s.score for s in best.scores])
 
     def best(self) -> Attempt | None:
-        """The complete trial of the best mean score; the earliest of several."""
-        done = [a for a in self.attempts() if a.state == "COMPLETE"]
-        return max(done, key=lambda a: (a.score, -a.number), default=None)
-
-    def front(self) -> list[Attempt]:
-        """Complete trials that no other beats in both score and cost, cheapest first."""
-        return pareto_front(self.attempts(), self.unit)
+        """The complete trial with the best mean score; the earliest of equals."""
+        complete = [a for a in self.attempts() if a.state == "COMPLETE"]
+        return max(complete, key=lambda a: (a.score, -a.number), default=None)
 
 
 def pareto_front(attempts: Sequence[Attempt], unit: str) -> list[Attempt]:
-    """Complete attempts that none is at least as good as, and at most as dear as, with one of the two strictly."""
+    """Complete attempts that no other dominates in score and cost, cheapest first."""
     front: list[Attempt] = []
     complete = [a for a in attempts if a.state == "COMPLETE"]
     for attempt in sorted(complete, key=lambda a: (a.cost(unit), -a.score, a.number)):
@@ -241,11 +231,11 @@ def pareto_front(attempts: Sequence[Attempt], unit: str) -> list[Attempt]:
 
 
 def should_prune(scores: Sequence[float], best: Sequence[float]) -> bool:
-    """Whether shoppers scored so far say that a trial is worse than the best one (one-sided Wilcoxon test).
+    """Whether a trial is worse than the best one on the users scored so far (one-sided Wilcoxon test).
 
     Args:
-        scores: Of the first shoppers.
-        best: Of at least these shoppers, in the same order.
+        scores: Scores of the first users.
+        best: Scores of the best trial, of at least these users in the same order.
 
     >>> should_prune([0.1, 0.2, 0.1, 0.3, 0.2, 0.1], [0.5, 0.6, 0.4, 0.9, 0.5, 0.3])
     True
@@ -253,11 +243,11 @@ def should_prune(scores: Sequence[float], best: Sequence[float]) -> bool:
     differences = np.subtract(scores, best[: len(scores)])
     if len(differences) < 5 or not differences.any():
         return False
-    return bool(stats.wilcoxon(differences, alternative="less").pvalue < HOPELESS)
+    return bool(stats.wilcoxon(differences, alternative="less").pvalue < PRUNE_BELOW_P)
 
 
 def attempt_of(trial: FrozenTrial) -> Attempt:
-    """A finished trial as plain data."""
+    """An Optuna trial as an `Attempt`."""
     attributes: dict[str, Any] = trial.user_attrs
     return Attempt(
         number=trial.number,
@@ -268,5 +258,5 @@ def attempt_of(trial: FrozenTrial) -> Attempt:
     )
 
 
-def _counts(trial: FrozenTrial) -> bool:
-    return trial.state.is_finished() and "twin" not in trial.user_attrs
+def _is_duplicate(trial: FrozenTrial) -> bool:
+    return "twin" in trial.user_attrs

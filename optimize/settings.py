@@ -1,30 +1,37 @@
-"""Settings of a compile: everything that decides what it does."""
+"""Settings of a compile, and the check that a resumed compile has the same."""
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from optimize.candidates import Recipe
+from optimize.candidates import CandidateSettings
 from optimize.objective import ObjectiveWeights
 from optimize.space import Space
 from programs.lm.roles import RoleConfig, Roles
+from programs.runtime.atomic import write_atomically
+from programs.runtime.errors import InputError
 from signatures.schema import MotivationSchema
+
+_MAY_CHANGE = {"trials", "versions"}
 
 
 class CompileSettings(BaseModel):
-    """Everything that decides what a compile does, besides the number of trials; kept beside its results.
+    """Everything that decides a compile, besides the cases; stored with its results.
 
     Attributes:
-        optimizer: `study`, or one of DSPy's.
-        modules: What is tuned: some of `mope`, `mote`, `mar`.
+        optimizer: `study` (our Optuna search), or one of DSPy's.
+        modules: Modules to tune, of `mope`, `mote`, `mar`.
+        recipe: How candidates are made.
         similarity: Name of Sim of eq. 5.
         interactions: k of eq. 5 in the objective.
-        held_out: Share of the dev shoppers the winner is checked on.
-        proposer: Who writes instructions and reflects.
-        models: What the roles' models are, by content for files: see `programs.lm.endpoints.model_name`.
-        encoder: Name of the sentence encoder behind the prior and semantic similarity.
+        held_out: Share of the dev users that the winner is checked on.
+        proposer: Model that writes instructions and reflects.
+        models: Model names by role, of files by content: see `programs.lm.endpoints.model_name`.
+        encoder: Name of the sentence encoder of the prior and of semantic similarity.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,7 +42,7 @@ class CompileSettings(BaseModel):
     trials: int = Field(default=12, ge=1)
     seed: int = 0
     pareto: bool = False
-    recipe: Recipe = Field(default_factory=Recipe)
+    recipe: CandidateSettings = Field(default_factory=CandidateSettings)
     space: Space
     weights: ObjectiveWeights = Field(default_factory=ObjectiveWeights)
     similarity: str = "schema"
@@ -49,3 +56,20 @@ class CompileSettings(BaseModel):
     head: int | None = None
     cases_sha256: str
     versions: dict[str, str] = {}
+
+    def save(self, path: Path) -> None:
+        """Write the settings of a new or resumed compile; trials and versions may change.
+
+        Raises:
+            InputError: naming the settings that differ from those in the file.
+        """
+        if path.exists():
+            stored: dict[str, Any] = json.loads(path.read_bytes())
+            settings = self.model_dump(mode="json", exclude=_MAY_CHANGE)
+            differing = [name for name, value in settings.items() if stored.get(name) != value]
+            if differing:
+                raise InputError(
+                    f"{path}: is of a compile with other {', '.join(differing)}; give the same options to resume it, "
+                    "or another --out"
+                )
+        write_atomically(path, self.model_dump_json(indent=1).encode() + b"\n")

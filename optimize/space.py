@@ -1,4 +1,4 @@
-"""What a search may choose, what it chose, and the program that makes of it."""
+"""Search space of a compile, its configurations, and the programs built from them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ MODULES = ("mope", "mote", "mar")
 
 
 class Space(BaseModel):
-    """What a search may vary besides the prompts in its pools. What has one value only is fixed.
+    """Choices of a search besides the candidates' prompts; a choice of one value is fixed.
 
     Attributes:
-        families: Compositions by name (`listwise`, `pointwise`, ...): MAR's ranking family.
+        families: Names of programs (`listwise`, `pointwise`, ...).
         weights: Fusion weights.
-        models: Model strings per role; a role that is not named keeps its own.
-        temperatures: Sampling temperatures per role, likewise.
+        models: Model strings by role; other roles keep their own model.
+        temperatures: Sampling temperatures by role, likewise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,11 +41,14 @@ class Space(BaseModel):
 
 
 class Configuration(BaseModel):
-    """One point of a space.
+    """One point of a search space.
 
     Attributes:
-        demos: Name of the demonstration set, by module (see `Candidates`).
-        wordings: Name of the instructions, by module.
+        family: Name of the program.
+        demos: Name of the demo set by module (see `Candidates`).
+        wordings: Name of the instruction set by module.
+        weight: Fusion weight.
+        models, temperatures: By role, if they are searched over.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,13 +61,13 @@ class Configuration(BaseModel):
     temperatures: dict[RoleName, float] = {}
 
 
-def modules_of(family: str, pools: Candidates) -> list[str]:
-    """The modules of a family that have prompts."""
-    return [module for module in ("mope", "mote", family) if module in pools.modules]
+def modules_of(program: str, candidates: Candidates) -> list[str]:
+    """The modules of a program that have candidates."""
+    return [module for module in ("mope", "mote", program) if module in candidates.modules]
 
 
 def uncompiled(space: Space) -> Configuration:
-    """The program as it was written, in the first family with the first of every choice."""
+    """The uncompiled program: the first program with the first of every choice."""
     return Configuration(
         family=space.families[0],
         weight=min(space.weights, key=lambda weight: abs(weight - DEFAULT_WEIGHT)),
@@ -73,33 +76,37 @@ def uncompiled(space: Space) -> Configuration:
     )
 
 
-def parameters(configuration: Configuration, pools: Candidates) -> dict[str, object]:
-    """The parameters by which `suggest` names a configuration; what it does not name is the original."""
+def parameters(configuration: Configuration, candidates: Candidates) -> dict[str, object]:
+    """Optuna parameters of a configuration, named as in `suggest`; prompts that it does not name are the original."""
     named: dict[str, object] = {"family": configuration.family, "fusion_weight": configuration.weight}
-    for module in modules_of(configuration.family, pools):
+    for module in modules_of(configuration.family, candidates):
         named[f"{module}_demos"] = configuration.demos.get(module, ORIGINAL)
         named[f"{module}_wording"] = configuration.wordings.get(module, ORIGINAL)
     named |= {f"{role}_model": model for role, model in configuration.models.items()}
     return named | {f"{role}_temperature": value for role, value in configuration.temperatures.items()}
 
 
-def chosen_prompts(configuration: Configuration, pools: Candidates) -> Prompts:
-    """The prompts that a configuration names, of the modules it names."""
+def chosen_prompts(configuration: Configuration, candidates: Candidates) -> Prompts:
+    """The prompts that a configuration names."""
     chosen: Prompts = {}
     for module, demos in configuration.demos.items():
-        chosen |= pools.modules[module].prompts(demos, configuration.wordings.get(module, ORIGINAL))
+        chosen |= candidates.modules[module].prompts(demos, configuration.wordings.get(module, ORIGINAL))
     return chosen
 
 
-def suggest(trial: optuna.Trial, space: Space, pools: Candidates) -> Configuration:
-    """Let a trial choose; parameters are named `mope_demos`, `listwise_wording`, `mar_model`, ..."""
-    family = _choice(trial, "family", space.families)
-    modules = modules_of(family, pools)
+def suggest(trial: optuna.Trial, space: Space, candidates: Candidates) -> Configuration:
+    """A configuration chosen by a trial; its parameters are `mope_demos`, `listwise_wording`, `mar_model`, ..."""
+    program = _choice(trial, "family", space.families)
+    pools = {module: candidates.modules[module] for module in modules_of(program, candidates)}
     return Configuration(
-        family=family,
-        demos={m: _choice(trial, f"{m}_demos", tuple(one.name for one in pools.modules[m].demos)) for m in modules},
+        family=program,
+        demos={
+            module: _choice(trial, f"{module}_demos", tuple(demo_set.name for demo_set in pool.demos))
+            for module, pool in pools.items()
+        },
         wordings={
-            m: _choice(trial, f"{m}_wording", tuple(one.name for one in pools.modules[m].wordings)) for m in modules
+            module: _choice(trial, f"{module}_wording", tuple(instructions.name for instructions in pool.wordings))
+            for module, pool in pools.items()
         },
         weight=_choice(trial, "fusion_weight", space.weights),
         models={role: _choice(trial, f"{role}_model", models) for role, models in space.models.items()},
@@ -110,35 +117,35 @@ def suggest(trial: optuna.Trial, space: Space, pools: Candidates) -> Configurati
 
 
 def _choice(trial: optuna.Trial, name: str, values: tuple[ChoiceT, ...]) -> ChoiceT:
-    # A parameter without a choice would only blur the study.
+    # Parameters with one value are left out of the Optuna study.
     return values[0] if len(values) == 1 else trial.suggest_categorical(name, values)
 
 
-class Assembly:
+class ProgramBuilder:
     """Builds programs from configurations; all of them share catalogue, prior, stores, ledger and clients.
 
     Args:
-        parts: With the roles as configured.
-        pools: Where the prompts come from.
+        parts: With the uncompiled program's roles.
+        candidates: The prompts that configurations name.
     """
 
-    def __init__(self, parts: Parts, pools: Candidates | None = None) -> None:
+    def __init__(self, parts: Parts, candidates: Candidates | None = None) -> None:
         self.parts = parts
-        self.pools = pools or Candidates(modules={})
+        self.candidates = candidates or Candidates(modules={})
         self._backends: dict[str, Backends] = {parts.backends.roles.model_dump_json(): parts.backends}
 
     def roles(self, configuration: Configuration) -> Roles:
-        """The roles a configuration speaks through."""
+        """Models and settings of the roles in a configuration."""
         roles = self.parts.backends.roles.with_models(**configuration.models)
-        warmer: dict[str, RoleConfig] = {
+        changed: dict[str, RoleConfig] = {
             role: roles.of(role).model_copy(update={"temperature": temperature})
             for role, temperature in configuration.temperatures.items()
-            if roles.of(role).temperature is not None  # a reasoning model refuses any
+            if roles.of(role).temperature is not None  # reasoning models reject one
         }
-        return roles.model_copy(update=warmer)
+        return roles.model_copy(update=changed)
 
     def require(self, space: Space) -> None:
-        """Refuse models that cannot be asked or priced before anything is paid for.
+        """Check, before anything is paid for, that all models of a space can be used and priced.
 
         Raises:
             InputError: naming role and model.
@@ -148,14 +155,14 @@ class Assembly:
                 self._backends_of(self.parts.backends.roles.with_models(**{role: model})).require(role)
 
     def prompts(self, configuration: Configuration) -> Prompts:
-        """The prompts a configuration names."""
-        return chosen_prompts(configuration, self.pools)
+        """The prompts that a configuration names."""
+        return chosen_prompts(configuration, self.candidates)
 
     def program(self, configuration: Configuration, prompts: Mapping[str, Prompt] | None = None) -> MLLM3Rec:
         """The program of a configuration.
 
         Args:
-            prompts: Instead of those the configuration names.
+            prompts: In place of those that the configuration names.
         """
         parts = replace(
             self.parts,

@@ -67,7 +67,7 @@ def compile_program(
     given = program.choice.given if isinstance(program, Program) else {}
     roles = compiler.settings.roles
     models = {role: given[roles.of(role).model] for role in ROLE_NAMES if roles.of(role).model in given}
-    return load_artifact(out, compiler.case_file.dataset, on_event=on_event, **models)
+    return load_artifact(out, compiler.cases.dataset, on_event=on_event, **models)
 
 
 def forecast_compile_cost(

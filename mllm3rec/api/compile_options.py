@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from evaluate.protocol.cases import Cases
 from evaluate.runs.session import model_names, versions
 from mllm3rec.api.options import Schema, read_schema
-from optimize.candidates import Recipe
+from optimize.candidates import CandidateSettings
 from optimize.consistency import SIMILARITIES
 from optimize.objective import ObjectiveWeights
 from optimize.settings import CompileSettings
@@ -117,7 +117,7 @@ def compile_settings(
                 "trials": trials,
                 "seed": seed,
                 "pareto": options.get("pareto", False),
-                "recipe": Recipe(**_given(options, "demo_sets", "max_demos", "wordings"), seed=seed),
+                "recipe": CandidateSettings(**_given(options, "demo_sets", "max_demos", "wordings"), seed=seed),
                 "space": Space(
                     families=tuple(families),
                     weights=tuple(options.get("weights") or [DEFAULT_WEIGHT]),

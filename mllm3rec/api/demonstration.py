@@ -28,7 +28,7 @@ from programs.copies import Examples, Repeated, repeated_motivations, repeated_t
 from programs.lm.model_options import Model
 from programs.runtime.events import Note, OnEvent, ignore
 
-DEMO_PROGRAM, HEAD = "embedding-without-reflection", 10
+_PROGRAM, _HEAD = "embedding-without-reflection", 10
 """What a small model can do on two cores in minutes: one short call a user, one an item, and no lists to rank."""
 
 BEFORE, AFTER = "before", "after"
@@ -64,7 +64,7 @@ class Demonstration:
         manifest: Of the compiled program.
         tried: Every program that was tried, the uncompiled one first.
         compared: Number of the program whose prompts `changes` compares with the original's: the compiled one, or the
-            best other one where that is the original.
+            best with other prompts where that is the original.
         changes: What compiling did to the prompts, by predictor, or would have done.
         results: By ranker: the baselines, then `before` and `after`.
         gain: After minus before, by metric.
@@ -125,7 +125,7 @@ class Demonstration:
 
 def demonstrate(
     out: Path,
-    users: int = 30,
+    users: int = 20,
     dev_users: int = 8,
     trials: int = 3,
     model: Model | None = None,
@@ -143,9 +143,9 @@ def demonstrate(
     """
     data = load_dataset("demo")
     dev, test = _cases(data, out / "dev.jsonl", "dev", dev_users), _cases(data, out / "test.jsonl", "test", users)
-    original = program(DEMO_PROGRAM, data, preset="local", model=model, head=HEAD, on_event=on_event)
-    on_event(Note(f"1 of 3: user {_USER}, with the program {DEMO_PROGRAM} as it was written"))
-    user = original.recommend(user=_USER, k=_ITEMS, candidates=HEAD)
+    original = program(_PROGRAM, data, preset="local", model=model, head=_HEAD, on_event=on_event)
+    on_event(Note(f"1 of 3: user {_USER}, with the program {_PROGRAM} as it was written"))
+    user = original.recommend(user=_USER, k=_ITEMS, candidates=_HEAD)
     on_user(user)
     on_event(Note(f"2 of 3: compiling MOPE's prompt on {dev_users} dev users, {trials} programs to try"))
     compiled = compile_program(
@@ -169,12 +169,13 @@ def demonstrate(
     results = {name: evaluate(test, name, out=out / name) for name in BASELINES}
     results[BEFORE] = evaluate(test, original, out=out / BEFORE, on_event=on_event)
     artifact = load_artifact(out / "artifact", data, model=model)
-    results[AFTER] = evaluate(test, artifact, name=f"compiled {DEMO_PROGRAM}", out=out / AFTER, on_event=on_event)
+    results[AFTER] = evaluate(test, artifact, name=f"compiled {_PROGRAM}", out=out / AFTER, on_event=on_event)
     tried = _tried(out / "artifact" / SEARCH_FOLDER)
-    compared = manifest.trial or max(tried[1:], key=lambda one: one.score or 0.0, default=tried[0]).number
     pools = Candidates.load(out / "artifact" / SEARCH_FOLDER / POOLS)
     prompts = prompts_of(original.module)
-    other = next(one.configuration for one in tried if one.number == compared)
+    others = {one.number: prompts | chosen_prompts(one.configuration, pools) for one in tried}
+    reworded = [one for one in tried if others[one.number] != prompts]
+    compared = manifest.trial or max(reworded, key=lambda one: one.score or 0.0, default=tried[0]).number
     examples = {BEFORE: _examples(original), AFTER: _examples(artifact)}
     return Demonstration(
         user=user,
@@ -182,7 +183,7 @@ def demonstrate(
         manifest=manifest,
         tried=tried,
         compared=compared,
-        changes=tuple(prompt_changes(prompts, prompts | chosen_prompts(other, pools))),
+        changes=tuple(prompt_changes(prompts, others[compared])),
         results=results,
         gain=results[AFTER].minus(results[BEFORE]),
         motivations={

@@ -113,7 +113,7 @@ def compile_program(
     """Tune the prompts of MOPE, MOTE and MAR on dev cases, check the winner on held-out users, and freeze it."""
     import mllm3rec as m3
     from mllm3rec.api.compilation import forecast_compile_cost
-    from optimize.forecast import in_all
+    from optimize.forecast import total_phase
 
     arguments: dict[str, Any] = {
         "out": directory,
@@ -154,7 +154,7 @@ def compile_program(
         else:
             manifest = m3.compile_program(drawn, family or "listwise", on_event=events, **arguments).manifest
     if dry_run:
-        show_forecast(phases, in_all(phases), as_json)
+        show_forecast(phases, total_phase(phases), as_json)
         return
     assert manifest is not None  # noqa: S101 - a compiled program has one
     if as_json:

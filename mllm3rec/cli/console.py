@@ -125,7 +125,8 @@ class ConsoleEvents:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        if self._drawn:
+            self._bars.stop()
 
     def __call__(self, event: Event) -> None:
         """Show one event."""

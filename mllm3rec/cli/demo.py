@@ -26,7 +26,7 @@ _DIFF_LINES = 6
 
 def demo(
     directory: Annotated[Path, typer.Option("--out", help="Where cases and runs go; re-run the command to resume.")],
-    users: Annotated[int, typer.Option(min=1, help="Test users of the demo store.")] = 30,
+    users: Annotated[int, typer.Option(min=1, help="Test users of the demo store.")] = 20,
     dev_users: Annotated[int, typer.Option(min=4, help="Dev users to compile on.")] = 8,
     trials: Annotated[int, typer.Option(min=1, help="Programs to try.")] = 3,
     model: ModelOption = None,

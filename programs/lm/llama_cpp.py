@@ -12,11 +12,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from programs.runtime.environment import cpu_threads
+from programs.runtime.environment import cpu_threads, environment
 from programs.runtime.errors import InputError, require_extra
 from programs.runtime.events import Note, OnEvent, ignore
 
 _HEAD = 1 << 20
+
+_BYTES_A_THREAD = 100_000_000
+"""Weights for which one thread writes a token faster than two, which have to wake each other some hundred times."""
 
 
 def gguf_identity(path: Path) -> str:
@@ -50,7 +53,8 @@ class LocalEngine:
     """One llama.cpp server per model file, listening on 127.0.0.1 until the process ends.
 
     Attributes:
-        threads: CPU threads of a server; where None, `MLLM3REC_THREADS`, else one for each core of this process.
+        threads: CPU threads of a server; where None, `MLLM3REC_THREADS`. Where neither is set, prompts are read by one
+            for each core of this process, and tokens written by as many as the model has work for.
         context: Tokens of context, shared by `slots` conversations. Several slots let the prompts of several
             questions keep their prefixes at the same time.
     """
@@ -78,14 +82,16 @@ class LocalEngine:
         with self._lock:
             if path not in self._servers:
                 gguf_identity(path)
-                threads = self.threads or cpu_threads()
-                on_event(Note(f"loading {path.stem} ({path.stat().st_size / 1e6:.0f} MB, {threads} threads)"))
-                self._servers[path] = self._start(path, threads)
+                self._servers[path] = self._start(path, on_event)
             return f"{self._servers[path].listening_address}/v1"
 
-    def _start(self, path: Path, threads: int) -> Any:
+    def _start(self, path: Path, on_event: OnEvent = ignore) -> Any:
         with _sleeping_openmp_threads():
             xllamacpp = require_extra("xllamacpp", "local", "a GGUF model")
+        set_threads = self.threads or environment().threads
+        size = path.stat().st_size if path.exists() else 0
+        threads = set_threads or cpu_threads()
+        on_event(Note(f"loading {path.stem} ({size / 1e6:.0f} MB, {threads} threads)"))
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
         params.hostnames = ["127.0.0.1"]
@@ -93,7 +99,7 @@ class LocalEngine:
         params.n_ctx = self.context
         params.n_parallel = self.slots
         params.kv_unified = True
-        params.cpuparams.n_threads = threads
+        params.cpuparams.n_threads = set_threads or min(threads, max(1, size // _BYTES_A_THREAD))
         params.cpuparams_batch.n_threads = threads
         params.warmup = False
         params.verbosity = -1
@@ -107,9 +113,9 @@ class LocalEngine:
 def _sleeping_openmp_threads() -> Iterator[None]:
     """Let the threads of an OpenMP library that is loaded inside the block sleep while they wait for each other.
 
-    By default they spin, some hundred times for each token. Wherever another thread wants one of the cores, if only
-    Python's, the spinning one then waits for one that cannot run: 60 s instead of 4 s for 100 tokens on two busy cores,
-    18 s of CPU instead of 2 s (docs/results.md). A policy that the user has set stays.
+    By default they spin. Wherever another thread wants one of the cores, if only Python's, the spinning one then waits
+    for one that cannot run: on two busy cores 100 tokens took 60 s instead of 4 s (docs/results.md). A policy that the
+    user has set stays.
     """
     name = "OMP_WAIT_POLICY"
     ours = name not in os.environ

@@ -7,7 +7,7 @@ from pathlib import Path
 from optimize.artifact import SEARCH_FOLDER
 from optimize.candidates import Candidates
 from optimize.compiler import POOLS
-from optimize.labeled_demos import labelled_demos
+from optimize.labeled_demos import labeled_demos
 from optimize.prompts import safe
 from programs.mope import render_purchases
 from programs.program import PROGRAMS
@@ -67,9 +67,9 @@ def test_labelled_lists_put_what_was_chosen_first(tmp_path: Path) -> None:
     cases = cases_file(tmp_path / "dev.jsonl", 4)
     with FakeOpenAI() as server:
         made = compiler(tmp_path / "art", cases, roles_on(server))
-        lists = labelled_demos(PROGRAMS["listwise"](made.parts), cases.cases, seed=0)
-        ratings = labelled_demos(PROGRAMS["pointwise"](made.parts), cases.cases, seed=0)
-        none = labelled_demos(PROGRAMS["embedding"](made.parts), cases.cases, seed=0)
+        lists = labeled_demos(PROGRAMS["listwise"](made.parts), cases.cases, seed=0)
+        ratings = labeled_demos(PROGRAMS["pointwise"](made.parts), cases.cases, seed=0)
+        none = labeled_demos(PROGRAMS["embedding"](made.parts), cases.cases, seed=0)
         product = PROGRAMS["listwise"](made.parts).product
         for demo, case in zip(lists, cases.cases, strict=True):
             assert case.target is not None

@@ -50,7 +50,7 @@ def test_a_failure_under_a_dspy_optimizer_ends_it_instead_of_scoring_zero(tmp_pa
 
     with FakeOpenAI(respond) as server:
         made = compiler(tmp_path / "art", cases, roles_on(server), optimizer="random-search", trials=5)
-        with pytest.raises(InputError, match=r"gone.*the same command goes on"):
+        with pytest.raises(InputError, match=r"gone.*run the same command to resume"):
             made.run()
         assert len(made.watcher.scores) > 1, "the optimizer was at work"
     assert not (tmp_path / "art" / MANIFEST).exists()

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimize.consistency import (
+    agreement,
     consistency,
-    discrimination,
     keyword_overlap,
     resemblance,
     schema_cooccurrence,
@@ -78,15 +78,15 @@ def test_a_constant_profile_discriminates_nothing() -> None:
     constant = [[FUN, FUN], [FUN, FUN], [FUN]]
     honest = [[FUN, FUN_AND_VALUE], [GREEN, GREEN]]
     assert consistency(constant[0]) == 1
-    assert discrimination(constant) == pytest.approx(0)
+    assert resemblance(constant) == pytest.approx(1)
     assert resemblance(honest) == pytest.approx(0)
-    assert discrimination(honest) == pytest.approx((1 / 2 + 1) / 2)
+    assert [agreement(profiles) for profiles in honest] == pytest.approx([1 / 2, 1])
 
 
 def test_nothing_to_measure() -> None:
     with pytest.raises(ValueError, match="at least one"):
         consistency([])
-    with pytest.raises(ValueError, match="two shoppers"):
+    with pytest.raises(ValueError, match="two users"):
         resemblance([[FUN], []])
 
 

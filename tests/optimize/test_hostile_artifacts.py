@@ -180,6 +180,17 @@ def test_no_command_accepts_one_and_nothing_is_sent(
         assert not thief.bodies
 
 
+@pytest.mark.parametrize("value", [None, 3, [None], {"a": None}, [["x"]]])
+def test_a_demo_value_of_another_type_is_refused_by_name(tmp_path: Path, value: object) -> None:
+    artifact = Path(shutil.copytree(OLD_FILES / "artifact", tmp_path / "artifact"))
+    states = json.loads((artifact / PROGRAM).read_text("utf-8"))
+    states["shopper.infer.predict"]["demos"][0]["shopper"] = value
+    (artifact / PROGRAM).write_text(json.dumps(states), "utf-8")
+    reseal(artifact)
+    with pytest.raises(InputError, match="demo 0: the value of 'shopper' has a wrong type"):
+        restore_program(artifact)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=8), inner, max_size=2),

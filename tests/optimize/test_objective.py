@@ -88,7 +88,7 @@ class TestScore:
 class TestMetric:
     def answer(self, order: str, mar: list[float]) -> dspy.Prediction:
         return dspy.Prediction(
-            ranking=ranking(order, mar), own=[], strangers=[], expected=0, spent=Usage(calls=3, tokens_in=7)
+            ranking=ranking(order, mar), own=[], others=[], expected=0, spent=Usage(calls=3, tokens_in=7)
         )
 
     def test_scores_and_explains_for_an_optimizer(self) -> None:
@@ -108,7 +108,7 @@ class TestMetric:
         assert Objective().metric(gold, bad, trace=[]) is False
 
     def test_costs_of_the_ranking_come_along(self) -> None:
-        found = Objective().judge(CASE, self.answer("abcd", [0, 0, 1, 0]))
+        found = Objective().score_prediction(CASE, self.answer("abcd", [0, 0, 1, 0]))
         assert (found.calls, found.tokens, found.usd) == (3, 7, None)
 
 

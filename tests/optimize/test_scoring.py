@@ -11,7 +11,7 @@ import pytest
 
 from evaluate.data.demo.store import demo_items
 from optimize.objective import Objective
-from optimize.scoring import ScoredProgram, ring, scored
+from optimize.scoring import ScoredProgram, next_users, score_cases
 from optimize.space import Space
 from programs.lm.response_cache import use_response_cache
 from programs.program import PROGRAMS
@@ -27,8 +27,8 @@ def test_a_family_without_profiles_does_not_win_by_having_none(tmp_path: Path) -
         made = compiler(tmp_path / "art", cases, roles_on(server), space=Space(families=("listwise", "llm-only")))
         case = next(one for one in made.searched if len(one.history) > 1)
         scores = {
-            family: scored(
-                ScoredProgram(PROGRAMS[family](made.parts), ring(made.searched), made.ledger, 2),
+            family: score_cases(
+                ScoredProgram(PROGRAMS[family](made.parts), next_users(made.searched), made.ledger, 2),
                 [case],
                 made.objective,
             )[0]
@@ -75,8 +75,8 @@ def test_an_engine_that_always_answers_the_same_scores_lower_than_an_honest_one(
         with FakeOpenAI(respond) as server:
             made = compiler(tmp_path / name, cases, roles_on(server))
             program = PROGRAMS["listwise"](made.parts)
-            judged = ScoredProgram(program, ring(cases.cases), made.ledger, interactions=3)
-            found = scored(judged, cases.cases, Objective())
+            judged = ScoredProgram(program, next_users(cases.cases), made.ledger, interactions=3)
+            found = score_cases(judged, cases.cases, Objective())
             means[name] = {
                 "consistency": sum(s.consistency or 0 for s in found) / len(found),
                 "coherence": sum(s.coherence or 0 for s in found) / len(found),
@@ -90,6 +90,6 @@ def test_an_engine_that_always_answers_the_same_scores_lower_than_an_honest_one(
 
 def test_the_ring_gives_everybody_other_neighbours(tmp_path: Path) -> None:
     cases = cases_file(tmp_path / "dev.jsonl", 4).cases
-    neighbours = ring(cases)
+    neighbours = next_users(cases)
     assert [c.user_id for c in neighbours[cases[3].user_id]] == [cases[0].user_id, cases[1].user_id]
-    assert ring(cases[:1]) == {cases[0].user_id: []}
+    assert next_users(cases[:1]) == {cases[0].user_id: []}

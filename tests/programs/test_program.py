@@ -20,6 +20,7 @@ from programs.mope import MOPE
 from programs.prior.scorers import Popularity
 from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts, head_of
 from programs.ranker import Ranker, order_by_score
+from programs.runtime.events import Event, Progress
 from programs.trait_store import TraitStore
 from signatures.rows import Status
 from signatures.types import Item
@@ -100,6 +101,32 @@ class TestPrograms:
         total = backends.ledger.total()
         assert (total.calls, total.tokens_in) == (len(server.bodies), server.tokens_in)
         assert (ranking.unparsable, ranking.appended, ranking.dropped) == (0, 0, 0)
+
+    def test_the_progress_within_one_user_is_told(self, server: FakeOpenAI) -> None:
+        events: list[Event] = []
+        ranking = PROGRAMS["listwise"](parts_on(server, explain=2)).rank(CASE, events.append)
+        assert ranking.status is Status.OK
+        steps = [(event.task, event.done, event.total) for event in events if isinstance(event, Progress)]
+        assert len(steps) == len(events)
+        traits = [("traits of the candidates", done, 4) for done in range(5)]
+        reasons = [step for step in steps if step[0] == "reasons"]
+        assert steps == [
+            ("profile of the user", 0, 1),
+            ("profile of the user", 1, 1),
+            *traits,
+            ("ranking the candidates", 0, 1),
+            ("ranking the candidates", 1, 1),
+            *reasons,
+        ]
+        assert (reasons[0][1:], reasons[-1][1:]) == ((0, 2), (2, 2))
+        assert len(reasons) == len(ranking.rationales) + 1
+
+    def test_an_aligner_that_asks_no_model_is_no_step(self, server: FakeOpenAI) -> None:
+        events: list[Event] = []
+        PROGRAMS["embedding-without-reflection"](parts_on(server)).rank(CASE, events.append)
+        tasks = {event.task for event in events if isinstance(event, Progress)}
+        assert tasks == {"profile of the user", "traits of the candidates"}
+        assert len(server.bodies) == 5, "one profile, four items"
 
     @pytest.mark.parametrize("name", ["pointwise", "listwise", "without-mope", "without-reflection"])
     def test_no_seller_text_of_a_candidate_reaches_mar(self, name: str, server: FakeOpenAI) -> None:

@@ -13,7 +13,7 @@ from evaluate.protocol.splits import split_dataset
 from evaluate.ranker_factory import RankerFactory
 from evaluate.runs.directory import LEDGER
 from optimize.artifact import SEARCH_FOLDER
-from optimize.candidates import Recipe
+from optimize.candidates import CandidateSettings
 from optimize.compiler import TRIALS, Compiler
 from optimize.consistency import schema_cooccurrence
 from optimize.objective import UserScore
@@ -90,7 +90,7 @@ def compiler(
     chosen = CompileSettings.model_validate(
         {
             "trials": 4,
-            "recipe": Recipe(demo_sets=1, max_demos=2, wordings=1),
+            "recipe": CandidateSettings(demo_sets=1, max_demos=2, wordings=1),
             "space": Space(families=("listwise",)),
             "interactions": 2,
             "roles": roles,

@@ -363,9 +363,20 @@ def test_recommendations_come_with_motives_traits_and_reasons(cli: CommandLine, 
         reason["item_id"] for reason in answer["filtered"]
     }
     assert answer["usage"]["calls"] == len(server.bodies)
+    assert answer["history"] == bought
+    assert answer["warnings"] == [
+        "MAR rates these items alike: their order is the prior's",  # the fake's phrases have no word in common
+        "all 3 reasons are one and the same: it explains none of these items",
+    ]
     shown = cli("recommend", "demo", "--user", "S0001", "--k", 3, *options[:-1])
     assert shown.code == 0
     assert all(product["item_id"] in shown.out for product in answer["recommendations"])
+    assert "all 3 reasons are one and the same" in shown.out
+    assert shown.out.count(answer["recommendations"][0]["reason"]) == 1, "the reason of all is shown once"
+    said = shown.err.splitlines()
+    assert said[0] == "loading demo"
+    steps = ["profile of the user: 0 of 1", "traits of the candidates: 12 of 12", "reasons: 0 of 3", "reasons: 3 of 3"]
+    assert [line for line in said if line in steps] == steps
 
 
 def test_recommending_stops_at_its_call_limit(cli: CommandLine, server: FakeOpenAI) -> None:
