@@ -88,10 +88,11 @@ def test_prompts_are_written_as_they_are_sent(made: Compiler, artifact: Path) ->
 
 
 def test_nothing_in_it_is_a_pickle_or_names_a_key(artifact: Path) -> None:
-    for file in artifact.rglob("*"):
-        if file.is_file():
-            assert not file.read_bytes().startswith(b"\x80"), file
-            assert b'"api_key":' not in file.read_bytes(), file
+    files = [path for path in artifact.rglob("*") if path.is_file()]
+    assert {"manifest.json", "program.json", "study.sqlite"} <= {path.name for path in files}
+    for file in files:
+        assert not file.read_bytes().startswith(b"\x80"), file
+        assert b'"api_key":' not in file.read_bytes(), file
 
 
 @pytest.mark.parametrize("length", [0, 1, 200, 2000])

@@ -79,6 +79,12 @@ HOSTILE_STATES: dict[str, Change] = {
 }
 
 
+def test_a_sound_artifact_is_accepted_when_it_is_sealed_again(artifact: Path) -> None:
+    with_state(artifact, lambda state: state)
+    program, _ = restore_program(artifact)
+    assert render_prompts(program) == render_prompts(restore_program(OLD_FILES / "artifact")[0])
+
+
 @pytest.mark.parametrize("name", HOSTILE_STATES)
 def test_a_state_with_anything_but_a_prompt_is_refused(artifact: Path, name: str) -> None:
     with_state(artifact, HOSTILE_STATES[name])
@@ -163,13 +169,14 @@ def test_no_command_accepts_one_and_nothing_is_sent(
                 "--out",
                 str(tmp_path / "run"),
             ],
-            ["recommend", str(OLD_FILES / "shop"), "--user", "nobody", "--ranker", str(artifact)],
+            ["recommend", str(OLD_FILES / "shop"), "--user", "U00", "--ranker", str(artifact)],
         ):
             ended = CliRunner().invoke(
                 app, [*arguments, *(() if arguments[0] == "artifact" else ("--model", "openai/x"))]
             )
             assert ended.exit_code != 0, arguments
-            assert isinstance(ended.exception, InputError | SystemExit), (arguments, ended.exception)
+            assert isinstance(ended.exception, InputError), (arguments, ended.exception)
+            assert "instructions, demos and field descriptions only" in str(ended.exception)
         assert not thief.bodies
 
 

@@ -71,7 +71,9 @@ def test_what_was_written_comes_back_after_reopening(tmp_path: Path) -> None:
 
 
 def test_every_line_is_json_with_its_checksum(tmp_path: Path) -> None:
-    for line in _written(tmp_path, _ranking("u1"), _ranking("u2")).splitlines():
+    lines = _written(tmp_path, _ranking("u1"), _ranking("u2")).splitlines()
+    assert len(lines) == 2
+    for line in lines:
         record = json.loads(line)
         assert set(record) == {"sha256", "row"}
         assert len(record["sha256"]) == 16

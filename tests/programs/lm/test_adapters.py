@@ -20,6 +20,7 @@ from programs.lm.adapters import (
     StrictAdapter,
     complete_elements,
 )
+from programs.lm.logprobs import MARKUP
 from signatures.mar import rank_candidates, score_candidate
 from signatures.mope import infer_motivations
 from signatures.mote import DistillTraits
@@ -96,6 +97,11 @@ class TestRatingAdapter:
             return
         assert set(parsed) == {"rating"}
         assert parsed["rating"] in LABELS
+        assert parsed["rating"] in text
+
+    @given(st.text(MARKUP, max_size=4), st.sampled_from(LABELS), st.text(max_size=30))
+    def test_a_label_and_a_full_stop_are_a_rating_whatever_follows(self, before: str, label: str, after: str) -> None:
+        assert RatingAdapter().parse(self.signature, f"{before}{label}. {after}") == {"rating": label}
 
     def test_a_rating_is_a_bare_label_of_few_tokens_whatever_the_role_s_adapter(self, server: FakeOpenAI) -> None:
         rate(backends_on(server, adapter="json"))
@@ -146,6 +152,12 @@ class TestCachedParsing:
             return parse(signature, text)
         except AdapterParseError:
             return "unparsable"
+
+    @pytest.mark.parametrize("adapter", [CompactAdapter(), StrictAdapter()])
+    def test_a_valid_answer_is_read(self, adapter: CompactAdapter | StrictAdapter) -> None:
+        assert self.read(adapter.parse, DistillTraits, '{"traits": ["easy to use"]}') == {"traits": ["easy to use"]}
+        ranking = rank_candidates("profile", "traits")
+        assert self.read(adapter.parse, ranking, '{"ranking": [12, "34"]}') == {"ranking": [12, 34]}
 
     def test_an_answer_in_a_fence_is_read(self, server: FakeOpenAI) -> None:
         text = '```json\n{"traits": ["easy to use"]}\n```'
@@ -208,6 +220,6 @@ class TestTruncatedAnswers:
     @pytest.mark.parametrize("piece", ["[", '{"a":', '[{"a":', '["x", ', '{"traits": ["x", ', '\\"', "{ "])
     def test_no_answer_is_too_long_or_too_deep(self, piece: str) -> None:
         for text in (piece * 20_000, '{"traits": ["' + piece * 20_000):
-            complete_elements(text)
+            assert complete_elements(text).removesuffix("]}") in text
             with suppress(AdapterParseError):
-                CompactAdapter().parse(DistillTraits, text[:4000])
+                assert set(CompactAdapter().parse(DistillTraits, text[:4000])) == {"traits"}

@@ -43,6 +43,7 @@ class TestCircuit:
             circuit.record_failure(LMInvalidRequestError("too long", status=400), 0.0)
             circuit.record_failure(ValueError("ours"), 0.0)
         circuit.require(0.0)
+        assert not circuit.is_open
 
     def test_after_the_cool_down_one_call_finds_out(self) -> None:
         circuit = CircuitBreaker("it")

@@ -49,6 +49,7 @@ class TestPrice:
 
 class TestTable:
     def test_every_shipped_price_has_a_source_and_a_day(self) -> None:
+        assert shipped_prices().models
         for model, price in shipped_prices().models.items():
             assert price.source, model
             assert price.dated == shipped_prices().dated
