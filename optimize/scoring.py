@@ -17,7 +17,7 @@ from programs.runtime.nocopy import NoCopy
 from signatures.rows import Case, total_usage
 from signatures.types import Profile
 
-OTHER_USERS = 2
+NEXT_USERS = 2
 INTERACTIONS = 3
 USER_ROLES = ("mope", "mar")
 
@@ -91,7 +91,7 @@ class ScoredProgram(dspy.Module):
         return self.program.shopper.per_interaction(purchases, case.metadata, last=self.interactions)
 
 
-def next_users(cases: Sequence[Case], n: int = OTHER_USERS) -> dict[str, list[Case]]:
+def next_users(cases: Sequence[Case], n: int = NEXT_USERS) -> dict[str, list[Case]]:
     """For each user the next n cases of the list, from its start again at the end: their profiles are needed anyway."""
     size = len(cases)
     return {
