@@ -153,6 +153,9 @@ class TestRateLimiter:
         clock.now += 0.25
         assert self.at_once(limiter)
         assert limiter.concurrency.limit == INITIAL_LIMIT // 2
+        limiter.release(limiter.acquire(1, Ledger()), None, too_many())
+        clock.now += 2
+        assert self.at_once(limiter), "the second pause is twice the first"
 
     def test_jitter_makes_a_pause_longer_and_never_shorter(self) -> None:
         clock = Clock()
