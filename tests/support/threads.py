@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,9 +15,17 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self._looks: Counter[int] = Counter()
 
     def __call__(self) -> float:
+        self._looks[threading.get_ident()] += 1
         return self.now
+
+    def waiting(self) -> int:
+        """Other threads that have looked at the clock again: what they came for was not there at once."""
+        looks = self._looks.copy()
+        del looks[threading.get_ident()]
+        return sum(times > 1 for times in looks.values())
 
 
 def in_thread(work: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:

@@ -195,7 +195,10 @@ class TestOneBackend:
         own.record_failure(refused_connection())
         for _ in range(3):
             assert isinstance(outcome(backends, "mote", "a cup"), BackendDownError)
-        assert (ledger.total().calls, ledger._reserved_calls, server.bodies) == (0, 0, [])
+        assert (ledger.total().calls, server.bodies) == (0, [])
+        own.reset()
+        assert outcome(backends, "mote", "a cup") is None, "the one call of the budget is still there"
+        assert len(server.bodies) == 1
 
     def test_a_limit_a_minute_that_is_not_known_is_waited_for(self, hurried: None) -> None:
         with FlakyOpenAI((Reply("no", status=429),) * 7) as server:

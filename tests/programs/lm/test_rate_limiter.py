@@ -13,16 +13,38 @@ from programs.lm.adaptive_concurrency import INITIAL_LIMIT
 from programs.lm.circuit_breaker import COOL_DOWN, BackendDownError
 from programs.lm.ledger import Ledger
 from programs.lm.limits import Limits
-from programs.lm.rate_limiter import RateLimiter
+from programs.lm.rate_limiter import Permit, RateLimiter
 from programs.runtime.errors import BudgetExceededError
 from tests.support.failures import refused_connection, too_many
 from tests.support.threads import Clock, eventually, in_thread
+
+
+class Impatient(Ledger):
+    """Ends a wait as soon as there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked = False
+
+    def wait(self, seconds: float) -> None:
+        if self.looked:
+            self.stop("no patience")
+        self.looked = True
+        super().wait(seconds)
 
 
 class TestRateLimiter:
     @staticmethod
     def make(clock: Clock | None = None, **limits: int) -> RateLimiter:
         return RateLimiter("it", Limits(**limits), clock or Clock(), jitter=lambda: 0.0)
+
+    @staticmethod
+    def at_once(limiter: RateLimiter) -> Permit | None:
+        """A permit, if a call may be sent without waiting."""
+        try:
+            return limiter.acquire(1, Impatient())
+        except BudgetExceededError:
+            return None
 
     def test_never_more_are_in_flight_than_allowed_and_all_come_through(self) -> None:
         limiter = RateLimiter("it", Limits(concurrency=5))
@@ -46,7 +68,8 @@ class TestRateLimiter:
         assert max(most) == 5
 
     def test_first_come_first_served(self) -> None:
-        limiter = self.make(concurrency=1)
+        clock = Clock()
+        limiter = self.make(clock, concurrency=1)
         permit = limiter.acquire(1, Ledger())
         order: list[int] = []
         threads = []
@@ -58,7 +81,7 @@ class TestRateLimiter:
                 limiter.release(mine, 1)
 
             threads.append(in_thread(call)[0])
-            eventually(lambda n=n: len(limiter._queue) == n + 1)  # type: ignore[misc]
+            eventually(lambda n=n: clock.waiting() == n + 1)  # type: ignore[misc]
         limiter.release(permit, 1)
         for thread in threads:
             thread.join(60)
@@ -80,16 +103,16 @@ class TestRateLimiter:
     def test_without_a_time_the_pause_doubles_until_a_call_succeeds(self) -> None:
         clock = Clock()
         limiter = self.make(clock)
-        pauses = []
-        for _ in range(8):
-            permit = limiter.acquire(1, Ledger())
-            limiter.release(permit, None, too_many())
-            pauses.append(limiter._paused_until - clock.now)
-            clock.now = limiter._paused_until
-        assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+        for seconds in (1, 2, 4, 8, 16, 32, 60, 60):
+            limiter.release(limiter.acquire(1, Ledger()), None, too_many())
+            clock.now += seconds - 0.25
+            assert self.at_once(limiter) is None, seconds
+            clock.now += 0.25
         limiter.release(limiter.acquire(1, Ledger()), 1)
         limiter.release(limiter.acquire(1, Ledger()), None, too_many())
-        assert limiter._paused_until - clock.now == 1
+        assert self.at_once(limiter) is None
+        clock.now += 1
+        assert self.at_once(limiter)
 
     def test_who_asks_for_longer_than_a_run_should_wait_counts_as_dead_until_then(self) -> None:
         clock = Clock()
@@ -125,14 +148,23 @@ class TestRateLimiter:
         permits = [limiter.acquire(1, Ledger()) for _ in range(INITIAL_LIMIT)]
         for permit in permits:
             limiter.release(permit, None, too_many())
-        assert limiter._paused_until - clock.now == 1
+        clock.now += 0.75
+        assert self.at_once(limiter) is None
+        clock.now += 0.25
+        assert self.at_once(limiter)
         assert limiter.concurrency.limit == INITIAL_LIMIT // 2
+        limiter.release(limiter.acquire(1, Ledger()), None, too_many())
+        clock.now += 2
+        assert self.at_once(limiter), "the second pause is twice the first"
 
     def test_jitter_makes_a_pause_longer_and_never_shorter(self) -> None:
         clock = Clock()
         limiter = RateLimiter("it", Limits(), clock, jitter=lambda: 1.0)
         limiter.release(limiter.acquire(1, Ledger()), None, too_many(retry_after=5.0))
-        assert limiter._paused_until - clock.now == 5.5
+        clock.now += 5.25
+        assert self.at_once(limiter) is None
+        clock.now += 0.25
+        assert self.at_once(limiter)
 
     def test_requests_and_tokens_a_minute(self) -> None:
         clock = Clock()
@@ -153,14 +185,15 @@ class TestRateLimiter:
 
     @pytest.mark.parametrize("held_by", ["a slot", "a pause", "a minute"])
     def test_a_stop_ends_every_wait(self, held_by: str) -> None:
-        limiter = self.make(concurrency=1, **({"rpm": 1} if held_by == "a minute" else {}))
+        clock = Clock()
+        limiter = self.make(clock, concurrency=1, **({"rpm": 1} if held_by == "a minute" else {}))
         permit = limiter.acquire(1, Ledger())
         if held_by != "a slot":
             limiter.release(permit, None, too_many(600.0) if held_by == "a pause" else None)
         stopped, other = Ledger(), Ledger()
         waiting = [in_thread(lambda: limiter.acquire(1, stopped)) for _ in range(4)]
         _, going = in_thread(lambda: limiter.acquire(1, other))
-        eventually(lambda: len(limiter._queue) == 5)
+        eventually(lambda: clock.waiting() == 5)
         stopped.stop("interrupted")
         for thread, came in waiting:
             thread.join(60)
@@ -169,10 +202,11 @@ class TestRateLimiter:
         other.stop("too")
 
     def test_death_ends_every_wait(self) -> None:
-        limiter = self.make(concurrency=1)
+        clock = Clock()
+        limiter = self.make(clock, concurrency=1)
         permit = limiter.acquire(1, Ledger())
         waiting = [in_thread(lambda: limiter.acquire(1, Ledger())) for _ in range(4)]
-        eventually(lambda: len(limiter._queue) == 4)
+        eventually(lambda: clock.waiting() == 4)
         limiter.release(permit, None, LMAuthError("invalid key"))
         for thread, came in waiting:
             thread.join(60)
