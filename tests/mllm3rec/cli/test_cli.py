@@ -1,4 +1,4 @@
-"""The command line: killed, interrupted, starved and misled, it keeps what it has and says what is wrong."""
+"""The command line: runs that are killed, interrupted or out of budget go on; bad input gets one message."""
 
 from __future__ import annotations
 

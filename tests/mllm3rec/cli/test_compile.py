@@ -131,6 +131,15 @@ def test_a_dry_run_forecasts_and_makes_no_artifact(tmp_path: Path) -> None:
     assert not (tmp_path / "art" / SEARCH_FOLDER / "pools.json").exists()
 
 
+def test_a_forecast_reads_as_a_table(tmp_path: Path, server: FakeOpenAI) -> None:
+    cases_file(tmp_path / "dev.jsonl", 6)
+    options = ("--out", tmp_path / "art", "--model", server.model(), *SMALL, "--dry-run")
+    found = run("compile", tmp_path / "dev.jsonl", *options)
+    assert found.exit_code == 0, found.output
+    rows = {line.split()[1] for line in found.stdout.splitlines() if line.startswith("│")}
+    assert {"pools", "search", "held-out"} < rows
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

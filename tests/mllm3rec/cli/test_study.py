@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -113,6 +114,33 @@ def test_a_study_writes_one_report(finished: Finished) -> None:
     pages = [path for path in map(Path, json.loads(finished.printed)["written"]) if path.suffix == ".html"]
     assert len(pages) == 1
     assert "A small study" in pages[0].read_text("utf-8")
+
+
+def test_status_reads_as_a_table(finished: Finished) -> None:
+    status = run("study", "status", finished.file, "--out", finished.root)
+    assert status.exit_code == 0
+    (row,) = [line for line in status.stdout.splitlines() if "shop/warm/draw0/listwise" in line]
+    assert "done" in row
+    assert re.search(r"(\d+) of \1 runs done", status.stdout)
+
+
+def test_the_report_is_written_again_without_a_run(finished: Finished, tmp_path: Path) -> None:
+    copy = finished.copy(tmp_path)
+    shutil.rmtree(copy.root / "report")
+    told = run("study", "report", copy.file, "--out", copy.root)
+    assert told.exit_code == 0, told.output
+    assert "tables as CSV, Markdown and LaTeX" in told.stdout
+    assert (copy.root / "report" / "report.html").is_file()
+    again = run("study", "report", copy.file, "--out", copy.root, "--json")
+    assert str(copy.root / "report" / "report.html") in json.loads(again.stdout)["written"]
+
+
+@pytest.mark.parametrize("given", ["toys", "=folder", "toys="])
+def test_data_is_a_name_and_a_folder(tmp_path: Path, given: str) -> None:
+    study = write(tmp_path, "local/smollm2-135m")
+    found = run("study", "report", study, "--out", tmp_path / "runs", "--data", given)
+    assert isinstance(found.exception, InputError)
+    assert "write NAME=DIRECTORY" in str(found.exception)
 
 
 def test_only_the_named_rankers_are_run(tmp_path: Path, server: FakeOpenAI) -> None:
