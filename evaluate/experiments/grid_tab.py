@@ -33,6 +33,7 @@ from evaluate.report.table import (
 )
 from evaluate.runs.costs import RoleCost
 from evaluate.stats.cheapest import CheapestMix
+from programs.lm.ledger import interrupted_note
 from programs.lm.prices import price_table
 
 """A corrected p below this gets a mark."""
@@ -186,6 +187,8 @@ def role_cost_table(found: GridResults) -> Table:
         "By role, with the tokens that the server took from its prefix cache (“cached”) and median and 95th percentile "
         "of the seconds of one answer sent."
     )
+    if interrupted := sum(role.interrupted for row in found.rows for role in row.cost.roles):
+        caption += f" {interrupted_note(interrupted)}, in what was billed."
     return Table("costs", "Cost by role", caption, columns, tuple(rows))
 
 

@@ -17,6 +17,7 @@ from evaluate.report.table import (
     table_row,
     word_cell,
 )
+from programs.lm.ledger import interrupted_note
 from signatures.rows import Cost, Usage, total_usage
 
 
@@ -63,6 +64,9 @@ def billed_table(groups: Sequence[RankerRuns]) -> Table:
         "or attempt, cost nothing again and are counted apart; “cached” are the input tokens that the server took from "
         "its prefix cache. A price that is not known is unknown, not zero; ≥ means that part of the sum is unknown."
     )
+    interrupted = sum(usage.interrupted for group in groups for run in group.runs for usage in run.usage.values())
+    if interrupted:
+        caption += f" {interrupted_note(interrupted)}."
     return Table("billed", "Billed", caption, columns, tuple(rows) or (_nothing(len(columns)),))
 
 

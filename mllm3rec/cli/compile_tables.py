@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 def show_manifest(manifest: ArtifactManifest) -> None:
     """Verdict, search and spending of an artifact."""
+    from programs.lm.ledger import interrupted_note
+
     verdict = manifest.verdict
     table = Table(title=f"{manifest.optimizer}: held-out dev users", title_justify="left")
     for column in ("part", "before [95% CI]", "after [95% CI]", "difference, paired", "n"):
@@ -33,7 +35,9 @@ def show_manifest(manifest: ArtifactManifest) -> None:
     style = {"better": "green", "not clearly better": "yellow", "not better": "red"}[verdict.judgement]
     judgement = Text(verdict.judgement, style)
     out.print(Text.assemble("on users it had not seen, the compiled program is ", judgement, " than the original"))
-    spending = Table(title="Spent", title_justify="left")
+    interrupted = sum(usage.interrupted for usage in manifest.spent.values())
+    note = interrupted_note(interrupted) if interrupted else None
+    spending = Table(title="Spent", title_justify="left", caption=note, caption_justify="left")
     for column in ("phase", "calls", "cache hits", "tokens in", "tokens out", "dollars", "seconds"):
         spending.add_column(column, justify="left" if column == "phase" else "right")
     for phase, usage in manifest.spent.items():

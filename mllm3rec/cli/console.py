@@ -192,7 +192,11 @@ def metrics_table(results: RunMetrics, title: str) -> Table:
 
 def usage_table(by_role: Mapping[str, Usage]) -> Table:
     """Calls, tokens, dollars and seconds per role."""
-    table = Table(title="Language models", title_justify="left")
+    from programs.lm.ledger import interrupted_note
+
+    interrupted = sum(usage.interrupted for usage in by_role.values())
+    note = interrupted_note(interrupted) if interrupted else None
+    table = Table(title="Language models", title_justify="left", caption=note, caption_justify="left")
     for column in ("role", "calls", "cache hits", "tokens in", "of which cached", "tokens out", "dollars", "seconds"):
         table.add_column(column, justify="left" if column == "role" else "right")
     for role, usage in by_role.items():

@@ -5,20 +5,19 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
-from weakref import WeakValueDictionary
 
 import dspy
 from dspy.utils.exceptions import LMRateLimitError
 from pydantic_core import to_json
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
+from programs.lm.circuit_breaker import is_unbilled
 from programs.lm.ledger import Call, Ledger
 from programs.lm.prices import Price
 from programs.lm.rate_limiter import MAX_RETRY_AFTER, Permit, RateLimiter, is_overload
 from programs.lm.response_cache import CurrentCall, ResponseCache
+from programs.lm.single_flight import SingleFlight
 
 ATTEMPTS = 4
 """Attempts per call before a transient failure is final."""
@@ -40,10 +39,12 @@ class _Attempt(threading.local):
         started: `time.perf_counter()` when it was sent, or looked up.
         took: Seconds until its answer arrived; None without an answer, or without our response cache.
         tokens: Tokens of prompt and answer, None without an answer.
+        id: Of its line in the ledger; empty while nothing was sent.
     """
 
     def __init__(self) -> None:
         self.about = ""
+        self.id = ""
         self.permit: Permit | None = None
         self.released = False
         self.started = 0.0
@@ -87,8 +88,7 @@ class RoleLM(dspy.LM):
             sleep=ledger.wait,
             reraise=True,
         )
-        self._flights: WeakValueDictionary[str, _Flight] = WeakValueDictionary()
-        self._flights_lock = threading.Lock()
+        self._flights = SingleFlight()
 
     def __deepcopy__(self, memo: dict[int, object]) -> RoleLM:
         return self
@@ -96,7 +96,9 @@ class RoleLM(dspy.LM):
     def __call__(
         self, prompt: str | None = None, *, messages: list[dict[str, Any]] | None = None, **kwargs: Any
     ) -> Any:
-        """Call the model, unless the response cache has the answer. Equal calls in two threads are sent once.
+        """Call the model, unless the response cache has the answer.
+
+        Equal calls in two threads, or in two processes with one response cache, are sent once.
 
         A call with a transient failure (server error, lost connection) is retried with exponential backoff and jitter,
         up to `ATTEMPTS` times; one rejected because of overload, up to `ATTEMPTS_AT_LIMIT` times, when the rate limiter
@@ -110,7 +112,11 @@ class RoleLM(dspy.LM):
         most = self._most_tokens(request, kwargs)
         digest = hashlib.sha256(request).hexdigest()
         self._current.about = digest[:16]
-        with self._flight(digest):
+        store = dspy.cache
+        flights = store.flights if isinstance(store, ResponseCache) else self._flights
+        # Not the key of the cached answer, which also has the sampling: DSPy makes that one inside the call.
+        question = hashlib.sha256(f"{self.model} {digest}".encode()).hexdigest()
+        with flights.flight(question, self.ledger.wait, self.max_seconds):
             try:
                 return self._retrying(self._attempt, most, prompt, messages, kwargs)
             except Exception as error:
@@ -126,7 +132,7 @@ class RoleLM(dspy.LM):
     ) -> Any:
         worst = None if self.price is None else self.price.usd(*most, seconds=self.max_seconds)
         attempt = self._current
-        attempt.permit, attempt.released = None, False
+        attempt.permit, attempt.released, attempt.id = None, False, ""
         attempt.tokens, attempt.took, attempt.started = None, None, time.perf_counter()
         store = dspy.cache
         this_call = store.this_call if isinstance(store, ResponseCache) else CurrentCall()
@@ -135,7 +141,11 @@ class RoleLM(dspy.LM):
             self.ledger.reserve(worst)
             try:
                 attempt.permit = self.rate_limiter.acquire(sum(most), self.ledger)
-            except BaseException:
+                attempt.id = self._record_sent(most, worst)
+            except BaseException as error:
+                if attempt.permit is not None:
+                    self._release(0, error)
+                    attempt.permit = None
                 self.ledger.release(worst)
                 raise
             attempt.started = this_call.sent = time.perf_counter()
@@ -157,6 +167,20 @@ class RoleLM(dspy.LM):
         self._ended(worst)
         return answer
 
+    def _record_sent(self, most: tuple[int, int], worst: float | None) -> str:
+        return self.ledger.record_sent(
+            Call(
+                role=self.role,
+                model=self.model,
+                about=self._current.about,
+                tokens_in=most[0],
+                tokens_out=most[1],
+                usd=worst,
+                at=round(time.time(), 3),
+                in_flight=True,
+            )
+        )
+
     def _ended(self, worst: float | None, error: BaseException | None = None) -> None:
         attempt = self._current
         if attempt.permit is None:
@@ -167,9 +191,11 @@ class RoleLM(dspy.LM):
                 Call(
                     role=self.role,
                     model=self.model,
+                    usd=None if is_unbilled(error) else worst,
                     seconds=round(time.perf_counter() - attempt.started, 4),
                     waited=round(attempt.permit.waited, 4),
                     failed=True,
+                    id=attempt.id,
                     at=round(time.time(), 3),
                 )
             )
@@ -180,13 +206,6 @@ class RoleLM(dspy.LM):
         if attempt.permit is not None and not attempt.released:
             attempt.released = True
             self.rate_limiter.release(attempt.permit, tokens, error)
-
-    @contextmanager
-    def _flight(self, digest: str) -> Iterator[None]:
-        with self._flights_lock:
-            flight = self._flights.setdefault(digest, _Flight())
-        with flight.lock:
-            yield
 
     def _most_tokens(self, request: bytes, kwargs: dict[str, Any]) -> tuple[int, int]:
         """The most tokens that a prompt, schema included, and its answer may take."""
@@ -217,6 +236,7 @@ class RoleLM(dspy.LM):
                 seconds=round(seconds or 0.0, 4),
                 waited=0.0 if attempt.permit is None else round(attempt.permit.waited, 4),
                 hit=hit,
+                id=attempt.id,
                 at=round(time.time(), 3),
             )
         )
@@ -241,13 +261,6 @@ def _wait(state: RetryCallState) -> float:
 
 def _error(state: RetryCallState) -> BaseException | None:
     return None if state.outcome is None else state.outcome.exception()
-
-
-class _Flight:
-    """A lock that can be weakly referenced: it lives as long as a thread makes its call."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
 
 
 def _tokens(response: Any) -> tuple[int, int, int]:
