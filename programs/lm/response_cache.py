@@ -28,6 +28,7 @@ class CurrentCall(threading.local):
     """State of the call under way, shared by the cache and the calling thread.
 
     Attributes:
+        settings: Part of the key beside the request itself: what DSPy put into the request when it made connections.
         request: The last request looked up.
         key: Its key, so that its answer is stored without hashing the whole prompt again.
         check: Called before a request without a cached answer is sent; raises to refuse it.
@@ -37,6 +38,7 @@ class CurrentCall(threading.local):
     """
 
     def __init__(self) -> None:
+        self.settings: dict[str, Any] = {}
         self.request: dict[str, Any] | None = None
         self.key = ""
         self.check: Callable[[], None] | None = None
@@ -59,7 +61,7 @@ class ResponseCache(Cache):
 
     def get(self, request: dict[str, Any], ignored_args_for_cache_key: list[str] | None = None) -> Any:
         """The cached answer, or None after the calling thread's `this_call.check` has let the call pass."""
-        key = self.cache_key(request, ignored_args_for_cache_key)
+        key = self._key(request, ignored_args_for_cache_key)
         self.this_call.request, self.this_call.key = request, key
         stored = self._store.get(key)
         if stored is not None:
@@ -79,7 +81,7 @@ class ResponseCache(Cache):
     ) -> None:
         """Store an answer, in its JSON form; one without any text is not stored, so that it is asked for again."""
         known = request == self.this_call.request
-        key = self.this_call.key if known else self.cache_key(request, ignored_args_for_cache_key)
+        key = self.this_call.key if known else self._key(request, ignored_args_for_cache_key)
         plain = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
         if self.this_call.sent is not None:
             seconds = round(time.perf_counter() - self.this_call.sent, 4)
@@ -93,6 +95,10 @@ class ResponseCache(Cache):
         except ValueError:  # Half an emoji, for example in a token: invalid text that JSON can escape.
             answer = json.dumps(plain)
         self._store.put((key,), (answer,))
+
+    def _key(self, request: dict[str, Any], ignored: list[str] | None) -> str:
+        key: str = self.cache_key({**request, **self.this_call.settings}, ignored)
+        return key
 
     def close(self) -> None:
         """Close the database; the cache cannot be used afterwards."""
