@@ -253,6 +253,8 @@ class Compiler:
         for case, score in zip(self.searched, scores, strict=True):
             recorder.record(original, case, score)
         best, stopped = run_dspy_optimizer(program, self.searched, recorder, self.settings, self.proposer, self.workers)
+        if unreadable := len(self.proposer.unreadable):
+            self.watcher.step(f"{unreadable} proposed instructions could not be read; each was left out")
         complete = recorder.complete(self.searched)
         attempts = [
             Attempt(number, "COMPLETE", self._uncompiled, tuple(scores)) for number, (_, scores) in enumerate(complete)

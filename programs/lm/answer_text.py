@@ -29,6 +29,11 @@ def answer_text(completion: str) -> str:
     return "" if _OPENED.match(text) else text
 
 
+def ends_reasoning(text: str) -> bool:
+    """Whether a text holds the closing tag of a model's reasoning."""
+    return _CLOSED.search(text) is not None
+
+
 def encodable(text: str) -> str:
     """The text with half characters (lone surrogates) replaced: they cannot be written to a file or sent.
 

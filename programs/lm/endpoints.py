@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from programs.lm.hosted import HostedEngine, is_known
+from programs.lm.hosted import HostedEngine, gateway, is_known
 from programs.lm.llama_cpp import ENGINE, gguf_identity
 from programs.lm.openai_server import ServerEngine
 from programs.lm.roles import GIVEN, RoleConfig
@@ -91,7 +91,7 @@ def connect(config: RoleConfig, on_event: OnEvent = ignore) -> dict[str, Any]:
     if is_server(config.model):
         return {"engine": _server(name, config.model.partition("#")[0], config.timeout, **keys)}
     if is_known(name):
-        return {"engine": _hosted(name, config.timeout, **keys)}
+        return {"engine": _hosted(name, config.timeout, **keys, address=gateway(name))}
     return {"timeout": config.timeout, **keys}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 import dspy
 from dspy.clients.engines.lm15_engine import LM15Engine
@@ -26,19 +25,19 @@ class HostedEngine:
         model: `provider/model`.
         timeout: Seconds one attempt may take.
         api_key: Of the provider.
+        address: Of a gateway in front of it, see `gateway`; None for its own.
 
     Raises:
         UnknownModelError, UnsupportedFeatureError: if DSPy's native engine does not know the provider.
     """
 
-    def __init__(self, model: str, timeout: float, api_key: str | None = None) -> None:
+    def __init__(self, model: str, timeout: float, api_key: str | None = None, address: str | None = None) -> None:
         hints = dspy.LM(model, engine="lm15")
         self.supports_function_calling = hints.supports_function_calling
         self.supports_reasoning = hints.supports_reasoning
         self.supports_response_schema = hints.supports_response_schema
         self.supported_params = hints.supported_params
         provider = LM15Engine(RouterConfig(env={})).resolve(model).provider
-        address = _own_address(model, os.environ)
         config = RouterConfig(
             env={},
             api_keys=None if api_key is None else {provider: api_key},
@@ -63,7 +62,7 @@ def is_known(model: str) -> bool:
     return True
 
 
-def _own_address(model: str, environ: Mapping[str, str]) -> str | None:
-    """The address of a gateway in front of the provider, by the variables that its own clients read."""
+def gateway(model: str) -> str | None:
+    """The address of a gateway in front of the provider, by the variables that its own clients read; None without."""
     provider = model.partition("/")[0].upper()
-    return environ.get(f"{provider}_BASE_URL") or environ.get(f"{provider}_API_BASE") or None
+    return os.environ.get(f"{provider}_BASE_URL") or os.environ.get(f"{provider}_API_BASE") or None

@@ -8,7 +8,7 @@ from typing import Any
 
 from dspy.clients.legacy_outputs import plain
 
-from programs.lm.answer_text import answer_text
+from programs.lm.answer_text import ends_reasoning
 
 MARKUP = " \t\r\n\"'*`"
 """Characters that may surround a label."""
@@ -34,7 +34,7 @@ def expected_label(logprobs: Mapping[str, Any] | None, labels: Sequence[str], fi
         if token["token"].strip() not in labels or before.lstrip().startswith("<"):
             before += token["token"]
             if before.lstrip().startswith("<"):
-                before = answer_text(before)  # Of a model's thoughts nothing is left when they end.
+                before = "" if ends_reasoning(before) else before
                 continue
             if not f"{field}:".startswith(before.strip(MARKUP).lower()):
                 return None
