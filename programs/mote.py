@@ -25,12 +25,10 @@ from programs.trait_filter import TRAIT_CHARACTERS, refusal
 from programs.trait_store import Distilled, TraitStore, trait_key
 from signatures.mote import MAX_TRAITS, DistillTraits
 from signatures.rows import Usage
-from signatures.types import Item, Traits
+from signatures.types import REFUSED_BY_PROVIDER, Item, Traits
 
 PRODUCT_CHARACTERS = 400
 NO_TRAITS = "no traits known"
-REFUSED_BY_PROVIDER = "refused by the provider"
-"""In `Traits.dropped`: the provider refused the item's text, so there are no phrases."""
 
 
 def item_text(item: Item) -> str:

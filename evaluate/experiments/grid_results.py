@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from evaluate.experiments.grid import Grid, Mix
 from evaluate.runs.costs import MixCost
-from evaluate.runs.run_metrics import score_sources, unparsable_share
+from evaluate.runs.run_metrics import is_readable, score_sources, unparsable_share, unreadable_warning
 from evaluate.stats.cheapest import CheapestMix, cheapest_mix
 from evaluate.stats.intervals import Estimate, bootstrap_mean
 from evaluate.stats.metrics import Bounds, bounds, per_user
@@ -37,6 +37,16 @@ class MixRun:
     cost: MixCost
     unresolved: int = 0
     stopped: str | None = None
+
+    @property
+    def unparsable_users(self) -> int:
+        """Number of users without a parsable answer; ranked by the prior."""
+        return sum(row.status is Status.UNPARSABLE for row in self.rows.values())
+
+    @property
+    def comparable(self) -> bool:
+        """Whether every case has a row, and enough of them are about the models: others are never recommended."""
+        return bool(self.ranks) and not self.unresolved and is_readable(self.unparsable_users, len(self.ranks))
 
 
 class MixRow(BaseModel):
@@ -66,6 +76,16 @@ class MixRow(BaseModel):
     stored: float
     score_sources: dict[str, int]
     cost: MixCost
+
+    @property
+    def readable(self) -> bool:
+        """Whether enough users have a readable answer for the figures to be about the models."""
+        return is_readable(self.unparsable_users, self.users)
+
+    @property
+    def warning(self) -> str | None:
+        """What to say before any figure if users have no readable answer; None if all have one."""
+        return unreadable_warning(self.unparsable_users, self.users)
 
 
 class RoleEffect(BaseModel):
@@ -108,14 +128,17 @@ class GridResults(BaseModel):
 
 
 def grid_results(grid: Grid, runs: Sequence[MixRun], list_size: int) -> GridResults:
-    """Results of the runs; mixes without a ranked user are listed, but not compared."""
+    """Results of the runs.
+
+    Mixes without a ranked user are listed, but not compared, and unreadable ones are never recommended.
+    """
     frames = {run.mix.label: per_user(run.ranks) for run in runs if run.ranks}
     reference = grid.reference_label
     against: Mapping[str, Mapping[str, PairedComparison]] = {}
     if reference in frames:
         others = {label: frame for label, frame in frames.items() if label != reference}
         against = compare_to(frames[reference], others, seed=0) if others else {}
-    complete = [run for run in runs if run.ranks and not run.unresolved]
+    complete = [run for run in runs if run.comparable]
     costs, unit = _comparable([run.cost for run in complete])
     price = {run.mix.label: cost for run, cost in zip(complete, costs, strict=True)}
     recommendation = None
@@ -139,7 +162,7 @@ def objectives(grid: Grid, run: MixRun) -> tuple[float, float] | None:
     Cost is in dollars if the price is known, else in seconds; if only some backends of a grid have a known price, give
     the others a price per hour.
     """
-    if run.unresolved or not run.ranks:
+    if not run.comparable:
         return None
     quality = float(per_user(run.ranks)[grid.metric].mean())
     return quality, run.cost.seconds if run.cost.usd is None else run.cost.usd
@@ -183,7 +206,7 @@ def _row(grid: Grid, run: MixRun, frame: pd.DataFrame | None, against: Mapping[s
         bounds={name.split("/")[0]: limit for name, limit in limits.items()},
         against=dict(against),
         unparsable=unparsable_share(scored, answers),
-        unparsable_users=sum(row.status is Status.UNPARSABLE for row in scored),
+        unparsable_users=run.unparsable_users,
         stored=stored / answers if answers else 0.0,
         score_sources=score_sources(scored),
         cost=run.cost,

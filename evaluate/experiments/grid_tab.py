@@ -96,11 +96,15 @@ def _mix_row(row: MixRow, metrics: Sequence[str], found: GridResults) -> TableRo
         figure_cell(losses[row.label].mean) if row.label in losses else NONE,
         count_cell(row.users),
         count_cell(row.unresolved),
-        TableCell(f"{row.unparsable:.1%}", row.unparsable),
+        TableCell(f"{row.unparsable:.1%}{_of_users(row)}", row.unparsable),
         TableCell(f"{row.stored:.0%}", row.stored),
         word_cell(", ".join(f"{source} ({n})" for source, n in row.score_sources.items()) or "–"),
         kind="reference" if row.label == found.reference else "",
     )
+
+
+def _of_users(row: MixRow) -> str:
+    return f"; all of {row.unparsable_users} users" if row.unparsable_users else ""
 
 
 def effect_table(found: GridResults) -> Table:

@@ -64,11 +64,14 @@ def compare(
         _show(found.results, found.written)
     if found.stopped is not None:
         raise m3.BudgetExceededError(found.stopped)
-    raise typer.Exit(0 if found.complete else 1)
+    raise typer.Exit(0 if found.complete and all(row.readable for row in found.results.rows) else 1)
 
 
 def _show(found: GridResults, written: Sequence[Path]) -> None:
-    metrics = next(list(row.metrics) for row in found.rows if row.metrics)
+    for row in found.rows:
+        if row.warning is not None:
+            out.print(f"{row.label}: {row.warning}", style="red")
+    metrics = next((list(row.metrics) for row in found.rows if row.metrics), [])
     mix = Column("MOPE_MOTE_MAR", no_wrap=True)
     intervals = (f"{metric}/{found.list_size} [95% CI]" for metric in metrics)
     table = Table(mix, *intervals, "n", title="Accuracy of the mixes", title_justify="left")

@@ -69,7 +69,10 @@ def evaluate(
     max_calls: MaxCalls = None,
     as_json: Json = False,
 ) -> None:
-    """Rank every case and report HR@K and NDCG@K with intervals. Exit code 1 while cases are unresolved."""
+    """Rank every case and report HR@K and NDCG@K with intervals.
+
+    Exit code 1 while cases are unresolved, or if no answer could be read for more than half of the users.
+    """
     import mllm3rec as m3
 
     with ConsoleEvents() as events:
@@ -99,7 +102,7 @@ def evaluate(
         emit(_facts(result))
     else:
         _show(result, against)
-    raise typer.Exit(0 if result.complete else 1)
+    raise typer.Exit(0 if result.complete and result.figures.readable else 1)
 
 
 def _facts(result: Evaluation) -> dict[str, object]:
@@ -118,16 +121,20 @@ def _show(result: Evaluation, against: Path | None) -> None:
         f"{protocol.dataset}, {protocol.setting}, {protocol.part} users, target {protocol.target}, "
         f"{protocol.negatives} {protocol.sampling} negatives"
     )
+    if figures.warning is not None:
+        out.print(figures.warning, style="red")
     out.print(metrics_table(figures, title))
     for metric, difference in figures.against_prior.items():
         out.print(f"{metric}: {format_estimate(difference)} against the prior alone (paired, n={difference.n})")
-    if figures.score_sources:
+    if figures.score_sources or figures.unparsable_users:
         sources = ", ".join(f"{source} for {count} users" for source, count in figures.score_sources.items())
         out.print(
-            f"MAR scores from {sources}; unparsable answers {figures.unparsable_answers:.2%}; "
+            f"MAR scores from {sources or 'no answer'}; unparsable answers {figures.unparsable_answers:.2%}; "
             f"per user {figures.appended:.1f} candidates left out, {figures.dropped:.1f} labels dropped; "
             f"{figures.refused_traits:.1%} of trait phrases refused"
         )
+    if figures.refused_items:
+        out.print(f"{figures.refused_items} items without traits: the provider refuses their text", style="yellow")
     if result.recovered is not None:
         out.print(recovery_line(result.recovered))
     if figures.unresolved:
