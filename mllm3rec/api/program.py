@@ -161,11 +161,8 @@ class Program:
             raise InputError(
                 f"{user or 'this history'} has all items of {self.dataset.name!r}: no item is left to recommend"
             )
-        self.on_event(
-            Note(
-                f"the prior retrieved {len(retrieved)} of {len(self.dataset.items)} items as candidates; asking the models"
-            )
-        )
+        count = f"{len(retrieved)} candidates of {len(self.dataset.items)} items"
+        self.on_event(Note(f"the prior retrieved {count}; asking the models"))
         events = tuple(event for _, event in purchases)
         case = Case(user_id=user or "you", history=events, candidates=retrieved, metadata=dict(facts))
         with self.ledger.usage_of_case() as usage:

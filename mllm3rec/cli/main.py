@@ -59,7 +59,7 @@ def main() -> None:
     except SystemExit as ended:
         # Typer turns Ctrl-C into this exit code.
         if ended.code == INTERRUPTED:
-            say("interrupted; all finished work is kept: run the same command to continue")
+            say("interrupted; everything done so far is kept: the same command goes on from there")
         raise
     except BaseException as error:
         code = _explain(error)
