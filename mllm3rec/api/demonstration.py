@@ -99,7 +99,7 @@ class Demonstration:
         figure = f"{name} {found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}] on {found.n} test users"
         if self.manifest.trial == 0:
             others = self.manifest.trials - 1
-            return f"Compiling gained nothing: the {others} other programs scored no higher than the uncompiled one."
+            return f"Compiling gained nothing: no other program scored higher than the uncompiled one ({others} tried)."
         if self.gained:
             return f"Compiling gained: {figure}."
         return f"Compiling gained nothing that is significant: {figure}."
