@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import stats
 
+from evaluate.experiments.grid_results import front_of
 from evaluate.experiments.resumable_trials import duplicates_in_a_row, next_trial, open_study
 from optimize.objective import Objective, UserScore
 from optimize.scoring import EvaluationError, ScoredProgram, score_cases
@@ -221,13 +222,10 @@ class Search:
 
 
 def pareto_front(attempts: Sequence[Attempt], unit: str) -> list[Attempt]:
-    """Complete attempts that no other dominates in score and cost, cheapest first."""
-    front: list[Attempt] = []
-    complete = [a for a in attempts if a.state == "COMPLETE"]
-    for attempt in sorted(complete, key=lambda a: (a.cost(unit), -a.score, a.number)):
-        if not front or attempt.score > front[-1].score:
-            front.append(attempt)
-    return front
+    """Complete attempts that no other one beats in both score and cost, cheapest first."""
+    complete = {a.number: a for a in attempts if a.state == "COMPLETE"}
+    costs = {number: a.cost(unit) for number, a in complete.items()}
+    return [complete[number] for number in front_of({number: a.score for number, a in complete.items()}, costs)]
 
 
 def should_prune(scores: Sequence[float], best: Sequence[float]) -> bool:

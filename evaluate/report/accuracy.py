@@ -170,21 +170,19 @@ def _compared_table(
         if not found:
             rows.append(filled([word_cell(f"{label} (no list in common)")], len(columns)))
             continue
-        cells = [
-            c
-            for m in AUDITED_METRICS
-            for c in (difference_cell(found[m], _mark(found[m])), probability_cell(_p(found[m])))
-        ]
+        cells = [cell for m in AUDITED_METRICS for cell in tested_cells(found[m])]
         rows.append(table_row(word_cell(label), count_cell(found[AUDITED_METRICS[0]].n), *cells))
     return Table(name, title, caption, columns, tuple(rows))
 
 
-def _p(found: PairedComparison) -> float:
-    return found.p if found.p_holm is None else found.p_holm
+def tested_cells(found: PairedComparison) -> list[TableCell]:
+    """A difference with its mark, and its p, corrected if it was corrected."""
+    p = found.p if found.p_holm is None else found.p_holm
+    return [difference_cell(found, _mark(found)), probability_cell(p)]
 
 
 def bounds_table(groups: Sequence[RankerRuns]) -> Table | None:
-    """Bounds of the means over resolved and unresolved cases; None where every case was resolved."""
+    """Bounds of the means over resolved and unresolved cases; None if every case was resolved."""
     unresolved = [group for group in groups if group.unresolved]
     if not unresolved:
         return None

@@ -121,9 +121,7 @@ def compare(
     runner = _grid_runner(cases, grid, Path(out), budget_of(budget_usd, max_calls), on_event)
     runs, stopped = runner.run(search)
     results = runner.results(runs)
-    written = write_comparison(
-        results, runner.grid, runs, runner.cases, runner.cases.dataset, runner.histories, Path(out), command, versions()
-    )
+    written = write_comparison(results, runner, runs, command, versions())
     return Comparison(results, tuple(written), stopped, all(not run.unresolved for run in runs))
 
 
