@@ -1,8 +1,8 @@
 """Resumable Optuna search over prompts, programs, models and fusion weights (docs/compile.md).
 
-Every trial samples with a seed of its own number and reads only finished trials, so a search that was killed and
-resumed makes the same trials as an uninterrupted one. A killed trial is repeated with its parameters; its answered
-calls are cache hits.
+Every trial samples with a seed made from its number and reads only finished trials. So a search that was killed and
+resumed makes the same trials as an uninterrupted one. A killed trial is repeated with the same parameters; calls that
+were answered are cache hits.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class SearchPlan(BaseModel):
 
     Attributes:
         trials: Different configurations to try, the uncompiled program included.
-        seed: Decides every choice of the sampler.
-        pareto: Two objectives, quality and cost per user, instead of quality alone.
+        seed: Random seed of the sampler.
+        pareto: Whether to search for quality and low cost per user together, instead of quality alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +58,6 @@ class Attempt:
     Attributes:
         state: `COMPLETE`, `PRUNED` or `FAIL`.
         scores: Scores per user; a pruned trial has those of the first users.
-        score: Their mean.
     """
 
     number: int
@@ -177,9 +176,9 @@ class Search:
 
     @property
     def period(self) -> int:
-        """MOTE may change in every `period`-th trial only, because a new prompt distils every candidate again.
+        """MOTE may change only in every `period`-th trial, because a new prompt needs new traits of all candidates.
 
-        In a period the other modules make about as many calls as MOTE; it ends before the last trial.
+        In one period the other modules make about as many calls as MOTE; it ends before the last trial.
         """
         first = next(iter(self.attempts()), None)
         calls = sum(score.calls for score in first.scores) if first else 0
@@ -208,7 +207,7 @@ class Search:
     def _should_prune(self, attempt: Attempt) -> bool:
         complete = [a for a in self.attempts() if a.state == "COMPLETE"]
         if self.plan.pareto:
-            # More expensive trials may be better without dominating this one.
+            # A more expensive trial that is better does not make this one useless.
             complete = [a for a in complete if a.cost(self.unit) <= attempt.cost(self.unit)]
         best = max(complete, key=lambda a: a.score, default=None)
         if best is None:
@@ -216,7 +215,7 @@ class Search:
         return should_prune([s.score for s in attempt.scores], [s.score for s in best.scores])
 
     def best(self) -> Attempt | None:
-        """The complete trial with the best mean score; the earliest of equals."""
+        """The complete trial with the best mean score; the first one of equals."""
         complete = [a for a in self.attempts() if a.state == "COMPLETE"]
         return max(complete, key=lambda a: (a.score, -a.number), default=None)
 

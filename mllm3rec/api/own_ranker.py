@@ -58,6 +58,6 @@ def own_ranker(ranker: object, name: str | None) -> tuple[str, Ranker]:
     if callable(ranker):
         return named, FunctionRanker(ranker, named)
     raise InputError(
-        f"a {type(ranker).__name__} is not a ranker: give a name, an artifact's folder, a program, a function of "
-        "(history, candidates), or an object with rank(case)"
+        f"an object of type {type(ranker).__name__} is not a ranker: give a name, an artifact, a program, a function "
+        "of (history, candidates), or an object with rank(case)"
     )
