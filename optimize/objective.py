@@ -108,7 +108,7 @@ class Objective:
             ranking: The program's ranking.
             own: The user's profiles, one per interaction.
             others: Profiles of other users by the same program.
-            expected: Number of profiles that a program with MOPE makes; without profiles the coherence is then 0, not None.
+            expected: Number of profiles that a program with MOPE makes; if it made none, the coherence is 0, not None.
 
         Raises:
             ValueError: if the case has no target.
