@@ -8,16 +8,16 @@ from typing import Annotated, Literal
 import typer
 
 from mllm3rec.cli.console import ConsoleEvents, emit, out, say
-from mllm3rec.cli.options import DatasetName, Json
+from mllm3rec.cli.options import DatasetName, Json, option_group
 
-COLD = "Cold-start"
+_cold = option_group("Cold-start")
 
 
 def cases(
     dataset: DatasetName,
     path: Annotated[Path, typer.Option("--out", help="Cases file to write.")],
     part: Annotated[
-        Literal["dev", "test", "all"], typer.Option(help="Users to draw: for tuning, for figures, or both.")
+        Literal["dev", "test", "all"], typer.Option(help="Dev users (for tuning), test users (for figures), or all.")
     ] = "dev",
     users: Annotated[str, typer.Option(help="Number of users, or `all`.")] = "all",
     negatives: Annotated[int, typer.Option(min=1, help="Negatives to sample for each user.")] = 29,
@@ -30,15 +30,13 @@ def cases(
     sampling: Annotated[
         Literal["uniform", "popularity", "matched"], typer.Option(help="How negatives are drawn.")
     ] = "uniform",
-    draw: Annotated[int, typer.Option(min=0, help="Draw number; each draws other negatives.")] = 0,
-    last: Annotated[int | None, typer.Option(min=1, help="Keep the last N of a history. Default: all.")] = None,
+    draw: Annotated[int, typer.Option(min=0, help="Draw number; others give other negatives.")] = 0,
+    last: Annotated[int | None, typer.Option(min=1, help="Length to cut histories to. Default: uncut.")] = None,
     cold_positive: Annotated[
-        Literal["target", "any"],
-        typer.Option(help="Users with a cold target, or with any cold item.", rich_help_panel=COLD),
+        Literal["target", "any"], _cold(help="Users with a cold target, or with any cold item.")
     ] = "target",
     cold_history: Annotated[
-        Literal["window", "recent"],
-        typer.Option(help="History in the test window, or the last two items.", rich_help_panel=COLD),
+        Literal["window", "recent"], _cold(help="History in the test window, or the last two items.")
     ] = "window",
     seed: Annotated[int, typer.Option(help="Random seed for users, negatives and their order.")] = 0,
     as_json: Json = False,

@@ -34,12 +34,13 @@ from mllm3rec.cli.options import (
     SchemaFile,
     Weight,
     Workers,
+    option_group,
 )
 
 if TYPE_CHECKING:
     from evaluate.runs.evaluation import Evaluation
 
-EXPLAIN = "Explanations"
+_explain = option_group("Explanations")
 
 
 def evaluate(
@@ -55,10 +56,8 @@ def evaluate(
     judge: JudgeOption = None,
     weight: Weight = 0.3,
     head: Head = None,
-    explain: Annotated[
-        int, typer.Option(min=0, help="Number of first items that get a reason.", rich_help_panel=EXPLAIN)
-    ] = 0,
-    check: Annotated[bool, typer.Option(help="Whether the judge re-checks reasons.", rich_help_panel=EXPLAIN)] = True,
+    explain: Annotated[int, _explain(min=0, help="Number of first items that get a reason.")] = 0,
+    check: Annotated[bool, _explain(help="Whether the judge re-checks reasons.")] = True,
     schema: SchemaFile = None,
     seed: Annotated[int, typer.Option(min=0, help="Training seed of a trained baseline.")] = 0,
     against: Annotated[Path | None, typer.Option(help="Finished run on the same cases, to compare with.")] = None,
