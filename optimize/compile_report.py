@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluate.report.blocks import Block, Code, Details, Lead, Lines, Page, PromptDiff, Tab
+from evaluate.report.costs import USAGE_COLUMNS, usage_cells
 from evaluate.report.page import render
 from evaluate.report.pseudonyms import without_ids
 from evaluate.report.reproduction import hash_table, version_table
@@ -22,7 +23,6 @@ from evaluate.report.table import (
     code_cell,
     count_cell,
     difference_cell,
-    dollars_cell,
     estimate_cell,
     figure_cell,
     table_row,
@@ -244,27 +244,15 @@ def _cost_cell(attempt: Attempt, unit: str) -> TableCell:
 
 
 def _spending(spent: Mapping[str, Usage]) -> Table:
-    rows = [_usage_row(PHASE_NAMES.get(phase, phase), usage) for phase, usage in spent.items()]
+    rows = [table_row(word_cell(PHASE_NAMES.get(phase, phase)), *usage_cells(usage)) for phase, usage in spent.items()]
     if len(rows) > 1:
-        rows.append(_usage_row("total", total_usage(spent.values()), total=True))
+        rows.append(table_row(word_cell("total"), *usage_cells(total_usage(spent.values())), kind="total"))
     caption = (
         "Calls that were sent and paid in each phase. Cache hits are answers from the response cache; they cost "
         "nothing. “Cached” are input tokens that the server took from its prefix cache. Models without a known price "
         "are not part of the dollars."
     )
-    columns = ("phase", "calls", "cache hits", "tokens in", "cached", "tokens out", "dollars", "seconds")
-    return Table("spending", "Spending by phase", caption, columns, tuple(rows))
-
-
-def _usage_row(name: str, usage: Usage, total: bool = False) -> TableRow:
-    counts = (usage.calls, usage.cache_hits, usage.tokens_in, usage.tokens_cached, usage.tokens_out)
-    return table_row(
-        word_cell(name),
-        *map(count_cell, counts),
-        dollars_cell(usage.usd, usage.calls),
-        figure_cell(usage.seconds, 1),
-        kind="total" if total else "",
-    )
+    return Table("spending", "Spending by phase", caption, ("phase", *USAGE_COLUMNS), tuple(rows))
 
 
 # --- prompts

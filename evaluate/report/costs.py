@@ -19,6 +19,14 @@ from evaluate.report.table import (
 )
 from signatures.rows import Cost, Usage, total_usage
 
+USAGE_COLUMNS = ("calls", "cache hits", "tokens in", "cached", "tokens out", "dollars", "seconds")
+
+
+def usage_cells(usage: Usage, partly: bool = False) -> list[TableCell]:
+    """A cell for each of `USAGE_COLUMNS`; `partly` says that the dollars are incomplete."""
+    counts = (usage.calls, usage.cache_hits, usage.tokens_in, usage.tokens_cached, usage.tokens_out)
+    return [*map(count_cell, counts), dollars_cell(usage.usd, usage.calls, partly), figure_cell(usage.seconds, 1)]
+
 
 def usage_by_role(usages: Sequence[Mapping[str, Usage]]) -> dict[str, tuple[Usage, bool]]:
     """Sums over runs by role; the flag says that the dollars are incomplete, because a price is unknown."""
@@ -39,25 +47,12 @@ def per_user_price(group: RankerRuns) -> float | None:
 
 def billed_table(groups: Sequence[RankerRuns]) -> Table:
     """Billed cost by ranker and role."""
-    columns = ("ranker", "role", "calls", "cache hits", "tokens in", "cached", "tokens out", "dollars", "seconds")
-    rows: list[TableRow] = []
-    for group in groups:
-        for role, usage, partly in _lines(group, [run.usage for run in group.runs]):
-            cells = [
-                count_cell(n)
-                for n in (usage.calls, usage.cache_hits, usage.tokens_in, usage.tokens_cached, usage.tokens_out)
-            ]
-            price = dollars_cell(usage.usd, usage.calls, partly)
-            rows.append(
-                table_row(
-                    word_cell(group.label),
-                    word_cell(role),
-                    *cells,
-                    price,
-                    figure_cell(usage.seconds, 1),
-                    kind=_kind(role),
-                )
-            )
+    columns = ("ranker", "role", *USAGE_COLUMNS)
+    rows = [
+        table_row(word_cell(group.label), word_cell(role), *usage_cells(usage, partly), kind=_kind(role))
+        for group in groups
+        for role, usage, partly in _lines(group, [run.usage for run in group.runs])
+    ]
     caption = (
         "Calls that were sent and paid in this study, over all draws and seeds. Cache hits are answers from earlier "
         "calls; they cost nothing and are counted separately. “Cached” are input tokens that the server took from its "

@@ -1,5 +1,5 @@
 "use strict";
-// The views of a study's page: users one by one, and two rankers against each other.
+// The views of a study's page: single users, and a comparison of two rankers.
 (() => {
   const { data, el, find, findAll, plural, escaped, colour, draw, go, view } = report;
   const DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -43,7 +43,7 @@
     return el("label", {}, label, select);
   }
 
-  /** Build controls only where they differ from what is there, so that nobody loses the focus while typing. */
+  /** Build controls again only if they changed, so that the reader keeps the focus while typing. */
   function controls(root, key, build) {
     if (root.dataset.key === key) return;
     root.dataset.key = key;
@@ -103,7 +103,7 @@
     return !state().q || name.startsWith(state().q) || name.startsWith(`u-${state().q}`) || name === wanted;
   }
 
-  /** Ids are not in this file; one that is typed in is hashed here to find its pseudonym. */
+  /** User ids are not in this file; an id that is typed in is hashed to find its pseudonym. */
   async function pseudonymOf(id) {
     if (!id || !globalThis.crypto?.subtle) return "";
     const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(id)));
