@@ -40,7 +40,7 @@ class Watcher(Protocol):
     """Receives the progress of a compile."""
 
     def step(self, what: str, total: int = 0) -> None:
-        """A step begins; `total` users will be scored, 0 if unknown."""
+        """A step begins; `total` is the number of users to score, 0 if unknown."""
 
     def score(self, score: UserScore) -> None:
         """A user was scored; called from any thread."""
@@ -58,7 +58,7 @@ class SearchResult:
         best: The winner among them.
         prompts: Prompts of the winner.
         importances: Share of each parameter in the variation of the score; may be empty.
-        stopped: Why the budget stopped the search, or None.
+        stopped: The reason if the budget stopped the search, or None.
     """
 
     attempts: Sequence[Attempt]
@@ -92,7 +92,7 @@ class Compiler:
         if self.cases.protocol.part != "dev":
             raise InputError(
                 f"these cases are of part {self.cases.protocol.part!r}, but programs are compiled on dev users only, "
-                "because test users must stay unseen; draw cases with `--part dev`"
+                "so that test users stay unseen; draw cases with `--part dev`"
             )
         self.searched, self.held_out = split_dev(self.cases.cases, self.settings.held_out)
 
@@ -171,7 +171,7 @@ class Compiler:
         return self._builder.program(self._uncompiled.model_copy(update={"family": name}))
 
     def _distilled_items(self, cases: Sequence[Case]) -> int:
-        """Most items that a new prompt of MOTE distils."""
+        """Most items that need new traits after MOTE's prompt changed."""
         distinct = len({item for case in cases for item in case.candidates})
         return min(distinct, len(cases) * (self.settings.head or distinct))
 
@@ -206,7 +206,7 @@ class Compiler:
         return "usd" if models <= self.parts.backends.prices.models.keys() else "tokens"
 
     def _search_budget(self, budget: Budget) -> Budget:
-        """The budget without a reserve for the held-out check of the winner."""
+        """The budget minus a reserve for the held-out check of the winner."""
         if budget == Budget():
             return budget
         check = next(phase for phase in self.forecast() if phase.name == "held-out")

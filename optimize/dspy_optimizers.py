@@ -1,7 +1,7 @@
 """DSPy's own optimizers (MIPROv2, GEPA, random search, labeled few-shot) on the same objective, ledger and roles.
 
-They know neither budgets nor interruptions. A `ScoreRecorder` keeps every program they score, so that a spent budget
-ends them with the best one so far; a killed run is repeated by the same command, with cache hits for its calls.
+They have no budget and cannot be resumed. So a `ScoreRecorder` keeps every program that they score: if the budget ends,
+the best program so far wins. The same command repeats a killed run, with cache hits for its calls.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ScoreRecorder:
     """Records every program that an optimizer scores, identified by its prompts, with its scores by user.
 
     Args:
-        base: Prompts of the uncompiled program; those of predictors that an optimizer does not tune.
+        base: Prompts of the uncompiled program, for predictors that an optimizer does not tune.
     """
 
     objective: Objective
@@ -86,17 +86,16 @@ def run_dspy_optimizer(
     Args:
         program: The uncompiled program; left unchanged.
         recorder: Its metric is the optimizer's.
-        settings: `trials` is the number of programs to score: MIPROv2's trials, random search's candidates, GEPA's full
-            evaluations.
-        proposer: Writes instructions or reflects, through its own adapter: DSPy's default one would repeat a call whose
-            answer cannot be parsed.
+        settings: `trials` is the number of trials (MIPROv2), candidates (random search) or full evaluations (GEPA).
+        proposer: Writes instructions or reflects, through its own adapter, because DSPy's default adapter repeats calls
+            with unparsable answers.
 
     Returns:
-        The optimizer's prompts, or those of the best program scored before the budget ended; and why it was stopped, or
-        None. The program was recorded with scores of all users.
+        The prompts of the optimizer, or of the best program scored before the budget ended; and the reason if it was
+        stopped, or None. The program has recorded scores of all users.
 
     Raises:
-        InputError: if no program was scored on all users, or the optimizer can tune nothing.
+        InputError: if no program was scored on all users, or there is nothing to tune.
     """
     student: ScoredProgram = program.deepcopy()
     student.program = without_trait_store(student.program)

@@ -1,4 +1,4 @@
-"""Prompts of a program: the instructions and demos of its predictors, which are all that compiling may change."""
+"""Prompts of a program: the instructions and demos of its predictors. Compiling changes nothing else."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def plain_demo(demo: Mapping[str, Any], signature: type[dspy.Signature]) -> Demo
 
 
 def safe(demos: Iterable[Demo]) -> list[Demo]:
-    """The demos without prompt injections; demos become part of every prompt."""
+    """The demos without prompt injections, because demos are part of every prompt."""
     return [demo for demo in demos if not any(map(contains_instructions, _texts(demo)))]
 
 

@@ -22,7 +22,7 @@ from signatures.schema import MotivationSchema
 from signatures.types import Profile
 
 SHORTEST, LONGEST = 40, 2000
-"""Fewest and most characters of an instruction; longer ones come from a model that did not stop."""
+"""Fewest and most characters of a valid instruction; longer texts come from a model that did not stop."""
 
 _PROPOSAL = "proposed_instruction"
 """The output field of DSPy's proposers."""
@@ -77,8 +77,8 @@ class Proposer:
     ) -> list[str]:
         """Propose instructions for one predictor with DSPy's `GroundedProposer`.
 
-        It reads the current instruction, bootstrapped demos and a tip. It reads neither the source code of the modules,
-        which is the same for every task, nor a summary of the examples, which are item ids.
+        It reads the current instruction, bootstrapped demos and a tip. It does not read the source code of the modules,
+        which is the same for every task, or a summary of the examples, which are item ids.
 
         Args:
             demo_sets: Sets of demos to ground the proposals in; may be empty.

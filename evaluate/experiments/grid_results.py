@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,8 @@ from evaluate.stats.metrics import Bounds, bounds, per_user
 from evaluate.stats.significance import PairedComparison, compare_to
 from programs.lm.roles import ROLE_NAMES, RoleName
 from signatures.rows import Ranking, Status
+
+LabelT = TypeVar("LabelT", str, int)
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class RoleEffect(BaseModel):
         mixes: Number of pairs of mixes that differ in this only; the effect is their mean.
         gain: In the grid's metric per user, after minus before.
         usd_per_user: After minus before per user, without MOTE; None if a price is unknown.
-        usd_per_product: Likewise per item.
+        usd_per_product: After minus before per item; None if a price is unknown.
         seconds: After minus before for all users together, stand-alone.
     """
 
@@ -159,7 +162,7 @@ def grid_results(grid: Grid, runs: Sequence[MixRun], list_size: int) -> GridResu
 def objectives(grid: Grid, run: MixRun) -> tuple[float, float] | None:
     """Quality and stand-alone cost of a mix, the objectives of a search; None if users are unresolved.
 
-    Cost is in dollars if the price is known, else in seconds; if only some backends of a grid have a known price, give
+    Cost is in dollars if the price is known, else in seconds. If only some models of a grid have a known price, give
     the others a price per hour.
     """
     if not run.comparable:
@@ -168,14 +171,16 @@ def objectives(grid: Grid, run: MixRun) -> tuple[float, float] | None:
     return quality, run.cost.seconds if run.cost.usd is None else run.cost.usd
 
 
-def front_of(quality: Mapping[str, float], cost: Mapping[str, float | None]) -> list[str]:
-    """Pareto front: labels without another that is cheaper and better, cheapest first; unknown costs are left out.
+def front_of(quality: Mapping[LabelT, float], cost: Mapping[LabelT, float | None]) -> list[LabelT]:
+    """Pareto front, cheapest first: the labels that no other label beats in both quality and cost.
+
+    Labels of unknown cost are left out.
 
     >>> front_of({"a": 0.5, "b": 0.4, "c": 0.6}, {"a": 1.0, "b": 2.0, "c": 3.0})
     ['a', 'c']
     """
     known = {label: price for label, price in cost.items() if price is not None}
-    out: list[str] = []
+    out: list[LabelT] = []
     for label in sorted(known, key=lambda name: (known[name], -quality[name])):
         if not out or quality[label] > quality[out[-1]]:
             out.append(label)

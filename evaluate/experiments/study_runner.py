@@ -77,7 +77,7 @@ class StudyRunner:
             if not only or any(part in f"{cell.path}/" for part in only)
         ]
         if not cells:
-            raise InputError(f"--only {', '.join(only)}: no run of the study has this in its name")
+            raise InputError(f"--only {', '.join(only)}: no run of the study has this text in its name")
         for cell in cells:
             self._check(cell)
         return cells

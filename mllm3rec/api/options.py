@@ -19,12 +19,12 @@ Schema = MotivationSchema | str | Path
 
 
 class Models(TypedDict, total=False):
-    """Which models are asked; each a model string (docs/models.md) or a `dspy.LM`.
+    """Models to use; each is a model string (docs/models.md) or a `dspy.LM`.
 
     Attributes:
         preset: A name of `PRESETS`; `local` unless DSPy was configured with a model.
-        model: For every role.
-        mope, mote, mar, judge: For one role.
+        model: Model of every role.
+        mope, mote, mar, judge: Model of one role.
     """
 
     preset: str | None
@@ -36,9 +36,9 @@ class Models(TypedDict, total=False):
 
 
 def model_options(models: Models) -> ModelOptions | None:
-    """The options, or None where the model of `dspy.configure` is to be asked directly.
+    """The options; None means that programs ask the model of `dspy.configure` directly.
 
-    Where nothing is chosen and DSPy was configured with a `dspy.LM`, that model serves every role.
+    Without any option, the `dspy.LM` of `dspy.configure` is the model of every role.
     """
     chosen = {name: value for name, value in models.items() if value is not None}
     if chosen:
@@ -50,14 +50,14 @@ def model_options(models: Models) -> ModelOptions | None:
 
 
 def read_schema(schema: Schema | None) -> MotivationSchema | None:
-    """A motivational schema from a TOML or YAML file, or as it is.
+    """The schema; a path is read as a TOML or YAML file.
 
     Raises:
-        InputError: naming file and field, if it cannot be read.
+        InputError: naming file and field, if the file is not valid.
     """
     return load_schema(Path(schema)) if isinstance(schema, str | Path) else schema
 
 
 def budget_of(budget_usd: float | None, max_calls: int | None) -> Budget:
-    """Limits on what is really paid; None is no limit."""
+    """Limits on dollars and calls, without cache hits; None is no limit."""
     return Budget(usd=budget_usd, calls=max_calls)

@@ -1,4 +1,4 @@
-"""`mllm3rec distill`: distil the traits of all candidates of some cases before they are ranked."""
+"""`mllm3rec distill`: make the traits of all candidates before they are ranked."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def distill(
     max_calls: MaxCalls = None,
     as_json: Json = False,
 ) -> None:
-    """Distil the traits of every candidate into the trait store. Exit code 1 if some answers could not be read."""
+    """Make the traits of all candidates and keep them in the trait store. Exit code 1 if an answer is unparsable."""
     import mllm3rec as m3
 
     with ConsoleEvents() as events:
@@ -43,15 +43,11 @@ def distill(
             max_calls=max_calls,
             on_event=events,
         )
-    facts = {
-        "products": found.items,
-        "traits": found.traits,
-        "refused": found.refused,
-        "unreadable": found.unparsable,
-    }
+    items, traits, refused, unparsable = found.items, found.traits, found.refused, found.unparsable
     if as_json:
+        facts = {"products": items, "traits": traits, "refused": refused, "unreadable": unparsable}
         emit({**facts, "calls": sum(usage.calls for usage in found.usage.values())})
     else:
-        out.print(", ".join(f"{count} {what}" for what, count in facts.items()))
+        out.print(f"{items} items, {traits} traits, {refused} phrases refused, {unparsable} items unparsable")
         out.print(usage_table(found.usage))
-    raise typer.Exit(1 if found.unparsable else 0)
+    raise typer.Exit(1 if unparsable else 0)

@@ -1,4 +1,4 @@
-"""`mllm3rec evaluate`: rank frozen cases with any ranker, resumably, and print metrics with intervals."""
+"""`mllm3rec evaluate`: rank frozen cases with any ranker, and print metrics with intervals."""
 
 from __future__ import annotations
 
@@ -34,18 +34,19 @@ from mllm3rec.cli.options import (
     SchemaFile,
     Weight,
     Workers,
+    option_group,
 )
 
 if TYPE_CHECKING:
     from evaluate.runs.evaluation import Evaluation
 
-EXPLAIN = "Explanations"
+_explain = option_group("Explanations")
 
 
 def evaluate(
     cases: CasesFile,
     ranker: Annotated[str, typer.Option(help="Name of a baseline or program, or the folder of an artifact.")],
-    directory: Annotated[Path, typer.Option("--out", help="Run directory; re-run the command to resume it.")],
+    directory: Annotated[Path, typer.Option("--out", help="Run directory; the same command resumes the run.")],
     dataset: DatasetOption = None,
     preset: Preset = "local",
     model: ModelOption = None,
@@ -55,15 +56,11 @@ def evaluate(
     judge: JudgeOption = None,
     weight: Weight = 0.3,
     head: Head = None,
-    explain: Annotated[
-        int, typer.Option(min=0, help="Explain and re-check the first K items.", rich_help_panel=EXPLAIN)
-    ] = 0,
-    check: Annotated[bool, typer.Option(help="Have the judge re-check reasons.", rich_help_panel=EXPLAIN)] = True,
+    explain: Annotated[int, _explain(min=0, help="Number of first items that get a reason.")] = 0,
+    check: Annotated[bool, _explain(help="Whether the judge re-checks reasons.")] = True,
     schema: SchemaFile = None,
     seed: Annotated[int, typer.Option(min=0, help="Training seed of a trained baseline.")] = 0,
-    against: Annotated[
-        Path | None, typer.Option(help="A finished run directory on the same cases to compare with.")
-    ] = None,
+    against: Annotated[Path | None, typer.Option(help="Finished run on the same cases, to compare with.")] = None,
     workers: Workers = 1,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
@@ -71,7 +68,7 @@ def evaluate(
 ) -> None:
     """Rank every case and report HR@K and NDCG@K with intervals.
 
-    Exit code 1 while cases are unresolved, or if no answer could be read for more than half of the users.
+    Exit code 1 if a user is unresolved, or if no answer could be read for more than half of the users.
     """
     import mllm3rec as m3
 
@@ -129,8 +126,8 @@ def _show(result: Evaluation, against: Path | None) -> None:
     if figures.score_sources or figures.unparsable_users:
         sources = ", ".join(f"{source} for {count} users" for source, count in figures.score_sources.items())
         out.print(
-            f"MAR scores from {sources or 'no answer'}; unparsable answers {figures.unparsable_answers:.2%}; "
-            f"per user {figures.appended:.1f} candidates left out, {figures.dropped:.1f} labels dropped; "
+            f"MAR scores from {sources or 'no answer'}; {figures.unparsable_answers:.2%} of answers unparsable; "
+            f"per user {figures.appended:.1f} candidates left out and {figures.dropped:.1f} labels dropped; "
             f"{figures.refused_traits:.1%} of trait phrases refused"
         )
     if figures.refused_items:

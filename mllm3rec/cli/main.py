@@ -1,4 +1,4 @@
-"""The command line, `mllm3rec COMMAND`. Exit code 0 means the command did what it was asked."""
+"""The command line, `mllm3rec COMMAND`. Exit code 0 means that the command did everything it was asked to do."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ app.add_typer(prices.app, name="prices", rich_help_panel=INSPECT)
 
 
 def main() -> None:
-    """Run the command line; what a user can mend is printed without a traceback."""
+    """Run the command line; errors that the caller can fix are printed without a traceback."""
     try:
         app(standalone_mode=True)
     except SystemExit as ended:
-        # Typer turns Ctrl-C into this exit before anything else sees it.
+        # Typer turns Ctrl-C into this exit code.
         if ended.code == INTERRUPTED:
             say("interrupted; everything done so far is kept: the same command goes on from there")
         raise
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def _explain(error: BaseException) -> int | None:
-    """Print what a user can mend; the exit code, or None for any other error."""
+    """Print an error that the caller can fix and return its exit code; None for other errors."""
     from programs.runtime.errors import BudgetExceededError, InputError, MissingExtraError
 
     if isinstance(error, InputError | MissingExtraError | OSError):
@@ -88,7 +88,7 @@ def _explain(error: BaseException) -> int | None:
 
 
 def _print(word: str, style: str, message: str) -> None:
-    # Unwrapped: a path broken in two can be neither copied nor searched for.
+    # Not wrapped: a path on two lines cannot be copied or searched for.
     err.print(Text.assemble((word, style), " ", message), soft_wrap=True)
 
 
