@@ -25,7 +25,7 @@ from optimize.scoring import EvaluationError, ScoredProgram, next_users, score_c
 from optimize.search import Attempt, Search, SearchPlan
 from optimize.settings import CompileSettings
 from optimize.space import Configuration, ProgramBuilder, uncompiled
-from programs.lm.ledger import Budget, Ledger
+from programs.lm.ledger import Budget, Ledger, interrupted_note
 from programs.lm.roles import RoleName
 from programs.program import MLLM3Rec, Parts
 from programs.runtime.atomic import sweep, write_atomically
@@ -141,6 +141,8 @@ class Compiler:
             sweep(self.directory)
             self.settings.save(search_folder / PLAN)
             self._builder.require(self.settings.space)
+            if interrupted := self.ledger.total().interrupted:
+                self.watcher.step(interrupted_note(interrupted))
             try:
                 return self._run()
             except EvaluationError as error:

@@ -10,7 +10,7 @@ from evaluate.experiments.grid_runner import GridRunner
 from evaluate.experiments.grid_tab import grid_tab
 from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord
 from evaluate.report.write import write_report
-from evaluate.runs.costs import once_each
+from evaluate.runs.costs import stand_alone_usage
 from evaluate.runs.journal import RunManifest
 from programs.lm.ledger import by_role, read_calls
 from programs.prior.scorers import Popularity
@@ -66,7 +66,7 @@ def _record(runner: GridRunner, runs: Sequence[MixRun], command: str, versions: 
                 list_size=len(case_file.cases[0].candidates),
                 unresolved=run.unresolved,
                 usage=by_role(calls),
-                stand_alone=by_role(call.model_copy(update={"hit": False}) for call in once_each(calls)),
+                stand_alone=stand_alone_usage(calls),
                 command=command,
             )
         )

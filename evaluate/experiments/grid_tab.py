@@ -30,6 +30,7 @@ from evaluate.report.table import (
 )
 from evaluate.runs.costs import RoleCost
 from evaluate.stats.cheapest import CheapestMix
+from programs.lm.ledger import interrupted_note
 from programs.lm.prices import price_table
 
 
@@ -181,6 +182,8 @@ def role_cost_table(found: GridResults) -> Table:
         "“Cached” are input tokens that the server took from its prefix cache. p50 and p95 are the median and the 95th "
         "percentile of the seconds of one answer, without cache hits."
     )
+    if interrupted := sum(role.interrupted for row in found.rows for role in row.cost.roles):
+        caption += f" {interrupted_note(interrupted)}, in what was billed."
     return Table("costs", "Cost by role", caption, columns, tuple(rows))
 
 

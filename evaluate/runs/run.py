@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
 
@@ -14,7 +14,7 @@ from evaluate.runs.journal import Journal
 from programs.lm.ledger import Ledger
 from programs.ranker import Ranker
 from programs.runtime.errors import BudgetExceededError, InputError
-from programs.runtime.interrupts import interruptible_wait
+from programs.runtime.interrupts import interruptible_wait, let_end, thread_pool
 from signatures.rows import Case, Ranking, Status
 
 MAX_FAILURES_IN_A_ROW = 8
@@ -56,7 +56,7 @@ def run_cases(
     budget or a killed process loses at most the users under way; their answers are in the response cache.
 
     Args:
-        ledger: Gives the usage per case; stopped on Ctrl-C, so that users under way end at their next call.
+        ledger: Gives the usage per case; stopped on an interruption, so that users under way end at their next call.
         workers: Number of threads; the calls of one user are sequential.
         on_row: Called in this thread with every new row.
 
@@ -71,7 +71,7 @@ def run_cases(
     stopped: str | None = None
     under_way: dict[Future[Ranking], Case] = {}
     finished: SimpleQueue[Future[Ranking]] = SimpleQueue()
-    with interruptible_wait() as next_in, ThreadPoolExecutor(workers, thread_name_prefix="case") as pool:
+    with interruptible_wait() as next_in, thread_pool(workers) as pool:
         try:
             while under_way or (waiting and stopped is None):
                 while waiting and stopped is None and len(under_way) < 2 * workers:
@@ -96,11 +96,11 @@ def run_cases(
                         raise InputError(f"{in_a_row} cases failed in a row, the last with: {row.error}")
                 if on_row is not None:
                     on_row(row)
-        except BaseException:
+        except BaseException as error:
             ledger.stop("interrupted")
-            pool.shutdown(cancel_futures=True)
+            let_end(under_way, error)
             for future in under_way:
-                if not future.cancelled() and future.exception() is None:
+                if future.done() and not future.cancelled() and future.exception() is None:
                     journal.append(future.result())
             raise
     left = len(waiting)

@@ -18,7 +18,7 @@ from evaluate.runs.planted_recovery import Recovery, recovery
 from evaluate.runs.run import run_cases
 from evaluate.runs.run_metrics import run_metrics
 from programs.lm.endpoints import model_name
-from programs.lm.ledger import Budget, Ledger, by_role, read_calls
+from programs.lm.ledger import Budget, Ledger, by_role, interrupted_note, read_calls
 from programs.lm.roles import ROLE_NAMES, Roles
 from programs.prior.default_encoder import encoder_setting
 from programs.prior.prior import Prior
@@ -60,6 +60,8 @@ def run_session(
         done = len(journal.resolved())
         if done:
             on_event(Note(f"resuming {directory}: {done} of {len(cases)} users are done already"))
+        if interrupted := ledger.total().interrupted:
+            on_event(Note(f"{name}: {interrupted_note(interrupted)}"))
         on_event(Progress(task, done, len(cases), ledger.total()))
 
         def on_row(row: Ranking) -> None:

@@ -194,8 +194,12 @@ def metrics_table(results: RunMetrics, title: str) -> Table:
 
 def usage_table(usages: Mapping[str, Usage], title: str = "Language models", by: str = "role") -> Table:
     """Calls, tokens, dollars and seconds, one row per role or phase."""
+    from programs.lm.ledger import interrupted_note
+
     columns = ("calls", "cache hits", "tokens in", "of which cached", "tokens out", "dollars", "seconds")
     table = figure_table(title, by, *columns)
+    if interrupted := sum(usage.interrupted for usage in usages.values()):
+        table.caption, table.caption_justify = interrupted_note(interrupted), "left"
     for name, usage in usages.items():
         share = f"{usage.tokens_cached / usage.tokens_in:.0%}" if usage.tokens_in else "-"
         table.add_row(

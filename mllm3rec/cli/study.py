@@ -69,6 +69,7 @@ def status(study: StudyFile, directory: Directory = None, as_json: Json = False)
     """Show the state and the cost of every run. Exit code 1 if a run is not done."""
     from evaluate.experiments.study_runner import run_states
     from mllm3rec.api.experiments import read_spec, study_root
+    from programs.lm.ledger import interrupted_note
 
     spec = read_spec(study)
     rows = list(run_states(spec, study_root(study, spec, directory)))
@@ -80,6 +81,8 @@ def status(study: StudyFile, directory: Directory = None, as_json: Json = False)
         for row in rows:
             table.add_row(row["run"], row["state"], str(row["users"]), str(row["calls"]), format_usd(row["usd"]))
         out.print(table)
+        if interrupted := sum(row["interrupted"] for row in rows):
+            out.print(interrupted_note(interrupted))
         out.print(f"{len(rows) - left} of {len(rows)} runs done")
     raise typer.Exit(1 if left else 0)
 

@@ -18,6 +18,7 @@ import dspy
 from dspy.clients.cache import Cache
 from pydantic_core import to_json
 
+from programs.lm.single_flight import SingleFlight
 from programs.runtime.key_value_store import KeyValueStore
 
 _SECONDS = "_seconds"
@@ -50,6 +51,9 @@ class CurrentCall(threading.local):
 class ResponseCache(Cache):
     """A `dspy.cache` that keeps answers in SQLite as JSON.
 
+    Attributes:
+        flights: Of the questions whose answers are kept here, shared with other processes.
+
     Args:
         path: The database file; its folder is created. `:memory:` keeps nothing.
     """
@@ -58,6 +62,7 @@ class ResponseCache(Cache):
         super().__init__(enable_disk_cache=False, enable_memory_cache=False, disk_cache_dir=None)
         self._store = KeyValueStore(path, "answers", key={"key": "TEXT"}, value={"answer": "TEXT NOT NULL"})
         self.this_call = CurrentCall()
+        self.flights = SingleFlight() if path == ":memory:" else SingleFlight.beside(Path(path))
 
     def get(self, request: dict[str, Any], ignored_args_for_cache_key: list[str] | None = None) -> Any:
         """The cached answer, or None after the calling thread's `this_call.check` has let the call pass."""

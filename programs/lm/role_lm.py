@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
-from weakref import WeakValueDictionary
 
 import dspy
 from dspy.lm15 import Response, TextPart
@@ -17,10 +14,12 @@ from pydantic_core import to_json
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
 from programs.lm.answer_text import answer_text
+from programs.lm.circuit_breaker import is_unbilled
 from programs.lm.ledger import Call, Ledger
 from programs.lm.prices import Price
 from programs.lm.rate_limiter import MAX_RETRY_AFTER, Permit, RateLimiter, is_overload
 from programs.lm.response_cache import CurrentCall, ResponseCache
+from programs.lm.single_flight import SingleFlight
 
 ATTEMPTS = 4
 """Attempts per call before a transient failure is final."""
@@ -43,10 +42,14 @@ class _Attempt(threading.local):
         started: `time.perf_counter()` when it was sent, or looked up.
         took: Seconds until its answer arrived; None without an answer, or without our response cache.
         tokens: Tokens of prompt and answer, None without an answer.
+        id: Of its line in the ledger; empty while nothing was sent.
+        worst: Upper estimate of its price in dollars, None where unknown.
     """
 
     def __init__(self) -> None:
         self.about = ""
+        self.id = ""
+        self.worst: float | None = None
         self.permit: Permit | None = None
         self.released = False
         self.unfinished = False
@@ -95,8 +98,7 @@ class RoleLM(dspy.LM):
             sleep=ledger.wait,
             reraise=True,
         )
-        self._flights: WeakValueDictionary[str, _Flight] = WeakValueDictionary()
-        self._flights_lock = threading.Lock()
+        self._flights = SingleFlight()
 
     def __deepcopy__(self, memo: dict[int, object]) -> RoleLM:
         return self
@@ -104,7 +106,9 @@ class RoleLM(dspy.LM):
     def __call__(
         self, prompt: str | None = None, *, messages: list[dict[str, Any]] | None = None, **kwargs: Any
     ) -> Any:
-        """Call the model, unless the response cache has the answer. Equal calls in two threads are sent once.
+        """Call the model, unless the response cache has the answer.
+
+        Equal calls in two threads, or in two processes with one response cache, are sent once.
 
         A call with a transient failure (server error, lost connection) is retried with exponential backoff and jitter,
         up to `ATTEMPTS` times; one rejected because of overload, up to `ATTEMPTS_AT_LIMIT` times, when the rate limiter
@@ -118,7 +122,11 @@ class RoleLM(dspy.LM):
         most = self._most_tokens(request, kwargs)
         digest = hashlib.sha256(request).hexdigest()
         self._current.about = digest[:16]
-        with self._flight(digest):
+        store = dspy.cache
+        flights = store.flights if isinstance(store, ResponseCache) else self._flights
+        # Not the key of the cached answer, which also has the sampling: DSPy makes that one inside the call.
+        question = hashlib.sha256(f"{self.model} {digest}".encode()).hexdigest()
+        with flights.flight(question, self.ledger.wait, self.max_seconds):
             try:
                 return self._retrying(self._attempt, most, prompt, messages, kwargs)
             except Exception as error:
@@ -134,7 +142,8 @@ class RoleLM(dspy.LM):
     ) -> Any:
         worst = None if self.price is None else self.price.usd(*most, seconds=self.max_seconds)
         attempt = self._current
-        attempt.permit, attempt.released, attempt.unfinished = None, False, False
+        attempt.worst = worst
+        attempt.permit, attempt.released, attempt.unfinished, attempt.id = None, False, False, ""
         attempt.tokens, attempt.took, attempt.started = None, None, time.perf_counter()
         store = dspy.cache
         this_call = store.this_call if isinstance(store, ResponseCache) else CurrentCall()
@@ -143,7 +152,11 @@ class RoleLM(dspy.LM):
             self.ledger.reserve(worst)
             try:
                 attempt.permit = self.rate_limiter.acquire(sum(most), self.ledger)
-            except BaseException:
+                attempt.id = self._record_sent(most, worst)
+            except BaseException as error:
+                if attempt.permit is not None:
+                    self._release(0, error)
+                    attempt.permit = None
                 self.ledger.release(worst)
                 raise
             attempt.started = this_call.sent = time.perf_counter()
@@ -172,6 +185,20 @@ class RoleLM(dspy.LM):
         """Whether the last answer of this thread was cut off before the model wrote more than its thoughts."""
         return self._current.unfinished
 
+    def _record_sent(self, most: tuple[int, int], worst: float | None) -> str:
+        return self.ledger.record_sent(
+            Call(
+                role=self.role,
+                model=self.model,
+                about=self._current.about,
+                tokens_in=most[0],
+                tokens_out=most[1],
+                usd=worst,
+                at=round(time.time(), 3),
+                in_flight=True,
+            )
+        )
+
     def _ended(self, worst: float | None, error: BaseException | None = None) -> None:
         attempt = self._current
         if attempt.permit is None:
@@ -182,9 +209,11 @@ class RoleLM(dspy.LM):
                 Call(
                     role=self.role,
                     model=self.model,
+                    usd=None if is_unbilled(error) else worst,
                     seconds=round(time.perf_counter() - attempt.started, 4),
                     waited=round(attempt.permit.waited, 4),
                     failed=True,
+                    id=attempt.id,
                     at=round(time.time(), 3),
                 )
             )
@@ -195,13 +224,6 @@ class RoleLM(dspy.LM):
         if attempt.permit is not None and not attempt.released:
             attempt.released = True
             self.rate_limiter.release(attempt.permit, tokens, error)
-
-    @contextmanager
-    def _flight(self, digest: str) -> Iterator[None]:
-        with self._flights_lock:
-            flight = self._flights.setdefault(digest, _Flight())
-        with flight.lock:
-            yield
 
     def _most_tokens(self, request: bytes, kwargs: dict[str, Any]) -> tuple[int, int]:
         """The most tokens that a prompt, schema included, and its answer may take."""
@@ -219,6 +241,8 @@ class RoleLM(dspy.LM):
         tokens_in, tokens_out, tokens_cached = _tokens(entry["response"])
         attempt.tokens = tokens_in + tokens_out
         hit = attempt.permit is None
+        # Without usage the price per token is unknown, which is not zero; one per hour needs none.
+        metered = _has_usage(entry["response"]) or (self.price is not None and self.price.usd_per_hour is not None)
         took = time.perf_counter() - attempt.started if attempt.took is None else attempt.took
         seconds = dspy.cache.this_call.seconds if hit else took
         self.ledger.record(
@@ -229,10 +253,12 @@ class RoleLM(dspy.LM):
                 tokens_in=tokens_in,
                 tokens_out=tokens_out,
                 tokens_cached=tokens_cached,
-                usd=self._usd(tokens_in, tokens_out, tokens_cached, seconds),
+                usd=self._usd(tokens_in, tokens_out, tokens_cached, seconds) if metered else None,
+                most_usd=None if metered or hit else attempt.worst,
                 seconds=round(seconds or 0.0, 4),
                 waited=0.0 if attempt.permit is None else round(attempt.permit.waited, 4),
                 hit=hit,
+                id=attempt.id,
                 at=round(time.time(), 3),
             )
         )
@@ -260,17 +286,17 @@ def _error(state: RetryCallState) -> BaseException | None:
     return None if state.outcome is None else state.outcome.exception()
 
 
-class _Flight:
-    """A lock that can be weakly referenced: it lives as long as a thread makes its call."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-
-
 def _unfinished(response: Any) -> bool:
     if not isinstance(response, Response) or response.finish_reason != "length":
         return False
     return not answer_text("".join(part.text for part in response.message.parts if isinstance(part, TextPart))).strip()
+
+
+def _has_usage(response: Any) -> bool:
+    usage: Any = response.get("usage") if isinstance(response, dict) else response.usage
+    if hasattr(usage, "input_tokens"):
+        return usage.input_tokens is not None or usage.output_tokens is not None
+    return bool(usage)
 
 
 def _tokens(response: Any) -> tuple[int, int, int]:
