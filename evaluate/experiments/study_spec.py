@@ -131,6 +131,7 @@ class BudgetSpec(_Strict):
 
     usd: float | None = Field(default=None, ge=0)
     calls: int | None = Field(default=None, ge=0)
+    minutes: float | None = Field(default=None, gt=0)
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,8 @@ def ledger_within(root: Path, path: Path, budget: Budget) -> Ledger:
         usage for other in root.rglob(path.name) if other != path for usage in by_role(read_calls(other)).values()
     )
     usd = None if budget.usd is None else max(0.0, budget.usd - (others.usd or 0.0))
-    return Ledger(path, Budget(usd=usd, calls=None if budget.calls is None else max(0, budget.calls - others.calls)))
+    calls = None if budget.calls is None else max(0, budget.calls - others.calls)
+    return Ledger(path, budget.model_copy(update={"usd": usd, "calls": calls}))
 
 
 def _recovered(cases: Cases, rows: Mapping[str, Ranking]) -> Recovery | None:

@@ -35,6 +35,7 @@ def compile_program(
     trials: int = 12,
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     workers: int = 1,
     on_event: OnEvent = ignore,
     **options: Unpack[CompileOptions],
@@ -46,7 +47,7 @@ def compile_program(
         program: A `Program`, with its models, schema and head; or names of programs to search over.
         out: Folder of the artifact; its subfolder `search/` holds the state to resume from.
         trials: Number of programs to try, with the uncompiled one.
-        budget_usd, max_calls: Most dollars and model calls to spend; None for no limit.
+        budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes to spend; None for no limit.
         workers: Number of users scored in parallel.
         on_event: Receives notes and progress.
         options: See `CompileOptions`.
@@ -58,7 +59,9 @@ def compile_program(
         InputError: if the cases are not dev cases, `out` holds another compile, or an option is not valid.
         BudgetExceededError: if the budget ended before there was a checked winner; all answers are cached.
     """
-    compiler = _compiler(cases, program, out, trials, budget_of(budget_usd, max_calls), workers, on_event, options)
+    compiler = _compiler(
+        cases, program, out, trials, budget_of(budget_usd, max_calls, max_minutes), workers, on_event, options
+    )
     try:
         compiler.run()
     finally:
@@ -77,6 +80,7 @@ def forecast_compile_cost(
     trials: int = 12,
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     workers: int = 1,
     on_event: OnEvent = ignore,
     **options: Unpack[CompileOptions],
@@ -89,7 +93,9 @@ def forecast_compile_cost(
     optimizer = options.get("optimizer", "study")
     if optimizer != "study":
         raise InputError(f"only the optimizer study has a forecast; limit {optimizer} with --max-calls or --budget-usd")
-    compiler = _compiler(cases, program, out, trials, budget_of(budget_usd, max_calls), workers, on_event, options)
+    compiler = _compiler(
+        cases, program, out, trials, budget_of(budget_usd, max_calls, max_minutes), workers, on_event, options
+    )
     try:
         return compiler.forecast()
     finally:

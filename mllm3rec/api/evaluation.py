@@ -41,6 +41,7 @@ def evaluate(
     workers: int = 1,
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     on_event: OnEvent = ignore,
     **models: Unpack[Models],
 ) -> Evaluation:
@@ -59,7 +60,7 @@ def evaluate(
         check: Whether the judge re-checks reasons.
         seed: Training seed of a trained baseline.
         workers: Number of users ranked in parallel.
-        budget_usd, max_calls: Most dollars and model calls to spend; None for no limit.
+        budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes to spend; None for no limit.
         on_event: Receives notes and progress.
         models: `preset`, `model`, `mope`, `mote`, `mar`, `judge`, as in `program`; only for rankers given by name.
 
@@ -78,7 +79,8 @@ def evaluate(
                 choice = choice_of(str(ranker), model_options(models), fusion, read_schema(schema))
             choice.refuse(cases)
             ledger = Ledger(
-                RunDirectory(folder).ledger if choice.asks_models else None, budget_of(budget_usd, max_calls)
+                RunDirectory(folder).ledger if choice.asks_models else None,
+                budget_of(budget_usd, max_calls, max_minutes),
             )
             built = choice.build(factory_for(choice, cases, ledger, explain, check, on_event), seed)
             label, configuration = name or choice.name, choice.configuration(explain, check, seed)

@@ -100,6 +100,7 @@ def compare(
     search: int | None = None,
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     on_event: OnEvent = ignore,
     command: str = "",
 ) -> Comparison:
@@ -110,7 +111,8 @@ def compare(
         grid: The models to try for each role (docs/compare.md): a TOML file, or the same as a dictionary.
         out: Folder of the run directories and the report.
         search: Number of mixes to try, chosen by quality and cost; None for all.
-        budget_usd, max_calls: Most dollars and model calls for all mixes together; None for no limit.
+        budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes for all mixes together; None for no
+            limit.
         on_event: Receives notes and progress.
         command: The command to show in the report, to repeat the comparison.
 
@@ -118,7 +120,7 @@ def compare(
         InputError: if the grid is not valid, or no mix ranked any user.
         BudgetExceededError: if the budget ended before any user was ranked.
     """
-    runner = _grid_runner(cases, grid, Path(out), budget_of(budget_usd, max_calls), on_event)
+    runner = _grid_runner(cases, grid, Path(out), budget_of(budget_usd, max_calls, max_minutes), on_event)
     runs, stopped = runner.run(search)
     results = runner.results(runs)
     written = write_comparison(results, runner, runs, command, versions())
@@ -132,10 +134,11 @@ def forecast_comparison(
     out: str | Path,
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     on_event: OnEvent = ignore,
 ) -> list[MixForecast]:
     """Forecast of the cost of `compare` with the same arguments, from a few users measured on every mix."""
-    return _grid_runner(cases, grid, Path(out), budget_of(budget_usd, max_calls), on_event).forecast()
+    return _grid_runner(cases, grid, Path(out), budget_of(budget_usd, max_calls, max_minutes), on_event).forecast()
 
 
 def _grid_runner(
@@ -157,6 +160,7 @@ def run_study(
     only: Sequence[str] = (),
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     on_event: OnEvent = ignore,
 ) -> Study:
     """Make all missing runs of a study, then write its report. The same call resumes a stopped study.
@@ -166,7 +170,7 @@ def run_study(
         out: Folder of the runs; None for `runs/NAME`.
         data: Datasets, or their directories, by their name in the study.
         only: Make only runs whose name (dataset/protocol/draw/ranker) contains one of these texts; empty for all.
-        budget_usd, max_calls: Replace the study's own budget, for all runs together.
+        budget_usd, max_calls, max_minutes: Replace the study's own budget, for all runs together.
         on_event: Receives notes and progress.
 
     Raises:
@@ -177,6 +181,7 @@ def run_study(
     budget = Budget(
         usd=spec.budget.usd if budget_usd is None else budget_usd,
         calls=spec.budget.calls if max_calls is None else max_calls,
+        minutes=spec.budget.minutes if max_minutes is None else max_minutes,
     )
     root = study_root(study, spec, out)
     runner = StudyRunner(spec, root, resolve_ranker, study_datasets(spec, data, on_event), budget, on_event)

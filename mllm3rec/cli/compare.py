@@ -10,7 +10,7 @@ import typer
 from rich.table import Column, Table
 
 from mllm3rec.cli.console import ConsoleEvents, emit, format_estimate, format_usd, out
-from mllm3rec.cli.options import BudgetUsd, CasesFile, DatasetOption, Json, MaxCalls
+from mllm3rec.cli.options import BudgetUsd, CasesFile, DatasetOption, Json, MaxCalls, MaxMinutes
 
 if TYPE_CHECKING:
     from evaluate.experiments.grid_forecast import MixForecast
@@ -30,6 +30,7 @@ def compare(
     ] = None,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
     as_json: Json = False,
 ) -> None:
     """Rank the same cases with every mix of models for MOPE, MOTE and MAR. Exit code 1 if a mix is incomplete."""
@@ -50,6 +51,7 @@ def compare(
                 search=search,
                 budget_usd=budget_usd,
                 max_calls=max_calls,
+                max_minutes=max_minutes,
                 on_event=events,
                 command=f"mllm3rec compare {cases} --grid {grid} --out {directory}",
             )

@@ -27,11 +27,14 @@ from mllm3rec.cli.options import (
     JudgeOption,
     MarOption,
     MaxCalls,
+    MaxMinutes,
+    MaxTokens,
     ModelOption,
     MopeOption,
     MoteOption,
     Preset,
     SchemaFile,
+    Timeout,
     Weight,
     Workers,
     option_group,
@@ -64,6 +67,9 @@ def evaluate(
     workers: Workers = 1,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
+    timeout: Timeout = None,
+    max_tokens: MaxTokens = None,
     as_json: Json = False,
 ) -> None:
     """Rank every case and report HR@K and NDCG@K with intervals.
@@ -87,6 +93,7 @@ def evaluate(
             workers=workers,
             budget_usd=budget_usd,
             max_calls=max_calls,
+            max_minutes=max_minutes,
             on_event=events,
             preset=preset,
             model=model,
@@ -94,6 +101,8 @@ def evaluate(
             mote=mote,
             mar=mar,
             judge=judge,
+            timeout=timeout,
+            max_tokens=max_tokens,
         )
     if as_json:
         emit(_facts(result))

@@ -37,6 +37,9 @@ from programs.runtime.errors import InputError
 from programs.runtime.events import Note, OnEvent, ignore
 
 _RETRIES_AFTER_UNPARSABLE = 1
+_KEYED_TIMEOUT = 600.0
+"""What the timeout was when it was part of a request's key in the response cache."""
+
 _SHOWN_CHARACTERS = 300
 """Of an answer or an error in a message."""
 
@@ -170,7 +173,7 @@ class Backends:
             self.rate_limiter(config),
             max_seconds=config.timeout,
             # Where the response cache keeps the answers of hosted models since its first version.
-            keyed={"timeout": config.timeout} if hosted else None,
+            keyed={"timeout": _KEYED_TIMEOUT} if hosted else None,
             **{key: value for key, value in sampling.items() if value is not None},
             **connect(config, self.on_event),
         )

@@ -74,12 +74,17 @@ class Call(BaseModel):
 
 
 class Budget(BaseModel):
-    """Limits of a run on what is really paid; cache hits are free. None is no limit."""
+    """Limits of a run on what is really paid; cache hits are free. None is no limit.
+
+    Attributes:
+        minutes: From the beginning of a session; no call is sent after that.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     usd: float | None = Field(default=None, ge=0)
     calls: int | None = Field(default=None, ge=0)
+    minutes: float | None = Field(default=None, gt=0)
 
 
 _NO_BUDGET = Budget()
@@ -163,6 +168,7 @@ class Ledger:
         self._phases: dict[str, Usage] = {}
         self._reserved_usd = 0.0
         self._assumed_usd = 0.0
+        self._began = time.monotonic()
         self._reserved_calls = 0
         self._stopped: str | None = None
         self._halt = threading.Event()
@@ -237,6 +243,8 @@ class Ledger:
             return self._stopped
         if self.budget == _NO_BUDGET:
             return None
+        if self.budget.minutes is not None and time.monotonic() - self._began > 60 * self.budget.minutes:
+            return f"the {self.budget.minutes:g} minutes of this session are over"
         total = self.total()
         if self.budget.calls is not None and total.calls + self._reserved_calls + 1 > self.budget.calls:
             return f"the budget of {self.budget.calls} calls is spent"
