@@ -33,7 +33,7 @@ class ObjectiveWeights(BaseModel):
             users' profiles. About 0 for constant, generic or empty profiles.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     ndcg: float = Field(default=0.4, ge=0)
     mar: float = Field(default=0.3, ge=0)

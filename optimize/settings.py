@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from optimize.objective import ObjectiveWeights
 from optimize.space import Space
 from programs.lm.roles import RoleConfig, Roles
 from programs.runtime.atomic import write_atomically
+from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError
 from signatures.schema import MotivationSchema
 
@@ -64,7 +64,7 @@ class CompileSettings(BaseModel):
             InputError: naming the settings that differ from those in the file.
         """
         if path.exists():
-            stored: dict[str, Any] = json.loads(path.read_bytes())
+            stored: dict[str, Any] = read_json(path, dict[str, Any], "choose another --out")
             settings = self.model_dump(mode="json", exclude=_MAY_CHANGE)
             differing = [name for name, value in settings.items() if stored.get(name) != value]
             if differing:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from evaluate.data.records.frames import read_frames
 from evaluate.data.records.interactions import INTERACTION_COLUMNS
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, quoted
 from signatures.types import Interaction, Item
 
 
@@ -116,7 +116,7 @@ class Dataset:
         try:
             return self.items[item_id]
         except KeyError:
-            raise InputError(f"item {item_id!r} is not in dataset {self.name!r}") from None
+            raise InputError(f"item {quoted(item_id)} is not in dataset {quoted(self.name)}") from None
 
 
 def _share(part: int, whole: int) -> str:

@@ -13,7 +13,7 @@ from evaluate.protocol.cases import Cases
 from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord
 from evaluate.report.write import write_report
 from evaluate.runs.costs import once_each
-from evaluate.runs.journal import RunManifest
+from evaluate.runs.journal import read_journal
 from programs.lm.ledger import by_role, read_calls
 from programs.prior.scorers import Popularity
 from programs.runtime.atomic import write_atomically
@@ -78,7 +78,7 @@ def _record(
                 draw=0,
                 ranker=run.mix.label,
                 seed=None,
-                manifest=RunManifest.model_validate_json((path / "manifest.json").read_bytes()),
+                manifest=read_journal(path)[0],
                 rows=run.rows,
                 ranks=run.ranks,
                 list_size=len(case_file.cases[0].candidates),

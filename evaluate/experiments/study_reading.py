@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from evaluate.baselines.tuning import Tuned
 from evaluate.data.dataset import Dataset
 from evaluate.experiments.study_spec import DatasetSpec, ProtocolSpec, StudyCell, StudySpec, folder_of
 from evaluate.paper.published import ITEM_COLD, MAIN, USER_COLD, PublishedRow
@@ -20,6 +21,7 @@ from evaluate.runs.journal import read_journal
 from evaluate.runs.run_metrics import ranks_of
 from programs.lm.ledger import by_role, read_calls
 from programs.prior.scorers import Popularity
+from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError
 from signatures.rows import Ranking
 
@@ -27,6 +29,9 @@ ROWS_KEPT = 200
 """Number of rows that a record keeps of a ranker without a language model; ranks are kept of all users."""
 
 _PUBLISHED = {"warm": MAIN, "item-cold": ITEM_COLD, "user-cold": USER_COLD}
+
+TUNE_AGAIN = "delete it to have the settings tried again"
+"""What to do about a damaged file of `tuned_path`."""
 
 
 class CatalogueRanks(BaseModel):
@@ -53,10 +58,10 @@ def is_done(directory: Path) -> bool:
     if RunDirectory(directory).ranks.exists():
         return True
     try:
-        facts = json.loads(RunDirectory(directory).metrics.read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return facts.get("unresolved") == 0
+        facts = json.loads(RunDirectory(directory).metrics.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False  # a damaged file is written again
+    return isinstance(facts, dict) and facts.get("unresolved") == 0
 
 
 def read_record(
@@ -139,7 +144,7 @@ def _run(root: Path, cell: StudyCell, commands: Sequence[str]) -> RunRecord:
         path = RunDirectory(directory).ranks
         if not path.exists():
             raise InputError(f"{directory}: not finished")
-        full = CatalogueRanks.model_validate_json(path.read_bytes())
+        full: CatalogueRanks = read_json(path, CatalogueRanks, "delete it to have the run made again")
         return RunRecord(**facts, rows={}, ranks=full.ranks, list_size=full.size)  # type: ignore[arg-type]
     if not rows:
         raise InputError(f"{directory}: no row yet")
@@ -162,7 +167,7 @@ def _kept(rows: Mapping[str, Ranking], cases: Cases) -> dict[str, Ranking]:
 
 def _tuned(root: Path, cell: StudyCell) -> list[Mapping[str, object]]:
     path = tuned_path(root, cell)
-    return json.loads(path.read_text("utf-8"))["tried"] if path.exists() else []
+    return read_json(path, Tuned, TUNE_AGAIN).model_dump(mode="json")["tried"] if path.exists() else []
 
 
 def tuned_path(root: Path, cell: StudyCell) -> Path:

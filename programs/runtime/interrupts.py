@@ -18,6 +18,9 @@ from typing import TypeVar
 Element = TypeVar("Element")
 Result = TypeVar("Result")
 
+MAX_WORKERS = 1000
+"""Threads of a pool; an operating system refuses to start many thousands."""
+
 _PERIOD = 0.2
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from evaluate.data.records.fields import categories, has_text, identifier, number, rating, seconds, text
 from evaluate.data.records.interactions import InteractionRecord
 from evaluate.data.records.reading import FieldError, Record
+from programs.runtime.errors import quoted
 from signatures.types import Item
 
 ITEM_COLUMNS = ("item_id", "title", "description", "categories", "brand", "price", "keywords")
@@ -41,7 +42,7 @@ def plain_item(record: Record) -> Item:
     )
     if not has_text(item):
         raise FieldError(
-            f"item {item.item_id!r} has no text; give it a title, description, categories or keywords, or remove it"
+            f"item {quoted(item.item_id)} has no text; give a title, description, categories or keywords, or remove it"
         )
     return item
 
