@@ -104,9 +104,9 @@ class CandidateSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    demo_sets: int = Field(default=2, ge=0)
-    max_demos: int = Field(default=3, ge=1)
-    wordings: int = Field(default=2, ge=0)
+    demo_sets: int = Field(default=2, ge=0, le=1000)
+    max_demos: int = Field(default=3, ge=1, le=1000)
+    wordings: int = Field(default=2, ge=0, le=1000)
     seed: int = 0
 
 

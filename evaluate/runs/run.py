@@ -14,7 +14,7 @@ from evaluate.runs.journal import Journal
 from programs.lm.ledger import Ledger
 from programs.ranker import Ranker
 from programs.runtime.errors import BudgetExceededError, InputError
-from programs.runtime.interrupts import interruptible_wait
+from programs.runtime.interrupts import MAX_WORKERS, interruptible_wait
 from signatures.rows import Case, Ranking, Status
 
 MAX_FAILURES_IN_A_ROW = 8
@@ -57,7 +57,7 @@ def run_cases(
 
     Args:
         ledger: Gives the usage per case; stopped on Ctrl-C, so that users under way end at their next call.
-        workers: Number of threads; the calls of one user are sequential.
+        workers: Number of threads, at most `MAX_WORKERS`; the calls of one user are sequential.
         on_row: Called in this thread with every new row.
 
     Raises:
@@ -71,7 +71,10 @@ def run_cases(
     stopped: str | None = None
     under_way: dict[Future[Ranking], Case] = {}
     finished: SimpleQueue[Future[Ranking]] = SimpleQueue()
-    with interruptible_wait() as next_in, ThreadPoolExecutor(workers, thread_name_prefix="case") as pool:
+    with (
+        interruptible_wait() as next_in,
+        ThreadPoolExecutor(min(workers, MAX_WORKERS), thread_name_prefix="case") as pool,
+    ):
         try:
             while under_way or (waiting and stopped is None):
                 while waiting and stopped is None and len(under_way) < 2 * workers:

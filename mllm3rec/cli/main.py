@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 
 import typer
 from rich.text import Text
@@ -23,7 +24,7 @@ from mllm3rec.cli import (
     study,
 )
 from mllm3rec.cli import compile as compile_command
-from mllm3rec.cli.console import err, say
+from mllm3rec.cli.console import err, printable, say
 
 INTERRUPTED = 130
 
@@ -54,6 +55,10 @@ app.add_typer(prices.app, name="prices", rich_help_panel=INSPECT)
 
 def main() -> None:
     """Run the command line; what a user can mend is printed without a traceback."""
+    # A file name need not be valid text: it is printed with its bytes as escapes.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(standalone_mode=True)
     except SystemExit as ended:
@@ -89,7 +94,7 @@ def _explain(error: BaseException) -> int | None:
 
 def _print(word: str, style: str, message: str) -> None:
     # Unwrapped: a path broken in two can be neither copied nor searched for.
-    err.print(Text.assemble((word, style), " ", message), soft_wrap=True)
+    err.print(Text.assemble((word, style), " ", printable(message)), soft_wrap=True)
 
 
 if __name__ == "__main__":

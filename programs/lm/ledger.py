@@ -62,7 +62,7 @@ class Call(BaseModel):
 class Budget(BaseModel):
     """Limits of a run on what is really paid; cache hits are free. None is no limit."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     usd: float | None = Field(default=None, ge=0)
     calls: int | None = Field(default=None, ge=0)

@@ -68,14 +68,14 @@ def map_in_threads(
     """Results in the order of `elements`, each as soon as it and those before it are ready.
 
     Args:
-        workers: Threads, at least 1.
+        workers: Threads, at least 1; more than `MAX_WORKERS` count as that.
         halt: Called on Ctrl-C, to end the work under way (`Ledger.stop`).
 
     Raises:
         Exception: the first one of `function`; elements that have not begun by then are skipped.
     """
     finished: SimpleQueue[Future[Result]] = SimpleQueue()
-    with interruptible_wait() as next_in, ThreadPoolExecutor(workers) as pool:
+    with interruptible_wait() as next_in, ThreadPoolExecutor(min(workers, MAX_WORKERS)) as pool:
         futures = [pool.submit(function, element) for element in elements]
         try:
             for future in futures:

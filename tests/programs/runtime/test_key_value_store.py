@@ -273,7 +273,7 @@ import resource, sys
 from pathlib import Path
 from programs.runtime.key_value_store import KeyValueStore
 store = KeyValueStore(
-    Path(sys.argv[1]), "pairs", {"a": "TEXT"}, {"x": "TEXT NOT NULL"}, on_event=lambda note: print(note.text, flush=True)
+    Path(sys.argv[1]), "pairs", {"a": "TEXT"}, {"x": "TEXT NOT NULL"}, lambda note: print(note.text, flush=True)
 )
 store.put(("before",), ("kept",))
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
