@@ -44,7 +44,7 @@ def quoted(value: object) -> str:
     """A value of a file as messages show it: on one line, and no more than `QUOTED_CHARACTERS` of it.
 
     >>> quoted("two\\nlines"), len(quoted("a" * 1000))
-    ("'two\\\\nlines'", 221)
+    ("'two\\\\nlines'", 200)
     """
     try:
         return abridged(repr(value))
