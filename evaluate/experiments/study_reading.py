@@ -86,7 +86,7 @@ def read_record(
     runs, missing = [], {}
     for cell in cells:
         try:
-            runs.append(_run(root, cell, commands))
+            runs.append(_run(root, cell, data[cell.dataset.name].shown_name_as(cell.dataset.name), commands))
         except InputError as error:
             missing[str(cell.path)] = str(error)
     if not runs:
@@ -96,9 +96,9 @@ def read_record(
     protocols = [
         _protocol(root, dataset, protocol, data[name])
         for (name, _), (dataset, protocol) in settings.items()
-        if (dataset.name, protocol.name) in used
+        if (data[name].shown_name_as(name), protocol.name) in used
     ]
-    hashes = {f"data {name}": dataset.sha256 for name, dataset in data.items()} | {
+    hashes = {f"data {own.shown_name_as(name)}": own.sha256 for name, own in data.items()} | {
         f"cases {record.dataset} {record.name} draw {draw}": cases.sha256
         for record in protocols
         for draw, cases in record.cases.items()
@@ -114,10 +114,20 @@ def read_record(
         hashes=hashes,
         versions=versions or {},
         missing=missing,
+        warnings=[
+            f"{own.stands_for} was not found. Its place is taken by {_what(own)}: no figure here is about "
+            f"{own.stands_for}."
+            for own in data.values()
+            if own.stands_for
+        ],
     )
 
 
-def _run(root: Path, cell: StudyCell, commands: Sequence[str]) -> RunRecord:
+def _what(data: Dataset) -> str:
+    return "the demo store, whose items and users are invented" if data.source == "demo" else f"the data {data.name}"
+
+
+def _run(root: Path, cell: StudyCell, dataset: str, commands: Sequence[str]) -> RunRecord:
     directory = root / cell.path
     manifest, rows = read_journal(directory)
     limited = cell.ranker.users
@@ -128,7 +138,7 @@ def _run(root: Path, cell: StudyCell, commands: Sequence[str]) -> RunRecord:
     # Calls for the dev users that weights are learned on are not part of the cost of ranking a user.
     ranking = [call for path in ledgers if "dev" not in path.parts for call in read_calls(path)]
     facts = {
-        "dataset": cell.dataset.name,
+        "dataset": dataset,
         "protocol": cell.protocol.name,
         "draw": cell.draw,
         "ranker": cell.ranker.label,
@@ -188,14 +198,16 @@ def _protocol(root: Path, dataset: DatasetSpec, protocol: ProtocolSpec, data: Da
     if protocol.catalogue:
         choices["negatives"] = "none: the whole catalogue is ranked, without the user's own items"
     return ProtocolRecord(
-        dataset=dataset.name,
+        dataset=data.shown_name_as(dataset.name),
         name=protocol.name,
         choices=choices,
         cases=draws,
         popularity=Popularity.fit(split_dataset(data, first.protocol).training).counts,
         catalogue={item: data.items[item] for item in shown if item in data.items},
-        # Published rows do not belong beside the demo store, which may be used as fallback.
-        published=() if protocol.catalogue or data.name == "demo" else _published(dataset, protocol),
+        # Published rows do not belong beside other data, which may be used as fallback.
+        published=()
+        if protocol.catalogue or data.stands_for or data.source == "demo"
+        else _published(dataset, protocol),
     )
 
 

@@ -80,6 +80,7 @@ class StudyRecord:
         hashes: What identifies the inputs: data and cases, by a readable name.
         versions: Package versions.
         missing: Runs that the study file asks for and that are not there, with the reason.
+        warnings: What a reader of any figure must know; shown over every tab.
     """
 
     name: str
@@ -92,3 +93,4 @@ class StudyRecord:
     hashes: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()

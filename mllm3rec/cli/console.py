@@ -51,7 +51,7 @@ _INVISIBLE = {"Cc", "Cf", "Cs"}
 
 
 def printable(message: str) -> str:
-    """A message whose quotations of files can neither control the terminal nor flood it.
+    r"""A message whose quotations of files can neither control the terminal nor flood it.
 
     >>> printable("file\x1b[2J.csv")
     'file\\x1b[2J.csv'
@@ -73,8 +73,14 @@ def emit(payload: Mapping[str, Any]) -> None:
 
 
 def format_usd(usd: float | None) -> str:
-    """Dollars for a table; an unknown price is unknown, not zero."""
-    return "-" if usd is None else f"${usd:.4f}"
+    """Dollars for a table; an unknown price is unknown, not zero.
+
+    >>> format_usd(None), format_usd(-0.25), format_usd(-0.00001)
+    ('-', '-$0.2500', '$0.0000')
+    """
+    if usd is None:
+        return "-"
+    return f"{'-' if round(usd, 4) < 0 else ''}${abs(usd):.4f}"
 
 
 def format_estimate(estimate: Estimate) -> str:
