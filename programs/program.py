@@ -48,6 +48,12 @@ class Fusion:
     weight: float = DEFAULT_WEIGHT
     head: int | None = None
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1:
+            raise InputError(f"weight {self.weight:g}: give MAR's share of the fused score, from 0 to 1")
+        if self.head is not None and self.head < 1:
+            raise InputError(f"head {self.head}: give the number of candidates that MAR ranks, at least 1")
+
     def fuse(self, mar: NDArray[np.float64], prior: NDArray[np.float64]) -> NDArray[np.float64]:
         """Fuse two vectors of shape (n,). Candidates without a MAR score are NaN in `mar`.
 

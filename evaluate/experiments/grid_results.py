@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -30,6 +30,7 @@ class MixRun:
     Attributes:
         ranks: 1-based rank of the target by ranked user.
         rows: Journal rows by user.
+        prior_ranks: Like `ranks`, by the scores of the prior alone.
         unresolved: Number of cases without a scored row.
         stopped: Why the run was stopped, or None.
     """
@@ -40,6 +41,7 @@ class MixRun:
     cost: MixCost
     unresolved: int = 0
     stopped: str | None = None
+    prior_ranks: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def unparsable_users(self) -> int:
@@ -118,7 +120,12 @@ class RoleEffect(BaseModel):
 
 
 class GridResults(BaseModel):
-    """Results of a comparison."""
+    """Results of a comparison.
+
+    Attributes:
+        prior: Metrics of the prior alone, which asks no model and costs nothing, by name; empty without a prior.
+        prior_users: Number of users that they are of.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -128,6 +135,8 @@ class GridResults(BaseModel):
     effects: tuple[RoleEffect, ...]
     recommendation: CheapestMix | None
     front: tuple[str, ...]
+    prior: dict[str, Estimate] = {}
+    prior_users: int = 0
 
 
 def grid_results(grid: Grid, runs: Sequence[MixRun], list_size: int) -> GridResults:
@@ -148,6 +157,8 @@ def grid_results(grid: Grid, runs: Sequence[MixRun], list_size: int) -> GridResu
     if complete:
         values = {run.mix.label: frames[run.mix.label][grid.metric] for run in complete}
         recommendation = cheapest_mix(values, price, unit, grid.metric, grid.margin, grid.confidence)
+    # Every run has the same prior: the one that ranked most users is of them all.
+    prior = max((run.prior_ranks for run in runs), key=len, default={})
     means = {label: float(frames[label][grid.metric].mean()) for label in price}
     return GridResults(
         reference=reference,
@@ -156,6 +167,8 @@ def grid_results(grid: Grid, runs: Sequence[MixRun], list_size: int) -> GridResu
         effects=tuple(_effects(grid, complete, frames)),
         recommendation=recommendation,
         front=tuple(front_of(means, price)),
+        prior=_estimates(per_user(prior)) if prior else {},
+        prior_users=len(prior),
     )
 
 
@@ -207,7 +220,7 @@ def _row(grid: Grid, run: MixRun, frame: pd.DataFrame | None, against: Mapping[s
         users=len(run.ranks),
         unresolved=run.unresolved,
         stopped=run.stopped,
-        metrics={} if frame is None else {name: bootstrap_mean(frame[name].to_numpy(), 0) for name in frame.columns},
+        metrics={} if frame is None else _estimates(frame),
         bounds={name.split("/")[0]: limit for name, limit in limits.items()},
         against=dict(against),
         unparsable=unparsable_share(scored, answers),
@@ -216,6 +229,10 @@ def _row(grid: Grid, run: MixRun, frame: pd.DataFrame | None, against: Mapping[s
         score_sources=score_sources(scored),
         cost=run.cost,
     )
+
+
+def _estimates(frame: pd.DataFrame) -> dict[str, Estimate]:
+    return {name: bootstrap_mean(frame[name].to_numpy(), 0) for name in frame.columns}
 
 
 def _effects(grid: Grid, runs: Sequence[MixRun], frames: Mapping[str, pd.DataFrame]) -> list[RoleEffect]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,8 @@ from evaluate.stats.audit import Finding, audit_ranks
 from evaluate.stats.intervals import Difference, Estimate, paired_difference
 from evaluate.stats.metrics import Bounds, bounds, per_user, rank_of, summarize
 from programs.ranker import order_by_score
-from programs.runtime.errors import InputError
+from programs.runtime.config_file import read_json
+from programs.runtime.errors import InputError, quoted
 from signatures.rows import Case, Ranking, Status, Usage, seed_of, total_usage
 
 
@@ -95,7 +95,7 @@ def ranks_of(cases: Sequence[Case], rows: Mapping[str, Ranking], component: str 
     """Rank of the target by user, for scored rows: in the ranker's order, or by one score vector.
 
     Raises:
-        InputError: if a row does not rank exactly the candidates of its case.
+        InputError: if a row does not rank, or score, exactly the candidates of its case.
     """
     ranks = {}
     for case in cases:
@@ -104,9 +104,13 @@ def ranks_of(cases: Sequence[Case], rows: Mapping[str, Ranking], component: str 
             continue
         order = row.order
         if component is not None:
+            if len(row.scores.get(component, ())) != len(case.candidates):
+                raise InputError(
+                    f"the row of user {quoted(case.user_id)} has not one {component!r} score for each candidate"
+                )
             order = order_by_score(case.candidates, row.scores[component], tie_seed=seed_of("ties", case.user_id))
         if sorted(order) != sorted(case.candidates):
-            raise InputError(f"the row of user {case.user_id!r} does not rank the candidates of its case")
+            raise InputError(f"the row of user {quoted(case.user_id)} does not rank the candidates of its case")
         ranks[case.user_id] = rank_of(order, case.target)
     return ranks
 
@@ -121,8 +125,10 @@ def ranks_and_manifest(directory: Path) -> tuple[RunManifest, dict[str, int], in
     path = RunDirectory(directory).targets
     if not path.exists():
         raise InputError(f"{path} is missing: evaluate the run again to write it")
-    targets: dict[str, str] = json.loads(path.read_text("utf-8"))
+    targets: dict[str, str] = read_json(path, dict[str, str], "delete it and evaluate the run again")
     scored = {user: row for user, row in rows.items() if row.status is not Status.FAILED}
+    if lost := scored.keys() - targets.keys():
+        raise InputError(f"{path}: has no target of user {quoted(min(lost))}; delete it and evaluate the run again")
     ranks = {user: rank_of(row.order, targets[user]) for user, row in scored.items()}
     return manifest, ranks, max((len(row.order) for row in scored.values()), default=0)
 

@@ -25,7 +25,7 @@ from programs.prior.prior import Prior
 from programs.program import Fusion
 from programs.ranker import Ranker
 from programs.runtime.atomic import write_atomically
-from programs.runtime.errors import BudgetExceededError
+from programs.runtime.errors import BudgetExceededError, abridged
 from programs.runtime.events import Note, OnEvent, Progress, ignore
 from signatures.rows import Ranking, Status, total_usage
 from signatures.schema import MotivationSchema
@@ -71,7 +71,7 @@ def run_session(
             if row.status is not Status.OK:
                 problems[row.status] += 1
                 if problems.total() <= _SHOWN_PROBLEMS:
-                    on_event(Note(f"user {row.user_id}: {row.status}: {row.error}"))
+                    on_event(Note(f"user {abridged(row.user_id)}: {row.status}: {abridged(row.error or '', 1000)}"))
 
         status = run_cases(cases.cases, ranker, journal, ledger, workers, on_row)
         rows = journal.rows()

@@ -16,12 +16,12 @@ from optimize.artifact import SEARCH_FOLDER
 from optimize.compiler import Compiler
 from optimize.consistency import similarity_named
 from optimize.event_watcher import EventWatcher
-from optimize.forecast import Phase
+from optimize.forecast import Phase, check_unpaid, search_unpaid
 from programs.lm.ledger import Budget, Ledger
 from programs.lm.roles import ROLE_NAMES
 from programs.program import PROGRAMS, Fusion
 from programs.runtime.errors import InputError
-from programs.runtime.events import OnEvent, ignore
+from programs.runtime.events import Note, OnEvent, ignore
 
 Compilable = Program | str | Sequence[str]
 """A `Program` that is not compiled, or one or more names of programs."""
@@ -87,6 +87,8 @@ def forecast_compile_cost(
 ) -> list[Phase]:
     """Upper bounds of the cost of `compile_program` with the same arguments, from a few measured calls.
 
+    A budget that is too small for it is noted.
+
     Raises:
         InputError: as `compile_program`, or if the optimizer is not `study`.
     """
@@ -97,7 +99,11 @@ def forecast_compile_cost(
         cases, program, out, trials, budget_of(budget_usd, max_calls, max_minutes), workers, on_event, options
     )
     try:
-        return compiler.forecast()
+        phases = compiler.forecast()
+        problem = check_unpaid(phases, compiler.ledger.budget) or search_unpaid(phases, compiler.ledger.budget)
+        if problem is not None:
+            on_event(Note(f"warning: {problem}"))
+        return phases
     finally:
         compiler.ledger.close()
 

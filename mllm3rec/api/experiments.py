@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,14 @@ import pandas as pd
 
 from evaluate.data.dataset import Dataset
 from evaluate.data.load import load_dataset
-from evaluate.data.locate import find_source
+from evaluate.data.locate import SEARCHED, find_source
 from evaluate.experiments.grid import Grid, read_grid
 from evaluate.experiments.grid_forecast import MixForecast
 from evaluate.experiments.grid_report import write_comparison
 from evaluate.experiments.grid_results import GridResults
 from evaluate.experiments.grid_runner import GridRunner
 from evaluate.experiments.study_runner import StudyRunner
-from evaluate.experiments.study_spec import StudySpec, read_study
+from evaluate.experiments.study_spec import DatasetSpec, StudySpec, read_study
 from evaluate.protocol.cases import Cases, load_cases
 from evaluate.report.record import StudyRecord
 from evaluate.report.write import write_report
@@ -28,6 +28,7 @@ from mllm3rec.api.options import budget_of
 from optimize.resolve import resolve_ranker
 from programs.lm.ledger import Budget
 from programs.runtime.config_file import validated_config
+from programs.runtime.errors import InputError
 from programs.runtime.events import Note, OnEvent, ignore
 
 REPORT_FOLDER = "report"
@@ -243,11 +244,27 @@ def study_datasets(
         if isinstance(known, Dataset):
             found[wanted.name] = known
             continue
-        source = find_source(wanted.source, wanted.fallback, None if known is None else str(known), on_event)
-        found[wanted.name] = load_dataset(source)
+        source = None if known is None else str(known)
+        if source is None:
+            source = find_source(wanted.source)
+        stands_for = ""
+        if source is None:
+            source = _fallback(wanted)
+            stands_for = wanted.name
+            on_event(Note(f"no dataset {wanted.source!r} {SEARCHED}: {source} is used instead"))
+        found[wanted.name] = replace(load_dataset(source), stands_for=stands_for)
         for note in found[wanted.name].notes:
             on_event(Note(f"{wanted.name}: {note}"))
     return found
+
+
+def _fallback(wanted: DatasetSpec) -> str:
+    if wanted.fallback is None:
+        raise InputError(
+            f"no dataset {wanted.source!r}: no such directory, and none of that name {SEARCHED}; give its directory "
+            f"with --data {wanted.name}=DIRECTORY"
+        )
+    return wanted.fallback
 
 
 def _reported(

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 import dspy
+from pydantic import ValidationError
 
 from programs.lm.ledger import Budget
 from programs.lm.model_options import ModelOptions
 from programs.runtime.config_file import load_schema
+from programs.runtime.errors import input_error
 from signatures.schema import MotivationSchema
 
 if TYPE_CHECKING:
@@ -63,5 +65,12 @@ def read_schema(schema: Schema | None) -> MotivationSchema | None:
 
 
 def budget_of(budget_usd: float | None, max_calls: int | None, max_minutes: float | None = None) -> Budget:
-    """Limits on dollars, calls and minutes, without cache hits; None is no limit."""
-    return Budget(usd=budget_usd, calls=max_calls, minutes=max_minutes)
+    """Limits on dollars, calls and minutes, without cache hits; None is no limit.
+
+    Raises:
+        InputError: if one is negative or not a finite number.
+    """
+    try:
+        return Budget(usd=budget_usd, calls=max_calls, minutes=max_minutes)
+    except ValidationError as error:
+        raise input_error("budget", error) from None

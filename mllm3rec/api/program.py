@@ -21,7 +21,7 @@ from programs.mope import MOPE, Purchase
 from programs.mote import MOTE
 from programs.prior.retrieval import retrieve
 from programs.program import DEFAULT_WEIGHT, Fusion, MLLM3Rec
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, quoted
 from programs.runtime.events import Note, OnEvent, ignore
 from signatures.rows import Case, Ranking
 from signatures.schema import MotivationSchema
@@ -210,9 +210,10 @@ class Program:
             raise InputError("give either a history or a user of the dataset")
         if user is not None:
             if user not in self.dataset.sequences:
+                known = self.dataset.sequences
                 raise InputError(
-                    f"no user {user!r} in dataset {self.dataset.name!r} ({len(self.dataset.sequences)} users, such as "
-                    f"{next(iter(self.dataset.sequences))!r})"
+                    f"no user {quoted(user)} in dataset {self.dataset.name!r} ({len(known)} users, such as "
+                    f"{quoted(next(iter(known)))})"
                 )
             events = self.dataset.sequences[user]
             purchases = [(self.dataset.items[e.item_id], e) for e in events if e.item_id in self.dataset.items]

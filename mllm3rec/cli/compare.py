@@ -79,6 +79,8 @@ def _show(found: GridResults, written: Sequence[Path]) -> None:
         figures = [format_estimate(row.metrics[metric]) if row.metrics else "-" for metric in metrics]
         users = str(row.users) if not row.unresolved else f"{row.users} ({row.unresolved} unresolved)"
         table.add_row(row.label, *figures, users)
+    if found.prior:
+        table.add_row("prior alone, $0", *(format_estimate(found.prior[m]) for m in metrics), str(found.prior_users))
     out.print(table)
     columns = ("$ per user", "$ per pair", "seconds", "cache hits")
     table = Table(mix, *columns, title="Cost of each mix run alone", title_justify="left")

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import NoReturn
 
 import typer
@@ -28,7 +29,7 @@ from mllm3rec.cli import (
     study,
 )
 from mllm3rec.cli import compile as compile_command
-from mllm3rec.cli.console import err, say
+from mllm3rec.cli.console import err, printable, say
 from programs.runtime.interrupts import GRACE, Terminated, end_on_termination
 
 INTERRUPTED = 130
@@ -62,6 +63,10 @@ app.add_typer(prices.app, name="prices", rich_help_panel=INSPECT)
 
 def main() -> None:
     """Run the command line; errors that the caller can fix are printed without a traceback."""
+    # A file name need not be valid text: it is printed with its bytes as escapes.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     end_on_termination()
     try:
         app(standalone_mode=True)
@@ -128,7 +133,7 @@ def _explain(error: BaseException) -> int | None:
 
 def _print(word: str, style: str, message: str) -> None:
     # Not wrapped: a path on two lines cannot be copied or searched for.
-    err.print(Text.assemble((word, style), " ", message), soft_wrap=True)
+    err.print(Text.assemble((word, style), " ", printable(message)), soft_wrap=True)
 
 
 if __name__ == "__main__":

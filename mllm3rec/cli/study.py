@@ -57,8 +57,10 @@ def run(
         )
     if as_json:
         written = [str(path) for path in found.written]
-        emit({"study": found.record.name, "runs": found.runs, "incomplete": list(found.incomplete), "written": written})
+        facts = {"study": found.record.name, "runs": found.runs, "incomplete": list(found.incomplete)}
+        emit({**facts, "warnings": list(found.record.warnings), "written": written})
     else:
+        _warn(found.record.warnings)
         out.print(f"{found.runs - len(found.incomplete)} of {found.runs} runs complete")
         _say_written(found.written)
     if found.stopped is not None:
@@ -97,9 +99,16 @@ def report(study: StudyFile, directory: Directory = None, data: DataOption = Non
     with ConsoleEvents() as events:
         found = report_study(study, out=directory, data=_sources(data), on_event=events)
     if as_json:
-        emit({"study": found.record.name, "written": [str(path) for path in found.written]})
+        written = [str(path) for path in found.written]
+        emit({"study": found.record.name, "warnings": list(found.record.warnings), "written": written})
         return
+    _warn(found.record.warnings)
     _say_written(found.written)
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        out.print(f"warning: {warning}", style="yellow")
 
 
 def _say_written(written: Sequence[Path]) -> None:

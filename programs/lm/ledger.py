@@ -80,7 +80,7 @@ class Budget(BaseModel):
         minutes: From the beginning of a session; no call is sent after that.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     usd: float | None = Field(default=None, ge=0)
     calls: int | None = Field(default=None, ge=0)
@@ -123,12 +123,14 @@ def read_calls(path: Path) -> Iterator[Call]:
 
 
 def _lines(path: Path) -> Iterator[Call]:
-    text = path.read_text("utf-8")
-    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+    # As bytes: a foreign byte is in a line that can be named, and only a line feed ends a line.
+    *lines, _ = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
         try:
             yield Call.model_validate_json(line)
         except ValidationError as error:
-            raise input_error(f"{path}:{number}: not a ledger line", error) from None
+            remedy = "correct or remove this line; a removed call no longer counts for the budget"
+            raise input_error(f"{path}:{number}: not a ledger line", error, remedy) from None
 
 
 def interrupted_note(calls: int) -> str:
@@ -184,14 +186,14 @@ class Ledger:
         return self
 
     def _restore(self, path: Path) -> None:
-        text = path.read_text("utf-8")
-        # A kill in the middle of a write leaves one line without its end: cut it off, or it would swallow the next.
-        whole = text[: text.rfind("\n") + 1]
         for call in read_calls(path):
             self._add(call)
-        if whole != text:
+        content = path.read_bytes()
+        # A kill in the middle of a write leaves one line without its end: cut it off, or it would swallow the next.
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
             with path.open("r+b") as file:
-                file.truncate(len(whole.encode()))
+                file.truncate(whole)
 
     def _add(self, call: Call) -> None:
         add_call(self._totals.setdefault(call.role, Usage()), call)

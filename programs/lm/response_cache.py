@@ -16,9 +16,11 @@ from typing import Any
 
 import dspy
 from dspy.clients.cache import Cache
+from dspy.clients.call_result import CACHE_FORMAT, CallResult
 from pydantic_core import to_json
 
 from programs.lm.single_flight import SingleFlight
+from programs.runtime.events import OnEvent, ignore
 from programs.runtime.key_value_store import KeyValueStore
 
 _SECONDS = "_seconds"
@@ -56,11 +58,12 @@ class ResponseCache(Cache):
 
     Args:
         path: The database file; its folder is created. `:memory:` keeps nothing.
+        on_event: See `KeyValueStore`.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, on_event: OnEvent = ignore) -> None:
         super().__init__(enable_disk_cache=False, enable_memory_cache=False, disk_cache_dir=None)
-        self._store = KeyValueStore(path, "answers", key={"key": "TEXT"}, value={"answer": "TEXT NOT NULL"})
+        self._store = KeyValueStore(path, "answers", {"key": "TEXT"}, {"answer": "TEXT NOT NULL"}, on_event)
         self.this_call = CurrentCall()
         self.flights = SingleFlight() if path == ":memory:" else SingleFlight.beside(Path(path))
 
@@ -69,9 +72,10 @@ class ResponseCache(Cache):
         key = self._key(request, ignored_args_for_cache_key)
         self.this_call.request, self.this_call.key = request, key
         stored = self._store.get(key)
-        if stored is not None:
-            answer = json.loads(stored[0])
-            self.this_call.seconds = answer.pop(_SECONDS, None)
+        answer = None if stored is None else _stored_answer(stored[0])
+        if answer is not None:
+            seconds = answer.pop(_SECONDS, None)
+            self.this_call.seconds = seconds if isinstance(seconds, float | int) else None
             return answer
         if self.this_call.check is not None:
             self.this_call.check()
@@ -118,11 +122,22 @@ def _texts(answer: dict[str, Any]) -> Iterator[str | None]:
         yield (choice.get("message") or {}).get("content") or choice.get("text")
 
 
-def use_response_cache(path: Path | str) -> ResponseCache:
+def _stored_answer(text: object) -> dict[str, Any] | None:
+    """A stored answer as plain data; None for anything that is not an answer, which is asked for again."""
+    try:
+        answer: dict[str, Any] = json.loads(text)  # type: ignore[arg-type]
+        if answer.get("_dspy_format") == CACHE_FORMAT:
+            CallResult.load(answer)
+        return answer if any(_texts(answer)) else None
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
+
+
+def use_response_cache(path: Path | str, on_event: OnEvent = ignore) -> ResponseCache:
     """Make a `ResponseCache` at `path` DSPy's cache in this process, and return it.
 
     DSPy has no other way to replace it: its engine reads the module attribute `dspy.cache` at every call.
     """
-    cache = ResponseCache(path)
+    cache = ResponseCache(path, on_event)
     dspy.cache = cache
     return cache
