@@ -45,7 +45,7 @@ class MeasuredCompile(BaseModel):
 
 
 class Phase(BaseModel):
-    """Upper bounds for one phase of a compile, before savings by cache hits, pruning and common prompts.
+    """Upper bounds for one phase of a compile, without savings by cache hits, pruned trials and shared prompts.
 
     `usd` is None if a model has no known price, `seconds` if every measured call was a cache hit.
     """
@@ -60,10 +60,9 @@ class Phase(BaseModel):
 
     def deducted_from(self, budget: Budget) -> Budget:
         """What is left of a budget after this phase; an unknown price counts as 0."""
-        return Budget(
-            usd=None if budget.usd is None else max(0.0, budget.usd - (self.usd or 0.0)),
-            calls=None if budget.calls is None else max(0, budget.calls - self.calls),
-        )
+        usd = None if budget.usd is None else max(0.0, budget.usd - (self.usd or 0.0))
+        calls = None if budget.calls is None else max(0, budget.calls - self.calls)
+        return budget.model_copy(update={"usd": usd, "calls": calls})
 
 
 def measure_compile(program: ScoredProgram, cases: Sequence[Case], ledger: Ledger) -> MeasuredCompile:
@@ -95,7 +94,7 @@ def measure_compile(program: ScoredProgram, cases: Sequence[Case], ledger: Ledge
 
 
 def upper_bound(measured: Sequence[MeasuredCompile], price_ratios: Mapping[str, float | None]) -> MeasuredCompile:
-    """The maximum over several programs, at the most expensive models of each role.
+    """The maximum over several programs, with the most expensive models of each role.
 
     Args:
         measured: One per program.
@@ -153,7 +152,7 @@ def forecast_compile(
 
     Args:
         users: Number of users in the search, and held out.
-        items: Number of items that a new prompt of MOTE distils for them.
+        items: Number of items that need traits after MOTE's prompt changed, for each of the two.
         predictors: Number of predictors; each proposal is counted as one call of MAR's model with twice its tokens.
     """
     proposals = predictors * settings.recipe.wordings + 1
@@ -173,12 +172,49 @@ def forecast_compile(
 
 
 def _mote_changes(measured: MeasuredCompile, settings: CompileSettings, users: int, items: int) -> int:
-    """Most trials with a new prompt of MOTE, which distils every candidate again (see `Search.period`)."""
+    """Most trials with a new prompt of MOTE, which makes all traits again (see `Search.period`)."""
     if "mote" not in {*settings.modules, *settings.space.models, *settings.space.temperatures}:
         return 0
     calls = sum(measured.ranking.values()) * users
     period = max(1, math.ceil(items / calls)) if calls else 1
     return math.ceil((settings.trials - 1) / period)
+
+
+def held_out_phase(phases: Sequence[Phase]) -> Phase:
+    """The check of the winner on held-out users."""
+    return next(phase for phase in phases if phase.name == "held-out")
+
+
+def check_unpaid(phases: Sequence[Phase], budget: Budget) -> str | None:
+    """Why a budget cannot pay the held-out check, and what would do; None if it can, or is 0: for cache hits alone."""
+    check, least = held_out_phase(phases), total_phase([phase for phase in phases if phase.name != "search"])
+    for limit, alone, needed, shown in (
+        (budget.usd, check.usd, least.usd, _dollars),
+        (budget.calls, check.calls, least.calls, _calls),
+    ):
+        if limit and alone is not None and needed is not None and alone >= limit:
+            return (
+                f"the budget of {shown(limit)} is too small: the held-out check alone takes up to {shown(alone)}; "
+                f"give at least {shown(needed)}, or fewer dev users"
+            )
+    return None
+
+
+def search_unpaid(phases: Sequence[Phase], budget: Budget) -> str | None:
+    """Why a budget may end the search early, or None."""
+    whole = total_phase(phases)
+    for limit, most, shown in ((budget.usd, whole.usd, _dollars), (budget.calls, whole.calls, _calls)):
+        if limit is not None and most is not None and most > limit:
+            return f"the budget of {shown(limit)} may end the search early: all of it takes up to {shown(most)}"
+    return None
+
+
+def _dollars(usd: float) -> str:
+    return f"${usd:.2f}" if usd >= 0.1 else f"${usd:.4f}"
+
+
+def _calls(calls: float) -> str:
+    return f"{calls:,.0f} calls"
 
 
 def total_phase(phases: Sequence[Phase]) -> Phase:

@@ -1,7 +1,7 @@
 """State of a compiled program, read from an untrusted artifact: instructions, demos and field descriptions only.
 
-DSPy's `load_state` sets every key as an attribute of the predictor: an untrusted artifact could redirect calls, with
-the key, to another server. So states are validated here, key by key, and applied by our own code.
+DSPy's `load_state` sets every key as an attribute of the predictor, so an untrusted artifact could send calls, with the
+key, to another server. Therefore this module validates each key and applies the state with its own code.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, Valid
 from pydantic.fields import FieldInfo
 
 from programs.program import MLLM3Rec
-from programs.runtime.errors import InputError, input_error
+from programs.runtime.errors import InputError, input_error, quoted
 from programs.runtime.untrusted import parse_untrusted_json, read_untrusted
 
 REMEDY = "the artifact is damaged, compile it again"
@@ -61,13 +61,13 @@ def read_state(path: Path) -> dict[str, PredictorState]:
     """The states in a `program.json`, by predictor.
 
     Raises:
-        InputError: naming file and key, if there is anything but instructions, demos and field descriptions.
+        InputError: naming file and key, if there is other content than instructions, demos and field descriptions.
     """
     content = parse_untrusted_json(read_untrusted(path), path, REMEDY)
     try:
         return _STATES.validate_python(content)
     except ValidationError as error:
-        raise input_error(path, error, "an artifact holds instructions, demos and field descriptions only") from None
+        raise input_error(path, error, "an artifact may hold instructions, demos and field descriptions only") from None
 
 
 def apply_state(program: MLLM3Rec, states: Mapping[str, PredictorState], where: Path) -> None:
@@ -91,7 +91,7 @@ def apply_state(program: MLLM3Rec, states: Mapping[str, PredictorState], where: 
             wrong = [key for key, value in demo.items() if not _fits(value, signature.fields.get(key))]
             if wrong:
                 raise InputError(
-                    f"{where}: {name}: demo {number}: the value of {wrong[0]!r} has a wrong type; {REMEDY}"
+                    f"{where}: {name}: demo {number}: the value of {quoted(wrong[0])} has a wrong type; {REMEDY}"
                 )
         # Instructions, prefixes and descriptions are all that a signature reads of its state.
         predictors[name].signature = signature.load_state(state.signature.model_dump())

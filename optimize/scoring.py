@@ -12,6 +12,7 @@ from optimize.prompts import prompts_of
 from programs.lm.ledger import Ledger
 from programs.mope import MOPE
 from programs.program import MLLM3Rec
+from programs.runtime.errors import abridged, quoted
 from programs.runtime.interrupts import map_in_threads
 from programs.runtime.nocopy import NoCopy
 from signatures.rows import Case, total_usage
@@ -25,15 +26,15 @@ USER_ROLES = ("mope", "mar")
 class EvaluationError(BaseException):
     """The infrastructure failed while a program was scored.
 
-    Not an `Exception`: DSPy's optimizers turn those into a score of zero, but a server that is down does not make a
-    prompt bad.
+    Not an `Exception`, because DSPy's optimizers turn exceptions into a score of zero. A server that is down must not
+    count against a prompt.
     """
 
 
 class ScoredProgram(dspy.Module):
     """Ranks a case and infers the profiles per interaction that the objective's coherence needs.
 
-    The profiles per interaction leave no DSPy trace: demos are made of the answers that led to the ranking.
+    The profiles per interaction leave no DSPy trace, because demos are made only from answers that led to the ranking.
 
     Args:
         program: The program to compile.
@@ -74,7 +75,8 @@ class ScoredProgram(dspy.Module):
                 others = self.other_users.value.get(case.user_id, ()) if len(own) > 1 else ()
                 other_profiles = [profile for other in others for profile in self._profiles(other)]
         except (DSPyError, OSError) as error:
-            raise EvaluationError(f"user {case.user_id!r}: {type(error).__name__}: {error}") from error
+            problem = f"{type(error).__name__}: {abridged(str(error), 1000)}"
+            raise EvaluationError(f"user {quoted(case.user_id)}: {problem}") from error
         return dspy.Prediction(
             ranking=ranking,
             own=own,
@@ -92,7 +94,7 @@ class ScoredProgram(dspy.Module):
 
 
 def next_users(cases: Sequence[Case], n: int = NEXT_USERS) -> dict[str, list[Case]]:
-    """For each user the next n cases of the list, from its start again at the end: their profiles are needed anyway."""
+    """For each user the next n cases of the list (cyclic), whose profiles are needed anyway."""
     size = len(cases)
     return {
         case.user_id: [cases[(index + step) % size] for step in range(1, min(n, size - 1) + 1)]

@@ -34,9 +34,9 @@ class Case(BaseModel):
     @model_validator(mode="after")
     def _closed(self) -> Case:
         if len(set(self.candidates)) != len(self.candidates):
-            raise ValueError(f"user {self.user_id!r}: a candidate is listed twice")
+            raise ValueError(f"user {self.user_id!r:.200}: a candidate is listed twice")
         if self.target is not None and self.target not in self.candidates:
-            raise ValueError(f"user {self.user_id!r}: the target {self.target!r} is not among the candidates")
+            raise ValueError(f"user {self.user_id!r:.200}: the target {self.target!r:.200} is not among the candidates")
         return self
 
     @property

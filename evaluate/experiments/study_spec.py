@@ -10,11 +10,20 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from evaluate.baselines.baseline import LARGEST_SEED
 from evaluate.protocol.protocol import ColdHistory, ColdPositive, EvaluationProtocol, Sampling, Setting, Target
 from programs.runtime.config_file import read_toml
+from programs.runtime.errors import listed, quoted
+from programs.runtime.interrupts import MAX_WORKERS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 .+_-]*$", max_length=60)]
-"""Becomes a folder name, so it has no special characters of paths."""
+"""A folder gets this name, so it has no special characters of paths."""
+
+
+TrainingSeed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+
+MAX_CELLS = 100_000
+"""Nobody waits for more runs; a short file could ask for more than memory holds."""
 
 
 def folder_of(name: str) -> str:
@@ -27,7 +36,7 @@ def folder_of(name: str) -> str:
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DatasetSpec(_Strict):
@@ -35,7 +44,7 @@ class DatasetSpec(_Strict):
 
     Attributes:
         source: A directory, `demo`, or a name to look for (see `mllm3rec study run --help`).
-        fallback: Used, with a note, if the source is not found.
+        fallback: Source to use, with a note, if `source` is not found.
         published: Name of the dataset in the paper, to show its published rows beside ours.
     """
 
@@ -73,24 +82,13 @@ class ProtocolSpec(_Strict):
     def drawn(
         self, dataset: str, source: str, sha256: str, users: int | None = None, draw: int = 0
     ) -> EvaluationProtocol:
-        """The protocol of one cases file; `users` is a further limit."""
+        """The protocol of one cases file; `users` is a second limit beside the protocol's own."""
         limits = [n for n in (self.users, users) if n is not None]
-        return EvaluationProtocol(
-            dataset=dataset,
-            source=source,
-            dataset_sha256=sha256,
-            setting=self.setting,
-            target=self.target,
-            negatives=1 if self.catalogue else self.negatives,
-            sampling=self.sampling,
-            part=self.part,
-            users=min(limits, default=None),
-            seed=self.seed,
-            draw=draw,
-            last=self.last,
-            cold_positive=self.cold_positive,
-            cold_history=self.cold_history,
-        )
+        choices = self.model_dump(include=set(EvaluationProtocol.model_fields)) | {
+            "users": min(limits, default=None),
+            "negatives": 1 if self.catalogue else self.negatives,
+        }
+        return EvaluationProtocol(dataset=dataset, source=source, dataset_sha256=sha256, draw=draw, **choices)
 
 
 class RankerSpec(_Strict):
@@ -100,8 +98,8 @@ class RankerSpec(_Strict):
         ranker: Its name, as for `mllm3rec evaluate --ranker`.
         label: Its name in results; the ranker's name unless given.
         seeds: Training seeds, for trained rankers.
-        users: Number of first users of each protocol, to limit paid calls; None for all.
-        draws: Number of first draws; None for all.
+        users: Rank only the first users of each protocol, to limit paid calls; None for all.
+        draws: Rank only the first draws; None for all.
         check: Whether the judge checks reasons, if `explain` is above 0.
         programs: For `learned+mar`: the programs whose MAR scores are added to the learned ranker's.
         learn_users: For `learned+mar`: number of dev users that the weights are learned on, with every program.
@@ -112,7 +110,7 @@ class RankerSpec(_Strict):
 
     ranker: str
     label: Name = ""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[TrainingSeed, ...] = (0,)
     tune: bool = True
     users: int | None = Field(default=None, ge=1)
     draws: int | None = Field(default=None, ge=1)
@@ -133,8 +131,8 @@ class RankerSpec(_Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _labelled(cls, given: dict[str, object]) -> dict[str, object]:
-        return {"label": given.get("ranker", "")} | given
+    def _labelled(cls, given: object) -> object:
+        return {"label": given.get("ranker", "")} | given if isinstance(given, dict) else given
 
 
 class BudgetSpec(_Strict):
@@ -142,6 +140,7 @@ class BudgetSpec(_Strict):
 
     usd: float | None = Field(default=None, ge=0)
     calls: int | None = Field(default=None, ge=0)
+    minutes: float | None = Field(default=None, gt=0)
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ class StudySpec(_Strict):
     title: str = ""
     reference: str = "prior"
     pairs: tuple[tuple[str, str], ...] = ()
-    workers: int = Field(default=1, ge=1)
+    workers: int = Field(default=1, ge=1, le=MAX_WORKERS)
     budget: BudgetSpec = BudgetSpec()
     datasets: tuple[DatasetSpec, ...] = Field(min_length=1)
     protocols: tuple[ProtocolSpec, ...] = Field(min_length=1)
@@ -186,6 +185,9 @@ class StudySpec(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        count = len(self.datasets) * sum(p.draws for p in self.protocols) * sum(len(r.seeds) for r in self.rankers)
+        if count > MAX_CELLS:
+            raise ValueError(f"this study may have {count:,} runs; at most {MAX_CELLS:,} are possible")
         for what, names in (
             ("datasets", [d.name for d in self.datasets]),
             ("protocols", [p.name for p in self.protocols]),
@@ -195,11 +197,11 @@ class StudySpec(_Strict):
             folders = Counter(folder_of(name) for name in names)
             twice = [name for name in names if folders[folder_of(name)] > 1]
             if twice:
-                raise ValueError(f"{what}: {twice[0]!r} is repeated; give each its own name or label")
+                raise ValueError(f"{what}: {quoted(twice[0])} is repeated; give each its own name or label")
         labels = {r.label for r in self.rankers}
         for label in (self.reference, *(label for pair in self.pairs for label in pair)):
             if label not in labels:
-                raise ValueError(f"reference or pairs: no ranker has the label {label!r}")
+                raise ValueError(f"reference or pairs: no ranker has the label {quoted(label)}")
         self._require([d.name for d in self.datasets], [d for p in self.protocols for d in p.datasets or ()])
         self._require([d.name for d in self.datasets], [d for r in self.rankers for d in r.datasets or ()])
         self._require([p.name for p in self.protocols], [p for r in self.rankers for p in r.protocols or ()])
@@ -207,9 +209,9 @@ class StudySpec(_Strict):
 
     @staticmethod
     def _require(known: Sequence[str], names: Sequence[str]) -> None:
-        for name in names:
-            if name not in known:
-                raise ValueError(f"{name!r} is not among {', '.join(known)}")
+        unknown = set(names) - set(known)
+        if unknown:
+            raise ValueError(f"{quoted(min(unknown))} is not among {listed(known)}")
 
     def cells(self, trained: Sequence[str]) -> Iterator[StudyCell]:
         """Every run; those that share a fit are adjacent.

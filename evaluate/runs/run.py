@@ -57,7 +57,7 @@ def run_cases(
 
     Args:
         ledger: Gives the usage per case; stopped on an interruption, so that users under way end at their next call.
-        workers: Number of threads; the calls of one user are sequential.
+        workers: Number of threads, at most `MAX_WORKERS`; the calls of one user are sequential.
         on_row: Called in this thread with every new row.
 
     Raises:

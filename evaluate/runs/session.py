@@ -25,7 +25,7 @@ from programs.prior.prior import Prior
 from programs.program import Fusion
 from programs.ranker import Ranker
 from programs.runtime.atomic import write_atomically
-from programs.runtime.errors import BudgetExceededError
+from programs.runtime.errors import BudgetExceededError, abridged
 from programs.runtime.events import Note, OnEvent, Progress, ignore
 from signatures.rows import Ranking, Status, total_usage
 from signatures.schema import MotivationSchema
@@ -71,7 +71,7 @@ def run_session(
             if row.status is not Status.OK:
                 problems[row.status] += 1
                 if problems.total() <= _SHOWN_PROBLEMS:
-                    on_event(Note(f"user {row.user_id}: {row.status}: {row.error}"))
+                    on_event(Note(f"user {abridged(row.user_id)}: {row.status}: {abridged(row.error or '', 1000)}"))
 
         status = run_cases(cases.cases, ranker, journal, ledger, workers, on_row)
         rows = journal.rows()
@@ -136,7 +136,8 @@ def ledger_within(root: Path, path: Path, budget: Budget) -> Ledger:
         usage for other in root.rglob(path.name) if other != path for usage in by_role(read_calls(other)).values()
     )
     usd = None if budget.usd is None else max(0.0, budget.usd - (others.usd or 0.0))
-    return Ledger(path, Budget(usd=usd, calls=None if budget.calls is None else max(0, budget.calls - others.calls)))
+    calls = None if budget.calls is None else max(0, budget.calls - others.calls)
+    return Ledger(path, budget.model_copy(update={"usd": usd, "calls": calls}))
 
 
 def _recovered(cases: Cases, rows: Mapping[str, Ranking]) -> Recovery | None:

@@ -1,4 +1,4 @@
-"""The command line, `mllm3rec COMMAND`. Exit code 0 means the command did what it was asked."""
+"""The command line, `mllm3rec COMMAND`. Exit code 0 means that the command did everything it was asked to do."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import NoReturn
 
 import typer
@@ -28,7 +29,7 @@ from mllm3rec.cli import (
     study,
 )
 from mllm3rec.cli import compile as compile_command
-from mllm3rec.cli.console import err, say
+from mllm3rec.cli.console import err, printable, say
 from programs.runtime.interrupts import GRACE, Terminated, end_on_termination
 
 INTERRUPTED = 130
@@ -61,12 +62,16 @@ app.add_typer(prices.app, name="prices", rich_help_panel=INSPECT)
 
 
 def main() -> None:
-    """Run the command line; what a user can mend is printed without a traceback."""
+    """Run the command line; errors that the caller can fix are printed without a traceback."""
+    # A file name need not be valid text: it is printed with its bytes as escapes.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     end_on_termination()
     try:
         app(standalone_mode=True)
     except SystemExit as ended:
-        # Typer turns Ctrl-C into this exit before anything else sees it.
+        # Typer turns Ctrl-C into this exit code.
         if ended.code == INTERRUPTED:
             _leave(_interruption(ended))
         raise
@@ -108,7 +113,7 @@ def _leave(error: KeyboardInterrupt) -> NoReturn:
 
 
 def _explain(error: BaseException) -> int | None:
-    """Print what a user can mend; the exit code, or None for any other error."""
+    """Print an error that the caller can fix and return its exit code; None for other errors."""
     from programs.runtime.errors import BudgetExceededError, InputError, MissingExtraError
 
     if isinstance(error, InputError | MissingExtraError | OSError):
@@ -127,8 +132,8 @@ def _explain(error: BaseException) -> int | None:
 
 
 def _print(word: str, style: str, message: str) -> None:
-    # Unwrapped: a path broken in two can be neither copied nor searched for.
-    err.print(Text.assemble((word, style), " ", message), soft_wrap=True)
+    # Not wrapped: a path on two lines cannot be copied or searched for.
+    err.print(Text.assemble((word, style), " ", printable(message)), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ class Call(BaseModel):
         tokens_cached: Those of `tokens_in` that the server took from its prefix cache.
         usd: Its price; None where the model has no known price. A cache hit keeps the price of the call whose
             answer it is: billed cost leaves hits out, stand-alone cost counts them.
+        most_usd: Upper estimate of its price, if the answer came without usage and the price is therefore unknown;
+            budgets count it.
         seconds: From sending to answer, or until it failed; a cache hit keeps those of the call whose answer it is,
             0 where they are not known.
         waited: Seconds before it was sent: for a slot, the limits of its backend, or a requested pause.
@@ -59,6 +61,7 @@ class Call(BaseModel):
     tokens_out: int = 0
     tokens_cached: int = 0
     usd: float | None = None
+    most_usd: float | None = None
     seconds: float = 0.0
     waited: float = 0.0
     about: str = ""
@@ -71,12 +74,17 @@ class Call(BaseModel):
 
 
 class Budget(BaseModel):
-    """Limits of a run on what is really paid; cache hits are free. None is no limit."""
+    """Limits of a run on what is really paid; cache hits are free. None is no limit.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Attributes:
+        minutes: From the beginning of a session; no call is sent after that.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     usd: float | None = Field(default=None, ge=0)
     calls: int | None = Field(default=None, ge=0)
+    minutes: float | None = Field(default=None, gt=0)
 
 
 _NO_BUDGET = Budget()
@@ -115,12 +123,14 @@ def read_calls(path: Path) -> Iterator[Call]:
 
 
 def _lines(path: Path) -> Iterator[Call]:
-    text = path.read_text("utf-8")
-    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+    # As bytes: a foreign byte is in a line that can be named, and only a line feed ends a line.
+    *lines, _ = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
         try:
             yield Call.model_validate_json(line)
         except ValidationError as error:
-            raise input_error(f"{path}:{number}: not a ledger line", error) from None
+            remedy = "correct or remove this line; a removed call no longer counts for the budget"
+            raise input_error(f"{path}:{number}: not a ledger line", error, remedy) from None
 
 
 def interrupted_note(calls: int) -> str:
@@ -159,6 +169,8 @@ class Ledger:
         self._totals: dict[str, Usage] = {}
         self._phases: dict[str, Usage] = {}
         self._reserved_usd = 0.0
+        self._assumed_usd = 0.0
+        self._began = time.monotonic()
         self._reserved_calls = 0
         self._stopped: str | None = None
         self._halt = threading.Event()
@@ -174,18 +186,19 @@ class Ledger:
         return self
 
     def _restore(self, path: Path) -> None:
-        text = path.read_text("utf-8")
-        # A kill in the middle of a write leaves one line without its end: cut it off, or it would swallow the next.
-        whole = text[: text.rfind("\n") + 1]
         for call in read_calls(path):
             self._add(call)
-        if whole != text:
+        content = path.read_bytes()
+        # A kill in the middle of a write leaves one line without its end: cut it off, or it would swallow the next.
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
             with path.open("r+b") as file:
-                file.truncate(len(whole.encode()))
+                file.truncate(whole)
 
     def _add(self, call: Call) -> None:
         add_call(self._totals.setdefault(call.role, Usage()), call)
         add_call(self._phases.setdefault(call.phase, Usage()), call)
+        self._assumed_usd += call.most_usd or 0.0
 
     def stop(self, why: str) -> None:
         """Refuse all further calls: work under way ends at its next call. Cache hits stay possible."""
@@ -232,10 +245,12 @@ class Ledger:
             return self._stopped
         if self.budget == _NO_BUDGET:
             return None
+        if self.budget.minutes is not None and time.monotonic() - self._began > 60 * self.budget.minutes:
+            return f"the {self.budget.minutes:g} minutes of this session are over"
         total = self.total()
         if self.budget.calls is not None and total.calls + self._reserved_calls + 1 > self.budget.calls:
             return f"the budget of {self.budget.calls} calls is spent"
-        spent = total.usd or 0.0
+        spent = (total.usd or 0.0) + self._assumed_usd
         if self.budget.usd is not None and spent + self._reserved_usd + (worst_usd or 0.0) > self.budget.usd:
             return f"the next call might exceed the budget: ${spent:.4f} of ${self.budget.usd:.4f} spent"
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,16 +68,18 @@ class LocalEngine:
     context: int = 16384
     slots: int = 4
     _servers: dict[Path, Any] = field(default_factory=dict, repr=False)
+    _key: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def serve(self, path: Path, on_event: OnEvent = ignore) -> str:
+    def serve(self, path: Path, on_event: OnEvent = ignore) -> tuple[str, str]:
         """Start (once) the server for this model file.
 
         Args:
             on_event: Told before a model is loaded.
 
         Returns:
-            The base URL of its OpenAI-compatible API.
+            The base URL of its OpenAI-compatible API, and the key that it wants: another program of this machine, or
+            a page in the user's browser, cannot use it.
 
         Raises:
             InputError: if the file is no loadable model.
@@ -87,7 +90,7 @@ class LocalEngine:
             if path not in self._servers:
                 gguf_identity(path)
                 self._servers[path] = self._start(path, on_event)
-            return f"{self._servers[path].listening_address}/v1"
+            return f"{self._servers[path].listening_address}/v1", self._key
 
     def _start(self, path: Path, on_event: OnEvent = ignore) -> Any:
         with _sleeping_openmp_threads():
@@ -100,6 +103,9 @@ class LocalEngine:
         params.model.path = str(path)
         params.hostnames = ["127.0.0.1"]
         params.port = 0
+        params.api_keys = [self._key]
+        params.cors_origins = ""
+        params.ui = params.endpoint_slots = params.endpoint_props = False
         params.n_ctx = self.context
         params.n_parallel = self.slots
         params.n_batch = _TOKENS_AT_A_TIME

@@ -8,10 +8,12 @@ import time
 from typing import Any
 
 import dspy
+from dspy.lm15 import Response, TextPart
 from dspy.utils.exceptions import LMRateLimitError
 from pydantic_core import to_json
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
+from programs.lm.answer_text import answer_text
 from programs.lm.circuit_breaker import is_unbilled
 from programs.lm.ledger import Call, Ledger
 from programs.lm.prices import Price
@@ -36,17 +38,21 @@ class _Attempt(threading.local):
         about: Hash of the prompt.
         permit: From the rate limiter; None while nothing was sent.
         released: Whether the permit was given back.
+        unfinished: Whether its answer was cut off before the model wrote more than its thoughts.
         started: `time.perf_counter()` when it was sent, or looked up.
         took: Seconds until its answer arrived; None without an answer, or without our response cache.
         tokens: Tokens of prompt and answer, None without an answer.
         id: Of its line in the ledger; empty while nothing was sent.
+        worst: Upper estimate of its price in dollars, None where unknown.
     """
 
     def __init__(self) -> None:
         self.about = ""
         self.id = ""
+        self.worst: float | None = None
         self.permit: Permit | None = None
         self.released = False
+        self.unfinished = False
         self.started = 0.0
         self.took: float | None = None
         self.tokens: int | None = None
@@ -59,7 +65,9 @@ class RoleLM(dspy.LM):
 
     Args:
         rate_limiter: Of its backend, shared by all roles that use it.
-        max_seconds: Seconds one call may take; bounds its cost at a price per hour.
+        max_seconds: Seconds one attempt may take; bounds its cost at a price per hour. A call is given up after twice
+            as many, so that a server that never answers costs a bounded time.
+        keyed: Settings that are part of the response cache's key beside those of `dspy.LM`.
         settings: Sampling and connection, for `dspy.LM`.
     """
 
@@ -71,6 +79,7 @@ class RoleLM(dspy.LM):
         price: Price | None,
         rate_limiter: RateLimiter,
         max_seconds: float,
+        keyed: dict[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         # DSPy's own retries would bypass budget and ledger, and could not be interrupted.
@@ -80,9 +89,10 @@ class RoleLM(dspy.LM):
         self.price = price
         self.rate_limiter = rate_limiter
         self.max_seconds = max_seconds
+        self.keyed = dict(keyed or {})
         self._current = _Attempt()
         self._retrying = Retrying(
-            stop=_give_up,
+            stop=self._give_up,
             wait=_wait,
             retry=retry_if_exception(dspy.is_retryable_lm_error),
             sleep=ledger.wait,
@@ -132,7 +142,8 @@ class RoleLM(dspy.LM):
     ) -> Any:
         worst = None if self.price is None else self.price.usd(*most, seconds=self.max_seconds)
         attempt = self._current
-        attempt.permit, attempt.released, attempt.id = None, False, ""
+        attempt.worst = worst
+        attempt.permit, attempt.released, attempt.unfinished, attempt.id = None, False, False, ""
         attempt.tokens, attempt.took, attempt.started = None, None, time.perf_counter()
         store = dspy.cache
         this_call = store.this_call if isinstance(store, ResponseCache) else CurrentCall()
@@ -155,6 +166,7 @@ class RoleLM(dspy.LM):
             self._release(sum(_tokens(answer)[:2]))
 
         this_call.check, this_call.answered, this_call.sent, this_call.seconds = check, answered, None, None
+        this_call.settings = self.keyed
         try:
             if not isinstance(store, ResponseCache):
                 check()
@@ -164,8 +176,14 @@ class RoleLM(dspy.LM):
             raise
         finally:
             this_call.check = this_call.answered = None
+            this_call.settings = {}
         self._ended(worst)
         return answer
+
+    @property
+    def cut_off_thinking(self) -> bool:
+        """Whether the last answer of this thread was cut off before the model wrote more than its thoughts."""
+        return self._current.unfinished
 
     def _record_sent(self, most: tuple[int, int], worst: float | None) -> str:
         return self.ledger.record_sent(
@@ -219,9 +237,12 @@ class RoleLM(dspy.LM):
     def update_history(self, entry: dict[str, Any]) -> None:
         """DSPy's hook: runs once per answered call, cache hits included, in the calling thread."""
         attempt = self._current
+        attempt.unfinished = _unfinished(entry["response"])
         tokens_in, tokens_out, tokens_cached = _tokens(entry["response"])
         attempt.tokens = tokens_in + tokens_out
         hit = attempt.permit is None
+        # Without usage the price per token is unknown, which is not zero; one per hour needs none.
+        metered = _has_usage(entry["response"]) or (self.price is not None and self.price.usd_per_hour is not None)
         took = time.perf_counter() - attempt.started if attempt.took is None else attempt.took
         seconds = dspy.cache.this_call.seconds if hit else took
         self.ledger.record(
@@ -232,7 +253,8 @@ class RoleLM(dspy.LM):
                 tokens_in=tokens_in,
                 tokens_out=tokens_out,
                 tokens_cached=tokens_cached,
-                usd=self._usd(tokens_in, tokens_out, tokens_cached, seconds),
+                usd=self._usd(tokens_in, tokens_out, tokens_cached, seconds) if metered else None,
+                most_usd=None if metered or hit else attempt.worst,
                 seconds=round(seconds or 0.0, 4),
                 waited=0.0 if attempt.permit is None else round(attempt.permit.waited, 4),
                 hit=hit,
@@ -241,14 +263,15 @@ class RoleLM(dspy.LM):
             )
         )
 
+    def _give_up(self, state: RetryCallState) -> bool:
+        if isinstance(_error(state), LMRateLimitError):
+            return state.attempt_number >= ATTEMPTS_AT_LIMIT
+        return state.attempt_number >= ATTEMPTS or (state.seconds_since_start or 0.0) >= 2 * self.max_seconds
+
     def _usd(self, tokens_in: int, tokens_out: int, tokens_cached: int, seconds: float | None) -> float | None:
         if self.price is None or (seconds is None and self.price.usd_per_hour is not None):
             return None
         return self.price.usd(tokens_in, tokens_out, tokens_cached, seconds or 0.0)
-
-
-def _give_up(state: RetryCallState) -> bool:
-    return state.attempt_number >= (ATTEMPTS_AT_LIMIT if isinstance(_error(state), LMRateLimitError) else ATTEMPTS)
 
 
 def _wait(state: RetryCallState) -> float:
@@ -261,6 +284,19 @@ def _wait(state: RetryCallState) -> float:
 
 def _error(state: RetryCallState) -> BaseException | None:
     return None if state.outcome is None else state.outcome.exception()
+
+
+def _unfinished(response: Any) -> bool:
+    if not isinstance(response, Response) or response.finish_reason != "length":
+        return False
+    return not answer_text("".join(part.text for part in response.message.parts if isinstance(part, TextPart))).strip()
+
+
+def _has_usage(response: Any) -> bool:
+    usage: Any = response.get("usage") if isinstance(response, dict) else response.usage
+    if hasattr(usage, "input_tokens"):
+        return usage.input_tokens is not None or usage.output_tokens is not None
+    return bool(usage)
 
 
 def _tokens(response: Any) -> tuple[int, int, int]:

@@ -21,6 +21,9 @@ Result = TypeVar("Result")
 GRACE = 3.0
 """Seconds that calls in flight get to end after an interruption; container runtimes kill after ten."""
 
+MAX_WORKERS = 1000
+"""Threads of a pool; an operating system refuses to start many thousands."""
+
 _TERMINATIONS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 _PERIOD = 0.2
 
@@ -102,7 +105,7 @@ def _handlers() -> dict[int, Any]:
 @contextmanager
 def thread_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
     """A thread pool that is waited for at the end of the block, unless that ends with an exception: see `let_end`."""
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(min(workers, MAX_WORKERS))
     try:
         yield pool
     except BaseException:
@@ -124,7 +127,7 @@ def map_in_threads(
     """Results in the order of `elements`, each as soon as it and those before it are ready.
 
     Args:
-        workers: Threads, at least 1.
+        workers: Threads, at least 1; more than `MAX_WORKERS` count as that.
         halt: Called on an interruption, to end the work under way (`Ledger.stop`).
 
     Raises:
