@@ -1,7 +1,7 @@
 """Keys in environment variables go to their server and nowhere else: not to the terminal, and to no file.
 
-Every command is run with canaries for keys, on a server that answers and on servers that refuse, fail, answer with a web
-page, redirect, or repeat the key in their error message.
+Every command is run with canaries for keys, on a server that answers and on servers that refuse, fail, answer with a
+web page, redirect, or repeat the key in their error message.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ OPENAI, ANTHROPIC, OWN = "sk-canary-0penai-7f3a91", "sk-ant-canary-41c2d8", "own
 HOSTED = "openai/gpt-4o"
 PAGE = b"<!doctype html><html><body><h1>Sign in</h1></body></html>"
 
-SERVERS: dict[str, Callable[[str], Callable[[Body], Reply]]] = {
-    "answers": lambda other: sensitive,
-    "401": lambda other: lambda body: Reply("Incorrect API key provided.", status=401),
-    "500": lambda other: lambda body: Reply("on fire", status=500, headers={"Retry-After": "0"}),
-    "page": lambda other: lambda body: Reply(raw=PAGE),
-    "redirect": lambda other: lambda body: Reply(status=307, headers={"Location": f"{other}/chat/completions"}),
+Answers = Callable[[FakeOpenAI, str], Callable[[Body], Reply]]
+
+SERVERS: dict[str, Answers] = {
+    "answers": lambda server, other: sensitive,
+    "401": lambda server, other: lambda body: Reply("Incorrect API key provided.", status=401),
+    "repeats": lambda server, other: lambda body: Reply(f"Incorrect API key: {server.keys[-1]}.", status=401),
+    "500": lambda server, other: lambda body: Reply("on fire", status=500, headers={"Retry-After": "0"}),
+    "page": lambda server, other: lambda body: Reply(raw=PAGE + server.keys[-1].encode()),
+    "redirect": lambda server, other: lambda body: Reply(status=307, headers={"Location": f"{other}/chat/completions"}),
 }
-"""What a server does, by a word for it; the text is the address of another server."""
+"""What a server does, by a word for it; given itself and the address of another server."""
 
 
 @dataclass
@@ -88,7 +91,8 @@ def shop(
         monkeypatch.setenv(variable, canary)
     with ExitStack() as stack:
         other = stack.enter_context(FakeOpenAI())
-        server = stack.enter_context(FakeOpenAI(SERVERS[request.param](other.url)))
+        server = stack.enter_context(FakeOpenAI())
+        server.respond = SERVERS[request.param](server, other.url)
         server._server.handle_error = lambda *_: None  # type: ignore[method-assign]
         for variable in ("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"):
             monkeypatch.setenv(variable, server.url)
