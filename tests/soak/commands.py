@@ -154,6 +154,7 @@ class Job:
         """The command, killed at the end of the block if it has not ended."""
         self._logs += 1
         log = self.folder / f"log{self._logs}.txt"
+        log.touch()
         arguments = [str(argument) for argument in (*self._arguments, "--out", self.out, *more)]
         process = PROCESSES.Process(target=_run, args=(arguments, str(self.cache), str(log)))
         process.start()
