@@ -65,6 +65,9 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Training seed of a trained baseline.")] = 0,
     against: Annotated[Path | None, typer.Option(help="Finished run on the same cases, to compare with.")] = None,
     workers: Workers = 1,
+    retry_unparsable: Annotated[
+        bool, typer.Option("--retry-unparsable", help="Ask again where stored answers were unreadable.")
+    ] = False,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
     max_minutes: MaxMinutes = None,
@@ -91,6 +94,7 @@ def evaluate(
             check=check,
             seed=seed,
             workers=workers,
+            retry_unparsable=retry_unparsable,
             budget_usd=budget_usd,
             max_calls=max_calls,
             max_minutes=max_minutes,
