@@ -61,7 +61,7 @@ def evaluate(
         workers: Number of users ranked in parallel.
         budget_usd, max_calls: Most dollars and model calls to spend; None for no limit.
         on_event: Receives notes and progress.
-        models: `preset`, `model`, `mope`, `mote`, `mar`, `judge`, as in `program`; only for rankers given by name.
+        models: `preset`, `model`, `mope`, `mote`, `mar`, `judge`, as in `program`; not for a `Program`.
 
     Raises:
         InputError: if there is no such ranker, `out` holds another run, or the cases do not fit the data.

@@ -26,7 +26,7 @@ DatasetOption = Annotated[
     str | None, typer.Option("--dataset", help="Dataset directory, if it has moved since the cases were drawn.")
 ]
 Preset = Annotated[str, _model(help="Set of models, one per role: local, hosted or paper.")]
-ModelOption = Annotated[str | None, _model(help="Model for every role, as in docs/models.md. Default: the preset's.")]
+ModelOption = Annotated[str | None, _model(help="Model for every role, a model string as in docs/models.md.")]
 MopeOption = Annotated[str | None, _model("--mope", help="Model for MOPE, which makes profiles.")]
 MoteOption = Annotated[str | None, _model("--mote", help="Model for MOTE, which makes traits.")]
 MarOption = Annotated[str | None, _model("--mar", help="Model for MAR, which ranks candidates.")]
