@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluate.baselines import TRAINED, TrainingData
+from evaluate.baselines.baseline import LARGEST_SEED
 from evaluate.data.dataset import Dataset
 from programs.lm.ambient import AmbientBackends
 from programs.lm.backends import Backends
@@ -102,12 +103,12 @@ class RankerFactory:
             roles: Models of the programs; None uses the model of `dspy.configure`.
             beside: Backends of other runs in this process, to share their rate limits.
             given: `dspy.LM` objects by model string, see `ModelOptions`.
-            on_event: Told when texts are embedded and a model is loaded.
+            on_event: Told when texts are embedded, a model is loaded, or a cache cannot be used.
         """
 
         @cache
         def backends() -> Backends:
-            use_response_cache(cache_dir() / "calls.sqlite")
+            use_response_cache(cache_dir() / "calls.sqlite", on_event)
             if roles is None:
                 return AmbientBackends()
             if beside is not None:
@@ -119,7 +120,7 @@ class RankerFactory:
             histories=histories,
             encoder_of=lambda: default_encoder(on_event),
             backends_of=backends,
-            traits_of=cache(lambda: TraitStore(cache_dir() / "traits.sqlite")),
+            traits_of=cache(lambda: TraitStore(cache_dir() / "traits.sqlite", on_event)),
             schema=schema,
             fusion=fusion or Fusion(),
             explain=explain,
@@ -171,13 +172,15 @@ class RankerFactory:
             seed: Training seed of a trained baseline, which has its default settings.
 
         Raises:
-            InputError: if there is no such ranker, or the model of a role cannot be used.
+            InputError: if there is no such ranker, the seed is too large, or the model of a role cannot be used.
             MissingExtraError: if the library of a trained baseline is not installed.
         """
         require_known(name)
         if name in BASELINES:
             return ScoreRanker(name, self.scorer(name))
         if name in TRAINED:
+            if not 0 <= seed <= LARGEST_SEED:
+                raise InputError(f"seed {seed}: give one from 0 to {LARGEST_SEED:,}")
             return TRAINED[name]().fit(self.training_data, seed)
         return askable(PROGRAMS[name](self.parts()))
 

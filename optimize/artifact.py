@@ -34,7 +34,7 @@ from programs.prior.encoders import HashingEncoder
 from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts
 from programs.role_predictor import RolePredictor
 from programs.runtime.atomic import write_atomically
-from programs.runtime.errors import InputError, input_error
+from programs.runtime.errors import InputError, input_error, listed, quoted
 from programs.runtime.lock import LOCK
 from programs.runtime.untrusted import parse_untrusted_json, read_untrusted
 from programs.trait_store import TraitStore
@@ -88,7 +88,7 @@ class ArtifactManifest(BaseModel):
         sha256: SHA-256 of all other fields of this manifest.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: str = ARTIFACT_FORMAT
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
@@ -255,11 +255,11 @@ def restore_program(directory: Path, parts: Parts | None = None) -> tuple[MLLM3R
     manifest = read_manifest(directory)
     _check_files(directory, manifest)
     if manifest.family not in PROGRAMS:
-        raise InputError(f"{directory}: there is no program {manifest.family!r}, only {', '.join(PROGRAMS)}")
+        raise InputError(f"{directory}: there is no program {quoted(manifest.family)}, only {', '.join(PROGRAMS)}")
     if parts is not None and parts.schema != manifest.motivations:
         raise InputError(
-            f"{directory}: compiled for the motivational schema {manifest.motivations.name!r}, "
-            f"not for {parts.schema.name!r} as given; compile again for that one"
+            f"{directory}: compiled for the motivational schema {quoted(manifest.motivations.name)}, "
+            f"not for {quoted(parts.schema.name)} as given; compile again for that one"
         )
     bare = Parts(
         backends=Backends(manifest.roles),
@@ -295,7 +295,7 @@ def check_contracts(where: str, stored: Mapping[str, Contract], present: Mapping
     """
     for predictor, fields in stored.items():
         if predictor not in present:
-            raise InputError(f"{where}: the program no longer has a predictor {predictor!r}; compile it again")
+            raise InputError(f"{where}: the program no longer has a predictor {quoted(predictor)}; compile it again")
         current = present[predictor]
         for name in dict.fromkeys([*fields, *current]):
             if name not in current:
@@ -304,12 +304,12 @@ def check_contracts(where: str, stored: Mapping[str, Contract], present: Mapping
                 problem = "was added"
             elif fields[name] != current[name]:
                 old, new = fields[name], current[name]
-                changed = [key for key in new | old if old.get(key) != new.get(key)]
-                problem = f"has another {' and '.join(changed)}"
+                changed = listed(key for key in new | old if old.get(key) != new.get(key))
+                problem = f"has another {changed}"
             else:
                 continue
             raise InputError(
-                f"{where}: field {name!r} of {predictor} {problem} since it was compiled; compile it again"
+                f"{where}: field {quoted(name)} of {predictor} {problem} since it was compiled; compile it again"
             )
 
 

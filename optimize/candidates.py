@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import dspy
 from dspy.teleprompt.utils import create_n_fewshot_demo_sets
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from optimize.labeled_demos import labeled_demos
 from optimize.objective import Objective, UserScore
@@ -104,9 +104,9 @@ class CandidateSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    demo_sets: int = 2
-    max_demos: int = 3
-    wordings: int = 2
+    demo_sets: int = Field(default=2, ge=0, le=1000)
+    max_demos: int = Field(default=3, ge=1, le=1000)
+    wordings: int = Field(default=2, ge=0, le=1000)
     seed: int = 0
 
 

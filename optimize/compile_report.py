@@ -35,6 +35,7 @@ from optimize.compile_figures import by_cost, by_parameter, by_trial, settings_o
 from optimize.prompts import Demo, Prompt, Prompts, module_of
 from optimize.search import Attempt
 from optimize.space import Configuration
+from programs.lm.ledger import interrupted_note
 from programs.lm.roles import ROLE_NAMES
 from signatures.rows import Usage, total_usage
 
@@ -252,6 +253,8 @@ def _spending(spent: Mapping[str, Usage]) -> Table:
         "nothing. “Cached” are input tokens that the server took from its prefix cache. Models without a known price "
         "are not part of the dollars."
     )
+    if interrupted := total_usage(spent.values()).interrupted:
+        caption += f" {interrupted_note(interrupted)}."
     return Table("spending", "Spending by phase", caption, ("phase", *USAGE_COLUMNS), tuple(rows))
 
 

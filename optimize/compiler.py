@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -15,22 +15,32 @@ from optimize.candidates import Candidates, build_candidates, without_trait_stor
 from optimize.compile_report import CompileRecord, compile_report
 from optimize.consistency import Similarity
 from optimize.dspy_optimizers import ScoreRecorder, run_dspy_optimizer
-from optimize.forecast import Phase, forecast_compile, measure_compile, most_expensive, upper_bound
+from optimize.forecast import (
+    Phase,
+    check_unpaid,
+    forecast_compile,
+    held_out_phase,
+    measure_compile,
+    most_expensive,
+    upper_bound,
+)
 from optimize.holdout import HoldoutVerdict, compare_on_holdout, split_dev
 from optimize.importance import importances_of
 from optimize.objective import Objective, UserScore
 from optimize.prompts import Prompts, prompts_of, safe_prompts
 from optimize.proposals import Proposer
+from optimize.rehearsal import Rehearsal
 from optimize.scoring import EvaluationError, ScoredProgram, next_users, score_cases
 from optimize.search import Attempt, Search, SearchPlan
 from optimize.settings import CompileSettings
 from optimize.space import Configuration, ProgramBuilder, uncompiled
-from programs.lm.ledger import Budget, Ledger
+from programs.lm.ledger import Budget, Ledger, interrupted_note
 from programs.lm.roles import RoleName
 from programs.program import MLLM3Rec, Parts
 from programs.runtime.atomic import sweep, write_atomically
 from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.lock import owned
+from programs.trait_store import TraitStore
 from signatures.rows import Case
 
 PLAN, POOLS, STUDY, TRIALS, REPORT = "plan.json", "pools.json", "study.sqlite", "trials.json", "report.html"
@@ -116,9 +126,24 @@ class Compiler:
     def forecast(self) -> list[Phase]:
         """Measure a few calls and forecast upper bounds of the phases."""
         self.ledger.phase = "forecast"
-        programs = [self._program(name) for name in self.settings.space.families]
-        scorable = [self._scored(without_trait_store(program), self.searched) for program in programs]
-        measured = [measure_compile(program, self.searched, self.ledger) for program in scorable]
+        return self._forecast(self._builder)
+
+    def rehearse(self) -> list[Phase]:
+        """The same from prompts alone, without a call; answers are invented, so these are estimates."""
+        backends = Rehearsal(self.parts.backends, self.settings.motivations)
+        return self._forecast(ProgramBuilder(replace(self.parts, backends=backends, traits=TraitStore())))
+
+    def _forecast(self, builder: ProgramBuilder) -> list[Phase]:
+        """A forecast from what the first users take with the programs of `builder`."""
+        ledger = builder.parts.backends.ledger
+        configurations = [
+            self._uncompiled.model_copy(update={"family": family}) for family in self.settings.space.families
+        ]
+        programs = [builder.program(configuration) for configuration in configurations]
+        measured = [
+            measure_compile(self._scored(without_trait_store(program), self.searched, ledger), self.searched, ledger)
+            for program in programs
+        ]
         names = {name for program in programs for name, _ in program.named_predictors()}
         return forecast_compile(
             upper_bound(measured, most_expensive(self.settings, self.parts.backends.prices)),
@@ -141,6 +166,8 @@ class Compiler:
             sweep(self.directory)
             self.settings.save(search_folder / PLAN)
             self._builder.require(self.settings.space)
+            if interrupted := self.ledger.total().interrupted:
+                self.watcher.step(interrupted_note(interrupted))
             try:
                 return self._run()
             except EvaluationError as error:
@@ -175,9 +202,9 @@ class Compiler:
         distinct = len({item for case in cases for item in case.candidates})
         return min(distinct, len(cases) * (self.settings.head or distinct))
 
-    def _scored(self, program: MLLM3Rec, cases: Sequence[Case]) -> ScoredProgram:
+    def _scored(self, program: MLLM3Rec, cases: Sequence[Case], ledger: Ledger | None = None) -> ScoredProgram:
         interactions = self.settings.interactions if self.settings.weights.coherence else 0
-        return ScoredProgram(program, next_users(cases), self.ledger, interactions)
+        return ScoredProgram(program, next_users(cases), ledger or self.ledger, interactions)
 
     def _candidates(self) -> Candidates:
         path = self.directory / SEARCH_FOLDER / POOLS
@@ -206,11 +233,21 @@ class Compiler:
         return "usd" if models <= self.parts.backends.prices.models.keys() else "tokens"
 
     def _search_budget(self, budget: Budget) -> Budget:
-        """The budget minus a reserve for the held-out check of the winner."""
+        """The budget without a reserve for the held-out check of the winner.
+
+        Raises:
+            InputError: if it is too small for that check, before anything is paid where the prompts tell so, else
+                after the measured calls; not in a compile that has paid for something already.
+        """
         if budget == Budget():
             return budget
-        check = next(phase for phase in self.forecast() if phase.name == "held-out")
-        return check.deducted_from(budget)
+        begun = self.ledger.total().calls > 0
+        if not begun and (problem := check_unpaid(self.rehearse(), budget)) is not None:
+            raise InputError(problem)
+        phases = self.forecast()
+        if not begun and (problem := check_unpaid(phases, budget)) is not None:
+            raise InputError(problem)
+        return held_out_phase(phases).deducted_from(budget)
 
     def _optuna_search(self) -> SearchResult:
         search = Search(
@@ -253,6 +290,8 @@ class Compiler:
         for case, score in zip(self.searched, scores, strict=True):
             recorder.record(original, case, score)
         best, stopped = run_dspy_optimizer(program, self.searched, recorder, self.settings, self.proposer, self.workers)
+        if unreadable := len(self.proposer.unreadable):
+            self.watcher.step(f"{unreadable} proposed instructions could not be read; each was left out")
         complete = recorder.complete(self.searched)
         attempts = [
             Attempt(number, "COMPLETE", self._uncompiled, tuple(scores)) for number, (_, scores) in enumerate(complete)

@@ -144,8 +144,16 @@ class _Run:
         return prompts_of(optimizer.compile(self.student, trainset=examples, valset=examples, **options).program)
 
 
+class _SkippingMIPRO(dspy.MIPROv2):
+    """MIPROv2 with the original instruction in place of a proposal that could not be read."""
+
+    def _propose_instructions(self, *args: Any, **options: Any) -> dict[int, list[str]]:
+        candidates: dict[int, list[str]] = super()._propose_instructions(*args, **options)
+        return {number: [text or texts[0] for text in texts] for number, texts in candidates.items()}
+
+
 def _mipro(run: _Run) -> Prompts:
-    optimizer = dspy.MIPROv2(
+    optimizer = _SkippingMIPRO(
         metric=run.recorder.metric,
         prompt_model=run.proposer.lm,
         task_model=run.proposer.lm,  # not used: every predictor has its role's model
@@ -159,7 +167,8 @@ def _mipro(run: _Run) -> Prompts:
     )
     # Without the proposer's summaries: the modules' code is the same for every task, and the examples are item ids.
     summaries = {"program_aware_proposer": False, "data_aware_proposer": False}
-    return run.compiled_by(optimizer, num_trials=run.trials, minibatch=False, **summaries)
+    with run.proposer.skipping_context():
+        return run.compiled_by(optimizer, num_trials=run.trials, minibatch=False, **summaries)
 
 
 def _gepa(run: _Run) -> Prompts:

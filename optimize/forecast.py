@@ -60,10 +60,9 @@ class Phase(BaseModel):
 
     def deducted_from(self, budget: Budget) -> Budget:
         """What is left of a budget after this phase; an unknown price counts as 0."""
-        return Budget(
-            usd=None if budget.usd is None else max(0.0, budget.usd - (self.usd or 0.0)),
-            calls=None if budget.calls is None else max(0, budget.calls - self.calls),
-        )
+        usd = None if budget.usd is None else max(0.0, budget.usd - (self.usd or 0.0))
+        calls = None if budget.calls is None else max(0, budget.calls - self.calls)
+        return budget.model_copy(update={"usd": usd, "calls": calls})
 
 
 def measure_compile(program: ScoredProgram, cases: Sequence[Case], ledger: Ledger) -> MeasuredCompile:
@@ -179,6 +178,43 @@ def _mote_changes(measured: MeasuredCompile, settings: CompileSettings, users: i
     calls = sum(measured.ranking.values()) * users
     period = max(1, math.ceil(items / calls)) if calls else 1
     return math.ceil((settings.trials - 1) / period)
+
+
+def held_out_phase(phases: Sequence[Phase]) -> Phase:
+    """The check of the winner on held-out users."""
+    return next(phase for phase in phases if phase.name == "held-out")
+
+
+def check_unpaid(phases: Sequence[Phase], budget: Budget) -> str | None:
+    """Why a budget cannot pay the held-out check, and what would do; None if it can, or is 0: for cache hits alone."""
+    check, least = held_out_phase(phases), total_phase([phase for phase in phases if phase.name != "search"])
+    for limit, alone, needed, shown in (
+        (budget.usd, check.usd, least.usd, _dollars),
+        (budget.calls, check.calls, least.calls, _calls),
+    ):
+        if limit and alone is not None and needed is not None and alone >= limit:
+            return (
+                f"the budget of {shown(limit)} is too small: the held-out check alone takes up to {shown(alone)}; "
+                f"give at least {shown(needed)}, or fewer dev users"
+            )
+    return None
+
+
+def search_unpaid(phases: Sequence[Phase], budget: Budget) -> str | None:
+    """Why a budget may end the search early, or None."""
+    whole = total_phase(phases)
+    for limit, most, shown in ((budget.usd, whole.usd, _dollars), (budget.calls, whole.calls, _calls)):
+        if limit is not None and most is not None and most > limit:
+            return f"the budget of {shown(limit)} may end the search early: all of it takes up to {shown(most)}"
+    return None
+
+
+def _dollars(usd: float) -> str:
+    return f"${usd:.2f}" if usd >= 0.1 else f"${usd:.4f}"
+
+
+def _calls(calls: float) -> str:
+    return f"{calls:,.0f} calls"
 
 
 def total_phase(phases: Sequence[Phase]) -> Phase:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from evaluate.stats.metrics import hit, ndcg, rank_of
 from optimize.consistency import Similarity, agreement, consistency, resemblance, schema_cooccurrence
 from programs.ranker import order_by_score
-from signatures.rows import Case, Ranking, seed_of
+from signatures.rows import Case, Ranking, Status, seed_of
 from signatures.types import Profile
 
 HIT_AT = 5
@@ -33,7 +33,7 @@ class ObjectiveWeights(BaseModel):
             users' profiles. About 0 for constant, generic or empty profiles.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     ndcg: float = Field(default=0.4, ge=0)
     mar: float = Field(default=0.3, ge=0)
@@ -160,9 +160,15 @@ class Objective:
             return None
         return agreement(own, self.similarity) - resemblance([own, others], self.similarity)
 
-    def accepts(self, score: UserScore) -> bool:
-        """Whether answers may become demos: MAR alone ranks the target among the first 5."""
-        return score.mar_rank <= HIT_AT
+    def accepts(self, case: Case, ranking: Ranking, score: UserScore) -> bool:
+        """Whether answers may become demos: they could be read, and MAR's scores alone put the target into the first 5.
+
+        A target at MAR's lowest score was not named, or not preferred to any candidate: its rank is chance.
+        """
+        if ranking.status is not Status.OK or case.target is None or score.mar_rank > HIT_AT:
+            return False
+        mar = ranking.scores["mar"]
+        return mar[case.candidates.index(case.target)] > min(mar)
 
     def metric(
         self,
@@ -180,7 +186,7 @@ class Objective:
         """
         score = self.score_prediction(gold.case, pred)
         if trace is not None and pred_name is None:
-            return self.accepts(score)
+            return self.accepts(gold.case, pred.ranking, score)
         return dspy.Prediction(score=score.score, feedback=feedback(gold.case, pred.ranking, score))
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, Valid
 from pydantic.fields import FieldInfo
 
 from programs.program import MLLM3Rec
-from programs.runtime.errors import InputError, input_error
+from programs.runtime.errors import InputError, input_error, quoted
 from programs.runtime.untrusted import parse_untrusted_json, read_untrusted
 
 REMEDY = "the artifact is damaged, compile it again"
@@ -91,7 +91,7 @@ def apply_state(program: MLLM3Rec, states: Mapping[str, PredictorState], where: 
             wrong = [key for key, value in demo.items() if not _fits(value, signature.fields.get(key))]
             if wrong:
                 raise InputError(
-                    f"{where}: {name}: demo {number}: the value of {wrong[0]!r} has a wrong type; {REMEDY}"
+                    f"{where}: {name}: demo {number}: the value of {quoted(wrong[0])} has a wrong type; {REMEDY}"
                 )
         # Instructions, prefixes and descriptions are all that a signature reads of its state.
         predictors[name].signature = signature.load_state(state.signature.model_dump())

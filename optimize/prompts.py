@@ -10,8 +10,8 @@ from typing import Any
 import dspy
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
 
-from programs.mote import contains_instructions
 from programs.program import MLLM3Rec
+from programs.trait_filter import contains_instructions
 
 Demo = dict[str, JsonValue]
 """One demo as plain data: inputs and outputs by field name."""

@@ -15,7 +15,7 @@ from programs.lm.model_options import ModelOptions
 from programs.lm.roles import ROLE_NAMES, Roles
 from programs.program import Fusion
 from programs.ranker import Ranker
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, quoted
 from signatures.schema import MotivationSchema
 
 
@@ -45,8 +45,8 @@ class ArtifactChoice(RankerChoice):
         compiled_on = {*data.searched, *data.held_out} & {case.user_id for case in cases}
         if compiled_on:
             raise InputError(
-                f"{len(compiled_on)} of these users ({min(compiled_on)!r}, ...) were used to compile the program, so "
-                "metrics on them are not valid; draw cases with `--part test`"
+                f"{len(compiled_on)} of these users ({quoted(min(compiled_on))}, ...) were used to compile the "
+                "program, so metrics on them are not valid; draw cases with `--part test`"
             )
 
     def build(self, factory: RankerFactory, seed: int = 0) -> Ranker:

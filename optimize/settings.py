@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from optimize.objective import ObjectiveWeights
 from optimize.space import Space
 from programs.lm.roles import RoleConfig, Roles
 from programs.runtime.atomic import write_atomically
+from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError
 from signatures.schema import MotivationSchema
 
@@ -34,19 +34,19 @@ class CompileSettings(BaseModel):
         encoder: Name of the sentence encoder of the prior and of semantic similarity.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: Literal["mllm3rec-compile/1"] = "mllm3rec-compile/1"
     optimizer: Literal["study", "mipro", "gepa", "random-search", "labeled"] = "study"
     modules: tuple[str, ...] = ("mope", "mote", "mar")
-    trials: int = Field(default=12, ge=1)
-    seed: int = 0
+    trials: int = Field(default=12, ge=1, le=1_000_000)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     pareto: bool = False
     recipe: CandidateSettings = Field(default_factory=CandidateSettings)
     space: Space
     weights: ObjectiveWeights = Field(default_factory=ObjectiveWeights)
     similarity: str = "schema"
-    interactions: int = Field(default=3, ge=0)
+    interactions: int = Field(default=3, ge=0, le=1000)
     held_out: float = Field(default=0.3, gt=0, lt=1)
     roles: Roles
     proposer: RoleConfig
@@ -64,7 +64,7 @@ class CompileSettings(BaseModel):
             InputError: naming the settings that differ from those in the file.
         """
         if path.exists():
-            stored: dict[str, Any] = json.loads(path.read_bytes())
+            stored: dict[str, Any] = read_json(path, dict[str, Any], "choose another --out")
             settings = self.model_dump(mode="json", exclude=_MAY_CHANGE)
             differing = [name for name, value in settings.items() if stored.get(name) != value]
             if differing:

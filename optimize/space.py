@@ -32,7 +32,7 @@ class Space(BaseModel):
         temperatures: Sampling temperatures by role; other roles keep their own.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     families: tuple[str, ...] = Field(min_length=1)
     weights: tuple[Share, ...] = (DEFAULT_WEIGHT,)

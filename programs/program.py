@@ -17,7 +17,7 @@ from programs.explain import Explainer
 from programs.lm.backends import Backends, UnparsableError
 from programs.mar import Aligner, Alignments, Candidate, Embedding, Listwise, Pointwise, UserView
 from programs.mope import MOPE, Purchase, RawHistory
-from programs.mote import MOTE, RawDescription
+from programs.mote import MOTE, NO_TRAITS, RawDescription, known_categories
 from programs.prior.encoders import Encoder
 from programs.prior.prior import z
 from programs.prior.scorers import Popularity, Scorer
@@ -47,6 +47,12 @@ class Fusion:
 
     weight: float = DEFAULT_WEIGHT
     head: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1:
+            raise InputError(f"weight {self.weight:g}: give MAR's share of the fused score, from 0 to 1")
+        if self.head is not None and self.head < 1:
+            raise InputError(f"head {self.head}: give the number of candidates that MAR ranks, at least 1")
 
     def fuse(self, mar: NDArray[np.float64], prior: NDArray[np.float64]) -> NDArray[np.float64]:
         """Fuse two vectors of shape (n,). Candidates without a MAR score are NaN in `mar`.
@@ -212,7 +218,7 @@ class MLLM3Rec(dspy.Module):
         except UnparsableError as error:
             # One item without traits must not fail the whole list.
             ranking.unparsable += error.answers
-            return Candidate(item_id=item.item_id, text="no traits known")
+            return Candidate(item_id=item.item_id, text=NO_TRAITS)
         ranking.unparsable += answer.unparsable
         traits: Traits | None = answer.traits
         if traits is not None:
@@ -288,7 +294,7 @@ def _mope(parts: Parts) -> MOPE:
 
 
 def _mote(parts: Parts) -> MOTE:
-    return MOTE(parts.backends, parts.traits)
+    return MOTE(parts.backends, parts.traits, known_categories(parts.catalogue))
 
 
 def pointwise(parts: Parts) -> MLLM3Rec:

@@ -9,8 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from programs.runtime.events import OnEvent, ignore
 from programs.runtime.key_value_store import KeyValueStore
 from signatures.rows import Usage
+
+_PHRASES = TypeAdapter(tuple[str, ...])
 
 
 def trait_key(text: str, prompt: str, model: str) -> str:
@@ -38,13 +43,13 @@ class TraitStore:
 
     Args:
         path: The database file; its folder is created. None keeps them in memory.
+        on_event: See `KeyValueStore`.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, on_event: OnEvent = ignore) -> None:
         # Files made before usage was kept have no such column.
-        self._store = KeyValueStore(
-            path or ":memory:", "phrases", key={"key": "TEXT"}, value={"phrases": "TEXT NOT NULL", "usage": "TEXT"}
-        )
+        columns = {"phrases": "TEXT NOT NULL", "usage": "TEXT"}
+        self._store = KeyValueStore(path or ":memory:", "phrases", {"key": "TEXT"}, columns, on_event)
         self._memo: dict[str, Any] = {}
 
     @property
@@ -59,12 +64,16 @@ class TraitStore:
         return self
 
     def get(self, key: str) -> Distilled | None:
-        """The stored traits, or None."""
+        """The stored traits; None if there are none, or what is stored are no traits, which are distilled again."""
         stored = self._store.get(key)
         if stored is None:
             return None
         phrases, usage = stored
-        return Distilled(tuple(json.loads(phrases)), None if usage is None else Usage.model_validate_json(usage))
+        try:
+            known = None if usage is None else Usage.model_validate_json(usage)
+            return Distilled(_PHRASES.validate_json(phrases), known)
+        except ValidationError:
+            return None
 
     def put(self, key: str, phrases: Sequence[str], usage: Usage | None = None) -> None:
         """Store phrases; the later of two equal keys wins."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -26,9 +27,9 @@ class Dimension(BaseModel):
     @model_validator(mode="after")
     def _well_formed(self) -> Self:
         if not re.fullmatch(r"[a-z][a-z_]{1,39}", self.name):
-            raise ValueError(f"dimension name {self.name!r}: use 2 to 40 lower-case letters and underscores")
+            raise ValueError(f"dimension name {self.name!r:.60}: use 2 to 40 lower-case letters and underscores")
         if "\n" in self.definition:
-            raise ValueError(f"dimension {self.name!r}: the definition must be one line")
+            raise ValueError(f"dimension {self.name!r:.60}: the definition must be one line")
         return self
 
 
@@ -46,10 +47,9 @@ class MotivationSchema(BaseModel):
 
     @model_validator(mode="after")
     def _unique(self) -> Self:
-        names = self.names
-        twice = sorted({n for n in names if names.count(n) > 1})
+        twice = sorted(name for name, times in Counter(self.names).items() if times > 1)
         if twice:
-            raise ValueError(f"schema {self.name!r}: dimension defined twice: {', '.join(twice)}")
+            raise ValueError(f"schema {self.name!r:.60}: dimension defined twice: {', '.join(twice)}")
         return self
 
     @property

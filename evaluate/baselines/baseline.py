@@ -16,6 +16,9 @@ from programs.ranker import Ranker
 from programs.runtime.errors import InputError
 from signatures.types import Item
 
+LARGEST_SEED = 2**31 - 1
+"""The libraries of the baselines take seeds from 0 to this."""
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -59,7 +62,7 @@ class Baseline(BaseModel, ABC):
         """Fit to training data.
 
         Args:
-            seed: From 0 to 2**31 - 1; decides initial values, sampling and order.
+            seed: From 0 to `LARGEST_SEED`; decides initial values, sampling and order.
 
         Raises:
             MissingExtraError: if its library is not installed.

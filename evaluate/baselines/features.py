@@ -13,7 +13,7 @@ from scipy import sparse, stats
 from programs.prior.prior import z
 from programs.prior.scorers import ContentSimilarity, Histories, ItemKNN, Popularity
 from programs.ranker import Ranker
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, quoted
 from signatures.rows import Case, Ranking
 from signatures.types import Item
 
@@ -204,7 +204,7 @@ class RecordedScores:
         if row is None or self.names[0] not in row.scores:
             return np.full((len(case.candidates), 1), np.nan)
         if set(row.order) != set(case.candidates):
-            raise InputError(f"the recorded row of user {case.user_id!r} ranks other candidates than the case")
+            raise InputError(f"the recorded row of user {quoted(case.user_id)} ranks other candidates than the case")
         return _column(row, self.names[0])
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from evaluate.baselines import TRAINED
 from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.protocol.protocol import part_of
 from evaluate.stats.metrics import ndcg, rank_of
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, quoted
 from signatures.rows import Case
 
 METRIC, CUTOFF = "NDCG@10", 10
@@ -38,6 +38,13 @@ class Tuned(BaseModel):
     users: int = Field(ge=1)
     tried: tuple[dict[str, Any], ...] = Field(min_length=1)
     settings: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        if self.ranker not in TRAINED:
+            raise ValueError(f"there is no trained baseline {quoted(self.ranker)}")
+        _ = self.chosen
+        return self
 
     @property
     def chosen(self) -> Baseline:
@@ -88,6 +95,8 @@ def _check(name: str, grid: Sequence[Baseline], cases: Sequence[Case]) -> None:
         raise InputError(f"tuning '{name}' needs settings and dev cases: {len(grid)} settings, {len(cases)} cases")
     for case in cases:
         if part_of(case.user_id) != "dev":
-            raise InputError(f"tuning '{name}': user {case.user_id!r} is a test user; give cases of dev users only")
+            raise InputError(
+                f"tuning '{name}': user {quoted(case.user_id)} is a test user; give cases of dev users only"
+            )
         if case.target is None:
-            raise InputError(f"tuning '{name}': the case of user {case.user_id!r} has no target")
+            raise InputError(f"tuning '{name}': the case of user {quoted(case.user_id)} has no target")

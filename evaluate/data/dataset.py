@@ -11,7 +11,7 @@ import pandas as pd
 
 from evaluate.data.records.frames import read_frames
 from evaluate.data.records.interactions import INTERACTION_COLUMNS
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, quoted
 from signatures.types import Interaction, Item
 
 
@@ -29,6 +29,7 @@ class Dataset:
         notes: What the loader decided or dropped, one sentence each; printed by `data describe`.
         format: Format it was read from.
         source: A path, `demo`, or `in-memory`.
+        stands_for: Name of the dataset that was wanted and not found, in whose place this one was loaded; or empty.
     """
 
     name: str
@@ -38,6 +39,11 @@ class Dataset:
     notes: tuple[str, ...] = ()
     format: str = "plain"
     source: str = "in-memory"
+    stands_for: str = ""
+
+    def shown_name_as(self, name: str) -> str:
+        """The name that reports give to this dataset where it is called `name`: one that stands in says so."""
+        return f"{self.name} ({self.stands_for} not found)" if self.stands_for else name
 
     @staticmethod
     def from_frames(
@@ -116,7 +122,7 @@ class Dataset:
         try:
             return self.items[item_id]
         except KeyError:
-            raise InputError(f"item {item_id!r} is not in dataset {self.name!r}") from None
+            raise InputError(f"item {quoted(item_id)} is not in dataset {quoted(self.name)}") from None
 
 
 def _share(part: int, whole: int) -> str:

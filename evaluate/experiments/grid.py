@@ -12,15 +12,20 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from programs.lm.roles import ROLE_NAMES, RoleConfig, Roles
 from programs.runtime.config_file import read_toml
+from programs.runtime.errors import listed, quoted
+from programs.runtime.interrupts import MAX_WORKERS
 
 BackendName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$", max_length=30)]
 """Part of a mix's label and folder, so it has no separators and no special characters of paths."""
 
 JOIN = "_"
 
+MAX_MIXES = 10_000
+"""Nobody waits for more; a few thousand names in each list would be more mixes than memory holds."""
+
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BackendSpec(_Strict):
@@ -92,17 +97,20 @@ class Grid(_Strict):
     metric: Literal["HR@5", "NDCG@5", "HR@10", "NDCG@10"] = "NDCG@10"
     margin: float = Field(default=0.02, gt=0, lt=1)
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    workers: int = Field(default=1, ge=1)
+    workers: int = Field(default=1, ge=1, le=MAX_WORKERS)
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         for role in ROLE_NAMES:
             for name in getattr(self, role):
                 if name not in self.backends:
-                    raise ValueError(f"{role}: no backend {name!r}; there are {', '.join(self.backends)}")
+                    raise ValueError(f"{role}: no backend {quoted(name)}; there are {listed(self.backends)}")
+        count = len(self.mope) * len(self.mote) * len(self.mar) * max(1, len(self.judge))
+        if count > MAX_MIXES:
+            raise ValueError(f"these lists make {count:,} mixes; at most {MAX_MIXES:,} can be compared")
         labels = [mix.label for mix in self.mixes()]
         if self.reference and self.reference not in labels:
-            raise ValueError(f"reference: no mix {self.reference!r}; there are {', '.join(labels)}")
+            raise ValueError(f"reference: no mix {quoted(self.reference)}; there are {listed(labels)}")
         return self
 
     def mixes(self) -> Iterator[Mix]:

@@ -10,8 +10,8 @@ from evaluate.experiments.grid_runner import GridRunner
 from evaluate.experiments.grid_tab import grid_tab
 from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord
 from evaluate.report.write import write_report
-from evaluate.runs.costs import once_each
-from evaluate.runs.journal import RunManifest
+from evaluate.runs.costs import stand_alone_usage
+from evaluate.runs.journal import read_journal
 from programs.lm.ledger import by_role, read_calls
 from programs.prior.scorers import Popularity
 from programs.runtime.atomic import write_atomically
@@ -60,13 +60,13 @@ def _record(runner: GridRunner, runs: Sequence[MixRun], command: str, versions: 
                 draw=0,
                 ranker=run.mix.label,
                 seed=None,
-                manifest=RunManifest.model_validate_json((path / "manifest.json").read_bytes()),
+                manifest=read_journal(path)[0],
                 rows=run.rows,
                 ranks=run.ranks,
                 list_size=len(case_file.cases[0].candidates),
                 unresolved=run.unresolved,
                 usage=by_role(calls),
-                stand_alone=by_role(call.model_copy(update={"hit": False}) for call in once_each(calls)),
+                stand_alone=stand_alone_usage(calls),
                 command=command,
             )
         )

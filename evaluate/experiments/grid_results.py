@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from evaluate.experiments.grid import Grid, Mix
 from evaluate.runs.costs import MixCost
-from evaluate.runs.run_metrics import score_sources, unparsable_share
+from evaluate.runs.run_metrics import is_readable, score_sources, unparsable_share, unreadable_warning
 from evaluate.stats.cheapest import CheapestMix, cheapest_mix
 from evaluate.stats.intervals import Estimate, bootstrap_mean
 from evaluate.stats.metrics import Bounds, bounds, per_user
@@ -30,6 +30,7 @@ class MixRun:
     Attributes:
         ranks: 1-based rank of the target by ranked user.
         rows: Journal rows by user.
+        prior_ranks: Like `ranks`, by the scores of the prior alone.
         unresolved: Number of cases without a scored row.
         stopped: Why the run was stopped, or None.
     """
@@ -40,6 +41,17 @@ class MixRun:
     cost: MixCost
     unresolved: int = 0
     stopped: str | None = None
+    prior_ranks: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def unparsable_users(self) -> int:
+        """Number of users without a parsable answer; ranked by the prior."""
+        return sum(row.status is Status.UNPARSABLE for row in self.rows.values())
+
+    @property
+    def comparable(self) -> bool:
+        """Whether every case has a row, and enough of them are about the models: others are never recommended."""
+        return bool(self.ranks) and not self.unresolved and is_readable(self.unparsable_users, len(self.ranks))
 
 
 class MixRow(BaseModel):
@@ -70,6 +82,16 @@ class MixRow(BaseModel):
     score_sources: dict[str, int]
     cost: MixCost
 
+    @property
+    def readable(self) -> bool:
+        """Whether enough users have a readable answer for the figures to be about the models."""
+        return is_readable(self.unparsable_users, self.users)
+
+    @property
+    def warning(self) -> str | None:
+        """What to say before any figure if users have no readable answer; None if all have one."""
+        return unreadable_warning(self.unparsable_users, self.users)
+
 
 class RoleEffect(BaseModel):
     """Effect of changing the model of one role, everything else being equal.
@@ -98,7 +120,12 @@ class RoleEffect(BaseModel):
 
 
 class GridResults(BaseModel):
-    """Results of a comparison."""
+    """Results of a comparison.
+
+    Attributes:
+        prior: Metrics of the prior alone, which asks no model and costs nothing, by name; empty without a prior.
+        prior_users: Number of users that they are of.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -108,23 +135,30 @@ class GridResults(BaseModel):
     effects: tuple[RoleEffect, ...]
     recommendation: CheapestMix | None
     front: tuple[str, ...]
+    prior: dict[str, Estimate] = {}
+    prior_users: int = 0
 
 
 def grid_results(grid: Grid, runs: Sequence[MixRun], list_size: int) -> GridResults:
-    """Results of the runs; mixes without a ranked user are listed, but not compared."""
+    """Results of the runs.
+
+    Mixes without a ranked user are listed, but not compared, and unreadable ones are never recommended.
+    """
     frames = {run.mix.label: per_user(run.ranks) for run in runs if run.ranks}
     reference = grid.reference_label
     against: Mapping[str, Mapping[str, PairedComparison]] = {}
     if reference in frames:
         others = {label: frame for label, frame in frames.items() if label != reference}
         against = compare_to(frames[reference], others, seed=0) if others else {}
-    complete = [run for run in runs if run.ranks and not run.unresolved]
+    complete = [run for run in runs if run.comparable]
     costs, unit = _comparable([run.cost for run in complete])
     price = {run.mix.label: cost for run, cost in zip(complete, costs, strict=True)}
     recommendation = None
     if complete:
         values = {run.mix.label: frames[run.mix.label][grid.metric] for run in complete}
         recommendation = cheapest_mix(values, price, unit, grid.metric, grid.margin, grid.confidence)
+    # Every run has the same prior: the one that ranked most users is of them all.
+    prior = max((run.prior_ranks for run in runs), key=len, default={})
     means = {label: float(frames[label][grid.metric].mean()) for label in price}
     return GridResults(
         reference=reference,
@@ -133,6 +167,8 @@ def grid_results(grid: Grid, runs: Sequence[MixRun], list_size: int) -> GridResu
         effects=tuple(_effects(grid, complete, frames)),
         recommendation=recommendation,
         front=tuple(front_of(means, price)),
+        prior=_estimates(per_user(prior)) if prior else {},
+        prior_users=len(prior),
     )
 
 
@@ -142,7 +178,7 @@ def objectives(grid: Grid, run: MixRun) -> tuple[float, float] | None:
     Cost is in dollars if the price is known, else in seconds. If only some models of a grid have a known price, give
     the others a price per hour.
     """
-    if run.unresolved or not run.ranks:
+    if not run.comparable:
         return None
     quality = float(per_user(run.ranks)[grid.metric].mean())
     return quality, run.cost.seconds if run.cost.usd is None else run.cost.usd
@@ -184,15 +220,19 @@ def _row(grid: Grid, run: MixRun, frame: pd.DataFrame | None, against: Mapping[s
         users=len(run.ranks),
         unresolved=run.unresolved,
         stopped=run.stopped,
-        metrics={} if frame is None else {name: bootstrap_mean(frame[name].to_numpy(), 0) for name in frame.columns},
+        metrics={} if frame is None else _estimates(frame),
         bounds={name.split("/")[0]: limit for name, limit in limits.items()},
         against=dict(against),
         unparsable=unparsable_share(scored, answers),
-        unparsable_users=sum(row.status is Status.UNPARSABLE for row in scored),
+        unparsable_users=run.unparsable_users,
         stored=stored / answers if answers else 0.0,
         score_sources=score_sources(scored),
         cost=run.cost,
     )
+
+
+def _estimates(frame: pd.DataFrame) -> dict[str, Estimate]:
+    return {name: bootstrap_mean(frame[name].to_numpy(), 0) for name in frame.columns}
 
 
 def _effects(grid: Grid, runs: Sequence[MixRun], frames: Mapping[str, pd.DataFrame]) -> list[RoleEffect]:

@@ -182,7 +182,9 @@ class GridRunner:
             catalogue=len(data.items),
         )
         unresolved = len(self.cases) - len(ranks)
-        return MixRun(mix, ranks, rows, cost, unresolved, stopped if unresolved else None)
+        with_prior = {user: row for user, row in rows.items() if "prior" in row.scores}
+        prior_ranks = ranks_of(self.cases.cases, with_prior, "prior")
+        return MixRun(mix, ranks, rows, cost, unresolved, stopped if unresolved else None, prior_ranks)
 
     def forecast(self) -> list[MixForecast]:
         """Measure a few users on every mix and extrapolate."""

@@ -24,13 +24,18 @@ from evaluate.report.table import (
     dollars_cell,
     estimate_cell,
     figure_cell,
+    filled,
     share_cell,
     table_row,
     word_cell,
 )
 from evaluate.runs.costs import RoleCost
 from evaluate.stats.cheapest import CheapestMix
+from programs.lm.ledger import interrupted_note
 from programs.lm.prices import price_table
+
+PRIOR_ALONE = "prior alone"
+"""Name of the row of no mix: what the order would be without a language model."""
 
 
 def grid_tab(found: GridResults, grid: Grid) -> Tab:
@@ -69,10 +74,14 @@ def mix_table(found: GridResults) -> Table:
         "A mix is named MOPE_MOTE_MAR, followed by the judge if its model is not MAR's. Δ is the difference to "
         f"{found.reference}, paired by user; p is from a randomization test, with Holm's correction over mixes and "
         "metrics. Loss is the difference to the best mix. Unresolved users are not counted as misses. Accuracy and "
-        "cost depend on whether scores come from log-probabilities or from generated digits."
+        "cost depend on whether scores come from log-probabilities or from generated digits. The prior alone asks no "
+        "model: a mix that is not better is not worth its price."
     )
-    rows = tuple(_mix_row(row, metrics, found) for row in found.rows)
-    return Table("mixes", "Accuracy", caption, columns, rows)
+    rows = [_mix_row(row, metrics, found) for row in found.rows]
+    if found.prior:
+        alone = [word_cell(PRIOR_ALONE), *(estimate_cell(found.prior[m]) for m in metrics), NONE, NONE, NONE]
+        rows.append(filled([*alone, count_cell(found.prior_users)], len(columns), kind="part"))
+    return Table("mixes", "Accuracy", caption, columns, tuple(rows))
 
 
 def _mix_row(row: MixRow, metrics: Sequence[str], found: GridResults) -> TableRow:
@@ -87,11 +96,15 @@ def _mix_row(row: MixRow, metrics: Sequence[str], found: GridResults) -> TableRo
         figure_cell(losses[row.label].mean) if row.label in losses else NONE,
         count_cell(row.users),
         count_cell(row.unresolved),
-        TableCell(f"{row.unparsable:.1%}", row.unparsable),
+        TableCell(f"{row.unparsable:.1%}{_of_users(row)}", row.unparsable),
         TableCell(f"{row.stored:.0%}", row.stored),
         word_cell(", ".join(f"{source} ({n})" for source, n in row.score_sources.items()) or "–"),
         kind="reference" if row.label == found.reference else "",
     )
+
+
+def _of_users(row: MixRow) -> str:
+    return f"; all of {row.unparsable_users} users" if row.unparsable_users else ""
 
 
 def effect_table(found: GridResults) -> Table:
@@ -158,6 +171,8 @@ def unit_cost_table(found: GridResults) -> Table:
                 kind="reference" if row.label == found.reference else "",
             )
         )
+    if found.prior:
+        rows.append(table_row(word_cell(PRIOR_ALONE), *[_small_price(0.0)] * 6, NONE, kind="part"))
     caption = (
         "Stand-alone: as if there were no cache hits. Billed: what was paid for this mix, after the mixes before it. "
         "An unknown price is not zero. MOTE is paid once per item, so it is part of the price of a user-item pair and "
@@ -177,6 +192,8 @@ def role_cost_table(found: GridResults) -> Table:
         "“Cached” are input tokens that the server took from its prefix cache. p50 and p95 are the median and the 95th "
         "percentile of the seconds of one answer, without cache hits."
     )
+    if interrupted := sum(role.interrupted for row in found.rows for role in row.cost.roles):
+        caption += f" {interrupted_note(interrupted)}, in what was billed."
     return Table("costs", "Cost by role", caption, columns, tuple(rows))
 
 
@@ -201,7 +218,7 @@ def _role_row(label: str, role: RoleCost) -> TableRow:
 
 def _small_price(usd: float | None) -> TableCell:
     cell = dollars_cell(usd, 1)
-    return cell if usd is None or usd >= 0.01 else TableCell(f"${usd:,.6f}", usd)
+    return cell if not usd or usd >= 0.01 else TableCell(f"${usd:,.6f}", usd)
 
 
 def published_cost_table(found: GridResults) -> Table | None:

@@ -8,18 +8,20 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from evaluate.baselines.tuning import Tuned
 from evaluate.data.dataset import Dataset
 from evaluate.experiments.study_spec import DatasetSpec, ProtocolSpec, StudyCell, StudySpec, folder_of
 from evaluate.paper.published import ITEM_COLD, MAIN, USER_COLD, PublishedRow
 from evaluate.protocol.cases import Cases, load_cases
 from evaluate.protocol.splits import split_dataset
 from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord
-from evaluate.runs.costs import once_each
+from evaluate.runs.costs import stand_alone_usage
 from evaluate.runs.directory import LEDGER, RunDirectory
 from evaluate.runs.journal import read_journal
 from evaluate.runs.run_metrics import ranks_of
 from programs.lm.ledger import by_role, read_calls
 from programs.prior.scorers import Popularity
+from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError
 from signatures.rows import Ranking
 
@@ -27,6 +29,9 @@ ROWS_KEPT = 200
 """Number of rows that a record keeps of a ranker without a language model; ranks are kept of all users."""
 
 _PUBLISHED = {"warm": MAIN, "item-cold": ITEM_COLD, "user-cold": USER_COLD}
+
+TUNE_AGAIN = "delete it to have the settings tried again"
+"""What to do about a damaged file of `tuned_path`."""
 
 
 class CatalogueRanks(BaseModel):
@@ -53,10 +58,10 @@ def is_done(directory: Path) -> bool:
     if RunDirectory(directory).ranks.exists():
         return True
     try:
-        facts = json.loads(RunDirectory(directory).metrics.read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return facts.get("unresolved") == 0
+        facts = json.loads(RunDirectory(directory).metrics.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False  # a damaged file is written again
+    return isinstance(facts, dict) and facts.get("unresolved") == 0
 
 
 def read_record(
@@ -81,7 +86,7 @@ def read_record(
     runs, missing = [], {}
     for cell in cells:
         try:
-            runs.append(_run(root, cell, commands))
+            runs.append(_run(root, cell, data[cell.dataset.name].shown_name_as(cell.dataset.name), commands))
         except InputError as error:
             missing[str(cell.path)] = str(error)
     if not runs:
@@ -91,9 +96,9 @@ def read_record(
     protocols = [
         _protocol(root, dataset, protocol, data[name])
         for (name, _), (dataset, protocol) in settings.items()
-        if (dataset.name, protocol.name) in used
+        if (data[name].shown_name_as(name), protocol.name) in used
     ]
-    hashes = {f"data {name}": dataset.sha256 for name, dataset in data.items()} | {
+    hashes = {f"data {own.shown_name_as(name)}": own.sha256 for name, own in data.items()} | {
         f"cases {record.dataset} {record.name} draw {draw}": cases.sha256
         for record in protocols
         for draw, cases in record.cases.items()
@@ -109,10 +114,20 @@ def read_record(
         hashes=hashes,
         versions=versions or {},
         missing=missing,
+        warnings=[
+            f"{own.stands_for} was not found. Its place is taken by {_what(own)}: no figure here is about "
+            f"{own.stands_for}."
+            for own in data.values()
+            if own.stands_for
+        ],
     )
 
 
-def _run(root: Path, cell: StudyCell, commands: Sequence[str]) -> RunRecord:
+def _what(data: Dataset) -> str:
+    return "the demo store, whose items and users are invented" if data.source == "demo" else f"the data {data.name}"
+
+
+def _run(root: Path, cell: StudyCell, dataset: str, commands: Sequence[str]) -> RunRecord:
     directory = root / cell.path
     manifest, rows = read_journal(directory)
     limited = cell.ranker.users
@@ -123,14 +138,14 @@ def _run(root: Path, cell: StudyCell, commands: Sequence[str]) -> RunRecord:
     # Calls for the dev users that weights are learned on are not part of the cost of ranking a user.
     ranking = [call for path in ledgers if "dev" not in path.parts for call in read_calls(path)]
     facts = {
-        "dataset": cell.dataset.name,
+        "dataset": dataset,
         "protocol": cell.protocol.name,
         "draw": cell.draw,
         "ranker": cell.ranker.label,
         "seed": cell.seed,
         "manifest": manifest,
         "usage": by_role(calls),
-        "stand_alone": by_role(call.model_copy(update={"hit": False}) for call in once_each(ranking)),
+        "stand_alone": stand_alone_usage(ranking),
         # The slash, because a name may be the beginning of another one.
         "command": f"{commands[0]} --only {cell.path}/" if commands else "",
         "tuned": _tuned(root, cell),
@@ -139,7 +154,7 @@ def _run(root: Path, cell: StudyCell, commands: Sequence[str]) -> RunRecord:
         path = RunDirectory(directory).ranks
         if not path.exists():
             raise InputError(f"{directory}: not finished")
-        full = CatalogueRanks.model_validate_json(path.read_bytes())
+        full: CatalogueRanks = read_json(path, CatalogueRanks, "delete it to have the run made again")
         return RunRecord(**facts, rows={}, ranks=full.ranks, list_size=full.size)  # type: ignore[arg-type]
     if not rows:
         raise InputError(f"{directory}: no row yet")
@@ -162,7 +177,7 @@ def _kept(rows: Mapping[str, Ranking], cases: Cases) -> dict[str, Ranking]:
 
 def _tuned(root: Path, cell: StudyCell) -> list[Mapping[str, object]]:
     path = tuned_path(root, cell)
-    return json.loads(path.read_text("utf-8"))["tried"] if path.exists() else []
+    return read_json(path, Tuned, TUNE_AGAIN).model_dump(mode="json")["tried"] if path.exists() else []
 
 
 def tuned_path(root: Path, cell: StudyCell) -> Path:
@@ -183,14 +198,16 @@ def _protocol(root: Path, dataset: DatasetSpec, protocol: ProtocolSpec, data: Da
     if protocol.catalogue:
         choices["negatives"] = "none: the whole catalogue is ranked, without the user's own items"
     return ProtocolRecord(
-        dataset=dataset.name,
+        dataset=data.shown_name_as(dataset.name),
         name=protocol.name,
         choices=choices,
         cases=draws,
         popularity=Popularity.fit(split_dataset(data, first.protocol).training).counts,
         catalogue={item: data.items[item] for item in shown if item in data.items},
-        # Published rows do not belong beside the demo store, which may be used as fallback.
-        published=() if protocol.catalogue or data.name == "demo" else _published(dataset, protocol),
+        # Published rows do not belong beside other data, which may be used as fallback.
+        published=()
+        if protocol.catalogue or data.stands_for or data.source == "demo"
+        else _published(dataset, protocol),
     )
 
 

@@ -16,7 +16,7 @@ from evaluate.baselines.stacked import NAME as STACKED
 from evaluate.baselines.stacked import StackedRanker, stack
 from evaluate.baselines.tuning import Tuned, tune
 from evaluate.data.dataset import Dataset
-from evaluate.experiments.study_reading import CatalogueRanks, is_done, read_record, tuned_path
+from evaluate.experiments.study_reading import TUNE_AGAIN, CatalogueRanks, is_done, read_record, tuned_path
 from evaluate.experiments.study_setting import StudySetting, require_test_users
 from evaluate.experiments.study_spec import RankerSpec, StudyCell, StudySpec
 from evaluate.protocol.cases import Cases
@@ -33,7 +33,8 @@ from programs.lm.model_options import ModelOptions
 from programs.program import Fusion
 from programs.ranker import Ranker
 from programs.runtime.atomic import sweep, write_atomically
-from programs.runtime.errors import BudgetExceededError, InputError
+from programs.runtime.config_file import read_json
+from programs.runtime.errors import BudgetExceededError, InputError, quoted
 from programs.runtime.events import Note, OnEvent, Progress, ignore
 from programs.runtime.lock import owned
 from signatures.rows import total_usage
@@ -258,7 +259,8 @@ class StudyRunner:
     def _tuned(self, cell: StudyCell, setting: StudySetting) -> Tuned:
         path = tuned_path(self.root, cell)
         if path.exists():
-            return Tuned.model_validate_json(path.read_bytes())
+            known: Tuned = read_json(path, Tuned, TUNE_AGAIN)
+            return known
         baseline = TRAINED[cell.ranker.ranker]
         dev = setting.tuning_cases(cell.protocol.tune_users)
         self.on_event(Note(f"{cell.ranker.ranker}: tuning on {len(dev)} dev users"))
@@ -292,21 +294,33 @@ class StudyRunner:
 
 
 def run_states(spec: StudySpec, root: Path) -> Iterator[dict[str, Any]]:
-    """Name, state (`done`, `begun`, `waiting`), ranked users, calls and dollars of every run of a study."""
+    """Name, state (`done`, `begun`, `waiting`), ranked users, calls and dollars of every run of a study.
+
+    `interrupted` are the calls among them that were in flight at a kill.
+    """
     for cell in spec.cells(tuple(TRAINED)):
         journal = RunDirectory(root / cell.path).journal
         rows = sum(1 for _ in journal.open("rb")) if journal.exists() else 0
         ledgers = (root / cell.path).rglob(LEDGER)
         spent = total_usage(usage for path in ledgers for usage in by_role(read_calls(path)).values())
         state = "done" if is_done(root / cell.path) else "begun" if rows else "waiting"
-        yield {"run": str(cell.path), "state": state, "users": rows, "calls": spent.calls, "usd": spent.usd}
+        yield {
+            "run": str(cell.path),
+            "state": state,
+            "users": rows,
+            "calls": spent.calls,
+            "interrupted": spent.interrupted,
+            "usd": spent.usd,
+        }
 
 
 def _mar_scores(directory: Path, name: str) -> RecordedScores:
     """MAR's scores of a run, under the program's name; NaN for candidates that MAR did not see."""
     named = {}
     for user, row in read_journal(directory)[1].items():
-        scores = row.scores["mar"]
+        scores = row.scores.get("mar", ())
+        if len(scores) != len(row.order) or not scores:
+            raise InputError(f"{directory}: the row of user {quoted(user)} has no scores of MAR")
         seen = {traits.item_id for traits in row.traits} or set(row.order)
         unseen = min(scores) if len(seen) < len(row.order) else None
         known = [float("nan") if value == unseen else value for value in scores]

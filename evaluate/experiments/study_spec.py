@@ -10,11 +10,20 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from evaluate.baselines.baseline import LARGEST_SEED
 from evaluate.protocol.protocol import ColdHistory, ColdPositive, EvaluationProtocol, Sampling, Setting, Target
 from programs.runtime.config_file import read_toml
+from programs.runtime.errors import listed, quoted
+from programs.runtime.interrupts import MAX_WORKERS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 .+_-]*$", max_length=60)]
 """A folder gets this name, so it has no special characters of paths."""
+
+
+TrainingSeed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+
+MAX_CELLS = 100_000
+"""Nobody waits for more runs; a short file could ask for more than memory holds."""
 
 
 def folder_of(name: str) -> str:
@@ -27,7 +36,7 @@ def folder_of(name: str) -> str:
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DatasetSpec(_Strict):
@@ -101,7 +110,7 @@ class RankerSpec(_Strict):
 
     ranker: str
     label: Name = ""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[TrainingSeed, ...] = (0,)
     tune: bool = True
     users: int | None = Field(default=None, ge=1)
     draws: int | None = Field(default=None, ge=1)
@@ -122,8 +131,8 @@ class RankerSpec(_Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _labelled(cls, given: dict[str, object]) -> dict[str, object]:
-        return {"label": given.get("ranker", "")} | given
+    def _labelled(cls, given: object) -> object:
+        return {"label": given.get("ranker", "")} | given if isinstance(given, dict) else given
 
 
 class BudgetSpec(_Strict):
@@ -131,6 +140,7 @@ class BudgetSpec(_Strict):
 
     usd: float | None = Field(default=None, ge=0)
     calls: int | None = Field(default=None, ge=0)
+    minutes: float | None = Field(default=None, gt=0)
 
 
 @dataclass(frozen=True)
@@ -167,7 +177,7 @@ class StudySpec(_Strict):
     title: str = ""
     reference: str = "prior"
     pairs: tuple[tuple[str, str], ...] = ()
-    workers: int = Field(default=1, ge=1)
+    workers: int = Field(default=1, ge=1, le=MAX_WORKERS)
     budget: BudgetSpec = BudgetSpec()
     datasets: tuple[DatasetSpec, ...] = Field(min_length=1)
     protocols: tuple[ProtocolSpec, ...] = Field(min_length=1)
@@ -175,6 +185,9 @@ class StudySpec(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        count = len(self.datasets) * sum(p.draws for p in self.protocols) * sum(len(r.seeds) for r in self.rankers)
+        if count > MAX_CELLS:
+            raise ValueError(f"this study may have {count:,} runs; at most {MAX_CELLS:,} are possible")
         for what, names in (
             ("datasets", [d.name for d in self.datasets]),
             ("protocols", [p.name for p in self.protocols]),
@@ -184,11 +197,11 @@ class StudySpec(_Strict):
             folders = Counter(folder_of(name) for name in names)
             twice = [name for name in names if folders[folder_of(name)] > 1]
             if twice:
-                raise ValueError(f"{what}: {twice[0]!r} is repeated; give each its own name or label")
+                raise ValueError(f"{what}: {quoted(twice[0])} is repeated; give each its own name or label")
         labels = {r.label for r in self.rankers}
         for label in (self.reference, *(label for pair in self.pairs for label in pair)):
             if label not in labels:
-                raise ValueError(f"reference or pairs: no ranker has the label {label!r}")
+                raise ValueError(f"reference or pairs: no ranker has the label {quoted(label)}")
         self._require([d.name for d in self.datasets], [d for p in self.protocols for d in p.datasets or ()])
         self._require([d.name for d in self.datasets], [d for r in self.rankers for d in r.datasets or ()])
         self._require([p.name for p in self.protocols], [p for r in self.rankers for p in r.protocols or ()])
@@ -196,9 +209,9 @@ class StudySpec(_Strict):
 
     @staticmethod
     def _require(known: Sequence[str], names: Sequence[str]) -> None:
-        for name in names:
-            if name not in known:
-                raise ValueError(f"{name!r} is not among {', '.join(known)}")
+        unknown = set(names) - set(known)
+        if unknown:
+            raise ValueError(f"{quoted(min(unknown))} is not among {listed(known)}")
 
     def cells(self, trained: Sequence[str]) -> Iterator[StudyCell]:
         """Every run; those that share a fit are adjacent.

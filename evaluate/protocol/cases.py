@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from evaluate.protocol.protocol import IN_MEMORY, EvaluationProtocol, part_of
 from evaluate.protocol.splits import Split, split_dataset
 from programs.prior.scorers import Popularity
 from programs.runtime.atomic import write_atomically
-from programs.runtime.errors import InputError, input_error
+from programs.runtime.errors import InputError, abridged, input_error, quoted
 from signatures.rows import Case, seed_of
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Cases:
             return self._dataset
         if self.protocol.source == IN_MEMORY:
             raise InputError(
-                f"dataset {self.protocol.dataset!r} was built in memory and cannot be loaded: pass it as `dataset`"
+                f"dataset {quoted(self.protocol.dataset)} was built in memory, not from files: pass it as `dataset`"
             )
         dataset = load_dataset(self.protocol.source)
         _require_same_data(self.protocol, dataset)
@@ -167,7 +168,7 @@ def draw_lists(dataset: Dataset, protocol: EvaluationProtocol, split: Split | No
     held_out = {user: own for user, own in split.held_out.items() if protocol.part in ("all", part_of(user))}
     if not held_out:
         raise InputError(
-            f"dataset {protocol.dataset!r}, part {protocol.part!r}, {protocol.setting}: no user has a "
+            f"dataset {quoted(protocol.dataset)}, part {protocol.part!r}, {protocol.setting}: no user has a "
             f"{protocol.target!r} target with an interaction before it; use another target or part, or data with "
             "longer histories"
         )
@@ -187,7 +188,7 @@ def draw_lists(dataset: Dataset, protocol: EvaluationProtocol, split: Split | No
         candidates = sampler.draw(rng, target, own[user])
         if len(candidates) < protocol.negatives:
             raise InputError(
-                f"user {user!r}: only {len(candidates)} of {protocol.negatives} negatives could be drawn by "
+                f"user {quoted(user)}: only {len(candidates)} of {protocol.negatives} negatives could be drawn by "
                 f"{protocol.sampling!r}; ask for fewer, or draw them uniformly"
             )
         candidates.insert(int(rng.integers(protocol.negatives + 1)), target)
@@ -253,7 +254,7 @@ def load_cases(path: str | Path, dataset: Dataset | None = None) -> Cases:
         first, _, body = path.read_bytes().partition(b"\n")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    header = _read_header(first, path)
+    header = _read_header(first.removeprefix(codecs.BOM_UTF8), path)
     cases: dict[str, Case] = {}
     lines: dict[str, int] = {}
     for number, line in enumerate(body.removesuffix(b"\n").split(b"\n") if body else (), start=2):
@@ -261,14 +262,16 @@ def load_cases(path: str | Path, dataset: Dataset | None = None) -> Cases:
         if case.target is None:
             raise InputError(f"{path}:{number}: target: Field required")
         if case.user_id in lines:
-            raise InputError(f"{path}:{number}: user {case.user_id!r} is already in line {lines[case.user_id]}")
+            raise InputError(f"{path}:{number}: user {quoted(case.user_id)} is already in line {lines[case.user_id]}")
         if len(case.candidates) != header.negatives + 1:
             raise InputError(
-                f"{path}:{number}: user {case.user_id!r} has {len(case.candidates)} candidates, "
+                f"{path}:{number}: user {quoted(case.user_id)} has {len(case.candidates)} candidates, "
                 f"{header.negatives} negatives and the target make {header.negatives + 1}"
             )
         if header.part not in ("all", part_of(case.user_id)):
-            raise InputError(f"{path}:{number}: user {case.user_id!r} is not a {header.part} user, as the header says")
+            raise InputError(
+                f"{path}:{number}: user {quoted(case.user_id)} is not a {header.part} user, as the header says"
+            )
         cases[case.user_id], lines[case.user_id] = case, number
     if len(cases) != header.n:
         raise InputError(f"{path}:1: the header announces {header.n} cases, the file has {len(cases)}; draw it again")
@@ -282,12 +285,12 @@ def load_cases(path: str | Path, dataset: Dataset | None = None) -> Cases:
 def _read_header(line: bytes, path: Path) -> _Header:
     try:
         form = json.loads(line)["format"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(
             f"{path}:1: not a cases file: its first line has no 'format'; draw one with `mllm3rec cases`"
         ) from None
     if form != CASES_FORMAT:
-        raise InputError(f"{path}:1: format {form!r} cannot be read, only {CASES_FORMAT!r}; draw the cases again")
+        raise InputError(f"{path}:1: format {quoted(form)} cannot be read, only {CASES_FORMAT!r}; draw the cases again")
     return _parse(_Header, line, f"{path}:1")
 
 
@@ -302,6 +305,6 @@ def _require_same_data(protocol: EvaluationProtocol, dataset: Dataset) -> None:
     if dataset.sha256 != protocol.dataset_sha256:
         raise InputError(
             f"dataset {dataset.name!r} (sha256 {dataset.sha256[:12]}) is not the data of these cases: "
-            f"{protocol.dataset!r} from {protocol.source} (sha256 {protocol.dataset_sha256[:12]}); "
+            f"{quoted(protocol.dataset)} from {abridged(protocol.source)} (sha256 {protocol.dataset_sha256[:12]}); "
             "give that data, or draw the cases again"
         )

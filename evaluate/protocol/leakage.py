@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from evaluate.data.dataset import Dataset
 from evaluate.protocol.protocol import Setting
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, quoted
 from signatures.rows import Case
 
 _SHOWN = 3
@@ -21,7 +21,7 @@ class Leak:
     problem: str
 
     def __str__(self) -> str:
-        return f"user {self.user_id!r}: {self.problem}"
+        return f"user {quoted(self.user_id)}: {self.problem}"
 
 
 def find_leaks(
@@ -46,22 +46,24 @@ def find_leaks(
     for case in cases:
         sequence = dataset.histories.get(case.user_id, ())
         if case.target is None or case.target not in sequence:
-            leaks.append(Leak(case.user_id, f"the target {case.target!r} is not an interaction of the user"))
+            leaks.append(Leak(case.user_id, f"the target {quoted(case.target)} is not an interaction of the user"))
             continue
         index = len(sequence) - 1 - sequence[::-1].index(case.target)
         before, after = set(sequence[:index]), set(sequence[index:])
         # An item bought before and after the target may be learned from its first purchase.
         hidden = after - before
         if learned := hidden.intersection(histories.get(case.user_id, ())):
-            leaks.append(Leak(case.user_id, f"the training data has {min(learned)!r}, bought at or after the target"))
+            leaks.append(
+                Leak(case.user_id, f"the training data has {quoted(min(learned))}, bought at or after the target")
+            )
         if shown := hidden.intersection(case.item_ids):
-            leaks.append(Leak(case.user_id, f"the history shows {min(shown)!r}, bought at or after the target"))
+            leaks.append(Leak(case.user_id, f"the history shows {quoted(min(shown))}, bought at or after the target"))
         if own := (before | after).intersection(case.candidates) - {case.target}:
-            leaks.append(Leak(case.user_id, f"{min(own)!r} is a negative, but the user bought it"))
+            leaks.append(Leak(case.user_id, f"{quoted(min(own))} is a negative, but the user bought it"))
         if setting != "warm" and case.user_id in histories:
             leaks.append(Leak(case.user_id, f"is in the training data of {setting}"))
         if case.target in training_items:
-            leaks.append(Leak(case.user_id, f"the cold item {case.target!r} is in the training data"))
+            leaks.append(Leak(case.user_id, f"the cold item {quoted(case.target)} is in the training data"))
     return leaks
 
 

@@ -99,7 +99,7 @@ class EvaluationProtocol(BaseModel):
         cold_below: User cold-start: users with fewer records than this in the test window.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: Literal["mllm3rec-cases/1"] = "mllm3rec-cases/1"
     dataset: str

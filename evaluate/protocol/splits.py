@@ -10,7 +10,7 @@ import numpy as np
 
 from evaluate.data.dataset import Dataset
 from evaluate.protocol.protocol import LIKED_ABOVE, EvaluationProtocol, held_out
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, quoted
 from signatures.rows import seed_of
 from signatures.types import Interaction
 
@@ -106,8 +106,8 @@ def _user_cold(dataset: Dataset, protocol: EvaluationProtocol) -> Split:
     times = dataset.interactions["timestamp"]
     if times.isna().any():
         raise InputError(
-            f"dataset {dataset.name!r}: {int(times.isna().sum())} interactions have no timestamp; user cold-start "
-            "sorts all records by time"
+            f"dataset {quoted(dataset.name)}: {int(times.isna().sum())} interactions have no timestamp; user "
+            "cold-start sorts all records by time"
         )
     ordered = np.sort(times.to_numpy(dtype=np.int64))
     # With timestamps of whole days many records share the first moment of the window: all of them belong to it.

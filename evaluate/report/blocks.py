@@ -163,6 +163,7 @@ class Page:
         protocols: Names of the protocols that the reader can select; may be empty.
         data: JSON data for the scripts.
         scripts: Further script files of this package, run after `page.js`.
+        warnings: Sentences over every tab.
     """
 
     title: str
@@ -170,6 +171,7 @@ class Page:
     protocols: Sequence[str] = ()
     data: Mapping[str, object] = field(default_factory=dict)
     scripts: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
 def tables_in(blocks: Sequence[Block]) -> Iterator[Table]:

@@ -17,6 +17,7 @@ from evaluate.report.table import (
     table_row,
     word_cell,
 )
+from programs.lm.ledger import interrupted_note
 from signatures.rows import Cost, Usage, total_usage
 
 USAGE_COLUMNS = ("calls", "cache hits", "tokens in", "cached", "tokens out", "dollars", "seconds")
@@ -58,6 +59,9 @@ def billed_table(groups: Sequence[RankerRuns]) -> Table:
         "calls; they cost nothing and are counted separately. “Cached” are input tokens that the server took from its "
         "prefix cache. An unknown price is not zero; ≥ means that a part of the sum is unknown."
     )
+    interrupted = sum(usage.interrupted for group in groups for run in group.runs for usage in run.usage.values())
+    if interrupted:
+        caption += f" {interrupted_note(interrupted)}."
     return Table("billed", "Billed", caption, columns, tuple(rows) or (_nothing(len(columns)),))
 
 

@@ -80,6 +80,7 @@ class StudyRecord:
         hashes: Hashes of data and cases, by a readable name.
         versions: Package versions.
         missing: Names of missing runs of the study, with the reason.
+        warnings: What a reader of any figure must know; shown over every tab.
     """
 
     name: str
@@ -92,3 +93,4 @@ class StudyRecord:
     hashes: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()

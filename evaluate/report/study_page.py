@@ -72,6 +72,7 @@ def study_page(record: StudyRecord, found: Sequence[ProtocolSection], tabs: Sequ
         protocols=[section.name for section in found],
         data=_view_data(record, found),
         scripts=[VIEWS_SCRIPT],
+        warnings=record.warnings,
     )
 
 

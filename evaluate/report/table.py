@@ -173,10 +173,13 @@ def dollars_cell(usd: float | None, calls: int, at_least: bool = False) -> Table
     ('unknown', '–')
     >>> dollars_cell(0.25, 3).text, dollars_cell(0.25, 3, at_least=True).text
     ('$0.2500', '≥ $0.2500')
+    >>> dollars_cell(-0.25, 1).text, dollars_cell(-0.00001, 1).text
+    ('−$0.2500', '$0.0000')
     """
     if usd is None:
         return TableCell("unknown") if calls else NONE
-    return TableCell(f"{'≥ ' if at_least else ''}${usd:,.4f}", usd)
+    sign = "−" if round(usd, 4) < 0 else ""
+    return TableCell(f"{'≥ ' if at_least else ''}{sign}${abs(usd):,.4f}", usd)
 
 
 def table_row(*cells: TableCell, kind: Kind = "") -> TableRow:

@@ -17,7 +17,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, computed_field, model_validator
 
 from evaluate.stats.metrics import chance, ndcg, per_user
-from programs.runtime.errors import InputError, input_error
+from programs.runtime.errors import InputError, input_error, quoted
 
 AUDITED_METRICS = ("HR@5", "NDCG@5", "HR@10", "NDCG@10")
 
@@ -204,7 +204,9 @@ def audit_ranks(
         dataset=dataset,
         violations=(
             *(
-                Violation(identity=f"rank of user {u!r} <= {list_size}", excess=r - (list_size or 0), allowance=0.0)
+                Violation(
+                    identity=f"rank of user {quoted(u)} <= {list_size}", excess=r - (list_size or 0), allowance=0.0
+                )
                 for u, r in outside
             ),
             *_violations(figures, exact),
@@ -275,5 +277,5 @@ def _row(cells: Mapping[str | None, str | None], where: str) -> MetricRow:
         )
     except ValidationError as error:
         for field in error.errors(include_url=False)[0]["loc"]:
-            where = f"{where}: column {columns[str(field)]!r}: {values[str(field)]!r}"
+            where = f"{where}: column {columns[str(field)]!r}: {quoted(values[str(field)])}"
         raise input_error(where, error) from None

@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from evaluate.stats.intervals import Estimate, bootstrap_mean
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, quoted
 
 CUTOFFS = (5, 10)
 """The paper's k (section 4.3)."""
@@ -57,7 +57,9 @@ def rank_of(ranking_order: Sequence[str], target: str) -> int:
     """
     times = ranking_order.count(target)
     if times != 1:
-        raise InputError(f"target {target!r} is {times} times in an order of {len(ranking_order)} items, not once")
+        raise InputError(
+            f"target {quoted(target)} is {times} times in an order of {len(ranking_order)} items, not once"
+        )
     return ranking_order.index(target) + 1
 
 

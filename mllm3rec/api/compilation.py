@@ -16,12 +16,12 @@ from optimize.artifact import SEARCH_FOLDER
 from optimize.compiler import Compiler
 from optimize.consistency import similarity_named
 from optimize.event_watcher import EventWatcher
-from optimize.forecast import Phase
+from optimize.forecast import Phase, check_unpaid, search_unpaid
 from programs.lm.ledger import Budget, Ledger
 from programs.lm.roles import ROLE_NAMES
 from programs.program import PROGRAMS, Fusion
 from programs.runtime.errors import InputError
-from programs.runtime.events import OnEvent, ignore
+from programs.runtime.events import Note, OnEvent, ignore
 
 Compilable = Program | str | Sequence[str]
 """A `Program` that is not compiled, or one or more names of programs."""
@@ -35,6 +35,7 @@ def compile_program(
     trials: int = 12,
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     workers: int = 1,
     on_event: OnEvent = ignore,
     **options: Unpack[CompileOptions],
@@ -46,7 +47,7 @@ def compile_program(
         program: A `Program`, with its models, schema and head; or names of programs to search over.
         out: Folder of the artifact; its subfolder `search/` holds the state to resume from.
         trials: Number of programs to try, with the uncompiled one.
-        budget_usd, max_calls: Most dollars and model calls to spend; None for no limit.
+        budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes to spend; None for no limit.
         workers: Number of users scored in parallel.
         on_event: Receives notes and progress.
         options: See `CompileOptions`.
@@ -58,7 +59,9 @@ def compile_program(
         InputError: if the cases are not dev cases, `out` holds another compile, or an option is not valid.
         BudgetExceededError: if the budget ended before there was a checked winner; all answers are cached.
     """
-    compiler = _compiler(cases, program, out, trials, budget_of(budget_usd, max_calls), workers, on_event, options)
+    compiler = _compiler(
+        cases, program, out, trials, budget_of(budget_usd, max_calls, max_minutes), workers, on_event, options
+    )
     try:
         compiler.run()
     finally:
@@ -77,11 +80,14 @@ def forecast_compile_cost(
     trials: int = 12,
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     workers: int = 1,
     on_event: OnEvent = ignore,
     **options: Unpack[CompileOptions],
 ) -> list[Phase]:
     """Upper bounds of the cost of `compile_program` with the same arguments, from a few measured calls.
+
+    A budget that is too small for it is noted.
 
     Raises:
         InputError: as `compile_program`, or if the optimizer is not `study`.
@@ -89,9 +95,15 @@ def forecast_compile_cost(
     optimizer = options.get("optimizer", "study")
     if optimizer != "study":
         raise InputError(f"only the optimizer study has a forecast; limit {optimizer} with --max-calls or --budget-usd")
-    compiler = _compiler(cases, program, out, trials, budget_of(budget_usd, max_calls), workers, on_event, options)
+    compiler = _compiler(
+        cases, program, out, trials, budget_of(budget_usd, max_calls, max_minutes), workers, on_event, options
+    )
     try:
-        return compiler.forecast()
+        phases = compiler.forecast()
+        problem = check_unpaid(phases, compiler.ledger.budget) or search_unpaid(phases, compiler.ledger.budget)
+        if problem is not None:
+            on_event(Note(f"warning: {problem}"))
+        return phases
     finally:
         compiler.ledger.close()
 

@@ -54,6 +54,7 @@ class CompileOptions(TypedDict, total=False):
         proposer: Model that writes instructions [MAR's].
         seed: Random seed of the search [0].
         preset, model, mope, mote, mar: Models, as in `program`; not used with a `Program`, which has its own.
+        timeout, max_tokens: Likewise.
         head: MAR ranks only the prior's first `head` candidates [all, or the `Program`'s head].
         schema: Motivational schema or its file [the consumer schema, or the `Program`'s schema].
     """
@@ -77,6 +78,8 @@ class CompileOptions(TypedDict, total=False):
     proposer: str | None
     seed: int
     preset: str
+    timeout: float | None
+    max_tokens: int | None
     model: Model | None
     mope: Model | None
     mote: Model | None
@@ -152,7 +155,7 @@ def roles_of(options: CompileOptions) -> tuple[Roles, Mapping[str, dspy.LM]]:
     Raises:
         InputError: if there is no such preset.
     """
-    chosen = ModelOptions(**_given(options, "preset", "model", "mope", "mote", "mar"))
+    chosen = ModelOptions(**_given(options, "preset", "model", "mope", "mote", "mar", "timeout", "max_tokens"))
     return chosen.roles(), chosen.given
 
 

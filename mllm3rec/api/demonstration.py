@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from optimize.prompts import prompts_of
 from optimize.space import Configuration, chosen_prompts
 from programs.copies import Examples, Repeated, repeated_motivations, repeated_traits
 from programs.lm.model_options import Model
+from programs.runtime.config_file import read_json
 from programs.runtime.events import Note, OnEvent, ignore
 
 _PROGRAM, _HEAD = "embedding-without-reflection", 10
@@ -197,10 +197,8 @@ def demonstrate(
 
 
 def _tried(search: Path) -> tuple[Tried, ...]:
-    trials = json.loads((search / TRIALS).read_bytes())
-    return tuple(
-        Tried(trial["number"], Configuration.model_validate(trial["configuration"]), trial["score"]) for trial in trials
-    )
+    tried: list[Tried] = read_json(search / TRIALS, list[Tried], "choose another --out")
+    return tuple(tried)
 
 
 def _cases(data: Dataset, path: Path, part: str, users: int) -> Cases:

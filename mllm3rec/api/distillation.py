@@ -42,17 +42,21 @@ def distill(
     cases: Cases | str | Path,
     *,
     preset: str = "local",
+    timeout: float | None = None,
+    max_tokens: int | None = None,
     mote: Model | None = None,
     workers: int = 1,
     ledger: Path | None = None,
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     on_event: OnEvent = ignore,
 ) -> Distillation:
     """Make the traits of all candidates. Items whose traits are in the trait store need no call.
 
     Args:
         preset, mote: Model of MOTE.
+        timeout, max_tokens: Seconds of one call, and most tokens of one answer.
         workers: Number of items processed in parallel.
         ledger: File that records every call; calls already in it count against the budget.
 
@@ -61,8 +65,8 @@ def distill(
         InputError: if the model of MOTE cannot be used.
     """
     cases = cases if isinstance(cases, Cases) else load_cases(cases)
-    options = ModelOptions(preset, mote=mote)
-    calls = Ledger(ledger, budget_of(budget_usd, max_calls))
+    options = ModelOptions(preset, mote=mote, timeout=timeout, max_tokens=max_tokens)
+    calls = Ledger(ledger, budget_of(budget_usd, max_calls, max_minutes))
     factory = RankerFactory.create(cases.dataset, {}, options.roles(), calls, given=options.given)
     module = MOTE(factory.backends_of(), factory.traits_of())
     wanted = list(dict.fromkeys(item_id for case in cases for item_id in case.candidates))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,14 @@ import pandas as pd
 
 from evaluate.data.dataset import Dataset
 from evaluate.data.load import load_dataset
-from evaluate.data.locate import find_source
+from evaluate.data.locate import SEARCHED, find_source
 from evaluate.experiments.grid import Grid, read_grid
 from evaluate.experiments.grid_forecast import MixForecast
 from evaluate.experiments.grid_report import write_comparison
 from evaluate.experiments.grid_results import GridResults
 from evaluate.experiments.grid_runner import GridRunner
 from evaluate.experiments.study_runner import StudyRunner
-from evaluate.experiments.study_spec import StudySpec, read_study
+from evaluate.experiments.study_spec import DatasetSpec, StudySpec, read_study
 from evaluate.protocol.cases import Cases, load_cases
 from evaluate.report.record import StudyRecord
 from evaluate.report.write import write_report
@@ -28,6 +28,7 @@ from mllm3rec.api.options import budget_of
 from optimize.resolve import resolve_ranker
 from programs.lm.ledger import Budget
 from programs.runtime.config_file import validated_config
+from programs.runtime.errors import InputError
 from programs.runtime.events import Note, OnEvent, ignore
 
 REPORT_FOLDER = "report"
@@ -100,6 +101,7 @@ def compare(
     search: int | None = None,
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     on_event: OnEvent = ignore,
     command: str = "",
 ) -> Comparison:
@@ -110,7 +112,8 @@ def compare(
         grid: The models to try for each role (docs/compare.md): a TOML file, or the same as a dictionary.
         out: Folder of the run directories and the report.
         search: Number of mixes to try, chosen by quality and cost; None for all.
-        budget_usd, max_calls: Most dollars and model calls for all mixes together; None for no limit.
+        budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes for all mixes together; None for no
+            limit.
         on_event: Receives notes and progress.
         command: The command to show in the report, to repeat the comparison.
 
@@ -118,7 +121,7 @@ def compare(
         InputError: if the grid is not valid, or no mix ranked any user.
         BudgetExceededError: if the budget ended before any user was ranked.
     """
-    runner = _grid_runner(cases, grid, Path(out), budget_of(budget_usd, max_calls), on_event)
+    runner = _grid_runner(cases, grid, Path(out), budget_of(budget_usd, max_calls, max_minutes), on_event)
     runs, stopped = runner.run(search)
     results = runner.results(runs)
     written = write_comparison(results, runner, runs, command, versions())
@@ -132,10 +135,11 @@ def forecast_comparison(
     out: str | Path,
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     on_event: OnEvent = ignore,
 ) -> list[MixForecast]:
     """Forecast of the cost of `compare` with the same arguments, from a few users measured on every mix."""
-    return _grid_runner(cases, grid, Path(out), budget_of(budget_usd, max_calls), on_event).forecast()
+    return _grid_runner(cases, grid, Path(out), budget_of(budget_usd, max_calls, max_minutes), on_event).forecast()
 
 
 def _grid_runner(
@@ -157,6 +161,7 @@ def run_study(
     only: Sequence[str] = (),
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     on_event: OnEvent = ignore,
 ) -> Study:
     """Make all missing runs of a study, then write its report. The same call resumes a stopped study.
@@ -166,7 +171,7 @@ def run_study(
         out: Folder of the runs; None for `runs/NAME`.
         data: Datasets, or their directories, by their name in the study.
         only: Make only runs whose name (dataset/protocol/draw/ranker) contains one of these texts; empty for all.
-        budget_usd, max_calls: Replace the study's own budget, for all runs together.
+        budget_usd, max_calls, max_minutes: Replace the study's own budget, for all runs together.
         on_event: Receives notes and progress.
 
     Raises:
@@ -177,6 +182,7 @@ def run_study(
     budget = Budget(
         usd=spec.budget.usd if budget_usd is None else budget_usd,
         calls=spec.budget.calls if max_calls is None else max_calls,
+        minutes=spec.budget.minutes if max_minutes is None else max_minutes,
     )
     root = study_root(study, spec, out)
     runner = StudyRunner(spec, root, resolve_ranker, study_datasets(spec, data, on_event), budget, on_event)
@@ -238,11 +244,27 @@ def study_datasets(
         if isinstance(known, Dataset):
             found[wanted.name] = known
             continue
-        source = find_source(wanted.source, wanted.fallback, None if known is None else str(known), on_event)
-        found[wanted.name] = load_dataset(source)
+        source = None if known is None else str(known)
+        if source is None:
+            source = find_source(wanted.source)
+        stands_for = ""
+        if source is None:
+            source = _fallback(wanted)
+            stands_for = wanted.name
+            on_event(Note(f"no dataset {wanted.source!r} {SEARCHED}: {source} is used instead"))
+        found[wanted.name] = replace(load_dataset(source), stands_for=stands_for)
         for note in found[wanted.name].notes:
             on_event(Note(f"{wanted.name}: {note}"))
     return found
+
+
+def _fallback(wanted: DatasetSpec) -> str:
+    if wanted.fallback is None:
+        raise InputError(
+            f"no dataset {wanted.source!r}: no such directory, and none of that name {SEARCHED}; give its directory "
+            f"with --data {wanted.name}=DIRECTORY"
+        )
+    return wanted.fallback
 
 
 def _reported(

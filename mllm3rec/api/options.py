@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 import dspy
+from pydantic import ValidationError
 
 from programs.lm.ledger import Budget
 from programs.lm.model_options import ModelOptions
 from programs.runtime.config_file import load_schema
+from programs.runtime.errors import input_error
 from signatures.schema import MotivationSchema
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ class Models(TypedDict, total=False):
         preset: A name of `PRESETS`; `local` unless DSPy was configured with a model.
         model: Model of every role.
         mope, mote, mar, judge: Model of one role.
+        timeout: Seconds one call may take; 600 unless given.
+        max_tokens: Most tokens of one answer; a model that thinks before it answers needs more than the answer itself.
     """
 
     preset: str | None
@@ -33,6 +37,8 @@ class Models(TypedDict, total=False):
     mote: Model | None
     mar: Model | None
     judge: Model | None
+    timeout: float | None
+    max_tokens: int | None
 
 
 def model_options(models: Models) -> ModelOptions | None:
@@ -41,12 +47,12 @@ def model_options(models: Models) -> ModelOptions | None:
     Without any option, the `dspy.LM` of `dspy.configure` is the model of every role.
     """
     chosen = {name: value for name, value in models.items() if value is not None}
-    if chosen:
-        return ModelOptions(**chosen)  # type: ignore[arg-type]
     lm = dspy.settings.lm
-    if lm is None:
-        return ModelOptions()
-    return ModelOptions(model=lm) if isinstance(lm, dspy.LM) else None
+    if lm is not None and not chosen.keys() - {"timeout", "max_tokens"}:
+        if not isinstance(lm, dspy.LM):
+            return None
+        chosen["model"] = lm
+    return ModelOptions(**chosen)  # type: ignore[arg-type]
 
 
 def read_schema(schema: Schema | None) -> MotivationSchema | None:
@@ -58,6 +64,13 @@ def read_schema(schema: Schema | None) -> MotivationSchema | None:
     return load_schema(Path(schema)) if isinstance(schema, str | Path) else schema
 
 
-def budget_of(budget_usd: float | None, max_calls: int | None) -> Budget:
-    """Limits on dollars and calls, without cache hits; None is no limit."""
-    return Budget(usd=budget_usd, calls=max_calls)
+def budget_of(budget_usd: float | None, max_calls: int | None, max_minutes: float | None = None) -> Budget:
+    """Limits on dollars, calls and minutes, without cache hits; None is no limit.
+
+    Raises:
+        InputError: if one is negative or not a finite number.
+    """
+    try:
+        return Budget(usd=budget_usd, calls=max_calls, minutes=max_minutes)
+    except ValidationError as error:
+        raise input_error("budget", error) from None

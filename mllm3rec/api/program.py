@@ -21,7 +21,7 @@ from programs.mope import MOPE, Purchase
 from programs.mote import MOTE
 from programs.prior.retrieval import retrieve
 from programs.program import DEFAULT_WEIGHT, Fusion, MLLM3Rec
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, quoted
 from programs.runtime.events import Note, OnEvent, ignore
 from signatures.rows import Case, Ranking
 from signatures.schema import MotivationSchema
@@ -210,9 +210,10 @@ class Program:
             raise InputError("give either a history or a user of the dataset")
         if user is not None:
             if user not in self.dataset.sequences:
+                known = self.dataset.sequences
                 raise InputError(
-                    f"no user {user!r} in dataset {self.dataset.name!r} ({len(self.dataset.sequences)} users, such as "
-                    f"{next(iter(self.dataset.sequences))!r})"
+                    f"no user {quoted(user)} in dataset {self.dataset.name!r} ({len(known)} users, such as "
+                    f"{quoted(next(iter(known)))})"
                 )
             events = self.dataset.sequences[user]
             purchases = [(self.dataset.items[e.item_id], e) for e in events if e.item_id in self.dataset.items]
@@ -235,6 +236,8 @@ def program(
     mote: Model | None = None,
     mar: Model | None = None,
     judge: Model | None = None,
+    timeout: float | None = None,
+    max_tokens: int | None = None,
     schema: Schema | None = None,
     weight: float = DEFAULT_WEIGHT,
     head: int | None = None,
@@ -242,6 +245,7 @@ def program(
     check: bool = True,
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     ledger: Path | None = None,
     on_event: OnEvent = ignore,
 ) -> Program:
@@ -252,23 +256,26 @@ def program(
         preset: Models of all roles: `local`, `hosted` or `paper`; `local` unless DSPy was configured with a model.
         model: Model of every role: a model string (docs/models.md) or a `dspy.LM`.
         mope, mote, mar, judge: Model of one role.
+        timeout, max_tokens: Seconds of one call, and most tokens of one answer, for every role; see `Models`.
         schema: Motivational schema, or its TOML or YAML file; None for the consumer schema.
         weight: Fusion weight: the share of MAR in the fused score, 0 to 1; the rest is the prior's.
         head: MAR ranks only the prior's first `head` candidates; None for all.
         explain: Number of first items that get a reason in an evaluation.
         check: Whether the judge re-checks reasons.
-        budget_usd, max_calls: Most dollars and model calls of this object; None for no limit.
+        budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes of this object; None for no limit.
         ledger: File that records every call; calls already in it count against the budget.
         on_event: Receives notes and progress.
 
     Raises:
         InputError: if there is no such program or preset, or the schema cannot be read.
     """
-    models = Models(preset=preset, model=model, mope=mope, mote=mote, mar=mar, judge=judge)
+    models = Models(
+        preset=preset, model=model, mope=mope, mote=mote, mar=mar, judge=judge, timeout=timeout, max_tokens=max_tokens
+    )
     choice = choice_of(name, model_options(models), Fusion(weight=weight, head=head), read_schema(schema))
     if not choice.asks_models:
         raise InputError(f"{name!r} uses no language model: call evaluate(cases, {name!r}) instead")
-    return Program(choice, dataset, explain, check, budget_of(budget_usd, max_calls), on_event, ledger)
+    return Program(choice, dataset, explain, check, budget_of(budget_usd, max_calls, max_minutes), on_event, ledger)
 
 
 def load_artifact(
@@ -280,10 +287,13 @@ def load_artifact(
     mote: Model | None = None,
     mar: Model | None = None,
     judge: Model | None = None,
+    timeout: float | None = None,
+    max_tokens: int | None = None,
     explain: int = 0,
     check: bool = True,
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     on_event: OnEvent = ignore,
 ) -> Program:
     """Load a compiled program and check its hashes and signatures.
@@ -292,15 +302,16 @@ def load_artifact(
         path: Folder of the artifact.
         dataset: Catalogue and histories.
         model, mope, mote, mar, judge: Replace the models that it was compiled with.
-        explain, check, budget_usd, max_calls, on_event: As in `program`.
+        timeout, max_tokens, explain, check, budget_usd, max_calls, max_minutes, on_event: As in `program`.
 
     Raises:
         InputError: if there is no artifact, it is damaged, or it names a server that you must confirm.
     """
     if not is_artifact(Path(path)):
         raise InputError(f"{path}: this folder has no artifact; compile a program into it first")
-    choice = resolve_ranker(str(path), ModelOptions("local", model, mope, mote, mar, judge), Fusion())
-    return Program(choice, dataset, explain, check, budget_of(budget_usd, max_calls), on_event)
+    options = ModelOptions("local", model, mope, mote, mar, judge, timeout, max_tokens)
+    choice = resolve_ranker(str(path), options, Fusion())
+    return Program(choice, dataset, explain, check, budget_of(budget_usd, max_calls, max_minutes), on_event)
 
 
 def choice_of(name: str, options: ModelOptions | None, fusion: Fusion, schema: MotivationSchema | None) -> RankerChoice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -45,7 +46,7 @@ def cases(
     import mllm3rec as m3
     from evaluate.protocol.cases import users_short_of_items
 
-    if users != "all" and not (users.isascii() and users.isdecimal() and int(users) > 0):
+    if users != "all" and not re.fullmatch("0*[1-9][0-9]{0,17}", users):
         raise m3.InputError(f"--users {users!r}: give a positive number or `all`")
     with ConsoleEvents() as events:
         data = m3.load_dataset(dataset)

@@ -10,7 +10,7 @@ import typer
 from rich.table import Column, Table
 
 from mllm3rec.cli.console import ConsoleEvents, emit, format_estimate, format_usd, out
-from mllm3rec.cli.options import BudgetUsd, CasesFile, DatasetOption, Json, MaxCalls
+from mllm3rec.cli.options import BudgetUsd, CasesFile, DatasetOption, Json, MaxCalls, MaxMinutes
 
 if TYPE_CHECKING:
     from evaluate.experiments.grid_forecast import MixForecast
@@ -30,6 +30,7 @@ def compare(
     ] = None,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
     as_json: Json = False,
 ) -> None:
     """Rank the same cases with every mix of models for MOPE, MOTE and MAR. Exit code 1 if a mix is incomplete."""
@@ -50,6 +51,7 @@ def compare(
                 search=search,
                 budget_usd=budget_usd,
                 max_calls=max_calls,
+                max_minutes=max_minutes,
                 on_event=events,
                 command=f"mllm3rec compare {cases} --grid {grid} --out {directory}",
             )
@@ -62,11 +64,14 @@ def compare(
         _show(found.results, found.written)
     if found.stopped is not None:
         raise m3.BudgetExceededError(found.stopped)
-    raise typer.Exit(0 if found.complete else 1)
+    raise typer.Exit(0 if found.complete and all(row.readable for row in found.results.rows) else 1)
 
 
 def _show(found: GridResults, written: Sequence[Path]) -> None:
-    metrics = next(list(row.metrics) for row in found.rows if row.metrics)
+    for row in found.rows:
+        if row.warning is not None:
+            out.print(f"{row.label}: {row.warning}", style="red")
+    metrics = next((list(row.metrics) for row in found.rows if row.metrics), [])
     mix = Column("MOPE_MOTE_MAR", no_wrap=True)
     intervals = (f"{metric}/{found.list_size} [95% CI]" for metric in metrics)
     table = Table(mix, *intervals, "n", title="Accuracy of the mixes", title_justify="left")
@@ -74,6 +79,8 @@ def _show(found: GridResults, written: Sequence[Path]) -> None:
         figures = [format_estimate(row.metrics[metric]) if row.metrics else "-" for metric in metrics]
         users = str(row.users) if not row.unresolved else f"{row.users} ({row.unresolved} unresolved)"
         table.add_row(row.label, *figures, users)
+    if found.prior:
+        table.add_row("prior alone, $0", *(format_estimate(found.prior[m]) for m in metrics), str(found.prior_users))
     out.print(table)
     columns = ("$ per user", "$ per pair", "seconds", "cache hits")
     table = Table(mix, *columns, title="Cost of each mix run alone", title_justify="left")

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from functools import partialmethod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from unicodedata import category
 
 from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from programs.runtime.errors import abridged
 from programs.runtime.events import Event, Note, Progress
 
 if TYPE_CHECKING:
@@ -41,9 +43,28 @@ def silence_dspy_log() -> None:
     logging.getLogger("dspy").setLevel(logging.ERROR)
 
 
+LONGEST_MESSAGE = 4000
+"""Characters; a server's error page may have millions."""
+
+_INVISIBLE = {"Cc", "Cf", "Cs"}
+"""Categories of characters that a terminal obeys, hides, or cannot show."""
+
+
+def printable(message: str) -> str:
+    r"""A message whose quotations of files can neither control the terminal nor flood it.
+
+    >>> printable("file\x1b[2J.csv")
+    'file\\x1b[2J.csv'
+    """
+    text = abridged(message, LONGEST_MESSAGE)
+    return "".join(
+        c if c in "\n\t" or category(c) not in _INVISIBLE else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def say(message: str) -> None:
     """Print one line on stderr; stdout is for results only."""
-    err.print(message, soft_wrap=True)
+    err.print(printable(message), soft_wrap=True)
 
 
 def emit(payload: Mapping[str, Any]) -> None:
@@ -52,8 +73,14 @@ def emit(payload: Mapping[str, Any]) -> None:
 
 
 def format_usd(usd: float | None) -> str:
-    """Dollars for a table; `-` for an unknown price."""
-    return "-" if usd is None else f"${usd:.4f}"
+    """Dollars for a table; `-` for an unknown price.
+
+    >>> format_usd(None), format_usd(-0.25), format_usd(-0.00001)
+    ('-', '-$0.2500', '$0.0000')
+    """
+    if usd is None:
+        return "-"
+    return f"{'-' if round(usd, 4) < 0 else ''}${abs(usd):.4f}"
 
 
 def format_estimate(estimate: Estimate) -> str:
@@ -194,8 +221,12 @@ def metrics_table(results: RunMetrics, title: str) -> Table:
 
 def usage_table(usages: Mapping[str, Usage], title: str = "Language models", by: str = "role") -> Table:
     """Calls, tokens, dollars and seconds, one row per role or phase."""
+    from programs.lm.ledger import interrupted_note
+
     columns = ("calls", "cache hits", "tokens in", "of which cached", "tokens out", "dollars", "seconds")
     table = figure_table(title, by, *columns)
+    if interrupted := sum(usage.interrupted for usage in usages.values()):
+        table.caption, table.caption_justify = interrupted_note(interrupted), "left"
     for name, usage in usages.items():
         share = f"{usage.tokens_cached / usage.tokens_in:.0%}" if usage.tokens_in else "-"
         table.add_row(

@@ -12,8 +12,11 @@ from mllm3rec.cli.options import (
     Json,
     LedgerFile,
     MaxCalls,
+    MaxMinutes,
+    MaxTokens,
     MoteOption,
     Preset,
+    Timeout,
     Workers,
 )
 
@@ -27,6 +30,9 @@ def distill(
     calls: LedgerFile = None,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
+    timeout: Timeout = None,
+    max_tokens: MaxTokens = None,
     as_json: Json = False,
 ) -> None:
     """Make the traits of all candidates and keep them in the trait store. Exit code 1 if an answer is unparsable."""
@@ -37,10 +43,13 @@ def distill(
             m3.load_cases(cases, None if dataset is None else m3.load_dataset(dataset)),
             preset=preset,
             mote=mote,
+            timeout=timeout,
+            max_tokens=max_tokens,
             workers=workers,
             ledger=calls,
             budget_usd=budget_usd,
             max_calls=max_calls,
+            max_minutes=max_minutes,
             on_event=events,
         )
     items, traits, refused, unparsable = found.items, found.traits, found.refused, found.unparsable

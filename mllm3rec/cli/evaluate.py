@@ -27,11 +27,14 @@ from mllm3rec.cli.options import (
     JudgeOption,
     MarOption,
     MaxCalls,
+    MaxMinutes,
+    MaxTokens,
     ModelOption,
     MopeOption,
     MoteOption,
     Preset,
     SchemaFile,
+    Timeout,
     Weight,
     Workers,
     option_group,
@@ -62,11 +65,20 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Training seed of a trained baseline.")] = 0,
     against: Annotated[Path | None, typer.Option(help="Finished run on the same cases, to compare with.")] = None,
     workers: Workers = 1,
+    retry_unparsable: Annotated[
+        bool, typer.Option("--retry-unparsable", help="Ask again where stored answers were unreadable.")
+    ] = False,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
+    timeout: Timeout = None,
+    max_tokens: MaxTokens = None,
     as_json: Json = False,
 ) -> None:
-    """Rank every case and report HR@K and NDCG@K with intervals. Exit code 1 if a user is unresolved."""
+    """Rank every case and report HR@K and NDCG@K with intervals.
+
+    Exit code 1 if a user is unresolved, or if no answer could be read for more than half of the users.
+    """
     import mllm3rec as m3
 
     with ConsoleEvents() as events:
@@ -82,8 +94,10 @@ def evaluate(
             check=check,
             seed=seed,
             workers=workers,
+            retry_unparsable=retry_unparsable,
             budget_usd=budget_usd,
             max_calls=max_calls,
+            max_minutes=max_minutes,
             on_event=events,
             preset=preset,
             model=model,
@@ -91,12 +105,14 @@ def evaluate(
             mote=mote,
             mar=mar,
             judge=judge,
+            timeout=timeout,
+            max_tokens=max_tokens,
         )
     if as_json:
         emit(_facts(result))
     else:
         _show(result, against)
-    raise typer.Exit(0 if result.complete else 1)
+    raise typer.Exit(0 if result.complete and result.figures.readable else 1)
 
 
 def _facts(result: Evaluation) -> dict[str, object]:
@@ -115,16 +131,20 @@ def _show(result: Evaluation, against: Path | None) -> None:
         f"{protocol.dataset}, {protocol.setting}, {protocol.part} users, target {protocol.target}, "
         f"{protocol.negatives} {protocol.sampling} negatives"
     )
+    if figures.warning is not None:
+        out.print(figures.warning, style="red")
     out.print(metrics_table(figures, title))
     for metric, difference in figures.against_prior.items():
         out.print(f"{metric}: {format_estimate(difference)} against the prior alone (paired, n={difference.n})")
-    if figures.score_sources:
+    if figures.score_sources or figures.unparsable_users:
         sources = ", ".join(f"{source} for {count} users" for source, count in figures.score_sources.items())
         out.print(
-            f"MAR scores from {sources}; {figures.unparsable_answers:.2%} of answers unparsable; "
+            f"MAR scores from {sources or 'no answer'}; {figures.unparsable_answers:.2%} of answers unparsable; "
             f"per user {figures.appended:.1f} candidates left out and {figures.dropped:.1f} labels dropped; "
             f"{figures.refused_traits:.1%} of trait phrases refused"
         )
+    if figures.refused_items:
+        out.print(f"{figures.refused_items} items without traits: the provider refuses their text", style="yellow")
     if result.recovered is not None:
         out.print(recovery_line(result.recovered))
     if figures.unresolved:

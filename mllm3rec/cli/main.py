@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+import time
+from contextlib import suppress
+from io import TextIOWrapper
+from typing import NoReturn
 
 import typer
 from rich.text import Text
@@ -23,9 +29,12 @@ from mllm3rec.cli import (
     study,
 )
 from mllm3rec.cli import compile as compile_command
-from mllm3rec.cli.console import err, say
+from mllm3rec.cli.console import err, printable, say
+from programs.runtime.interrupts import GRACE, Terminated, end_on_termination
 
 INTERRUPTED = 130
+_SIGNALLED = 128
+"""Exit code of a command that a signal ended, less the signal's number."""
 
 START, EVALUATE, OPTIMIZE, INSPECT = "Start here", "Evaluate", "Optimize and use", "Inspect"
 
@@ -54,18 +63,53 @@ app.add_typer(prices.app, name="prices", rich_help_panel=INSPECT)
 
 def main() -> None:
     """Run the command line; errors that the caller can fix are printed without a traceback."""
+    # A file name need not be valid text: it is printed with its bytes as escapes.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    end_on_termination()
     try:
         app(standalone_mode=True)
     except SystemExit as ended:
         # Typer turns Ctrl-C into this exit code.
         if ended.code == INTERRUPTED:
-            say("interrupted; everything done so far is kept: the same command goes on from there")
+            _leave(_interruption(ended))
         raise
+    except KeyboardInterrupt as error:
+        _leave(error)
     except BaseException as error:
         code = _explain(error)
         if code is None:
             raise
         sys.exit(code)
+
+
+def _interruption(error: BaseException) -> KeyboardInterrupt:
+    """The interruption that an exit was made of."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__
+    return cause or KeyboardInterrupt()
+
+
+def _leave(error: KeyboardInterrupt) -> NoReturn:
+    """Say how an interrupted command goes on, and end the process though a call in flight may not have ended."""
+    word, code = "interrupted", INTERRUPTED
+    if isinstance(error, Terminated):
+        word, code = f"ended by {error}", _SIGNALLED + error.number
+    with suppress(OSError):  # After SIGHUP there may be no terminal any more.
+        say(f"{word}; everything done so far is kept: the same command goes on from there")
+    end = time.monotonic() + GRACE
+    others = [one for one in threading.enumerate() if one is not threading.current_thread() and not one.daemon]
+    for other in others:
+        other.join(max(0.0, end - time.monotonic()))
+    if any(other.is_alive() for other in others):
+        # Python would wait for the answer. The ledger counts the call at its upper estimate, as after `kill -9`.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _explain(error: BaseException) -> int | None:
@@ -89,7 +133,7 @@ def _explain(error: BaseException) -> int | None:
 
 def _print(word: str, style: str, message: str) -> None:
     # Not wrapped: a path on two lines cannot be copied or searched for.
-    err.print(Text.assemble((word, style), " ", message), soft_wrap=True)
+    err.print(Text.assemble((word, style), " ", printable(message)), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,14 @@ SchemaFile = Annotated[
 ]
 BudgetUsd = Annotated[float | None, _limit(min=0, help="Most dollars to spend on calls. Default: no limit.")]
 MaxCalls = Annotated[int | None, _limit(min=0, help="Most calls to language models. Default: no limit.")]
+MaxMinutes = Annotated[
+    float | None, _limit(min=0.01, help="Most minutes of this session: no call is sent after that. Default: no limit.")
+]
+Timeout = Annotated[float | None, _limit(min=0.1, help="Most seconds one model call may take. Default: 600.")]
+MaxTokens = Annotated[
+    int | None,
+    _model(min=1, help="Most tokens of one answer. Default: what a valid answer needs; more if the model thinks."),
+]
 Workers = Annotated[int, _limit(min=1, help="Number of users processed in parallel.")]
 LedgerFile = Annotated[
     Path | None, _limit("--ledger", help="File that records all calls; calls already in it count against the budget.")

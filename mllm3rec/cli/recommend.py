@@ -15,11 +15,14 @@ from mllm3rec.cli.options import (
     LedgerFile,
     MarOption,
     MaxCalls,
+    MaxMinutes,
+    MaxTokens,
     ModelOption,
     MopeOption,
     MoteOption,
     Preset,
     SchemaFile,
+    Timeout,
     Weight,
 )
 from mllm3rec.cli.recommendation_tables import recommendation_facts, show_recommendations
@@ -46,6 +49,9 @@ def recommend(
     calls: LedgerFile = None,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
+    timeout: Timeout = None,
+    max_tokens: MaxTokens = None,
     as_json: Json = False,
 ) -> None:
     """Recommend K items to one user: profile, candidates from the prior, ranking, reasons, check of the reasons."""
@@ -65,10 +71,13 @@ def recommend(
             mote=mote,
             mar=mar,
             judge=judge,
+            timeout=timeout,
+            max_tokens=max_tokens,
             schema=schema,
             weight=weight,
             budget_usd=budget_usd,
             max_calls=max_calls,
+            max_minutes=max_minutes,
             ledger=calls,
             on_event=events,
         )

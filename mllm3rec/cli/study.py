@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from mllm3rec.cli.console import ConsoleEvents, emit, format_usd, out
-from mllm3rec.cli.options import BudgetUsd, Json, MaxCalls
+from mllm3rec.cli.options import BudgetUsd, Json, MaxCalls, MaxMinutes
 
 app = typer.Typer(no_args_is_help=True, help="Run and report all rankers, datasets and protocols of one study file.")
 StudyFile = Annotated[Path, typer.Argument(help="Study file (TOML), see docs/study.md.")]
@@ -34,6 +34,7 @@ def run(
     ] = None,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
     as_json: Json = False,
 ) -> None:
     """Make all runs that are missing, then write the report. The same command resumes a stopped study.
@@ -51,12 +52,15 @@ def run(
             only=only or (),
             budget_usd=budget_usd,
             max_calls=max_calls,
+            max_minutes=max_minutes,
             on_event=events,
         )
     if as_json:
         written = [str(path) for path in found.written]
-        emit({"study": found.record.name, "runs": found.runs, "incomplete": list(found.incomplete), "written": written})
+        facts = {"study": found.record.name, "runs": found.runs, "incomplete": list(found.incomplete)}
+        emit({**facts, "warnings": list(found.record.warnings), "written": written})
     else:
+        _warn(found.record.warnings)
         out.print(f"{found.runs - len(found.incomplete)} of {found.runs} runs complete")
         _say_written(found.written)
     if found.stopped is not None:
@@ -69,6 +73,7 @@ def status(study: StudyFile, directory: Directory = None, as_json: Json = False)
     """Show the state and the cost of every run. Exit code 1 if a run is not done."""
     from evaluate.experiments.study_runner import run_states
     from mllm3rec.api.experiments import read_spec, study_root
+    from programs.lm.ledger import interrupted_note
 
     spec = read_spec(study)
     rows = list(run_states(spec, study_root(study, spec, directory)))
@@ -80,6 +85,8 @@ def status(study: StudyFile, directory: Directory = None, as_json: Json = False)
         for row in rows:
             table.add_row(row["run"], row["state"], str(row["users"]), str(row["calls"]), format_usd(row["usd"]))
         out.print(table)
+        if interrupted := sum(row["interrupted"] for row in rows):
+            out.print(interrupted_note(interrupted))
         out.print(f"{len(rows) - left} of {len(rows)} runs done")
     raise typer.Exit(1 if left else 0)
 
@@ -92,9 +99,16 @@ def report(study: StudyFile, directory: Directory = None, data: DataOption = Non
     with ConsoleEvents() as events:
         found = report_study(study, out=directory, data=_sources(data), on_event=events)
     if as_json:
-        emit({"study": found.record.name, "written": [str(path) for path in found.written]})
+        written = [str(path) for path in found.written]
+        emit({"study": found.record.name, "warnings": list(found.record.warnings), "written": written})
         return
+    _warn(found.record.warnings)
     _say_written(found.written)
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        out.print(f"warning: {warning}", style="yellow")
 
 
 def _say_written(written: Sequence[Path]) -> None:

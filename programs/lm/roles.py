@@ -38,7 +38,7 @@ class RoleConfig(BaseModel):
         timeout: Seconds one call may take.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = Field(min_length=1)
     adapter: AdapterName = "json"
@@ -66,7 +66,7 @@ class Roles(BaseModel):
         judge: Checks MAR's reasons.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     mope: RoleConfig
     mote: RoleConfig

@@ -48,13 +48,13 @@ def default_encoder(on_event: OnEvent = ignore) -> Encoder:
     if kind == "hashing":
         return HashingEncoder()
     if kind == "openai":
-        return _ReportingEncoder(EmbeddingStore(store_path(), OpenAIEncoder()), on_event)
+        return _ReportingEncoder(EmbeddingStore(store_path(), OpenAIEncoder(), on_event=on_event), on_event)
     if locate("minilm") is None:
         raise InputError(
             "the weights of the sentence encoder are not on this machine: run `mllm3rec models fetch minilm`, "
             f"or set {ENCODER_VARIABLE}=hashing to compare words instead"
         )
-    return _ReportingEncoder(EmbeddingStore(store_path(), MiniLMEncoder()), on_event)
+    return _ReportingEncoder(EmbeddingStore(store_path(), MiniLMEncoder(), on_event=on_event), on_event)
 
 
 class _ReportingEncoder:

@@ -11,6 +11,7 @@ import numpy as np
 from programs.prior.encoders import Encoder, OnProgress, Vectors, clean_text
 from programs.runtime.environment import cache_dir
 from programs.runtime.errors import InputError
+from programs.runtime.events import OnEvent, ignore
 from programs.runtime.key_value_store import KeyValueStore
 
 
@@ -28,12 +29,13 @@ class EmbeddingStore:
     Args:
         path: An SQLite file, made with its folder when missing; see `store_path`.
         encoder: Encodes texts that are not in the file yet.
+        on_event: See `KeyValueStore`.
 
     Raises:
         InputError: the file is not an embedding store.
     """
 
-    def __init__(self, path: Path, encoder: Encoder, commit_every: int = 256) -> None:
+    def __init__(self, path: Path, encoder: Encoder, commit_every: int = 256, on_event: OnEvent = ignore) -> None:
         self.path = path
         self.encoder = encoder
         self.commit_every = commit_every
@@ -42,6 +44,7 @@ class EmbeddingStore:
             "vectors",
             key={"encoder": "TEXT NOT NULL", "sha256": "BLOB NOT NULL"},
             value={"vector": "BLOB NOT NULL"},
+            on_event=on_event,
         )
 
     @property
@@ -61,13 +64,14 @@ class EmbeddingStore:
             progress: Called with (done, total) over the texts that have to be computed.
 
         Raises:
-            InputError: the file is damaged, or holds vectors of another length under this name.
+            InputError: the file holds vectors of another length under this name.
         """
         distinct = {_key(text): text for text in texts}
         vectors: dict[bytes, Vectors] = {}
         for key in distinct:
-            if (stored := self._store.get(self.name, key)) is not None:
-                vectors[key] = np.frombuffer(stored[0], dtype="<f4").astype(np.float32)
+            stored = self._store.get(self.name, key)
+            if stored is not None and (vector := _vector(stored[0])) is not None:
+                vectors[key] = vector
         missing = [key for key in distinct if key not in vectors]
         for start in range(0, len(missing), self.commit_every):
             keys = missing[start : start + self.commit_every]
@@ -82,6 +86,15 @@ class EmbeddingStore:
                 f"{self.path}: vectors of different length under the encoder name {self.name!r}; delete the file"
             )
         return np.stack([vectors[_key(text)] for text in texts]) if texts else np.zeros((0, 0), dtype=np.float32)
+
+
+def _vector(stored: object) -> Vectors | None:
+    """A stored vector; None for anything else, which is computed again."""
+    try:
+        vector: Vectors = np.frombuffer(stored, dtype="<f4").astype(np.float32)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        return None
+    return vector if len(vector) and np.isfinite(vector).all() else None
 
 
 def _key(text: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,50 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
+QUOTED_CHARACTERS = 200
+"""Most characters of one foreign value that a message repeats."""
+
+MESSAGE_CHARACTERS = 2000
+"""Most characters of a whole message: no file can flood the terminal."""
+
+
 class InputError(ValueError):
-    """Invalid input from the user; the message says what is wrong, where, and what to do."""
+    """Invalid input from the user; the message says what is wrong, where, and what to do.
+
+    A message of more than `MESSAGE_CHARACTERS` is cut.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(abridged(message, MESSAGE_CHARACTERS))
+
+
+def abridged(text: str, most: int = QUOTED_CHARACTERS) -> str:
+    """A text within `most` characters; one that was cut says so, with its length.
+
+    >>> abridged("abc"), abridged("a" * 1000, 30)
+    ('abc', 'aaaaaaaa... (1,000 characters)')
+    """
+    if len(text) <= most:
+        return text
+    ending = f"... ({len(text):,} characters)"
+    return text[: most - len(ending)] + ending
+
+
+def quoted(value: object) -> str:
+    """A value of a file as messages show it: on one line, and no more than `QUOTED_CHARACTERS` of it.
+
+    >>> quoted("two\\nlines"), len(quoted("a" * 1000))
+    ("'two\\\\nlines'", 200)
+    """
+    try:
+        return abridged(repr(value))
+    except (RecursionError, ValueError):  # nested too deep, or an integer of thousands of digits
+        return f"a {type(value).__name__}"
+
+
+def listed(names: Iterable[object]) -> str:
+    """Names of a file as messages list them, within `QUOTED_CHARACTERS`."""
+    return abridged(", ".join(map(str, names)))
 
 
 def input_error(where: object, error: ValidationError, remedy: str = "") -> InputError:
@@ -20,10 +63,11 @@ def input_error(where: object, error: ValidationError, remedy: str = "") -> Inpu
     Args:
         where: The file, with the line if it has lines.
     """
-    first = error.errors(include_url=False)[0]
-    field = ".".join(str(step) for step in first["loc"])
+    first = error.errors(include_url=False, include_input=False)[0]
+    # A key of the file may be part of the field's name.
+    field = abridged(" ".join(".".join(str(step) for step in first["loc"]).split()))
     # Pydantic's prefix for errors raised by our own validators.
-    problem = first["msg"].removeprefix("Value error, ")
+    problem = abridged(first["msg"].removeprefix("Value error, "), 2 * QUOTED_CHARACTERS)
     return InputError(f"{where}: {f'{field}: ' if field else ''}{problem}{f'; {remedy}' if remedy else ''}")
 
 

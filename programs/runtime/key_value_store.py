@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, abridged
+from programs.runtime.events import Note, OnEvent, ignore
 
 Values = tuple[Any, ...]
 
-_PATIENCE = 60.0
-"""Seconds to wait for a file that another process has locked."""
+_PATIENCE, _PATIENCE_AFTERWARDS = 60.0, 1.0
+"""Seconds to wait for a file that another process has locked, and once a wait was in vain."""
 
 
 class KeyValueStore:
@@ -24,23 +25,37 @@ class KeyValueStore:
     Safe against `kill -9`; a power cut may lose the last entries but damages nothing. Only the owner can read the file,
     and it is never a symbolic link.
 
+    What it holds can be made again, so a file that fails later ends nothing: an entry that cannot be read counts as
+    missing, and entries that cannot be written are kept in memory and written with the next ones, if that is possible.
+
     Args:
         path: The file, made with its folder if it is missing; `:memory:` for no file.
         table: Name of the table.
         key: SQL types of the key columns, by name.
         value: SQL types of the value columns. A column that an older file lacks is added if it may be NULL.
+        on_event: Told once if the file cannot be read, and once if it cannot be written; in the thread that noticed.
 
     Raises:
-        InputError: here and from every method, if the file is another kind of file, damaged, locked or not writable.
+        InputError: if the file cannot be opened: it is another kind of file, damaged, locked or not writable.
     """
 
-    def __init__(self, path: Path | str, table: str, key: Mapping[str, str], value: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        table: str,
+        key: Mapping[str, str],
+        value: Mapping[str, str],
+        on_event: OnEvent = ignore,
+    ) -> None:
         self.path = path
+        self.on_event = on_event
         self._table = table
         columns, marks = ", ".join([*key, *value]), ", ".join("?" * (len(key) + len(value)))
         self._get = f"SELECT {', '.join(value)} FROM {table} WHERE {_all_equal(key)}"  # noqa: S608 - names of columns
         self._put = f"INSERT OR REPLACE INTO {table} ({columns}) VALUES ({marks})"  # noqa: S608
         self._lock = threading.Lock()
+        self._unwritten: dict[Values, Values] = {}
+        self._told: set[str] = set()
         with self._errors():
             if path != ":memory:":
                 _make_private(Path(path))
@@ -55,18 +70,36 @@ class KeyValueStore:
 
     def get(self, *key: object) -> Values | None:
         """The values of a key, or None."""
-        with self._errors(), self._lock:
-            values: Values | None = self._database.execute(self._get, key).fetchone()
-        return values
+        with self._lock:
+            if key in self._unwritten:
+                return self._unwritten[key]
+            try:
+                values: Values | None = self._database.execute(self._get, key).fetchone()
+                return values
+            except sqlite3.ProgrammingError:
+                raise  # A mistake of the caller, not of the file.
+            except sqlite3.Error as error:
+                self._tell("read", error, "what it held is made again")
+                return None
 
     def put(self, key: Values, value: Values) -> None:
         """Store one entry; the later of two equal keys wins."""
         self.put_many({key: value})
 
     def put_many(self, entries: Mapping[Values, Values]) -> None:
-        """Store all of the entries or, if it fails, none."""
-        with self._errors(), self._transaction():
-            self._database.executemany(self._put, [key + value for key, value in entries.items()])
+        """Store all of the entries or, if they do not fit the table, none."""
+        with self._lock:
+            waiting = self._unwritten | dict(entries)
+            try:
+                with self._transaction():
+                    self._database.executemany(self._put, [key + value for key, value in waiting.items()])
+                waiting = {}
+            except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
+                raise  # A mistake of the caller, not of the file.
+            except sqlite3.Error as error:
+                self._tell("written", error, "what is new is kept in memory until it can be")
+                self._database.execute(f"PRAGMA busy_timeout={_PATIENCE_AFTERWARDS * 1000:.0f}")
+            self._unwritten = waiting
 
     def count(self, **key: object) -> int:
         """Number of entries, or of those with these values in the key."""
@@ -80,12 +113,15 @@ class KeyValueStore:
         self._database.close()
 
     def _make_table(self, key: Mapping[str, str], value: Mapping[str, str]) -> None:
+        # A file that has all it needs is not written to: another process may have it locked.
+        if {*key, *value} <= self._existing():
+            return
         columns = ", ".join(f"{name} {kind}" for name, kind in {**key, **value}.items())
         with self._transaction():
             self._database.execute(
                 f"CREATE TABLE IF NOT EXISTS {self._table} ({columns}, PRIMARY KEY ({', '.join(key)}))"
             )
-            existing = {row[1] for row in self._database.execute(f"PRAGMA table_info({self._table})")}
+            existing = self._existing()
             for name in value:
                 if name not in existing and "NOT NULL" not in value[name]:
                     self._database.execute(f"ALTER TABLE {self._table} ADD COLUMN {name} {value[name]}")
@@ -93,13 +129,21 @@ class KeyValueStore:
         if missing := [name for name in (*key, *value) if name not in existing]:
             raise sqlite3.DatabaseError(f"its table {self._table!r} has no column {missing[0]!r}")
 
+    def _existing(self) -> set[str]:
+        return {row[1] for row in self._database.execute(f"PRAGMA table_info({self._table})")}
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
-            # Commits at the end of the block, or rolls back.
-            with self._database:
-                yield
+        self._database.execute("BEGIN IMMEDIATE")
+        # Commits at the end of the block, or rolls back.
+        with self._database:
+            yield
+
+    def _tell(self, done: str, error: sqlite3.Error, consequence: str) -> None:
+        if done not in self._told:
+            self._told.add(done)
+            problem = f"{self.path}: cannot be {done} ({abridged(str(error))}): {consequence}"
+            self.on_event(Note(f"warning: {problem}; {_remedy(error)}"))
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -108,10 +152,16 @@ class KeyValueStore:
         except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
             raise  # A mistake of the caller, not of the file.
         except (sqlite3.Error, OSError) as error:
-            remedy = "delete it or set MLLM3REC_CACHE to another folder"
-            if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
-                remedy = f"another process has used it for {_PATIENCE:.0f} s, wait until that ends"
-            raise InputError(f"{self.path}: cannot be used as a store ({error}); {remedy}") from error
+            raise InputError(f"{self.path}: cannot be used as a store ({error}); {_remedy(error)}") from error
+
+
+def _remedy(error: Exception) -> str:
+    kind = getattr(error, "sqlite_errorname", "")
+    if kind.startswith("SQLITE_BUSY"):
+        return f"another process has used it for {_PATIENCE:.0f} s, wait until that ends"
+    if kind == "SQLITE_FULL":
+        return "make room on the disk"
+    return "delete it or set MLLM3REC_CACHE to another folder"
 
 
 def _make_private(path: Path) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from evaluate.runs.directory import LEDGER
+from mllm3rec.api.compilation import forecast_compile_cost
 from optimize.artifact import SEARCH_FOLDER, restore_program
 from optimize.space import Space
 from programs.lm.ledger import Budget, Ledger
 from programs.lm.response_cache import use_response_cache
 from programs.runtime.errors import BudgetExceededError, InputError
+from programs.runtime.events import Event, Note
 from tests.optimize.conftest import Finished
 from tests.support.backends import paid, roles_on
 from tests.support.cases import cases_file
@@ -29,7 +31,58 @@ def test_a_backend_that_cannot_be_priced_is_refused_before_anything_is_paid(tmp_
         assert server.bodies == []
 
 
-@pytest.mark.parametrize("usd", [0.001, 0.05, 0.2])
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        (Budget(usd=0.001), r"budget of \$0\.0010 is too small: the held-out check alone takes up to \$0\.09"),
+        (Budget(usd=0.08), r"give at least \$0\.19, or fewer dev users"),
+        (Budget(calls=60), r"budget of 60 calls is too small: the held-out check alone takes up to 60 calls"),
+    ],
+)
+def test_a_budget_that_cannot_pay_the_held_out_check_is_refused_before_the_first_call(
+    tmp_path: Path, budget: Budget, said: str
+) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 6)
+    with FakeOpenAI(sensitive) as server:
+        made = compiler(tmp_path / "art", cases, roles_on(server), budget, priced(server.model()))
+        with pytest.raises(InputError, match=said):
+            made.run()
+        assert server.bodies == []
+
+
+@pytest.mark.parametrize("family", ["listwise", "pointwise", "embedding", "without-reflection", "llm-only"])
+def test_a_rehearsal_asks_nobody_and_foresees_the_calls(tmp_path: Path, family: str) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 6)
+    with FakeOpenAI(sensitive) as server:
+        space = Space(families=(family,))
+        made = compiler(tmp_path / "art", cases, roles_on(server), prices=priced(server.model()), space=space)
+        rehearsed = made.rehearse()
+        assert server.bodies == []
+        assert made.ledger.total().calls == 0
+        measured = made.forecast()
+    assert [phase.calls for phase in rehearsed] == [phase.calls for phase in measured]
+    for before, after in zip(rehearsed, measured, strict=True):
+        assert before.tokens == pytest.approx(after.tokens, rel=0.15)
+        assert before.usd == pytest.approx(after.usd, rel=0.15)
+
+
+def test_a_forecast_says_that_the_budget_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLLM3REC_ENCODER", "hashing")
+    cases = cases_file(tmp_path / "dev.jsonl", 6)
+    with FakeOpenAI(sensitive) as server:
+        said = {}
+        for calls in (40, 100, 100_000):
+            notes: list[Event] = []
+            forecast_compile_cost(
+                cases, out=tmp_path / "art", model=server.model(), max_calls=calls, trials=4, on_event=notes.append
+            )
+            said[calls] = [note.text for note in notes if isinstance(note, Note) and "budget" in note.text]
+    assert "the budget of 40 calls is too small: the held-out check alone takes up to" in said[40][0]
+    assert "the budget of 100 calls may end the search early: all of it takes up to" in said[100][0]
+    assert said[100_000] == []
+
+
+@pytest.mark.parametrize("usd", [0.1, 0.2])
 def test_dollars_stop_at_or_below_the_budget_with_everything_kept(tmp_path: Path, usd: float) -> None:
     cases = cases_file(tmp_path / "dev.jsonl", 6)
     use_response_cache(tmp_path / "calls.sqlite")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from optimize.objective import Objective, ObjectiveWeights, feedback
-from signatures.rows import Case, Ranking, Usage
+from signatures.rows import Case, Ranking, Status, Usage
 from signatures.types import Profile, Traits
 from tests.support.profiles import profile_of
 
@@ -38,6 +38,27 @@ class TestScore:
         )
         assert found.coherence is None
         assert found.score == found.ndcg == pytest.approx(1 / 2)
+
+    @pytest.mark.parametrize(
+        ("mar", "status", "accepted"),
+        [
+            ([0, 1, 2, 3], Status.OK, True),
+            ([-1, -1, 2, -1], Status.OK, True),
+            ([-1, 4, 2, 3], Status.OK, True),
+            ([-1, -1, -1, -1], Status.OK, False),
+            ([2, 3, -1, 4], Status.OK, False),
+            ([0, 1, 2, 3], Status.UNPARSABLE, False),
+        ],
+        ids=["named first", "alone named", "named last", "nobody named", "not named", "not readable"],
+    )
+    def test_demos_are_made_of_answers_that_name_the_target(
+        self, mar: list[float], status: Status, accepted: bool
+    ) -> None:
+        # The target is the third candidate; with four candidates any rank is among the first five.
+        row = ranking("abcd", mar).model_copy(update={"status": status})
+        score = Objective().score(CASE, row)
+        assert score.mar_rank <= 5
+        assert Objective().accepts(CASE, row, score) is accepted
 
     def test_consistency_is_equation_5_and_coherence_takes_strangers_off(self) -> None:
         own = [profile_of("value", "learning"), profile_of("value")]

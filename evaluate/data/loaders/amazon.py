@@ -6,7 +6,6 @@ cannot be read is an error.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import html
 import itertools
@@ -18,10 +17,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evaluate.data.dataset import Dataset
-from evaluate.data.records.fields import categories, clean_line, has_text, identifier, present, rating, seconds, text
+from evaluate.data.records.fields import (
+    categories,
+    clean_line,
+    has_text,
+    identifier,
+    present,
+    python_literal,
+    rating,
+    seconds,
+    text,
+)
 from evaluate.data.records.interactions import InteractionRecord, in_order
 from evaluate.data.records.reading import FieldError, Record, as_object, only_file, parsed, read_lines, read_objects
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, abridged
 from signatures.types import Item
 
 AMAZON_FILES = (
@@ -114,7 +123,7 @@ def find_amazon(directory: Path) -> AmazonFiles | None:
     """
     pairs = list(_pairs(directory))
     if len(pairs) > 1:
-        several = " and ".join(sorted(f"{files.reviews.name} ({files.release.year})" for files in pairs))
+        several = abridged(" and ".join(sorted(f"{files.reviews.name} ({files.release.year})" for files in pairs)))
         raise InputError(f"{directory}: holds several review files with metadata: {several}; keep one per directory")
     return pairs[0] if pairs else None
 
@@ -177,8 +186,8 @@ def json_or_literal(line: str) -> Record:
         value = json.loads(line)
     except (ValueError, RecursionError):
         try:
-            value = ast.literal_eval(line)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = python_literal(line)
+        except ValueError:
             raise FieldError("neither JSON nor a Python literal; download the file again") from None
     return as_object(value)
 
@@ -233,7 +242,12 @@ def price_of(value: object) -> float | None:
 
 
 _BRAND_PAGE = re.compile(r"^Visit Amazon's (.+) Page$")
-_SCRIPT = re.compile(r"<(script|style)\b[^>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+_SCRIPTS = tuple(
+    (re.compile(rf"<{name}\b[^<>]*>.*?</{name}\s*>", re.I | re.S), re.compile(rf"</{name}\s*>", re.I))
+    for name in ("script", "style")
+)
+"""Elements without text, and their ends."""
+
 _INLINE_TAG = re.compile(r"</?(?:a|b|big|em|font|i|small|span|strong|sub|sup|u)\b[^<>]*>", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*\b[^<>]*>")
 
@@ -247,8 +261,16 @@ def _cleaned(value: str) -> str:
     with contextlib.suppress(ValueError):  # a character reference of thousands of digits
         value = html.unescape(value)
     if "<" in value:
-        value = _TAG.sub(" ", _INLINE_TAG.sub("", _SCRIPT.sub(" ", value)))
+        value = _TAG.sub(" ", _INLINE_TAG.sub("", _without_scripts(value)))
     return clean_line(value)
+
+
+def _without_scripts(value: str) -> str:
+    for element, end in _SCRIPTS:
+        # Looked for before the last end only: each start would be followed to the end of the text for nothing.
+        last = max((found.end() for found in end.finditer(value)), default=0)
+        value = element.sub(" ", value[:last]) + value[last:]
+    return value
 
 
 def _features(record: Record) -> tuple[str, ...]:
@@ -264,6 +286,7 @@ def _read_items(files: AmazonFiles, reviewed: Collection[str]) -> tuple[dict[str
     """The reviewed items that have a text, and notes on the others."""
     items: dict[str, Item] = {}
     unreviewed = repeated = different = 0
+    unread_prices: list[str] = []
 
     def parse(line: str) -> Item | None:
         # Most metadata are of items without a review; parsing their literals would take minutes.
@@ -271,7 +294,12 @@ def _read_items(files: AmazonFiles, reviewed: Collection[str]) -> tuple[dict[str
         if leading and leading[1] not in reviewed and line.rstrip().endswith("}"):
             return None
         record = json_or_literal(line)
-        return amazon_item(record, files.release) if identifier(record, *files.release.item) in reviewed else None
+        if identifier(record, *files.release.item) not in reviewed:
+            return None
+        item = amazon_item(record, files.release)
+        if item.price is None and (price := _unread_price(record.get("price"))):
+            unread_prices.append(price)
+        return item
 
     lines = ((number, line) for number, line in read_lines(files.meta) if line.strip())
     for _, item in parsed(files.meta, lines, parse):
@@ -282,11 +310,16 @@ def _read_items(files: AmazonFiles, reviewed: Collection[str]) -> tuple[dict[str
             different += item != items[item.item_id]
         else:
             items[item.item_id] = item
-    notes = []
-    if unreviewed:
-        notes.append(f"Metadata records of items without a review, left out: {unreviewed:,}.")
-    if repeated:
-        notes.append(
-            f"Repeated metadata records of an item, first one kept: {repeated:,} (with other texts: {different:,})."
-        )
-    return {item_id: item for item_id, item in items.items() if has_text(item)}, tuple(notes)
+    first = unread_prices[0] if unread_prices else ""
+    notes = (
+        (unreviewed, f"Metadata records of items without a review, left out: {unreviewed:,}."),
+        (len(unread_prices), f"Prices that are no single amount ({first}, ...), left out: {len(unread_prices):,}."),
+        (repeated, f"Repeated metadata of an item, first one kept: {repeated:,} (with other texts: {different:,})."),
+    )
+    kept = {item_id: item for item_id, item in items.items() if has_text(item)}
+    return kept, tuple(note for count, note in notes if count)
+
+
+def _unread_price(value: object) -> str | None:
+    """A price that a person would read (`from 4.99`), not the remains of a web page; None for anything else."""
+    return value if isinstance(value, str) and len(value) < 40 and any(map(str.isdigit, value)) else None

@@ -10,6 +10,7 @@ from evaluate.data.dataset import Dataset
 from evaluate.data.records.fields import categories, has_text, identifier, present, rating, seconds, text
 from evaluate.data.records.interactions import InteractionRecord, check_known, in_order
 from evaluate.data.records.reading import FieldError, Record, by_id, parsed, read_lines
+from programs.runtime.errors import quoted
 from signatures.types import Item
 
 MOVIELENS_FILES = "MovieLens: u.data, u.item and u.user (100K), or ratings.dat, movies.dat and users.dat (1M)"
@@ -202,7 +203,7 @@ def movie_of(record: Record, release: MovieLensRelease) -> tuple[str, Item]:
     """A movie's id and item."""
     movie = Item(item_id=identifier(record, "movie_id"), title=text(record, "title"), categories=release.genres(record))
     if not has_text(movie):
-        raise FieldError(f"movie {movie.item_id!r} has neither title nor genre")
+        raise FieldError(f"movie {quoted(movie.item_id)} has neither title nor genre")
     return movie.item_id, movie
 
 
@@ -213,7 +214,7 @@ def movielens_user(record: Record, release: MovieLensRelease) -> tuple[str, dict
         value = text(record, field)
         words = release.codes.get(field, {value: value})
         if value not in words:
-            raise FieldError(f"field {field!r}: {value!r} is not among the codes {', '.join(words)}")
+            raise FieldError(f"field {field!r}: {quoted(value)} is not among the codes {', '.join(words)}")
         metadata[field] = words[value]
     return identifier(record, "user_id"), {field: value for field, value in metadata.items() if value}
 
@@ -221,5 +222,5 @@ def movielens_user(record: Record, release: MovieLensRelease) -> tuple[str, dict
 def _flag(record: Record, genre: str) -> bool:
     value = record[genre]
     if value not in ("0", "1"):
-        raise FieldError(f"field {genre!r}: {value!r} is not a genre flag; expected 0 or 1")
+        raise FieldError(f"field {genre!r}: {quoted(value)} is not a genre flag; expected 0 or 1")
     return value == "1"

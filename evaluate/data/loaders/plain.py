@@ -9,12 +9,18 @@ from evaluate.data.dataset import Dataset
 from evaluate.data.records.column_names import Renamer
 from evaluate.data.records.interactions import INTERACTION_COLUMNS, check_known, in_order
 from evaluate.data.records.plain_records import ITEM_COLUMNS, plain_interaction, plain_item, plain_user
-from evaluate.data.records.reading import TABLE_SUFFIXES, Record, by_id, only_file, parsed, read_records
+from evaluate.data.records.reading import TABLE_SUFFIXES, Record, by_id, only_file, parsed, read_records, table_problem
+from programs.runtime.errors import InputError
 from signatures.types import Item
 
 PLAIN_FILES = (
     "plain: interactions and items, optionally users, each as .parquet, .csv or .jsonl (the last two also with .gz)"
 )
+
+INTERACTION_STEMS = ("interactions", "ratings", "events")
+ITEM_STEMS = ("items", "products", "movies")
+USER_STEMS = ("users",)
+"""Names of the files without their endings, ours first."""
 
 
 class PlainFiles(NamedTuple):
@@ -31,19 +37,31 @@ def find_plain(directory: Path) -> PlainFiles | None:
     Raises:
         InputError: If one of them exists in two formats.
     """
-    interactions, items, users = (
-        only_file(directory, (stem + suffix for suffix in TABLE_SUFFIXES))
-        for stem in ("interactions", "items", "users")
-    )
+    interactions, items, users = (_table(directory, stems) for stems in (INTERACTION_STEMS, ITEM_STEMS, USER_STEMS))
     return PlainFiles(interactions, items, users) if interactions and items else None
+
+
+def find_interactions(directory: Path) -> Path | None:
+    """The interactions in `directory`, with items or without, or None."""
+    return _table(directory, INTERACTION_STEMS)
+
+
+def _table(directory: Path, stems: tuple[str, ...]) -> Path | None:
+    """The table with the first of `stems` that is there."""
+    found = (only_file(directory, (stem + suffix for suffix in TABLE_SUFFIXES)) for stem in stems)
+    return next((path for path in found if path is not None), None)
 
 
 def load_plain(files: PlainFiles) -> Dataset:
     """Read a dataset in the plain format (fields: see `plain_item`, `plain_interaction`, `plain_user`).
 
     Raises:
-        InputError: On invalid content, naming file, line and field or id.
+        InputError: On invalid content, naming file, line and field or id; all missing columns at once.
     """
+    required = {files.items: ("item_id",), files.interactions: ("user_id", "item_id"), files.users: ("user_id",)}
+    problems = [table_problem(path, columns) for path, columns in required.items() if path is not None]
+    if any(problems):
+        raise InputError("\n".join(filter(None, problems)))
     item_names, event_names = Renamer(ITEM_COLUMNS), Renamer(INTERACTION_COLUMNS)
     user_names = Renamer(("user_id",), keep_others=True)
 

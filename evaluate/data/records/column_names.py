@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 ALIASES: dict[str, tuple[str, ...]] = {
-    "user_id": ("user", "userid", "uid", "reviewerid", "customer_id", "customerid", "visitorid"),
+    "user_id": ("user", "userid", "uid", "reviewerid", "reviewer_id", "customer_id", "customerid", "visitorid"),
     "item_id": (
         "item",
         "itemid",
@@ -19,11 +19,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "sku",
     ),
     "rating": ("overall", "score", "stars"),
-    "timestamp": ("time", "datetime", "date", "unixreviewtime", "ts"),
+    "timestamp": ("time", "datetime", "date", "unixreviewtime", "unix_review_time", "ts"),
     "position": (),
-    "title": ("name", "item_name", "product_name", "product_title"),
+    "title": ("name", "item_name", "product_name", "product_title", "movie_title"),
     "description": ("text", "summary"),
-    "categories": ("category", "genres", "genre", "main_category"),
+    "categories": ("category", "cat", "genres", "genre", "main_category"),
     "brand": ("store", "manufacturer"),
     "price": (),
     "keywords": ("tags",),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import json
 import math
-from datetime import UTC, datetime
+import warnings
+from datetime import UTC, date, datetime
 
 from evaluate.data.records.reading import FieldError, Record
+from programs.runtime.errors import quoted
 from signatures.types import Item
 
 LONGEST_LITERAL = 20_000
@@ -36,9 +38,9 @@ def identifier(record: Record, *fields: str) -> str:
         if absent(value):
             continue
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise FieldError(f"field {field!r}: {value!r} is not an id; give text or a whole number")
+            raise FieldError(f"field {field!r}: {quoted(value)} is not an id; give text or a whole number")
         if not _is_unicode(str(value)):
-            raise FieldError(f"field {field!r}: {value!r} is not valid Unicode")
+            raise FieldError(f"field {field!r}: {quoted(value)} is not valid Unicode")
         return str(value)
     raise FieldError(f"field {' or '.join(map(repr, fields))} is missing")
 
@@ -59,7 +61,7 @@ def number(record: Record, field: str) -> float | None:
             result = math.nan
         if math.isfinite(result):
             return result
-    raise FieldError(f"field {field!r}: {value!r} is not a number")
+    raise FieldError(f"field {field!r}: {quoted(value)} is not a number")
 
 
 def present(value: float | None, field: str) -> float:
@@ -87,23 +89,28 @@ def seconds(record: Record, field: str, per_second: int = 1) -> float | None:
         per_second: Units of the field per second: 1000 for milliseconds.
     """
     written = record.get(field)
-    if isinstance(written, str) and (moment := _date(written)) is not None:
+    if isinstance(written, str | date) and (moment := _date(written)) is not None:
         return moment
-    value = number(record, field)
+    try:
+        value = number(record, field)
+    except FieldError:
+        example = "unix seconds, or a date such as 2018-07-07 00:48:16"
+        raise FieldError(f"field {field!r}: {quoted(written)} is not a number and not a date; give {example}") from None
     if value is not None and abs(value) / per_second > LATEST_SECOND:
         raise FieldError(f"field {field!r}: {value:.0f} is not a time in unix seconds (milliseconds? divide by 1000)")
     return None if value is None else value / per_second
 
 
-def _date(value: str) -> float | None:
+def _date(value: str | date) -> float | None:
     """Unix seconds of a date such as 2018-07-07 00:48:16, in UTC unless it says otherwise; None for anything else."""
-    if "-" not in value[1:]:
+    text = value.isoformat() if isinstance(value, date) else value.strip()
+    if "-" not in text[1:]:
         return None
     try:
-        moment = datetime.fromisoformat(value.strip())
-    except ValueError:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
         return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def text(record: Record, field: str) -> str:
@@ -167,7 +174,9 @@ def categories(record: Record, field: str) -> tuple[tuple[str, ...], ...]:
         paths = list(value)
     for path in paths:
         if not isinstance(path, list | tuple) or not all(isinstance(level, str) for level in path):
-            raise FieldError(f"field {field!r}: {path!r} is not a category path; give a list of texts, root first")
+            raise FieldError(
+                f"field {field!r}: {quoted(path)} is not a category path; give a list of texts, root first"
+            )
     cleaned = (tuple(clean_line(level) for level in path if level.strip()) for path in paths)
     return tuple(dict.fromkeys(path for path in cleaned if path))
 
@@ -180,13 +189,27 @@ def written_list(value: str) -> list[object] | None:
     """
     if not (value.startswith("[") and value.endswith("]") and len(value) <= LONGEST_LITERAL):
         return None
-    for parse in (json.loads, ast.literal_eval):
+    for parse in (json.loads, python_literal):
         try:
             found = parse(value)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        except (ValueError, RecursionError):
             continue
         return found if isinstance(found, list) else None
     return None
+
+
+def python_literal(text: str) -> object:
+    """The value of a Python literal.
+
+    Raises:
+        ValueError: if it is none, or nested too deep.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as for a backslash that escapes nothing
+            return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise ValueError(f"not a Python literal: {error}") from None
 
 
 def has_text(item: Item) -> bool:

@@ -13,7 +13,7 @@ from evaluate.data.records.column_names import ALIASES, recognized
 from evaluate.data.records.interactions import INTERACTION_COLUMNS, check_known, in_order
 from evaluate.data.records.plain_records import ITEM_COLUMNS, plain_interaction, plain_item, plain_user
 from evaluate.data.records.reading import Record, by_id, parsed
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, listed
 from signatures.types import Item
 
 
@@ -84,10 +84,14 @@ def _named(
     names = recognized(table.columns, ours, columns)
     missing = [column for column in required if column not in names.values()]
     if missing:
+        named = ", ".join(f"{column!r}: YOUR_COLUMN" for column in missing)
         raise InputError(
-            f"{where}: no column {missing[0]!r} among {', '.join(map(str, table.columns))}; "
-            f"name it with columns={{{missing[0]!r}: YOUR_COLUMN}}"
+            f"{where}: no column {' and '.join(map(repr, missing))} among {listed(table.columns)}; "
+            f"name it with columns={{{named}}}"
         )
+    if not table.columns.is_unique:
+        twice = listed(table.columns[table.columns.duplicated()].unique())
+        raise InputError(f"{where}: column {twice} exists twice; keep one")
     kept = list(table.columns) if keep_others else list(names)
     return table[kept].rename(columns=names)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from evaluate.data.records.reading import location
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, quoted
 
 INTERACTION_COLUMNS = ("user_id", "item_id", "rating", "timestamp", "position")
 
@@ -42,7 +42,7 @@ def check_known(
     if unknown:
         line, item_id = unknown[0]
         raise InputError(
-            f"{location(path, line)}: item {item_id!r} is not in {listed_in.name} "
+            f"{location(path, line)}: item {quoted(item_id)} is not in {listed_in.name} "
             f"(interactions with unlisted items: {len(unknown):,}); list it there or remove them"
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from evaluate.data.records.fields import categories, has_text, identifier, number, rating, seconds, text
 from evaluate.data.records.interactions import InteractionRecord
 from evaluate.data.records.reading import FieldError, Record
+from programs.runtime.errors import quoted
 from signatures.types import Item
 
 ITEM_COLUMNS = ("item_id", "title", "description", "categories", "brand", "price", "keywords")
@@ -27,10 +28,19 @@ def plain_item(record: Record) -> Item:
     Raises:
         FieldError: Also if title, description, categories and keywords are all missing.
     """
+    item = described_item(record)
+    if not has_text(item):
+        problem = f"item {quoted(item.item_id)} has no text"
+        raise FieldError(f"{problem}; give it a title, description, categories or keywords, or remove it")
+    return item
+
+
+def described_item(record: Record) -> Item:
+    """An item like `plain_item`, with a text or without."""
     price = number(record, "price")
     if price is not None and price < 0:
         raise FieldError(f"field 'price': {price:g} is negative")
-    item = Item(
+    return Item(
         item_id=identifier(record, "item_id"),
         title=text(record, "title"),
         description=text(record, "description"),
@@ -39,11 +49,6 @@ def plain_item(record: Record) -> Item:
         price=price,
         keywords=text(record, "keywords") or None,
     )
-    if not has_text(item):
-        raise FieldError(
-            f"item {item.item_id!r} has no text; give it a title, description, categories or keywords, or remove it"
-        )
-    return item
 
 
 def plain_user(record: Record) -> tuple[str, dict[str, str]]:

@@ -10,6 +10,7 @@ import csv
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -17,14 +18,17 @@ from typing import TypeVar
 import pyarrow
 import pyarrow.parquet
 
-from evaluate.data.records.column_names import recognized
-from programs.runtime.errors import InputError
+from evaluate.data.records.column_names import ALIASES, recognized
+from programs.runtime.errors import InputError, abridged, listed, quoted
 
 Record = dict[str, object]
 TABLE_SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 
 _LONGEST_CELL = 1 << 30
 """Characters; Python's own limit of 131,072 is below what long descriptions have."""
+
+_LONGEST_LINE = 1 << 28
+"""Bytes; a small compressed file may hold a line that no memory holds."""
 
 RowT = TypeVar("RowT")
 ParsedT = TypeVar("ParsedT")
@@ -68,7 +72,11 @@ def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]
     line, blank = 0, True
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-            for line, raw in enumerate(stream, start=1):
+            for line, raw in enumerate(iter(lambda: stream.readline(_LONGEST_LINE), b""), start=1):
+                if len(raw) == _LONGEST_LINE:
+                    raise InputError(
+                        f"{location(path, line)}: longer than {_LONGEST_LINE >> 20} MB; is it a text file?"
+                    )
                 try:
                     text = raw.decode(encoding).rstrip("\r\n")
                 except UnicodeDecodeError as error:
@@ -102,7 +110,8 @@ def json_object(line: str) -> Record:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise FieldError(f"not JSON: {error}") from None
+        problem = "a number of thousands of digits" if "integer string" in str(error) else abridged(str(error))
+        raise FieldError(f"not JSON: {problem}") from None
     return as_object(value)
 
 
@@ -152,58 +161,98 @@ def read_records(path: Path, required: Sequence[str]) -> Iterator[tuple[int, Rec
     return read_objects(path)
 
 
-def _require_columns(path: Path, columns: Sequence[str], required: Sequence[str]) -> None:
+def table_problem(path: Path, required: Sequence[str]) -> str | None:
+    """What is wrong with the columns of a table, or None; see `column_problem`. JSON Lines have no columns.
+
+    Raises:
+        InputError: If its header cannot be read.
+    """
+    if path.suffix == ".parquet":
+        return column_problem(path, _parquet_columns(path), required)
+    if path.name.removesuffix(".gz").endswith(".csv"):
+        first = next((values for _, values in _csv_records(path)), [])
+        return column_problem(path, first, required)
+    return None
+
+
+def column_problem(path: Path, columns: Sequence[str], required: Sequence[str]) -> str | None:
+    """What is wrong with the columns of a table, or None: one is missing, under its usual other names as well.
+
+    Args:
+        required: Our names of the columns that must be there.
+    """
     names = recognized(columns, required)
     missing = [name for name in required if name not in names.values()]
     if missing:
         separator = next((mark for mark in ";\t|" if len(columns) == 1 and mark in columns[0]), None)
-        hint = f"; its separator seems to be {separator!r}, save it with commas" if separator else ""
-        raise InputError(f"{path}: missing column {', '.join(missing)}; it has {', '.join(columns)}{hint}")
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if twice:
-        raise InputError(f"{path}: column {', '.join(twice)} exists twice; keep one")
+        hint = f"rename yours; also understood: {', '.join(f'{other}' for n in missing for other in ALIASES[n][:4])}"
+        if separator:
+            hint = f"its separator seems to be {separator!r}, save it with commas"
+        return f"{path}: missing column {', '.join(missing)}; it has {listed(columns)}; {hint}"
+    twice = sorted(name for name, times in Counter(columns).items() if times > 1)
+    return f"{path}: column {listed(twice)} exists twice; keep one" if twice else None
+
+
+def _require_columns(path: Path, columns: Sequence[str], required: Sequence[str]) -> None:
+    if (problem := column_problem(path, columns, required)) is not None:
+        raise InputError(problem)
 
 
 def _read_parquet(path: Path, required: Sequence[str]) -> Iterator[tuple[int, Record]]:
+    _require_columns(path, _parquet_columns(path), required)
     try:
         table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file: {error}") from None
-    names = table.column_names
-    _require_columns(path, names, required)
+        names = table.column_names
+        columns = [column.to_pylist() for column in table.columns]
+    # Values that Python has no type for (a date of the year 20000, a text that is not UTF-8) raise many errors.
+    except Exception as error:
+        raise InputError(f"{path}: not a readable Parquet file: {abridged(str(error))}") from None
     if table.num_rows == 0:
         raise InputError(f"{path}: the file has no rows")
-    columns = [column.to_pylist() for column in table.columns]
     for row, values in enumerate(zip(*columns, strict=True), start=1):
         yield row, dict(zip(names, values, strict=True))
 
 
+def _parquet_columns(path: Path) -> list[str]:
+    try:
+        names: list[str] = pyarrow.parquet.read_schema(path).names
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable Parquet file: {abridged(str(error))}") from None
+    return names
+
+
 def _read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[int, Record]]:
-    csv.field_size_limit(_LONGEST_CELL)
-    reader = csv.reader((text + "\n" for _, text in read_lines(path)), strict=True)
     header: list[str] | None = None
     records = 0
-    start = 1
+    for line, values in _csv_records(path):
+        if header is None:
+            header = values
+            _require_columns(path, header, required)
+            continue
+        if len(values) != len(header):
+            raise InputError(
+                f"{location(path, line)}: {len(values)} fields where the header has {len(header)}; "
+                "quote fields that contain a comma"
+            )
+        records += 1
+        yield line, {name: value or None for name, value in zip(header, values, strict=True)}
+    if not records:
+        raise InputError(f"{path}: the file has a header and no rows")
+
+
+def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The records of a CSV file with their first lines: the names of its columns first. Blank lines are skipped."""
+    csv.field_size_limit(_LONGEST_CELL)
+    reader = csv.reader((text + "\n" for _, text in read_lines(path)), strict=True)
+    header, start = True, 1
     try:
         for values in reader:
             line, start = start, reader.line_num + 1
-            if not values:
-                continue
-            if header is None:
-                header = [name.strip() for name in values]
-                _require_columns(path, header, required)
-                continue
-            if len(values) != len(header):
-                raise InputError(
-                    f"{location(path, line)}: {len(values)} fields where the header has {len(header)}; "
-                    "quote fields that contain a comma"
-                )
-            records += 1
-            yield line, {name: value or None for name, value in zip(header, values, strict=True)}
+            if values:
+                yield line, [name.strip() for name in values] if header else values
+                header = False
     except csv.Error as error:
         raise InputError(f"{location(path, reader.line_num)}: not CSV: {error}") from None
-    if not records:
-        raise InputError(f"{path}: the file has a header and no rows")
 
 
 def by_id(path: Path, rows: Iterable[tuple[int, tuple[str, ParsedT]]]) -> dict[str, ParsedT]:
@@ -217,6 +266,8 @@ def by_id(path: Path, rows: Iterable[tuple[int, tuple[str, ParsedT]]]) -> dict[s
     for line, (key, value) in rows:
         if key in values:
             first = location(path, lines[key]).removeprefix(f"{path}, ")
-            raise InputError(f"{location(path, line)}: id {key!r} was already given on {first}; keep one of the two")
+            raise InputError(
+                f"{location(path, line)}: id {quoted(key)} was already given on {first}; keep one of the two"
+            )
         values[key], lines[key] = value, line
     return values

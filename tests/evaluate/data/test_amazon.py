@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,28 @@ def test_amazon_2023(tmp_path: Path) -> None:
     kite, ball = dataset.items["P1"], dataset.items["P2"]
     assert (kite.categories, kite.brand, kite.price) == ((("Toys", "Kites"),), "Z", 7.5)
     assert (ball.description, ball.brand, ball.price) == ("Round.", None, None)
+    meta += [{"parent_asin": "P3", "title": "Top", "price": "from 4.99"}]
+    reviews += [{"user_id": "U", "asin": "P3", "rating": 5.0, "timestamp": 1_588_687_728_100}]
+    write(tmp_path / "Toys.jsonl.gz", jsonl(reviews))
+    write(tmp_path / "meta_Toys.jsonl.gz", jsonl(meta))
+    assert "Prices that are no single amount (from 4.99, ...), left out: 1." in load_dataset(tmp_path).notes
+
+
+@pytest.mark.parametrize(
+    "element", ["<script>", "<script ", "</script", "<style>", "<b <", "<a ", "&#", "<script></style>"]
+)
+def test_markup_that_never_ends_is_read_in_linear_time(tmp_path: Path, element: str) -> None:
+    text = element * (400_000 // len(element))
+    started = time.process_time()
+    dataset = load_dataset(amazon_2014(tmp_path, [review()], repr({"asin": "B1", "title": "x", "description": text})))
+    assert time.process_time() - started < 5
+    assert set(dataset.items) == {"B1"}
+
+
+def test_scripts_are_left_out_and_what_follows_the_last_one_stays(tmp_path: Path) -> None:
+    text = "a <script>x</script> b <STYLE type='t'>y</style > c <script>d"
+    dataset = load_dataset(amazon_2014(tmp_path, [review()], repr({"asin": "B1", "title": "x", "description": text})))
+    assert dataset.items["B1"].description == "a b c d"
 
 
 @pytest.mark.parametrize("field", ["reviewerID", "asin", "overall", "unixReviewTime"])

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluate.data.load import load_dataset
+from evaluate.data.records import reading
 from evaluate.data.records.interactions import INTERACTION_COLUMNS
+from programs.runtime.errors import InputError
 from tests.support.files import Rows, bought, fails, jsonl, write
 
 ITEMS: Rows = [
@@ -165,6 +167,100 @@ def test_plain_errors_name_file_line_and_field(tmp_path: Path, name: str, conten
     for file, text in {**files, name.split(".")[0]: (name, content)}.values():
         write(tmp_path / file, text)
     fails(tmp_path, *parts)
+
+
+LONG = "x" * 5000
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("items.jsonl", '{"item_id": "a", "title": "x", "price": "' + LONG + '"}'),
+        ("items.jsonl", '{"item_id": {"' + LONG + '": 1}, "title": "x"}'),
+        ("items.jsonl", '{"item_id": ' + "7" * 4000 + "}"),
+        ("items.jsonl", '{"item_id": ' + "7" * 5000 + "}"),
+        ("items.jsonl", '{"item_id": "a", "title": "x", "price": ' + "7" * 4000 + "}"),
+        ("items.jsonl", '{"item_id": "a", "categories": [["' + LONG + '", 1]]}'),
+        ("items.jsonl", f'{{"item_id": "{LONG}"}}'),
+        ("items.jsonl", f'{{"item_id": "{LONG}", "title": "x"}}\n' * 2),
+        ("items.csv", f"{LONG},title\na,x\n"),
+        ("items.csv", "".join(f"c{n}," for n in range(5000)) + "\n"),
+        ("items.csv", f"item_id,{LONG},{LONG}\na,x,y\n"),
+        ("interactions.csv", f"user_id,item_id\nu,{LONG}\n"),
+        ("interactions.jsonl", f'{{"user_id": "u", "item_id": "a", "timestamp": "{LONG}"}}'),
+        ("interactions.jsonl", f'{{"user_id": "u", "item_id": "a", "rating": "{LONG}"}}'),
+    ],
+)
+def test_a_refusal_quotes_no_more_than_200_characters(tmp_path: Path, name: str, content: str) -> None:
+    files = {"interactions": ("interactions.jsonl", jsonl(INTERACTIONS)), "items": ("items.jsonl", jsonl(ITEMS))}
+    for file, text in {**files, name.split(".")[0]: (name, content)}.values():
+        write(tmp_path / file, text)
+    with pytest.raises(InputError) as refused:
+        load_dataset(tmp_path)
+    said = str(refused.value).replace(str(tmp_path), "")
+    assert name in said
+    assert len(said) < 450
+
+
+def test_names_of_columns_and_files_that_others_use(tmp_path: Path) -> None:
+    movies = "movieId,title,genres\n1,Toy Story (1995),Animation|Comedy\n2,Heat (1995),(no genres listed)\n"
+    write(tmp_path / "lens" / "movies.csv", movies)
+    write(tmp_path / "lens" / "ratings.csv", "userId,movieId,rating,timestamp\n1,2,4.0,20\n1,1,3.5,10\n")
+    lens = load_dataset(tmp_path / "lens")
+    assert bought(lens, "1") == ["1", "2"]
+    assert lens.items["1"].categories == (("Animation",), ("Comedy",))
+    write(tmp_path / "amazon" / "items.csv", "asin,title,cat\nB1,Kite,Toys > Kites\nB2,Ball,Toys\n")
+    reviews = "reviewerID,asin,overall,unixReviewTime\nA1,B2,5.0,20\nA1,B1,4.0,10\n"
+    write(tmp_path / "amazon" / "interactions.csv", reviews)
+    amazon = load_dataset(tmp_path / "amazon")
+    assert bought(amazon, "A1") == ["B1", "B2"]
+    assert amazon.items["B1"].categories == (("Toys", "Kites"),)
+    write(tmp_path / "short" / "items.csv", "item,title\na,Kite\nb,Ball\n")
+    write(tmp_path / "short" / "ratings.csv", "user,item\nu,b\nu,a\n")
+    assert bought(load_dataset(tmp_path / "short"), "u") == ["b", "a"]
+
+
+def test_all_missing_columns_are_named_at_once(tmp_path: Path) -> None:
+    write(tmp_path / "items.csv", "code,title\na,Kite\n")
+    write(tmp_path / "interactions.csv", "who;what\nu;a\n")
+    write(tmp_path / "users.csv", "id,age\nu,3\n")
+    fails(
+        tmp_path,
+        "items.csv: missing column item_id; it has code, title; rename yours; also understood: item, itemid",
+        "interactions.csv: missing column user_id, item_id",
+        "separator seems to be ';'",
+        "users.csv: missing column user_id",
+    )
+
+
+@pytest.mark.parametrize(
+    "written", ["2018-07-07 00:48:16", "2018-07-07T00:48:16Z", "2018-07-07T02:48:16+02:00", 1530924496, "1530924496.0"]
+)
+def test_moments_in_every_usual_form(tmp_path: Path, written: object) -> None:
+    rows = [{**INTERACTIONS[0], "timestamp": written}]
+    (moment,) = (event.timestamp for event in load_dataset(plain(tmp_path, rows)).sequences["v"])
+    assert moment == 1530924496
+
+
+def test_dates_of_a_parquet_file(tmp_path: Path) -> None:
+    plain(tmp_path)
+    (tmp_path / "interactions.jsonl").unlink()
+    frame = pd.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "b"], "date": ["2018-07-07 00:48:16", "2018-07-06"]})
+    frame["date"] = pd.to_datetime(frame["date"], format="ISO8601")
+    frame.to_parquet(tmp_path / "interactions.parquet")
+    dataset = load_dataset(tmp_path)
+    assert bought(dataset, "u") == ["b", "a"]
+    assert dataset.sequences["u"][1].timestamp == 1530924496
+
+
+def test_a_date_in_no_known_form_says_which_are(tmp_path: Path) -> None:
+    rows = [{**INTERACTIONS[0], "timestamp": "07/07/2018"}]
+    fails(plain(tmp_path, rows), "line 1", "'timestamp': '07/07/2018' is not a number and not a date", "2018-07-07 00:")
+
+
+def test_a_line_that_never_ends_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_LONGEST_LINE", 150)
+    fails(plain(tmp_path, items=[*ITEMS, {"item_id": "d", "title": "x" * 200}]), "items.jsonl.gz, line 4: longer than")
 
 
 def test_parquet_errors_name_rows_and_columns(tmp_path: Path) -> None:

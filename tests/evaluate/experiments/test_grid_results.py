@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluate.experiments.grid_results import MixRun, front_of, grid_results
+from evaluate.experiments.grid_tab import mix_table, unit_cost_table
 from evaluate.runs.costs import cost_of
 from tests.support.grids import call, grid
 
@@ -48,6 +49,21 @@ def test_the_effect_of_a_role_is_the_mean_over_pairs_that_differ_in_it_alone(tmp
     assert said.front == ("small_small_small", "small_small_large", "large_small_large")
     assert [row.label for row in said.rows if not row.against] == ["small_small_small"]
     assert said.rows[3].against["HR@5"].mean == pytest.approx(2 / 3)
+
+
+def test_the_prior_alone_is_beside_the_mixes(tmp_path: Path) -> None:
+    found = grid(tmp_path)
+    mixes = list(found.mixes())
+    prior = {"u": 1, "v": 9}
+    runs = [MixRun(mix, {"u": 1, "v": 2}, {}, cost_of([], 2, 20, 0, 5, 5), prior_ranks=prior) for mix in mixes]
+    runs[0] = MixRun(mixes[0], {"u": 1}, {}, cost_of([], 1, 10, 0, 5, 5), 1, prior_ranks={"u": 1})
+    said = grid_results(found, runs, 30)
+    assert (said.prior["HR@5"].mean, said.prior_users) == (0.5, 2)
+    accuracy, costs = mix_table(said), unit_cost_table(said)
+    assert [cell.text for cell in accuracy.rows[-1].cells][:2] == ["prior alone", "0.500"]
+    assert [cell.text for cell in costs.rows[-1].cells][:3] == ["prior alone", "$0.0000", "$0.0000"]
+    without = grid_results(found, [MixRun(mix, {"u": 1}, {}, cost_of([], 1, 10, 0, 5, 5)) for mix in mixes], 30)
+    assert (without.prior, len(mix_table(without).rows)) == ({}, len(mixes))
 
 
 def test_a_mix_that_was_given_up_is_listed_with_bounds_and_compared_with_nothing(tmp_path: Path) -> None:

@@ -117,6 +117,25 @@ def test_shared_work_is_done_once_and_both_costs_are_told(compared: Compared) ->
     assert rows["a_a_a"]["cost"]["per_user"] is None, "these servers have no price"
 
 
+def test_the_prior_alone_stands_beside_the_mixes(compared: Compared) -> None:
+    prior = prior_run(compared)
+    assert {name: found["mean"] for name, found in compared.printed["prior"].items()} == pytest.approx(
+        {name.split("/")[0]: found["mean"] for name, found in prior["metrics"].items()}
+    )
+    table = run("compare", compared.cases, "--grid", compared.grid, "--out", compared.directory).stdout
+    assert "prior alone, $0" in table
+    page = (compared.directory / "report" / "report.html").read_text("utf-8")
+    mixes = page.split('id="tab-mixes"')[1].split("</section>")[0]
+    assert mixes.count('<td class="name">prior alone</td>') == 2, "in accuracy and in costs"
+
+
+def prior_run(compared: Compared) -> dict[str, Any]:
+    """The ranker `prior` on the same cases."""
+    directory = compared.directory.parent / "prior"
+    found = run("evaluate", compared.cases, "--ranker", "prior", "--out", directory, "--json")
+    return dict(json.loads(found.stdout))
+
+
 def test_the_report_shows_every_mix_and_the_front(compared: Compared) -> None:
     page = (compared.directory / "report" / "report.html").read_text("utf-8")
     assert "Pareto front" in page

@@ -19,7 +19,6 @@ from evaluate.protocol.cases import load_cases
 from evaluate.runs.journal import read_journal
 from programs.lm.ledger import read_calls
 from programs.runtime.errors import BudgetExceededError, InputError
-from programs.runtime.events import Event, Note
 from tests.support.command_line import commands_in, run
 from tests.support.fake_server import FakeOpenAI, Reply
 from tests.support.files import plain_files
@@ -334,17 +333,60 @@ def test_a_name_is_looked_for_in_data_folders(tmp_path: Path, monkeypatch: pytes
         folder.mkdir(parents=True)
     monkeypatch.chdir(here)
     monkeypatch.delenv(DATA_VARIABLE, raising=False)
-    assert Path(find_source("toys", None, None)) == Path("data/toys")
-    with pytest.raises(InputError, match="--data NAME=DIRECTORY"):
-        find_source("films", None, None)  # a neighbour's data is not ours
+    assert find_source("toys") == str(Path("data/toys"))
+    assert find_source("films") is None, "a neighbour's data is not ours"
     monkeypatch.setenv(DATA_VARIABLE, str(named))
-    assert Path(find_source("films", None, None)) == named / "release" / "films"
-    assert find_source("toys", None, "elsewhere") == "elsewhere"
-    notes: list[Event] = []
-    assert find_source("nowhere", "demo", None, notes.append) == "demo"
-    assert isinstance(notes[0], Note) and "nowhere" in notes[0].text
-    with pytest.raises(InputError, match="--data NAME=DIRECTORY"):
-        find_source("nowhere", None, None)
+    assert find_source("films") == str(named / "release" / "films")
+    assert find_source("demo") == "demo"
+
+
+TOYS = """
+name = "toys"
+[[datasets]]
+name = "toys"
+source = "nowhere"
+fallback = "demo"
+published = "Toys"
+[[protocols]]
+name = "warm"
+users = 4
+negatives = 8
+[[rankers]]
+ranker = "popularity"
+[[rankers]]
+ranker = "prior"
+"""
+
+
+def test_data_in_the_place_of_others_are_called_so_everywhere(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    ended = run("study", "run", write(tmp_path, "", TOYS), "--out", root)
+    assert ended.exit_code == 0, ended.output
+    assert "no dataset 'nowhere' in ./data or $MLLM3REC_DATA: demo is used instead" in ended.stderr
+    warning = "toys was not found. Its place is taken by the demo store, whose items and users are invented"
+    assert warning in ended.stdout.replace("\n", " ")
+    page = (root / "report" / "report.html").read_text("utf-8")
+    assert f'<p class="notice" role="alert">{warning}: no figure here is about toys.</p>' in page
+    assert page.index(warning) < page.index('class="panel"'), "over the tabs, not in one of them"
+    assert "demo (toys not found) · warm" in page and "toys · warm" not in page.replace("(toys not found) · warm", "")
+    assert 'data-name="published"' not in page
+    tables = sorted((root / "report" / "tables").glob("*.md"))
+    assert tables and not [path.name for path in tables if path.name.startswith("toys")]
+    assert any(path.name.startswith("demo-toys-not-found-") for path in tables)
+    for path in tables:
+        assert "toys" not in re.sub(
+            r"--only toys/\S+|--out \S+|\S+toys\S*\.toml|\(toys not found\)", "", path.read_text("utf-8")
+        )
+    told = run("study", "report", tmp_path / "small.toml", "--out", root, "--json")
+    assert json.loads(told.stdout)["warnings"] == [f"{warning}: no figure here is about toys."]
+
+
+def test_a_dataset_that_is_nowhere_and_has_no_fallback_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, "", TOYS.replace('fallback = "demo"\n', ""))
+    refused = run("study", "run", file, "--out", tmp_path / "runs")
+    assert isinstance(refused.exception, InputError)
+    assert "no dataset 'nowhere'" in str(refused.exception)
+    assert "--data toys=DIRECTORY" in str(refused.exception)
 
 
 @pytest.mark.parametrize("name", ["baselines", "paper", "quick", "robustness", "small-models"])

@@ -23,13 +23,17 @@ from programs.prior.embedding_store import EmbeddingStore
 from programs.prior.encoders import Vectors
 from programs.runtime import key_value_store
 from programs.runtime.errors import InputError
+from programs.runtime.events import Event, Note, OnEvent, ignore
 from programs.runtime.key_value_store import KeyValueStore
 from programs.trait_store import Distilled, TraitStore
 from signatures.rows import Usage
+from tests.support.encoders import LetterEncoder
+from tests.support.paths import ROOT
 
 
-def pairs(path: Path | str) -> KeyValueStore:
-    return KeyValueStore(path, "pairs", key={"a": "TEXT", "b": "BLOB"}, value={"x": "TEXT NOT NULL", "y": "INTEGER"})
+def pairs(path: Path | str, on_event: OnEvent = ignore) -> KeyValueStore:
+    key, value = {"a": "TEXT", "b": "BLOB"}, {"x": "TEXT NOT NULL", "y": "INTEGER"}
+    return KeyValueStore(path, "pairs", key, value, on_event)
 
 
 class NoEncoder:
@@ -56,10 +60,13 @@ class TestFilesOfEarlierVersions:
             path,
             ("PRAGMA journal_mode=WAL", ()),
             ("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)", ()),
-            ("INSERT INTO answers VALUES (?, ?)", (key, json.dumps({"text": "hi", "_seconds": 0.5}))),
+            (
+                "INSERT INTO answers VALUES (?, ?)",
+                (key, json.dumps({"choices": [{"message": {"content": "hi"}}], "_seconds": 0.5})),
+            ),
         )
         cache = ResponseCache(path)
-        assert cache.get(request) == {"text": "hi"}
+        assert cache.get(request) == {"choices": [{"message": {"content": "hi"}}]}
         assert cache.this_call.seconds == 0.5
         cache.close()
 
@@ -212,7 +219,6 @@ def a_folder(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (damage_pages, "malformed"),
         (no_database, "file is not a database"),
         (another_table, "its table 'pairs' has no column 'b'"),
         (a_folder, "unable to open"),
@@ -225,14 +231,120 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, spoil: Callable[[Pa
         pairs(path).get("k", b"\0\1")
 
 
-def test_a_file_that_stays_locked_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_stays_locked_loses_nothing_and_is_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(key_value_store, "_PATIENCE", 0.1)
+    monkeypatch.setattr(key_value_store, "_PATIENCE_AFTERWARDS", 0.05)
     path = tmp_path / "s.sqlite"
-    store = pairs(path)
-    store.put(("k", b""), ("x", 1))
+    pairs(path).put(("k", b""), ("x", 1))
+    told: list[Event] = []
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert store.get("k", b"") == ("x", 1), "readers do not wait for writers"
-        with pytest.raises(InputError, match=rf"^{path}: .*locked\); another process has used it"):
-            store.put(("k", b""), ("y", 2))
-    store.put(("k", b""), ("y", 2))
+        store = pairs(path, told.append)
+        assert store.get("k", b"") == ("x", 1), "neither opening nor reading waits for writers"
+        store.put(("k", b""), ("y", 2))
+        store.put(("l", b""), ("z", 3))
+        assert (store.get("k", b""), store.get("l", b"")) == (("y", 2), ("z", 3))
+        (note,) = told
+        assert isinstance(note, Note)
+        assert note.text.startswith(f"warning: {path}: cannot be written (database is locked): ")
+        assert "another process has used it" in note.text
+        assert pairs(path).get("k", b"") == ("x", 1)
+    store.put(("m", b""), ("w", 4))
+    other_view = pairs(path)
+    assert [other_view.get(key, b"") for key in "klm"] == [("y", 2), ("z", 3), ("w", 4)]
+
+
+def test_an_entry_that_cannot_be_read_is_missing_and_the_file_is_named_once(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    damage_pages(path)
+    told: list[Event] = []
+    store = pairs(path, told.append)
+    assert [store.get("k", n.to_bytes(2, "big")) for n in (1, 2, 3)] == [None] * 3
+    (note,) = told
+    assert isinstance(note, Note)
+    assert note.text.startswith(f"warning: {path}: cannot be read (")
+    assert "malformed" in note.text and "delete it or set MLLM3REC_CACHE" in note.text
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from programs.runtime.key_value_store import KeyValueStore
+store = KeyValueStore(
+    Path(sys.argv[1]), "pairs", {"a": "TEXT"}, {"x": "TEXT NOT NULL"}, lambda note: print(note.text, flush=True)
+)
+store.put(("before",), ("kept",))
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+for n in range(100):
+    store.put((str(n),), ("x" * 20_000,))
+assert all(store.get(str(n)) == ("x" * 20_000,) for n in range(100))
+assert store.get("before") == ("kept",)
+"""
+
+
+def test_a_full_disk_ends_nothing_and_is_said_once(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    ended = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert ended.returncode == 0, ended.stderr
+    (said,) = ended.stdout.splitlines()
+    assert said.startswith(f"warning: {path}: cannot be written (")
+    assert KeyValueStore(path, "pairs", {"a": "TEXT"}, {"x": "TEXT NOT NULL"}).get("before") == ("kept",)
+
+
+class TestStoredValuesOfAnotherShape:
+    REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}  # noqa: RUF012
+
+    @pytest.mark.parametrize(
+        "stored",
+        [
+            b"\xff",
+            b"",
+            b"[",
+            b"[" * 5000,
+            b"1" * 5000,
+            b"null",
+            b"[]",
+            b'"text"',
+            b"{}",
+            b'{"choices": 3}',
+            b'{"choices": [3]}',
+            b'{"choices": [{"message": 3}]}',
+            b'{"choices": [{"message": {"content": ""}}]}',
+            b'{"_dspy_format": "dspy-lm15-result-v1"}',
+            b'{"_dspy_format": "dspy-lm15-result-v1", "outputs": ["x"], "responses": [3], "cost": null}',
+        ],
+    )
+    def test_an_answer_is_asked_for_again(self, tmp_path: Path, stored: bytes) -> None:
+        path = tmp_path / "calls.sqlite"
+        cache = ResponseCache(path)
+        cache.put(self.REQUEST, {"choices": [{"message": {"content": "hi"}}]})
+        assert cache.get(self.REQUEST) is not None
+        made_before(path, ("UPDATE answers SET answer = CAST(? AS TEXT)", (stored,)))
+        asked: list[bool] = []
+        cache.this_call.check = lambda: asked.append(True)
+        assert cache.get(self.REQUEST) is None
+        assert asked == [True], "budget and limits are checked before it is sent again"
+
+    @pytest.mark.parametrize("phrases", [b"\xff", b"{}", b"[3]", b"[", b'"light"', b"[" * 5000])
+    def test_traits_are_distilled_again(self, tmp_path: Path, phrases: bytes) -> None:
+        path = tmp_path / "traits.sqlite"
+        store = TraitStore(path)
+        store.put("k", ["light"], Usage(calls=1))
+        made_before(path, ("UPDATE phrases SET phrases = CAST(? AS TEXT)", (phrases,)))
+        assert store.get("k") is None
+        made_before(path, ("UPDATE phrases SET phrases = '[]', usage = '{\"calls\": \"x\"}'", ()))
+        assert store.get("k") is None
+
+    @pytest.mark.parametrize("vector", [b"123", b"", "text", 7, np.array([np.nan, 1], "<f4").tobytes()])
+    def test_a_vector_is_computed_again(self, tmp_path: Path, vector: object) -> None:
+        path = tmp_path / "embeddings.sqlite"
+        encoder = LetterEncoder()
+        expected = encoder.encode(["a cup"])
+        store = EmbeddingStore(path, encoder)
+        store.encode(["a cup"])
+        made_before(path, ("UPDATE vectors SET vector = ?", (vector,)))
+        np.testing.assert_array_equal(store.encode(["a cup"]), expected)
