@@ -53,8 +53,8 @@ class CompileOptions(TypedDict, total=False):
         temperatures: Further temperatures to try, 0 to 2, by role [none].
         proposer: Model that writes instructions [MAR's].
         seed: Random seed of the search [0].
-        preset, model, mope, mote, mar: Models, as in `program`; not used with a `Program`, which has its own.
-        timeout, max_tokens: Likewise.
+        preset, model, mope, mote, mar, timeout, max_tokens: As in `program`; not used with a `Program`, which has its
+            own.
         head: MAR ranks only the prior's first `head` candidates [all, or the `Program`'s head].
         schema: Motivational schema or its file [the consumer schema, or the `Program`'s schema].
     """
