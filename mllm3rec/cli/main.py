@@ -63,7 +63,7 @@ app.add_typer(prices.app, name="prices", rich_help_panel=INSPECT)
 
 def main() -> None:
     """Run the command line; errors that the caller can fix are printed without a traceback."""
-    # A file name need not be valid text: it is printed with its bytes as escapes.
+    # File names may be invalid text; their bytes are printed as escapes.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def _interruption(error: BaseException) -> KeyboardInterrupt:
-    """The interruption that an exit was made of."""
+    """The interruption that caused an exit."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, KeyboardInterrupt):
         cause = cause.__cause__ or cause.__context__
@@ -93,7 +93,7 @@ def _interruption(error: BaseException) -> KeyboardInterrupt:
 
 
 def _leave(error: KeyboardInterrupt) -> NoReturn:
-    """Say how an interrupted command goes on, and end the process though a call in flight may not have ended."""
+    """Say how to continue, and end the process, even if a call is still in flight."""
     word, code = "interrupted", INTERRUPTED
     if isinstance(error, Terminated):
         word, code = f"ended by {error}", _SIGNALLED + error.number
