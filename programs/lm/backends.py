@@ -29,7 +29,7 @@ from programs.lm.prices import PriceTable, price_table
 from programs.lm.rate_limiter import RateLimiter
 from programs.lm.role_lm import RoleLM
 from programs.lm.roles import GIVEN, ROLE_NAMES, RoleConfig, RoleName, Roles
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, abridged
 from programs.runtime.events import OnEvent, ignore
 
 _RETRIES_AFTER_UNPARSABLE = 1
@@ -241,4 +241,6 @@ class Backends:
             prediction.unparsable = attempt
             return prediction
         answers = _RETRIES_AFTER_UNPARSABLE + 1
-        raise UnparsableError(f"{role}: {answers} answers could not be parsed; the last: {last}", answers)
+        raise UnparsableError(
+            f"{role}: {answers} answers could not be parsed; the last: {abridged(str(last), 1000)}", answers
+        )
