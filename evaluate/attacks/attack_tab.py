@@ -35,7 +35,8 @@ HOW_TO_READ = (
     f"text; it is negative if the item falls. The item is chosen below the top {TOP}, so a noisy ranker moves it up on "
     "average whatever is changed in its text: the gain over the control, a harmless edit of equal length in the same "
     f"fields, is free of that. New in the top {TOP} is a share of the users' lists; beside it is the share under the "
-    "control. NDCG@10 lost is the target's. Intervals are 95%, over users; n is the number of users."
+    "control. NDCG@10 lost is the target's. Unparsable is the number of attacked lists that the prior ranked alone, "
+    "because no answer could be read. Intervals are 95%, over users; n is the number of users."
 )
 
 
@@ -73,7 +74,7 @@ def effect_table(name: str, title: str, caption: str, effects: Sequence[AttackEf
     several = len({effect.ranker for effect in effects}) > 1
     columns = (
         "ranker" if several else "attack", "attacks", "gain", "over control", f"new in top {TOP}", "new, control",
-        "NDCG@10 lost", "unparsable lists", "n",
+        "NDCG@10 lost", "unparsable", "n",
     )  # fmt: skip
     rows = [
         table_row(
@@ -112,13 +113,15 @@ def gains(found: AttackResults, rankers: Sequence[str]) -> Figure:
                 "thickness": 1,
             },
             mode="markers",
+            orientation="h",
+            offsetgroup=ranker,
             marker={"size": 9, "color": COLOURS[index % len(COLOURS)], "symbol": SYMBOLS[index % len(SYMBOLS)]},
             name=escaped(ranker),
             hovertemplate="%{y}<br>%{x:+.2f}<extra>%{fullData.name}</extra>",
         )
     plot.add_vline(x=MOST_GAIN, line=CHANCE)
     named_rows(plot, kinds)
-    plot.update_layout(scattermode="group", height=90 + len(kinds) * (22 + 9 * len(rankers)))
+    plot.update_layout(scattermode="group", scattergap=0.3, height=90 + len(kinds) * (22 + 9 * len(rankers)))
     plot.update_xaxes(title="ranks gained over the control, 95% interval", zeroline=True)
     caption = f"Right of zero an attack pays more than a harmless edit; the dashed line is at {MOST_GAIN:g} ranks."
     return Figure("Gain over the control by kind", plot, caption)
@@ -140,16 +143,7 @@ def strongest_cases(observations: Sequence[Observation]) -> Table:
         )
         for one in ordered[:STRONGEST_CASES]
     ]
-    columns = (
-        "attack",
-        "ranker",
-        "user",
-        "item",
-        "clean",
-        "control",
-        "attacked",
-        "traits under attack",
-    )
+    columns = ("attack", "ranker", "user", "item", "clean", "control", "attacked", "traits under attack")
     caption = "Rank of the attacked item; the traits are what MOTE made of the attacked text."
     return Table("strongest", f"The {len(rows)} largest gains", caption, columns, tuple(rows))
 

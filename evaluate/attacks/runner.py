@@ -135,6 +135,8 @@ class AttackRunner:
         """
         stopped: str | None = None
         with Journal.open(self.directory, self.manifest) as journal:
+            if done := len(journal.resolved()):
+                self.on_event(Note(f"resuming {self.directory}: {done} lists are ranked already"))
             for ranker in self.rankers:
                 stopped = self._ranked(ranker, clean_trials(ranker.name, self.chosen), CLEAN_PHASE, journal)
                 if stopped is None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 EXPLANATION = (
     "gain: ranks that the attacked item moved up, with 95% interval; over control: beyond a harmless edit of equal "
-    "length; new in top: share of lists in whose top 5 it is new (under the control); NDCG: NDCG@10 that the target lost"
+    "length; new in top: share of lists in whose top 5 it is new (under the control); NDCG: NDCG@10 the target lost"
 )
 
 
@@ -131,14 +131,20 @@ def _show(found: AttackOutcome) -> None:
         out.print(f"{unparsable} attacked lists were ranked by the prior alone, because no answer could be read")
     out.print(EXPLANATION)
     out.print(results.goal)
-    out.print(f"written: {found.written[0]}")
+    out.print(f"written: {found.written[0]}", soft_wrap=True)
 
 
 def effects_table(title: str, first: str, effects: Sequence[AttackEffect]) -> Table:
     """One line per effect, narrow enough for a terminal of 80 columns; report and JSON have every interval."""
     named = [Column(name, justify="right") for name in ("gain", "over control", "new in top", "NDCG", "n")]
     table = Table(
-        Column(first, no_wrap=True), *named, title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False
+        Column(first, no_wrap=True),
+        *named,
+        title=title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
     )
     for effect in effects:
         table.add_row(
