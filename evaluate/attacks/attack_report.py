@@ -18,7 +18,7 @@ from programs.lm.ledger import by_role, read_calls
 from programs.prior.scorers import Popularity
 from programs.runtime.atomic import write_atomically
 
-ROWS, REPORT = "rows.csv", "report"
+ROWS, _REPORT = "rows.csv", "report"
 
 _PROTOCOL = "cases"
 
@@ -37,7 +37,7 @@ def write_attack_report(runner: AttackRunner, run: AttackRun, command: str = "")
         missing = {ranker: f"{text}: {run.stopped}" for ranker, text in missing.items()}
     lines = [f"{ranker}: {text}." for ranker, text in missing.items()]
     tab = attack_tab(run.results, run.observations, runner.attacks, lines)
-    written = write_report(_record(runner, run, missing, command), runner.directory / REPORT, [tab])
+    written = write_report(_record(runner, run, missing, command), runner.directory / _REPORT, [tab])
     files = RunDirectory(runner.directory)
     write_atomically(files.metrics, run.results.model_dump_json(indent=2).encode() + b"\n")
     rows = runner.directory / ROWS

@@ -52,33 +52,35 @@ def attack_tab(
     blocks: list[Block] = [Lead(found.goal)]
     if missing:
         blocks.append(Notice([Lines(missing)]))
-    blocks += [effect_table("overall", "All attacks by ranker", HOW_TO_READ, found.overall), gains(found, rankers)]
+    blocks += [
+        gain_table("overall", "All attacks by ranker", "ranker", HOW_TO_READ, found.overall),
+        gains(found, rankers),
+    ]
     for ranker in rankers:
         kinds = [effect for effect in found.by_kind if effect.ranker == ranker]
         single = [effect for effect in found.by_attack if effect.ranker == ranker]
         beyond = len(found.beyond_goal(ranker))
         note = f"{beyond} of {len(single)} beyond the goal" if ranker in found.with_mote else ""
         tables = [
-            effect_table(
-                f"kinds-{ranker}", f"{ranker}: by kind", "Each user's mean over the attacks of a kind.", kinds
+            gain_table(
+                f"kinds-{ranker}", f"{ranker}: by kind", "kind", "Each user's mean over the attacks of a kind.", kinds
             ),
-            effect_table(f"attacks-{ranker}", f"{ranker}: by attack", "", single),
+            gain_table(f"attacks-{ranker}", f"{ranker}: by attack", "attack", "", single),
         ]
         blocks.append(Details(ranker, tables, note=note, opened=len(rankers) == 1))
     blocks += [strongest_cases(observations), Details("Texts of the attacks", [text_table(attacks)])]
     return Tab("attacks", "Attacks", blocks)
 
 
-def effect_table(name: str, title: str, caption: str, effects: Sequence[AttackEffect]) -> Table:
-    """One row per effect."""
-    several = len({effect.ranker for effect in effects}) > 1
+def gain_table(name: str, title: str, first: str, caption: str, effects: Sequence[AttackEffect]) -> Table:
+    """One row per effect; `first` says what the rows are: ranker, kind or attack."""
     columns = (
-        "ranker" if several else "attack", "attacks", "gain", "over control", f"new in top {TOP}", "new, control",
+        first, "attacks", "gain", "over control", f"new in top {TOP}", "new, control",
         "NDCG@10 lost", "unparsable", "n",
     )  # fmt: skip
     rows = [
         table_row(
-            word_cell(effect.ranker if several else effect.attack),
+            word_cell(effect.ranker if first == "ranker" else effect.attack),
             count_cell(effect.attacks),
             difference_cell(effect.gain),
             difference_cell(effect.gain_over_control),
@@ -167,10 +169,11 @@ def _added(field: str, insertion: Insertion) -> list[str]:
 
 
 def visible(text: str) -> str:
-    """A text whose invisible characters are escapes, cut where it is long.
+    """A text whose invisible characters are escapes, and line breaks arrows; cut where it is long.
 
     >>> visible("a\\u200bb\\n")
-    'a\\\\u200bb\\\\u000a'
+    'a\\\\u200bb↵'
     """
-    shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:_SHOWN_CHARACTERS])
+    lines = text[:_SHOWN_CHARACTERS].replace("\n", "↵")
+    shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in lines)
     return shown if len(text) <= _SHOWN_CHARACTERS else f"{shown} ... ({len(text):,} characters)"

@@ -120,10 +120,10 @@ def attack(
 def _show(found: AttackOutcome) -> None:
     results = found.results
     out.print(effects_table("all attacks", "ranker", results.overall))
-    for title, effects in (("by kind", results.by_kind), ("by attack", results.by_attack)):
+    for row, effects in (("kind", results.by_kind), ("attack", results.by_attack)):
         for ranker in (effect.ranker for effect in results.overall):
             own = [effect for effect in effects if effect.ranker == ranker]
-            out.print(effects_table(f"{ranker} {title}", "attack", own))
+            out.print(effects_table(f"{ranker} by {row}", row, own))
     if found.usage_by_role:
         out.print(usage_table(found.usage_by_role))
     unparsable = sum(effect.unparsable for effect in results.overall)

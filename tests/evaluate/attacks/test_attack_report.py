@@ -69,7 +69,7 @@ def test_the_tab_shows_what_is_missing(made: tuple[AttackRunner, AttackRun, list
 
 
 def test_invisible_characters_are_written_out() -> None:
-    assert visible("a\u200bb\u202ec\n") == "a\\u200bb\\u202ec\\u000a"
+    assert visible("a\u200bb\u202ec\n") == "a\\u200bb\\u202ec↵"
     assert visible("第") == "第"
     assert visible("x" * 1000).endswith("x ... (1,000 characters)")
 

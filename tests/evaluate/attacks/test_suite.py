@@ -10,6 +10,7 @@ from evaluate.attacks.attack import ATTACK_KINDS, Attack, Insertion, harmless_te
 from evaluate.attacks.suite import ATTACKS, chosen_attacks
 from programs.runtime.errors import InputError
 from signatures.types import Item
+from tests.support.paths import ROOT
 
 ITEM = Item(
     item_id="a", title="Enamel mug", description="Keeps tea hot.", categories=(("Kitchen", "Cups"),), brand="B", price=4
@@ -37,6 +38,12 @@ def test_names_are_unique_and_every_kind_has_an_attack() -> None:
     assert len({attack.sha256 for attack in ATTACKS}) == len(ATTACKS)
     assert {attack.kind for attack in ATTACKS} == set(ATTACK_KINDS)
     assert not {attack.name for attack in ATTACKS} & set(ATTACK_KINDS), "a name must not be taken for a kind"
+
+
+def test_the_page_about_attacks_names_every_kind_and_their_number() -> None:
+    page = (ROOT / "docs" / "attacks.md").read_text("utf-8")
+    assert f"{len(ATTACKS)} attacks of {len(ATTACK_KINDS)} kinds" in page
+    assert [kind for kind in ATTACK_KINDS if f"`{kind}`" not in page] == []
 
 
 def test_no_control_gives_an_order() -> None:
