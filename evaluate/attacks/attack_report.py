@@ -13,7 +13,7 @@ from evaluate.report.write import write_report
 from evaluate.runs.costs import once_each
 from evaluate.runs.directory import RunDirectory
 from evaluate.runs.run_metrics import ranks_of
-from evaluate.runs.session import versions
+from evaluate.runs.session import run_manifest, versions
 from programs.lm.ledger import by_role, read_calls
 from programs.prior.scorers import Popularity
 from programs.runtime.atomic import write_atomically
@@ -66,6 +66,7 @@ def _record(runner: AttackRunner, run: AttackRun, missing: dict[str, str], comma
     )
     calls = list(read_calls(RunDirectory(runner.directory).ledger))
     runs = []
+    configurations = {ranker.name: ranker.configuration for ranker in runner.rankers}
     for ranker, rows in run.clean.items():
         own = [call for call in calls if call.phase == phase_of(ranker, CLEAN_PHASE)]
         runs.append(
@@ -75,7 +76,7 @@ def _record(runner: AttackRunner, run: AttackRun, missing: dict[str, str], comma
                 draw=0,
                 ranker=ranker,
                 seed=None,
-                manifest=runner.manifest,
+                manifest=run_manifest(ranker, configurations[ranker], cases),
                 rows=rows,
                 ranks=ranks_of(runner.chosen, rows),
                 list_size=len(runner.chosen[0].candidates),

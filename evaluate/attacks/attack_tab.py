@@ -124,8 +124,11 @@ def gains(found: AttackResults, rankers: Sequence[str]) -> Figure:
     plot.add_vline(x=MOST_GAIN, line=CHANCE)
     named_rows(plot, kinds)
     plot.update_layout(scattermode="group", scattergap=0.3, height=90 + len(kinds) * (22 + 9 * len(rankers)))
-    plot.update_xaxes(title="ranks gained over the control, 95% interval", zeroline=True)
-    caption = f"Right of zero an attack pays more than a harmless edit; the dashed line is at {MOST_GAIN:g} ranks."
+    plot.update_xaxes(title="ranks over the control")
+    caption = (
+        f"Right of zero an attack pays more than a harmless edit; the dashed line is at {MOST_GAIN:g} ranks. Bars are 95% "
+        "intervals."
+    )
     return Figure("Gain over the control by kind", plot, caption)
 
 
