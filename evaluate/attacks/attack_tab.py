@@ -126,8 +126,8 @@ def gains(found: AttackResults, rankers: Sequence[str]) -> Figure:
     plot.update_layout(scattermode="group", scattergap=0.3, height=90 + len(kinds) * (22 + 9 * len(rankers)))
     plot.update_xaxes(title="ranks over the control")
     caption = (
-        f"Right of zero an attack pays more than a harmless edit; the dashed line is at {MOST_GAIN:g} ranks. Bars are 95% "
-        "intervals."
+        f"Right of zero an attack pays more than a harmless edit; the dashed line is at {MOST_GAIN:g} ranks. Bars are "
+        "95% intervals."
     )
     return Figure("Gain over the control by kind", plot, caption)
 
