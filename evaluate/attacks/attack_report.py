@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluate.attacks.attack_tab import attack_tab
-from evaluate.attacks.results import Observation, values_frame
+from evaluate.attacks.attack_tab import attack_tab, visible
+from evaluate.attacks.results import Observation
 from evaluate.attacks.runner import CLEAN_PHASE, AttackRun, AttackRunner, phase_of
+from evaluate.report.export import to_csv
 from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord
+from evaluate.report.table import Table, count_cell, table_row, word_cell
 from evaluate.report.write import write_report
 from evaluate.runs.costs import once_each
 from evaluate.runs.directory import RunDirectory
@@ -41,15 +43,27 @@ def write_attack_report(runner: AttackRunner, run: AttackRun, command: str = "")
     files = RunDirectory(runner.directory)
     write_atomically(files.metrics, run.results.model_dump_json(indent=2).encode() + b"\n")
     rows = runner.directory / ROWS
-    write_atomically(rows, rows_csv(run.observations))
+    write_atomically(rows, to_csv(row_table(run.observations)).encode("utf-8", "replace"))
     return [*written, files.metrics, rows]
 
 
-def rows_csv(observations: Sequence[Observation]) -> bytes:
-    """The observations as a table, one line per ranker, attack and user."""
-    frame = values_frame(observations)
-    frame["traits"] = ["; ".join(traits) for traits in frame["traits"]]
-    return frame.to_csv(index=False).encode("utf-8", "replace")
+def row_table(observations: Sequence[Observation]) -> Table:
+    """One row per ranker, attack and user, for a spreadsheet."""
+    rows = [
+        table_row(
+            *(word_cell(text) for text in (one.ranker, one.kind, one.attack, one.user_id, one.item_id)),
+            *(count_cell(rank) for rank in (one.clean, one.control, one.attacked)),
+            *(count_cell(rank) for rank in (one.target_clean, one.target_attacked)),
+            word_cell("yes" if one.unparsable else "no"),
+            word_cell(visible("; ".join(one.traits))),
+        )
+        for one in observations
+    ]
+    columns = (
+        "ranker", "kind", "attack", "user_id", "item_id", "clean", "control", "attacked", "target_clean",
+        "target_attacked", "unparsable", "traits",
+    )  # fmt: skip
+    return Table("rows", "Ranks", "", columns, tuple(rows))
 
 
 def _record(runner: AttackRunner, run: AttackRun, missing: dict[str, str], command: str) -> StudyRecord:

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 
 from evaluate.attacks.attack import Attack, Insertion
-from evaluate.attacks.attack_report import write_attack_report
+from evaluate.attacks.attack_report import row_table, write_attack_report
 from evaluate.attacks.attack_tab import attack_tab, visible
 from evaluate.attacks.results import AttackResults
 from evaluate.attacks.runner import AttackRun, AttackRunner
+from evaluate.report.export import to_csv
 from evaluate.report.pseudonyms import pseudonym
 from evaluate.report.table import Table
 from tests.support.attacks import HIDDEN, OPEN, deaf, obeying, shop_cases
@@ -40,6 +41,15 @@ def test_figures_and_rows_are_files(made: tuple[AttackRunner, AttackRun, list[Pa
     gains = rows[(rows["ranker"] == "obeying") & (rows["attack"] == "open")]
     effect = next(one for one in run.results.by_attack if (one.ranker, one.attack) == ("obeying", "open"))
     assert (gains["clean"] - gains["attacked"]).mean() == effect.gain.mean
+
+
+def test_rows_are_safe_in_a_spreadsheet(made: tuple[AttackRunner, AttackRun, list[Path]]) -> None:
+    _, run, _ = made
+    row = run.observations[0].model_copy(update={"item_id": "=HYPERLINK(1)", "traits": ("@sum", "a\u202eb")})
+    header, line = to_csv(row_table([row])).splitlines()
+    assert header.split(",")[:5] == ["ranker", "kind", "attack", "user_id", "item_id"]
+    assert ",'=HYPERLINK(1)," in line
+    assert line.endswith(",no,'@sum; a\\u202eb")
 
 
 def test_the_page_has_the_attacks_first_and_clean_accuracy_behind(

@@ -189,6 +189,15 @@ def test_rankers_and_attacks_of_ones_own(tmp_path: Path) -> None:
     assert [effect.attack for effect in mixed.results.by_attack] == ["german", "hidden"]
 
 
+def test_a_program_brings_its_own_models(tmp_path: Path, server: FakeOpenAI) -> None:
+    cases = cases_file(tmp_path / "cases.jsonl", 2)
+    program = m3.program("embedding", cases.dataset, model=server.model())
+    found = m3.attack(cases, program, attacks=["german"], out=tmp_path / "run")
+    assert found.complete
+    assert found.results.with_mote == ("embedding",)
+    assert len(server.bodies) == found.usage_by_role["mope"].calls + found.usage_by_role["mote"].calls > 0
+
+
 def test_the_whole_suite_on_the_prior(tmp_path: Path) -> None:
     found = m3.attack(cases_file(tmp_path / "cases.jsonl", 2), "prior", out=tmp_path / "run")
     assert [effect.attack for effect in found.results.by_attack] != []
