@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -49,6 +49,7 @@ def run_cases(
     ledger: Ledger,
     workers: int = 1,
     on_row: Callable[[Ranking], None] | None = None,
+    again: Collection[str] = (),
 ) -> RunStatus:
     """Rank every case that has no scored row in the journal yet.
 
@@ -58,12 +59,13 @@ def run_cases(
     Args:
         ledger: Gives the usage per case; stopped on an interruption, so that users under way end at their next call.
         workers: Number of threads, at most `MAX_WORKERS`; the calls of one user are sequential.
+        again: Users to rank although they have a scored row; the new row replaces it.
         on_row: Called in this thread with every new row.
 
     Raises:
         InputError: if the backend cannot be used, or `MAX_FAILURES_IN_A_ROW` cases fail in a row.
     """
-    resolved = journal.resolved()
+    resolved = journal.resolved() - set(again)
     waiting = [case for case in cases if case.user_id not in resolved]
     waiting.reverse()
     failed: set[str] = set()

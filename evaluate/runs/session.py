@@ -43,11 +43,13 @@ def run_session(
     ledger: Ledger,
     workers: int = 1,
     on_event: OnEvent = ignore,
+    retry_unparsable: bool = False,
 ) -> Evaluation:
     """Start or resume a run in a run directory.
 
     Args:
         name: The ranker's name in results.
+        retry_unparsable: Rank users with unreadable answers again.
         configuration: Everything that decides the rankings besides the cases; another one in the directory is an error.
 
     Raises:
@@ -57,7 +59,9 @@ def run_session(
     problems: Counter[str] = Counter()
     task = f"{name}: users"
     with Journal.open(directory, run_manifest(name, configuration, cases)) as journal:
-        done = len(journal.resolved())
+        unread = {user for user, row in journal.rows().items() if row.unparsable or row.status is Status.UNPARSABLE}
+        again = unread if retry_unparsable else set()
+        done = len(journal.resolved() - again)
         if done:
             on_event(Note(f"resuming {directory}: {done} of {len(cases)} users are done already"))
         if interrupted := ledger.total().interrupted:
@@ -73,7 +77,7 @@ def run_session(
                 if problems.total() <= _SHOWN_PROBLEMS:
                     on_event(Note(f"user {abridged(row.user_id)}: {row.status}: {abridged(row.error or '', 1000)}"))
 
-        status = run_cases(cases.cases, ranker, journal, ledger, workers, on_row)
+        status = run_cases(cases.cases, ranker, journal, ledger, workers, on_row, again)
         rows = journal.rows()
     if problems.total() > _SHOWN_PROBLEMS:
         counts = ", ".join(f"{count} {kind}" for kind, count in problems.items())

@@ -39,6 +39,7 @@ def evaluate(
     check: bool = True,
     seed: int = 0,
     workers: int = 1,
+    retry_unparsable: bool = False,
     budget_usd: float | None = None,
     max_calls: int | None = None,
     max_minutes: float | None = None,
@@ -60,9 +61,10 @@ def evaluate(
         check: Whether the judge re-checks reasons.
         seed: Training seed of a trained baseline.
         workers: Number of users ranked in parallel.
+        retry_unparsable: Whether to rank users with unparsable answers again, with new calls.
         budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes to spend; None for no limit.
         on_event: Receives notes and progress.
-        models: `preset`, `model`, `mope`, `mote`, `mar`, `judge`, as in `program`; only for rankers given by name.
+        models: `preset`, `model`, `mope`, `mote`, `mar`, `judge`, as in `program`; not for a `Program`.
 
     Raises:
         InputError: if there is no such ranker, `out` holds another run, or the cases do not fit the data.
@@ -82,14 +84,19 @@ def evaluate(
                 RunDirectory(folder).ledger if choice.asks_models else None,
                 budget_of(budget_usd, max_calls, max_minutes),
             )
-            built = choice.build(factory_for(choice, cases, ledger, explain, check, on_event), seed)
+            factory = factory_for(choice, cases, ledger, explain, check, on_event)
+            if retry_unparsable and choice.asks_models:
+                factory.backends_of().retry_unparsable = True
+            built = choice.build(factory, seed)
             label, configuration = name or choice.name, choice.configuration(explain, check, seed)
         else:
             ledger = Ledger()
             label, built = own_ranker(ranker, name)
             configuration = {"own ranker": label}
         try:
-            result = run_session(folder, label, built, configuration, cases, ledger, workers, on_event)
+            result = run_session(
+                folder, label, built, configuration, cases, ledger, workers, on_event, retry_unparsable
+            )
         finally:
             ledger.close()
         compared = {} if against is None else _differences(result, against, folder)

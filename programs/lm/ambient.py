@@ -21,6 +21,7 @@ class AmbientBackends(Backends):
     def __init__(self) -> None:
         self.ledger = Ledger()
         self.on_event = ignore
+        self.retry_unparsable = False
         self._thinking = set()
         self._told = set()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,7 +33,7 @@ from programs.lm.rate_limiter import RateLimiter
 from programs.lm.refused_parameters import RefusedParameters, refuses_text
 from programs.lm.role_lm import RoleLM
 from programs.lm.roles import GIVEN, ROLE_NAMES, RoleConfig, RoleName, Roles
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, abridged
 from programs.runtime.events import Note, OnEvent, ignore
 
 _RETRIES_AFTER_UNPARSABLE = 1
@@ -44,6 +44,9 @@ _SHOWN_CHARACTERS = 300
 """Of an answer or an error in a message."""
 
 _THINKING = "cut off after {} tokens, before it began: the model was still thinking; allow it more with --max-tokens"
+
+
+Accept = Callable[[dspy.Prediction], bool]
 
 
 class UnparsableError(Exception):
@@ -60,6 +63,9 @@ class RefusedTextError(UnparsableError):
 
 class Backends:
     """The language models of all roles, built when first used. Deep copies are the same object.
+
+    Attributes:
+        retry_unparsable: Whether questions are sent again whose stored answers are unreadable.
 
     Args:
         prices: None for the shipped ones under the user's own (`price_table`).
@@ -86,6 +92,7 @@ class Backends:
         self._lms: dict[tuple[RoleName, RoleConfig], RoleLM] = {}
         self._rate_limiters: dict[tuple[str, str | None], RateLimiter] = {}
         self._lock = threading.Lock()
+        self.retry_unparsable = False
         self._thinking: set[str] = set()
         self._told: set[tuple[str, str]] = set()
         self._refuse_unpriced()
@@ -216,6 +223,7 @@ class Backends:
         predictor: dspy.Predict,
         rollout: int | None = None,
         enough: int | None = None,
+        accept: Accept | None = None,
         **inputs: Any,
     ) -> dspy.Prediction:
         """Call a predictor with the model of a role.
@@ -223,6 +231,7 @@ class Backends:
         Args:
             rollout: Number of a sample: equal calls with different numbers are sampled independently.
             enough: Tokens that any valid answer fits in; the limit for a terse role.
+            accept: Whether a prediction that could be parsed says anything; None for always.
 
         Returns:
             The prediction; its `unparsable` counts answers that were discarded before it.
@@ -248,7 +257,7 @@ class Backends:
                     config["temperature"] = 0.7
             try:
                 with dspy.context(adapter=adapter), _plain_errors(role, model):
-                    prediction = predictor(**inputs, lm=lm, config=config)
+                    prediction = self._predicted(lambda: predictor(**inputs, lm=lm, config=config), lm, accept)
             except AdapterParseError as error:
                 last = _brief(error)
                 if getattr(lm, "cut_off_thinking", False):
@@ -262,6 +271,20 @@ class Backends:
             return prediction
         answers = _RETRIES_AFTER_UNPARSABLE + 1
         raise UnparsableError(f"{role}: {answers} answers could not be parsed; the last: {last}", answers)
+
+    def _predicted(self, ask: Callable[[], dspy.Prediction], lm: dspy.BaseLM, accept: Accept | None) -> dspy.Prediction:
+        """The prediction; with `retry_unparsable` the question is sent again if its stored answer is unreadable."""
+        try:
+            prediction = ask()
+            if accept is None or accept(prediction) or not self.retry_unparsable:
+                return prediction
+        except AdapterParseError:
+            if not (self.retry_unparsable and getattr(lm, "was_hit", False)):
+                raise
+        if not getattr(lm, "was_hit", False):
+            return prediction
+        with lm.anew():
+            return ask()
 
     def _settings(
         self, role: RoleName, adapter: dspy.Adapter, cap: str, enough: int | None
@@ -314,5 +337,4 @@ def _plain_errors(role: RoleName, config: RoleConfig) -> Iterator[None]:
 
 
 def _brief(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]} ..."
+    return abridged(" ".join(str(error).split()), _SHOWN_CHARACTERS)

@@ -16,6 +16,7 @@ from typing import Any
 from programs.runtime.environment import cpu_threads, environment
 from programs.runtime.errors import InputError, require_extra
 from programs.runtime.events import Note, OnEvent, ignore
+from programs.runtime.weights import PINNED
 
 _HEAD = 1 << 20
 
@@ -30,7 +31,8 @@ prompt, and reading is no faster."""
 def gguf_identity(path: Path) -> str:
     """A short name for the content of a GGUF file: `<stem>-<hash>`, the same wherever the file lies.
 
-    The hash covers the size and the first and last MiB: enough to tell two models apart, without reading gigabytes.
+    The hash covers the whole file. Weights that this project fetches keep the name that their answers are stored under
+    since its first version, once their whole content is known to be the pinned one.
 
     Raises:
         InputError: if the file is missing or is no GGUF file.
@@ -47,10 +49,13 @@ def _identity(path: Path, size: int, mtime_ns: int) -> str:
         head = file.read(_HEAD)
         if head[:4] != b"GGUF" or size < 1024:
             raise InputError(f"{path} is not a GGUF model file (it starts with {head[:4]!r})")
+        file.seek(0)
+        whole = hashlib.file_digest(file, "sha256").hexdigest()
+        if whole not in PINNED:
+            return f"{path.stem.lower()}-{whole[:16]}"
         file.seek(max(0, size - _HEAD))
         tail = file.read()
-    digest = hashlib.sha256(size.to_bytes(8, "big") + head + tail).hexdigest()[:8]
-    return f"{path.stem.lower()}-{digest}"
+    return f"{path.stem.lower()}-{hashlib.sha256(size.to_bytes(8, 'big') + head + tail).hexdigest()[:8]}"
 
 
 @dataclass

@@ -32,6 +32,7 @@ class CurrentCall(threading.local):
 
     Attributes:
         settings: Part of the key beside the request itself: what DSPy put into the request when it made connections.
+        anew: Whether a stored answer is passed over, and replaced by the new one.
         request: The last request looked up.
         key: Its key, so that its answer is stored without hashing the whole prompt again.
         check: Called before a request without a cached answer is sent; raises to refuse it.
@@ -42,6 +43,7 @@ class CurrentCall(threading.local):
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {}
+        self.anew = False
         self.request: dict[str, Any] | None = None
         self.key = ""
         self.check: Callable[[], None] | None = None
@@ -71,7 +73,7 @@ class ResponseCache(Cache):
         """The cached answer, or None after the calling thread's `this_call.check` has let the call pass."""
         key = self._key(request, ignored_args_for_cache_key)
         self.this_call.request, self.this_call.key = request, key
-        stored = self._store.get(key)
+        stored = None if self.this_call.anew else self._store.get(key)
         answer = None if stored is None else _stored_answer(stored[0])
         if answer is not None:
             seconds = answer.pop(_SECONDS, None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dspy
@@ -43,12 +45,16 @@ class _Attempt(threading.local):
         took: Seconds until its answer arrived; None without an answer, or without our response cache.
         tokens: Tokens of prompt and answer, None without an answer.
         id: Of its line in the ledger; empty while nothing was sent.
+        hit: Whether its answer came from the response cache.
+        anew: Whether a stored answer is passed over.
         worst: Upper estimate of its price in dollars, None where unknown.
     """
 
     def __init__(self) -> None:
         self.about = ""
         self.id = ""
+        self.hit = False
+        self.anew = False
         self.worst: float | None = None
         self.permit: Permit | None = None
         self.released = False
@@ -166,7 +172,7 @@ class RoleLM(dspy.LM):
             self._release(sum(_tokens(answer)[:2]))
 
         this_call.check, this_call.answered, this_call.sent, this_call.seconds = check, answered, None, None
-        this_call.settings = self.keyed
+        this_call.settings, this_call.anew = self.keyed, attempt.anew
         try:
             if not isinstance(store, ResponseCache):
                 check()
@@ -176,7 +182,7 @@ class RoleLM(dspy.LM):
             raise
         finally:
             this_call.check = this_call.answered = None
-            this_call.settings = {}
+            this_call.settings, this_call.anew = {}, False
         self._ended(worst)
         return answer
 
@@ -184,6 +190,20 @@ class RoleLM(dspy.LM):
     def cut_off_thinking(self) -> bool:
         """Whether the last answer of this thread was cut off before the model wrote more than its thoughts."""
         return self._current.unfinished
+
+    @property
+    def was_hit(self) -> bool:
+        """Whether the last answer of this thread came from the response cache."""
+        return self._current.hit
+
+    @contextmanager
+    def anew(self) -> Iterator[None]:
+        """Inside the block this thread's questions are sent even if their answers are stored, and replace those."""
+        self._current.anew = True
+        try:
+            yield
+        finally:
+            self._current.anew = False
 
     def _record_sent(self, most: tuple[int, int], worst: float | None) -> str:
         return self.ledger.record_sent(
@@ -240,7 +260,7 @@ class RoleLM(dspy.LM):
         attempt.unfinished = _unfinished(entry["response"])
         tokens_in, tokens_out, tokens_cached = _tokens(entry["response"])
         attempt.tokens = tokens_in + tokens_out
-        hit = attempt.permit is None
+        hit = attempt.hit = attempt.permit is None
         # Without usage the price per token is unknown, which is not zero; one per hour needs none.
         metered = _has_usage(entry["response"]) or (self.price is not None and self.price.usd_per_hour is not None)
         took = time.perf_counter() - attempt.started if attempt.took is None else attempt.took
