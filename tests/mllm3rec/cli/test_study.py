@@ -364,7 +364,7 @@ def test_data_in_the_place_of_others_are_called_so_everywhere(tmp_path: Path) ->
     assert ended.exit_code == 0, ended.output
     assert "no dataset 'nowhere' in ./data or $MLLM3REC_DATA: demo is used instead" in ended.stderr
     warning = "toys was not found. It was replaced by the demo store, whose items and users are invented"
-    assert warning in ended.stdout.replace("\n", " ")
+    assert warning in " ".join(ended.stdout.split())
     page = (root / "report" / "report.html").read_text("utf-8")
     assert f'<p class="notice" role="alert">{warning}: no figure here is about toys.</p>' in page
     assert page.index(warning) < page.index('class="panel"'), "over the tabs, not in one of them"
