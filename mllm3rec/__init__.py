@@ -2,7 +2,7 @@
 
     import mllm3rec as m3
 
-Every name below is imported when it is first used, so importing the package costs next to nothing.
+Each name is imported when it is first used, so `import mllm3rec` is fast.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-# DSPy's LiteLLM asks GitHub for a price list at import otherwise.
+# Without this, importing DSPy's LiteLLM downloads a price list from GitHub.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""How a program gets better: search over demos and instructions, held-out check, frozen artifact."""
+"""Compiling: search over demos and instructions, held-out check, and artifact."""

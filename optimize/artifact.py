@@ -5,7 +5,7 @@
     prompts/         every prompt as it is sent, with placeholders for the inputs
     search/          files of the compile; not read when the artifact is loaded
 
-Loading runs no code from the artifact: it is data, checked against hashes and against the signatures of today.
+Loading runs no code from the artifact: it is data, and it is checked against its hashes and the current signatures.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PROGRAM, PROMPTS, SEARCH_FOLDER = "program.json", "prompts", "search"
 _SEARCH_SUFFIXES = {".json", ".jsonl", ".html", ".sqlite", ".sqlite-wal", ".sqlite-shm", ".sqlite-journal"}
 
 Contract = dict[str, dict[str, JsonValue]]
-"""By field name: its kind (input or output), description, and type as JSON schema."""
+"""Fields of a signature by name: kind (input or output), description, and type as JSON schema."""
 
 
 class CompileData(BaseModel):
@@ -72,12 +72,12 @@ class ArtifactManifest(BaseModel):
 
     Attributes:
         family: Name of the program (`programs.program.PROGRAMS`).
-        models: Model names by role, of files by content: see `programs.lm.endpoints.model_name`.
+        models: Model names by role, see `programs.lm.endpoints.model_name`.
         encoder: Name of the sentence encoder of the prior.
         weight, head: See `Fusion`.
         motivations: The motivational schema.
         optimizer: Name of the optimizer.
-        chosen: The winning configuration, by names of the candidates in `search/`; None if there are none.
+        chosen: The winning configuration, with names of the candidates in `search/`; None if there are none.
         trial, trials: Number of the winning trial, and number of trials.
         weights, similarity, interactions: The objective.
         searched: Mean score of the uncompiled program and of the winner over the users of the search.
@@ -184,7 +184,7 @@ def save_artifact(directory: Path, program: MLLM3Rec, manifest: ArtifactManifest
 
 
 def _same(directory: Path, manifest: ArtifactManifest) -> ArtifactManifest | None:
-    """The existing manifest, if it differs only in its date and in counts of cache hits."""
+    """The existing manifest if it differs only in its date and in cache hits, else None."""
     try:
         existing = read_manifest(directory)
         _check_files(directory, existing)
@@ -204,7 +204,7 @@ def _paid(spent: Mapping[str, Usage]) -> dict[str, Usage]:
 
 def _refuse_models(state: Mapping[str, Any]) -> None:
     if any(predictor.get("lm") is not None for predictor in state.values()):
-        raise ValueError("a predictor holds a language model: models are bound at call time, never stored")
+        raise ValueError("a predictor holds a language model; artifacts store no models, they are bound at call time")
 
 
 def is_artifact(path: Path) -> bool:
@@ -220,7 +220,7 @@ def read_manifest(directory: Path) -> ArtifactManifest:
     """
     path = directory / MANIFEST
     if not path.exists() and not path.is_symlink():
-        raise InputError(f"{path}: No such file; if the compile is not finished, run the same command to resume it")
+        raise InputError(f"{path}: no such file; if the compile is not finished, run the same command to resume it")
     content = parse_untrusted_json(read_untrusted(path), path, REMEDY)
     if not isinstance(content, dict) or content.get("format") != ARTIFACT_FORMAT:
         name = content.get("format") if isinstance(content, dict) else None
@@ -232,7 +232,7 @@ def read_manifest(directory: Path) -> ArtifactManifest:
     if manifest.seal() != manifest.sha256:
         raise InputError(f"{path}: was changed after it was written (sha256 differs)")
     for role in ROLE_NAMES:
-        # It could name any secret of this environment, and a server to send it to.
+        # An artifact could otherwise send any secret of this environment to any server.
         if manifest.roles.of(role).api_key_env is not None:
             raise InputError(f"{path}: field 'roles.{role}.api_key_env': an artifact must not choose the key to send")
     return manifest
@@ -242,15 +242,15 @@ def restore_program(directory: Path, parts: Parts | None = None) -> tuple[MLLM3R
     """Load and check an artifact.
 
     Args:
-        parts: Parts of the program; program name, motivational schema and fusion are the artifact's. None builds it
-            without data, to check it.
+        parts: Parts of the program; its name, motivational schema and fusion come from the artifact. None builds the
+            program without data, only to check it.
 
     Returns:
         The program, marked as compiled for DSPy's optimizers, and the manifest.
 
     Raises:
-        InputError: naming the problem: a file that was added, lost or changed, a changed field of a signature, another
-            motivational schema than the artifact's, or a prompt that is rendered differently.
+        InputError: if a file was added, removed or changed, a field of a signature changed, the motivational schema is
+            not the artifact's, or a prompt is rendered differently.
     """
     manifest = read_manifest(directory)
     _check_files(directory, manifest)
@@ -295,13 +295,13 @@ def check_contracts(where: str, stored: Mapping[str, Contract], present: Mapping
     """
     for predictor, fields in stored.items():
         if predictor not in present:
-            raise InputError(f"{where}: the program has no predictor {quoted(predictor)} any more; compile it again")
+            raise InputError(f"{where}: the program no longer has a predictor {quoted(predictor)}; compile it again")
         current = present[predictor]
         for name in dict.fromkeys([*fields, *current]):
             if name not in current:
-                problem = "is gone"
+                problem = "was removed"
             elif name not in fields:
-                problem = "is new"
+                problem = "was added"
             elif fields[name] != current[name]:
                 old, new = fields[name], current[name]
                 changed = listed(key for key in new | old if old.get(key) != new.get(key))
@@ -314,11 +314,11 @@ def check_contracts(where: str, stored: Mapping[str, Contract], present: Mapping
 
 
 def _check_files(directory: Path, manifest: ArtifactManifest) -> None:
-    # Links first: nothing behind one is read, not even to hash it.
+    # Links are refused first, so that no file behind a link is read or hashed.
     files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if not _is_folder(path)}
     for name, sha256 in manifest.files.items():
         if name not in files:
-            problem = "is missing" if _is_plain(name) else "is no file of the artifact's own folder"
+            problem = "is missing" if _is_plain(name) else "is outside the artifact's folder"
             raise InputError(f"{directory}: file {name[:100]!r} {problem}; the artifact is damaged")
         if _sha256(read_untrusted(files[name])) != sha256:
             raise InputError(f"{files[name]}: was changed after it was written (sha256 differs)")
@@ -330,7 +330,7 @@ def _check_files(directory: Path, manifest: ArtifactManifest) -> None:
 
 def _is_folder(path: Path) -> bool:
     if path.is_symlink():
-        raise InputError(f"{path}: is a symbolic link; an artifact holds plain files only")
+        raise InputError(f"{path}: is a symbolic link; an artifact may hold plain files only")
     return path.is_dir()
 
 

@@ -48,7 +48,7 @@ class InstructionSet(BaseModel):
 
 
 class Pool(BaseModel):
-    """The candidates for one module; the first of each list is the uncompiled program's own."""
+    """The candidates for one module; the first of each list is from the uncompiled program."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -76,12 +76,12 @@ class Candidates(BaseModel):
     modules: dict[str, Pool]
 
     def save(self, path: Path) -> None:
-        """Write as readable and editable JSON, atomically."""
+        """Write atomically, as JSON that can be read and edited."""
         write_atomically(path, self.model_dump_json(indent=1).encode() + b"\n")
 
     @classmethod
     def load(cls, path: Path) -> Candidates:
-        """Read a file of `save`.
+        """Read a file that `save` wrote.
 
         Raises:
             InputError: if it is not a valid file of candidates.
@@ -96,10 +96,10 @@ class CandidateSettings(BaseModel):
     """How candidates are made.
 
     Attributes:
-        demo_sets: Demo sets to bootstrap per module.
+        demo_sets: Number of demo sets to bootstrap for each module.
         max_demos: Most demos in a set.
-        wordings: Instructions to propose per predictor, without the adjusted one of MOPE.
-        seed: Decides which users the demo sets are made of.
+        wordings: Number of instructions to propose for each predictor, without the adjusted one of MOPE.
+        seed: Random seed of the users whose answers become demos.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -111,7 +111,7 @@ class CandidateSettings(BaseModel):
 
 
 class _NoTraitStore(TraitStore):
-    """Always empty, so that MOTE calls the model: a stored answer leaves no trace to make a demo of."""
+    """Always empty, so that MOTE calls the model: only calls leave traces, and demos are made from traces."""
 
     def get(self, key: str) -> None:
         return None
@@ -122,7 +122,7 @@ class _NoTraitStore(TraitStore):
 
 
 def without_trait_store(program: MLLM3Rec) -> MLLM3Rec:
-    """A copy whose MOTE always calls the model, so that optimizers find its answers in traces; cache hits are free."""
+    """A copy whose MOTE always calls the model (or the response cache), so that its answers are in traces."""
     copy: MLLM3Rec = program.deepcopy()
     if isinstance(copy.product, MOTE):
         copy.product.store = _NoTraitStore()
@@ -148,14 +148,14 @@ def build_candidates(
 ) -> Candidates:
     """Bootstrap demos and propose instructions for the modules to tune.
 
-    Except for the proposals, the search or its first trial would make the same calls, which are then cache hits.
+    Except for the proposals, the first trial of the search needs the same calls, which are then cache hits.
 
     Args:
         programs: The uncompiled programs of the search, by name.
         cases: Dev users of the search, without the held-out ones.
         modules: Modules to tune, of `mope`, `mote`, `mar`; the others keep their original prompts.
-        on_step: Receives the name of each step, and the number of users it scores (0 if unknown).
-        on_score: Receives every score.
+        on_step: Receives the name of each step and the number of users that it scores (0 if unknown).
+        on_score: Receives the score of each user.
     """
     pools: dict[str, Pool] = {}
     for program_name, program in programs.items():
@@ -219,7 +219,7 @@ def _bootstrapped(
 
 
 def _demo_sets(names: Sequence[str], bootstrapped: Sequence[Prompts], originals: Prompts) -> list[DemoSet]:
-    """The different bootstrapped demo sets of a module, without empty ones."""
+    """The bootstrapped demo sets of a module, without duplicates and empty ones."""
     kept: list[dict[str, tuple[Demo, ...]]] = []
     for prompts in bootstrapped:
         demos = {name: prompts[name].demos for name in names}

@@ -76,7 +76,7 @@ def by_cost(attempts: Sequence[Attempt], unit: str, winner: int | None) -> Figur
     figure.update_layout(height=430, margin=_MARGIN)
     figure.update_xaxes(title=cost).update_yaxes(title="mean score")
     caption = (
-        "Complete trials with their numbers. The line joins the trials that no other trial beats in both cost and "
+        "Complete trials with their numbers. The line connects the trials that no other trial beats in both cost and "
         "score. The cost is that of MOPE and MAR: MOTE is paid once per item."
     )
     return Figure(f"Score against {cost}", figure, caption)
@@ -95,7 +95,7 @@ def by_parameter(importances: Mapping[str, float]) -> Figure:
         )
     )
     figure.update_xaxes(title="share of the variation of the score", tickformat=".0%", rangemode="tozero")
-    caption = "By PED-ANOVA, over the complete trials; with few trials this is a rough hint."
+    caption = "By PED-ANOVA over the complete trials. With few trials the figures are rough."
     return Figure("Parameter importance", named_rows(figure, names), caption)
 
 

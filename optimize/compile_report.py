@@ -1,4 +1,4 @@
-"""HTML report of a compile: verdict, search, spending, and every prompt before and after."""
+"""HTML report of a compile: held-out check, search, cost, and all prompts before and after."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluate.report.blocks import Block, Code, Details, Lead, Lines, Page, PromptDiff, Tab
+from evaluate.report.costs import USAGE_COLUMNS, usage_cells
 from evaluate.report.page import render
 from evaluate.report.pseudonyms import without_ids
 from evaluate.report.reproduction import hash_table, version_table
@@ -22,7 +23,6 @@ from evaluate.report.table import (
     code_cell,
     count_cell,
     difference_cell,
-    dollars_cell,
     estimate_cell,
     figure_cell,
     table_row,
@@ -35,6 +35,7 @@ from optimize.compile_figures import by_cost, by_parameter, by_trial, settings_o
 from optimize.prompts import Demo, Prompt, Prompts, module_of
 from optimize.search import Attempt
 from optimize.space import Configuration
+from programs.lm.ledger import interrupted_note
 from programs.lm.roles import ROLE_NAMES
 from signatures.rows import Usage, total_usage
 
@@ -47,7 +48,7 @@ PART_NAMES = {
     "resemblance": "resemblance",
     "coherence": "coherence",
 }
-"""Names in the table of the verdict, by part of the objective."""
+"""Names of the parts of the objective in the table of the verdict."""
 
 PHASE_NAMES = {
     "forecast": "forecast",
@@ -60,12 +61,12 @@ PHASE_NAMES = {
 
 @dataclass(frozen=True)
 class CompileRecord:
-    """A finished compile, all that its report is made from.
+    """A finished compile, the input of its report.
 
     Attributes:
-        unit: What `Attempt.cost` is in: `usd` or `tokens`.
+        unit: Unit of `Attempt.cost`: `usd` or `tokens`.
         before, after: Prompts of the uncompiled program and of the winner, by predictor.
-        sent: The winner's messages as text, by predictor, with placeholders for the inputs.
+        sent: Messages of the winner as text, by predictor, with placeholders for the inputs.
         importances: Share of each parameter in the variation of the score; may be empty.
     """
 
@@ -118,25 +119,26 @@ def _on_searched_users(manifest: ArtifactManifest) -> list[str]:
         return []
     return [
         f"On the {len(manifest.data.searched)} dev users of the search the score was {before:.3f} before and "
-        f"{after:.3f} after. The winner was chosen on these users, so this says less than the held-out users do."
+        f"{after:.3f} after. The winner was chosen on these users, so the figures of held-out users are more reliable."
     ]
 
 
 def verdict_sentence(record: CompileRecord) -> str:
-    """The result in plain words; what was not won is said first."""
+    """The result in plain words."""
     verdict = record.manifest.verdict
     gain, before, after = verdict.difference["score"], verdict.before["score"], verdict.after["score"]
+    cell = difference_cell(gain)
     figures = (
         f"On {gain.n} held-out dev users the score was {before.mean:.3f} before and {after.mean:.3f} after: a "
-        f"difference of {_signed(gain.mean)}, 95% interval [{_signed(gain.low)}, {_signed(gain.high)}]."
+        f"difference of {cell.text}, 95% interval {cell.interval}."
     )
     if _unchanged(record):
-        tried = f"none of the {len(record.attempts)} trials of the search beat the uncompiled program, which is kept"
-        return f"The compile won nothing: {tried}. {figures}"
+        tried = f"none of the {len(record.attempts)} trials of the search was better than the uncompiled program"
+        return f"The compile gained nothing: {tried}. {figures}"
     return {
         "better": "The compiled program is better than the uncompiled one. ",
-        "not clearly better": "The compile shows no clear gain: the difference may be chance. ",
-        "not better": "The compile won nothing: the compiled program is not better than the uncompiled one. ",
+        "not clearly better": "The compile shows no clear gain: the difference may be due to chance. ",
+        "not better": "The compile gained nothing: the compiled program is not better than the uncompiled one. ",
     }[verdict.judgement] + figures
 
 
@@ -164,11 +166,10 @@ def _verdict_table(manifest: ArtifactManifest) -> Table:
         )
     caption = (
         "Means over held-out dev users, which the search did not see, with 95% intervals; differences are paired by "
-        "user. The score is the mean of the parts by their weight. “Fused” is the order that a user gets, “MAR alone” "
-        "the order by MAR's scores. Consistency is how well the profiles of one user agree (eq. 5), resemblance how "
-        "similar they are to other users' profiles, coherence the agreement of different profiles minus the "
-        "resemblance. "
-        f"{BETTER} {WORSE}: the interval does not contain 0."
+        "user. The score is the weighted mean of its parts. “Fused” is the order that a user gets, “MAR alone” the "
+        "order by MAR's scores. Consistency is how well the profiles of one user agree (eq. 5). Resemblance is how "
+        "similar they are to other users' profiles. Coherence is the agreement of a user's different profiles minus "
+        f"the resemblance. {BETTER} {WORSE}: the interval does not contain 0."
     )
     columns = ("held-out dev users", "before", "after", "difference", "weight", "users")
     return Table("verdict", "Before and after", caption, columns, tuple(rows))
@@ -185,7 +186,7 @@ def _chosen_table(record: CompileRecord) -> Table:
         rows.append(table_row(word_cell(name), word_cell(old), word_cell(value), kind=kind))
     caption = (
         f"Trial {manifest.trial} of {manifest.trials} by the optimizer “{manifest.optimizer}”. Demos and instructions "
-        f"are named as in pools.json; “{ORIGINAL}” is the uncompiled program's. What differs is in bold type."
+        f"have the names in pools.json; “{ORIGINAL}” means those of the uncompiled program. Differences are in bold."
     )
     return Table("chosen", "Chosen configuration", caption, ("setting", "uncompiled", "compiled"), tuple(rows))
 
@@ -204,7 +205,7 @@ def _search(record: CompileRecord) -> list[Block]:
 
 
 def _trial_table(record: CompileRecord) -> Table:
-    """Every trial; settings that all trials share are left out."""
+    """All trials, without the settings that are the same in all of them."""
     shown = [settings_of(attempt.configuration) for attempt in record.attempts]
     names = [
         name for name in dict.fromkeys(n for one in shown for n in one) if len({one.get(name) for one in shown}) > 1
@@ -228,9 +229,9 @@ def _trial_table(record: CompileRecord) -> Table:
     unit = "$ per user" if record.unit == "usd" else "tokens per user"
     columns = ("trial", "state", "score", unit, "users", *names, *(["error"] if failed else []))
     caption = (
-        "Mean score over the dev users of the search, with 95% interval. Pruned trials were stopped early, because the "
-        "users scored so far were clearly below the best trial; trial 0 is the uncompiled program. The cost is that of "
-        "MOPE and MAR: MOTE is paid once per item."
+        "Mean score over the dev users of the search, with 95% interval. Pruned trials were stopped early, because "
+        "they were clearly worse than the best trial; trial 0 is the uncompiled program. The cost is that of MOPE and "
+        "MAR: MOTE is paid once per item."
     )
     return Table("trials", "Trials", caption, columns, tuple(rows))
 
@@ -244,27 +245,17 @@ def _cost_cell(attempt: Attempt, unit: str) -> TableCell:
 
 
 def _spending(spent: Mapping[str, Usage]) -> Table:
-    rows = [_usage_row(PHASE_NAMES.get(phase, phase), usage) for phase, usage in spent.items()]
+    rows = [table_row(word_cell(PHASE_NAMES.get(phase, phase)), *usage_cells(usage)) for phase, usage in spent.items()]
     if len(rows) > 1:
-        rows.append(_usage_row("total", total_usage(spent.values()), total=True))
+        rows.append(table_row(word_cell("total"), *usage_cells(total_usage(spent.values())), kind="total"))
     caption = (
-        "What was sent and paid in each phase. Cache hits are answers taken from the response cache: they cost "
-        "nothing. “Cached” are the input tokens that the server took from its prefix cache. Dollars leave out models "
-        "without a known price."
+        "Calls that were sent and paid in each phase. Cache hits are answers from the response cache; they cost "
+        "nothing. “Cached” are input tokens that the server took from its prefix cache. Models without a known price "
+        "are not part of the dollars."
     )
-    columns = ("phase", "calls", "cache hits", "tokens in", "cached", "tokens out", "dollars", "seconds")
-    return Table("spending", "Spending by phase", caption, columns, tuple(rows))
-
-
-def _usage_row(name: str, usage: Usage, total: bool = False) -> TableRow:
-    counts = (usage.calls, usage.cache_hits, usage.tokens_in, usage.tokens_cached, usage.tokens_out)
-    return table_row(
-        word_cell(name),
-        *map(count_cell, counts),
-        dollars_cell(usage.usd, usage.calls),
-        figure_cell(usage.seconds, 1),
-        kind="total" if total else "",
-    )
+    if interrupted := total_usage(spent.values()).interrupted:
+        caption += f" {interrupted_note(interrupted)}."
+    return Table("spending", "Spending by phase", caption, ("phase", *USAGE_COLUMNS), tuple(rows))
 
 
 # --- prompts
@@ -278,7 +269,7 @@ def _prompts(record: CompileRecord) -> list[Block]:
 
 
 def _predictor(name: str, record: CompileRecord) -> Details:
-    """One predictor's instruction and demos, old against new, and its whole prompt; folded unless it changed."""
+    """The old and new instruction and demos of a predictor, and its whole prompt; folded if unchanged."""
     before, after = record.before.get(name), record.after.get(name)
     module = module_of(name, record.manifest.family)
     summary = f"{module.upper() if module in ('mope', 'mote') else 'MAR' if module else 'Explanation'}: {name}"
@@ -325,13 +316,9 @@ def _reproduce(manifest: ArtifactManifest) -> list[Block]:
         table_row(word_cell(role), code_cell(manifest.roles.of(role).model), code_cell(manifest.models.get(role, "–")))
         for role in ROLE_NAMES
     ]
-    caption = "The winner's models. Files are named by their content."
+    caption = "Models of the winner. Model files have a name made from their content."
     blocks: list[Block] = [
         Table("models", "Models", caption, ("role", "model", "content"), tuple(roles)),
         hash_table({"dataset": manifest.data.dataset_sha256, "cases": manifest.data.cases_sha256}),
     ]
     return [*blocks, version_table(manifest.versions)] if manifest.versions else blocks
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")

@@ -35,7 +35,7 @@ from optimize.scoring import EvaluationError, ScoredProgram, next_users, score_c
 from optimize.search import Attempt, Search, SearchPlan
 from optimize.settings import CompileSettings
 from optimize.space import Configuration, ProgramBuilder, uncompiled
-from programs.lm.ledger import Budget, Ledger
+from programs.lm.ledger import Budget, Ledger, interrupted_note
 from programs.lm.roles import RoleName
 from programs.program import MLLM3Rec, Parts
 from programs.runtime.atomic import sweep, write_atomically
@@ -51,7 +51,7 @@ class Watcher(Protocol):
     """Receives the progress of a compile."""
 
     def step(self, what: str, total: int = 0) -> None:
-        """A step begins; `total` users will be scored, 0 if unknown."""
+        """A step begins; `total` is the number of users to score, 0 if unknown."""
 
     def score(self, score: UserScore) -> None:
         """A user was scored; called from any thread."""
@@ -69,7 +69,7 @@ class SearchResult:
         best: The winner among them.
         prompts: Prompts of the winner.
         importances: Share of each parameter in the variation of the score; may be empty.
-        stopped: Why the budget stopped the search, or None.
+        stopped: The reason if the budget stopped the search, or None.
     """
 
     attempts: Sequence[Attempt]
@@ -103,7 +103,7 @@ class Compiler:
         if self.cases.protocol.part != "dev":
             raise InputError(
                 f"these cases are of part {self.cases.protocol.part!r}, but programs are compiled on dev users only, "
-                "because test users must stay unseen; draw cases with `--part dev`"
+                "so that test users stay unseen; draw cases with `--part dev`"
             )
         self.searched, self.held_out = split_dev(self.cases.cases, self.settings.held_out)
 
@@ -167,6 +167,8 @@ class Compiler:
             sweep(self.directory)
             self.settings.save(search_folder / PLAN)
             self._builder.require(self.settings.space)
+            if interrupted := self.ledger.total().interrupted:
+                self.watcher.step(interrupted_note(interrupted))
             try:
                 return self._run()
             except EvaluationError as error:
@@ -198,7 +200,7 @@ class Compiler:
         return self._builder.program(self._uncompiled.model_copy(update={"family": name}))
 
     def _distilled_items(self, cases: Sequence[Case]) -> int:
-        """Most items that a new prompt of MOTE distils."""
+        """Most items that need new traits after MOTE's prompt changed."""
         distinct = len({item for case in cases for item in case.candidates})
         return min(distinct, len(cases) * (self.settings.head or distinct))
 
@@ -290,6 +292,8 @@ class Compiler:
         for case, score in zip(self.searched, scores, strict=True):
             recorder.record(original, case, score)
         best, stopped = run_dspy_optimizer(program, self.searched, recorder, self.settings, self.proposer, self.workers)
+        if unreadable := len(self.proposer.unreadable):
+            self.watcher.step(f"{unreadable} proposed instructions could not be read; each was left out")
         complete = recorder.complete(self.searched)
         attempts = [
             Attempt(number, "COMPLETE", self._uncompiled, tuple(scores)) for number, (_, scores) in enumerate(complete)

@@ -37,7 +37,7 @@ def schema_cooccurrence(profiles: Sequence[Profile]) -> NDArray[np.float64]:
 
 
 def keyword_overlap(profiles: Sequence[Profile]) -> NDArray[np.float64]:
-    """Jaccard overlap of the words in two profiles' descriptions; shorter words than three letters are ignored."""
+    """Jaccard overlap of the words in two profiles' descriptions, without words of one or two letters."""
     return _jaccard(
         [
             frozenset(word for m in profile.motivations for word in _WORD.findall(m.description.lower()))

@@ -1,7 +1,7 @@
 """DSPy's own optimizers (MIPROv2, GEPA, random search, labeled few-shot) on the same objective, ledger and roles.
 
-They know neither budgets nor interruptions. A `ScoreRecorder` keeps every program they score, so that a spent budget
-ends them with the best one so far; a killed run is repeated by the same command, with cache hits for its calls.
+They have no budget and cannot be resumed. So a `ScoreRecorder` keeps every program that they score: if the budget ends,
+the best program so far wins. The same command repeats a killed run, with cache hits for its calls.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ScoreRecorder:
     """Records every program that an optimizer scores, identified by its prompts, with its scores by user.
 
     Args:
-        base: Prompts of the uncompiled program; those of predictors that an optimizer does not tune.
+        base: Prompts of the uncompiled program, for predictors that an optimizer does not tune.
     """
 
     objective: Objective
@@ -86,17 +86,16 @@ def run_dspy_optimizer(
     Args:
         program: The uncompiled program; left unchanged.
         recorder: Its metric is the optimizer's.
-        settings: `trials` is the number of programs to score: MIPROv2's trials, random search's candidates, GEPA's full
-            evaluations.
-        proposer: Writes instructions or reflects, through its own adapter: DSPy's default one would repeat a call whose
-            answer cannot be parsed.
+        settings: `trials` is the number of trials (MIPROv2), candidates (random search) or full evaluations (GEPA).
+        proposer: Writes instructions or reflects, through its own adapter, because DSPy's default adapter repeats calls
+            with unparsable answers.
 
     Returns:
-        The optimizer's prompts, or those of the best program scored before the budget ended; and why it was stopped, or
-        None. The program was recorded with scores of all users.
+        The prompts of the optimizer, or of the best program scored before the budget ended; and the reason if it was
+        stopped, or None. The program has recorded scores of all users.
 
     Raises:
-        InputError: if no program was scored on all users, or the optimizer can tune nothing.
+        InputError: if no program was scored on all users, or there is nothing to tune.
     """
     student: ScoredProgram = program.deepcopy()
     student.program = without_trait_store(student.program)
@@ -145,8 +144,16 @@ class _Run:
         return prompts_of(optimizer.compile(self.student, trainset=examples, valset=examples, **options).program)
 
 
+class _SkippingMIPRO(dspy.MIPROv2):
+    """MIPROv2 with the original instruction in place of a proposal that could not be read."""
+
+    def _propose_instructions(self, *args: Any, **options: Any) -> dict[int, list[str]]:
+        candidates: dict[int, list[str]] = super()._propose_instructions(*args, **options)
+        return {number: [text or texts[0] for text in texts] for number, texts in candidates.items()}
+
+
 def _mipro(run: _Run) -> Prompts:
-    optimizer = dspy.MIPROv2(
+    optimizer = _SkippingMIPRO(
         metric=run.recorder.metric,
         prompt_model=run.proposer.lm,
         task_model=run.proposer.lm,  # not used: every predictor has its role's model
@@ -160,7 +167,8 @@ def _mipro(run: _Run) -> Prompts:
     )
     # Without the proposer's summaries: the modules' code is the same for every task, and the examples are item ids.
     summaries = {"program_aware_proposer": False, "data_aware_proposer": False}
-    return run.compiled_by(optimizer, num_trials=run.trials, minibatch=False, **summaries)
+    with run.proposer.skipping_context():
+        return run.compiled_by(optimizer, num_trials=run.trials, minibatch=False, **summaries)
 
 
 def _gepa(run: _Run) -> Prompts:

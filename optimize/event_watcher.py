@@ -14,7 +14,7 @@ class EventWatcher:
     """A `Watcher` that sends events.
 
     Args:
-        ledger: Gives the usage in progress events.
+        ledger: Ledger whose usage the progress events contain.
     """
 
     def __init__(self, ledger: Ledger, on_event: OnEvent) -> None:

@@ -45,7 +45,7 @@ class MeasuredCompile(BaseModel):
 
 
 class Phase(BaseModel):
-    """Upper bounds for one phase of a compile, before savings by cache hits, pruning and common prompts.
+    """Upper bounds for one phase of a compile, without savings by cache hits, pruned trials and shared prompts.
 
     `usd` is None if a model has no known price, `seconds` if every measured call was a cache hit.
     """
@@ -60,10 +60,9 @@ class Phase(BaseModel):
 
     def deducted_from(self, budget: Budget) -> Budget:
         """What is left of a budget after this phase; an unknown price counts as 0."""
-        return Budget(
-            usd=None if budget.usd is None else max(0.0, budget.usd - (self.usd or 0.0)),
-            calls=None if budget.calls is None else max(0, budget.calls - self.calls),
-        )
+        usd = None if budget.usd is None else max(0.0, budget.usd - (self.usd or 0.0))
+        calls = None if budget.calls is None else max(0, budget.calls - self.calls)
+        return budget.model_copy(update={"usd": usd, "calls": calls})
 
 
 def measure_compile(program: ScoredProgram, cases: Sequence[Case], ledger: Ledger) -> MeasuredCompile:
@@ -95,7 +94,7 @@ def measure_compile(program: ScoredProgram, cases: Sequence[Case], ledger: Ledge
 
 
 def upper_bound(measured: Sequence[MeasuredCompile], price_ratios: Mapping[str, float | None]) -> MeasuredCompile:
-    """The maximum over several programs, at the most expensive models of each role.
+    """The maximum over several programs, with the most expensive models of each role.
 
     Args:
         measured: One per program.
@@ -153,7 +152,7 @@ def forecast_compile(
 
     Args:
         users: Number of users in the search, and held out.
-        items: Number of items that a new prompt of MOTE distils for them.
+        items: Number of items that need traits after MOTE's prompt changed, for each of the two.
         predictors: Number of predictors; each proposal is counted as one call of MAR's model with twice its tokens.
     """
     proposals = predictors * settings.recipe.wordings + 1
@@ -173,7 +172,7 @@ def forecast_compile(
 
 
 def _mote_changes(measured: MeasuredCompile, settings: CompileSettings, users: int, items: int) -> int:
-    """Most trials with a new prompt of MOTE, which distils every candidate again (see `Search.period`)."""
+    """Most trials with a new prompt of MOTE, which makes all traits again (see `Search.period`)."""
     if "mote" not in {*settings.modules, *settings.space.models, *settings.space.temperatures}:
         return 0
     calls = sum(measured.ranking.values()) * users

@@ -42,10 +42,10 @@ HOLDOUT_PARTS = ("score", "ndcg", "mar", "hit", "consistency", "resemblance", "c
 
 
 def split_dev(cases: Sequence[Case], held_out: float) -> tuple[list[Case], list[Case]]:
-    """The users of the search and the held-out ones, which are the last of the seeded order.
+    """Split the cases into those of the search and the held-out ones, which are the last.
 
     Raises:
-        InputError: if one of the two would be empty.
+        InputError: if one of the two parts would be empty.
     """
     n = math.ceil(held_out * len(cases))
     if not 0 < n < len(cases):

@@ -21,7 +21,7 @@ def labeled_demos(program: MLLM3Rec, cases: Sequence[Case], seed: int) -> list[d
     """Demos for the aligner's predictor, with the program's own texts of users and items.
 
     Listwise: the target first, then negatives in the prior's order. Pointwise: alternately a target with rating 5 and a
-    negative with rating 1. None for an aligner without a predictor. Users with unparsable answers are left out.
+    negative with rating 1. Aligners without a predictor get no demos. Users with unparsable answers are left out.
     """
     examples = []
     for index, case in enumerate(cases):
@@ -37,12 +37,12 @@ def _demos_of(program: MLLM3Rec, case: Case, rng: random.Random, positive: bool)
     if case.target is None or not isinstance(program.aligner, Listwise | Pointwise):
         return []
     items = program.catalogue.value
-    shopper = program.shopper(history=program.purchases(case), metadata=case.metadata).text
+    user = program.shopper(history=program.purchases(case), metadata=case.metadata).text
     negatives = [item for item in case.candidates if item != case.target]
     if isinstance(program.aligner, Pointwise):
         item_id = case.target if positive else rng.choice(negatives)
         text = program.product(item=items[item_id]).text
-        example = dspy.Example(shopper=shopper, product=text, rating="5" if positive else "1")
+        example = dspy.Example(shopper=user, product=text, rating="5" if positive else "1")
         return [example.with_inputs("shopper", "product")]
     shown = [case.target, *rng.sample(negatives, min(SHOWN - 1, len(negatives)))]
     prior = np.asarray(program.prior.value.scores(case.item_ids, shown), dtype=float)
@@ -51,6 +51,6 @@ def _demos_of(program: MLLM3Rec, case: Case, rng: random.Random, positive: bool)
     order = [0, *(1 + int(i) for i in np.argsort(-prior[1:], kind="stable"))]
     presented = rng.sample(list(zip(labels, candidates, strict=True)), len(shown))
     example = dspy.Example(
-        shopper=shopper, products=render_candidates(presented), ranking=[labels[index] for index in order]
+        shopper=user, products=render_candidates(presented), ranking=[labels[index] for index in order]
     )
     return [example.with_inputs("shopper", "products")]

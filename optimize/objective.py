@@ -26,9 +26,9 @@ class ObjectiveWeights(BaseModel):
     """Weights of the parts of a user's score; normalised to sum 1.
 
     Attributes:
-        ndcg: NDCG over the whole list, of the final order (prior and MAR fused).
-        mar: NDCG over the whole list, by MAR's scores alone: the contribution of the prompts.
-        hit: HR@5 of the final order, the paper's metric; reported whatever its weight.
+        ndcg: NDCG of the final order (prior and MAR fused), over the whole list.
+        mar: NDCG of the order by MAR's scores alone, over the whole list: the contribution of the prompts.
+        hit: HR@5 of the final order, the paper's metric; reported even if its weight is 0.
         coherence: Agreement of the user's profiles (eq. 5 without its p = q terms) minus their resemblance to other
             users' profiles. About 0 for constant, generic or empty profiles.
     """
@@ -53,7 +53,7 @@ class UserScore(BaseModel):
     Attributes:
         score: The weighted mean of the known parts; at most 1.
         rank: 1-based rank of the target in the final order.
-        mar_rank: Likewise by MAR's scores alone.
+        mar_rank: 1-based rank of the target by MAR's scores alone.
         ndcg, mar: NDCG over the whole list at these ranks, 0..1.
         hit: 1.0 if `rank` is at most 5, else 0.0.
         consistency: Eq. 5 over the user's profiles, or None without profiles.
@@ -108,7 +108,7 @@ class Objective:
             ranking: The program's ranking.
             own: The user's profiles, one per interaction.
             others: Profiles of other users by the same program.
-            expected: Number of profiles of a program with MOPE: without profiles, coherence is then 0 and not unknown.
+            expected: Number of profiles that a program with MOPE makes; if it made none, the coherence is 0, not None.
 
         Raises:
             ValueError: if the case has no target.
@@ -144,7 +144,7 @@ class Objective:
         )
 
     def score_prediction(self, case: Case, prediction: dspy.Prediction) -> UserScore:
-        """Score a prediction of `ScoredProgram`; the cost of its ranking is part of the score."""
+        """Score a prediction of `ScoredProgram`, with the cost of its ranking."""
         score = self.score(case, prediction.ranking, prediction.own, prediction.others, prediction.expected)
         spent = prediction.spent
         cost = {"calls": spent.calls, "tokens": spent.tokens_in + spent.tokens_out, "usd": spent.usd}

@@ -1,7 +1,7 @@
 """State of a compiled program, read from an untrusted artifact: instructions, demos and field descriptions only.
 
-DSPy's `load_state` sets every key as an attribute of the predictor: an untrusted artifact could redirect calls, with
-the key, to another server. So states are validated here, key by key, and applied by our own code.
+DSPy's `load_state` sets every key as an attribute of the predictor, so an untrusted artifact could send calls, with the
+key, to another server. Therefore this module validates each key and applies the state with its own code.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ def read_state(path: Path) -> dict[str, PredictorState]:
     """The states in a `program.json`, by predictor.
 
     Raises:
-        InputError: naming file and key, if there is anything but instructions, demos and field descriptions.
+        InputError: naming file and key, if there is other content than instructions, demos and field descriptions.
     """
     content = parse_untrusted_json(read_untrusted(path), path, REMEDY)
     try:
         return _STATES.validate_python(content)
     except ValidationError as error:
-        raise input_error(path, error, "an artifact holds instructions, demos and field descriptions only") from None
+        raise input_error(path, error, "an artifact may hold instructions, demos and field descriptions only") from None
 
 
 def apply_state(program: MLLM3Rec, states: Mapping[str, PredictorState], where: Path) -> None:

@@ -1,4 +1,4 @@
-"""Differences between the prompts of two programs: instructions, number of demonstrations, and a line diff."""
+"""Differences between the prompts of two programs: instructions, number of demos, and a line diff."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from optimize.prompts import Prompt
 
 @dataclass(frozen=True)
 class PromptChange:
-    """What became of the prompt of one predictor.
+    """Change of the prompt of one predictor.
 
     Attributes:
-        predictor: As DSPy names it (`shopper.infer.predict`).
-        instructions_changed: Whether it has other instructions.
-        demos_before, demos_after: How many demonstrations it had and has.
-        diff: Lines that went (`-`) and came (`+`); empty where nothing changed.
+        predictor: Its name in DSPy (`shopper.infer.predict`).
+        instructions_changed: Whether the instruction changed.
+        demos_before, demos_after: Number of demos before and after.
+        diff: Removed (`-`) and added (`+`) lines; empty if nothing changed.
     """
 
     predictor: str
@@ -29,12 +29,12 @@ class PromptChange:
 
     @property
     def changed(self) -> bool:
-        """Whether it is another prompt."""
+        """Whether the prompt changed."""
         return bool(self.diff)
 
 
 def prompt_changes(before: Mapping[str, Prompt], after: Mapping[str, Prompt]) -> list[PromptChange]:
-    """Every predictor that both programs have, changed or not, in the order of `before`.
+    """All predictors that both programs have, changed or unchanged, in the order of `before`.
 
     >>> one, other = Prompt(instructions="Be short."), Prompt(instructions="Be brief.")
     >>> [change.diff for change in prompt_changes({"p": one}, {"p": other})]

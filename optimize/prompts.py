@@ -1,4 +1,4 @@
-"""Prompts of a program: the instructions and demos of its predictors, which are all that compiling may change."""
+"""Prompts of a program: the instructions and demos of its predictors. Compiling changes nothing else."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import dspy
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
 
-from programs.mote import contains_instructions
 from programs.program import MLLM3Rec
+from programs.trait_filter import contains_instructions
 
 Demo = dict[str, JsonValue]
 """One demo as plain data: inputs and outputs by field name."""
@@ -77,7 +77,7 @@ def plain_demo(demo: Mapping[str, Any], signature: type[dspy.Signature]) -> Demo
 
 
 def safe(demos: Iterable[Demo]) -> list[Demo]:
-    """The demos without prompt injections; demos become part of every prompt."""
+    """The demos without prompt injections, because demos are part of every prompt."""
     return [demo for demo in demos if not any(map(contains_instructions, _texts(demo)))]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import dspy
@@ -20,7 +22,10 @@ from signatures.schema import MotivationSchema
 from signatures.types import Profile
 
 SHORTEST, LONGEST = 40, 2000
-"""Fewest and most characters of an instruction; longer ones come from a model that did not stop."""
+"""Fewest and most characters of a valid instruction; longer texts come from a model that did not stop."""
+
+_PROPOSAL = "proposed_instruction"
+"""The output field of DSPy's proposers."""
 
 _TIPS = (
     "Be concrete about what a good answer looks like.",
@@ -38,23 +43,42 @@ class Proposer:
         lm: The language model.
         adapter: Name of its adapter.
         schema: The motivational schema, which instructions of MOPE must contain.
+        unreadable: The answers that held no proposal; each cost that proposal alone.
     """
 
     lm: dspy.LM
     adapter: AdapterName
     schema: MotivationSchema
+    unreadable: list[str] = field(default_factory=list)
 
     def context(self) -> Any:
         """A DSPy context with this model and adapter."""
         return dspy.context(lm=self.lm, adapter=build_adapter(self.adapter))
+
+    def skipping_context(self) -> Any:
+        """As `context`, for DSPy's own proposers: what cannot be read is an empty proposal, and ends nothing."""
+        adapter = copy.copy(build_adapter(self.adapter))
+        adapter.parse = partial(self._parsed_or_empty, adapter.parse)
+        return dspy.context(lm=self.lm, adapter=adapter)
+
+    def _parsed_or_empty(
+        self, parse: Callable[..., dict[str, Any]], signature: type[dspy.Signature], completion: str
+    ) -> dict[str, Any]:
+        try:
+            return parse(signature, completion)
+        except AdapterParseError:
+            if list(signature.output_fields) != [_PROPOSAL]:
+                raise
+            self.unreadable.append(completion)
+            return {_PROPOSAL: ""}
 
     def propose(
         self, program: MLLM3Rec, predictor: str, demo_sets: Sequence[Sequence[Demo]], n: int, seed: int
     ) -> list[str]:
         """Propose instructions for one predictor with DSPy's `GroundedProposer`.
 
-        It reads the current instruction, bootstrapped demos and a tip. It reads neither the source code of the modules,
-        which is the same for every task, nor a summary of the examples, which are item ids.
+        It reads the current instruction, bootstrapped demos and a tip. It does not read the source code of the modules,
+        which is the same for every task, or a summary of the examples, which are item ids.
 
         Args:
             demo_sets: Sets of demos to ground the proposals in; may be empty.
@@ -92,7 +116,8 @@ class Proposer:
                         trial_logs={},
                         tip=tip,
                     )
-                except AdapterParseError:
+                except AdapterParseError as error:
+                    self.unreadable.append(str(error.lm_response))
                     continue
                 instructions += self._valid(text, program, predictor, instructions)
         return instructions
@@ -122,7 +147,8 @@ class Proposer:
         with self.context():
             try:
                 answer = dspy.Predict(AdjustInstructions)(present=present, divergences=shown)
-            except AdapterParseError:
+            except AdapterParseError as error:
+                self.unreadable.append(str(error.lm_response))
                 return []
         return self._valid(answer.adjusted, program, predictor)
 

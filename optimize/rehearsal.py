@@ -7,7 +7,7 @@ from typing import Any
 
 import dspy
 
-from programs.lm.backends import Backends, UnparsableError
+from programs.lm.backends import Accept, Backends, UnparsableError
 from programs.lm.ledger import Call, Ledger
 from programs.lm.roles import RoleName
 from signatures.mope import Reassessment, draft_type
@@ -35,6 +35,7 @@ class Rehearsal(Backends):
         predictor: dspy.Predict,
         rollout: int | None = None,
         enough: int | None = None,
+        accept: Accept | None = None,
         **inputs: Any,
     ) -> dspy.Prediction:
         """See `Backends.ask`; a question of an unknown kind is recorded and counts as unparsable."""

@@ -57,16 +57,16 @@ class ArtifactChoice(RankerChoice):
 def resolve_ranker(
     name: str, options: ModelOptions, fusion: Fusion, schema: MotivationSchema | None = None
 ) -> RankerChoice:
-    """Find a ranker: by a name of this installation, or by the folder of an artifact.
+    """Find a ranker by its name or by the folder of an artifact.
 
     Args:
-        options: Given models replace those of an artifact; a preset does not. A server on another machine is used only
-            if it is given here, because histories are sent to it.
+        options: Models given here replace those of an artifact; a preset does not. A server on another machine is used
+            only if it is given here, because it receives histories.
         fusion: For rankers that are not artifacts.
         schema: Motivational schema; an artifact accepts only its own.
 
     Raises:
-        InputError: if there is no such ranker or artifact, or an artifact names a server that has to be confirmed.
+        InputError: if there is no such ranker or artifact, or an artifact names a server that you must confirm.
     """
     path = Path(name)
     if not is_artifact(path):
@@ -91,5 +91,5 @@ def _refuse_unnamed_servers(path: Path, roles: Roles, options: ModelOptions) -> 
         is_local = urlsplit(model).hostname in ("127.0.0.1", "localhost", "::1")
         if model.startswith(("http://", "https://")) and not is_local and model not in options.names:
             raise InputError(
-                f"{path}: {role} would send histories to the server {model}; if you trust it, name it: --{role} {model}"
+                f"{path}: {role} would send histories to the server {model}; if you trust it, add --{role} {model}"
             )

@@ -26,15 +26,15 @@ USER_ROLES = ("mope", "mar")
 class EvaluationError(BaseException):
     """The infrastructure failed while a program was scored.
 
-    Not an `Exception`: DSPy's optimizers turn those into a score of zero, but a server that is down does not make a
-    prompt bad.
+    Not an `Exception`, because DSPy's optimizers turn exceptions into a score of zero. A server that is down must not
+    count against a prompt.
     """
 
 
 class ScoredProgram(dspy.Module):
     """Ranks a case and infers the profiles per interaction that the objective's coherence needs.
 
-    The profiles per interaction leave no DSPy trace: demos are made of the answers that led to the ranking.
+    The profiles per interaction leave no DSPy trace, because demos are made only from answers that led to the ranking.
 
     Args:
         program: The program to compile.
@@ -94,7 +94,7 @@ class ScoredProgram(dspy.Module):
 
 
 def next_users(cases: Sequence[Case], n: int = NEXT_USERS) -> dict[str, list[Case]]:
-    """For each user the next n cases of the list, from its start again at the end: their profiles are needed anyway."""
+    """For each user the next n cases of the list (cyclic), whose profiles are needed anyway."""
     size = len(cases)
     return {
         case.user_id: [cases[(index + step) % size] for step in range(1, min(n, size - 1) + 1)]

@@ -1,8 +1,8 @@
 """Resumable Optuna search over prompts, programs, models and fusion weights (docs/compile.md).
 
-Every trial samples with a seed of its own number and reads only finished trials, so a search that was killed and
-resumed makes the same trials as an uninterrupted one. A killed trial is repeated with its parameters; its answered
-calls are cache hits.
+Every trial samples with a seed made from its number and reads only finished trials. So a search that was killed and
+resumed makes the same trials as an uninterrupted one. A killed trial is repeated with the same parameters; calls that
+were answered are cache hits.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy import stats
 
+from evaluate.experiments.grid_results import front_of
 from evaluate.experiments.resumable_trials import duplicates_in_a_row, next_trial, open_study
 from optimize.objective import Objective, UserScore
 from optimize.scoring import EvaluationError, ScoredProgram, score_cases
@@ -39,8 +40,8 @@ class SearchPlan(BaseModel):
 
     Attributes:
         trials: Different configurations to try, the uncompiled program included.
-        seed: Decides every choice of the sampler.
-        pareto: Two objectives, quality and cost per user, instead of quality alone.
+        seed: Random seed of the sampler.
+        pareto: Whether to search for quality and low cost per user together, instead of quality alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,7 +58,6 @@ class Attempt:
     Attributes:
         state: `COMPLETE`, `PRUNED` or `FAIL`.
         scores: Scores per user; a pruned trial has those of the first users.
-        score: Their mean.
     """
 
     number: int
@@ -176,9 +176,9 @@ class Search:
 
     @property
     def period(self) -> int:
-        """MOTE may change in every `period`-th trial only, because a new prompt distils every candidate again.
+        """MOTE may change only in every `period`-th trial, because a new prompt needs new traits of all candidates.
 
-        In a period the other modules make about as many calls as MOTE; it ends before the last trial.
+        In one period the other modules make about as many calls as MOTE; it ends before the last trial.
         """
         first = next(iter(self.attempts()), None)
         calls = sum(score.calls for score in first.scores) if first else 0
@@ -207,7 +207,7 @@ class Search:
     def _should_prune(self, attempt: Attempt) -> bool:
         complete = [a for a in self.attempts() if a.state == "COMPLETE"]
         if self.plan.pareto:
-            # More expensive trials may be better without dominating this one.
+            # A more expensive trial that is better does not make this one useless.
             complete = [a for a in complete if a.cost(self.unit) <= attempt.cost(self.unit)]
         best = max(complete, key=lambda a: a.score, default=None)
         if best is None:
@@ -215,19 +215,16 @@ class Search:
         return should_prune([s.score for s in attempt.scores], [s.score for s in best.scores])
 
     def best(self) -> Attempt | None:
-        """The complete trial with the best mean score; the earliest of equals."""
+        """The complete trial with the best mean score; the first one of equals."""
         complete = [a for a in self.attempts() if a.state == "COMPLETE"]
         return max(complete, key=lambda a: (a.score, -a.number), default=None)
 
 
 def pareto_front(attempts: Sequence[Attempt], unit: str) -> list[Attempt]:
-    """Complete attempts that no other dominates in score and cost, cheapest first."""
-    front: list[Attempt] = []
-    complete = [a for a in attempts if a.state == "COMPLETE"]
-    for attempt in sorted(complete, key=lambda a: (a.cost(unit), -a.score, a.number)):
-        if not front or attempt.score > front[-1].score:
-            front.append(attempt)
-    return front
+    """Complete attempts that no other one beats in both score and cost, cheapest first."""
+    complete = {a.number: a for a in attempts if a.state == "COMPLETE"}
+    costs = {number: a.cost(unit) for number, a in complete.items()}
+    return [complete[number] for number in front_of({number: a.score for number, a in complete.items()}, costs)]
 
 
 def should_prune(scores: Sequence[float], best: Sequence[float]) -> bool:

@@ -20,7 +20,7 @@ _MAY_CHANGE = {"trials", "versions"}
 
 
 class CompileSettings(BaseModel):
-    """Everything that decides a compile, besides the cases; stored with its results.
+    """All settings of a compile; stored with its results.
 
     Attributes:
         optimizer: `study` (our Optuna search), or one of DSPy's.
@@ -29,8 +29,8 @@ class CompileSettings(BaseModel):
         similarity: Name of Sim of eq. 5.
         interactions: k of eq. 5 in the objective.
         held_out: Share of the dev users that the winner is checked on.
-        proposer: Model that writes instructions and reflects.
-        models: Model names by role, of files by content: see `programs.lm.endpoints.model_name`.
+        proposer: Model that writes instructions, and reflects for GEPA.
+        models: Model names by role, see `programs.lm.endpoints.model_name`.
         encoder: Name of the sentence encoder of the prior and of semantic similarity.
     """
 
@@ -69,7 +69,7 @@ class CompileSettings(BaseModel):
             differing = [name for name, value in settings.items() if stored.get(name) != value]
             if differing:
                 raise InputError(
-                    f"{path}: is of a compile with other {', '.join(differing)}; give the same options to resume it, "
+                    f"{path}: this compile has other {', '.join(differing)}; give the same options to resume it, "
                     "or another --out"
                 )
         write_atomically(path, self.model_dump_json(indent=1).encode() + b"\n")

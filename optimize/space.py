@@ -29,7 +29,7 @@ class Space(BaseModel):
         families: Names of programs (`listwise`, `pointwise`, ...).
         weights: Fusion weights.
         models: Model strings by role; other roles keep their own model.
-        temperatures: Sampling temperatures by role, likewise.
+        temperatures: Sampling temperatures by role; other roles keep their own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -77,7 +77,7 @@ def uncompiled(space: Space) -> Configuration:
 
 
 def parameters(configuration: Configuration, candidates: Candidates) -> dict[str, object]:
-    """Optuna parameters of a configuration, named as in `suggest`; prompts that it does not name are the original."""
+    """Optuna parameters of a configuration, named as in `suggest`; modules without a choice have original prompts."""
     named: dict[str, object] = {"family": configuration.family, "fusion_weight": configuration.weight}
     for module in modules_of(configuration.family, candidates):
         named[f"{module}_demos"] = configuration.demos.get(module, ORIGINAL)
@@ -125,7 +125,7 @@ class ProgramBuilder:
     """Builds programs from configurations; all of them share catalogue, prior, stores, ledger and clients.
 
     Args:
-        parts: With the uncompiled program's roles.
+        parts: Parts of the uncompiled program.
         candidates: The prompts that configurations name.
     """
 

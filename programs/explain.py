@@ -10,9 +10,9 @@ from programs.copies import repeats
 from programs.default_demos import CHECKS, EXPLANATIONS
 from programs.lm.backends import Backends, UnparsableError
 from programs.mar import Candidate, UserView
-from programs.mope import prompt_line
 from programs.role_predictor import RolePredictor
 from programs.runtime.events import OnEvent, Progress, ignore
+from programs.seller_text import prompt_line
 from signatures.mar import CheckExplanation, ExplainChoice
 from signatures.types import Rationale, Verdict
 

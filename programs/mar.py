@@ -149,7 +149,12 @@ class Listwise(dspy.Module):
         products = render_candidates(shown)
         result = Alignments(alignments=[None] * len(candidates))
         try:
-            answer = self.rank(shopper=user.text, products=products, enough=6 * len(candidates) + 32)
+            answer = self.rank(
+                shopper=user.text,
+                products=products,
+                enough=6 * len(candidates) + 32,
+                accept=lambda answer: not set(labels).isdisjoint(answer.ranking),
+            )
         except UnparsableError as error:
             result.unparsable = error.answers
             result.appended = len(candidates)

@@ -9,6 +9,7 @@ import dspy
 from programs.default_demos import infer_examples, reassess_examples
 from programs.lm.backends import Backends, UnparsableError
 from programs.role_predictor import RolePredictor
+from programs.seller_text import prompt_line
 from signatures.mope import MAX_MOTIVATIONS, MotivationDraft, Reassessment, infer_motivations, reassess_motivations
 from signatures.schema import CONSUMER, MotivationSchema
 from signatures.types import Interaction, Item, Motivation, Profile
@@ -58,12 +59,6 @@ def render_metadata(metadata: Mapping[str, str]) -> str:
     """
     facts = "; ".join(f"{key} {value}" for key, value in metadata.items())
     return prompt_line(facts, ITEM_CHARACTERS) or NOTHING_KNOWN
-
-
-def prompt_line(text: str, limit: int) -> str:
-    """`text` without line breaks or prompt markers, cut at a word within `limit` characters."""
-    flat = " | ".join(" ".join(line.split()) for line in text.replace("[[", "(").replace("]]", ")").splitlines())
-    return flat if len(flat) <= limit else flat[:limit].rsplit(" ", 1)[0] + " ..."
 
 
 def validated(drafts: Sequence[MotivationDraft], schema: MotivationSchema, purchases: int) -> Profile:

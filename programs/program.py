@@ -17,7 +17,7 @@ from programs.explain import Explainer
 from programs.lm.backends import Backends, UnparsableError
 from programs.mar import Aligner, Alignments, Candidate, Embedding, Listwise, Pointwise, UserView
 from programs.mope import MOPE, Purchase, RawHistory
-from programs.mote import MOTE, RawDescription
+from programs.mote import MOTE, NO_TRAITS, RawDescription, known_categories
 from programs.prior.encoders import Encoder
 from programs.prior.prior import z
 from programs.prior.scorers import Popularity, Scorer
@@ -218,7 +218,7 @@ class MLLM3Rec(dspy.Module):
         except UnparsableError as error:
             # One item without traits must not fail the whole list.
             ranking.unparsable += error.answers
-            return Candidate(item_id=item.item_id, text="no traits known")
+            return Candidate(item_id=item.item_id, text=NO_TRAITS)
         ranking.unparsable += answer.unparsable
         traits: Traits | None = answer.traits
         if traits is not None:
@@ -294,7 +294,7 @@ def _mope(parts: Parts) -> MOPE:
 
 
 def _mote(parts: Parts) -> MOTE:
-    return MOTE(parts.backends, parts.traits)
+    return MOTE(parts.backends, parts.traits, known_categories(parts.catalogue))
 
 
 def pointwise(parts: Parts) -> MLLM3Rec:

@@ -7,7 +7,7 @@ from typing import Any
 import dspy
 
 from programs.lm.ambient import AmbientBackends
-from programs.lm.backends import Backends
+from programs.lm.backends import Accept, Backends
 from programs.lm.roles import RoleName
 
 
@@ -37,6 +37,12 @@ class RolePredictor(dspy.Module):
         self.predict = dspy.Predict(signature)
         self.predict.demos = list(demos or [])
 
-    def forward(self, rollout: int | None = None, enough: int | None = None, **inputs: Any) -> dspy.Prediction:
+    def forward(
+        self,
+        rollout: int | None = None,
+        enough: int | None = None,
+        accept: Accept | None = None,
+        **inputs: Any,
+    ) -> dspy.Prediction:
         """Call the model; `enough` replaces the constructor's for this call. Raises: see `Backends.ask`."""
-        return self.backends.ask(self.role, self.predict, rollout, enough or self.enough, **inputs)
+        return self.backends.ask(self.role, self.predict, rollout, enough or self.enough, accept, **inputs)

@@ -61,11 +61,16 @@ class Usage(BaseModel):
     """What was really sent and paid for; answers from the response cache are counted in `cache_hits` alone.
 
     Dollars are None where no priced call was made: unknown is not zero.
+
+    Attributes:
+        interrupted: Those of `calls` that were in flight when a process was killed: their tokens and dollars are upper
+            estimates.
     """
 
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
     calls: int = 0
+    interrupted: int = Field(default=0, exclude_if=lambda calls: not calls)
     cache_hits: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
@@ -122,7 +127,7 @@ def total_usage(usages: Iterable[Usage]) -> Usage:
     """
     total = Usage()
     for usage in usages:
-        for name in ("calls", "cache_hits", "tokens_in", "tokens_out", "tokens_cached", "seconds"):
+        for name in ("calls", "interrupted", "cache_hits", "tokens_in", "tokens_out", "tokens_cached", "seconds"):
             setattr(total, name, getattr(total, name) + getattr(usage, name))
         total.usd = add_usd(total.usd, usage.usd)
     return total

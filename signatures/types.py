@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Strength = Literal["weak", "moderate", "strong"]
 
+REFUSED_BY_PROVIDER = "refused by the provider"
+"""Reason in `Traits.dropped`."""
+
 
 class Item(BaseModel):
     """An item of the catalogue, described by its seller. Every text in it is untrusted input.
@@ -115,6 +118,11 @@ class Traits(BaseModel):
     item_id: str
     phrases: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+
+    @property
+    def refused_by_provider(self) -> bool:
+        """Whether the provider refused the item's text, so that there are no phrases."""
+        return any(reason.startswith(REFUSED_BY_PROVIDER) for reason in self.dropped)
 
     def render(self) -> str:
         """The phrases on one line, as MAR reads them."""

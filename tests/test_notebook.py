@@ -33,3 +33,11 @@ def test_cells_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
             dspy.enable_logging()  # a cell turns it off
     assert "verdict: " in capsys.readouterr().out
     assert isinstance(names["after"], m3.Evaluation) and names["after"].complete and names["after"].against
+
+
+def test_outputs_are_complete_and_small() -> None:
+    assert [cell["execution_count"] for cell in CELLS] == list(range(1, len(CELLS) + 1))
+    outputs = [output for cell in CELLS for output in cell["outputs"]]
+    assert {output["output_type"] for output in outputs} == {"stream", "execute_result"}
+    assert {output.get("name", "stdout") for output in outputs} == {"stdout"}, "no warnings"
+    assert PATH.stat().st_size < 200_000

@@ -16,7 +16,7 @@ from programs.runtime.errors import listed, quoted
 from programs.runtime.interrupts import MAX_WORKERS
 
 BackendName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$", max_length=30)]
-"""Part of a mix's label and folder: no separators and no special characters of paths."""
+"""Part of a mix's label and folder, so it has no separators and no special characters of paths."""
 
 JOIN = "_"
 
@@ -73,7 +73,7 @@ class Grid(_Strict):
     Attributes:
         backends: By name.
         mope, mote, mar: Names of the backends to try in each role.
-        judge: Likewise for the judge; empty for MAR's backend.
+        judge: Names of the backends to try as judge; empty for MAR's backend.
         ranker: Name of a program, the same for all mixes.
         weight, head, explain: As in `mllm3rec evaluate`.
         reference: Label of the mix that others are tested against; empty for the first one.

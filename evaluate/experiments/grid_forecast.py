@@ -17,7 +17,7 @@ MIX_SAMPLE = 5
 
 
 class Work(BaseModel):
-    """Expected work, cache hits counted as paid. `usd` is None if a model has no known price."""
+    """Expected work; cache hits count as paid. `usd` is None if a model has no known price."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,8 +52,8 @@ class MeasuredMix(BaseModel):
     """Measured work of a mix on a few users.
 
     Attributes:
-        per_user: Per user by role, without MOTE.
-        per_product: Of MOTE per item.
+        per_user: Work per user by role, without MOTE.
+        per_product: Work of MOTE per item.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -97,7 +97,7 @@ def measure_mix(program: MLLM3Rec, cases: Sequence[Case], ledger: Ledger) -> Mea
     with ledger.standalone_usage() as spent:
         # Without a profile MOTE is not called.
         profiled = [case for case in cases if program.rank(case.blinded()).traits]
-    # Each item is counted as often as it was shown, all but once from the trait store.
+    # The usage counts an item each time it was shown; only the first time was a call, the rest is from the trait store.
     shown = len(shown_of(profiled, program))
     return MeasuredMix(
         per_user={role: _work(usage).times(1 / len(cases)) for role, usage in spent.items() if role != MOTE_ROLE},

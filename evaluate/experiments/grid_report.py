@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evaluate.data.dataset import Dataset
-from evaluate.experiments.grid import Grid
 from evaluate.experiments.grid_results import GridResults, MixRun
+from evaluate.experiments.grid_runner import GridRunner
 from evaluate.experiments.grid_tab import grid_tab
-from evaluate.protocol.cases import Cases
 from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord
 from evaluate.report.write import write_report
-from evaluate.runs.costs import once_each
+from evaluate.runs.costs import stand_alone_usage
 from evaluate.runs.journal import read_journal
 from programs.lm.ledger import by_role, read_calls
 from programs.prior.scorers import Popularity
@@ -22,38 +20,22 @@ RECORD = "comparison.json"
 
 
 def write_comparison(
-    found: GridResults,
-    grid: Grid,
-    runs: Sequence[MixRun],
-    case_file: Cases,
-    data: Dataset,
-    histories: Mapping[str, Sequence[str]],
-    directory: Path,
-    command: str,
-    versions: Mapping[str, str],
+    found: GridResults, runner: GridRunner, runs: Sequence[MixRun], command: str, versions: Mapping[str, str]
 ) -> list[Path]:
     """Write `comparison.json` and the report, whose first tab is the comparison.
 
     Returns:
-        The page first.
+        Paths of the files, the page first.
     """
-    record = _record(grid, runs, case_file, data, histories, directory, command, versions)
-    written = write_report(record, directory / "report", [grid_tab(found, grid)])
-    path = directory / RECORD
+    record = _record(runner, runs, command, versions)
+    written = write_report(record, runner.root / "report", [grid_tab(found, runner.grid)])
+    path = runner.root / RECORD
     write_atomically(path, found.model_dump_json(indent=2).encode() + b"\n")
     return [*written, path]
 
 
-def _record(
-    grid: Grid,
-    runs: Sequence[MixRun],
-    case_file: Cases,
-    data: Dataset,
-    histories: Mapping[str, Sequence[str]],
-    directory: Path,
-    command: str,
-    versions: Mapping[str, str],
-) -> StudyRecord:
+def _record(runner: GridRunner, runs: Sequence[MixRun], command: str, versions: Mapping[str, str]) -> StudyRecord:
+    grid, case_file, data, directory = runner.grid, runner.cases, runner.cases.dataset, runner.root
     name = "cases"
     shown = {item for case in case_file.cases for item in case.candidates}
     shown |= {event.item_id for case in case_file.cases for event in case.history}
@@ -62,7 +44,7 @@ def _record(
         name=name,
         choices=case_file.protocol.choices(),
         cases={0: case_file},
-        popularity=Popularity.fit(histories).counts,
+        popularity=Popularity.fit(runner.histories).counts,
         catalogue={item: data.items[item] for item in shown if item in data.items},
     )
     records = []
@@ -84,7 +66,7 @@ def _record(
                 list_size=len(case_file.cases[0].candidates),
                 unresolved=run.unresolved,
                 usage=by_role(calls),
-                stand_alone=by_role(call.model_copy(update={"hit": False}) for call in once_each(calls)),
+                stand_alone=stand_alone_usage(calls),
                 command=command,
             )
         )

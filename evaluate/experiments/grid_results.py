@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,15 @@ from pydantic import BaseModel, ConfigDict
 
 from evaluate.experiments.grid import Grid, Mix
 from evaluate.runs.costs import MixCost
-from evaluate.runs.run_metrics import score_sources, unparsable_share
+from evaluate.runs.run_metrics import is_readable, score_sources, unparsable_share, unreadable_warning
 from evaluate.stats.cheapest import CheapestMix, cheapest_mix
 from evaluate.stats.intervals import Estimate, bootstrap_mean
 from evaluate.stats.metrics import Bounds, bounds, per_user
 from evaluate.stats.significance import PairedComparison, compare_to
 from programs.lm.roles import ROLE_NAMES, RoleName
 from signatures.rows import Ranking, Status
+
+LabelT = TypeVar("LabelT", str, int)
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,16 @@ class MixRun:
     unresolved: int = 0
     stopped: str | None = None
     prior_ranks: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def unparsable_users(self) -> int:
+        """Number of users without a parsable answer; ranked by the prior."""
+        return sum(row.status is Status.UNPARSABLE for row in self.rows.values())
+
+    @property
+    def comparable(self) -> bool:
+        """Whether every case has a row, and enough of them are about the models: others are never recommended."""
+        return bool(self.ranks) and not self.unresolved and is_readable(self.unparsable_users, len(self.ranks))
 
 
 class MixRow(BaseModel):
@@ -69,6 +82,16 @@ class MixRow(BaseModel):
     score_sources: dict[str, int]
     cost: MixCost
 
+    @property
+    def readable(self) -> bool:
+        """Whether enough users have a readable answer for the figures to be about the models."""
+        return is_readable(self.unparsable_users, self.users)
+
+    @property
+    def warning(self) -> str | None:
+        """What to say before any figure if users have no readable answer; None if all have one."""
+        return unreadable_warning(self.unparsable_users, self.users)
+
 
 class RoleEffect(BaseModel):
     """Effect of changing the model of one role, everything else being equal.
@@ -79,7 +102,7 @@ class RoleEffect(BaseModel):
         mixes: Number of pairs of mixes that differ in this only; the effect is their mean.
         gain: In the grid's metric per user, after minus before.
         usd_per_user: After minus before per user, without MOTE; None if a price is unknown.
-        usd_per_product: Likewise per item.
+        usd_per_product: After minus before per item; None if a price is unknown.
         seconds: After minus before for all users together, stand-alone.
     """
 
@@ -117,14 +140,17 @@ class GridResults(BaseModel):
 
 
 def grid_results(grid: Grid, runs: Sequence[MixRun], list_size: int) -> GridResults:
-    """Results of the runs; mixes without a ranked user are listed, but not compared."""
+    """Results of the runs.
+
+    Mixes without a ranked user are listed, but not compared, and unreadable ones are never recommended.
+    """
     frames = {run.mix.label: per_user(run.ranks) for run in runs if run.ranks}
     reference = grid.reference_label
     against: Mapping[str, Mapping[str, PairedComparison]] = {}
     if reference in frames:
         others = {label: frame for label, frame in frames.items() if label != reference}
         against = compare_to(frames[reference], others, seed=0) if others else {}
-    complete = [run for run in runs if run.ranks and not run.unresolved]
+    complete = [run for run in runs if run.comparable]
     costs, unit = _comparable([run.cost for run in complete])
     price = {run.mix.label: cost for run, cost in zip(complete, costs, strict=True)}
     recommendation = None
@@ -149,23 +175,25 @@ def grid_results(grid: Grid, runs: Sequence[MixRun], list_size: int) -> GridResu
 def objectives(grid: Grid, run: MixRun) -> tuple[float, float] | None:
     """Quality and stand-alone cost of a mix, the objectives of a search; None if users are unresolved.
 
-    Cost is in dollars if the price is known, else in seconds; if only some backends of a grid have a known price, give
+    Cost is in dollars if the price is known, else in seconds. If only some models of a grid have a known price, give
     the others a price per hour.
     """
-    if run.unresolved or not run.ranks:
+    if not run.comparable:
         return None
     quality = float(per_user(run.ranks)[grid.metric].mean())
     return quality, run.cost.seconds if run.cost.usd is None else run.cost.usd
 
 
-def front_of(quality: Mapping[str, float], cost: Mapping[str, float | None]) -> list[str]:
-    """Pareto front: labels without another that is cheaper and better, cheapest first; unknown costs are left out.
+def front_of(quality: Mapping[LabelT, float], cost: Mapping[LabelT, float | None]) -> list[LabelT]:
+    """Pareto front, cheapest first: the labels that no other label beats in both quality and cost.
+
+    Labels of unknown cost are left out.
 
     >>> front_of({"a": 0.5, "b": 0.4, "c": 0.6}, {"a": 1.0, "b": 2.0, "c": 3.0})
     ['a', 'c']
     """
     known = {label: price for label, price in cost.items() if price is not None}
-    out: list[str] = []
+    out: list[LabelT] = []
     for label in sorted(known, key=lambda name: (known[name], -quality[name])):
         if not out or quality[label] > quality[out[-1]]:
             out.append(label)
@@ -196,7 +224,7 @@ def _row(grid: Grid, run: MixRun, frame: pd.DataFrame | None, against: Mapping[s
         bounds={name.split("/")[0]: limit for name, limit in limits.items()},
         against=dict(against),
         unparsable=unparsable_share(scored, answers),
-        unparsable_users=sum(row.status is Status.UNPARSABLE for row in scored),
+        unparsable_users=run.unparsable_users,
         stored=stored / answers if answers else 0.0,
         score_sources=score_sources(scored),
         cost=run.cost,

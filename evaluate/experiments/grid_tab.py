@@ -1,4 +1,4 @@
-"""The comparison as a tab of the report: advice, accuracy, Pareto front, role effects, cost and latency tables."""
+"""The comparison as a tab of the report: recommended mix, accuracy, Pareto front, effects of roles, cost, latency."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import plotly.graph_objects as go
 from evaluate.experiments.grid import Grid
 from evaluate.experiments.grid_results import GridResults, MixRow
 from evaluate.paper.published_costs import recompute
-from evaluate.report.accuracy import SIGNIFICANT
+from evaluate.report.accuracy import tested_cells
 from evaluate.report.blocks import Block, Figure, Lead, Lines, Notice, Tab
 from evaluate.report.figures import COLOURS, error_bars, escaped, named_rows, pareto_line
 from evaluate.report.pseudonyms import without_ids
 from evaluate.report.table import (
-    BETTER,
     NONE,
-    WORSE,
     Table,
     TableCell,
     TableRow,
@@ -27,13 +25,13 @@ from evaluate.report.table import (
     estimate_cell,
     figure_cell,
     filled,
-    probability_cell,
     share_cell,
     table_row,
     word_cell,
 )
 from evaluate.runs.costs import RoleCost
 from evaluate.stats.cheapest import CheapestMix
+from programs.lm.ledger import interrupted_note
 from programs.lm.prices import price_table
 
 PRIOR_ALONE = "prior alone"
@@ -41,7 +39,7 @@ PRIOR_ALONE = "prior alone"
 
 
 def grid_tab(found: GridResults, grid: Grid) -> Tab:
-    """The tab, its advice first."""
+    """The tab; it begins with the recommended mix."""
     stopped = [f"{row.label} was stopped: {without_ids(row.stopped)}" for row in found.rows if row.stopped]
     advice = found.recommendation
     blocks: list[Block] = [] if advice is None else [Lead(_advice(advice))]
@@ -60,7 +58,7 @@ def grid_tab(found: GridResults, grid: Grid) -> Tab:
 
 
 def _advice(found: CheapestMix) -> str:
-    """The recommendation as a sentence; where there is one, it begins with the name of the mix."""
+    """The recommendation as a sentence; if a mix is chosen, it begins with the name of the mix."""
     text = str(found)
     return f"{text if found.chosen else text[0].upper() + text[1:]}."
 
@@ -73,11 +71,11 @@ def mix_table(found: GridResults) -> Table:
         "users", "unresolved", "unparsable", "cache hits", "scores from",
     )  # fmt: skip
     caption = (
-        "A mix is named MOPE_MOTE_MAR, followed by the judge where that is not MAR's model. Δ is the difference to "
-        f"{found.reference}, paired by user; p is of a randomization test, corrected by Holm over mixes and metrics. "
-        "Loss is the distance to the best mix. Unresolved users are not counted as misses. Scores from "
-        "log-probabilities and from generated digits are different measurements: accuracy and cost depend on it. The "
-        "prior alone asks no model: a mix that is not better is not worth its price."
+        "A mix is named MOPE_MOTE_MAR, followed by the judge if its model is not MAR's. Δ is the difference to "
+        f"{found.reference}, paired by user; p is from a randomization test, with Holm's correction over mixes and "
+        "metrics. Loss is the difference to the best mix. Unresolved users are not counted as misses. Accuracy and "
+        "cost depend on whether scores come from log-probabilities or from generated digits. The prior alone asks no "
+        "model: a mix that is not better is not worth its price."
     )
     rows = [_mix_row(row, metrics, found) for row in found.rows]
     if found.prior:
@@ -89,11 +87,7 @@ def mix_table(found: GridResults) -> Table:
 def _mix_row(row: MixRow, metrics: Sequence[str], found: GridResults) -> TableRow:
     measured = [estimate_cell(row.metrics[m]) for m in metrics] if row.metrics else [NONE] * len(metrics)
     against = row.against.get(metrics[0])
-    tested: list[TableCell] = [NONE, NONE]
-    if against is not None:
-        p = 1.0 if against.p_holm is None else against.p_holm
-        mark = (BETTER if against.mean > 0 else WORSE) if p < SIGNIFICANT else ""
-        tested = [difference_cell(against, mark), probability_cell(p)]
+    tested = [NONE, NONE] if against is None else tested_cells(against)
     losses = found.recommendation.losses if found.recommendation else {}
     return table_row(
         word_cell(row.label),
@@ -102,11 +96,15 @@ def _mix_row(row: MixRow, metrics: Sequence[str], found: GridResults) -> TableRo
         figure_cell(losses[row.label].mean) if row.label in losses else NONE,
         count_cell(row.users),
         count_cell(row.unresolved),
-        TableCell(f"{row.unparsable:.1%}", row.unparsable),
+        TableCell(f"{row.unparsable:.1%}{_of_users(row)}", row.unparsable),
         TableCell(f"{row.stored:.0%}", row.stored),
         word_cell(", ".join(f"{source} ({n})" for source, n in row.score_sources.items()) or "–"),
         kind="reference" if row.label == found.reference else "",
     )
+
+
+def _of_users(row: MixRow) -> str:
+    return f"; all of {row.unparsable_users} users" if row.unparsable_users else ""
 
 
 def effect_table(found: GridResults) -> Table:
@@ -127,14 +125,14 @@ def effect_table(found: GridResults) -> Table:
     ]
     metric = found.effects[0].metric if found.effects else "the metric"
     caption = (
-        f"Mean over all pairs of mixes that differ in this role alone. Gain is in {metric}, with 95% interval; seconds "
-        "are of all users together."
+        f"Mean over all pairs of mixes that differ only in the model of this role. Gain is in {metric}, with 95% "
+        "interval; seconds are for all users together."
     )
     return Table("effects", "Effect of one role's model", caption, columns, tuple(rows))
 
 
 def matrix_table(found: GridResults, grid: Grid) -> Table:
-    """MAR's backends across, MOPE's and MOTE's down."""
+    """The metric of every mix, by the models of MOPE and MOTE (rows) and of MAR (columns)."""
     by_label = {row.label: row for row in found.rows}
     names = list(dict.fromkeys(mix.mar for mix in grid.mixes()))
     lines: dict[str, dict[str, MixRow]] = {}
@@ -176,9 +174,9 @@ def unit_cost_table(found: GridResults) -> Table:
     if found.prior:
         rows.append(table_row(word_cell(PRIOR_ALONE), *[_small_price(0.0)] * 6, NONE, kind="part"))
     caption = (
-        "Stand-alone: as if there had been no cache hits. Billed: what was sent for this mix, after the mixes before "
-        "it. A model without a price is unknown, not free. MOTE is paid once per item, so it is in the price of a "
-        "user-item pair and of the whole dataset, not in that of a user."
+        "Stand-alone: as if there were no cache hits. Billed: what was paid for this mix, after the mixes before it. "
+        "An unknown price is not zero. MOTE is paid once per item, so it is part of the price of a user-item pair and "
+        "of the whole dataset, but not of a user."
     )
     return Table("unit-costs", "Cost", caption, columns, tuple(rows))
 
@@ -191,9 +189,11 @@ def role_cost_table(found: GridResults) -> Table:
     )  # fmt: skip
     rows = [_role_row(row.label, role) for row in found.rows for role in row.cost.roles]
     caption = (
-        "By role, with the tokens that the server took from its prefix cache (“cached”) and median and 95th percentile "
-        "of the seconds of one answer sent."
+        "“Cached” are input tokens that the server took from its prefix cache. p50 and p95 are the median and the 95th "
+        "percentile of the seconds of one answer, without cache hits."
     )
+    if interrupted := sum(role.interrupted for row in found.rows for role in row.cost.roles):
+        caption += f" {interrupted_note(interrupted)}, in what was billed."
     return Table("costs", "Cost by role", caption, columns, tuple(rows))
 
 
@@ -222,7 +222,7 @@ def _small_price(usd: float | None) -> TableCell:
 
 
 def published_cost_table(found: GridResults) -> Table | None:
-    """The paper's Table 7 from the reference mix's tokens; None where MOTE was not asked."""
+    """The paper's Table 7 from the reference mix's tokens; None without calls of MOTE."""
     reference = next((row for row in found.rows if row.label == found.reference), None)
     recomputed = recompute(reference.cost, price_table()) if reference is not None else []
     if not recomputed:
@@ -238,9 +238,9 @@ def published_cost_table(found: GridResults) -> Table | None:
     ]
     columns = ("models", "$ per pair", "$ per list", *(f"{name}, published" for name in recomputed[0].published))
     caption = (
-        f"Tokens measured with {found.reference}, at the prices of the paper's models and without prefix caching. The "
-        "paper gives dollars per user-item interaction without saying whether that is a pair of user and candidate or "
-        "a user's whole list: compare with both. The prompts differ too."
+        f"Tokens measured with {found.reference}, at the prices of the paper's models, without prefix caching. The "
+        "paper gives dollars per user-item interaction, which may be a pair of user and candidate or a user's whole "
+        "list, so the table shows both. The prompts also differ from the paper's."
     )
     return Table("table-7", "The paper's Table 7 from measured tokens", caption, columns, tuple(rows))
 
@@ -251,7 +251,7 @@ def scatter(found: GridResults, grid: Grid) -> Figure:
     unit = advice.unit if advice else "seconds"
     price = {row.label: (row.cost.usd if unit == "dollars" else row.cost.seconds) for row in found.rows}
     shown = [row for row in found.rows if row.metrics and price[row.label] is not None]
-    shown.sort(key=lambda row: row.label not in found.front)  # these get their names first
+    shown.sort(key=lambda row: row.label not in found.front)  # the front gets its names first
     front = [row for label in found.front for row in shown if row.label == label]
     plot = go.Figure(pareto_line([price[row.label] for row in front], [row.metrics[grid.metric].mean for row in front]))
     for name, colour, rows in (
@@ -275,15 +275,14 @@ def scatter(found: GridResults, grid: Grid) -> Figure:
     plot.update_layout(height=430, margin={"l": 55, "r": 20, "t": 10, "b": 45})
     plot.update_xaxes(title=f"stand-alone {unit} for these users", rangemode="tozero").update_yaxes(title=metric)
     caption = (
-        "Each point is a mix; bars are 95% intervals. The line joins the mixes that no other mix beats in both cost "
-        "and quality. Hover over a point without a name to see it. Cost is stand-alone: as if there had been no cache "
-        "hits."
+        "Each point is a mix; bars are 95% intervals. The line connects the mixes that no other mix beats in both cost "
+        "and quality. Hover over a point to see its name. Cost is stand-alone: as if there were no cache hits."
     )
     return Figure(f"{metric} against {unit}", plot, caption)
 
 
 def latencies(found: GridResults) -> Figure:
-    """p50 and p95 of the answers that each role of each mix sent."""
+    """Seconds of one answer for each role of each mix."""
     sent = {f"{row.label} · {role.role}": role for row in found.rows for role in row.cost.roles if role.p50 is not None}
     names = [escaped(name) for name in sent]
     median = {"color": COLOURS[0], "symbol": "circle", "size": 9}
@@ -292,5 +291,5 @@ def latencies(found: GridResults) -> Figure:
     plot.add_scatter(x=[role.p50 for role in sent.values()], y=names, mode="markers", marker=median, name="p50")
     plot.add_scatter(x=[role.p95 for role in sent.values()], y=names, mode="markers", marker=high, name="p95")
     plot.update_xaxes(title="seconds", rangemode="tozero")
-    caption = "Median and 95th percentile of the seconds of one answer; only roles that sent something, not cache hits."
+    caption = "Median (p50) and 95th percentile (p95) of the seconds of one answer, without cache hits."
     return Figure("Latency of one answer", named_rows(plot, list(sent)), caption)

@@ -15,7 +15,7 @@ from evaluate.paper.published import ITEM_COLD, MAIN, USER_COLD, PublishedRow
 from evaluate.protocol.cases import Cases, load_cases
 from evaluate.protocol.splits import split_dataset
 from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord
-from evaluate.runs.costs import once_each
+from evaluate.runs.costs import stand_alone_usage
 from evaluate.runs.directory import LEDGER, RunDirectory
 from evaluate.runs.journal import read_journal
 from evaluate.runs.run_metrics import ranks_of
@@ -145,7 +145,7 @@ def _run(root: Path, cell: StudyCell, dataset: str, commands: Sequence[str]) -> 
         "seed": cell.seed,
         "manifest": manifest,
         "usage": by_role(calls),
-        "stand_alone": by_role(call.model_copy(update={"hit": False}) for call in once_each(ranking)),
+        "stand_alone": stand_alone_usage(ranking),
         # The slash, because a name may be the beginning of another one.
         "command": f"{commands[0]} --only {cell.path}/" if commands else "",
         "tuned": _tuned(root, cell),

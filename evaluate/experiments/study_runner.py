@@ -78,7 +78,7 @@ class StudyRunner:
             if not only or any(part in f"{cell.path}/" for part in only)
         ]
         if not cells:
-            raise InputError(f"--only {', '.join(only)}: no run of the study has this in its name")
+            raise InputError(f"--only {', '.join(only)}: no run of the study has this text in its name")
         for cell in cells:
             self._check(cell)
         return cells
@@ -294,14 +294,24 @@ class StudyRunner:
 
 
 def run_states(spec: StudySpec, root: Path) -> Iterator[dict[str, Any]]:
-    """Name, state (`done`, `begun`, `waiting`), ranked users, calls and dollars of every run of a study."""
+    """Name, state (`done`, `begun`, `waiting`), ranked users, calls and dollars of every run of a study.
+
+    `interrupted` are the calls among them that were in flight at a kill.
+    """
     for cell in spec.cells(tuple(TRAINED)):
         journal = RunDirectory(root / cell.path).journal
         rows = sum(1 for _ in journal.open("rb")) if journal.exists() else 0
         ledgers = (root / cell.path).rglob(LEDGER)
         spent = total_usage(usage for path in ledgers for usage in by_role(read_calls(path)).values())
         state = "done" if is_done(root / cell.path) else "begun" if rows else "waiting"
-        yield {"run": str(cell.path), "state": state, "users": rows, "calls": spent.calls, "usd": spent.usd}
+        yield {
+            "run": str(cell.path),
+            "state": state,
+            "users": rows,
+            "calls": spent.calls,
+            "interrupted": spent.interrupted,
+            "usd": spent.usd,
+        }
 
 
 def _mar_scores(directory: Path, name: str) -> RecordedScores:

@@ -17,7 +17,7 @@ from programs.runtime.errors import listed, quoted
 from programs.runtime.interrupts import MAX_WORKERS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 .+_-]*$", max_length=60)]
-"""Becomes a folder name, so it has no special characters of paths."""
+"""A folder gets this name, so it has no special characters of paths."""
 
 
 TrainingSeed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
@@ -44,7 +44,7 @@ class DatasetSpec(_Strict):
 
     Attributes:
         source: A directory, `demo`, or a name to look for (see `mllm3rec study run --help`).
-        fallback: Used, with a note, if the source is not found.
+        fallback: Source to use, with a note, if `source` is not found.
         published: Name of the dataset in the paper, to show its published rows beside ours.
     """
 
@@ -82,24 +82,13 @@ class ProtocolSpec(_Strict):
     def drawn(
         self, dataset: str, source: str, sha256: str, users: int | None = None, draw: int = 0
     ) -> EvaluationProtocol:
-        """The protocol of one cases file; `users` is a further limit."""
+        """The protocol of one cases file; `users` is a second limit beside the protocol's own."""
         limits = [n for n in (self.users, users) if n is not None]
-        return EvaluationProtocol(
-            dataset=dataset,
-            source=source,
-            dataset_sha256=sha256,
-            setting=self.setting,
-            target=self.target,
-            negatives=1 if self.catalogue else self.negatives,
-            sampling=self.sampling,
-            part=self.part,
-            users=min(limits, default=None),
-            seed=self.seed,
-            draw=draw,
-            last=self.last,
-            cold_positive=self.cold_positive,
-            cold_history=self.cold_history,
-        )
+        choices = self.model_dump(include=set(EvaluationProtocol.model_fields)) | {
+            "users": min(limits, default=None),
+            "negatives": 1 if self.catalogue else self.negatives,
+        }
+        return EvaluationProtocol(dataset=dataset, source=source, dataset_sha256=sha256, draw=draw, **choices)
 
 
 class RankerSpec(_Strict):
@@ -109,8 +98,8 @@ class RankerSpec(_Strict):
         ranker: Its name, as for `mllm3rec evaluate --ranker`.
         label: Its name in results; the ranker's name unless given.
         seeds: Training seeds, for trained rankers.
-        users: Number of first users of each protocol, to limit paid calls; None for all.
-        draws: Number of first draws; None for all.
+        users: Rank only the first users of each protocol, to limit paid calls; None for all.
+        draws: Rank only the first draws; None for all.
         check: Whether the judge checks reasons, if `explain` is above 0.
         programs: For `learned+mar`: the programs whose MAR scores are added to the learned ranker's.
         learn_users: For `learned+mar`: number of dev users that the weights are learned on, with every program.
@@ -151,6 +140,7 @@ class BudgetSpec(_Strict):
 
     usd: float | None = Field(default=None, ge=0)
     calls: int | None = Field(default=None, ge=0)
+    minutes: float | None = Field(default=None, gt=0)
 
 
 @dataclass(frozen=True)

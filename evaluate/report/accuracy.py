@@ -1,4 +1,4 @@
-"""Accuracy tables of a protocol: means with intervals, tested differences, bounds, and published rows as context."""
+"""Accuracy tables of a protocol: means with intervals, tested differences, bounds, and published results."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ Compared = Mapping[tuple[str, str], Mapping[str, PairedComparison]]
 
 
 def against(reference: RankerRuns | None, groups: Sequence[RankerRuns]) -> Compared:
-    """Every other ranker, and MAR alone where there is MAR, minus the reference, corrected over all of it.
+    """Each ranker, and MAR alone if there is MAR, minus the reference, with Holm's correction over all of them.
 
-    Only lists that both ranked count: same user, same draw.
+    Only lists (same user, same draw) that both ranked count.
     """
     if reference is None:
         return {}
@@ -52,7 +52,7 @@ def against(reference: RankerRuns | None, groups: Sequence[RankerRuns]) -> Compa
 
 
 def pairs(groups: Sequence[RankerRuns], asked: Sequence[tuple[str, str]]) -> Compared:
-    """The further pairs (a, b), a minus b, corrected over these alone; pairs that did not run here are left out."""
+    """The further pairs (a, b), a minus b, with Holm's correction over these alone; pairs without runs are left out."""
     by_label = {g.label: g for g in groups}
     return _corrected(
         {(a, b): _paired(by_label[a].cells, by_label[b].cells) for a, b in asked if {a, b} <= by_label.keys()}
@@ -65,7 +65,7 @@ def _paired(cells: pd.DataFrame, reference: pd.DataFrame) -> Mapping[str, Paired
 
 
 def _corrected(found: Compared) -> Compared:
-    # Each pair was compared on its own common lists, so the correction over the table comes afterwards.
+    # Each pair has its own common lists, so it was tested alone; the correction over all pairs comes here.
     flat = {(key, metric): each for key, of in found.items() for metric, each in of.items()}
     corrected = holm({str(i): each.p for i, each in enumerate(flat.values())}).values()
     new = {at: each.model_copy(update={"p_holm": p}) for (at, each), p in zip(flat.items(), corrected, strict=True)}
@@ -75,10 +75,10 @@ def _corrected(found: Compared) -> Compared:
 def main_table(
     groups: Sequence[RankerRuns], reference: str, compared: Compared, empty: Sequence[RunRecord] = ()
 ) -> Table:
-    """One row per ranker, its parts below it, and chance.
+    """One row per ranker, with its parts below it, and a row for chance.
 
     Args:
-        empty: Runs without a ranked user, listed so that they are not overlooked.
+        empty: Runs without a ranked user; they get rows without figures.
     """
     size = groups[0].size
     columns = ("ranker", *(f"{m}/{size}" for m in AUDITED_METRICS), "users", "draws", "seeds", "unresolved")
@@ -108,20 +108,20 @@ def _ranker_rows(group: RankerRuns, is_reference: bool, compared: Compared, widt
 
 def _main_caption(size: int, reference: str, fused: bool, tested: bool) -> str:
     sentences = [
-        "Means over users with 95% intervals (bootstrap over users); a user's value is first averaged over draws of "
+        "Means over users with 95% intervals (bootstrap over users). A user's value is first averaged over draws of "
         f"negatives and over seeds. HR@5/{size} is the share of users whose held-out item is among the first 5 of "
-        f"{size}; NDCG@5/{size} also rewards a higher rank. Rankers that ranked fewer users than others compare only "
-        "through the paired differences below."
+        f"{size}; NDCG@5/{size} also rewards a higher rank. If rankers have different numbers of users, compare them "
+        "only by the paired differences below."
     ]
     if fused:
         sentences.append(
-            "A ranker's own row is its fused order; “prior alone” and “MAR alone” are the two scores it fuses, on the "
-            "same users."
+            "The row of a ranker is its fused order. “Prior alone” and “MAR alone” rank the same users by one of the "
+            "two scores that are fused."
         )
     if tested:
         sentences.append(
-            f"{BETTER} better, {WORSE} worse than {reference} by a paired test on common lists, p < {SIGNIFICANT:g} "
-            "after Holm's correction over all comparisons of this protocol."
+            f"{BETTER} means better and {WORSE} worse than {reference}: a paired test on common lists has "
+            f"p < {SIGNIFICANT:g} after Holm's correction over all comparisons of this protocol."
         )
     return " ".join(sentences)
 
@@ -140,22 +140,22 @@ def _mark(found: PairedComparison) -> str:
 
 
 def difference_table(reference: str, size: int, compared: Compared) -> Table:
-    """Everything minus the reference."""
+    """All rankers minus the reference."""
     names = {key: key[0] + (f": {PART_LABELS[key[1]]}" if key[1] else "") for key in compared}
     caption = (
         f"Mean over common users of a ranker minus {reference}, with 95% intervals; positive is better. "
-        "Only lists that both ranked count. p is of a paired randomization test, corrected by Holm's method over the "
-        "whole table: of many comparisons, some look large by chance. The interval is not corrected."
+        "Only lists that both ranked count. p is from a paired randomization test, with Holm's correction over the "
+        "whole table, because some of many differences look large by chance. The interval is not corrected."
     )
     return _compared_table("differences", f"Difference to {reference}", caption, "ranker", size, names, compared)
 
 
 def pair_table(asked: Sequence[tuple[str, str]], size: int, compared: Compared) -> Table:
-    """The further pairs of the study, including those that could not be tested here."""
+    """The further pairs of the study; pairs that could not be tested have empty rows."""
     names = {pair: f"{pair[0]} − {pair[1]}" for pair in asked}
     caption = (
-        "Further pairs the study asks for: mean over common users, the first minus the second. p is corrected by "
-        "Holm's method over this table alone."
+        "Further pairs of the study file: mean over common users, the first ranker minus the second. p has Holm's "
+        "correction over this table alone."
     )
     return _compared_table("pairs", "Further comparisons", caption, "pair", size, names, compared)
 
@@ -170,21 +170,19 @@ def _compared_table(
         if not found:
             rows.append(filled([word_cell(f"{label} (no list in common)")], len(columns)))
             continue
-        cells = [
-            c
-            for m in AUDITED_METRICS
-            for c in (difference_cell(found[m], _mark(found[m])), probability_cell(_p(found[m])))
-        ]
+        cells = [cell for m in AUDITED_METRICS for cell in tested_cells(found[m])]
         rows.append(table_row(word_cell(label), count_cell(found[AUDITED_METRICS[0]].n), *cells))
     return Table(name, title, caption, columns, tuple(rows))
 
 
-def _p(found: PairedComparison) -> float:
-    return found.p if found.p_holm is None else found.p_holm
+def tested_cells(found: PairedComparison) -> list[TableCell]:
+    """A difference with its mark, and its p, corrected if it was corrected."""
+    p = found.p if found.p_holm is None else found.p_holm
+    return [difference_cell(found, _mark(found)), probability_cell(p)]
 
 
 def bounds_table(groups: Sequence[RankerRuns]) -> Table | None:
-    """Bounds of the means over resolved and unresolved cases; None where every case was resolved."""
+    """Bounds of the means over resolved and unresolved cases; None if every case was resolved."""
     unresolved = [group for group in groups if group.unresolved]
     if not unresolved:
         return None
@@ -195,8 +193,9 @@ def bounds_table(groups: Sequence[RankerRuns]) -> Table | None:
         cells = [figure_cell(end) for m in AUDITED_METRICS for b in [found[group.sized(m)]] for end in (b.low, b.high)]
         rows.append(table_row(word_cell(group.label), *cells, count_cell(group.resolved), count_cell(group.unresolved)))
     caption = (
-        "Unresolved cases (the infrastructure failed, or they were not reached) are not misses. If all of them were "
-        "misses the mean would be the lower figure; if all were at rank 1, the higher one. Over all draws and seeds."
+        "An unresolved case has no result, because a call failed or the run was stopped. It is not a miss. The lower "
+        "figure is the mean if all unresolved cases were misses, the higher one if all were at rank 1. Over all draws "
+        "and seeds."
     )
     ends = (f"{m}/{size} {end}" for m in AUDITED_METRICS for end in ("at least", "at most"))
     columns = ("ranker", *ends, "ranked", "unresolved")
@@ -204,7 +203,7 @@ def bounds_table(groups: Sequence[RankerRuns]) -> Table | None:
 
 
 def published_metric_table(rows: Sequence[PublishedRow]) -> Table:
-    """The paper's rows as context, each with its audit."""
+    """Published results of the paper, each with its audit."""
     out = []
     for published in rows:
         finding = audit_row(published.row)
@@ -224,16 +223,16 @@ def published_metric_table(rows: Sequence[PublishedRow]) -> Table:
         )
     size = PAPER_LIST_SIZE
     caption = (
-        f"As published for lists of {size}, not measured here: other users, other negatives and perhaps another "
-        "protocol, so do not compare the rows above with these. “Impossible” rows break an identity that every "
-        "ranking obeys, by more than rounding explains."
+        f"As published for lists of {size}; not measured here. Users and negatives differ, and perhaps the "
+        "protocol, so these rows cannot be compared with the rows above. “Impossible” rows contradict an identity that "
+        "holds for every ranking, by more than rounding can explain."
     )
     columns = ("method", *(f"{m}/{size}" for m in AUDITED_METRICS), "audit")
-    return Table("published", "Context: as published", caption, columns, tuple(out))
+    return Table("published", "Published results", caption, columns, tuple(out))
 
 
 def audit_lines(groups: Sequence[RankerRuns]) -> list[str]:
-    """Audit of our own ranks: one line if every run obeys every identity, else one per violation."""
+    """Audit of our own ranks: one line if all runs pass, else one line per violation."""
     runs = [(group, run) for group in groups for run in group.runs]
     broken = []
     for group, run in runs:
@@ -245,4 +244,4 @@ def audit_lines(groups: Sequence[RankerRuns]) -> list[str]:
     if broken:
         return broken
     n = len(runs)
-    return [f"Audit of our own ranks: {'the run obeys' if n == 1 else f'all {n} runs obey'} every identity."]
+    return [f"Audit of our own ranks: {'the run passes' if n == 1 else f'all {n} runs pass'}."]

@@ -1,6 +1,6 @@
 """Data model of a report page: tabs of blocks (tables, figures, lines, code, prompt diffs, folded parts).
 
-A block says what is shown, never how: `templates/blocks.html.j2` has one macro for each `kind`.
+A block says what is shown; `templates/blocks.html.j2` has one macro for each `kind`, which says how.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from evaluate.report.prompt_diff import DiffSection, diff_sections
 from evaluate.report.table import Table
 
 DEFAULT_HEIGHT = 450
-"""Pixels of a plot whose layout does not say."""
+"""Pixels of a plot without a height in its layout."""
 
 
 @dataclass(frozen=True)
 class Lead:
-    """The sentence a tab opens with: its result in plain words."""
+    """The first sentence of a tab: its result in plain words."""
 
     kind: ClassVar[str] = "lead"
     text: str
@@ -28,7 +28,7 @@ class Lead:
 
 @dataclass(frozen=True)
 class Lines:
-    """Sentences, each on a line of its own."""
+    """Sentences, one per line."""
 
     kind: ClassVar[str] = "lines"
     lines: Sequence[str]
@@ -36,7 +36,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading over the blocks that follow."""
+    """A heading above the next blocks."""
 
     kind: ClassVar[str] = "heading"
     text: str
@@ -44,7 +44,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot under its title, with a caption below. Legend, colours and sizes of text are the page's."""
+    """A plot with title and caption. The page adds legend, colours and text sizes."""
 
     kind: ClassVar[str] = "figure"
     title: str
@@ -68,7 +68,7 @@ class Code:
 
 @dataclass(frozen=True)
 class PromptDiff:
-    """Two versions of a text as one, with removed and added lines and words marked."""
+    """Two versions of a text in one, with removed and added lines and words marked."""
 
     kind: ClassVar[str] = "diff"
     title: str
@@ -77,7 +77,7 @@ class PromptDiff:
 
     @property
     def sections(self) -> list[DiffSection]:
-        """Its lines; long unchanged stretches are sections of their own, to be folded."""
+        """Its lines; long unchanged parts are sections of their own, to be folded."""
         return diff_sections(self.before, self.after)
 
 
@@ -106,7 +106,7 @@ class Details:
 
 @dataclass(frozen=True)
 class Notice:
-    """Blocks a reader must not overlook."""
+    """Important blocks, shown with emphasis."""
 
     kind: ClassVar[str] = "notice"
     blocks: Sequence[Block]
@@ -114,7 +114,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class PerProtocol:
-    """Blocks that are shown while their protocol is chosen in the page's list (`Page.protocols`)."""
+    """Blocks that are shown when the reader selects their protocol (`Page.protocols`)."""
 
     kind: ClassVar[str] = "per-protocol"
     index: int
@@ -124,7 +124,7 @@ class PerProtocol:
 
 @dataclass(frozen=True)
 class View:
-    """An interactive part, filled by the script that registers its name."""
+    """An interactive part, filled by the script that registers this name."""
 
     kind: ClassVar[str] = "view"
     name: str
@@ -140,8 +140,8 @@ class Tab:
     """A tab of a page.
 
     Attributes:
-        name: Lower-case letters and digits; part of the page's addresses and of file names.
-        per_protocol: Whether what it shows depends on the chosen protocol.
+        name: Lower-case letters and digits; part of links and file names.
+        per_protocol: Whether its content depends on the selected protocol.
     """
 
     name: str
@@ -160,8 +160,8 @@ class Page:
     """A report.
 
     Attributes:
-        protocols: Names of the protocols between which a reader may choose; none where there is nothing to choose.
-        data: What the scripts read, as JSON.
+        protocols: Names of the protocols that the reader can select; may be empty.
+        data: JSON data for the scripts.
         scripts: Further script files of this package, run after `page.js`.
         warnings: Sentences over every tab.
     """
@@ -175,7 +175,7 @@ class Page:
 
 
 def tables_in(blocks: Sequence[Block]) -> Iterator[Table]:
-    """Every table, also of folded parts, in reading order."""
+    """All tables in reading order, with those of folded parts."""
     for block in blocks:
         if isinstance(block, Table):
             yield block

@@ -1,4 +1,4 @@
-"""Cost tables: billed (what was sent and paid) and stand-alone (as if there had been no cache hits)."""
+"""Cost tables: billed cost (what was paid) and stand-alone cost (as if there were no cache hits)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,20 @@ from evaluate.report.table import (
     table_row,
     word_cell,
 )
+from programs.lm.ledger import interrupted_note
 from signatures.rows import Cost, Usage, total_usage
+
+USAGE_COLUMNS = ("calls", "cache hits", "tokens in", "cached", "tokens out", "dollars", "seconds")
+
+
+def usage_cells(usage: Usage, partly: bool = False) -> list[TableCell]:
+    """A cell for each of `USAGE_COLUMNS`; `partly` says that the dollars are incomplete."""
+    counts = (usage.calls, usage.cache_hits, usage.tokens_in, usage.tokens_cached, usage.tokens_out)
+    return [*map(count_cell, counts), dollars_cell(usage.usd, usage.calls, partly), figure_cell(usage.seconds, 1)]
 
 
 def usage_by_role(usages: Sequence[Mapping[str, Usage]]) -> dict[str, tuple[Usage, bool]]:
-    """Sums over runs by role, each with whether its dollars leave out calls without a known price."""
+    """Sums over runs by role; the flag says that the dollars are incomplete, because a price is unknown."""
     roles = dict.fromkeys(role for usage in usages for role in usage)
     return {role: _sum([usage[role] for usage in usages if role in usage]) for role in roles}
 
@@ -32,42 +41,32 @@ def _sum(usages: Sequence[Usage]) -> tuple[Usage, bool]:
 
 
 def per_user_price(group: RankerRuns) -> float | None:
-    """Stand-alone dollars of one ranked case; None where any of it has no known price."""
+    """Stand-alone dollars of one ranked case; None if a price is unknown."""
     total, partly = _sum([usage for run in group.runs for usage in run.stand_alone.values()])
     return None if total.usd is None or partly or not group.resolved else total.usd / group.resolved
 
 
 def billed_table(groups: Sequence[RankerRuns]) -> Table:
-    """What was sent and paid, by ranker and role."""
-    columns = ("ranker", "role", "calls", "cache hits", "tokens in", "cached", "tokens out", "dollars", "seconds")
-    rows: list[TableRow] = []
-    for group in groups:
-        for role, usage, partly in _lines(group, [run.usage for run in group.runs]):
-            cells = [
-                count_cell(n)
-                for n in (usage.calls, usage.cache_hits, usage.tokens_in, usage.tokens_cached, usage.tokens_out)
-            ]
-            price = dollars_cell(usage.usd, usage.calls, partly)
-            rows.append(
-                table_row(
-                    word_cell(group.label),
-                    word_cell(role),
-                    *cells,
-                    price,
-                    figure_cell(usage.seconds, 1),
-                    kind=_kind(role),
-                )
-            )
+    """Billed cost by ranker and role."""
+    columns = ("ranker", "role", *USAGE_COLUMNS)
+    rows = [
+        table_row(word_cell(group.label), word_cell(role), *usage_cells(usage, partly), kind=_kind(role))
+        for group in groups
+        for role, usage, partly in _lines(group, [run.usage for run in group.runs])
+    ]
     caption = (
-        "What was sent and paid for in this study, over all draws and seeds. Cache hits, answers from an earlier run "
-        "or attempt, cost nothing again and are counted apart; “cached” are the input tokens that the server took from "
-        "its prefix cache. A price that is not known is unknown, not zero; ≥ means that part of the sum is unknown."
+        "Calls that were sent and paid in this study, over all draws and seeds. Cache hits are answers from earlier "
+        "calls; they cost nothing and are counted separately. “Cached” are input tokens that the server took from its "
+        "prefix cache. An unknown price is not zero; ≥ means that a part of the sum is unknown."
     )
+    interrupted = sum(usage.interrupted for group in groups for run in group.runs for usage in run.usage.values())
+    if interrupted:
+        caption += f" {interrupted_note(interrupted)}."
     return Table("billed", "Billed", caption, columns, tuple(rows) or (_nothing(len(columns)),))
 
 
 def stand_alone_table(groups: Sequence[RankerRuns]) -> Table:
-    """What each ranker would cost alone, in total and per user."""
+    """Stand-alone cost of each ranker, in total and per user."""
     columns = (
         "ranker", "role", "calls", "tokens in", "tokens out", "dollars",
         "calls per user", "tokens per user", "dollars per user", "seconds per user",
@@ -93,8 +92,8 @@ def stand_alone_table(groups: Sequence[RankerRuns]) -> Table:
                 )
             )
     caption = (
-        "What the same rankings would have cost without cache hits: the figures to compare rankers by, since they do "
-        "not depend on which ranker ran first. Per user is per ranked list."
+        "Cost of the same rankings without cache hits. Use these figures to compare rankers, because they do not "
+        "depend on the order of the runs. “Per user” means per ranked list."
     )
     return Table("stand-alone", "Stand-alone cost", caption, columns, tuple(rows) or (_nothing(len(columns)),))
 
@@ -121,4 +120,4 @@ def _lines(group: RankerRuns, usages: Sequence[Mapping[str, Usage]]) -> list[tup
 
 
 def _nothing(width: int) -> TableRow:
-    return filled([word_cell("no language model was asked")], width)
+    return filled([word_cell("no language model was used")], width)

@@ -1,7 +1,7 @@
-"""Per-user data of the page's scripts: lists, ranks, scores, profiles and reasons, small enough for one file.
+"""Data of single users for the page's scripts: lists, ranks, scores, profiles and reasons, small enough for one file.
 
-Tables average over all draws and seeds. The drill-down shows one run of each ranker, that of the first draw and seed:
-ranks of all its users, and whole rows of the first users, more of them for rankers with a language model.
+Tables average over all draws and seeds. The drill-down shows one run of each ranker, with the first draw and seed. It
+has the ranks of all users and whole rows of the first users; rankers with a language model get more whole rows.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from signatures.rows import Case, Ranking, Status
 from signatures.types import Item
 
 LM_USERS, OTHER_USERS = 150, 60
-"""Users with whole rows per run, of runs with a language model and without."""
+"""Most users with whole rows in a run, with and without a language model."""
 
 LM_BYTES, OTHER_BYTES = 7000, 400
 """Typical bytes per row: most of them are a language model's traits and reasons."""
 
 ROOM = 3_000_000
-"""Bytes for all rows of a report; more runs than fit get fewer users each."""
+"""Most bytes of all rows in a report; if there are many runs, each gets fewer users."""
 
 SHOWN_PARTS = ("prior", "mar", "fused")
 
@@ -48,7 +48,7 @@ class _Items:
         return self.numbers.setdefault(item_id, len(self.numbers))
 
     def written(self) -> list[list[str]]:
-        """Title and most specific category of every item that was asked for."""
+        """Title and most specific category of every numbered item."""
         return [_item(self.catalogue.get(item_id), item_id) for item_id in self.numbers]
 
 
@@ -70,7 +70,7 @@ def shown_run(group: RankerRuns) -> RunRecord:
 
 
 def users_per_run(all_groups: Iterable[Sequence[RankerRuns]]) -> tuple[int, int]:
-    """How many users get whole rows, of a run with a language model and of another, in a report of so many runs."""
+    """Numbers of users with whole rows in each run with and without a language model."""
     shown = [group for groups in all_groups for group in groups if shown_run(group).rows]
     wanted = sum(LM_USERS * LM_BYTES if group.uses_lm else OTHER_USERS * OTHER_BYTES for group in shown)
     scale = min(1.0, ROOM / max(1, wanted))
@@ -78,10 +78,10 @@ def users_per_run(all_groups: Iterable[Sequence[RankerRuns]]) -> tuple[int, int]
 
 
 def drilldown(protocol: ProtocolRecord, groups: Sequence[RankerRuns], detailed: tuple[int, int]) -> JsonObject:
-    """One protocol for the page.
+    """Data of one protocol.
 
     Args:
-        detailed: What `users_per_run` gave.
+        detailed: Result of `users_per_run`.
     """
     first = next(iter(protocol.cases.values())).cases
     number = {case.user_id: i for i, case in enumerate(first)}
@@ -123,16 +123,16 @@ def drilldown(protocol: ProtocolRecord, groups: Sequence[RankerRuns], detailed: 
 
 
 def _asked(run: RunRecord, number: Mapping[str, int]) -> int:
-    """How many users, from the first, the run was to rank: rankers with a language model may get fewer than others.
+    """Number of first users that the run had to rank; it may be smaller for rankers with a language model.
 
-    Those of them without a rank are unresolved; the others were not to be ranked.
+    Users among them without a rank are unresolved.
     """
     cases = len(run.ranks) + run.unresolved
     return max(cases, max(number[user] for user in run.ranks) + 1)
 
 
 def packed(ranks: Sequence[int]) -> str | list[int]:
-    """Ranks of all users, one character each where lists are short enough; 0 is unresolved.
+    """Ranks of all users, one character each if lists are short enough; 0 is unresolved.
 
     >>> packed([0, 9, 10, 36])
     '09Aa'
@@ -143,12 +143,12 @@ def packed(ranks: Sequence[int]) -> str | list[int]:
 
 
 def _detailed(cases: Sequence[Case], run: RunRecord, users: int) -> list[Case]:
-    """The first users with a row, the same ones for every run that ranked them."""
+    """The cases of the first users that have a row."""
     return [case for case in cases[:users] if case.user_id in run.rows]
 
 
 def _case(case: Case, items: _Items) -> JsonObject:
-    """History (item, rating), of which a model was shown the last `HISTORY_ITEMS`, and the candidates."""
+    """History (item, rating) and candidates; models saw only the last `HISTORY_ITEMS` of the history."""
     history = [[items.number(event.item_id), event.rating] for event in case.history[-HISTORY_SHOWN:]]
     return {
         "history": history,
@@ -188,10 +188,10 @@ def _row(case: Case, row: Ranking, items: _Items, traits: dict[tuple[str, ...], 
 
 
 def _components(row: Ranking) -> list[str]:
-    """The parts of a fused row; else all scores there are, a ranker's own last."""
+    """The parts of a fused row; all scores of any other row."""
     return [name for name in SHOWN_PARTS if name in row.scores] if "fused" in row.scores else list(row.scores)
 
 
 def _short(score: float) -> float | None:
-    """Four digits are enough to look at, and JSON has no infinities."""
+    """Four digits of a score; None for NaN and infinity, which JSON does not have."""
     return float(f"{score:.4g}") if math.isfinite(score) else None

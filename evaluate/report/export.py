@@ -1,4 +1,4 @@
-"""CSV, Markdown and LaTeX writers of tables. Names and texts are untrusted: each writer escapes for its format."""
+"""Writers of tables as CSV, Markdown and LaTeX. Names and texts are untrusted, so each writer escapes them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import re
 from evaluate.report.table import BETTER, WORSE, Table, TableCell
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What makes a spreadsheet take a text for a formula."""
+"""First characters of a text that a spreadsheet reads as a formula."""
 
 
 def to_csv(table: Table) -> str:
-    """Full figures, intervals and marks in columns of their own; words that look like formulas get an apostrophe."""
+    """CSV with full figures; intervals and marks have columns, and texts that look like formulas get an apostrophe."""
     cells_of = list(zip(*(row.cells for row in table.rows), strict=True)) or [() for _ in table.columns]
     ranged = [any(cell.low is not None for cell in cells) for cells in cells_of]
     marked = [any(cell.mark for cell in cells) for cells in cells_of]
@@ -48,7 +48,7 @@ def _number(value: float | None) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """A pipe table under its title, the caption below."""
+    """A pipe table with its title above and its caption below."""
     head = [_markdown(name) for name in table.columns]
     rule = ["---:" if kind == "figure" else "---" for kind in table.column_kinds]
     lines = [head, rule, *([_markdown_cell(cell) for cell in row.cells] for row in table.rows)]
@@ -117,6 +117,6 @@ def to_latex(table: Table) -> str:
 
 
 def _latex(text: str) -> str:
-    # A row that begins with "[" would be read as an optional argument of the \\ before it.
+    # LaTeX reads "[" at the start of a row as an argument of the \\ before it.
     flat = "".join(_LATEX.get(character, character) for character in re.sub(r"\s+", " ", text))
     return "{[}" + flat[1:] if flat.startswith("[") else flat

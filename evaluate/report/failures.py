@@ -1,4 +1,4 @@
-"""Failure tables: misses, unparsable answers and unresolved cases, each counted apart."""
+"""Failure tables: misses, unparsable answers and unresolved cases, counted separately."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from signatures.rows import Status, total_usage
 FIRST = CUTOFFS[0]
 
 UNCHECKED = "not checked"
-"""The verdict of `programs.explain` on a reason that no judge re-checked."""
+"""Verdict of `programs.explain` on a reason that was not re-checked."""
 
 
 def outcome_table(groups: Sequence[RankerRuns]) -> Table:
-    """Every case in exactly one of four columns, which add up to the cases."""
+    """Number of cases by outcome; each case has exactly one of four."""
     rows: list[TableRow] = []
     for group in groups:
         hits = misses = unparsable = unparsable_hits = 0
@@ -34,18 +34,18 @@ def outcome_table(groups: Sequence[RankerRuns]) -> Table:
         each = [share_cell(n, cases) for n in (hits, misses, unparsable, group.unresolved)]
         rows.append(table_row(word_cell(group.label), count_cell(cases), *each, count_cell(unparsable_hits)))
     caption = (
-        f"Every case (user and list, over all draws and seeds) is exactly one of four: a hit in the first {FIRST}, a "
-        "miss, unparsable (no answer of the model for this user could be parsed), or unresolved (the infrastructure "
-        "failed, or the case was not reached). Unparsable cases are ranked by the other scores, usually the prior, and "
-        "count in the accuracy figures that way; the last column counts the hits among them. Unresolved cases count "
-        "nowhere; they give bounds."
+        f"Each case (user and list, over all draws and seeds) has one of four outcomes: a hit in the first {FIRST}, a "
+        "miss, unparsable (no answer of the model could be read for this user), or unresolved (a call failed, or the "
+        "run was stopped before the case). Unparsable cases are ranked by the other scores, usually the prior, and are "
+        "part of the accuracy figures; the last column counts the hits among them. Unresolved cases are not part of "
+        "the accuracy figures; they widen the bounds."
     )
     columns = ("ranker", "cases", f"hit@{FIRST}", f"miss@{FIRST}", "unparsable", "unresolved", "unparsable hits")
     return Table("outcomes", "Outcome of the cases", caption, columns, tuple(rows))
 
 
 def answer_table(groups: Sequence[RankerRuns]) -> Table | None:
-    """Defects of the model's answers; None where no ranker asks a model."""
+    """Defects of the model's answers; None if no ranker uses a model."""
     asking = [group for group in groups if group.uses_lm and group.scored]
     if not asking:
         return None
@@ -69,11 +69,10 @@ def answer_table(groups: Sequence[RankerRuns]) -> Table | None:
             )
         )
     caption = (
-        "Unparsable answers were requested once more; in brackets their share of all answers. Candidates that the "
-        "model left out were ranked below the ones it named; dropped labels name no candidate or were repeated. Trait "
-        "phrases are refused by rules (brand, price, too long, repeated, ...). A reason is unfaithful if its re-check "
-        "says that profile and traits do not support it, or if there was no reason; reasons without a re-check are not "
-        "counted."
+        "Unparsable answers were requested a second time; their share of all answers is in brackets. Candidates that "
+        "the model left out were ranked below the others. Dropped labels belong to no candidate or were repeated. "
+        "Trait phrases are refused by rules (brand, price, too long, repeated, ...). A reason is unfaithful if the "
+        "judge says that profile and traits do not support it, or if it is missing; only re-checked reasons count."
     )
     columns = ("ranker", "unparsable", "left out", "labels dropped", "traits refused", "unfaithful reasons")
     return Table("answers", "Defects of answers", caption, columns, tuple(rows))

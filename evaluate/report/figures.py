@@ -1,4 +1,4 @@
-"""Plots of a study, as plotly figures without colours of text or background: the page adds the reader's theme."""
+"""Plots of a study as plotly figures; the page adds the colours of text and background."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#3a96d0",
     "#8b5cf6", "#e11d48", "#64748b", "#65a30d", "#0f9488", "#a8563a",
 )  # fmt: skip
-"""The first four after Okabe and Ito, for colour-blind readers; symbols tell the rest apart. All have a contrast of 3
-or more on the page's light and on its dark background."""
+"""The first four are from the colour-blind palette of Okabe and Ito. All have a contrast of at least 3 on the page's
+light and dark backgrounds."""
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "star", "pentagon", "hexagon")
-"""Those that `page.css` can draw in a legend."""
+"""Symbols that `page.css` can draw in a legend."""
 
 GREY = "#888888"
 
@@ -38,7 +38,7 @@ MOST_STEPS = 200
 """Points of a cumulative curve; longer lists are sampled, on a logarithmic axis."""
 
 LABEL_WIDTH = 26
-"""Characters of a line of a label beside a plot; longer labels get several lines."""
+"""Most characters in a line of a label beside a plot."""
 
 
 def looks(labels: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -50,18 +50,18 @@ def looks(labels: Sequence[str]) -> dict[str, dict[str, str]]:
 
 
 def accuracy(groups: Sequence[RankerRuns], main: Table, marks: Looks) -> Figure:
-    """HR@5 of every ranker with its interval, read from the main table so that both agree."""
+    """HR@5 of every ranker with its interval, from the main table."""
     size = groups[0].size
     rows = [row for row in main.rows if row.kind != "chance" and row.cells[1].value is not None]
     figure = go.Figure([_dot(row, _look(row, groups, marks)) for row in rows])
     figure.add_vline(x=chance(size)["HR@5"], line=CHANCE)
     figure.update_xaxes(title=f"HR@5/{size}, 95% interval", rangemode="tozero")
-    caption = "The first metric of the table above; the dashed line is chance."
+    caption = "The first metric of the table above. The dashed line is chance."
     return Figure(f"HR@5/{size} by ranker", named_rows(figure, [row.cells[0].text for row in rows]), caption)
 
 
 def named_rows(figure: go.Figure, labels: Sequence[str]) -> go.Figure:
-    """Give a plot of named rows its axis: one category for each label, the first on top, and the height they take."""
+    """Give a plot one row per label, the first on top, and set its height."""
     wrapped = [textwrap.wrap(label, LABEL_WIDTH) or [""] for label in labels]
     figure.update_yaxes(
         type="category",
@@ -77,7 +77,7 @@ def named_rows(figure: go.Figure, labels: Sequence[str]) -> go.Figure:
 
 
 def _look(row: TableRow, groups: Sequence[RankerRuns], marks: Looks) -> Mapping[str, str]:
-    """The look of the ranker whose row, or whose part's row, this is."""
+    """Colour and symbol of the ranker that a row belongs to."""
     label = row.cells[0].text
     owner = (g.label for g in groups if label == g.label or label.startswith((f"{g.label}: ", f"{g.label} (")))
     return marks.get(next(owner, ""), {"color": COLOURS[0], "symbol": "circle"})
@@ -106,7 +106,7 @@ def _dot(row: TableRow, look: Mapping[str, str]) -> go.Scatter:
 
 
 def cumulative(groups: Sequence[RankerRuns], marks: Looks) -> Figure:
-    """Share of held-out items at rank r or better, for every r: HR at all cutoffs at once."""
+    """HR@r for every cutoff r: the share of held-out items at rank r or better."""
     size = groups[0].size
     cutoffs = np.arange(1, size + 1)
     if size > MOST_STEPS:
@@ -129,14 +129,14 @@ def cumulative(groups: Sequence[RankerRuns], marks: Looks) -> Figure:
     figure.update_xaxes(title=f"rank r in the list of {size:,}", type="log" if size > MOST_STEPS else "linear")
     figure.update_yaxes(title="share at rank ≤ r", range=[0, 1.02])
     caption = (
-        f"Share of held-out items at rank r or better, for every r: HR@r/{size} at all cutoffs at once, over all draws "
-        "and seeds. The dashed line is a random order."
+        f"HR@r/{size}, the share of held-out items at rank r or better, for every cutoff r, over all draws and seeds. "
+        "The dashed line is a random order."
     )
     return Figure(f"HR@r/{size} for every r", figure, caption)
 
 
 def sliced(slicing: Slicing, groups: Sequence[RankerRuns], marks: Looks) -> Figure:
-    """HR@5 by slice; rankers stand a little beside each other so that intervals do not cover each other."""
+    """HR@5 by slice; the points of a slice are shifted a little, so that intervals do not overlap."""
     size = groups[0].size
     names = [each.name for each in slicing.slices]
     figure = go.Figure()
@@ -187,7 +187,7 @@ def pareto_line(x: Sequence[float | None], y: Sequence[float]) -> go.Scatter:
 
 
 def error_bars(found: Sequence[Estimate]) -> dict[str, object]:
-    """The intervals of some means as plotly's error bars."""
+    """Intervals as error bars of plotly."""
     return {
         "type": "data",
         "symmetric": False,
@@ -199,5 +199,5 @@ def error_bars(found: Sequence[Estimate]) -> dict[str, object]:
 
 
 def escaped(text: str) -> str:
-    """Plotly interprets a subset of HTML in its texts; names must be read as they are."""
+    """The text with HTML escaped, because plotly interprets some HTML."""
     return html.escape(text, quote=False)

@@ -1,6 +1,6 @@
 "use strict";
-// A report page: tabs, plots with their legends, tables that sort. Everything that comes from data is set as text, never
-// as markup. The whole state is in the address after "#", so a view can be shared by its address.
+// A report page: tabs, plots with legends, sortable tables. Texts from data are always set as text, never as markup.
+// The whole state is in the address after "#", so a view can be shared by its address.
 const report = (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const NARROW = 820; // as in page.css
@@ -25,7 +25,7 @@ const report = (() => {
   }
 
   const plural = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
-  /** Plotly interprets a subset of HTML in its texts: names are escaped on the way in, and unescaped for a legend. */
+  /** Plotly interprets some HTML in its texts, so names are escaped for plotly and unescaped for a legend. */
   const escaped = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
   const unescaped = (text) => text.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -37,7 +37,7 @@ const report = (() => {
   const views = {};
   let state = defaults;
 
-  /** Register an interactive part: what fills it, and its state in the address, some of which ends with the protocol. */
+  /** Register an interactive part: the function that fills it, and its state in the address; some of the state belongs to one protocol. */
   function view(name, render, kept, ending) {
     views[name] = render;
     Object.assign(defaults, kept, ending);
@@ -58,7 +58,7 @@ const report = (() => {
     return `#${new URLSearchParams(changed)}`;
   }
 
-  /** Change the view. Typing replaces the entry in the browser's history, all else adds one. */
+  /** Change the view. Typing replaces the entry in the browser's history; other changes add one. */
   function go(changes, replace = false) {
     state = { ...state, ...changes };
     history[replace ? "replaceState" : "pushState"](null, "", address());
@@ -81,7 +81,7 @@ const report = (() => {
     drawVisible();
   }
 
-  /** Bring the chosen tab into the bar where the bar is too narrow for all; the page itself must not move. */
+  /** Scroll the bar of tabs to the chosen one, without scrolling the page. */
   function scrollToTab(tab) {
     const bar = tab.parentElement;
     const left = tab.offsetLeft - bar.offsetLeft;
@@ -91,7 +91,7 @@ const report = (() => {
 
   // --- plots
 
-  /** Draw what can be seen and is not drawn, or was drawn for another width or colour scheme. */
+  /** Draw all visible plots that are not drawn yet, or were drawn for another width or colour scheme. */
   function drawVisible() {
     for (const plot of findAll(`#tab-${state.tab} .plot`)) {
       if (!plot.offsetParent || plot.dataset.drawnFor === look(plot)) continue;
@@ -135,7 +135,7 @@ const report = (() => {
     plot.dataset.done = "yes";
   }
 
-  /** The legend as text above the plot: it wraps as text does and never covers anything. A click hides a trace. */
+  /** The legend as text above the plot, so that it wraps and covers nothing. A click hides a trace. */
   function legendOf(plot, traces) {
     const named = traces.flatMap((trace, i) => (trace.name && trace.showlegend !== false ? [[trace, i]] : []));
     if (named.length < 2) return [];
@@ -157,7 +157,7 @@ const report = (() => {
     return node;
   }
 
-  /** Put each point's label on a side where it covers no point and no other label; without such a side it is left out. */
+  /** Put each point's label on a side where it covers no point or other label; leave it out if there is no such side. */
   async function placeLabels(plot, traces) {
     const groups = findAll(".scatterlayer .trace", plot); // one for each scatter trace that is shown, in order
     const drawn = traces.flatMap((trace, i) => (trace.type === "scatter" && (plot.data[i].visible ?? true) ? [{ trace, i }] : []));
@@ -178,7 +178,7 @@ const report = (() => {
     }
   }
 
-  /** The first side of a point with room for a label, which is then taken. */
+  /** The first side of a point with room for a label; the room is then taken. */
   function freeSide({ width, height }, point, taken, area) {
     const [x, y] = [(point.left + point.right) / 2, (point.top + point.bottom) / 2];
     const corners = {
@@ -201,7 +201,7 @@ const report = (() => {
     return null;
   }
 
-  /** Whether two boxes come closer than a gap, which plotly's own rounding of a label's position may take up. */
+  /** Whether two boxes are closer than a gap; plotly rounds the positions of labels by up to this gap. */
   const near = (a, b) => a.left < b.right + GAP && b.left < a.right + GAP && a.top < b.bottom + GAP && b.top < a.bottom + GAP;
 
   // --- sorting

@@ -1,4 +1,4 @@
-"""HTML writer: renders a `Page` as one self-contained file that no title can make load or run anything."""
+"""HTML writer: renders a `Page` as one file that loads nothing and runs only our own scripts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCRIPT, STYLE = "page.js", "page.css"
 
 
 def render(page: Page) -> str:
-    """The whole file: style, plotly and scripts are in it, and its policy forbids any network."""
+    """The whole file, with style, plotly and scripts; its policy forbids network access."""
     scripts = [_newlines(get_plotlyjs()), *(resource_text(name) for name in (SCRIPT, *page.scripts))]
     return _ENVIRONMENT.get_template("page.html.j2").render(
         page=page,
@@ -30,7 +30,7 @@ def render(page: Page) -> str:
 
 
 def policy(scripts: Iterable[str]) -> str:
-    """The page's Content-Security-Policy: no network, and no script but these, whatever a title might smuggle in."""
+    """The page's Content-Security-Policy: no network access, and only these scripts, even if a title contains HTML."""
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts
     )
@@ -41,7 +41,7 @@ def policy(scripts: Iterable[str]) -> str:
 
 
 def inert_json(data: object) -> Markup:
-    """JSON that cannot end the element it stands in, nor open a comment; NaN is refused."""
+    """JSON that is safe inside a `script` element; NaN is refused."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -49,7 +49,7 @@ def inert_json(data: object) -> Markup:
 
 
 def figure_json(figure: go.Figure) -> Markup:
-    """What Plotly.newPlot takes; without plotly's default template, which is larger than the plots."""
+    """JSON for `Plotly.newPlot`, without plotly's default template, which is larger than the plots."""
     return inert_json(json.loads(go.Figure(figure).update_layout(template="none").to_json()))
 
 
@@ -59,7 +59,7 @@ def resource_text(name: str) -> str:
 
 
 def _newlines(text: str) -> str:
-    """Newlines as a browser reads them: the hash of a script is of what was read."""
+    """The text with newlines as a browser reads them, because it hashes scripts after reading."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

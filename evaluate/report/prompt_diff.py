@@ -15,7 +15,7 @@ CONTEXT = 3
 """Unchanged lines shown around a change."""
 
 RELATED = 0.4
-"""A changed line that keeps less than this share of its characters is another line: no word of it is marked."""
+"""Words are marked only in changed lines that keep at least this share of their characters."""
 
 TextPart = tuple[str, bool]
 """Some text and whether it changed."""
@@ -23,14 +23,14 @@ TextPart = tuple[str, bool]
 
 @dataclass(frozen=True)
 class DiffLine:
-    """A line of either version; `parts` are its text in pieces, joined by nothing."""
+    """A line of the diff; its text is the concatenation of `parts`."""
 
     kind: LineKind
     parts: tuple[TextPart, ...]
 
     @property
     def sign(self) -> str:
-        """What stands before the line, so that colour is not all that tells."""
+        """The sign before the line, because some readers do not see the colour."""
         return {"same": " ", "removed": "−", "added": "+"}[self.kind]
 
     @property
@@ -41,14 +41,14 @@ class DiffLine:
 
 @dataclass(frozen=True)
 class DiffSection:
-    """Lines one after another; folded ones are unchanged and far from any change."""
+    """Neighbouring lines; folded ones are unchanged and far from any change."""
 
     lines: tuple[DiffLine, ...]
     folded: bool = False
 
 
 def diff_sections(before: str, after: str) -> list[DiffSection]:
-    """The diff with long unchanged stretches apart.
+    """The diff in sections; long unchanged parts are sections of their own.
 
     >>> [(section.folded, len(section.lines)) for section in diff_sections("1\\n" * 20 + "a", "1\\n" * 20 + "b")]
     [(True, 17), (False, 5)]
@@ -64,7 +64,7 @@ def diff_sections(before: str, after: str) -> list[DiffSection]:
 
 
 def diff_lines(before: str, after: str) -> list[DiffLine]:
-    """Both versions line by line, removed lines before the added ones that replace them.
+    """Both versions line by line; removed lines come before the added lines that replace them.
 
     >>> [(line.kind, line.parts) for line in diff_lines("Say it in short.", "Say it in full.")]
     [('removed', (('Say it in ', False), ('short', True), ('.', False))), \
@@ -83,7 +83,7 @@ def diff_lines(before: str, after: str) -> list[DiffLine]:
 
 
 def _word_diff(before: str, after: str) -> tuple[list[TextPart], list[TextPart]]:
-    """Words, spaces and signs of both texts with whether the other text lacks them there."""
+    """Tokens of both texts, each with whether it is missing in the other text."""
     old, new = _tokens(before), _tokens(after)
     removed: list[TextPart] = []
     added: list[TextPart] = []
@@ -108,7 +108,7 @@ def _as_lines(kind: LineKind, tokens: Sequence[TextPart]) -> Iterator[DiffLine]:
 
 
 def _merged(tokens: Sequence[TextPart]) -> tuple[TextPart, ...]:
-    """Neighbours of a kind as one part; a line that kept little, or all of its words, has nothing to mark."""
+    """Neighbouring tokens of a kind as one part; lines that changed almost completely get no marks."""
     kept = sum(len(text) for text, changed in tokens if not changed)
     whole = sum(len(text) for text, _ in tokens)
     if kept < RELATED * whole:

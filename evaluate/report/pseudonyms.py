@@ -1,4 +1,4 @@
-"""Pseudonyms of users: reviewer ids are personal, so a report shows a short hash, the same everywhere."""
+"""Pseudonyms of users: a report shows a short hash in place of each user id, which is personal data."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _NAMED = re.compile(r"""\buser (?P<quote>['"])(?P<id>.*?)(?P=quote)""")
 
 
 def pseudonym(user_id: str) -> str:
-    """A user's name in reports: the first digits of the id's hash.
+    """The name of a user in reports: the first digits of the id's hash.
 
-    It hides ids from readers of a report, not from owners of the data, who can find a user by hashing the id.
+    Owners of the data can still find a user by hashing the id.
 
     >>> pseudonym("A1B2C3")
     'u-91e45b9dc4'
@@ -22,7 +22,7 @@ def pseudonym(user_id: str) -> str:
 
 
 def without_ids(text: str) -> str:
-    """A message with the users it names replaced by their pseudonyms; our messages write `user 'id'`.
+    """A message with user ids replaced by pseudonyms; our messages write `user 'id'`.
 
     >>> without_ids("rank of user 'A1B2C3' <= 30")
     'rank of user u-91e45b9dc4 <= 30'

@@ -1,4 +1,4 @@
-"""All runs of one ranker on one protocol, with every user's mean over draws and seeds."""
+"""All runs of one ranker on one protocol, with each user's mean over draws and seeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from programs.runtime.errors import InputError
 from signatures.rows import Ranking, Status
 
 PART_LABELS = {"prior": "prior alone", "mar": "MAR alone"}
-"""Score vectors of a fused row that are shown on their own, with their names in reports."""
+"""Names in reports of the scores that are fused."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class RankerRuns:
 
     @cached_property
     def users(self) -> pd.DataFrame:
-        """Metrics by user, averaged over seeds, then draws: the sample of every interval."""
+        """Metrics by user, averaged over seeds and then over draws; intervals are over these users."""
         return over_draws(self.cells)
 
     def part(self, component: str) -> pd.DataFrame:
-        """`cells` of one score vector on its own; empty where no row has it."""
+        """`cells` by one score alone; empty if no row has that score."""
         ranks = {}
         for run in self.runs:
             rows = {user: row for user, row in run.rows.items() if component in row.scores}
@@ -51,7 +51,7 @@ class RankerRuns:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Components shown on their own: those of rows that fuse several."""
+        """Names of the scores that are fused; empty for other rankers."""
         named = {name for run in self.runs for row in run.rows.values() for name in row.scores}
         return tuple(name for name in PART_LABELS if name in named) if "fused" in named else ()
 
@@ -62,38 +62,38 @@ class RankerRuns:
 
     @property
     def uses_lm(self) -> bool:
-        """Whether a language model was asked."""
+        """Whether the ranker uses a language model."""
         return any(run.stand_alone or run.usage for run in self.runs) or any(
             row.profile or row.traits or row.rationales for row in self.scored
         )
 
     @property
     def resolved(self) -> int:
-        """Ranked cases over all runs."""
+        """Number of ranked cases in all runs."""
         return sum(len(run.ranks) for run in self.runs)
 
     @property
     def unresolved(self) -> int:
-        """Cases without a result over all runs."""
+        """Number of unresolved cases in all runs."""
         return sum(run.unresolved for run in self.runs)
 
     @property
     def draws(self) -> int:
-        """Different draws."""
+        """Number of draws."""
         return len({run.draw for run in self.runs})
 
     @property
     def seeds(self) -> int:
-        """Different training or sampling seeds; 1 where there are none."""
+        """Number of training or sampling seeds; 1 if there are none."""
         return len({run.seed for run in self.runs})
 
     def bounds(self) -> Mapping[str, Bounds]:
-        """Bounds of every metric over resolved and unresolved cases of all runs together, by sized name."""
+        """Bounds of every metric over all resolved and unresolved cases, by sized name."""
         ranks = {f"{i}/{user}": rank for i, run in enumerate(self.runs) for user, rank in run.ranks.items()}
         return bounds(per_user(ranks), self.unresolved, negatives=self.size - 1)
 
     def sized(self, metric: str) -> str:
-        """The metric's name with the length of the list, without which it means nothing."""
+        """The metric's name with the length of the list, such as HR@5/30."""
         return f"{metric}/{self.size}"
 
 
@@ -108,16 +108,16 @@ def over_draws(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_common(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both averaged over exactly the lists (user and draw) that both ranked; empty where there are none."""
+    """Both averaged over the lists (user and draw) that both ranked; may be empty."""
     both = a.index.intersection(b.index)
     return over_draws(a.loc[both]), over_draws(b.loc[both])
 
 
 def ranker_runs(record: StudyRecord, protocol: ProtocolRecord) -> list[RankerRuns]:
-    """The rankers of a protocol in the order in which the study first names them, those without a ranked user left out.
+    """The rankers of a protocol that ranked a user, in the order of the study.
 
     Raises:
-        InputError: if a run ranked cases the protocol does not have, or lists of another length than the others.
+        InputError: if a run ranked other cases than the protocol's, or lists of another length than other runs.
     """
     by_label: dict[str, list[RunRecord]] = {}
     for run in record.runs:
@@ -132,13 +132,15 @@ def ranker_runs(record: StudyRecord, protocol: ProtocolRecord) -> list[RankerRun
 def _check(group: RankerRuns, size: int) -> None:
     where = f"{group.protocol.dataset}, {group.protocol.name}, {group.label!r}"
     if len({(run.draw, run.seed) for run in group.runs}) < len(group.runs):
-        raise InputError(f"{where}: a draw and seed comes twice; give every run once")
+        raise InputError(f"{where}: two runs have the same draw and seed; give each run once")
     for run in group.runs:
         cases = group.protocol.cases.get(run.draw)
         if cases is None:
-            raise InputError(f"{where}: a run of draw {run.draw}, which the protocol does not have")
+            raise InputError(f"{where}: a run has draw {run.draw}, but the protocol has no such draw")
         if run.list_size != size:
-            raise InputError(f"{where}: lists of {run.list_size}, others have {size}; figures of both do not compare")
+            raise InputError(
+                f"{where}: lists of {run.list_size} items, but other runs have {size}; they cannot be compared"
+            )
         if run.ranks.keys() - {case.user_id for case in cases.cases}:
             raise InputError(f"{where}: draw {run.draw} ranks users who are not among its cases")
 

@@ -1,4 +1,4 @@
-"""Data model of a finished study, the only input of its report: every run with its cases, rows and costs."""
+"""Data model of a finished study, the input of its report: all runs with their cases, rows and costs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class ProtocolRecord:
     Attributes:
         dataset: Short name of the dataset.
         name: Name of the protocol in the study file.
-        choices: Every ambiguity of the paper and how it was settled, by what it is about; printed in reports.
+        choices: The choice made for each open question of the paper, by question.
         cases: The frozen cases by draw; all draws have the same users, histories and targets.
-        popularity: How many users have an item in what rankers are fitted on; absent items have none.
+        popularity: Number of users of each item in the training data; items without users may be missing.
         catalogue: Items by id, at least those of histories and candidates.
-        published: The paper's rows for this setting and dataset, as context.
+        published: Published results of the paper for this setting and dataset.
     """
 
     dataset: str
@@ -40,17 +40,17 @@ class RunRecord:
     """One run: a ranker on the cases of one draw of a protocol.
 
     Attributes:
-        dataset, protocol, draw: Which cases it ranked.
-        ranker: Its label in the study.
-        seed: Training or sampling seed, or None where the ranker has none.
-        rows: Journal rows by user; empty where only the target's rank was kept (full-catalogue ranking).
-        ranks: 1-based rank of the target by user, of the order the ranker gave; resolved users only.
+        dataset, protocol, draw: The cases that it ranked.
+        ranker: Label of the ranker in the study.
+        seed: Training or sampling seed, or None.
+        rows: Journal rows by user; empty if only the rank of the target was kept (full-catalogue ranking).
+        ranks: 1-based rank of the target by user; resolved users only.
         list_size: Length of the ranked lists; for full-catalogue ranking the size of the catalogue.
-        unresolved: Cases without a scored row: bounds on the metric, never misses.
-        usage: What was sent and paid for, by role.
-        stand_alone: What the rankings would have cost without cache hits, by role.
-        command: The command that makes this run alone.
-        tuned: Settings tried on dev users, for reports; empty where nothing was tuned.
+        unresolved: Number of cases without a scored row.
+        usage: Billed usage by role.
+        stand_alone: Usage without cache hits, by role.
+        command: The command that repeats only this run.
+        tuned: Settings that were tried on dev users; may be empty.
     """
 
     dataset: str
@@ -71,15 +71,15 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """All of a study.
+    """A whole study.
 
     Attributes:
-        reference: Label of the ranker that all others are compared with, protocol by protocol.
-        pairs: Further pairs of labels to test against each other (a, b): a - b.
-        commands: How to make the whole study again.
-        hashes: What identifies the inputs: data and cases, by a readable name.
+        reference: Label of the ranker that all others are compared with.
+        pairs: Further pairs of labels (a, b) to test, a minus b.
+        commands: Commands that repeat the study.
+        hashes: Hashes of data and cases, by a readable name.
         versions: Package versions.
-        missing: Runs that the study file asks for and that are not there, with the reason.
+        missing: Names of missing runs of the study, with the reason.
         warnings: What a reader of any figure must know; shown over every tab.
     """
 

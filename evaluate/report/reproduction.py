@@ -14,7 +14,7 @@ HASH_DIGITS = 12
 
 
 def choice_table(protocol: ProtocolRecord, groups: Sequence[RankerRuns]) -> Table:
-    """How the protocol answers the paper's open questions, and what was ranked."""
+    """The choices of the protocol for open questions of the paper, and the ranked lists."""
     rows = [table_row(word_cell(what), word_cell(how)) for what, how in protocol.choices.items()]
     users = {case.user_id for cases in protocol.cases.values() for case in cases.cases}
     size = f"{groups[0].size:,} items, including the held-out one" if groups else "–"
@@ -28,12 +28,12 @@ def choice_table(protocol: ProtocolRecord, groups: Sequence[RankerRuns]) -> Tabl
             for draw, cases in sorted(protocol.cases.items())
         ),
     ]
-    caption = "The paper leaves these questions open or answers them in two ways; these are the choices made here."
+    caption = "The paper does not answer these questions, or gives two answers. The table shows the choices made here."
     return Table("protocol", "Protocol", caption, ("question", "choice"), tuple(rows))
 
 
 def run_table(runs: Sequence[RunRecord]) -> Table:
-    """Every run with the command that makes it alone."""
+    """Every run, with the command that repeats it."""
     columns = (
         "dataset", "protocol", "ranker", "draw", "seed", "ranked", "unresolved", "cases", "made", "command",
     )  # fmt: skip
@@ -55,15 +55,15 @@ def run_table(runs: Sequence[RunRecord]) -> Table:
     return Table(
         "runs",
         "Runs",
-        "Every run of the study; a run's command makes that run alone. “cases” is the head of the sha256 of the ranked "
-        "cases. Times are UTC.",
+        "All runs of the study, each with the command that repeats it. “Cases” is the beginning of the sha256 of the "
+        "ranked cases. Times are in UTC.",
         columns,
         tuple(rows),
     )
 
 
 def named_table(name: str, title: str, caption: str, columns: tuple[str, str], facts: Mapping[str, str]) -> Table:
-    """Names and texts: versions, missing runs."""
+    """A table of names and texts."""
     rows = tuple(table_row(word_cell(key), word_cell(without_ids(value))) for key, value in facts.items())
     return Table(name, title, caption, columns, rows)
 
@@ -83,17 +83,21 @@ def study_tables(record: StudyRecord) -> list[Table]:
 def hash_table(hashes: Mapping[str, str]) -> Table:
     """Hashes of the inputs."""
     rows = tuple(table_row(word_cell(name), code_cell(sha256)) for name, sha256 in hashes.items())
-    return Table("hashes", "Hashes", "The inputs: with other hashes, other figures.", ("input", "sha256"), rows)
+    return Table(
+        "hashes", "Hashes", "Hashes of the inputs. Other inputs give other figures.", ("input", "sha256"), rows
+    )
 
 
 def version_table(versions: Mapping[str, str]) -> Table:
     """Package versions."""
-    return named_table("versions", "Versions", "Packages used.", ("package", "version"), versions)
+    return named_table(
+        "versions", "Versions", "Versions of the packages that were used.", ("package", "version"), versions
+    )
 
 
 def missing_table(record: StudyRecord) -> Table:
-    """Runs the study asks for that are missing or incomplete."""
-    caption = "The study asks for these runs too. They are missing from the figures of this report, or incomplete."
+    """Runs of the study that are missing or incomplete."""
+    caption = "These runs of the study are missing or incomplete, and so are their figures in this report."
     return named_table("missing", "Missing runs", caption, ("run", "reason"), record.missing)
 
 
@@ -110,10 +114,7 @@ def _tuned(group: RankerRuns) -> Table:
         seed = NONE if run.seed is None else count_cell(run.seed)
         for tried in run.tuned:
             rows.append(table_row(count_cell(run.draw), seed, *(_setting(tried.get(name)) for name in names)))
-    caption = (
-        f"Every setting of {group.label} that was tried on dev users before any test user was ranked, in the order in "
-        "which they were tried."
-    )
+    caption = f"Settings of {group.label} that were tried on dev users before test users were ranked, in this order."
     columns = ("draw", "seed", *names)
     return Table(f"tuned-{group.label}", f"Tuning of {group.label}", caption, columns, tuple(rows))
 

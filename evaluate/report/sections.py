@@ -1,4 +1,4 @@
-"""A study as sections, one per protocol: the blocks of each of its tabs."""
+"""Sections of a study, one per protocol: the blocks for each tab."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from programs.runtime.errors import InputError
 
 @dataclass
 class ProtocolSection:
-    """The blocks of one protocol on one dataset, by tab."""
+    """The blocks of one protocol on one dataset, for each tab."""
 
     protocol: ProtocolRecord
     groups: list[RankerRuns]
@@ -28,7 +28,7 @@ class ProtocolSection:
 
     @property
     def name(self) -> str:
-        """Its name in the page's list of protocols."""
+        """Name in the page's list of protocols."""
         return f"{self.protocol.dataset} · {self.protocol.name}"
 
     @property
@@ -111,8 +111,8 @@ def summary_table(found: Sequence[ProtocolSection], labels: Sequence[str]) -> Ta
     rows.append(table_row(word_cell("chance"), *(main.rows[-1].cells[1] for _, main in measured), kind="chance"))
     columns = ("ranker", *(f"{s.name}: HR@5/{s.groups[0].size}" for s, _ in measured))
     caption = (
-        "Share of users whose held-out item is among the first five, with 95% intervals; marks as in the table of each "
-        "protocol. Columns differ in users, targets or negatives: compare within a column, never across."
+        "Share of users whose held-out item is among the first five, with 95% intervals; the marks are those of each "
+        "protocol's table. Compare figures of the same column only: columns differ in users, targets or negatives."
     )
     return Table("summary", "Summary", caption, columns, tuple(rows))
 

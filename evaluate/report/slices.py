@@ -23,10 +23,10 @@ DECILES = 10
 
 @dataclass(frozen=True)
 class Slice:
-    """A subset of the users, with the figures of every ranker that ranked any of them.
+    """A subset of the users.
 
     Attributes:
-        figures: Estimates by ranker and metric.
+        figures: Estimates by ranker and metric; without rankers that ranked none of the users.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Slicing:
 
     Attributes:
         name: Part of file names and of the page's ids.
-        by: What the users are divided by, in words.
+        by: Property that divides the users, in words.
     """
 
     name: str
@@ -55,7 +55,9 @@ def slicings(protocol: ProtocolRecord, groups: Sequence[RankerRuns]) -> list[Sli
     decile = Deciles(protocol.popularity)
     return [
         _sliced(
-            Slicing("history", "history length", "Users by the number of interactions that rankers saw.", ()),
+            Slicing(
+                "history", "history length", "Users by the number of interactions in the history that rankers saw.", ()
+            ),
             cases,
             groups,
             list(LENGTHS),
@@ -65,8 +67,8 @@ def slicings(protocol: ProtocolRecord, groups: Sequence[RankerRuns]) -> list[Sli
             Slicing(
                 "popularity",
                 "item popularity",
-                "Users by the popularity of their held-out item: items with users in the training data are ordered by "
-                "their number of users and cut into ten equal parts, decile 10 the most popular.",
+                "Users by the popularity of their held-out item. Items with users in the training data are ordered by "
+                "their number of users and cut into ten equal parts; decile 10 is the most popular.",
                 (),
             ),
             cases,
@@ -78,7 +80,7 @@ def slicings(protocol: ProtocolRecord, groups: Sequence[RankerRuns]) -> list[Sli
             Slicing(
                 "cold",
                 "cold or warm item",
-                "A cold held-out item has no user in the training data: only its text is known.",
+                "A held-out item is cold if it has no user in the training data; only its text is known.",
                 (),
             ),
             cases,
@@ -99,7 +101,7 @@ def length_slice(length: int) -> str:
 
 
 class Deciles:
-    """Popularity deciles over the items that have users; equally popular items share the decile of their middle.
+    """Popularity deciles over the items that have users; equally popular items are in the same decile.
 
     >>> Deciles({"a": 1, "b": 2}).of("a"), Deciles({"a": 1, "b": 2}).of("new")
     ('decile 3 (1 user)', 'no training user')
@@ -121,7 +123,7 @@ class Deciles:
         return ["no training user", *(self._name(d) for d in sorted(set(self._decile.values())))]
 
     def of(self, item_id: str) -> str:
-        """The slice an item falls into."""
+        """The slice of an item."""
         users = self._popularity.get(item_id, 0)
         return self._name(self._decile[users]) if users else "no training user"
 

@@ -33,20 +33,20 @@ VIEWS_SCRIPT = "users.js"
 GLOSSARY = {
     "HR@5/30": "Hit rate: the share of users whose held-out item is among the first 5 of a list of 30. The list length "
     "belongs to the name: the same ranker scores higher on shorter lists.",
-    "NDCG@5/30": "1 / log2(rank + 1) if the held-out item is among the first 5, else 0, averaged over users: rank 1 "
+    "NDCG@5/30": "1 / log2(rank + 1) if the held-out item is among the first 5, else 0; averaged over users. Rank 1 "
     "counts 1, rank 5 counts .39.",
-    "chance": "The mean of a random order. A figure near it shows nothing about a ranker.",
-    "interval": "95% bootstrap interval over users: where the mean might be with other users of the same kind.",
-    "▲ ▼": "Better or worse than the reference by a paired randomization test (same users, same lists), at 5% after "
-    "Holm's correction for the number of comparisons.",
+    "chance": "The mean of a random order. A ranker near it is no better than random.",
+    "interval": "95% bootstrap interval: the likely range of the mean for other users of the same kind.",
+    "▲ ▼": "Significantly better or worse than the reference: paired randomization test on the same users and lists, "
+    "at 5% after Holm's correction for the number of comparisons.",
     "draw": "One sample of negatives for the same users and held-out items.",
     "seed": "A training or sampling seed of a ranker.",
-    "unresolved": "A case that has no result, because the infrastructure failed or it was not reached: not counted as "
-    "a miss, but shown as bounds on the mean.",
-    "cache hit": "An answer taken from the response cache: nothing was sent and nothing was paid.",
-    "fused, prior alone, MAR alone": "The order that a user gets fuses two scores. The prior needs no language model; "
-    "MAR is the language model's alignment of motivations with traits.",
-    "u-…": "Users are shown under pseudonyms, hashes of their ids, the same everywhere in a report.",
+    "unresolved": "A case without a result, because a call failed or the run was stopped. It is not counted as a "
+    "miss; the mean gets bounds.",
+    "cache hit": "An answer from the response cache: nothing was sent and nothing was paid.",
+    "fused, prior alone, MAR alone": "The order that a user gets is by the fused score of two parts: the prior, "
+    "which needs no language model, and MAR, the language model's score of how traits match motivations.",
+    "u-…": "A pseudonym of a user: the beginning of the hash of the user id.",
 }
 
 
@@ -89,7 +89,7 @@ def _overview(record: StudyRecord, found: Sequence[ProtocolSection]) -> list[Blo
     labels = list(dict.fromkeys(group.label for section in found for group in section.groups))
     lead = (
         f"{runs} runs of {len(labels)} rankers on {len(found)} protocol{'' if len(found) == 1 else 's'}. All rankers "
-        f"of a protocol ranked the same frozen lists, and all are compared with {record.reference} and with chance."
+        f"of a protocol ranked the same frozen lists. They are compared with {record.reference} and with chance."
     )
     return [
         Lead(lead),

@@ -9,16 +9,16 @@ from typing import ClassVar, Literal
 from evaluate.stats.intervals import Estimate
 
 Kind = Literal["", "reference", "part", "total", "chance", "published", "impossible"]
-"""What a row is, for its looks: an ordinary row, the one all are compared with, a part of the row above, ..."""
+"""Kind of a row, for its style: an ordinary row, the reference, a part of the row above, ..."""
 
 ColumnKind = Literal["figure", "name", "label", "words", "code"]
-"""What a column holds, for its looks: numbers, short names, longer names, prose, or commands and hashes."""
+"""Kind of a column, for its style: numbers, short names, longer names, text, or commands and hashes."""
 
 BETTER, WORSE = "▲", "▼"
 """Marks of a difference that is significant after Holm's correction."""
 
 NAME_CHARACTERS, LABEL_CHARACTERS = 16, 32
-"""The longest text of a column of short names, and of longer ones; what is longer still is prose."""
+"""Longest text in a column of short names, and in a column of longer names."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,11 @@ class TableCell:
     """One cell. Its text is untrusted: every writer escapes it for its own format.
 
     Attributes:
-        text: What is read.
-        value: The number behind the text, by which the cell sorts and which CSV gives in full; None for words.
-        low, high: Interval of `value`, where it has one.
-        mark: `BETTER`, `WORSE` or nothing.
-        signed: Whether the interval shows plus signs, as differences do.
-        code: Whether it is to be read, and copied, letter by letter: a command or a hash.
+        value: The number that the text shows, for sorting and for CSV; None for words.
+        low, high: Interval of `value`, or None.
+        mark: `BETTER`, `WORSE` or empty.
+        signed: Whether the interval shows plus signs (for differences).
+        code: Whether the text is a command or a hash.
     """
 
     text: str
@@ -61,10 +60,10 @@ class TableCell:
 
 
 NONE = TableCell("–")
-"""No value; never a zero."""
+"""A missing value (not zero)."""
 
 _NO_WORDS = ("–", "unknown")
-"""Texts of cells without a value, in columns of figures too."""
+"""Texts of cells without a value that may be in a column of figures."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Table:
 
     Attributes:
         name: Part of its file name.
-        caption: What the figures are, in full sentences.
+        caption: Explanation of the figures, in full sentences.
     """
 
     kind: ClassVar[str] = "table"
@@ -98,7 +97,7 @@ class Table:
 
     @property
     def column_kinds(self) -> tuple[ColumnKind, ...]:
-        """What each column holds; the first one names the rows and is never a figure."""
+        """Kind of each column; the first one names the rows and is never a figure."""
         columns = list(zip(*(row.cells for row in self.rows), strict=True)) or [()] * len(self.columns)
         return tuple(_kind_of(cells, first=i == 0) for i, cells in enumerate(columns))
 
@@ -133,7 +132,7 @@ def count_cell(number: int) -> TableCell:
 
 
 def share_cell(part: int, whole: int) -> TableCell:
-    """How many of a whole, with the share as the value; `NONE` where the whole is 0.
+    """A count and its share of the whole; `NONE` if the whole is 0.
 
     >>> share_cell(3, 12).text, share_cell(0, 12).text, share_cell(0, 0).text
     ('3 (25%)', '0', '–')
@@ -149,7 +148,7 @@ def estimate_cell(found: Estimate, mark: str = "") -> TableCell:
 
 
 def difference_cell(found: Estimate, mark: str = "") -> TableCell:
-    """A difference with its interval; the sign is always there."""
+    """A difference with its interval, always with signs."""
     return TableCell(_signed(found.mean), found.mean, found.low, found.high, mark, signed=True)
 
 
@@ -159,7 +158,7 @@ def figure_cell(value: float, digits: int = 3) -> TableCell:
 
 
 def probability_cell(p: float) -> TableCell:
-    """A p-value; one below .001 is given as that.
+    """A p-value; small ones are shown as `< .001`.
 
     >>> probability_cell(0.0004).text, probability_cell(0.0432).text
     ('< .001', '0.043')
@@ -168,7 +167,7 @@ def probability_cell(p: float) -> TableCell:
 
 
 def dollars_cell(usd: float | None, calls: int, at_least: bool = False) -> TableCell:
-    """A price: `unknown` where calls have no known price, `NONE` where there were no calls; neither is 0.
+    """A price; `unknown` if calls have no known price, and `NONE` if there were no calls.
 
     >>> dollars_cell(None, 3).text, dollars_cell(None, 0).text
     ('unknown', '–')

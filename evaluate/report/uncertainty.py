@@ -27,13 +27,13 @@ from programs.runtime.errors import InputError
 UNCERTAINTY_METRICS = ("HR@5", "NDCG@5")
 
 WORTH_SEEING = 0.03
-"""Three points of a metric: about the distance between neighbours in published tables."""
+"""Difference of HR@5 to plan for; about the distance between neighbouring rows of published tables."""
 
 POWER = 0.8
 
 
 def variance_table(groups: Sequence[RankerRuns]) -> Table | None:
-    """Standard errors by source; None where every ranker has one draw and one seed."""
+    """Standard errors by source; None if every ranker has one draw and one seed."""
     repeated = [group for group in groups if group.draws > 1 or group.seeds > 1]
     if not repeated:
         return None
@@ -44,7 +44,7 @@ def variance_table(groups: Sequence[RankerRuns]) -> Table | None:
             first = [word_cell(group.label), word_cell(group.sized(metric))]
             try:
                 split = split_variance(_records(group, metric))
-            except InputError:  # fewer than two users in every run: nothing to split
+            except InputError:  # every run has fewer than two users
                 rows.append(filled(first, len(columns)))
                 continue
             parts = [_part(part) for part in (split.users, split.draws, split.seeds, split.joint)]
@@ -53,8 +53,8 @@ def variance_table(groups: Sequence[RankerRuns]) -> Table | None:
             )
     caption = (
         "Standard error of the mean by source: other users, other negatives for the same users (draws), other training "
-        "or sampling seeds, or the interaction of draws and seeds. In brackets the share of the variance. A dash is "
-        "unknown, not zero: there is only one draw or one seed. Two or three draws or seeds give a rough figure."
+        "or sampling seeds, or the interaction of draws and seeds. The share of the variance is in brackets. A dash "
+        "means unknown (only one draw or seed), not zero. Figures from two or three draws or seeds are rough."
     )
     return Table("variance", "Sources of uncertainty", caption, columns, tuple(rows))
 
@@ -77,7 +77,7 @@ def _part(part: VarianceComponent | None) -> TableCell:
 
 
 def planner_table(groups: Sequence[RankerRuns], reference: RankerRuns | None) -> Table | None:
-    """How many users it takes to see a difference to the reference; None where there is nothing to compare."""
+    """Number of users needed to detect a difference to the reference; None if there is nothing to compare."""
     if reference is None or len(groups) < 2:
         return None
     rows: list[TableRow] = []
@@ -100,8 +100,8 @@ def planner_table(groups: Sequence[RankerRuns], reference: RankerRuns | None) ->
         rows.append(table_row(*first, count_cell(planned.users), cost, figure_cell(detectable(len(values), sd, POWER))))
     caption = (
         f"Users needed to detect a difference of {WORTH_SEEING:g} in {reference.sized('HR@5')} between a ranker and "
-        f"{reference.label} with power {POWER:g} at a two-sided 5%, and the price of so many; “detectable” is "
-        "the smallest difference that the users of this study can show. “sd” is the standard deviation of the per-user "
-        "differences measured here. Holm's correction for several comparisons needs more users."
+        f"{reference.label} with power {POWER:g} in a two-sided test at 5%, and the price of these users. "
+        "“Detectable” is the smallest difference that the users of this study can show. “sd” is the standard deviation "
+        "of the measured per-user differences. Holm's correction for several comparisons needs more users."
     )
     return Table("planner", "Sample size", caption, columns, tuple(rows))

@@ -1,5 +1,5 @@
 "use strict";
-// The views of a study's page: users one by one, and two rankers against each other.
+// The views of a study's page: single users, and a comparison of two rankers.
 (() => {
   const { data, el, find, findAll, plural, escaped, colour, draw, go, view } = report;
   const DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -43,7 +43,7 @@
     return el("label", {}, label, select);
   }
 
-  /** Build controls only where they differ from what is there, so that nobody loses the focus while typing. */
+  /** Build controls again only if they changed, so that the reader keeps the focus while typing. */
   function controls(root, key, build) {
     if (root.dataset.key === key) return;
     root.dataset.key = key;
@@ -76,8 +76,8 @@
   }
 
   const drilldownNote = () =>
-    "One run of each ranker, of its first draw and seed; the tables average over all. Ranks are given for all users; " +
-    "lists, scores, profiles and reasons for the first users only, to keep the file small.";
+    "Each ranker is shown with one run, of its first draw and seed; the tables average over all runs. All users have " +
+    "ranks; only the first users have lists, scores, profiles and reasons, to keep the file small.";
 
   async function listUsers(run) {
     const wanted = await pseudonymOf(state().q);
@@ -103,7 +103,7 @@
     return !state().q || name.startsWith(state().q) || name.startsWith(`u-${state().q}`) || name === wanted;
   }
 
-  /** Ids are not in this file; one that is typed in is hashed here to find its pseudonym. */
+  /** User ids are not in this file; an id that is typed in is hashed to find its pseudonym. */
   async function pseudonymOf(id) {
     if (!id || !globalThis.crypto?.subtle) return "";
     const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(id)));
@@ -147,7 +147,7 @@
     const entries = list.history.map(([item, rating], i) => {
       const number = i - list.unshown + 1; // as the model counted: from the first interaction it was shown
       return el("li", { value: list.earlier + i + 1, "data-shown": number > 0 ? number : null, class: number > 0 ? null : "unshown",
-        title: number > 0 ? null : "too far back: not shown to a language model" },
+        title: number > 0 ? null : "too old: not shown to a language model" },
         itemText(item), rating === null ? "" : el("span", { class: "stars" }, ` rated ${rating} of 5`));
     });
     return el("ol", { class: "history" }, entries);
@@ -161,7 +161,7 @@
       misses: el("span", { class: "badge bad" }, "miss"),
       unparsable: el("span", { class: "badge bad" }, "unparsable answers: ranked by the other scores"),
       unresolved: el("span", { class: "badge" }, "unresolved: no result, not counted as a miss"),
-      unasked: el("span", { class: "badge" }, "not among the users this ranker was to rank"),
+      unasked: el("span", { class: "badge" }, "this ranker did not have to rank this user"),
     }[outcome(run, user)];
     const head = [
       el("h4", {}, run.label, run.seed === null ? "" : ` (seed ${run.seed})`),
@@ -177,7 +177,7 @@
     if (row.error) problems.push(row.error);
     if (row.unparsable) problems.push(`${plural(row.unparsable, "answer")} could not be parsed`);
     if (row.appended) problems.push(`${plural(row.appended, "candidate")} left out by the model, ranked below the others`);
-    if (row.dropped) problems.push(`${plural(row.dropped, "label")} of no candidate, or repeated`);
+    if (row.dropped) problems.push(`${plural(row.dropped, "label")} dropped (no candidate, or repeated)`);
     if (row.score_source) problems.push(`MAR scores from: ${row.score_source}`);
     return problems.length ? [el("p", { class: "facts" }, problems.join(" · "))] : [];
   }
@@ -243,7 +243,7 @@
     const options = runs.map((run) => [run.label, run.label]);
     controls(root, state().protocol, () => [
       el("h2", {}, protocol().name),
-      el("p", { class: "caption" }, `Where two rankers differ on the same lists. ${drilldownNote()}`),
+      el("p", { class: "caption" }, `Users for whom two rankers differ on the same lists. ${drilldownNote()}`),
       el("div", { class: "controls" },
         choice("a", "A", options, "", (label) => go({ a: label, user: "", cell: "" })),
         choice("b", "B", options, "", (label) => go({ b: label, user: "", cell: "" })),
@@ -252,7 +252,7 @@
     ]);
     find("#a").value = a.label;
     find("#b").value = b.label;
-    if (a.draw !== b.draw) return find("#compared").replaceChildren(el("p", {}, "These two ranked different lists (other draws): compare them in the tables."));
+    if (a.draw !== b.draw) return find("#compared").replaceChildren(el("p", {}, "These two rankers ranked different lists (other draws). Compare them in the tables."));
     compare(a, b);
   }
 
@@ -278,7 +278,7 @@
         el("div", { class: "top" },
           el("div", {}, countsOf(a, b, hits, sides, neither, ranks.length - both.length), el("div", { class: "sides", id: "differ" })),
           el("figure", {}, el("div", { class: "plot", id: "scatter", style: "height:430px" }),
-            el("figcaption", {}, "Ranks of the held-out item; larger circles are more users. Above the diagonal A ranks it higher. A click on a circle lists its users."))),
+            el("figcaption", {}, "Ranks of the held-out item. Larger circles stand for more users. Above the diagonal, A ranks the item higher. Click a circle to list its users."))),
         el("div", { id: "pair" }));
       scatter(a, b, ranks, both);
     }
@@ -298,7 +298,7 @@
       el("tbody", {},
         el("tr", {}, el("th", {}, "A hits"), el("td", {}, String(hits)), el("td", {}, String(sides.onlyA.length))),
         el("tr", {}, el("th", {}, "A misses"), el("td", {}, String(sides.onlyB.length)), el("td", {}, String(neither))))),
-      el("p", { class: "caption" }, `A is ${a.label}, B is ${b.label}. ${unresolved ? `${plural(unresolved, "user")} without a rank by one of them left out.` : ""}`));
+      el("p", { class: "caption" }, `A is ${a.label}, B is ${b.label}. ${unresolved ? `${plural(unresolved, "user")} without a rank by A or B left out.` : ""}`));
   }
 
   function differing(title, users, ranks, a, b, chosen) {

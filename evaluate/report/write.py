@@ -1,4 +1,4 @@
-"""Writes a study's report: the page, and every table of it as CSV, Markdown and LaTeX."""
+"""Writes the report of a study: the HTML page, and its tables as CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _FORMATS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 
 
 def write_report(record: StudyRecord, directory: Path, tabs: Sequence[Tab] = ()) -> list[Path]:
-    """Write `report.html` and `tables/*.csv|md|tex`; files of the same name are replaced, each at once.
+    """Write `report.html` and `tables/*.csv|md|tex`; each existing file is replaced atomically.
 
     Args:
         tabs: Further tabs, put before those of the study.
 
     Returns:
-        The files, the page first.
+        Paths of the files, the page first.
 
     Raises:
         InputError: if no run has a ranked user, or a run does not fit its protocol.
@@ -54,7 +54,7 @@ def write_report(record: StudyRecord, directory: Path, tabs: Sequence[Tab] = ())
 
 
 def _file_name(part: str, table: Table, taken: Set[str]) -> str:
-    """A name that is safe on every file system; names that differ in other characters only get a number."""
+    """A name that is safe on every file system, with a number if it is already taken."""
     name = re.sub(r"[^A-Za-z0-9.+-]+", "-", f"{part}-{table.name}").strip("-.").lower()
     numbered = (f"{name}-{n}" if n > 1 else name for n in count(1))
     return next(each for each in numbered if each not in taken)

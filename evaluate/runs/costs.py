@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from programs.lm.ledger import Call
-from signatures.rows import Cost
+from programs.lm.ledger import Call, by_role
+from signatures.rows import Cost, Usage
 
 MOTE_ROLE = "mote"
 """The role whose work is per item, not per user."""
@@ -21,8 +21,10 @@ class RoleCost(BaseModel):
         calls: Answers, cache hits included.
         stored: Cache hits among them.
         failed: Calls sent but not answered.
+        interrupted: Calls that were in flight when the run was killed.
         usd: Stand-alone dollars, cache hits counted as paid; None if a price is unknown.
-        billed_usd: Dollars really paid; None if a price is unknown, 0 if nothing was sent.
+        billed_usd: Dollars really paid, those that may have been billed for interrupted and failed calls included; None
+            if a price is unknown, 0 if nothing was sent.
         seconds: Service time of all answers; a cache hit counts what it took when it was made.
         p50, p95: Quantiles of the seconds of calls really sent; None without any.
     """
@@ -34,6 +36,7 @@ class RoleCost(BaseModel):
     calls: int = Field(ge=0)
     stored: int = Field(ge=0)
     failed: int = Field(ge=0)
+    interrupted: int = Field(default=0, ge=0, exclude_if=lambda calls: not calls)
     tokens_in: int = Field(ge=0)
     tokens_out: int = Field(ge=0)
     tokens_cached: int = Field(ge=0)
@@ -144,13 +147,20 @@ def once_each(calls: Sequence[Call]) -> list[Call]:
         key = (call.role, call.about)
         if not (call.hit and call.about and key in seen):
             out.append(call)
-        if not call.failed:
+        if not (call.failed or call.in_flight):
             seen.add(key)
     return out
 
 
+def stand_alone_usage(calls: Sequence[Call]) -> dict[str, Usage]:
+    """Usage by role as if there had been no cache hits, and no kill whose calls had to be sent again."""
+    return by_role(call.model_copy(update={"hit": False}) for call in once_each(calls) if not call.in_flight)
+
+
 def _role(role: str, calls: Sequence[Call]) -> RoleCost:
-    answered = [call for call in calls if not call.failed]
+    interrupted = [call for call in calls if call.in_flight]
+    failed = [call for call in calls if call.failed]
+    answered = [call for call in calls if not (call.failed or call.in_flight)]
     sent = [call for call in answered if not call.hit]
     seconds = [call.seconds for call in sent]
     return RoleCost(
@@ -158,12 +168,13 @@ def _role(role: str, calls: Sequence[Call]) -> RoleCost:
         model=", ".join(dict.fromkeys(call.model for call in calls)),
         calls=len(answered),
         stored=len(answered) - len(sent),
-        failed=len(calls) - len(answered),
+        failed=len(failed),
+        interrupted=len(interrupted),
         tokens_in=sum(call.tokens_in for call in answered),
         tokens_out=sum(call.tokens_out for call in answered),
         tokens_cached=sum(call.tokens_cached for call in answered),
         usd=known_sum(call.usd for call in answered),
-        billed_usd=known_sum(call.usd for call in sent),
+        billed_usd=known_sum(call.usd for call in [*sent, *interrupted, *(c for c in failed if c.usd is not None)]),
         seconds=sum(call.seconds for call in answered),
         p50=float(np.quantile(seconds, 0.5)) if seconds else None,
         p95=float(np.quantile(seconds, 0.95)) if seconds else None,

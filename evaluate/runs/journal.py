@@ -212,9 +212,13 @@ def refuse_other_run(directory: Path, manifest: RunManifest) -> RunManifest | No
     return stored
 
 
+_NOT_COMPARED = {"timeout"}
+"""Recorded, but it decides no ranking: a run may go on with another one."""
+
+
 def _differences(name: str, stored: JsonValue, given: JsonValue) -> Iterator[str]:
     if isinstance(stored, dict) and isinstance(given, dict):
-        for key in sorted(stored.keys() | given.keys()):
+        for key in sorted((stored.keys() | given.keys()) - _NOT_COMPARED):
             if key not in given or key not in stored:
                 yield f"{name}.{key} is only {'in the run' if key in stored else 'given'}"
             else:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
 
@@ -14,7 +14,7 @@ from evaluate.runs.journal import Journal
 from programs.lm.ledger import Ledger
 from programs.ranker import Ranker
 from programs.runtime.errors import BudgetExceededError, InputError
-from programs.runtime.interrupts import MAX_WORKERS, interruptible_wait
+from programs.runtime.interrupts import interruptible_wait, let_end, thread_pool
 from signatures.rows import Case, Ranking, Status
 
 MAX_FAILURES_IN_A_ROW = 8
@@ -49,6 +49,7 @@ def run_cases(
     ledger: Ledger,
     workers: int = 1,
     on_row: Callable[[Ranking], None] | None = None,
+    again: Collection[str] = (),
 ) -> RunStatus:
     """Rank every case that has no scored row in the journal yet.
 
@@ -56,14 +57,15 @@ def run_cases(
     budget or a killed process loses at most the users under way; their answers are in the response cache.
 
     Args:
-        ledger: Gives the usage per case; stopped on Ctrl-C, so that users under way end at their next call.
+        ledger: Gives the usage per case; stopped on an interruption, so that users under way end at their next call.
         workers: Number of threads, at most `MAX_WORKERS`; the calls of one user are sequential.
+        again: Users to rank although they have a scored row; the new row replaces it.
         on_row: Called in this thread with every new row.
 
     Raises:
         InputError: if the backend cannot be used, or `MAX_FAILURES_IN_A_ROW` cases fail in a row.
     """
-    resolved = journal.resolved()
+    resolved = journal.resolved() - set(again)
     waiting = [case for case in cases if case.user_id not in resolved]
     waiting.reverse()
     failed: set[str] = set()
@@ -71,10 +73,7 @@ def run_cases(
     stopped: str | None = None
     under_way: dict[Future[Ranking], Case] = {}
     finished: SimpleQueue[Future[Ranking]] = SimpleQueue()
-    with (
-        interruptible_wait() as next_in,
-        ThreadPoolExecutor(min(workers, MAX_WORKERS), thread_name_prefix="case") as pool,
-    ):
+    with interruptible_wait() as next_in, thread_pool(workers) as pool:
         try:
             while under_way or (waiting and stopped is None):
                 while waiting and stopped is None and len(under_way) < 2 * workers:
@@ -99,11 +98,11 @@ def run_cases(
                         raise InputError(f"{in_a_row} cases failed in a row, the last with: {row.error}")
                 if on_row is not None:
                     on_row(row)
-        except BaseException:
+        except BaseException as error:
             ledger.stop("interrupted")
-            pool.shutdown(cancel_futures=True)
+            let_end(under_way, error)
             for future in under_way:
-                if not future.cancelled() and future.exception() is None:
+                if future.done() and not future.cancelled() and future.exception() is None:
                     journal.append(future.result())
             raise
     left = len(waiting)

@@ -33,6 +33,7 @@ class RunMetrics(BaseModel):
         appended: Candidates the model left out, per user.
         dropped: Labels the model wrote that name no candidate, per user.
         refused_traits: Share of MOTE's phrases that validation refused.
+        refused_items: Number of items whose text the provider refused; they have no traits.
         bounds: The metrics if every unresolved user were a miss, and if each were ranked first.
         score_sources: Number of users by how MAR's scores were computed (`Alignment.source`).
         usage: What was really sent and paid for in the whole run.
@@ -53,9 +54,41 @@ class RunMetrics(BaseModel):
     appended: float = 0.0
     dropped: float = 0.0
     refused_traits: float = 0.0
+    refused_items: int = 0
     score_sources: dict[str, int] = {}
     usage: Usage = Usage()
     audit: Finding | None = None
+
+    @property
+    def warning(self) -> str | None:
+        """What to say before any figure if users have no readable answer; None if all have one."""
+        return unreadable_warning(self.unparsable_users, self.users)
+
+    @property
+    def readable(self) -> bool:
+        """Whether enough users have a readable answer for the figures to be about the model."""
+        return is_readable(self.unparsable_users, self.users)
+
+
+MOST_UNREADABLE = 0.5
+"""Share of users without a readable answer above which figures are not about the model any more."""
+
+
+def is_readable(unparsable_users: int, users: int) -> bool:
+    """Whether at most `MOST_UNREADABLE` of the users have no readable answer."""
+    return unparsable_users <= MOST_UNREADABLE * users
+
+
+def unreadable_warning(unparsable_users: int, users: int) -> str | None:
+    """A sentence on users without a readable answer, whom the prior ranks; None if there are none.
+
+    >>> unreadable_warning(40, 40)
+    '40 of 40 users: no answer of the model could be read; all figures are those of the prior'
+    """
+    if not unparsable_users:
+        return None
+    figures = "all figures are those of the prior" if unparsable_users == users else "the prior alone ranks these users"
+    return f"{unparsable_users} of {users} users: no answer of the model could be read; {figures}"
 
 
 def ranks_of(cases: Sequence[Case], rows: Mapping[str, Ranking], component: str | None = None) -> dict[str, int]:
@@ -138,7 +171,11 @@ def run_metrics(
         raise InputError("no case has been ranked yet: nothing to report")
     scored = [rows[user] for user in ranks]
     size = len(cases[0].candidates)
+    unparsable = sum(row.status is Status.UNPARSABLE for row in scored)
     names = [name for name in scored[0].scores if all(name in row.scores for row in scored)]
+    if unparsable == len(scored):
+        # MAR answered nobody: its scores are all equal, and their order is a draw.
+        names = [name for name in names if name != "mar"]
     frames = {name: per_user(ranks_of(cases, rows, name)) for name in names}
     frame = per_user(ranks)
     unresolved = len(cases) - len(ranks)
@@ -155,10 +192,11 @@ def run_metrics(
         against_prior=against,
         bounds=bounds(frame, unresolved, negatives=size - 1) if unresolved else {},
         unparsable_answers=unparsable_share(scored, of_rows.calls + of_rows.cache_hits),
-        unparsable_users=sum(row.status is Status.UNPARSABLE for row in scored),
+        unparsable_users=unparsable,
         appended=sum(row.appended for row in scored) / len(scored),
         dropped=sum(row.dropped for row in scored) / len(scored),
         refused_traits=_refused(scored),
+        refused_items=len({t.item_id for row in scored for t in row.traits if t.refused_by_provider}),
         score_sources=score_sources(scored),
         usage=spent or of_rows,
         audit=audit_ranks(ranks, method=ranker, list_size=size),
@@ -176,6 +214,6 @@ def score_sources(rows: Sequence[Ranking]) -> dict[str, int]:
 
 
 def _refused(rows: Sequence[Ranking]) -> float:
-    refused = sum(len(traits.dropped) for row in rows for traits in row.traits)
+    refused = sum(len(traits.dropped) for row in rows for traits in row.traits if not traits.refused_by_provider)
     kept = sum(len(traits.phrases) for row in rows for traits in row.traits)
     return refused / (refused + kept) if refused else 0.0

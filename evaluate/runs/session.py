@@ -18,7 +18,7 @@ from evaluate.runs.planted_recovery import Recovery, recovery
 from evaluate.runs.run import run_cases
 from evaluate.runs.run_metrics import run_metrics
 from programs.lm.endpoints import model_name
-from programs.lm.ledger import Budget, Ledger, by_role, read_calls
+from programs.lm.ledger import Budget, Ledger, by_role, interrupted_note, read_calls
 from programs.lm.roles import ROLE_NAMES, Roles
 from programs.prior.default_encoder import encoder_setting
 from programs.prior.prior import Prior
@@ -43,11 +43,13 @@ def run_session(
     ledger: Ledger,
     workers: int = 1,
     on_event: OnEvent = ignore,
+    retry_unparsable: bool = False,
 ) -> Evaluation:
     """Start or resume a run in a run directory.
 
     Args:
         name: The ranker's name in results.
+        retry_unparsable: Rank users with unreadable answers again.
         configuration: Everything that decides the rankings besides the cases; another one in the directory is an error.
 
     Raises:
@@ -57,9 +59,13 @@ def run_session(
     problems: Counter[str] = Counter()
     task = f"{name}: users"
     with Journal.open(directory, run_manifest(name, configuration, cases)) as journal:
-        done = len(journal.resolved())
+        unread = {user for user, row in journal.rows().items() if row.unparsable or row.status is Status.UNPARSABLE}
+        again = unread if retry_unparsable else set()
+        done = len(journal.resolved() - again)
         if done:
             on_event(Note(f"resuming {directory}: {done} of {len(cases)} users are done already"))
+        if interrupted := ledger.total().interrupted:
+            on_event(Note(f"{name}: {interrupted_note(interrupted)}"))
         on_event(Progress(task, done, len(cases), ledger.total()))
 
         def on_row(row: Ranking) -> None:
@@ -71,7 +77,7 @@ def run_session(
                 if problems.total() <= _SHOWN_PROBLEMS:
                     on_event(Note(f"user {abridged(row.user_id)}: {row.status}: {abridged(row.error or '', 1000)}"))
 
-        status = run_cases(cases.cases, ranker, journal, ledger, workers, on_row)
+        status = run_cases(cases.cases, ranker, journal, ledger, workers, on_row, again)
         rows = journal.rows()
     if problems.total() > _SHOWN_PROBLEMS:
         counts = ", ".join(f"{count} {kind}" for kind, count in problems.items())
@@ -134,7 +140,8 @@ def ledger_within(root: Path, path: Path, budget: Budget) -> Ledger:
         usage for other in root.rglob(path.name) if other != path for usage in by_role(read_calls(other)).values()
     )
     usd = None if budget.usd is None else max(0.0, budget.usd - (others.usd or 0.0))
-    return Ledger(path, Budget(usd=usd, calls=None if budget.calls is None else max(0, budget.calls - others.calls)))
+    calls = None if budget.calls is None else max(0, budget.calls - others.calls)
+    return Ledger(path, budget.model_copy(update={"usd": usd, "calls": calls}))
 
 
 def _recovered(cases: Cases, rows: Mapping[str, Ranking]) -> Recovery | None:

@@ -60,17 +60,15 @@ class CheapestMix(BaseModel):
     users_needed: int | None = None
 
     def __str__(self) -> str:
-        within = (
-            f"loses at most {self.margin:g} of {self.metric} against the best mix, with confidence {self.confidence:g}"
-        )
+        within = f"at most {self.margin:g} of {self.metric} against the best mix, with confidence {self.confidence:g}"
         if self.chosen is not None:
             loss = self.losses[self.chosen]
             return (
-                f"{self.chosen} is the cheapest mix that {within} (loss {loss.mean:.3f}, at most {loss.upper:.3f}; "
-                f"n={self.users})"
+                f"{self.chosen} is the cheapest mix that loses {within} "
+                f"(loss {loss.mean:.3f}, at most {loss.upper:.3f}; n={self.users})"
             )
-        more = f"about {self.users_needed:,} more needed" if self.users_needed else "use another margin"
-        return f"not enough users to tell (n={self.users}): no mix {within}; {more}"
+        advice = f"about {self.users_needed:,} more users are needed" if self.users_needed else "use another margin"
+        return f"not enough users to tell (n={self.users}): no mix is shown to lose {within}; {advice}"
 
 
 def cheapest_mix(

@@ -1,4 +1,4 @@
-"""Compile a program: tune demos and instructions on dev cases, check the winner on held-out users, freeze it."""
+"""Compile a program: tune demos and instructions on dev users, and save the checked winner as an artifact."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from programs.runtime.errors import InputError
 from programs.runtime.events import Note, OnEvent, ignore
 
 Compilable = Program | str | Sequence[str]
-"""A `Program` that was not compiled, or names of programs."""
+"""A `Program` that is not compiled, or one or more names of programs."""
 
 
 def compile_program(
@@ -35,21 +35,21 @@ def compile_program(
     trials: int = 12,
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     workers: int = 1,
     on_event: OnEvent = ignore,
     **options: Unpack[CompileOptions],
 ) -> Program:
-    """Tune the prompts of MOPE, MOTE and MAR, or go on with the compile that is in `out`.
+    """Tune the prompts of MOPE, MOTE and MAR. The same call resumes a stopped compile.
 
     Args:
-        cases: Dev cases, or a file of them; some are held out to check the winner.
-        program: A `Program`, whose models, schema and head are taken; or the name of a program, several of which are
-            searched over.
-        out: Folder of the artifact; `search/` in it holds what is resumed from. The same call resumes it.
-        trials: Programs to try, the uncompiled one included.
-        budget_usd, max_calls: Stop before more is spent.
-        workers: Users scored at the same time.
-        on_event: Gets notes and progress.
+        cases: Cases of dev users, or their file; some users are held out to check the winner.
+        program: A `Program`, with its models, schema and head; or names of programs to search over.
+        out: Folder of the artifact; its subfolder `search/` holds the state to resume from.
+        trials: Number of programs to try, with the uncompiled one.
+        budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes to spend; None for no limit.
+        workers: Number of users scored in parallel.
+        on_event: Receives notes and progress.
         options: See `CompileOptions`.
 
     Returns:
@@ -57,9 +57,11 @@ def compile_program(
 
     Raises:
         InputError: if the cases are not dev cases, `out` holds another compile, or an option is not valid.
-        BudgetExceededError: if the budget ended before there was a winner; everything paid for is kept.
+        BudgetExceededError: if the budget ended before there was a checked winner; all answers are cached.
     """
-    compiler = _compiler(cases, program, out, trials, budget_of(budget_usd, max_calls), workers, on_event, options)
+    compiler = _compiler(
+        cases, program, out, trials, budget_of(budget_usd, max_calls, max_minutes), workers, on_event, options
+    )
     try:
         compiler.run()
     finally:
@@ -78,21 +80,24 @@ def forecast_compile_cost(
     trials: int = 12,
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     workers: int = 1,
     on_event: OnEvent = ignore,
     **options: Unpack[CompileOptions],
 ) -> list[Phase]:
-    """Measure a handful of calls and say what `compile_program` with the same arguments would take at most.
+    """Upper bounds of the cost of `compile_program` with the same arguments, from a few measured calls.
 
     A budget that is too small for it is noted.
 
     Raises:
-        InputError: as `compile_program`; or if the optimizer is not `study`, which alone can be forecast.
+        InputError: as `compile_program`, or if the optimizer is not `study`.
     """
     optimizer = options.get("optimizer", "study")
     if optimizer != "study":
-        raise InputError(f"a forecast is of a study only; bound {optimizer} with --max-calls or --budget-usd")
-    compiler = _compiler(cases, program, out, trials, budget_of(budget_usd, max_calls), workers, on_event, options)
+        raise InputError(f"only the optimizer study has a forecast; limit {optimizer} with --max-calls or --budget-usd")
+    compiler = _compiler(
+        cases, program, out, trials, budget_of(budget_usd, max_calls, max_minutes), workers, on_event, options
+    )
     try:
         phases = compiler.forecast()
         problem = check_unpaid(phases, compiler.ledger.budget) or search_unpaid(phases, compiler.ledger.budget)
@@ -113,12 +118,12 @@ def _compiler(
     on_event: OnEvent,
     options: CompileOptions,
 ) -> Compiler:
-    """A compiler on the data its cases were drawn from; refuses roles that cannot be asked."""
+    """The compiler; refuses programs whose models cannot be used."""
     cases = cases if isinstance(cases, Cases) else load_cases(cases)
     if isinstance(program, Program):
         choice = program.choice
         if program.manifest is not None or choice.roles is None:
-            raise InputError(f"{program.name}: give a program that was not compiled yet, with models of its own")
+            raise InputError(f"{program.name}: give a program that is not compiled and has its own models")
         families, roles, given = [choice.name], choice.roles, choice.given
         own = CompileOptions(schema=choice.schema, head=choice.fusion.head, weights=[choice.fusion.weight])
         options = CompileOptions(**{**own, **options})

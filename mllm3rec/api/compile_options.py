@@ -1,4 +1,4 @@
-"""Options of a compile, and the validated settings that they make."""
+"""Options of a compile, and their conversion into validated settings."""
 
 from __future__ import annotations
 
@@ -28,34 +28,35 @@ if TYPE_CHECKING:
     from programs.lm.model_options import Model
 
 PROPOSAL_TOKENS = 700
-"""Room for a whole instruction in an answer of the proposer."""
+"""Tokens that a proposed instruction may have."""
 
 OPTIMIZERS: tuple[str, ...] = get_args(CompileSettings.model_fields["optimizer"].annotation)
 
 
 class CompileOptions(TypedDict, total=False):
-    """What a compile may be told; each has a default.
+    """Options of a compile; defaults are in brackets.
 
     Attributes:
-        optimizer: `study`, our resumable Optuna search, or one of DSPy's: `mipro`, `gepa`, `random-search`, `labeled`.
-        modules: Modules to tune, of `mope`, `mote`, `mar`; all by default.
-        demo_sets: Demo sets to bootstrap per module (2).
-        max_demos: Demos in a set (3).
-        wordings: Instructions to propose per predictor (2).
-        ndcg, mar_ndcg, hit, coherence: Weights of the objective: NDCG of the fused order (.4), NDCG of MAR alone (.3),
-            HR@5 (.1), profile coherence of eq. 5 (.2).
-        similarity: Sim of eq. 5: `schema`, `keywords`, `semantic` or `mixed`.
-        interactions: Last interactions of each user that are profiled alone for eq. 5 (3).
-        held_out: Share of the dev users the winner is checked on, .05 to .9 (.3).
-        pareto: Search quality against cost instead of quality alone.
-        weights: Fusion weights to search over, 0 to 1.
-        backends: Further models to try, by role.
-        temperatures: Further temperatures to try, 0 to 2, by role.
-        proposer: Model that writes instructions; MAR's by default.
-        seed: Decides every choice of the search.
-        preset, model, mope, mote, mar: Models, as in `program`; of a `Program` its own are taken.
-        head: MAR sees only the prior's first `head` candidates; of a `Program` its own.
-        schema: Motivational schema or its file; of a `Program` its own.
+        optimizer: [`study`] (our resumable Optuna search), or of DSPy `mipro`, `gepa`, `random-search`, `labeled`.
+        modules: Modules to tune: `mope`, `mote`, `mar` [all].
+        demo_sets: Number of demo sets to bootstrap for each module [2].
+        max_demos: Most demos in a set [3].
+        wordings: Number of instructions to propose for each predictor [2].
+        ndcg, mar_ndcg, hit, coherence: Weights of the parts of the objective: NDCG of the fused order [.4], NDCG of MAR
+            alone [.3], HR@5 [.1], and profile coherence (eq. 5) [.2].
+        similarity: How profiles are compared, Sim of eq. 5: [`schema`], `keywords`, `semantic` or `mixed`.
+        interactions: Number of last interactions that each get a profile for the coherence [3].
+        held_out: Share of the dev users that the winner is checked on, .05 to .9 [.3].
+        pareto: Whether to search for quality and low cost together [False].
+        weights: Fusion weights to try, 0 to 1 [.3].
+        backends: Further models to try, by role [none].
+        temperatures: Further temperatures to try, 0 to 2, by role [none].
+        proposer: Model that writes instructions [MAR's].
+        seed: Random seed of the search [0].
+        preset, model, mope, mote, mar: Models, as in `program`; not used with a `Program`, which has its own.
+        timeout, max_tokens: Likewise.
+        head: MAR ranks only the prior's first `head` candidates [all, or the `Program`'s head].
+        schema: Motivational schema or its file [the consumer schema, or the `Program`'s schema].
     """
 
     optimizer: str
@@ -77,6 +78,8 @@ class CompileOptions(TypedDict, total=False):
     proposer: str | None
     seed: int
     preset: str
+    timeout: float | None
+    max_tokens: int | None
     model: Model | None
     mope: Model | None
     mote: Model | None
@@ -88,11 +91,10 @@ class CompileOptions(TypedDict, total=False):
 def compile_settings(
     cases: Cases, families: Sequence[str], roles: Roles, trials: int, options: CompileOptions
 ) -> CompileSettings:
-    """The settings of a compile.
+    """Validate the options of a compile.
 
     Args:
         families: Names of the programs to search over.
-        roles: Models of the roles.
 
     Raises:
         InputError: naming the option that is not valid.
@@ -148,17 +150,17 @@ def compile_settings(
 
 
 def roles_of(options: CompileOptions) -> tuple[Roles, Mapping[str, dspy.LM]]:
-    """The roles that options name, and the `dspy.LM` objects among their models.
+    """The models of the options by role, and the `dspy.LM` objects among them.
 
     Raises:
         InputError: if there is no such preset.
     """
-    chosen = ModelOptions(**_given(options, "preset", "model", "mope", "mote", "mar"))
+    chosen = ModelOptions(**_given(options, "preset", "model", "mope", "mote", "mar", "timeout", "max_tokens"))
     return chosen.roles(), chosen.given
 
 
 def proposer_config(roles: Roles, model: str | None = None) -> RoleConfig:
-    """The model that writes instructions: MAR's, or another; with room for a whole instruction."""
+    """The model that writes instructions: `model`, or MAR's if it is None."""
     config = roles.with_models(mar=model).mar
     return config.model_copy(update={"terse": False, "max_tokens": max(PROPOSAL_TOKENS, config.max_tokens)})
 
@@ -171,4 +173,4 @@ def _given(options: CompileOptions, *names: str) -> dict[str, Any]:
 def _require(option: str, values: Sequence[str], known: Sequence[str]) -> None:
     for value in values:
         if value not in known:
-            raise InputError(f"{option}: {value!r} is none of {', '.join(known)}")
+            raise InputError(f"{option}: {value!r} is not one of {', '.join(known)}")

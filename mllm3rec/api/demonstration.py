@@ -1,4 +1,4 @@
-"""The demonstration: one user, then a compile on the demo store, then the program before and after on test users."""
+"""The demonstration on the demo store: recommend to one user, compile, and compare before and after."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evaluate.stats.intervals import Difference
 from evaluate.stats.power import sample_size
 from mllm3rec.api.compilation import compile_program
 from mllm3rec.api.evaluation import evaluate
-from mllm3rec.api.program import Program, load_artifact, program
+from mllm3rec.api.program import load_artifact, program
 from mllm3rec.api.recommendation import Recommendations
 from optimize.artifact import SEARCH_FOLDER, ArtifactManifest
 from optimize.candidates import Candidates
@@ -29,16 +29,16 @@ from programs.runtime.config_file import read_json
 from programs.runtime.events import Note, OnEvent, ignore
 
 _PROGRAM, _HEAD = "embedding-without-reflection", 10
-"""What a small model can do on two cores in minutes: one short call a user, one an item, and no lists to rank."""
+"""Fast enough for a small model on two cores: one short call per user and per item, and no lists to rank."""
 
 BEFORE, AFTER = "before", "after"
 
 _SHARES_OF_MAR = (0.3, 0.1)
-"""In the fused score: the default, and a smaller one that costs no further call."""
+"""Fusion weights to try: the default, and a smaller one. They need no further call."""
 
 _USER, _ITEMS = "S0001", 5
 _METRIC, _WORTHWHILE = "NDCG@10", 0.05
-"""What before and after are judged by, and the smallest gain in it that is worth having."""
+"""The metric that before and after are compared by, and the smallest gain in it that matters."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Tried:
     """One program of the search.
 
     Attributes:
-        score: Mean over the dev users of the search; None where it failed.
+        score: Mean over the dev users of the search; None if the trial failed.
     """
 
     number: int
@@ -56,19 +56,19 @@ class Tried:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What the demonstration found.
+    """Results of the demonstration.
 
     Attributes:
-        user: What the uncompiled program recommends to one user.
-        share_before: MAR's share in the fused score before compiling.
-        manifest: Of the compiled program.
-        tried: Every program that was tried, the uncompiled one first.
-        compared: Number of the program whose prompts `changes` compares with the original's: the compiled one, or the
-            best with other prompts where that is the original.
-        changes: What compiling did to the prompts, by predictor, or would have done.
-        results: By ranker: the baselines, then `before` and `after`.
+        user: Recommendations of the uncompiled program for one user.
+        share_before: Fusion weight before compiling.
+        manifest: Manifest of the compiled program.
+        tried: All programs of the search, the uncompiled one first.
+        compared: Number of the program in `tried` whose prompts are shown in `changes`: the winner, or, if that is the
+            uncompiled program, the best one with other prompts.
+        changes: Changes of the prompts against the uncompiled program, by predictor.
+        results: Results of the baselines, of `before` and of `after`.
         gain: After minus before, by metric.
-        motivations, traits: Of `before` and of `after`, how many repeat the worked examples in the prompts.
+        motivations, traits: How many motivations and traits of `before` and `after` repeat demos in the prompts.
     """
 
     user: Recommendations
@@ -84,38 +84,37 @@ class Demonstration:
 
     @property
     def complete(self) -> bool:
-        """Whether every ranker ranked every user."""
+        """Whether all rankers ranked all users."""
         return all(result.complete for result in self.results.values())
 
     @property
     def gained(self) -> bool:
-        """Whether the compiled program is better on the test users, beyond chance."""
+        """Whether the compiled program is significantly better on the test users."""
         return self._gain[1].low > 0
 
     @property
     def conclusion(self) -> str:
-        """Whether compiling gained anything, in one sentence."""
+        """One sentence: whether compiling improved the program."""
         name, found = self._gain
         figure = f"{name} {found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}] on {found.n} test users"
         if self.manifest.trial == 0:
             others = self.manifest.trials - 1
-            return f"Compiling gained nothing: none of {others} programs tried scored higher than the uncompiled one."
+            return f"Compiling gained nothing: no other program scored higher than the uncompiled one ({others} tried)."
         if self.gained:
             return f"Compiling gained: {figure}."
-        return f"Compiling gained nothing that can be told from chance: {figure}."
+        return f"Compiling gained nothing that is significant: {figure}."
 
     @property
     def needed(self) -> str:
-        """What it would take to gain something, and to see it."""
+        """One sentence: what is needed for a measurable gain."""
         changes = self.results[AFTER].per_user[_METRIC] - self.results[BEFORE].per_user[_METRIC]
         spread = float(changes.std(ddof=1)) if len(changes) > 1 else 0.0
-        users = "some hundred"
+        users = "several hundred"
         if spread > 0:
             users = f"{sample_size(spread, _WORTHWHILE).users:,}"
         return (
-            "What it would take: a larger model, which answers instead of copying (--model gguf:FILE or a server, "
-            f"docs/models.md), some dozen dev users, and {users} test users, with which a gain of {_WORTHWHILE} in "
-            f"{_METRIC} could be told from chance."
+            "Needed for a gain: a larger model that does not copy its demos (--model, see docs/models.md) and dozens "
+            f"of dev users. Needed to measure a gain of {_WORTHWHILE} in {_METRIC}: {users} test users."
         )
 
     @property
@@ -132,29 +131,29 @@ def demonstrate(
     on_event: OnEvent = ignore,
     on_user: Callable[[Recommendations], None] = lambda found: None,
 ) -> Demonstration:
-    """Show one user, compile, freeze and compare on the demo store; the same call resumes.
+    """Recommend to one user, compile, and compare before and after. The same call resumes.
 
     Args:
-        out: Where cases, runs and the artifact go.
-        users, dev_users: Test users to compare on, and dev users to compile on.
-        trials: Programs to try.
-        model: For every role; the embedded model unless given.
-        on_user: Gets the recommendations for one user as soon as they are there.
+        out: Folder of cases, runs and the artifact.
+        users, dev_users: Number of test users to compare on, and of dev users to compile on.
+        trials: Number of programs to try.
+        model: Model of every role; None for the small model in this process.
+        on_user: Receives the recommendations for one user as soon as they are made.
     """
     data = load_dataset("demo")
     dev, test = _cases(data, out / "dev.jsonl", "dev", dev_users), _cases(data, out / "test.jsonl", "test", users)
     original = program(_PROGRAM, data, preset="local", model=model, head=_HEAD, on_event=on_event)
-    on_event(Note(f"1 of 3: user {_USER}, with the program {_PROGRAM} as it was written"))
+    on_event(Note(f"1 of 3: recommending to user {_USER} with the uncompiled program {_PROGRAM}"))
     user = original.recommend(user=_USER, k=_ITEMS, candidates=_HEAD)
     on_user(user)
-    on_event(Note(f"2 of 3: compiling MOPE's prompt on {dev_users} dev users, {trials} programs to try"))
+    on_event(Note(f"2 of 3: compiling MOPE's prompt: {trials} programs on {dev_users} dev users"))
     compiled = compile_program(
         dev,
         original,
         out=out / "artifact",
         trials=trials,
-        # A new prompt of MOTE would distil every item again, and profiles of single purchases (coherence) would
-        # be three calls a user more: minutes each, on two cores.
+        # A new prompt of MOTE needs a call for every item, and coherence needs three more calls per user. On two
+        # cores each takes minutes.
         modules=("mope",),
         coherence=0.0,
         weights=_SHARES_OF_MAR,
@@ -165,7 +164,7 @@ def demonstrate(
     )
     manifest = compiled.manifest
     assert manifest is not None  # noqa: S101 - a compiled program has one
-    on_event(Note(f"3 of 3: {len(test)} test users, with the program before and after"))
+    on_event(Note(f"3 of 3: comparing before and after on {len(test)} test users"))
     results = {name: evaluate(test, name, out=out / name) for name in BASELINES}
     results[BEFORE] = evaluate(test, original, out=out / BEFORE, on_event=on_event)
     artifact = load_artifact(out / "artifact", data, model=model)
@@ -176,7 +175,7 @@ def demonstrate(
     others = {one.number: prompts | chosen_prompts(one.configuration, pools) for one in tried}
     reworded = [one for one in tried if others[one.number] != prompts]
     compared = manifest.trial or max(reworded, key=lambda one: one.score or 0.0, default=tried[0]).number
-    examples = {BEFORE: _examples(original), AFTER: _examples(artifact)}
+    examples = {BEFORE: Examples.of(original.module), AFTER: Examples.of(artifact.module)}
     return Demonstration(
         user=user,
         share_before=original.choice.fusion.weight,
@@ -200,10 +199,6 @@ def demonstrate(
 def _tried(search: Path) -> tuple[Tried, ...]:
     tried: list[Tried] = read_json(search / TRIALS, list[Tried], "choose another --out")
     return tuple(tried)
-
-
-def _examples(one: Program) -> Examples:
-    return Examples.of(one.module)
 
 
 def _cases(data: Dataset, path: Path, part: str, users: int) -> Cases:

@@ -1,4 +1,4 @@
-"""Distil traits ahead of time: MOTE over every candidate of some cases, into the trait store."""
+"""Make the traits of all candidates before they are ranked, and keep them in the trait store."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from signatures.types import Traits
 
 @dataclass(frozen=True)
 class Distillation:
-    """What distilling gave.
+    """Result of `distill`.
 
     Attributes:
-        items: Distinct items.
-        traits: Phrases that are traits.
-        refused: Phrases that validation refused.
-        unparsable: Items none of whose answers could be read.
-        usage: By role.
+        items: Number of distinct items.
+        traits: Number of trait phrases.
+        refused: Number of phrases that validation refused.
+        unparsable: Number of items without a readable answer.
+        usage: Calls, tokens and dollars by role.
     """
 
     items: int
@@ -42,27 +42,31 @@ def distill(
     cases: Cases | str | Path,
     *,
     preset: str = "local",
+    timeout: float | None = None,
+    max_tokens: int | None = None,
     mote: Model | None = None,
     workers: int = 1,
     ledger: Path | None = None,
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     on_event: OnEvent = ignore,
 ) -> Distillation:
-    """Distil the traits of every candidate; those in the trait store already are not asked for again.
+    """Make the traits of all candidates. Items whose traits are in the trait store need no call.
 
     Args:
-        preset, mote: MOTE's model.
-        workers: Items distilled at the same time.
-        ledger: File that gets every call; its calls count for the budget.
+        preset, mote: Model of MOTE.
+        timeout, max_tokens: Seconds of one call, and most tokens of one answer.
+        workers: Number of items processed in parallel.
+        ledger: File that records every call; calls already in it count against the budget.
 
     Raises:
-        BudgetExceededError: before a call that would pass the budget; what was distilled is kept.
-        InputError: if MOTE's model cannot be asked.
+        BudgetExceededError: before a call that might exceed the budget; finished traits are kept.
+        InputError: if the model of MOTE cannot be used.
     """
     cases = cases if isinstance(cases, Cases) else load_cases(cases)
-    options = ModelOptions(preset, mote=mote)
-    calls = Ledger(ledger, budget_of(budget_usd, max_calls))
+    options = ModelOptions(preset, mote=mote, timeout=timeout, max_tokens=max_tokens)
+    calls = Ledger(ledger, budget_of(budget_usd, max_calls, max_minutes))
     factory = RankerFactory.create(cases.dataset, {}, options.roles(), calls, given=options.given)
     module = MOTE(factory.backends_of(), factory.traits_of())
     wanted = list(dict.fromkeys(item_id for case in cases for item_id in case.candidates))

@@ -1,4 +1,4 @@
-"""Evaluate any ranker on frozen cases, resumable when a run directory is given."""
+"""Evaluate any ranker on frozen cases; with a run directory the evaluation can be resumed."""
 
 from __future__ import annotations
 
@@ -39,36 +39,37 @@ def evaluate(
     check: bool = True,
     seed: int = 0,
     workers: int = 1,
+    retry_unparsable: bool = False,
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     on_event: OnEvent = ignore,
     **models: Unpack[Models],
 ) -> Evaluation:
     """Rank every case and compute HR@K and NDCG@K with 95% intervals.
 
     Args:
-        cases: Cases, or a file of them.
-        ranker: The name of a baseline or a program, the folder of an artifact, a `Program`, any object with
-            `rank(case)`, or any function of (history, candidates), item ids both, that gives one score per candidate.
-        name: What results call the ranker.
+        cases: Cases, or their file.
+        ranker: The name of a baseline or program, the folder of an artifact, a `Program`, an object with `rank(case)`,
+            or a function that takes item ids (history, candidates) and returns one score per candidate.
+        name: Name of the ranker in results.
         against: Another evaluation on the same cases, or its run directory, to compare with user by user.
-        out: Run directory; calling again with the same arguments resumes it. Without one nothing is kept but answers
-            that were paid for.
-        weight, head: How MAR's scores meet the prior's, see `Fusion`; for programs by name.
-        schema: Motivational schema or its file; for programs by name.
-        explain: Explain and re-check the first K items of every user.
+        out: Run directory; the same call resumes it. None keeps only the answers of language models (in the cache).
+        weight, head: See `Fusion`; only for programs given by name.
+        schema: Motivational schema or its file; only for programs given by name.
+        explain: Number of first items per user that get a reason.
         check: Whether the judge re-checks reasons.
         seed: Training seed of a trained baseline.
-        workers: Users ranked at the same time.
-        budget_usd, max_calls: Stop before more is spent.
-        on_event: Gets notes and progress.
-        models: `preset`, `model`, `mope`, `mote`, `mar`, `judge`: which models are asked; for programs and artifacts by
-            name.
+        workers: Number of users ranked in parallel.
+        retry_unparsable: Rank users with unreadable answers again, and ask again what stored answers did not say.
+        budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes to spend; None for no limit.
+        on_event: Receives notes and progress.
+        models: `preset`, `model`, `mope`, `mote`, `mar`, `judge`, as in `program`; only for rankers given by name.
 
     Raises:
         InputError: if there is no such ranker, `out` holds another run, or the cases do not fit the data.
         BudgetExceededError: if the budget ended before any user was ranked.
-        MissingExtraError: if the library a trained baseline stands on is not installed.
+        MissingExtraError: if the library of a trained baseline is not installed.
     """
     cases = cases if isinstance(cases, Cases) else load_cases(cases)
     with run_folder(out) as folder:
@@ -80,16 +81,22 @@ def evaluate(
                 choice = choice_of(str(ranker), model_options(models), fusion, read_schema(schema))
             choice.refuse(cases)
             ledger = Ledger(
-                RunDirectory(folder).ledger if choice.asks_models else None, budget_of(budget_usd, max_calls)
+                RunDirectory(folder).ledger if choice.asks_models else None,
+                budget_of(budget_usd, max_calls, max_minutes),
             )
-            built = choice.build(factory_for(choice, cases, ledger, explain, check, on_event), seed)
+            factory = factory_for(choice, cases, ledger, explain, check, on_event)
+            if retry_unparsable and choice.asks_models:
+                factory.backends_of().retry_unparsable = True
+            built = choice.build(factory, seed)
             label, configuration = name or choice.name, choice.configuration(explain, check, seed)
         else:
             ledger = Ledger()
             label, built = own_ranker(ranker, name)
             configuration = {"own ranker": label}
         try:
-            result = run_session(folder, label, built, configuration, cases, ledger, workers, on_event)
+            result = run_session(
+                folder, label, built, configuration, cases, ledger, workers, on_event, retry_unparsable
+            )
         finally:
             ledger.close()
         compared = {} if against is None else _differences(result, against, folder)
@@ -99,7 +106,7 @@ def evaluate(
 def factory_for(
     choice: RankerChoice, cases: Cases, ledger: Ledger, explain: int, check: bool, on_event: OnEvent = ignore
 ) -> RankerFactory:
-    """Builds the chosen ranker on what may be learned under the protocol of the cases."""
+    """A factory that fits the chosen ranker on the training data of the cases."""
     return RankerFactory.create(
         cases.dataset,
         cases.training,
@@ -116,7 +123,7 @@ def factory_for(
 
 @contextmanager
 def run_folder(out: str | Path | None) -> Iterator[Path]:
-    """The run directory that was asked for, or one that is removed when the block ends."""
+    """The given run directory, or a temporary one that is removed when the block ends."""
     if out is not None:
         yield Path(out)
         return

@@ -1,4 +1,4 @@
-"""Experiments: a study of many rankers out of one file, and a comparison of many backends on one set of cases."""
+"""Experiments: a study of many rankers, and a comparison of many models on the same cases."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ REPORT_FOLDER = "report"
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison of backends found.
+    """Result of a comparison of models.
 
     Attributes:
-        results: Accuracy with tests, costs, effects of each role, and the mix to deploy.
-        written: Files of the report, the page first.
-        stopped: Why the budget stopped it, or None.
-        complete: Whether every mix ranked every user.
+        results: Accuracy with tests, costs, the effect of each role's model, and the recommended mix.
+        written: Files of the report, the HTML page first.
+        stopped: The reason if the budget stopped it, or None.
+        complete: Whether all mixes ranked all users.
     """
 
     results: GridResults
@@ -67,14 +67,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Study:
-    """What a study has so far.
+    """Results of a study so far.
 
     Attributes:
-        record: Every run with its cases, rows and costs.
-        runs: How many runs were asked for.
-        incomplete: Names of runs that are not complete.
-        stopped: Why the budget stopped it, or None.
-        written: Files of the report, the page first.
+        record: All runs with their cases, rows and costs.
+        runs: Number of runs that were requested.
+        incomplete: Names of the incomplete runs.
+        stopped: The reason if the budget stopped it, or None.
+        written: Files of the report, the HTML page first.
     """
 
     record: StudyRecord
@@ -101,30 +101,30 @@ def compare(
     search: int | None = None,
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     on_event: OnEvent = ignore,
     command: str = "",
 ) -> Comparison:
-    """Rank the same cases with every mix of backends for MOPE, MOTE and MAR, or go on with it.
+    """Rank the same cases with every mix of models for MOPE, MOTE and MAR. The same call resumes.
 
     Args:
-        cases: Cases, or a file of them.
-        grid: Backends and the roles they are tried in (docs/compare.md): a TOML file, or the same as a dictionary.
-        out: Where run directories and report go; the same call resumes.
-        search: Try so many mixes, chosen by quality against cost, instead of all.
-        budget_usd, max_calls: For all mixes together.
-        on_event: Gets notes and progress.
-        command: Command that makes this comparison, for the report.
+        cases: Cases, or their file.
+        grid: The models to try for each role (docs/compare.md): a TOML file, or the same as a dictionary.
+        out: Folder of the run directories and the report.
+        search: Number of mixes to try, chosen by quality and cost; None for all.
+        budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes for all mixes together; None for no
+            limit.
+        on_event: Receives notes and progress.
+        command: The command to show in the report, to repeat the comparison.
 
     Raises:
         InputError: if the grid is not valid, or no mix ranked any user.
         BudgetExceededError: if the budget ended before any user was ranked.
     """
-    runner = _grid_runner(cases, grid, Path(out), budget_of(budget_usd, max_calls), on_event)
+    runner = _grid_runner(cases, grid, Path(out), budget_of(budget_usd, max_calls, max_minutes), on_event)
     runs, stopped = runner.run(search)
     results = runner.results(runs)
-    written = write_comparison(
-        results, runner.grid, runs, runner.cases, runner.cases.dataset, runner.histories, Path(out), command, versions()
-    )
+    written = write_comparison(results, runner, runs, command, versions())
     return Comparison(results, tuple(written), stopped, all(not run.unresolved for run in runs))
 
 
@@ -135,10 +135,11 @@ def forecast_comparison(
     out: str | Path,
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     on_event: OnEvent = ignore,
 ) -> list[MixForecast]:
-    """Measure a few users on every mix and say what `compare` with the same arguments will take."""
-    return _grid_runner(cases, grid, Path(out), budget_of(budget_usd, max_calls), on_event).forecast()
+    """Forecast of the cost of `compare` with the same arguments, from a few users measured on every mix."""
+    return _grid_runner(cases, grid, Path(out), budget_of(budget_usd, max_calls, max_minutes), on_event).forecast()
 
 
 def _grid_runner(
@@ -160,26 +161,28 @@ def run_study(
     only: Sequence[str] = (),
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     on_event: OnEvent = ignore,
 ) -> Study:
-    """Make every run of a study that is missing, then write its report; the same call goes on where it was stopped.
+    """Make all missing runs of a study, then write its report. The same call resumes a stopped study.
 
     Args:
         study: A TOML file (docs/study.md), or the same as a dictionary.
-        out: Where runs go; `runs/NAME` unless given.
-        data: Datasets by their name in the study, or where they are.
-        only: Parts of the names of the runs to make (dataset/protocol/draw/ranker); all where empty.
-        budget_usd, max_calls: In place of the study's own budget, for all runs together.
-        on_event: Gets notes and progress.
+        out: Folder of the runs; None for `runs/NAME`.
+        data: Datasets, or their directories, by their name in the study.
+        only: Make only runs whose name (dataset/protocol/draw/ranker) contains one of these texts; empty for all.
+        budget_usd, max_calls, max_minutes: Replace the study's own budget, for all runs together.
+        on_event: Receives notes and progress.
 
     Raises:
-        InputError: if the study is not valid, a dataset is not found, or a run cannot be made at all.
-        BudgetExceededError: if the budget ended before anything was complete.
+        InputError: if the study is not valid, a dataset is not found, or a run is not possible.
+        BudgetExceededError: if the budget ended before a run was complete.
     """
     spec = read_spec(study)
     budget = budget_of(
         spec.budget.usd if budget_usd is None else budget_usd,
         spec.budget.calls if max_calls is None else max_calls,
+        spec.budget.minutes if max_minutes is None else max_minutes,
     )
     root = study_root(study, spec, out)
     runner = StudyRunner(spec, root, resolve_ranker, study_datasets(spec, data, on_event), budget, on_event)
@@ -196,7 +199,7 @@ def report_study(
     data: Mapping[str, Dataset | str | Path] | None = None,
     on_event: OnEvent = ignore,
 ) -> Study:
-    """Write the report of what has been run so far; arguments as in `run_study`.
+    """Write the report of all runs so far; arguments as in `run_study`.
 
     Raises:
         InputError: if nothing has been run yet.
@@ -220,7 +223,7 @@ def read_spec(study: StudySpec | Mapping[str, Any] | str | Path) -> StudySpec:
 
 
 def study_root(study: object, spec: StudySpec, out: str | Path | None) -> Path:
-    """Where the runs of a study go."""
+    """Folder of the runs of a study."""
     if out is not None:
         return Path(out)
     return Path("runs") / (Path(study).stem if isinstance(study, str | Path) else spec.name.replace(" ", "_"))

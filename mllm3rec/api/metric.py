@@ -1,4 +1,4 @@
-"""Metrics for DSPy: what `dspy.Evaluate` and every DSPy optimizer take."""
+"""HR@K and NDCG@K as metrics for `dspy.Evaluate` and DSPy's optimizers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _NAME = re.compile(r"(HR|NDCG)@([1-9]\d*)")
 
 
 def metric(name: str = "NDCG@10") -> Metric:
-    """A metric by name, for examples with a `case` (see `examples`) and predictions of a composed program.
+    """A metric by name, for examples of `Cases.examples` and predictions of a program.
 
     Args:
         name: `HR@K` or `NDCG@K`, any K of at least 1.
 
     Returns:
-        A function that gives the metric of one user, 0 to 1. Where DSPy bootstraps demos (a trace is given) it says
-        whether the target is among the first K; where GEPA asks about a predictor it adds feedback in words.
+        A function that returns the metric of one user, 0 to 1. When DSPy bootstraps demos (with a trace), it returns
+        whether the target is among the first K. When GEPA asks about a predictor, it also returns feedback in words.
 
     Raises:
         InputError: if there is no such metric.

@@ -21,12 +21,14 @@ Schema = MotivationSchema | str | Path
 
 
 class Models(TypedDict, total=False):
-    """Which models are asked; each a model string (docs/models.md) or a `dspy.LM`.
+    """Models to use; each is a model string (docs/models.md) or a `dspy.LM`.
 
     Attributes:
         preset: A name of `PRESETS`; `local` unless DSPy was configured with a model.
-        model: For every role.
-        mope, mote, mar, judge: For one role.
+        model: Model of every role.
+        mope, mote, mar, judge: Model of one role.
+        timeout: Seconds one call may take; 600 unless given.
+        max_tokens: Most tokens of one answer; a model that thinks before it answers needs more than the answer itself.
     """
 
     preset: str | None
@@ -35,38 +37,40 @@ class Models(TypedDict, total=False):
     mote: Model | None
     mar: Model | None
     judge: Model | None
+    timeout: float | None
+    max_tokens: int | None
 
 
 def model_options(models: Models) -> ModelOptions | None:
-    """The options, or None where the model of `dspy.configure` is to be asked directly.
+    """The options; None means that programs ask the model of `dspy.configure` directly.
 
-    Where nothing is chosen and DSPy was configured with a `dspy.LM`, that model serves every role.
+    Without any option, the `dspy.LM` of `dspy.configure` is the model of every role.
     """
     chosen = {name: value for name, value in models.items() if value is not None}
-    if chosen:
-        return ModelOptions(**chosen)  # type: ignore[arg-type]
     lm = dspy.settings.lm
-    if lm is None:
-        return ModelOptions()
-    return ModelOptions(model=lm) if isinstance(lm, dspy.LM) else None
+    if lm is not None and not chosen.keys() - {"timeout", "max_tokens"}:
+        if not isinstance(lm, dspy.LM):
+            return None
+        chosen["model"] = lm
+    return ModelOptions(**chosen)  # type: ignore[arg-type]
 
 
 def read_schema(schema: Schema | None) -> MotivationSchema | None:
-    """A motivational schema from a TOML or YAML file, or as it is.
+    """The schema; a path is read as a TOML or YAML file.
 
     Raises:
-        InputError: naming file and field, if it cannot be read.
+        InputError: naming file and field, if the file is not valid.
     """
     return load_schema(Path(schema)) if isinstance(schema, str | Path) else schema
 
 
-def budget_of(budget_usd: float | None, max_calls: int | None) -> Budget:
-    """Limits on what is really paid; None is no limit.
+def budget_of(budget_usd: float | None, max_calls: int | None, max_minutes: float | None = None) -> Budget:
+    """Limits on dollars, calls and minutes, without cache hits; None is no limit.
 
     Raises:
         InputError: if one is negative or not a finite number.
     """
     try:
-        return Budget(usd=budget_usd, calls=max_calls)
+        return Budget(usd=budget_usd, calls=max_calls, minutes=max_minutes)
     except ValidationError as error:
         raise input_error("budget", error) from None

@@ -28,23 +28,23 @@ from signatures.schema import MotivationSchema
 from signatures.types import Interaction, Item, Profile, Traits
 
 RETRIEVED = 30
-"""Items the prior retrieves for MAR to judge, unless asked otherwise."""
+"""Default number of candidates that the prior retrieves."""
 
 
 @dataclass
 class Program:
     """MOPE, MOTE and MAR on one dataset, composed by name or loaded from an artifact.
 
-    Nothing is held out: the prior is fitted on every interaction of the dataset. `evaluate` builds the program anew on
-    what may be learned under the protocol of its cases.
+    The prior is fitted on all interactions of the dataset. `evaluate` fits it again, only on the training data of its
+    cases.
 
     Attributes:
-        choice: What is run: composition or artifact, models, fusion, schema.
+        choice: The composition or artifact, with its models, fusion and schema.
         dataset: Catalogue and histories.
-        explain: Items that `rank` explains; `recommend` explains all it returns.
+        explain: Number of first items that `rank` explains; `recommend` explains all items that it returns.
         check: Whether the judge re-checks reasons.
-        budget: Limits on what all calls of this object cost.
-        ledger_path: File that gets every call; its calls count for the budget.
+        budget: Limits for all calls of this object.
+        ledger_path: File that records every call; calls already in it count against the budget.
     """
 
     choice: RankerChoice
@@ -57,25 +57,25 @@ class Program:
 
     @property
     def name(self) -> str:
-        """What results call it."""
+        """Name in results."""
         return self.choice.name
 
     @property
     def manifest(self) -> ArtifactManifest | None:
-        """How it was compiled and what the held-out check said; None where it was not compiled."""
+        """Manifest of a compiled program, with the held-out check; None for an uncompiled program."""
         return self.choice.manifest if isinstance(self.choice, ArtifactChoice) else None
 
     @cached_property
     def ledger(self) -> Ledger:
-        """Every call this object made."""
+        """Ledger of all calls of this object."""
         return Ledger(self.ledger_path, self.budget)
 
     @cached_property
     def module(self) -> MLLM3Rec:
-        """The DSPy module, ready to call, save or optimize.
+        """The DSPy module, to call, save or optimize.
 
         Raises:
-            InputError: if a role cannot be asked, or an artifact is damaged.
+            InputError: if a model cannot be used, or an artifact is damaged.
         """
         return self._built(self._factory.explaining(self.explain))
 
@@ -93,37 +93,34 @@ class Program:
         user: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> Profile:
-        """The motivation profile of a user: MOPE alone.
+        """The motivation profile of a user, made by MOPE.
 
         Args:
-            history: Item ids, free texts or items, oldest first; or
-            user: a user of the dataset, with all of their interactions.
-            metadata: Facts about the user (age, region, ...); those of the dataset unless given.
+            history: Item ids, free texts or items, oldest first.
+            user: Id of a user of the dataset, instead of a history; all interactions are used.
+            metadata: Facts about the user (age, region, ...); None for those of the dataset.
 
         Raises:
-            InputError: if neither or both are given, or the program has no MOPE.
-            UnparsableError: if no profile could be read from the model's answers.
+            InputError: if history and user are both given or both missing, or the program has no MOPE.
+            UnparsableError: if the model's answers could not be read.
         """
         purchases, _, facts = self._purchases(history, user, metadata)
         mope = self.module.shopper
         if not isinstance(mope, MOPE):
-            raise InputError(f"{self.name}: has no MOPE, so it makes no profiles")
+            raise InputError(f"{self.name}: this program has no MOPE, so it cannot make profiles")
         found: Profile = mope(history=purchases, metadata=facts).profile
         return found
 
     def traits(self, item: str | Item) -> Traits:
-        """The motivational traits of an item: MOTE alone.
-
-        Args:
-            item: An item id, a free text or an item.
+        """The motivational traits of an item (its id, a free text or an `Item`), made by MOTE.
 
         Raises:
             InputError: if the program has no MOTE.
-            UnparsableError: if no traits could be read from the model's answers.
+            UnparsableError: if the model's answers could not be read.
         """
         mote = self.module.product
         if not isinstance(mote, MOTE):
-            raise InputError(f"{self.name}: has no MOTE, so it makes no traits")
+            raise InputError(f"{self.name}: this program has no MOTE, so it cannot make traits")
         found: Traits = mote(item=self._item(item)).traits
         return found
 
@@ -139,16 +136,17 @@ class Program:
     ) -> Recommendations:
         """The k best items of the whole catalogue that the user does not have yet, with checked reasons.
 
-        The prior retrieves candidates, the program ranks them; see `profile` for how a user is given.
+        The prior retrieves candidates, and the program ranks them.
 
         Args:
-            k: Items returned, 1 or more.
-            candidates: Items the prior retrieves for MAR, at least k.
-            explain: Whether each gets a reason.
+            history, user, metadata: See `profile`.
+            k: Number of items to return, at least 1.
+            candidates: Number of items that the prior retrieves, at least k.
+            explain: Whether each returned item gets a reason.
 
         Raises:
-            InputError: if neither or both of history and user are given, or there is no such user.
-            BudgetExceededError: before a call that would pass the budget.
+            InputError: if history and user are both given or both missing, or there is no such user.
+            BudgetExceededError: before a call that might exceed the budget.
         """
         if not 1 <= k <= candidates:
             raise InputError(f"k is {k}: it must lie between 1 and the number of candidates, {candidates}")
@@ -161,13 +159,10 @@ class Program:
         retrieved = retrieve(module.prior.value, known, list(self.dataset.items), candidates)
         if not retrieved:
             raise InputError(
-                f"{user or 'this history'} has every item of {self.dataset.name!r}: none is left to recommend"
+                f"{user or 'this history'} has all items of {self.dataset.name!r}: no item is left to recommend"
             )
-        self.on_event(
-            Note(
-                f"the prior retrieved {len(retrieved)} candidates of {len(self.dataset.items)} items; asking the models"
-            )
-        )
+        count = f"{len(retrieved)} candidates of {len(self.dataset.items)} items"
+        self.on_event(Note(f"the prior retrieved {count}; asking the models"))
         events = tuple(event for _, event in purchases)
         case = Case(user_id=user or "you", history=events, candidates=retrieved, metadata=dict(facts))
         with self.ledger.usage_of_case() as usage:
@@ -203,8 +198,8 @@ class Program:
         if item in self.dataset.items:
             return self.dataset.items[item]
         if not item.strip():
-            raise InputError("an item is an empty text: give an item id or a free text")
-        self.on_event(Note(f"{item!r} is no item id of {self.dataset.name}: read as a free text"))
+            raise InputError("an item is empty: give an item id or a free text")
+        self.on_event(Note(f"{item!r} is not an item id of {self.dataset.name}, so it is read as a free text"))
         return Item.from_text(item)
 
     def _purchases(
@@ -212,7 +207,7 @@ class Program:
     ) -> tuple[list[Purchase], list[str], Mapping[str, str]]:
         """Purchases, their item ids, and the user's metadata."""
         if (history is None) == (user is None):
-            raise InputError("give a history or a user of the dataset, and not both")
+            raise InputError("give either a history or a user of the dataset")
         if user is not None:
             if user not in self.dataset.sequences:
                 known = self.dataset.sequences
@@ -225,7 +220,7 @@ class Program:
             facts = self.dataset.metadata.get(user, {}) if metadata is None else metadata
             return purchases, [event.item_id for event in events], facts
         if isinstance(history, str) or not history:
-            raise InputError("the history is empty or one text: give a list of item ids, free texts or items")
+            raise InputError("the history is empty or a single text: give a list of item ids, free texts or items")
         items = [self._item(entry) for entry in history]
         purchases = [(item, Interaction(item_id=item.item_id)) for item in items]
         return purchases, [item.item_id for item in items], metadata or {}
@@ -241,6 +236,8 @@ def program(
     mote: Model | None = None,
     mar: Model | None = None,
     judge: Model | None = None,
+    timeout: float | None = None,
+    max_tokens: int | None = None,
     schema: Schema | None = None,
     weight: float = DEFAULT_WEIGHT,
     head: int | None = None,
@@ -248,6 +245,7 @@ def program(
     check: bool = True,
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     ledger: Path | None = None,
     on_event: OnEvent = ignore,
 ) -> Program:
@@ -255,26 +253,29 @@ def program(
 
     Args:
         dataset: Catalogue and histories.
-        preset: Models for all roles: `local`, `hosted` or `paper`; `local` unless DSPy was configured with a model.
-        model: A model string or a `dspy.LM` for every role.
-        mope, mote, mar, judge: Likewise for one role.
-        schema: Motivational schema, or its TOML or YAML file; the consumer schema unless given.
-        weight: Share of MAR in the fused score, 0 to 1; the rest is the prior's.
-        head: MAR sees only the prior's first `head` candidates.
-        explain: Items that are explained when it is evaluated.
+        preset: Models of all roles: `local`, `hosted` or `paper`; `local` unless DSPy was configured with a model.
+        model: Model of every role: a model string (docs/models.md) or a `dspy.LM`.
+        mope, mote, mar, judge: Model of one role.
+        timeout, max_tokens: Seconds of one call, and most tokens of one answer, for every role; see `Models`.
+        schema: Motivational schema, or its TOML or YAML file; None for the consumer schema.
+        weight: Fusion weight: the share of MAR in the fused score, 0 to 1; the rest is the prior's.
+        head: MAR ranks only the prior's first `head` candidates; None for all.
+        explain: Number of first items that get a reason in an evaluation.
         check: Whether the judge re-checks reasons.
-        budget_usd, max_calls: Limits on what this object may spend.
-        ledger: File that gets every call; its calls count for the budget.
-        on_event: Gets notes and progress.
+        budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes of this object; None for no limit.
+        ledger: File that records every call; calls already in it count against the budget.
+        on_event: Receives notes and progress.
 
     Raises:
         InputError: if there is no such program or preset, or the schema cannot be read.
     """
-    models = Models(preset=preset, model=model, mope=mope, mote=mote, mar=mar, judge=judge)
+    models = Models(
+        preset=preset, model=model, mope=mope, mote=mote, mar=mar, judge=judge, timeout=timeout, max_tokens=max_tokens
+    )
     choice = choice_of(name, model_options(models), Fusion(weight=weight, head=head), read_schema(schema))
     if not choice.asks_models:
-        raise InputError(f"{name!r} asks no language model: use evaluate(cases, {name!r})")
-    return Program(choice, dataset, explain, check, budget_of(budget_usd, max_calls), on_event, ledger)
+        raise InputError(f"{name!r} uses no language model: call evaluate(cases, {name!r}) instead")
+    return Program(choice, dataset, explain, check, budget_of(budget_usd, max_calls, max_minutes), on_event, ledger)
 
 
 def load_artifact(
@@ -286,34 +287,38 @@ def load_artifact(
     mote: Model | None = None,
     mar: Model | None = None,
     judge: Model | None = None,
+    timeout: float | None = None,
+    max_tokens: int | None = None,
     explain: int = 0,
     check: bool = True,
     budget_usd: float | None = None,
     max_calls: int | None = None,
+    max_minutes: float | None = None,
     on_event: OnEvent = ignore,
 ) -> Program:
-    """A program that was compiled and frozen; checked against its hashes and the signatures of today.
+    """Load a compiled program and check its hashes and signatures.
 
     Args:
-        path: Its folder.
-        dataset: What it recommends from.
-        model, mope, mote, mar, judge: Models in place of those it was compiled with.
-        explain, check, budget_usd, max_calls, on_event: As in `program`.
+        path: Folder of the artifact.
+        dataset: Catalogue and histories.
+        model, mope, mote, mar, judge: Replace the models that it was compiled with.
+        timeout, max_tokens, explain, check, budget_usd, max_calls, max_minutes, on_event: As in `program`.
 
     Raises:
-        InputError: if there is no artifact, it is damaged, or it names a server that has to be confirmed.
+        InputError: if there is no artifact, it is damaged, or it names a server that you must confirm.
     """
     if not is_artifact(Path(path)):
-        raise InputError(f"{path}: no artifact here; compile a program into this folder first")
-    choice = resolve_ranker(str(path), ModelOptions("local", model, mope, mote, mar, judge), Fusion())
-    return Program(choice, dataset, explain, check, budget_of(budget_usd, max_calls), on_event)
+        raise InputError(f"{path}: this folder has no artifact; compile a program into it first")
+    options = ModelOptions("local", model, mope, mote, mar, judge, timeout, max_tokens)
+    choice = resolve_ranker(str(path), options, Fusion())
+    return Program(choice, dataset, explain, check, budget_of(budget_usd, max_calls, max_minutes), on_event)
 
 
 def choice_of(name: str, options: ModelOptions | None, fusion: Fusion, schema: MotivationSchema | None) -> RankerChoice:
-    """What a name stands for; without options the model of `dspy.configure` is asked directly.
+    """The ranker of a name; without options it asks the model of `dspy.configure` directly.
 
     Raises:
-        InputError: if there is no such ranker, or an artifact that cannot be read.
+        InputError: if there is no such ranker, or its artifact cannot be read.
     """
     choice = resolve_ranker(name, options or ModelOptions(), fusion, schema)
     return replace(choice, roles=None) if options is None and choice.asks_models else choice

@@ -1,4 +1,4 @@
-"""Recommendations: what a program chose for one user, why, and what it took."""
+"""Recommendations for one user, with reasons, profile, warnings and usage."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ class Recommendation:
     """One recommended item.
 
     Attributes:
-        score: The fused score; comparable within one list only.
-        prior_rank, mar_rank: Its place among the candidates by the prior alone and by MAR alone, 1 the best; None where
-            MAR rated nothing.
-        traits: What MOTE says of the item.
-        reason: Why it was chosen, empty where none was asked for.
+        score: The fused score; only scores of the same list are comparable.
+        prior_rank, mar_rank: Rank among the candidates by the prior alone and by MAR alone, 1 is best; None without
+            scores.
+        traits: Trait phrases from MOTE.
+        reason: Why the item was recommended; empty if no reason was requested.
         reason_checked: Whether the judge found the reason faithful to profile and traits.
-        warning: What is suspicious: traits or a reason copied from the examples in the prompt, or a reason that
-            another item has as well.
+        warning: Traits or a reason copied from a demo in the prompt, or a reason that another item also has.
     """
 
     item_id: str
@@ -45,17 +44,16 @@ class Recommendations:
     """The items for one user, best first.
 
     Attributes:
-        user: User id; `you` for a history that was given.
-        items: The recommended items.
-        profile: What MOPE found, with the evidence each motivation rests on; None without MOPE.
-        evidence: Titles of the purchases that each motivation of the profile rests on.
-        history: Titles of the purchases the profile was made of, oldest first; a motivation's evidence counts from 1.
-        filtered: Reasons that failed their check; their items moved down.
-        usage: What the calls took.
-        status: `ok`, or `unparsable` where no answer could be read and the prior decided alone.
+        user: User id, or `you` for a given history.
+        profile: The profile from MOPE; None without MOPE.
+        evidence: For each motivation of the profile, the titles of the purchases it is based on.
+        history: Titles of the purchases that the profile was made from, oldest first. The evidence of a motivation
+            counts them from 1.
+        filtered: Reasons that failed the check; their items moved down.
+        usage: Calls, tokens and dollars.
+        status: `ok`, or `unparsable` if no answer could be read and the prior alone ranked the items.
         error: What went wrong, or None.
-        warnings: What is suspicious about the list, in sentences: copied motivations or traits, one rating or one
-            reason for all.
+        warnings: Sentences about copied motivations or traits, and about equal ratings or reasons.
     """
 
     user: str
@@ -87,11 +85,11 @@ class Recommendations:
 def recommendations(
     ranking: Ranking, case: Case, items: Mapping[str, Item], k: int, examples: Examples
 ) -> Recommendations:
-    """The first k items of a ranking, with what is known of them.
+    """The first k items of a ranking as `Recommendations`.
 
     Args:
-        items: Catalogue, items of the history included.
-        examples: Those in the prompts the ranking was made with.
+        items: The catalogue and the items of the history, by id.
+        examples: Demos in the prompts that the ranking was made with.
     """
     traits = {found.item_id: found for found in ranking.traits}
     reasons = {reason.item_id: reason for reason in ranking.rationales}
@@ -105,7 +103,7 @@ def recommendations(
         reason = reasons.get(item_id)
         own = traits.get(item_id, Traits(item_id=item_id))
         copied = repeated_traits([own], examples).most
-        warnings = ["traits copied from the examples in the prompt"] * copied + [suspicious.get(item_id, "")]
+        warnings = ["traits copied from a demo in the prompt"] * copied + [suspicious.get(item_id, "")]
         chosen.append(
             Recommendation(
                 item_id=item_id,
@@ -145,17 +143,17 @@ def _places(case: Case, scores: Sequence[float]) -> dict[str, int]:
 def _warnings(profile: Profile | None, chosen: Sequence[Recommendation], examples: Examples) -> Iterator[str]:
     motivations = repeated_motivations([profile] if profile else [], examples)
     if motivations.repeated:
-        yield f"{motivations} motivations repeat the worked examples in MOPE's prompt" + (
+        yield f"{motivations} motivations repeat the demos in MOPE's prompt" + (
             ": the profile says nothing about this user" if motivations.most else ""
         )
     traits = repeated_traits([Traits(item_id=item.item_id, phrases=item.traits) for item in chosen], examples)
     if traits.repeated:
-        yield f"{traits} traits repeat the worked examples in MOTE's prompt" + (
+        yield f"{traits} traits repeat the demos in MOTE's prompt" + (
             ": they say nothing about these items" if traits.most else ""
         )
     if len(chosen) > 1 and all(item.mar_rank == 1 for item in chosen):
-        yield "MAR rates these items alike: their order is the prior's"
+        yield "MAR rates these items equally, so their order is the prior's"
     reasons = [item.reason for item in chosen if item.reason]
     if one_reason(reasons):
-        source = ", copied from the example in the prompt" if repeats(reasons[0], examples.reasons) else ""
-        yield f"all {len(reasons)} reasons are one and the same{source}: it explains none of these items"
+        source = ", copied from a demo in the prompt" if repeats(reasons[0], examples.reasons) else ""
+        yield f"all {len(reasons)} items have the same reason{source}: it does not explain them"

@@ -1,4 +1,4 @@
-"""`mllm3rec artifact`: print a frozen program, compare two, check one."""
+"""`mllm3rec artifact`: show, compare and check artifacts (compiled programs)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mllm3rec.cli.options import Json
 if TYPE_CHECKING:
     from optimize.artifact import ArtifactManifest
 
-Artifact = Annotated[Path, typer.Argument(help="A directory written by `mllm3rec compile`.")]
+Artifact = Annotated[Path, typer.Argument(help="Folder of an artifact, written by `mllm3rec compile`.")]
 
-app = typer.Typer(help="Frozen programs: show, diff, verify.", no_args_is_help=True)
+app = typer.Typer(help="Show, compare and check artifacts (compiled programs).", no_args_is_help=True)
 
 
 @app.command()
 def show(artifact: Artifact, as_json: Json = False) -> None:
-    """Print what an artifact is, how it was made, and its prompts."""
+    """Show the settings, the held-out check and the prompts of an artifact."""
     from optimize.artifact import restore_program
     from optimize.prompts import prompts_of
 
@@ -42,7 +42,7 @@ def show(artifact: Artifact, as_json: Json = False) -> None:
 
 @app.command()
 def diff(first: Artifact, second: Artifact, as_json: Json = False) -> None:
-    """Compare two artifacts: configuration and prompts, line by line. Exit code 0 if they are the same."""
+    """Compare the settings and prompts of two artifacts line by line. Exit code 0 if they are the same."""
     import difflib
 
     from optimize.artifact import restore_program
@@ -66,7 +66,7 @@ def diff(first: Artifact, second: Artifact, as_json: Json = False) -> None:
 
 @app.command()
 def verify(artifact: Artifact, as_json: Json = False) -> None:
-    """Check hashes, signatures and rendered prompts. Exit code 0 if the artifact is what was frozen."""
+    """Check that an artifact was not changed: hashes, signatures and prompts. Exit code 0 if it was not."""
     from optimize.artifact import restore_program
 
     _, manifest = restore_program(artifact)

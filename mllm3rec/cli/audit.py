@@ -1,4 +1,4 @@
-"""`mllm3rec audit`: consistency of a metric table with identities that every ranking satisfies."""
+"""`mllm3rec audit`: check whether the metrics of a table are possible."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 def audit(
     path: Annotated[
-        Path, typer.Argument(help="A CSV table (method,dataset,HR@5,NDCG@5,HR@10,NDCG@10) or a run directory.")
+        Path, typer.Argument(help="CSV table (method,dataset,HR@5,NDCG@5,HR@10,NDCG@10), or a run directory.")
     ],
     as_json: Json = False,
 ) -> None:
-    """Check the identities every metric table must keep. Exit code 1 if a row breaks one."""
+    """Check that HR and NDCG of each row are possible together. Exit code 1 if a row is impossible."""
     from evaluate.stats.audit import audit_row, read_metric_table
 
     findings = [_of_run(path)] if path.is_dir() else [audit_row(row) for row in read_metric_table(path)]

@@ -1,4 +1,4 @@
-"""`mllm3rec cases`: draw candidate lists once, and freeze them in a file."""
+"""`mllm3rec cases`: draw candidates once and freeze them in a file."""
 
 from __future__ import annotations
 
@@ -9,38 +9,40 @@ from typing import Annotated, Literal
 import typer
 
 from mllm3rec.cli.console import ConsoleEvents, emit, out, say
-from mllm3rec.cli.options import DatasetName, Json
+from mllm3rec.cli.options import DatasetName, Json, option_group
 
-COLD = "Cold-start"
+_cold = option_group("Cold-start")
 
 
 def cases(
     dataset: DatasetName,
-    path: Annotated[Path, typer.Option("--out", help="File to write.")],
-    part: Annotated[Literal["dev", "test", "all"], typer.Option(help="Which users.")] = "dev",
-    users: Annotated[str, typer.Option(help="How many users, or `all`.")] = "all",
-    negatives: Annotated[int, typer.Option(min=1, help="Sampled negatives per user.")] = 29,
+    path: Annotated[Path, typer.Option("--out", help="Cases file to write.")],
+    part: Annotated[
+        Literal["dev", "test", "all"], typer.Option(help="Dev users (for tuning), test users (for figures), or all.")
+    ] = "dev",
+    users: Annotated[str, typer.Option(help="Number of users, or `all`.")] = "all",
+    negatives: Annotated[int, typer.Option(min=1, help="Negatives to sample for each user.")] = 29,
     target: Annotated[
-        Literal["last-liked", "highest", "last"], typer.Option(help="Which interaction is held out.")
+        Literal["last-liked", "highest", "last"], typer.Option(help="Interaction to hold out, see docs/protocol.md.")
     ] = "last-liked",
     setting: Annotated[
-        Literal["warm", "item-cold", "user-cold"], typer.Option(help="Warm, or one of the paper's cold-start settings.")
+        Literal["warm", "item-cold", "user-cold"], typer.Option(help="Warm, or a cold-start setting of the paper.")
     ] = "warm",
     sampling: Annotated[
         Literal["uniform", "popularity", "matched"], typer.Option(help="How negatives are drawn.")
     ] = "uniform",
-    draw: Annotated[int, typer.Option(min=0, help="Another draw of negatives for the same users.")] = 0,
-    last: Annotated[int | None, typer.Option(min=1, help="Cut histories to the last N interactions.")] = None,
+    draw: Annotated[int, typer.Option(min=0, help="Draw number; others give other negatives.")] = 0,
+    last: Annotated[int | None, typer.Option(min=1, help="Length to cut histories to. Default: uncut.")] = None,
     cold_positive: Annotated[
-        Literal["target", "any"], typer.Option(help="Item-cold: whose target is a cold item.", rich_help_panel=COLD)
+        Literal["target", "any"], _cold(help="Users with a cold target, or with any cold item.")
     ] = "target",
     cold_history: Annotated[
-        Literal["window", "recent"], typer.Option(help="User-cold: what is known of a user.", rich_help_panel=COLD)
+        Literal["window", "recent"], _cold(help="History in the test window, or the last two items.")
     ] = "window",
-    seed: Annotated[int, typer.Option(help="Decides candidates and the sample of users.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed for users, negatives and their order.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Hold out one interaction per user, draw its negatives, and write both to a file that every ranker shares."""
+    """Hold out one interaction of each user, draw negatives, and write the candidates to a file for all rankers."""
     import mllm3rec as m3
     from evaluate.protocol.cases import users_short_of_items
 
@@ -69,9 +71,9 @@ def cases(
     )
     short = users_short_of_items(data, drawn.protocol)
     if short:
-        say(f"note: {len(short)} users ({short[0]!r}, ...) have too few items left for {negatives} negatives: left out")
+        say(f"note: left out {len(short)} users ({short[0]!r}, ...): fewer than {negatives} items are new to them")
     if wanted is not None and len(drawn) < wanted:
-        say(f"note: only {len(drawn)} users of part {part!r} have a {target} target")
+        say(f"note: only {len(drawn)} users of part {part!r} have a target of type {target}")
     drawn.save(path)
     if as_json:
         protocol = drawn.protocol.model_dump(mode="json")

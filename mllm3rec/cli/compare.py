@@ -1,4 +1,4 @@
-"""`mllm3rec compare`: rank the same cases with every mix of backends; accuracy, cost, and the mix to deploy."""
+"""`mllm3rec compare`: accuracy and cost of every mix of models on the same cases, and the mix to deploy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from rich.table import Column, Table
 
 from mllm3rec.cli.console import ConsoleEvents, emit, format_estimate, format_usd, out
-from mllm3rec.cli.options import BudgetUsd, CasesFile, DatasetOption, Json, MaxCalls
+from mllm3rec.cli.options import BudgetUsd, CasesFile, DatasetOption, Json, MaxCalls, MaxMinutes
 
 if TYPE_CHECKING:
     from evaluate.experiments.grid_forecast import MixForecast
@@ -19,22 +19,21 @@ if TYPE_CHECKING:
 
 def compare(
     cases: CasesFile,
-    grid: Annotated[
-        Path, typer.Option(help="Models and the roles they are tried in, as TOML; docs/compare.md describes it.")
-    ],
-    directory: Annotated[Path, typer.Option("--out", help="Where runs go; re-run the command to resume.")],
+    grid: Annotated[Path, typer.Option(help="TOML file with the models to try for each role, see docs/compare.md.")],
+    directory: Annotated[Path, typer.Option("--out", help="Folder of the runs; the same command resumes.")],
     dataset: DatasetOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Measure a few users per mix and forecast the rest.")
+        bool, typer.Option("--dry-run", help="Only forecast the cost, from a few users per mix.")
     ] = False,
     search: Annotated[
-        int | None, typer.Option(min=1, help="Try this many mixes, chosen by quality and cost, instead of all.")
+        int | None, typer.Option(min=1, help="Number of mixes to try, chosen by quality and cost. Default: all.")
     ] = None,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
     as_json: Json = False,
 ) -> None:
-    """Rank the same cases with every mix of models for MOPE, MOTE and MAR. Exit code 1 while a mix is incomplete."""
+    """Rank the same cases with every mix of models for MOPE, MOTE and MAR. Exit code 1 if a mix is incomplete."""
     import mllm3rec as m3
     from mllm3rec.api.experiments import forecast_comparison
 
@@ -52,6 +51,7 @@ def compare(
                 search=search,
                 budget_usd=budget_usd,
                 max_calls=max_calls,
+                max_minutes=max_minutes,
                 on_event=events,
                 command=f"mllm3rec compare {cases} --grid {grid} --out {directory}",
             )
@@ -64,11 +64,14 @@ def compare(
         _show(found.results, found.written)
     if found.stopped is not None:
         raise m3.BudgetExceededError(found.stopped)
-    raise typer.Exit(0 if found.complete else 1)
+    raise typer.Exit(0 if found.complete and all(row.readable for row in found.results.rows) else 1)
 
 
 def _show(found: GridResults, written: Sequence[Path]) -> None:
-    metrics = next(list(row.metrics) for row in found.rows if row.metrics)
+    for row in found.rows:
+        if row.warning is not None:
+            out.print(f"{row.label}: {row.warning}", style="red")
+    metrics = next((list(row.metrics) for row in found.rows if row.metrics), [])
     mix = Column("MOPE_MOTE_MAR", no_wrap=True)
     intervals = (f"{metric}/{found.list_size} [95% CI]" for metric in metrics)
     table = Table(mix, *intervals, "n", title="Accuracy of the mixes", title_justify="left")
@@ -103,11 +106,13 @@ def _show_forecast(found: Sequence[MixForecast], as_json: bool) -> None:
         emit({"mixes": [mix.model_dump() for mix in found]})
         return
     name = Column("mix", no_wrap=True)
-    table = Table(name, "calls", "tokens", "dollars", "hours", "after those above: tokens", "dollars", "hours")
+    table = Table(
+        name, "calls", "tokens", "dollars", "hours", "with results of the mixes above: tokens", "dollars", "hours"
+    )
     for mix in found:
         cells = []
         for work in (mix.alone, mix.marginal):
             cells += [f"{work.tokens_in + work.tokens_out:,.0f}", format_usd(work.usd), f"{work.seconds / 3600:.2f}"]
         table.add_row(mix.label, f"{mix.alone.calls:,.0f}", *cells)
     out.print(table)
-    out.print("forecast from a few measured users; their answers are cached and not paid for again")
+    out.print("forecast from a few measured users; their answers are kept and not paid again")

@@ -1,4 +1,4 @@
-"""`mllm3rec compile`: tune demos and instructions on dev users, check the winner on held-out ones, freeze it."""
+"""`mllm3rec compile`: tune demos and instructions on dev users, and save the checked winner as an artifact."""
 
 from __future__ import annotations
 
@@ -19,82 +19,58 @@ from mllm3rec.cli.options import (
     Json,
     MarOption,
     MaxCalls,
+    MaxMinutes,
+    MaxTokens,
     ModelOption,
     MopeOption,
     MoteOption,
     Preset,
     SchemaFile,
+    Timeout,
     Workers,
+    option_group,
 )
 
-CANDIDATES, OBJECTIVE, SEARCH = "Candidates", "Objective", "Search"
+_candidates, _objective, _search = map(option_group, ("Candidates", "Objective", "Search"))
 ROLE_CHOICES = ("mope", "mote", "mar", "judge")
 _ASSIGNMENT = re.compile(rf"({'|'.join(ROLE_CHOICES)})=(.+)")
 
 
 def compile_program(
     cases: CasesFile,
-    directory: Annotated[Path, typer.Option("--out", help="Folder of the artifact; re-run the command to resume.")],
+    directory: Annotated[Path, typer.Option("--out", help="Folder of the artifact; the same command resumes.")],
     dataset: DatasetOption = None,
-    optimizer: Annotated[
-        str,
-        typer.Option(help="study, or DSPy's: mipro, gepa, random-search, labeled.", rich_help_panel=SEARCH),
-    ] = "study",
-    trials: Annotated[
-        int, typer.Option(min=1, help="Programs to try, the uncompiled one included.", rich_help_panel=SEARCH)
-    ] = 12,
+    optimizer: Annotated[str, _search(help="study, or one of DSPy's: mipro, gepa, random-search, labeled.")] = "study",
+    trials: Annotated[int, _search(min=1, help="Number of programs to try, with the uncompiled one.")] = 12,
     family: Annotated[
         list[str] | None,
-        typer.Option("--program", "--family", help="Program to compile; repeat it to search over several."),
+        typer.Option("--program", "--family", help="Program to compile; repeat to try several. Default: listwise."),
     ] = None,
-    module: Annotated[list[str] | None, typer.Option(help="Module to tune: mope, mote, mar. Default: all.")] = None,
-    demo_sets: Annotated[
-        int, typer.Option(min=0, help="Demo sets to bootstrap per module.", rich_help_panel=CANDIDATES)
-    ] = 2,
-    max_demos: Annotated[int, typer.Option(min=1, help="Demos in a set.", rich_help_panel=CANDIDATES)] = 3,
-    wordings: Annotated[
-        int, typer.Option(min=0, help="Instructions to propose per predictor.", rich_help_panel=CANDIDATES)
-    ] = 2,
-    proposer: Annotated[
-        str | None, typer.Option(help="Model that writes instructions; default: MAR's.", rich_help_panel=CANDIDATES)
+    module: Annotated[
+        list[str] | None, typer.Option(help="Module to tune (mope, mote, mar); repeat for several. Default: all.")
     ] = None,
-    ndcg: Annotated[
-        float, typer.Option(min=0, help="Weight of NDCG of the fused order.", rich_help_panel=OBJECTIVE)
-    ] = 0.4,
-    mar_ndcg: Annotated[
-        float, typer.Option(min=0, help="Weight of NDCG of MAR's scores alone.", rich_help_panel=OBJECTIVE)
-    ] = 0.3,
-    hit: Annotated[float, typer.Option(min=0, help="Weight of HR@5.", rich_help_panel=OBJECTIVE)] = 0.1,
-    coherence: Annotated[
-        float, typer.Option(min=0, help="Weight of profile coherence (eq. 5).", rich_help_panel=OBJECTIVE)
-    ] = 0.2,
+    demo_sets: Annotated[int, _candidates(min=0, help="Number of demo sets to make for each module.")] = 2,
+    max_demos: Annotated[int, _candidates(min=1, help="Most demos in a set.")] = 3,
+    wordings: Annotated[int, _candidates(min=0, help="Number of instructions to propose for each predictor.")] = 2,
+    proposer: Annotated[str | None, _candidates(help="Model that writes instructions. Default: MAR's model.")] = None,
+    ndcg: Annotated[float, _objective(min=0, help="Weight of NDCG of the fused order.")] = 0.4,
+    mar_ndcg: Annotated[float, _objective(min=0, help="Weight of NDCG of MAR's scores alone.")] = 0.3,
+    hit: Annotated[float, _objective(min=0, help="Weight of HR@5.")] = 0.1,
+    coherence: Annotated[float, _objective(min=0, help="Weight of profile coherence (eq. 5).")] = 0.2,
     similarity: Annotated[
-        str,
-        typer.Option(help="Sim of eq. 5: schema, keywords, semantic or mixed.", rich_help_panel=OBJECTIVE),
+        str, _objective(help="How to compare profiles: schema, keywords, semantic, mixed.")
     ] = "schema",
     interactions: Annotated[
-        int, typer.Option(min=0, help="Last interactions profiled alone for eq. 5.", rich_help_panel=OBJECTIVE)
+        int, _objective(min=0, help="Number of last purchases that get a profile, for coherence.")
     ] = 3,
-    held_out: Annotated[
-        float,
-        typer.Option(
-            min=0.05, max=0.9, help="Share of the dev users the winner is checked on.", rich_help_panel=SEARCH
-        ),
-    ] = 0.3,
-    pareto: Annotated[
-        bool, typer.Option("--pareto", help="Multi-objective search: quality and cost.", rich_help_panel=SEARCH)
-    ] = False,
-    weight: Annotated[
-        list[float] | None,
-        typer.Option(min=0, max=1, help="Fusion weight; repeat it to search over several.", rich_help_panel=SEARCH),
-    ] = None,
+    held_out: Annotated[float, _search(min=0.05, max=0.9, help="Share of dev users for the held-out check.")] = 0.3,
+    pareto: Annotated[bool, _search("--pareto", help="Search for quality and low cost together.")] = False,
+    weight: Annotated[list[float] | None, _search(min=0, max=1, help="Fusion weight; repeat to try several.")] = None,
     backend: Annotated[
-        list[str] | None,
-        typer.Option(help="Extra model to try for a role (ROLE=MODEL, repeatable).", rich_help_panel=SEARCH),
+        list[str] | None, _search(help="ROLE=MODEL: a further model to try for a role; repeatable.")
     ] = None,
     temperature: Annotated[
-        list[str] | None,
-        typer.Option(help="Extra temperature to try for a role (ROLE=T, repeatable).", rich_help_panel=SEARCH),
+        list[str] | None, _search(help="ROLE=NUMBER: a further temperature to try; repeatable.")
     ] = None,
     preset: Preset = "local",
     model: ModelOption = None,
@@ -103,14 +79,17 @@ def compile_program(
     mar: MarOption = None,
     head: Head = None,
     schema: SchemaFile = None,
-    seed: Annotated[int, typer.Option(min=0, help="Decides every choice of the search.", rich_help_panel=SEARCH)] = 0,
+    seed: Annotated[int, _search(min=0, help="Random seed of the search.")] = 0,
     workers: Workers = 1,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure a few calls, forecast the rest, stop.")] = False,
+    max_minutes: MaxMinutes = None,
+    timeout: Timeout = None,
+    max_tokens: MaxTokens = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only forecast the cost, from a few calls.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Tune the prompts of MOPE, MOTE and MAR on dev cases, check the winner on held-out users, and freeze it."""
+    """Tune prompts on dev users, check the best program on held-out users, and save it as an artifact."""
     import mllm3rec as m3
     from mllm3rec.api.compilation import forecast_compile_cost
     from optimize.forecast import total_phase
@@ -121,6 +100,7 @@ def compile_program(
         "workers": workers,
         "budget_usd": budget_usd,
         "max_calls": max_calls,
+        "max_minutes": max_minutes,
         "optimizer": optimizer,
         "modules": module,
         "demo_sets": demo_sets,
@@ -143,6 +123,8 @@ def compile_program(
         "mope": mope,
         "mote": mote,
         "mar": mar,
+        "timeout": timeout,
+        "max_tokens": max_tokens,
         "head": head,
         "schema": schema,
         "seed": seed,
@@ -171,7 +153,7 @@ def _by_role(option: str, values: Sequence[str] | None) -> dict[str, list[str]]:
     for value in values or ():
         match = _ASSIGNMENT.fullmatch(value)
         if match is None:
-            raise InputError(f"{option} {value!r}: write ROLE=VALUE, with a role of {', '.join(ROLE_CHOICES)}")
+            raise InputError(f"{option} {value!r}: write ROLE=VALUE, where ROLE is {', '.join(ROLE_CHOICES)}")
         found.setdefault(match[1], []).append(match[2])
     return found
 

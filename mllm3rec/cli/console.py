@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from evaluate.stats.intervals import Estimate
     from signatures.rows import Usage
 
-# Names, paths and ids of users are printed: rich must read neither `[ours]` as markup nor `:100:` as an emoji.
+# Names, paths and user ids must be printed as they are: `[ours]` is not markup and `:100:` is not an emoji.
 out = Console(highlight=False, markup=False, emoji=False)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def silence_progress_bars() -> None:
-    """Keep DSPy's progress bars from being drawn over ours."""
+    """Switch off DSPy's progress bars, which would cover ours."""
     from tqdm import tqdm
 
     tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
 
 
 def silence_dspy_log() -> None:
-    """Keep DSPy's warnings out of our lines; DSPy sets the level of its log when it is imported, so after that."""
+    """Switch off DSPy's warnings; only works after DSPy was imported, because the import sets the level of its log."""
     logging.getLogger("dspy").setLevel(logging.ERROR)
 
 
@@ -63,17 +63,17 @@ def printable(message: str) -> str:
 
 
 def say(message: str) -> None:
-    """One line for a person; never on stdout, which belongs to results."""
+    """Print one line on stderr; stdout is for results only."""
     err.print(printable(message), soft_wrap=True)
 
 
 def emit(payload: Mapping[str, Any]) -> None:
-    """One JSON object on stdout."""
+    """Print one JSON object on stdout."""
     print(json.dumps(payload, ensure_ascii=False, default=str))
 
 
 def format_usd(usd: float | None) -> str:
-    """Dollars for a table; an unknown price is unknown, not zero.
+    """Dollars for a table; `-` for an unknown price.
 
     >>> format_usd(None), format_usd(-0.25), format_usd(-0.00001)
     ('-', '-$0.2500', '$0.0000')
@@ -89,18 +89,18 @@ def format_estimate(estimate: Estimate) -> str:
 
 
 LINE_EVERY = 5.0
-"""Seconds between two lines about one task, where there is no terminal to draw a bar in."""
+"""Seconds between two progress lines when stderr is not a terminal."""
 
 
 @dataclass
 class _Task:
-    """A task that is being shown.
+    """A task whose progress is shown.
 
     Attributes:
         started: `time.monotonic()` at its first event.
-        before: Steps that were done then.
-        said: `time.monotonic()` of its last line, where lines are written.
-        bar: Where bars are drawn.
+        before: Steps done before that event.
+        said: `time.monotonic()` of its last line; not used with bars.
+        bar: Its progress bar; None if lines are printed instead.
     """
 
     name: str
@@ -110,7 +110,7 @@ class _Task:
     bar: TaskID | None = None
 
     def pace(self, event: Progress) -> str:
-        """How far it has come, how fast, and the time left where that can be told."""
+        """Steps done, speed, and the time left if it can be estimated."""
         seconds, done = time.monotonic() - self.started, event.done - self.before
         if event.done >= event.total:
             taken = f" in {seconds:.0f} s" if done and seconds >= 1 else ""
@@ -123,11 +123,9 @@ class _Task:
 
 
 class ConsoleEvents:
-    """Shows events on stderr: notes as lines, tasks as bars with rate, calls, dollars and time left.
+    """Context manager and `OnEvent` that shows notes as lines and tasks as progress bars on stderr.
 
-    Where stderr is no terminal, a task is a line when it begins, every few seconds, and when it ends.
-
-    A context manager; calling it is an `OnEvent`.
+    If stderr is not a terminal, a task prints a line at its begin, every few seconds, and at its end.
     """
 
     def __init__(self) -> None:
@@ -199,14 +197,18 @@ def _line(task: _Task, event: Progress) -> str:
     return f"{task.pace(event)}; {spent}{dollars}"
 
 
+def figure_table(title: str, first: str, *figures: str) -> Table:
+    """An empty table with one column of names and then columns of figures, aligned to the right."""
+    table = Table(first, title=title, title_justify="left")
+    for column in figures:
+        table.add_column(column, justify="right")
+    return table
+
+
 def metrics_table(results: RunMetrics, title: str) -> Table:
-    """Metrics of a run, one line per component, the ranker's own order first."""
+    """Metrics of a run: one row for the ranker, then one for each component of its score."""
     names = list(results.metrics)
-    table = Table(title=title, title_justify="left")
-    table.add_column("scores")
-    for name in names:
-        table.add_column(f"{name} [95% CI]", justify="right")
-    table.add_column("n", justify="right")
+    table = figure_table(title, "scores", *(f"{name} [95% CI]" for name in names), "n")
     rows = {results.ranker: results.metrics} | {
         f"  {component} alone" if component in ("prior", "mar") else f"  {component}": metrics
         for component, metrics in results.components.items()
@@ -217,15 +219,18 @@ def metrics_table(results: RunMetrics, title: str) -> Table:
     return table
 
 
-def usage_table(by_role: Mapping[str, Usage]) -> Table:
-    """Calls, tokens, dollars and seconds per role."""
-    table = Table(title="Language models", title_justify="left")
-    for column in ("role", "calls", "cache hits", "tokens in", "of which cached", "tokens out", "dollars", "seconds"):
-        table.add_column(column, justify="left" if column == "role" else "right")
-    for role, usage in by_role.items():
+def usage_table(usages: Mapping[str, Usage], title: str = "Language models", by: str = "role") -> Table:
+    """Calls, tokens, dollars and seconds, one row per role or phase."""
+    from programs.lm.ledger import interrupted_note
+
+    columns = ("calls", "cache hits", "tokens in", "of which cached", "tokens out", "dollars", "seconds")
+    table = figure_table(title, by, *columns)
+    if interrupted := sum(usage.interrupted for usage in usages.values()):
+        table.caption, table.caption_justify = interrupted_note(interrupted), "left"
+    for name, usage in usages.items():
         share = f"{usage.tokens_cached / usage.tokens_in:.0%}" if usage.tokens_in else "-"
         table.add_row(
-            role,
+            name or "-",
             str(usage.calls),
             str(usage.cache_hits),
             str(usage.tokens_in),
@@ -238,7 +243,7 @@ def usage_table(by_role: Mapping[str, Usage]) -> Table:
 
 
 def recovery_line(recovered: Recovery) -> str:
-    """How well profiles recover planted motivations, next to a profile drawn at random."""
+    """How well profiles recover planted motivations, compared with random profiles."""
     return (
         f"planted motivations, n={recovered.n}: "
         f"primary found {recovered.primary_found:.2f} (chance {recovered.chance_primary_found:.2f}), "

@@ -1,4 +1,4 @@
-"""`mllm3rec data`: what a dataset holds, and datasets in the plain form."""
+"""`mllm3rec data`: describe a dataset, or write it in the plain format."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mllm3rec.cli.options import DatasetName, Json
 if TYPE_CHECKING:
     from evaluate.data.dataset import Dataset
 
-app = typer.Typer(no_args_is_help=True, help="Look at a dataset, or bring it into the plain form.")
+app = typer.Typer(no_args_is_help=True, help="Describe a dataset, or write it in the plain format.")
 
 
 @app.command()
 def describe(dataset: DatasetName, as_json: Json = False) -> None:
-    """Counts, coverage of texts and ratings, lengths of histories, usable targets, and what the loader decided."""
+    """Show counts, shares of items with texts and ratings, history lengths, and the notes of the loader."""
     from evaluate.protocol.protocol import usable_targets
 
     data = _opened(dataset)
@@ -39,10 +39,10 @@ def describe(dataset: DatasetName, as_json: Json = False) -> None:
 @app.command()
 def prepare(
     dataset: DatasetName,
-    directory: Annotated[Path, typer.Option("--out", help="Directory to write; must not hold a dataset yet.")],
+    directory: Annotated[Path, typer.Option("--out", help="Directory to write, without a dataset in it.")],
     as_json: Json = False,
 ) -> None:
-    """Write a dataset of any readable format in the plain form, which loads in seconds."""
+    """Write a dataset in the plain format, which loads in seconds."""
     from evaluate.data.writing import write_plain
 
     data = _opened(dataset)

@@ -1,4 +1,4 @@
-"""`mllm3rec demo`: one user, a compile and a comparison on the demo store, with the models of this machine."""
+"""`mllm3rec demo`: recommend, compile and evaluate on the demo store, with a model on this machine."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from optimize.prompt_changes import PromptChange
 
 _DIFF_LINES = 6
-"""Lines of a diff that are shown, of those that went and of those that came."""
+"""Most removed and most added lines of a diff to show."""
 
 
 def demo(
-    directory: Annotated[Path, typer.Option("--out", help="Where cases and runs go; re-run the command to resume.")],
-    users: Annotated[int, typer.Option(min=1, help="Test users of the demo store.")] = 20,
-    dev_users: Annotated[int, typer.Option(min=4, help="Dev users to compile on.")] = 8,
-    trials: Annotated[int, typer.Option(min=1, help="Programs to try.")] = 3,
+    directory: Annotated[Path, typer.Option("--out", help="Folder of cases and runs; the same command resumes.")],
+    users: Annotated[int, typer.Option(min=1, help="Number of test users.")] = 20,
+    dev_users: Annotated[int, typer.Option(min=4, help="Number of dev users to compile on.")] = 8,
+    trials: Annotated[int, typer.Option(min=1, help="Number of programs to try.")] = 3,
     model: ModelOption = None,
     as_json: Json = False,
 ) -> None:
-    """Recommend to one user of the demo store, compile on dev users, compare before with after on untouched test users.
+    """Recommend to a user of the demo store, compile on dev users, and compare before and after on test users.
 
-    Some five minutes on two cores with the model that comes along.
+    This takes about five minutes on two cores with the default model.
     """
     with ConsoleEvents() as events:
-        events(Note("loading the demo store: invented products, and users whose motivations are known"))
+        events(Note("loading the demo store: invented items, and users with known motivations"))
         from mllm3rec.api.demonstration import demonstrate
 
         def show_user(found: Recommendations) -> None:
@@ -67,7 +67,9 @@ def _show(found: Demonstration, directory: Path) -> None:
     _show_changes(found)
     out.print(_table(found))
     prior = found.results["prior"].metrics["HR@10"].mean
-    out.print(f"MAR orders the prior's first {found.manifest.head}; by chance it alone has an HR@5 of {prior / 2:.3f}.")
+    out.print(
+        f"MAR ranks only the prior's first {found.manifest.head}; in random order they have an HR@5 of {prior / 2:.3f}."
+    )
     _show_model(found)
     out.print(Text(found.conclusion, style="bold"))
     if not found.gained:
@@ -79,7 +81,7 @@ def _show(found: Demonstration, directory: Path) -> None:
 
 def _show_changes(found: Demonstration) -> None:
     manifest = found.manifest
-    columns = ("program", "demonstrations of MOPE", "instructions of MOPE", "MAR's share", "score")
+    columns = ("program", "MOPE's demos", "MOPE's instruction", "fusion weight", "score")
     title = f"{len(found.tried)} programs tried on {len(manifest.data.searched)} dev users"
     table = Table(*columns, title=title, title_justify="left")
     for one in found.tried:
@@ -90,14 +92,16 @@ def _show_changes(found: Demonstration) -> None:
     out.print(table)
     if manifest.trial:
         judgement = manifest.verdict.judgement
-        out.print(f"On {len(manifest.data.held_out)} dev users outside the search it is {judgement} than number 0.")
-        out.print(f"What compiling changed in the prompts (number {found.compared}):")
+        out.print(
+            f"On {len(manifest.data.held_out)} held-out dev users it is {judgement} than program 0, the uncompiled one."
+        )
+        out.print(f"Prompts that compiling changed (program {found.compared}):")
     elif found.compared:
-        out.print(f"Compiling changed no prompt. What number {found.compared} would have changed:")
+        out.print(f"Compiling changed no prompt. Prompts that program {found.compared} changes:")
     for change in found.changes:
         words = "changed" if change.instructions_changed else "unchanged"
         demos = f"{change.demos_before} before, {change.demos_after} after"
-        out.print(Text(f"  {change.predictor}: instructions {words}; demonstrations {demos}"))
+        out.print(Text(f"  {change.predictor}: instruction {words}; demos: {demos}"))
         _show_diff(change)
 
 
@@ -113,14 +117,14 @@ def _show_diff(change: PromptChange) -> None:
 def _show_model(found: Demonstration) -> None:
     for name in ("before", "after"):
         out.print(
-            f"Copied from the worked examples in the prompts, {name}: {found.motivations[name]} motivations, "
+            f"Copied from the demos in the prompts, {name} compiling: {found.motivations[name]} motivations, "
             f"{found.traits[name]} traits"
         )
         recovered = found.results[name].recovered
         if recovered is not None:
             out.print(
-                f"  profiles with the user's first planted motivation: {recovered.primary_found:.0%}; by chance "
-                f"{recovered.chance_primary_found:.0%}"
+                f"  profiles that contain the user's main planted motivation: {recovered.primary_found:.0%}; random "
+                f"profiles: {recovered.chance_primary_found:.0%}"
             )
 
 
@@ -136,7 +140,7 @@ def _table(found: Demonstration) -> Table:
         "prior and MAR, after": after.metrics,
     }
     names = [name for name in before.metrics if name.startswith(("HR@5/", "NDCG@10/"))]
-    title = f"{before.users} untouched test users"
+    title = f"{before.users} test users"
     table = Table("ranker", *(f"{name} [95% CI]" for name in names), title=title, title_justify="left")
     for label, metrics in rows.items():
         table.add_row(label, *(format_estimate(metrics[name]) for name in names))

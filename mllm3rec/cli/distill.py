@@ -1,4 +1,4 @@
-"""`mllm3rec distill`: distil the traits of all candidates of some cases before they are ranked."""
+"""`mllm3rec distill`: make the traits of all candidates before they are ranked."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from mllm3rec.cli.options import (
     Json,
     LedgerFile,
     MaxCalls,
+    MaxMinutes,
+    MaxTokens,
     MoteOption,
     Preset,
+    Timeout,
     Workers,
 )
 
@@ -27,9 +30,12 @@ def distill(
     calls: LedgerFile = None,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
+    timeout: Timeout = None,
+    max_tokens: MaxTokens = None,
     as_json: Json = False,
 ) -> None:
-    """Distil the traits of every candidate into the trait store. Exit code 1 if some answers could not be read."""
+    """Make the traits of all candidates and keep them in the trait store. Exit code 1 if an answer is unparsable."""
     import mllm3rec as m3
 
     with ConsoleEvents() as events:
@@ -37,21 +43,20 @@ def distill(
             m3.load_cases(cases, None if dataset is None else m3.load_dataset(dataset)),
             preset=preset,
             mote=mote,
+            timeout=timeout,
+            max_tokens=max_tokens,
             workers=workers,
             ledger=calls,
             budget_usd=budget_usd,
             max_calls=max_calls,
+            max_minutes=max_minutes,
             on_event=events,
         )
-    facts = {
-        "products": found.items,
-        "traits": found.traits,
-        "refused": found.refused,
-        "unreadable": found.unparsable,
-    }
+    items, traits, refused, unparsable = found.items, found.traits, found.refused, found.unparsable
     if as_json:
+        facts = {"products": items, "traits": traits, "refused": refused, "unreadable": unparsable}
         emit({**facts, "calls": sum(usage.calls for usage in found.usage.values())})
     else:
-        out.print(", ".join(f"{count} {what}" for what, count in facts.items()))
+        out.print(f"{items} items, {traits} traits, {refused} phrases refused, {unparsable} items unparsable")
         out.print(usage_table(found.usage))
-    raise typer.Exit(1 if found.unparsable else 0)
+    raise typer.Exit(1 if unparsable else 0)

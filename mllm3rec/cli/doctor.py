@@ -1,4 +1,4 @@
-"""`mllm3rec doctor`: what is here, what is missing, and the command that brings it."""
+"""`mllm3rec doctor`: check the installation, and say how to add what is missing."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from mllm3rec.cli.options import Json
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at.
+    """One check of the installation.
 
     Attributes:
-        needed: Whether the demo cannot run without it.
-        hint: What to do about it.
+        needed: Whether the demo needs it.
+        hint: What to do if it fails.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Check:
 
 
 def checks() -> list[Check]:
-    """Everything the demo and the hosted backends need."""
+    """Checks of all that the demo and the hosted models need."""
     from evaluate.runs.session import versions
     from programs.runtime.environment import cache_dir
     from programs.runtime.weights import available, locate
@@ -48,8 +48,8 @@ def checks() -> list[Check]:
         Check(
             "package `evaluate`",
             not others,
-            f"also installed by {', '.join(others)}" if others else "ours alone",
-            hint="both own the folder `evaluate`: use an environment without the other one",
+            f"also installed by {', '.join(others)}" if others else "only ours",
+            hint="both write the folder `evaluate`: use an environment without the other package",
         )
     )
     for package in ("xllamacpp", "onnxruntime", "tokenizers"):
@@ -78,7 +78,7 @@ def checks() -> list[Check]:
 
 
 def doctor(as_json: Json = False) -> None:
-    """Check this installation. Exit code 1 if the demo could not run."""
+    """Check this installation. Exit code 1 if the demo cannot run."""
     results = checks()
     broken = [check for check in results if check.needed and not check.ok]
     if as_json:

@@ -1,4 +1,4 @@
-"""`mllm3rec evaluate`: rank frozen cases with any ranker, resumably, and print metrics with intervals."""
+"""`mllm3rec evaluate`: rank frozen cases with any ranker, and print metrics with intervals."""
 
 from __future__ import annotations
 
@@ -27,25 +27,29 @@ from mllm3rec.cli.options import (
     JudgeOption,
     MarOption,
     MaxCalls,
+    MaxMinutes,
+    MaxTokens,
     ModelOption,
     MopeOption,
     MoteOption,
     Preset,
     SchemaFile,
+    Timeout,
     Weight,
     Workers,
+    option_group,
 )
 
 if TYPE_CHECKING:
     from evaluate.runs.evaluation import Evaluation
 
-EXPLAIN = "Explanations"
+_explain = option_group("Explanations")
 
 
 def evaluate(
     cases: CasesFile,
     ranker: Annotated[str, typer.Option(help="Name of a baseline or program, or the folder of an artifact.")],
-    directory: Annotated[Path, typer.Option("--out", help="Run directory; re-run the command to resume it.")],
+    directory: Annotated[Path, typer.Option("--out", help="Run directory; the same command resumes the run.")],
     dataset: DatasetOption = None,
     preset: Preset = "local",
     model: ModelOption = None,
@@ -55,21 +59,26 @@ def evaluate(
     judge: JudgeOption = None,
     weight: Weight = 0.3,
     head: Head = None,
-    explain: Annotated[
-        int, typer.Option(min=0, help="Explain and re-check the first K items.", rich_help_panel=EXPLAIN)
-    ] = 0,
-    check: Annotated[bool, typer.Option(help="Have the judge re-check reasons.", rich_help_panel=EXPLAIN)] = True,
+    explain: Annotated[int, _explain(min=0, help="Number of first items that get a reason.")] = 0,
+    check: Annotated[bool, _explain(help="Whether the judge re-checks reasons.")] = True,
     schema: SchemaFile = None,
     seed: Annotated[int, typer.Option(min=0, help="Training seed of a trained baseline.")] = 0,
-    against: Annotated[
-        Path | None, typer.Option(help="A finished run directory on the same cases to compare with.")
-    ] = None,
+    against: Annotated[Path | None, typer.Option(help="Finished run on the same cases, to compare with.")] = None,
     workers: Workers = 1,
+    retry_unparsable: Annotated[
+        bool, typer.Option("--retry-unparsable", help="Ask again where stored answers were unreadable.")
+    ] = False,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
+    timeout: Timeout = None,
+    max_tokens: MaxTokens = None,
     as_json: Json = False,
 ) -> None:
-    """Rank every case and report HR@K and NDCG@K with intervals. Exit code 1 while cases are unresolved."""
+    """Rank every case and report HR@K and NDCG@K with intervals.
+
+    Exit code 1 if a user is unresolved, or if no answer could be read for more than half of the users.
+    """
     import mllm3rec as m3
 
     with ConsoleEvents() as events:
@@ -85,8 +94,10 @@ def evaluate(
             check=check,
             seed=seed,
             workers=workers,
+            retry_unparsable=retry_unparsable,
             budget_usd=budget_usd,
             max_calls=max_calls,
+            max_minutes=max_minutes,
             on_event=events,
             preset=preset,
             model=model,
@@ -94,12 +105,14 @@ def evaluate(
             mote=mote,
             mar=mar,
             judge=judge,
+            timeout=timeout,
+            max_tokens=max_tokens,
         )
     if as_json:
         emit(_facts(result))
     else:
         _show(result, against)
-    raise typer.Exit(0 if result.complete else 1)
+    raise typer.Exit(0 if result.complete and result.figures.readable else 1)
 
 
 def _facts(result: Evaluation) -> dict[str, object]:
@@ -118,16 +131,20 @@ def _show(result: Evaluation, against: Path | None) -> None:
         f"{protocol.dataset}, {protocol.setting}, {protocol.part} users, target {protocol.target}, "
         f"{protocol.negatives} {protocol.sampling} negatives"
     )
+    if figures.warning is not None:
+        out.print(figures.warning, style="red")
     out.print(metrics_table(figures, title))
     for metric, difference in figures.against_prior.items():
         out.print(f"{metric}: {format_estimate(difference)} against the prior alone (paired, n={difference.n})")
-    if figures.score_sources:
+    if figures.score_sources or figures.unparsable_users:
         sources = ", ".join(f"{source} for {count} users" for source, count in figures.score_sources.items())
         out.print(
-            f"MAR scores from {sources}; unparsable answers {figures.unparsable_answers:.2%}; "
-            f"per user {figures.appended:.1f} candidates left out, {figures.dropped:.1f} labels dropped; "
+            f"MAR scores from {sources or 'no answer'}; {figures.unparsable_answers:.2%} of answers unparsable; "
+            f"per user {figures.appended:.1f} candidates left out and {figures.dropped:.1f} labels dropped; "
             f"{figures.refused_traits:.1%} of trait phrases refused"
         )
+    if figures.refused_items:
+        out.print(f"{figures.refused_items} items without traits: the provider refuses their text", style="yellow")
     if result.recovered is not None:
         out.print(recovery_line(result.recovered))
     if figures.unresolved:

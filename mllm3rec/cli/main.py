@@ -1,9 +1,14 @@
-"""The command line, `mllm3rec COMMAND`. Exit code 0 means the command did what it was asked."""
+"""The command line, `mllm3rec COMMAND`. Exit code 0 means that the command did everything it was asked to do."""
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+import time
+from contextlib import suppress
 from io import TextIOWrapper
+from typing import NoReturn
 
 import typer
 from rich.text import Text
@@ -25,8 +30,11 @@ from mllm3rec.cli import (
 )
 from mllm3rec.cli import compile as compile_command
 from mllm3rec.cli.console import err, printable, say
+from programs.runtime.interrupts import GRACE, Terminated, end_on_termination
 
 INTERRUPTED = 130
+_SIGNALLED = 128
+"""Exit code of a command that a signal ended, less the signal's number."""
 
 START, EVALUATE, OPTIMIZE, INSPECT = "Start here", "Evaluate", "Optimize and use", "Inspect"
 
@@ -54,18 +62,21 @@ app.add_typer(prices.app, name="prices", rich_help_panel=INSPECT)
 
 
 def main() -> None:
-    """Run the command line; what a user can mend is printed without a traceback."""
+    """Run the command line; errors that the caller can fix are printed without a traceback."""
     # A file name need not be valid text: it is printed with its bytes as escapes.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    end_on_termination()
     try:
         app(standalone_mode=True)
     except SystemExit as ended:
-        # Typer turns Ctrl-C into this exit before anything else sees it.
+        # Typer turns Ctrl-C into this exit code.
         if ended.code == INTERRUPTED:
-            say("interrupted; everything done so far is kept: the same command goes on from there")
+            _leave(_interruption(ended))
         raise
+    except KeyboardInterrupt as error:
+        _leave(error)
     except BaseException as error:
         code = _explain(error)
         if code is None:
@@ -73,8 +84,36 @@ def main() -> None:
         sys.exit(code)
 
 
+def _interruption(error: BaseException) -> KeyboardInterrupt:
+    """The interruption that an exit was made of."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__
+    return cause or KeyboardInterrupt()
+
+
+def _leave(error: KeyboardInterrupt) -> NoReturn:
+    """Say how an interrupted command goes on, and end the process though a call in flight may not have ended."""
+    word, code = "interrupted", INTERRUPTED
+    if isinstance(error, Terminated):
+        word, code = f"ended by {error}", _SIGNALLED + error.number
+    with suppress(OSError):  # After SIGHUP there may be no terminal any more.
+        say(f"{word}; everything done so far is kept: the same command goes on from there")
+    end = time.monotonic() + GRACE
+    others = [one for one in threading.enumerate() if one is not threading.current_thread() and not one.daemon]
+    for other in others:
+        other.join(max(0.0, end - time.monotonic()))
+    if any(other.is_alive() for other in others):
+        # Python would wait for the answer. The ledger counts the call at its upper estimate, as after `kill -9`.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 def _explain(error: BaseException) -> int | None:
-    """Print what a user can mend; the exit code, or None for any other error."""
+    """Print an error that the caller can fix and return its exit code; None for other errors."""
     from programs.runtime.errors import BudgetExceededError, InputError, MissingExtraError
 
     if isinstance(error, InputError | MissingExtraError | OSError):
@@ -93,7 +132,7 @@ def _explain(error: BaseException) -> int | None:
 
 
 def _print(word: str, style: str, message: str) -> None:
-    # Unwrapped: a path broken in two can be neither copied nor searched for.
+    # Not wrapped: a path on two lines cannot be copied or searched for.
     err.print(Text.assemble((word, style), " ", printable(message)), soft_wrap=True)
 
 

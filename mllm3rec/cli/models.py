@@ -1,4 +1,4 @@
-"""`mllm3rec models`: weights that run on this machine, and the presets of models per role."""
+"""`mllm3rec models`: weights for this machine, and the presets of models."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rich.table import Table
 from mllm3rec.cli.console import emit, out, say
 from mllm3rec.cli.options import Json
 
-app = typer.Typer(no_args_is_help=True, help="Weights on this machine, and the presets of models per role.")
+app = typer.Typer(no_args_is_help=True, help="List and fetch models for this machine; list the presets.")
 
 
 @app.command("list")
 def list_models(as_json: Json = False) -> None:
-    """Weights that can be fetched by name, and the presets."""
+    """List the weights that can be fetched by name, and the presets."""
     from programs.lm.prices import price_table
     from programs.lm.roles import PRESETS, ROLE_NAMES
     from programs.runtime.weights import available, locate
@@ -37,9 +37,10 @@ def list_models(as_json: Json = False) -> None:
 
 @app.command("fetch")
 def fetch_models(
-    names: Annotated[list[str], typer.Argument(help="Names from `mllm3rec models list`.")], as_json: Json = False
+    names: Annotated[list[str], typer.Argument(help="Names of weights, from `mllm3rec models list`.")],
+    as_json: Json = False,
 ) -> None:
-    """Bring weights into the cache folder, checked against their pinned checksums."""
+    """Download weights into the cache folder and check their checksums."""
     from programs.runtime.weights import fetch
 
     paths = {name: {file: str(path) for file, path in fetch(name, progress=say).items()} for name in names}

@@ -1,58 +1,55 @@
-"""Options that several commands share, grouped in their help; importing this file imports no command's work."""
+"""Options that several commands share; importing this file loads nothing heavy."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-MODELS, FUSION, SCHEMA, LIMITS, OUTPUT = "Models", "Fusion", "Motivational schema", "Limits", "Output"
-"""Panels of the help."""
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.", rich_help_panel=OUTPUT)]
+def option_group(name: str) -> Callable[..., Any]:
+    """`typer.Option` for the options of one group in the help texts."""
+    return partial(typer.Option, rich_help_panel=name)
+
+
+_model, _fusion, _schema, _limit, _output = map(
+    option_group, ("Models", "Fusion", "Motivational schema", "Limits", "Output")
+)
+
+Json = Annotated[bool, _output("--json", help="Print one JSON object instead of tables.")]
 CasesFile = Annotated[Path, typer.Argument(help="A cases file, written by `mllm3rec cases`.")]
-DatasetName = Annotated[str, typer.Argument(help="A dataset directory, or `demo`.")]
+DatasetName = Annotated[str, typer.Argument(help="A dataset directory, or `demo` for the demo store.")]
 DatasetOption = Annotated[
     str | None, typer.Option("--dataset", help="Dataset directory, if it has moved since the cases were drawn.")
 ]
-Preset = Annotated[str, typer.Option(help="Models for all roles: local, hosted or paper.", rich_help_panel=MODELS)]
-ModelOption = Annotated[
-    str | None, typer.Option(help="Model for every role; docs/models.md has the forms.", rich_help_panel=MODELS)
-]
-MopeOption = Annotated[str | None, typer.Option("--mope", help="Model for MOPE, the profiles.", rich_help_panel=MODELS)]
-MoteOption = Annotated[str | None, typer.Option("--mote", help="Model for MOTE, the traits.", rich_help_panel=MODELS)]
-MarOption = Annotated[str | None, typer.Option("--mar", help="Model for MAR, the ranking.", rich_help_panel=MODELS)]
-JudgeOption = Annotated[
-    str | None,
-    typer.Option("--judge", help="Model that re-checks reasons; MAR's unless given.", rich_help_panel=MODELS),
-]
-Weight = Annotated[
-    float,
-    typer.Option(
-        min=0, max=1, help="Share of MAR in the fused score; the rest is the prior's.", rich_help_panel=FUSION
-    ),
-]
-Head = Annotated[
-    int | None, typer.Option(min=1, help="MAR ranks only the prior's first N candidates.", rich_help_panel=FUSION)
-]
+Preset = Annotated[str, _model(help="Set of models, one per role: local, hosted or paper.")]
+ModelOption = Annotated[str | None, _model(help="Model for every role, as in docs/models.md. Default: the preset's.")]
+MopeOption = Annotated[str | None, _model("--mope", help="Model for MOPE, which makes profiles.")]
+MoteOption = Annotated[str | None, _model("--mote", help="Model for MOTE, which makes traits.")]
+MarOption = Annotated[str | None, _model("--mar", help="Model for MAR, which ranks candidates.")]
+JudgeOption = Annotated[str | None, _model("--judge", help="Model that re-checks reasons. Default: MAR's model.")]
+Weight = Annotated[float, _fusion(min=0, max=1, help="Fusion weight: MAR's share of the fused score, 0 to 1.")]
+Head = Annotated[int | None, _fusion(min=1, help="MAR ranks only the prior's first N candidates. Default: all.")]
 SchemaFile = Annotated[
-    Path | None, typer.Option("--schema", help="Motivational schema, TOML or YAML.", rich_help_panel=SCHEMA)
+    Path | None, _schema("--schema", help="Motivational schema, a TOML or YAML file. Default: consumer.")
 ]
-BudgetUsd = Annotated[
-    float | None, typer.Option(min=0, help="Stop before more dollars than this are spent.", rich_help_panel=LIMITS)
+BudgetUsd = Annotated[float | None, _limit(min=0, help="Most dollars to spend on calls. Default: no limit.")]
+MaxCalls = Annotated[int | None, _limit(min=0, help="Most calls to language models. Default: no limit.")]
+MaxMinutes = Annotated[
+    float | None, _limit(min=0.01, help="Most minutes of this session: no call is sent after that. Default: no limit.")
 ]
-MaxCalls = Annotated[
-    int | None, typer.Option(min=0, help="Stop before more calls than this are made.", rich_help_panel=LIMITS)
+Timeout = Annotated[float | None, _limit(min=0.1, help="Most seconds one model call may take. Default: 600.")]
+MaxTokens = Annotated[
+    int | None,
+    _model(min=1, help="Most tokens of one answer. Default: what a valid answer needs; more if the model thinks."),
 ]
-Workers = Annotated[int, typer.Option(min=1, help="Users handled at the same time.", rich_help_panel=LIMITS)]
+Workers = Annotated[int, _limit(min=1, help="Number of users processed in parallel.")]
 LedgerFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--ledger", help="Write every call to this file; its calls count for the budget.", rich_help_panel=LIMITS
-    ),
+    Path | None, _limit("--ledger", help="File that records all calls; calls already in it count against the budget.")
 ]
 PricesFile = Annotated[
-    Path | None,
-    typer.Option("--prices", help="Your own prices, in addition to the shipped ones; or set MLLM3REC_PRICES."),
+    Path | None, typer.Option("--prices", help="TOML file with your own prices, used before the packaged ones.")
 ]

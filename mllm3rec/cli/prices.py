@@ -1,4 +1,4 @@
-"""`mllm3rec prices`: what models cost, where that was read, and how long ago."""
+"""`mllm3rec prices`: prices of models, with source and date."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mllm3rec.cli.options import Json, PricesFile
 if TYPE_CHECKING:
     from programs.lm.prices import Price
 
-app = typer.Typer(no_args_is_help=True, help="What models cost, and how old the figures are.")
+app = typer.Typer(no_args_is_help=True, help="Prices of models, with source and date.")
 
 
 @app.command("show")
 def show(prices: PricesFile = None, as_json: Json = False) -> None:
-    """The price list, with your own prices laid over the one that comes with this package."""
+    """Show all prices. Your own prices replace those of the package."""
     from programs.lm.prices import price_table
 
     found = price_table(prices)
@@ -50,11 +50,11 @@ def show(prices: PricesFile = None, as_json: Json = False) -> None:
 
 @app.command("check")
 def check(
-    models: Annotated[list[str], typer.Argument(help="Model strings, as a role or a grid names them.")],
+    models: Annotated[list[str], typer.Argument(help="Model strings, such as openai/gpt-4.1.")],
     prices: PricesFile = None,
     as_json: Json = False,
 ) -> None:
-    """Whether models have a known price. Exit code 1 if one has none."""
+    """Show the price of each model. Exit code 1 if a model has no known price."""
     from programs.lm.prices import price_table
 
     table = price_table(prices)

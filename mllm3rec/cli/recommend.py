@@ -1,4 +1,4 @@
-"""`mllm3rec recommend`: items from the whole catalogue for one user, with reasons that were checked."""
+"""`mllm3rec recommend`: the best items of the whole catalogue for one user, with checked reasons."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from mllm3rec.cli.options import (
     LedgerFile,
     MarOption,
     MaxCalls,
+    MaxMinutes,
+    MaxTokens,
     ModelOption,
     MopeOption,
     MoteOption,
     Preset,
     SchemaFile,
+    Timeout,
     Weight,
 )
 from mllm3rec.cli.recommendation_tables import recommendation_facts, show_recommendations
@@ -28,12 +31,12 @@ from programs.runtime.events import Note
 
 def recommend(
     dataset: DatasetName,
-    user: Annotated[str | None, typer.Option(help="A user of the dataset, whose interactions are the history.")] = None,
+    user: Annotated[str | None, typer.Option(help="Id of a user of the dataset.")] = None,
     history: Annotated[
-        list[str] | None, typer.Option(help="An item id or a free text, instead of --user; repeat it, oldest first.")
+        list[str] | None, typer.Option(help="Item id or free text, instead of --user; repeat it, oldest first.")
     ] = None,
-    k: Annotated[int, typer.Option(min=1, help="How many items.")] = 5,
-    candidates: Annotated[int, typer.Option(min=1, max=90, help="Items the prior retrieves for MAR to rank.")] = 15,
+    k: Annotated[int, typer.Option(min=1, help="Number of items to recommend.")] = 5,
+    candidates: Annotated[int, typer.Option(min=1, max=90, help="Number of candidates that MAR ranks.")] = 15,
     ranker: Annotated[str, typer.Option(help="Name of a program, or the folder of an artifact.")] = "embedding",
     preset: Preset = "local",
     model: ModelOption = None,
@@ -46,9 +49,12 @@ def recommend(
     calls: LedgerFile = None,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
+    timeout: Timeout = None,
+    max_tokens: MaxTokens = None,
     as_json: Json = False,
 ) -> None:
-    """Profile a user, retrieve candidates with the prior, rank, explain, check, and show the first K items."""
+    """Recommend K items to one user: profile, candidates from the prior, ranking, reasons, check of the reasons."""
     with ConsoleEvents() as events:
         events(Note(f"loading {dataset}"))
         import mllm3rec as m3
@@ -65,10 +71,13 @@ def recommend(
             mote=mote,
             mar=mar,
             judge=judge,
+            timeout=timeout,
+            max_tokens=max_tokens,
             schema=schema,
             weight=weight,
             budget_usd=budget_usd,
             max_calls=max_calls,
+            max_minutes=max_minutes,
             ledger=calls,
             on_event=events,
         )
@@ -78,4 +87,6 @@ def recommend(
         raise typer.Exit(0 if found.status == "ok" else 1)
     show_recommendations(found)
     if found.status != "ok":
-        raise m3.InputError(f"no answer of the models could be read, the prior decided alone: {found.error}")
+        raise m3.InputError(
+            f"no answer of the models could be read, so the prior alone ranked the items: {found.error}"
+        )

@@ -1,4 +1,4 @@
-"""Recommendations for one user, as tables and as JSON: purchases, profile, items with reasons, what is suspicious."""
+"""Recommendations for one user, as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def show_recommendations(found: Recommendations) -> None:
-    """Everything about one user."""
+    """Print history, profile, items with reasons, and warnings."""
     out.print(Text(f"{found.user} bought, oldest first"))
     for number, title in enumerate(found.history, start=1):
         out.print(Text(f"  {number}. {title}"))
@@ -26,14 +26,14 @@ def show_recommendations(found: Recommendations) -> None:
     for warning in found.warnings:
         out.print(Text(f"! {warning}", style="yellow"))
     if found.warnings:
-        out.print("Larger models copy less: --model gguf:FILE, or --preset hosted (docs/models.md).", markup=False)
+        out.print("Larger models copy less: use --model gguf:FILE or --preset hosted (docs/models.md).", markup=False)
     if found.filtered:
-        out.print(f"{len(found.filtered)} items were filtered because their reason did not hold")
+        out.print(f"{len(found.filtered)} items moved down because their reason failed the check")
     out.print(f"{found.usage.calls} calls, {found.usage.cache_hits} cache hits, {found.usage.seconds:.0f} s")
 
 
 def recommendation_facts(found: Recommendations) -> dict[str, Any]:
-    """The same as one JSON object."""
+    """History, profile, items with reasons, and warnings, as one JSON object."""
     motivations = found.profile.motivations if found.profile else ()
     return {
         "user": found.user,
@@ -52,7 +52,7 @@ def recommendation_facts(found: Recommendations) -> dict[str, Any]:
 
 def _show_profile(found: Recommendations) -> None:
     assert found.profile is not None  # noqa: S101 - asked by the caller
-    table = _table(f"Profile of {found.user}", "motivation", "description", "strength", "rests on purchase")
+    table = _table(f"Profile of {found.user}", "motivation", "description", "strength", "based on purchase")
     for motivation in found.profile.motivations:
         purchases = ", ".join(map(str, motivation.evidence))
         table.add_row(motivation.dimension, Text(motivation.description), motivation.strength, purchases)
@@ -72,7 +72,7 @@ def _show_items(found: Recommendations) -> None:
     if alike:
         reasons = [item for item in found if item.reason]
         passed = sum(item.reason_checked for item in reasons)
-        out.print(Text(f"One reason for all, which passed the check {passed} times of {len(reasons)}:"))
+        out.print(Text(f"All items have the same reason. It passed the check for {passed} of {len(reasons)} items:"))
         out.print(Text(f"  {reasons[0].reason}"))
 
 

@@ -1,4 +1,4 @@
-"""`mllm3rec study`: many runs out of one file, resumable, and one report about them."""
+"""`mllm3rec study`: run all rankers of a study file, and report them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import typer
 from rich.table import Table
 
 from mllm3rec.cli.console import ConsoleEvents, emit, format_usd, out
-from mllm3rec.cli.options import BudgetUsd, Json, MaxCalls
+from mllm3rec.cli.options import BudgetUsd, Json, MaxCalls, MaxMinutes
 
-app = typer.Typer(no_args_is_help=True, help="Run a whole evaluation described by one file, and report it.")
-StudyFile = Annotated[Path, typer.Argument(help="A study, as TOML; docs/study.md describes it.")]
+app = typer.Typer(no_args_is_help=True, help="Run and report all rankers, datasets and protocols of one study file.")
+StudyFile = Annotated[Path, typer.Argument(help="Study file (TOML), see docs/study.md.")]
 Directory = Annotated[
-    Path | None, typer.Option("--out", help="Where runs go; runs/NAME, with the file's name, unless given.")
+    Path | None, typer.Option("--out", help="Folder of the runs. Default: runs/NAME, with the name of the study file.")
 ]
 DataOption = Annotated[
     list[str] | None,
-    typer.Option("--data", help="NAME=DIRECTORY: where a dataset of the study is. Repeatable."),
+    typer.Option("--data", help="NAME=DIRECTORY: directory of a dataset; repeatable."),
 ]
 
 
@@ -30,16 +30,17 @@ def run(
     data: DataOption = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Run only runs whose path (dataset/protocol/draw/ranker) contains this text. Repeatable."),
+        typer.Option(help="Run only what has this text in its name (dataset/protocol/draw/ranker); repeatable."),
     ] = None,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
     as_json: Json = False,
 ) -> None:
-    """Run what is missing, then write the report. Re-run the command to resume.
+    """Make all runs that are missing, then write the report. The same command resumes a stopped study.
 
-    A dataset's source is a directory, `demo`, or a name: then a folder of that name is looked for in ./data and in the
-    folder that MLLM3REC_DATA names.
+    The source of a dataset is a directory, `demo`, or a name. A name is a folder in ./data or in the folder that
+    MLLM3REC_DATA names.
     """
     import mllm3rec as m3
 
@@ -51,6 +52,7 @@ def run(
             only=only or (),
             budget_usd=budget_usd,
             max_calls=max_calls,
+            max_minutes=max_minutes,
             on_event=events,
         )
     if as_json:
@@ -68,9 +70,10 @@ def run(
 
 @app.command()
 def status(study: StudyFile, directory: Directory = None, as_json: Json = False) -> None:
-    """What is done, what is left, what was paid. Exit code 1 while something is left."""
+    """Show the state and the cost of every run. Exit code 1 if a run is not done."""
     from evaluate.experiments.study_runner import run_states
     from mllm3rec.api.experiments import read_spec, study_root
+    from programs.lm.ledger import interrupted_note
 
     spec = read_spec(study)
     rows = list(run_states(spec, study_root(study, spec, directory)))
@@ -82,13 +85,15 @@ def status(study: StudyFile, directory: Directory = None, as_json: Json = False)
         for row in rows:
             table.add_row(row["run"], row["state"], str(row["users"]), str(row["calls"]), format_usd(row["usd"]))
         out.print(table)
+        if interrupted := sum(row["interrupted"] for row in rows):
+            out.print(interrupted_note(interrupted))
         out.print(f"{len(rows) - left} of {len(rows)} runs done")
     raise typer.Exit(1 if left else 0)
 
 
 @app.command()
 def report(study: StudyFile, directory: Directory = None, data: DataOption = None, as_json: Json = False) -> None:
-    """Write the report of what has been run so far: one HTML file, and its tables as CSV, Markdown and LaTeX."""
+    """Write the report of all runs so far: one HTML file, and its tables as CSV, Markdown and LaTeX."""
     from mllm3rec.api.experiments import report_study
 
     with ConsoleEvents() as events:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import dspy
@@ -17,10 +17,17 @@ from dspy.adapters.utils import serialize_for_json
 from dspy.utils.exceptions import AdapterParseError
 from pydantic import BaseModel, TypeAdapter
 
+from programs.lm.answer_text import answer_text
 from programs.lm.logprobs import MARKUP
 from programs.lm.prompt_cache import CachedPromptAdapter, cached_per_signature
 
 AdapterName = Literal["json", "compact", "chat"]
+
+LENIENT_CHARACTERS = 4000
+"""Of an answer that is not valid JSON. Repairing one takes time that grows with the square of its length."""
+
+_MOST_OBJECTS = 20
+"""Places in an answer where a JSON object may begin."""
 
 
 class CachedParseAdapter(CachedPromptAdapter):
@@ -31,18 +38,47 @@ class CachedParseAdapter(CachedPromptAdapter):
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
         validators = cached_per_signature(signature, "validators", lambda: _validators(signature))
+        text = answer_text(completion)
+        for answer in _json_objects(text):
+            try:
+                return {name: validator.validate_python(answer[name]) for name, validator in validators.items()}
+            except (ValueError, LookupError):
+                continue
+        problem: Exception = ValueError(f"{len(text):,} characters that hold no JSON object with the fields asked for")
+        if len(text) <= LENIENT_CHARACTERS:
+            try:
+                fields: dict[str, Any] = super().parse(signature, self.repaired(text))
+                return fields
+            except AdapterParseError:
+                raise
+            except (ValueError, RecursionError, OverflowError) as error:  # Nested too deep for DSPy's parser.
+                problem = error
+        raise AdapterParseError(
+            adapter_name=type(self).__name__,
+            signature=signature,
+            lm_response=completion[:LENIENT_CHARACTERS],
+            message=str(problem),
+        ) from problem
+
+    def repaired(self, text: str) -> str:
+        """What DSPy's lenient parser reads of an answer that is not valid JSON."""
+        return text
+
+
+def _json_objects(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects in an answer, in order: the whole answer, or those in a code fence or between sentences."""
+    decoder = json.JSONDecoder()
+    start = 0
+    for _ in range(_MOST_OBJECTS):
+        start = text.find("{", start)
+        if start == -1:
+            return
         try:
-            answer = json.loads(completion)
-            return {name: validator.validate_python(answer[name]) for name, validator in validators.items()}
-        except (ValueError, LookupError, TypeError, RecursionError):
-            pass
-        try:
-            fields: dict[str, Any] = super().parse(signature, completion)
-        except (ValueError, RecursionError) as error:  # Nested too deep for DSPy's parser.
-            raise AdapterParseError(
-                adapter_name=type(self).__name__, signature=signature, lm_response=completion, message=str(error)
-            ) from error
-        return fields
+            answer, start = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            start += 1
+        else:
+            yield answer
 
 
 def _validators(signature: type[dspy.Signature]) -> dict[str, TypeAdapter[Any]]:
@@ -90,8 +126,8 @@ class CompactAdapter(CachedParseAdapter, BAMLAdapter):
         answer = {"name": "answer", "schema": schema, "strict": True}
         return {"response_format": {"type": "json_schema", "json_schema": answer}}
 
-    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        return super().parse(signature, complete_elements(completion))
+    def repaired(self, text: str) -> str:
+        return complete_elements(text)
 
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|["{}\[\],]', re.DOTALL)
@@ -149,6 +185,10 @@ class PlainAdapter(CachedPromptAdapter, dspy.ChatAdapter):
     def __init__(self) -> None:
         super().__init__(use_json_adapter_fallback=False)
 
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        fields: dict[str, Any] = super().parse(signature, answer_text(completion))
+        return fields
+
 
 _END_OF_LABEL = r"(?![\w%-]|[.,]\d|\s*(?:/|(?:out )?of)\s*(?!5\b)\d)"
 """Not the start of another number, of a range ("4-5") or of a share on another scale ("4/10")."""
@@ -194,14 +234,13 @@ class RatingAdapter(CachedPromptAdapter, dspy.ChatAdapter):
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
         (name,) = signature.output_fields
         labels = signature.output_fields[name].annotation.__args__
-        found = re.match(
-            rf"[{MARKUP}]*(?:{name}[{MARKUP}]*[:=]?[{MARKUP}]*)?({'|'.join(labels)}){_END_OF_LABEL}", completion, re.I
-        )
+        pattern = rf"[{MARKUP}]*(?:{name}[{MARKUP}]*[:=]?[{MARKUP}]*)?({'|'.join(labels)}){_END_OF_LABEL}"
+        found = re.match(pattern, answer_text(completion), re.I)
         if found is None:
             raise AdapterParseError(
                 adapter_name="RatingAdapter",
                 signature=signature,
-                lm_response=completion,
+                lm_response=completion[:LENIENT_CHARACTERS],
                 message=f"expected one of {', '.join(labels)}",
             )
         return {name: found[1]}

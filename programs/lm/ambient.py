@@ -8,6 +8,7 @@ from programs.lm.backends import Backends
 from programs.lm.ledger import Ledger
 from programs.lm.roles import GIVEN, RoleConfig, RoleName, Roles
 from programs.runtime.errors import InputError
+from programs.runtime.events import ignore
 
 
 class AmbientBackends(Backends):
@@ -19,6 +20,10 @@ class AmbientBackends(Backends):
 
     def __init__(self) -> None:
         self.ledger = Ledger()
+        self.on_event = ignore
+        self.retry_unparsable = False
+        self._thinking = set()
+        self._told = set()
 
     @property
     def roles(self) -> Roles:  # type: ignore[override]

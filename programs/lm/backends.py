@@ -8,31 +8,45 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import dspy
 from dspy.utils.exceptions import (
     AdapterParseError,
+    ContextWindowExceededError,
     LMAuthError,
     LMBillingError,
     LMConfigurationError,
+    LMInvalidRequestError,
     LMUnsupportedModelError,
 )
 
 from programs.lm.adapters import RatingAdapter, build_adapter
 from programs.lm.circuit_breaker import BackendDownError
-from programs.lm.endpoints import connect, credentials, model_name
+from programs.lm.endpoints import connect, credentials, is_server, key_variable, model_name
 from programs.lm.ledger import Ledger
 from programs.lm.limits import Limits, limits_for, stated_limits
 from programs.lm.prices import PriceTable, price_table
 from programs.lm.rate_limiter import RateLimiter
+from programs.lm.refused_parameters import RefusedParameters, refuses_text
 from programs.lm.role_lm import RoleLM
 from programs.lm.roles import GIVEN, ROLE_NAMES, RoleConfig, RoleName, Roles
 from programs.runtime.errors import InputError, abridged
-from programs.runtime.events import OnEvent, ignore
+from programs.runtime.events import Note, OnEvent, ignore
 
 _RETRIES_AFTER_UNPARSABLE = 1
+_KEYED_TIMEOUT = 600.0
+"""What the timeout was when it was part of a request's key in the response cache."""
+
+_SHOWN_CHARACTERS = 300
+"""Of an answer or an error in a message."""
+
+_THINKING = "cut off after {} tokens, before it began: the model was still thinking; allow it more with --max-tokens"
+
+
+Accept = Callable[[dspy.Prediction], bool]
 
 
 class UnparsableError(Exception):
@@ -43,8 +57,15 @@ class UnparsableError(Exception):
         self.answers = answers
 
 
+class RefusedTextError(UnparsableError):
+    """The provider refuses the text of this one user or item (content filter, too long): asking again does not help."""
+
+
 class Backends:
     """The language models of all roles, built when first used. Deep copies are the same object.
+
+    Attributes:
+        retry_unparsable: Whether questions are sent again whose stored answers are unreadable.
 
     Args:
         prices: None for the shipped ones under the user's own (`price_table`).
@@ -71,6 +92,9 @@ class Backends:
         self._lms: dict[tuple[RoleName, RoleConfig], RoleLM] = {}
         self._rate_limiters: dict[tuple[str, str | None], RateLimiter] = {}
         self._lock = threading.Lock()
+        self.retry_unparsable = False
+        self._thinking: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
         self._refuse_unpriced()
 
     def with_roles(
@@ -147,6 +171,7 @@ class Backends:
         if config.model.startswith(GIVEN):
             return self._recorded(role, config)
         sampling = {"temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens}
+        hosted = not config.is_local and not is_server(config.model)
         return RoleLM(
             model_name(config),
             role,
@@ -154,6 +179,8 @@ class Backends:
             self.prices.models.get(config.model),
             self.rate_limiter(config),
             max_seconds=config.timeout,
+            # Where the response cache keeps the answers of hosted models since its first version.
+            keyed={"timeout": _KEYED_TIMEOUT} if hosted else None,
             **{key: value for key, value in sampling.items() if value is not None},
             **connect(config, self.on_event),
         )
@@ -196,6 +223,7 @@ class Backends:
         predictor: dspy.Predict,
         rollout: int | None = None,
         enough: int | None = None,
+        accept: Accept | None = None,
         **inputs: Any,
     ) -> dspy.Prediction:
         """Call a predictor with the model of a role.
@@ -203,44 +231,113 @@ class Backends:
         Args:
             rollout: Number of a sample: equal calls with different numbers are sampled independently.
             enough: Tokens that any valid answer fits in; the limit for a terse role.
+            accept: Whether a prediction that could be parsed says anything; None for always.
 
         Returns:
             The prediction; its `unparsable` counts answers that were discarded before it.
 
         Raises:
             UnparsableError: if the answer to the repeated call cannot be parsed either.
+            RefusedTextError: if the provider refuses this text, and would refuse it again.
             InputError: if the backend has no key or rejects it.
         """
         adapter = self.adapter_for(role, predictor)
-        config: dict[str, Any] = {} if rollout is None else {"rollout_id": rollout}
+        lm, model = self.lm(role), self.roles.of(role)
         # The parameter's name as DSPy set it for this model: it differs for newer OpenAI models.
-        cap = "max_completion_tokens" if "max_completion_tokens" in self.lm(role).kwargs else "max_tokens"
-        if self.roles.of(role).terse and enough is not None:
-            config[cap] = min(enough, self.roles.of(role).max_tokens)
-        # A reasoning model has no log-probabilities to read, and needs its tokens to think.
-        if isinstance(adapter, RatingAdapter) and self.roles.of(role).logprobs:
-            config |= {cap: 4, "logprobs": True, "top_logprobs": 20}
+        cap = "max_completion_tokens" if "max_completion_tokens" in lm.kwargs else "max_tokens"
+        config = {name: value for name, value in self._settings(role, adapter, cap, enough) if value is not None}
+        if rollout is not None:
+            config["rollout_id"] = rollout
+        last = ""
         for attempt in range(_RETRIES_AFTER_UNPARSABLE + 1):
             if attempt:
                 # Repeated unchanged, a greedy call would give the same answer.
                 config["rollout_id"] = 1000 * attempt + (rollout or 0)
-                if self.roles.of(role).temperature is not None:
+                if model.temperature is not None:
                     config["temperature"] = 0.7
             try:
-                with dspy.context(adapter=adapter):
-                    prediction = predictor(**inputs, lm=self.lm(role), config=config)
+                with dspy.context(adapter=adapter), _plain_errors(role, model):
+                    prediction = self._predicted(lambda: predictor(**inputs, lm=lm, config=config), lm, accept)
             except AdapterParseError as error:
-                last = error
+                last = _brief(error)
+                if getattr(lm, "cut_off_thinking", False):
+                    # A model that thinks before it answers needs more tokens than a valid answer fits in.
+                    self._thinking.add(model.model)
+                    last = _THINKING.format(config.pop(cap, model.max_tokens))
                 continue
-            except (LMConfigurationError, LMAuthError, LMBillingError, LMUnsupportedModelError) as error:
-                raise InputError(f"{role}: {self.roles.of(role).model}: {error}") from error
-            except BackendDownError as error:
-                if not error.refused:
-                    raise
-                raise InputError(f"{role}: {error}") from error
+            finally:
+                self._tell_refused(role)
             prediction.unparsable = attempt
             return prediction
         answers = _RETRIES_AFTER_UNPARSABLE + 1
         raise UnparsableError(
             f"{role}: {answers} answers could not be parsed; the last: {abridged(str(last), 1000)}", answers
         )
+
+    def _predicted(self, ask: Callable[[], dspy.Prediction], lm: dspy.BaseLM, accept: Accept | None) -> dspy.Prediction:
+        """The prediction; with `retry_unparsable` the question is sent again if its stored answer is unreadable."""
+        try:
+            prediction = ask()
+            if accept is None or accept(prediction) or not self.retry_unparsable:
+                return prediction
+        except AdapterParseError:
+            if not (self.retry_unparsable and getattr(lm, "was_hit", False)):
+                raise
+        if not getattr(lm, "was_hit", False):
+            return prediction
+        with lm.anew():
+            return ask()
+
+    def _settings(
+        self, role: RoleName, adapter: dspy.Adapter, cap: str, enough: int | None
+    ) -> Iterator[tuple[str, Any]]:
+        config = self.roles.of(role)
+        thinks = config.model in self._thinking
+        if config.terse and enough is not None and not thinks:
+            yield cap, min(enough, config.max_tokens)
+        # A reasoning model has no log-probabilities to read, and needs its tokens to think.
+        if isinstance(adapter, RatingAdapter) and config.logprobs:
+            yield cap, None if thinks else 4
+            yield "logprobs", True
+            yield "top_logprobs", 20
+
+    def _tell_refused(self, role: RoleName) -> None:
+        model = self.roles.of(role).model
+        for name in self.left_out(role):
+            if (model, name) not in self._told:
+                self._told.add((model, name))
+                self.on_event(Note(f"{model} refuses the parameter {name!r} as we send it: it is left out or lowered"))
+
+    def left_out(self, role: RoleName) -> tuple[str, ...]:
+        """Optional request parameters that the role's server refused, and that are left out or lowered since."""
+        engine = getattr(self.lm(role), "engine", None)
+        refused: RefusedParameters | None = getattr(engine, "refused", None)
+        return () if refused is None else refused.names
+
+
+@contextmanager
+def _plain_errors(role: RoleName, config: RoleConfig) -> Iterator[None]:
+    """Errors of DSPy that concern the text, the key or the model, as our own."""
+    try:
+        yield
+    except LMInvalidRequestError as error:
+        if isinstance(error, ContextWindowExceededError) or refuses_text(str(error), error.provider_code):
+            raise RefusedTextError(f"{role}: refused by the provider: {_brief(error)}", 1) from error
+        if isinstance(error, LMUnsupportedModelError):
+            raise InputError(f"{role}: {config.model}: {error}") from error
+        raise
+    except LMAuthError as error:
+        variable = config.api_key_env or key_variable(config.model)
+        said = str(error).strip().partition("\n")[0]
+        raise InputError(f"{role}: {config.model}: {said}; set the environment variable {variable}") from error
+    except (LMConfigurationError, LMBillingError) as error:
+        raise InputError(f"{role}: {config.model}: {error}") from error
+    except BackendDownError as error:
+        if not error.refused:
+            raise
+        raise InputError(f"{role}: {error}") from error
+
+
+def _brief(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]} ..."

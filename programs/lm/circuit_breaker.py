@@ -11,6 +11,7 @@ FAILURES = 5
 COOL_DOWN = 30.0
 """Seconds an open circuit waits until it lets one call through as a probe."""
 
+_FIRST_ERROR_STATUS = 400
 _REFUSALS = (LMAuthError, LMBillingError, LMUnsupportedModelError)
 
 
@@ -40,6 +41,14 @@ def is_unreachable(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def is_unbilled(error: BaseException | None) -> bool:
+    """Whether a call failed so that nobody bills it: an error status, or a refused connection.
+
+    After a timeout or a lost connection the server may have answered all the same.
+    """
+    return (getattr(error, "status", None) or 0) >= _FIRST_ERROR_STATUS or is_unreachable(error)
 
 
 def is_healthy(error: BaseException | None) -> bool:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from programs.lm.hosted import HostedEngine, gateway, is_known
 from programs.lm.llama_cpp import ENGINE, gguf_identity
 from programs.lm.openai_server import ServerEngine
 from programs.lm.roles import GIVEN, RoleConfig
+from programs.runtime.environment import KEY_PREFIX
 from programs.runtime.errors import InputError
 from programs.runtime.events import OnEvent, ignore
 from programs.runtime.weights import locate
@@ -32,15 +34,48 @@ def model_name(config: RoleConfig) -> str:
         return f"gguf-{identity[-8:]}/{identity}"
     if config.model.startswith(GIVEN):
         return config.model.removeprefix(GIVEN)
-    return _server_name(config.model) if config.model.startswith(("http://", "https://")) else config.model
+    return _server_name(config.model) if is_server(config.model) else config.model
 
 
 @lru_cache
 def _server_name(model: str) -> str:
     url, _, name = model.partition("#")
-    if not name or not urlsplit(url).netloc:
-        raise InputError(f"model {model!r}: write an OpenAI-compatible server as http://host:port/v1#model")
+    try:
+        address = urlsplit(url)
+        host, port = address.hostname, address.port
+    except ValueError:
+        host, port = None, None
+    if host and (address.username or address.password or address.query):
+        # Not repeated in the message: it may hold the key.
+        raise InputError(
+            f"the address of the server at {host} holds a user name, a password or a query: an address is written to "
+            f"files and messages; give the key in the environment variable {_key_variable(host, port)} instead"
+        )
+    if not name or not host:
+        raise InputError(f"model {model[:200]!r}: write an OpenAI-compatible server as http://host:port/v1#model")
     return f"server-{hashlib.sha256(url.encode()).hexdigest()[:8]}/{name}"
+
+
+def key_variable(model: str) -> str:
+    """The environment variable that holds the key of a model's server or provider.
+
+    That of a server contains its host and port, so that a key is sent to the server it was set for and to no other,
+    whatever address an artifact or a file from elsewhere holds.
+
+    >>> key_variable("http://127.0.0.1:8377/v1#qwen"), key_variable("openai/gpt-4.1")
+    ('MLLM3REC_KEY_127_0_0_1_8377', 'OPENAI_API_KEY')
+    """
+    if is_server(model):
+        address = urlsplit(model.partition("#")[0])
+        return _key_variable(address.hostname or "", address.port)
+    provider = model.split("/")[0]
+    return _KEYS.get(provider, f"{provider.upper()}_API_KEY")
+
+
+def _key_variable(host: str, port: int | None) -> str:
+    # A name of its own for every host: "-" and "." differ.
+    plain = host.replace("-", "__").replace(".", "_").replace(":", "_")
+    return f"{KEY_PREFIX}{plain}{'' if port is None else f'_{port}'}".upper()
 
 
 def connect(config: RoleConfig, on_event: OnEvent = ignore) -> dict[str, Any]:
@@ -51,18 +86,33 @@ def connect(config: RoleConfig, on_event: OnEvent = ignore) -> dict[str, Any]:
     """
     name, keys = model_name(config), credentials(config)
     if config.is_local:
-        return {"engine": _engine(name, ENGINE.serve(_weights_of(config.model), on_event), config.timeout)}
-    if name != config.model:
-        return {"engine": _engine(name, config.model.partition("#")[0], config.timeout, **keys)}
+        address, key = ENGINE.serve(_weights_of(config.model), on_event)
+        return {"engine": _server(name, address, config.timeout, key, empty_answers=True)}
+    if is_server(config.model):
+        return {"engine": _server(name, config.model.partition("#")[0], config.timeout, **keys)}
+    if is_known(name):
+        return {"engine": _hosted(name, config.timeout, **keys, address=gateway(name))}
     return {"timeout": config.timeout, **keys}
 
 
 # Roles on one model share its connections and its rate limiter.
-_engine = lru_cache(ServerEngine)
+_server = lru_cache(ServerEngine)
+_hosted = lru_cache(HostedEngine)
+
+
+def is_server(model: str) -> bool:
+    """Whether a model string is the address of an OpenAI-compatible server."""
+    return model.startswith(("http://", "https://"))
 
 
 def credentials(config: RoleConfig) -> dict[str, str]:
-    """The key for `dspy.LM`, if the model needs one; servers and files need one only if `api_key_env` is set."""
+    """The key for `dspy.LM`, if the model needs one.
+
+    A server's is in the variable that `key_variable` names, if that is set; the configuration may name another one.
+    """
+    if config.api_key_env is None and is_server(config.model):
+        key = os.environ.get(key_variable(config.model))
+        return {"api_key": key} if key else {}
     variable = config.api_key_env or _KEYS.get(config.model.split("/")[0])
     return {"api_key": _key(variable, config.model)} if variable else {}
 

@@ -1,12 +1,17 @@
 """Call log and budget of a run: role, tokens, price and time of every call, and limits on calls and dollars.
 
 The sum of `lm.history` is wrong after a deep copy and DSPy's usage tracker loses threads (measured), so calls are
-recorded here, by `RoleLM.update_history`, which every call passes.
+recorded here, by `RoleLM`, which every call passes: once before it is sent, at its upper estimate, and once when it has
+ended. So what was in flight when the process was killed is known, and budgets count it at its worst.
+
+Both lines are handed to the operating system at once, which keeps them when the process is killed in any way. They are
+not synced to disk: that would take milliseconds a call, and only a power cut or a crash of the machine needs it.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -26,20 +31,26 @@ _STANDALONE: ContextVar[dict[str, Usage] | None] = ContextVar("standalone_usage"
 
 
 class Call(BaseModel):
-    """One answered call.
+    """One call: one line of a ledger, or two with the same id, of which the second says how it ended.
 
     Attributes:
         tokens_cached: Those of `tokens_in` that the server took from its prefix cache.
         usd: Its price; None where the model has no known price. A cache hit keeps the price of the call whose
             answer it is: billed cost leaves hits out, stand-alone cost counts them.
+        most_usd: Upper estimate of its price, if the answer came without usage and the price is therefore unknown;
+            budgets count it.
         seconds: From sending to answer, or until it failed; a cache hit keeps those of the call whose answer it is,
             0 where they are not known.
         waited: Seconds before it was sent: for a slot, the limits of its backend, or a requested pause.
         about: Hash of the prompt, or of the item it distils: identifies repeated cache hits, which count once per run.
         phase: Phase of a compile (`pools`, `search`, ...), or empty.
-        failed: Sent but not answered (error or timeout). Whether the provider bills it is unknown.
+        failed: Sent but not answered. If the server said so, nobody bills it; else, after a timeout or a lost
+            connection, somebody may, and `usd` is its upper estimate.
         hit: Answered from the response cache: nothing was sent and nothing was paid.
         at: Unix seconds.
+        id: Same in both lines of a call; empty for cache hits, and in ledgers from before there were two.
+        in_flight: Written before the call was sent: tokens and dollars are its upper estimate. `read_calls` leaves it
+            out once the call has ended; what is left was in flight when a process was killed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +61,7 @@ class Call(BaseModel):
     tokens_out: int = 0
     tokens_cached: int = 0
     usd: float | None = None
+    most_usd: float | None = None
     seconds: float = 0.0
     waited: float = 0.0
     about: str = ""
@@ -57,15 +69,22 @@ class Call(BaseModel):
     hit: bool = False
     failed: bool = False
     at: float = 0.0
+    id: str = ""
+    in_flight: bool = False
 
 
 class Budget(BaseModel):
-    """Limits of a run on what is really paid; cache hits are free. None is no limit."""
+    """Limits of a run on what is really paid; cache hits are free. None is no limit.
+
+    Attributes:
+        minutes: From the beginning of a session; no call is sent after that.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     usd: float | None = Field(default=None, ge=0)
     calls: int | None = Field(default=None, ge=0)
+    minutes: float | None = Field(default=None, gt=0)
 
 
 _NO_BUDGET = Budget()
@@ -74,12 +93,13 @@ _NO_BUDGET = Budget()
 def add_call(usage: Usage, call: Call) -> None:
     """Add one call to a running sum of what was really sent; of a cache hit only the number is added.
 
-    An unpriced call leaves the known dollars as they are.
+    An unpriced call leaves the known dollars as they are; one in flight counts at its upper estimate.
     """
     if call.hit:
         usage.cache_hits += 1
         return
     usage.calls += 1
+    usage.interrupted += call.in_flight
     usage.tokens_in += call.tokens_in
     usage.tokens_out += call.tokens_out
     usage.tokens_cached += call.tokens_cached
@@ -88,13 +108,21 @@ def add_call(usage: Usage, call: Call) -> None:
 
 
 def read_calls(path: Path) -> Iterator[Call]:
-    """The calls in a ledger file, in order; none without a file. A line cut off at the end by a kill is left out.
+    """The calls in a ledger file, each once, in order; none without a file.
+
+    A line cut off at the end by a kill is left out.
 
     Raises:
         InputError: naming file and line, if a line is not a call.
     """
     if not path.exists():
         return
+    calls = list(_lines(path))
+    ended = {call.id for call in calls if not call.in_flight}
+    yield from (call for call in calls if not (call.in_flight and call.id in ended))
+
+
+def _lines(path: Path) -> Iterator[Call]:
     # As bytes: a foreign byte is in a line that can be named, and only a line feed ends a line.
     *lines, _ = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
@@ -103,6 +131,15 @@ def read_calls(path: Path) -> Iterator[Call]:
         except ValidationError as error:
             remedy = "correct or remove this line; a removed call no longer counts for the budget"
             raise input_error(f"{path}:{number}: not a ledger line", error, remedy) from None
+
+
+def interrupted_note(calls: int) -> str:
+    """What to say of calls that were in flight when a process was killed.
+
+    >>> interrupted_note(2)
+    '2 calls were in flight at a kill; counted at their upper estimate'
+    """
+    return f"{calls} {'call was' if calls == 1 else 'calls were'} in flight at a kill; counted at their upper estimate"
 
 
 def by_role(calls: Iterable[Call]) -> dict[str, Usage]:
@@ -116,7 +153,8 @@ def by_role(calls: Iterable[Call]) -> dict[str, Usage]:
 class Ledger:
     """Thread-safe record of a run's calls, kept in a JSON Lines file when `path` is given.
 
-    Reopening the file continues its sums, so that a resumed run keeps to the same budget.
+    Reopening the file continues its sums, so that a resumed run keeps to the same budget. Calls that were in flight
+    when an earlier session was killed are in them at their upper estimate.
     Deep copies are the same ledger: optimizers copy programs, and money is spent once.
 
     Attributes:
@@ -131,9 +169,14 @@ class Ledger:
         self._totals: dict[str, Usage] = {}
         self._phases: dict[str, Usage] = {}
         self._reserved_usd = 0.0
+        self._assumed_usd = 0.0
+        self._began = time.monotonic()
         self._reserved_calls = 0
         self._stopped: str | None = None
         self._halt = threading.Event()
+        # Ids must differ from those of earlier sessions, and of other processes that write to the same file.
+        self._session = secrets.token_hex(4)
+        self._sent = 0
         # Opened with the first call, so that a command that fails earlier leaves no file.
         self._file: TextIO | None = None
         if path is not None and path.exists():
@@ -155,6 +198,7 @@ class Ledger:
     def _add(self, call: Call) -> None:
         add_call(self._totals.setdefault(call.role, Usage()), call)
         add_call(self._phases.setdefault(call.phase, Usage()), call)
+        self._assumed_usd += call.most_usd or 0.0
 
     def stop(self, why: str) -> None:
         """Refuse all further calls: work under way ends at its next call. Cache hits stay possible."""
@@ -201,10 +245,12 @@ class Ledger:
             return self._stopped
         if self.budget == _NO_BUDGET:
             return None
+        if self.budget.minutes is not None and time.monotonic() - self._began > 60 * self.budget.minutes:
+            return f"the {self.budget.minutes:g} minutes of this session are over"
         total = self.total()
         if self.budget.calls is not None and total.calls + self._reserved_calls + 1 > self.budget.calls:
             return f"the budget of {self.budget.calls} calls is spent"
-        spent = total.usd or 0.0
+        spent = (total.usd or 0.0) + self._assumed_usd
         if self.budget.usd is not None and spent + self._reserved_usd + (worst_usd or 0.0) > self.budget.usd:
             return f"the next call might exceed the budget: ${spent:.4f} of ${self.budget.usd:.4f} spent"
         return None
@@ -216,31 +262,54 @@ class Ledger:
             self._reserved_usd -= worst_usd or 0.0
             self._lock.notify_all()
 
+    def record_sent(self, call: Call) -> str:
+        """Write a call that is about to be sent, so that it is counted if the process is killed before it ends.
+
+        Args:
+            call: With `in_flight`, and its upper estimate in tokens and dollars.
+
+        Returns:
+            The id for the call that `record` gets when it has ended.
+        """
+        with self._lock:
+            self._sent += 1
+            call = call.model_copy(update={"id": f"{self._session}-{self._sent}"})
+            self._write(self._labeled(call))
+        return call.id
+
     def record(self, call: Call) -> None:
-        """Write one call and add it to the sums of its role, its phase and the blocks of this thread.
+        """Write one call that has ended and add it to the sums of its role, its phase and the blocks of this thread.
 
         It is handed to the operating system at once; a cache hit inside a `usage_of_case` block, of which a list has
         dozens, with the next paid call or at the end of the block.
         """
         with self._lock:
-            about = _LABEL.get() or call.about
-            if (self.phase, about) != (call.phase, call.about):
-                call = call.model_copy(update={"phase": self.phase, "about": about})
+            call = self._labeled(call)
             self._add(call)
-            if self.path is not None:
-                if self._file is None:
-                    self.path.parent.mkdir(parents=True, exist_ok=True)
-                    private = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-                    self._file = os.fdopen(private, "a", encoding="utf-8")
-                self._file.write(call.model_dump_json(exclude_defaults=True) + "\n")
-                if not call.hit or _OF_CASE.get() is None:
-                    self._file.flush()
+            self._write(call)
         of_case = _OF_CASE.get()
         if of_case is not None:
             add_call(of_case, call)
         standalone = _STANDALONE.get()
         if standalone is not None:
             add_call(standalone.setdefault(call.role, Usage()), call.model_copy(update={"hit": False}))
+
+    def _labeled(self, call: Call) -> Call:
+        about = _LABEL.get() or call.about
+        if (self.phase, about) == (call.phase, call.about):
+            return call
+        return call.model_copy(update={"phase": self.phase, "about": about})
+
+    def _write(self, call: Call) -> None:
+        if self.path is None:
+            return
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            private = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            self._file = os.fdopen(private, "a", encoding="utf-8")
+        self._file.write(call.model_dump_json(exclude_defaults=True) + "\n")
+        if not call.hit or _OF_CASE.get() is None:
+            self._file.flush()
 
     @contextmanager
     def usage_of_case(self) -> Iterator[Usage]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 from programs.runtime.environment import cpu_threads, environment
 from programs.runtime.errors import InputError, require_extra
 from programs.runtime.events import Note, OnEvent, ignore
+from programs.runtime.weights import PINNED
 
 _HEAD = 1 << 20
 
@@ -29,7 +31,8 @@ prompt, and reading is no faster."""
 def gguf_identity(path: Path) -> str:
     """A short name for the content of a GGUF file: `<stem>-<hash>`, the same wherever the file lies.
 
-    The hash covers the size and the first and last MiB: enough to tell two models apart, without reading gigabytes.
+    The hash covers the whole file. Weights that this project fetches keep the name that their answers are stored under
+    since its first version, once their whole content is known to be the pinned one.
 
     Raises:
         InputError: if the file is missing or is no GGUF file.
@@ -46,10 +49,13 @@ def _identity(path: Path, size: int, mtime_ns: int) -> str:
         head = file.read(_HEAD)
         if head[:4] != b"GGUF" or size < 1024:
             raise InputError(f"{path} is not a GGUF model file (it starts with {head[:4]!r})")
+        file.seek(0)
+        whole = hashlib.file_digest(file, "sha256").hexdigest()
+        if whole not in PINNED:
+            return f"{path.stem.lower()}-{whole[:16]}"
         file.seek(max(0, size - _HEAD))
         tail = file.read()
-    digest = hashlib.sha256(size.to_bytes(8, "big") + head + tail).hexdigest()[:8]
-    return f"{path.stem.lower()}-{digest}"
+    return f"{path.stem.lower()}-{hashlib.sha256(size.to_bytes(8, 'big') + head + tail).hexdigest()[:8]}"
 
 
 @dataclass
@@ -67,16 +73,18 @@ class LocalEngine:
     context: int = 16384
     slots: int = 4
     _servers: dict[Path, Any] = field(default_factory=dict, repr=False)
+    _key: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def serve(self, path: Path, on_event: OnEvent = ignore) -> str:
+    def serve(self, path: Path, on_event: OnEvent = ignore) -> tuple[str, str]:
         """Start (once) the server for this model file.
 
         Args:
             on_event: Told before a model is loaded.
 
         Returns:
-            The base URL of its OpenAI-compatible API.
+            The base URL of its OpenAI-compatible API, and the key that it wants: another program of this machine, or
+            a page in the user's browser, cannot use it.
 
         Raises:
             InputError: if the file is no loadable model.
@@ -87,7 +95,7 @@ class LocalEngine:
             if path not in self._servers:
                 gguf_identity(path)
                 self._servers[path] = self._start(path, on_event)
-            return f"{self._servers[path].listening_address}/v1"
+            return f"{self._servers[path].listening_address}/v1", self._key
 
     def _start(self, path: Path, on_event: OnEvent = ignore) -> Any:
         with _sleeping_openmp_threads():
@@ -100,6 +108,9 @@ class LocalEngine:
         params.model.path = str(path)
         params.hostnames = ["127.0.0.1"]
         params.port = 0
+        params.api_keys = [self._key]
+        params.cors_origins = ""
+        params.ui = params.endpoint_slots = params.endpoint_props = False
         params.n_ctx = self.context
         params.n_parallel = self.slots
         params.n_batch = _TOKENS_AT_A_TIME

@@ -8,6 +8,8 @@ from typing import Any
 
 from dspy.clients.legacy_outputs import plain
 
+from programs.lm.answer_text import ends_reasoning
+
 MARKUP = " \t\r\n\"'*`"
 """Characters that may surround a label."""
 
@@ -29,16 +31,19 @@ def expected_label(logprobs: Mapping[str, Any] | None, labels: Sequence[str], fi
     """
     before = ""
     for token in plain(dict(logprobs or {})).get("content") or []:
-        if token["token"].strip() not in labels:
+        if token["token"].strip() not in labels or before.lstrip().startswith("<"):
             before += token["token"]
+            if before.lstrip().startswith("<"):
+                before = "" if ends_reasoning(before) else before
+                continue
             if not f"{field}:".startswith(before.strip(MARKUP).lower()):
                 return None
             continue
         probability: dict[str, float] = {}
         for top in token.get("top_logprobs") or []:
-            label = top["token"].strip()
-            if label in labels and math.isfinite(top["logprob"]):
-                probability[label] = probability.get(label, 0.0) + math.exp(top["logprob"])
+            label, logprob = top["token"].strip(), top["logprob"]
+            if label in labels and isinstance(logprob, (int, float)) and math.isfinite(logprob):
+                probability[label] = probability.get(label, 0.0) + math.exp(min(logprob, 0.0))
         mass = sum(probability.values())
         return sum(float(label) * p for label, p in probability.items()) / mass if mass > 0 else None
     return None

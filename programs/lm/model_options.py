@@ -22,6 +22,8 @@ class ModelOptions:
         preset: A name of `PRESETS`.
         model: Replaces the model of every role.
         mope, mote, mar, judge: Replace the model of one role; the judge's is MAR's unless given.
+        timeout: Seconds one call may take, for every role; None for what the roles say.
+        max_tokens: Most tokens of one answer, for every role, instead of what a valid answer needs.
     """
 
     preset: str = "local"
@@ -30,6 +32,8 @@ class ModelOptions:
     mote: Model | None = None
     mar: Model | None = None
     judge: Model | None = None
+    timeout: float | None = None
+    max_tokens: int | None = None
 
     def roles(self) -> Roles:
         """The roles these options describe.
@@ -50,7 +54,16 @@ class ModelOptions:
             for role, model in named.items()
             if model is not None and not isinstance(model, str)
         }
-        return roles.model_copy(update=changed)
+        roles = roles.model_copy(update=changed)
+        if limits := self._limits():
+            roles = roles.model_copy(
+                update={role: RoleConfig.model_validate(roles.of(role).model_dump() | limits) for role in ROLE_NAMES}
+            )
+        return roles
+
+    def _limits(self) -> dict[str, object]:
+        timeout: dict[str, object] = {} if self.timeout is None else {"timeout": self.timeout}
+        return timeout if self.max_tokens is None else timeout | {"max_tokens": self.max_tokens, "terse": False}
 
     def of(self, role: RoleName) -> Model | None:
         """The model given for a role, or None."""

@@ -19,6 +19,7 @@ from dspy.clients.cache import Cache
 from dspy.clients.call_result import CACHE_FORMAT, CallResult
 from pydantic_core import to_json
 
+from programs.lm.single_flight import SingleFlight
 from programs.runtime.events import OnEvent, ignore
 from programs.runtime.key_value_store import KeyValueStore
 
@@ -30,6 +31,8 @@ class CurrentCall(threading.local):
     """State of the call under way, shared by the cache and the calling thread.
 
     Attributes:
+        settings: Part of the key beside the request itself: what DSPy put into the request when it made connections.
+        anew: Whether a stored answer is passed over, and replaced by the new one.
         request: The last request looked up.
         key: Its key, so that its answer is stored without hashing the whole prompt again.
         check: Called before a request without a cached answer is sent; raises to refuse it.
@@ -39,6 +42,8 @@ class CurrentCall(threading.local):
     """
 
     def __init__(self) -> None:
+        self.settings: dict[str, Any] = {}
+        self.anew = False
         self.request: dict[str, Any] | None = None
         self.key = ""
         self.check: Callable[[], None] | None = None
@@ -50,6 +55,9 @@ class CurrentCall(threading.local):
 class ResponseCache(Cache):
     """A `dspy.cache` that keeps answers in SQLite as JSON.
 
+    Attributes:
+        flights: Of the questions whose answers are kept here, shared with other processes.
+
     Args:
         path: The database file; its folder is created. `:memory:` keeps nothing.
         on_event: See `KeyValueStore`.
@@ -59,12 +67,13 @@ class ResponseCache(Cache):
         super().__init__(enable_disk_cache=False, enable_memory_cache=False, disk_cache_dir=None)
         self._store = KeyValueStore(path, "answers", {"key": "TEXT"}, {"answer": "TEXT NOT NULL"}, on_event)
         self.this_call = CurrentCall()
+        self.flights = SingleFlight() if path == ":memory:" else SingleFlight.beside(Path(path))
 
     def get(self, request: dict[str, Any], ignored_args_for_cache_key: list[str] | None = None) -> Any:
         """The cached answer, or None after the calling thread's `this_call.check` has let the call pass."""
-        key = self.cache_key(request, ignored_args_for_cache_key)
+        key = self._key(request, ignored_args_for_cache_key)
         self.this_call.request, self.this_call.key = request, key
-        stored = self._store.get(key)
+        stored = None if self.this_call.anew else self._store.get(key)
         answer = None if stored is None else _stored_answer(stored[0])
         if answer is not None:
             seconds = answer.pop(_SECONDS, None)
@@ -83,7 +92,7 @@ class ResponseCache(Cache):
     ) -> None:
         """Store an answer, in its JSON form; one without any text is not stored, so that it is asked for again."""
         known = request == self.this_call.request
-        key = self.this_call.key if known else self.cache_key(request, ignored_args_for_cache_key)
+        key = self.this_call.key if known else self._key(request, ignored_args_for_cache_key)
         plain = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
         if self.this_call.sent is not None:
             seconds = round(time.perf_counter() - self.this_call.sent, 4)
@@ -97,6 +106,10 @@ class ResponseCache(Cache):
         except ValueError:  # Half an emoji, for example in a token: invalid text that JSON can escape.
             answer = json.dumps(plain)
         self._store.put((key,), (answer,))
+
+    def _key(self, request: dict[str, Any], ignored: list[str] | None) -> str:
+        key: str = self.cache_key({**request, **self.this_call.settings}, ignored)
+        return key
 
     def close(self) -> None:
         """Close the database; the cache cannot be used afterwards."""

@@ -8,17 +8,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakValueDictionary
 
 import dspy
+from dspy.lm15 import Response, TextPart
 from dspy.utils.exceptions import LMRateLimitError
 from pydantic_core import to_json
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
+from programs.lm.answer_text import answer_text
+from programs.lm.circuit_breaker import is_unbilled
 from programs.lm.ledger import Call, Ledger
 from programs.lm.prices import Price
 from programs.lm.rate_limiter import MAX_RETRY_AFTER, Permit, RateLimiter, is_overload
 from programs.lm.response_cache import CurrentCall, ResponseCache
+from programs.lm.single_flight import SingleFlight
 
 ATTEMPTS = 4
 """Attempts per call before a transient failure is final."""
@@ -37,15 +40,25 @@ class _Attempt(threading.local):
         about: Hash of the prompt.
         permit: From the rate limiter; None while nothing was sent.
         released: Whether the permit was given back.
+        unfinished: Whether its answer was cut off before the model wrote more than its thoughts.
         started: `time.perf_counter()` when it was sent, or looked up.
         took: Seconds until its answer arrived; None without an answer, or without our response cache.
         tokens: Tokens of prompt and answer, None without an answer.
+        id: Of its line in the ledger; empty while nothing was sent.
+        hit: Whether its answer came from the response cache.
+        anew: Whether a stored answer is passed over.
+        worst: Upper estimate of its price in dollars, None where unknown.
     """
 
     def __init__(self) -> None:
         self.about = ""
+        self.id = ""
+        self.hit = False
+        self.anew = False
+        self.worst: float | None = None
         self.permit: Permit | None = None
         self.released = False
+        self.unfinished = False
         self.started = 0.0
         self.took: float | None = None
         self.tokens: int | None = None
@@ -58,7 +71,9 @@ class RoleLM(dspy.LM):
 
     Args:
         rate_limiter: Of its backend, shared by all roles that use it.
-        max_seconds: Seconds one call may take; bounds its cost at a price per hour.
+        max_seconds: Seconds one attempt may take; bounds its cost at a price per hour. A call is given up after twice
+            as many, so that a server that never answers costs a bounded time.
+        keyed: Settings that are part of the response cache's key beside those of `dspy.LM`.
         settings: Sampling and connection, for `dspy.LM`.
     """
 
@@ -70,6 +85,7 @@ class RoleLM(dspy.LM):
         price: Price | None,
         rate_limiter: RateLimiter,
         max_seconds: float,
+        keyed: dict[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         # DSPy's own retries would bypass budget and ledger, and could not be interrupted.
@@ -79,16 +95,16 @@ class RoleLM(dspy.LM):
         self.price = price
         self.rate_limiter = rate_limiter
         self.max_seconds = max_seconds
+        self.keyed = dict(keyed or {})
         self._current = _Attempt()
         self._retrying = Retrying(
-            stop=_give_up,
+            stop=self._give_up,
             wait=_wait,
             retry=retry_if_exception(dspy.is_retryable_lm_error),
             sleep=ledger.wait,
             reraise=True,
         )
-        self._flights: WeakValueDictionary[str, _Flight] = WeakValueDictionary()
-        self._flights_lock = threading.Lock()
+        self._flights = SingleFlight()
 
     def __deepcopy__(self, memo: dict[int, object]) -> RoleLM:
         return self
@@ -96,7 +112,9 @@ class RoleLM(dspy.LM):
     def __call__(
         self, prompt: str | None = None, *, messages: list[dict[str, Any]] | None = None, **kwargs: Any
     ) -> Any:
-        """Call the model, unless the response cache has the answer. Equal calls in two threads are sent once.
+        """Call the model, unless the response cache has the answer.
+
+        Equal calls in two threads, or in two processes with one response cache, are sent once.
 
         A call with a transient failure (server error, lost connection) is retried with exponential backoff and jitter,
         up to `ATTEMPTS` times; one rejected because of overload, up to `ATTEMPTS_AT_LIMIT` times, when the rate limiter
@@ -110,7 +128,11 @@ class RoleLM(dspy.LM):
         most = self._most_tokens(request, kwargs)
         digest = hashlib.sha256(request).hexdigest()
         self._current.about = digest[:16]
-        with self._flight(digest):
+        store = dspy.cache
+        flights = store.flights if isinstance(store, ResponseCache) else self._flights
+        # Not the key of the cached answer, which also has the sampling: DSPy makes that one inside the call.
+        question = hashlib.sha256(f"{self.model} {digest}".encode()).hexdigest()
+        with flights.flight(question, self.ledger.wait, self.max_seconds):
             try:
                 return self._retrying(self._attempt, most, prompt, messages, kwargs)
             except Exception as error:
@@ -126,7 +148,8 @@ class RoleLM(dspy.LM):
     ) -> Any:
         worst = None if self.price is None else self.price.usd(*most, seconds=self.max_seconds)
         attempt = self._current
-        attempt.permit, attempt.released = None, False
+        attempt.worst = worst
+        attempt.permit, attempt.released, attempt.unfinished, attempt.id = None, False, False, ""
         attempt.tokens, attempt.took, attempt.started = None, None, time.perf_counter()
         store = dspy.cache
         this_call = store.this_call if isinstance(store, ResponseCache) else CurrentCall()
@@ -135,7 +158,11 @@ class RoleLM(dspy.LM):
             self.ledger.reserve(worst)
             try:
                 attempt.permit = self.rate_limiter.acquire(sum(most), self.ledger)
-            except BaseException:
+                attempt.id = self._record_sent(most, worst)
+            except BaseException as error:
+                if attempt.permit is not None:
+                    self._release(0, error)
+                    attempt.permit = None
                 self.ledger.release(worst)
                 raise
             attempt.started = this_call.sent = time.perf_counter()
@@ -145,6 +172,7 @@ class RoleLM(dspy.LM):
             self._release(sum(_tokens(answer)[:2]))
 
         this_call.check, this_call.answered, this_call.sent, this_call.seconds = check, answered, None, None
+        this_call.settings, this_call.anew = self.keyed, attempt.anew
         try:
             if not isinstance(store, ResponseCache):
                 check()
@@ -154,8 +182,42 @@ class RoleLM(dspy.LM):
             raise
         finally:
             this_call.check = this_call.answered = None
+            this_call.settings, this_call.anew = {}, False
         self._ended(worst)
         return answer
+
+    @property
+    def cut_off_thinking(self) -> bool:
+        """Whether the last answer of this thread was cut off before the model wrote more than its thoughts."""
+        return self._current.unfinished
+
+    @property
+    def was_hit(self) -> bool:
+        """Whether the last answer of this thread came from the response cache."""
+        return self._current.hit
+
+    @contextmanager
+    def anew(self) -> Iterator[None]:
+        """Inside the block this thread's questions are sent even if their answers are stored, and replace those."""
+        self._current.anew = True
+        try:
+            yield
+        finally:
+            self._current.anew = False
+
+    def _record_sent(self, most: tuple[int, int], worst: float | None) -> str:
+        return self.ledger.record_sent(
+            Call(
+                role=self.role,
+                model=self.model,
+                about=self._current.about,
+                tokens_in=most[0],
+                tokens_out=most[1],
+                usd=worst,
+                at=round(time.time(), 3),
+                in_flight=True,
+            )
+        )
 
     def _ended(self, worst: float | None, error: BaseException | None = None) -> None:
         attempt = self._current
@@ -167,9 +229,11 @@ class RoleLM(dspy.LM):
                 Call(
                     role=self.role,
                     model=self.model,
+                    usd=None if is_unbilled(error) else worst,
                     seconds=round(time.perf_counter() - attempt.started, 4),
                     waited=round(attempt.permit.waited, 4),
                     failed=True,
+                    id=attempt.id,
                     at=round(time.time(), 3),
                 )
             )
@@ -180,13 +244,6 @@ class RoleLM(dspy.LM):
         if attempt.permit is not None and not attempt.released:
             attempt.released = True
             self.rate_limiter.release(attempt.permit, tokens, error)
-
-    @contextmanager
-    def _flight(self, digest: str) -> Iterator[None]:
-        with self._flights_lock:
-            flight = self._flights.setdefault(digest, _Flight())
-        with flight.lock:
-            yield
 
     def _most_tokens(self, request: bytes, kwargs: dict[str, Any]) -> tuple[int, int]:
         """The most tokens that a prompt, schema included, and its answer may take."""
@@ -200,9 +257,12 @@ class RoleLM(dspy.LM):
     def update_history(self, entry: dict[str, Any]) -> None:
         """DSPy's hook: runs once per answered call, cache hits included, in the calling thread."""
         attempt = self._current
+        attempt.unfinished = _unfinished(entry["response"])
         tokens_in, tokens_out, tokens_cached = _tokens(entry["response"])
         attempt.tokens = tokens_in + tokens_out
-        hit = attempt.permit is None
+        hit = attempt.hit = attempt.permit is None
+        # Without usage the price per token is unknown, which is not zero; one per hour needs none.
+        metered = _has_usage(entry["response"]) or (self.price is not None and self.price.usd_per_hour is not None)
         took = time.perf_counter() - attempt.started if attempt.took is None else attempt.took
         seconds = dspy.cache.this_call.seconds if hit else took
         self.ledger.record(
@@ -213,22 +273,25 @@ class RoleLM(dspy.LM):
                 tokens_in=tokens_in,
                 tokens_out=tokens_out,
                 tokens_cached=tokens_cached,
-                usd=self._usd(tokens_in, tokens_out, tokens_cached, seconds),
+                usd=self._usd(tokens_in, tokens_out, tokens_cached, seconds) if metered else None,
+                most_usd=None if metered or hit else attempt.worst,
                 seconds=round(seconds or 0.0, 4),
                 waited=0.0 if attempt.permit is None else round(attempt.permit.waited, 4),
                 hit=hit,
+                id=attempt.id,
                 at=round(time.time(), 3),
             )
         )
+
+    def _give_up(self, state: RetryCallState) -> bool:
+        if isinstance(_error(state), LMRateLimitError):
+            return state.attempt_number >= ATTEMPTS_AT_LIMIT
+        return state.attempt_number >= ATTEMPTS or (state.seconds_since_start or 0.0) >= 2 * self.max_seconds
 
     def _usd(self, tokens_in: int, tokens_out: int, tokens_cached: int, seconds: float | None) -> float | None:
         if self.price is None or (seconds is None and self.price.usd_per_hour is not None):
             return None
         return self.price.usd(tokens_in, tokens_out, tokens_cached, seconds or 0.0)
-
-
-def _give_up(state: RetryCallState) -> bool:
-    return state.attempt_number >= (ATTEMPTS_AT_LIMIT if isinstance(_error(state), LMRateLimitError) else ATTEMPTS)
 
 
 def _wait(state: RetryCallState) -> float:
@@ -243,11 +306,17 @@ def _error(state: RetryCallState) -> BaseException | None:
     return None if state.outcome is None else state.outcome.exception()
 
 
-class _Flight:
-    """A lock that can be weakly referenced: it lives as long as a thread makes its call."""
+def _unfinished(response: Any) -> bool:
+    if not isinstance(response, Response) or response.finish_reason != "length":
+        return False
+    return not answer_text("".join(part.text for part in response.message.parts if isinstance(part, TextPart))).strip()
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
+
+def _has_usage(response: Any) -> bool:
+    usage: Any = response.get("usage") if isinstance(response, dict) else response.usage
+    if hasattr(usage, "input_tokens"):
+        return usage.input_tokens is not None or usage.output_tokens is not None
+    return bool(usage)
 
 
 def _tokens(response: Any) -> tuple[int, int, int]:

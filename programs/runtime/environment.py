@@ -11,6 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from programs.runtime.errors import InputError
 
 PREFIX = "MLLM3REC_"
+KEY_PREFIX = f"{PREFIX}KEY_"
+"""Of the variables with the keys of servers, one for each host and port (`programs.lm.endpoints.key_variable`)."""
 
 
 def _expanded(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Thread pool that Ctrl-C can interrupt at a safe point.
+"""Ctrl-C, SIGTERM and SIGHUP: they end work in threads at a safe point, and soon.
 
 An exception that arrives while `concurrent.futures` holds the lock of a future leaves it locked: its worker, and the
 process with it, would wait forever.
@@ -8,20 +8,47 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Element = TypeVar("Element")
 Result = TypeVar("Result")
 
+GRACE = 3.0
+"""Seconds that calls in flight get to end after an interruption; container runtimes kill after ten."""
+
 MAX_WORKERS = 1000
 """Threads of a pool; an operating system refuses to start many thousands."""
 
+_TERMINATIONS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 _PERIOD = 0.2
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: ends the work as Ctrl-C does.
+
+    Attributes:
+        number: Of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def end_on_termination() -> None:
+    """Make SIGTERM and SIGHUP raise `Terminated` in the main thread. Those that are ignored (`nohup`) stay ignored."""
+    for number in _TERMINATIONS:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _terminate)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated(number)
 
 
 @contextmanager
@@ -30,36 +57,68 @@ def interruptible_wait() -> Iterator[Callable[[SimpleQueue[Element]], Element]]:
 
     Futures get into the queue with `future.add_done_callback(queue.put)`: `concurrent.futures.wait` would check all of
     them each time. After the first Ctrl-C in the block, the function and the end of the block raise
-    `KeyboardInterrupt`; a second Ctrl-C is raised at once. Outside the main thread, which alone receives signals, the
-    function just waits.
+    `KeyboardInterrupt`; a second Ctrl-C is raised at once. So do SIGTERM and SIGHUP after `end_on_termination`, with
+    `Terminated`. Outside the main thread, which alone receives signals, the function just waits.
     """
-    interrupted = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-    in_main_thread = threading.current_thread() is threading.main_thread() and before is not None
+    caught: list[int] = []
+    before = _handlers()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def note(number: int, frame: FrameType | None) -> None:
-        interrupted.set()
-        signal.signal(signal.SIGINT, before)
+        caught.append(number)
+        restore()
+
+    def interrupt() -> None:
+        if caught:
+            raise KeyboardInterrupt if caught[0] == signal.SIGINT else Terminated(caught[0])
 
     def next_in(queue: SimpleQueue[Element]) -> Element:
         while True:
             try:
-                return queue.get(timeout=0 if interrupted.is_set() else _PERIOD)
+                return queue.get(timeout=0 if caught else _PERIOD)
             except Empty:
                 pass
             finally:
-                if interrupted.is_set():
-                    raise KeyboardInterrupt
+                interrupt()
 
-    if in_main_thread:
-        signal.signal(signal.SIGINT, note)
+    for number in before:
+        signal.signal(number, note)
     try:
         yield next_in
-        if interrupted.is_set():
-            raise KeyboardInterrupt
+        interrupt()
     finally:
-        if in_main_thread:
-            signal.signal(signal.SIGINT, before)
+        restore()
+
+
+def _handlers() -> dict[int, Any]:
+    """What ends the work of this thread, by signal."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *_TERMINATIONS)}
+    ours = {number: handler for number, handler in handlers.items() if handler is _terminate}
+    return ours if handlers[signal.SIGINT] is None else ours | {signal.SIGINT: handlers[signal.SIGINT]}
+
+
+@contextmanager
+def thread_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """A thread pool that is waited for at the end of the block, unless that ends with an exception: see `let_end`."""
+    pool = ThreadPoolExecutor(min(workers, MAX_WORKERS))
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def let_end(futures: Collection[Future[Result]], error: BaseException) -> None:
+    """Cancel what has not begun and wait for the rest; after an interruption at most `GRACE` seconds."""
+    for future in futures:
+        future.cancel()
+    wait(futures, GRACE if isinstance(error, KeyboardInterrupt) else None)
 
 
 def map_in_threads(
@@ -69,13 +128,13 @@ def map_in_threads(
 
     Args:
         workers: Threads, at least 1; more than `MAX_WORKERS` count as that.
-        halt: Called on Ctrl-C, to end the work under way (`Ledger.stop`).
+        halt: Called on an interruption, to end the work under way (`Ledger.stop`).
 
     Raises:
         Exception: the first one of `function`; elements that have not begun by then are skipped.
     """
     finished: SimpleQueue[Future[Result]] = SimpleQueue()
-    with interruptible_wait() as next_in, ThreadPoolExecutor(min(workers, MAX_WORKERS)) as pool:
+    with interruptible_wait() as next_in, thread_pool(workers) as pool:
         futures = [pool.submit(function, element) for element in elements]
         try:
             for future in futures:
@@ -86,8 +145,7 @@ def map_in_threads(
                     done_futures.add(next_in(finished))
                 yield future.result()
         except BaseException as error:
-            for future in futures:
-                future.cancel()
             if isinstance(error, KeyboardInterrupt):
                 halt("interrupted")
+            let_end(futures, error)
             raise

@@ -127,6 +127,9 @@ REGISTRY: dict[str, WeightSet] = {
         ),
     )
 }
+
+PINNED = frozenset(file.sha256 for weights in REGISTRY.values() for file in weights.files)
+"""Hashes of the files that this project fetches."""
 """All sets of weights, by name."""
 
 

@@ -27,11 +27,11 @@ def panel(page: str, tab: str) -> str:
     ("gain", "unchanged", "first"),
     [
         (0.3, False, "The compiled program is better than the uncompiled one."),
-        (-0.1, False, "The compile won nothing: the compiled program is not better than the uncompiled one."),
+        (-0.1, False, "The compile gained nothing: the compiled program is not better than the uncompiled one."),
         (
             0.0,
             True,
-            "The compile won nothing: none of the 9 trials of the search beat the uncompiled program",
+            "The compile gained nothing: none of the 9 trials of the search was better than the uncompiled program",
         ),
     ],
 )
@@ -45,7 +45,7 @@ def test_a_gain_that_may_be_chance_is_no_gain() -> None:
     record = compile_record(0.01)
     verdict = record.manifest.verdict.model_copy(update={"judgement": "not clearly better"})
     record = dataclasses.replace(record, manifest=record.manifest.model_copy(update={"verdict": verdict}))
-    assert verdict_sentence(record).startswith("The compile shows no clear gain: the difference may be chance.")
+    assert verdict_sentence(record).startswith("The compile shows no clear gain: the difference may be due to chance.")
     assert verdict_sentence(record) in compile_report(record)
 
 

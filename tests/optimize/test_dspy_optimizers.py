@@ -33,6 +33,22 @@ def test_dspy_optimizers_end_with_the_best_so_far(tmp_path: Path, optimizer: str
     assert restore_program(tmp_path / "art")[1].optimizer == optimizer
 
 
+def test_a_proposal_that_cannot_be_read_costs_that_proposal_alone(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 6)
+
+    def respond(body: Body) -> Reply:
+        return Reply("I am sorry, I cannot write that.") if body["model"] == "P" else sensitive(body)
+
+    with FakeOpenAI(respond) as server:
+        proposer = roles_on(server).with_models(mar=server.model("P")).mar
+        made = compiler(tmp_path / "art", cases, roles_on(server), optimizer="mipro", trials=2, proposer=proposer)
+        made.run()
+        asked = sum(body["model"] == "P" for body in server.bodies)
+    assert len(made.proposer.unreadable) == asked > 0
+    instructions = restore_program(tmp_path / "art")
+    assert instructions[1].optimizer == "mipro"
+
+
 @pytest.mark.parametrize("optimizer", ["study", *DSPY_OPTIMIZERS])
 def test_models_of_the_roles_survive_every_optimizer(tmp_path: Path, optimizer: str) -> None:
     cases = cases_file(tmp_path / "dev.jsonl", 6)

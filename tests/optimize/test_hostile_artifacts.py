@@ -119,7 +119,7 @@ def test_a_manifest_cannot_name_files_elsewhere(artifact: Path, name: str) -> No
     secret.write_text("secret")
     known = hashlib.sha256(b"secret").hexdigest()
     reseal(artifact, lambda found: found["files"].update({name: known}))
-    with pytest.raises(InputError, match="is no file of the artifact's own folder"):
+    with pytest.raises(InputError, match="is outside the artifact's folder"):
         restore_program(artifact)
 
 

@@ -141,15 +141,12 @@ def test_a_list_says_what_is_suspicious_about_it() -> None:
     ranking = ranked({"a": copied, "b": copied}, {"a": EXAMPLE, "b": EXAMPLE}, mar=[0.5, 0.5])
     found = recommendations(ranking, CASE, ITEMS, 2, EXAMPLES)
     assert found.warnings == (
-        "1 of 3 motivations repeat the worked examples in MOPE's prompt",
-        "2 of 2 traits repeat the worked examples in MOTE's prompt: they say nothing about these items",
-        "MAR rates these items alike: their order is the prior's",
-        "all 2 reasons are one and the same, copied from the example in the prompt: it explains none of these items",
+        "1 of 3 motivations repeat the demos in MOPE's prompt",
+        "2 of 2 traits repeat the demos in MOTE's prompt: they say nothing about these items",
+        "MAR rates these items equally, so their order is the prior's",
+        "all 2 items have the same reason, copied from a demo in the prompt: it does not explain them",
     )
-    assert (
-        found[0].warning
-        == "traits copied from the examples in the prompt; reason copied from the example in the prompt"
-    )
+    assert found[0].warning == "traits copied from a demo in the prompt; reason copied from the example in the prompt"
     assert found[0].reason == EXAMPLE, "nothing is hidden"
     assert found.history == ("c",)
 
@@ -159,7 +156,7 @@ def test_a_list_of_real_answers_has_no_warnings() -> None:
     ranking = ranked(traits, {"a": "It lasts.", "b": "It teaches."}, mar=[0.5, 0.9])
     ranking.profile = profile("saves money")
     found = recommendations(ranking, CASE, ITEMS, 2, EXAMPLES)
-    assert found.warnings == ("1 of 5 traits repeat the worked examples in MOTE's prompt",)
+    assert found.warnings == ("1 of 5 traits repeat the demos in MOTE's prompt",)
     assert [item.warning for item in found] == ["", ""]
     assert [(item.prior_rank, item.mar_rank) for item in found] == [(2, 2), (1, 1)]
     ranking.status = Status.UNPARSABLE

@@ -141,7 +141,7 @@ def test_published_rows_are_marked_and_impossible_ones_say_why(record: StudyReco
 
 
 def test_our_own_ranks_are_audited(found: list[RankerRuns]) -> None:
-    assert audit_lines(found) == ["Audit of our own ranks: all 7 runs obey every identity."]
+    assert audit_lines(found) == ["Audit of our own ranks: all 7 runs pass."]
     impossible = dataclasses.replace(found[0].runs[0], ranks={USERS[0]: 31})
     lines = audit_lines([RankerRuns("odd", SIZE, found[0].protocol, (impossible,))])
     assert "odd" in lines[0]
@@ -326,9 +326,9 @@ def test_runs_that_do_not_fit_are_refused(record: StudyRecord, tmp_path: Path) -
     with pytest.raises(InputError, match="nothing to report"):
         write_report(StudyRecord("empty", "", "prior", [], []), tmp_path)
     longer = [*record.runs, dataclasses.replace(record.runs[0], ranker="other", list_size=100)]
-    with pytest.raises(InputError, match="lists of 100, others have 10"):
+    with pytest.raises(InputError, match="lists of 100 items, but other runs have 10"):
         write_report(dataclasses.replace(record, runs=longer), tmp_path)
-    with pytest.raises(InputError, match="twice"):
+    with pytest.raises(InputError, match="the same draw and seed"):
         write_report(dataclasses.replace(record, runs=[*record.runs, record.runs[0]]), tmp_path)
     assert not list(tmp_path.iterdir())
 

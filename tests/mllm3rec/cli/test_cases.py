@@ -29,4 +29,4 @@ def test_fewer_users_than_asked_for_and_missing_ratings_are_noted(cli: CommandLi
     ended = cli("cases", tmp_path / "shop", *options)
     assert ended.code == 0
     assert "note: no ratings in 'shop': every interaction counts as liked" in ended.err
-    assert "note: only 2 users of part 'all' have a last-liked target" in ended.err
+    assert "note: only 2 users of part 'all' have a target of type last-liked" in ended.err

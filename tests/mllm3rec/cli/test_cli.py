@@ -365,13 +365,13 @@ def test_recommendations_come_with_motives_traits_and_reasons(cli: CommandLine, 
     assert answer["usage"]["calls"] == len(server.bodies)
     assert answer["history"] == bought
     assert answer["warnings"] == [
-        "MAR rates these items alike: their order is the prior's",  # the fake's phrases have no word in common
-        "all 3 reasons are one and the same: it explains none of these items",
+        "MAR rates these items equally, so their order is the prior's",  # the fake's phrases have no word in common
+        "all 3 items have the same reason: it does not explain them",
     ]
     shown = cli("recommend", "demo", "--user", "S0001", "--k", 3, *options[:-1])
     assert shown.code == 0
     assert all(product["item_id"] in shown.out for product in answer["recommendations"])
-    assert "all 3 reasons are one and the same" in shown.out
+    assert "all 3 items have the same reason" in shown.out
     assert shown.out.count(answer["recommendations"][0]["reason"]) == 1, "the reason of all is shown once"
     said = shown.err.splitlines()
     assert said[0] == "loading demo"

@@ -59,7 +59,7 @@ def unseen(tmp_path: Path) -> Path:
 
 
 def test_compile_tells_the_verdict_and_goes_on_where_it_was(compiled: Compiled) -> None:
-    assert "on users it had not seen" in compiled.said
+    assert "on held-out users the compiled program is" in compiled.said
     assert json.loads(compiled.command(compiled.first, "--json").stdout)["trials"] == 2
 
 

@@ -61,8 +61,8 @@ def test_the_whole_demonstration_and_the_same_again(tmp_path: Path) -> None:
         "Profile of S0001",
         "Top 5",
         "2 programs tried on 2 dev users",
-        "shopper.infer.predict: instructions ",
-        "3 untouched test users",
+        "shopper.infer.predict: instruction ",
+        "3 test users",
         "prior alone",
         "MAR alone, before",
         "prior and MAR, after",
@@ -85,13 +85,13 @@ def test_a_model_that_copies_is_found_out(tmp_path: Path) -> None:
     assert found.exit_code == 0
     text = " ".join(found.stdout.split())
     for said in (
-        "1 of 1 motivations repeat the worked examples in MOPE's prompt: the profile says nothing about this user",
-        "15 of 15 traits repeat the worked examples in MOTE's prompt: they say nothing about these items",
-        "MAR rates these items alike: their order is the prior's",
-        "all 5 reasons are one and the same, copied from the example in the prompt: it explains none of these items",
-        "before: 3 of 3 motivations, 90 of 90 traits",
-        "Compiling gained nothing: none of 1 programs tried scored higher than the uncompiled one.",
-        "What it would take: a larger model",
+        "1 of 1 motivations repeat the demos in MOPE's prompt: the profile says nothing about this user",
+        "15 of 15 traits repeat the demos in MOTE's prompt: they say nothing about these items",
+        "MAR rates these items equally, so their order is the prior's",
+        "all 5 items have the same reason, copied from a demo in the prompt: it does not explain them",
+        "before compiling: 3 of 3 motivations, 90 of 90 traits",
+        "Compiling gained nothing: no other program scored higher than the uncompiled one (1 tried).",
+        "Needed for a gain: a larger model",
     ):
         assert said in text, said
     assert text.count(EXPLANATIONS[0].reason) == 1, "one reason is shown once"
@@ -111,7 +111,7 @@ def test_what_was_found_is_told_plainly(tmp_path: Path) -> None:
     assert infer.diff
     assert all(line[0] in "+-" for line in infer.diff)
     assert found.gained is (found.gain["NDCG@10/30"].low > 0)
-    assert found.needed.startswith("What it would take: a larger model")
+    assert found.needed.startswith("Needed for a gain: a larger model")
     assert found.results[BEFORE].figures.users == found.results[AFTER].figures.users == 3
     tasks = {event.task for event in events if isinstance(event, Progress)}
     assert "embedding-without-reflection: scoring the uncompiled program" in tasks

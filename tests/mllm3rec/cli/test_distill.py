@@ -17,7 +17,7 @@ def test_every_candidate_is_distilled_once(cli: CommandLine, tmp_path: Path, ser
     assert (ended.json["products"], ended.json["calls"], len(server.bodies)) == (len(items),) * 3
     shown = cli("distill", path, "--mote", server.model())
     assert shown.code == 0
-    assert f"{len(items)} products" in shown.out
+    assert f"{len(items)} items, " in shown.out
     assert len(server.bodies) == len(items), "traits are stored"
 
 

@@ -63,10 +63,9 @@ class TestOwnServer:
         with replying(*[Reply(raw=body.encode())] * ATTEMPTS) as server, pytest.raises(LMError, match="object"):
             distill(backends_on(server))
 
-    def test_an_answer_without_text_is_asked_for_again(self) -> None:
+    def test_an_answer_without_text_is_asked_for_again(self, hurried: None) -> None:
         with replying(Reply("")) as server:
             lm = backends_on(server).lm("mote")
-            assert lm("a cup") == [""]
             assert lm("a cup") == lm("a cup") != [""]
             assert len(server.bodies) == 2
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from programs.lm.llama_cpp import LocalEngine
-from programs.runtime.environment import Environment, cache_dir, environment, variable
+from programs.runtime.environment import KEY_PREFIX, Environment, cache_dir, environment, variable
 from programs.runtime.errors import InputError
 from tests.support.paths import ROOT
 
@@ -74,7 +74,7 @@ def test_every_variable_of_this_project_is_declared_here_and_documented() -> Non
     packages = ("programs", "evaluate", "optimize", "mllm3rec")
     code = [path for package in packages for path in (ROOT / package).rglob("*.py")]
     used = {name for path in code for name in re.findall(r"MLLM3REC_[A-Z]+", path.read_text("utf-8"))}
-    assert used <= {variable(name) for name in Environment.model_fields}
+    assert used <= {variable(name) for name in Environment.model_fields} | {KEY_PREFIX.rstrip("_")}
     documented = (ROOT / "docs" / "models.md").read_text("utf-8")
     for name in Environment.model_fields:
         assert f"`{variable(name)}`" in documented

@@ -1,0 +1,68 @@
+"""Client of hosted models for `dspy.LM`: DSPy's native engine with our deadline, and without redirects."""
+
+from __future__ import annotations
+
+import os
+
+import dspy
+from dspy.clients.engines.lm15_engine import LM15Engine
+from dspy.lm15 import Request, Response, RouterConfig, UnknownModelError, UnsupportedFeatureError
+
+from programs.lm.chat_body import sound_body
+from programs.lm.refused_parameters import RefusedParameters
+from programs.lm.transport import Transport
+
+
+class HostedEngine:
+    """Sends requests to one model of a provider that DSPy's native engine knows.
+
+    Attributes:
+        supports_function_calling, supports_reasoning, supports_response_schema, supported_params: DSPy's capability
+            hints for the model, read by its adapters.
+        refused: Parameters that the provider refused.
+
+    Args:
+        model: `provider/model`.
+        timeout: Seconds one attempt may take.
+        api_key: Of the provider.
+        address: Of a gateway in front of it, see `gateway`; None for its own.
+
+    Raises:
+        UnknownModelError, UnsupportedFeatureError: if DSPy's native engine does not know the provider.
+    """
+
+    def __init__(self, model: str, timeout: float, api_key: str | None = None, address: str | None = None) -> None:
+        hints = dspy.LM(model, engine="lm15")
+        self.supports_function_calling = hints.supports_function_calling
+        self.supports_reasoning = hints.supports_reasoning
+        self.supports_response_schema = hints.supports_response_schema
+        self.supported_params = hints.supported_params
+        provider = LM15Engine(RouterConfig(env={})).resolve(model).provider
+        config = RouterConfig(
+            env={},
+            api_keys=None if api_key is None else {provider: api_key},
+            base_urls=None if address is None else {provider: address},
+            transport=Transport(address or "", timeout, sound_body),
+        )
+        self._engine = LM15Engine(config)
+        self.refused = RefusedParameters()
+
+    def complete(self, request: Request) -> Response:
+        """One attempt. Raises `LM15Error` if it fails."""
+        response: Response = self.refused.complete(self._engine.complete, request)
+        return response
+
+
+def is_known(model: str) -> bool:
+    """Whether DSPy's native engine knows the provider of a model; it knows the others through LiteLLM only."""
+    try:
+        LM15Engine(RouterConfig(env={})).resolve(model)
+    except (UnknownModelError, UnsupportedFeatureError):
+        return False
+    return True
+
+
+def gateway(model: str) -> str | None:
+    """The address of a gateway in front of the provider, by the variables that its own clients read; None without."""
+    provider = model.partition("/")[0].upper()
+    return os.environ.get(f"{provider}_BASE_URL") or os.environ.get(f"{provider}_API_BASE") or None

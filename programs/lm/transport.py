@@ -1,0 +1,128 @@
+"""HTTP transport of model calls: one deadline for the whole call, no redirects, no proxy on the way to this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from dspy._vendor.lm15.transports import ReadTimeout, StdlibTransport, TransportRequest, TransportResponse
+from dspy.lm15 import ServerError
+
+CONNECTIONS = 1024
+"""More than a rate limiter allows: calls wait in the limiter, where Ctrl-C interrupts them, never for a socket."""
+
+MOST_BYTES = 32 << 20
+"""Of one answer: far more than any model writes."""
+
+_CHAT = "/chat/completions"
+
+
+class Transport(StdlibTransport):
+    """DSPy's transport, which follows no redirect, with a deadline that no trickle of bytes can move.
+
+    Args:
+        address: Base URL of the server; the proxies of the environment are for other machines than this one.
+        timeout: Seconds a call may take, from the connection to the last byte of the answer.
+        read: Turns the body of a chat completion with status 200 into what DSPy reads.
+    """
+
+    def __init__(self, address: str, timeout: float, read: Callable[[bytes], bytes]) -> None:
+        super().__init__(
+            connect_timeout=min(timeout, 10.0),
+            read_timeout=timeout,
+            write_timeout=timeout,
+            pool_timeout=timeout,
+            max_connections=CONNECTIONS,
+            trust_env=not is_this_machine(address),
+        )
+        self._timeout = timeout
+        self._read = read
+        self._deadline = _Deadline()
+
+    def stream(self, request: TransportRequest) -> TransportResponse:
+        """Send a request; the body of a chat completion has arrived whole when this returns.
+
+        Raises:
+            ReadTimeout: if the answer is not complete at the deadline.
+            ServerError: if it is larger than `MOST_BYTES`, or is no answer of a model.
+        """
+        self._deadline.at = time.monotonic() + self._timeout
+        try:
+            response = super().stream(request)
+            if not urlsplit(request.url).path.endswith(_CHAT):
+                return response
+            with response:
+                body = _whole(response)
+        except ReadTimeout as error:
+            raise ReadTimeout(f"no complete answer within {self._timeout:g} s") from error
+        if response.status == 200:
+            body = self._read(body)
+        return TransportResponse(
+            status=response.status,
+            reason=response.reason,
+            headers=response.headers,
+            http_version=response.http_version,
+            chunks=iter([body]),
+            release=lambda body_consumed: None,
+        )
+
+    def _open(self, *args: Any, **kwargs: Any) -> Any:
+        connection = super()._open(*args, **kwargs)
+        connection.sock = _BoundedSocket(connection.sock, self._deadline)
+        return connection
+
+
+def is_this_machine(address: str) -> bool:
+    """Whether a URL leads to this machine's own loopback interface.
+
+    >>> is_this_machine("http://localhost:8000/v1"), is_this_machine("http://[::1]:8000/v1")
+    (True, True)
+    >>> is_this_machine("https://api.example.com/v1")
+    False
+    """
+    host = urlsplit(address).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+class _Deadline(threading.local):
+    """`time.monotonic()` at which the call of the current thread ends."""
+
+    at = math.inf
+
+
+class _BoundedSocket:
+    """A socket whose every wait ends at the deadline of the current thread's call."""
+
+    def __init__(self, sock: socket.socket, deadline: _Deadline) -> None:
+        self._sock = sock
+        self._deadline = deadline
+
+    def recv(self, size: int) -> bytes:
+        left = self._deadline.at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left if math.isfinite(left) else None)
+        return self._sock.recv(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+def _whole(response: TransportResponse) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    for part in response:
+        parts.append(part)
+        size += len(part)
+        if size > MOST_BYTES:
+            raise ServerError(f"the server's answer is larger than {MOST_BYTES >> 20} MB", status=response.status)
+    return b"".join(parts)

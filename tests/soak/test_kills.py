@@ -1,0 +1,110 @@
+"""`kill -9` at random moments: same results, calls under their limit, and only calls in flight paid for twice."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.soak import LONG
+from tests.soak.commands import COMMANDS, WORKERS, Job
+from tests.soak.counting_server import CountingServer, counting_server
+
+KILLS = 20 if LONG else 2
+SESSIONS = 8 if LONG else 3
+"""Sessions that the calls of a whole run are divided into, so that each is killed on its way."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A run that nobody disturbed."""
+
+    name: str
+    results: dict[str, Any]
+    counts: Counter[str]
+
+    @property
+    def calls(self) -> int:
+        """Calls it takes."""
+        return self.counts.total()
+
+
+@pytest.fixture(scope="module", params=list(COMMANDS))
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """Each command, undisturbed."""
+    with counting_server() as server:
+        job = Job(request.param, tmp_path_factory.mktemp("whole") / "job", server)
+        assert job.finish() == 0
+        calls = job.calls()
+        assert len(calls) == server.total
+        assert not any(call.in_flight for call in calls)
+        return Whole(request.param, job.results(), server.counts)
+
+
+@pytest.fixture
+def server() -> Iterator[CountingServer]:
+    with counting_server() as counting:
+        yield counting
+
+
+def killed(job: Job, rng: random.Random, span: int, *more: object) -> int | None:
+    """Start the command and kill it at a random moment, if it has not ended by then; its exit code."""
+    with job.started(*more) as command:
+        if rng.random() < 0.15:
+            time.sleep(rng.uniform(0.0, 1.5))  # while it starts, or between two calls
+        else:
+            command.wait_for(job.server.total + rng.randint(1, span))
+            time.sleep(rng.uniform(0.0, 0.04))
+        command.signal(signal.SIGKILL)
+        code = command.exit_code()
+        assert "Traceback" not in command.said, command.log.read_text()
+        return code
+
+
+def test_a_killed_command_ends_like_one_that_was_not(whole: Whole, tmp_path: Path) -> None:
+    rng = random.Random(f"kills of {whole.name}")
+    span = max(2, 2 * whole.calls // SESSIONS)
+    kills = rounds = in_flight = twice = 0
+    while kills < KILLS:
+        rounds += 1
+        with counting_server() as server:
+            job = Job(whole.name, tmp_path / str(rounds), server)
+            kills_before = kills
+            while kills < KILLS and (code := killed(job, rng, span)):
+                assert code == -signal.SIGKILL
+                kills += 1
+            assert job.finish() == 0
+            assert job.results() == whole.results
+            counts, calls = server.counts, job.calls()
+        assert set(counts) == set(whole.counts)
+        paid_twice = (counts - whole.counts).total()
+        interrupted = sum(call.in_flight for call in calls)
+        assert paid_twice <= interrupted <= WORKERS * (kills - kills_before)
+        assert len(calls) >= counts.total()
+        in_flight, twice = in_flight + interrupted, twice + paid_twice
+    print(f"\n{whole.name}: {kills} kills in {rounds} runs of {whole.calls} calls, {in_flight} in flight at a kill,")
+    print(f"{twice} of them paid for twice, 0 results differ")
+
+
+def test_a_limit_of_calls_holds_whatever_is_killed(whole: Whole, server: CountingServer, tmp_path: Path) -> None:
+    if not LONG and whole.name in ("compile", "compare"):
+        pytest.skip("in the long run only")
+    rng = random.Random(f"limit of {whole.name}")
+    limit = whole.calls * 6 // 10
+    job = Job(whole.name, tmp_path / "job", server)
+    kills = 0
+    while (code := killed(job, rng, max(2, 2 * limit // SESSIONS), "--max-calls", limit)) == -signal.SIGKILL:
+        kills += 1
+        assert len(job.calls()) >= server.total
+    assert code in (1, 3)
+    answered = server.total
+    assert job.finish("--max-calls", limit) in (1, 3)
+    assert server.total == answered <= limit
+    print(f"\n{whole.name}: {kills} kills under --max-calls {limit}: {answered} calls answered")
