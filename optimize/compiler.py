@@ -130,12 +130,12 @@ class Compiler:
         return self._forecast(self._builder)
 
     def rehearse(self) -> list[Phase]:
-        """The same from prompts alone, without a call; answers are invented, so these are estimates."""
+        """The same forecast without a call, from prompts and invented answers; less exact."""
         backends = Rehearsal(self.parts.backends, self.settings.motivations)
         return self._forecast(ProgramBuilder(replace(self.parts, backends=backends, traits=TraitStore())))
 
     def _forecast(self, builder: ProgramBuilder) -> list[Phase]:
-        """A forecast from what the first users take with the programs of `builder`."""
+        """A forecast from the usage of the first users with the programs of `builder`."""
         ledger = builder.parts.backends.ledger
         configurations = [
             self._uncompiled.model_copy(update={"family": family}) for family in self.settings.space.families
@@ -235,7 +235,7 @@ class Compiler:
         return "usd" if models <= self.parts.backends.prices.models.keys() else "tokens"
 
     def _search_budget(self, budget: Budget) -> Budget:
-        """The budget without a reserve for the held-out check of the winner.
+        """The budget minus a reserve for the held-out check of the winner.
 
         Raises:
             InputError: if it is too small for that check, before anything is paid where the prompts tell so, else
@@ -293,7 +293,7 @@ class Compiler:
             recorder.record(original, case, score)
         best, stopped = run_dspy_optimizer(program, self.searched, recorder, self.settings, self.proposer, self.workers)
         if unreadable := len(self.proposer.unreadable):
-            self.watcher.step(f"{unreadable} proposed instructions could not be read; each was left out")
+            self.watcher.step(f"{unreadable} proposed instructions could not be read and were left out")
         complete = recorder.complete(self.searched)
         attempts = [
             Attempt(number, "COMPLETE", self._uncompiled, tuple(scores)) for number, (_, scores) in enumerate(complete)

@@ -186,7 +186,7 @@ def held_out_phase(phases: Sequence[Phase]) -> Phase:
 
 
 def check_unpaid(phases: Sequence[Phase], budget: Budget) -> str | None:
-    """Why a budget cannot pay the held-out check, and what would do; None if it can, or is 0: for cache hits alone."""
+    """Why a budget is too small for the held-out check; None if it is enough, or 0 (for cache hits only)."""
     check, least = held_out_phase(phases), total_phase([phase for phase in phases if phase.name != "search"])
     for limit, alone, needed, shown in (
         (budget.usd, check.usd, least.usd, _dollars),

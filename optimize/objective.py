@@ -161,9 +161,9 @@ class Objective:
         return agreement(own, self.similarity) - resemblance([own, others], self.similarity)
 
     def accepts(self, case: Case, ranking: Ranking, score: UserScore) -> bool:
-        """Whether answers may become demos: they could be read, and MAR's scores alone put the target into the first 5.
+        """Whether answers may become demos: they could be read, and MAR alone ranks the target among the first 5.
 
-        A target at MAR's lowest score was not named, or not preferred to any candidate: its rank is chance.
+        A target with MAR's lowest score was not named, or not preferred to any candidate, so its rank is random.
         """
         if ranking.status is not Status.OK or case.target is None or score.mar_rank > HIT_AT:
             return False

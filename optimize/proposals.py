@@ -43,7 +43,7 @@ class Proposer:
         lm: The language model.
         adapter: Name of its adapter.
         schema: The motivational schema, which instructions of MOPE must contain.
-        unreadable: The answers that held no proposal; each cost that proposal alone.
+        unreadable: Answers without a readable proposal; only that proposal is lost.
     """
 
     lm: dspy.LM
@@ -56,7 +56,7 @@ class Proposer:
         return dspy.context(lm=self.lm, adapter=build_adapter(self.adapter))
 
     def skipping_context(self) -> Any:
-        """As `context`, for DSPy's own proposers: what cannot be read is an empty proposal, and ends nothing."""
+        """As `context`, for DSPy's own proposers: an unreadable answer is an empty proposal instead of an error."""
         adapter = copy.copy(build_adapter(self.adapter))
         adapter.parse = partial(self._parsed_or_empty, adapter.parse)
         return dspy.context(lm=self.lm, adapter=adapter)

@@ -1,4 +1,4 @@
-"""Rehearsal: what the calls of a program would cost, from its real prompts and invented answers; asks no model."""
+"""Estimate of the cost of a program's calls from its real prompts and invented answers, without a call."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from signatures.mope import Reassessment, draft_type
 from signatures.schema import MotivationSchema
 
 LETTERS_PER_TOKEN = 4
-"""About as many as in English prompts."""
+"""Approximate number of characters per token in English prompts."""
 
 
 class Rehearsal(Backends):
-    """Backends that record what each call would take, in a ledger of their own, and answer by themselves.
+    """Backends that make no calls: they invent answers and record the estimated usage in their own ledger.
 
     Args:
-        backends: Whose models and prices are meant.
+        backends: Backends with the real models and prices.
         schema: Motivational schema of the answers.
     """
 
@@ -56,7 +56,7 @@ class Rehearsal(Backends):
         return dspy.Prediction(unparsable=0, **answers)
 
     def _answer(self, field: str, inputs: dict[str, Any]) -> Any:
-        """A valid answer to one output field, of a usual length; None for a field that is not known."""
+        """A valid answer of usual length to one output field; None for an unknown field."""
         if field == "motivations":
             draft = draft_type(self.schema)
             return [

@@ -21,7 +21,7 @@ BackendName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$", max_
 JOIN = "_"
 
 MAX_MIXES = 10_000
-"""Nobody waits for more; a few thousand names in each list would be more mixes than memory holds."""
+"""Most mixes of a grid; long lists could otherwise make more mixes than fit in memory."""
 
 
 class _Strict(BaseModel):

@@ -30,7 +30,7 @@ class MixRun:
     Attributes:
         ranks: 1-based rank of the target by ranked user.
         rows: Journal rows by user.
-        prior_ranks: Like `ranks`, by the scores of the prior alone.
+        prior_ranks: 1-based rank of the target by the prior alone, by ranked user.
         unresolved: Number of cases without a scored row.
         stopped: Why the run was stopped, or None.
     """
@@ -50,7 +50,7 @@ class MixRun:
 
     @property
     def comparable(self) -> bool:
-        """Whether every case has a row, and enough of them are about the models: others are never recommended."""
+        """Whether the mix may be recommended: every case has a row, and enough answers were readable."""
         return bool(self.ranks) and not self.unresolved and is_readable(self.unparsable_users, len(self.ranks))
 
 
@@ -89,7 +89,7 @@ class MixRow(BaseModel):
 
     @property
     def warning(self) -> str | None:
-        """What to say before any figure if users have no readable answer; None if all have one."""
+        """Warning to show before the figures if users have no readable answer; else None."""
         return unreadable_warning(self.unparsable_users, self.users)
 
 
@@ -123,8 +123,8 @@ class GridResults(BaseModel):
     """Results of a comparison.
 
     Attributes:
-        prior: Metrics of the prior alone, which asks no model and costs nothing, by name; empty without a prior.
-        prior_users: Number of users that they are of.
+        prior: Metrics of the prior alone, by name; empty without a prior.
+        prior_users: Number of users that the prior ranked.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -157,7 +157,7 @@ def grid_results(grid: Grid, runs: Sequence[MixRun], list_size: int) -> GridResu
     if complete:
         values = {run.mix.label: frames[run.mix.label][grid.metric] for run in complete}
         recommendation = cheapest_mix(values, price, unit, grid.metric, grid.margin, grid.confidence)
-    # Every run has the same prior: the one that ranked most users is of them all.
+    # All runs have the same prior, so take the run with most ranked users.
     prior = max((run.prior_ranks for run in runs), key=len, default={})
     means = {label: float(frames[label][grid.metric].mean()) for label in price}
     return GridResults(

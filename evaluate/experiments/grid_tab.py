@@ -35,7 +35,7 @@ from programs.lm.ledger import interrupted_note
 from programs.lm.prices import price_table
 
 PRIOR_ALONE = "prior alone"
-"""Name of the row of no mix: what the order would be without a language model."""
+"""Name of the row for the prior, which ranks without a language model."""
 
 
 def grid_tab(found: GridResults, grid: Grid) -> Tab:
@@ -74,8 +74,8 @@ def mix_table(found: GridResults) -> Table:
         "A mix is named MOPE_MOTE_MAR, followed by the judge if its model is not MAR's. Δ is the difference to "
         f"{found.reference}, paired by user; p is from a randomization test, with Holm's correction over mixes and "
         "metrics. Loss is the difference to the best mix. Unresolved users are not counted as misses. Accuracy and "
-        "cost depend on whether scores come from log-probabilities or from generated digits. The prior alone asks no "
-        "model: a mix that is not better is not worth its price."
+        "cost depend on whether scores come from log-probabilities or from generated digits. The prior alone uses "
+        "no model, so a mix that is not better than it is not worth its price."
     )
     rows = [_mix_row(row, metrics, found) for row in found.rows]
     if found.prior:

@@ -115,7 +115,7 @@ def read_record(
         versions=versions or {},
         missing=missing,
         warnings=[
-            f"{own.stands_for} was not found. Its place is taken by {_what(own)}: no figure here is about "
+            f"{own.stands_for} was not found. It was replaced by {_what(own)}, so no figure here is about "
             f"{own.stands_for}."
             for own in data.values()
             if own.stands_for

@@ -23,7 +23,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 .+_-]*$", max_lengt
 TrainingSeed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 MAX_CELLS = 100_000
-"""Nobody waits for more runs; a short file could ask for more than memory holds."""
+"""Most runs of a study; a short file could otherwise describe more runs than fit in memory."""
 
 
 def folder_of(name: str) -> str:

@@ -163,7 +163,7 @@ class Page:
         protocols: Names of the protocols that the reader can select; may be empty.
         data: JSON data for the scripts.
         scripts: Further script files of this package, run after `page.js`.
-        warnings: Sentences over every tab.
+        warnings: Sentences that are shown above every tab.
     """
 
     title: str

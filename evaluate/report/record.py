@@ -80,7 +80,7 @@ class StudyRecord:
         hashes: Hashes of data and cases, by a readable name.
         versions: Package versions.
         missing: Names of missing runs of the study, with the reason.
-        warnings: What a reader of any figure must know; shown over every tab.
+        warnings: Warnings that are shown above every tab.
     """
 
     name: str

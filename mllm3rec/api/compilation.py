@@ -87,7 +87,7 @@ def forecast_compile_cost(
 ) -> list[Phase]:
     """Upper bounds of the cost of `compile_program` with the same arguments, from a few measured calls.
 
-    A budget that is too small for it is noted.
+    A note says if the budget is too small.
 
     Raises:
         InputError: as `compile_program`, or if the optimizer is not `study`.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from programs.lm.model_options import Model
 
 PROPOSAL_TOKENS = 700
-"""Tokens that a proposed instruction may have."""
+"""Least `max_tokens` of an answer with a proposed instruction."""
 
 OPTIMIZERS: tuple[str, ...] = get_args(CompileSettings.model_fields["optimizer"].annotation)
 
@@ -48,13 +48,13 @@ class CompileOptions(TypedDict, total=False):
         interactions: Number of last interactions that each get a profile for the coherence [3].
         held_out: Share of the dev users that the winner is checked on, .05 to .9 [.3].
         pareto: Whether to search for quality and low cost together [False].
-        weights: Fusion weights to try, 0 to 1 [.3].
+        weights: Fusion weights to try, 0 to 1 [.3, or the `Program`'s weight].
         backends: Further models to try, by role [none].
         temperatures: Further temperatures to try, 0 to 2, by role [none].
         proposer: Model that writes instructions [MAR's].
         seed: Random seed of the search [0].
-        preset, model, mope, mote, mar: Models, as in `program`; not used with a `Program`, which has its own.
-        timeout, max_tokens: Likewise.
+        preset, model, mope, mote, mar, timeout, max_tokens: As in `program`; not used with a `Program`, which has its
+            own.
         head: MAR ranks only the prior's first `head` candidates [all, or the `Program`'s head].
         schema: Motivational schema or its file [the consumer schema, or the `Program`'s schema].
     """

@@ -56,7 +56,7 @@ def distill(
 
     Args:
         preset, mote: Model of MOTE.
-        timeout, max_tokens: Seconds of one call, and most tokens of one answer.
+        timeout, max_tokens: Most seconds of one call, and most tokens of one answer.
         workers: Number of items processed in parallel.
         ledger: File that records every call; calls already in it count against the budget.
 

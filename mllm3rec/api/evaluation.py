@@ -61,10 +61,10 @@ def evaluate(
         check: Whether the judge re-checks reasons.
         seed: Training seed of a trained baseline.
         workers: Number of users ranked in parallel.
-        retry_unparsable: Rank users with unreadable answers again, and ask again what stored answers did not say.
+        retry_unparsable: Whether to rank users with unparsable answers again, with new calls.
         budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes to spend; None for no limit.
         on_event: Receives notes and progress.
-        models: `preset`, `model`, `mope`, `mote`, `mar`, `judge`, as in `program`; only for rankers given by name.
+        models: `preset`, `model`, `mope`, `mote`, `mar`, `judge`, as in `program`; not for a `Program`.
 
     Raises:
         InputError: if there is no such ranker, `out` holds another run, or the cases do not fit the data.

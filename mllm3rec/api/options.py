@@ -27,8 +27,8 @@ class Models(TypedDict, total=False):
         preset: A name of `PRESETS`; `local` unless DSPy was configured with a model.
         model: Model of every role.
         mope, mote, mar, judge: Model of one role.
-        timeout: Seconds one call may take; 600 unless given.
-        max_tokens: Most tokens of one answer; a model that thinks before it answers needs more than the answer itself.
+        timeout: Most seconds of one call; None for 600.
+        max_tokens: Most tokens of one answer; a reasoning model needs more tokens than its answer has.
     """
 
     preset: str | None

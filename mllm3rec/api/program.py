@@ -256,7 +256,7 @@ def program(
         preset: Models of all roles: `local`, `hosted` or `paper`; `local` unless DSPy was configured with a model.
         model: Model of every role: a model string (docs/models.md) or a `dspy.LM`.
         mope, mote, mar, judge: Model of one role.
-        timeout, max_tokens: Seconds of one call, and most tokens of one answer, for every role; see `Models`.
+        timeout, max_tokens: Most seconds of one call, and most tokens of one answer, for every role.
         schema: Motivational schema, or its TOML or YAML file; None for the consumer schema.
         weight: Fusion weight: the share of MAR in the fused score, 0 to 1; the rest is the prior's.
         head: MAR ranks only the prior's first `head` candidates; None for all.

@@ -44,14 +44,14 @@ def silence_dspy_log() -> None:
 
 
 LONGEST_MESSAGE = 4000
-"""Characters; a server's error page may have millions."""
+"""Most characters of a message; the error page of a server may have millions."""
 
 _INVISIBLE = {"Cc", "Cf", "Cs"}
-"""Categories of characters that a terminal obeys, hides, or cannot show."""
+"""Unicode categories of characters that control a terminal, are hidden, or cannot be shown."""
 
 
 def printable(message: str) -> str:
-    r"""A message whose quotations of files can neither control the terminal nor flood it.
+    r"""The message, shortened and with escapes for characters that could control the terminal.
 
     >>> printable("file\x1b[2J.csv")
     'file\\x1b[2J.csv'

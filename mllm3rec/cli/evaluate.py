@@ -66,7 +66,7 @@ def evaluate(
     against: Annotated[Path | None, typer.Option(help="Finished run on the same cases, to compare with.")] = None,
     workers: Workers = 1,
     retry_unparsable: Annotated[
-        bool, typer.Option("--retry-unparsable", help="Ask again where stored answers were unreadable.")
+        bool, typer.Option("--retry-unparsable", help="Rank users with unparsable answers again.")
     ] = False,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
@@ -144,7 +144,9 @@ def _show(result: Evaluation, against: Path | None) -> None:
             f"{figures.refused_traits:.1%} of trait phrases refused"
         )
     if figures.refused_items:
-        out.print(f"{figures.refused_items} items without traits: the provider refuses their text", style="yellow")
+        out.print(
+            f"{figures.refused_items} items without traits, because the provider refused their text", style="yellow"
+        )
     if result.recovered is not None:
         out.print(recovery_line(result.recovered))
     if figures.unresolved:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from mllm3rec.cli import (
     artifact,
+    attack,
     audit,
     cases,
     compare,
@@ -53,6 +54,7 @@ app.command("cases", rich_help_panel=EVALUATE)(cases.cases)
 app.command("evaluate", rich_help_panel=EVALUATE)(evaluate.evaluate)
 app.add_typer(study.app, name="study", rich_help_panel=EVALUATE)
 app.command("compare", rich_help_panel=EVALUATE)(compare.compare)
+app.command("attack", rich_help_panel=EVALUATE)(attack.attack)
 app.command("compile", rich_help_panel=OPTIMIZE)(compile_command.compile_program)
 app.command("recommend", rich_help_panel=OPTIMIZE)(recommend.recommend)
 app.command("distill", rich_help_panel=OPTIMIZE)(distill.distill)
@@ -63,7 +65,7 @@ app.add_typer(prices.app, name="prices", rich_help_panel=INSPECT)
 
 def main() -> None:
     """Run the command line; errors that the caller can fix are printed without a traceback."""
-    # A file name need not be valid text: it is printed with its bytes as escapes.
+    # File names may be invalid text; their bytes are printed as escapes.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -85,7 +87,7 @@ def main() -> None:
 
 
 def _interruption(error: BaseException) -> KeyboardInterrupt:
-    """The interruption that an exit was made of."""
+    """The interruption that caused an exit."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, KeyboardInterrupt):
         cause = cause.__cause__ or cause.__context__
@@ -93,7 +95,7 @@ def _interruption(error: BaseException) -> KeyboardInterrupt:
 
 
 def _leave(error: KeyboardInterrupt) -> NoReturn:
-    """Say how an interrupted command goes on, and end the process though a call in flight may not have ended."""
+    """Say how to continue, and end the process, even if a call is still in flight."""
     word, code = "interrupted", INTERRUPTED
     if isinstance(error, Terminated):
         word, code = f"ended by {error}", _SIGNALLED + error.number

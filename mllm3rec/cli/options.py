@@ -26,7 +26,7 @@ DatasetOption = Annotated[
     str | None, typer.Option("--dataset", help="Dataset directory, if it has moved since the cases were drawn.")
 ]
 Preset = Annotated[str, _model(help="Set of models, one per role: local, hosted or paper.")]
-ModelOption = Annotated[str | None, _model(help="Model for every role, as in docs/models.md. Default: the preset's.")]
+ModelOption = Annotated[str | None, _model(help="Model for every role, a model string as in docs/models.md.")]
 MopeOption = Annotated[str | None, _model("--mope", help="Model for MOPE, which makes profiles.")]
 MoteOption = Annotated[str | None, _model("--mote", help="Model for MOTE, which makes traits.")]
 MarOption = Annotated[str | None, _model("--mar", help="Model for MAR, which ranks candidates.")]
@@ -39,12 +39,12 @@ SchemaFile = Annotated[
 BudgetUsd = Annotated[float | None, _limit(min=0, help="Most dollars to spend on calls. Default: no limit.")]
 MaxCalls = Annotated[int | None, _limit(min=0, help="Most calls to language models. Default: no limit.")]
 MaxMinutes = Annotated[
-    float | None, _limit(min=0.01, help="Most minutes of this session: no call is sent after that. Default: no limit.")
+    float | None, _limit(min=0.01, help="Minutes after which no more calls are sent. Default: no limit.")
 ]
-Timeout = Annotated[float | None, _limit(min=0.1, help="Most seconds one model call may take. Default: 600.")]
+Timeout = Annotated[float | None, _limit(min=0.1, help="Most seconds of one model call. Default: 600.")]
 MaxTokens = Annotated[
     int | None,
-    _model(min=1, help="Most tokens of one answer. Default: what a valid answer needs; more if the model thinks."),
+    _model(min=1, help="Most tokens of one answer. Default: enough for a valid answer."),
 ]
 Workers = Annotated[int, _limit(min=1, help="Number of users processed in parallel.")]
 LedgerFile = Annotated[

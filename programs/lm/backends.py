@@ -270,9 +270,7 @@ class Backends:
             prediction.unparsable = attempt
             return prediction
         answers = _RETRIES_AFTER_UNPARSABLE + 1
-        raise UnparsableError(
-            f"{role}: {answers} answers could not be parsed; the last: {abridged(str(last), 1000)}", answers
-        )
+        raise UnparsableError(f"{role}: {answers} answers could not be parsed; the last: {last}", answers)
 
     def _predicted(self, ask: Callable[[], dspy.Prediction], lm: dspy.BaseLM, accept: Accept | None) -> dspy.Prediction:
         """The prediction; with `retry_unparsable` the question is sent again if its stored answer is unreadable."""
@@ -339,5 +337,4 @@ def _plain_errors(role: RoleName, config: RoleConfig) -> Iterator[None]:
 
 
 def _brief(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]} ..."
+    return abridged(" ".join(str(error).split()), _SHOWN_CHARACTERS)

@@ -363,7 +363,7 @@ def test_data_in_the_place_of_others_are_called_so_everywhere(tmp_path: Path) ->
     ended = run("study", "run", write(tmp_path, "", TOYS), "--out", root)
     assert ended.exit_code == 0, ended.output
     assert "no dataset 'nowhere' in ./data or $MLLM3REC_DATA: demo is used instead" in ended.stderr
-    warning = "toys was not found. Its place is taken by the demo store, whose items and users are invented"
+    warning = "toys was not found. It was replaced by the demo store, whose items and users are invented"
     assert warning in ended.stdout.replace("\n", " ")
     page = (root / "report" / "report.html").read_text("utf-8")
     assert f'<p class="notice" role="alert">{warning}: no figure here is about toys.</p>' in page
