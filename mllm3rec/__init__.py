@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 
 if TYPE_CHECKING:
+    from evaluate.attacks.attack import Attack, Insertion
     from evaluate.data.dataset import Dataset
     from evaluate.data.load import load_dataset
     from evaluate.protocol.cases import Cases, draw_cases, load_cases
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from evaluate.runs.evaluation import Evaluation
     from evaluate.stats.intervals import Difference, Estimate
     from evaluate.stats.metrics import hit, ndcg
+    from mllm3rec.api.attack import AttackOutcome, attack
     from mllm3rec.api.compilation import compile_program
     from mllm3rec.api.distillation import Distillation, distill
     from mllm3rec.api.evaluation import evaluate
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from signatures.types import Interaction, Item, Motivation, Profile, Traits
 
 _MODULES = {
+    "evaluate.attacks.attack": ("Attack", "Insertion"),
     "evaluate.data.dataset": ("Dataset",),
     "evaluate.data.load": ("load_dataset",),
     "evaluate.protocol.cases": ("Cases", "draw_cases", "load_cases"),
@@ -51,6 +54,7 @@ _MODULES = {
     "evaluate.runs.evaluation": ("Evaluation",),
     "evaluate.stats.intervals": ("Difference", "Estimate"),
     "evaluate.stats.metrics": ("hit", "ndcg"),
+    "mllm3rec.api.attack": ("AttackOutcome", "attack"),
     "mllm3rec.api.compilation": ("compile_program",),
     "mllm3rec.api.distillation": ("Distillation", "distill"),
     "mllm3rec.api.evaluation": ("evaluate",),
@@ -80,6 +84,8 @@ __all__ = [
     "MOTE",
     "PRESETS",
     "PROGRAMS",
+    "Attack",
+    "AttackOutcome",
     "Backends",
     "BudgetExceededError",
     "Case",
@@ -95,6 +101,7 @@ __all__ = [
     "Event",
     "Fusion",
     "InputError",
+    "Insertion",
     "Interaction",
     "Item",
     "Listwise",
@@ -119,6 +126,7 @@ __all__ = [
     "UnparsableError",
     "Usage",
     "__version__",
+    "attack",
     "compare",
     "compile_program",
     "distill",

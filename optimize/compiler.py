@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from evaluate.experiments.resumable_trials import naming_file
 from evaluate.protocol.cases import Cases
 from optimize.artifact import SEARCH_FOLDER, ArtifactManifest, CompileData, render_prompts, save_artifact
 from optimize.candidates import Candidates, build_candidates, without_trait_store
@@ -176,7 +177,8 @@ class Compiler:
     def _run(self) -> ArtifactManifest:
         budget = self.ledger.budget
         self.ledger.budget = self._search_budget(budget)
-        result = self._optuna_search() if self.settings.optimizer == "study" else self._dspy_search()
+        with naming_file(self.directory / SEARCH_FOLDER / STUDY):
+            result = self._optuna_search() if self.settings.optimizer == "study" else self._dspy_search()
         self.ledger.budget = budget
         manifest = self._freeze(result)
         if result.stopped:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy import stats
 
 from evaluate.experiments.grid_results import front_of
@@ -25,7 +25,7 @@ from optimize.objective import Objective, UserScore
 from optimize.scoring import EvaluationError, ScoredProgram, score_cases
 from optimize.space import Configuration, ProgramBuilder, Space, parameters, suggest, uncompiled
 from programs.program import MLLM3Rec
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, abridged
 from signatures.rows import Case, seed_of
 
 PROMPT_SEARCH = "mllm3rec"
@@ -244,15 +244,23 @@ def should_prune(scores: Sequence[float], best: Sequence[float]) -> bool:
 
 
 def attempt_of(trial: FrozenTrial) -> Attempt:
-    """An Optuna trial as an `Attempt`."""
+    """An Optuna trial as an `Attempt`.
+
+    Raises:
+        InputError: if it was not made by a search, or its file was edited.
+    """
     attributes: dict[str, Any] = trial.user_attrs
-    return Attempt(
-        number=trial.number,
-        state=trial.state.name,
-        configuration=Configuration.model_validate(attributes["configuration"]),
-        scores=tuple(UserScore.model_validate(score) for score in attributes.get("scores", ())),
-        error=attributes.get("error"),
-    )
+    try:
+        return Attempt(
+            number=trial.number,
+            state=trial.state.name,
+            configuration=Configuration.model_validate(attributes.get("configuration")),
+            scores=tuple(UserScore.model_validate(score) for score in attributes.get("scores") or ()),
+            error=attributes.get("error"),
+        )
+    except (ValidationError, TypeError) as error:
+        problem = f"trial {trial.number} of the search cannot be read"
+        raise InputError(f"{problem} ({abridged(str(error))}); choose another --out") from None
 
 
 def _is_duplicate(trial: FrozenTrial) -> bool:

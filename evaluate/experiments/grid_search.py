@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import TrialState
 
 from evaluate.experiments.grid import Grid, Mix
-from evaluate.experiments.resumable_trials import duplicates_in_a_row, next_trial, open_study
+from evaluate.experiments.resumable_trials import duplicates_in_a_row, naming_file, next_trial, open_study
 from programs.runtime.errors import InputError
 from signatures.rows import seed_of
 
@@ -34,9 +34,20 @@ def search_mixes(
         The mixes that were tried, failed ones included, in order.
 
     Raises:
-        InputError: if the file holds a search over another grid, or for another metric.
+        InputError: if the file cannot be used, or holds a search over another grid or for another metric.
     """
-    study = open_study(path, GRID_SEARCH, ["maximize", "minimize"])
+    with naming_file(path):
+        return _search(open_study(path, GRID_SEARCH, ["maximize", "minimize"]), grid, trials, path, run, seed)
+
+
+def _search(
+    study: optuna.Study,
+    grid: Grid,
+    trials: int,
+    path: Path,
+    run: Callable[[Mix], tuple[float, float] | None],
+    seed: int,
+) -> list[Mix]:
     by_label = {mix.label: mix for mix in grid.mixes()}
     searched = grid.model_dump(mode="json", exclude={"workers", "reference", "margin", "confidence"})
     if study.user_attrs.setdefault("grid", searched) != searched:

@@ -296,7 +296,7 @@ class StudyRunner:
 def run_states(spec: StudySpec, root: Path) -> Iterator[dict[str, Any]]:
     """Name, state (`done`, `begun`, `waiting`), ranked users, calls and dollars of every run of a study.
 
-    `interrupted` are the calls among them that were in flight at a kill.
+    `interrupted`, if there are any, are the calls among them that were in flight at a kill.
     """
     for cell in spec.cells(tuple(TRAINED)):
         journal = RunDirectory(root / cell.path).journal
@@ -304,14 +304,8 @@ def run_states(spec: StudySpec, root: Path) -> Iterator[dict[str, Any]]:
         ledgers = (root / cell.path).rglob(LEDGER)
         spent = total_usage(usage for path in ledgers for usage in by_role(read_calls(path)).values())
         state = "done" if is_done(root / cell.path) else "begun" if rows else "waiting"
-        yield {
-            "run": str(cell.path),
-            "state": state,
-            "users": rows,
-            "calls": spent.calls,
-            "interrupted": spent.interrupted,
-            "usd": spent.usd,
-        }
+        facts = {"run": str(cell.path), "state": state, "users": rows, "calls": spent.calls, "usd": spent.usd}
+        yield facts | ({"interrupted": spent.interrupted} if spent.interrupted else {})
 
 
 def _mar_scores(directory: Path, name: str) -> RecordedScores:

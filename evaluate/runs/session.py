@@ -18,7 +18,7 @@ from evaluate.runs.planted_recovery import Recovery, recovery
 from evaluate.runs.run import run_cases
 from evaluate.runs.run_metrics import run_metrics
 from programs.lm.endpoints import model_name
-from programs.lm.ledger import Budget, Ledger, by_role, interrupted_note, read_calls
+from programs.lm.ledger import Budget, Ledger, interrupted_note, read_calls
 from programs.lm.roles import ROLE_NAMES, Roles
 from programs.prior.default_encoder import encoder_setting
 from programs.prior.prior import Prior
@@ -27,7 +27,7 @@ from programs.ranker import Ranker
 from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import BudgetExceededError, abridged
 from programs.runtime.events import Note, OnEvent, Progress, ignore
-from signatures.rows import Ranking, Status, total_usage
+from signatures.rows import Ranking, Status
 from signatures.schema import MotivationSchema
 
 _SHOWN_PROBLEMS = 3
@@ -136,11 +136,9 @@ def versions() -> dict[str, str]:
 
 def ledger_within(root: Path, path: Path, budget: Budget) -> Ledger:
     """Ledger of one of several runs below `root`, with the part of their common budget that the others have left."""
-    others = total_usage(
-        usage for other in root.rglob(path.name) if other != path for usage in by_role(read_calls(other)).values()
-    )
-    usd = None if budget.usd is None else max(0.0, budget.usd - (others.usd or 0.0))
-    calls = None if budget.calls is None else max(0, budget.calls - others.calls)
+    others = [call for other in root.rglob(path.name) if other != path for call in read_calls(other) if not call.hit]
+    usd = None if budget.usd is None else max(0.0, budget.usd - sum(call.at_most_usd for call in others))
+    calls = None if budget.calls is None else max(0, budget.calls - len(others))
     return Ledger(path, budget.model_copy(update={"usd": usd, "calls": calls}))
 
 

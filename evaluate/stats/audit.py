@@ -39,8 +39,8 @@ def _as_printed(value: object) -> object:
     return value
 
 
-MetricValue = Annotated[Decimal, BeforeValidator(_as_printed)]
-"""A figure with the digits it was printed with: `.540` and `.54` differ."""
+MetricValue = Annotated[Decimal, BeforeValidator(_as_printed), Field(ge=-1000, le=1000)]
+"""A figure with the digits it was printed with: `.540` and `.54` differ. Shares and percentages lie well inside."""
 
 
 class MetricRow(BaseModel):

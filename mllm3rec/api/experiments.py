@@ -179,10 +179,10 @@ def run_study(
         BudgetExceededError: if the budget ended before a run was complete.
     """
     spec = read_spec(study)
-    budget = Budget(
-        usd=spec.budget.usd if budget_usd is None else budget_usd,
-        calls=spec.budget.calls if max_calls is None else max_calls,
-        minutes=spec.budget.minutes if max_minutes is None else max_minutes,
+    budget = budget_of(
+        spec.budget.usd if budget_usd is None else budget_usd,
+        spec.budget.calls if max_calls is None else max_calls,
+        spec.budget.minutes if max_minutes is None else max_minutes,
     )
     root = study_root(study, spec, out)
     runner = StudyRunner(spec, root, resolve_ranker, study_datasets(spec, data, on_event), budget, on_event)

@@ -52,7 +52,7 @@ def diff(first: Artifact, second: Artifact, as_json: Json = False) -> None:
         _, manifest = restore_program(directory)
         lines = [f"{name}: {value}" for name, value in _facts(manifest).items()]
         for path in sorted(path for path in manifest.files if path.startswith("prompts/")):
-            lines += [f"=== {path} ===", *(directory / path).read_text("utf-8").splitlines()]
+            lines += [f"=== {path} ===", *(directory / path).read_bytes().decode("utf-8", "replace").splitlines()]
         texts.append(lines)
     changes = list(difflib.unified_diff(texts[0], texts[1], fromfile=str(first), tofile=str(second), lineterm="", n=2))
     if as_json:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from mllm3rec.cli import (
     artifact,
+    attack,
     audit,
     cases,
     compare,
@@ -53,6 +54,7 @@ app.command("cases", rich_help_panel=EVALUATE)(cases.cases)
 app.command("evaluate", rich_help_panel=EVALUATE)(evaluate.evaluate)
 app.add_typer(study.app, name="study", rich_help_panel=EVALUATE)
 app.command("compare", rich_help_panel=EVALUATE)(compare.compare)
+app.command("attack", rich_help_panel=EVALUATE)(attack.attack)
 app.command("compile", rich_help_panel=OPTIMIZE)(compile_command.compile_program)
 app.command("recommend", rich_help_panel=OPTIMIZE)(recommend.recommend)
 app.command("distill", rich_help_panel=OPTIMIZE)(distill.distill)

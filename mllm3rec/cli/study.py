@@ -85,7 +85,7 @@ def status(study: StudyFile, directory: Directory = None, as_json: Json = False)
         for row in rows:
             table.add_row(row["run"], row["state"], str(row["users"]), str(row["calls"]), format_usd(row["usd"]))
         out.print(table)
-        if interrupted := sum(row["interrupted"] for row in rows):
+        if interrupted := sum(row.get("interrupted", 0) for row in rows):
             out.print(interrupted_note(interrupted))
         out.print(f"{len(rows) - left} of {len(rows)} runs done")
     raise typer.Exit(1 if left else 0)

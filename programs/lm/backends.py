@@ -33,7 +33,7 @@ from programs.lm.rate_limiter import RateLimiter
 from programs.lm.refused_parameters import RefusedParameters, refuses_text
 from programs.lm.role_lm import RoleLM
 from programs.lm.roles import GIVEN, ROLE_NAMES, RoleConfig, RoleName, Roles
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, abridged
 from programs.runtime.events import Note, OnEvent, ignore
 
 _RETRIES_AFTER_UNPARSABLE = 1
@@ -337,5 +337,4 @@ def _plain_errors(role: RoleName, config: RoleConfig) -> Iterator[None]:
 
 
 def _brief(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]} ..."
+    return abridged(" ".join(str(error).split()), _SHOWN_CHARACTERS)

@@ -72,6 +72,11 @@ class Call(BaseModel):
     id: str = ""
     in_flight: bool = False
 
+    @property
+    def at_most_usd(self) -> float:
+        """Dollars that a budget counts: the price, or its upper estimate where that is unknown."""
+        return (self.usd or 0.0) + (self.most_usd or 0.0)
+
 
 class Budget(BaseModel):
     """Limits of a run on what is really paid; cache hits are free. None is no limit.

@@ -21,10 +21,14 @@ MOST_BYTES = 32 << 20
 """Of one answer: far more than any model writes."""
 
 _CHAT = "/chat/completions"
+_KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
+_SHORTEST_KEY = 8
 
 
 class Transport(StdlibTransport):
     """DSPy's transport, which follows no redirect, with a deadline that no trickle of bytes can move.
+
+    A key that a server repeats in its answer goes no further.
 
     Args:
         address: Base URL of the server; the proxies of the environment are for other machines than this one.
@@ -46,7 +50,7 @@ class Transport(StdlibTransport):
         self._deadline = _Deadline()
 
     def stream(self, request: TransportRequest) -> TransportResponse:
-        """Send a request; the body of a chat completion has arrived whole when this returns.
+        """Send a request; the body of the answer has arrived whole when this returns, without the key.
 
         Raises:
             ReadTimeout: if the answer is not complete at the deadline.
@@ -54,14 +58,11 @@ class Transport(StdlibTransport):
         """
         self._deadline.at = time.monotonic() + self._timeout
         try:
-            response = super().stream(request)
-            if not urlsplit(request.url).path.endswith(_CHAT):
-                return response
-            with response:
-                body = _whole(response)
+            with super().stream(request) as response:
+                body = _without_keys(_whole(response), request)
         except ReadTimeout as error:
             raise ReadTimeout(f"no complete answer within {self._timeout:g} s") from error
-        if response.status == 200:
+        if response.status == 200 and urlsplit(request.url).path.endswith(_CHAT):
             body = self._read(body)
         return TransportResponse(
             status=response.status,
@@ -115,6 +116,16 @@ class _BoundedSocket:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
+
+
+def _without_keys(body: bytes, request: TransportRequest) -> bytes:
+    """A body in which a server has repeated the key: error messages are shown, logged and kept in journals."""
+    for name, value in request.headers:
+        key = value.rpartition(" ")[2].encode()
+        # Servers without a key get a placeholder, which is an ordinary word.
+        if name.lower() in _KEY_HEADERS and len(key) >= _SHORTEST_KEY:
+            body = body.replace(key, b"[key]")
+    return body
 
 
 def _whole(response: TransportResponse) -> bytes:

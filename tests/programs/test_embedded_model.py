@@ -13,7 +13,7 @@ from evaluate.protocol.cases import draw_lists
 from evaluate.protocol.protocol import EvaluationProtocol
 from evaluate.protocol.splits import split_dataset
 from programs.lm.backends import Backends
-from programs.lm.ledger import Call, Ledger
+from programs.lm.ledger import Ledger, read_calls
 from programs.lm.llama_cpp import ENGINE
 from programs.lm.roles import local_roles
 from programs.mope import MOPE
@@ -108,8 +108,7 @@ def test_pointwise_reads_probabilities_and_reuses_the_prompt(backends: Backends,
     assert len(set(ranking.scores["mar"])) > 1, "expected ratings do not tie"
     assert all(1 <= score <= 5 for score in ranking.scores["mar"])
     backends.ledger.close()
-    calls = [Call.model_validate_json(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
-    mar = [call for call in calls if call.role == "mar"]
+    mar = [call for call in read_calls(tmp_path / "ledger.jsonl") if call.role == "mar"]
     assert len(mar) == len(case.candidates)
     # Products this model cannot tell apart are one question, asked once; the first one fills the server's cache.
     later = [call for call in mar if not call.hit][1:]

@@ -44,18 +44,23 @@ name = "shop"
 source = "demo"
 [[protocols]]
 name = "warm"
-users = 5
+users = {users}
 negatives = 9
 draws = 1
 [[rankers]]
 ranker = "prior"
 [[rankers]]
 ranker = "listwise"
-model = "{url}#m"
+model = "{model}"
 [[rankers]]
 ranker = "pointwise"
-model = "{url}#m"
+model = "{model}"
 """
+
+
+def small_study(model: str, users: int) -> str:
+    """A study of two programs on one model."""
+    return _STUDY.format(model=model, users=users, workers=WORKERS)
 
 
 def _evaluate(folder: Path, url: str) -> list[object]:
@@ -76,7 +81,7 @@ def _compare(folder: Path, url: str) -> list[object]:
 
 
 def _study(folder: Path, url: str) -> list[object]:
-    (folder / "study.toml").write_text(_STUDY.format(url=url, workers=WORKERS))
+    (folder / "study.toml").write_text(small_study(f"{url}#m", users=5))
     return ["study", "run", folder / "study.toml"]
 
 
@@ -149,6 +154,7 @@ class Job:
         """The command, killed at the end of the block if it has not ended."""
         self._logs += 1
         log = self.folder / f"log{self._logs}.txt"
+        log.touch()
         arguments = [str(argument) for argument in (*self._arguments, "--out", self.out, *more)]
         process = PROCESSES.Process(target=_run, args=(arguments, str(self.cache), str(log)))
         process.start()

@@ -92,7 +92,7 @@ class FakeOpenAI:
 
     Attributes:
         bodies: Every request body served, in order of arrival.
-        keys: The Authorization header of each.
+        keys: The Authorization header of each, or that of Anthropic's API.
         tokens_in, tokens_out: Sums of the usage it reported for answers with status 200.
     """
 
@@ -113,7 +113,7 @@ class FakeOpenAI:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with fake._lock:
                     fake.bodies.append(body)
-                    fake.keys.append(self.headers.get("Authorization", ""))
+                    fake.keys.append(self.headers.get("Authorization") or self.headers.get("x-api-key", ""))
                 reply = fake.respond(body)
                 time.sleep(reply.seconds)
                 payload = reply.raw if reply.raw is not None else json.dumps(fake._payload(body, reply)).encode()

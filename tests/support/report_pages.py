@@ -1,9 +1,12 @@
-"""A comparison and a compile small enough to check by hand, with long and hostile names, for the tests of reports."""
+"""Small comparisons, compiles and attack runs with long and hostile names, for the tests of reports."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from evaluate.attacks.attack_report import write_attack_report
+from evaluate.attacks.runner import AttackRunner
+from evaluate.attacks.suite import ATTACKS
 from evaluate.experiments.grid import BackendSpec, Grid
 from evaluate.experiments.grid_results import MixRun, grid_results
 from evaluate.experiments.grid_tab import grid_tab
@@ -20,6 +23,7 @@ from programs.lm.ledger import Call
 from programs.lm.roles import local_roles
 from signatures.rows import Usage
 from signatures.schema import CONSUMER
+from tests.support.attacks import deaf, obeying, shop_cases
 from tests.support.small_study import SCRIPT, cases_of, plain, study
 
 BACKENDS = ("small", "a-medium-sized-model-q4.1", "large-model-with-long-name")
@@ -51,6 +55,13 @@ def comparison_page(directory: Path) -> Path:
         runs.append(MixRun(mix, ranks, rows, cost, unresolved=int(i == 8), stopped=stopped))
     tab = grid_tab(grid_results(grid, runs, list_size=10), grid)
     return write_report(study(), directory, [tab])[0]
+
+
+def attack_page(directory: Path) -> Path:
+    """The page of all attacks on two rankers, one of which has a long name."""
+    rankers = [obeying([]), deaf([], "compiled listwise (0123abcd)")]
+    runner = AttackRunner(shop_cases(users=2), rankers, ATTACKS, directory)
+    return write_attack_report(runner, runner.run(), "mllm3rec attack cases.jsonl --out runs/attacks")[0]
 
 
 def compile_record(gain: float = 0.3, unchanged: bool = False) -> CompileRecord:

@@ -1,4 +1,4 @@
-"""Every tab of all three reports on a phone and a desk, light and dark: nothing is cut off, broken or covered."""
+"""Every tab of all reports on a phone and a desk, light and dark: nothing is cut off, broken or covered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from evaluate.report.write import write_report
 from tests.support.browser import Page, needs_browser, started
-from tests.support.report_pages import comparison_page, compile_page
+from tests.support.report_pages import attack_page, comparison_page, compile_page
 from tests.support.small_study import study
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ REPORTS = {
     "study": lambda folder: write_report(study(), folder)[0],
     "comparison": comparison_page,
     "compile": compile_page,
+    "attacks": attack_page,
 }
 SCREENS = {"phone": (390, 844), "desk": (1440, 900)}
 GROUNDS = {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 28)"}
@@ -52,7 +53,7 @@ def wait_for_plots(page: Page) -> None:
 def open_plots(page: Page) -> None:
     """Open the first tab with plots."""
     page.open()
-    page.one(f"#to-{next(tab for tab in tabs(page) if tab in ('mixes', 'search', 'accuracy'))}").click()
+    page.one(f"#to-{next(tab for tab in tabs(page) if tab in ('attacks', 'mixes', 'search', 'accuracy'))}").click()
     wait_for_plots(page)
 
 

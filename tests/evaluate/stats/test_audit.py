@@ -201,3 +201,12 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
     for path in (tmp_path / "absent", tmp_path, tmp_path / "binary"):
         with pytest.raises(InputError, match=str(path)):
             read_metric_table(path)
+
+
+@pytest.mark.parametrize("cell", ["1e999999", "-1e400", "9" * 5000, "nan", "inf", "x" * 5000])
+def test_a_figure_that_is_no_share_is_refused_with_its_line(tmp_path: Path, cell: str) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text(f"method,dataset,HR@5,NDCG@5,HR@10,NDCG@10\na,b,{cell},.3,.5,.3\n")
+    with pytest.raises(InputError, match=rf"^{table}:2: column 'HR@5': ") as refused:
+        read_metric_table(table)
+    assert len(str(refused.value)) < len(str(table)) + 400

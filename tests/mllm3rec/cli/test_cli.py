@@ -26,6 +26,7 @@ from evaluate.runs.directory import LEDGER, METRICS, TARGETS
 from evaluate.runs.journal import read_journal
 from mllm3rec.cli.console import say
 from mllm3rec.cli.main import INTERRUPTED
+from programs.lm.ledger import read_calls
 from programs.mope import render_metadata, render_purchases
 from programs.prior.default_encoder import ENCODER_VARIABLE, default_encoder, encoder_name, encoder_setting
 from programs.prior.encoders import HashingEncoder
@@ -140,8 +141,7 @@ def asked(body: Body) -> str:
 
 def roles_in(ledger: Path) -> Counter[str]:
     """Calls by role that were really sent."""
-    calls = [json.loads(line) for line in ledger.read_text().splitlines()]
-    return Counter(call["role"] for call in calls if not call.get("hit"))
+    return Counter(call.role for call in read_calls(ledger) if not call.hit)
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -200,7 +200,12 @@ def test_a_killed_evaluation_ends_like_one_that_was_not(
         assert sent(server.bodies) == Counter(killed_and_resumed)
 
 
-def test_ctrl_c_keeps_the_rows_and_the_answers(cli: CommandLine, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, INTERRUPTED, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")]
+)
+def test_an_interruption_keeps_the_rows_and_the_answers(
+    number: int, code: int, word: str, cli: CommandLine, tmp_path: Path
+) -> None:
     cases, run = tmp_path / "cases.jsonl", tmp_path / "run"
     draw(cli, cases, users=4)
     answer = Held(until=lambda: written_rows(run) >= 1, afterwards=0.5)
@@ -208,12 +213,12 @@ def test_ctrl_c_keeps_the_rows_and_the_answers(cli: CommandLine, tmp_path: Path)
         command = pointwise(cases, run, server, "--workers", 2)
         with started(*command) as process:
             answer.wait_for_caller_in(process)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             answer.release()
             _, err = process.communicate(timeout=PATIENCE)
-        assert process.returncode == INTERRUPTED == 130
+        assert process.returncode == code
         assert "Traceback" not in err
-        assert "interrupted; everything done so far is kept: the same command goes on from there" in err
+        assert f"{word}; everything done so far is kept: the same command goes on from there" in err
         kept = rows(run)
         assert 1 <= len(kept) < 4
 
@@ -222,7 +227,7 @@ def test_ctrl_c_keeps_the_rows_and_the_answers(cli: CommandLine, tmp_path: Path)
         assert resumed.code == 0
         assert len(rows(run)) == 4
         assert kept.items() <= rows(run).items()
-        assert set(sent(server.bodies).values()) == {1}  # calls under way at Ctrl-C were kept as well
+        assert set(sent(server.bodies).values()) == {1}  # calls under way were kept as well
 
 
 @pytest.mark.parametrize(("limit", "code"), [(7, 3), (50, 1)])  # no user done by then, and some

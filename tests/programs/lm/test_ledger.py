@@ -9,10 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from dspy.utils.exceptions import LMTransportError
 
 from programs.default_demos import TRAITS
 from programs.lm.backends import Backends
-from programs.lm.ledger import Budget, Ledger
+from programs.lm.ledger import Budget, Call, Ledger, by_role, read_calls
 from programs.lm.logprobs import expected_label
 from programs.lm.prices import Price
 from programs.lm.roles import ROLE_NAMES, RoleConfig, Roles
@@ -117,7 +118,8 @@ class TestLedger:
         backends = backends_on(server, Ledger(path))
 
         def written() -> list[bool]:
-            return [json.loads(line).get("hit", False) for line in path.read_text("utf-8").splitlines()]
+            lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            return [line.get("hit", False) for line in lines if not line.get("in_flight")]
 
         distill(backends)
         distill(backends)
@@ -138,8 +140,7 @@ class TestLedger:
         assert again.total() == ledger.total()
         distill(backends_on(server, again), "a bowl")
         again.close()
-        lines = path.read_text("utf-8").splitlines()
-        assert [json.loads(line)["role"] for line in lines] == ["mote", "mote"]
+        assert [call.role for call in read_calls(path)] == ["mote", "mote"]
         assert paid(Ledger(path).total()) == served(server)
 
     def test_one_slow_question_of_eight_threads_is_asked_once(self) -> None:
@@ -172,6 +173,97 @@ class TestLedger:
         assert len(server.bodies) == 3
         assert (backends.ledger.total().calls, backends.ledger.total().cache_hits) == (3, 3)
         assert all("rollout_id" not in body for body in server.bodies)
+
+
+def kept(path: Path, lines: int) -> Path:
+    """A copy of the first lines of a ledger: what a process leaves that is killed after them."""
+    copied = path.with_name(f"first{lines}.jsonl")
+    copied.write_text("".join(path.read_text("utf-8").splitlines(keepends=True)[:lines]), "utf-8")
+    return copied
+
+
+class TestInFlight:
+    PRICE = Price(input=2.0, output=8.0)
+
+    @pytest.fixture
+    def path(self, server: FakeOpenAI, tmp_path: Path) -> Path:
+        """The ledger of two calls, four lines."""
+        ledger = Ledger(tmp_path / "ledger.jsonl")
+        backends = Backends(roles_on(server), ledger, prices_for(server, self.PRICE))
+        for product in ("a cup", "a bowl"):
+            distill(backends, product)
+        ledger.close()
+        return tmp_path / "ledger.jsonl"
+
+    def test_the_line_before_a_call_is_there_while_it_is_under_way_and_bounds_it(self, tmp_path: Path) -> None:
+        path, seen = tmp_path / "ledger.jsonl", []
+
+        def look(body: Body) -> Reply:
+            seen.extend(read_calls(path))
+            return sensible(body)
+
+        with FakeOpenAI(look) as server:
+            ledger = Ledger(path)
+            distill(Backends(roles_on(server), ledger, prices_for(server, self.PRICE)))
+        (before,), (after,) = seen, read_calls(path)
+        assert (before.in_flight, after.in_flight) == (True, False)
+        assert before.id == after.id != ""
+        assert (before.role, before.model, before.about) == (after.role, after.model, after.about)
+        assert before.tokens_in >= after.tokens_in > 0
+        assert before.tokens_out >= after.tokens_out > 0
+        assert (before.usd or 0.0) >= (after.usd or 0.0) > 0
+
+    def test_an_answered_call_counts_once_and_one_in_flight_at_its_upper_estimate(self, path: Path) -> None:
+        first, second = read_calls(path)
+        upper = list(read_calls(kept(path, 3)))[-1]
+        total = Ledger(kept(path, 3)).total()
+        assert (total.calls, total.interrupted) == (2, 1)
+        assert total.tokens_in == first.tokens_in + upper.tokens_in > first.tokens_in + second.tokens_in
+        assert total.usd == pytest.approx((first.usd or 0.0) + (upper.usd or 0.0))
+        whole = Ledger(path).total()
+        assert (whole.calls, whole.interrupted) == (2, 0)
+        assert whole.usd == pytest.approx((first.usd or 0.0) + (second.usd or 0.0))
+        assert by_role(read_calls(path))["mote"] == whole
+
+    def test_budgets_count_what_was_in_flight(self, path: Path, server: FakeOpenAI) -> None:
+        prices = prices_for(server, self.PRICE)
+        for budget in (Budget(calls=2), Budget(usd=Ledger(kept(path, 3)).total().usd)):
+            with pytest.raises(BudgetExceededError):
+                distill(Backends(roles_on(server), Ledger(kept(path, 3), budget), prices), "a plate")
+        assert len(server.bodies) == 2
+
+    def test_a_usage_without_interruptions_is_written_as_before(self) -> None:
+        assert "interrupted" not in Usage(calls=1).model_dump()
+        assert Usage.model_validate_json(Usage(calls=1, interrupted=1).model_dump_json()).interrupted == 1
+
+    def test_what_the_server_refused_is_free_and_what_it_did_not_end_may_not_be(self, tmp_path: Path) -> None:
+        path = tmp_path / "ledger.jsonl"
+        hung_up = Reply(raw=b"", headers={"Content-Length": "5"})
+        with replying(Reply("no", status=400), hung_up) as server:
+            backends = Backends(roles_on(server), Ledger(path), prices_for(server, self.PRICE))
+            for _ in range(2):
+                with suppress(Exception):
+                    distill(backends)
+        calls = list(read_calls(path))
+        assert [call.failed for call in calls][:2] == [True, True]
+        assert calls[0].usd is None
+        assert (calls[1].usd or 0.0) > 0
+        assert not any(call.in_flight for call in calls)
+
+    def test_a_refused_connection_is_free(self, tmp_path: Path, hurried: None) -> None:
+        path = tmp_path / "ledger.jsonl"
+        with FakeOpenAI() as server:
+            backends = Backends(roles_on(server), Ledger(path), prices_for(server, self.PRICE))
+        with pytest.raises(LMTransportError):
+            distill(backends)
+        assert {(call.failed, call.usd, call.in_flight) for call in read_calls(path)} == {(True, None, False)}
+
+    def test_ids_differ_between_sessions(self, path: Path) -> None:
+        for _ in range(2):
+            ledger = Ledger(path)
+            ledger.record_sent(Call(role="mar", model="m", in_flight=True))
+            ledger.close()
+        assert Ledger(path).total().interrupted == 2
 
 
 class TestBudget:

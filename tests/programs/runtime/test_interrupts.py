@@ -12,7 +12,8 @@ from queue import SimpleQueue
 
 import pytest
 
-from programs.runtime.interrupts import interruptible_wait, map_in_threads
+from programs.runtime import interrupts
+from programs.runtime.interrupts import Terminated, end_on_termination, interruptible_wait, map_in_threads
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +113,56 @@ def test_in_another_thread_it_waits_and_leaves_the_handler_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [signal.default_int_handler, True]
+
+
+@pytest.fixture
+def terminable() -> Iterator[None]:
+    """SIGTERM and SIGHUP as in a command."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    end_on_termination()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_termination_is_raised_like_ctrl_c(number: signal.Signals, terminable: None) -> None:
+    with pytest.raises(Terminated, match=number.name) as ended:
+        os.kill(os.getpid(), number)
+        time.sleep(30)
+    assert ended.value.number == number
+    assert isinstance(ended.value, KeyboardInterrupt)
+
+
+def test_a_termination_takes_effect_while_waiting_and_halts_the_work(terminable: None) -> None:
+    halted: list[str] = []
+    with pytest.raises(Terminated):
+        for n in map_in_threads(lambda n: n, range(8), 8, halted.append):
+            if n == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.05)
+            assert n < 7
+    assert halted == ["interrupted"]
+
+
+def test_what_was_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        end_on_termination()
+        with interruptible_wait():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def test_a_call_that_does_not_end_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "GRACE", 0.2)
+    let_go = threading.Event()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in map_in_threads(lambda n: n and let_go.wait(60), range(2), 2, lambda why: None):
+            ctrl_c()
+    assert time.monotonic() - began < 30
+    let_go.set()

@@ -1,0 +1,165 @@
+"""Attack rankers: what a seller gains by writing orders, false labels or stuffing into an item's texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack
+
+import pandas as pd
+
+from evaluate.attacks.attack import Attack
+from evaluate.attacks.attack_report import write_attack_report
+from evaluate.attacks.attacked_ranker import (
+    AttackedRanker,
+    RankerOf,
+    attacked_own_ranker,
+    attacked_ranker,
+)
+from evaluate.attacks.results import AttackResults, Observation, values_frame
+from evaluate.attacks.runner import AttackRunner
+from evaluate.attacks.suite import chosen_attacks
+from evaluate.protocol.cases import Cases, load_cases
+from evaluate.ranker_choice import RankerChoice
+from evaluate.ranker_factory import RankerFactory
+from evaluate.runs.directory import RunDirectory
+from mllm3rec.api.evaluation import factory_for
+from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema
+from mllm3rec.api.program import Program, choice_of
+from programs.lm.ledger import Ledger
+from programs.program import DEFAULT_WEIGHT, Fusion
+from programs.runtime.errors import InputError
+from programs.runtime.events import OnEvent, ignore
+from signatures.rows import Usage
+
+Attackable = str | Path | Program
+"""A name of an untrained baseline or a program, the folder of an artifact, or a `Program`."""
+
+
+@dataclass(frozen=True)
+class AttackOutcome:
+    """What attacking some rankers gave.
+
+    Attributes:
+        results: Gains, newcomers and losses per ranker, kind and attack, with intervals and n.
+        observations: The ranks behind them, one row per ranker, attack and user.
+        written: Files of the run, the report's page first.
+        usage_by_role: Calls, tokens, dollars and seconds of the whole run by role.
+        stopped: Why the budget stopped it, or None.
+        complete: Whether every ranking is there.
+    """
+
+    results: AttackResults
+    observations: tuple[Observation, ...]
+    written: tuple[Path, ...]
+    usage_by_role: Mapping[str, Usage]
+    stopped: str | None
+    complete: bool
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per ranker, attack and user: ranks of the attacked item and of the target, traits under attack."""
+        return values_frame(self.observations)
+
+
+def attack(
+    cases: Cases | str | Path,
+    rankers: Attackable | Sequence[Attackable] | Mapping[str, Attackable | RankerOf],
+    *,
+    out: str | Path,
+    attacks: Sequence[str | Attack] = (),
+    users: int | None = None,
+    seed: int = 0,
+    weight: float = DEFAULT_WEIGHT,
+    head: int | None = None,
+    schema: Schema | None = None,
+    workers: int = 1,
+    budget_usd: float | None = None,
+    max_calls: int | None = None,
+    max_minutes: float | None = None,
+    on_event: OnEvent = ignore,
+    command: str = "",
+    **models: Unpack[Models],
+) -> AttackOutcome:
+    """Attack one item of every user's list with every attack, and measure what it gains (docs/attacks.md).
+
+    Args:
+        cases: Cases, or a file of them.
+        rankers: What is attacked. As a dictionary, by the name in results; a value may then also be a function of a
+            catalogue (items by id) that gives a ranker, which is called again for every edit.
+        out: Run directory with the report; the same call resumes.
+        attacks: Names or kinds of the suite's attacks, or attacks of your own; all of the suite where empty.
+        users: Number of users, the first of the cases; all where None.
+        seed: Decides which item is attacked in each list.
+        weight, head: How MAR's scores meet the prior's, see `Fusion`; for programs by name.
+        schema: Motivational schema or its file; for programs by name.
+        workers: Lists ranked at the same time.
+        budget_usd, max_calls, max_minutes: For all rankers together; stop before more is spent.
+        on_event: Gets notes and progress.
+        command: Command that makes this run, for the report.
+        models: `preset`, `model`, `mope`, `mote`, `mar`, `judge`, as in `evaluate`.
+
+    Raises:
+        InputError: if there is no such ranker or attack, `out` holds another run, lists have fewer than 7 candidates,
+            or a backend fails many times in a row.
+        BudgetExceededError: if the budget ended before any attacked list was ranked.
+    """
+    cases = cases if isinstance(cases, Cases) else load_cases(cases)
+    suite = _attacks(attacks)
+    fusion, motivations = Fusion(weight=weight, head=head), read_schema(schema)
+    ledger = Ledger(RunDirectory(Path(out)).ledger, budget_of(budget_usd, max_calls, max_minutes))
+    made: list[tuple[RankerChoice, RankerFactory]] = []
+    attacked: list[AttackedRanker] = []
+    for name, given in _named(rankers):
+        if not isinstance(given, Attackable):
+            attacked.append(attacked_own_ranker(name, given, cases.dataset.items))
+            continue
+        if isinstance(given, Program):
+            choice = given.choice
+        else:
+            choice = choice_of(str(given), model_options(models), fusion, motivations)
+        choice.refuse(cases)
+        factory = _factory(choice, cases, ledger, made, on_event)
+        configuration = choice.configuration(explain=0, check=True)
+        attacked.append(attacked_ranker(name or choice.name, choice.build(factory), factory, configuration))
+    runner = AttackRunner(cases, attacked, suite, Path(out), ledger, users, seed, workers, on_event)
+    try:
+        run = runner.run()
+    finally:
+        ledger.close()
+    written = write_attack_report(runner, run, command)
+    return AttackOutcome(run.results, run.observations, tuple(written), ledger.by_role(), run.stopped, run.complete)
+
+
+def _named(
+    rankers: Attackable | Sequence[Attackable] | Mapping[str, Attackable | RankerOf],
+) -> list[tuple[str, Attackable | RankerOf]]:
+    """Rankers with their names in results, which are empty where the ranker's own is taken."""
+    if isinstance(rankers, Mapping):
+        return list(rankers.items())
+    return [("", one) for one in ([rankers] if isinstance(rankers, Attackable) else rankers)]
+
+
+def _attacks(wanted: Sequence[str | Attack]) -> tuple[Attack, ...]:
+    own = [one for one in wanted if isinstance(one, Attack)]
+    named = [one for one in wanted if isinstance(one, str)]
+    found = (*(chosen_attacks(named) if named or not own else ()), *own)
+    names = [one.name for one in found]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"two attacks are named {min(repeated)!r}: give each a name of its own")
+    return found
+
+
+def _factory(
+    choice: RankerChoice,
+    cases: Cases,
+    ledger: Ledger,
+    made: list[tuple[RankerChoice, RankerFactory]],
+    on_event: OnEvent,
+) -> RankerFactory:
+    """The factory of a ranker with the same models, fusion and schema, which shares what it has made; or a new one."""
+    for other, factory in made:
+        if (other.roles, other.fusion, other.schema) == (choice.roles, choice.fusion, choice.schema):
+            return factory
+    made.append((choice, factory_for(choice, cases, ledger, explain=0, check=True, on_event=on_event)))
+    return made[-1][1]

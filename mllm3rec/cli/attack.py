@@ -1,0 +1,171 @@
+"""`mllm3rec attack`: what an item gains in rankings by attacks in its texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Column, Table
+
+from mllm3rec.cli.console import ConsoleEvents, emit, out, usage_table
+from mllm3rec.cli.options import (
+    BudgetUsd,
+    CasesFile,
+    DatasetOption,
+    Head,
+    Json,
+    JudgeOption,
+    MarOption,
+    MaxCalls,
+    MaxMinutes,
+    MaxTokens,
+    ModelOption,
+    MopeOption,
+    MoteOption,
+    Preset,
+    SchemaFile,
+    Timeout,
+    Weight,
+    Workers,
+)
+
+if TYPE_CHECKING:
+    from evaluate.attacks.results import AttackEffect
+    from evaluate.stats.intervals import Estimate
+    from mllm3rec.api.attack import AttackOutcome
+
+EXPLANATION = (
+    "gain: ranks that the attacked item moved up, with 95% interval; over control: beyond a harmless edit of equal "
+    "length; new in top: share of lists in whose top 5 it is new (under the control); NDCG: NDCG@10 the target lost"
+)
+
+
+def attack(
+    cases: CasesFile,
+    ranker: Annotated[
+        list[str],
+        typer.Option(
+            "--ranker",
+            "--rankers",
+            help="Name of an untrained baseline or program, or the folder of an artifact. Repeatable.",
+        ),
+    ],
+    directory: Annotated[Path, typer.Option("--out", help="Run directory; re-run the command to resume it.")],
+    dataset: DatasetOption = None,
+    attacks: Annotated[
+        list[str] | None,
+        typer.Option("--attack", "--attacks", help="Name or kind of an attack. Repeatable. Default: all attacks."),
+    ] = None,
+    users: Annotated[
+        int | None, typer.Option(min=1, help="Attack the lists of the first N users. Default: all.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides which item is attacked in each list.")] = 0,
+    preset: Preset = "local",
+    model: ModelOption = None,
+    mope: MopeOption = None,
+    mote: MoteOption = None,
+    mar: MarOption = None,
+    judge: JudgeOption = None,
+    weight: Weight = 0.3,
+    head: Head = None,
+    schema: SchemaFile = None,
+    workers: Workers = 1,
+    budget_usd: BudgetUsd = None,
+    max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
+    timeout: Timeout = None,
+    max_tokens: MaxTokens = None,
+    as_json: Json = False,
+) -> None:
+    """Attack one item of every user's list, and report what it gains. Exit code 1 while rankings are missing."""
+    import mllm3rec as m3
+
+    options = [f"--ranker {one}" for one in ranker] + [f"--attack {one}" for one in attacks or ()]
+    with ConsoleEvents() as events:
+        found = m3.attack(
+            m3.load_cases(cases, None if dataset is None else m3.load_dataset(dataset)),
+            ranker,
+            out=directory,
+            attacks=attacks or (),
+            users=users,
+            seed=seed,
+            weight=weight,
+            head=head,
+            schema=schema,
+            workers=workers,
+            budget_usd=budget_usd,
+            max_calls=max_calls,
+            max_minutes=max_minutes,
+            timeout=timeout,
+            max_tokens=max_tokens,
+            on_event=events,
+            command=" ".join([f"mllm3rec attack {cases}", *options, f"--out {directory}"]),
+            preset=preset,
+            model=model,
+            mope=mope,
+            mote=mote,
+            mar=mar,
+            judge=judge,
+        )
+    if as_json:
+        emit(
+            found.results.model_dump(mode="json")
+            | {
+                "goal": found.results.goal,
+                "complete": found.complete,
+                "written": [str(path) for path in found.written],
+            }
+        )
+    else:
+        _show(found)
+    if found.stopped is not None:
+        raise m3.BudgetExceededError(found.stopped)
+    raise typer.Exit(0 if found.complete else 1)
+
+
+def _show(found: AttackOutcome) -> None:
+    results = found.results
+    out.print(effects_table("all attacks", "ranker", results.overall))
+    for row, effects in (("kind", results.by_kind), ("attack", results.by_attack)):
+        for ranker in (effect.ranker for effect in results.overall):
+            own = [effect for effect in effects if effect.ranker == ranker]
+            out.print(effects_table(f"{ranker} by {row}", row, own))
+    if found.usage_by_role:
+        out.print(usage_table(found.usage_by_role))
+    unparsable = sum(effect.unparsable for effect in results.overall)
+    if unparsable:
+        out.print(f"{unparsable} attacked lists were ranked by the prior alone, because no answer could be read")
+    out.print(EXPLANATION)
+    out.print(results.goal)
+    out.print(f"written: {found.written[0]}", soft_wrap=True)
+
+
+def effects_table(title: str, first: str, effects: Sequence[AttackEffect]) -> Table:
+    """One line per effect, narrow enough for a terminal of 80 columns; report and JSON have every interval."""
+    named = [Column(name, justify="right") for name in ("gain", "over control", "new in top", "NDCG", "n")]
+    table = Table(
+        Column(first, no_wrap=True),
+        *named,
+        title=title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
+    )
+    for effect in effects:
+        table.add_row(
+            effect.ranker if first == "ranker" else effect.attack,
+            _ranks(effect.gain),
+            _ranks(effect.gain_over_control),
+            f"{effect.newcomers.mean:.2f} ({effect.control_newcomers.mean:.2f})",
+            f"{effect.ndcg_lost.mean:+.3f}",
+            str(effect.users),
+        )
+    return table
+
+
+def _ranks(found: Estimate) -> str:
+    return f"{found.mean:+.2f} [{found.low:.1f}, {found.high:.1f}]"
