@@ -241,7 +241,7 @@ def price_of(value: object) -> float | None:
     return None
 
 
-_BRAND_PAGE = re.compile(r"^Visit Amazon's (.+) Page$")
+_BRAND_PAGE = re.compile(r"^(?:by\s+)?Visit Amazon's (.+) Page$", re.IGNORECASE)
 _SCRIPTS = tuple(
     (re.compile(rf"<{name}\b[^<>]*>.*?</{name}\s*>", re.I | re.S), re.compile(rf"</{name}\s*>", re.I))
     for name in ("script", "style")
