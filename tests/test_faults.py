@@ -75,7 +75,7 @@ REVIEWS_2018 = lines(
     *(
         {"reviewerID": user, "asin": item, "overall": 5.0, "unixReviewTime": 1_400_000_000 + day}
         for user in ("A1", "A2")
-        for day, item in enumerate(("B0QA", "B0QB"))
+        for day, item in enumerate(("B0QA", "B0QB", "B0QC", "B0QD"))
     )
 )
 
