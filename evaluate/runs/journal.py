@@ -180,9 +180,10 @@ def _agreed(directory: Path, manifest: RunManifest) -> RunManifest:
         stored = refuse_other_run(directory, manifest)
     except InputError:
         # A first try with a mistyped model: nothing was ranked, so nothing is lost by starting anew.
-        if any(row.status is not Status.FAILED for row in _rows(RunDirectory(directory).journal).values()):
+        journal = RunDirectory(directory).journal
+        if not journal.exists() or any(row.status is not Status.FAILED for row in _rows(journal).values()):
             raise
-        RunDirectory(directory).journal.unlink(missing_ok=True)
+        journal.unlink()
         stored = None
     if stored is not None:
         return stored
