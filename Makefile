@@ -75,5 +75,8 @@ notebook: $(NOTEBOOK_INSTALLED) ## run the notebook of the documentation again, 
 	$(BIN)/mllm3rec models fetch smollm2-135m minilm
 	TQDM_DISABLE=1 PYTHONWARNINGS='ignore:IProgress' $(BIN)/jupyter-execute --inplace --NbClient.record_timing=False docs/notebooks/*.ipynb
 
+soak: install ## long runs: mutated files and answers, kills, signals, two processes
+	MLLM3REC_FUZZ=20000 MLLM3REC_SOAK=1 $(BIN)/pytest -q tests/fuzz tests/soak
+
 clean: ## remove what was installed and built
 	rm -rf .venv build site htmlcov .coverage .coverage.* .import_linter_cache *.egg-info
