@@ -7,6 +7,8 @@ import re
 _TAGS = "think|thinking|thought|reasoning"
 _OPENED = re.compile(rf"\s*<({_TAGS})>", re.IGNORECASE)
 _CLOSED = re.compile(rf"</(?:{_TAGS})>", re.IGNORECASE)
+_ESCAPE = re.compile(r"\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F][\da-fA-F]{2})")
+"""An escaped backslash, a whole character as two escapes, or half a character."""
 
 
 def answer_text(completion: str) -> str:
@@ -21,6 +23,9 @@ def answer_text(completion: str) -> str:
     '{"reason": "a <think> corner"}'
     """
     text = encodable(completion)
+    if "\\u" in text:
+        # Read as JSON, the escape of half a character is one again.
+        text = _ESCAPE.sub(lambda found: r"\ufffd" if found[1] else found[0], text)
     if text.lstrip()[:1] in ("{", "["):
         return text
     closed = _CLOSED.search(text)
