@@ -16,7 +16,7 @@ from evaluate.runs.run import run_cases
 from evaluate.runs.session import run_manifest
 from evaluate.stats.metrics import rank_of
 from programs.lm.ledger import Ledger
-from programs.runtime.errors import BudgetExceededError, InputError
+from programs.runtime.errors import BudgetExceededError, InputError, abridged
 from programs.runtime.events import Note, OnEvent, Progress, ignore
 from signatures.rows import Case, Ranking, Status
 from signatures.types import Item
@@ -157,11 +157,13 @@ class AttackRunner:
         self.ledger.phase = phase_of(ranker.name, phase)
         task = f"{ranker.name}: {phase} lists"
         done = len(journal.resolved() & {trial.id for trial in trials})
+        error: str | None = None
         self.on_event(Progress(task, done, len(trials), self.ledger.total()))
 
         def on_row(row: Ranking) -> None:
-            nonlocal done
+            nonlocal done, error
             done += row.status is not Status.FAILED
+            error = row.error if row.status is Status.FAILED else error
             self.on_event(Progress(task, done, len(trials), self.ledger.total()))
 
         cases = [trial.case.model_copy(update={"user_id": trial.id}) for trial in trials]
@@ -169,7 +171,8 @@ class AttackRunner:
         again = {trial.id for trial in trials if (ranker.name, trial.case.user_id) in self._again}
         status = run_cases(cases, trial_ranker, journal, self.ledger, self.workers, on_row, again)
         if status.failed:
-            self.on_event(Note(f"{ranker.name}: {status.failed} {phase} lists failed; run the same command to retry"))
+            problem = f"{status.failed} {phase} lists failed, the last with: {abridged(error or '', 1000)}"
+            self.on_event(Note(f"{ranker.name}: {problem}; run the same command to retry"))
         return status.stopped
 
     def _unread(self, rows: Mapping[str, Ranking]) -> set[tuple[str, str]]:

@@ -187,9 +187,7 @@ COMMANDS: dict[str, Callable[[Path, str, str], list[object]]] = {
 SECONDS = 60.0
 """Most that one command may take, on a busy machine."""
 
-UNREADABLE = re.compile(
-    r"\d+ of \d+ (users|items|attacked lists): no (answer|traits)|no answer of the models could be read"
-)
+UNREADABLE = re.compile(r"\d of \d+ (users|items|attacked lists): no (answer|traits)|no answer of the models could be")
 NOT_FIGURES = ("unparsable", "appended", "dropped")
 """What a row says about its answers."""
 
