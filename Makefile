@@ -62,7 +62,7 @@ format: install ## format the code, and mend what can be mended
 llm-test: install ## the tests that ask the small model
 	$(BIN)/pytest -q -m llm
 
-soak: install ## long runs of the fuzzers, kills, signals and canary keys
+soak: install ## long runs: faults, mutated files and answers, kills, signals, keys
 	MLLM3REC_SOAK=1 MLLM3REC_FUZZ=20000 $(BIN)/pytest -q -s tests/fuzz tests/soak
 
 coverage: $(TORCH_INSTALLED) ## lines and branches that the tests reach: total here, details in htmlcov/
@@ -74,9 +74,6 @@ docs: $(DOCS_INSTALLED) ## the documentation with the API reference, in site/
 notebook: $(NOTEBOOK_INSTALLED) ## run the notebook of the documentation again, and keep its outputs
 	$(BIN)/mllm3rec models fetch smollm2-135m minilm
 	TQDM_DISABLE=1 PYTHONWARNINGS='ignore:IProgress' $(BIN)/jupyter-execute --inplace --NbClient.record_timing=False docs/notebooks/*.ipynb
-
-soak: install ## long runs: mutated files and answers, kills, signals, two processes
-	MLLM3REC_FUZZ=20000 MLLM3REC_SOAK=1 $(BIN)/pytest -q tests/fuzz tests/soak
 
 clean: ## remove what was installed and built
 	rm -rf .venv build site htmlcov .coverage .coverage.* .import_linter_cache *.egg-info
