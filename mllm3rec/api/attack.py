@@ -85,26 +85,26 @@ def attack(
     """Attack one item in the list of every user with every attack, and measure how far it moves up (docs/attacks.md).
 
     Args:
-    cases: Cases, or their file.
-    rankers: The rankers to attack, or a dictionary of them by their names in results. In a dictionary, a ranker may
-        also be a function that takes a catalogue (items by id) and returns a ranker; each edit calls it again.
-    out: Run directory with the report; the same call resumes.
-    attacks: Names or kinds of attacks of the suite, or your own attacks; empty for the whole suite.
-    users: Number of users, the first of the cases; None for all.
-    seed: Random seed of the attacked item in each list.
-    weight, head: See `Fusion`; only for programs given by name.
-    schema: Motivational schema or its file; only for programs given by name.
-    workers: Number of lists ranked in parallel.
-    budget_usd, max_calls, max_minutes: Most dollars, calls and minutes for all rankers; None for no limit.
-    retry_unparsable: Whether to rank lists with unreadable answers again, with new calls.
-    on_event: Receives notes and progress.
-    command: The command to show in the report, to repeat the run.
-    models: `preset`, `model`, `mope`, `mote`, `mar`, `judge`, as in `evaluate`.
+        cases: Cases, or their file.
+        rankers: The rankers to attack, or a dictionary of them by their names in results. In a dictionary, a ranker may
+            also be a function that takes a catalogue (items by id) and returns a ranker; each edit calls it again.
+        out: Run directory with the report; the same call resumes.
+        attacks: Names or kinds of attacks of the suite, or your own attacks; empty for the whole suite.
+        users: Number of users, the first of the cases; None for all.
+        seed: Random seed of the attacked item in each list.
+        weight, head: See `Fusion`; only for programs given by name.
+        schema: Motivational schema or its file; only for programs given by name.
+        workers: Number of lists ranked in parallel.
+        budget_usd, max_calls, max_minutes: Most dollars, calls and minutes for all rankers; None for no limit.
+        retry_unparsable: Whether to rank lists with unreadable answers again, with new calls.
+        on_event: Receives notes and progress.
+        command: The command to show in the report, to repeat the run.
+        models: `preset`, `model`, `mope`, `mote`, `mar`, `judge`, as in `evaluate`.
 
     Raises:
-    InputError: if there is no such ranker or attack, `out` holds another run, lists have fewer than 7 candidates,
-        or a backend fails many times in a row.
-    BudgetExceededError: if the budget ended before any attacked list was ranked.
+        InputError: if there is no such ranker or attack, `out` holds another run, lists have fewer than 7 candidates,
+            or a backend fails many times in a row.
+        BudgetExceededError: if the budget ended before any attacked list was ranked.
     """
     cases = cases if isinstance(cases, Cases) else load_cases(cases)
     suite = _attacks(attacks)
