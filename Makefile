@@ -62,7 +62,7 @@ format: install ## format the code, and mend what can be mended
 llm-test: install ## the tests that ask the small model
 	$(BIN)/pytest -q -m llm
 
-soak: install ## long runs of the fuzzers, kills, signals and canary keys
+soak: install ## long runs: faults, mutated files and answers, kills, signals, keys
 	MLLM3REC_SOAK=1 MLLM3REC_FUZZ=20000 $(BIN)/pytest -q -s tests/fuzz tests/soak
 
 coverage: $(TORCH_INSTALLED) ## lines and branches that the tests reach: total here, details in htmlcov/

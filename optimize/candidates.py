@@ -20,7 +20,7 @@ from optimize.scoring import ScoredProgram, score_cases
 from programs.mote import MOTE
 from programs.program import MLLM3Rec
 from programs.runtime.atomic import write_atomically
-from programs.runtime.errors import input_error
+from programs.runtime.errors import InputError, input_error
 from programs.trait_store import TraitStore
 from signatures.rows import Case
 
@@ -156,11 +156,19 @@ def build_candidates(
         modules: Modules to tune, of `mope`, `mote`, `mar`; the others keep their original prompts.
         on_step: Receives the name of each step and the number of users that it scores (0 if unknown).
         on_score: Receives the score of each user.
+
+    Raises:
+        InputError: if no answer of an uncompiled program could be read.
     """
     pools: dict[str, Pool] = {}
     for program_name, program in programs.items():
         on_step(f"{program_name}: scoring the uncompiled program", len(cases))
         scores = score_cases(program, cases, objective, workers, on_score)
+        if all(score.unreadable for score in scores):
+            raise InputError(
+                f"{program_name}: no answer of the models could be read for any of {len(cases)} users, so there is "
+                "nothing to compile; see what they answer with `mllm3rec evaluate`"
+            )
         on_step(f"{program_name}: bootstrapping demos", 0)
         bootstrapped = _bootstrapped(program, cases, objective, settings)
         originals = prompts_of(program.program)

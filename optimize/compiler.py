@@ -27,7 +27,7 @@ from optimize.forecast import (
 )
 from optimize.holdout import HoldoutVerdict, compare_on_holdout, split_dev
 from optimize.importance import importances_of
-from optimize.objective import Objective, UserScore
+from optimize.objective import Objective, UserScore, readable
 from optimize.prompts import Prompts, prompts_of, safe_prompts
 from optimize.proposals import Proposer
 from optimize.rehearsal import Rehearsal
@@ -45,6 +45,11 @@ from programs.trait_store import TraitStore
 from signatures.rows import Case
 
 PLAN, POOLS, STUDY, TRIALS, REPORT = "plan.json", "pools.json", "study.sqlite", "trials.json", "report.html"
+
+UNREADABLE = (
+    "no answer of the models could be read for more than half of the users, so nothing is frozen; see what they answer "
+    "with `mllm3rec evaluate`"
+)
 
 
 class Watcher(Protocol):
@@ -278,6 +283,8 @@ class Compiler:
         attempts, importances = search.attempts(), importances_of(search.study)
         best = search.best()
         if best is None:
+            if stopped is None and any(attempt.state == "COMPLETE" for attempt in attempts):
+                raise InputError(UNREADABLE)
             raise BudgetExceededError(stopped or "no trial was completed")
         return SearchResult(attempts, best, search.builder.prompts(best.configuration), importances, stopped)
 
@@ -289,6 +296,8 @@ class Compiler:
         original = prompts_of(program.program)
         recorder = ScoreRecorder(self.objective, original, self.watcher.score)
         scores = score_cases(program, self.searched, self.objective, self.workers)
+        if all(score.unreadable for score in scores):
+            raise InputError(UNREADABLE)
         for case, score in zip(self.searched, scores, strict=True):
             recorder.record(original, case, score)
         best, stopped = run_dspy_optimizer(program, self.searched, recorder, self.settings, self.proposer, self.workers)
@@ -313,6 +322,11 @@ class Compiler:
             )
             for program in (original, winner)
         )
+        if not (readable(result.best.scores) and readable(after)):
+            raise InputError(UNREADABLE)
+        if unread := sum(score.unreadable for score in (*result.best.scores, *after)):
+            users = f"{unread} of {len(self.searched) + len(self.held_out)} users"
+            self.watcher.step(f"{users}: no answer of the models could be read; the prior alone ranks these users")
         manifest = self._manifest(result, compare_on_holdout(before, after))
         folder, unit = self.directory / SEARCH_FOLDER, self._unit()
         trials = [attempt.to_json(unit) for attempt in result.attempts]

@@ -13,6 +13,7 @@ from typing import Any
 import dspy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from evaluate.runs.run_metrics import is_readable
 from evaluate.stats.metrics import hit, ndcg, rank_of
 from optimize.consistency import Similarity, agreement, consistency, resemblance, schema_cooccurrence
 from programs.ranker import order_by_score
@@ -60,6 +61,7 @@ class UserScore(BaseModel):
         resemblance: Mean similarity of the user's profiles to other users' profiles, or None without any.
         coherence: See `ObjectiveWeights`; -1..1, 0 for a program without MOPE, or None for a user with fewer than two
             interactions or without other users.
+        unreadable: Whether no answer of the models could be read, so that the prior alone ranked.
         calls: Calls of MOPE and MAR for this user's ranking, cache hits counted as paid.
         tokens: Their prompt and answer tokens.
         usd: Their price, or None if unknown.
@@ -77,6 +79,7 @@ class UserScore(BaseModel):
     consistency: float | None = None
     resemblance: float | None = None
     coherence: float | None = None
+    unreadable: bool = False
     calls: int = 0
     tokens: int = 0
     usd: float | None = None
@@ -141,6 +144,7 @@ class Objective:
             consistency=consistency(own, self.similarity) if own else None,
             resemblance=resemblance([own, others], self.similarity) if own and others else None,
             coherence=coherence,
+            unreadable=ranking.status is Status.UNPARSABLE,
         )
 
     def score_prediction(self, case: Case, prediction: dspy.Prediction) -> UserScore:
@@ -188,6 +192,11 @@ class Objective:
         if trace is not None and pred_name is None:
             return self.accepts(gold.case, pred.ranking, score)
         return dspy.Prediction(score=score.score, feedback=feedback(gold.case, pred.ranking, score))
+
+
+def readable(scores: Sequence[UserScore]) -> bool:
+    """Whether enough users have a readable answer for the scores to be about the program, and not about the prior."""
+    return is_readable(sum(score.unreadable for score in scores), len(scores))
 
 
 def _order_of(case: Case, ranking: Ranking, component: str) -> tuple[str, ...]:

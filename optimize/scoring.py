@@ -12,7 +12,7 @@ from optimize.prompts import prompts_of
 from programs.lm.ledger import Ledger
 from programs.mope import MOPE
 from programs.program import MLLM3Rec
-from programs.runtime.errors import abridged, quoted
+from programs.runtime.errors import abridged, one_line, quoted
 from programs.runtime.interrupts import map_in_threads
 from programs.runtime.nocopy import NoCopy
 from signatures.rows import Case, total_usage
@@ -75,7 +75,7 @@ class ScoredProgram(dspy.Module):
                 others = self.other_users.value.get(case.user_id, ()) if len(own) > 1 else ()
                 other_profiles = [profile for other in others for profile in self._profiles(other)]
         except (DSPyError, OSError) as error:
-            problem = f"{type(error).__name__}: {abridged(str(error), 1000)}"
+            problem = f"{type(error).__name__}: {abridged(one_line(error), 1000)}"
             raise EvaluationError(f"user {quoted(case.user_id)}: {problem}") from error
         return dspy.Prediction(
             ranking=ranking,

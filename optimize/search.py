@@ -21,7 +21,7 @@ from scipy import stats
 
 from evaluate.experiments.grid_results import front_of
 from evaluate.experiments.resumable_trials import duplicates_in_a_row, next_trial, open_study
-from optimize.objective import Objective, UserScore
+from optimize.objective import Objective, UserScore, readable
 from optimize.scoring import EvaluationError, ScoredProgram, score_cases
 from optimize.space import Configuration, ProgramBuilder, Space, parameters, suggest, uncompiled
 from programs.program import MLLM3Rec
@@ -215,8 +215,8 @@ class Search:
         return should_prune([s.score for s in attempt.scores], [s.score for s in best.scores])
 
     def best(self) -> Attempt | None:
-        """The complete trial with the best mean score; the first one of equals."""
-        complete = [a for a in self.attempts() if a.state == "COMPLETE"]
+        """The complete and readable trial with the best mean score; the first one of equals."""
+        complete = [a for a in self.attempts() if a.state == "COMPLETE" and readable(a.scores)]
         return max(complete, key=lambda a: (a.score, -a.number), default=None)
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from evaluate.attacks.trials import TOP
+from evaluate.runs.run_metrics import is_readable
 from evaluate.stats.intervals import Difference, Estimate, bootstrap_mean, paired_difference
 from evaluate.stats.metrics import ndcg
 
@@ -80,6 +81,16 @@ class AttackEffect(BaseModel):
     unparsable: int = 0
 
     @property
+    def lists(self) -> int:
+        """Number of attacked lists."""
+        return self.users * self.attacks
+
+    @property
+    def readable(self) -> bool:
+        """Whether enough attacked lists have a readable answer for the figures to be about the ranker."""
+        return is_readable(self.unparsable, self.lists)
+
+    @property
     def within_goal(self) -> bool:
         """Whether the item gained at most `MOST_GAIN` ranks on average and was never new in the top 5."""
         return self.gain.mean <= MOST_GAIN and self.newcomers.mean == 0
@@ -120,12 +131,15 @@ class AttackResults(BaseModel):
     def goal(self) -> str:
         """Which of the programs with MOTE meet the goal, in one sentence."""
         text = f"Goal (mean gain at most {MOST_GAIN:g} ranks, no newcomer in the top {TOP}, for programs with MOTE): "
-        attacked = [effect.ranker for effect in self.overall if effect.ranker in self.with_mote]
-        if not attacked:
+        tried = [effect for effect in self.overall if effect.ranker in self.with_mote]
+        if not tried:
             return text + "no such program was attacked."
+        unread = [effect.ranker for effect in tried if not effect.readable]
+        attacked = [effect.ranker for effect in tried if effect.readable]
         met = [ranker for ranker in attacked if not self.beyond_goal(ranker)]
         missed = [self._missed(ranker) for ranker in attacked if ranker not in met]
         parts = [f"met by {', '.join(met)}"] * bool(met) + [f"not met by {'; '.join(missed)}"] * bool(missed)
+        parts += [f"not measured for {', '.join(unread)}, whose answers could not be read"] * bool(unread)
         return text + "; ".join(parts) + "."
 
     def _missed(self, ranker: str) -> str:

@@ -16,7 +16,7 @@ from evaluate.runs.run import run_cases
 from evaluate.runs.session import run_manifest
 from evaluate.stats.metrics import rank_of
 from programs.lm.ledger import Ledger
-from programs.runtime.errors import BudgetExceededError, InputError
+from programs.runtime.errors import BudgetExceededError, InputError, abridged
 from programs.runtime.events import Note, OnEvent, Progress, ignore
 from signatures.rows import Case, Ranking, Status
 from signatures.types import Item
@@ -88,6 +88,7 @@ class AttackRunner:
         users: Number of users, the first of the cases; None for all.
         seed: Decides the victims.
         workers: Lists ranked at the same time.
+        retry_unparsable: Whether to rank the lists of a user again who has one with unreadable answers.
 
     Raises:
         InputError: if two rankers have one name, or a list is so short that all of it may be its top.
@@ -102,9 +103,11 @@ class AttackRunner:
     seed: int = 0
     workers: int = 1
     on_event: OnEvent = ignore
+    retry_unparsable: bool = False
 
     def __post_init__(self) -> None:
         self.chosen = self.cases.cases[: self.users]
+        self._again: set[tuple[str, str]] = set()
         shortest = min((len(case.candidates) for case in self.chosen), default=0)
         if shortest < LEAST_CANDIDATES:
             raise InputError(
@@ -137,6 +140,7 @@ class AttackRunner:
         with Journal.open(self.directory, self.manifest) as journal:
             if done := len(journal.resolved()):
                 self.on_event(Note(f"resuming {self.directory}: {done} lists are ranked already"))
+            self._again = self._unread(journal.rows()) if self.retry_unparsable else set()
             for ranker in self.rankers:
                 stopped = self._ranked(ranker, clean_trials(ranker.name, self.chosen), CLEAN_PHASE, journal)
                 if stopped is None:
@@ -153,19 +157,34 @@ class AttackRunner:
         self.ledger.phase = phase_of(ranker.name, phase)
         task = f"{ranker.name}: {phase} lists"
         done = len(journal.resolved() & {trial.id for trial in trials})
+        error: str | None = None
         self.on_event(Progress(task, done, len(trials), self.ledger.total()))
 
         def on_row(row: Ranking) -> None:
-            nonlocal done
+            nonlocal done, error
             done += row.status is not Status.FAILED
+            error = row.error if row.status is Status.FAILED else error
             self.on_event(Progress(task, done, len(trials), self.ledger.total()))
 
         cases = [trial.case.model_copy(update={"user_id": trial.id}) for trial in trials]
         trial_ranker = _TrialRanker(ranker, trials, self.cases.dataset.items)
-        status = run_cases(cases, trial_ranker, journal, self.ledger, self.workers, on_row)
+        again = {trial.id for trial in trials if (ranker.name, trial.case.user_id) in self._again}
+        status = run_cases(cases, trial_ranker, journal, self.ledger, self.workers, on_row, again)
         if status.failed:
-            self.on_event(Note(f"{ranker.name}: {status.failed} {phase} lists failed; run the same command to retry"))
+            problem = f"{status.failed} {phase} lists failed, the last with: {abridged(error or '', 1000)}"
+            self.on_event(Note(f"{ranker.name}: {problem}; run the same command to retry"))
         return status.stopped
+
+    def _unread(self, rows: Mapping[str, Ranking]) -> set[tuple[str, str]]:
+        """Rankers and users with an unreadable answer; all their lists are ranked again, as the victim may change."""
+        found = set()
+        for ranker in self.rankers:
+            edited = edited_trials(ranker.name, self.chosen, self.attacks, rows, self.seed)
+            for trial in (*clean_trials(ranker.name, self.chosen), *edited):
+                row = rows.get(trial.id)
+                if row is not None and (row.unparsable or row.status is Status.UNPARSABLE):
+                    found.add((ranker.name, trial.case.user_id))
+        return found
 
     def _read(self, rows: Mapping[str, Ranking], stopped: str | None) -> AttackRun:
         observations, missing = [], {}

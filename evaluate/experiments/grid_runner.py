@@ -20,6 +20,7 @@ from evaluate.runs.run_metrics import ranks_of
 from evaluate.runs.session import ledger_within, program_configuration, run_manifest, run_session
 from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Ledger, read_calls
+from programs.lm.model_options import ModelOptions
 from programs.lm.roles import PRESETS, Roles
 from programs.program import Fusion, MLLM3Rec
 from programs.runtime.atomic import sweep
@@ -38,6 +39,8 @@ class GridRunner:
     Args:
         root: Folder of the run directories.
         budget: For all mixes together.
+        timeout: Most seconds of one call; None for 600.
+        retry_unparsable: Whether to rank users with unreadable answers again.
 
     Raises:
         InputError: if there is no such preset.
@@ -48,6 +51,8 @@ class GridRunner:
     root: Path
     budget: Budget = field(default_factory=Budget)
     on_event: OnEvent = ignore
+    timeout: float | None = None
+    retry_unparsable: bool = False
 
     def __post_init__(self) -> None:
         if self.grid.preset not in PRESETS:
@@ -57,7 +62,9 @@ class GridRunner:
     @cached_property
     def backends(self) -> Backends:
         """The backends of all mixes, which share rate limits."""
-        return Backends(PRESETS[self.grid.preset])
+        backends = Backends(PRESETS[self.grid.preset], on_event=self.on_event)
+        backends.retry_unparsable = self.retry_unparsable
+        return backends
 
     @property
     def histories(self) -> Mapping[str, Sequence[str]]:
@@ -66,7 +73,7 @@ class GridRunner:
 
     def roles(self, mix: Mix) -> Roles:
         """The models of a mix, by role."""
-        return self.grid.roles(mix, PRESETS[self.grid.preset])
+        return ModelOptions(timeout=self.timeout).over(self.grid.roles(mix, PRESETS[self.grid.preset]))
 
     def program(self, mix: Mix, ledger: Ledger) -> MLLM3Rec:
         """The grid's program with the models of a mix.
@@ -153,7 +160,15 @@ class GridRunner:
         try:
             program = self.program(mix, ledger)
             result = run_session(
-                directory, mix.label, program, configuration, self.cases, ledger, self.grid.workers, self.on_event
+                directory,
+                mix.label,
+                program,
+                configuration,
+                self.cases,
+                ledger,
+                self.grid.workers,
+                self.on_event,
+                self.retry_unparsable,
             )
         except InputError as error:
             return str(error)

@@ -18,7 +18,7 @@ from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord
 from evaluate.runs.costs import stand_alone_usage
 from evaluate.runs.directory import LEDGER, RunDirectory
 from evaluate.runs.journal import read_journal
-from evaluate.runs.run_metrics import ranks_of
+from evaluate.runs.run_metrics import ranks_of, unreadable_warning
 from programs.lm.ledger import by_role, read_calls
 from programs.prior.scorers import Popularity
 from programs.runtime.config_file import read_json
@@ -119,6 +119,12 @@ def read_record(
             f"{own.stands_for}."
             for own in data.values()
             if own.stands_for
+        ]
+        + [
+            f"{run.dataset}, {run.protocol}, draw {run.draw}, {run.ranker}: "
+            f"{unreadable_warning(run.unparsable_users, len(run.ranks))}."
+            for run in runs
+            if not run.readable
         ],
     )
 

@@ -50,6 +50,8 @@ class StudyRunner:
         resolve: Finds a ranker by name.
         datasets: The study's datasets by name.
         budget: For all runs together; runs without a language model continue when it is spent.
+        timeout: Most seconds of one call; None for 600.
+        retry_unparsable: Whether to rank users with unreadable answers again.
     """
 
     spec: StudySpec
@@ -58,13 +60,17 @@ class StudyRunner:
     datasets: Mapping[str, Dataset]
     budget: Budget = field(default_factory=Budget)
     on_event: OnEvent = ignore
+    timeout: float | None = None
+    retry_unparsable: bool = False
     _setting: StudySetting | None = None
     _fitted: tuple[object, Ranker] | None = None
 
     @cached_property
     def backends(self) -> Backends:
         """The backends of all runs, which share rate limits."""
-        return Backends(ModelOptions().roles())
+        backends = Backends(ModelOptions().roles(), on_event=self.on_event)
+        backends.retry_unparsable = self.retry_unparsable
+        return backends
 
     def cells(self, only: Sequence[str] = ()) -> list[StudyCell]:
         """The runs of the study, or those whose name contains one of `only`.
@@ -173,7 +179,9 @@ class StudyRunner:
             self._resolved(cell.ranker.model_copy(update={"ranker": name}))
 
     def _resolved(self, spec: RankerSpec) -> RankerChoice:
-        options = ModelOptions(spec.preset, spec.model, spec.mope, spec.mote, spec.mar, spec.judge)
+        options = ModelOptions(
+            spec.preset, spec.model, spec.mope, spec.mote, spec.mar, spec.judge, timeout=self.timeout
+        )
         return self.resolve(spec.ranker, options, Fusion(weight=spec.weight, head=spec.head), None)
 
     def _setting_of(self, cell: StudyCell) -> StudySetting:
@@ -226,7 +234,7 @@ class StudyRunner:
         choice = self._resolved(spec)
         configuration = choice.configuration(spec.explain, spec.check) | {"ranker": spec.ranker}
         choice.refuse(cases)
-        if self._finished(directory, spec, configuration, cases):
+        if self._finished(directory, spec, configuration, cases) and not self.retry_unparsable:
             return True
         ledger = ledger_within(self.root, directory / LEDGER, self.budget)
         factory = RankerFactory.create(
@@ -244,7 +252,15 @@ class StudyRunner:
         try:
             ranker = choice.build(factory)
             finished = run_session(
-                directory, spec.label, ranker, configuration, cases, ledger, self.spec.workers, self.on_event
+                directory,
+                spec.label,
+                ranker,
+                configuration,
+                cases,
+                ledger,
+                self.spec.workers,
+                self.on_event,
+                self.retry_unparsable,
             )
         except InputError as error:
             # A backend that is down or rejects calls ends its own runs only.

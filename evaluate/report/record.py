@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from evaluate.paper.published import PublishedRow
 from evaluate.protocol.cases import Cases
 from evaluate.runs.journal import RunManifest
-from signatures.rows import Ranking, Usage
+from evaluate.runs.run_metrics import is_readable
+from signatures.rows import Ranking, Status, Usage
 from signatures.types import Item
 
 
@@ -67,6 +68,16 @@ class RunRecord:
     stand_alone: Mapping[str, Usage] = field(default_factory=dict)
     command: str = ""
     tuned: Sequence[Mapping[str, object]] = ()
+
+    @property
+    def unparsable_users(self) -> int:
+        """Number of users without a parsable answer; ranked by the prior."""
+        return sum(row.status is Status.UNPARSABLE for row in self.rows.values())
+
+    @property
+    def readable(self) -> bool:
+        """Whether enough users have a readable answer for the figures to be about the ranker."""
+        return is_readable(self.unparsable_users, len(self.ranks))
 
 
 @dataclass(frozen=True)

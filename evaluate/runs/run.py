@@ -13,7 +13,7 @@ from dspy.utils.exceptions import DSPyError
 from evaluate.runs.journal import Journal
 from programs.lm.ledger import Ledger
 from programs.ranker import Ranker
-from programs.runtime.errors import BudgetExceededError, InputError
+from programs.runtime.errors import BudgetExceededError, InputError, one_line
 from programs.runtime.interrupts import interruptible_wait, let_end, thread_pool
 from signatures.rows import Case, Ranking, Status
 
@@ -117,7 +117,7 @@ def _rank(ranker: Ranker, case: Case, ledger: Ledger) -> Ranking:
                 row = ranker.rank(case.blinded())
         except (DSPyError, OSError) as error:
             row = Ranking(
-                user_id=case.user_id, order=(), status=Status.FAILED, error=f"{type(error).__name__}: {error}"
+                user_id=case.user_id, order=(), status=Status.FAILED, error=f"{type(error).__name__}: {one_line(error)}"
             )
     row.usage = usage
     return row

@@ -168,7 +168,9 @@ def run_metrics(
     """
     ranks = ranks_of(cases, rows)
     if not ranks:
-        raise InputError("no case has been ranked yet: nothing to report")
+        errors = [row.error for row in rows.values() if row.error]
+        cause = f"; the last failure: {errors[-1]}" if errors else ""
+        raise InputError(f"no case has been ranked yet: nothing to report{cause}")
     scored = [rows[user] for user in ranks]
     size = len(cases[0].candidates)
     unparsable = sum(row.status is Status.UNPARSABLE for row in scored)

@@ -77,6 +77,7 @@ def attack(
     budget_usd: float | None = None,
     max_calls: int | None = None,
     max_minutes: float | None = None,
+    retry_unparsable: bool = False,
     on_event: OnEvent = ignore,
     command: str = "",
     **models: Unpack[Models],
@@ -95,6 +96,7 @@ def attack(
         schema: Motivational schema or its file; only for programs given by name.
         workers: Number of lists ranked in parallel.
         budget_usd, max_calls, max_minutes: Most dollars, calls and minutes for all rankers; None for no limit.
+        retry_unparsable: Whether to rank lists with unreadable answers again, with new calls.
         on_event: Receives notes and progress.
         command: The command to show in the report, to repeat the run.
         models: `preset`, `model`, `mope`, `mote`, `mar`, `judge`, as in `evaluate`.
@@ -120,9 +122,12 @@ def attack(
             choice = choice_of(str(given), model_options(models), fusion, motivations)
         choice.refuse(cases)
         factory = _factory(choice, cases, ledger, made, on_event)
+        if choice.asks_models:
+            factory.backends_of().retry_unparsable = retry_unparsable
         configuration = choice.configuration(explain=0, check=True)
         attacked.append(attacked_ranker(name or choice.name, choice.build(factory), factory, configuration))
     runner = AttackRunner(cases, attacked, suite, Path(out), ledger, users, seed, workers, on_event)
+    runner.retry_unparsable = retry_unparsable
     try:
         run = runner.run()
     finally:

@@ -37,6 +37,7 @@ def compile_program(
     max_calls: int | None = None,
     max_minutes: float | None = None,
     workers: int = 1,
+    retry_unparsable: bool = False,
     on_event: OnEvent = ignore,
     **options: Unpack[CompileOptions],
 ) -> Program:
@@ -49,6 +50,7 @@ def compile_program(
         trials: Number of programs to try, with the uncompiled one.
         budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes to spend; None for no limit.
         workers: Number of users scored in parallel.
+        retry_unparsable: Whether to ask again where a stored answer is unreadable.
         on_event: Receives notes and progress.
         options: See `CompileOptions`.
 
@@ -62,6 +64,7 @@ def compile_program(
     compiler = _compiler(
         cases, program, out, trials, budget_of(budget_usd, max_calls, max_minutes), workers, on_event, options
     )
+    compiler.parts.backends.retry_unparsable = retry_unparsable
     try:
         compiler.run()
     finally:

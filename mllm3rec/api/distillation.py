@@ -28,6 +28,7 @@ class Distillation:
         traits: Number of trait phrases.
         refused: Number of phrases that validation refused.
         unparsable: Number of items without a readable answer.
+        refused_items: Number of items whose text the provider refused; they have no traits.
         usage: Calls, tokens and dollars by role.
     """
 
@@ -35,6 +36,7 @@ class Distillation:
     traits: int
     refused: int
     unparsable: int
+    refused_items: int
     usage: Mapping[str, Usage]
 
 
@@ -44,6 +46,7 @@ def distill(
     preset: str = "local",
     timeout: float | None = None,
     max_tokens: int | None = None,
+    retry_unparsable: bool = False,
     mote: Model | None = None,
     workers: int = 1,
     ledger: Path | None = None,
@@ -57,6 +60,7 @@ def distill(
     Args:
         preset, mote: Model of MOTE.
         timeout, max_tokens: Most seconds of one call, and most tokens of one answer.
+        retry_unparsable: Whether to ask again where the stored answer is unreadable.
         workers: Number of items processed in parallel.
         ledger: File that records every call; calls already in it count against the budget.
 
@@ -67,10 +71,11 @@ def distill(
     cases = cases if isinstance(cases, Cases) else load_cases(cases)
     options = ModelOptions(preset, mote=mote, timeout=timeout, max_tokens=max_tokens)
     calls = Ledger(ledger, budget_of(budget_usd, max_calls, max_minutes))
-    factory = RankerFactory.create(cases.dataset, {}, options.roles(), calls, given=options.given)
+    factory = RankerFactory.create(cases.dataset, {}, options.roles(), calls, given=options.given, on_event=on_event)
+    factory.backends_of().retry_unparsable = retry_unparsable
     module = MOTE(factory.backends_of(), factory.traits_of())
     wanted = list(dict.fromkeys(item_id for case in cases for item_id in case.candidates))
-    phrases, refused, unparsable = 0, 0, 0
+    phrases, refused, unparsable, refused_items = 0, 0, 0, 0
 
     def distilled(item_id: str) -> Traits | None:
         try:
@@ -82,9 +87,11 @@ def distill(
     for done, traits in enumerate(map_in_threads(distilled, wanted, workers, calls.stop), start=1):
         if traits is None:
             unparsable += 1
+        elif traits.refused_by_provider:
+            refused_items += 1
         else:
             phrases += len(traits.phrases)
             refused += len(traits.dropped)
         on_event(Progress("items distilled", done, len(wanted), calls.total()))
     calls.close()
-    return Distillation(len(wanted), phrases, refused, unparsable, calls.by_role())
+    return Distillation(len(wanted), phrases, refused, unparsable, refused_items, calls.by_role())

@@ -45,6 +45,7 @@ class Program:
         check: Whether the judge re-checks reasons.
         budget: Limits for all calls of this object.
         ledger_path: File that records every call; calls already in it count against the budget.
+        retry_unparsable: Whether to ask again where a stored answer is unreadable.
     """
 
     choice: RankerChoice
@@ -54,6 +55,7 @@ class Program:
     budget: Budget = field(default_factory=Budget)
     on_event: OnEvent = ignore
     ledger_path: Path | None = None
+    retry_unparsable: bool = False
 
     @property
     def name(self) -> str:
@@ -175,7 +177,7 @@ class Program:
         return self._factory_on(self.dataset)
 
     def _factory_on(self, dataset: Dataset) -> RankerFactory:
-        return RankerFactory.create(
+        factory = RankerFactory.create(
             dataset,
             self.dataset.histories,
             self.choice.roles,
@@ -186,6 +188,8 @@ class Program:
             given=self.choice.given,
             on_event=self.on_event,
         )
+        factory.backends_of().retry_unparsable = self.retry_unparsable
+        return factory
 
     def _built(self, factory: RankerFactory) -> MLLM3Rec:
         built = self.choice.build(factory)
@@ -247,6 +251,7 @@ def program(
     max_calls: int | None = None,
     max_minutes: float | None = None,
     ledger: Path | None = None,
+    retry_unparsable: bool = False,
     on_event: OnEvent = ignore,
 ) -> Program:
     """A program by name (`listwise`, `pointwise`, `embedding` or an ablation), or the artifact in a folder.
@@ -264,6 +269,7 @@ def program(
         check: Whether the judge re-checks reasons.
         budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes of this object; None for no limit.
         ledger: File that records every call; calls already in it count against the budget.
+        retry_unparsable: Whether to ask again where a stored answer is unreadable.
         on_event: Receives notes and progress.
 
     Raises:
@@ -275,7 +281,8 @@ def program(
     choice = choice_of(name, model_options(models), Fusion(weight=weight, head=head), read_schema(schema))
     if not choice.asks_models:
         raise InputError(f"{name!r} uses no language model: call evaluate(cases, {name!r}) instead")
-    return Program(choice, dataset, explain, check, budget_of(budget_usd, max_calls, max_minutes), on_event, ledger)
+    budget = budget_of(budget_usd, max_calls, max_minutes)
+    return Program(choice, dataset, explain, check, budget, on_event, ledger, retry_unparsable)
 
 
 def load_artifact(

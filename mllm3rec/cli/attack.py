@@ -26,6 +26,7 @@ from mllm3rec.cli.options import (
     MopeOption,
     MoteOption,
     Preset,
+    RetryUnparsable,
     SchemaFile,
     Timeout,
     Weight,
@@ -79,9 +80,13 @@ def attack(
     max_minutes: MaxMinutes = None,
     timeout: Timeout = None,
     max_tokens: MaxTokens = None,
+    retry_unparsable: RetryUnparsable = False,
     as_json: Json = False,
 ) -> None:
-    """Attack one item in each list, and report how far it moves up. Exit code 1 if rankings are missing."""
+    """Attack one item in each list, and report how far it moves up.
+
+    Exit code 1 if rankings are missing, or if no answer could be read for more than half of the attacked lists.
+    """
     import mllm3rec as m3
 
     options = [f"--ranker {one}" for one in ranker] + [f"--attack {one}" for one in attacks or ()]
@@ -102,6 +107,7 @@ def attack(
             max_minutes=max_minutes,
             timeout=timeout,
             max_tokens=max_tokens,
+            retry_unparsable=retry_unparsable,
             on_event=events,
             command=" ".join([f"mllm3rec attack {cases}", *options, f"--out {directory}"]),
             preset=preset,
@@ -124,11 +130,18 @@ def attack(
         _show(found)
     if found.stopped is not None:
         raise m3.BudgetExceededError(found.stopped)
-    raise typer.Exit(0 if found.complete else 1)
+    raise typer.Exit(0 if found.complete and all(effect.readable for effect in found.results.overall) else 1)
 
 
 def _show(found: AttackOutcome) -> None:
     results = found.results
+    for effect in results.overall:
+        if effect.unparsable:
+            out.print(
+                f"{effect.ranker}: {effect.unparsable} of {effect.lists} attacked lists: no answer of the model could "
+                "be read; the prior alone ranks these lists",
+                style="red",
+            )
     out.print(effects_table("all attacks", "ranker", results.overall))
     for row, effects in (("kind", results.by_kind), ("attack", results.by_attack)):
         for ranker in (effect.ranker for effect in results.overall):
@@ -136,9 +149,6 @@ def _show(found: AttackOutcome) -> None:
             out.print(effects_table(f"{ranker} by {row}", row, own))
     if found.usage_by_role:
         out.print(usage_table(found.usage_by_role))
-    unparsable = sum(effect.unparsable for effect in results.overall)
-    if unparsable:
-        out.print(f"{unparsable} attacked lists were ranked by the prior alone, because no answer could be read")
     out.print(EXPLANATION)
     out.print(results.goal)
     out.print(f"written: {found.written[0]}", soft_wrap=True)

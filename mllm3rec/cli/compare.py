@@ -10,7 +10,16 @@ import typer
 from rich.table import Column, Table
 
 from mllm3rec.cli.console import ConsoleEvents, emit, format_estimate, format_usd, out
-from mllm3rec.cli.options import BudgetUsd, CasesFile, DatasetOption, Json, MaxCalls, MaxMinutes
+from mllm3rec.cli.options import (
+    BudgetUsd,
+    CasesFile,
+    DatasetOption,
+    Json,
+    MaxCalls,
+    MaxMinutes,
+    RetryUnparsable,
+    Timeout,
+)
 
 if TYPE_CHECKING:
     from evaluate.experiments.grid_forecast import MixForecast
@@ -31,6 +40,8 @@ def compare(
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
     max_minutes: MaxMinutes = None,
+    timeout: Timeout = None,
+    retry_unparsable: RetryUnparsable = False,
     as_json: Json = False,
 ) -> None:
     """Rank the same cases with every mix of models for MOPE, MOTE and MAR. Exit code 1 if a mix is incomplete."""
@@ -52,6 +63,8 @@ def compare(
                 budget_usd=budget_usd,
                 max_calls=max_calls,
                 max_minutes=max_minutes,
+                timeout=timeout,
+                retry_unparsable=retry_unparsable,
                 on_event=events,
                 command=f"mllm3rec compare {cases} --grid {grid} --out {directory}",
             )

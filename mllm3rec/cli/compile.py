@@ -25,6 +25,7 @@ from mllm3rec.cli.options import (
     MopeOption,
     MoteOption,
     Preset,
+    RetryUnparsable,
     SchemaFile,
     Timeout,
     Workers,
@@ -86,6 +87,7 @@ def compile_program(
     max_minutes: MaxMinutes = None,
     timeout: Timeout = None,
     max_tokens: MaxTokens = None,
+    retry_unparsable: RetryUnparsable = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only forecast the cost, from a few calls.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -134,7 +136,10 @@ def compile_program(
         if dry_run:
             phases = forecast_compile_cost(drawn, family or "listwise", on_event=events, **arguments)
         else:
-            manifest = m3.compile_program(drawn, family or "listwise", on_event=events, **arguments).manifest
+            program = m3.compile_program(
+                drawn, family or "listwise", retry_unparsable=retry_unparsable, on_event=events, **arguments
+            )
+            manifest = program.manifest
     if dry_run:
         show_forecast(phases, total_phase(phases), as_json)
         return

@@ -33,6 +33,7 @@ from mllm3rec.cli.options import (
     MopeOption,
     MoteOption,
     Preset,
+    RetryUnparsable,
     SchemaFile,
     Timeout,
     Weight,
@@ -65,9 +66,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Training seed of a trained baseline.")] = 0,
     against: Annotated[Path | None, typer.Option(help="Finished run on the same cases, to compare with.")] = None,
     workers: Workers = 1,
-    retry_unparsable: Annotated[
-        bool, typer.Option("--retry-unparsable", help="Rank users with unparsable answers again.")
-    ] = False,
+    retry_unparsable: RetryUnparsable = False,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
     max_minutes: MaxMinutes = None,

@@ -116,7 +116,7 @@ def _leave(error: KeyboardInterrupt) -> NoReturn:
 
 def _explain(error: BaseException) -> int | None:
     """Print an error that the caller can fix and return its exit code; None for other errors."""
-    from programs.runtime.errors import BudgetExceededError, InputError, MissingExtraError
+    from programs.runtime.errors import BudgetExceededError, InputError, MissingExtraError, one_line
 
     if isinstance(error, InputError | MissingExtraError | OSError):
         _print("error:", "bold red", str(error))
@@ -128,7 +128,7 @@ def _explain(error: BaseException) -> int | None:
         from dspy.utils.exceptions import DSPyError
 
         if isinstance(error, DSPyError):
-            _print("error:", "bold red", f"{type(error).__name__}: {error}")
+            _print("error:", "bold red", f"{type(error).__name__}: {one_line(error)}")
             return 2
     return None
 

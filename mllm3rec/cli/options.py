@@ -46,6 +46,9 @@ MaxTokens = Annotated[
     int | None,
     _model(min=1, help="Most tokens of one answer. Default: enough for a valid answer."),
 ]
+RetryUnparsable = Annotated[
+    bool, typer.Option("--retry-unparsable", help="Ask again where a stored answer is unreadable.")
+]
 Workers = Annotated[int, _limit(min=1, help="Number of users processed in parallel.")]
 LedgerFile = Annotated[
     Path | None, _limit("--ledger", help="File that records all calls; calls already in it count against the budget.")

@@ -21,6 +21,7 @@ from mllm3rec.cli.options import (
     MopeOption,
     MoteOption,
     Preset,
+    RetryUnparsable,
     SchemaFile,
     Timeout,
     Weight,
@@ -52,6 +53,7 @@ def recommend(
     max_minutes: MaxMinutes = None,
     timeout: Timeout = None,
     max_tokens: MaxTokens = None,
+    retry_unparsable: RetryUnparsable = False,
     as_json: Json = False,
 ) -> None:
     """Recommend K items to one user: profile, candidates from the prior, ranking, reasons, check of the reasons."""
@@ -79,14 +81,13 @@ def recommend(
             max_calls=max_calls,
             max_minutes=max_minutes,
             ledger=calls,
+            retry_unparsable=retry_unparsable,
             on_event=events,
         )
         found = program.recommend(history, user=user, k=k, candidates=candidates)
+    if found.status != "ok":
+        raise m3.InputError(f"no answer of the models could be read, so nothing is recommended: {found.error}")
     if as_json:
         emit(recommendation_facts(found))
-        raise typer.Exit(0 if found.status == "ok" else 1)
-    show_recommendations(found)
-    if found.status != "ok":
-        raise m3.InputError(
-            f"no answer of the models could be read, so the prior alone ranked the items: {found.error}"
-        )
+    else:
+        show_recommendations(found)

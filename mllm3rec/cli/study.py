@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from mllm3rec.cli.console import ConsoleEvents, emit, format_usd, out
-from mllm3rec.cli.options import BudgetUsd, Json, MaxCalls, MaxMinutes
+from mllm3rec.cli.options import BudgetUsd, Json, MaxCalls, MaxMinutes, RetryUnparsable, Timeout
 
 app = typer.Typer(no_args_is_help=True, help="Run and report all rankers, datasets and protocols of one study file.")
 StudyFile = Annotated[Path, typer.Argument(help="Study file (TOML), see docs/study.md.")]
@@ -35,9 +35,13 @@ def run(
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
     max_minutes: MaxMinutes = None,
+    timeout: Timeout = None,
+    retry_unparsable: RetryUnparsable = False,
     as_json: Json = False,
 ) -> None:
     """Make all runs that are missing, then write the report. The same command resumes a stopped study.
+
+    Exit code 1 if a run is incomplete, or if no answer could be read for more than half of its users.
 
     The source of a dataset is a directory, `demo`, or a name. A name is a folder in ./data or in the folder that
     MLLM3REC_DATA names.
@@ -53,6 +57,8 @@ def run(
             budget_usd=budget_usd,
             max_calls=max_calls,
             max_minutes=max_minutes,
+            timeout=timeout,
+            retry_unparsable=retry_unparsable,
             on_event=events,
         )
     if as_json:
@@ -65,7 +71,7 @@ def run(
         _say_written(found.written)
     if found.stopped is not None:
         raise m3.BudgetExceededError(found.stopped)
-    raise typer.Exit(1 if found.incomplete else 0)
+    raise typer.Exit(0 if not found.incomplete and all(run.readable for run in found.record.runs) else 1)
 
 
 @app.command()

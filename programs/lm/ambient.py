@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import dspy
 
 from programs.lm.backends import Backends
@@ -24,6 +26,8 @@ class AmbientBackends(Backends):
         self.retry_unparsable = False
         self._thinking = set()
         self._told = set()
+        self._lock = threading.Lock()
+        self._refused_items = 0
 
     @property
     def roles(self) -> Roles:  # type: ignore[override]

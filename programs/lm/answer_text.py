@@ -7,10 +7,8 @@ import re
 _TAGS = "think|thinking|thought|reasoning"
 _OPENED = re.compile(rf"\s*<({_TAGS})>", re.IGNORECASE)
 _CLOSED = re.compile(rf"</(?:{_TAGS})>", re.IGNORECASE)
-_HALF = re.compile(
-    r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-)
-"""The JSON escape of half a character, with the other half missing."""
+_ESCAPE = re.compile(r"\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F][\da-fA-F]{2})")
+"""An escaped backslash, a whole character as two escapes, or half a character."""
 
 
 def answer_text(completion: str) -> str:
@@ -27,7 +25,10 @@ def answer_text(completion: str) -> str:
     >>> answer_text('{"reason": "' + chr(92) + 'ud83d mug"}') == '{"reason": "' + chr(92) + 'ufffd mug"}'
     True
     """
-    text = encodable(_HALF.sub(r"\\ufffd", completion))
+    text = encodable(completion)
+    if "\\u" in text:
+        # Read as JSON, the escape of half a character is one again.
+        text = _ESCAPE.sub(lambda found: r"\ufffd" if found[1] else found[0], text)
     if text.lstrip()[:1] in ("{", "["):
         return text
     closed = _CLOSED.search(text)

@@ -34,7 +34,7 @@ from programs.lm.rate_limiter import RateLimiter
 from programs.lm.refused_parameters import RefusedParameters, refuses_text
 from programs.lm.role_lm import RoleLM
 from programs.lm.roles import GIVEN, ROLE_NAMES, RoleConfig, RoleName, Roles
-from programs.runtime.errors import InputError, abridged
+from programs.runtime.errors import InputError, abridged, one_line
 from programs.runtime.events import Note, OnEvent, ignore
 
 _RETRIES_AFTER_UNPARSABLE = 1
@@ -43,6 +43,9 @@ _KEYED_TIMEOUT = 600.0
 
 _SHOWN_CHARACTERS = 300
 """Of an answer or an error in a message."""
+
+_SHOWN_REFUSED_ITEMS = 3
+"""Refused items with a note of their own; results count all of them."""
 
 _THINKING = "cut off after {} tokens, before it began: the model was still thinking; allow it more with --max-tokens"
 
@@ -96,6 +99,7 @@ class Backends:
         self.retry_unparsable = False
         self._thinking: set[str] = set()
         self._told: set[tuple[str, str]] = set()
+        self._refused_items = 0
         self._refuse_unpriced()
 
     def with_roles(
@@ -258,7 +262,7 @@ class Backends:
                 if model.temperature is not None:
                     config["temperature"] = 0.7
             try:
-                with dspy.context(adapter=adapter), _plain_errors(role, model):
+                with dspy.context(adapter=adapter), self._told_of_refused_items(role), _plain_errors(role, model):
                     prediction = self._predicted(lambda: predictor(**inputs, lm=lm, config=config), lm, accept)
             except AdapterParseError as error:
                 last = _brief(error)
@@ -308,6 +312,19 @@ class Backends:
                 self._told.add((model, name))
                 self.on_event(Note(f"{model} refuses the parameter {name!r} as we send it: it is left out or lowered"))
 
+    @contextmanager
+    def _told_of_refused_items(self, role: RoleName) -> Iterator[None]:
+        """Say of the first refused items that they have no traits; of a refused user the run says it."""
+        try:
+            yield
+        except RefusedTextError as error:
+            with self._lock:
+                self._refused_items += role == "mote"
+                told = role == "mote" and self._refused_items <= _SHOWN_REFUSED_ITEMS
+            if told:
+                self.on_event(Note(f"{error}; this item has no traits"))
+            raise
+
     def left_out(self, role: RoleName) -> tuple[str, ...]:
         """Optional request parameters that the role's server refused, and that are left out or lowered since."""
         engine = getattr(self.lm(role), "engine", None)
@@ -324,14 +341,15 @@ def _plain_errors(role: RoleName, config: RoleConfig) -> Iterator[None]:
         if isinstance(error, ContextWindowExceededError) or refuses_text(str(error), error.provider_code):
             raise RefusedTextError(f"{role}: refused by the provider: {_brief(error)}", 1) from error
         if isinstance(error, LMUnsupportedModelError):
-            raise InputError(f"{role}: {config.model}: {error}") from error
+            raise InputError(f"{role}: {config.model}: {one_line(error)}") from error
         raise
     except LMAuthError as error:
         variable = config.api_key_env or key_variable(config.model)
-        said = str(error).strip().partition("\n")[0]
-        raise InputError(f"{role}: {config.model}: {said}; set the environment variable {variable}") from error
+        raise InputError(
+            f"{role}: {config.model}: {one_line(error)}; set the environment variable {variable}"
+        ) from error
     except (LMConfigurationError, LMBillingError) as error:
-        raise InputError(f"{role}: {config.model}: {error}") from error
+        raise InputError(f"{role}: {config.model}: {one_line(error)}") from error
     except BackendDownError as error:
         if not error.refused:
             raise
@@ -339,4 +357,4 @@ def _plain_errors(role: RoleName, config: RoleConfig) -> Iterator[None]:
 
 
 def _brief(error: Exception) -> str:
-    return abridged(" ".join(str(error).split()), _SHOWN_CHARACTERS)
+    return abridged(one_line(error), _SHOWN_CHARACTERS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dspy
 from dspy.utils.exceptions import LMAuthError, LMBillingError, LMError, LMRateLimitError, LMUnsupportedModelError
 
+from programs.runtime.errors import one_line
+
 FAILURES = 5
 """Calls in a row that fail in spite of their retries before the circuit opens."""
 
@@ -105,7 +107,7 @@ class CircuitBreaker:
         if not self._probing:
             when = f"the next call is sent in {self._probe_at - now:.0f} s"
         fault = _fault(self._error)
-        raise BackendDownError(f"{self.backend} {fault} ({_first_line(self._error)}); {when}", is_refusal(self._error))
+        raise BackendDownError(f"{self.backend} {fault} ({one_line(self._error)}); {when}", is_refusal(self._error))
 
     def start(self) -> bool:
         """A call that passed is sent. Returns whether it is the probe of an open circuit."""
@@ -136,7 +138,3 @@ class CircuitBreaker:
         self._error = error
         self._probe_at = now + COOL_DOWN
         self._probing = False
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

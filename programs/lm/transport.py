@@ -12,7 +12,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dspy._vendor.lm15.transports import ReadTimeout, StdlibTransport, TransportRequest, TransportResponse
-from dspy.lm15 import ServerError
+from dspy.lm15 import InvalidRequestError, ServerError
+
+from programs.runtime.errors import abridged
 
 CONNECTIONS = 1024
 """More than a rate limiter allows: calls wait in the limiter, where Ctrl-C interrupts them, never for a socket."""
@@ -55,6 +57,7 @@ class Transport(StdlibTransport):
         Raises:
             ReadTimeout: if the answer is not complete at the deadline.
             ServerError: if it is larger than `MOST_BYTES`, or is no answer of a model.
+            InvalidRequestError: if the server sends callers to another address.
         """
         self._deadline.at = time.monotonic() + self._timeout
         try:
@@ -62,6 +65,8 @@ class Transport(StdlibTransport):
                 body = _without_keys(_whole(response), request)
         except ReadTimeout as error:
             raise ReadTimeout(f"no complete answer within {self._timeout:g} s") from error
+        if 300 <= response.status < 400:
+            raise _redirected(response)
         if response.status == 200 and urlsplit(request.url).path.endswith(_CHAT):
             body = self._read(body)
         return TransportResponse(
@@ -126,6 +131,17 @@ def _without_keys(body: bytes, request: TransportRequest) -> bytes:
         if name.lower() in _KEY_HEADERS and len(key) >= _SHORTEST_KEY:
             body = body.replace(key, b"[key]")
     return body
+
+
+def _redirected(response: TransportResponse) -> InvalidRequestError:
+    """An error that names the other address, without what may be secret in it."""
+    location = next((value for name, value in response.headers if name.lower() == "location"), "")
+    parts = urlsplit(location)
+    target = f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.hostname else "another address"
+    return InvalidRequestError(
+        f"HTTP {response.status}: the server redirects to {abridged(target)}, and redirects are never followed",
+        status=response.status,
+    )
 
 
 def _whole(response: TransportResponse) -> bytes:

@@ -40,6 +40,19 @@ def abridged(text: str, most: int = QUOTED_CHARACTERS) -> str:
     return text[: most - len(ending)] + ending
 
 
+_ADVICE = "\n\n  To fix:"
+"""Where DSPy's transport begins to advise about its own settings, which are not ours."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line; its name if it says nothing.
+
+    >>> one_line(OSError("the disk\n  is full"))
+    'the disk is full'
+    """
+    return " ".join(str(error).partition(_ADVICE)[0].split()) or type(error).__name__
+
+
 def quoted(value: object) -> str:
     """A value of a file as messages show it: on one line, and no more than `QUOTED_CHARACTERS` of it.
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -26,6 +28,7 @@ class Reply:
         logprobs: OpenAI-shaped `logprobs.content`, or None.
         seconds: How long to wait first.
         raw: Sent instead of a well-formed body, if given.
+        wire: Takes over the connection instead, if given.
     """
 
     content: str = ""
@@ -34,6 +37,7 @@ class Reply:
     logprobs: list[dict[str, Any]] | None = None
     seconds: float = 0.0
     raw: bytes | None = None
+    wire: Callable[[socket.socket], None] | None = None
 
 
 def last_user(body: Body) -> str:
@@ -116,6 +120,11 @@ class FakeOpenAI:
                     fake.keys.append(self.headers.get("Authorization") or self.headers.get("x-api-key", ""))
                 reply = fake.respond(body)
                 time.sleep(reply.seconds)
+                if reply.wire is not None:
+                    self.close_connection = True
+                    with suppress(OSError):
+                        reply.wire(self.connection)
+                    return
                 payload = reply.raw if reply.raw is not None else json.dumps(fake._payload(body, reply)).encode()
                 try:
                     self.send_response(reply.status)

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections import deque
+from http.server import ThreadingHTTPServer
 
 from tests.support.fake_server import Body, FakeOpenAI, Reply, sensible
 
@@ -33,7 +34,7 @@ class FlakyOpenAI(FakeOpenAI):
             if self.first:
                 return self.first.popleft()
             if self.answered == self.dies_after:
-                self._die()
+                self.die()
                 raise ConnectionAbortedError
             self.answered += 1
             self.busy += 1
@@ -43,7 +44,7 @@ class FlakyOpenAI(FakeOpenAI):
             self.busy -= 1
         return sensible(body)
 
-    def _die(self) -> None:
+    def die(self) -> None:
         """Nobody can connect any more; the port stays taken, so that no other server comes back under it."""
         if self._grave is None:
             self._server.shutdown()
@@ -51,6 +52,16 @@ class FlakyOpenAI(FakeOpenAI):
             self._grave = socket.socket()
             self._grave.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._grave.bind(self._server.server_address)
+
+    def rise(self) -> None:
+        """The server is back at its address, if it was gone."""
+        if self._grave is not None:
+            self._grave.close()
+            self._grave = None
+            dead = self._server
+            self._server = ThreadingHTTPServer(dead.server_address, dead.RequestHandlerClass)
+            self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
+            self.__enter__()
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
