@@ -208,8 +208,8 @@ NO_MESSAGE = "without a message of the model"
 FAULTS: dict[str, Fault] = {
     "healthy": Fault(lambda server: sensitive),
     # --- the server
-    "no server": Fault(lambda server: sensitive, says="refused", begins=lambda server: server.die()),
-    "gone half way": Fault(dying, says="does not answer"),
+    "no server": Fault(lambda server: sensitive, says="Connection refused", begins=lambda server: server.die()),
+    "gone half way": Fault(dying, says="Connection refused"),
     "401": every(Reply("Incorrect API key provided.", status=401), says="Incorrect API key"),
     "403": every(Reply("Your country is not supported.", status=403), says="Your country is not"),
     "404": every(Reply("The model m does not exist.", status=404), says="The model m does not exist"),
