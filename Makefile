@@ -13,7 +13,7 @@ DOCS_INSTALLED := .venv/.docs
 NOTEBOOK_INSTALLED := .venv/.notebook
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format llm-test coverage docs notebook clean
+.PHONY: help install demo test lint format llm-test soak coverage docs notebook clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.* ## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ format: install ## format the code, and mend what can be mended
 
 llm-test: install ## the tests that ask the small model
 	$(BIN)/pytest -q -m llm
+
+soak: install ## long runs: faults, mutated files and answers, kills, signals, keys
+	MLLM3REC_SOAK=1 MLLM3REC_FUZZ=20000 $(BIN)/pytest -q -s tests/fuzz tests/soak
 
 coverage: $(TORCH_INSTALLED) ## lines and branches that the tests reach: total here, details in htmlcov/
 	$(BIN)/pytest -q -n auto --cov --cov-report=term --cov-report=html --cov-fail-under=96

@@ -103,7 +103,7 @@ def reason_warnings(rationales: Sequence[Rationale], demo_reasons: Collection[st
     for at, (item_id, text) in enumerate(given):
         others = [other for place, (_, other) in enumerate(given) if place != at]
         if repeats(text, demo_reasons):
-            warnings[item_id] = "reason copied from the example in the prompt"
+            warnings[item_id] = "reason copied from a demo in the prompt"
         elif repeats(text, others):
             warnings[item_id] = "the same reason as for another item"
     return warnings

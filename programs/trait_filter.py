@@ -22,7 +22,8 @@ _PRICE = re.compile(r"[$€£¥₹]|\b(usd|eur|gbp|dollars?|euros?|cents?|pounds
 _NUMBER = re.compile(
     r"\d|\b(a|an|the|all|with|gets?) (one|two|three|four|five|six|seven|eight|nine|ten)\b|"
     r"\b(number|no|rank|place|score|rating|label) (one|two|three|four|five)\b|\b(first|second|third|last) "
-    r"(place|position|rank|in|on|of)\b|\b(five|four|ten|max\w*|top|full|perfect|highest) (points?|marks?)\b",
+    r"(place|position|rank|in|on|of)\b|\b(five|four|ten|max\w*|top|full|perfect|highest) "
+    r"(points?|marks?|five|ten)\b",
     re.IGNORECASE,
 )
 
@@ -67,7 +68,7 @@ def refusal(phrase: str, item: Item) -> str | None:
     """Why a phrase is not a valid trait, or None if it is.
 
     >>> cup = Item(item_id="x", title="Cup")
-    >>> refusal("costs only $5", cup), refusal("42: best of all", cup), refusal("keeps tea warm for hours", cup)
+    >>> refusal("costs only $5", cup), refusal("42: warm hands", cup), refusal("keeps tea warm for hours", cup)
     ('price', 'marker', None)
     """
     if not phrase:

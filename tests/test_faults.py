@@ -75,7 +75,7 @@ REVIEWS_2018 = lines(
     *(
         {"reviewerID": user, "asin": item, "overall": 5.0, "unixReviewTime": 1_400_000_000 + day}
         for user in ("A1", "A2")
-        for day, item in enumerate(("B0QA", "B0QB"))
+        for day, item in enumerate(("B0QA", "B0QB", "B0QC", "B0QD"))
     )
 )
 
@@ -106,9 +106,12 @@ class TestAmazon:
                 "description": ["<p>Boils <i>fast</i>.</p><br />", "<style>.a{}</style>5 < 6 and I <3 it"],
             },
             {"asin": "B0QB", "title": "Planner B", "brand": "Visit Amazon's Ines Q. Writer Page"},
+            {"asin": "B0QC", "title": "Planner C", "brand": "\n   by\n   Visit Amazon's Ines Q. Writer Page"},
+            {"asin": "B0QD", "title": "Planner D", "brand": "by\n  \n  Zenwick"},
         )
         assert (items["B0QA"].title, items["B0QA"].description) == ("Kettle D", "Boils fast. 5 < 6 and I <3 it")
-        assert items["B0QB"].brand == "Ines Q. Writer"
+        assert items["B0QB"].brand == items["B0QC"].brand == "Ines Q. Writer"
+        assert items["B0QD"].brand == "Zenwick"
         assert refusal("Ines Q. Writer planner", items["B0QB"]) == "brand"
 
     def test_an_item_with_nothing_but_features_is_kept(self, tmp_path: Path) -> None:
@@ -135,13 +138,17 @@ class TestTables:
             write(
                 tmp_path,
                 items_csv="item_id,title,categories\ni1,Rug,\"['Home & Garden', 'Rugs']\"\n"
-                'i2,Mug,"[""Kitchen"", ""Mugs""]"\ni3,Fan,[sale] Fans\n',
+                'i2,Mug,"[""Kitchen"", ""Mugs""]"\ni3,Fan,[sale] Fans\n'
+                "i4,Pan,['Kitchen' 'Pans & Pots']\ni5,Jar,\"('Kitchen', 'Jars')\"\ni6,Cup,(blue) cups\n",
                 interactions_csv="user_id,item_id\nu,i1\nu,i2\n",
             )
         )
         assert data.items["i1"].categories == (("Home & Garden", "Rugs"),)
         assert data.items["i2"].categories == (("Kitchen", "Mugs"),)
         assert data.items["i3"].categories == (("[sale] Fans",),)
+        assert data.items["i4"].categories == (("Kitchen", "Pans & Pots"),)
+        assert data.items["i5"].categories == (("Kitchen", "Jars"),)
+        assert data.items["i6"].categories == (("(blue) cups",),)
 
     def test_columns_of_other_names_are_read_or_named(self, tmp_path: Path) -> None:
         data = load_dataset(

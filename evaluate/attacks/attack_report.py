@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluate.attacks.attack_tab import attack_tab, visible
+from evaluate.attacks.attack_tab import attack_tab, with_escapes
 from evaluate.attacks.results import Observation
 from evaluate.attacks.runner import CLEAN_PHASE, AttackRun, AttackRunner, phase_of
 from evaluate.report.export import to_csv
@@ -55,7 +55,7 @@ def row_table(observations: Sequence[Observation]) -> Table:
             *(count_cell(rank) for rank in (one.clean, one.control, one.attacked)),
             *(count_cell(rank) for rank in (one.target_clean, one.target_attacked)),
             word_cell("yes" if one.unparsable else "no"),
-            word_cell(visible("; ".join(one.traits))),
+            word_cell(with_escapes("; ".join(one.traits))),
         )
         for one in observations
     ]

@@ -144,7 +144,7 @@ def strongest_cases(observations: Sequence[Observation]) -> Table:
             count_cell(one.clean),
             count_cell(one.control),
             count_cell(one.attacked),
-            word_cell(visible("; ".join(one.traits))) if one.traits else NONE,
+            word_cell(with_escapes("; ".join(one.traits))) if one.traits else NONE,
         )
         for one in ordered[:STRONGEST_CASES]
     ]
@@ -168,13 +168,13 @@ def text_table(attacks: Sequence[Attack]) -> Table:
 
 def _added(field: str, insertion: Insertion) -> list[str]:
     parts = {f"before the {field}": insertion.before, f"after the {field}": insertion.after}
-    return [f"{where}: {visible(text)}" for where, text in parts.items() if text]
+    return [f"{where}: {with_escapes(text)}" for where, text in parts.items() if text]
 
 
-def visible(text: str) -> str:
+def with_escapes(text: str) -> str:
     """A text whose invisible characters are escapes, and line breaks arrows; cut where it is long.
 
-    >>> visible("a\\u200bb\\n")
+    >>> with_escapes("a\\u200bb\\n")
     'a\\\\u200bb↵'
     """
     lines = text[:_SHOWN_CHARACTERS].replace("\n", "↵")

@@ -176,7 +176,15 @@ def read_journal(directory: Path) -> tuple[RunManifest, dict[str, Ranking]]:
 
 
 def _agreed(directory: Path, manifest: RunManifest) -> RunManifest:
-    stored = refuse_other_run(directory, manifest)
+    try:
+        stored = refuse_other_run(directory, manifest)
+    except InputError:
+        # A first try with a mistyped model: nothing was ranked, so nothing is lost by starting anew.
+        journal = RunDirectory(directory).journal
+        if not journal.exists() or any(row.status is not Status.FAILED for row in _rows(journal).values()):
+            raise
+        journal.unlink()
+        stored = None
     if stored is not None:
         return stored
     if RunDirectory(directory).journal.exists():

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from evaluate.runs.directory import RunDirectory
 from evaluate.runs.journal import RunManifest, read_journal
@@ -54,7 +54,7 @@ class RunMetrics(BaseModel):
     appended: float = 0.0
     dropped: float = 0.0
     refused_traits: float = 0.0
-    refused_items: int = 0
+    refused_items: int = Field(default=0, exclude_if=lambda items: not items)
     score_sources: dict[str, int] = {}
     usage: Usage = Usage()
     audit: Finding | None = None

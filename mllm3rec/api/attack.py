@@ -1,4 +1,4 @@
-"""Attack rankers: what a seller gains by writing orders, false labels or stuffing into an item's texts."""
+"""Attack rankers: how far an item moves up if its texts contain instructions, false labels or repeated keywords."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ from programs.runtime.events import OnEvent, ignore
 from signatures.rows import Usage
 
 Attackable = str | Path | Program
-"""A name of an untrained baseline or a program, the folder of an artifact, or a `Program`."""
+"""The name of an untrained baseline or program, the folder of an artifact, or a `Program`."""
 
 
 @dataclass(frozen=True)
 class AttackOutcome:
-    """What attacking some rankers gave.
+    """Result of `attack`.
 
     Attributes:
         results: Gains, newcomers and losses per ranker, kind and attack, with intervals and n.
-        observations: The ranks behind them, one row per ranker, attack and user.
-        written: Files of the run, the report's page first.
+        observations: The ranks, one row per ranker, attack and user.
+        written: Files of the run, the HTML page first.
         usage_by_role: Calls, tokens, dollars and seconds of the whole run by role.
-        stopped: Why the budget stopped it, or None.
-        complete: Whether every ranking is there.
+        stopped: The reason if the budget stopped it, or None.
+        complete: Whether all rankings were made.
     """
 
     results: AttackResults
@@ -82,23 +82,23 @@ def attack(
     command: str = "",
     **models: Unpack[Models],
 ) -> AttackOutcome:
-    """Attack one item of every user's list with every attack, and measure what it gains (docs/attacks.md).
+    """Attack one item in the list of every user with every attack, and measure how far it moves up (docs/attacks.md).
 
     Args:
-        cases: Cases, or a file of them.
-        rankers: What is attacked. As a dictionary, by the name in results; a value may then also be a function of a
-            catalogue (items by id) that gives a ranker, which is called again for every edit.
+        cases: Cases, or their file.
+        rankers: The rankers to attack, or a dictionary of them by their names in results. In a dictionary, a ranker may
+            also be a function that takes a catalogue (items by id) and returns a ranker; each edit calls it again.
         out: Run directory with the report; the same call resumes.
-        attacks: Names or kinds of the suite's attacks, or attacks of your own; all of the suite where empty.
-        users: Number of users, the first of the cases; all where None.
-        seed: Decides which item is attacked in each list.
-        weight, head: How MAR's scores meet the prior's, see `Fusion`; for programs by name.
-        schema: Motivational schema or its file; for programs by name.
-        workers: Lists ranked at the same time.
-        budget_usd, max_calls, max_minutes: For all rankers together; stop before more is spent.
+        attacks: Names or kinds of attacks of the suite, or your own attacks; empty for the whole suite.
+        users: Number of users, the first of the cases; None for all.
+        seed: Random seed of the attacked item in each list.
+        weight, head: See `Fusion`; only for programs given by name.
+        schema: Motivational schema or its file; only for programs given by name.
+        workers: Number of lists ranked in parallel.
+        budget_usd, max_calls, max_minutes: Most dollars, calls and minutes for all rankers; None for no limit.
         retry_unparsable: Whether to rank lists with unreadable answers again, with new calls.
-        on_event: Gets notes and progress.
-        command: Command that makes this run, for the report.
+        on_event: Receives notes and progress.
+        command: The command to show in the report, to repeat the run.
         models: `preset`, `model`, `mope`, `mote`, `mar`, `judge`, as in `evaluate`.
 
     Raises:
@@ -139,7 +139,7 @@ def attack(
 def _named(
     rankers: Attackable | Sequence[Attackable] | Mapping[str, Attackable | RankerOf],
 ) -> list[tuple[str, Attackable | RankerOf]]:
-    """Rankers with their names in results, which are empty where the ranker's own is taken."""
+    """Rankers with their names in results; an empty name means the ranker's own."""
     if isinstance(rankers, Mapping):
         return list(rankers.items())
     return [("", one) for one in ([rankers] if isinstance(rankers, Attackable) else rankers)]
@@ -151,7 +151,7 @@ def _attacks(wanted: Sequence[str | Attack]) -> tuple[Attack, ...]:
     found = (*(chosen_attacks(named) if named or not own else ()), *own)
     names = [one.name for one in found]
     if repeated := {name for name in names if names.count(name) > 1}:
-        raise InputError(f"two attacks are named {min(repeated)!r}: give each a name of its own")
+        raise InputError(f"two attacks have the name {min(repeated)!r}: give each its own name")
     return found
 
 
@@ -162,7 +162,7 @@ def _factory(
     made: list[tuple[RankerChoice, RankerFactory]],
     on_event: OnEvent,
 ) -> RankerFactory:
-    """The factory of a ranker with the same models, fusion and schema, which shares what it has made; or a new one."""
+    """A factory that rankers with the same models, fusion and schema share."""
     for other, factory in made:
         if (other.roles, other.fusion, other.schema) == (choice.roles, choice.fusion, choice.schema):
             return factory

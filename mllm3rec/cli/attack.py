@@ -1,4 +1,4 @@
-"""`mllm3rec attack`: what an item gains in rankings by attacks in its texts."""
+"""`mllm3rec attack`: how far an item moves up if its texts contain attacks."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from mllm3rec.api.attack import AttackOutcome
 
 EXPLANATION = (
-    "gain: ranks that the attacked item moved up, with 95% interval; over control: beyond a harmless edit of equal "
-    "length; new in top: share of lists in whose top 5 it is new (under the control); NDCG: NDCG@10 the target lost"
+    "gain: ranks that the attacked item moved up, with 95% interval; over control: the gain minus that of a harmless "
+    "edit of equal length; new in top: share of lists where it is newly among the first 5 (the control in brackets); "
+    "NDCG: NDCG@10 that the target lost"
 )
 
 
@@ -51,19 +52,19 @@ def attack(
         typer.Option(
             "--ranker",
             "--rankers",
-            help="Name of an untrained baseline or program, or the folder of an artifact. Repeatable.",
+            help="Name of an untrained baseline or program, or the folder of an artifact; repeatable.",
         ),
     ],
-    directory: Annotated[Path, typer.Option("--out", help="Run directory; re-run the command to resume it.")],
+    directory: Annotated[Path, typer.Option("--out", help="Run directory; the same command resumes the run.")],
     dataset: DatasetOption = None,
     attacks: Annotated[
         list[str] | None,
-        typer.Option("--attack", "--attacks", help="Name or kind of an attack. Repeatable. Default: all attacks."),
+        typer.Option("--attack", "--attacks", help="Name or kind of an attack; repeatable. Default: all attacks."),
     ] = None,
     users: Annotated[
-        int | None, typer.Option(min=1, help="Attack the lists of the first N users. Default: all.")
+        int | None, typer.Option(min=1, help="Number of users, the first of the cases. Default: all.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Decides which item is attacked in each list.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the attacked item in each list.")] = 0,
     preset: Preset = "local",
     model: ModelOption = None,
     mope: MopeOption = None,
@@ -82,9 +83,9 @@ def attack(
     retry_unparsable: RetryUnparsable = False,
     as_json: Json = False,
 ) -> None:
-    """Attack one item of every user's list, and report what it gains.
+    """Attack one item in each list, and report how far it moves up.
 
-    Exit code 1 while rankings are missing, or if no answer could be read for more than half of the attacked lists.
+    Exit code 1 if rankings are missing, or if no answer could be read for more than half of the attacked lists.
     """
     import mllm3rec as m3
 
@@ -154,7 +155,7 @@ def _show(found: AttackOutcome) -> None:
 
 
 def effects_table(title: str, first: str, effects: Sequence[AttackEffect]) -> Table:
-    """One line per effect, narrow enough for a terminal of 80 columns; report and JSON have every interval."""
+    """One row per effect, for a terminal of 80 columns; report and JSON have all intervals."""
     named = [Column(name, justify="right") for name in ("gain", "over control", "new in top", "NDCG", "n")]
     table = Table(
         Column(first, no_wrap=True),

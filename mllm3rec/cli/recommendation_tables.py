@@ -9,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from mllm3rec.cli.console import out
-from programs.copies import one_reason
 
 if TYPE_CHECKING:
     from mllm3rec.api.recommendation import Recommendation, Recommendations
@@ -60,6 +59,8 @@ def _show_profile(found: Recommendations) -> None:
 
 
 def _show_items(found: Recommendations) -> None:
+    from programs.copies import one_reason
+
     alike = one_reason([item.reason for item in found if item.reason])
     columns = ["", "item", "rank by prior, MAR", "traits"]
     table = _table(f"Top {len(found)}", *columns, *([] if alike else ["reason", "checked"]))

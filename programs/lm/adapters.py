@@ -186,7 +186,15 @@ class PlainAdapter(CachedPromptAdapter, dspy.ChatAdapter):
         super().__init__(use_json_adapter_fallback=False)
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        fields: dict[str, Any] = super().parse(signature, answer_text(completion))
+        try:
+            fields: dict[str, Any] = super().parse(signature, answer_text(completion))
+        except (RecursionError, OverflowError) as error:  # Nested too deep for DSPy's parser.
+            raise AdapterParseError(
+                adapter_name=type(self).__name__,
+                signature=signature,
+                lm_response=completion[:LENIENT_CHARACTERS],
+                message=str(error),
+            ) from error
         return fields
 
 

@@ -15,12 +15,15 @@ def answer_text(completion: str) -> str:
     """The answer after the reasoning that a model writes before it between tags such as `<think>` and `</think>`.
 
     A chat template may have written the opening tag, so that the answer holds only the closing one. Text that begins
-    like JSON is kept as it is: a tag in it is part of a string. Reasoning without an end leaves an empty answer.
+    like JSON is kept as it is: a tag in it is part of a string. Reasoning without an end leaves an empty answer. Half
+    characters are replaced, as such and as JSON escapes.
 
     >>> answer_text('<think>{"draft": true}</think> {"rating": 4}')
     '{"rating": 4}'
     >>> answer_text('{"reason": "a <think> corner"}')
     '{"reason": "a <think> corner"}'
+    >>> answer_text('{"reason": "' + chr(92) + 'ud83d mug"}') == '{"reason": "' + chr(92) + 'ufffd mug"}'
+    True
     """
     text = encodable(completion)
     if "\\u" in text:

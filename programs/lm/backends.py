@@ -10,6 +10,7 @@ import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import dspy
@@ -25,7 +26,7 @@ from dspy.utils.exceptions import (
 
 from programs.lm.adapters import RatingAdapter, build_adapter
 from programs.lm.circuit_breaker import BackendDownError
-from programs.lm.endpoints import connect, credentials, is_server, key_variable, model_name
+from programs.lm.endpoints import connect, credentials, is_server, key_variable, model_name, require_listening
 from programs.lm.ledger import Ledger
 from programs.lm.limits import Limits, limits_for, stated_limits
 from programs.lm.prices import PriceTable, price_table
@@ -185,6 +186,7 @@ class Backends:
             max_seconds=config.timeout,
             # Where the response cache keeps the answers of hosted models since its first version.
             keyed={"timeout": _KEYED_TIMEOUT} if hosted else None,
+            before_first=partial(require_listening, config.model) if is_server(config.model) else lambda: None,
             **{key: value for key, value in sampling.items() if value is not None},
             **connect(config, self.on_event),
         )

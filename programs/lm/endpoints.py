@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ from urllib.parse import urlsplit
 from programs.lm.hosted import HostedEngine, gateway, is_known
 from programs.lm.llama_cpp import ENGINE, gguf_identity
 from programs.lm.openai_server import ServerEngine
+from programs.lm.prices import shipped_prices
 from programs.lm.roles import GIVEN, RoleConfig
 from programs.runtime.environment import KEY_PREFIX
 from programs.runtime.errors import InputError
 from programs.runtime.events import OnEvent, ignore
 from programs.runtime.weights import locate
+
+_PATIENCE = 5.0
+"""Seconds for a connection to a server, before the first call."""
 
 _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
 
@@ -27,14 +32,43 @@ def model_name(config: RoleConfig) -> str:
     DSPy's cache key does not contain the address, so for servers and files the provider part identifies it.
 
     Raises:
-        InputError: if the weights are missing or the server's address is malformed.
+        InputError: if the weights are missing, the server's address is malformed, or a hosted model has no provider.
     """
     if config.is_local:
         identity = gguf_identity(_weights_of(config.model))
         return f"gguf-{identity[-8:]}/{identity}"
     if config.model.startswith(GIVEN):
         return config.model.removeprefix(GIVEN)
-    return _server_name(config.model) if is_server(config.model) else config.model
+    if is_server(config.model):
+        return _server_name(config.model)
+    if "/" not in config.model:
+        raise InputError(_without_provider(config.model))
+    return config.model
+
+
+def require_listening(model: str) -> None:
+    """Check that something listens at a server's address, before the first call is sent to it.
+
+    Raises:
+        InputError: naming the address, if a connection is refused.
+    """
+    address = urlsplit(model.partition("#")[0])
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=_PATIENCE).close()
+    except (ConnectionRefusedError, socket.gaierror) as error:
+        reason = "no server listens there" if isinstance(error, ConnectionRefusedError) else "there is no such host"
+        raise InputError(
+            f"model {model}: {reason} ({address.hostname}:{port}); start it, or correct the address"
+        ) from None
+    except OSError:
+        pass  # Slow or unreachable for now: the call itself is retried.
+
+
+def _without_provider(model: str) -> str:
+    near = [name for name in shipped_prices().models if name.partition("/")[2] == model]
+    hint = f"did you mean {near[0]!r}?" if near else "docs/models.md has all forms"
+    return f"model {model[:200]!r}: write a hosted model as PROVIDER/MODEL, for example openai/gpt-4.1; {hint}"
 
 
 @lru_cache

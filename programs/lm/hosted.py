@@ -38,8 +38,8 @@ class HostedEngine:
         self.supports_response_schema = hints.supports_response_schema
         self.supported_params = hints.supported_params
         provider = LM15Engine(RouterConfig(env={})).resolve(model).provider
+        # Keys of providers that we do not know are read by DSPy, from the variables it documents.
         config = RouterConfig(
-            env={},
             api_keys=None if api_key is None else {provider: api_key},
             base_urls=None if address is None else {provider: address},
             transport=Transport(address or "", timeout, sound_body),

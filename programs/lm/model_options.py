@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import dspy
+from pydantic import ValidationError
 
 from programs.lm.roles import GIVEN, PRESETS, ROLE_NAMES, RoleConfig, RoleName, Roles
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, input_error
 
 Model: TypeAlias = "str | dspy.LM"
 """A model string, see `RoleConfig.model`, or a `dspy.LM` object."""
@@ -46,7 +47,11 @@ class ModelOptions:
         return self.over(PRESETS[self.preset])
 
     def over(self, roles: Roles) -> Roles:
-        """`roles` with the given models in place of theirs; the preset is ignored."""
+        """`roles` with the given models in place of theirs; the preset is ignored.
+
+        Raises:
+            InputError: if the timeout or the tokens cannot be.
+        """
         named = {role: self.of(role) for role in ROLE_NAMES}
         roles = roles.with_models(**{role: _string(model) for role, model in named.items()})
         changed: dict[str, RoleConfig] = {
@@ -56,9 +61,11 @@ class ModelOptions:
         }
         roles = roles.model_copy(update=changed)
         if limits := self._limits():
-            roles = roles.model_copy(
-                update={role: RoleConfig.model_validate(roles.of(role).model_dump() | limits) for role in ROLE_NAMES}
-            )
+            try:
+                changed = {role: RoleConfig.model_validate(roles.of(role).model_dump() | limits) for role in ROLE_NAMES}
+            except ValidationError as error:
+                raise input_error("options", error) from None
+            roles = roles.model_copy(update=changed)
         return roles
 
     def _limits(self) -> dict[str, object]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import dspy
@@ -73,6 +74,7 @@ class RoleLM(dspy.LM):
         rate_limiter: Of its backend, shared by all roles that use it.
         max_seconds: Seconds one attempt may take; bounds its cost at a price per hour. A call is given up after twice
             as many, so that a server that never answers costs a bounded time.
+        before_first: Called before the first call is sent; may raise.
         keyed: Settings that are part of the response cache's key beside those of `dspy.LM`.
         settings: Sampling and connection, for `dspy.LM`.
     """
@@ -86,6 +88,7 @@ class RoleLM(dspy.LM):
         rate_limiter: RateLimiter,
         max_seconds: float,
         keyed: dict[str, Any] | None = None,
+        before_first: Callable[[], None] = lambda: None,
         **settings: Any,
     ) -> None:
         # DSPy's own retries would bypass budget and ledger, and could not be interrupted.
@@ -96,6 +99,7 @@ class RoleLM(dspy.LM):
         self.rate_limiter = rate_limiter
         self.max_seconds = max_seconds
         self.keyed = dict(keyed or {})
+        self._before_first = cache(before_first)
         self._current = _Attempt()
         self._retrying = Retrying(
             stop=self._give_up,
@@ -155,6 +159,7 @@ class RoleLM(dspy.LM):
         this_call = store.this_call if isinstance(store, ResponseCache) else CurrentCall()
 
         def check() -> None:
+            self._before_first()
             self.ledger.reserve(worst)
             try:
                 attempt.permit = self.rate_limiter.acquire(sum(most), self.ledger)

@@ -1,36 +1,42 @@
-"""Says how many inputs were tried, refused and read."""
+"""Says how many inputs were tried and refused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from tests.fuzz.oracle import Tally
 
-PROPERTY = "fuzz"
+PROPERTY = "fuzzed "
+"""Beginning of the names of the properties that a test reports, also from another process."""
 
 
 @pytest.fixture
-def tally(record_property: Callable[[str, object], None]) -> Iterator[Callable[[str], Tally]]:
-    """Makes the tally of a kind; its figures are in the summary of the test run."""
-    made: list[Tally] = []
+def tally(record_property: Callable[[str, object], None]) -> Callable[[str], Tally]:
+    """Makes the tally of a kind; its counts are in the summary of the test run."""
 
     def of(kind: str) -> Tally:
-        made.append(Tally(kind))
-        return made[-1]
+        made = Tally(kind)
+        # Counted while the test runs; what it holds at the end is reported.
+        record_property(PROPERTY + kind, made.counts)
+        return made
 
-    yield of
-    for one in made:
-        record_property(PROPERTY, [one.kind, one.tried, one.refused, len(one.violations)])
+    return of
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
-    rows = [value for report in reports for name, value in report.user_properties if name == PROPERTY]
-    if rows:
-        tried, refused, violations = (sum(row[column] for row in rows) for column in (1, 2, 3))
-        terminalreporter.write_sep("-", "fuzzed inputs")
-        for kind, *counts in rows:
-            terminalreporter.write_line("{:24}{:7,} tried{:7,} refused{:4} violations".format(kind, *counts))
-        terminalreporter.write_line(f"in all {tried:,} tried, {refused:,} refused, {violations} violations")
+    found: dict[str, dict[str, int]] = {
+        name.removeprefix(PROPERTY): counts
+        for report in reports
+        for name, counts in report.user_properties
+        if name.startswith(PROPERTY)
+    }
+    if not found:
+        return
+    terminalreporter.write_sep("-", "fuzzed inputs")
+    for kind, counts in found.items():
+        terminalreporter.write_line(f"{kind:22} " + ", ".join(f"{number:,} {what}" for what, number in counts.items()))
+    sums = {what: sum(counts[what] for counts in found.values()) for what in ("tried", "refused", "violations")}
+    terminalreporter.write_line(f"{'in all':22} " + ", ".join(f"{number:,} {what}" for what, number in sums.items()))

@@ -24,11 +24,15 @@ class EndlessError(BaseException):
 
 @dataclass
 class Tally:
-    """What became of the inputs of one kind."""
+    """What became of the inputs of one kind.
+
+    Attributes:
+        counts: How many were tried and refused, and how many violations there are.
+        violations: Names of inputs that were neither refused nor read, and what happened.
+    """
 
     kind: str
-    tried: int = 0
-    refused: int = 0
+    counts: dict[str, int] = field(default_factory=lambda: {"tried": 0, "refused": 0, "violations": 0})
     violations: list[str] = field(default_factory=list)
 
     def judge(
@@ -41,13 +45,13 @@ class Tally:
             declared: The error of a refusal.
             longest: Characters that its message may have.
         """
-        self.tried += 1
+        self.counts["tried"] += 1
         started = time.process_time()
         try:
             with _given_up():
                 read()
         except declared as error:
-            self.refused += 1
+            self.counts["refused"] += 1
             if len(str(error)) > longest:
                 self.violations.append(f"{name}: a message of {len(str(error)):,} characters")
         except (Exception, EndlessError) as error:
@@ -55,10 +59,13 @@ class Tally:
         taken = time.process_time() - started
         if taken > SECONDS:
             self.violations.append(f"{name}: {taken:.1f} s")
+        self.counts["violations"] = len(self.violations)
 
     def assert_none(self) -> None:
         """No input did anything but be refused or be read."""
-        assert not self.violations, f"{len(self.violations)} of {self.tried}:\n" + "\n".join(self.violations[:20])
+        assert not self.violations, f"{len(self.violations)} of {self.counts['tried']}:\n" + "\n".join(
+            self.violations[:20]
+        )
 
 
 @contextmanager

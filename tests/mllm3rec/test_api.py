@@ -83,7 +83,7 @@ class TestData:
 
     def test_other_names_are_mapped_and_a_missing_column_is_named(self) -> None:
         odd = self.INTERACTIONS.rename(columns={"userId": "who", "movieId": "what"})
-        with pytest.raises(m3.InputError, match="no column 'user_id' among who, what, overall, date"):
+        with pytest.raises(m3.InputError, match="no column 'user_id' and 'item_id' among who, what, overall, date"):
             m3.Dataset.from_frames(odd)
         data = m3.Dataset.from_frames(odd, columns={"user_id": "who", "item_id": "what"})
         assert len(data.sequences) == 2

@@ -71,7 +71,7 @@ def test_reasons_are_warned_about_one_by_one() -> None:
     found = reason_warnings([rationale(item_id, text) for item_id, text in given.items()])
     assert found == {
         "a": "the same reason as for another item",
-        "b": "reason copied from the example in the prompt",
+        "b": "reason copied from a demo in the prompt",
         "d": "the same reason as for another item",
     }
     assert reason_warnings([rationale("c", given["c"])], demo_reasons=[given["c"]])
@@ -146,7 +146,7 @@ def test_a_list_says_what_is_suspicious_about_it() -> None:
         "MAR rates these items equally, so their order is the prior's",
         "all 2 items have the same reason, copied from a demo in the prompt: it does not explain them",
     )
-    assert found[0].warning == "traits copied from a demo in the prompt; reason copied from the example in the prompt"
+    assert found[0].warning == "traits copied from a demo in the prompt; reason copied from a demo in the prompt"
     assert found[0].reason == EXAMPLE, "nothing is hidden"
     assert found.history == ("c",)
 

@@ -19,6 +19,7 @@ from mllm3rec.cli.main import main
 from optimize.artifact import MANIFEST, SEARCH_FOLDER
 from optimize.compiler import TRIALS
 from programs.lm.ledger import Call, read_calls
+from programs.lm.prices import Price
 from programs.runtime.environment import variable
 from tests.soak.counting_server import PROCESSES, CountingServer
 from tests.support.cases import cases_file
@@ -131,17 +132,26 @@ class Job:
     Args:
         name: One of `COMMANDS`.
         folder: Made if it is missing.
+        cache: Below it, unless given.
+        price: Of a million tokens, in and out; None for a model without a price.
     """
 
     name: str
     folder: Path
     server: CountingServer
     cache: Path | None = None
+    price: Price | None = None
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.cache = self.cache or self.folder / "cache"
         self._arguments = COMMANDS[self.name](self.folder, self.server.url)
+        self._environment = {variable("cache"): str(self.cache), variable("encoder"): "hashing"}
+        if self.price is not None:
+            prices = self.folder / "prices.toml"
+            model = f'"{self.server.url}#m" = {{ input = {self.price.input}, output = {self.price.output} }}'
+            prices.write_text(f'dated = 2026-01-01\nsource = "a test"\n[models]\n{model}\n')
+            self._environment[variable("prices")] = str(prices)
         self._logs = 0
 
     @property
@@ -156,7 +166,7 @@ class Job:
         log = self.folder / f"log{self._logs}.txt"
         log.touch()
         arguments = [str(argument) for argument in (*self._arguments, "--out", self.out, *more)]
-        process = PROCESSES.Process(target=_run, args=(arguments, str(self.cache), str(log)))
+        process = PROCESSES.Process(target=_run, args=(arguments, self._environment, str(log)))
         process.start()
         try:
             yield Started(process, self.server, log)
@@ -192,9 +202,8 @@ class Job:
         return [call for path in self.out.rglob(LEDGER) for call in read_calls(path) if not call.hit]
 
 
-def _run(arguments: list[str], cache: str, log: str) -> None:
-    os.environ[variable("cache")] = cache
-    os.environ[variable("encoder")] = "hashing"
+def _run(arguments: list[str], environment: dict[str, str], log: str) -> None:
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(file, 1)

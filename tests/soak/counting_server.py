@@ -51,6 +51,13 @@ class CountingServer:
         return count
 
     @property
+    def tokens(self) -> tuple[int, int]:
+        """Tokens in and out of all answers."""
+        self._pipe.send("tokens")
+        tokens: tuple[int, int] = self._pipe.recv()
+        return tokens
+
+    @property
     def counts(self) -> Counter[str]:
         """Answers by question."""
         self._pipe.send("counts")
@@ -92,4 +99,5 @@ def _serve(pipe: Connection, latency: float) -> None:
             except EOFError:
                 return
             with lock:
-                pipe.send(counts.total() if wanted == "total" else counts)
+                tokens = server.tokens_in, server.tokens_out
+                pipe.send({"total": counts.total(), "tokens": tokens, "counts": counts}[wanted])

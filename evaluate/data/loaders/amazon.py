@@ -222,9 +222,18 @@ def amazon_item(record: Record, release: AmazonRelease) -> Item:
         # Some items say what they are in their features alone.
         description=description or ("" if title else " ".join(features)),
         categories=tuple(path for path in paths if path),
-        brand=_BRAND_PAGE.sub(r"\1", _cleaned(text(record, release.brand))) or None,
+        brand=_brand(record, release.brand) or None,
         price=price_of(record.get("price")),
     )
+
+
+def _brand(record: Record, field: str) -> str:
+    """The brand, without the words that the product page writes around the name of an author."""
+    written = record.get(field)
+    cleaned = _cleaned(text(record, field))
+    if isinstance(written, str) and _BYLINE.match(written):
+        cleaned = cleaned.removeprefix("by").strip()
+    return _BRAND_PAGE.sub(r"\1", cleaned)
 
 
 def price_of(value: object) -> float | None:
@@ -241,7 +250,8 @@ def price_of(value: object) -> float | None:
     return None
 
 
-_BRAND_PAGE = re.compile(r"^Visit Amazon's (.+) Page$")
+_BYLINE = re.compile(r"^\s*by\s*\n")
+_BRAND_PAGE = re.compile(r"^(?:by )?Visit Amazon's (.+) Page$", re.IGNORECASE)
 _SCRIPTS = tuple(
     (re.compile(rf"<{name}\b[^<>]*>.*?</{name}\s*>", re.I | re.S), re.compile(rf"</{name}\s*>", re.I))
     for name in ("script", "style")

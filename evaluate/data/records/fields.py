@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import math
+import tokenize
 import warnings
 from datetime import UTC, date, datetime
+from itertools import pairwise
 
 from evaluate.data.records.reading import FieldError, Record
 from programs.runtime.errors import quoted
@@ -182,20 +185,37 @@ def categories(record: Record, field: str) -> tuple[tuple[str, ...], ...]:
 
 
 def written_list(value: str) -> list[object] | None:
-    """The list that a table's cell spells out in JSON or Python, as `to_csv` of a frame writes it, or None.
+    """The list that a table's cell spells out in JSON, Python or numpy, as `to_csv` of a frame writes it, or None.
 
     >>> written_list("['Home', 'Rugs']"), written_list("[sale] Rugs")
     (['Home', 'Rugs'], None)
     """
-    if not (value.startswith("[") and value.endswith("]") and len(value) <= LONGEST_LITERAL):
+    if (value[:1] + value[-1:]) not in ("[]", "()") or len(value) > LONGEST_LITERAL:
         return None
     for parse in (json.loads, python_literal):
         try:
-            found = parse(value)
+            found = parse(value if parse is json.loads else _with_commas(value))
         except (ValueError, RecursionError):
             continue
-        return found if isinstance(found, list) else None
+        if isinstance(found, tuple) and not all(isinstance(one, str | list | tuple) for one in found):
+            return None
+        return list(found) if isinstance(found, list | tuple) else None
     return None
+
+
+def _with_commas(value: str) -> str:
+    """A list as numpy writes it with the commas it lacks: Python would read texts beside each other as one."""
+    try:
+        tokens = [token for token in tokenize.generate_tokens(io.StringIO(value).readline) if token.string.strip()]
+    except (tokenize.TokenError, SyntaxError):
+        return value
+    texts = [token.type == tokenize.STRING for token in tokens]
+    if not any(one and other for one, other in pairwise(texts)):
+        return value
+    after = [*texts[1:], False]
+    return " ".join(
+        token.string + "," * (text and other) for token, text, other in zip(tokens, texts, after, strict=True)
+    )
 
 
 def python_literal(text: str) -> object:

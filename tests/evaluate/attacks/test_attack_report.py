@@ -10,7 +10,7 @@ import pytest
 
 from evaluate.attacks.attack import Attack, Insertion
 from evaluate.attacks.attack_report import row_table, write_attack_report
-from evaluate.attacks.attack_tab import attack_tab, visible
+from evaluate.attacks.attack_tab import attack_tab, with_escapes
 from evaluate.attacks.results import AttackResults
 from evaluate.attacks.runner import AttackRun, AttackRunner
 from evaluate.report.export import to_csv
@@ -78,10 +78,10 @@ def test_the_tab_shows_what_is_missing(made: tuple[AttackRunner, AttackRun, list
     assert [cell.text for cell in overall.rows[1].cells[2:4]] == ["+0.000", "+0.000"]
 
 
-def test_invisible_characters_are_written_out() -> None:
-    assert visible("a\u200bb\u202ec\n") == "a\\u200bb\\u202ec↵"
-    assert visible("第") == "第"
-    assert visible("x" * 1000).endswith("x ... (1,000 characters)")
+def test_inwith_escapes_characters_are_written_out() -> None:
+    assert with_escapes("a\u200bb\u202ec\n") == "a\\u200bb\\u202ec↵"
+    assert with_escapes("第") == "第"
+    assert with_escapes("x" * 1000).endswith("x ... (1,000 characters)")
 
 
 def test_nan_never_reaches_the_figures(made: tuple[AttackRunner, AttackRun, list[Path]]) -> None:

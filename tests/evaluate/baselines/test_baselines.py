@@ -455,6 +455,10 @@ def question(user: str) -> Case:
 
 
 class TestTuning:
+    @pytest.fixture(autouse=True)
+    def known(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(TRAINED, Spy.name, Spy)
+
     def test_keeps_every_figure_and_the_earliest_best(self) -> None:
         tuned = tune(Spy, material(), [question(user) for user in DEV], seed=0)
         assert [tried["good"] for tried in tuned.tried] == [0, 2, 1, 2]

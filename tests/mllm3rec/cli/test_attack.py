@@ -183,7 +183,7 @@ def test_rankers_and_attacks_of_ones_own(tmp_path: Path) -> None:
     assert [effect.ranker for effect in found.results.overall] == ["mine", "ours"]
     assert found.results.users == 2
     assert found.results.by_attack[0].newcomers.mean == 1.0
-    with pytest.raises(m3.InputError, match="two attacks are named 'open'"):
+    with pytest.raises(m3.InputError, match="two attacks have the name 'open'"):
         m3.attack(cases, "prior", attacks=[OPEN, OPEN], out=tmp_path / "other")
     mixed = m3.attack(cases, "prior", attacks=["german", HIDDEN], out=tmp_path / "mixed")
     assert [effect.attack for effect in mixed.results.by_attack] == ["german", "hidden"]

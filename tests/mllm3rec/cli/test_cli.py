@@ -637,3 +637,11 @@ def test_places_nothing_can_be_written_to(cli: CommandLine, tmp_path: Path) -> N
     )
     refused(cli("data", "prepare", "demo", "--out", file / "plain"), str(file))
     assert file.read_text() == "precious"
+
+
+def test_the_help_loads_no_language_model_library() -> None:
+    program = (
+        "import sys, mllm3rec.cli.main\n"
+        "assert not {'dspy', 'scipy', 'pandas', 'optuna'} & sys.modules.keys(), 'each costs a second'"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)  # noqa: S603

@@ -30,6 +30,12 @@ FLOATS = [
     ("compare", "--budget-usd"),
     ("study", "--budget-usd"),
     ("recommend", "--budget-usd"),
+    *(
+        (command, "--timeout")
+        for command in ("evaluate", "compile", "distill", "compare", "study", "recommend", "attack")
+    ),
+    *((command, "--max-minutes") for command in ("evaluate", "compile", "distill", "compare", "study", "recommend")),
+    ("attack", "--budget-usd"),
     ("recommend", "--weight"),
 ]
 INTEGERS = [
@@ -48,6 +54,10 @@ INTEGERS = [
     ("cases", "--last"),
     ("cases", "--draw"),
     ("cases", "--users"),
+    ("evaluate", "--max-tokens"),
+    ("compile", "--max-tokens"),
+    ("attack", "--max-tokens"),
+    ("attack", "--workers"),
     ("recommend", "--k"),
     ("recommend", "--candidates"),
 ]
@@ -76,6 +86,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, l
             "compare": ["compare", str(test), "--grid", str(grid), *out],
             "study": ["study", "run", str(study), *out],
             "recommend": ["recommend", "demo", "--user", "S0001", "--model", model],
+            "attack": ["attack", str(test), "--ranker", "listwise", "--model", model, *out],
             "cases": ["cases", "demo", *out],
         }
         yield commands, server

@@ -364,9 +364,9 @@ def test_data_in_the_place_of_others_are_called_so_everywhere(tmp_path: Path) ->
     assert ended.exit_code == 0, ended.output
     assert "no dataset 'nowhere' in ./data or $MLLM3REC_DATA: demo is used instead" in ended.stderr
     warning = "toys was not found. It was replaced by the demo store, whose items and users are invented"
-    assert warning in ended.stdout.replace("\n", " ")
+    assert warning in " ".join(ended.stdout.split())
     page = (root / "report" / "report.html").read_text("utf-8")
-    assert f'<p class="notice" role="alert">{warning}: no figure here is about toys.</p>' in page
+    assert f'<p class="notice" role="alert">{warning}, so no figure here is about toys.</p>' in page
     assert page.index(warning) < page.index('class="panel"'), "over the tabs, not in one of them"
     assert "demo (toys not found) · warm" in page and "toys · warm" not in page.replace("(toys not found) · warm", "")
     assert 'data-name="published"' not in page
@@ -378,7 +378,7 @@ def test_data_in_the_place_of_others_are_called_so_everywhere(tmp_path: Path) ->
             r"--only toys/\S+|--out \S+|\S+toys\S*\.toml|\(toys not found\)", "", path.read_text("utf-8")
         )
     told = run("study", "report", tmp_path / "small.toml", "--out", root, "--json")
-    assert json.loads(told.stdout)["warnings"] == [f"{warning}: no figure here is about toys."]
+    assert json.loads(told.stdout)["warnings"] == [f"{warning}, so no figure here is about toys."]
 
 
 def test_a_dataset_that_is_nowhere_and_has_no_fallback_is_refused(tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ class TestRateLimiter:
         limiter.release(limiter.acquire(1, Ledger()), None, too_many(retry_after=20.0))
         clock.now += 3
         _, came = in_thread(lambda: limiter.acquire(1, Ledger()))
+        eventually(lambda: bool(limiter._queue))
         clock.now += 16.5
         time.sleep(0.5)  # The rate limiter looks at the clock at least that often.
         assert came == []
