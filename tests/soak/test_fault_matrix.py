@@ -262,7 +262,7 @@ class Scene:
             assert code in (1, 2)
             # The last line names the cause; of several rankers the notes before it do.
             last = self.ended.err.splitlines()[-1]
-            assert self.fault.says in (self.said if self.command in ("study", "attack") else last)
+            assert re.search(self.fault.says, self.said if self.command in ("study", "attack") else last)
             assert not self.frozen
             # A study still has the runs that ask no model.
             assert not out if self.command != "study" else "1 of 2 runs complete" in out
