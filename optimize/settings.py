@@ -58,7 +58,7 @@ class CompileSettings(BaseModel):
     versions: dict[str, str] = {}
 
     def save(self, path: Path) -> None:
-        """Write the settings of a new or resumed compile; trials and versions may change.
+        """Write the settings of a new or resumed compile; trials, versions and timeouts may change.
 
         Raises:
             InputError: naming the settings that differ from those in the file.
@@ -66,10 +66,17 @@ class CompileSettings(BaseModel):
         if path.exists():
             stored: dict[str, Any] = read_json(path, dict[str, Any], "choose another --out")
             settings = self.model_dump(mode="json", exclude=_MAY_CHANGE)
-            differing = [name for name, value in settings.items() if stored.get(name) != value]
+            differing = [name for name, value in settings.items() if _decisive(stored.get(name)) != _decisive(value)]
             if differing:
                 raise InputError(
                     f"{path}: this compile has other {', '.join(differing)}; give the same options to resume it, "
                     "or another --out"
                 )
         write_atomically(path, self.model_dump_json(indent=1).encode() + b"\n")
+
+
+def _decisive(value: Any) -> Any:
+    """A setting without timeouts, which decide no score: a compile may go on with another one."""
+    if isinstance(value, dict):
+        return {name: _decisive(part) for name, part in value.items() if name != "timeout"}
+    return value

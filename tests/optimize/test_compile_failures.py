@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from optimize.artifact import MANIFEST
-from optimize.compiler import Compiler
+from optimize.artifact import MANIFEST, SEARCH_FOLDER
+from optimize.compiler import POOLS, Compiler
 from programs.runtime.errors import InputError
 from tests.support.backends import roles_on
 from tests.support.cases import cases_file
 from tests.support.compile_setup import compiler, sensitive, trials_of
-from tests.support.fake_server import Body, FakeOpenAI, Reply
+from tests.support.fake_server import Body, FakeOpenAI, Reply, last_user
 
 
 def test_a_trial_whose_server_fails_is_failed_and_not_a_zero(tmp_path: Path) -> None:
@@ -54,6 +54,27 @@ def test_a_failure_under_a_dspy_optimizer_ends_it_instead_of_scoring_zero(tmp_pa
             made.run()
         assert len(made.watcher.scores) > 1, "the optimizer was at work"
     assert not (tmp_path / "art" / MANIFEST).exists()
+
+
+@pytest.mark.parametrize("readable", [0, 1])
+def test_nothing_is_frozen_where_answers_cannot_be_read(tmp_path: Path, readable: int) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 6)
+    shoppers: list[str] = []
+
+    def respond(body: Body) -> Reply:
+        if "`ranking`" not in body["messages"][0]["content"]:
+            return sensitive(body)
+        shopper = last_user(body).partition("products")[0]
+        if shopper not in shoppers:
+            shoppers.append(shopper)
+        return sensitive(body) if shoppers.index(shopper) < readable else Reply("I am sorry.")
+
+    with FakeOpenAI(respond) as server:
+        made = compiler(tmp_path / "art", cases, roles_on(server), trials=1, modules=("mar",))
+        with pytest.raises(InputError, match="no answer of the models could be read for"):
+            made.run()
+    assert not (tmp_path / "art" / MANIFEST).exists()
+    assert (tmp_path / "art" / SEARCH_FOLDER / POOLS).exists() == bool(readable)
 
 
 def test_what_failed_with_its_server_is_tried_again(tmp_path: Path) -> None:

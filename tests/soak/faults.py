@@ -31,7 +31,7 @@ class Fault:
 
     Attributes:
         respond: From the server to its answers.
-        says: Words of the server, or about it, that a command which fails has to show.
+        says: Pattern of words of the server, or about it, that a command which fails has to show.
         ranker: Program that asks the questions which the fault is about.
         options: Further options of the command.
         begins: What happens to the server before the command begins.
@@ -203,13 +203,14 @@ PAGE = b"<!doctype html><html><body><h1>Sign in to continue</h1></body></html>"
 LMSTUDIO = b'{"error": "Unexpected endpoint or method. (POST /chat/completions). Returning 200 anyway"}'
 LOADING = json.dumps({"error": {"message": "model is loading"}}).encode()
 IN_TIME = ("--timeout", 0.5)
+NOBODY = "Connection refused|no server listens there"
 NO_MESSAGE = "without a message of the model"
 
 FAULTS: dict[str, Fault] = {
     "healthy": Fault(lambda server: sensitive),
     # --- the server
-    "no server": Fault(lambda server: sensitive, says="refused", begins=lambda server: server.die()),
-    "gone half way": Fault(dying, says="does not answer"),
+    "no server": Fault(lambda server: sensitive, says=NOBODY, begins=lambda server: server.die()),
+    "gone half way": Fault(dying, says=NOBODY),
     "401": every(Reply("Incorrect API key provided.", status=401), says="Incorrect API key"),
     "403": every(Reply("Your country is not supported.", status=403), says="Your country is not"),
     "404": every(Reply("The model m does not exist.", status=404), says="The model m does not exist"),

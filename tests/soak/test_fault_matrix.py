@@ -43,68 +43,68 @@ OUTCOMES = {
 MATRIX = """
 fault                evaluate  recommend distill   compile   compare   study     attack
 healthy              SAME      SAME      SAME      SAME      SAME      SAME      SAME
-no server            FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
-gone half way        FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
-401                  FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
-403                  FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
+no server            FAILED*   FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
+gone half way        FAILED    FAILED*   FAILED    FAILED    FAILED    FAILED    FAILED
+401                  FAILED*   FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
+403                  FAILED    FAILED    FAILED    FAILED    FAILED*   FAILED    FAILED
 404                  FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
-429 at first         SAME      SAME      SAME      SAME      SAME      SAME      SAME
+429 at first         SAME*     SAME      SAME      SAME      SAME      SAME      SAME
 429 for ever         FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
 500 at first         SAME      SAME      SAME      SAME      SAME      SAME      SAME
-500 for ever         FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
+500 for ever         FAILED*   FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
 400 for ever         FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
-a redirect           FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
+a redirect           FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED*
 a reset              FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
-a cut body           FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
+a cut body           FAILED*   FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
 a byte a second      FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
-silence              FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
-slow                 STOPPED   STOPPED   STOPPED   STOPPED   STOPPED   STOPPED   STOPPED
-a web page           FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
+silence              FAILED*   FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
+slow                 STOPPED*  STOPPED   STOPPED   STOPPED   STOPPED   STOPPED   STOPPED
+a web page           FAILED    FAILED    FAILED    FAILED    FAILED    FAILED*   FAILED
 an error text        FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
-an error object      FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
+an error object      FAILED*   FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
 an error at first    SAME      SAME      SAME      SAME      SAME      SAME      SAME
 no choices           FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
 choices null         FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
 content empty        FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
-content null         FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
+content null         FAILED    FAILED    FAILED*   FAILED    FAILED    FAILED    FAILED
 a tool call          FAILED    FAILED    FAILED    FAILED    FAILED    FAILED    FAILED
-one item filtered    ONE       ONE       ONE       ONE       ONE       ONE       ONE
-one item refused     ONE       ONE       ONE       ONE       ONE       ONE       ONE
+one item filtered    ONE*      ONE       ONE       ONE       ONE       ONE       ONE
+one item refused     ONE       ONE       ONE*      ONE       ONE       ONE       ONE
 one item too long    ONE       ONE       ONE       ONE       ONE       ONE       ONE
-one user filtered    ONE       UNREAD    SAME      ONE       ONE       ONE       ONE
-one user too long    ONE       UNREAD    SAME      ONE       ONE       ONE       ONE
-refusals             UNREAD    UNREAD    UNREAD    UNREAD    UNREAD    UNREAD    UNREAD
+one user filtered    ONE       UNREAD    SAME      ONE*      ONE       ONE       ONE
+one user too long    ONE*      UNREAD    SAME      ONE       ONE       ONE       ONE
+refusals             UNREAD    UNREAD    UNREAD*   UNREAD    UNREAD    UNREAD    UNREAD
 a code fence         SAME      SAME      SAME      SAME      SAME      SAME      SAME
-chatter              SAME      SAME      SAME      SAME      SAME      SAME      SAME
-thoughts             SAME      SAME      SAME      SAME      SAME      SAME      SAME
-thinking cut off     SAME      SAME      SAME      SAME      SAME      SAME      SAME
+chatter              SAME*     SAME      SAME      SAME      SAME      SAME      SAME
+thoughts             SAME      SAME*     SAME      SAME      SAME      SAME      SAME
+thinking cut off     SAME*     SAME      SAME      SAME      SAME      SAME      SAME
 two choices          SAME      SAME      SAME      SAME      SAME      SAME      SAME
 no usage             SAME      SAME      SAME      SAME      SAME      SAME      SAME
 usage null           SAME      SAME      SAME      SAME      SAME      SAME      SAME
 usage negative       SAME      SAME      SAME      SAME      SAME      SAME      SAME
-usage NaN            SAME      SAME      SAME      SAME      SAME      SAME      SAME
+usage NaN            SAME*     SAME      SAME      SAME      SAME      SAME      SAME
 usage a text         SAME      SAME      SAME      SAME      SAME      SAME      SAME
 cached above all     SAME      SAME      SAME      SAME      SAME      SAME      SAME
 logprobs null        FINE      FINE      SAME      FINE      FINE      FINE      FINE
-a logprob null       FINE      FINE      SAME      FINE      FINE      FINE      FINE
+a logprob null       FINE*     FINE      SAME      FINE      FINE      FINE      FINE
 a logprob NaN        FINE      FINE      SAME      FINE      FINE      FINE      FINE
 a logprob a text     FINE      FINE      SAME      FINE      FINE      FINE      FINE
-no response_format   SAME      SAME      SAME      SAME      SAME      SAME      SAME
+no response_format   SAME      SAME      SAME*     SAME      SAME      SAME      SAME
 no top_logprobs      SAME      SAME      SAME      SAME      SAME      SAME      SAME
 no max_tokens        SAME      SAME      SAME      SAME      SAME      SAME      SAME
-half an emoji        FINE      FINE      FINE      FINE      FINE      FINE      FINE
+half an emoji        FINE*     FINE      SAME      FINE      FINE      FINE      FINE
 NUL                  FINE      FINE      FINE      FINE      FINE      FINE      FINE
-nested objects       UNREAD    UNREAD    UNREAD    UNREAD    UNREAD    UNREAD    UNREAD
-brackets             UNREAD    UNREAD    UNREAD    UNREAD    UNREAD    UNREAD    UNREAD
-digits               UNREAD    UNREAD    UNREAD    UNREAD    UNREAD    UNREAD    UNREAD
+nested objects       UNREAD*   UNREAD    UNREAD    UNREAD    UNREAD    UNREAD    UNREAD
+brackets             UNREAD    UNREAD    UNREAD    UNREAD    UNREAD    UNREAD*   UNREAD
+digits               UNREAD    UNREAD    UNREAD    UNREAD    UNREAD    UNREAD    UNREAD*
 megabytes            UNREAD    UNREAD    UNREAD    UNREAD    UNREAD    UNREAD    UNREAD
-no sense             UNREAD    UNREAD    UNREAD    UNREAD    UNREAD    UNREAD    UNREAD
+no sense             UNREAD    UNREAD*   UNREAD    UNREAD*   UNREAD    UNREAD    UNREAD
 labels twice         SAME      SAME      SAME      SAME      SAME      SAME      SAME
 unknown labels       SAME      SAME      SAME      SAME      SAME      SAME      SAME
 negative labels      SAME      SAME      SAME      SAME      SAME      SAME      SAME
-only unknown labels  UNREAD    UNREAD    SAME      UNREAD    UNREAD    UNREAD    UNREAD
+only unknown labels  UNREAD*   UNREAD    SAME      UNREAD    UNREAD    UNREAD    UNREAD
 labels as floats     SAME      SAME      SAME      SAME      SAME      SAME      SAME
-labels as fractions  UNREAD    UNREAD    SAME      UNREAD    UNREAD    UNREAD    UNREAD
+labels as fractions  UNREAD    UNREAD    SAME      UNREAD    UNREAD*   UNREAD    UNREAD
 """
 """A fault in each line, a command in each column."""
 
@@ -260,7 +260,9 @@ class Scene:
         code, out = self.ended.code, self.ended.out
         if outcome == "FAILED":
             assert code in (1, 2)
-            assert self.fault.says in self.said
+            # The last line names the cause; of several rankers the notes before it do.
+            last = self.ended.err.splitlines()[-1]
+            assert re.search(self.fault.says, self.said if self.command in ("study", "attack") else last)
             assert not self.frozen
             # A study still has the runs that ask no model.
             assert not out if self.command != "study" else "1 of 2 runs complete" in out
@@ -323,21 +325,21 @@ def test_a_fault(
     monkeypatch.setenv(variable("encoder"), "hashing")
     monkeypatch.setattr(circuit_breaker, "FAILURES", 2)
 
-    def scene(folder: str, fault: Fault) -> Scene:
+    def scene(folder: str, fault: Fault, server: FlakyOpenAI) -> Scene:
         """The command with this fault, and a cache of its own."""
         monkeypatch.setenv(variable("cache"), str(tmp_path / folder / "cache"))
         shutil.copytree(inputs, tmp_path / folder)
         return Scene(command, fault, tmp_path / folder, server, cli)
 
-    with FlakyOpenAI() as server:
-        server.respond = sensitive
-        if (command, fault.ranker) not in known:
-            whole = scene("whole", replace(FAULTS["healthy"], ranker=fault.ranker))
+    if (command, fault.ranker) not in known:
+        with FlakyOpenAI() as server:
+            server.respond = sensitive
+            whole = scene("whole", replace(FAULTS["healthy"], ranker=fault.ranker), server)
             assert whole.run().code == 0, whole.said
             known[command, fault.ranker] = whole.facts()
-        undisturbed = known[command, fault.ranker]
-        tried = scene("tried", fault)
-        server.bodies.clear()
+    undisturbed = known[command, fault.ranker]
+    with FlakyOpenAI() as server:
+        tried = scene("tried", fault, server)
         fault.begins(server)
         server.respond = fault.respond(server)
         tried.run(*fault.options)

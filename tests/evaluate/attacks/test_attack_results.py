@@ -55,6 +55,14 @@ def test_gains_newcomers_and_losses_by_hand() -> None:
     assert (overall.attack, overall.gain) == (ALL_ATTACKS, kind.gain)
 
 
+def test_no_goal_is_met_by_a_ranker_whose_answers_could_not_be_read() -> None:
+    unread = [one.model_copy(update={"unparsable": True}) for one in SMALL[1:]]
+    found = results_of([SMALL[0], *unread])
+    (overall,) = found.overall
+    assert (overall.unparsable, overall.lists, overall.readable) == (3, 4, False)
+    assert found.goal.endswith("not measured for m, whose answers could not be read.")
+
+
 def test_the_goal_names_who_falls_short_and_by_what() -> None:
     found = results_of([*SMALL, observed("deaf", "a", "ann"), observed("raw", "a", "ann", attacked=1)], ("m", "deaf"))
     assert found.goal == (

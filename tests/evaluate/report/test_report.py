@@ -29,6 +29,7 @@ from evaluate.report.uncertainty import planner_table, variance_table
 from evaluate.report.write import write_report
 from evaluate.stats.significance import holm
 from programs.runtime.errors import InputError
+from signatures.rows import Status
 from signatures.types import Rationale, Verdict
 from tests.support.small_study import SCRIPT, SIZE, USERS, assert_self_contained, cases_of, plain, run, study
 
@@ -278,6 +279,19 @@ def test_whom_a_ranker_was_not_to_rank_is_not_unresolved(record: StudyRecord) ->
     found = ranker_runs(dataclasses.replace(record, runs=[limited]), protocol)
     data = json.loads(inert_json(drilldown(protocol, found, users_per_run([found]))))
     assert [each["asked"] for each in data["runs"]] == [3]
+
+
+def test_a_ranker_whose_answers_could_not_be_read_is_marked_and_has_no_figures_of_mar(record: StudyRecord) -> None:
+    *others, asking = record.runs
+    rows = {user: row.model_copy(update={"status": Status.UNPARSABLE}) for user, row in asking.rows.items()}
+    unread = dataclasses.replace(record, runs=[*others, dataclasses.replace(asking, rows=rows)])
+    groups = ranker_runs(unread, unread.protocols[0])
+    table = main_table(groups, "prior", against(groups[0], groups))
+    labels = [row.cells[0].text for row in table.rows]
+    assert [label for label in labels if label.startswith("model")] == [
+        "model | one (answers unreadable)",
+        "model | one: prior alone",
+    ]
 
 
 def test_reasons_nobody_checked_are_no_faithful_ones(record: StudyRecord) -> None:

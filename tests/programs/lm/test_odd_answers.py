@@ -76,6 +76,11 @@ class TestText:
             (phrase,) = distill(backends_on(server)).traits
             assert phrase.encode().startswith(b"good ")
 
+    def test_half_a_character_in_the_escapes_of_the_model_is_replaced(self) -> None:
+        with replying(Reply(r'{"traits": ["good \ud83d x", "\ud83d\ude00 y", "a \\ud83d"]}')) as server:
+            phrases = distill(backends_on(server)).traits
+            assert phrases == ["good \ufffd x", "\U0001f600 y", r"a \ud83d"]
+
     @pytest.mark.parametrize(
         "text", ["<think>Four, or 5?</think>4", "4\n\nBecause it saves time.", "Rating: 4", "**4**"]
     )
@@ -251,7 +256,7 @@ class TestAddressesAndKeys:
         def redirect(body: Body) -> Reply:
             return Reply("moved", status=status, headers={"Location": f"{server.url}/chat/completions"})
 
-        with FakeOpenAI(redirect) as moved, pytest.raises((LMError, InputError)):
+        with FakeOpenAI(redirect) as moved, pytest.raises((LMError, InputError), match=f"HTTP {status}.*redirects to"):
             monkeypatch.setenv("OPENAI_BASE_URL", moved.url)
             monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
             distill(backends_on(moved) if not hosted else Backends(local_roles("openai/gpt-4.1-mini")))
