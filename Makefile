@@ -13,7 +13,7 @@ DOCS_INSTALLED := .venv/.docs
 NOTEBOOK_INSTALLED := .venv/.notebook
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format llm-test coverage docs notebook soak clean
+.PHONY: help install demo test lint format llm-test soak coverage docs notebook clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.* ## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ format: install ## format the code, and mend what can be mended
 llm-test: install ## the tests that ask the small model
 	$(BIN)/pytest -q -m llm
 
+soak: install ## long runs of the fuzzers, kills, signals and canary keys
+	MLLM3REC_SOAK=1 MLLM3REC_FUZZ=20000 $(BIN)/pytest -q -s tests/fuzz tests/soak
+
 coverage: $(TORCH_INSTALLED) ## lines and branches that the tests reach: total here, details in htmlcov/
 	$(BIN)/pytest -q -n auto --cov --cov-report=term --cov-report=html --cov-fail-under=96
 
@@ -71,9 +74,6 @@ docs: $(DOCS_INSTALLED) ## the documentation with the API reference, in site/
 notebook: $(NOTEBOOK_INSTALLED) ## run the notebook of the documentation again, and keep its outputs
 	$(BIN)/mllm3rec models fetch smollm2-135m minilm
 	TQDM_DISABLE=1 PYTHONWARNINGS='ignore:IProgress' $(BIN)/jupyter-execute --inplace --NbClient.record_timing=False docs/notebooks/*.ipynb
-
-soak: install ## long runs: mutated files and answers, kills, signals, two processes
-	MLLM3REC_FUZZ=20000 MLLM3REC_SOAK=1 $(BIN)/pytest -q tests/fuzz tests/soak
 
 clean: ## remove what was installed and built
 	rm -rf .venv build site htmlcov .coverage .coverage.* .import_linter_cache *.egg-info

@@ -68,7 +68,7 @@ def refusal(phrase: str, item: Item) -> str | None:
     """Why a phrase is not a valid trait, or None if it is.
 
     >>> cup = Item(item_id="x", title="Cup")
-    >>> refusal("costs only $5", cup), refusal("42: best of all", cup), refusal("keeps tea warm for hours", cup)
+    >>> refusal("costs only $5", cup), refusal("42: warm hands", cup), refusal("keeps tea warm for hours", cup)
     ('price', 'marker', None)
     """
     if not phrase:

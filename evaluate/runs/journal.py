@@ -29,7 +29,6 @@ from evaluate.runs.directory import JOURNAL, MANIFEST, RunDirectory
 from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import InputError, input_error
 from programs.runtime.lock import take
-from programs.runtime.untrusted import regular
 from signatures.rows import Ranking, Status
 
 FSYNC_SECONDS = 0.5
@@ -177,19 +176,18 @@ def read_journal(directory: Path) -> tuple[RunManifest, dict[str, Ranking]]:
 
 
 def _agreed(directory: Path, manifest: RunManifest) -> RunManifest:
-    journal = RunDirectory(directory).journal
-    _read_manifest(RunDirectory(directory).manifest)  # a damaged one is refused, whatever is beside it
     try:
         stored = refuse_other_run(directory, manifest)
     except InputError:
         # A first try with a mistyped model: nothing was ranked, so nothing is lost by starting anew.
-        if journal.exists() and any(row.status is not Status.FAILED for row in _rows(journal).values()):
+        journal = RunDirectory(directory).journal
+        if not journal.exists() or any(row.status is not Status.FAILED for row in _rows(journal).values()):
             raise
-        journal.unlink(missing_ok=True)
+        journal.unlink()
         stored = None
     if stored is not None:
         return stored
-    if journal.exists():
+    if RunDirectory(directory).journal.exists():
         raise InputError(f"{directory}: {JOURNAL} without {MANIFEST}: not a run; choose another directory")
     write_atomically(RunDirectory(directory).manifest, manifest.model_dump_json(indent=2).encode() + b"\n")
     return manifest
@@ -239,7 +237,7 @@ def _differences(name: str, stored: JsonValue, given: JsonValue) -> Iterator[str
 
 def _read_manifest(path: Path) -> RunManifest | None:
     try:
-        return RunManifest.model_validate_json(regular(path).read_bytes())
+        return RunManifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -266,7 +264,7 @@ def _body(line: bytes) -> bytes | None:
 def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:
     """Line number, byte offset of its end, and row of every valid record; a damaged last record is skipped."""
     end, damaged = 0, None
-    with regular(path).open("rb") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if damaged is not None:
                 raise InputError(

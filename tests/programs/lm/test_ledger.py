@@ -13,6 +13,7 @@ from dspy.utils.exceptions import LMTransportError
 
 from programs.default_demos import TRAITS
 from programs.lm.backends import Backends
+from programs.lm.circuit_breaker import BackendDownError
 from programs.lm.ledger import Budget, Call, Ledger, by_role, read_calls
 from programs.lm.logprobs import expected_label
 from programs.lm.prices import Price
@@ -23,6 +24,7 @@ from signatures.mote import DistillTraits
 from signatures.rows import Usage
 from tests.support.backends import backends_on, distill, paid, prices_for, rate, roles_on, served
 from tests.support.fake_server import Body, FakeOpenAI, Reply, replying, sensible
+from tests.support.flaky_server import FlakyOpenAI
 from tests.support.threads import in_threads
 
 CANARY = "sk-canary-7f3a91"
@@ -252,11 +254,14 @@ class TestInFlight:
 
     def test_a_refused_connection_is_free(self, tmp_path: Path, hurried: None) -> None:
         path = tmp_path / "ledger.jsonl"
-        with FakeOpenAI() as server:
+        with FlakyOpenAI(dies_after=1) as server:
             backends = Backends(roles_on(server), Ledger(path), prices_for(server, self.PRICE))
-        with pytest.raises(LMTransportError):
             distill(backends)
-        assert {(call.failed, call.usd, call.in_flight) for call in read_calls(path)} == {(True, None, False)}
+            for _ in range(2):  # it hangs up, and then nobody is there
+                with pytest.raises((LMTransportError, BackendDownError)):
+                    distill(backends, "a bowl")
+        last = list(read_calls(path))[-1]
+        assert (last.failed, last.usd, last.in_flight) == (True, None, False)
 
     def test_ids_differ_between_sessions(self, path: Path) -> None:
         for _ in range(2):
