@@ -23,6 +23,7 @@ from programs.lm.ledger import by_role, read_calls
 from programs.prior.scorers import Popularity
 from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError
+from programs.runtime.untrusted import regular
 from signatures.rows import Ranking
 
 ROWS_KEPT = 200
@@ -58,7 +59,7 @@ def is_done(directory: Path) -> bool:
     if RunDirectory(directory).ranks.exists():
         return True
     try:
-        facts = json.loads(RunDirectory(directory).metrics.read_bytes())
+        facts = json.loads(regular(RunDirectory(directory).metrics).read_bytes())
     except (OSError, ValueError, RecursionError):
         return False  # a damaged file is written again
     return isinstance(facts, dict) and facts.get("unresolved") == 0

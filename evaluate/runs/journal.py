@@ -29,6 +29,7 @@ from evaluate.runs.directory import JOURNAL, MANIFEST, RunDirectory
 from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import InputError, input_error
 from programs.runtime.lock import take
+from programs.runtime.untrusted import regular
 from signatures.rows import Ranking, Status
 
 FSYNC_SECONDS = 0.5
@@ -237,7 +238,7 @@ def _differences(name: str, stored: JsonValue, given: JsonValue) -> Iterator[str
 
 def _read_manifest(path: Path) -> RunManifest | None:
     try:
-        return RunManifest.model_validate_json(path.read_bytes())
+        return RunManifest.model_validate_json(regular(path).read_bytes())
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -264,7 +265,7 @@ def _body(line: bytes) -> bytes | None:
 def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:
     """Line number, byte offset of its end, and row of every valid record; a damaged last record is skipped."""
     end, damaged = 0, None
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         for number, line in enumerate(file, start=1):
             if damaged is not None:
                 raise InputError(

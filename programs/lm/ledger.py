@@ -23,6 +23,7 @@ from typing import TextIO
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from programs.runtime.errors import BudgetExceededError, input_error
+from programs.runtime.untrusted import regular
 from signatures.rows import Usage, add_usd, total_usage
 
 _OF_CASE: ContextVar[Usage | None] = ContextVar("usage_of_case", default=None)
@@ -129,7 +130,7 @@ def read_calls(path: Path) -> Iterator[Call]:
 
 def _lines(path: Path) -> Iterator[Call]:
     # As bytes: a foreign byte is in a line that can be named, and only a line feed ends a line.
-    *lines, _ = path.read_bytes().split(b"\n")
+    *lines, _ = regular(path).read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
             yield Call.model_validate_json(line)

@@ -11,7 +11,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from programs.runtime.errors import InputError, input_error
-from programs.runtime.untrusted import parse_untrusted
+from programs.runtime.untrusted import parse_untrusted, regular
 from signatures.schema import MotivationSchema
 
 Checked = TypeVar("Checked")
@@ -68,7 +68,7 @@ def read_json(path: Path, kind: Any, remedy: str) -> Any:
         InputError: naming file, field and remedy, if it cannot be read or is not a valid `kind`.
     """
     try:
-        return TypeAdapter(kind).validate_json(path.read_bytes())
+        return TypeAdapter(kind).validate_json(regular(path).read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; {remedy}") from None
     except ValidationError as error:

@@ -35,6 +35,21 @@ def read_untrusted(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     return content
 
 
+def regular(path: Path) -> Path:
+    """The path itself, which is to be opened: a file, a folder, or nothing.
+
+    Raises:
+        InputError: if it is a pipe, a device or a socket, whose reader would wait for ever or read without an end.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return path  # whoever opens it says what is wrong
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path}: is not a regular file")
+    return path
+
+
 def parse_untrusted(parse: Callable[[str], Any], content: bytes, where: object, form: str, remedy: str) -> Any:
     """The data in an untrusted text of a standard format.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from evaluate.baselines.tuning import Tuned
 from evaluate.experiments.study_reading import TUNE_AGAIN, is_done
 from evaluate.runs.journal import _line, read_journal
 from evaluate.runs.run_metrics import against_run, ranks_and_manifest, ranks_of, run_metrics
+from programs.lm.ledger import read_calls
 from programs.runtime import atomic
 from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError
@@ -113,6 +115,17 @@ def test_a_file_that_does_not_fit_on_the_disk_is_named(tmp_path: Path, monkeypat
         atomic.write_atomically(path, b"after")
     assert path.read_bytes() == b"before"
     assert [other.name for other in tmp_path.iterdir()] == ["metrics.json"]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "journal.jsonl", "targets.json", "ledger.jsonl", "metrics.json"])
+def test_a_pipe_is_not_waited_for(run: Path, name: str) -> None:
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    if name == "metrics.json":
+        assert not is_done(run)
+        return
+    with pytest.raises(InputError, match=rf"{name}: is not a regular file"):
+        list(read_calls(run / name)) if name == "ledger.jsonl" else ranks_and_manifest(run)
 
 
 def test_the_files_of_the_fixture_are_sound(run: Path) -> None:
