@@ -125,6 +125,6 @@ _REASONS: dict[str, Callable[[str], object]] = {
     "instruction": lambda phrase: gives_order(phrase) or contains_instructions(phrase),
     "marker": lambda phrase: harmless(visible(phrase)) != phrase or _MARKUP.search(phrase),
     "letters of several alphabets": _mixes_scripts,
-    "number": _NUMBER.search,
+    "number": lambda phrase: any(map(str.isdigit, phrase)) or _NUMBER.search(phrase),
     "sentence": re.compile(r"[!?]|\.\s").search,
 }

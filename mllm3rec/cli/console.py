@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partialmethod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from unicodedata import category
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.segment import Segment
 from rich.table import Table
 
 from programs.runtime.errors import abridged
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
     from evaluate.runs.run_metrics import RunMetrics
     from evaluate.stats.intervals import Estimate
     from signatures.rows import Usage
-
-# Names, paths and user ids must be printed as they are: `[ours]` is not markup and `:100:` is not an emoji.
-out = Console(highlight=False, markup=False, emoji=False)
-err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def silence_progress_bars() -> None:
@@ -56,10 +53,34 @@ def printable(message: str) -> str:
     >>> printable("file\x1b[2J.csv")
     'file\\x1b[2J.csv'
     """
-    text = abridged(message, LONGEST_MESSAGE)
+    return _escaped(abridged(message, LONGEST_MESSAGE))
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
     return "".join(
         c if c in "\n\t" or category(c) not in _INVISIBLE else c.encode("unicode_escape").decode() for c in text
     )
+
+
+class PlainConsole(Console):
+    """A console on which titles, names and answers are shown as they are, and control nothing.
+
+    `[ours]` is no markup, `:100:` is no emoji, and an escape sequence in a seller's text is a text.
+    """
+
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments of anything shown, with escapes for invisible characters of its texts."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(_escaped(segment.text), segment.style)
+
+
+out = PlainConsole()
+err = PlainConsole(stderr=True)
 
 
 def say(message: str) -> None:

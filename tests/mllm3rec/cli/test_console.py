@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from rich.table import Table
 
 from mllm3rec.cli import console
 from mllm3rec.cli.console import ConsoleEvents
@@ -73,3 +74,12 @@ def test_dspy_s_log_stays_quiet_though_its_import_sets_the_level(capsys: pytest.
     finally:
         log.setLevel(before)
     assert "truncated" not in capsys.readouterr().err
+
+
+def test_a_title_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("title")
+    table.add_row("mug \x1b[2J\x1b]0;owned\x07 \x9b31m \u202e red [bold]x")
+    console.PlainConsole().print(table)
+    shown = capsys.readouterr().out
+    assert not any(c in shown for c in "\x1b\x07\x9b\u202e")
+    assert "\\x1b[2J" in " ".join(shown.split())
