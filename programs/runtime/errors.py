@@ -45,7 +45,7 @@ _ADVICE = "\n\n  To fix:"
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, on one line; its name if it says nothing.
+    r"""What an error says, on one line; its name if it says nothing.
 
     >>> one_line(OSError("the disk\n  is full"))
     'the disk is full'
