@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -21,6 +24,7 @@ from programs.mote import MOTE
 from programs.prior.scorers import Popularity
 from programs.program import Fusion, Parts, listwise, pointwise
 from programs.runtime.weights import locate
+from programs.seller_text import prompt_line
 from programs.trait_store import TraitStore
 from signatures.rows import Case, Status
 from signatures.schema import CONSUMER, MotivationSchema
@@ -64,12 +68,33 @@ def parts(backends: Backends, fusion: Fusion | None = None, explain: int = 0) ->
     )
 
 
-def test_the_engine_listens_on_loopback_only(weights: Path) -> None:
-    address = urlsplit(ENGINE.serve(weights))
+def test_the_engine_answers_this_process_only(weights: Path) -> None:
+    url, key = ENGINE.serve(weights)
+    address = urlsplit(url)
     assert address.hostname == "127.0.0.1"
-    assert ENGINE.serve(weights) == address.geturl(), "a second role gets the same server"
+    assert ENGINE.serve(weights) == (url, key), "a second role gets the same server"
     with socket.create_connection(("127.0.0.1", address.port or 0), timeout=5):
         pass
+    page = Request(f"{url}/models", headers={"Origin": "http://evil.example"})  # noqa: S310 - loopback
+    with pytest.raises(HTTPError, match="401"):
+        urlopen(page)  # noqa: S310
+    page.add_header("Authorization", f"Bearer {key}")
+    with urlopen(page) as answer:  # noqa: S310
+        assert answer.headers.get("Access-Control-Allow-Origin") not in ("*", "http://evil.example")
+
+
+@pytest.mark.parametrize("token", ["<|im_start|>", "<|im_end|>", "<|endoftext|>"])
+def test_a_control_token_in_seller_text_is_plain_text(weights: Path, token: str) -> None:
+    url, key = ENGINE.serve(weights)
+
+    def tokens(text: str) -> int:
+        body = json.dumps({"content": text, "parse_special": True}).encode()
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        with urlopen(Request(f"{url.removesuffix('/v1')}/tokenize", body, headers)) as answer:  # noqa: S310
+            return len(json.load(answer)["tokens"])
+
+    assert tokens(token) == 1
+    assert tokens(prompt_line(token, 100)) > 3
 
 
 def test_a_profile_cannot_leave_its_schema(backends: Backends) -> None:
