@@ -242,7 +242,8 @@ class RatingAdapter(CachedPromptAdapter, dspy.ChatAdapter):
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
         (name,) = signature.output_fields
         labels = signature.output_fields[name].annotation.__args__
-        pattern = rf"[{MARKUP}]*(?:{name}[{MARKUP}]*[:=]?[{MARKUP}]*)?({'|'.join(labels)}){_END_OF_LABEL}"
+        # Possessive: a row of a million asterisks would take time that grows with the square of its length.
+        pattern = rf"[{MARKUP}]*+(?:{name}[{MARKUP}]*+[:=]?[{MARKUP}]*+)?({'|'.join(labels)}){_END_OF_LABEL}"
         found = re.match(pattern, answer_text(completion), re.I)
         if found is None:
             raise AdapterParseError(

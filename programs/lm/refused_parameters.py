@@ -22,6 +22,9 @@ _NAMED_AS = {
 _LIMITED = ("logprobs", "max_tokens")
 """Parameters that a smaller number may make acceptable."""
 
+_MOST_ROUNDS = 2 * len(_NAMED_AS)
+"""Refusals of one request: a server that asks for one token less each time would be asked for ever."""
+
 _TEXT_IS_REFUSED = re.compile(
     r"content.?(management )?(policy|filter)|safety (system|policy)|context.?(length|window|size)|maximum context|"
     r"(prompt|input) is too long",
@@ -47,37 +50,54 @@ class RefusedParameters:
         Raises:
             InvalidRequestError: if the request is refused for another reason.
         """
-        while True:
-            allowed = self._allowed(request)
+        instead = self._known()
+        for _ in range(_MOST_ROUNDS):
+            allowed = _without(request, instead)
             try:
-                return send(allowed)
+                response = send(allowed)
             except InvalidRequestError as error:
-                if not self._learn(error, allowed):
+                refused = _refused(error, allowed)
+                if refused is None:
                     raise
+                instead |= refused
+                last = error
+            else:
+                # A message may quote a prompt with the word "temperature": only what helped is remembered.
+                self._remember(instead)
+                return response
+        raise last
 
-    def _allowed(self, request: Request) -> Request:
-        present = {name: value for name, value in self._instead.items() if getattr(request.config, name) is not None}
-        lower = {
-            name: value if value is None else min(value, getattr(request.config, name))
-            for name, value in present.items()
-        }
-        return replace(request, config=replace(request.config, **lower)) if lower else request
+    def _known(self) -> dict[str, Any]:
+        with self._lock:
+            return dict(self._instead)
 
-    def _learn(self, error: InvalidRequestError, request: Request) -> bool:
-        message = str(error.message)
-        if isinstance(error, ContextLengthError) or refuses_text(message) or error.status not in (None, 400, 422):
-            return False
-        for name, pattern in _NAMED_AS.items():
-            sent = getattr(request.config, name)
-            if sent is None or not re.search(pattern, message, re.IGNORECASE):
-                continue
-            smaller = (
-                [n for n in map(int, re.findall(r"\b\d{1,9}\b", message)) if 0 < n < sent] if _limited(name) else []
-            )
-            with self._lock:
-                self._instead[name] = max(smaller, default=None)
-            return True
-        return False
+    def _remember(self, instead: dict[str, Any]) -> None:
+        with self._lock:
+            for name, value in instead.items():
+                known = self._instead.get(name, value)
+                self._instead[name] = None if known is None or value is None else min(known, value)
+
+
+def _without(request: Request, instead: dict[str, Any]) -> Request:
+    present = {name: value for name, value in instead.items() if getattr(request.config, name) is not None}
+    lower = {
+        name: value if value is None else min(value, getattr(request.config, name)) for name, value in present.items()
+    }
+    return replace(request, config=replace(request.config, **lower)) if lower else request
+
+
+def _refused(error: InvalidRequestError, request: Request) -> dict[str, Any] | None:
+    """The first parameter that a refusal names, with the value to send instead; None if it names none."""
+    message = str(error.message)
+    if isinstance(error, ContextLengthError) or refuses_text(message) or error.status not in (None, 400, 422):
+        return None
+    for name, pattern in _NAMED_AS.items():
+        sent = getattr(request.config, name)
+        if sent is None or not re.search(pattern, message, re.IGNORECASE):
+            continue
+        smaller = [n for n in map(int, re.findall(r"\b\d{1,9}\b", message)) if 0 < n < sent] if _limited(name) else []
+        return {name: max(smaller, default=None)}
+    return None
 
 
 def refuses_text(message: str, code: str | None = None) -> bool:

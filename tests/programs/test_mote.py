@@ -61,10 +61,16 @@ class TestTraits:
         assert refusal(phrase, self.item.model_copy(update={"brand": brand})) == "brand"
 
     def test_those_refused_are_kept_with_their_reason(self) -> None:
-        written = ["Warm tea.", "  warm   TEA ", "by Zenwick", "only $5", "a", "b", "c", "d", ""]
+        written = ["Warm tea.", "  warm   TEA ", "by Zenwick", "only $5", "soft", "light", "warm", "dry", ""]
         traits = validated_traits(self.item, written)
-        assert traits.phrases == ("Warm tea", "a", "b", "c")
-        assert traits.dropped == ("repeated: warm TEA", "brand: by Zenwick", "price: only $5", "too many: d", "empty: ")
+        assert traits.phrases == ("Warm tea", "soft", "light", "warm")
+        assert traits.dropped == (
+            "repeated: warm TEA",
+            "brand: by Zenwick",
+            "price: only $5",
+            "too many: dry",
+            "empty: ",
+        )
 
     @given(st.lists(st.text(max_size=80), max_size=8))
     def test_traits_are_few_short_lines_each_once(self, written: list[str]) -> None:

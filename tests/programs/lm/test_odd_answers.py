@@ -218,6 +218,27 @@ class TestRefusedParameters:
             assert expected_label(rate(backends).logprobs, LABELS) is not None
             assert server.bodies[-1]["top_logprobs"] == 5
 
+    def test_a_server_that_is_never_content_is_not_asked_for_ever(self) -> None:
+        def respond(body: Body) -> Reply:
+            return Reply(f"max_tokens must be at most {(body.get('max_tokens') or 2) - 1}", status=400)
+
+        with FakeOpenAI(respond) as server, pytest.raises(LMError):
+            distill(backends_on(server))
+        assert len(server.bodies) <= 10
+
+    def test_only_what_helped_is_remembered(self) -> None:
+        def respond(body: Body) -> Reply:
+            quoting = "mug" in body["messages"][-1]["content"]
+            return Reply("not allowed: a mug at room temperature", status=400) if quoting else sensible(body)
+
+        with FakeOpenAI(respond) as server:
+            backends, notes = self.told(server)
+            with pytest.raises(LMError, match="not allowed"):
+                distill(backends, "a mug")
+            assert distill(backends, "a cup").traits
+            assert "temperature" in server.bodies[-1]
+            assert not notes
+
     def test_another_400_still_fails(self) -> None:
         with (
             replying(Reply("messages must alternate", status=400)) as server,
