@@ -205,6 +205,9 @@ class Job:
 def _run(arguments: list[str], environment: dict[str, str], log: str) -> None:
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Under `nohup` the tests inherit an ignored SIGHUP, which a command rightly keeps.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(file, 1)
     os.dup2(file, 2)

@@ -18,8 +18,7 @@ GOES_ON = "everything done so far is kept: the same command goes on from there"
 
 @pytest.mark.parametrize("name", COMMANDS if LONG else ("evaluate", "compile"))
 def test_a_terminated_command_has_lost_nothing(name: str, tmp_path: Path) -> None:
-    # Slow enough that a busy machine sends the signal before the command has ended.
-    with counting_server(latency=0.1) as server:
+    with counting_server() as server:
         job = Job(name, tmp_path / "job", server)
         for number in (signal.SIGTERM, signal.SIGHUP) if LONG or name == "evaluate" else (signal.SIGTERM,):
             with job.started() as command:
