@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 _CONTROL_TOKEN = re.compile(
-    r"<(?=[^\s<>]{1,60}>)|<(?=[|\uff5c])|(?<=[|\uff5c])>|\[(?=/?[A-Z_]{3,30}\]|gMASK\])|<(?=<SYS>>)"
+    r"<(?=[^\s<>]{1,60}>)|<(?=[|\uff5c])|(?<=[|\uff5c])>|\[(?=/?(?:[a-z]?[A-Z_]{3,30}|(?:control|unused|reserved|special)_?\d{1,5})\])|<(?=<SYS>>)"
 )
 """Where a control token begins: `<|im_end|>`, `</s>`, `<start_of_turn>`, `[INST]`, `<<SYS>>` and all of their shapes.
 

@@ -95,7 +95,7 @@ def _refused(error: InvalidRequestError, request: Request) -> dict[str, Any] | N
         sent = getattr(request.config, name)
         if sent is None or not re.search(pattern, message, re.IGNORECASE):
             continue
-        smaller = [n for n in map(int, re.findall(r"\b\d{1,9}\b", message)) if 0 < n < sent] if _limited(name) else []
+        smaller = [n for n in map(int, re.findall(r"\b\d{1,9}\b", message)) if 0 < n < sent] if name in _LIMITED else []
         return {name: max(smaller, default=None)}
     return None
 
@@ -108,7 +108,3 @@ def refuses_text(message: str, code: str | None = None) -> bool:
     return code in ("content_filter", "content_policy_violation", "context_length_exceeded") or bool(
         _TEXT_IS_REFUSED.search(message)
     )
-
-
-def _limited(name: str) -> bool:
-    return name in _LIMITED

@@ -18,7 +18,8 @@ CONTROL_TOKENS = [
     "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>", "<|begin_of_text|>",
     "<|user|>", "<|assistant|>", "<|system|>", "<|START_OF_TURN_TOKEN|>", "<|channel|>", "<s>", "</s>", "<bos>",
     "<eos>", "<pad>", "<unk>", "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>",
-    "[AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[gMASK]", "[CLS]", "[SEP]", "<extra_id_0>", "<think>", "</think>",
+    "[AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[gMASK]",
+    "[sMASK]", "[control_8]", "[unused0]", "[CLS]", "[SEP]", "<extra_id_0>", "<think>", "</think>",
     "<tool_call>", "<0x0A>", "<\uff5cUser\uff5c>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "<|fim_prefix|>",
     "<image>", "<|python_tag|>",
 ]  # fmt: skip

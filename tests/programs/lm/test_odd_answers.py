@@ -90,6 +90,12 @@ class TestText:
             answer = rate(backends_on(server))
             assert (answer.rating, expected_label(answer.logprobs, LABELS)) == ("4", 4.0)
 
+    def test_a_long_row_of_markup_is_read_once(self) -> None:
+        """Read anew from every place in it, it would take minutes."""
+        text = "rating" + "*" * 200_000
+        with replying(Reply(text), Reply(text)) as server, pytest.raises(UnparsableError):
+            rate(backends_on(server))
+
 
 class TestMetadata:
     @pytest.mark.parametrize(
