@@ -23,7 +23,7 @@ from programs.lm.roles import Roles
 from programs.prior.default_encoder import default_encoder
 from programs.prior.encoders import Encoder
 from programs.prior.prior import Prior, ScoreRanker
-from programs.prior.scorers import ContentSimilarity, ItemKNN, Popularity, Scorer
+from programs.prior.scorers import ContentSimilarity, Histories, ItemKNN, Popularity, Scorer, Training, histories_of
 from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts
 from programs.ranker import Ranker
 from programs.role_predictor import RolePredictor
@@ -64,14 +64,14 @@ class RankerFactory:
 
     Attributes:
         dataset: Catalogue and interactions.
-        histories: Training data: item ids by user, before every user's target.
+        training: Interactions before every user's target (`Split.training`).
         encoder_of: Makes the sentence encoder, for content-based rankers.
         backends_of: Makes the language models, for programs.
         traits_of: Makes the trait store, for programs.
     """
 
     dataset: Dataset
-    histories: Mapping[str, Sequence[str]]
+    training: Training
     encoder_of: Callable[[], Encoder]
     backends_of: Callable[[], Backends]
     traits_of: Callable[[], TraitStore]
@@ -84,7 +84,7 @@ class RankerFactory:
     def create(
         cls,
         dataset: Dataset,
-        histories: Mapping[str, Sequence[str]],
+        training: Training,
         roles: Roles | None = None,
         ledger: Ledger | None = None,
         *,
@@ -99,7 +99,7 @@ class RankerFactory:
         """A factory on this machine's encoder, response cache and trait store.
 
         Args:
-            histories: Training data (`Split.training`).
+            training: Interactions before every user's target (`Split.training`).
             roles: Models of the programs; None uses the model of `dspy.configure`.
             beside: Backends of other runs in this process, to share their rate limits.
             given: `dspy.LM` objects by model string, see `ModelOptions`.
@@ -117,7 +117,7 @@ class RankerFactory:
 
         return cls(
             dataset=dataset,
-            histories=histories,
+            training=training,
             encoder_of=lambda: default_encoder(on_event),
             backends_of=backends,
             traits_of=cache(lambda: TraitStore(cache_dir() / "traits.sqlite", on_event)),
@@ -132,6 +132,11 @@ class RankerFactory:
         other = copy.copy(self)
         other.explain = k
         return other
+
+    @cached_property
+    def histories(self) -> Histories:
+        """Item ids of the training data by user."""
+        return histories_of(self.training)
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -153,7 +158,7 @@ class RankerFactory:
     @cached_property
     def training_data(self) -> TrainingData:
         """The data of trained baselines."""
-        return TrainingData(self.histories, self.dataset.items, self.dataset.metadata, self.content)
+        return TrainingData(self.training, self.dataset.items, self.dataset.metadata, self.content)
 
     def scorer(self, name: str) -> Scorer:
         """The scorer of an untrained baseline."""

@@ -15,6 +15,7 @@ from evaluate.baselines import TrainingData
 from programs import mar, program
 from signatures.rows import Case
 from signatures.types import Interaction
+from tests.support.cases import training_of
 from tests.support.paths import ROOT
 
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
@@ -43,7 +44,7 @@ def module(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("module", ["a ranker"], indirect=True)
 def test_ranker(module: ModuleType) -> None:
-    material = TrainingData({"u": ("a", "b", "c"), "v": ("a", "b"), "w": ("c", "a")}, {})
+    material = TrainingData(training_of({"u": ("a", "b", "c"), "v": ("a", "b"), "w": ("c", "a")}), {})
     asked = Case(user_id="x", history=(Interaction(item_id="a"),), candidates=("c", "new", "b"))
     ranking = module.Markov().fit(material, seed=0).rank(asked)
     assert ranking.order == ("b", "c", "new")

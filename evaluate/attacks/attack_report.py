@@ -17,7 +17,7 @@ from evaluate.runs.directory import RunDirectory
 from evaluate.runs.run_metrics import ranks_of
 from evaluate.runs.session import run_manifest, versions
 from programs.lm.ledger import by_role, read_calls
-from programs.prior.scorers import Popularity
+from programs.prior.scorers import Popularity, histories_of
 from programs.runtime.atomic import write_atomically
 
 ROWS, _REPORT = "rows.csv", "report"
@@ -75,7 +75,7 @@ def _record(runner: AttackRunner, run: AttackRun, missing: dict[str, str], comma
         name=_PROTOCOL,
         choices=cases.protocol.choices(),
         cases={0: cases},
-        popularity=Popularity.fit(cases.training).counts,
+        popularity=Popularity.fit(histories_of(cases.training)).counts,
         catalogue={item: data.items[item] for item in shown if item in data.items},
     )
     calls = list(read_calls(RunDirectory(runner.directory).ledger))

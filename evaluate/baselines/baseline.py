@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
 
-from programs.prior.scorers import ContentSimilarity, Histories
+from programs.prior.scorers import ContentSimilarity, Histories, Training, histories_of
 from programs.ranker import Ranker
 from programs.runtime.errors import InputError
 from signatures.types import Item
@@ -25,20 +26,25 @@ class TrainingData:
     """Everything that a baseline may be fitted on.
 
     Attributes:
-        histories: Item ids by user before the user's target, oldest first; users without any are ignored.
+        interactions: Interactions by user before the user's target, oldest first; users without any are ignored.
         items: The catalogue, including items without users.
         metadata: z_u by user; users without any are absent.
         content: Similarity of item texts, for `learned`.
     """
 
-    histories: Histories
+    interactions: Training
     items: Mapping[str, Item]
     metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     content: ContentSimilarity = field(default_factory=lambda: ContentSimilarity({}))
 
     def __post_init__(self) -> None:
-        if not any(self.histories.values()):
+        if not any(self.interactions.values()):
             raise InputError("no user has a history: a baseline cannot be fitted")
+
+    @cached_property
+    def histories(self) -> Histories:
+        """Item ids by user, oldest first."""
+        return histories_of(self.interactions)
 
 
 class Baseline(BaseModel, ABC):

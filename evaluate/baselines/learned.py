@@ -23,6 +23,7 @@ from evaluate.baselines.features import (
 )
 from evaluate.baselines.item_features import category_prefixes, title_words
 from evaluate.baselines.training_cases import shortened, training_cases
+from programs.prior.scorers import Training
 from programs.ranker import ranking_from_scores
 from programs.runtime.errors import InputError, require_extra
 from signatures.rows import Case, Ranking
@@ -63,8 +64,8 @@ class Learned(Baseline):
         Raises:
             InputError: if no history has two different items.
         """
-        before = replace(training, histories=_shortened(training))
-        cases = training_cases(training.histories, self.negatives, seed)
+        before = replace(training, interactions=_shortened(training))
+        cases = training_cases(training.interactions, self.negatives, seed)
         trees = learn(cases, self.sources(before, seed), self, seed)
         return LearnedRanker(self.name, self.sources(training, seed), trees)
 
@@ -83,11 +84,11 @@ class Learned(Baseline):
         return sources
 
 
-def _shortened(training: TrainingData) -> dict[str, Sequence[str]]:
-    histories = shortened(training.histories)
-    if not histories:
+def _shortened(training: TrainingData) -> Training:
+    before = shortened(training.interactions)
+    if not before:
         raise InputError("no history has two items, but 'learned' needs the last item of each as a training target")
-    return histories
+    return before
 
 
 def learn(cases: Sequence[Case], sources: Sequence[FeatureSource], settings: Learned, seed: int) -> Any:

@@ -13,7 +13,7 @@ from evaluate.report.write import write_report
 from evaluate.runs.costs import stand_alone_usage
 from evaluate.runs.journal import read_journal
 from programs.lm.ledger import by_role, read_calls
-from programs.prior.scorers import Popularity
+from programs.prior.scorers import Popularity, histories_of
 from programs.runtime.atomic import write_atomically
 
 RECORD = "comparison.json"
@@ -44,7 +44,7 @@ def _record(runner: GridRunner, runs: Sequence[MixRun], command: str, versions: 
         name=name,
         choices=case_file.protocol.choices(),
         cases={0: case_file},
-        popularity=Popularity.fit(runner.histories).counts,
+        popularity=Popularity.fit(histories_of(runner.training)).counts,
         catalogue={item: data.items[item] for item in shown if item in data.items},
     )
     records = []

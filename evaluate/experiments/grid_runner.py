@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Ledger, read_calls
 from programs.lm.model_options import ModelOptions
 from programs.lm.roles import PRESETS, Roles
+from programs.prior.scorers import Training
 from programs.program import Fusion, MLLM3Rec
 from programs.runtime.atomic import sweep
 from programs.runtime.errors import BudgetExceededError, InputError
@@ -67,7 +68,7 @@ class GridRunner:
         return backends
 
     @property
-    def histories(self) -> Mapping[str, Sequence[str]]:
+    def training(self) -> Training:
         """The training data, checked for leaks."""
         return self.cases.training
 
@@ -83,7 +84,7 @@ class GridRunner:
         """
         factory = RankerFactory.create(
             self.cases.dataset,
-            self.histories,
+            self.training,
             self.roles(mix),
             ledger,
             fusion=self.fusion,

@@ -20,7 +20,7 @@ from evaluate.runs.directory import LEDGER, RunDirectory
 from evaluate.runs.journal import read_journal
 from evaluate.runs.run_metrics import ranks_of, unreadable_warning
 from programs.lm.ledger import by_role, read_calls
-from programs.prior.scorers import Popularity
+from programs.prior.scorers import Popularity, histories_of
 from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError
 from programs.runtime.untrusted import regular
@@ -209,7 +209,7 @@ def _protocol(root: Path, dataset: DatasetSpec, protocol: ProtocolSpec, data: Da
         name=protocol.name,
         choices=choices,
         cases=draws,
-        popularity=Popularity.fit(split_dataset(data, first.protocol).training).counts,
+        popularity=Popularity.fit(histories_of(split_dataset(data, first.protocol).training)).counts,
         catalogue={item: data.items[item] for item in shown if item in data.items},
         # Published rows do not belong beside other data, which may be used as fallback.
         published=()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from evaluate.protocol.leakage import find_leaks, refuse_leaks
 from evaluate.protocol.negatives import NegativeSampler
 from evaluate.protocol.protocol import IN_MEMORY, EvaluationProtocol, part_of
 from evaluate.protocol.splits import Split, split_dataset
-from programs.prior.scorers import Popularity
+from programs.prior.scorers import Popularity, Training, histories_of
 from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import InputError, abridged, input_error, quoted
 from signatures.rows import Case, seed_of
@@ -83,15 +83,15 @@ class Cases:
         return dataset
 
     @cached_property
-    def training(self) -> Mapping[str, Sequence[str]]:
-        """Training data of the protocol: item ids by user, without held-out interactions (checked).
+    def training(self) -> Training:
+        """Training data of the protocol, without held-out interactions (checked).
 
         Raises:
             InputError: naming users whose held-out interactions are in it.
         """
-        histories = split_dataset(self.dataset, self.protocol).training
-        refuse_leaks(find_leaks(self.cases, self.dataset, histories, self.protocol.setting))
-        return histories
+        training = split_dataset(self.dataset, self.protocol).training
+        refuse_leaks(find_leaks(self.cases, self.dataset, training, self.protocol.setting))
+        return training
 
     def on(self, dataset: Dataset) -> Cases:
         """The same cases with their data attached.
@@ -178,7 +178,7 @@ def draw_lists(dataset: Dataset, protocol: EvaluationProtocol, split: Split | No
     if not enough:
         _refuse_too_many(len(pool), own, protocol.negatives)
     users = sorted(enough, key=lambda user: seed_of("order", protocol.seed, user))[: protocol.users]
-    popularity = Popularity.fit(split.training).counts
+    popularity = Popularity.fit(histories_of(split.training)).counts
     sampler = NegativeSampler(pool, popularity, protocol.sampling, protocol.negatives)
     cases = []
     for user in users:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluate.data.dataset import Dataset
 from evaluate.protocol.protocol import Setting
+from programs.prior.scorers import Training, histories_of
 from programs.runtime.errors import InputError, quoted
 from signatures.rows import Case
 
@@ -27,7 +28,7 @@ class Leak:
 def find_leaks(
     cases: Sequence[Case],
     dataset: Dataset,
-    histories: Mapping[str, Sequence[str]],
+    training: Training,
     setting: Setting = "warm",
 ) -> list[Leak]:
     """Search for held-out interactions in training data, histories and negatives.
@@ -39,9 +40,10 @@ def find_leaks(
     Args:
         cases: Cases with their targets.
         dataset: The data they were drawn from.
-        histories: Training data: item ids by user.
+        training: Training data.
     """
     leaks: list[Leak] = []
+    histories = histories_of(training)
     training_items = {item for history in histories.values() for item in history} if setting == "item-cold" else set()
     for case in cases:
         sequence = dataset.histories.get(case.user_id, ())

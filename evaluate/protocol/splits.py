@@ -10,6 +10,7 @@ import numpy as np
 
 from evaluate.data.dataset import Dataset
 from evaluate.protocol.protocol import LIKED_ABOVE, EvaluationProtocol, held_out
+from programs.prior.scorers import Training, histories_of
 from programs.runtime.errors import InputError, quoted
 from signatures.rows import seed_of
 from signatures.types import Interaction
@@ -31,13 +32,18 @@ class Split:
 
     Attributes:
         held_out: All users who can be evaluated, dev and test.
-        training: Training data of priors and baselines: item ids by user, oldest first.
+        training: Training data of priors and baselines: interactions by user, oldest first.
         cold_items: Positives of item cold-start, absent from the training data. Empty in other settings.
     """
 
     held_out: Mapping[str, HeldOut]
-    training: Mapping[str, tuple[str, ...]]
+    training: Training
     cold_items: frozenset[str] = frozenset()
+
+    @property
+    def histories(self) -> dict[str, tuple[str, ...]]:
+        """Item ids of the training data by user, oldest first."""
+        return histories_of(self.training)
 
 
 def split_dataset(dataset: Dataset, protocol: EvaluationProtocol) -> Split:
@@ -63,7 +69,7 @@ def _warm(sequences: Sequences, protocol: EvaluationProtocol) -> Split:
     targets, training = {}, {}
     for user, sequence in sequences.items():
         index = held_out(sequence, protocol.target)
-        training[user] = _ids(sequence[:index])
+        training[user] = sequence[:index]
         if index is not None:
             targets[user] = HeldOut(sequence[:index], sequence[index].item_id)
     return Split(targets, training)
@@ -80,9 +86,7 @@ def _item_cold(dataset: Dataset, protocol: EvaluationProtocol) -> Split:
         if index is not None and sequence[index].item_id in cold:
             targets[user] = HeldOut(sequence[:index], sequence[index].item_id)
     training = {
-        user: _ids(sequence)
-        for user, sequence in sequences.items()
-        if cold.isdisjoint(event.item_id for event in sequence)
+        user: sequence for user, sequence in sequences.items() if cold.isdisjoint(event.item_id for event in sequence)
     }
     return Split(targets, training, cold)
 
@@ -113,11 +117,11 @@ def _user_cold(dataset: Dataset, protocol: EvaluationProtocol) -> Split:
     # With timestamps of whole days many records share the first moment of the window: all of them belong to it.
     start = int(ordered[min(len(ordered) - 1, int(np.ceil((1 - protocol.cold_share) * len(ordered))))])
     targets: dict[str, HeldOut] = {}
-    training: dict[str, tuple[str, ...]] = {}
+    training: dict[str, tuple[Interaction, ...]] = {}
     for user, sequence in dataset.sequences.items():
         inside = tuple(event for event in sequence if (event.timestamp or 0) >= start)
         if not 1 <= len(inside) < protocol.cold_below:
-            training[user] = _ids(tuple(event for event in sequence if (event.timestamp or 0) < start))
+            training[user] = tuple(event for event in sequence if (event.timestamp or 0) < start)
             continue
         known = inside if protocol.cold_history == "window" else sequence
         index = held_out(known, protocol.target)
@@ -125,7 +129,3 @@ def _user_cold(dataset: Dataset, protocol: EvaluationProtocol) -> Split:
             history = known[:index][-(protocol.cold_below - 1) :]
             targets[user] = HeldOut(history, known[index].item_id)
     return Split(targets, {user: history for user, history in training.items() if history})
-
-
-def _ids(sequence: tuple[Interaction, ...]) -> tuple[str, ...]:
-    return tuple(event.item_id for event in sequence)

@@ -179,7 +179,7 @@ class Program:
     def _factory_on(self, dataset: Dataset) -> RankerFactory:
         factory = RankerFactory.create(
             dataset,
-            self.dataset.histories,
+            self.dataset.sequences,
             self.choice.roles,
             self.ledger,
             schema=self.choice.schema,

@@ -9,12 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from programs.runtime.errors import InputError
+from signatures.types import Interaction
 
 Scores = NDArray[np.float64]
 
 
 Histories = Mapping[str, Sequence[str]]
 """Item ids by user, oldest first: only interactions before the user's target."""
+
+Training = Mapping[str, Sequence[Interaction]]
+"""Training data: interactions by user, oldest first, only those before the user's target."""
+
+
+def histories_of(training: Training) -> dict[str, tuple[str, ...]]:
+    """The item ids of training data."""
+    return {user: tuple(event.item_id for event in events) for user, events in training.items()}
 
 
 class Scorer(Protocol):

@@ -44,7 +44,7 @@ def workshop(
     protocol = EvaluationProtocol(dataset="demo", source="demo", dataset_sha256=data.sha256)
     return RankerFactory(
         dataset=data,
-        histories=split_dataset(data, protocol).training,
+        training=split_dataset(data, protocol).training,
         encoder_of=encoder_of,
         backends_of=unused if roles is None else lambda: Backends(roles, ledger),
         traits_of=TraitStore,

@@ -21,7 +21,7 @@ from programs.lm.llama_cpp import ENGINE
 from programs.lm.roles import local_roles
 from programs.mope import MOPE
 from programs.mote import MOTE
-from programs.prior.scorers import Popularity
+from programs.prior.scorers import Popularity, histories_of
 from programs.program import Fusion, Parts, listwise, pointwise
 from programs.runtime.weights import locate
 from programs.seller_text import prompt_line
@@ -60,7 +60,7 @@ def parts(backends: Backends, fusion: Fusion | None = None, explain: int = 0) ->
     return Parts(
         backends=backends,
         catalogue=dataset.items,
-        prior=Popularity.fit(split_dataset(dataset, demo_protocol()).training),
+        prior=Popularity.fit(histories_of(split_dataset(dataset, demo_protocol()).training)),
         encoder=LetterEncoder(),
         traits=TraitStore(),
         fusion=fusion or Fusion(),

@@ -17,7 +17,7 @@ from evaluate.protocol.protocol import EvaluationProtocol
 from evaluate.protocol.splits import split_dataset
 from programs.mar import Aligner, Pointwise
 from programs.mope import MOPE
-from programs.prior.scorers import Popularity
+from programs.prior.scorers import Popularity, histories_of
 from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts, head_of
 from programs.ranker import Ranker, order_by_score
 from programs.runtime.events import Event, Progress
@@ -84,7 +84,7 @@ class TestPrograms:
             dataset="demo", source="demo", dataset_sha256=store.sha256, part="test", users=1, negatives=8
         )
         (case,) = draw_lists(store, protocol)
-        prior = Popularity.fit(split_dataset(store, protocol).training)
+        prior = Popularity.fit(histories_of(split_dataset(store, protocol).training))
         backends = backends_on(server)
         parts = Parts(backends, store.items, prior, LetterEncoder(), TraitStore(), explain=2)
         program = PROGRAMS[name](parts)

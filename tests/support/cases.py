@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluate.data.demo.store import demo_dataset
@@ -16,6 +16,11 @@ from tests.support.datasets import protocol_for
 def interactions(history: Sequence[str]) -> tuple[Interaction, ...]:
     """A history, from items."""
     return tuple(Interaction(item_id=one) for one in history)
+
+
+def training_of(histories: Mapping[str, Sequence[str]]) -> dict[str, tuple[Interaction, ...]]:
+    """Training data, from items by user."""
+    return {user: interactions(history) for user, history in histories.items()}
 
 
 def case(history: Sequence[str], candidates: Sequence[str], user: str = "stranger", target: str | None = None) -> Case:

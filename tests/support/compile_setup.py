@@ -81,7 +81,7 @@ def compiler(
     ledger = Ledger(directory / SEARCH_FOLDER / LEDGER, budget)
     shop = RankerFactory(
         dataset=data,
-        histories=split_dataset(data, cases.protocol).training,
+        training=split_dataset(data, cases.protocol).training,
         encoder_of=HashingEncoder,
         backends_of=lambda: Backends(roles, ledger, prices),
         traits_of=TraitStore,

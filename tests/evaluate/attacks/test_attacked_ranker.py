@@ -38,7 +38,7 @@ def factory_on(server: FakeOpenAI, items: dict[str, Item]) -> RankerFactory:
     backends = Backends(roles_on(server), Ledger())
     return RankerFactory(
         dataset=data,
-        histories=split_dataset(DATA, protocol_for(DATA, part="test")).training,
+        training=split_dataset(DATA, protocol_for(DATA, part="test")).training,
         encoder_of=HashingEncoder,
         backends_of=lambda: backends,
         traits_of=TraitStore,

@@ -36,12 +36,12 @@ from evaluate.baselines.training_cases import shortened, training_cases
 from evaluate.baselines.tuning import Tuned, tune
 from evaluate.protocol.protocol import part_of
 from programs.prior.encoders import HashingEncoder
-from programs.prior.scorers import ContentSimilarity
+from programs.prior.scorers import ContentSimilarity, histories_of
 from programs.ranker import Ranker, ranking_from_scores
 from programs.runtime.errors import InputError, MissingExtraError
 from signatures.rows import Case, Ranking
 from signatures.types import Item
-from tests.support.cases import case
+from tests.support.cases import case, training_of
 
 SMALL: dict[str, Baseline] = {
     "bpr": BPR(factors=8, epochs=200),
@@ -88,7 +88,9 @@ def material(in_turn: bool = False) -> TrainingData:
             histories[f"{kind} {shopper}"] = tuple(GOODS[kind][number] for number in chosen)
     items = {one: item(one, kind) for kind in KINDS for one in [*GOODS[kind], f"new {kind}"]}
     vectors = HashingEncoder().encode([item.text for item in items.values()])
-    return TrainingData(histories, items, content=ContentSimilarity(dict(zip(items, vectors, strict=True))))
+    return TrainingData(
+        training_of(histories), items, content=ContentSimilarity(dict(zip(items, vectors, strict=True)))
+    )
 
 
 @cache
@@ -244,12 +246,12 @@ def test_long_histories_are_cut_into_windows_that_lose_nothing() -> None:
 
 def test_nothing_to_fit_is_an_error() -> None:
     with pytest.raises(InputError, match="no user has a history"):
-        TrainingData({"u": ()}, {})
+        TrainingData(training_of({"u": ()}), {})
     with pytest.raises(InputError, match="no history has two items"):
-        Learned().fit(TrainingData({"u": ("a",)}, {}), 0)
+        Learned().fit(TrainingData(training_of({"u": ("a",)}), {}), 0)
     pytest.importorskip("sklearn")
     with pytest.raises(InputError, match="lists with negatives"):
-        Learned().fit(TrainingData({"u": ("a", "b")}, {}), 0)
+        Learned().fit(TrainingData(training_of({"u": ("a", "b")}), {}), 0)
 
 
 class TestFactors:
@@ -284,7 +286,7 @@ def test_metadata_becomes_user_features() -> None:
     pytest.importorskip("lightfm")
     histories = material().histories
     loves = {user: {"loves": user.split()[0], "empty": ""} for user in histories}
-    ranker = SMALL["lightfm-features"].fit(TrainingData(histories, {}, loves), 0)
+    ranker = SMALL["lightfm-features"].fit(TrainingData(training_of(histories), {}, loves), 0)
     assert isinstance(ranker, FactorRanker)
     assert set(ranker.factors.traits) == {"loves=ball", "loves=doll", "empty="}
     for own, other in (KINDS, KINDS[::-1]):
@@ -373,7 +375,7 @@ class TestSources:
 class TestTrainingCases:
     def test_hold_out_the_last_item_among_strangers_of_the_user(self) -> None:
         histories = material().histories
-        cases = training_cases(histories, negatives=8, seed=0)
+        cases = training_cases(training_of(histories), negatives=8, seed=0)
         assert {one.user_id for one in cases} == set(histories)
         for one in cases:
             history = histories[one.user_id]
@@ -383,23 +385,23 @@ class TestTrainingCases:
 
     def test_depend_on_seed_and_user_alone(self) -> None:
         histories = material().histories
-        cases = {one.user_id: one for one in training_cases(histories, 8, seed=0)}
+        cases = {one.user_id: one for one in training_cases(training_of(histories), 8, seed=0)}
         fewer = {user: history for user, history in histories.items() if user not in ("ball 3", "doll 30")}
-        assert all(cases[one.user_id] == one for one in training_cases(fewer, 8, seed=0))
-        assert training_cases(histories, 8, seed=1) != list(cases.values())
+        assert all(cases[one.user_id] == one for one in training_cases(training_of(fewer), 8, seed=0))
+        assert training_cases(training_of(histories), 8, seed=1) != list(cases.values())
         places = {one.candidates.index(str(one.target)) for one in cases.values()}
         assert len(places) > 4
 
     def test_leave_out_what_gives_itself_away(self) -> None:
         histories = {"again": ("a", "b", "a"), "short": ("c",), "fine": ("d", "e")}
-        assert [one.user_id for one in training_cases(histories, 2, seed=0)] == ["fine"]
+        assert [one.user_id for one in training_cases(training_of(histories), 2, seed=0)] == ["fine"]
 
     def test_their_features_do_not_know_the_target(self) -> None:
         """An item that only one shopper has resembles nothing once it is held out."""
-        histories = {"u": ("a", "b", "rare"), "v": ("a", "b", "c")}
-        asked = training_cases(histories, 1, seed=0)[0]
-        leaking = Signals(histories, ContentSimilarity({})).features(asked)
-        clean = Signals(shortened(histories), ContentSimilarity({})).features(asked)
+        training = training_of({"u": ("a", "b", "rare"), "v": ("a", "b", "c")})
+        asked = training_cases(training, 1, seed=0)[0]
+        leaking = Signals(histories_of(training), ContentSimilarity({})).features(asked)
+        clean = Signals(histories_of(shortened(training)), ContentSimilarity({})).features(asked)
         place = asked.candidates.index("rare")
         assert leaking[place, 0] > 0 and clean[place].tolist() == [0] * 5
 

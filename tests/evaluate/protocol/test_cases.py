@@ -62,12 +62,12 @@ def test_training_histories_end_before_the_target() -> None:
             "single": [("c", 5)],
         }
     )
-    assert split_dataset(dataset, protocol_for(dataset, target="last-liked")).training == {
+    assert split_dataset(dataset, protocol_for(dataset, target="last-liked")).histories == {
         "ends-badly": ("a",),
         "liked-nothing": ("a", "b"),
         "single": ("c",),
     }
-    training = split_dataset(dataset, protocol_for(dataset, target="last")).training
+    training = split_dataset(dataset, protocol_for(dataset, target="last")).histories
     assert training == {"ends-badly": ("a", "b"), "liked-nothing": ("a",), "single": ("c",)}
 
 
@@ -117,7 +117,7 @@ def test_no_case_leaks_the_users_own_items(dataset: Dataset, target: Target, see
     except InputError:
         assert all(held_out(sequence, target) is None for sequence in dataset.sequences.values())
         return
-    fitted = split_dataset(dataset, protocol).training
+    fitted = split_dataset(dataset, protocol).histories
     assert {c.user_id for c in cases} == {u for u, s in dataset.sequences.items() if held_out(s, target) is not None}
     for case in cases:
         own = {event.item_id for event in dataset.sequences[case.user_id]}

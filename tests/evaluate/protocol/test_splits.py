@@ -21,6 +21,7 @@ from programs.prior.scorers import Popularity
 from programs.runtime.errors import InputError
 from signatures.rows import Case
 from signatures.types import Interaction
+from tests.support.cases import interactions, training_of
 from tests.support.datasets import Event, make_dataset, protocol_for
 
 
@@ -46,7 +47,7 @@ def test_item_cold_start_evaluates_those_whose_target_is_rare_and_learns_from_th
         "ann": (("a", "b"), "rare")
     }
     assert "ann" not in found.training
-    assert found.training["bob"] == ("a", "c", "d")  # whole: bob is never evaluated here
+    assert found.histories["bob"] == ("a", "c", "d")  # whole: bob is never evaluated here
     assert len(found.training) == 5
 
 
@@ -70,7 +71,7 @@ def test_user_cold_start_knows_the_window_only_and_learns_from_the_time_before(s
     assert {u: (tuple(e.item_id for e in one.history), one.target) for u, one in found.held_out.items()} == {
         "cid": (("e",), "d")  # b and c lie before the window; ann and fay have one record in it, and so no history
     }
-    assert found.training == {
+    assert found.histories == {
         "bob": ("a", "c", "d"),
         "dot": ("e", "f", "g"),
         "eve": ("f", "g", "h", "i"),
@@ -187,7 +188,7 @@ def test_a_planted_leak_is_found(shop: Dataset) -> None:
     protocol = protocol_for(shop)
     cases = draw_lists(shop, protocol)
     training = dict(split_dataset(shop, protocol).training)
-    training["bob"] = ("a", "c", "d")  # d is what is to be found
+    training["bob"] = interactions(("a", "c", "d"))  # d is what is to be found
     (leak,) = find_leaks(cases, shop, training)
     assert (leak.user_id, leak.problem) == ("bob", "the training data has 'd', bought at or after the target")
     with pytest.raises(InputError, match="held-out interactions leak: user 'bob'"):
@@ -208,7 +209,7 @@ def test_each_kind_of_leak_is_named(shop: Dataset) -> None:
     ]
     for case, setting, expected in asked:
         assert expected in [leak.problem for leak in find_leaks([case], shop, training, setting)]
-    other = {"zed": ("rare",)}
+    other = training_of({"zed": ("rare",)})
     assert [leak.problem for leak in find_leaks([ann], shop, other, "item-cold")] == [
         "the cold item 'rare' is in the training data"
     ]
