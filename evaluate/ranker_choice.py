@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 from evaluate.baselines import TRAINED
 from evaluate.protocol.cases import Cases
 from evaluate.ranker_factory import BASELINES, RankerFactory, require_known
-from evaluate.runs.session import program_configuration
+from evaluate.runs.session import prior_of_runs, program_configuration
 from programs.lm.ambient import AmbientBackends
 from programs.lm.model_options import ModelOptions
 from programs.lm.roles import Roles
+from programs.prior.choice import NEWEST, UNRECORDED, PriorName, recorded
 from programs.program import Fusion
 from programs.ranker import Ranker
+from programs.runtime.errors import InputError
 from signatures.schema import MotivationSchema
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ class RankerChoice:
         fusion: How a program combines MAR's scores with the prior's.
         schema: Motivational schema of a program.
         given: `dspy.LM` objects by model string.
+        prior: Formula of the prior; None: that of the run to resume, or the newest.
     """
 
     name: str
@@ -38,6 +42,25 @@ class RankerChoice:
     fusion: Fusion
     schema: MotivationSchema
     given: Mapping[str, dspy.LM] = field(default_factory=dict)
+    prior: PriorName | None = None
+
+    def for_runs(self, root: Path) -> Self:
+        """The same choice with the formula of the prior for the runs in a folder, see `prior_of_runs`.
+
+        Raises:
+            InputError: if the manifest in it cannot be read.
+        """
+        return self if self.prior is not None else replace(self, prior=prior_of_runs(root))
+
+    def with_prior(self, prior: PriorName) -> Self:
+        """The same choice with a formula of the prior.
+
+        Raises:
+            InputError: if it was compiled with another one.
+        """
+        if self.prior not in (None, prior):
+            raise InputError(f"{self.name}: was compiled with the prior {self.prior}, so it cannot have {prior}")
+        return replace(self, prior=prior)
 
     @property
     def asks_models(self) -> bool:
@@ -53,10 +76,11 @@ class RankerChoice:
         """
         if self.name in TRAINED:
             return {"seed": seed, "settings": TRAINED[self.name]().model_dump(mode="json")}
+        prior = self.prior or NEWEST
         if not self.asks_models:
-            return {}
+            return {"prior": recorded(prior)} if self.name == "prior" and prior != UNRECORDED else {}
         roles = AmbientBackends().roles if self.roles is None else self.roles
-        return program_configuration(roles, self.fusion, self.schema, explain, check)
+        return program_configuration(roles, self.fusion, self.schema, explain, check, prior)
 
     def refuse(self, cases: Cases) -> None:
         """Refuse cases of users that the ranker was compiled on; does nothing for other rankers.

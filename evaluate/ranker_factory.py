@@ -20,9 +20,12 @@ from programs.lm.backends import Backends
 from programs.lm.ledger import Ledger
 from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import Roles
+from programs.prior.choice import NEWEST, PriorName, fit_prior
 from programs.prior.default_encoder import default_encoder
 from programs.prior.encoders import Encoder
-from programs.prior.prior import Prior, ScoreRanker
+from programs.prior.prior import Prior
+from programs.prior.prior_v2 import PriorV2
+from programs.prior.score_ranker import ScoreRanker
 from programs.prior.scorers import ContentSimilarity, Histories, ItemKNN, Popularity, Scorer, Training, histories_of
 from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts
 from programs.ranker import Ranker
@@ -68,6 +71,7 @@ class RankerFactory:
         encoder_of: Makes the sentence encoder, for content-based rankers.
         backends_of: Makes the language models, for programs.
         traits_of: Makes the trait store, for programs.
+        prior_name: Formula of the prior.
     """
 
     dataset: Dataset
@@ -79,6 +83,7 @@ class RankerFactory:
     fusion: Fusion = field(default_factory=Fusion)
     explain: int = 0
     check: bool = True
+    prior_name: PriorName = NEWEST
 
     @classmethod
     def create(
@@ -92,6 +97,7 @@ class RankerFactory:
         fusion: Fusion | None = None,
         explain: int = 0,
         check: bool = True,
+        prior: PriorName | None = None,
         beside: Backends | None = None,
         given: Mapping[str, dspy.LM] | None = None,
         on_event: OnEvent = ignore,
@@ -101,6 +107,7 @@ class RankerFactory:
         Args:
             training: Interactions before every user's target (`Split.training`).
             roles: Models of the programs; None uses the model of `dspy.configure`.
+            prior: Formula of the prior; None: the newest.
             beside: Backends of other runs in this process, to share their rate limits.
             given: `dspy.LM` objects by model string, see `ModelOptions`.
             on_event: Told when texts are embedded, a model is loaded, or a cache cannot be used.
@@ -125,6 +132,7 @@ class RankerFactory:
             fusion=fusion or Fusion(),
             explain=explain,
             check=check,
+            prior_name=prior or NEWEST,
         )
 
     def explaining(self, k: int) -> RankerFactory:
@@ -151,9 +159,9 @@ class RankerFactory:
         return ContentSimilarity({item.item_id: row for item, row in zip(items, vectors, strict=True)})
 
     @cached_property
-    def prior(self) -> Prior:
+    def prior(self) -> Prior | PriorV2:
         """The training-free prior."""
-        return Prior.fit(self.histories, self.content)
+        return fit_prior(self.prior_name, self.training, self.content)
 
     @cached_property
     def training_data(self) -> TrainingData:

@@ -74,6 +74,8 @@ class ArtifactManifest(BaseModel):
         family: Name of the program (`programs.program.PROGRAMS`).
         models: Model names by role, see `programs.lm.endpoints.model_name`.
         encoder: Name of the sentence encoder of the prior.
+        prior: Formula of the prior, see `programs.prior.choice.recorded`; artifacts from before there was a choice have
+            none, and their hash leaves it out.
         weight, head: See `Fusion`.
         motivations: The motivational schema.
         optimizer: Name of the optimizer.
@@ -96,6 +98,7 @@ class ArtifactManifest(BaseModel):
     roles: Roles
     models: dict[str, str] = {}
     encoder: str = ""
+    prior: int | str = Field(default=2, exclude_if=lambda version: version == 2)
     weight: float
     head: int | None = None
     motivations: MotivationSchema

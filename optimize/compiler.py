@@ -351,6 +351,7 @@ class Compiler:
             roles=self._builder.roles(configuration),
             models=settings.models,
             encoder=settings.encoder,
+            prior=settings.prior,
             weight=configuration.weight,
             head=settings.head,
             motivations=settings.motivations,

@@ -13,6 +13,7 @@ from evaluate.ranker_factory import RankerFactory, askable
 from optimize.artifact import ArtifactManifest, is_artifact, read_manifest, restore_program
 from programs.lm.model_options import ModelOptions
 from programs.lm.roles import ROLE_NAMES, Roles
+from programs.prior.choice import prior_name
 from programs.program import Fusion
 from programs.ranker import Ranker
 from programs.runtime.errors import InputError, quoted
@@ -80,6 +81,7 @@ def resolve_ranker(
         fusion=Fusion(weight=manifest.weight, head=manifest.head),
         schema=manifest.motivations if schema is None else schema,
         given=options.given,
+        prior=prior_name(manifest.prior),
         path=path,
         manifest=manifest,
     )

@@ -11,6 +11,7 @@ from optimize.candidates import CandidateSettings
 from optimize.objective import ObjectiveWeights
 from optimize.space import Space
 from programs.lm.roles import RoleConfig, Roles
+from programs.prior.choice import NEWEST, PriorName, recorded_prior
 from programs.runtime.atomic import write_atomically
 from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError
@@ -32,6 +33,8 @@ class CompileSettings(BaseModel):
         proposer: Model that writes instructions, and reflects for GEPA.
         models: Model names by role, see `programs.lm.endpoints.model_name`.
         encoder: Name of the sentence encoder of the prior and of semantic similarity.
+        prior: Formula of the prior, see `programs.prior.choice.recorded`; compiles from before there was a choice have
+            none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -52,6 +55,7 @@ class CompileSettings(BaseModel):
     proposer: RoleConfig
     models: dict[str, str] = {}
     encoder: str = ""
+    prior: int | str = 2
     motivations: MotivationSchema
     head: int | None = None
     cases_sha256: str
@@ -64,7 +68,7 @@ class CompileSettings(BaseModel):
             InputError: naming the settings that differ from those in the file.
         """
         if path.exists():
-            stored: dict[str, Any] = read_json(path, dict[str, Any], "choose another --out")
+            stored: dict[str, Any] = {"prior": 2} | read_json(path, dict[str, Any], "choose another --out")
             settings = self.model_dump(mode="json", exclude=_MAY_CHANGE)
             differing = [name for name, value in settings.items() if _decisive(stored.get(name)) != _decisive(value)]
             if differing:
@@ -73,6 +77,17 @@ class CompileSettings(BaseModel):
                     "or another --out"
                 )
         write_atomically(path, self.model_dump_json(indent=1).encode() + b"\n")
+
+
+def prior_of_compile(plan: Path) -> PriorName:
+    """The formula of the prior for a compile: that of its settings file, or the newest if there is none.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    if not plan.exists():
+        return NEWEST
+    return recorded_prior(read_json(plan, dict[str, Any], "choose another --out"))
 
 
 def _decisive(value: Any) -> Any:

@@ -19,8 +19,8 @@ from programs.mar import Aligner, Alignments, Candidate, Embedding, Listwise, Po
 from programs.mope import MOPE, Purchase, RawHistory
 from programs.mote import MOTE, NO_TRAITS, RawDescription, known_categories
 from programs.prior.encoders import Encoder
-from programs.prior.prior import z
-from programs.prior.scorers import Popularity, Scorer
+from programs.prior.scorers import Popularity, Scorer, scores_of
+from programs.prior.standard_scores import z
 from programs.ranker import order_by_score
 from programs.runtime.errors import InputError
 from programs.runtime.events import OnEvent, Progress, ignore
@@ -147,7 +147,7 @@ class MLLM3Rec(dspy.Module):
             case = Case(user_id="user", history=events, candidates=tuple(candidates), metadata=dict(metadata or {}))
         # DSPy's evaluators hand over whole examples.
         case = case.blinded()
-        prior = np.asarray(self.prior.value.scores(case.item_ids, case.candidates), dtype=float)
+        prior = np.asarray(scores_of(self.prior.value, case), dtype=float)
         ranking = Ranking(user_id=case.user_id, order=())
         head = head_of(prior, self.fusion.head)
         most: int | None = getattr(self.aligner, "most", None)

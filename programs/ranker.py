@@ -23,6 +23,15 @@ class Ranker(Protocol):
         ...
 
 
+@runtime_checkable
+class BatchRanker(Ranker, Protocol):
+    """Ranks many cases at once, faster than one after the other."""
+
+    def rank_many(self, cases: Sequence[Case]) -> list[Ranking]:
+        """Rank the candidates of every case, in the order of the cases; each as `rank` would."""
+        ...
+
+
 def order_by_score(candidates: Sequence[str], scores: Sequence[float], tie_seed: int) -> tuple[str, ...]:
     """Candidates by descending score, ties in a seeded random order, NaN last.
 

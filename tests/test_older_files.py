@@ -32,6 +32,9 @@ ADDRESS: str = EXPECTED["address"]
 NOBODY = ("--max-calls", "0")
 """Refuses every question that has no stored answer."""
 
+FORMULA = ("--prior", "2")
+"""The formula of the prior that the old code had."""
+
 PROGRAMS = ("pointwise", "embedding", "without-mope", "without-mote", "without-reflection", "llm-only")
 MODELLED = ("listwise", "own-settings", *PROGRAMS, "compiled")
 UNFIT = ("shop/warm/draw0/knn", "shop/warm/draw0/listwise", "shop/warm/draw1/prior", "shop/whole_catalogue/draw0/prior")
@@ -264,10 +267,13 @@ def test_a_run_of_other_cases_or_another_encoder_is_still_refused(
 
 @pytest.mark.parametrize("name", ["prior", *MODELLED])
 def test_the_same_run_anew_is_the_same(name: str, cli: CommandLine, stored: Path) -> None:
-    """Configuration, rows, and prompts: it finds the stored answers and traits by their keys, and adds none."""
+    """Configuration, rows, and prompts: it finds the stored answers and traits by their keys, and adds none.
+
+    These runs were made with version 2 of the prior.
+    """
     databases = {"answers": stored / "calls.sqlite", "phrases": stored / "traits.sqlite"}
     before = {table: count(path, table) for table, path in databases.items()}
-    done(cli(*command(name, out="anew"), *NOBODY))
+    done(cli(*command(name, out="anew"), *NOBODY, *FORMULA))
     assert {table: count(path, table) for table, path in databases.items()} == before
     assert manifest(Path("anew")) == manifest(out_of(name))
     assert rows(Path("anew")) == rows(out_of(name))
@@ -275,7 +281,7 @@ def test_the_same_run_anew_is_the_same(name: str, cli: CommandLine, stored: Path
 
 def test_traits_are_distilled_again_from_stored_answers(cli: CommandLine, stored: Path) -> None:
     (stored / "traits.sqlite").unlink()
-    done(cli(*command("listwise", out="anew"), *NOBODY))
+    done(cli(*command("listwise", out="anew"), *NOBODY, *FORMULA))
     assert rows(Path("anew")) == rows(out_of("listwise"))
 
 
@@ -384,11 +390,25 @@ def test_a_finished_comparison_is_not_run_again(name: str, cli: CommandLine) -> 
         assert count(root / "search.sqlite", "trials") == trials == 2
 
 
-def test_the_same_comparison_anew_is_the_same(cli: CommandLine, stored: Path) -> None:
+def test_a_comparison_anew_finds_all_answers_and_has_the_newest_prior(cli: CommandLine, stored: Path) -> None:
     done(cli(*command("compare", out="anew"), *NOBODY))
     for mix in ("a_a_a", "a_a_b"):
-        assert manifest(Path("anew") / mix) == manifest(out_of("compare") / mix)
-        assert rows(Path("anew") / mix) == rows(out_of("compare") / mix)
+        new, old = manifest(Path("anew") / mix), manifest(out_of("compare") / mix)
+        assert (new["configuration"].pop("prior"), old["configuration"].pop("prior")) == (3, 2)
+        assert new == old
+        ranked = rows(Path("anew") / mix)
+        for user, row in rows(out_of("compare") / mix).items():
+            assert ranked[user]["scores"]["mar"] == row["scores"]["mar"]
+            assert ranked[user]["scores"]["prior"] != row["scores"]["prior"]
+
+
+def test_a_comparison_goes_on_with_its_own_prior(cli: CommandLine, stored: Path) -> None:
+    done_before = out_of("compare") / "a_a_b"
+    for path in done_before.iterdir():
+        path.unlink()
+    done(cli(*command("compare"), *NOBODY))
+    assert manifest(done_before) == manifest(OLD_FILES / done_before)
+    assert rows(done_before) == rows(OLD_FILES / done_before)
 
 
 def test_a_comparison_of_another_configuration_is_still_refused(cli: CommandLine) -> None:

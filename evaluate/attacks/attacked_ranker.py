@@ -15,7 +15,9 @@ from typing import Any
 from evaluate.ranker_factory import RankerFactory
 from programs.mote import MOTE
 from programs.prior.encoders import Encoder
-from programs.prior.prior import Prior, ScoreRanker
+from programs.prior.prior import Prior
+from programs.prior.prior_v2 import PriorV2
+from programs.prior.score_ranker import ScoreRanker
 from programs.prior.scorers import ContentSimilarity, Scorer
 from programs.program import MLLM3Rec
 from programs.ranker import Ranker
@@ -89,25 +91,17 @@ def edited_catalogue(catalogue: Mapping[str, Item], item: Item) -> Mapping[str, 
 def with_item(ranker: ScoreRanker | MLLM3Rec, case: Case, item: Item, factory: RankerFactory) -> Ranker:
     """The ranker on a catalogue with another text of one item, for one case."""
     if isinstance(ranker, ScoreRanker):
-        return ScoreRanker(ranker.name, with_text(ranker.scorer, case, item, factory.encoder))
+        return ScoreRanker(ranker.name, with_text(ranker.scorer, item, factory.encoder))
     program = copy.copy(ranker)
     program.catalogue = NoCopy(edited_catalogue(ranker.catalogue.value, item))
-    program.prior = NoCopy(with_text(ranker.prior.value, case, item, factory.encoder))
+    program.prior = NoCopy(with_text(ranker.prior.value, item, factory.encoder))
     return program
 
 
-def with_text(scorer: Scorer, case: Case, item: Item, encoder: Encoder) -> Scorer:
-    """The scorer with another text of one item, for one case; a scorer that reads no texts is returned as it is."""
-    if isinstance(scorer, Prior):
-        return Prior(scorer.knn, _with_vector(scorer.content, case, item, encoder), scorer.popularity)
-    return _with_vector(scorer, case, item, encoder) if isinstance(scorer, ContentSimilarity) else scorer
-
-
-def _with_vector(content: ContentSimilarity, case: Case, item: Item, encoder: Encoder) -> ContentSimilarity:
-    """Content similarity of the items of one case alone, which is all that its scores depend on."""
-    vectors = {
-        one: content.matrix[content.rows[one]] for one in (*case.item_ids, *case.candidates) if one in content.rows
-    }
-    if item.text:
-        vectors[item.item_id] = encoder.encode([item.text])[0]
-    return ContentSimilarity(vectors, content.items_last, content.nearest)
+def with_text(scorer: Scorer, item: Item, encoder: Encoder) -> Scorer:
+    """The scorer with another text of one item; a scorer that reads no texts is returned as it is."""
+    if not isinstance(scorer, Prior | PriorV2 | ContentSimilarity):
+        return scorer
+    content = scorer if isinstance(scorer, ContentSimilarity) else scorer.content
+    edited = content.with_vector(item.item_id, encoder.encode([item.text])[0] if item.text else None)
+    return edited if isinstance(scorer, ContentSimilarity) else scorer.on(edited)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, stats
 
-from programs.prior.prior import z
 from programs.prior.scorers import ContentSimilarity, Histories, ItemKNN, Popularity
+from programs.prior.standard_scores import z
 from programs.ranker import Ranker
 from programs.runtime.errors import InputError, quoted
 from signatures.rows import Case, Ranking

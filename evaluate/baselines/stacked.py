@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluate.baselines.features import FeatureSource, feature_table
-from programs.prior.prior import z
+from programs.prior.standard_scores import z
 from programs.ranker import ranking_from_scores
 from programs.runtime.errors import InputError, require_extra
 from signatures.rows import Case, Ranking

@@ -17,11 +17,12 @@ from evaluate.runs.costs import cost_of
 from evaluate.runs.directory import RunDirectory
 from evaluate.runs.journal import read_journal, refuse_other_run
 from evaluate.runs.run_metrics import ranks_of
-from evaluate.runs.session import ledger_within, program_configuration, run_manifest, run_session
+from evaluate.runs.session import ledger_within, prior_of_runs, program_configuration, run_manifest, run_session
 from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Ledger, read_calls
 from programs.lm.model_options import ModelOptions
 from programs.lm.roles import PRESETS, Roles
+from programs.prior.choice import PriorName
 from programs.prior.scorers import Training
 from programs.program import Fusion, MLLM3Rec
 from programs.runtime.atomic import sweep
@@ -67,6 +68,11 @@ class GridRunner:
         backends.retry_unparsable = self.retry_unparsable
         return backends
 
+    @cached_property
+    def _prior(self) -> PriorName:
+        """The formula of the prior of all runs of the grid."""
+        return prior_of_runs(self.root)
+
     @property
     def training(self) -> Training:
         """The training data, checked for leaks."""
@@ -89,6 +95,7 @@ class GridRunner:
             ledger,
             fusion=self.fusion,
             explain=self.grid.explain,
+            prior=self._prior,
             beside=self.backends,
             on_event=self.on_event,
         )
@@ -155,7 +162,9 @@ class GridRunner:
         """
         directory = self.root / mix.label
         ledger = ledger_within(self.root, RunDirectory(directory).ledger, self.budget)
-        configuration = program_configuration(self.roles(mix), self.fusion, CONSUMER, self.grid.explain)
+        configuration = program_configuration(
+            self.roles(mix), self.fusion, CONSUMER, self.grid.explain, prior=self._prior
+        )
         configuration |= {"ranker": self.grid.ranker}
         refuse_other_run(directory, run_manifest(mix.label, configuration, self.cases))
         try:

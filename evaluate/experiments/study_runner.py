@@ -26,10 +26,11 @@ from evaluate.report.record import StudyRecord
 from evaluate.runs.directory import LEDGER, RunDirectory
 from evaluate.runs.full_ranking import full_ranking_ranks, owned_before_target
 from evaluate.runs.journal import Journal, read_journal, refuse_other_run
-from evaluate.runs.session import ledger_within, run_manifest, run_session, versions
+from evaluate.runs.session import ledger_within, prior_of_runs, run_manifest, run_session, versions
 from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Ledger, by_role, read_calls
 from programs.lm.model_options import ModelOptions
+from programs.prior.choice import UNRECORDED, PriorName, recorded
 from programs.program import Fusion
 from programs.ranker import Ranker
 from programs.runtime.atomic import sweep, write_atomically
@@ -148,6 +149,8 @@ class StudyRunner:
         if not is_free(spec.ranker):
             return self._run_program(directory, spec, setting, cases)
         configuration: dict[str, Any] = {"ranker": spec.ranker}
+        if spec.ranker == "prior" and self._prior != UNRECORDED:
+            configuration |= {"prior": recorded(self._prior)}
         settings: Baseline | None = None
         if spec.ranker in TRAINED:
             settings = self._tuned(cell, setting).chosen if spec.tune else TRAINED[spec.ranker]()
@@ -184,12 +187,19 @@ class StudyRunner:
         )
         return self.resolve(spec.ranker, options, Fusion(weight=spec.weight, head=spec.head), None)
 
+    @cached_property
+    def _prior(self) -> PriorName:
+        """The formula of the prior of all runs of the study."""
+        return prior_of_runs(self.root)
+
     def _setting_of(self, cell: StudyCell) -> StudySetting:
         """The setting of a cell. Only the last one is kept: cells of one setting are adjacent."""
         setting = self._setting
         if setting is None or (setting.dataset, setting.protocol) != (cell.dataset, cell.protocol):
             data = self.datasets[cell.dataset.name]
-            setting = self._setting = StudySetting(self.root, cell.dataset, cell.protocol, data, self.on_event)
+            setting = self._setting = StudySetting(
+                self.root, cell.dataset, cell.protocol, data, self._prior, self.on_event
+            )
         return setting
 
     def _finished(self, directory: Path, spec: RankerSpec, configuration: dict[str, Any], cases: Cases) -> bool:
@@ -232,6 +242,7 @@ class StudyRunner:
 
     def _run_program(self, directory: Path, spec: RankerSpec, setting: StudySetting, cases: Cases) -> bool:
         choice = self._resolved(spec)
+        choice = choice if choice.prior else choice.with_prior(self._prior)
         configuration = choice.configuration(spec.explain, spec.check) | {"ranker": spec.ranker}
         choice.refuse(cases)
         if self._finished(directory, spec, configuration, cases) and not self.retry_unparsable:
@@ -246,6 +257,7 @@ class StudyRunner:
             fusion=choice.fusion,
             explain=spec.explain,
             check=spec.check,
+            prior=choice.prior,
             beside=self.backends,
             on_event=self.on_event,
         )

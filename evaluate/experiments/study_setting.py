@@ -14,6 +14,7 @@ from evaluate.protocol.leakage import find_leaks, refuse_leaks
 from evaluate.protocol.protocol import EvaluationProtocol
 from evaluate.protocol.splits import Split, split_dataset
 from evaluate.ranker_factory import RankerFactory
+from programs.prior.choice import NEWEST, PriorName
 from programs.runtime.errors import InputError
 from programs.runtime.events import OnEvent, ignore
 
@@ -26,6 +27,7 @@ class StudySetting:
     dataset: DatasetSpec
     protocol: ProtocolSpec
     data: Dataset
+    prior: PriorName = NEWEST
     on_event: OnEvent = ignore
     _cases: dict[tuple[int, int | None], Cases] = field(default_factory=dict)
 
@@ -37,7 +39,7 @@ class StudySetting:
     @cached_property
     def factory(self) -> RankerFactory:
         """Builds rankers without a language model."""
-        return RankerFactory.create(self.data, self.split.training, on_event=self.on_event)
+        return RankerFactory.create(self.data, self.split.training, prior=self.prior, on_event=self.on_event)
 
     def cases(self, draw: int, users: int | None) -> Cases:
         """The frozen cases of a draw; drawn if they are missing.

@@ -169,7 +169,7 @@ def read_journal(directory: Path) -> tuple[RunManifest, dict[str, Ranking]]:
     Raises:
         InputError: if there is no run, or manifest or rows are damaged.
     """
-    manifest = _read_manifest(RunDirectory(directory).manifest)
+    manifest = stored_manifest(directory)
     if manifest is None:
         raise InputError(f"{directory}: not a run directory, {MANIFEST} is missing")
     path = RunDirectory(directory).journal
@@ -203,7 +203,7 @@ def refuse_other_run(directory: Path, manifest: RunManifest) -> RunManifest | No
     Raises:
         InputError: naming the differences.
     """
-    stored = _read_manifest(RunDirectory(directory).manifest)
+    stored = stored_manifest(directory)
     if stored is None:
         return None
     # Through JSON, so that both are compared in the stored form.
@@ -236,7 +236,13 @@ def _differences(name: str, stored: JsonValue, given: JsonValue) -> Iterator[str
         yield f"{name} is {json.dumps(stored):.80}, given {json.dumps(given):.80}"
 
 
-def _read_manifest(path: Path) -> RunManifest | None:
+def stored_manifest(directory: Path) -> RunManifest | None:
+    """The manifest of the run in a directory; None if there is no run yet.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    path = RunDirectory(directory).manifest
     try:
         return RunManifest.model_validate_json(regular(path).read_bytes())
     except FileNotFoundError:

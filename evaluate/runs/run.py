@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 import dspy
@@ -12,12 +12,14 @@ from dspy.utils.exceptions import DSPyError
 
 from evaluate.runs.journal import Journal
 from programs.lm.ledger import Ledger
-from programs.ranker import Ranker
+from programs.ranker import BatchRanker, Ranker
 from programs.runtime.errors import BudgetExceededError, InputError, one_line
 from programs.runtime.interrupts import interruptible_wait, let_end, thread_pool
 from signatures.rows import Case, Ranking, Status
 
 MAX_FAILURES_IN_A_ROW = 8
+BATCH = 256
+"""Cases that a `BatchRanker` ranks at once."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def run_cases(
     journal: Journal,
     ledger: Ledger,
     workers: int = 1,
-    on_row: Callable[[Ranking], None] | None = None,
+    on_row: Callable[[Ranking], None] = lambda _: None,
     again: Collection[str] = (),
 ) -> RunStatus:
     """Rank every case that has no scored row in the journal yet.
@@ -68,48 +70,73 @@ def run_cases(
     resolved = journal.resolved() - set(again)
     waiting = [case for case in cases if case.user_id not in resolved]
     waiting.reverse()
-    failed: set[str] = set()
-    in_a_row = 0
+    failures = _Failures()
     stopped: str | None = None
-    under_way: dict[Future[Ranking], Case] = {}
-    finished: SimpleQueue[Future[Ranking]] = SimpleQueue()
+    batch = BATCH if isinstance(ranker, BatchRanker) else 1
+    under_way: dict[Future[list[Ranking]], list[Case]] = {}
+    finished: SimpleQueue[Future[list[Ranking]]] = SimpleQueue()
     with interruptible_wait() as next_in, thread_pool(workers) as pool:
         try:
             while under_way or (waiting and stopped is None):
                 while waiting and stopped is None and len(under_way) < 2 * workers:
-                    case = waiting.pop()
-                    future = pool.submit(_rank, ranker, case, ledger)
-                    under_way[future] = case
+                    some = [waiting.pop() for _ in range(min(batch, len(waiting)))]
+                    future = pool.submit(_rank, ranker, some, ledger)
+                    under_way[future] = some
                     future.add_done_callback(finished.put)
                 future = next_in(finished)
-                case = under_way.pop(future)
+                some = under_way.pop(future)
                 try:
-                    row = future.result()
+                    rows = future.result()
                 except BudgetExceededError as error:
                     stopped = str(error)
-                    waiting.append(case)
+                    waiting.extend(reversed(some))
                     continue
-                journal.append(row)
-                failed.discard(row.user_id)
-                in_a_row = in_a_row + 1 if row.status is Status.FAILED else 0
-                if row.status is Status.FAILED:
-                    failed.add(row.user_id)
-                    if in_a_row >= MAX_FAILURES_IN_A_ROW:
-                        raise InputError(f"{in_a_row} cases failed in a row, the last with: {row.error}")
-                if on_row is not None:
+                for row in rows:
+                    journal.append(row)
+                    failures.count(row)
                     on_row(row)
         except BaseException as error:
             ledger.stop("interrupted")
             let_end(under_way, error)
             for future in under_way:
                 if future.done() and not future.cancelled() and future.exception() is None:
-                    journal.append(future.result())
+                    for row in future.result():
+                        journal.append(row)
             raise
     left = len(waiting)
-    return RunStatus(done=len(cases) - left - len(failed), failed=len(failed), left=left, stopped=stopped)
+    failed = len(failures.users)
+    return RunStatus(done=len(cases) - left - failed, failed=failed, left=left, stopped=stopped)
 
 
-def _rank(ranker: Ranker, case: Case, ledger: Ledger) -> Ranking:
+@dataclass
+class _Failures:
+    """Users whose last row failed, and how many rows failed in a row."""
+
+    users: set[str] = field(default_factory=set)
+    in_a_row: int = 0
+
+    def count(self, row: Ranking) -> None:
+        """Count a new row; raises an `InputError` after too many failures in a row."""
+        self.users.discard(row.user_id)
+        self.in_a_row = self.in_a_row + 1 if row.status is Status.FAILED else 0
+        if row.status is Status.FAILED:
+            self.users.add(row.user_id)
+            if self.in_a_row >= MAX_FAILURES_IN_A_ROW:
+                raise InputError(f"{self.in_a_row} cases failed in a row, the last with: {row.error}")
+
+
+def _rank(ranker: Ranker, cases: Sequence[Case], ledger: Ledger) -> list[Ranking]:
+    if isinstance(ranker, BatchRanker):
+        with ledger.usage_of_case() as usage:
+            rows = ranker.rank_many([case.blinded() for case in cases])
+        usage.seconds /= len(rows)
+        for row in rows:
+            row.usage = usage.model_copy()
+        return rows
+    return [_rank_one(ranker, case, ledger) for case in cases]
+
+
+def _rank_one(ranker: Ranker, case: Case, ledger: Ledger) -> Ranking:
     with ledger.usage_of_case() as usage:
         try:
             # DSPy's trace is needed for bootstrapping demos only; here it would just grow.

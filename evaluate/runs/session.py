@@ -11,17 +11,17 @@ from typing import Any
 
 from evaluate.data.demo.store import planted_motivations
 from evaluate.protocol.cases import Cases
-from evaluate.runs.directory import RunDirectory
+from evaluate.runs.directory import MANIFEST, RunDirectory
 from evaluate.runs.evaluation import Evaluation
-from evaluate.runs.journal import Journal, RunManifest
+from evaluate.runs.journal import Journal, RunManifest, stored_manifest
 from evaluate.runs.planted_recovery import Recovery, recovery
 from evaluate.runs.run import run_cases
 from evaluate.runs.run_metrics import run_metrics
 from programs.lm.endpoints import model_name
 from programs.lm.ledger import Budget, Ledger, interrupted_note, read_calls
 from programs.lm.roles import ROLE_NAMES, Roles
+from programs.prior.choice import NEWEST, PriorName, recorded, recorded_prior
 from programs.prior.default_encoder import encoder_setting
-from programs.prior.prior import Prior
 from programs.program import Fusion
 from programs.ranker import Ranker
 from programs.runtime.atomic import write_atomically
@@ -107,8 +107,26 @@ def run_manifest(name: str, configuration: Mapping[str, Any], cases: Cases) -> R
     )
 
 
+def prior_of_runs(root: Path) -> PriorName:
+    """The formula of the prior for the runs in a folder or below it: that of the runs begun there, or the newest.
+
+    Raises:
+        InputError: if a manifest cannot be read.
+    """
+    for path in sorted(root.rglob(MANIFEST)):
+        manifest = stored_manifest(path.parent)
+        if manifest is not None and (manifest.ranker == "prior" or "prior" in manifest.configuration):
+            return recorded_prior(manifest.configuration)
+    return NEWEST
+
+
 def program_configuration(
-    roles: Roles, fusion: Fusion, schema: MotivationSchema, explain: int, check: bool = True
+    roles: Roles,
+    fusion: Fusion,
+    schema: MotivationSchema,
+    explain: int,
+    check: bool = True,
+    prior: PriorName = NEWEST,
 ) -> dict[str, Any]:
     """Everything that decides a program's rankings besides the cases, for the run's manifest."""
     # Left out unless it is off, so that runs from before there was a choice can be resumed.
@@ -120,7 +138,7 @@ def program_configuration(
         "head": fusion.head,
         "explain": explain,
         "schema": schema.model_dump(mode="json"),
-        "prior": Prior.version,
+        "prior": recorded(prior),
     }
 
 

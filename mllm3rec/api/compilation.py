@@ -13,10 +13,11 @@ from mllm3rec.api.compile_options import CompileOptions, compile_settings, roles
 from mllm3rec.api.options import budget_of
 from mllm3rec.api.program import Program, load_artifact
 from optimize.artifact import SEARCH_FOLDER
-from optimize.compiler import Compiler
+from optimize.compiler import PLAN, Compiler
 from optimize.consistency import similarity_named
 from optimize.event_watcher import EventWatcher
 from optimize.forecast import Phase, check_unpaid, search_unpaid
+from optimize.settings import prior_of_compile
 from programs.lm.ledger import Budget, Ledger
 from programs.lm.roles import ROLE_NAMES
 from programs.program import PROGRAMS, Fusion
@@ -133,7 +134,8 @@ def _compiler(
     else:
         families = [program] if isinstance(program, str) else list(program)
         roles, given = roles_of(options)
-    settings = compile_settings(cases, families, roles, trials, options)
+    prior = prior_of_compile(Path(out) / SEARCH_FOLDER / PLAN)
+    settings = compile_settings(cases, families, roles, trials, options, prior)
     ledger = Ledger(Path(out) / SEARCH_FOLDER / LEDGER, budget)
     factory = RankerFactory.create(
         cases.dataset,
@@ -142,6 +144,7 @@ def _compiler(
         ledger,
         schema=settings.motivations,
         fusion=Fusion(head=settings.head),
+        prior=prior,
         given=given,
         on_event=on_event,
     )

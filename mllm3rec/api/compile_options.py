@@ -17,6 +17,7 @@ from optimize.settings import CompileSettings
 from optimize.space import MODULES, Space
 from programs.lm.model_options import ModelOptions
 from programs.lm.roles import ROLE_NAMES, RoleConfig, RoleName, Roles
+from programs.prior.choice import NEWEST, PriorName, recorded
 from programs.prior.default_encoder import encoder_name
 from programs.program import DEFAULT_WEIGHT, PROGRAMS
 from programs.runtime.errors import InputError, input_error
@@ -89,12 +90,13 @@ class CompileOptions(TypedDict, total=False):
 
 
 def compile_settings(
-    cases: Cases, families: Sequence[str], roles: Roles, trials: int, options: CompileOptions
+    cases: Cases, families: Sequence[str], roles: Roles, trials: int, options: CompileOptions, prior: PriorName = NEWEST
 ) -> CompileSettings:
     """Validate the options of a compile.
 
     Args:
         families: Names of the programs to search over.
+        prior: Formula of the prior.
 
     Raises:
         InputError: naming the option that is not valid.
@@ -139,6 +141,7 @@ def compile_settings(
                 "proposer": proposer_config(roles, options.get("proposer")),
                 "models": model_names(roles),
                 "encoder": encoder_name(),
+                "prior": recorded(prior),
                 "motivations": read_schema(options.get("schema")) or CONSUMER,
                 "head": options.get("head"),
                 "cases_sha256": cases.sha256,

@@ -21,6 +21,7 @@ from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_
 from mllm3rec.api.own_ranker import own_ranker
 from mllm3rec.api.program import Program, choice_of
 from programs.lm.ledger import Ledger
+from programs.prior.choice import prior_name
 from programs.program import DEFAULT_WEIGHT, Fusion
 from programs.runtime.events import OnEvent, ignore
 
@@ -33,6 +34,7 @@ def evaluate(
     against: Evaluation | str | Path | None = None,
     out: str | Path | None = None,
     weight: float = DEFAULT_WEIGHT,
+    prior: str | None = None,
     head: int | None = None,
     schema: Schema | None = None,
     explain: int = 0,
@@ -56,6 +58,8 @@ def evaluate(
         against: Another evaluation on the same cases, or its run directory, to compare with user by user.
         out: Run directory; the same call resumes it. None keeps only the answers of language models (in the cache).
         weight, head: See `Fusion`; only for programs given by name.
+        prior: Formula of the prior: `3` (the newest), `3-sales` or `2`, see docs/protocol.md. None: that of the run in
+            `out`, or the newest; an artifact has its own.
         schema: Motivational schema or its file; only for programs given by name.
         explain: Number of first items per user that get a reason.
         check: Whether the judge re-checks reasons.
@@ -79,6 +83,9 @@ def evaluate(
             else:
                 fusion = Fusion(weight=weight, head=head)
                 choice = choice_of(str(ranker), model_options(models), fusion, read_schema(schema))
+                if prior is not None:
+                    choice = choice.with_prior(prior_name(prior))
+            choice = choice.for_runs(folder)
             choice.refuse(cases)
             ledger = Ledger(
                 RunDirectory(folder).ledger if choice.asks_models else None,
@@ -116,6 +123,7 @@ def factory_for(
         fusion=choice.fusion,
         explain=explain,
         check=check,
+        prior=choice.prior,
         given=choice.given,
         on_event=on_event,
     )

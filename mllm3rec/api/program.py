@@ -185,6 +185,7 @@ class Program:
             schema=self.choice.schema,
             fusion=self.choice.fusion,
             check=self.check,
+            prior=self.choice.prior,
             given=self.choice.given,
             on_event=self.on_event,
         )

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from evaluate.runs.evaluation import Evaluation
 
 _explain = option_group("Explanations")
+_prior = option_group("Fusion")
 
 
 def evaluate(
@@ -60,6 +61,10 @@ def evaluate(
     judge: JudgeOption = None,
     weight: Weight = 0.3,
     head: Head = None,
+    prior: Annotated[
+        str | None,
+        _prior(help="Formula of the prior: 3, 3-sales, or 2, of older runs. Default: that of the run, or 3."),
+    ] = None,
     explain: Annotated[int, _explain(min=0, help="Number of first items that get a reason.")] = 0,
     check: Annotated[bool, _explain(help="Whether the judge re-checks reasons.")] = True,
     schema: SchemaFile = None,
@@ -88,6 +93,7 @@ def evaluate(
             out=directory,
             weight=weight,
             head=head,
+            prior=prior,
             schema=schema,
             explain=explain,
             check=check,

@@ -1,6 +1,6 @@
-"""The prior: a training-free ranker that sums z-scores of item-kNN, content similarity and popularity.
+"""The prior: a training-free ranker that sums z-scores of a random walk, content similarity and popularity.
 
-It retrieves A_u of eq. 9 from the catalogue and is fused with MAR's score; `ScoreRanker` makes any scorer a `Ranker`.
+It retrieves A_u of eq. 9 from the catalogue and is fused with MAR's score.
 """
 
 from __future__ import annotations
@@ -11,90 +11,118 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from programs.prior.scorers import CompositeScorer, ContentSimilarity, Histories, ItemKNN, Popularity, Scorer, Scores
-from programs.ranker import ranking_from_scores
-from signatures.rows import Case, Ranking
+from programs.prior.content_neighbours import ContentNeighbours
+from programs.prior.past_sales import PastSales
+from programs.prior.random_walk import RandomWalk
+from programs.prior.scorers import ContentSimilarity, Histories, Popularity, Scores, case_of
+from programs.prior.standard_scores import z
+from signatures.rows import Case
 
-
-def z(values: NDArray[np.floating]) -> Scores:
-    """Standard scores over the candidates of a case, shape (n,), or of several features of them, shape (n, k).
-
-    NaN (unknown) stays NaN and does not count; values that are equal up to rounding become 0, where
-    `scipy.stats.zscore` gives NaN or noise.
-
-    >>> z(np.array([1.0, 3.0, np.nan])).tolist(), z(np.array([0.1, 0.1, 0.1])).tolist()
-    ([-1.0, 1.0, nan], [0.0, 0.0, 0.0])
-    """
-    x = np.asarray(values, dtype=float)
-    known = ~np.isnan(x)
-    n = np.maximum(known.sum(axis=0), 1)
-    filled = np.where(known, x, 0.0)
-    centred = x - filled.sum(axis=0) / n
-    spread = np.sqrt(np.where(known, centred**2, 0.0).sum(axis=0) / n)
-    equal = spread <= 1e-6 * np.abs(filled).max(axis=0, initial=0.0)
-    scores: Scores = np.where(known & equal, 0.0, centred / np.where(equal, 1.0, spread))
-    return scores
+_BATCH_CELLS = 4_000_000
+"""Most scores held at a time: users of a batch times items of the catalogue."""
 
 
 class Prior:
-    """z(sqrt(kNN)) + z(content) + 0.5 z(log(1 + popularity)), z taken over the candidates of the case.
+    """z(content) + z(via) + z(walk, or via where nobody has the item) + 0.5 z(log(1 + popularity)).
 
-    The root reduces the kNN's few large values; nothing is trained or tuned (docs/protocol.md). For items without
-    training interactions the two collaborative terms are neutral (0, the mean of the other candidates), not minimal.
+    z is taken over the candidates of the case, for the last two terms over those that some training user has. One
+    formula serves known and unknown users and items; nothing is trained or tuned on test users (docs/protocol.md).
+    The roots of `walk` and `via` are taken, which reduces their few large values.
 
-    Attributes:
-        version: Version of the formula, for a run's manifest: rows of two formulas must not be mixed.
+    - `content`: mean cosine to the three most similar items of the history, see `ContentSimilarity`.
+    - `walk`: two steps from the history over users and items, see `RandomWalk`.
+    - `via`: mean `walk` score of the candidate's 50 content neighbours, see `ContentNeighbours`. It reaches items that
+      nobody has yet.
+    - `popularity`: users with the item; with `sales`, its sales in the days up to the user's newest interaction.
+
+    Args:
+        sales: Takes the place of popularity for users whose history has dates; None: popularity.
     """
-
-    version = 2
 
     popularity_weight = 0.5
 
-    def __init__(self, knn: ItemKNN, content: ContentSimilarity, popularity: Popularity) -> None:
-        self.knn = knn
+    def __init__(
+        self,
+        walk: RandomWalk,
+        content: ContentSimilarity,
+        popularity: Popularity,
+        sales: PastSales | None = None,
+    ) -> None:
+        self.walk = walk
         self.content = content
         self.popularity = popularity
+        self.sales = sales
+        self.neighbours = ContentNeighbours(content)
+        self._column_of_row = np.array([walk.columns.get(item, -1) for item in content.rows], dtype=np.intp)
 
     @classmethod
-    def fit(cls, histories: Histories, content: ContentSimilarity | None = None) -> Self:
-        """Fit the two collaborative signals; `content` needs no fit, None leaves it out."""
-        return cls(ItemKNN.fit(histories), content or ContentSimilarity({}), Popularity.fit(histories))
+    def fit(
+        cls, histories: Histories, content: ContentSimilarity | None = None, sales: PastSales | None = None
+    ) -> Self:
+        """Fit to training data; `content` and `sales` are optional and come as they are."""
+        content = content or ContentSimilarity({})
+        return cls(RandomWalk.fit(histories, content.rows), content, Popularity.fit(histories), sales)
 
-    def parts(self, history: Sequence[str], candidates: Sequence[str]) -> dict[str, Scores]:
-        """Raw `knn` (cosine sums), `content` (cosines) and `popularity` (users), each of shape (n,)."""
-        return {
-            "knn": self.knn.similarity(history, candidates),
+    def parts_of(self, cases: Sequence[Case]) -> list[dict[str, Scores]]:
+        """Raw `walk`, `via`, `content` (cosines), `popularity` (users) and perhaps `sales`, each of shape (n,)."""
+        batch = max(1, _BATCH_CELLS // max(1, len(self.walk.columns)))
+        parts = []
+        for start in range(0, len(cases), batch):
+            some = cases[start : start + batch]
+            self.neighbours.prepare(item for case in some for item in case.candidates)
+            reached = self.walk.scores([case.item_ids for case in some])
+            parts += [self._parts(case, row) for case, row in zip(some, reached, strict=True)]
+        return parts
+
+    def _parts(self, case: Case, reached: Scores) -> dict[str, Scores]:
+        history, candidates = case.item_ids, case.candidates
+        columns = np.array([self.walk.columns.get(item, -1) for item in candidates], dtype=np.intp)
+        parts = {
+            "walk": _at(columns, reached),
+            "via": self._via(candidates, reached),
             "content": self.content.scores(history, candidates),
             "popularity": self.popularity.scores(history, candidates),
         }
+        dates = [event.timestamp for event in case.history if event.timestamp is not None]
+        if self.sales is not None and dates:
+            parts["sales"] = self.sales.at(max(dates), candidates)
+        return parts
+
+    def _via(self, candidates: Sequence[str], reached: Scores) -> Scores:
+        out = np.zeros(len(candidates))
+        known = [index for index, item in enumerate(candidates) if item in self.content.rows]
+        if known:
+            rows, weights = self.neighbours.of([candidates[index] for index in known])
+            totals = weights.sum(axis=1)
+            sums = (weights * _at(self._column_of_row[rows], reached)).sum(axis=1)
+            out[known] = np.divide(sums, totals, out=np.zeros(len(known)), where=totals > 0)
+        return out
 
     def combine(self, parts: Mapping[str, Scores]) -> Scores:
         """The prior's score from its raw parts."""
         known = parts["popularity"] > 0
-        collaborative = np.zeros(len(known))
-        collaborative[known] = z(np.sqrt(parts["knn"][known])) + self.popularity_weight * z(
-            np.log1p(parts["popularity"][known])
+        bought = np.log1p(parts.get("sales", parts["popularity"]))
+        columns = np.column_stack(
+            [
+                parts["content"],
+                np.sqrt(parts["via"]),
+                np.where(known, np.sqrt(parts["walk"]), np.nan),
+                np.where(known, bought, np.nan),
+            ]
         )
-        return collaborative + z(parts["content"])
+        content, via, walk, popularity = z(columns).T
+        scores: Scores = content + via + np.where(known, walk, via)
+        return scores + self.popularity_weight * np.where(known, popularity, 0.0)
 
     def scores(self, history: Sequence[str], candidates: Sequence[str]) -> Scores:
         """See `Scorer.scores`."""
-        return self.combine(self.parts(history, candidates))
+        return self.combine(self.parts_of([case_of(history, candidates)])[0])
+
+    def on(self, content: ContentSimilarity) -> Prior:
+        """The same prior with other texts."""
+        return Prior(self.walk, content, self.popularity, self.sales)
 
 
-class ScoreRanker:
-    """A scorer as a `Ranker`. Its score vector has the ranker's name; the parts of a composite are recorded, too."""
-
-    def __init__(self, name: str, scorer: Scorer) -> None:
-        self.name = name
-        self.scorer = scorer
-        self._composite = scorer if isinstance(scorer, CompositeScorer) else None
-
-    def rank(self, case: Case) -> Ranking:
-        """Rank the candidates of `case`; see `Ranker.rank`."""
-        if self._composite is not None:
-            parts = self._composite.parts(case.item_ids, case.candidates)
-            components = {**parts, self.name: self._composite.combine(parts)}
-        else:
-            components = {self.name: self.scorer.scores(case.item_ids, case.candidates)}
-        return ranking_from_scores(case, {name: vector.tolist() for name, vector in components.items()}, by=self.name)
+def _at(columns: NDArray[np.intp], values: Scores) -> Scores:
+    """The values at columns of any shape; 0 where there is no column (-1)."""
+    return np.where(columns >= 0, values[columns], 0.0) if len(values) else np.zeros(columns.shape)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from programs.runtime.errors import InputError
+from signatures.rows import Case
 from signatures.types import Interaction
 
 Scores = NDArray[np.float64]
@@ -44,15 +45,28 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class CompositeScorer(Scorer, Protocol):
-    """A scorer whose score is computed from named parts."""
+    """A scorer whose score is computed from named parts, for many cases at once."""
 
-    def parts(self, history: Sequence[str], candidates: Sequence[str]) -> dict[str, Scores]:
-        """The parts' raw scores by name, each of length n."""
+    def parts_of(self, cases: Sequence[Case]) -> list[dict[str, Scores]]:
+        """The parts' raw scores by name, each of length n; a case's parts depend on that case alone."""
         ...
 
     def combine(self, parts: Mapping[str, Scores]) -> Scores:
-        """The result of `scores`, from its parts."""
+        """The scores of the candidates of one case, from its parts."""
         ...
+
+
+def case_of(history: Sequence[str], candidates: Sequence[str]) -> Case:
+    """A case of an unnamed user, without dates."""
+    events = tuple(Interaction.model_construct(item_id=item, rating=None, timestamp=None) for item in history)
+    return Case.model_construct(user_id="", history=events, candidates=tuple(candidates), target=None, metadata={})
+
+
+def scores_of(scorer: Scorer, case: Case) -> Scores:
+    """The scores of the candidates of a case; a composite scorer sees the dates of the history, too."""
+    if isinstance(scorer, CompositeScorer):
+        return scorer.combine(scorer.parts_of([case])[0])
+    return scorer.scores(case.item_ids, case.candidates)
 
 
 class Popularity:
@@ -157,6 +171,15 @@ class ContentSimilarity:
         self.matrix = np.stack(list(vectors.values())) if vectors else np.zeros((0, 0), dtype=np.float32)
         self.items_last = items_last
         self.nearest = nearest
+
+    def with_vector(self, item: str, vector: NDArray[np.floating] | None) -> ContentSimilarity:
+        """The same with another vector of one item; None for an item without a text."""
+        vectors: dict[str, NDArray[np.floating]] = {one: self.matrix[row] for one, row in self.rows.items()}
+        if vector is not None:
+            vectors[item] = vector
+        else:
+            vectors.pop(item, None)
+        return ContentSimilarity(vectors, self.items_last, self.nearest)
 
     def scores(self, history: Sequence[str], candidates: Sequence[str]) -> Scores:
         """See `Scorer.scores`; between -1 and 1."""

@@ -123,7 +123,7 @@ class TestEvaluate:
         assert 0 <= found.low <= found.mean <= found.high <= 1
         assert len(result.per_user) == len(cases) == result.figures.users
         assert result.per_user["HR@5"].mean() == pytest.approx(found.mean)
-        assert set(result.components) == {"popularity", "knn", "content", "prior"}
+        assert set(result.components) == {"popularity", "walk", "via", "content", "prior"}
         assert result.directory is None
         assert result.complete and "prior" in str(result)
         assert result.to_frame().loc["prior", "HR@5/10 mean"] == found.mean

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import log, sqrt
+from math import sqrt
 
 import numpy as np
 import pytest
@@ -10,11 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from programs.prior.prior import Prior, ScoreRanker, z
+from programs.prior.content_neighbours import ContentNeighbours
+from programs.prior.past_sales import SECONDS_PER_DAY, PastSales
+from programs.prior.prior import Prior
+from programs.prior.random_walk import RandomWalk
 from programs.prior.retrieval import retrieve
-from programs.prior.scorers import ContentSimilarity, ItemKNN, Popularity
-from programs.ranker import Ranker
+from programs.prior.score_ranker import ScoreRanker
+from programs.prior.scorers import ContentSimilarity, ItemKNN, Popularity, histories_of
+from programs.prior.standard_scores import z
+from programs.ranker import BatchRanker, Ranker
 from programs.runtime.errors import InputError
+from signatures.rows import Case
+from signatures.types import Interaction
 from tests.support.cases import case
 
 # Users per item: a {u, v}, b {u, v, w}, c {v, w}, d {x}.
@@ -128,46 +135,143 @@ def test_standard_scores_are_scipy_s() -> None:
 
 
 def test_prior_is_the_weighted_sum_of_standard_scores() -> None:
-    # Candidates c and d after a: kNN 1/2 and 0, cosines 0 and 1, users 2 and 1. Of two values the larger has z = 1.
+    # Candidates c and d after a: cosines 0 and 1, users 2 and 1; only c is within reach of a. Of two values the larger
+    # has z = 1. Both have content neighbours, but those of d (a and c) score more than those of c.
     vectors = {"a": VECTORS["p"], "c": VECTORS["s"], "d": VECTORS["p"]}
     prior = Prior.fit(HISTORIES, ContentSimilarity(vectors))
-    np.testing.assert_allclose(prior.scores(["a"], ["c", "d"]), [1 - 1 + 0.5, -1 + 1 - 0.5], atol=1e-6)
-    parts = prior.parts(["a"], ["c", "d"])
-    assert {name: np.round(part, 6).tolist() for name, part in parts.items()} == {
-        "knn": [0.5, 0],
-        "content": [0, 1],
-        "popularity": [2, 1],
-    }
+    (parts,) = prior.parts_of([case(["a"], ["c", "d"])])
+    assert set(parts) == {"walk", "via", "content", "popularity"}
+    assert parts["content"].round(6).tolist() == [0, 1]
+    assert parts["popularity"].tolist() == [2, 1]
+    assert parts["walk"][0] > parts["walk"][1] == 0
+    assert parts["via"][1] > parts["via"][0] == 0  # no item resembles c
+    np.testing.assert_allclose(prior.scores(["a"], ["c", "d"]), [-1 - 1 + 1 + 0.5, 1 + 1 - 1 - 0.5], atol=1e-6)
 
 
-def test_prior_roots_the_cosines_and_logs_the_counts() -> None:
-    prior = Prior.fit(HISTORIES, ContentSimilarity({}))
-    expected = z(np.sqrt([AB, AC, 0])) + 0.5 * z(np.log([4, 3, 2]))
-    np.testing.assert_allclose(prior.scores(["a"], ["b", "c", "d"]), expected)
-    assert log(4) == np.log1p(3)
-
-
-def test_prior_rests_on_content_where_nobody_has_the_candidates() -> None:
+def test_prior_roots_walk_and_via_and_logs_the_counts() -> None:
     prior = Prior.fit(HISTORIES, ContentSimilarity(VECTORS))
-    np.testing.assert_allclose(prior.scores(["q"], ["p", "t"]), [1, -1], atol=1e-6)
-    assert prior.scores(["b"], ["p", "t"]).tolist() == [0, 0]
+    parts = {
+        "content": np.array([0.1, 0.5, 0.3]),
+        "via": np.array([0.04, 0.09, 0.0]),
+        "walk": np.array([4.0, 1.0, 9.0]),
+        "popularity": np.array([1.0, 2.0, 3.0]),
+    }
+    expected = z(parts["content"]) + z(np.sqrt(parts["via"])) + z(np.array([2, 1, 3])) + 0.5 * z(np.log([2, 3, 4]))
+    np.testing.assert_allclose(prior.combine(parts), expected)
 
 
-def test_prior_does_not_hold_it_against_a_candidate_that_nobody_has_it() -> None:
-    # b and d by kNN after a: AB and 0, users 3 and 1; p, which nobody has, lies between them.
-    prior = Prior.fit(HISTORIES, ContentSimilarity({}))
-    np.testing.assert_allclose(prior.scores(["a"], ["b", "p", "d"]), [1.5, 0, -1.5])
-    # By content it resembles the history as much as can be, and the others are unknown to it.
-    prior = Prior.fit(HISTORIES, ContentSimilarity({"a": VECTORS["p"], "p": VECTORS["p"]}))
-    content = z(np.array([0, 1, 0]))
-    np.testing.assert_allclose(prior.scores(["a"], ["b", "p", "d"]), np.array([1.5, 0, -1.5]) + content, atol=1e-6)
+def test_via_stands_for_the_walk_where_nobody_has_the_item() -> None:
+    prior = Prior.fit(HISTORIES, ContentSimilarity(VECTORS))
+    parts = {
+        "content": np.array([0.1, 0.5, 0.3]),
+        "via": np.array([0.04, 0.09, 0.0]),
+        "walk": np.array([4.0, 0.0, 9.0]),
+        "popularity": np.array([1.0, 0.0, 3.0]),
+    }
+    via = z(np.sqrt(parts["via"]))
+    expected = z(parts["content"]) + via + [-1, via[1], 1] + 0.5 * np.array([-1, 0, 1])
+    np.testing.assert_allclose(prior.combine(parts), expected)
+
+
+def test_via_reaches_what_nobody_has_through_the_texts_of_its_neighbours() -> None:
+    # p and q resemble a, and nobody has them; t is the contrary of a.
+    vectors = {"a": VECTORS["p"], **VECTORS}
+    (parts,) = Prior.fit(HISTORIES, ContentSimilarity(vectors)).parts_of([case(["b"], ["p", "q", "t"])])
+    assert parts["walk"].tolist() == [0, 0, 0]
+    assert parts["via"][0] > parts["via"][1] > parts["via"][2] == 0
+
+
+def test_an_unknown_item_of_the_history_speaks_for_items_like_it() -> None:
+    (parts,) = Prior.fit(HISTORIES, ContentSimilarity(VECTORS)).parts_of([case(["q", "s"], ["p", "r"])])
+    cubes = np.array([[0.8, 0.6, 0, 0], [0.96, 0.6, 0.8, 0]]) ** 3  # of p to q, r, s, t; of r to q, p, s, t
+    own = np.array([[0.7, 0, 1, 0], [0.7, 0, 1, 0]])
+    np.testing.assert_allclose(parts["via"], (cubes * own).sum(axis=1) / cubes.sum(axis=1), rtol=1e-5)
+
+
+def test_sales_take_the_place_of_popularity_where_the_history_has_dates() -> None:
+    training = {
+        "u": (bought("a", 100), bought("b", 400)),
+        "v": (bought("a", 200), bought("c", 390)),
+        "w": (bought("b", 300), bought("a", 50)),
+    }
+    prior = Prior.fit(histories_of(training), sales=PastSales.fit(training, days=150))
+    dated = Case(user_id="x", history=(bought("d", 350),), candidates=("a", "b", "c"))
+    (parts,) = prior.parts_of([dated])
+    assert parts["sales"].tolist() == [0, 1, 0]  # a: 100 days too early; b: one of two; c: later than the history
+    assert parts["popularity"].tolist() == [3, 2, 1]
+    assert prior.combine(parts).argmax() == 1
+    (undated,) = prior.parts_of([case(["d"], ["a", "b", "c"])])
+    assert "sales" not in undated
+
+
+def bought(item: str, day: int) -> Interaction:
+    """A purchase on a day."""
+    return Interaction(item_id=item, timestamp=day * SECONDS_PER_DAY)
+
+
+def test_past_sales_end_with_the_moment_and_begin_after_the_window() -> None:
+    sales = PastSales.fit({"u": (bought("a", 0), bought("a", 10), bought("a", 20), Interaction(item_id="a"))}, days=10)
+    assert [sales.at(day * SECONDS_PER_DAY, ["a"])[0] for day in (-1, 0, 9, 10, 19, 20, 29, 30)] == [
+        *(0, 1, 1, 1, 1, 1, 1, 0)
+    ]
+    assert sales.at(0, ["new"]).tolist() == [0]
+    with pytest.raises(InputError, match="days=0"):
+        PastSales.fit({}, days=0)
+
+
+@given(st.lists(st.lists(items, max_size=6), max_size=6), st.lists(items, max_size=25))
+def test_random_walk_agrees_with_the_dense_definition(sequences: list[list[str]], history: list[str]) -> None:
+    histories = {str(user): sequence for user, sequence in enumerate(sequences)}
+    walk = RandomWalk.fit(histories, "abcdefgh")
+    own = np.array([[item in sequence for item in walk.columns] for sequence in sequences], dtype=float)
+    own = own.reshape(len(sequences), len(walk.columns))
+    with np.errstate(divide="ignore"):
+        by_item = np.where(own.sum(axis=0) > 0, own.sum(axis=0) ** -0.5, 0)
+        by_user = np.where(own.sum(axis=1) > 0, 1 / own.sum(axis=1), 0)
+    step = np.diag(by_item) @ own.T @ np.diag(by_user) @ own @ np.diag(by_item)
+    start = np.zeros(len(walk.columns))
+    for age, item in enumerate(history[::-1][:20]):
+        start[walk.columns[item]] += 0.7**age
+    expected = start @ step @ step + np.where(own.sum(axis=0) > 0, 0, start)
+    np.testing.assert_allclose(walk.scores([["a"], history])[1], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [{"items_last": 0}, {"decay": 0.0}, {"decay": 1.5}])
+def test_random_walk_refuses_parameters_out_of_range(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="random walk"):
+        RandomWalk.fit(HISTORIES, **wrong)  # type: ignore[arg-type]
+
+
+def test_content_neighbours_are_the_nearest_others() -> None:
+    neighbours = ContentNeighbours(ContentSimilarity(VECTORS), nearest=2)
+    rows, weights = neighbours.of(["p", "t"])
+    found = [dict(zip(own.tolist(), weight.round(6).tolist(), strict=True)) for own, weight in zip(rows, weights)]  # noqa: B905
+    assert found[0] == {1: 0.512, 2: 0.216}  # q and r
+    assert set(found[1].values()) == {0.0}, "what points away does not count"
+    assert ContentNeighbours(ContentSimilarity({"p": VECTORS["p"]})).of(["p"])[0].shape == (1, 0)
+    with pytest.raises(InputError, match="nearest=0"):
+        ContentNeighbours(ContentSimilarity(VECTORS), nearest=0)
+
+
+def test_many_cases_at_once_are_the_same_as_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    names = [f"i{n}" for n in range(150)]
+    histories = {f"u{n}": list(rng.choice(names[:120], rng.integers(1, 9), replace=False)) for n in range(80)}
+    vectors = rng.normal(size=(150, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    content = ContentSimilarity(dict(zip(names, vectors, strict=True)))
+    cases = [case(own, list(rng.choice(names, 20, replace=False)), user) for user, own in histories.items()]
+    at_once = ScoreRanker("prior", Prior.fit(histories, content)).rank_many(cases)
+    one_by_one = ScoreRanker("prior", Prior.fit(histories, content))
+    assert [one_by_one.rank(one) for one in reversed(cases)] == at_once[::-1]
 
 
 def test_prior_ranker_records_its_parts() -> None:
     ranker = ScoreRanker("prior", Prior.fit(HISTORIES, ContentSimilarity(VECTORS)))
     assert isinstance(ranker, Ranker)
+    assert isinstance(ranker, BatchRanker)
     ranking = ranker.rank(case(["a"], ["d", "c", "b"], "u"))
-    assert set(ranking.scores) == {"prior", "knn", "content", "popularity"}
+    assert set(ranking.scores) == {"prior", "walk", "via", "content", "popularity"}
     assert ranking.order == ("b", "c", "d")
     assert ranking.scores["popularity"] == [1, 2, 3]
     assert ranking.user_id == "u"

@@ -1,0 +1,28 @@
+"""Standard scores (z-scores) over the candidates of a case, with unknown values."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from programs.prior.scorers import Scores
+
+
+def z(values: NDArray[np.floating]) -> Scores:
+    """Standard scores over the candidates of a case, shape (n,), or of several features of them, shape (n, k).
+
+    NaN (unknown) stays NaN and does not count; values that are equal up to rounding become 0, where
+    `scipy.stats.zscore` gives NaN or noise.
+
+    >>> z(np.array([1.0, 3.0, np.nan])).tolist(), z(np.array([0.1, 0.1, 0.1])).tolist()
+    ([-1.0, 1.0, nan], [0.0, 0.0, 0.0])
+    """
+    x = np.asarray(values, dtype=float)
+    known = ~np.isnan(x)
+    n = np.maximum(known.sum(axis=0), 1)
+    filled = np.where(known, x, 0.0)
+    centred = x - filled.sum(axis=0) / n
+    spread = np.sqrt(np.where(known, centred**2, 0.0).sum(axis=0) / n)
+    equal = spread <= 1e-6 * np.abs(filled).max(axis=0, initial=0.0)
+    scores: Scores = np.where(known & equal, 0.0, centred / np.where(equal, 1.0, spread))
+    return scores
