@@ -16,7 +16,7 @@ from evaluate.protocol.negatives import NegativeSampler
 from evaluate.protocol.protocol import Setting
 from evaluate.protocol.splits import split_dataset
 from evaluate.runs.full_ranking import full_ranking_ranks
-from programs.prior.prior import ScoreRanker
+from programs.prior.score_ranker import ScoreRanker
 from programs.prior.scorers import Popularity
 from programs.runtime.errors import InputError
 from signatures.rows import Case
