@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from evaluate.baselines import TRAINED
+from evaluate.data.demo.planted_truth import NAME as PLANTED_TRUTH
 from evaluate.protocol.cases import Cases
 from evaluate.ranker_factory import BASELINES, RankerFactory, require_known
 from evaluate.runs.session import prior_of_runs, program_configuration
@@ -15,7 +16,7 @@ from programs.lm.ambient import AmbientBackends
 from programs.lm.model_options import ModelOptions
 from programs.lm.roles import Roles
 from programs.prior.choice import NEWEST, UNRECORDED, PriorName, recorded
-from programs.program import Fusion
+from programs.program import WITHOUT_MODEL, Fusion
 from programs.ranker import Ranker
 from programs.runtime.errors import InputError
 from signatures.schema import MotivationSchema
@@ -77,6 +78,9 @@ class RankerChoice:
         if self.name in TRAINED:
             return {"seed": seed, "settings": TRAINED[self.name]().model_dump(mode="json")}
         prior = self.prior or NEWEST
+        if self.name in WITHOUT_MODEL or self.name == PLANTED_TRUTH:
+            fused = {"weight": self.fusion.weight, "head": self.fusion.head, "prior": recorded(prior)}
+            return fused | {"schema": self.schema.model_dump(mode="json")}
         if not self.asks_models:
             return {"prior": recorded(prior)} if self.name == "prior" and prior != UNRECORDED else {}
         roles = AmbientBackends().roles if self.roles is None else self.roles
@@ -107,7 +111,7 @@ Resolve = Callable[[str, ModelOptions, Fusion, MotivationSchema | None], RankerC
 
 def is_free(name: str) -> bool:
     """Whether a ranker needs no language model."""
-    return name in TRAINED or name in BASELINES
+    return name in TRAINED or name in BASELINES or name in WITHOUT_MODEL or name == PLANTED_TRUTH
 
 
 def choose_by_name(name: str, options: ModelOptions, fusion: Fusion, schema: MotivationSchema | None) -> RankerChoice:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from evaluate.baselines import TRAINED, TrainingData
 from evaluate.baselines.baseline import LARGEST_SEED
 from evaluate.data.dataset import Dataset
+from evaluate.data.demo.planted_truth import NAME as PLANTED_TRUTH
+from evaluate.data.demo.planted_truth import PlantedTruth
 from programs.lm.ambient import AmbientBackends
 from programs.lm.backends import Backends
 from programs.lm.ledger import Ledger
@@ -46,7 +48,7 @@ def require_known(name: str) -> None:
     Raises:
         InputError: naming the rankers there are.
     """
-    names = (*BASELINES, *TRAINED, *PROGRAMS)
+    names = (*BASELINES, *TRAINED, *PROGRAMS, PLANTED_TRUTH)
     if name not in names:
         near = get_close_matches(name, names, n=1)
         hint = f": did you mean {near[0]!r}?" if near else "."
@@ -189,6 +191,8 @@ class RankerFactory:
             MissingExtraError: if the library of a trained baseline is not installed.
         """
         require_known(name)
+        if name == PLANTED_TRUTH:
+            return self._planted_truth()
         if name in BASELINES:
             return ScoreRanker(name, self.scorer(name))
         if name in TRAINED:
@@ -196,6 +200,11 @@ class RankerFactory:
                 raise InputError(f"seed {seed}: give one from 0 to {LARGEST_SEED:,}")
             return TRAINED[name]().fit(self.training_data, seed)
         return askable(PROGRAMS[name](self.parts()))
+
+    def _planted_truth(self) -> Ranker:
+        if self.dataset.source != "demo":
+            raise InputError(f"{PLANTED_TRUTH}: only the demo store has planted motivations, not {self.dataset.name!r}")
+        return PlantedTruth(self.prior, self.fusion)
 
     def parts(self) -> Parts:
         """The parts of programs."""

@@ -45,19 +45,29 @@ class Alignments:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A candidate as MAR reads it: the text of its traits, and only in ablations the seller's text."""
+    """A candidate as MAR reads it: the text of its traits, and only in ablations the seller's text.
+
+    Attributes:
+        leanings: See `programs.motivation_encoder`; empty with a language model.
+    """
 
     item_id: str
     text: str
     phrases: tuple[str, ...] = ()
+    leanings: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class UserView:
-    """A user as MAR reads them: a text, and the profile it was rendered from where there is one."""
+    """A user as MAR reads them: a text, and the profile it was rendered from where there is one.
+
+    Attributes:
+        leanings: See `programs.motivation_encoder`; empty with a language model.
+    """
 
     text: str
     profile: Profile | None = None
+    leanings: tuple[float, ...] = ()
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ their fusion are compared on the same calls.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import dspy
 import numpy as np
@@ -18,6 +18,7 @@ from programs.lm.backends import Backends, UnparsableError
 from programs.mar import Aligner, Alignments, Candidate, Embedding, Listwise, Pointwise, UserView
 from programs.mope import MOPE, Purchase, RawHistory
 from programs.mote import MOTE, NO_TRAITS, RawDescription, known_categories
+from programs.motivation_encoder import EncoderProfile, EncoderTraits, LeaningsMatch, MotivationEncoder
 from programs.prior.encoders import Encoder
 from programs.prior.scorers import Popularity, Scorer, scores_of
 from programs.prior.standard_scores import z
@@ -210,7 +211,7 @@ class MLLM3Rec(dspy.Module):
         answer = self.shopper(history=history, metadata=metadata)
         ranking.profile = answer.profile
         ranking.unparsable += answer.unparsable
-        return UserView(text=answer.text, profile=answer.profile)
+        return UserView(text=answer.text, profile=answer.profile, leanings=answer.get("leanings", ()))
 
     def _candidate(self, item: Item, ranking: Ranking) -> Candidate:
         try:
@@ -223,7 +224,8 @@ class MLLM3Rec(dspy.Module):
         traits: Traits | None = answer.traits
         if traits is not None:
             ranking.traits.append(traits)
-        return Candidate(item_id=item.item_id, text=answer.text, phrases=traits.phrases if traits else ())
+        phrases = traits.phrases if traits else ()
+        return Candidate(item.item_id, answer.text, phrases, leanings=answer.get("leanings", ()))
 
     def _explain(
         self, reasons: Explainer, ranking: Ranking, user: UserView, seen: Sequence[Candidate], on_event: OnEvent
@@ -340,6 +342,13 @@ def llm_only(parts: Parts) -> MLLM3Rec:
     return _compose(parts, RawHistory(), RawDescription(), aligner)
 
 
+def encoder(parts: Parts) -> MLLM3Rec:
+    """Motivations from the sentence encoder: no language model at all, and so no reasons."""
+    motivations = MotivationEncoder(parts.encoder, parts.schema, parts.catalogue)
+    without = replace(parts, explain=0)
+    return _compose(without, EncoderProfile(motivations), EncoderTraits(motivations), LeaningsMatch())
+
+
 PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
     "pointwise": pointwise,
     "listwise": listwise,
@@ -349,7 +358,11 @@ PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
     "without-reflection": without_reflection,
     "embedding-without-reflection": embedding_without_reflection,
     "llm-only": llm_only,
+    "encoder": encoder,
 }
 """Programs by the name they have on the command line."""
 
-__all__ = ["PROGRAMS", "Aligner", "Fusion", "MLLM3Rec", "Parts", "head_of"]
+WITHOUT_MODEL = frozenset({"encoder"})
+"""Programs that need no language model to rank."""
+
+__all__ = ["PROGRAMS", "WITHOUT_MODEL", "Aligner", "Fusion", "MLLM3Rec", "Parts", "head_of"]
