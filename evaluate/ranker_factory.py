@@ -218,6 +218,7 @@ class RankerFactory:
             fusion=self.fusion,
             explain=self.explain,
             check=self.check,
+            histories=self.histories,
         )
 
 

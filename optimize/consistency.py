@@ -37,27 +37,27 @@ def schema_cooccurrence(profiles: Sequence[Profile]) -> NDArray[np.float64]:
 
 
 def keyword_overlap(profiles: Sequence[Profile]) -> NDArray[np.float64]:
-    """Jaccard overlap of the words in two profiles' descriptions, without words of one or two letters."""
+    """Jaccard overlap of the words in two profiles' descriptions and needs, without words of one or two letters."""
     return _jaccard(
         [
-            frozenset(word for m in profile.motivations for word in _WORD.findall(m.description.lower()))
+            frozenset(word for phrase in profile.phrases for word in _WORD.findall(phrase.lower()))
             for profile in profiles
         ]
     )
 
 
 def semantic_similarity(encoder: Encoder) -> Similarity:
-    """Cosine of the mean embedding of two profiles' descriptions, negative values counted as 0."""
+    """Cosine of the mean embedding of two profiles' descriptions and needs, negative values counted as 0."""
 
     def similarity(profiles: Sequence[Profile]) -> NDArray[np.float64]:
-        phrases = [m.description for profile in profiles for m in profile.motivations]
+        phrases = [phrase for profile in profiles for phrase in profile.phrases]
         if not phrases:
             return np.zeros((len(profiles), len(profiles)))
         vectors = np.asarray(encoder.encode(phrases), dtype=float)
         means = np.zeros((len(profiles), vectors.shape[1]))
         start = 0
         for row, profile in enumerate(profiles):
-            end = start + len(profile.motivations)
+            end = start + len(profile.phrases)
             if end > start:
                 mean = vectors[start:end].mean(axis=0)
                 means[row] = mean / (np.linalg.norm(mean) or 1.0)

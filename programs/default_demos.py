@@ -9,7 +9,7 @@ from typing import Any
 
 import dspy
 
-from signatures.mope import Reassessment, draft_type
+from signatures.mope import NeedDraft, Reassessment, draft_type
 from signatures.schema import CONSUMER, MotivationSchema
 from signatures.types import Strength
 
@@ -121,6 +121,31 @@ TRAITS = [
         {"product": "Velura Rose Hand Cream 75 ml\nBeauty > Skin Care > Hands"},
         {"traits": ["relief for dry hands", "gentle floral scent", "small everyday treat"]},
     ),
+]
+
+_NEEDS: list[list[tuple[str, list[int]]]] = [
+    [("warm layers for the trail", [2]), ("compact sleeping gear", [1, 3])],
+    [("first board games", [2]), ("craft sets for rainy days", [4]), ("early reading aids", [1])],
+    [("trimming tools", [1]), ("travel-size skin care", [1, 2])],
+]
+
+
+def needs_examples(schema: MotivationSchema) -> list[dspy.Example]:
+    """The examples of `infer_examples`, with the kinds of things that come next."""
+    return [
+        example.copy(needs=[NeedDraft(kind=kind, evidence=evidence) for kind, evidence in needs])
+        for example, needs in zip(infer_examples(schema), _NEEDS, strict=False)
+    ]
+
+
+_USES = [
+    (["weekend baking", "slow breakfasts"], ["home bakers"]),
+    (["rainy afternoons"], ["toddlers", "parents who avoid screens"]),
+    (["birthdays", "pretend play"], ["young fans", "collectors"]),
+    (["before bed", "cold days"], ["people with dry skin"]),
+]
+USES = [
+    example.copy(occasions=occasions, users=users) for example, (occasions, users) in zip(TRAITS, _USES, strict=True)
 ]
 
 _MOTIVES = (

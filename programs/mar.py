@@ -184,10 +184,11 @@ class Embedding(dspy.Module):
     """Compares phrases of the profile with phrases of the traits by cosine: no model call beyond the profile's.
 
     Score(u, i) is the mean over motivations, weighted 3:2:1 by strength, of the best cosine between the
-    motivation's description and any trait.
+    motivation's description and any trait. Needs, where the profile has them, count like strong motivations.
     """
 
     weights = {"strong": 3.0, "moderate": 2.0, "weak": 1.0}  # noqa: RUF012 - a constant of the formula
+    need_weight = 3.0
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -195,9 +196,10 @@ class Embedding(dspy.Module):
 
     def forward(self, user: UserView, candidates: Sequence[Candidate], seed: int) -> Alignments:
         """Score by cosine. Without a profile the user's whole text is compared."""
-        motivations = user.profile.motivations if user.profile else ()
-        descriptions = [m.description for m in motivations] or [user.text]
-        weight = np.array([self.weights[m.strength] for m in motivations] or [1.0])
+        profile = user.profile or Profile()
+        descriptions = list(profile.phrases) or [user.text]
+        strengths = [self.weights[m.strength] for m in profile.motivations]
+        weight = np.array([*strengths, *(self.need_weight for _ in profile.needs)] or [1.0])
         phrases = [candidate.phrases or (candidate.text,) for candidate in candidates]
         encode = self.encoder.value.encode
         trait_vectors = encode([phrase for own in phrases for phrase in own])

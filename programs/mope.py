@@ -6,13 +6,22 @@ from collections.abc import Mapping, Sequence
 
 import dspy
 
-from programs.default_demos import infer_examples, reassess_examples
+from programs.default_demos import infer_examples, needs_examples, reassess_examples
 from programs.lm.backends import Backends, UnparsableError
 from programs.role_predictor import RolePredictor
 from programs.seller_text import prompt_line
-from signatures.mope import MAX_MOTIVATIONS, MotivationDraft, Reassessment, infer_motivations, reassess_motivations
+from signatures.mope import (
+    MAX_MOTIVATIONS,
+    MAX_NEEDS,
+    MotivationDraft,
+    NeedDraft,
+    Reassessment,
+    infer_motivations,
+    infer_needs,
+    reassess_motivations,
+)
 from signatures.schema import CONSUMER, MotivationSchema
-from signatures.types import Interaction, Item, Motivation, Profile
+from signatures.types import Interaction, Item, Motivation, Need, Profile
 
 HISTORY_ITEMS = 10
 ITEM_CHARACTERS = 160
@@ -179,6 +188,32 @@ class MOPE(dspy.Module):
             except UnparsableError:
                 profiles.append(Profile())
         return profiles
+
+
+class NeedsMOPE(MOPE):
+    """MOPE without reflection whose profile also says which kinds of things come next; beyond the paper."""
+
+    def __init__(self, backends: Backends | None = None, schema: MotivationSchema = CONSUMER) -> None:
+        super().__init__(backends, schema, reflect=False)
+        self.infer = RolePredictor(infer_needs(schema), "mope", backends, 340, needs_examples(schema))
+
+    def _inferred(self, inputs: Mapping[str, str], purchases: int, rollout: int | None = None) -> tuple[Profile, int]:
+        answer = self.infer(**inputs, rollout=rollout)
+        shown = min(purchases, HISTORY_ITEMS)
+        profile = validated(answer.motivations, self.schema, shown)
+        return profile.model_copy(update={"needs": validated_needs(answer.needs, shown)}), answer.unparsable
+
+
+def validated_needs(drafts: Sequence[NeedDraft], purchases: int) -> tuple[Need, ...]:
+    """The valid needs without repetition, at most `MAX_NEEDS`; evidence as in `validated`."""
+    kept: dict[str, Need] = {}
+    for draft in drafts:
+        evidence = tuple(dict.fromkeys(n for n in draft.evidence if 1 <= n <= purchases))
+        evidence = evidence or ((1,) if purchases == 1 else ())
+        phrase = prompt_line(draft.kind, DESCRIPTION_CHARACTERS).strip(" .")
+        if evidence and phrase:
+            kept.setdefault(phrase.casefold(), Need(phrase=phrase, evidence=evidence))
+    return tuple(kept.values())[:MAX_NEEDS]
 
 
 class RawHistory(dspy.Module):

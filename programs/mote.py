@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import dspy
 
-from programs.default_demos import TRAITS
+from programs.default_demos import TRAITS, USES
 from programs.lm.ambient import AmbientBackends
 from programs.lm.backends import Backends, RefusedTextError
 from programs.lm.endpoints import model_name
@@ -23,7 +23,7 @@ from programs.runtime.nocopy import NoCopy
 from programs.seller_text import prompt_line
 from programs.trait_filter import TRAIT_CHARACTERS, refusal
 from programs.trait_store import Distilled, TraitStore, trait_key
-from signatures.mote import MAX_TRAITS, DistillTraits
+from signatures.mote import MAX_TRAITS, DistillTraits, DistillUses
 from signatures.rows import Usage
 from signatures.types import REFUSED_BY_PROVIDER, Item, Traits
 
@@ -82,8 +82,11 @@ class MOTE(dspy.Module):
         self.categories = NoCopy(categories)
         self.backends = AmbientBackends() if backends is None else backends
         self.store = TraitStore() if store is None else store
-        self.distill = RolePredictor(DistillTraits, "mote", self.backends, 104, TRAITS)
+        self.distill = self._predictor()
         self._rendered: tuple[object, str] | None = None
+
+    def _predictor(self) -> RolePredictor:
+        return RolePredictor(DistillTraits, "mote", self.backends, 104, TRAITS)
 
     def prompt(self) -> str:
         """The prompt without the item's text, plus the sampling settings: part of the trait store's key.
@@ -145,16 +148,23 @@ class MOTE(dspy.Module):
                 except RefusedTextError as error:
                     return self._refused(item, prompt, key, error)
             unparsable = answer.unparsable
-            distilled = Distilled(tuple(answer.traits), spent.get("mote"))
+            distilled = Distilled(self._phrases(answer), spent.get("mote"))
             self.store.put(key, distilled.phrases, distilled.usage)
         else:
             self._record_cache_hit(key, distilled.usage)
         # Validated after reading: items with the same text share phrases, but may differ in the brand.
-        traits = validated_traits(item, distilled.phrases)
+        traits = self._validated(item, distilled.phrases)
         answer_text = traits.render() or fallback_text(item, self.categories.value)
         prediction = dspy.Prediction(traits=traits, text=answer_text, unparsable=0)
         self.store.memo[item.item_id] = _MemoEntry(item, prompt, key, distilled.usage, prediction)
         return dspy.Prediction(traits=traits, text=answer_text, unparsable=unparsable)
+
+    def _phrases(self, answer: dspy.Prediction) -> tuple[str, ...]:
+        """What the trait store keeps of an answer."""
+        return tuple(answer.traits)
+
+    def _validated(self, item: Item, phrases: Sequence[str]) -> Traits:
+        return validated_traits(item, phrases)
 
     def _refused(self, item: Item, prompt: str, key: str, error: RefusedTextError) -> dspy.Prediction:
         """An item whose text the provider refuses has no traits; for this process only, another day it may pass."""
@@ -180,6 +190,35 @@ class MOTE(dspy.Module):
                 hit=True,
                 at=round(time.time(), 3),
             )
+        )
+
+
+_OCCASION, _USER = "occasion: ", "user: "
+"""Prefixes of phrases of other kinds than traits, in the trait store."""
+
+
+class UsesMOTE(MOTE):
+    """MOTE that also distils occasions and users; beyond the paper."""
+
+    def _predictor(self) -> RolePredictor:
+        return RolePredictor(DistillUses, "mote", self.backends, 160, USES)
+
+    def _phrases(self, answer: dspy.Prediction) -> tuple[str, ...]:
+        occasions, users = (_OCCASION + one for one in answer.occasions), (_USER + one for one in answer.users)
+        return (*answer.traits, *occasions, *users)
+
+    def _validated(self, item: Item, phrases: Sequence[str]) -> Traits:
+        kinds = {
+            prefix: validated_traits(item, [one.removeprefix(prefix) for one in phrases if one.startswith(prefix)])
+            for prefix in (_OCCASION, _USER)
+        }
+        traits = validated_traits(item, [one for one in phrases if not one.startswith((_OCCASION, _USER))])
+        return traits.model_copy(
+            update={
+                "occasions": kinds[_OCCASION].phrases,
+                "users": kinds[_USER].phrases,
+                "dropped": (*traits.dropped, *kinds[_OCCASION].dropped, *kinds[_USER].dropped),
+            }
         )
 
 

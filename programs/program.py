@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 from programs.explain import Explainer
 from programs.lm.backends import Backends, UnparsableError
 from programs.mar import Aligner, Alignments, Candidate, Embedding, Listwise, Pointwise, UserView
-from programs.mope import MOPE, Purchase, RawHistory
-from programs.mote import MOTE, NO_TRAITS, RawDescription, known_categories
+from programs.mope import MOPE, NeedsMOPE, Purchase, RawHistory
+from programs.mote import MOTE, NO_TRAITS, RawDescription, UsesMOTE, known_categories
 from programs.motivation_encoder import EncoderProfile, EncoderTraits, LeaningsMatch, MotivationEncoder
 from programs.prior.encoders import Encoder
-from programs.prior.scorers import Popularity, Scorer, scores_of
+from programs.prior.scorers import Histories, Popularity, Scorer, scores_of
 from programs.prior.standard_scores import z
 from programs.ranker import order_by_score
 from programs.runtime.errors import InputError
 from programs.runtime.events import OnEvent, Progress, ignore
 from programs.runtime.nocopy import NoCopy
+from programs.sales_evidence import EvidenceMOTE, SalesEvidence
 from programs.trait_store import TraitStore
 from signatures.rows import Case, Ranking, Status, seed_of
 from signatures.schema import CONSUMER, MotivationSchema
@@ -224,7 +225,7 @@ class MLLM3Rec(dspy.Module):
         traits: Traits | None = answer.traits
         if traits is not None:
             ranking.traits.append(traits)
-        phrases = traits.phrases if traits else ()
+        phrases = traits.all_phrases if traits else ()
         return Candidate(item.item_id, answer.text, phrases, leanings=answer.get("leanings", ()))
 
     def _explain(
@@ -271,6 +272,7 @@ class Parts:
         traits: Store of distilled traits.
         explain: Number of first items that get a reason.
         check: Whether the judge checks reasons; without it every reason counts as faithful.
+        histories: Training data, for sales evidence.
     """
 
     backends: Backends
@@ -282,6 +284,7 @@ class Parts:
     fusion: Fusion = field(default_factory=Fusion)
     explain: int = 0
     check: bool = True
+    histories: Histories = field(default_factory=dict)
 
 
 def _compose(parts: Parts, shopper: dspy.Module, product: dspy.Module, aligner: dspy.Module) -> MLLM3Rec:
@@ -342,6 +345,28 @@ def llm_only(parts: Parts) -> MLLM3Rec:
     return _compose(parts, RawHistory(), RawDescription(), aligner)
 
 
+def needs(parts: Parts) -> MLLM3Rec:
+    """`embedding` with needs in the profile, and occasions and users in the traits; beyond the paper."""
+    return _compose(parts, NeedsMOPE(parts.backends, parts.schema), _uses(parts), Embedding(parts.encoder))
+
+
+def needs_pointwise(parts: Parts) -> MLLM3Rec:
+    """`pointwise` with needs in the profile, and occasions and users in the traits; beyond the paper."""
+    return _compose(parts, NeedsMOPE(parts.backends, parts.schema), _uses(parts), Pointwise(parts.backends))
+
+
+def _uses(parts: Parts) -> UsesMOTE:
+    return UsesMOTE(parts.backends, parts.traits, known_categories(parts.catalogue))
+
+
+def evidence(parts: Parts) -> MLLM3Rec:
+    """`listwise` with sales evidence in words beside the traits; beyond the paper."""
+    categories = known_categories(parts.catalogue)
+    sales = SalesEvidence(parts.histories, parts.catalogue, categories)
+    mote = EvidenceMOTE(sales, parts.backends, parts.traits, categories)
+    return _compose(parts, _mope(parts), mote, Listwise(parts.backends))
+
+
 def encoder(parts: Parts) -> MLLM3Rec:
     """Motivations from the sentence encoder: no language model at all, and so no reasons."""
     motivations = MotivationEncoder(parts.encoder, parts.schema, parts.catalogue)
@@ -358,6 +383,9 @@ PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
     "without-reflection": without_reflection,
     "embedding-without-reflection": embedding_without_reflection,
     "llm-only": llm_only,
+    "needs": needs,
+    "needs-pointwise": needs_pointwise,
+    "evidence": evidence,
     "encoder": encoder,
 }
 """Programs by the name they have on the command line."""

@@ -71,6 +71,29 @@ def infer_motivations(schema: MotivationSchema) -> type[dspy.Signature]:
     )
 
 
+MAX_NEEDS = 3
+
+
+class NeedDraft(BaseModel):
+    """A kind of thing this shopper may want next."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: str
+    evidence: Annotated[list[int], Field(max_length=MAX_EVIDENCE)]
+
+
+@cache
+def infer_needs(schema: MotivationSchema) -> type[dspy.Signature]:
+    """Eq. 3 with a second output: what the motivations lead to next. Motivations alone are alike for most users."""
+    needs = dspy.OutputField(desc="most likely first; evidence: purchase numbers", min_length=1, max_length=MAX_NEEDS)
+    base = infer_motivations(schema)
+    return base.with_instructions(
+        f"{base.instructions}\nThen give 1 to {MAX_NEEDS} kinds of things these motivations lead to next, 2 to 5 words "
+        "each: not what was bought already, and no product or brand."
+    ).append("needs", needs, list[NeedDraft])
+
+
 @cache
 def reassess_motivations(schema: MotivationSchema) -> type[dspy.Signature]:
     """The reflective prompt of section 3.1.3 (2): does the earlier inference hold on the full history?"""

@@ -94,22 +94,48 @@ class Motivation(BaseModel):
     evidence: tuple[int, ...]
 
 
+class Need(BaseModel):
+    """A kind of thing that the motivations of a user lead to next; beyond the paper, for the programs `needs`.
+
+    Attributes:
+        phrase: A kind of thing, in a few words, never a product.
+        evidence: As of `Motivation`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    phrase: str
+    evidence: tuple[int, ...]
+
+
 class Profile(BaseModel):
-    """m_u of eq. 3 and 6: the motivations of one user, strongest first."""
+    """m_u of eq. 3 and 6: the motivations of one user, strongest first.
+
+    Attributes:
+        needs: What the user may want next, most likely first; empty in the paper's own form.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     motivations: tuple[Motivation, ...] = ()
+    needs: tuple[Need, ...] = Field(default=(), exclude_if=lambda needs: not needs)
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """The descriptions of the motivations, then the needs."""
+        return (*(m.description for m in self.motivations), *(need.phrase for need in self.needs))
 
     def render(self) -> str:
-        """One line per motivation, as MAR reads it. Without evidence: MAR must not see the history."""
-        return "\n".join(f"- {m.dimension} ({m.strength}): {m.description}" for m in self.motivations)
+        """One line per motivation and need, as MAR reads it. Without evidence: MAR must not see the history."""
+        lines = [f"- {m.dimension} ({m.strength}): {m.description}" for m in self.motivations]
+        return "\n".join([*lines, *(f"- may want next: {need.phrase}" for need in self.needs)])
 
 
 class Traits(BaseModel):
     """T_i of eq. 7: the validated traits of one item.
 
     Attributes:
+        occasions, users: When it is used, and by whom; empty in the paper's own form.
         dropped: Phrases the model wrote and validation refused, each as `reason: phrase`.
     """
 
@@ -117,7 +143,14 @@ class Traits(BaseModel):
 
     item_id: str
     phrases: tuple[str, ...] = ()
+    occasions: tuple[str, ...] = Field(default=(), exclude_if=lambda phrases: not phrases)
+    users: tuple[str, ...] = Field(default=(), exclude_if=lambda phrases: not phrases)
     dropped: tuple[str, ...] = ()
+
+    @property
+    def all_phrases(self) -> tuple[str, ...]:
+        """The traits, then occasions and users."""
+        return (*self.phrases, *self.occasions, *self.users)
 
     @property
     def refused_by_provider(self) -> bool:
@@ -126,7 +159,10 @@ class Traits(BaseModel):
 
     def render(self) -> str:
         """The phrases on one line, as MAR reads them."""
-        return "; ".join(self.phrases)
+        parts = [*self.phrases]
+        parts += [f"for {', '.join(self.users)}"] if self.users else []
+        parts += [f"when: {', '.join(self.occasions)}"] if self.occasions else []
+        return "; ".join(parts)
 
 
 class Alignment(BaseModel):

@@ -15,13 +15,23 @@ from typing import Any
 import dspy
 import pytest
 
-from programs.default_demos import CHECKS, EXPLANATIONS, RANKINGS, RATINGS, TRAITS, infer_examples, reassess_examples
+from programs.default_demos import (
+    CHECKS,
+    EXPLANATIONS,
+    RANKINGS,
+    RATINGS,
+    TRAITS,
+    USES,
+    infer_examples,
+    needs_examples,
+    reassess_examples,
+)
 from programs.lm.adapters import AdapterName
 from programs.lm.backends import UnparsableError
 from programs.lm.roles import RoleName
 from signatures.mar import CheckExplanation, ExplainChoice, rank_candidates, score_candidate
-from signatures.mope import infer_motivations, reassess_motivations
-from signatures.mote import DistillTraits
+from signatures.mope import infer_motivations, infer_needs, reassess_motivations
+from signatures.mote import DistillTraits, DistillUses
 from signatures.schema import CONSUMER
 from tests.support.backends import backends_on
 from tests.support.fake_server import FakeOpenAI
@@ -56,6 +66,13 @@ QUESTIONS: dict[str, Question] = {
             "inferred": "1. durability (strong): lasts\n2. value (weak): thrift",
         },
     ),
+    "infer_needs": (
+        "mope",
+        infer_needs(CONSUMER),
+        needs_examples(CONSUMER),
+        {"shopper": "nothing known", "history": HISTORY},
+    ),
+    "distill_uses": ("mote", DistillUses, USES, {"product": "Blue teapot\nKitchen > Tea\nHolds 1 litre."}),
     "distill_traits": ("mote", DistillTraits, TRAITS, {"product": "Blue teapot\nKitchen > Tea\nHolds 1 litre."}),
     "score_candidate": (
         "mar",

@@ -232,5 +232,5 @@ def _observed(attacked: Trial, clean: Ranking, control: Ranking, attack: Ranking
         target_clean=rank_of(clean.order, target),
         target_attacked=rank_of(attack.order, target),
         unparsable=attack.status is Status.UNPARSABLE,
-        traits=tuple(phrase for one in attack.traits for phrase in one.phrases),
+        traits=tuple(phrase for one in attack.traits for phrase in one.all_phrases),
     )

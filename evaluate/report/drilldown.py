@@ -175,8 +175,10 @@ def _row(case: Case, row: Ranking, items: _Items, traits: dict[tuple[str, ...], 
         if getattr(row, name):
             out[name] = getattr(row, name)
     if row.profile is not None:
-        out["profile"] = [[m.dimension, m.strength, m.description, list(m.evidence)] for m in row.profile.motivations]
-    numbered = {t.item_id: traits.setdefault(t.phrases, len(traits)) for t in row.traits if t.item_id in index}
+        motivations = [[m.dimension, m.strength, m.description, list(m.evidence)] for m in row.profile.motivations]
+        needs = [["may want next", "", need.phrase, list(need.evidence)] for need in row.profile.needs]
+        out["profile"] = motivations + needs
+    numbered = {t.item_id: traits.setdefault(t.all_phrases, len(traits)) for t in row.traits if t.item_id in index}
     if numbered:
         out["traits"] = [numbered.get(item_id, -1) for item_id in case.candidates]
     reasons = [

@@ -194,7 +194,7 @@
       });
       return el("li", { tabindex: "0", mouseenter: () => light(evidence, true), mouseleave: () => light(evidence, false),
         focus: () => light(evidence, true), blur: () => light(evidence, false) },
-        el("b", {}, dimension), ` (${strength}): ${description}`,
+        el("b", {}, dimension), `${strength && ` (${strength})`}: ${description}`,
         el("div", { class: "category" }, `evidence: ${titles.join("; ")}`));
     });
     return [el("h4", {}, "Motivation profile and its evidence"), el("ul", { class: "profile" }, motivations)];

@@ -109,7 +109,7 @@ def recommendations(
                 item_id=item_id,
                 title=items[item_id].title or items[item_id].keywords or item_id,
                 score=scores.get(item_id, float("nan")),
-                traits=own.phrases,
+                traits=own.all_phrases,
                 reason=reason.text if reason else "",
                 reason_checked=reason is not None and reason.verdict.faithful,
                 warning="; ".join(filter(None, warnings)),

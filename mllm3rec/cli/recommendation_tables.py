@@ -41,6 +41,7 @@ def recommendation_facts(found: Recommendations) -> dict[str, Any]:
             motivation.model_dump() | {"purchases": list(titles)}
             for motivation, titles in zip(motivations, found.evidence, strict=True)
         ],
+        "needs": [need.model_dump() for need in found.profile.needs] if found.profile else [],
         "recommendations": [asdict(item) for item in found],
         "filtered": [reason.model_dump() for reason in found.filtered],
         "warnings": list(found.warnings),
@@ -55,6 +56,8 @@ def _show_profile(found: Recommendations) -> None:
     for motivation in found.profile.motivations:
         purchases = ", ".join(map(str, motivation.evidence))
         table.add_row(motivation.dimension, Text(motivation.description), motivation.strength, purchases)
+    for need in found.profile.needs:
+        table.add_row("may want next", Text(need.phrase), "", ", ".join(map(str, need.evidence)))
     out.print(table)
 
 

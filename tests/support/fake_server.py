@@ -73,12 +73,14 @@ def sensible(body: Body) -> Reply:
             }
             for n, strength in enumerate(["strong", "weak"])
         ]
-        return Reply(json.dumps({"motivations": drafts}))
+        needs = {"needs": [{"kind": "more of the same kind", "evidence": [1]}]} if "`needs`" in asked else {}
+        return Reply(json.dumps({"motivations": drafts} | needs))
     if "reassessments" in asked:
         return Reply(json.dumps({"reassessments": [{"number": 1, "action": "keep", "description": ""}]}))
     if "`traits`" in asked:
         words = re.findall(r"[A-Za-z]{4,}", prompt.split("]]")[-1])[:6] or ["plain"]
-        return Reply(json.dumps({"traits": [f"good for {word.lower()}" for word in words[:3]]}))
+        uses = {"occasions": ["rainy days"], "users": ["collectors"]} if "`occasions`" in asked else {}
+        return Reply(json.dumps({"traits": [f"good for {word.lower()}" for word in words[:3]]} | uses))
     if "ranking" in asked:
         labels = [int(n) for n in re.findall(r"^(\d\d): ", prompt, re.MULTILINE)]
         return Reply(json.dumps({"ranking": sorted(labels, key=lambda n: digest(str(n), prompt))}))
