@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from evaluate.report import accuracy, costs, failures, figures, reproduction, slices, uncertainty
+from evaluate.report import accuracy, costs, failures, figures, reproduction, selective, slices, uncertainty
 from evaluate.report.blocks import Block, Details, Lines, tables_in
 from evaluate.report.ranker_runs import RankerRuns, ranker_runs, unreported
 from evaluate.report.record import ProtocolRecord, StudyRecord
@@ -81,7 +81,11 @@ def _section(record: StudyRecord, protocol: ProtocolRecord, marks: figures.Looks
         table = slices.slice_table(slicing, groups)
         section.slices += [figures.sliced(slicing, groups, marks), Details("The figures as a table", [table])]
     section.failures = [failures.outcome_table(groups), *_some(failures.answer_table(groups))]
-    section.costs = [costs.stand_alone_table(groups), costs.billed_table(groups)]
+    section.costs = [
+        costs.stand_alone_table(groups),
+        costs.billed_table(groups),
+        *_some(selective.selective_table(groups)),
+    ]
     section.tuning = list(reproduction.tuned_tables(groups))
     return section
 
