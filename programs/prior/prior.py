@@ -11,7 +11,6 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from programs.prior.content_neighbours import ContentNeighbours
 from programs.prior.past_sales import PastSales
 from programs.prior.random_walk import RandomWalk
 from programs.prior.scorers import ContentSimilarity, Histories, Popularity, Scores, case_of
@@ -31,8 +30,8 @@ class Prior:
 
     - `content`: mean cosine to the three most similar items of the history, see `ContentSimilarity`.
     - `walk`: two steps from the history over users and items, see `RandomWalk`.
-    - `via`: mean `walk` score of the candidate's 50 content neighbours, see `ContentNeighbours`. It reaches items that
-      nobody has yet.
+    - `via`: mean `walk` score of the candidate's content neighbours, see `ContentSimilarity.neighbours_of`. It reaches
+      items that nobody has yet.
     - `popularity`: users with the item; with `sales`, its sales in the days up to the user's newest interaction.
 
     Args:
@@ -52,7 +51,6 @@ class Prior:
         self.content = content
         self.popularity = popularity
         self.sales = sales
-        self.neighbours = ContentNeighbours(content)
         self._column_of_row = np.array([walk.columns.get(item, -1) for item in content.rows], dtype=np.intp)
 
     @classmethod
@@ -69,7 +67,7 @@ class Prior:
         parts = []
         for start in range(0, len(cases), batch):
             some = cases[start : start + batch]
-            self.neighbours.prepare(item for case in some for item in case.candidates)
+            self.content.neighbours_of(item for case in some for item in case.candidates)
             reached = self.walk.scores([case.item_ids for case in some])
             parts += [self._parts(case, row) for case, row in zip(some, reached, strict=True)]
         return parts
@@ -90,9 +88,11 @@ class Prior:
 
     def _via(self, candidates: Sequence[str], reached: Scores) -> Scores:
         out = np.zeros(len(candidates))
-        known = [index for index, item in enumerate(candidates) if item in self.content.rows]
+        found = self.content.neighbours_of(candidates)
+        known = [index for index, item in enumerate(candidates) if item in found]
         if known:
-            rows, weights = self.neighbours.of([candidates[index] for index in known])
+            rows = np.stack([found[candidates[index]].rows for index in known])
+            weights = np.stack([found[candidates[index]].weights for index in known])
             totals = weights.sum(axis=1)
             sums = (weights * _at(self._column_of_row[rows], reached)).sum(axis=1)
             out[known] = np.divide(sums, totals, out=np.zeros(len(known)), where=totals > 0)

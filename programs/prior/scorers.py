@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -152,6 +153,20 @@ class ItemKNN:
         return self.similarity(history, candidates) + self.tie_weight * popularity
 
 
+@dataclass(frozen=True)
+class Neighbours:
+    """Content neighbours of an item: rows of `ContentSimilarity.matrix`, and their weights, both of shape (k,)."""
+
+    rows: NDArray[np.intp]
+    weights: NDArray[np.float64]
+
+
+NEIGHBOURS = 50
+
+_BLOCK = 64
+"""Items per matrix product. Always as many, so that an item's cosines do not depend on what else is asked for."""
+
+
 class ContentSimilarity:
     """Mean cosine to the most similar items of the recent history.
 
@@ -171,6 +186,7 @@ class ContentSimilarity:
         self.matrix = np.stack(list(vectors.values())) if vectors else np.zeros((0, 0), dtype=np.float32)
         self.items_last = items_last
         self.nearest = nearest
+        self._neighbours: dict[str, Neighbours] = {}
 
     def with_vector(self, item: str, vector: NDArray[np.floating] | None) -> ContentSimilarity:
         """The same with another vector of one item; None for an item without a text."""
@@ -190,3 +206,30 @@ class ContentSimilarity:
             cosines = self.matrix[[*known.values()]] @ self.matrix[recent].T
             out[[*known]] = np.sort(cosines, axis=1)[:, -self.nearest :].mean(axis=1)
         return out
+
+    def neighbours_of(self, items: Iterable[str]) -> dict[str, Neighbours]:
+        """The `NEIGHBOURS` other items with the nearest texts, weighted by cosine to the power of three, 0 if negative.
+
+        Found when first asked for; many items at once are faster than one at a time. Thread-safe: two threads may do
+        the same work, with the same result.
+
+        Args:
+            items: Ids; those without a vector are left out.
+        """
+        asked = [item for item in dict.fromkeys(items) if item in self.rows]
+        missing = [item for item in asked if item not in self._neighbours]
+        for start in range(0, len(missing), _BLOCK):
+            self._find_neighbours(missing[start : start + _BLOCK])
+        return {item: self._neighbours[item] for item in asked}
+
+    def _find_neighbours(self, items: Sequence[str]) -> None:
+        own = np.array([self.rows[item] for item in items])
+        block = np.zeros((_BLOCK, self.matrix.shape[1]), dtype=self.matrix.dtype)
+        block[: len(own)] = self.matrix[own]
+        cosines = (block @ self.matrix.T)[: len(own)]
+        cosines[np.arange(len(own)), own] = -np.inf
+        k = min(NEIGHBOURS, len(self.rows) - 1)
+        nearest = np.argpartition(cosines, -k, axis=1)[:, -k:] if k else np.zeros((len(own), 0), dtype=np.intp)
+        weights = np.clip(np.take_along_axis(cosines, nearest, axis=1).astype(float), 0, None) ** 3
+        for item, rows, own_weights in zip(items, nearest, weights, strict=True):
+            self._neighbours[item] = Neighbours(rows, own_weights)

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from programs.prior.content_neighbours import ContentNeighbours
 from programs.prior.past_sales import SECONDS_PER_DAY, PastSales
 from programs.prior.prior import Prior
 from programs.prior.random_walk import RandomWalk
@@ -243,14 +242,20 @@ def test_random_walk_refuses_parameters_out_of_range(wrong: dict[str, float]) ->
 
 
 def test_content_neighbours_are_the_nearest_others() -> None:
-    neighbours = ContentNeighbours(ContentSimilarity(VECTORS), nearest=2)
-    rows, weights = neighbours.of(["p", "t"])
-    found = [dict(zip(own.tolist(), weight.round(6).tolist(), strict=True)) for own, weight in zip(rows, weights)]  # noqa: B905
-    assert found[0] == {1: 0.512, 2: 0.216}  # q and r
-    assert set(found[1].values()) == {0.0}, "what points away does not count"
-    assert ContentNeighbours(ContentSimilarity({"p": VECTORS["p"]})).of(["p"])[0].shape == (1, 0)
-    with pytest.raises(InputError, match="nearest=0"):
-        ContentNeighbours(ContentSimilarity(VECTORS), nearest=0)
+    found = ContentSimilarity(VECTORS).neighbours_of(["p", "t", "new"])
+    weights = {
+        item: dict(zip(own.rows.tolist(), own.weights.round(6).tolist(), strict=True)) for item, own in found.items()
+    }
+    assert weights["p"] == {1: 0.512, 2: 0.216, 3: 0, 4: 0}  # q and r; s is at a right angle, t points away
+    assert set(weights) == {"p", "t"}
+    many = {
+        f"v{n}": vector for n, vector in enumerate(np.random.default_rng(0).normal(size=(80, 4)).astype(np.float32))
+    }
+    content = ContentSimilarity(many)
+    cosines = content.matrix[7] @ content.matrix.T
+    cosines[7] = -np.inf
+    assert set(content.neighbours_of(["v7"])["v7"].rows) == set(np.argsort(-cosines)[:50])
+    assert ContentSimilarity({"p": VECTORS["p"]}).neighbours_of(["p"])["p"].rows.shape == (0,)
 
 
 def test_many_cases_at_once_are_the_same_as_one_by_one() -> None:
