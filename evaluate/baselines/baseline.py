@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -65,6 +65,20 @@ class Baseline(BaseModel, ABC):
     @abstractmethod
     def grid(cls) -> tuple[Self, ...]:
         """Settings to try when tuning, the default first."""
+
+    @classmethod
+    def recorded(cls, settings: Mapping[str, Any]) -> Self:
+        """Settings from a file, which may be from before some of them existed.
+
+        Raises:
+            pydantic.ValidationError: if they are not valid.
+        """
+        return cls.model_validate(settings)
+
+    @classmethod
+    def like(cls, settings: Mapping[str, Any]) -> Self:
+        """The default settings, of the version of settings from a file."""
+        return cls()
 
     @abstractmethod
     def fit(self, training: TrainingData, seed: int) -> Ranker:

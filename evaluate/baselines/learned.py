@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -78,6 +78,16 @@ class Learned(Baseline):
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
         return (cls(), cls(trees=400), cls(leaves=15), cls(trees=400, leaves=15), cls(bpr=None))
+
+    @classmethod
+    def recorded(cls, settings: Mapping[str, Any]) -> Self:
+        """See `Baseline.recorded`; settings without groups and lists are of version 1."""
+        return cls.model_validate({"groups": VERSION_1, "lists": "last"} | dict(settings))
+
+    @classmethod
+    def like(cls, settings: Mapping[str, Any]) -> Self:
+        """See `Baseline.like`."""
+        return cls() if {"groups", "lists"} & settings.keys() else cls(groups=VERSION_1, lists="last")
 
     def fit(self, training: TrainingData, seed: int) -> LearnedRanker:
         """Train; see `Baseline.fit`.
