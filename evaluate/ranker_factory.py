@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from evaluate.baselines import TRAINED, TrainingData
 from evaluate.baselines.baseline import LARGEST_SEED
 from evaluate.data.dataset import Dataset
+from evaluate.protocol.nobody_first import NAME as NOBODY_FIRST
+from evaluate.protocol.nobody_first import NobodyHasItFirst
 from programs.lm.ambient import AmbientBackends
 from programs.lm.backends import Backends
 from programs.lm.ledger import Ledger
@@ -34,7 +36,7 @@ from programs.trait_store import TraitStore
 from signatures.rows import seed_of
 from signatures.schema import CONSUMER, MotivationSchema
 
-BASELINES = ("random", "popularity", "knn", "content", "prior")
+BASELINES = ("random", "popularity", "knn", "content", "prior", NOBODY_FIRST)
 
 
 def require_known(name: str) -> None:
@@ -164,6 +166,8 @@ class RankerFactory:
         """The scorer of an untrained baseline."""
         if name == "random":
             return Random()
+        if name == NOBODY_FIRST:
+            return NobodyHasItFirst(Popularity.fit(self.histories).counts)
         if name == "popularity":
             return Popularity.fit(self.histories)
         if name == "knn":

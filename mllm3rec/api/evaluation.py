@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Unpack
 
 from evaluate.protocol.cases import Cases, load_cases
+from evaluate.protocol.leakage import refuse_leaks
 from evaluate.ranker_choice import RankerChoice
 from evaluate.ranker_factory import RankerFactory
 from evaluate.runs.directory import RunDirectory
@@ -90,6 +91,8 @@ def evaluate(
             built = choice.build(factory, seed)
             label, configuration = name or choice.name, choice.configuration(explain, check, seed)
         else:
+            if cases.has_dataset:
+                refuse_leaks(cases.leaks)
             ledger = Ledger()
             label, built = own_ranker(ranker, name)
             configuration = {"own ranker": label}
