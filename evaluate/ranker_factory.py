@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from evaluate.baselines import TRAINED, TrainingData
 from evaluate.baselines.baseline import LARGEST_SEED
 from evaluate.data.dataset import Dataset
-from evaluate.protocol.nobody_first import NAME as NOBODY_FIRST
-from evaluate.protocol.nobody_first import NobodyHasItFirst
+from evaluate.protocol.nobody_first import NOBODY_FIRST, NobodyHasItFirst
 from programs.lm.ambient import AmbientBackends
 from programs.lm.backends import Backends
 from programs.lm.ledger import Ledger

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 
 from evaluate.data.data_warnings import EXAMPLES, DataWarning
-from evaluate.protocol.nobody_first import NAME, expected_hit_rate, unknown_share
+from evaluate.protocol.nobody_first import NOBODY_FIRST, expected_hit_rate, unknown_share
 from signatures.rows import Case
 from signatures.types import Item
 
@@ -40,8 +40,8 @@ def find_given_away(cases: Sequence[Case], known: Container[str]) -> list[DataWa
         return []
     message = (
         f"{unknown_share(cases, known):.0%} of the candidates have no user in the training data, and the target is "
-        f"mostly one of them: {NAME}, in random order, has HR@{_FIRST}/{size} {rate:.3f}, so figures on these lists "
-        "say little about ranking. Draw matched negatives (--sampling matched), and in a small catalogue fewer of them"
+        f"mostly one of them: {NOBODY_FIRST}, in random order, has HR@{_FIRST}/{size} {rate:.3f}, so figures on these "
+        "lists say little about ranking. Draw matched negatives (--sampling matched), and in a small catalogue fewer"
     )
     return [DataWarning("the target is what nobody has", len(cases), message)]
 

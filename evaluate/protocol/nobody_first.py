@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from signatures.rows import Case, seed_of
 
-NAME = "nobody-has-it-first"
+NOBODY_FIRST = "nobody-has-it-first"
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class NobodyHasItFirst:
     def scores(self, history: Sequence[str], candidates: Sequence[str]) -> NDArray[np.float64]:
         """See `programs.prior.scorers.Scorer`: 1 to 2 for items that nobody has, 0 to 1 for others."""
         unknown = np.array([item not in self.known for item in candidates], dtype=float)
-        return unknown + np.random.default_rng(seed_of(NAME, *history, *candidates)).random(len(candidates))
+        return unknown + np.random.default_rng(seed_of(NOBODY_FIRST, *history, *candidates)).random(len(candidates))
 
 
 def unknown_share(cases: Sequence[Case], known: Container[str]) -> float:

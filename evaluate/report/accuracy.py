@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from evaluate.paper.published import PublishedRow
-from evaluate.protocol.nobody_first import NAME as NOBODY_FIRST
-from evaluate.protocol.nobody_first import NobodyHasItFirst
+from evaluate.protocol.nobody_first import NOBODY_FIRST, NobodyHasItFirst
 from evaluate.report.pseudonyms import without_ids
 from evaluate.report.ranker_runs import PART_LABELS, RankerRuns, cells_of, in_common, over_draws
 from evaluate.report.record import ProtocolRecord, RunRecord

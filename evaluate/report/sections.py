@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from evaluate.protocol.nobody_first import NAME as NOBODY_FIRST
+from evaluate.protocol.nobody_first import NOBODY_FIRST
 from evaluate.report import accuracy, costs, failures, figures, reproduction, slices, uncertainty
 from evaluate.report.blocks import Block, Details, Lines, tables_in
 from evaluate.report.ranker_runs import RankerRuns, ranker_runs, unreported

@@ -82,7 +82,7 @@ def cases(
         say(f"warning: {warning}")
     if as_json:
         protocol = drawn.protocol.model_dump(mode="json")
-        facts = {"cases": str(path), "users": len(drawn), "sha256": drawn.sha256, **protocol}
+        facts = protocol | {"cases": str(path), "users": len(drawn), "sha256": drawn.sha256}
         emit(facts | {"warnings": [asdict(warning) for warning in warnings]})
         return
     for about, choice in drawn.protocol.choices().items():
