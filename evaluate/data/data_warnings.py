@@ -21,8 +21,8 @@ NEARLY_EQUAL = 0.8
 FEWEST_IN_COMMON = 4
 """Shorter histories are equal by chance too often."""
 
-MOST_COMPARED = 1000
-"""Other users that one user is compared with; reached only in small catalogues with many users."""
+MOST_COMPARED = 100
+"""Other users that one user is compared with, those with most rare items in common."""
 
 EXAMPLES = 3
 """Ids given with a warning."""
@@ -97,10 +97,13 @@ def users_with_a_twin(histories: Mapping[str, Sequence[str]]) -> list[str]:
     twins: set[str] = set()
     for user, mine in sets.items():
         rarest = sorted(mine, key=lambda item: (counts[item], item))[: len(mine) - ceil(NEARLY_EQUAL * len(mine)) + 1]
-        others = dict.fromkeys(other for item in rarest for other in users_of.get(item, ()))
-        for other in list(others)[:MOST_COMPARED]:
-            common = len(mine & sets[other])
-            if common >= max(FEWEST_IN_COMMON, NEARLY_EQUAL * (len(mine) + len(sets[other]) - common)):
+        others = Counter(other for item in rarest for other in users_of.get(item, ()))
+        for other, _ in others.most_common(MOST_COMPARED):
+            theirs = sets[other]
+            if min(len(mine), len(theirs)) < NEARLY_EQUAL * max(len(mine), len(theirs)):
+                continue  # too different in number to have nearly all in common
+            common = len(mine & theirs)
+            if common >= max(FEWEST_IN_COMMON, NEARLY_EQUAL * (len(mine) + len(theirs) - common)):
                 twins |= {user, other}
         for item in rarest:
             users_of.setdefault(item, []).append(user)

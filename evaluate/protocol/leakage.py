@@ -14,6 +14,14 @@ from signatures.types import Interaction
 
 _SHOWN = 3
 
+_FIELDS = {
+    "history": "the history is",
+    "candidates": "the candidates are",
+    "target": "the target is",
+    "metadata": "the metadata are",
+}
+"""Parts of a case that can differ from the one that is drawn."""
+
 
 @dataclass(frozen=True)
 class Leak:
@@ -134,9 +142,9 @@ def find_changed(cases: Sequence[Case], drawn: Sequence[Case]) -> list[Leak]:
         if expected is None:
             leaks.append(Leak(case.user_id, "data and protocol give no case of this user; draw the cases again"))
         elif case != expected:
-            changed = next(name for name in Case.model_fields if getattr(case, name) != getattr(expected, name))
+            changed = next(name for name in _FIELDS if getattr(case, name) != getattr(expected, name))
             leaks.append(
-                Leak(case.user_id, f"the {changed} differs from what data and protocol give; draw the cases again")
+                Leak(case.user_id, f"{_FIELDS[changed]} not what data and protocol give; draw the cases again")
             )
     missing = sorted(right.keys() - {case.user_id for case in cases})
     leaks += [Leak(user, "has no case, but data and protocol give one; draw the cases again") for user in missing]

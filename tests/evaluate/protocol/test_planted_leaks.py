@@ -132,7 +132,7 @@ def test_targets_and_other_users_targets_in_a_shown_history_are_found() -> None:
         planted = changed(cases, 0, history=(*cases[0].history, shown))
         problems = [leak.problem for leak in planted.leaks]
         assert any(said in problem for problem in problems)
-        assert "the history differs from what data and protocol give; draw the cases again" in problems
+        assert "the history is not what data and protocol give; draw the cases again" in problems
         with pytest.raises(InputError, match="held-out interactions leak"):
             _ = planted.training
 
@@ -162,7 +162,7 @@ def test_picked_negatives_are_found_although_the_hash_of_the_file_is_right(tmp_p
     write_cases(tmp_path / "picked.jsonl", cases.protocol, picked(cases))
     loaded = load_cases(tmp_path / "picked.jsonl", cases.dataset)
     assert len(loaded.leaks) == len(cases)
-    with pytest.raises(InputError, match="the candidates differs from what data and protocol give"):
+    with pytest.raises(InputError, match="the candidates are not what data and protocol give"):
         _ = loaded.training
     # The same in memory, with the hash of the cases that were drawn.
     assert len(replace(cases, cases=tuple(picked(cases))).leaks) == len(cases)

@@ -375,7 +375,7 @@ def test_cases_and_dev_cases_that_exist_already_are_checked(tmp_path: Path, tamp
     (root / "shop/warm/tuned/bpr.json").unlink()
     found = run("study", "run", study, "--out", root)
     assert isinstance(found.exception, InputError), found.output
-    assert "the candidates differs from what data and protocol give" in str(found.exception)
+    assert "the candidates are not what data and protocol give" in str(found.exception)
 
 
 def test_dev_cases_of_a_stacked_ranker_are_checked(trained: Finished, tmp_path: Path) -> None:
