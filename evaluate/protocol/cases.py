@@ -114,8 +114,12 @@ class Cases:
         return [
             *find_data_warnings(self.dataset),
             *find_known_titles(self.cases, self.dataset.items),
-            *find_given_away(self.cases, Popularity.fit(self._split.histories).counts),
+            *self.list_warnings(),
         ]
+
+    def list_warnings(self) -> list[DataWarning]:
+        """The part of `warnings` that says that the lists give their targets away."""
+        return find_given_away(self.cases, Popularity.fit(self._split.histories).counts)
 
     @cached_property
     def _split(self) -> Split:

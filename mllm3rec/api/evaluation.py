@@ -23,7 +23,7 @@ from mllm3rec.api.own_ranker import own_ranker
 from mllm3rec.api.program import Program, choice_of
 from programs.lm.ledger import Ledger
 from programs.program import DEFAULT_WEIGHT, Fusion
-from programs.runtime.events import OnEvent, ignore
+from programs.runtime.events import Note, OnEvent, ignore
 
 
 def evaluate(
@@ -88,6 +88,8 @@ def evaluate(
             factory = factory_for(choice, cases, ledger, explain, check, on_event)
             if retry_unparsable and choice.asks_models:
                 factory.backends_of().retry_unparsable = True
+            for warning in cases.list_warnings():
+                on_event(Note(f"warning: {warning.message}"))
             built = choice.build(factory, seed)
             label, configuration = name or choice.name, choice.configuration(explain, check, seed)
         else:

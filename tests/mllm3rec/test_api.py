@@ -300,6 +300,9 @@ class TestTamperedCases:
         assert cases.warnings() == [] == cases.leaks
         cold = m3.draw_cases(data, part="all", setting="item-cold", sampling="uniform")
         assert [warning.kind for warning in cold.warnings()] == ["the target is what nobody has"]
+        notes: list[str] = []
+        m3.evaluate(cold, "popularity", on_event=lambda event: notes.append(str(getattr(event, "text", ""))))
+        assert sum("nobody-has-it-first" in note for note in notes) == 1
 
 
 class TestExperiments:
