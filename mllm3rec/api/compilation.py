@@ -135,6 +135,8 @@ def _compiler(
         roles, given = roles_of(options)
     settings = compile_settings(cases, families, roles, trials, options)
     ledger = Ledger(Path(out) / SEARCH_FOLDER / LEDGER, budget)
+    for warning in cases.list_warnings():
+        on_event(Note(f"warning: {warning.message}"))
     factory = RankerFactory.create(
         cases.dataset,
         cases.training,

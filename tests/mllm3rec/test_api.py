@@ -319,6 +319,19 @@ class TestExperiments:
         with pytest.raises(m3.InputError, match="grid: mar"):
             m3.compare(cases, grid | {"mar": []}, out=tmp_path / "other")
 
+    def test_a_cold_comparison_has_a_row_for_nobody_has_it_first_and_a_warning(
+        self, data: m3.Dataset, server: FakeOpenAI, tmp_path: Path
+    ) -> None:
+        cold = m3.draw_cases(data, part="all", users=4, setting="item-cold", sampling="uniform")
+        grid = {"backends": {"a": {"model": server.model("a")}}, "mope": ["a"], "mote": ["a"], "mar": ["a"]}
+        notes: list[str] = []
+        m3.compare(cold, grid, out=tmp_path / "mixes", on_event=lambda event: notes.append(str(event)))
+        assert sum("nobody-has-it-first" in note for note in notes) == 1
+        report = tmp_path / "mixes" / "report"
+        (row,) = [line for line in (report / "tables/demo-cases-main.csv").read_text().splitlines() if "nobody" in line]
+        assert row.startswith("nobody-has-it-first,")
+        assert "nobody-has-it-first, in random order" in (report / "report.html").read_text()
+
     def test_run_study(self, data: m3.Dataset, tmp_path: Path) -> None:
         spec = {
             "name": "small",
