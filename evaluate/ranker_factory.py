@@ -17,6 +17,7 @@ from evaluate.baselines.baseline import LARGEST_SEED
 from evaluate.data.dataset import Dataset
 from evaluate.data.demo.planted_truth import NAME as PLANTED_TRUTH
 from evaluate.data.demo.planted_truth import PlantedTruth
+from evaluate.protocol.nobody_first import NOBODY_FIRST, NobodyHasItFirst
 from evaluate.protocol.protocol import EvaluationProtocol
 from programs.lm.ambient import AmbientBackends
 from programs.lm.backends import Backends
@@ -40,7 +41,7 @@ from programs.trait_store import TraitStore
 from signatures.rows import seed_of
 from signatures.schema import CONSUMER, MotivationSchema
 
-BASELINES = ("random", "popularity", "knn", "content", "prior")
+BASELINES = ("random", "popularity", "knn", "content", "prior", NOBODY_FIRST)
 
 
 def require_known(name: str) -> None:
@@ -180,6 +181,8 @@ class RankerFactory:
         """The scorer of an untrained baseline."""
         if name == "random":
             return Random()
+        if name == NOBODY_FIRST:
+            return NobodyHasItFirst(Popularity.fit(self.histories).counts)
         if name == "popularity":
             return Popularity.fit(self.histories)
         if name == "knn":

@@ -8,6 +8,7 @@ from pathlib import Path
 from evaluate.attacks.attack_tab import attack_tab, with_escapes
 from evaluate.attacks.results import Observation
 from evaluate.attacks.runner import CLEAN_PHASE, AttackRun, AttackRunner, phase_of
+from evaluate.data.data_warnings import find_data_warnings
 from evaluate.report.export import to_csv
 from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord
 from evaluate.report.table import Table, count_cell, table_row, word_cell
@@ -111,4 +112,6 @@ def _record(runner: AttackRunner, run: AttackRun, missing: dict[str, str], comma
         hashes={"data": data.sha256, "cases": cases.sha256},
         versions=versions(),
         missing=missing,
+        warnings=protocol.given_away,
+        data_warnings=[f"{data.name}: {one.message}." for one in find_data_warnings(data)],
     )

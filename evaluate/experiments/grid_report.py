@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from evaluate.data.data_warnings import find_data_warnings
 from evaluate.experiments.grid_results import GridResults, MixRun
 from evaluate.experiments.grid_runner import GridRunner
 from evaluate.experiments.grid_tab import grid_tab
@@ -80,4 +81,6 @@ def _record(runner: GridRunner, runs: Sequence[MixRun], command: str, versions: 
         hashes={"data": data.sha256, "cases": case_file.sha256},
         versions=versions,
         missing={run.mix.label: run.stopped or "no row" for run in runs if run.unresolved},
+        warnings=protocol.given_away,
+        data_warnings=[f"{data.name}: {one.message}." for one in find_data_warnings(data)],
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from evaluate.baselines.tuning import Tuned
+from evaluate.data.data_warnings import find_data_warnings
 from evaluate.data.dataset import Dataset
 from evaluate.experiments.study_spec import DatasetSpec, ProtocolSpec, StudyCell, StudySpec, folder_of
 from evaluate.paper.published import ITEM_COLD, MAIN, USER_COLD, PublishedRow
@@ -126,6 +127,13 @@ def read_record(
             f"{unreadable_warning(run.unparsable_users, len(run.ranks))}."
             for run in runs
             if not run.readable
+        ]
+        + [line for protocol in protocols for line in protocol.given_away],
+        data_warnings=[
+            f"{own.shown_name_as(name)}: {one.message}."
+            for name, own in data.items()
+            if own.shown_name_as(name) in {dataset for dataset, _ in used}
+            for one in find_data_warnings(own)
         ],
     )
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from evaluate.data.dataset import Dataset
 from evaluate.experiments.study_reading import cases_path
 from evaluate.experiments.study_spec import DatasetSpec, ProtocolSpec
-from evaluate.protocol.cases import Cases, draw_lists, load_cases, write_cases
-from evaluate.protocol.leakage import find_leaks, refuse_leaks
-from evaluate.protocol.protocol import EvaluationProtocol
+from evaluate.protocol.cases import Cases, draw_lists, load_cases, recorded_protocol, write_cases
+from evaluate.protocol.leakage import refuse_leaks
+from evaluate.protocol.protocol import EvaluationProtocol, Sampling
 from evaluate.protocol.splits import Split, split_dataset
 from evaluate.ranker_factory import RankerFactory
 from programs.prior.choice import NEWEST, PriorName
@@ -32,6 +32,18 @@ class StudySetting:
     _cases: dict[tuple[int, int | None], Cases] = field(default_factory=dict)
 
     @cached_property
+    def sampling(self) -> Sampling | None:
+        """How negatives are drawn, if the study file or cases of this setting in the folder say it.
+
+        Cases that were drawn before a default changed keep theirs, and further draws are like them.
+        """
+        folder = cases_path(self.root, self.dataset.name, self.protocol.name, 0, None).parents[1]
+        files = sorted(folder.glob("draw*/cases*.jsonl"))
+        if self.protocol.sampling is not None or not files:
+            return self.protocol.sampling
+        return recorded_protocol(files[0]).sampling
+
+    @cached_property
     def split(self) -> Split:
         """Held-out targets and training data."""
         return split_dataset(self.data, self._protocol(0, None))
@@ -47,7 +59,8 @@ class StudySetting:
         """The frozen cases of a draw; drawn if they are missing.
 
         Raises:
-            InputError: if their file was drawn by another protocol than the study file's, or they leak.
+            InputError: if their file was drawn by another protocol than the study file's, is not what that protocol
+                draws, or leaks.
         """
         if (draw, users) not in self._cases:
             path = cases_path(self.root, self.dataset.name, self.protocol.name, draw, users)
@@ -73,11 +86,13 @@ class StudySetting:
                 raise InputError(f"{path}: drawn by another protocol than the study file's; choose another --out")
         else:
             cases = write_cases(path, protocol, draw_lists(self.data, protocol, self.split))
-        refuse_leaks(find_leaks(cases.cases, self.data, self.split.training, self.protocol.setting))
-        return cases.on(self.data)
+        cases = cases.on(self.data)
+        refuse_leaks(cases.leaks_in(self.split))
+        return cases
 
     def _protocol(self, draw: int, users: int | None) -> EvaluationProtocol:
-        return self.protocol.drawn(self.dataset.name, self.data.source, self.data.sha256, users, draw)
+        protocol = self.protocol.model_copy(update={"sampling": self.sampling})
+        return protocol.drawn(self.dataset.name, self.data.source, self.data.sha256, users, draw)
 
 
 def require_test_users(protocol: ProtocolSpec) -> None:

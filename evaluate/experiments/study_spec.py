@@ -58,6 +58,7 @@ class ProtocolSpec(_Strict):
     """How cases are drawn: fields of `EvaluationProtocol`, and the number of draws.
 
     Attributes:
+        sampling: None for that of the setting, or that of the cases which a study's folder holds already.
         draws: Number of draws of negatives, for the same users and targets.
         catalogue: Rank the whole catalogue instead of sampled negatives; for rankers without a language model.
         tune_users: Number of dev users that trained baselines are tuned on.
@@ -67,7 +68,7 @@ class ProtocolSpec(_Strict):
     setting: Setting = "warm"
     target: Target = "last-liked"
     negatives: int = Field(default=29, ge=1)
-    sampling: Sampling = "uniform"
+    sampling: Sampling | None = None
     part: Literal["dev", "test", "all"] = "test"
     users: int | None = Field(default=None, ge=1)
     seed: int = 0
@@ -84,7 +85,7 @@ class ProtocolSpec(_Strict):
     ) -> EvaluationProtocol:
         """The protocol of one cases file; `users` is a second limit beside the protocol's own."""
         limits = [n for n in (self.users, users) if n is not None]
-        choices = self.model_dump(include=set(EvaluationProtocol.model_fields)) | {
+        choices = self.model_dump(include=set(EvaluationProtocol.model_fields), exclude_none=True) | {
             "users": min(limits, default=None),
             "negatives": 1 if self.catalogue else self.negatives,
         }

@@ -15,9 +15,11 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ValidationError
 
+from evaluate.data.data_warnings import DataWarning, find_data_warnings
 from evaluate.data.dataset import Dataset
 from evaluate.data.load import load_dataset
-from evaluate.protocol.leakage import find_leaks, refuse_leaks
+from evaluate.protocol.case_warnings import find_given_away, find_known_titles
+from evaluate.protocol.leakage import Leak, find_changed, find_leaks, refuse_leaks
 from evaluate.protocol.negatives import NegativeSampler
 from evaluate.protocol.protocol import IN_MEMORY, EvaluationProtocol, part_of
 from evaluate.protocol.splits import Split, split_dataset
@@ -82,16 +84,46 @@ class Cases:
         _require_same_data(self.protocol, dataset)
         return dataset
 
+    @property
+    def has_dataset(self) -> bool:
+        """Whether the data is attached (`on`), so that it need not be loaded."""
+        return self._dataset is not None
+
     @cached_property
     def training(self) -> Training:
-        """Training data of the protocol, without held-out interactions (checked).
+        """Training data of the protocol, without held-out interactions (checked, as the cases are).
 
         Raises:
-            InputError: naming users whose held-out interactions are in it.
+            InputError: naming users whose held-out interactions are in it, or whose cases the protocol does not give.
         """
-        training = split_dataset(self.dataset, self.protocol).training
-        refuse_leaks(find_leaks(self.cases, self.dataset, training, self.protocol.setting))
-        return training
+        refuse_leaks(self.leaks)
+        return self._split.training
+
+    @cached_property
+    def leaks(self) -> list[Leak]:
+        """Held-out interactions where they must not be, and lists that data and protocol do not give."""
+        return self.leaks_in(self._split)
+
+    def leaks_in(self, split: Split) -> list[Leak]:
+        """`leaks`, if rankers are fitted on the training data of `split`."""
+        found = find_leaks(self.cases, self.dataset, split.training, self.protocol.setting)
+        return found + find_changed(self.cases, draw_lists(self.dataset, self.protocol, split))
+
+    def warnings(self) -> list[DataWarning]:
+        """What makes targets easy to find in data and lists, natural or planted; counted, not refused."""
+        return [
+            *find_data_warnings(self.dataset),
+            *find_known_titles(self.cases, self.dataset.items),
+            *self.list_warnings(),
+        ]
+
+    def list_warnings(self) -> list[DataWarning]:
+        """The part of `warnings` that says that the lists give their targets away."""
+        return find_given_away(self.cases, Popularity.fit(self._split.histories).counts)
+
+    @cached_property
+    def _split(self) -> Split:
+        return split_dataset(self.dataset, self.protocol)
 
     def on(self, dataset: Dataset) -> Cases:
         """The same cases with their data attached.
@@ -277,9 +309,26 @@ def load_cases(path: str | Path, dataset: Dataset | None = None) -> Cases:
         raise InputError(f"{path}:1: the header announces {header.n} cases, the file has {len(cases)}; draw it again")
     if hashlib.sha256(body).hexdigest() != header.sha256:
         raise InputError(f"{path}:1: the cases were changed after they were drawn (sha256 differs); draw them again")
-    protocol = EvaluationProtocol(**header.model_dump(exclude={"n", "sha256"}))
-    loaded = Cases(protocol, tuple(cases.values()), header.sha256)
+    loaded = Cases(_protocol_of(header), tuple(cases.values()), header.sha256)
     return loaded if dataset is None else loaded.on(dataset)
+
+
+def recorded_protocol(path: Path) -> EvaluationProtocol:
+    """The protocol that a cases file was drawn with; its cases are not read.
+
+    Raises:
+        InputError: if it is not a cases file.
+    """
+    try:
+        with path.open("rb") as file:
+            first = file.readline()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    return _protocol_of(_read_header(first.removeprefix(codecs.BOM_UTF8), path))
+
+
+def _protocol_of(header: _Header) -> EvaluationProtocol:
+    return EvaluationProtocol(**header.model_dump(exclude={"n", "sha256"}))
 
 
 def _read_header(line: bytes, path: Path) -> _Header:

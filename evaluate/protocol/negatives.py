@@ -54,7 +54,9 @@ class NegativeSampler:
     def _by_popularity(self, rng: np.random.Generator, spare: int) -> NDArray[np.intp]:
         # Gumbel top-k trick: the largest log-weights plus noise are a weighted draw without replacement.
         keys = self._log_counts + rng.gumbel(size=len(self.pool))
-        first = np.argsort(-keys)[: self.n + spare]
+        n = min(len(keys), self.n + spare)
+        largest = np.argpartition(keys, len(keys) - n)[len(keys) - n :]
+        first = largest[np.argsort(-keys[largest])]
         return first[np.isfinite(keys[first])]
 
     def _matched(self, rng: np.random.Generator, target: str, own: Collection[str]) -> list[str]:

@@ -28,6 +28,16 @@ Sampling = Literal["uniform", "popularity", "matched"]
 """How negatives are drawn: uniformly, in proportion to their users, or from items about as popular as the positive.
 Popularity is counted in the training data, so a cold positive is matched with other cold items."""
 
+
+def default_sampling(setting: str) -> Sampling:
+    """How negatives are drawn unless it is said: matched for item cold-start, else uniformly.
+
+    Among uniform negatives of a cold item nearly all have users in the training data. So "nobody has it" gives the
+    positive away, and figures say how much a ranker is hurt by that, not how well it ranks (docs/protocol.md).
+    """
+    return "matched" if setting == "item-cold" else "uniform"
+
+
 ColdPositive = Literal["target", "any"]
 """Item cold-start: users whose target is a cold item, or all users of a cold item, with the last one as target."""
 
@@ -90,6 +100,7 @@ class EvaluationProtocol(BaseModel):
         dataset_sha256: `Dataset.sha256` of that data.
         target: Rule for the positive.
         negatives: Sampled items per list; a list has one more.
+        sampling: How negatives are drawn; `default_sampling` of the setting unless given. Written with every file.
         part: Users to draw from.
         users: Most users, or None for all of the part.
         seed: Decides the order of users, the negatives and the target's position.
@@ -108,7 +119,7 @@ class EvaluationProtocol(BaseModel):
     setting: Setting = "warm"
     target: Target = "last-liked"
     negatives: int = Field(default=29, ge=1)
-    sampling: Sampling = "uniform"
+    sampling: Sampling = Field(default_factory=lambda given: default_sampling(given.get("setting", "warm")))
     part: Literal["dev", "test", "all"] = "dev"
     users: int | None = Field(default=None, ge=1)
     seed: int = 0
@@ -130,11 +141,13 @@ class EvaluationProtocol(BaseModel):
 
         Args:
             name, source, sha256: Of the dataset.
-            choices: Other fields, by name.
+            choices: Other fields, by name; a `sampling` of None is that of the setting.
 
         Raises:
             InputError: naming the field that is unknown or invalid.
         """
+        if choices.get("sampling", "") is None:
+            del choices["sampling"]
         unknown = sorted(choices.keys() - cls.model_fields.keys())
         if unknown:
             raise InputError(f"no protocol field {unknown[0]!r}: choose among {', '.join(cls.model_fields)}")

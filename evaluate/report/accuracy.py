@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from evaluate.paper.published import PublishedRow
+from evaluate.protocol.nobody_first import NOBODY_FIRST, NobodyHasItFirst
 from evaluate.report.pseudonyms import without_ids
-from evaluate.report.ranker_runs import PART_LABELS, RankerRuns, in_common, over_draws
-from evaluate.report.record import RunRecord
+from evaluate.report.ranker_runs import PART_LABELS, RankerRuns, cells_of, in_common, over_draws
+from evaluate.report.record import ProtocolRecord, RunRecord
 from evaluate.report.table import (
     BETTER,
     NONE,
@@ -75,7 +76,7 @@ def _corrected(found: Compared) -> Compared:
 def main_table(
     groups: Sequence[RankerRuns], reference: str, compared: Compared, empty: Sequence[RunRecord] = ()
 ) -> Table:
-    """One row per ranker, with its parts below it, and a row for chance.
+    """One row per ranker, with its parts below it, one for chance, and in cold settings one for `NobodyHasItFirst`.
 
     Args:
         empty: Runs without a ranked user; they get rows without figures.
@@ -86,6 +87,7 @@ def main_table(
     for run in empty:
         counts = (count_cell(0), NONE, NONE, count_cell(run.unresolved))
         rows.append(table_row(word_cell(run.ranker), *[NONE] * len(AUDITED_METRICS), *counts))
+    rows += _nobody_first_row(groups, len(columns))
     floor = [figure_cell(chance(size)[m]) for m in AUDITED_METRICS]
     rows.append(filled([word_cell("chance (random order)"), *floor], len(columns), kind="chance"))
     fused = any(group.parts for group in groups)
@@ -106,6 +108,30 @@ def _ranker_rows(group: RankerRuns, is_reference: bool, compared: Compared, widt
         name = word_cell(f"{group.label}: {PART_LABELS[component]}")
         rows.append(filled([name, *cells, count_cell(len(frame))], width, kind="part"))
     return rows
+
+
+def _nobody_first_row(groups: Sequence[RankerRuns], width: int) -> list[TableRow]:
+    """The figures of `NobodyHasItFirst` on cold lists, unless the study has it as a ranker or ranks the catalogue."""
+    protocol = groups[0].protocol
+    sampled = [cases for cases in protocol.cases.values() if len(cases[0].candidates) == groups[0].size]
+    cold = any(cases.protocol.setting != "warm" for cases in sampled)
+    if not cold or any(group.label == NOBODY_FIRST for group in groups):
+        return []
+    frame = over_draws(cells_of(nobody_first_ranks(protocol)))
+    return [filled([word_cell(NOBODY_FIRST), *_estimates(frame, {}), count_cell(len(frame))], width, kind="chance")]
+
+
+def nobody_first_ranks(protocol: ProtocolRecord) -> dict[tuple[int, int | None], dict[str, int]]:
+    """Ranks of the targets by `NobodyHasItFirst`, as a run of it gives them, by draw."""
+    scorer = NobodyHasItFirst(protocol.popularity)
+    ranks: dict[tuple[int, int | None], dict[str, int]] = {}
+    for draw, cases in protocol.cases.items():
+        ranks[draw, None] = {}
+        for case in cases:
+            scores = scorer.scores(case.item_ids, case.candidates)
+            target = scores[case.candidates.index(str(case.target))]
+            ranks[draw, None][case.user_id] = 1 + int((scores > target).sum())
+    return ranks
 
 
 def _main_caption(size: int, reference: str, fused: bool, tested: bool) -> str:

@@ -34,7 +34,7 @@ class RankerRuns:
     @cached_property
     def cells(self) -> pd.DataFrame:
         """Metrics by user and draw, averaged over seeds; resolved users only."""
-        return _cells({(run.draw, run.seed): run.ranks for run in self.runs})
+        return cells_of({(run.draw, run.seed): run.ranks for run in self.runs})
 
     @cached_property
     def users(self) -> pd.DataFrame:
@@ -47,7 +47,7 @@ class RankerRuns:
         for run in self.runs:
             rows = {user: row for user, row in run.rows.items() if component in row.scores}
             ranks[run.draw, run.seed] = ranks_of(self.protocol.cases[run.draw].cases, rows, component)
-        return _cells(ranks)
+        return cells_of(ranks)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -99,7 +99,8 @@ class RankerRuns:
         return f"{metric}/{self.size}"
 
 
-def _cells(ranks: Mapping[tuple[int, int | None], Mapping[str, int]]) -> pd.DataFrame:
+def cells_of(ranks: Mapping[tuple[int, int | None], Mapping[str, int]]) -> pd.DataFrame:
+    """Metrics by user and draw, averaged over seeds, from ranks by draw and seed."""
     frames = [per_user(found).assign(draw=draw) for (draw, _), found in ranks.items()]
     return pd.concat(frames).groupby(["user_id", "draw"]).mean()
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evaluate.paper.published import PublishedRow
+from evaluate.protocol.case_warnings import find_given_away, find_known_titles
 from evaluate.protocol.cases import Cases
 from evaluate.runs.journal import RunManifest
 from evaluate.runs.run_metrics import is_readable
@@ -34,6 +35,19 @@ class ProtocolRecord:
     popularity: Mapping[str, int]
     catalogue: Mapping[str, Item]
     published: Sequence[PublishedRow] = ()
+
+    @property
+    def given_away(self) -> list[str]:
+        """A warning, if the lists give the target away."""
+        first = next(iter(self.cases.values()))
+        return [f"{self.dataset}, {self.name}: {one.message}." for one in find_given_away(first.cases, self.popularity)]
+
+    @property
+    def known_titles(self) -> list[str]:
+        """A warning, if there are targets with the title of an item in the history."""
+        first = next(iter(self.cases.values()))
+        found = find_known_titles(first.cases, self.catalogue)
+        return [f"{self.dataset}, {self.name}: {one.message}." for one in found]
 
 
 @dataclass(frozen=True)
@@ -92,6 +106,7 @@ class StudyRecord:
         versions: Package versions.
         missing: Names of missing runs of the study, with the reason.
         warnings: Warnings that are shown above every tab.
+        data_warnings: What makes targets easy to find in the data (`find_data_warnings`), shown in the overview.
     """
 
     name: str
@@ -105,3 +120,4 @@ class StudyRecord:
     versions: Mapping[str, str] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    data_warnings: Sequence[str] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from evaluate.protocol.nobody_first import NOBODY_FIRST
 from evaluate.report import accuracy, costs, failures, figures, reproduction, selective, slices, uncertainty
 from evaluate.report.blocks import Block, Details, Lines, tables_in
 from evaluate.report.ranker_runs import RankerRuns, ranker_runs, unreported
@@ -112,6 +113,10 @@ def summary_table(found: Sequence[ProtocolSection], labels: Sequence[str]) -> Ta
         for section, main in measured
     ]
     rows = [table_row(word_cell(label), *(cells.get(label, NONE) for cells in own)) for label in labels]
+    floors = [{row.cells[0].text: row.cells[1] for row in main.rows if row.kind == "chance"} for _, main in measured]
+    if any(NOBODY_FIRST in cells for cells in floors):
+        cells = (cells.get(NOBODY_FIRST, NONE) for cells in floors)
+        rows.append(table_row(word_cell(NOBODY_FIRST), *cells, kind="chance"))
     rows.append(table_row(word_cell("chance"), *(main.rows[-1].cells[1] for _, main in measured), kind="chance"))
     columns = ("ranker", *(f"{s.name}: HR@5/{s.groups[0].size}" for s, _ in measured))
     caption = (

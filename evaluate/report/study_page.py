@@ -91,10 +91,12 @@ def _overview(record: StudyRecord, found: Sequence[ProtocolSection]) -> list[Blo
         f"{runs} runs of {len(labels)} rankers on {len(found)} protocol{'' if len(found) == 1 else 's'}. All rankers "
         f"of a protocol ranked the same frozen lists. They are compared with {record.reference} and with chance."
     )
+    easy = [*record.data_warnings, *(line for section in found for line in section.protocol.known_titles)]
     return [
         Lead(lead),
         *([Notice([missing_table(record)])] if record.missing else []),
         summary_table(found, labels),
+        *([Details("What makes targets easy to find", [Lines(easy)], opened=True)] if easy else []),
         Details("Glossary", [Glossary(GLOSSARY)], opened=True),
     ]
 

@@ -137,6 +137,8 @@ def _compiler(
     prior = prior_of_compile(Path(out) / SEARCH_FOLDER / PLAN)
     settings = compile_settings(cases, families, roles, trials, options, prior)
     ledger = Ledger(Path(out) / SEARCH_FOLDER / LEDGER, budget)
+    for warning in cases.list_warnings():
+        on_event(Note(f"warning: {warning.message}"))
     factory = RankerFactory.create(
         cases.dataset,
         cases.training,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Unpack
 
 from evaluate.protocol.cases import Cases, load_cases
+from evaluate.protocol.leakage import refuse_leaks
 from evaluate.ranker_choice import RankerChoice
 from evaluate.ranker_factory import RankerFactory
 from evaluate.runs.directory import RunDirectory
@@ -23,7 +24,7 @@ from mllm3rec.api.program import Program, choice_of
 from programs.lm.ledger import Ledger
 from programs.prior.choice import prior_name
 from programs.program import DEFAULT_WEIGHT, Fusion
-from programs.runtime.events import OnEvent, ignore
+from programs.runtime.events import Note, OnEvent, ignore
 
 
 def evaluate(
@@ -94,9 +95,13 @@ def evaluate(
             factory = factory_for(choice, cases, ledger, explain, check, on_event)
             if retry_unparsable and choice.asks_models:
                 factory.backends_of().retry_unparsable = True
+            for warning in cases.list_warnings():
+                on_event(Note(f"warning: {warning.message}"))
             built = choice.build(factory, seed)
             label, configuration = name or choice.name, choice.configuration(explain, check, seed)
         else:
+            if cases.has_dataset:
+                refuse_leaks(cases.leaks)
             ledger = Ledger()
             label, built = own_ranker(ranker, name)
             configuration = {"own ranker": label}

@@ -155,6 +155,8 @@ def _grid_runner(
         grid = read_grid(Path(grid))
     elif not isinstance(grid, Grid):
         grid = validated_config("grid", grid, Grid)
+    for warning in cases.list_warnings():
+        on_event(Note(f"warning: {warning.message}"))
     return GridRunner(grid, cases, out, budget, on_event)
 
 

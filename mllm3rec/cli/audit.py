@@ -1,7 +1,8 @@
-"""`mllm3rec audit`: check whether the metrics of a table are possible."""
+"""`mllm3rec audit`: check whether the metrics of a table are possible, and whether cases leak their targets."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,20 +10,28 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from mllm3rec.cli.console import emit, out
-from mllm3rec.cli.options import Json
+from mllm3rec.cli.console import emit, out, say
+from mllm3rec.cli.options import DatasetOption, Json
 
 if TYPE_CHECKING:
     from evaluate.stats.audit import Finding
 
+_SHOWN = 20
+
 
 def audit(
     path: Annotated[
-        Path, typer.Argument(help="CSV table (method,dataset,HR@5,NDCG@5,HR@10,NDCG@10), or a run directory.")
+        Path,
+        typer.Argument(
+            help="CSV table (method,dataset,HR@5,NDCG@5,HR@10,NDCG@10), run directory, or cases file (.jsonl)."
+        ),
     ],
+    dataset: DatasetOption = None,
     as_json: Json = False,
 ) -> None:
-    """Check that HR and NDCG of each row are possible together. Exit code 1 if a row is impossible."""
+    """Check that HR and NDCG of each row are possible together, or that cases do not leak. Exit code 1 if not."""
+    if path.suffix == ".jsonl" and not path.is_dir():
+        raise typer.Exit(_audit_cases(path, dataset, as_json))
     from evaluate.stats.audit import audit_row, read_metric_table
 
     findings = [_of_run(path)] if path.is_dir() else [audit_row(row) for row in read_metric_table(path)]
@@ -38,6 +47,25 @@ def audit(
         out.print(table)
         out.print(f"{impossible} of {len(findings)} rows are impossible")
     raise typer.Exit(1 if impossible else 0)
+
+
+def _audit_cases(path: Path, dataset: str | None, as_json: bool) -> int:
+    """Draw the cases again, and search them and their training data for leaks; the exit code."""
+    import mllm3rec as m3
+
+    cases = m3.load_cases(path, None if dataset is None else m3.load_dataset(dataset))
+    leaks, warnings = cases.leaks, cases.warnings()
+    for warning in warnings:
+        say(f"warning: {warning}")
+    if as_json:
+        found = {"leaks": [asdict(leak) for leak in leaks], "warnings": [asdict(warning) for warning in warnings]}
+        emit({"cases": str(path), "users": len(cases), "sha256": cases.sha256, **found})
+    else:
+        for leak in leaks[:_SHOWN]:
+            out.print(str(leak))
+        more = f", of which {_SHOWN} are shown" if len(leaks) > _SHOWN else ""
+        out.print(f"{len(cases)} cases, {len(leaks)} leaks{more}, {len(warnings)} warnings")
+    return 1 if leaks else 0
 
 
 def _of_run(directory: Path) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,8 +30,9 @@ def cases(
         Literal["warm", "item-cold", "user-cold"], typer.Option(help="Warm, or a cold-start setting of the paper.")
     ] = "warm",
     sampling: Annotated[
-        Literal["uniform", "popularity", "matched"], typer.Option(help="How negatives are drawn.")
-    ] = "uniform",
+        Literal["uniform", "popularity", "matched"] | None,
+        typer.Option(help="How negatives are drawn. Default: matched for item-cold, else uniform."),
+    ] = None,
     draw: Annotated[int, typer.Option(min=0, help="Draw number; others give other negatives.")] = 0,
     last: Annotated[int | None, typer.Option(min=1, help="Length to cut histories to. Default: uncut.")] = None,
     cold_positive: Annotated[
@@ -75,9 +77,13 @@ def cases(
     if wanted is not None and len(drawn) < wanted:
         say(f"note: only {len(drawn)} users of part {part!r} have a target of type {target}")
     drawn.save(path)
+    warnings = drawn.warnings()
+    for warning in warnings:
+        say(f"warning: {warning}")
     if as_json:
         protocol = drawn.protocol.model_dump(mode="json")
-        emit({"cases": str(path), "users": len(drawn), "sha256": drawn.sha256, **protocol})
+        facts = protocol | {"cases": str(path), "users": len(drawn), "sha256": drawn.sha256}
+        emit(facts | {"warnings": [asdict(warning) for warning in warnings]})
         return
     for about, choice in drawn.protocol.choices().items():
         say(f"{about}: {choice}")

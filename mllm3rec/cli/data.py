@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,8 @@ app = typer.Typer(no_args_is_help=True, help="Describe a dataset, or write it in
 
 @app.command()
 def describe(dataset: DatasetName, as_json: Json = False) -> None:
-    """Show counts, shares of items with texts and ratings, history lengths, and the notes of the loader."""
+    """Show counts, shares of items with texts and ratings, history lengths, notes of the loader, and warnings."""
+    from evaluate.data.data_warnings import find_data_warnings
     from evaluate.protocol.protocol import usable_targets
 
     data = _opened(dataset)
@@ -27,8 +29,11 @@ def describe(dataset: DatasetName, as_json: Json = False) -> None:
     sha256 = facts.pop("sha256")
     facts |= {f"users with a {target} target": count for target, count in usable_targets(data.sequences).items()}
     facts["sha256"] = sha256
+    warnings = find_data_warnings(data)
+    for warning in warnings:
+        say(f"warning: {warning}")
     if as_json:
-        emit({**facts, "notes": list(data.notes)})
+        emit({**facts, "notes": list(data.notes), "warnings": [asdict(warning) for warning in warnings]})
         return
     table = Table("", "", show_header=False)
     for name, value in facts.items():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +276,35 @@ class TestCompile:
                 m3.compile_program(dev, "listwise", out=tmp_path / "a", model="http://127.0.0.1:9/v1#x", **options)  # type: ignore[arg-type]
 
 
+class TestTamperedCases:
+    def test_they_are_refused_wherever_they_are_used_with_their_data(
+        self, data: m3.Dataset, cases: m3.Cases, server: FakeOpenAI, tmp_path: Path
+    ) -> None:
+        grid = {"backends": {"a": {"model": server.model("a")}}, "mope": ["a"], "mote": ["a"], "mar": ["a"]}
+        uses: list[Callable[[m3.Cases, Path], object]] = [
+            lambda given, out: m3.evaluate(given, "popularity", out=out),
+            lambda given, out: m3.evaluate(given, lambda history, candidates: [0.0] * len(candidates), out=out),
+            lambda given, out: m3.compile_program(given, "listwise", out=out, model=server.model()),
+            lambda given, out: m3.compare(given, grid, out=out),
+            lambda given, out: m3.attack(given, ["prior"], out=out),
+        ]
+        dev = m3.draw_cases(data, part="dev", users=6, negatives=5)
+        for number, use in enumerate(uses):
+            drawn = dev if number == 2 else cases
+            turned = [one.model_copy(update={"candidates": one.candidates[::-1]}) for one in drawn]
+            with pytest.raises(m3.InputError, match="the candidates are not what data and protocol give"):
+                use(replace(drawn, cases=tuple(turned)), tmp_path / str(number))
+        assert not server.bodies
+
+    def test_warnings(self, data: m3.Dataset, cases: m3.Cases) -> None:
+        assert cases.warnings() == [] == cases.leaks
+        cold = m3.draw_cases(data, part="all", setting="item-cold", sampling="uniform")
+        assert [warning.kind for warning in cold.warnings()] == ["the target is what nobody has"]
+        notes: list[str] = []
+        m3.evaluate(cold, "popularity", on_event=lambda event: notes.append(str(getattr(event, "text", ""))))
+        assert sum("nobody-has-it-first" in note for note in notes) == 1
+
+
 class TestExperiments:
     def test_compare(self, cases: m3.Cases, server: FakeOpenAI, tmp_path: Path) -> None:
         grid = {
@@ -288,6 +318,19 @@ class TestExperiments:
         assert table.to_frame().index.tolist() == ["a_a_a", "a_a_b"]
         with pytest.raises(m3.InputError, match="grid: mar"):
             m3.compare(cases, grid | {"mar": []}, out=tmp_path / "other")
+
+    def test_a_cold_comparison_has_a_row_for_nobody_has_it_first_and_a_warning(
+        self, data: m3.Dataset, server: FakeOpenAI, tmp_path: Path
+    ) -> None:
+        cold = m3.draw_cases(data, part="all", users=4, setting="item-cold", sampling="uniform")
+        grid = {"backends": {"a": {"model": server.model("a")}}, "mope": ["a"], "mote": ["a"], "mar": ["a"]}
+        notes: list[str] = []
+        m3.compare(cold, grid, out=tmp_path / "mixes", on_event=lambda event: notes.append(str(event)))
+        assert sum("nobody-has-it-first" in note for note in notes) == 1
+        report = tmp_path / "mixes" / "report"
+        (row,) = [line for line in (report / "tables/demo-cases-main.csv").read_text().splitlines() if "nobody" in line]
+        assert row.startswith("nobody-has-it-first,")
+        assert "nobody-has-it-first, in random order" in (report / "report.html").read_text()
 
     def test_run_study(self, data: m3.Dataset, tmp_path: Path) -> None:
         spec = {

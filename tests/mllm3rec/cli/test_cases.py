@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evaluate.protocol.cases import load_cases
+from evaluate.protocol.cases import load_cases, write_cases
 from tests.support.command_line import CommandLine
 from tests.support.files import jsonl, write
 
@@ -30,3 +30,51 @@ def test_fewer_users_than_asked_for_and_missing_ratings_are_noted(cli: CommandLi
     assert ended.code == 0
     assert "note: no ratings in 'shop': every interaction counts as liked" in ended.err
     assert "note: only 2 users of part 'all' have a target of type last-liked" in ended.err
+
+
+def test_item_cold_start_is_matched_unless_it_is_said_and_uniform_lists_are_warned_about(
+    cli: CommandLine, tmp_path: Path
+) -> None:
+    options = ("--part", "all", "--setting", "item-cold", "--out", tmp_path / "cases.jsonl", "--json")
+    assert cli("cases", "demo", "--negatives", 5, *options).json["sampling"] == "matched"
+    assert cli("cases", "demo", "--negatives", 5, "--part", "all", *options[4:]).json["sampling"] == "uniform"
+    ended = cli("cases", "demo", "--negatives", 19, "--sampling", "uniform", *options)
+    assert ended.json["sampling"] == "uniform"
+    (warning,) = ended.json["warnings"]
+    assert (warning["kind"], warning["count"]) == ("the target is what nobody has", ended.json["users"])
+    assert f"warning: {warning['message']}" in ended.err
+
+
+def test_an_audit_of_cases_draws_them_again(cli: CommandLine, tmp_path: Path) -> None:
+    path = tmp_path / "cases.jsonl"
+    cli("cases", "demo", "--users", 30, "--negatives", 9, "--out", path)
+    clean = cli("audit", path, "--json")
+    assert (clean.code, clean.json["users"], clean.json["leaks"], clean.json["warnings"]) == (0, 30, [], [])
+    assert "30 cases, 0 leaks, 0 warnings" in cli("audit", path).out
+    cases = load_cases(path)
+    write_cases(path, cases.protocol, [case.model_copy(update={"candidates": case.candidates[::-1]}) for case in cases])
+    changed = cli("audit", path, "--json")
+    assert (changed.code, len(changed.json["leaks"])) == (1, 30)
+    assert changed.json["leaks"][0]["user_id"] == cases[0].user_id
+    shown = cli("audit", path)
+    assert shown.code == 1
+    assert "30 cases, 30 leaks, of which 20 are shown" in shown.out
+    refused = cli("evaluate", path, "--ranker", "popularity", "--out", tmp_path / "run")
+    assert refused.code == 2
+    assert "held-out interactions leak" in refused.err
+
+
+def test_warnings_about_data_are_shown_when_it_is_described(cli: CommandLine, tmp_path: Path) -> None:
+    rows = [
+        {"user_id": user, "item_id": item, "timestamp": 1000 - time}
+        for user, items in (("ann", "abcde"), ("bob", "abcdef"), ("cid", "vwxyz"))
+        for time, item in enumerate(items)
+    ]
+    write(tmp_path / "shop" / "items.jsonl", jsonl([{"item_id": item, "title": item} for item in "abcdefvwxyz"]))
+    write(tmp_path / "shop" / "interactions.jsonl", jsonl(rows))
+    ended = cli("data", "describe", tmp_path / "shop", "--json")
+    assert [(one["kind"], one["count"], one["examples"]) for one in ended.json["warnings"]] == [
+        ("second accounts", 2, ["ann", "bob"])
+    ]
+    assert "warning: 2 of 3 users have nearly the same items" in ended.err
+    assert cli("data", "describe", "demo", "--json").json["warnings"] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ from evaluate.baselines.learned import Learned
 from evaluate.data.locate import DATA_VARIABLE, find_source
 from evaluate.experiments.study_reading import cases_path
 from evaluate.experiments.study_spec import read_study
-from evaluate.protocol.cases import load_cases
+from evaluate.protocol.cases import load_cases, write_cases
 from evaluate.runs.journal import read_journal
 from programs.lm.ledger import read_calls
 from programs.runtime.errors import BudgetExceededError, InputError
@@ -273,6 +274,116 @@ def test_cases_of_another_protocol_are_refused(tmp_path: Path) -> None:
     found = run("study", "run", study, "--out", root, "--only", "prior")
     assert isinstance(found.exception, InputError)
     assert "drawn by another protocol" in str(found.exception)
+
+
+COLD = """
+name = "cold"
+reference = "content"
+
+[[datasets]]
+name = "shop"
+source = "demo"
+
+[[protocols]]
+name = "item-cold"
+setting = "item-cold"
+part = "all"
+negatives = 19
+draws = 2
+{sampling}
+[[rankers]]
+ranker = "content"
+
+[[rankers]]
+ranker = "random"
+"""
+
+
+def cold_study(tmp_path: Path, sampling: str = "") -> Path:
+    path = tmp_path / "cold.toml"
+    path.write_text(COLD.replace("{sampling}", f'sampling = "{sampling}"\n' if sampling else ""))
+    return path
+
+
+def samplings(root: Path) -> set[str]:
+    return {load_cases(path).protocol.sampling for path in root.glob("shop/item-cold/draw*/cases.jsonl")}
+
+
+def test_a_cold_study_is_matched_unless_its_file_or_its_folder_says_otherwise(tmp_path: Path) -> None:
+    assert run("study", "run", cold_study(tmp_path), "--out", tmp_path / "new").exit_code == 0
+    assert samplings(tmp_path / "new") == {"matched"}
+    old = tmp_path / "old"
+    assert run("study", "run", cold_study(tmp_path, "uniform"), "--out", old, "--only", "draw0/content").exit_code == 0
+    # A file without `sampling` goes on with the lists of a folder from before there was this default.
+    found = run("study", "run", cold_study(tmp_path), "--out", old, "--json")
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["incomplete"] == []
+    assert samplings(old) == {"uniform"}
+    assert len(list(old.glob("shop/item-cold/draw*/cases.jsonl"))) == 2
+    refused = run("study", "run", cold_study(tmp_path, "matched"), "--out", old)
+    assert "drawn by another protocol" in str(refused.exception)
+
+
+def test_nobody_has_it_first_stands_in_every_cold_table_as_a_run_of_it_ranks(tmp_path: Path) -> None:
+    study, root = cold_study(tmp_path, "uniform"), tmp_path / "runs"
+    found = run("study", "run", study, "--out", root, "--json")
+    (warning,) = json.loads(found.stdout)["warnings"]
+    assert warning.startswith("shop, item-cold: ")
+    assert "nobody-has-it-first, in random order, has HR@5/20" in warning
+    assert "nobody-has-it-first, in random order" in (root / "report/report.html").read_text()
+    added = table_row_of(root, "nobody-has-it-first")
+    study.write_text(study.read_text() + '\n[[rankers]]\nranker = "nobody-has-it-first"\n')
+    assert run("study", "run", study, "--out", root).exit_code == 0
+    ranked = table_row_of(root, "nobody-has-it-first")
+    metrics = ("HR@5/20", "NDCG@5/20", "HR@10/20", "NDCG@10/20", "users")
+    assert [ranked[name] for name in metrics] == [added[name] for name in metrics]
+    assert float(added["HR@5/20"]) > 0.9
+
+
+def table_row_of(root: Path, ranker: str) -> dict[str, str]:
+    """The row of a ranker in the table of the cold protocol."""
+    with (root / "report/tables/shop-item-cold-main.csv").open(newline="") as file:
+        (row,) = (row for row in csv.DictReader(file) if row["ranker"] == ranker)
+    return row
+
+
+def test_warm_tables_have_no_row_for_nobody_has_it_first(finished: Finished) -> None:
+    assert "nobody-has-it-first" not in (finished.root / "report/tables/shop-warm-main.csv").read_text()
+
+
+def pick_negatives(path: Path) -> None:
+    """Give the first user of a cases file other negatives, and the file the hash of its new content."""
+    cases = load_cases(path)
+    own = cases.dataset.histories[cases[0].user_id]
+    others = [item for item in cases.dataset.items if item not in own]
+    candidates = (*others[: len(cases[0].candidates) - 1], str(cases[0].target))
+    picked = cases[0].model_copy(update={"candidates": candidates})
+    write_cases(path, cases.protocol, [picked, *cases.cases[1:]])
+
+
+@pytest.mark.parametrize("tampered", ["draw0/cases.jsonl", "tuned/dev-10.jsonl"])
+def test_cases_and_dev_cases_that_exist_already_are_checked(tmp_path: Path, tampered: str) -> None:
+    pytest.importorskip("cornac")
+    study = tmp_path / "tuned.toml"
+    text = COLD.replace("{sampling}", "tune_users = 10\n").replace('part = "all"\n', "")
+    text = text.replace("item-cold", "warm").replace("draws = 2", "users = 10")
+    study.write_text(text + '\n[[rankers]]\nranker = "bpr"\n')
+    root = tmp_path / "runs"
+    assert run("study", "run", study, "--out", root).exit_code == 0
+    pick_negatives(root / "shop/warm" / tampered)
+    shutil.rmtree(root / "shop/warm/draw0/bpr-seed0")
+    (root / "shop/warm/tuned/bpr.json").unlink()
+    found = run("study", "run", study, "--out", root)
+    assert isinstance(found.exception, InputError), found.output
+    assert "the candidates are not what data and protocol give" in str(found.exception)
+
+
+def test_dev_cases_of_a_stacked_ranker_are_checked(trained: Finished, tmp_path: Path) -> None:
+    copied = trained.copy(tmp_path)
+    pick_negatives(copied.root / "shop/warm/tuned/dev-10.jsonl")
+    found = run("study", "run", copied.file, "--out", copied.root, "--only", "learned+mar")
+    assert isinstance(found.exception, InputError), found.output
+    assert "held-out interactions leak" in str(found.exception)
 
 
 @pytest.mark.parametrize(
