@@ -7,12 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from evaluate.baselines import TRAINED, Baseline
+from evaluate.baselines import TRAINED
 from evaluate.data.demo.planted_truth import NAME as PLANTED_TRUTH
 from evaluate.protocol.cases import Cases
 from evaluate.ranker_factory import BASELINES, RankerFactory, require_known
-from evaluate.runs.directory import MANIFEST
-from evaluate.runs.journal import stored_manifest
 from evaluate.runs.session import prior_of_runs, program_configuration
 from programs.lm.ambient import AmbientBackends
 from programs.lm.model_options import ModelOptions
@@ -38,7 +36,6 @@ class RankerChoice:
         schema: Motivational schema of a program.
         given: `dspy.LM` objects by model string.
         prior: Formula of the prior; None: that of the run to resume, or the newest.
-        settings: Of a trained baseline; None: its default.
     """
 
     name: str
@@ -47,16 +44,14 @@ class RankerChoice:
     schema: MotivationSchema
     given: Mapping[str, dspy.LM] = field(default_factory=dict)
     prior: PriorName | None = None
-    settings: Baseline | None = None
 
     def for_runs(self, root: Path) -> Self:
-        """The same choice with the versions of the runs in a folder, see `prior_of_runs` and `settings_of_runs`.
+        """The same choice with the formula of the prior for the runs in a folder, see `prior_of_runs`.
 
         Raises:
             InputError: if the manifest in it cannot be read.
         """
-        settings = settings_of_runs(root, self.name) if self.name in TRAINED else None
-        return replace(self, prior=self.prior or prior_of_runs(root), settings=settings)
+        return self if self.prior is not None else replace(self, prior=prior_of_runs(root))
 
     def with_prior(self, prior: PriorName) -> Self:
         """The same choice with a formula of the prior.
@@ -81,8 +76,7 @@ class RankerChoice:
             seed: Training seed of a trained baseline.
         """
         if self.name in TRAINED:
-            settings = self.settings or TRAINED[self.name]()
-            return {"seed": seed, "settings": settings.model_dump(mode="json")}
+            return {"seed": seed, "settings": TRAINED[self.name]().model_dump(mode="json")}
         prior = self.prior or NEWEST
         if self.name in WITHOUT_MODEL or self.name == PLANTED_TRUTH:
             fused = {"weight": self.fusion.weight, "head": self.fusion.head, "prior": recorded(prior)}
@@ -108,7 +102,7 @@ class RankerChoice:
         Raises:
             InputError: if the model of a role cannot be used.
         """
-        return factory.ranker(self.name, seed, self.settings)
+        return factory.ranker(self.name, seed)
 
 
 Resolve = Callable[[str, ModelOptions, Fusion, MotivationSchema | None], RankerChoice]
@@ -133,21 +127,3 @@ def choose_by_name(name: str, options: ModelOptions, fusion: Fusion, schema: Mot
 
     require_known(name)
     return RankerChoice(name, options.roles(), fusion, schema or CONSUMER, options.given)
-
-
-def settings_of_runs(root: Path, name: str) -> Baseline:
-    """The default settings of a trained baseline for the runs in a folder or below it.
-
-    They are of the version of the runs begun there: rows of two versions must not be compared as one ranker.
-
-    Raises:
-        InputError: if a manifest cannot be read.
-    """
-    for path in sorted(root.rglob(MANIFEST)):
-        manifest = stored_manifest(path.parent)
-        settings = None if manifest is None else manifest.configuration.get("settings")
-        if manifest is None or manifest.configuration.get("ranker", manifest.ranker) != name:
-            continue
-        if isinstance(settings, dict):
-            return TRAINED[name].like(settings)
-    return TRAINED[name]()

@@ -12,13 +12,12 @@ import dspy
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluate.baselines import TRAINED, Baseline, TrainingData
+from evaluate.baselines import TRAINED, TrainingData
 from evaluate.baselines.baseline import LARGEST_SEED
 from evaluate.data.dataset import Dataset
 from evaluate.data.demo.planted_truth import NAME as PLANTED_TRUTH
 from evaluate.data.demo.planted_truth import PlantedTruth
 from evaluate.protocol.nobody_first import NOBODY_FIRST, NobodyHasItFirst
-from evaluate.protocol.protocol import EvaluationProtocol
 from programs.lm.ambient import AmbientBackends
 from programs.lm.backends import Backends
 from programs.lm.ledger import Ledger
@@ -76,7 +75,6 @@ class RankerFactory:
         backends_of: Makes the language models, for programs.
         traits_of: Makes the trait store, for programs.
         prior_name: Formula of the prior.
-        protocol: Of the lists to rank, for trained baselines that learn from lists of the same shape.
     """
 
     dataset: Dataset
@@ -89,7 +87,6 @@ class RankerFactory:
     explain: int = 0
     check: bool = True
     prior_name: PriorName = NEWEST
-    protocol: EvaluationProtocol | None = None
 
     @classmethod
     def create(
@@ -104,7 +101,6 @@ class RankerFactory:
         explain: int = 0,
         check: bool = True,
         prior: PriorName | None = None,
-        protocol: EvaluationProtocol | None = None,
         beside: Backends | None = None,
         given: Mapping[str, dspy.LM] | None = None,
         on_event: OnEvent = ignore,
@@ -115,7 +111,6 @@ class RankerFactory:
             training: Interactions before every user's target (`Split.training`).
             roles: Models of the programs; None uses the model of `dspy.configure`.
             prior: Formula of the prior; None: the newest.
-            protocol: Of the lists to rank.
             beside: Backends of other runs in this process, to share their rate limits.
             given: `dspy.LM` objects by model string, see `ModelOptions`.
             on_event: Told when texts are embedded, a model is loaded, or a cache cannot be used.
@@ -141,7 +136,6 @@ class RankerFactory:
             explain=explain,
             check=check,
             prior_name=prior or NEWEST,
-            protocol=protocol,
         )
 
     def explaining(self, k: int) -> RankerFactory:
@@ -175,7 +169,7 @@ class RankerFactory:
     @cached_property
     def training_data(self) -> TrainingData:
         """The data of trained baselines."""
-        return TrainingData(self.training, self.dataset.items, self.dataset.metadata, self.content, self.protocol)
+        return TrainingData(self.training, self.dataset.items, self.dataset.metadata, self.content)
 
     def scorer(self, name: str) -> Scorer:
         """The scorer of an untrained baseline."""
@@ -189,12 +183,11 @@ class RankerFactory:
             return ItemKNN.fit(self.histories)
         return self.content if name == "content" else self.prior
 
-    def ranker(self, name: str, seed: int = 0, settings: Baseline | None = None) -> Ranker:
+    def ranker(self, name: str, seed: int = 0) -> Ranker:
         """The ranker of that name.
 
         Args:
-            seed: Training seed of a trained baseline.
-            settings: Of a trained baseline; None for its default.
+            seed: Training seed of a trained baseline, which has its default settings.
 
         Raises:
             InputError: if there is no such ranker, the seed is too large, or the model of a role cannot be used.
@@ -208,7 +201,7 @@ class RankerFactory:
         if name in TRAINED:
             if not 0 <= seed <= LARGEST_SEED:
                 raise InputError(f"seed {seed}: give one from 0 to {LARGEST_SEED:,}")
-            return (settings or TRAINED[name]()).fit(self.training_data, seed)
+            return TRAINED[name]().fit(self.training_data, seed)
         return askable(PROGRAMS[name](self.parts()))
 
     def _planted_truth(self) -> Ranker:

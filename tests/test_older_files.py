@@ -285,24 +285,12 @@ def test_traits_are_distilled_again_from_stored_answers(cli: CommandLine, stored
     assert rows(Path("anew")) == rows(out_of("listwise"))
 
 
-def test_a_trained_run_anew_has_the_configuration_of_the_newest_version(cli: CommandLine) -> None:
+def test_a_trained_run_anew_has_the_same_configuration(cli: CommandLine) -> None:
     """Its rows are not compared: trees and factors are what the installed libraries make of them."""
     skip_unless_trainable()
     done(cli(*command("learned", out="anew")))
-    new, old = manifest(Path("anew")), manifest(out_of("learned"))
-    version_2 = {name: new["configuration"]["settings"].pop(name) for name in ("groups", "lists")}
-    assert version_2["lists"] == "protocol" and "sales" in version_2["groups"]
-    assert new == old
+    assert manifest(Path("anew")) == manifest(out_of("learned"))
     assert rows(Path("anew")).keys() == rows(out_of("learned")).keys()
-
-
-def test_a_killed_trained_run_goes_on_with_its_version(cli: CommandLine) -> None:
-    skip_unless_trainable()
-    run = out_of("learned")
-    cut(run / "journal.jsonl", keep=2)
-    done(cli(*command("learned")))
-    assert manifest(run) == manifest(OLD_FILES / run)
-    assert rows(run).keys() == rows(OLD_FILES / run).keys()
 
 
 @pytest.mark.parametrize("name", ["dev", "test", "two"])
@@ -357,14 +345,6 @@ def test_trained_runs_missing_from_a_study_are_run_with_the_settings_found_befor
         assert rows(out_of("study") / cell).keys() == rows(OLD_FILES / out_of("study") / cell).keys()
 
 
-def without_version(found: dict[str, Any]) -> dict[str, Any]:
-    """A manifest without the settings that version 1 of `learned` did not have."""
-    for part in ("settings", "learned"):
-        for name in ("groups", "lists"):
-            found["configuration"].get(part, {}).pop(name, None)
-    return found
-
-
 def resume_study(cli: CommandLine, removed: Iterable[str]) -> None:
     """Remove runs, but not those below them, and have the study make them again."""
     folders = [out_of("study") / cell for cell in removed]
@@ -383,8 +363,7 @@ def resume_study(cli: CommandLine, removed: Iterable[str]) -> None:
     assert {path: after[path] for path in before} == before
     assert {Path(path).parent for path in after.keys() - before.keys()} == set(folders)
     for folder in folders:
-        # A trained ranker without any run left is begun anew, with the newest version.
-        assert without_version(manifest(folder)) == manifest(OLD_FILES / folder)
+        assert manifest(folder) == manifest(OLD_FILES / folder)
     assert printed(cli(*command("status")), "status") == PRINTED["status"]
 
 

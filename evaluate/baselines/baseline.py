@@ -6,13 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
 
-from evaluate.protocol.protocol import EvaluationProtocol
 from programs.prior.scorers import ContentSimilarity, Histories, Training, histories_of
 from programs.ranker import Ranker
 from programs.runtime.errors import InputError
@@ -31,14 +30,12 @@ class TrainingData:
         items: The catalogue, including items without users.
         metadata: z_u by user; users without any are absent.
         content: Similarity of item texts, for `learned`.
-        protocol: How the lists to rank are drawn, for rankers that learn from lists; None: warm.
     """
 
     interactions: Training
     items: Mapping[str, Item]
     metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     content: ContentSimilarity = field(default_factory=lambda: ContentSimilarity({}))
-    protocol: EvaluationProtocol | None = None
 
     def __post_init__(self) -> None:
         if not any(self.interactions.values()):
@@ -65,20 +62,6 @@ class Baseline(BaseModel, ABC):
     @abstractmethod
     def grid(cls) -> tuple[Self, ...]:
         """Settings to try when tuning, the default first."""
-
-    @classmethod
-    def recorded(cls, settings: Mapping[str, Any]) -> Self:
-        """Settings from a file, which may be from before some of them existed.
-
-        Raises:
-            pydantic.ValidationError: if they are not valid.
-        """
-        return cls.model_validate(settings)
-
-    @classmethod
-    def like(cls, settings: Mapping[str, Any]) -> Self:
-        """The default settings, of the version of settings from a file."""
-        return cls()
 
     @abstractmethod
     def fit(self, training: TrainingData, seed: int) -> Ranker:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, stats
 
-from programs.prior.prior import Prior
 from programs.prior.scorers import ContentSimilarity, Histories, ItemKNN, Popularity
 from programs.prior.standard_scores import z
 from programs.ranker import Ranker
@@ -34,29 +33,9 @@ class FeatureSource(Protocol):
         ...
 
 
-@runtime_checkable
-class BatchSource(FeatureSource, Protocol):
-    """A source that is faster for many cases at once."""
-
-    def features_of(self, cases: Sequence[Case]) -> list[Features]:
-        """The features of every case, as `features` would give them."""
-        ...
-
-
-def features_of(source: FeatureSource, cases: Sequence[Case]) -> list[Features]:
-    """The features of a source for many cases."""
-    return source.features_of(cases) if isinstance(source, BatchSource) else [source.features(case) for case in cases]
-
-
-def feature_tables(sources: Sequence[FeatureSource], cases: Sequence[Case]) -> list[Features]:
-    """The features of all sources side by side for every case, shape (n, sum of k) each."""
-    columns = [features_of(source, cases) for source in sources]
-    return [np.hstack(own) for own in zip(*columns, strict=True)]
-
-
 def feature_table(sources: Sequence[FeatureSource], case: Case) -> Features:
     """The features of all sources side by side, shape (n, sum of k)."""
-    return feature_tables(sources, [case])[0]
+    return np.hstack([source.features(case) for source in sources])
 
 
 class Relative:
@@ -77,27 +56,8 @@ class Relative:
 
     def features(self, case: Case) -> Features:
         """See `FeatureSource.features`."""
-        return self.features_of([case])[0]
-
-    def features_of(self, cases: Sequence[Case]) -> list[Features]:
-        """See `BatchSource.features_of`: lists of equal length are standardised together."""
-        own = features_of(self.source, cases)
-        out: list[Features] = [np.zeros((0, 0))] * len(cases)
-        by_length: dict[int, list[int]] = {}
-        for place, table in enumerate(own):
-            by_length.setdefault(len(table), []).append(place)
-        for length, places in by_length.items():
-            together = np.hstack([own[place] for place in places])
-            relative = np.stack([together, z(together), _share_above(together)])
-            width = together.shape[1] // len(places)
-            shaped = relative.reshape(3, length, len(places), width)
-            for index, place in enumerate(places):
-                out[place] = np.hstack(list(shaped[:, :, index]))
-        return out
-
-
-_COMPARED_IN_PAIRS = 200
-"""Length of a list up to which all pairs of values are compared, which is faster than ranking them."""
+        own = self.source.features(case)
+        return np.hstack([own, z(own), _share_above(own)])
 
 
 def _share_above(columns: Features) -> Features:
@@ -105,14 +65,7 @@ def _share_above(columns: Features) -> Features:
     if not len(columns):
         return columns
     n = np.maximum((~np.isnan(columns)).sum(axis=0), 1)
-    if len(columns) > _COMPARED_IN_PAIRS:
-        return (stats.rankdata(columns, axis=0, nan_policy="omit") - 0.5) / n
-    smaller, equal = np.zeros_like(columns), np.zeros_like(columns)
-    for row in columns:
-        smaller += row < columns
-        equal += row == columns
-    shares: Features = np.where(np.isnan(columns), np.nan, (smaller + equal / 2) / n)
-    return shares
+    return (stats.rankdata(columns, axis=0, nan_policy="omit") - 0.5) / n
 
 
 class Signals:
@@ -205,26 +158,6 @@ class PriceAndBrand:
             out[row, 1] = self.prices.get(item, np.nan)
         out[:, 2] = np.abs(out[:, 1] - mean)
         return out
-
-
-class PriorParts:
-    """Parts of the prior: `walk` and `via` as in its formula, and the `prior` itself."""
-
-    names = ("walk", "via", "prior")
-
-    def __init__(self, prior: Prior) -> None:
-        self.prior = prior
-
-    def features(self, case: Case) -> Features:
-        """See `FeatureSource.features`."""
-        return self.features_of([case])[0]
-
-    def features_of(self, cases: Sequence[Case]) -> list[Features]:
-        """See `BatchSource.features_of`."""
-        return [
-            np.column_stack([np.sqrt(parts["walk"]), np.sqrt(parts["via"]), self.prior.combine(parts)])
-            for parts in self.prior.parts_of(cases)
-        ]
 
 
 class HistoryLength:

@@ -49,7 +49,7 @@ class Tuned(BaseModel):
     @property
     def chosen(self) -> Baseline:
         """The best settings, ready to fit."""
-        return TRAINED[self.ranker].recorded(self.settings)
+        return TRAINED[self.ranker].model_validate(self.settings)
 
 
 def tune(

@@ -20,7 +20,7 @@ from evaluate.experiments.study_reading import TUNE_AGAIN, CatalogueRanks, is_do
 from evaluate.experiments.study_setting import StudySetting, require_test_users
 from evaluate.experiments.study_spec import RankerSpec, StudyCell, StudySpec
 from evaluate.protocol.cases import Cases
-from evaluate.ranker_choice import RankerChoice, Resolve, is_free, settings_of_runs
+from evaluate.ranker_choice import RankerChoice, Resolve, is_free
 from evaluate.ranker_factory import RankerFactory
 from evaluate.report.record import StudyRecord
 from evaluate.runs.directory import LEDGER, RunDirectory
@@ -153,7 +153,7 @@ class StudyRunner:
             configuration |= {"prior": recorded(self._prior)}
         settings: Baseline | None = None
         if spec.ranker in TRAINED:
-            settings = self._tuned(cell, setting).chosen if spec.tune else settings_of_runs(self.root, spec.ranker)
+            settings = self._tuned(cell, setting).chosen if spec.tune else TRAINED[spec.ranker]()
             configuration |= {"seed": cell.seed, "settings": settings.model_dump(mode="json")}
         if cell.protocol.catalogue:
             configuration |= {"catalogue": True}
@@ -217,11 +217,7 @@ class StudyRunner:
         default = spec.model_copy(update={"ranker": Learned.name, "seeds": (0,)})
         learned_spec = next((ranker for ranker in self.spec.rankers if ranker.ranker == Learned.name), default)
         learned_cell = replace(cell, ranker=learned_spec, seed=learned_spec.seeds[0])
-        settings = (
-            self._tuned(learned_cell, setting).chosen
-            if learned_spec.tune
-            else settings_of_runs(self.root, Learned.name)
-        )
+        settings = self._tuned(learned_cell, setting).chosen if learned_spec.tune else Learned()
         configuration: dict[str, Any] = {"ranker": STACKED, "programs": list(spec.programs), "dev": dev.sha256}
         configuration |= {"learned": settings.model_dump(mode="json"), "seed": learned_cell.seed}
         if self._finished(directory, spec, configuration, cases):

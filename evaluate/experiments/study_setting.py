@@ -51,9 +51,7 @@ class StudySetting:
     @cached_property
     def factory(self) -> RankerFactory:
         """Builds rankers without a language model."""
-        return RankerFactory.create(
-            self.data, self.split.training, prior=self.prior, protocol=self._protocol(0, None), on_event=self.on_event
-        )
+        return RankerFactory.create(self.data, self.split.training, prior=self.prior, on_event=self.on_event)
 
     def cases(self, draw: int, users: int | None) -> Cases:
         """The frozen cases of a draw; drawn if they are missing.

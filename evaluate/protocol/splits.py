@@ -52,23 +52,12 @@ def split_dataset(dataset: Dataset, protocol: EvaluationProtocol) -> Split:
     Raises:
         InputError: if the setting needs timestamps and the data has none.
     """
-    missing = int(dataset.interactions["timestamp"].isna().sum())
-    if protocol.setting == "user-cold" and missing:
-        raise InputError(
-            f"dataset {quoted(dataset.name)}: {missing} interactions have no timestamp; user cold-start sorts all "
-            "records by time"
-        )
-    return split_sequences(dataset.sequences, protocol)
-
-
-def split_sequences(sequences: Sequences, protocol: EvaluationProtocol) -> Split:
-    """Split sequences, as `split_dataset` splits those of a dataset; in user cold-start all need timestamps."""
     if protocol.setting == "item-cold":
-        split = _item_cold(sequences, protocol)
+        split = _item_cold(dataset, protocol)
     elif protocol.setting == "user-cold":
-        split = _user_cold(sequences, protocol)
+        split = _user_cold(dataset, protocol)
     else:
-        split = _warm(sequences, protocol)
+        split = _warm(dataset.sequences, protocol)
     if protocol.last is None:
         return split
     cut = {user: HeldOut(own.history[-protocol.last :], own.target) for user, own in split.held_out.items()}
@@ -86,7 +75,8 @@ def _warm(sequences: Sequences, protocol: EvaluationProtocol) -> Split:
     return Split(targets, training)
 
 
-def _item_cold(sequences: Sequences, protocol: EvaluationProtocol) -> Split:
+def _item_cold(dataset: Dataset, protocol: EvaluationProtocol) -> Split:
+    sequences = dataset.sequences
     cold = _rarest(sequences, protocol.cold_share)
     targets = {}
     for user, sequence in sequences.items():
@@ -116,13 +106,19 @@ def _last_cold(sequence: tuple[Interaction, ...], cold: frozenset[str], liked: b
     return None
 
 
-def _user_cold(sequences: Sequences, protocol: EvaluationProtocol) -> Split:
-    ordered = np.sort([event.timestamp or 0 for sequence in sequences.values() for event in sequence])
+def _user_cold(dataset: Dataset, protocol: EvaluationProtocol) -> Split:
+    times = dataset.interactions["timestamp"]
+    if times.isna().any():
+        raise InputError(
+            f"dataset {quoted(dataset.name)}: {int(times.isna().sum())} interactions have no timestamp; user "
+            "cold-start sorts all records by time"
+        )
+    ordered = np.sort(times.to_numpy(dtype=np.int64))
     # With timestamps of whole days many records share the first moment of the window: all of them belong to it.
     start = int(ordered[min(len(ordered) - 1, int(np.ceil((1 - protocol.cold_share) * len(ordered))))])
     targets: dict[str, HeldOut] = {}
     training: dict[str, tuple[Interaction, ...]] = {}
-    for user, sequence in sequences.items():
+    for user, sequence in dataset.sequences.items():
         inside = tuple(event for event in sequence if (event.timestamp or 0) >= start)
         if not 1 <= len(inside) < protocol.cold_below:
             training[user] = tuple(event for event in sequence if (event.timestamp or 0) < start)

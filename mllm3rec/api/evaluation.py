@@ -129,7 +129,6 @@ def factory_for(
         explain=explain,
         check=check,
         prior=choice.prior,
-        protocol=cases.protocol,
         given=choice.given,
         on_event=on_event,
     )
