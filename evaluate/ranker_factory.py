@@ -17,6 +17,7 @@ from evaluate.baselines.baseline import LARGEST_SEED
 from evaluate.data.dataset import Dataset
 from evaluate.data.demo.planted_truth import NAME as PLANTED_TRUTH
 from evaluate.data.demo.planted_truth import PlantedTruth
+from evaluate.protocol.protocol import EvaluationProtocol
 from programs.lm.ambient import AmbientBackends
 from programs.lm.backends import Backends
 from programs.lm.ledger import Ledger
@@ -74,6 +75,7 @@ class RankerFactory:
         backends_of: Makes the language models, for programs.
         traits_of: Makes the trait store, for programs.
         prior_name: Formula of the prior.
+        protocol: That of the cases to rank, for trained baselines; see `TrainingData`.
     """
 
     dataset: Dataset
@@ -86,6 +88,7 @@ class RankerFactory:
     explain: int = 0
     check: bool = True
     prior_name: PriorName = NEWEST
+    protocol: EvaluationProtocol | None = None
 
     @classmethod
     def create(
@@ -100,6 +103,7 @@ class RankerFactory:
         explain: int = 0,
         check: bool = True,
         prior: PriorName | None = None,
+        protocol: EvaluationProtocol | None = None,
         beside: Backends | None = None,
         given: Mapping[str, dspy.LM] | None = None,
         on_event: OnEvent = ignore,
@@ -110,6 +114,7 @@ class RankerFactory:
             training: Interactions before every user's target (`Split.training`).
             roles: Models of the programs; None uses the model of `dspy.configure`.
             prior: Formula of the prior; None: the newest.
+            protocol: That of the cases to rank, for trained baselines; see `TrainingData`.
             beside: Backends of other runs in this process, to share their rate limits.
             given: `dspy.LM` objects by model string, see `ModelOptions`.
             on_event: Told when texts are embedded, a model is loaded, or a cache cannot be used.
@@ -135,6 +140,7 @@ class RankerFactory:
             explain=explain,
             check=check,
             prior_name=prior or NEWEST,
+            protocol=protocol,
         )
 
     def explaining(self, k: int) -> RankerFactory:
@@ -168,7 +174,7 @@ class RankerFactory:
     @cached_property
     def training_data(self) -> TrainingData:
         """The data of trained baselines."""
-        return TrainingData(self.training, self.dataset.items, self.dataset.metadata, self.content)
+        return TrainingData(self.training, self.dataset.items, self.dataset.metadata, self.content, self.protocol)
 
     def scorer(self, name: str) -> Scorer:
         """The scorer of an untrained baseline."""
