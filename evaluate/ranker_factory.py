@@ -12,7 +12,7 @@ import dspy
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluate.baselines import TRAINED, TrainingData
+from evaluate.baselines import TRAINED, Baseline, TrainingData
 from evaluate.baselines.baseline import LARGEST_SEED
 from evaluate.data.dataset import Dataset
 from evaluate.data.demo.planted_truth import NAME as PLANTED_TRUTH
@@ -186,11 +186,12 @@ class RankerFactory:
             return ItemKNN.fit(self.histories)
         return self.content if name == "content" else self.prior
 
-    def ranker(self, name: str, seed: int = 0) -> Ranker:
+    def ranker(self, name: str, seed: int = 0, settings: Baseline | None = None) -> Ranker:
         """The ranker of that name.
 
         Args:
-            seed: Training seed of a trained baseline, which has its default settings.
+            seed: Training seed of a trained baseline.
+            settings: Of a trained baseline; None for the default.
 
         Raises:
             InputError: if there is no such ranker, the seed is too large, or the model of a role cannot be used.
@@ -204,7 +205,7 @@ class RankerFactory:
         if name in TRAINED:
             if not 0 <= seed <= LARGEST_SEED:
                 raise InputError(f"seed {seed}: give one from 0 to {LARGEST_SEED:,}")
-            return TRAINED[name]().fit(self.training_data, seed)
+            return (settings or TRAINED[name]()).fit(self.training_data, seed)
         return askable(PROGRAMS[name](self.parts()))
 
     def _planted_truth(self) -> Ranker:
