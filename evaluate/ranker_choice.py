@@ -7,10 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from evaluate.baselines import TRAINED
+from evaluate.baselines import TRAINED, Baseline
+from evaluate.baselines.learned import Learned
+from evaluate.baselines.learned_v1 import LearnedV1
+from evaluate.baselines.versions import settings_class
 from evaluate.data.demo.planted_truth import NAME as PLANTED_TRUTH
 from evaluate.protocol.cases import Cases
 from evaluate.ranker_factory import BASELINES, RankerFactory, require_known
+from evaluate.runs.directory import MANIFEST
+from evaluate.runs.journal import stored_manifest
 from evaluate.runs.session import prior_of_runs, program_configuration
 from programs.lm.ambient import AmbientBackends
 from programs.lm.model_options import ModelOptions
@@ -36,6 +41,7 @@ class RankerChoice:
         schema: Motivational schema of a program.
         given: `dspy.LM` objects by model string.
         prior: Formula of the prior; None: that of the run to resume, or the newest.
+        trained: Settings of a trained baseline; None: those of the run to resume, or the default.
     """
 
     name: str
@@ -44,14 +50,16 @@ class RankerChoice:
     schema: MotivationSchema
     given: Mapping[str, dspy.LM] = field(default_factory=dict)
     prior: PriorName | None = None
+    trained: Baseline | None = None
 
     def for_runs(self, root: Path) -> Self:
-        """The same choice with the formula of the prior for the runs in a folder, see `prior_of_runs`.
+        """The same choice with the versions of the runs in a folder, see `prior_of_runs` and `settings_for_runs`.
 
         Raises:
             InputError: if the manifest in it cannot be read.
         """
-        return self if self.prior is not None else replace(self, prior=prior_of_runs(root))
+        trained = settings_for_runs(self.name, root) if self.name in TRAINED else None
+        return replace(self, prior=self.prior or prior_of_runs(root), trained=trained)
 
     def with_prior(self, prior: PriorName) -> Self:
         """The same choice with a formula of the prior.
@@ -76,7 +84,7 @@ class RankerChoice:
             seed: Training seed of a trained baseline.
         """
         if self.name in TRAINED:
-            return {"seed": seed, "settings": TRAINED[self.name]().model_dump(mode="json")}
+            return {"seed": seed, "settings": self._settings.model_dump(mode="json")}
         prior = self.prior or NEWEST
         if self.name in WITHOUT_MODEL or self.name == PLANTED_TRUTH:
             fused = {"weight": self.fusion.weight, "head": self.fusion.head, "prior": recorded(prior)}
@@ -102,7 +110,26 @@ class RankerChoice:
         Raises:
             InputError: if the model of a role cannot be used.
         """
-        return factory.ranker(self.name, seed)
+        return factory.ranker(self.name, seed, self.trained)
+
+    @property
+    def _settings(self) -> Baseline:
+        return self.trained or TRAINED[self.name]()
+
+
+def settings_for_runs(ranker: str, root: Path) -> Baseline:
+    """Default settings of a trained baseline, of the version that the runs in a folder or below it were begun with.
+
+    Raises:
+        InputError: if a manifest cannot be read.
+    """
+    for path in sorted(root.rglob(MANIFEST)):
+        manifest = stored_manifest(path.parent)
+        for key in ("settings", Learned.name):
+            recorded_settings = manifest.configuration.get(key) if manifest is not None else None
+            if isinstance(recorded_settings, dict) and settings_class(ranker, recorded_settings) is LearnedV1:
+                return LearnedV1()
+    return TRAINED[ranker]()
 
 
 Resolve = Callable[[str, ModelOptions, Fusion, MotivationSchema | None], RankerChoice]

@@ -12,12 +12,13 @@ import dspy
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluate.baselines import TRAINED, TrainingData
+from evaluate.baselines import TRAINED, Baseline, TrainingData
 from evaluate.baselines.baseline import LARGEST_SEED
 from evaluate.data.dataset import Dataset
 from evaluate.data.demo.planted_truth import NAME as PLANTED_TRUTH
 from evaluate.data.demo.planted_truth import PlantedTruth
 from evaluate.protocol.nobody_first import NOBODY_FIRST, NobodyHasItFirst
+from evaluate.protocol.protocol import EvaluationProtocol
 from programs.lm.ambient import AmbientBackends
 from programs.lm.backends import Backends
 from programs.lm.ledger import Ledger
@@ -75,6 +76,7 @@ class RankerFactory:
         backends_of: Makes the language models, for programs.
         traits_of: Makes the trait store, for programs.
         prior_name: Formula of the prior.
+        protocol: That of the cases to rank, for trained baselines; see `TrainingData`.
     """
 
     dataset: Dataset
@@ -87,6 +89,7 @@ class RankerFactory:
     explain: int = 0
     check: bool = True
     prior_name: PriorName = NEWEST
+    protocol: EvaluationProtocol | None = None
 
     @classmethod
     def create(
@@ -101,6 +104,7 @@ class RankerFactory:
         explain: int = 0,
         check: bool = True,
         prior: PriorName | None = None,
+        protocol: EvaluationProtocol | None = None,
         beside: Backends | None = None,
         given: Mapping[str, dspy.LM] | None = None,
         on_event: OnEvent = ignore,
@@ -111,6 +115,7 @@ class RankerFactory:
             training: Interactions before every user's target (`Split.training`).
             roles: Models of the programs; None uses the model of `dspy.configure`.
             prior: Formula of the prior; None: the newest.
+            protocol: That of the cases to rank, for trained baselines; see `TrainingData`.
             beside: Backends of other runs in this process, to share their rate limits.
             given: `dspy.LM` objects by model string, see `ModelOptions`.
             on_event: Told when texts are embedded, a model is loaded, or a cache cannot be used.
@@ -136,6 +141,7 @@ class RankerFactory:
             explain=explain,
             check=check,
             prior_name=prior or NEWEST,
+            protocol=protocol,
         )
 
     def explaining(self, k: int) -> RankerFactory:
@@ -169,7 +175,7 @@ class RankerFactory:
     @cached_property
     def training_data(self) -> TrainingData:
         """The data of trained baselines."""
-        return TrainingData(self.training, self.dataset.items, self.dataset.metadata, self.content)
+        return TrainingData(self.training, self.dataset.items, self.dataset.metadata, self.content, self.protocol)
 
     def scorer(self, name: str) -> Scorer:
         """The scorer of an untrained baseline."""
@@ -183,11 +189,12 @@ class RankerFactory:
             return ItemKNN.fit(self.histories)
         return self.content if name == "content" else self.prior
 
-    def ranker(self, name: str, seed: int = 0) -> Ranker:
+    def ranker(self, name: str, seed: int = 0, settings: Baseline | None = None) -> Ranker:
         """The ranker of that name.
 
         Args:
-            seed: Training seed of a trained baseline, which has its default settings.
+            seed: Training seed of a trained baseline.
+            settings: Of a trained baseline; None for the default.
 
         Raises:
             InputError: if there is no such ranker, the seed is too large, or the model of a role cannot be used.
@@ -201,7 +208,7 @@ class RankerFactory:
         if name in TRAINED:
             if not 0 <= seed <= LARGEST_SEED:
                 raise InputError(f"seed {seed}: give one from 0 to {LARGEST_SEED:,}")
-            return TRAINED[name]().fit(self.training_data, seed)
+            return (settings or TRAINED[name]()).fit(self.training_data, seed)
         return askable(PROGRAMS[name](self.parts()))
 
     def _planted_truth(self) -> Ranker:

@@ -62,13 +62,17 @@ class FactorRanker:
     def rank(self, case: Case) -> Ranking:
         """Rank the candidates of `case`; see `Ranker.rank`."""
         factors = self.factors
-        row = factors.users.get(case.user_id)
-        user = factors.user_vectors[row] if row is not None else self._folded_in(case)
+        user = self.user_vector(case)
         rows_by_index = {i: factors.items[item] for i, item in enumerate(case.candidates) if item in factors.items}
         rows = list(rows_by_index.values())
         known = factors.item_vectors[rows] @ user + factors.item_biases[rows]
         scores = unknown_below(known, list(rows_by_index), len(case.candidates))
         return ranking_from_scores(case, {self.name: scores.tolist()}, by=self.name)
+
+    def user_vector(self, case: Case) -> FactorVectors:
+        """The vector of the user of a case, shape (d,); a new user is folded in."""
+        row = self.factors.users.get(case.user_id)
+        return self.factors.user_vectors[row] if row is not None else self._folded_in(case)
 
     def _folded_in(self, case: Case) -> FactorVectors:
         factors = self.factors

@@ -1,129 +1,141 @@
-"""`learned`: a pointwise ranker of gradient-boosted trees over features of candidates."""
+"""`learned`, version 2: gradient-boosted trees over features of candidates, learned from lists like those to rank."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.baselines.bpr import BPR
-from evaluate.baselines.features import (
-    FeatureSource,
-    HistoryLength,
-    Overlap,
-    PriceAndBrand,
-    RankerScores,
-    Relative,
-    Signals,
-    feature_table,
-)
 from evaluate.baselines.item_features import category_prefixes, title_words
-from evaluate.baselines.training_cases import shortened, training_cases
-from programs.prior.scorers import Training
+from evaluate.baselines.sources.factor_scores import FactorScores
+from evaluate.baselines.sources.graph import Graph
+from evaluate.baselines.sources.lists import ItemIndex, Lists, Source
+from evaluate.baselines.sources.past import Past
+from evaluate.baselines.sources.relative import Relative
+from evaluate.baselines.sources.shop import Shop
+from evaluate.baselines.sources.texts import Content, Overlap
+from evaluate.baselines.sources.user import User
+from evaluate.baselines.training_lists import steps_back
 from programs.ranker import ranking_from_scores
 from programs.runtime.errors import InputError, require_extra
 from signatures.rows import Case, Ranking
 
+Group = Literal["graph", "content", "words", "shop", "past", "bpr"]
+"""A group of features; the modules of `sources` say what is in it. Constants of the user are always there."""
+
+_BATCH = 256
+"""Lists whose features are computed at a time."""
+
+Table = NDArray[np.float32]
+
 
 class Learned(Baseline):
-    """Gradient-boosted trees that classify candidates as target or negative, with logistic loss.
+    """Gradient-boosted trees that rank the target of a list above its negatives (LambdaMART: LightGBM's lambdarank).
 
-    They learn from cases made of the training data (`training_cases.py`), never from targets of dev or test users. All
-    cores are used; the result does not depend on their number.
+    They learn from lists made of the training data (`training_lists.py`), never from targets of dev or test users.
 
     Attributes:
+        version: Rows of two versions must not be mixed; settings without it are those of version 1 (`LearnedV1`).
         trees: Number of trees.
         leaves: Most leaves per tree.
         least: Fewest candidates per leaf.
         rate: Learning rate.
-        negatives: Sampled items per training case.
-        bpr: Settings of BPR, whose score is a further feature; None for no such feature.
+        features: Share of the features that each tree may use.
+        negatives: Sampled items per training list.
+        groups: Groups of features.
+        bpr: Settings of BPR, for the group of that name.
     """
 
     name: ClassVar[str] = "learned"
 
-    trees: int = Field(default=200, ge=1)
+    version: Literal[2] = 2
+    trees: int = Field(default=300, ge=1)
     leaves: int = Field(default=31, ge=2)
     least: int = Field(default=50, ge=1)
     rate: float = Field(default=0.05, gt=0)
+    features: float = Field(default=0.5, gt=0, le=1)
     negatives: int = Field(default=29, ge=1)
-    bpr: BPR | None = Field(default_factory=BPR)
+    groups: tuple[Group, ...] = get_args(Group)
+    bpr: BPR = Field(default_factory=BPR)
 
     @classmethod
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
-        return (cls(), cls(trees=400), cls(leaves=15), cls(trees=400, leaves=15), cls(bpr=None))
+        return (cls(), cls(trees=600), cls(leaves=15), cls(rate=0.1), cls(features=1.0))
 
     def fit(self, training: TrainingData, seed: int) -> LearnedRanker:
         """Train; see `Baseline.fit`.
 
         Raises:
-            InputError: if no history has two different items.
+            InputError: if no history has two different items, or no list has a negative.
         """
-        before = replace(training, interactions=_shortened(training))
-        cases = training_cases(training.interactions, self.negatives, seed)
-        trees = learn(cases, self.sources(before, seed), self, seed)
-        return LearnedRanker(self.name, self.sources(training, seed), trees)
+        require_extra("lightgbm", "baselines", f"the ranker '{self.name}'")
+        index = ItemIndex.of([*training.items, *(item for own in training.histories.values() for item in own)])
+        tables, targets, lengths = [], [], []
+        for step in steps_back(training, self.negatives, seed):
+            fitted = self.sources(replace(training, interactions=step.training), index, seed)
+            for lists in _batches(step.cases, index):
+                tables.append(feature_table(fitted, lists))
+            targets += [item == case.target for case in step.cases for item in case.candidates]
+            lengths += [len(case.candidates) for case in step.cases]
+        if not targets or all(targets):
+            raise InputError("'learned' needs lists with negatives; the catalogue may be too small")
+        sources = self.sources(training, index, seed)
+        names = [name for source in sources for name in source.names]
+        trees = self._trees(np.concatenate(tables), targets, lengths, names, seed)
+        return LearnedRanker(self.name, sources, index, trees)
 
-    def sources(self, training: TrainingData, seed: int) -> list[FeatureSource]:
+    def _trees(
+        self, table: Table, targets: Sequence[bool], lengths: Sequence[int], names: Sequence[str], seed: int
+    ) -> Any:
+        import lightgbm
+
+        settings = {
+            "objective": "lambdarank",
+            "num_leaves": self.leaves,
+            "min_data_in_leaf": self.least,
+            "learning_rate": self.rate,
+            "feature_fraction": self.features,
+            "num_threads": 1,
+            "deterministic": True,
+            "force_row_wise": True,
+            "seed": seed,
+            "verbosity": -1,
+        }
+        data = lightgbm.Dataset(table, np.array(targets, dtype=int), group=lengths, feature_name=list(names))
+        return lightgbm.train(settings, data, num_boost_round=self.trees)
+
+    def sources(self, training: TrainingData, index: ItemIndex, seed: int) -> list[Source]:
         """The feature sources, fitted on the training data."""
         items = training.items
-        sources: list[FeatureSource] = [
-            Relative(Signals(training.histories, training.content)),
-            Relative(Overlap({item_id: category_prefixes(item) for item_id, item in items.items()}, "category")),
-            Relative(Overlap({item_id: title_words(item) for item_id, item in items.items()}, "words")),
-            Relative(PriceAndBrand(items)),
-            HistoryLength(),
-        ]
-        if self.bpr is not None:
-            sources.append(Relative(RankerScores(self.bpr.fit(training, seed), BPR.name)))
-        return sources
+        makers: dict[Group, Callable[[], list[Source]]] = {
+            "graph": lambda: [Graph(training.histories, training.content, index)],
+            "content": lambda: [Content(training.content, index)],
+            "words": lambda: [
+                Overlap({name: category_prefixes(item) for name, item in items.items()}, "category", index),
+                Overlap({name: title_words(item) for name, item in items.items()}, "words", index),
+            ],
+            "shop": lambda: [Shop(items, index)],
+            "past": lambda: [Past(training.interactions, index)],
+            "bpr": lambda: [FactorScores(self.bpr.fit(training, seed), index)],
+        }
+        return [*(Relative(source) for group in self.groups for source in makers[group]()), User()]
 
 
-def _shortened(training: TrainingData) -> Training:
-    before = shortened(training.interactions)
-    if not before:
-        raise InputError("no history has two items, but 'learned' needs the last item of each as a training target")
-    return before
+def feature_table(sources: Sequence[Source], lists: Lists) -> Table:
+    """The features of all sources side by side, shape (n, sum of k)."""
+    return np.hstack([source.features(lists).astype(np.float32) for source in sources])
 
 
-def learn(cases: Sequence[Case], sources: Sequence[FeatureSource], settings: Learned, seed: int) -> Any:
-    """Train the trees.
-
-    Args:
-        cases: Cases with targets; no source may be fitted on a target together with its user's history.
-        sources: Features of candidates.
-
-    Returns:
-        A fitted scikit-learn classifier; its decision function scores rows of `feature_table(sources, case)`.
-
-    Raises:
-        InputError: if there are no cases, a case has no target, or no case has a negative.
-        MissingExtraError: if scikit-learn is not installed.
-    """
-    require_extra("sklearn", "baselines", f"the ranker '{settings.name}'")
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
-    if not cases or any(case.target is None for case in cases):
-        raise InputError("'learned' needs at least one case, all of them with targets")
-    table = np.concatenate([feature_table(sources, case.blinded()).astype(np.float32) for case in cases])
-    table[:, np.isnan(table).all(axis=0)] = 0.0  # scikit-learn cannot bin a feature without values
-    is_target = np.array([item == case.target for case in cases for item in case.candidates])
-    if is_target.all():
-        raise InputError("'learned' needs lists with negatives; the catalogue may be too small")
-    trees = HistGradientBoostingClassifier(
-        max_iter=settings.trees,
-        max_leaf_nodes=settings.leaves,
-        min_samples_leaf=settings.least,
-        learning_rate=settings.rate,
-        early_stopping=False,
-        random_state=seed,
-    )
-    return trees.fit(table, is_target)
+def _batches(cases: Sequence[Case], index: ItemIndex) -> Iterator[Lists]:
+    for start in range(0, len(cases), _BATCH):
+        yield Lists.of([case.blinded() for case in cases[start : start + _BATCH]], index)
 
 
 class LearnedRanker:
@@ -132,16 +144,33 @@ class LearnedRanker:
     Args:
         name: Of the ranker and its score vector.
         sources: The sources that the trees were trained on, in the same order, fitted on the whole training data.
-        trees: The result of `learn`.
+        trees: A LightGBM booster.
     """
 
-    def __init__(self, name: str, sources: Sequence[FeatureSource], trees: Any) -> None:
+    def __init__(self, name: str, sources: Sequence[Source], index: ItemIndex, trees: Any) -> None:
         self.name = name
         self.sources = tuple(sources)
+        self.index = index
         self.trees = trees
+
+    @property
+    def importance(self) -> dict[str, float]:
+        """Share of every feature in the gain of all splits, the largest first."""
+        gain = self.trees.feature_importance("gain")
+        shares = zip(self.trees.feature_name(), (gain / max(gain.sum(), 1e-12)).tolist(), strict=True)
+        return dict(sorted(shares, key=lambda pair: -pair[1]))
 
     def rank(self, case: Case) -> Ranking:
         """Rank the candidates of `case`; see `Ranker.rank`."""
-        table = feature_table(self.sources, case).astype(np.float32)
-        scores = self.trees.decision_function(table) if len(table) else np.zeros(0)
-        return ranking_from_scores(case, {self.name: scores.tolist()}, by=self.name)
+        return self.rank_many([case])[0]
+
+    def rank_many(self, cases: Sequence[Case]) -> list[Ranking]:
+        """Rank several cases at once; see `BatchRanker`."""
+        rankings = []
+        for lists in _batches(cases, self.index):
+            table = feature_table(self.sources, lists)
+            scores = self.trees.predict(table, num_threads=1) if len(table) else np.zeros(0)
+            ends = np.cumsum([len(case.candidates) for case in lists.cases])
+            for case, own in zip(lists.cases, np.split(scores, ends[:-1]), strict=True):
+                rankings.append(ranking_from_scores(case, {self.name: own.tolist()}, by=self.name))
+        return rankings

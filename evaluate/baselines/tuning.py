@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from evaluate.baselines import TRAINED
 from evaluate.baselines.baseline import Baseline, TrainingData
+from evaluate.baselines.versions import settings_class
 from evaluate.protocol.protocol import part_of
 from evaluate.stats.metrics import ndcg, rank_of
 from programs.runtime.errors import InputError, quoted
@@ -49,7 +50,7 @@ class Tuned(BaseModel):
     @property
     def chosen(self) -> Baseline:
         """The best settings, ready to fit."""
-        return TRAINED[self.ranker].model_validate(self.settings)
+        return settings_class(self.ranker, self.settings).model_validate(self.settings)
 
 
 def tune(

@@ -20,7 +20,7 @@ from evaluate.experiments.study_reading import TUNE_AGAIN, CatalogueRanks, is_do
 from evaluate.experiments.study_setting import StudySetting, require_test_users
 from evaluate.experiments.study_spec import RankerSpec, StudyCell, StudySpec
 from evaluate.protocol.cases import Cases
-from evaluate.ranker_choice import RankerChoice, Resolve, is_free
+from evaluate.ranker_choice import RankerChoice, Resolve, is_free, settings_for_runs
 from evaluate.ranker_factory import RankerFactory
 from evaluate.report.record import StudyRecord
 from evaluate.runs.directory import LEDGER, RunDirectory
@@ -153,7 +153,7 @@ class StudyRunner:
             configuration |= {"prior": recorded(self._prior)}
         settings: Baseline | None = None
         if spec.ranker in TRAINED:
-            settings = self._tuned(cell, setting).chosen if spec.tune else TRAINED[spec.ranker]()
+            settings = self._settings(cell, setting)
             configuration |= {"seed": cell.seed, "settings": settings.model_dump(mode="json")}
         if cell.protocol.catalogue:
             configuration |= {"catalogue": True}
@@ -217,7 +217,7 @@ class StudyRunner:
         default = spec.model_copy(update={"ranker": Learned.name, "seeds": (0,)})
         learned_spec = next((ranker for ranker in self.spec.rankers if ranker.ranker == Learned.name), default)
         learned_cell = replace(cell, ranker=learned_spec, seed=learned_spec.seeds[0])
-        settings = self._tuned(learned_cell, setting).chosen if learned_spec.tune else Learned()
+        settings = self._settings(learned_cell, setting)
         configuration: dict[str, Any] = {"ranker": STACKED, "programs": list(spec.programs), "dev": dev.sha256}
         configuration |= {"learned": settings.model_dump(mode="json"), "seed": learned_cell.seed}
         if self._finished(directory, spec, configuration, cases):
@@ -283,6 +283,11 @@ class StudyRunner:
         if finished.status.stopped is not None:
             raise BudgetExceededError(finished.status.stopped)
         return finished.complete
+
+    def _settings(self, cell: StudyCell, setting: StudySetting) -> Baseline:
+        if cell.ranker.tune:
+            return self._tuned(cell, setting).chosen
+        return settings_for_runs(cell.ranker.ranker, self.root)
 
     def _tuned(self, cell: StudyCell, setting: StudySetting) -> Tuned:
         path = tuned_path(self.root, cell)

@@ -51,7 +51,9 @@ class StudySetting:
     @cached_property
     def factory(self) -> RankerFactory:
         """Builds rankers without a language model."""
-        return RankerFactory.create(self.data, self.split.training, prior=self.prior, on_event=self.on_event)
+        protocol = self._protocol(0, None)
+        training = self.split.training
+        return RankerFactory.create(self.data, training, prior=self.prior, protocol=protocol, on_event=self.on_event)
 
     def cases(self, draw: int, users: int | None) -> Cases:
         """The frozen cases of a draw; drawn if they are missing.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluate.data.dataset import Dataset
 from evaluate.protocol.protocol import LIKED_ABOVE, EvaluationProtocol, held_out
@@ -76,8 +77,11 @@ def _warm(sequences: Sequences, protocol: EvaluationProtocol) -> Split:
 
 
 def _item_cold(dataset: Dataset, protocol: EvaluationProtocol) -> Split:
-    sequences = dataset.sequences
-    cold = _rarest(sequences, protocol.cold_share)
+    return split_off_items(dataset.sequences, rarest(dataset.sequences, protocol.cold_share), protocol)
+
+
+def split_off_items(sequences: Sequences, cold: frozenset[str], protocol: EvaluationProtocol) -> Split:
+    """Item cold-start with these cold items: their users' targets, and the sequences of all others."""
     targets = {}
     for user, sequence in sequences.items():
         index = held_out(sequence, protocol.target)
@@ -91,7 +95,7 @@ def _item_cold(dataset: Dataset, protocol: EvaluationProtocol) -> Split:
     return Split(targets, training, cold)
 
 
-def _rarest(sequences: Sequences, share: float) -> frozenset[str]:
+def rarest(sequences: Sequences, share: float) -> frozenset[str]:
     """The share of the items with the fewest interactions, rounded down but at least one; ties by a hash."""
     counts = Counter(event.item_id for sequence in sequences.values() for event in sequence)
     rarest = sorted(counts, key=lambda item: (counts[item], seed_of("cold", item)))
@@ -113,12 +117,24 @@ def _user_cold(dataset: Dataset, protocol: EvaluationProtocol) -> Split:
             f"dataset {quoted(dataset.name)}: {int(times.isna().sum())} interactions have no timestamp; user "
             "cold-start sorts all records by time"
         )
-    ordered = np.sort(times.to_numpy(dtype=np.int64))
-    # With timestamps of whole days many records share the first moment of the window: all of them belong to it.
-    start = int(ordered[min(len(ordered) - 1, int(np.ceil((1 - protocol.cold_share) * len(ordered))))])
+    start = window_start(times.to_numpy(dtype=np.int64), protocol.cold_share)
+    return split_at_window(dataset.sequences, start, protocol)
+
+
+def window_start(times: NDArray[np.int64], share: float) -> int:
+    """First moment of the window with the latest share of the records.
+
+    With timestamps of whole days many records share that moment: all of them belong to the window.
+    """
+    ordered = np.sort(times)
+    return int(ordered[min(len(ordered) - 1, int(np.ceil((1 - share) * len(ordered))))])
+
+
+def split_at_window(sequences: Sequences, start: int, protocol: EvaluationProtocol) -> Split:
+    """User cold-start with the window from `start` (Unix seconds) on."""
     targets: dict[str, HeldOut] = {}
     training: dict[str, tuple[Interaction, ...]] = {}
-    for user, sequence in dataset.sequences.items():
+    for user, sequence in sequences.items():
         inside = tuple(event for event in sequence if (event.timestamp or 0) >= start)
         if not 1 <= len(inside) < protocol.cold_below:
             training[user] = tuple(event for event in sequence if (event.timestamp or 0) < start)

@@ -129,6 +129,7 @@ def factory_for(
         explain=explain,
         check=check,
         prior=choice.prior,
+        protocol=cases.protocol,
         given=choice.given,
         on_event=on_event,
     )

@@ -24,6 +24,10 @@ class RandomWalk:
     Args:
         histories: Item ids by user, oldest first.
         further: More item ids to have a column, such as items that only have a text.
+
+    Attributes:
+        to_users: D_i^(-1/2) A', shape (items, users).
+        to_items: D_u^(-1) A D_i^(-1/2), shape (users, items).
     """
 
     def __init__(self, histories: Histories, further: Iterable[str], items_last: int, decay: float) -> None:
@@ -42,9 +46,9 @@ class RandomWalk:
         entries = 1 / np.sqrt(self.users[owned])
         shape = (len(baskets), len(self.columns))
         by_user = sparse.csr_matrix((entries, (rows, owned)), shape=shape)
-        self._to_users = by_user.T.tocsr()
-        self._to_items = sparse.csr_matrix((entries / lengths[rows], (rows, owned)), shape=shape)
-        self._from_users = self._to_items.T.tocsr()
+        self.to_users = by_user.T.tocsr()
+        self.to_items = sparse.csr_matrix((entries / lengths[rows], (rows, owned)), shape=shape)
+        self._from_users = self.to_items.T.tocsr()
 
     @classmethod
     def fit(cls, histories: Histories, further: Iterable[str] = (), items_last: int = 20, decay: float = 0.7) -> Self:
@@ -75,9 +79,9 @@ class RandomWalk:
                     weights.append(self.decay**age)
         shape = (len(histories), len(self.columns))
         start = sparse.csr_matrix((weights, (places, columns)), shape=shape, dtype=float)
-        once = start @ self._to_users @ self._to_items
+        once = start @ self.to_users @ self.to_items
         # Two steps reach most of the catalogue, so that the last product is faster dense.
-        users = (once @ self._to_users).toarray()
+        users = (once @ self.to_users).toarray()
         reached: NDArray[np.float64] = np.ascontiguousarray((self._from_users @ np.ascontiguousarray(users.T)).T)
         unknown = start.tocoo()
         own = self.users[unknown.col] == 0

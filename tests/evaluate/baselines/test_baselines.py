@@ -28,7 +28,8 @@ from evaluate.baselines.features import (
     feature_table,
 )
 from evaluate.baselines.item_features import columns_of, feature_matrix, feature_names
-from evaluate.baselines.learned import Learned, LearnedRanker, learn
+from evaluate.baselines.learned import Learned
+from evaluate.baselines.learned_v1 import LearnedV1, LearnedV1Ranker, learn
 from evaluate.baselines.lightfm import LightFM, LightFMFeatures
 from evaluate.baselines.sequence_settings import SequenceSettings
 from evaluate.baselines.sequential import BERT4Rec, SASRec
@@ -57,7 +58,7 @@ NEEDS = {
     "lightfm-features": "lightfm",
     "sasrec": "torch",
     "bert4rec": "torch",
-    "learned": "sklearn",
+    "learned": "lightgbm",
 }
 """The package of an extra that a fit imports, by ranker; one that needs none is not here."""
 DETERMINISTIC: frozenset[str] = frozenset()
@@ -249,7 +250,7 @@ def test_nothing_to_fit_is_an_error() -> None:
         TrainingData(training_of({"u": ()}), {})
     with pytest.raises(InputError, match="no history has two items"):
         Learned().fit(TrainingData(training_of({"u": ("a",)}), {}), 0)
-    pytest.importorskip("sklearn")
+    pytest.importorskip("lightgbm")
     with pytest.raises(InputError, match="lists with negatives"):
         Learned().fit(TrainingData(training_of({"u": ("a", "b")}), {}), 0)
 
@@ -408,14 +409,14 @@ class TestTrainingCases:
 
 def test_a_learner_takes_any_source_and_any_cases() -> None:
     pytest.importorskip("sklearn")
-    settings = Learned(trees=20, leaves=3, least=2)
+    settings = LearnedV1(trees=20, leaves=3, least=2)
     cases = [case(["ball1"], ["x", "y"], f"u{k}", target="xy"[k % 2]) for k in range(40)]
     told = {
         one.user_id: ranking_from_scores(one, {"mar": [float(one.target == c) for c in one.candidates]}, by="mar")
         for one in cases
     }
     sources = [HistoryLength(), Relative(RecordedScores(told, "mar"))]
-    ranker = LearnedRanker("learned+mar", sources, learn(cases, sources, settings, seed=0))
+    ranker = LearnedV1Ranker("learned+mar", sources, learn(cases, sources, settings, seed=0))
     assert all(ranker.rank(one.blinded()).order[0] == one.target for one in cases)
     with pytest.raises(InputError, match="at least one case"):
         learn([one.blinded() for one in cases], sources, settings, seed=0)

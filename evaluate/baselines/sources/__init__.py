@@ -1,0 +1,1 @@
+"""Feature sources of `learned`, version 2: each computes its features for many lists at once."""

@@ -1,0 +1,28 @@
+"""The score of a factor model for a candidate."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evaluate.baselines.factors import FactorRanker
+from evaluate.baselines.sources.lists import ItemIndex, Lists, Values
+
+
+class FactorScores:
+    """One feature, named like the model; NaN for items that the model cannot score. New users are folded in."""
+
+    def __init__(self, ranker: FactorRanker, index: ItemIndex) -> None:
+        self.names = (ranker.name,)
+        self.ranker = ranker
+        factors = ranker.factors
+        self._row = np.array([factors.items.get(item, -1) for item in index.rows] + [-1], dtype=np.intp)
+
+    def features(self, lists: Lists) -> Values:
+        """See `Source.features`."""
+        factors = self.ranker.factors
+        if not lists.cases:
+            return np.zeros((0, 1))
+        users = np.stack([self.ranker.user_vector(case) for case in lists.cases])
+        rows = self._row[lists.candidates]
+        scores = (users[lists.owner] * factors.item_vectors[rows]).sum(axis=1) + factors.item_biases[rows]
+        return np.where(rows >= 0, scores, np.nan)[:, None].astype(float)

@@ -1,0 +1,49 @@
+"""Features relative to the list: the choice depends on how a candidate compares with the others."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evaluate.baselines.sources.lists import Lists, Source, Values
+
+
+class Relative:
+    """The features of a source, and two relative versions of each within the list.
+
+    `.z`: its standard score. `.above`: the share of the known candidates with a smaller value, ties counting half.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See `Source.names`."""
+        names = self.source.names
+        return (*names, *(f"{name}.z" for name in names), *(f"{name}.above" for name in names))
+
+    def features(self, lists: Lists) -> Values:
+        """See `Source.features`."""
+        own = self.source.features(lists)
+        lengths = np.bincount(lists.owner, minlength=len(lists.cases))
+        places = np.arange(len(lists.owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        padded = np.full((len(lists.cases), max(lengths, default=0), own.shape[1]), np.nan)
+        padded[lists.owner, places] = own
+        known = ~np.isnan(padded)
+        n = np.maximum(known.sum(axis=1, keepdims=True), 1)
+        filled = np.where(known, padded, 0.0)
+        centred = np.where(known, padded - filled.sum(axis=1, keepdims=True) / n, 0.0)
+        spread = np.sqrt((centred**2).sum(axis=1, keepdims=True) / n)
+        equal = spread <= 1e-6 * np.abs(filled).max(axis=1, keepdims=True, initial=0.0)
+        scores = np.where(known, np.where(equal, 0.0, centred / np.where(equal, 1.0, spread)), np.nan)
+        above = np.where(known, _smaller(padded) / n, np.nan)
+        return np.hstack([own, scores[lists.owner, places], above[lists.owner, places]])
+
+
+def _smaller(padded: Values) -> Values:
+    """Number of values in the same list and column that are smaller, ties and the value itself counting half."""
+    out = np.zeros(padded.shape, dtype=np.float32)
+    for other in range(padded.shape[1]):
+        values = padded[:, other : other + 1]
+        out += (padded > values) + np.float32(0.5) * (padded == values)
+    return out.astype(float)

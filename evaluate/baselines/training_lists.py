@@ -1,0 +1,117 @@
+"""Training lists for `learned`, in the shape of the lists to rank: warm, item cold-start or user cold-start.
+
+Each step back holds targets out of the training data as the protocol held targets out of the whole data, and keeps what
+the features may be fitted on. So features of training lists lack their targets, as in an evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluate.baselines.baseline import TrainingData
+from evaluate.baselines.training_cases import shortened
+from evaluate.protocol.negatives import NegativeSampler
+from evaluate.protocol.protocol import EvaluationProtocol
+from evaluate.protocol.splits import HeldOut, Sequences, Split, rarest, split_at_window, split_off_items, window_start
+from programs.prior.scorers import Popularity, Training, histories_of
+from programs.runtime.errors import InputError
+from signatures.rows import Case, seed_of
+
+_STEPS = 3
+"""Earlier windows, or parts of the rarest items, that cold-start lists are drawn from."""
+
+
+@dataclass(frozen=True)
+class StepBack:
+    """Training lists, and the part of the training data without their targets, which features are fitted on."""
+
+    training: Training
+    cases: tuple[Case, ...]
+
+
+def steps_back(data: TrainingData, negatives: int, seed: int) -> list[StepBack]:
+    """Training lists with targets of the training data, never of evaluated users.
+
+    Warm: the last item of every history. User cold-start: the users of three earlier windows. Item cold-start: the
+    users of the rarest items of the training data, in three parts. Cold-start falls back on warm lists where the data
+    are too few for any of its own.
+
+    Args:
+        negatives: Sampled items per list, as the protocol samples them; fewer if the catalogue has fewer.
+        seed: Decides negatives and their order.
+
+    Raises:
+        InputError: if no history has two different items.
+    """
+    sequences = {user: tuple(events) for user, events in data.interactions.items() if events}
+    splits = _SPLITS[data.protocol.setting](sequences, data.protocol) if data.protocol else iter(())
+    steps = [_drawn(sequences, split, data.protocol, negatives, seed) for split in splits]
+    steps = [step for step in steps if step.cases]
+    return steps or [_drawn(sequences, _last_items(sequences), data.protocol, negatives, seed)]
+
+
+def _last_items(sequences: Sequences) -> Split:
+    before = shortened(sequences)
+    if not before:
+        raise InputError("no history has two items, but 'learned' needs the last item of each as a training target")
+    held_out = {user: HeldOut(tuple(history), sequences[user][-1].item_id) for user, history in before.items()}
+    return Split(held_out, before)
+
+
+def _warm(sequences: Sequences, protocol: EvaluationProtocol) -> Iterator[Split]:
+    yield _last_items(sequences)
+
+
+def _earlier_windows(sequences: Sequences, protocol: EvaluationProtocol) -> Iterator[Split]:
+    for _ in range(_STEPS):
+        times = np.array([event.timestamp or 0 for events in sequences.values() for event in events], dtype=np.int64)
+        if not times.size:
+            return
+        start = window_start(times, protocol.cold_share)
+        split = split_at_window(sequences, start, protocol)
+        if not split.training:
+            return
+        yield split
+        sequences = {
+            user: before
+            for user, events in sequences.items()
+            if (before := tuple(event for event in events if (event.timestamp or 0) < start))
+        }
+
+
+def _rare_items(sequences: Sequences, protocol: EvaluationProtocol) -> Iterator[Split]:
+    any_cold = protocol.model_copy(update={"cold_positive": "any"})
+    before: frozenset[str] = frozenset()
+    for step in range(1, _STEPS + 1):
+        share = step * protocol.cold_share
+        if share >= 1:
+            return
+        items = rarest(sequences, share)
+        split = split_off_items(sequences, items - before, any_cold)
+        before = items
+        if split.training:
+            yield split
+
+
+_SPLITS = {"warm": _warm, "user-cold": _earlier_windows, "item-cold": _rare_items}
+
+
+def _drawn(
+    sequences: Sequences, split: Split, protocol: EvaluationProtocol | None, negatives: int, seed: int
+) -> StepBack:
+    """One list per user; those whose target is a repetition are left out: it would be similar to itself."""
+    pool = sorted({event.item_id for events in sequences.values() for event in events})
+    popularity = Popularity.fit(histories_of(split.training)).counts
+    sampler = NegativeSampler(pool, popularity, protocol.sampling if protocol else "uniform", negatives)
+    cases = []
+    for user, own in split.held_out.items():
+        if own.target in {event.item_id for event in own.history}:
+            continue
+        rng = np.random.default_rng(seed_of("training", seed, user))
+        candidates = sampler.draw(rng, own.target, {event.item_id for event in sequences[user]})
+        candidates.insert(int(rng.integers(len(candidates) + 1)), own.target)
+        cases.append(Case(user_id=user, history=own.history, candidates=tuple(candidates), target=own.target))
+    return StepBack(split.training, tuple(cases))
