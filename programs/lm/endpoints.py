@@ -15,6 +15,7 @@ from programs.lm.llama_cpp import ENGINE, gguf_identity
 from programs.lm.openai_server import ServerEngine
 from programs.lm.prices import shipped_prices
 from programs.lm.roles import GIVEN, RoleConfig
+from programs.lm.through_litellm import ThroughLiteLLM
 from programs.runtime.environment import KEY_PREFIX
 from programs.runtime.errors import InputError
 from programs.runtime.events import OnEvent, ignore
@@ -126,12 +127,13 @@ def connect(config: RoleConfig, on_event: OnEvent = ignore) -> dict[str, Any]:
         return {"engine": _server(name, config.model.partition("#")[0], config.timeout, **keys)}
     if is_known(name):
         return {"engine": _hosted(name, config.timeout, **keys, address=gateway(name))}
-    return {"timeout": config.timeout, **keys}
+    return {"engine": _through_litellm(name, config.timeout, **keys)}
 
 
 # Roles on one model share its connections and its rate limiter.
 _server = lru_cache(ServerEngine)
 _hosted = lru_cache(HostedEngine)
+_through_litellm = lru_cache(ThroughLiteLLM)
 
 
 def is_server(model: str) -> bool:
