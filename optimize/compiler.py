@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -40,6 +40,7 @@ from programs.lm.roles import RoleName
 from programs.program import MLLM3Rec, Parts
 from programs.runtime.atomic import sweep, write_atomically
 from programs.runtime.errors import BudgetExceededError, InputError
+from programs.runtime.interrupts import map_in_threads
 from programs.runtime.lock import owned
 from programs.trait_store import TraitStore
 from signatures.rows import Case
@@ -179,6 +180,10 @@ class Compiler:
                 self.watcher.step(interrupted_note(interrupted))
             try:
                 return self._run()
+            except KeyboardInterrupt:
+                # Threads of DSPy go on after an interruption, and would go on paying.
+                self.ledger.stop("interrupted")
+                raise
             except EvaluationError as error:
                 raise InputError(f"{error}; all answers are cached: run the same command to resume") from error
 
@@ -305,7 +310,11 @@ class Compiler:
             raise InputError(UNREADABLE)
         for case, score in zip(self.searched, scores, strict=True):
             recorder.record(original, case, score)
-        best, stopped = run_dspy_optimizer(program, self.searched, recorder, self.settings, self.proposer, self.workers)
+        run = partial(
+            run_dspy_optimizer, program, self.searched, recorder, self.settings, self.proposer, self.workers
+        )
+        # In a thread of its own: an interruption would break off a call of the main thread, whose answer was paid.
+        ((best, stopped),) = map_in_threads(lambda run: run(), [run], 1, self.ledger.stop)
         if unreadable := len(self.proposer.unreadable):
             self.watcher.step(f"{unreadable} proposed instructions could not be read and were left out")
         complete = recorder.complete(self.searched)
