@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from programs.lm.hosted import HostedEngine, gateway, is_known
+from programs.lm.keys import usable_key
 from programs.lm.llama_cpp import ENGINE, gguf_identity
 from programs.lm.openai_server import ServerEngine
 from programs.lm.prices import shipped_prices
@@ -147,8 +148,8 @@ def credentials(config: RoleConfig) -> dict[str, str]:
     A server's is in the variable that `key_variable` names, if that is set; the configuration may name another one.
     """
     if config.api_key_env is None and is_server(config.model):
-        key = os.environ.get(key_variable(config.model))
-        return {"api_key": key} if key else {}
+        own = key_variable(config.model)
+        return {"api_key": usable_key(os.environ[own], own)} if os.environ.get(own) else {}
     variable = config.api_key_env or _KEYS.get(config.model.split("/")[0])
     return {"api_key": _key(variable, config.model)} if variable else {}
 
@@ -167,4 +168,4 @@ def _key(variable: str, model: str) -> str:
     key = os.environ.get(variable)
     if not key:
         raise InputError(f"{model} needs a key: set the environment variable {variable}")
-    return key
+    return usable_key(key, variable)

@@ -5,21 +5,16 @@ LiteLLM limits the time between two bytes, not the call, and repeats in its erro
 
 from __future__ import annotations
 
-import os
-import re
 import threading
 from typing import Any
 
 import dspy
 from dspy.clients.engines.litellm_engine import LiteLLMEngine
-from dspy.lm15 import LM15Error, Request, Response, ServerError
+from dspy.lm15 import Request, Response
 from dspy.lm15 import TimeoutError as CallTimeoutError
 
+from programs.lm.keys import no_key_in_errors
 from programs.lm.refused_parameters import RefusedParameters
-
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
-_SHORTEST_SECRET = 8
-"""Characters; a shorter value may be an ordinary word."""
 
 
 class ThroughLiteLLM:
@@ -51,8 +46,9 @@ class ThroughLiteLLM:
 
     def complete(self, request: Request) -> Response:
         """One attempt. Raises `LM15Error` if it fails."""
-        response: Response = self.refused.complete(self._within_the_deadline, request)
-        return response
+        with no_key_in_errors(self._key):
+            response: Response = self.refused.complete(self._within_the_deadline, request)
+            return response
 
     def _within_the_deadline(self, request: Request) -> Response:
         """The answer; a call that takes longer goes on in a thread of its own, which nobody waits for."""
@@ -70,27 +66,6 @@ class ThroughLiteLLM:
         if not ended:
             raise CallTimeoutError(f"no complete answer within {self._timeout:g} s")
         if isinstance(ended[0], BaseException):
-            raise self._without_secrets(ended[0]) from None
+            raise ended[0]
         response: Response = ended[0]
         return response
-
-    def _without_secrets(self, error: BaseException) -> BaseException:
-        """The error without keys, and without the one that it was made from, which may repeat them."""
-        if isinstance(error, ImportError):
-            return error  # LiteLLM is not installed.
-        if not isinstance(error, LM15Error):
-            return ServerError(self._cleaned(str(error)) or type(error).__name__)
-        error.args = tuple(self._cleaned(part) for part in error.args)
-        for name, value in vars(error).items():
-            setattr(error, name, self._cleaned(value))
-        error.__cause__ = error.__context__ = None
-        return error
-
-    def _cleaned(self, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        secrets = [text for name, text in os.environ.items() if _SECRET.search(name)]
-        for secret in sorted([self._key or "", *secrets], key=len, reverse=True):
-            if len(secret) >= _SHORTEST_SECRET:
-                value = value.replace(secret, "[key]")
-        return value
