@@ -310,9 +310,7 @@ class Compiler:
             raise InputError(UNREADABLE)
         for case, score in zip(self.searched, scores, strict=True):
             recorder.record(original, case, score)
-        run = partial(
-            run_dspy_optimizer, program, self.searched, recorder, self.settings, self.proposer, self.workers
-        )
+        run = partial(run_dspy_optimizer, program, self.searched, recorder, self.settings, self.proposer, self.workers)
         # In a thread of its own: an interruption would break off a call of the main thread, whose answer was paid.
         ((best, stopped),) = map_in_threads(lambda run: run(), [run], 1, self.ledger.stop)
         if unreadable := len(self.proposer.unreadable):

@@ -141,8 +141,8 @@ class Backends:
         given = self.given.get(config.model)
         if given is not None and not (given.kwargs.get("max_tokens") or given.kwargs.get("max_completion_tokens")):
             raise InputError(
-                f"a dollar budget cannot be kept: nothing limits the answers of {role}'s model {given.model!r}; give it "
-                "a limit, dspy.LM(..., max_tokens=1000)"
+                f"a dollar budget cannot be kept: nothing limits the answers of {role}'s model {given.model!r}; give "
+                "it a limit, dspy.LM(..., max_tokens=1000)"
             )
         if config.model.removeprefix(GIVEN) in self.prices.models:
             return
