@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -40,6 +40,7 @@ from programs.lm.roles import RoleName
 from programs.program import MLLM3Rec, Parts
 from programs.runtime.atomic import sweep, write_atomically
 from programs.runtime.errors import BudgetExceededError, InputError
+from programs.runtime.interrupts import map_in_threads
 from programs.runtime.lock import owned
 from programs.trait_store import TraitStore
 from signatures.rows import Case
@@ -48,7 +49,7 @@ PLAN, POOLS, STUDY, TRIALS, REPORT = "plan.json", "pools.json", "study.sqlite", 
 
 UNREADABLE = (
     "no answer of the models could be read for more than half of the users, so nothing is frozen; see what they answer "
-    "with `mllm3rec evaluate`"
+    "with `mllm3rec evaluate`, or ask again: the same command with --retry-unparsable pays for nothing else twice"
 )
 
 
@@ -71,17 +72,20 @@ class SearchResult:
 
     Attributes:
         attempts: All trials.
-        best: The winner among them.
-        prompts: Prompts of the winner.
+        ranked: Those whose answers could be read, with their prompts; the winner first.
         importances: Share of each parameter in the variation of the score; may be empty.
         stopped: The reason if the budget stopped the search, or None.
     """
 
     attempts: Sequence[Attempt]
-    best: Attempt
-    prompts: Prompts
+    ranked: Sequence[tuple[Attempt, Prompts]]
     importances: Mapping[str, float] = field(default_factory=dict)
     stopped: str | None = None
+
+    @property
+    def best(self) -> Attempt:
+        """The winner."""
+        return self.ranked[0][0]
 
 
 @dataclass
@@ -176,6 +180,10 @@ class Compiler:
                 self.watcher.step(interrupted_note(interrupted))
             try:
                 return self._run()
+            except KeyboardInterrupt:
+                # Threads of DSPy go on after an interruption, and would go on paying.
+                self.ledger.stop("interrupted")
+                raise
             except EvaluationError as error:
                 raise InputError(f"{error}; all answers are cached: run the same command to resume") from error
 
@@ -268,6 +276,7 @@ class Compiler:
             unit=self._unit(),
             items=self._distilled_items(self.searched),
             workers=self.workers,
+            retry_unparsable=self.parts.backends.retry_unparsable,
         )
         self.ledger.phase = "search"
         self.watcher.step("trials", self.settings.trials * len(self.searched))
@@ -286,7 +295,8 @@ class Compiler:
             if stopped is None and any(attempt.state == "COMPLETE" for attempt in attempts):
                 raise InputError(UNREADABLE)
             raise BudgetExceededError(stopped or "no trial was completed")
-        return SearchResult(attempts, best, search.builder.prompts(best.configuration), importances, stopped)
+        ranked = [(attempt, search.builder.prompts(attempt.configuration)) for attempt in search.readable()]
+        return SearchResult(attempts, ranked, importances, stopped)
 
     def _dspy_search(self) -> SearchResult:
         self.ledger.phase = "search"
@@ -300,30 +310,38 @@ class Compiler:
             raise InputError(UNREADABLE)
         for case, score in zip(self.searched, scores, strict=True):
             recorder.record(original, case, score)
-        best, stopped = run_dspy_optimizer(program, self.searched, recorder, self.settings, self.proposer, self.workers)
+        run = partial(run_dspy_optimizer, program, self.searched, recorder, self.settings, self.proposer, self.workers)
+        # In a thread of its own: an interruption would break off a call of the main thread, whose answer was paid.
+        ((best, stopped),) = map_in_threads(lambda run: run(), [run], 1, self.ledger.stop)
         if unreadable := len(self.proposer.unreadable):
             self.watcher.step(f"{unreadable} proposed instructions could not be read and were left out")
         complete = recorder.complete(self.searched)
         attempts = [
             Attempt(number, "COMPLETE", self._uncompiled, tuple(scores)) for number, (_, scores) in enumerate(complete)
         ]
-        winner = next(number for number, (prompts, _) in enumerate(complete) if prompts == best)
-        return SearchResult(attempts, attempts[winner], best, stopped=stopped)
+        programs = [(attempt, prompts) for attempt, (prompts, _) in zip(attempts, complete, strict=True)]
+        # The optimizer's own choice first; the others are asked for only if it cannot be read.
+        programs.sort(key=lambda one: (one[1] != best, -one[0].score))
+        ranked = [one for one in programs if readable(one[0].scores)]
+        if not ranked:
+            raise InputError(UNREADABLE)
+        return SearchResult(attempts, ranked, stopped=stopped)
 
     def _freeze(self, result: SearchResult) -> ArtifactManifest:
         """Check the winner on the held-out users, and write its artifact, trials and report."""
         self.ledger.phase = "held-out"
         self.watcher.step("held-out users", 2 * len(self.held_out))
         original = self._builder.program(self._uncompiled)
-        winner = self._builder.program(result.best.configuration, safe_prompts(result.prompts))
-        before, after = (
-            score_cases(
-                self._scored(program, self.held_out), self.held_out, self.objective, self.workers, self.watcher.score
-            )
-            for program in (original, winner)
-        )
-        if not (readable(result.best.scores) and readable(after)):
+        before = self._on_held_out(original)
+        for best, prompts in result.ranked:
+            winner = self._builder.program(best.configuration, safe_prompts(prompts))
+            after = self._on_held_out(winner)
+            if readable(after):
+                break
+            self.watcher.step(f"program {best.number} answers no held-out users that could be read: the next best one")
+        else:
             raise InputError(UNREADABLE)
+        result = replace(result, ranked=[(best, prompts)])
         if unread := sum(score.unreadable for score in (*result.best.scores, *after)):
             users = f"{unread} of {len(self.searched) + len(self.held_out)} users"
             self.watcher.step(f"{users}: no answer of the models could be read; the prior alone ranks these users")
@@ -342,6 +360,10 @@ class Compiler:
         )
         write_atomically(folder / REPORT, compile_report(record).encode())
         return save_artifact(self.directory, winner, manifest)
+
+    def _on_held_out(self, program: MLLM3Rec) -> list[UserScore]:
+        scored = self._scored(program, self.held_out)
+        return score_cases(scored, self.held_out, self.objective, self.workers, self.watcher.score)
 
     def _manifest(self, result: SearchResult, verdict: HoldoutVerdict) -> ArtifactManifest:
         protocol, settings, configuration = self.cases.protocol, self.settings, result.best.configuration

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import dspy
+import optuna
 
 from optimize.candidates import CandidateSettings, dspy_examples, without_trait_store
 from optimize.labeled_demos import labeled_demos
@@ -167,8 +169,15 @@ def _mipro(run: _Run) -> Prompts:
     )
     # Without the proposer's summaries: the modules' code is the same for every task, and the examples are item ids.
     summaries = {"program_aware_proposer": False, "data_aware_proposer": False}
-    with run.proposer.skipping_context():
-        return run.compiled_by(optimizer, num_trials=run.trials, minibatch=False, **summaries)
+    # It makes Optuna speak again, which prints a traceback where a trial is interrupted.
+    optuna.logging.disable_default_handler()
+    logging.getLogger("optuna").addHandler(silent := logging.NullHandler())
+    try:
+        with run.proposer.skipping_context():
+            return run.compiled_by(optimizer, num_trials=run.trials, minibatch=False, **summaries)
+    finally:
+        logging.getLogger("optuna").removeHandler(silent)
+        optuna.logging.enable_default_handler()
 
 
 def _gepa(run: _Run) -> Prompts:

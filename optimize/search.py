@@ -99,6 +99,7 @@ class Search:
         cases: Dev users, in the order in which they are scored.
         unit: Unit of the cost per user: `usd`, or `tokens` if a model has no known price.
         items: Number of distinct candidates: the calls that a new prompt of MOTE costs.
+        retry_unparsable: Whether trials of earlier sessions whose answers could not be read are made again.
     """
 
     path: Path
@@ -111,6 +112,7 @@ class Search:
     unit: str = "tokens"
     items: int = 0
     workers: int = 1
+    retry_unparsable: bool = False
     study: optuna.Study = field(init=False)
 
     def __post_init__(self) -> None:
@@ -131,13 +133,14 @@ class Search:
         """
         if not self.study.get_trials(deepcopy=False):
             self.study.enqueue_trial(parameters(uncompiled(self.space), self.builder.candidates))
+        again = self._unread() if self.retry_unparsable else set()
         failures = 0
-        while len(self.attempts()) < self.plan.trials and self._duplicates() < _DUPLICATES_IN_A_ROW:
+        while len(self.attempts()) - len(again) < self.plan.trials and self._duplicates() < _DUPLICATES_IN_A_ROW:
             trial = next_trial(self.study, self._sampler)
             configuration = suggest(trial, self.space, self.builder.candidates)
             trial.set_user_attr("configuration", configuration.model_dump(mode="json"))
             # A configuration whose trial failed may be tried again.
-            tried = [a for a in self.attempts() if a.state != TrialState.FAIL.name]
+            tried = [a for a in self.attempts() if a.state != TrialState.FAIL.name and a.number not in again]
             original = next((a.number for a in tried if a.configuration == configuration), None)
             if original is not None:
                 # Failed, not pruned: the sampler must not see the same result twice.
@@ -214,10 +217,26 @@ class Search:
             return False
         return should_prune([s.score for s in attempt.scores], [s.score for s in best.scores])
 
+    def _unread(self) -> set[int]:
+        """Trials whose answers could not be read, and which no other trial has repeated; they are enqueued again."""
+        trials = self.study.get_trials(deepcopy=False)
+        complete = [a for a in self.attempts() if a.state == TrialState.COMPLETE.name]
+        last = {a.configuration.model_dump_json(): a for a in complete}
+        unread = {a.number for a in last.values() if not readable(a.scores)}
+        waiting = [trial.system_attrs.get("fixed_params") for trial in trials if trial.state is TrialState.WAITING]
+        for number in sorted(unread):
+            if trials[number].params not in waiting:
+                self.study.enqueue_trial(trials[number].params)
+        return {a.number for a in complete if last[a.configuration.model_dump_json()].number in unread}
+
+    def readable(self) -> list[Attempt]:
+        """The complete trials whose answers could be read, the best mean score and the first of equals first."""
+        complete = [a for a in self.attempts() if a.state == TrialState.COMPLETE.name and readable(a.scores)]
+        return sorted(complete, key=lambda a: (-a.score, a.number))
+
     def best(self) -> Attempt | None:
-        """The complete and readable trial with the best mean score; the first one of equals."""
-        complete = [a for a in self.attempts() if a.state == "COMPLETE" and readable(a.scores)]
-        return max(complete, key=lambda a: (a.score, -a.number), default=None)
+        """The first of the readable trials, or None."""
+        return next(iter(self.readable()), None)
 
 
 def pareto_front(attempts: Sequence[Attempt], unit: str) -> list[Attempt]:

@@ -42,6 +42,7 @@ class GridRunner:
         root: Folder of the run directories.
         budget: For all mixes together.
         timeout: Most seconds of one call; None for 600.
+        max_tokens: Most tokens of one answer; None for what a valid one needs.
         retry_unparsable: Whether to rank users with unreadable answers again.
 
     Raises:
@@ -54,6 +55,7 @@ class GridRunner:
     budget: Budget = field(default_factory=Budget)
     on_event: OnEvent = ignore
     timeout: float | None = None
+    max_tokens: int | None = None
     retry_unparsable: bool = False
 
     def __post_init__(self) -> None:
@@ -80,7 +82,8 @@ class GridRunner:
 
     def roles(self, mix: Mix) -> Roles:
         """The models of a mix, by role."""
-        return ModelOptions(timeout=self.timeout).over(self.grid.roles(mix, PRESETS[self.grid.preset]))
+        options = ModelOptions(timeout=self.timeout, max_tokens=self.max_tokens)
+        return options.over(self.grid.roles(mix, PRESETS[self.grid.preset]))
 
     def program(self, mix: Mix, ledger: Ledger) -> MLLM3Rec:
         """The grid's program with the models of a mix.

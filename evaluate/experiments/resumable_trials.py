@@ -17,8 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from programs.runtime.errors import InputError, abridged
 
-PATIENCE = 30.0
-"""Seconds to wait for a study that another process has locked, several times for some steps."""
+PATIENCE = 1.0
+"""Seconds to wait for a study that another process has locked. Optuna waits again up to six times, with pauses; the
+lock of the run folder keeps other commands out, so whoever holds the file holds it for longer than a moment."""
 
 _REMEDIES = {
     "locked": "another process uses it: run the same command again when that has ended",

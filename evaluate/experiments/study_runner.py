@@ -52,6 +52,7 @@ class StudyRunner:
         datasets: The study's datasets by name.
         budget: For all runs together; runs without a language model continue when it is spent.
         timeout: Most seconds of one call; None for 600.
+        max_tokens: Most tokens of one answer; None for what a valid one needs.
         retry_unparsable: Whether to rank users with unreadable answers again.
     """
 
@@ -62,6 +63,7 @@ class StudyRunner:
     budget: Budget = field(default_factory=Budget)
     on_event: OnEvent = ignore
     timeout: float | None = None
+    max_tokens: int | None = None
     retry_unparsable: bool = False
     _setting: StudySetting | None = None
     _fitted: tuple[object, Ranker] | None = None
@@ -182,9 +184,8 @@ class StudyRunner:
             self._resolved(cell.ranker.model_copy(update={"ranker": name}))
 
     def _resolved(self, spec: RankerSpec) -> RankerChoice:
-        options = ModelOptions(
-            spec.preset, spec.model, spec.mope, spec.mote, spec.mar, spec.judge, timeout=self.timeout
-        )
+        models = (spec.model, spec.mope, spec.mote, spec.mar, spec.judge)
+        options = ModelOptions(spec.preset, *models, timeout=self.timeout, max_tokens=self.max_tokens)
         return self.resolve(spec.ranker, options, Fusion(weight=spec.weight, head=spec.head), None)
 
     @cached_property

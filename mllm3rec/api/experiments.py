@@ -103,6 +103,7 @@ def compare(
     max_calls: int | None = None,
     max_minutes: float | None = None,
     timeout: float | None = None,
+    max_tokens: int | None = None,
     retry_unparsable: bool = False,
     on_event: OnEvent = ignore,
     command: str = "",
@@ -116,7 +117,7 @@ def compare(
         search: Number of mixes to try, chosen by quality and cost; None for all.
         budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes for all mixes together; None for no
             limit.
-        timeout: Most seconds of one call; None for 600.
+        timeout, max_tokens: Most seconds of one call, and most tokens of one answer.
         retry_unparsable: Whether to rank users with unreadable answers again, with new calls.
         on_event: Receives notes and progress.
         command: The command to show in the report, to repeat the comparison.
@@ -126,7 +127,7 @@ def compare(
         BudgetExceededError: if the budget ended before any user was ranked.
     """
     runner = _grid_runner(cases, grid, Path(out), budget_of(budget_usd, max_calls, max_minutes), on_event)
-    runner.timeout, runner.retry_unparsable = timeout, retry_unparsable
+    runner.timeout, runner.max_tokens, runner.retry_unparsable = timeout, max_tokens, retry_unparsable
     runs, stopped = runner.run(search)
     results = runner.results(runs)
     written = write_comparison(results, runner, runs, command, versions())
@@ -170,6 +171,7 @@ def run_study(
     max_calls: int | None = None,
     max_minutes: float | None = None,
     timeout: float | None = None,
+    max_tokens: int | None = None,
     retry_unparsable: bool = False,
     on_event: OnEvent = ignore,
 ) -> Study:
@@ -181,7 +183,7 @@ def run_study(
         data: Datasets, or their directories, by their name in the study.
         only: Make only runs whose name (dataset/protocol/draw/ranker) contains one of these texts; empty for all.
         budget_usd, max_calls, max_minutes: Replace the study's own budget, for all runs together.
-        timeout: Most seconds of one call; None for 600.
+        timeout, max_tokens: Most seconds of one call, and most tokens of one answer.
         retry_unparsable: Whether programs rank users with unreadable answers again, with new calls.
         on_event: Receives notes and progress.
 
@@ -196,8 +198,8 @@ def run_study(
         spec.budget.minutes if max_minutes is None else max_minutes,
     )
     root = study_root(study, spec, out)
-    runner = StudyRunner(spec, root, resolve_ranker, study_datasets(spec, data, on_event), budget, on_event, timeout)
-    runner.retry_unparsable = retry_unparsable
+    runner = StudyRunner(spec, root, resolve_ranker, study_datasets(spec, data, on_event), budget, on_event)
+    runner.timeout, runner.max_tokens, runner.retry_unparsable = timeout, max_tokens, retry_unparsable
     runs = len(runner.cells(only))
     incomplete, stopped = runner.run(only)
     record, written = _reported(runner, study, root, data)

@@ -17,6 +17,7 @@ from mllm3rec.cli.options import (
     Json,
     MaxCalls,
     MaxMinutes,
+    MaxTokens,
     RetryUnparsable,
     Timeout,
 )
@@ -41,6 +42,7 @@ def compare(
     max_calls: MaxCalls = None,
     max_minutes: MaxMinutes = None,
     timeout: Timeout = None,
+    max_tokens: MaxTokens = None,
     retry_unparsable: RetryUnparsable = False,
     as_json: Json = False,
 ) -> None:
@@ -64,6 +66,7 @@ def compare(
                 max_calls=max_calls,
                 max_minutes=max_minutes,
                 timeout=timeout,
+                max_tokens=max_tokens,
                 retry_unparsable=retry_unparsable,
                 on_event=events,
                 command=f"mllm3rec compare {cases} --grid {grid} --out {directory}",

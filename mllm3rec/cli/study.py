@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from mllm3rec.cli.console import ConsoleEvents, emit, format_usd, out
-from mllm3rec.cli.options import BudgetUsd, Json, MaxCalls, MaxMinutes, RetryUnparsable, Timeout
+from mllm3rec.cli.options import BudgetUsd, Json, MaxCalls, MaxMinutes, MaxTokens, RetryUnparsable, Timeout
 
 app = typer.Typer(no_args_is_help=True, help="Run and report all rankers, datasets and protocols of one study file.")
 StudyFile = Annotated[Path, typer.Argument(help="Study file (TOML), see docs/study.md.")]
@@ -36,6 +36,7 @@ def run(
     max_calls: MaxCalls = None,
     max_minutes: MaxMinutes = None,
     timeout: Timeout = None,
+    max_tokens: MaxTokens = None,
     retry_unparsable: RetryUnparsable = False,
     as_json: Json = False,
 ) -> None:
@@ -58,6 +59,7 @@ def run(
             max_calls=max_calls,
             max_minutes=max_minutes,
             timeout=timeout,
+            max_tokens=max_tokens,
             retry_unparsable=retry_unparsable,
             on_event=events,
         )

@@ -136,7 +136,15 @@ class Backends:
         Raises:
             InputError: naming role and model.
         """
-        if self.ledger.budget.usd is None or config.is_local or config.model.removeprefix(GIVEN) in self.prices.models:
+        if self.ledger.budget.usd is None or config.is_local:
+            return
+        given = self.given.get(config.model)
+        if given is not None and not (given.kwargs.get("max_tokens") or given.kwargs.get("max_completion_tokens")):
+            raise InputError(
+                f"a dollar budget cannot be kept: nothing limits the answers of {role}'s model {given.model!r}; give "
+                "it a limit, dspy.LM(..., max_tokens=1000)"
+            )
+        if config.model.removeprefix(GIVEN) in self.prices.models:
             return
         raise InputError(
             f"a dollar budget cannot be kept: {role}'s model {config.model!r} has no known price "

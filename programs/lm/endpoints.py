@@ -11,10 +11,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from programs.lm.hosted import HostedEngine, gateway, is_known
+from programs.lm.keys import usable_key
 from programs.lm.llama_cpp import ENGINE, gguf_identity
 from programs.lm.openai_server import ServerEngine
 from programs.lm.prices import shipped_prices
 from programs.lm.roles import GIVEN, RoleConfig
+from programs.lm.through_litellm import ThroughLiteLLM
 from programs.runtime.environment import KEY_PREFIX
 from programs.runtime.errors import InputError
 from programs.runtime.events import OnEvent, ignore
@@ -126,12 +128,13 @@ def connect(config: RoleConfig, on_event: OnEvent = ignore) -> dict[str, Any]:
         return {"engine": _server(name, config.model.partition("#")[0], config.timeout, **keys)}
     if is_known(name):
         return {"engine": _hosted(name, config.timeout, **keys, address=gateway(name))}
-    return {"timeout": config.timeout, **keys}
+    return {"engine": _through_litellm(name, config.timeout, **keys)}
 
 
 # Roles on one model share its connections and its rate limiter.
 _server = lru_cache(ServerEngine)
 _hosted = lru_cache(HostedEngine)
+_through_litellm = lru_cache(ThroughLiteLLM)
 
 
 def is_server(model: str) -> bool:
@@ -145,8 +148,8 @@ def credentials(config: RoleConfig) -> dict[str, str]:
     A server's is in the variable that `key_variable` names, if that is set; the configuration may name another one.
     """
     if config.api_key_env is None and is_server(config.model):
-        key = os.environ.get(key_variable(config.model))
-        return {"api_key": key} if key else {}
+        own = key_variable(config.model)
+        return {"api_key": usable_key(os.environ[own], own)} if os.environ.get(own) else {}
     variable = config.api_key_env or _KEYS.get(config.model.split("/")[0])
     return {"api_key": _key(variable, config.model)} if variable else {}
 
@@ -165,4 +168,4 @@ def _key(variable: str, model: str) -> str:
     key = os.environ.get(variable)
     if not key:
         raise InputError(f"{model} needs a key: set the environment variable {variable}")
-    return key
+    return usable_key(key, variable)

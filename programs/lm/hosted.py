@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from urllib.parse import urlsplit
 
 import dspy
 from dspy.clients.engines.lm15_engine import LM15Engine
 from dspy.lm15 import Request, Response, RouterConfig, UnknownModelError, UnsupportedFeatureError
 
 from programs.lm.chat_body import sound_body
+from programs.lm.keys import no_key_in_errors
 from programs.lm.refused_parameters import RefusedParameters
 from programs.lm.transport import Transport
+from programs.runtime.errors import InputError
 
 
 class HostedEngine:
@@ -45,12 +48,14 @@ class HostedEngine:
             transport=Transport(address or "", timeout, sound_body),
         )
         self._engine = LM15Engine(config)
+        self._key = api_key
         self.refused = RefusedParameters()
 
     def complete(self, request: Request) -> Response:
         """One attempt. Raises `LM15Error` if it fails."""
-        response: Response = self.refused.complete(self._engine.complete, request)
-        return response
+        with no_key_in_errors(self._key):
+            response: Response = self.refused.complete(self._engine.complete, request)
+            return response
 
 
 def is_known(model: str) -> bool:
@@ -63,6 +68,26 @@ def is_known(model: str) -> bool:
 
 
 def gateway(model: str) -> str | None:
-    """The address of a gateway in front of the provider, by the variables that its own clients read; None without."""
+    """The address of a gateway in front of the provider, by the variables that its own clients read; None without.
+
+    Raises:
+        InputError: naming the variable, if it is no address, or holds what messages must not show: a user name, a
+            password or a query.
+    """
     provider = model.partition("/")[0].upper()
-    return os.environ.get(f"{provider}_BASE_URL") or os.environ.get(f"{provider}_API_BASE") or None
+    variables = (f"{provider}_BASE_URL", f"{provider}_API_BASE")
+    variable = next((name for name in variables if os.environ.get(name)), None)
+    if variable is None:
+        return None
+    address = os.environ[variable]
+    try:
+        parts = urlsplit(address)
+        sound = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+    except ValueError:
+        sound = False
+    if not sound or parts.username or parts.password or parts.query:
+        raise InputError(
+            f"the environment variable {variable}: write the address of a gateway as https://host/path, without a user "
+            "name, a password or a query"
+        )
+    return address

@@ -54,15 +54,16 @@ class Call(BaseModel):
             out once the call has ended; what is left was in flight when a process was killed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A negative price in an edited file would be a credit, and with NaN no budget would ever be spent.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     role: str
     model: str
-    tokens_in: int = 0
-    tokens_out: int = 0
-    tokens_cached: int = 0
-    usd: float | None = None
-    most_usd: float | None = None
+    tokens_in: int = Field(default=0, ge=0)
+    tokens_out: int = Field(default=0, ge=0)
+    tokens_cached: int = Field(default=0, ge=0)
+    usd: float | None = Field(default=None, ge=0)
+    most_usd: float | None = Field(default=None, ge=0)
     seconds: float = 0.0
     waited: float = 0.0
     about: str = ""

@@ -16,6 +16,7 @@ from dspy.lm15 import (
 )
 
 from programs.lm.chat_body import sound_body
+from programs.lm.keys import no_key_in_errors
 from programs.lm.refused_parameters import RefusedParameters
 from programs.lm.transport import Transport
 
@@ -59,6 +60,7 @@ class ServerEngine:
             transport=Transport(base_url, timeout, partial(sound_body, empty_answers=empty_answers)),
         )
         self._server = LMRouter(config).lm(f"{provider}:{self._model}")
+        self._key = api_key or ""
         self.refused = RefusedParameters()
 
     def complete(self, request: Request) -> Response:
@@ -68,5 +70,6 @@ class ServerEngine:
             LM15Error: if the call fails, or the server answers without a message of the model, as some do that report
                 an error with status 200; DSPy converts it to its own errors.
         """
-        response: Response = self.refused.complete(self._server.complete, replace(request, model=self._model))
-        return response
+        with no_key_in_errors(self._key):
+            response: Response = self.refused.complete(self._server.complete, replace(request, model=self._model))
+            return response

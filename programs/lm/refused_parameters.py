@@ -1,4 +1,7 @@
-"""Optional request parameters that a server refuses: left out of the same request, and of all later ones."""
+"""Optional request parameters that a server refuses: left out of the same request, and of all later ones.
+
+The limit on an answer's length is never left out, because budgets count on it: it is lowered or given another name.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,16 @@ _NAMED_AS = {
 }
 """Fields of a request's configuration, and how servers name them in a refusal."""
 
-_LIMITED = ("logprobs", "max_tokens")
-"""Parameters that a smaller number may make acceptable."""
+_OTHER_NAME = "max_completion_tokens"
+"""Of `max_tokens`, on servers that know no other."""
+
+LEAST_CAP = 16
+"""Tokens to which a smaller limit on an answer's length is raised for a server that asks for more; the smallest limit
+that is tried. Whoever counts the most that a call may cost counts at least as many."""
+
+_AT_LEAST = "at least"
+_LIMIT_AS = {_AT_LEAST: "max_tokens", _OTHER_NAME: "max_tokens"}
+"""What is sent instead of a refused limit has names of its own."""
 
 _MOST_ROUNDS = 2 * len(_NAMED_AS)
 """Refusals of one request: a server that asks for one token less each time would be asked for ever."""
@@ -42,7 +53,7 @@ class RefusedParameters:
     @property
     def names(self) -> tuple[str, ...]:
         """Parameters that are left out or limited, in the order in which they were refused."""
-        return tuple(self._instead)
+        return tuple(dict.fromkeys(_LIMIT_AS.get(name, name) for name in self._instead))
 
     def complete(self, send: Callable[[Request], Response], request: Request) -> Response:
         """Send a request without the refused parameters; again without those that this very request shows to be.
@@ -79,25 +90,53 @@ class RefusedParameters:
 
 
 def _without(request: Request, instead: dict[str, Any]) -> Request:
-    present = {name: value for name, value in instead.items() if getattr(request.config, name) is not None}
-    lower = {
-        name: value if value is None else min(value, getattr(request.config, name)) for name, value in present.items()
-    }
-    return replace(request, config=replace(request.config, **lower)) if lower else request
+    config = request.config
+    changed: dict[str, Any] = {}
+    for name, value in instead.items():
+        sent = getattr(config, name, None)
+        if sent is not None:
+            changed[name] = value if value is None else min(value, sent)
+    cap = changed.get("max_tokens", config.max_tokens)
+    if cap is not None and cap < instead.get(_AT_LEAST, 0):
+        changed["max_tokens"] = cap = LEAST_CAP
+    if cap is not None and _OTHER_NAME in instead:
+        changed |= {"max_tokens": None, "extensions": {**(config.extensions or {}), _OTHER_NAME: cap}}
+    return replace(request, config=replace(config, **changed)) if changed else request
+
+
+def _cap(request: Request) -> int | None:
+    """The limit on the answer's length that a request has, under either name."""
+    limit: int | None = request.config.max_tokens or (request.config.extensions or {}).get(_OTHER_NAME)
+    return limit
 
 
 def _refused(error: InvalidRequestError, request: Request) -> dict[str, Any] | None:
-    """The first parameter that a refusal names, with the value to send instead; None if it names none."""
+    """The first parameter that a refusal names, with the value to send instead; None if nothing else can be sent."""
     message = str(error.message)
     if isinstance(error, ContextLengthError) or refuses_text(message) or error.status not in (None, 400, 422):
         return None
     for name, pattern in _NAMED_AS.items():
-        sent = getattr(request.config, name)
+        sent = _cap(request) if name == "max_tokens" else getattr(request.config, name)
         if sent is None or not re.search(pattern, message, re.IGNORECASE):
             continue
-        smaller = [n for n in map(int, re.findall(r"\b\d{1,9}\b", message)) if 0 < n < sent] if name in _LIMITED else []
-        return {name: max(smaller, default=None)}
+        smaller = max((n for n in _numbers(message) if 0 < n < sent), default=None) if name == "logprobs" else None
+        return _other_cap(message, sent, request) if name == "max_tokens" else {name: smaller}
     return None
+
+
+def _other_cap(message: str, sent: int, request: Request) -> dict[str, Any] | None:
+    """Another limit on the answer's length: one that the message states, or under its other name, or half of it."""
+    if sent < LEAST_CAP and any(sent < n <= LEAST_CAP for n in _numbers(message)):
+        return {_AT_LEAST: LEAST_CAP}
+    smaller = max((n for n in _numbers(message) if 0 < n < sent), default=None)
+    if smaller is None and _OTHER_NAME in message and request.config.max_tokens is not None:
+        return {_OTHER_NAME: None}
+    lower = sent // 2 if smaller is None else smaller
+    return {"max_tokens": lower} if lower >= min(LEAST_CAP, sent) else None
+
+
+def _numbers(message: str) -> list[int]:
+    return [int(digits) for digits in re.findall(r"\b\d{1,9}\b", message)]
 
 
 def refuses_text(message: str, code: str | None = None) -> bool:

@@ -21,6 +21,7 @@ from programs.lm.circuit_breaker import is_unbilled
 from programs.lm.ledger import Call, Ledger
 from programs.lm.prices import Price
 from programs.lm.rate_limiter import MAX_RETRY_AFTER, Permit, RateLimiter, is_overload
+from programs.lm.refused_parameters import LEAST_CAP
 from programs.lm.response_cache import CurrentCall, ResponseCache
 from programs.lm.single_flight import SingleFlight
 
@@ -257,7 +258,7 @@ class RoleLM(dspy.LM):
         )
         # Known tokenizers need at most half a token per Latin letter; in other scripts, up to a token per byte.
         letters = len(request.translate(None, _NOT_ASCII))
-        return letters // 2 + (len(request) - letters) + 64, int(most)
+        return letters // 2 + (len(request) - letters) + 64, max(int(most), LEAST_CAP)
 
     def update_history(self, entry: dict[str, Any]) -> None:
         """DSPy's hook: runs once per answered call, cache hits included, in the calling thread."""

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from dspy._vendor.lm15.transports import ReadTimeout, StdlibTransport, TransportRequest, TransportResponse
 from dspy.lm15 import InvalidRequestError, ServerError
 
+from programs.lm.keys import without_key
 from programs.runtime.errors import abridged
 
 CONNECTIONS = 1024
@@ -24,7 +25,6 @@ MOST_BYTES = 32 << 20
 
 _CHAT = "/chat/completions"
 _KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
-_SHORTEST_KEY = 8
 
 
 class Transport(StdlibTransport):
@@ -126,10 +126,9 @@ class _BoundedSocket:
 def _without_keys(body: bytes, request: TransportRequest) -> bytes:
     """A body in which a server has repeated the key: error messages are shown, logged and kept in journals."""
     for name, value in request.headers:
-        key = value.rpartition(" ")[2].encode()
-        # Servers without a key get a placeholder, which is an ordinary word.
-        if name.lower() in _KEY_HEADERS and len(key) >= _SHORTEST_KEY:
-            body = body.replace(key, b"[key]")
+        if name.lower() in _KEY_HEADERS:
+            # Every byte is a character of Latin-1, so that what is no text survives.
+            body = without_key(body.decode("latin-1"), value.rpartition(" ")[2]).encode("latin-1")
     return body
 
 
@@ -137,7 +136,7 @@ def _redirected(response: TransportResponse) -> InvalidRequestError:
     """An error that names the other address, without what may be secret in it."""
     location = next((value for name, value in response.headers if name.lower() == "location"), "")
     parts = urlsplit(location)
-    target = f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.hostname else "another address"
+    target = f"{parts.scheme}://{parts.hostname}" if parts.hostname else "another address"
     return InvalidRequestError(
         f"HTTP {response.status}: the server redirects to {abridged(target)}, and redirects are never followed",
         status=response.status,

@@ -93,3 +93,52 @@ def test_what_failed_with_its_server_is_tried_again(tmp_path: Path) -> None:
         made(40).run()
     tried = [(json.dumps(t["configuration"], sort_keys=True), t["state"]) for t in trials_of(tmp_path / "art")]
     assert {where for where, state in tried if state == "FAIL"} < {where for where, state in tried if state != "FAIL"}
+
+
+def test_a_winner_that_held_out_users_cannot_read_gives_way_to_the_next_best(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 8)
+    compilers: list[Compiler] = []
+    originals: list[str] = []
+
+    def respond(body: Body) -> Reply:
+        if "`ranking`" not in body["messages"][0]["content"]:
+            return sensitive(body)
+        before_it = json.dumps(body["messages"][:-1])
+        originals.append(before_it)
+        held_out = compilers[0].ledger.phase == "held-out"
+        return Reply("I am sorry.") if held_out and before_it != originals[0] else sensitive(body)
+
+    with FakeOpenAI(respond) as server:
+        compilers.append(compiler(tmp_path / "art", cases, roles_on(server), trials=4, modules=("mar",)))
+        manifest = compilers[0].run()
+    assert any("the next best one" in step for step in compilers[0].watcher.steps)
+    assert manifest.trial == 0
+
+
+def test_unreadable_trials_are_made_again_in_the_same_folder(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 6)
+    sorry = threading.Event()
+
+    def respond(body: Body) -> Reply:
+        ranking = "`ranking`" in body["messages"][0]["content"]
+        return Reply("I am sorry.") if sorry.is_set() and ranking else sensitive(body)
+
+    def made(retry: bool = False) -> Compiler:
+        one = compiler(tmp_path / "art", cases, roles_on(server), trials=2, modules=("mar",))
+        one.parts.backends.retry_unparsable = retry
+        return one
+
+    with FakeOpenAI(respond) as server:
+        first = made()
+        first._candidates()  # They could be read; from now on nothing can.
+        sorry.set()
+        with pytest.raises(InputError, match="the same command with --retry-unparsable"):
+            first.run()
+        sorry.clear()
+        with pytest.raises(InputError, match="the same command with --retry-unparsable"):
+            made().run()
+        manifest = made(retry=True).run()
+        asked = len(server.bodies)
+        assert made(retry=True).run() == manifest
+        assert len(server.bodies) == asked
+    assert manifest.trial >= 2

@@ -94,6 +94,9 @@ COMMANDS: dict[str, Callable[[Path, str], list[object]]] = {
 }
 """From a folder for input files and a server's address to the command, without `--out`."""
 
+OPTIMIZERS = ("mipro", "gepa", "random-search", "labeled")
+"""DSPy's optimizers: names of further jobs, a compile each."""
+
 
 @dataclass(frozen=True)
 class Started:
@@ -130,7 +133,7 @@ class Job:
     """A command with a folder and a cache of its own.
 
     Args:
-        name: One of `COMMANDS`.
+        name: One of `COMMANDS`, or of `OPTIMIZERS`.
         folder: Made if it is missing.
         cache: Below it, unless given.
         price: Of a million tokens, in and out; None for a model without a price.
@@ -145,7 +148,9 @@ class Job:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.cache = self.cache or self.folder / "cache"
-        self._arguments = COMMANDS[self.name](self.folder, self.server.url)
+        optimizer = self.name in OPTIMIZERS
+        self._arguments = COMMANDS["compile" if optimizer else self.name](self.folder, self.server.url)
+        self._arguments += ["--optimizer", self.name] if optimizer else []
         self._environment = {variable("cache"): str(self.cache), variable("encoder"): "hashing"}
         if self.price is not None:
             prices = self.folder / "prices.toml"

@@ -10,7 +10,7 @@ import pytest
 
 from programs.runtime.interrupts import GRACE
 from tests.soak import LONG
-from tests.soak.commands import COMMANDS, Job
+from tests.soak.commands import COMMANDS, OPTIMIZERS, Job
 from tests.soak.counting_server import counting_server
 
 GOES_ON = "everything done so far is kept: the same command goes on from there"
@@ -44,3 +44,22 @@ def test_a_server_that_never_answers_holds_nobody(number: int, code: int, tmp_pa
             assert time.monotonic() - began < 2 * GRACE + 5
             assert GOES_ON in command.said
         assert [call.in_flight for call in job.calls()] == [True] * 3
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS if LONG else ("mipro",))
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)][: 2 if LONG else 1])
+def test_an_optimizer_of_dspy_loses_nothing(optimizer: str, number: int, code: int, tmp_path: Path) -> None:
+    with counting_server() as server:
+        Job(optimizer, tmp_path / "undisturbed", server).finish()
+        whole = server.total
+        job = Job(optimizer, tmp_path / "job", server)
+        for share in (0.3, 0.7):
+            with job.started() as command:
+                command.wait_for(whole + int(share * whole))
+                command.signal(number)
+                assert command.exit_code(30) == code
+                assert GOES_ON in command.said
+                assert "Traceback" not in command.said
+        assert job.finish() == 0
+        assert job.results() == Job(optimizer, tmp_path / "undisturbed", server).results()
+        assert server.total == 2 * whole == whole + len(job.calls())

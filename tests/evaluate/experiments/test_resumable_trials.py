@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -60,6 +61,18 @@ def test_a_locked_study_is_named_and_goes_on_afterwards(tmp_path: Path, monkeypa
             made.ask()
     made.tell(made.ask(), 2.0)
     assert [trial.value for trial in study(path).get_trials() if trial.value is not None] == [1.0, 2.0]
+
+
+def test_a_locked_study_is_given_up_within_seconds(tmp_path: Path) -> None:
+    path = tmp_path / "study.sqlite"
+    made = study(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for attempt in (lambda: study(path), made.ask):
+            began = time.monotonic()
+            with pytest.raises(InputError, match="locked"), naming_file(path):
+                attempt()
+            assert time.monotonic() - began < 20
 
 
 FULL = """

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
 from rich.table import Table
 
 from mllm3rec.cli import console
-from mllm3rec.cli.console import ConsoleEvents
+from mllm3rec.cli.console import ConsoleEvents, emit
 from programs.runtime.events import Note, Progress
 from signatures.rows import Usage
 
@@ -83,3 +84,11 @@ def test_a_title_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str])
     shown = capsys.readouterr().out
     assert not any(c in shown for c in "\x1b\x07\x9b\u202e")
     assert "\\x1b[2J" in " ".join(shown.split())
+
+
+def test_json_on_a_terminal_controls_nothing_and_means_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    payload = {"title": "mug \x1b[31m \x9b31m \u202e \U000e0041 é 静 \ud83d"}
+    emit(payload)
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == payload
+    assert shown.rstrip("\n").isprintable() and "é 静" in shown

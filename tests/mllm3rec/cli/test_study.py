@@ -155,6 +155,14 @@ def test_only_the_named_rankers_are_run(tmp_path: Path, server: FakeOpenAI) -> N
     assert states["shop/warm/draw0/listwise"] == "waiting"
 
 
+def test_a_limit_on_the_length_of_answers_is_sent(tmp_path: Path, server: FakeOpenAI) -> None:
+    study = write(tmp_path, server.model())
+    with commands_in(tmp_path):
+        ended = run("study", "run", study, "--only", "listwise", "--out", tmp_path / "runs", "--max-tokens", "3000")
+    assert ended.exit_code == 0, ended.output
+    assert {body["max_tokens"] for body in server.bodies} == {3000}
+
+
 def test_runs_on_fewer_users_rank_the_first_of_the_same_lists(finished: Finished) -> None:
     six = load_cases(cases_path(finished.root, "shop", "warm", 0, None)).cases
     three = load_cases(cases_path(finished.root, "shop", "warm", 0, 3)).cases

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import json
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
+import dspy
 import pytest
 from dspy.utils.exceptions import LMTransportError
 
@@ -16,7 +18,8 @@ from programs.lm.backends import Backends
 from programs.lm.circuit_breaker import BackendDownError
 from programs.lm.ledger import Budget, Call, Ledger, by_role, read_calls
 from programs.lm.logprobs import expected_label
-from programs.lm.prices import Price
+from programs.lm.model_options import ModelOptions
+from programs.lm.prices import Price, PriceTable
 from programs.lm.roles import ROLE_NAMES, RoleConfig, Roles
 from programs.role_predictor import RolePredictor
 from programs.runtime.errors import BudgetExceededError, InputError
@@ -383,6 +386,22 @@ class TestBudget:
     def test_of_dollars_is_refused_for_a_model_without_a_price(self, server: FakeOpenAI) -> None:
         with pytest.raises(InputError, match="fake' has no known price"):
             backends_on(server, Ledger(budget=Budget(usd=1.0)))
+
+    @pytest.mark.parametrize(
+        "forged", ['"usd":-1e6', '"usd":NaN', '"usd":"-Infinity"', '"tokens_out":-5', '"most_usd":-7']
+    )
+    def test_a_forged_line_is_no_credit(self, forged: str, tmp_path: Path) -> None:
+        path = tmp_path / "ledger.jsonl"
+        path.write_text(f'{{"role":"mar","model":"x",{forged}}}\n')
+        with pytest.raises(InputError, match=f"{path}:1: not a ledger line"):
+            Ledger(path, Budget(usd=1.0))
+
+    def test_of_dollars_is_refused_for_a_given_model_whose_answers_nothing_limits(self, server: FakeOpenAI) -> None:
+        price = PriceTable(dated=datetime.date(2026, 1, 1), models={"openai/m": Price(input=1.0, output=1000.0)})
+        for limit, refused in (({}, True), ({"max_tokens": 50}, False)):
+            options = ModelOptions(model=dspy.LM("openai/m", api_base=server.url, api_key="k", **limit))
+            with pytest.raises(InputError, match="nothing limits the answers") if refused else nullcontext():
+                Backends(options.roles(), Ledger(budget=Budget(usd=1.0)), price, given=options.given)
 
     def test_spent_is_no_exception_that_an_evaluator_could_swallow(self) -> None:
         assert not issubclass(BudgetExceededError, Exception)

@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -231,6 +231,48 @@ class TestRefusedParameters:
         with FakeOpenAI(respond) as server, pytest.raises(LMError):
             distill(backends_on(server))
         assert len(server.bodies) <= 10
+
+    @pytest.mark.parametrize(
+        ("rule", "caps"),
+        [
+            # Without a number: half of it, and half of that.
+            (lambda body: body["max_tokens"] > 200, [512, 256, 128, 128]),
+            # Under another name.
+            (lambda body: "max_tokens" in body, [512, 512, 512]),
+        ],
+    )
+    def test_a_limit_on_length_is_never_left_out(self, rule: Callable[[Body], bool], caps: list[int]) -> None:
+        said = "max_tokens is not supported" if len(caps) == 4 else "use max_completion_tokens instead of max_tokens"
+
+        def respond(body: Body) -> Reply:
+            return Reply(said, status=400) if rule(body) else sensible(body)
+
+        with FakeOpenAI(respond) as server:
+            backends, notes = self.told(server)
+            assert distill(backends).traits and distill(backends, "another").traits
+            sent = [body.get("max_tokens") or body.get("max_completion_tokens") for body in server.bodies]
+        assert sent == caps
+        assert ["max_tokens" in note for note in notes] == [True]
+
+    def test_a_call_that_is_refused_with_every_limit_fails_with_the_servers_words(self) -> None:
+        def respond(body: Body) -> Reply:
+            limited = {"max_tokens", "max_completion_tokens"} & {*body}
+            return Reply("max_tokens: unknown parameter", status=400) if limited else sensible(body)
+
+        with FakeOpenAI(respond) as server, pytest.raises(LMError, match="unknown parameter"):
+            distill(backends_on(server))
+        assert len(server.bodies) < 8
+
+    def test_a_limit_that_is_too_low_is_raised_within_the_reserve(self) -> None:
+        def respond(body: Body) -> Reply:
+            low = body["max_tokens"] < 16
+            return Reply("max_tokens: expected a value of at least 16", status=400) if low else sensible(body)
+
+        with FakeOpenAI(respond) as server:
+            backends, _ = self.told(server)
+            assert expected_label(rate(backends).logprobs, LABELS) is not None
+        assert [body["max_tokens"] for body in server.bodies] == [4, 16]
+        assert backends.lm("mar")._most_tokens(b"", {"max_tokens": 4})[1] == 16
 
     def test_only_what_helped_is_remembered(self) -> None:
         def respond(body: Body) -> Reply:
