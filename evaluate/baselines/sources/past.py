@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluate.baselines.sources.lists import ItemIndex, Lists, Values
 from programs.prior.past_sales import SECONDS_PER_DAY
@@ -54,5 +55,5 @@ class Past:
         out[~dated] = np.nan
         return out
 
-    def _sold_by(self, lists: Lists, moments: Values) -> Values:
-        return np.searchsorted(self._sales, lists.candidates + 1j * moments, side="right").astype(float)
+    def _sold_by(self, lists: Lists, moments: Values) -> NDArray[np.intp]:
+        return np.searchsorted(self._sales, lists.candidates + 1j * moments, side="right").astype(np.intp)
