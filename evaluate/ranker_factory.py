@@ -20,6 +20,7 @@ from programs.lm.backends import Backends
 from programs.lm.ledger import Ledger
 from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import Roles
+from programs.mar import Rerank
 from programs.prior.default_encoder import default_encoder
 from programs.prior.encoders import Encoder
 from programs.prior.prior import Prior, ScoreRanker
@@ -118,7 +119,7 @@ class RankerFactory:
         return cls(
             dataset=dataset,
             histories=histories,
-            encoder_of=lambda: default_encoder(on_event),
+            encoder_of=lambda: default_encoder(on_event, ledger),
             backends_of=backends,
             traits_of=cache(lambda: TraitStore(cache_dir() / "traits.sqlite", on_event)),
             schema=schema,
@@ -205,6 +206,7 @@ def askable(program: MLLM3Rec) -> MLLM3Rec:
     Raises:
         InputError: naming what is missing.
     """
-    for _, predictor in program.named_sub_modules(RolePredictor):
-        predictor.backends.require(predictor.role)
+    for kind in (RolePredictor, Rerank):
+        for _, predictor in program.named_sub_modules(kind):
+            predictor.backends.require(predictor.role)
     return program

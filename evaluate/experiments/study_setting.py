@@ -14,6 +14,7 @@ from evaluate.protocol.leakage import find_leaks, refuse_leaks
 from evaluate.protocol.protocol import EvaluationProtocol
 from evaluate.protocol.splits import Split, split_dataset
 from evaluate.ranker_factory import RankerFactory
+from programs.prior.default_encoder import encoder_name
 from programs.runtime.errors import InputError
 from programs.runtime.events import OnEvent, ignore
 
@@ -28,16 +29,19 @@ class StudySetting:
     data: Dataset
     on_event: OnEvent = ignore
     _cases: dict[tuple[int, int | None], Cases] = field(default_factory=dict)
+    _factories: dict[str, RankerFactory] = field(default_factory=dict)
 
     @cached_property
     def split(self) -> Split:
         """Held-out targets and training data."""
         return split_dataset(self.data, self._protocol(0, None))
 
-    @cached_property
+    @property
     def factory(self) -> RankerFactory:
-        """Builds rankers without a language model."""
-        return RankerFactory.create(self.data, self.split.training, on_event=self.on_event)
+        """Builds rankers without a language model, on the encoder that is in use; one for each encoder."""
+        if (name := encoder_name()) not in self._factories:
+            self._factories[name] = RankerFactory.create(self.data, self.split.training, on_event=self.on_event)
+        return self._factories[name]
 
     def cases(self, draw: int, users: int | None) -> Cases:
         """The frozen cases of a draw; drawn if they are missing.
