@@ -24,6 +24,7 @@ from programs.lm.backends import Backends
 from programs.lm.ledger import Ledger
 from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import Roles
+from programs.mar import Rerank
 from programs.prior.choice import NEWEST, PriorName, fit_prior
 from programs.prior.default_encoder import default_encoder
 from programs.prior.encoders import Encoder
@@ -133,7 +134,7 @@ class RankerFactory:
         return cls(
             dataset=dataset,
             training=training,
-            encoder_of=lambda: default_encoder(on_event),
+            encoder_of=lambda: default_encoder(on_event, ledger),
             backends_of=backends,
             traits_of=cache(lambda: TraitStore(cache_dir() / "traits.sqlite", on_event)),
             schema=schema,
@@ -238,6 +239,7 @@ def askable(program: MLLM3Rec) -> MLLM3Rec:
     Raises:
         InputError: naming what is missing.
     """
-    for _, predictor in program.named_sub_modules(RolePredictor):
-        predictor.backends.require(predictor.role)
+    for kind in (RolePredictor, Rerank):
+        for _, predictor in program.named_sub_modules(kind):
+            predictor.backends.require(predictor.role)
     return program

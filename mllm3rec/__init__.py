@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from mllm3rec.api.recommendation import Recommendation, Recommendations
     from programs.lm.backends import Backends, UnparsableError
     from programs.lm.roles import PRESETS, RoleConfig, Roles
-    from programs.mar import Embedding, Listwise, Pointwise
+    from programs.mar import Embedding, Listwise, Pointwise, Rerank
     from programs.mope import MOPE
     from programs.mote import MOTE
+    from programs.prior.default_encoder import use_encoder
     from programs.prior.prior import Prior
     from programs.program import PROGRAMS, Fusion, MLLM3Rec
     from programs.ranker import Ranker
@@ -64,9 +65,10 @@ _MODULES = {
     "mllm3rec.api.recommendation": ("Recommendation", "Recommendations"),
     "programs.lm.backends": ("Backends", "UnparsableError"),
     "programs.lm.roles": ("PRESETS", "RoleConfig", "Roles"),
-    "programs.mar": ("Embedding", "Listwise", "Pointwise"),
+    "programs.mar": ("Embedding", "Listwise", "Pointwise", "Rerank"),
     "programs.mope": ("MOPE",),
     "programs.mote": ("MOTE",),
+    "programs.prior.default_encoder": ("use_encoder",),
     "programs.prior.prior": ("Prior",),
     "programs.program": ("PROGRAMS", "Fusion", "MLLM3Rec"),
     "programs.ranker": ("Ranker",),
@@ -119,6 +121,7 @@ __all__ = [
     "Ranking",
     "Recommendation",
     "Recommendations",
+    "Rerank",
     "RoleConfig",
     "Roles",
     "Study",
@@ -140,6 +143,7 @@ __all__ = [
     "ndcg",
     "program",
     "run_study",
+    "use_encoder",
 ]
 
 

@@ -9,6 +9,7 @@ import dspy
 from programs.copies import repeats
 from programs.default_demos import CHECKS, EXPLANATIONS
 from programs.lm.backends import Backends, UnparsableError
+from programs.lm.roles import RoleName
 from programs.mar import Candidate, UserView
 from programs.role_predictor import RolePredictor
 from programs.runtime.events import OnEvent, Progress, ignore
@@ -28,11 +29,12 @@ class Explainer(dspy.Module):
 
     Args:
         check: Whether the judge checks; without it every rationale counts as faithful.
+        writer: The role whose model writes the explanation.
     """
 
-    def __init__(self, backends: Backends | None = None, check: bool = True) -> None:
+    def __init__(self, backends: Backends | None = None, check: bool = True, writer: RoleName = "mar") -> None:
         super().__init__()
-        self.explain = RolePredictor(ExplainChoice, "mar", backends, 96, EXPLANATIONS)
+        self.explain = RolePredictor(ExplainChoice, writer, backends, 96, EXPLANATIONS)
         self.judge = RolePredictor(CheckExplanation, "judge", backends, 96, CHECKS) if check else None
 
     def forward(self, user: UserView, candidate: Candidate) -> Rationale:

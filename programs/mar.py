@@ -1,7 +1,7 @@
 """MAR, the Motivational Alignment Recommender: scores candidates against a user's motivations (paper, section 3.3).
 
-Three aligners with one interface: `Pointwise` rates each candidate alone (eq. 8), `Listwise` ranks all of them in one
-call (the paper's Figure 1), `Embedding` compares phrases without a model call.
+Four aligners with one interface: `Pointwise` rates each candidate alone (eq. 8), `Listwise` ranks all of them in one
+call (the paper's Figure 1), `Embedding` compares phrases without a model call, `Rerank` asks a reranker.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ import dspy
 import numpy as np
 
 from programs.default_demos import RANKINGS, RATINGS
+from programs.lm.ambient import AmbientBackends
 from programs.lm.backends import Backends, UnparsableError
 from programs.lm.logprobs import expected_label
+from programs.lm.roles import RoleName
+from programs.lm.routes import RERANK
 from programs.prior.encoders import Encoder
 from programs.role_predictor import RolePredictor
 from programs.runtime.nocopy import NoCopy
@@ -212,3 +215,41 @@ class Embedding(dspy.Module):
                 for candidate, row in zip(candidates, best, strict=True)
             ]
         )
+
+
+class Rerank(dspy.Module):
+    """Scores each candidate's text for the user's text by a reranker behind `/v1/rerank` (Cohere, Jina, vLLM, ...).
+
+    Such a model reads a query and a document together and gives one number; it has no prompt, so there is nothing to
+    compile. One call scores all candidates.
+
+    Attributes:
+        role: The role whose model is asked.
+    """
+
+    role: RoleName = "mar"
+
+    def __init__(self, backends: Backends | None = None) -> None:
+        super().__init__()
+        self.backends = AmbientBackends() if backends is None else backends
+
+    def forward(self, user: UserView, candidates: Sequence[Candidate], seed: int) -> Alignments:
+        """One call. A candidate that the answer leaves out has no score."""
+        result = Alignments()
+        try:
+            scores: list[float | None] = self.backends.ask_route(
+                self.role,
+                self.backends.roles.of(self.role),
+                RERANK,
+                query=user.text,
+                documents=[candidate.text for candidate in candidates],
+                top_n=len(candidates),
+            )
+        except UnparsableError as error:
+            return Alignments([None] * len(candidates), len(candidates), unparsable=error.answers)
+        result.alignments = [
+            None if score is None else Alignment(item_id=candidate.item_id, score=score, source="relevance")
+            for candidate, score in zip(candidates, scores, strict=True)
+        ]
+        result.appended = result.alignments.count(None)
+        return result

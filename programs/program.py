@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from programs.explain import Explainer
 from programs.lm.backends import Backends, UnparsableError
-from programs.mar import Aligner, Alignments, Candidate, Embedding, Listwise, Pointwise, UserView
+from programs.lm.roles import RoleName
+from programs.mar import Aligner, Alignments, Candidate, Embedding, Listwise, Pointwise, Rerank, UserView
 from programs.mope import MOPE, NeedsMOPE, Purchase, RawHistory
 from programs.mote import MOTE, NO_TRAITS, RawDescription, UsesMOTE, known_categories
 from programs.motivation_encoder import EncoderProfile, EncoderTraits, LeaningsMatch, MotivationEncoder
@@ -96,7 +97,7 @@ class MLLM3Rec(dspy.Module):
     Args:
         shopper: User view: `MOPE` (the default), or `RawHistory` for the ablation without it.
         product: Item view: `MOTE` (the default), or `RawDescription` for the ablation without it.
-        aligner: `Listwise` (the default), `Pointwise` or `Embedding`.
+        aligner: `Listwise` (the default), `Pointwise`, `Embedding` or `Rerank`.
         catalogue: Items by id; without one, every id is read as a free text.
         prior: Scores candidates from the history without a language model; without one MAR alone decides.
         fusion: How both scores are combined.
@@ -201,7 +202,7 @@ class MLLM3Rec(dspy.Module):
             on_event(Progress(_TRAITS, done, len(head)))
             seen.append(self._candidate(self.catalogue.value[case.candidates[index]], ranking))
         on_event(Progress(_TRAITS, len(head), len(head)))
-        if asks := bool(self.aligner.predictors()):
+        if asks := not isinstance(self.aligner, Embedding):
             on_event(Progress(_ALIGNMENT, 0, 1))
         result: Alignments = self.aligner(user=user, candidates=seen, seed=seed_of("labels", case.user_id))
         if asks:
@@ -287,8 +288,10 @@ class Parts:
     histories: Histories = field(default_factory=dict)
 
 
-def _compose(parts: Parts, shopper: dspy.Module, product: dspy.Module, aligner: dspy.Module) -> MLLM3Rec:
-    reasons = Explainer(parts.backends, check=parts.check) if parts.explain else None
+def _compose(
+    parts: Parts, shopper: dspy.Module, product: dspy.Module, aligner: dspy.Module, writer: RoleName = "mar"
+) -> MLLM3Rec:
+    reasons = Explainer(parts.backends, parts.check, writer) if parts.explain else None
     return MLLM3Rec(
         shopper, product, aligner, parts.catalogue, parts.prior, parts.fusion, reasons, explain=parts.explain
     )
@@ -315,6 +318,18 @@ def listwise(parts: Parts) -> MLLM3Rec:
 def embedding(parts: Parts) -> MLLM3Rec:
     """MOPE, MOTE, and phrases compared in embedding space: no model call for MAR."""
     return _compose(parts, _mope(parts), _mote(parts), Embedding(parts.encoder))
+
+
+def rerank(parts: Parts) -> MLLM3Rec:
+    """MOPE, MOTE, and a reranker in place of MAR's language model: MAR's model is one behind `/v1/rerank`.
+
+    Raises:
+        InputError: if reasons are asked for, and the judge's model, which writes them, is the reranker.
+    """
+    roles = parts.backends.roles
+    if parts.explain and roles.judge.model == roles.mar.model:
+        raise InputError("rerank: a reranker writes no reasons; name a chat model for them with --judge")
+    return _compose(parts, _mope(parts), _mote(parts), Rerank(parts.backends), writer="judge")
 
 
 def without_mope(parts: Parts) -> MLLM3Rec:
@@ -378,6 +393,7 @@ PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
     "pointwise": pointwise,
     "listwise": listwise,
     "embedding": embedding,
+    "rerank": rerank,
     "without-mope": without_mope,
     "without-mote": without_mote,
     "without-reflection": without_reflection,

@@ -171,14 +171,14 @@ class Alignment(BaseModel):
     Attributes:
         score: Higher is better; comparable within one user and one `source` only.
         source: `logprobs` (expected rating over the rating tokens), `integer` (the rating as written),
-            `rank` (from the rank in a list) or `cosine`.
+            `rank` (from the rank in a list), `cosine`, or `relevance` (as a reranker gave it).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     item_id: str
     score: float
-    source: Literal["logprobs", "integer", "rank", "cosine"]
+    source: Literal["logprobs", "integer", "rank", "cosine", "relevance"]
 
 
 class Verdict(BaseModel):

@@ -197,7 +197,9 @@ def _tuned(root: Path, cell: StudyCell) -> list[Mapping[str, object]]:
 
 def tuned_path(root: Path, cell: StudyCell) -> Path:
     """The file with the settings that were tried on dev users."""
-    return root / folder_of(cell.dataset.name) / folder_of(cell.protocol.name) / "tuned" / f"{cell.ranker.ranker}.json"
+    # Settings are tuned with the features of one encoder.
+    name = cell.ranker.ranker if cell.ranker.encoder is None else folder_of(cell.ranker.label)
+    return root / folder_of(cell.dataset.name) / folder_of(cell.protocol.name) / "tuned" / f"{name}.json"
 
 
 def _protocol(root: Path, dataset: DatasetSpec, protocol: ProtocolSpec, data: Dataset) -> ProtocolRecord:

@@ -31,6 +31,7 @@ from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Ledger, by_role, read_calls
 from programs.lm.model_options import ModelOptions
 from programs.prior.choice import UNRECORDED, PriorName, recorded
+from programs.prior.default_encoder import encoder_name, use_encoder
 from programs.program import Fusion
 from programs.ranker import Ranker
 from programs.runtime.atomic import sweep, write_atomically
@@ -142,6 +143,10 @@ class StudyRunner:
             InputError: if the folder holds a run of other cases or settings, or the run is invalid.
             BudgetExceededError: if the budget of the study is spent.
         """
+        with use_encoder(cell.ranker.encoder):
+            return self._run_cell(cell)
+
+    def _run_cell(self, cell: StudyCell) -> bool:
         setting = self._setting_of(cell)
         spec = cell.ranker
         cases = setting.cases(cell.draw, spec.users)
@@ -303,7 +308,8 @@ class StudyRunner:
         return tuned
 
     def _fit(self, cell: StudyCell, setting: StudySetting, settings: Baseline) -> Ranker:
-        key = (cell.dataset.name, cell.protocol.name, settings.model_dump_json(), cell.ranker.ranker, cell.seed)
+        fit = (cell.dataset.name, cell.protocol.name, settings.model_dump_json(), cell.ranker.ranker, cell.seed)
+        key = (*fit, encoder_name())
         if self._fitted is None or self._fitted[0] != key:
             self.on_event(Note(f"{cell.ranker.label}: fitting, seed {cell.seed}"))
             self._fitted = key, settings.fit(setting.factory.training_data, seed=cell.seed or 0)

@@ -15,6 +15,7 @@ from evaluate.protocol.protocol import EvaluationProtocol, Sampling
 from evaluate.protocol.splits import Split, split_dataset
 from evaluate.ranker_factory import RankerFactory
 from programs.prior.choice import NEWEST, PriorName
+from programs.prior.default_encoder import encoder_name
 from programs.runtime.errors import InputError
 from programs.runtime.events import OnEvent, ignore
 
@@ -30,6 +31,7 @@ class StudySetting:
     prior: PriorName = NEWEST
     on_event: OnEvent = ignore
     _cases: dict[tuple[int, int | None], Cases] = field(default_factory=dict)
+    _factories: dict[str, RankerFactory] = field(default_factory=dict)
 
     @cached_property
     def sampling(self) -> Sampling | None:
@@ -48,12 +50,18 @@ class StudySetting:
         """Held-out targets and training data."""
         return split_dataset(self.data, self._protocol(0, None))
 
-    @cached_property
+    @property
     def factory(self) -> RankerFactory:
-        """Builds rankers without a language model."""
-        protocol = self._protocol(0, None)
-        training = self.split.training
-        return RankerFactory.create(self.data, training, prior=self.prior, protocol=protocol, on_event=self.on_event)
+        """Builds rankers without a language model, on the encoder that is in use; one for each encoder."""
+        if (name := encoder_name()) not in self._factories:
+            self._factories[name] = RankerFactory.create(
+                self.data,
+                self.split.training,
+                prior=self.prior,
+                protocol=self._protocol(0, None),
+                on_event=self.on_event,
+            )
+        return self._factories[name]
 
     def cases(self, draw: int, users: int | None) -> Cases:
         """The frozen cases of a draw; drawn if they are missing.

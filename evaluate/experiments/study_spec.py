@@ -102,6 +102,7 @@ class RankerSpec(_Strict):
         users: Rank only the first users of each protocol, to limit paid calls; None for all.
         draws: Rank only the first draws; None for all.
         check: Whether the judge checks reasons, if `explain` is above 0.
+        encoder: Sentence encoder, as for `--encoder`; None for that of the command.
         programs: For `learned+mar`: the programs whose MAR scores are added to the learned ranker's.
         learn_users: For `learned+mar`: number of dev users that the weights are learned on, with every program.
         tune: Whether a trained baseline, or the one in `learned+mar`, is tuned on dev users; else it has its default
@@ -127,6 +128,7 @@ class RankerSpec(_Strict):
     head: int | None = Field(default=None, ge=1)
     explain: int = Field(default=0, ge=0)
     check: bool = True
+    encoder: str | None = None
     programs: tuple[str, ...] = ("listwise", "embedding")
     learn_users: int = Field(default=100, ge=10)
 

@@ -14,6 +14,7 @@ from mllm3rec.cli.options import (
     BudgetUsd,
     CasesFile,
     DatasetOption,
+    EncoderOption,
     Json,
     MaxCalls,
     MaxMinutes,
@@ -38,6 +39,7 @@ def compare(
     search: Annotated[
         int | None, typer.Option(min=1, help="Number of mixes to try, chosen by quality and cost. Default: all.")
     ] = None,
+    encoder: EncoderOption = None,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
     max_minutes: MaxMinutes = None,

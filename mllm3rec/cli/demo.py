@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mllm3rec.cli.console import ConsoleEvents, emit, format_estimate, out
-from mllm3rec.cli.options import Json, ModelOption
+from mllm3rec.cli.options import EncoderOption, Json, ModelOption
 from mllm3rec.cli.recommendation_tables import recommendation_facts, show_recommendations
 from programs.runtime.events import Note
 
@@ -30,6 +30,7 @@ def demo(
     dev_users: Annotated[int, typer.Option(min=4, help="Number of dev users to compile on.")] = 8,
     trials: Annotated[int, typer.Option(min=1, help="Number of programs to try.")] = 3,
     model: ModelOption = None,
+    encoder: EncoderOption = None,
     as_json: Json = False,
 ) -> None:
     """Recommend to a user of the demo store, compile on dev users, and compare before and after on test users.

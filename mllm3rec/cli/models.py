@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from rich.table import Table
 from mllm3rec.cli.console import emit, out, say
 from mllm3rec.cli.options import Json
 
-app = typer.Typer(no_args_is_help=True, help="List and fetch models for this machine; list the presets.")
+app = typer.Typer(no_args_is_help=True, help="List, fetch and export models for this machine; list the presets.")
 
 
 @app.command("list")
@@ -50,3 +51,21 @@ def fetch_models(
     for name, files in paths.items():
         for path in files.values():
             out.print(f"{name}: {path}")
+
+
+@app.command("export")
+def export_encoder(
+    source: Annotated[Path, typer.Argument(help="Folder of a sentence encoder in Hugging Face form.")],
+    target: Annotated[Path, typer.Option("--out", help="Folder to write, for --encoder.")],
+    as_json: Json = False,
+) -> None:
+    """Write a sentence encoder as ONNX, so that it can be used without torch. Needs the extra `export`."""
+    from programs.prior.onnx_encoder import EncoderFiles
+    from programs.prior.onnx_export import export
+
+    folder = export(source, target)
+    identity = EncoderFiles.of_folder(folder).identity
+    if as_json:
+        emit({"folder": str(folder), "identity": identity})
+        return
+    out.print(f"{folder}: {identity}")

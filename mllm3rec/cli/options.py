@@ -15,6 +15,15 @@ def option_group(name: str) -> Callable[..., Any]:
     return partial(typer.Option, rich_help_panel=name)
 
 
+def _use_encoder(context: typer.Context, setting: str | None) -> str | None:
+    """Use the encoder until the command ends."""
+    if setting is not None:
+        from programs.prior.default_encoder import use_encoder
+
+        context.with_resource(use_encoder(setting))
+    return setting
+
+
 _model, _fusion, _schema, _limit, _output = map(
     option_group, ("Models", "Fusion", "Motivational schema", "Limits", "Output")
 )
@@ -31,6 +40,10 @@ MopeOption = Annotated[str | None, _model("--mope", help="Model for MOPE, which 
 MoteOption = Annotated[str | None, _model("--mote", help="Model for MOTE, which makes traits.")]
 MarOption = Annotated[str | None, _model("--mar", help="Model for MAR, which ranks candidates.")]
 JudgeOption = Annotated[str | None, _model("--judge", help="Model that re-checks reasons. Default: MAR's model.")]
+EncoderOption = Annotated[
+    str | None,
+    _model("--encoder", callback=_use_encoder, help="Sentence encoder, as in docs/models.md. Default: minilm."),
+]
 Weight = Annotated[float, _fusion(min=0, max=1, help="Fusion weight: MAR's share of the fused score, 0 to 1.")]
 Head = Annotated[int | None, _fusion(min=1, help="MAR ranks only the prior's first N candidates. Default: all.")]
 SchemaFile = Annotated[

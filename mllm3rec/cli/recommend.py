@@ -10,6 +10,7 @@ from mllm3rec.cli.console import ConsoleEvents, emit
 from mllm3rec.cli.options import (
     BudgetUsd,
     DatasetName,
+    EncoderOption,
     Json,
     JudgeOption,
     LedgerFile,
@@ -41,6 +42,7 @@ def recommend(
     ranker: Annotated[str, typer.Option(help="Name of a program, or the folder of an artifact.")] = "embedding",
     preset: Preset = "local",
     model: ModelOption = None,
+    encoder: EncoderOption = None,
     mope: MopeOption = None,
     mote: MoteOption = None,
     mar: MarOption = None,

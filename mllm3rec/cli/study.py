@@ -10,7 +10,16 @@ import typer
 from rich.table import Table
 
 from mllm3rec.cli.console import ConsoleEvents, emit, format_usd, out
-from mllm3rec.cli.options import BudgetUsd, Json, MaxCalls, MaxMinutes, MaxTokens, RetryUnparsable, Timeout
+from mllm3rec.cli.options import (
+    BudgetUsd,
+    EncoderOption,
+    Json,
+    MaxCalls,
+    MaxMinutes,
+    MaxTokens,
+    RetryUnparsable,
+    Timeout,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Run and report all rankers, datasets and protocols of one study file.")
 StudyFile = Annotated[Path, typer.Argument(help="Study file (TOML), see docs/study.md.")]
@@ -32,6 +41,7 @@ def run(
         list[str] | None,
         typer.Option(help="Run only what has this text in its name (dataset/protocol/draw/ranker); repeatable."),
     ] = None,
+    encoder: EncoderOption = None,
     budget_usd: BudgetUsd = None,
     max_calls: MaxCalls = None,
     max_minutes: MaxMinutes = None,

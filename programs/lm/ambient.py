@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import dspy
 
 from programs.lm.backends import Backends
 from programs.lm.ledger import Ledger
 from programs.lm.roles import GIVEN, RoleConfig, RoleName, Roles
+from programs.lm.routes import Route
 from programs.runtime.errors import InputError
 from programs.runtime.events import ignore
 
@@ -45,6 +47,12 @@ class AmbientBackends(Backends):
     def lm(self, role: RoleName) -> dspy.BaseLM:
         """The current model."""
         return self._current()
+
+    def ask_route(self, role: str, config: RoleConfig, route: Route, **fields: Any) -> Any:
+        """Refused: a `dspy.LM` has chat only."""
+        raise InputError(
+            f"{role}: the model of dspy.configure has no {route.path}; name a server, as in docs/models.md"
+        )
 
     def adapter_for(self, role: RoleName, predictor: dspy.Predict) -> dspy.Adapter:
         """The adapter of DSPy's settings, else the one for hosted models."""

@@ -7,6 +7,7 @@ model: a module asks `Backends`, which knows the model, adapter and sampling of 
 from __future__ import annotations
 
 import copy
+import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +27,15 @@ from dspy.utils.exceptions import (
 
 from programs.lm.adapters import RatingAdapter, build_adapter
 from programs.lm.circuit_breaker import BackendDownError
-from programs.lm.endpoints import connect, credentials, is_server, key_variable, model_name, require_listening
+from programs.lm.endpoints import (
+    connect,
+    connect_route,
+    credentials,
+    is_server,
+    key_variable,
+    model_name,
+    require_listening,
+)
 from programs.lm.ledger import Ledger
 from programs.lm.limits import Limits, limits_for, stated_limits
 from programs.lm.prices import PriceTable, price_table
@@ -34,6 +43,7 @@ from programs.lm.rate_limiter import RateLimiter
 from programs.lm.refused_parameters import RefusedParameters, refuses_text
 from programs.lm.role_lm import RoleLM
 from programs.lm.roles import GIVEN, ROLE_NAMES, RoleConfig, RoleName, Roles
+from programs.lm.routes import Route, RouteLM
 from programs.runtime.errors import InputError, abridged, one_line
 from programs.runtime.events import Note, OnEvent, ignore
 
@@ -93,7 +103,7 @@ class Backends:
         self.limits = stated_limits() if limits is None else limits
         self.given = dict(given or {})
         self.on_event = on_event
-        self._lms: dict[tuple[RoleName, RoleConfig], RoleLM] = {}
+        self._lms: dict[tuple[str, RoleConfig], RoleLM] = {}
         self._rate_limiters: dict[tuple[str, str | None], RateLimiter] = {}
         self._lock = threading.Lock()
         self.retry_unparsable = False
@@ -197,6 +207,41 @@ class Backends:
             before_first=partial(require_listening, config.model) if is_server(config.model) else lambda: None,
             **{key: value for key, value in sampling.items() if value is not None},
             **connect(config, self.on_event),
+        )
+
+    def ask_route(self, role: str, config: RoleConfig, route: Route, **fields: Any) -> Any:
+        """Ask a model by a route other than chat; its calls are recorded under the name `role`.
+
+        Args:
+            fields: What is sent, beside the model's name.
+
+        Returns:
+            What the route keeps of the answer.
+
+        Raises:
+            RefusedTextError: if the provider refuses these texts, and would refuse them again.
+            InputError: if there is no such route for the model, or its key is missing or rejected.
+        """
+        key = role + route.path, config
+        with self._lock:
+            if key not in self._lms:
+                self._lms[key] = self._route_lm(role, config, route)
+            lm = self._lms[key]
+        with _plain_errors(role, config):
+            (answer,) = lm(json.dumps(fields))
+        return json.loads(answer)
+
+    def _route_lm(self, role: str, config: RoleConfig, route: Route) -> RouteLM:
+        return RouteLM(
+            model_name(config),
+            role,
+            self.ledger,
+            self.prices.models.get(config.model),
+            self.rate_limiter(config),
+            max_seconds=config.timeout,
+            before_first=partial(require_listening, config.model) if is_server(config.model) else lambda: None,
+            route=route,
+            engine=connect_route(config, route, self.on_event),
         )
 
     def _recorded(self, role: str, config: RoleConfig) -> RoleLM:
@@ -341,7 +386,7 @@ class Backends:
 
 
 @contextmanager
-def _plain_errors(role: RoleName, config: RoleConfig) -> Iterator[None]:
+def _plain_errors(role: str, config: RoleConfig) -> Iterator[None]:
     """Errors of DSPy that concern the text, the key or the model, as our own."""
     try:
         yield

@@ -38,7 +38,7 @@ def sound_body(raw: bytes, empty_answers: bool = False) -> bytes:
             that was cut off while the model was thinking is no error.
         InvalidRequestError: if the provider withheld the text (content filter, refusal).
     """
-    body = _parsed(raw)
+    body = parsed(raw)
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
@@ -48,7 +48,7 @@ def sound_body(raw: bytes, empty_answers: bool = False) -> bytes:
     if not _has_text(message):
         if finish == "content_filter" or message.get("refusal"):
             raise InvalidRequestError(
-                f"the provider withheld the answer: {_shown(raw)}", provider_code="content_filter", status=200
+                f"the provider withheld the answer: {shown(raw)}", provider_code="content_filter", status=200
             )
         cut_off_thinking = finish == "length" and message.get("content") in ("", None)
         if not cut_off_thinking and not (empty_answers and message.get("content") == ""):
@@ -66,24 +66,26 @@ def sound_body(raw: bytes, empty_answers: bool = False) -> bytes:
     return json.dumps(_encodable(sound) if b"\\ud" in raw.lower() else sound).encode()
 
 
-def _parsed(raw: bytes) -> dict[str, Any]:
+def parsed(raw: bytes) -> dict[str, Any]:
+    """A body as a JSON object. Raises `ServerError` if it is none."""
     try:
         # Integers of any length are read; those that count no tokens are dropped with the other unreadable counts.
         body = json.loads(raw, parse_int=lambda digits: int(digits) if len(digits) < 20 else math.inf)
     except (ValueError, RecursionError) as error:
-        raise ServerError(f"the server's answer is no JSON: {_shown(raw)}", status=200) from error
+        raise ServerError(f"the server's answer is no JSON: {shown(raw)}", status=200) from error
     if not isinstance(body, dict):
-        raise ServerError(f"the server's answer is no JSON object: {_shown(raw)}", status=200)
+        raise ServerError(f"the server's answer is no JSON object: {shown(raw)}", status=200)
     return body
 
 
 def _without_message(raw: bytes) -> ServerError:
     return ServerError(
-        f"the server answered with status 200, but without a message of the model: {_shown(raw)}", status=200
+        f"the server answered with status 200, but without a message of the model: {shown(raw)}", status=200
     )
 
 
-def _shown(raw: bytes) -> str:
+def shown(raw: bytes) -> str:
+    """The beginning of a body, for a message."""
     return " ".join(raw[: 4 * SHOWN_CHARACTERS].decode("utf-8", "replace").split())[:SHOWN_CHARACTERS]
 
 
@@ -97,18 +99,19 @@ def _has_text(message: Mapping[str, Any]) -> bool:
 def _usage(usage: Any) -> dict[str, Any]:
     if not isinstance(usage, dict):
         return {}
-    sound: dict[str, Any] = {name: count for name in _COUNTS if (count := _count(usage.get(name))) is not None}
+    sound: dict[str, Any] = {name: count for name in _COUNTS if (count := token_count(usage.get(name))) is not None}
     for group, names in _DETAILS.items():
         of_group = usage.get(group)
         if isinstance(of_group, dict):
-            counts = {name: count for name in names if (count := _count(of_group.get(name))) is not None}
+            counts = {name: count for name in names if (count := token_count(of_group.get(name))) is not None}
             most = sound.get(group.removesuffix("_details"), 0)
             # No more cached tokens than there are: the price of the others would be negative.
             sound[group] = {name: min(count, most) for name, count in counts.items()}
     return sound
 
 
-def _count(value: Any) -> int | None:
+def token_count(value: Any) -> int | None:
+    """A number of tokens; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return int(value) if 0 <= value <= _MOST_TOKENS and value == int(value) else None

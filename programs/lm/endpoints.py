@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 
 from programs.lm.hosted import HostedEngine, gateway, is_known
 from programs.lm.keys import usable_key
-from programs.lm.llama_cpp import ENGINE, gguf_identity
+from programs.lm.llama_cpp import EMBEDDER, ENGINE, gguf_identity
 from programs.lm.openai_server import ServerEngine
 from programs.lm.prices import shipped_prices
 from programs.lm.roles import GIVEN, RoleConfig
+from programs.lm.routes import EMBEDDINGS, Route, RouteEngine
 from programs.lm.through_litellm import ThroughLiteLLM
 from programs.runtime.environment import KEY_PREFIX
 from programs.runtime.errors import InputError
@@ -25,6 +26,7 @@ from programs.runtime.weights import locate
 _PATIENCE = 5.0
 """Seconds for a connection to a server, before the first call."""
 
+_OPENAI = "https://api.openai.com/v1"
 _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
 
 
@@ -131,10 +133,33 @@ def connect(config: RoleConfig, on_event: OnEvent = ignore) -> dict[str, Any]:
     return {"engine": _through_litellm(name, config.timeout, **keys)}
 
 
+def connect_route(config: RoleConfig, route: Route, on_event: OnEvent = ignore) -> RouteEngine:
+    """Start or find the endpoint of a model that is asked by a route other than chat.
+
+    Args:
+        on_event: Told before a model is loaded into this process.
+
+    Raises:
+        InputError: if there is no such route for this kind of model.
+    """
+    name, keys = model_name(config), credentials(config)
+    if is_server(config.model):
+        return _route(name, config.model.partition("#")[0], route, config.timeout, **keys)
+    if route is EMBEDDINGS and config.is_local:
+        address, key = EMBEDDER.serve(_weights_of(config.model), on_event)
+        return _route(name, address, route, config.timeout, key)
+    if route is EMBEDDINGS and name.startswith("openai/"):
+        return _route(name, gateway(name) or _OPENAI, route, config.timeout, **keys)
+    raise InputError(
+        f"model {config.model[:200]!r}: no server for {route.path}; write one as http://host:port/v1#model"
+    )
+
+
 # Roles on one model share its connections and its rate limiter.
 _server = lru_cache(ServerEngine)
 _hosted = lru_cache(HostedEngine)
 _through_litellm = lru_cache(ThroughLiteLLM)
+_route = lru_cache(RouteEngine)
 
 
 def is_server(model: str) -> bool:

@@ -28,6 +28,10 @@ _TOKENS_AT_A_TIME = 128
 prompt, and reading is no faster."""
 
 
+_TOKENS_OF_A_TEXT = 2048
+"""Most tokens of a text that is embedded."""
+
+
 def gguf_identity(path: Path) -> str:
     """A short name for the content of a GGUF file: `<stem>-<hash>`, the same wherever the file lies.
 
@@ -67,11 +71,13 @@ class LocalEngine:
             for each core of this process, and tokens written by as many as the model has work for.
         context: Tokens of context, shared by `slots` conversations. Several slots let the prompts of several
             questions keep their prefixes at the same time.
+        embeddings: Whether the servers give vectors of texts instead of chatting.
     """
 
     threads: int | None = None
     context: int = 16384
     slots: int = 4
+    embeddings: bool = False
     _servers: dict[Path, Any] = field(default_factory=dict, repr=False)
     _key: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -114,6 +120,12 @@ class LocalEngine:
         params.n_ctx = self.context
         params.n_parallel = self.slots
         params.n_batch = _TOKENS_AT_A_TIME
+        if self.embeddings:
+            params.embedding = True
+            # A text is read at once: its tokens may look ahead.
+            params.n_batch = params.n_ubatch = _TOKENS_OF_A_TEXT
+            if not _names_pooling(path):
+                params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
         params.kv_unified = True
         params.cpuparams.n_threads = set_threads or min(threads, max(1, size // _BYTES_A_THREAD))
         params.cpuparams_batch.n_threads = threads
@@ -144,5 +156,14 @@ def _sleeping_openmp_threads() -> Iterator[None]:
             del os.environ[name]
 
 
+def _names_pooling(path: Path) -> bool:
+    """Whether a model says how the states of its tokens become one vector; models made for chat do not."""
+    with path.open("rb") as file:
+        return b".pooling_type" in file.read(_HEAD)
+
+
 ENGINE = LocalEngine()
 """The process-wide engine: two roles on one file share one server."""
+
+EMBEDDER = LocalEngine(embeddings=True)
+"""The process-wide engine for vectors of texts."""

@@ -180,7 +180,7 @@ class RoleLM(dspy.LM):
         this_call.check, this_call.answered, this_call.sent, this_call.seconds = check, answered, None, None
         this_call.settings, this_call.anew = self.keyed, attempt.anew
         try:
-            if not isinstance(store, ResponseCache):
+            if not isinstance(store, ResponseCache) or not self.cache:
                 check()
             answer = super().__call__(prompt, messages=messages, **kwargs)
         except BaseException as error:

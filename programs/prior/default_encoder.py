@@ -1,29 +1,66 @@
-"""The default sentence encoder, chosen by MLLM3REC_ENCODER (`minilm` unless set)."""
+"""The chosen sentence encoder: one setting, `--encoder` or MLLM3REC_ENCODER, for everything that reads item texts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
+from programs.lm.endpoints import is_server, model_name
+from programs.lm.ledger import Ledger
+from programs.lm.roles import RoleConfig
 from programs.prior.embedding_store import EmbeddingStore, store_path
-from programs.prior.encoders import Encoder, HashingEncoder, MiniLMEncoder, OpenAIEncoder, Vectors
+from programs.prior.encoders import ConcatenatedEncoder, Encoder, HashingEncoder, Vectors
+from programs.prior.onnx_encoder import EncoderFiles, MiniLMEncoder, OnnxEncoder
+from programs.prior.served_encoder import ServedEncoder
 from programs.runtime.environment import Environment, environment, variable
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, quoted
 from programs.runtime.events import OnEvent, Progress, ignore
 from programs.runtime.weights import locate
 
 ENCODER_VARIABLE = variable("encoder")
 
+OPENAI = "openai/text-embedding-3-small"
+"""The model of the setting `openai`."""
+
+_NAMED = ("minilm", "openai", "hashing")
+_AND = "+"
 _QUIET_BELOW = 100
 """Fewer texts than this send no progress events: they take a second or two."""
 
 
-def encoder_name() -> str:
-    """Name of the chosen encoder.
+@contextmanager
+def use_encoder(setting: str | None) -> Iterator[None]:
+    """Use another encoder inside the block, in all threads; None leaves it as it is.
+
+    It sets the variable itself, so that there is one place that says which encoder is in use.
 
     Raises:
-        InputError: if MLLM3REC_ENCODER names no encoder.
+        InputError: if the setting names no encoder.
     """
-    return environment().encoder
+    if setting is None:
+        yield
+        return
+    before = os.environ.get(ENCODER_VARIABLE)
+    os.environ[ENCODER_VARIABLE] = setting
+    try:
+        encoder_name()
+        yield
+    finally:
+        if before is None:
+            del os.environ[ENCODER_VARIABLE]
+        else:
+            os.environ[ENCODER_VARIABLE] = before
+
+
+def encoder_name() -> str:
+    """What the chosen encoder computes: its name, or the hash of its files, so that a folder may move.
+
+    Raises:
+        InputError: if the setting names no encoder, or files are missing.
+    """
+    return _AND.join(_identity(part) for part in _parts())
 
 
 def encoder_setting() -> dict[str, str]:
@@ -31,30 +68,67 @@ def encoder_setting() -> dict[str, str]:
 
     Empty for the default one, so that runs from before there was a choice can be resumed.
     """
-    kind = encoder_name()
-    return {} if kind == Environment.model_fields["encoder"].default else {"encoder": kind}
+    name = encoder_name()
+    return {} if name == Environment.model_fields["encoder"].default else {"encoder": name}
 
 
-def default_encoder(on_event: OnEvent = ignore) -> Encoder:
+def default_encoder(on_event: OnEvent = ignore, ledger: Ledger | None = None) -> Encoder:
     """The chosen encoder; embeddings that take time or money are kept on disk.
 
     Args:
         on_event: Receives the progress of texts that have to be embedded.
+        ledger: Records the calls of an encoder behind a server.
 
     Raises:
-        InputError: if its weights or its key are missing.
+        InputError: if the setting names no encoder, or its weights or its key are missing.
     """
-    kind = encoder_name()
-    if kind == "hashing":
+    encoders = [_encoder(part, on_event, ledger) for part in _parts()]
+    return encoders[0] if len(encoders) == 1 else ConcatenatedEncoder(encoders)
+
+
+def _parts() -> list[str]:
+    return environment().encoder.split(_AND)
+
+
+def _is_model(part: str) -> bool:
+    return is_server(part) or part.startswith(("gguf:", "local/", "openai/"))
+
+
+def _identity(part: str) -> str:
+    if part in _NAMED:
+        return part
+    if _is_model(part):
+        return model_name(RoleConfig(model=part))
+    return EncoderFiles.of_folder(_folder(part)).identity
+
+
+def _encoder(part: str, on_event: OnEvent, ledger: Ledger | None) -> Encoder:
+    if part == "hashing":
         return HashingEncoder()
-    if kind == "openai":
-        return _ReportingEncoder(EmbeddingStore(store_path(), OpenAIEncoder(), on_event=on_event), on_event)
-    if locate("minilm") is None:
+    encoder: Encoder
+    if part == "minilm":
+        if locate("minilm") is None:
+            raise InputError(
+                "the weights of the sentence encoder are not on this machine: run `mllm3rec models fetch minilm`, "
+                f"or set {ENCODER_VARIABLE}=hashing to compare words instead"
+            )
+        encoder = MiniLMEncoder()
+    elif part == "openai" or _is_model(part):
+        encoder = ServedEncoder(OPENAI if part == "openai" else part, ledger, on_event=on_event)
+    else:
+        encoder = OnnxEncoder(EncoderFiles.of_folder(_folder(part)))
+    return _ReportingEncoder(EmbeddingStore(store_path(), encoder, on_event=on_event), on_event)
+
+
+def _folder(part: str) -> Path:
+    folder = Path(part).expanduser()
+    if not part or not folder.is_dir():
         raise InputError(
-            "the weights of the sentence encoder are not on this machine: run `mllm3rec models fetch minilm`, "
-            f"or set {ENCODER_VARIABLE}=hashing to compare words instead"
+            f"{ENCODER_VARIABLE} is {quoted(environment().encoder)}: {quoted(part)} is no folder and no name; give "
+            "'minilm', 'openai' or 'hashing', the folder of an ONNX encoder, gguf:FILE, openai/NAME, "
+            f"http://host:port/v1#NAME, or several joined by {_AND} (docs/models.md)"
         )
-    return _ReportingEncoder(EmbeddingStore(store_path(), MiniLMEncoder(), on_event=on_event), on_event)
+    return folder
 
 
 class _ReportingEncoder:

@@ -72,7 +72,9 @@ class EmbeddingStore:
             stored = self._store.get(self.name, key)
             if stored is not None and (vector := _vector(stored[0])) is not None:
                 vectors[key] = vector
-        missing = [key for key in distinct if key not in vectors]
+        # Texts of like length are encoded together, over the whole catalogue: an encoder pads a batch to its longest
+        # text. The longest come first, so that the time left is not underestimated.
+        missing = sorted((key for key in distinct if key not in vectors), key=lambda key: -len(distinct[key]))
         for start in range(0, len(missing), self.commit_every):
             keys = missing[start : start + self.commit_every]
             fresh = np.asarray(self.encoder.encode([distinct[key] for key in keys]), dtype="<f4")

@@ -1,21 +1,17 @@
-"""Sentence embeddings: encoders, and a store on disk so that a catalogue is embedded once."""
+"""Sentence encoders: their interface, several read as one, and a bag of hashed words for machines without weights."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from programs.runtime import weights
-from programs.runtime.environment import cpu_threads
-from programs.runtime.errors import InputError, require_extra
+from programs.runtime.errors import InputError
 
 Vectors = NDArray[np.float32]
 OnProgress = Callable[[int, int], None]
@@ -45,108 +41,28 @@ def normalised(vectors: NDArray[Any]) -> Vectors:
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
 
 
-class MiniLMEncoder:
-    """all-MiniLM-L6-v2 (int8 weights) on onnxruntime: d = 384, mean pooling, texts cut at 128 tokens.
+class ConcatenatedEncoder:
+    """Several encoders read as one: their vectors one after another, scaled to length 1 again.
 
-    A text's vector does not depend on its neighbours in a batch beyond float32 rounding. Thread-safe.
+    With m encoders the cosine of two texts is the mean of their m cosines.
 
     Args:
-        files: `model.onnx` and `tokenizer.json`; by default those of `weights.locate("minilm")`.
-        batch: Texts per call of the network.
-
-    Raises:
-        MissingExtraError: onnxruntime or tokenizers is not installed.
-        InputError: the weights are not there.
+        encoders: Two or more.
     """
 
-    max_tokens = 128
-    name = "minilm-l6-v2-int8"
-
-    def __init__(self, files: Mapping[str, Path] | None = None, batch: int = 32) -> None:
-        purpose = "embedding texts on this machine"
-        onnxruntime, tokenizers = (require_extra(name, "local", purpose) for name in ("onnxruntime", "tokenizers"))
-        found = files if files is not None else weights.locate("minilm")
-        if found is None:
-            raise InputError(
-                f"the MiniLM weights are not in {weights.folder('minilm')}: "
-                "download them once with programs.runtime.weights.fetch('minilm')"
-            )
-        self.batch = batch
-        self._tokenizer = tokenizers.Tokenizer.from_file(str(found["tokenizer.json"]))
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(self.max_tokens)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = cpu_threads()
-        # Threads that spin after their work take the cores from the language model beside it.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(
-            str(found["model.onnx"]), options, providers=["CPUExecutionProvider"]
-        )
-
-    def encode(self, texts: Sequence[str], progress: OnProgress | None = None) -> Vectors:
-        """Encode n texts as an (n, 384) array; see `Encoder.encode`."""
-        tokens = [
-            np.asarray(e.ids, dtype=np.int64) for e in self._tokenizer.encode_batch([clean_text(t) for t in texts])
-        ]
-        # Texts of like length share a batch: padding is computed like text.
-        by_length = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-        vectors = np.zeros((len(tokens), 384), dtype=np.float32)
-        for start in range(0, len(tokens), self.batch):
-            rows = by_length[start : start + self.batch]
-            vectors[rows] = self._pooled([tokens[i] for i in rows])
-            if progress is not None:
-                progress(start + len(rows), len(tokens))
-        return normalised(vectors)
-
-    def _pooled(self, tokens: Sequence[NDArray[np.int64]]) -> Vectors:
-        ids = np.zeros((len(tokens), max(map(len, tokens))), dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for row, text in enumerate(tokens):
-            ids[row, : len(text)] = text
-            mask[row, : len(text)] = 1
-        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        (states,) = self._session.run(["last_hidden_state"], feed)
-        pooled: Vectors = (states * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
-        return pooled
-
-
-class OpenAIEncoder:
-    """Embeddings from OpenAI's API (or a server that speaks it, by `OPENAI_BASE_URL`).
-
-    The key comes from the environment variable `OPENAI_API_KEY` and from nowhere else. Texts are cut at 6000
-    characters, which keeps them below the model's limit of 8191 tokens.
-
-    Raises:
-        InputError: the key is not set.
-    """
-
-    max_characters = 6000
-
-    def __init__(self, model: str = "text-embedding-3-small", batch: int = 100) -> None:
-        if not os.environ.get("OPENAI_API_KEY"):
-            raise InputError(f"embedding with {model} needs an API key: set the environment variable OPENAI_API_KEY")
-        from openai import OpenAI
-
-        self.model = model
-        self.batch = batch
-        self._client = OpenAI()
+    def __init__(self, encoders: Sequence[Encoder]) -> None:
+        if len(encoders) < 2:
+            raise InputError("a concatenation has at least two encoders")
+        self.encoders = tuple(encoders)
 
     @property
     def name(self) -> str:
         """See `Encoder.name`."""
-        return f"openai/{self.model}"
+        return "+".join(encoder.name for encoder in self.encoders)
 
-    def encode(self, texts: Sequence[str], progress: OnProgress | None = None) -> Vectors:
-        """Encode n texts as an (n, d) array; see `Encoder.encode`. Raises the client's errors."""
-        # The API refuses an empty text.
-        clean = [clean_text(text)[: self.max_characters].strip() or "-" for text in texts]
-        rows: list[list[float]] = []
-        for start in range(0, len(clean), self.batch):
-            answer = self._client.embeddings.create(model=self.model, input=clean[start : start + self.batch])
-            rows += [datum.embedding for datum in sorted(answer.data, key=lambda datum: datum.index)]
-            if progress is not None:
-                progress(len(rows), len(clean))
-        return normalised(np.asarray(rows, dtype=np.float32)) if rows else np.zeros((0, 0), dtype=np.float32)
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Encode n texts as an (n, sum of the d) array; see `Encoder.encode`."""
+        return normalised(np.concatenate([encoder.encode(texts) for encoder in self.encoders], axis=1))
 
 
 class HashingEncoder:

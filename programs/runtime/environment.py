@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -32,8 +32,8 @@ class Environment(BaseModel):
     Attributes:
         cache: Folder of downloaded weights, embeddings, traits and responses; see `cache_dir`.
         data: Folder with datasets, searched for a dataset given by its name.
-        encoder: Sentence encoder: `minilm` (on this machine), `openai` (text-embedding-3-small), or `hashing` (a bag of
-            hashed words, needs no weights).
+        encoder: Sentence encoder: `minilm` (on this machine), `openai` (text-embedding-3-small), `hashing` (a bag of
+            hashed words, needs no weights), or any other that docs/models.md describes.
         limits: TOML file with the limits of backends (`programs/lm/limits.py`).
         prices: TOML file with prices that replace or extend the shipped ones (`programs/lm/prices.py`).
         threads: CPU threads of the language model and of the sentence encoder on this machine; see `cpu_threads`.
@@ -43,7 +43,7 @@ class Environment(BaseModel):
 
     cache: UserPath | None = None
     data: UserPath | None = None
-    encoder: Literal["minilm", "openai", "hashing"] = "minilm"
+    encoder: str = "minilm"
     limits: UserPath | None = None
     prices: UserPath | None = None
     threads: Annotated[int, Field(ge=1)] | None = None

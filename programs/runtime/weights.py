@@ -219,6 +219,12 @@ def install(copy: Path, file: WeightFile, target: Path) -> None:
     copy.replace(target)
 
 
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file in hexadecimal digits; computed once per process, and again if the file changes."""
+    state = path.stat()
+    return _sha256(path, state.st_size, state.st_mtime_ns)
+
+
 def _known(name: str) -> WeightSet:
     try:
         return REGISTRY[name]
@@ -231,7 +237,7 @@ def _is_there(file: WeightFile, path: Path) -> bool:
         state = path.stat()
     except OSError:
         return False
-    return state.st_size == file.size and _sha256(path, state.st_size, state.st_mtime_ns) == file.sha256
+    return state.st_size == file.size and sha256_of(path) == file.sha256
 
 
 @lru_cache(maxsize=64)

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import dspy
 import numpy as np
 import pytest
+from dspy.utils.exceptions import LMError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from programs.mar import Candidate, Embedding, Listwise, Pointwise, UserView
+from programs.lm.backends import Backends
+from programs.lm.ledger import Budget, Ledger
+from programs.lm.prices import Price
+from programs.lm.roles import RoleConfig, Roles
+from programs.mar import Alignments, Candidate, Embedding, Listwise, Pointwise, Rerank, UserView
 from programs.program import PROGRAMS
+from programs.runtime.errors import BudgetExceededError, InputError
 from signatures.rows import Status
 from signatures.types import Motivation, Profile
-from tests.support.backends import backends_on
+from tests.support.backends import backends_on, prices_for, roles_on
 from tests.support.encoders import LetterEncoder
-from tests.support.fake_server import Body, FakeOpenAI, Reply, answering, last_user, sensible
+from tests.support.fake_server import Body, FakeOpenAI, Reply, answering, digest, last_user, replying, sensible
 from tests.support.prompts import labels_shown, text_of
 from tests.support.small_shop import CANDIDATES, CASE, SHOPPER, parts_on
 
@@ -193,3 +201,105 @@ class TestEmbedding:
     def test_the_encoder_is_shared_by_copies(self) -> None:
         align = Embedding(LetterEncoder())
         assert align.deepcopy().encoder.value is align.encoder.value
+
+
+class TestRerank:
+    """A reranker is asked by a route of its own, under the rules of chat calls."""
+
+    USER = UserView("- value (strong): much for little")
+    CANDIDATES = (Candidate("I-1", "easy to clean"), Candidate("I-2", "kind to skin"), Candidate("I-3", "sturdy"))
+
+    def ranked(self, server: FakeOpenAI, **more: Any) -> Alignments:
+        return Rerank(backends_on(server, **more))(user=self.USER, candidates=self.CANDIDATES, seed=0)
+
+    def test_one_call_scores_every_candidate(self, server: FakeOpenAI) -> None:
+        ledger = Ledger()
+        result = self.ranked(server, ledger=ledger)
+        (body,) = server.bodies
+        assert server.paths == ["/v1/rerank"]
+        assert body == {
+            "model": "fake",
+            "query": self.USER.text,
+            "documents": [candidate.text for candidate in self.CANDIDATES],
+            "top_n": 3,
+        }
+        scores = {c.item_id: digest(self.USER.text, c.text) % 1000 / 1000 for c in self.CANDIDATES}
+        found = [alignment for alignment in result.alignments if alignment is not None]
+        assert {one.item_id: one.score for one in found} == scores
+        assert {one.source for one in found} == {"relevance"}
+        assert (result.appended, result.dropped, result.unparsable) == (0, 0, 0)
+        assert ledger.by_role()["mar"].tokens_in == server.tokens_in > 0
+
+    def test_an_answer_is_stored(self, server: FakeOpenAI) -> None:
+        ledger = Ledger()
+        assert self.ranked(server, ledger=ledger) == self.ranked(server, ledger=ledger)
+        assert len(server.bodies) == 1
+        assert (ledger.total().calls, ledger.total().cache_hits) == (1, 1)
+
+    def test_a_budget_and_a_passing_failure(self) -> None:
+        with replying(Reply(status=503, headers={"Retry-After": "0"})) as server:
+            ledger = Ledger(budget=Budget(calls=2))
+            assert self.ranked(server, ledger=ledger).appended == 0
+            other = (Candidate("I-9", "another"),)
+            with pytest.raises(BudgetExceededError):
+                Rerank(backends_on(server, ledger))(user=self.USER, candidates=other, seed=0)
+            assert len(server.bodies) == 2
+
+    def test_the_upper_estimate_counts_the_query_once_for_each_document(self, server: FakeOpenAI) -> None:
+        long = UserView("x" * 4000)
+        prices = prices_for(server, Price(input=1.0, output=0.0))
+        # At most half a token per letter: 2,000 for the query, in the request itself and beside each of 3 documents.
+        for usd, calls in ((0.007, 0), (0.009, 1)):
+            ledger = Ledger(budget=Budget(usd=usd))
+            align = Rerank(backends_on(server, ledger, prices))
+            if calls:
+                align(user=long, candidates=self.CANDIDATES, seed=0)
+            else:
+                with pytest.raises(BudgetExceededError):
+                    align(user=long, candidates=self.CANDIDATES, seed=0)
+            assert len(server.bodies) == calls
+
+    def test_a_candidate_that_is_left_out_or_unreadable_has_no_score(self) -> None:
+        results = [
+            {"index": 2, "relevance_score": 0.5},
+            {"index": 7, "relevance_score": 0.9},
+            {"index": 0, "relevance_score": float("nan")},
+        ]
+        reply = Reply(raw=json.dumps({"results": results}).encode())
+        with FakeOpenAI(lambda body: reply) as server:
+            result = self.ranked(server)
+        assert [one and one.score for one in result.alignments] == [None, None, 0.5]
+        assert (result.appended, result.unparsable) == (2, 0)
+
+    @pytest.mark.usefixtures("hurried")
+    @pytest.mark.parametrize("answer", [{"results": []}, {"error": "busy"}, {"results": [{"index": 0}]}])
+    def test_an_answer_without_a_score_is_a_failure_of_the_server(self, answer: object) -> None:
+        reply = Reply(raw=json.dumps(answer).encode())
+        with FakeOpenAI(lambda body: reply) as server, pytest.raises(LMError, match="but not what was asked"):
+            self.ranked(server)
+
+    def test_a_text_that_is_refused_leaves_the_user_to_the_prior(self) -> None:
+        with FakeOpenAI(lambda body: Reply("the input is too long for this model", status=400)) as server:
+            result = self.ranked(server)
+        assert (result.alignments, result.appended, result.unparsable) == ([None] * 3, 3, 1)
+
+    def test_a_model_without_the_route_is_refused(self) -> None:
+        for model, said in (("gguf:/no/such.gguf", "no model file"), ("cohere/rerank-v3", "no server for /rerank")):
+            roles = Roles.all_on(RoleConfig(model=model))
+            with pytest.raises(InputError, match=said):
+                Rerank(Backends(roles))(user=self.USER, candidates=self.CANDIDATES, seed=0)
+        with dspy.context(lm=dspy.LM("openai/gpt-4.1", api_key="-")), pytest.raises(InputError, match="has no /rerank"):
+            Rerank()(user=self.USER, candidates=self.CANDIDATES, seed=0)
+
+    def test_reasons_are_written_by_the_judge_s_model(self, server: FakeOpenAI) -> None:
+        parts = parts_on(server, explain=1)
+        with pytest.raises(InputError, match="name a chat model for them with --judge"):
+            PROGRAMS["rerank"](parts)
+        roles = roles_on(server)
+        other = roles.with_models(judge=server.model("chat"))
+        program = PROGRAMS["rerank"](replace(parts, backends=Backends(other)))
+        ranking = program.rank(CASE)
+        assert len(ranking.rationales) >= 1
+        assert ranking.score_source == "relevance"
+        asked = [body for body in server.bodies if body["model"] == "chat"]
+        assert len(asked) == 2 * len(ranking.rationales), "a reason, and its check"

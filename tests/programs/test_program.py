@@ -15,6 +15,7 @@ from evaluate.data.demo.store import demo_dataset
 from evaluate.protocol.cases import draw_lists
 from evaluate.protocol.protocol import EvaluationProtocol
 from evaluate.protocol.splits import split_dataset
+from programs.lm.backends import Backends
 from programs.mar import Aligner, Pointwise
 from programs.mope import MOPE
 from programs.prior.scorers import Popularity, histories_of
@@ -24,7 +25,7 @@ from programs.runtime.events import Event, Progress
 from programs.trait_store import TraitStore
 from signatures.rows import Status
 from signatures.types import Item
-from tests.support.backends import backends_on
+from tests.support.backends import roles_on
 from tests.support.encoders import LetterEncoder
 from tests.support.fake_server import Body, FakeOpenAI, Reply, answering, last_user, sensible
 from tests.support.prompts import asking, labels_shown, text_of
@@ -85,7 +86,8 @@ class TestPrograms:
         )
         (case,) = draw_lists(store, protocol)
         prior = Popularity.fit(histories_of(split_dataset(store, protocol).training))
-        backends = backends_on(server)
+        # A reranker writes no reasons, so the judge has a model of its own.
+        backends = Backends(roles_on(server).with_models(judge=server.model("chat")))
         parts = Parts(backends, store.items, prior, LetterEncoder(), TraitStore(), explain=2)
         program = PROGRAMS[name](parts)
         assert isinstance(program, Ranker)

@@ -50,8 +50,21 @@ def digest(*parts: str) -> int:
     return int(hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:12], 16)
 
 
+def letters(text: str) -> list[float]:
+    """A vector that can be worked out by hand: how often a, b and c occur, and 1."""
+    return [float(text.count(letter)) for letter in "abc"] + [1.0]
+
+
 def sensible(body: Body) -> Reply:
-    """A valid, deterministic answer to every question this project asks, told apart by the output fields."""
+    """A valid, deterministic answer to every question this project asks, told apart by the output fields.
+
+    To a question of another route than chat, the content is a JSON list: a vector for each text, or a score for each
+    document.
+    """
+    if "input" in body:
+        return Reply(json.dumps([letters(text) for text in body["input"]]))
+    if "documents" in body:
+        return Reply(json.dumps([digest(body["query"], document) % 1000 / 1000 for document in body["documents"]]))
     prompt = last_user(body)
     system = body["messages"][0]["content"]
     asked = f"{system}\n{prompt}"
@@ -98,6 +111,7 @@ class FakeOpenAI:
 
     Attributes:
         bodies: Every request body served, in order of arrival.
+        paths: The path of each.
         keys: The Authorization header of each, or that of Anthropic's API.
         tokens_in, tokens_out: Sums of the usage it reported for answers with status 200.
     """
@@ -105,6 +119,7 @@ class FakeOpenAI:
     def __init__(self, respond: Callable[[Body], Reply] = sensible) -> None:
         self.respond = respond
         self.bodies: list[Body] = []
+        self.paths: list[str] = []
         self.keys: list[str] = []
         self.tokens_in = self.tokens_out = 0
         self._lock = threading.Lock()
@@ -119,6 +134,7 @@ class FakeOpenAI:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with fake._lock:
                     fake.bodies.append(body)
+                    fake.paths.append(self.path)
                     fake.keys.append(self.headers.get("Authorization") or self.headers.get("x-api-key", ""))
                 reply = fake.respond(body)
                 time.sleep(reply.seconds)
@@ -157,6 +173,8 @@ class FakeOpenAI:
     def _payload(self, body: Body, reply: Reply) -> Body:
         if reply.status != 200:
             return {"error": {"message": reply.content or "no", "type": "fake", "code": None}}
+        if "messages" not in body:
+            return self._routed(body, json.loads(reply.content))
         tokens_in = sum(len(m["content"]) for m in body["messages"]) // 4
         tokens_out = max(1, len(reply.content) // 4)
         with self._lock:
@@ -168,6 +186,19 @@ class FakeOpenAI:
         usage = {"prompt_tokens": tokens_in, "completion_tokens": tokens_out, "total_tokens": tokens_in + tokens_out}
         head = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
         return {**head, "choices": [choice], "usage": usage}
+
+    def _routed(self, body: Body, answers: list[Any]) -> Body:
+        """Vectors in reverse order, or scores with the highest first, as servers give them."""
+        tokens = len(json.dumps(body)) // 4
+        with self._lock:
+            self.tokens_in += tokens
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        if "input" in body:
+            data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(answers)]
+            return {"object": "list", "data": data[::-1], "model": body["model"], "usage": usage}
+        results = [{"index": i, "relevance_score": score} for i, score in enumerate(answers) if score is not None]
+        results.sort(key=lambda entry: -entry["relevance_score"])
+        return {"id": "x", "model": body["model"], "results": results, "usage": {"total_tokens": tokens}}
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
@@ -192,7 +223,7 @@ def answering(**rules: Callable[[Body], Any]) -> FakeOpenAI:
     """
 
     def respond(body: Body) -> Reply:
-        for name, rule in rules.items():
+        for name, rule in rules.items() if "messages" in body else ():
             if f"JSON: {name}" in last_user(body):
                 answer = rule(body)
                 return answer if isinstance(answer, Reply) else Reply(json.dumps({name: answer}))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,7 +37,7 @@ from programs.runtime.errors import InputError
 from signatures.rows import Case, Status
 from tests.support.command_line import CommandLine, Ended
 from tests.support.fake_server import Body, FakeOpenAI, Reply, last_user, sensible
-from tests.support.paths import ROOT
+from tests.support.paths import ROOT, TINY_ENCODER
 
 PATIENCE = 900  # seconds, for a machine that is busy with something else
 
@@ -484,6 +486,29 @@ def test_rows_of_two_encoders_do_not_mix(cli: CommandLine, tmp_path: Path, monke
     assert cli(*evaluate).code == 0
     monkeypatch.delenv(ENCODER_VARIABLE)
     refused(cli(*evaluate), "configuration.encoder is only in the run")
+
+
+def test_an_encoder_is_chosen_for_one_command(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    cases, run = tmp_path / "cases.jsonl", tmp_path / "run"
+    draw(cli, cases, users=2)
+    evaluate = ["evaluate", cases, "--ranker", "content", "--out", run]
+    assert cli(*evaluate, "--encoder", TINY_ENCODER).code == 0
+    assert json.loads((run / "manifest.json").read_text())["configuration"]["encoder"].startswith("onnx-")
+    assert os.environ[ENCODER_VARIABLE] == "hashing", "the command after it has the encoder of the environment again"
+    refused(cli(*evaluate), "configuration.encoder")
+    moved = shutil.copytree(TINY_ENCODER, tmp_path / "moved")
+    assert cli(*evaluate, "--encoder", moved).code == 0, "the content counts, not the place"
+    refused(cli(*evaluate, "--encoder", "word2vec"), "'word2vec' is no folder and no name")
+
+
+@pytest.mark.parametrize(
+    "command", [["evaluate"], ["recommend"], ["compare"], ["attack"], ["compile"], ["demo"], ["study", "run"]]
+)
+def test_every_command_on_the_prior_takes_an_encoder(command: list[str], cli: CommandLine) -> None:
+    assert "--encoder" in cli(*command, "--help").out
 
 
 # Bad input: one clear message, no traceback, nothing half-written

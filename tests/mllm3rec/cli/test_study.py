@@ -19,11 +19,12 @@ from evaluate.experiments.study_spec import read_study
 from evaluate.protocol.cases import load_cases, write_cases
 from evaluate.runs.journal import read_journal
 from programs.lm.ledger import read_calls
+from programs.prior.onnx_encoder import EncoderFiles
 from programs.runtime.errors import BudgetExceededError, InputError
 from tests.support.command_line import commands_in, run
 from tests.support.fake_server import FakeOpenAI, Reply
 from tests.support.files import plain_files
-from tests.support.paths import ROOT
+from tests.support.paths import ROOT, TINY_ENCODER
 
 STUDY = """
 name = "small"
@@ -512,3 +513,43 @@ def test_a_dataset_that_is_nowhere_and_has_no_fallback_is_refused(tmp_path: Path
 def test_the_studies_that_ship_are_sound(name: str) -> None:
     spec = read_study(ROOT / "studies" / f"{name}.toml")
     assert list(spec.cells(("bpr", "sasrec")))
+
+
+ENCODERS = """
+[[rankers]]
+ranker = "content"
+encoder = "hashing"
+label = "content hashing"
+protocols = ["warm"]
+
+[[rankers]]
+ranker = "content"
+encoder = "{tiny}"
+label = "content tiny"
+protocols = ["warm"]
+
+[[rankers]]
+ranker = "content"
+encoder = "hashing+{tiny}"
+label = "content both"
+protocols = ["warm"]
+"""
+
+
+def test_rankers_of_one_study_may_have_encoders_of_their_own(tmp_path: Path, server: FakeOpenAI) -> None:
+    pytest.importorskip("onnxruntime")
+    study = write(tmp_path, server.model(), STUDY + ENCODERS.replace("{tiny}", str(TINY_ENCODER)))
+    root = tmp_path / "runs"
+    for _ in range(2):
+        found = run("study", "run", study, "--out", root, "--only", "content", "--only", "warm/draw0/prior")
+        assert found.exit_code == 0, found.output
+    tiny = EncoderFiles.of_folder(TINY_ENCODER).identity
+    scores = []
+    for label, encoder in (("hashing", "hashing"), ("tiny", tiny), ("both", f"hashing+{tiny}")):
+        manifest, rows = read_journal(root / f"shop/warm/draw0/content_{label}")
+        assert manifest.configuration["encoder"] == encoder
+        scores.append({user: row.scores["content"] for user, row in rows.items()})
+    assert scores[0] != scores[1] != scores[2] != scores[0]
+    study.write_text(study.read_text().replace('encoder = "hashing"', 'encoder = "minilm"'))
+    refused = run("study", "run", study, "--out", root, "--only", "content_hashing")
+    assert isinstance(refused.exception, InputError) and "configuration.encoder" in str(refused.exception)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from programs.prior.embedding_store import EmbeddingStore, store_path
-from programs.prior.encoders import HashingEncoder, MiniLMEncoder, OpenAIEncoder, normalised
-from programs.runtime import weights
-from programs.runtime.errors import InputError, MissingExtraError
+from programs.prior.encoders import ConcatenatedEncoder, HashingEncoder, Vectors
+from programs.runtime.errors import InputError
 from tests.support.encoders import LetterEncoder
 
 
@@ -42,15 +37,29 @@ def test_store_computes_each_text_once_and_keeps_the_order(tmp_path: Path) -> No
 def test_a_killed_run_resumes_where_it_was(tmp_path: Path) -> None:
     texts = [letter * n for letter in "abc" for n in (1, 2, 3)]
     done: list[tuple[int, int]] = []
-    killed = EmbeddingStore(tmp_path / "e.sqlite", LetterEncoder(fails_at="ccc"), commit_every=4)
+    killed = EmbeddingStore(tmp_path / "e.sqlite", LetterEncoder(fails_at="c"), commit_every=4)
     with pytest.raises(KeyboardInterrupt):
         killed.encode(texts, lambda n, total: done.append((n, total)))
     assert done == [(4, 9), (8, 9)]
     resumed = LetterEncoder()
     done.clear()
     vectors = EmbeddingStore(tmp_path / "e.sqlite", resumed).encode(texts, lambda n, total: done.append((n, total)))
-    assert resumed.asked == ["ccc"]
+    assert resumed.asked == ["c"]
     assert done == [(1, 1)]
+    np.testing.assert_array_equal(vectors, LetterEncoder().encode(texts))
+
+
+def test_texts_of_like_length_are_encoded_together_over_the_whole_catalogue(tmp_path: Path) -> None:
+    batches: list[list[int]] = []
+
+    class Noting(LetterEncoder):
+        def encode(self, texts: Sequence[str]) -> Vectors:
+            batches.append([len(text) for text in texts])
+            return super().encode(texts)
+
+    texts = ["a" * (1 + 7 * n % 12) for n in range(12)]
+    vectors = EmbeddingStore(tmp_path / "e.sqlite", Noting(), commit_every=5).encode(texts)
+    assert batches == [[12, 11, 10, 9, 8], [7, 6, 5, 4, 3], [2, 1]]
     np.testing.assert_array_equal(vectors, LetterEncoder().encode(texts))
 
 
@@ -143,82 +152,19 @@ def test_hashing_needs_a_dimension() -> None:
         HashingEncoder(0)
 
 
-def test_minilm_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingExtraError, match=r"'onnxruntime': pip install 'mllm3rec\[local\]'"):
-        MiniLMEncoder()
+def test_several_encoders_are_read_as_one() -> None:
+    first, second = LetterEncoder(), LetterEncoder(letters="xy")
+    both = ConcatenatedEncoder([first, second])
+    texts = ["aab x", "ab xy", "bbb"]
+    vectors = both.encode(texts)
+    one, other = first.encode(texts), second.encode(texts)
+    assert both.name == "letters+letters"
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    # A text that one of them cannot read ("bbb" has neither x nor y) has the cosines of the other, over the root of 2.
+    expected = (one @ one.T + other @ other.T) / np.sqrt(np.outer([2, 2, 1], [2, 2, 1]))
+    np.testing.assert_allclose(vectors @ vectors.T, expected, atol=1e-6)
 
 
-def test_minilm_without_weights_says_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("tokenizers")
-    monkeypatch.setenv("MLLM3REC_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match=r"fetch\('minilm'\)"):
-        MiniLMEncoder()
-
-
-@pytest.mark.llm
-def test_minilm_knows_what_is_alike_and_batches_do_not_matter() -> None:
-    if weights.locate("minilm") is None:
-        pytest.skip("the MiniLM weights are not in the cache")
-    texts = ["wooden train set for toddlers", "railway with wagons, made of wood", "eyeliner", "", "long " * 500]
-    done: list[tuple[int, int]] = []
-    together = MiniLMEncoder(batch=4).encode(texts, lambda n, total: done.append((n, total)))
-    alone = MiniLMEncoder(batch=1).encode(texts)
-    assert together.shape == (5, 384)
-    assert done == [(4, 5), (5, 5)]
-    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(together, alone, atol=1e-5)
-    assert together[0] @ together[1] > together[0] @ together[2] + 0.2
-
-
-def test_openai_takes_its_key_from_the_environment_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with pytest.raises(InputError, match="OPENAI_API_KEY"):
-        OpenAIEncoder()
-
-
-class EmbeddingsHandler(BaseHTTPRequestHandler):
-    """Speaks `POST /embeddings`: the vector of a text is (length, 1), answered in reverse order."""
-
-    requests: list[dict[str, object]]
-
-    def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.requests.append(request)
-        data = [
-            {"object": "embedding", "index": i, "embedding": [len(text), 1.0]}
-            for i, text in enumerate(request["input"])
-        ]
-        usage = {"prompt_tokens": 1, "total_tokens": 1}
-        body = json.dumps({"object": "list", "data": data[::-1], "model": request["model"], "usage": usage}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def embeddings_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[EmbeddingsHandler]]:
-    handler = type("Handler", (EmbeddingsHandler,), {"requests": []})
-    loopback = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=loopback.serve_forever, daemon=True).start()
-    monkeypatch.setenv("OPENAI_API_KEY", "not-a-key")
-    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{loopback.server_address[1]}")
-    for proxy in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(proxy, raising=False)
-    yield handler
-    loopback.shutdown()
-    loopback.server_close()
-
-
-def test_openai_batches_and_restores_the_order(embeddings_server: type[EmbeddingsHandler]) -> None:
-    encoder = OpenAIEncoder(batch=2)
-    vectors = encoder.encode(["abc", "", "x" * 9000])
-    assert encoder.name == "openai/text-embedding-3-small"
-    assert [len(request["input"]) for request in embeddings_server.requests] == [2, 1]  # type: ignore[arg-type]
-    np.testing.assert_allclose(vectors, normalised(np.array([[3.0, 1.0], [1.0, 1.0], [6000.0, 1.0]])), rtol=1e-6)
+def test_a_concatenation_of_one_is_none() -> None:
+    with pytest.raises(InputError, match="at least two"):
+        ConcatenatedEncoder([LetterEncoder()])

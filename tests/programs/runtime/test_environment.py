@@ -30,7 +30,6 @@ def test_nothing_is_remembered_between_two_calls(monkeypatch: pytest.MonkeyPatch
         ("threads", "abc", "valid integer"),
         ("threads", "0", "greater than or equal to 1"),
         ("threads", "2.5", "valid integer"),
-        ("encoder", "word2vec", "'minilm', 'openai' or 'hashing'"),
         ("cache", "~no-such-user/cache", "home directory"),
     ],
 )
