@@ -29,6 +29,7 @@ from optimize.forecast import (
     held_out_phase,
     measure_compile,
     most_expensive,
+    search_is_paid,
     upper_bound,
 )
 from optimize.fusion_fit import at_weight
@@ -328,10 +329,10 @@ class Compiler:
         if not begun and (problem := check_unpaid(phases, budget)) is not None:
             raise InputError(problem)
         self._phases = phases
-        # The final round comes out of the same reserve, unless that leaves the search nothing.
-        reserved = finals_phase(phases).deducted_from(held_out_phase(phases).deducted_from(budget))
-        empty = reserved.calls == 0 or reserved.usd == 0
-        return held_out_phase(phases).deducted_from(budget) if empty else reserved
+        checked = held_out_phase(phases).deducted_from(budget)
+        reserved = finals_phase(phases).deducted_from(checked)
+        # Without a finished trial there are no finalists: the search comes first.
+        return reserved if search_is_paid(phases, reserved) else checked
 
     def _final_budget(self, budget: Budget) -> Budget:
         """The budget minus the reserve for the held-out check."""

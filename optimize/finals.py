@@ -60,7 +60,9 @@ class Finals(BaseModel):
         That of the uncompiled program; 0 for programs whose prompts have no drawn order.
         """
         first = min(self.finalists, key=lambda one: one.trial)
-        return float(np.std(first.by_draw, ddof=1)) if len(first.by_draw) > 1 else None
+        if len(first.by_draw) < 2:
+            return None
+        return float(np.std(first.by_draw, ddof=1)) if len(set(first.by_draw)) > 1 else 0.0
 
     def of(self, trial: int) -> Finalist | None:
         """The finalist of a trial, if it is one."""

@@ -236,6 +236,15 @@ def check_unpaid(phases: Sequence[Phase], budget: Budget) -> str | None:
     return None
 
 
+def search_is_paid(phases: Sequence[Phase], budget: Budget) -> bool:
+    """Whether a budget pays for the candidates and half of the search."""
+    pools, search = (next(phase for phase in phases if phase.name == name) for name in ("pools", "search"))
+    return all(
+        limit is None or first is None or rest is None or limit >= first + rest / 2
+        for limit, first, rest in ((budget.usd, pools.usd, search.usd), (budget.calls, pools.calls, search.calls))
+    )
+
+
 def search_unpaid(phases: Sequence[Phase], budget: Budget) -> str | None:
     """Why a budget may end the search early, or None."""
     whole = total_phase(phases)

@@ -83,6 +83,30 @@ def test_the_engine_answers_this_process_only(weights: Path) -> None:
         assert answer.headers.get("Access-Control-Allow-Origin") not in ("*", "http://evil.example")
 
 
+def test_a_deterministic_engine_answers_alike_whatever_was_asked_before(weights: Path) -> None:
+    """Ten prompts that share prefixes of other lengths, twice in different orders: equal bytes."""
+    titles = [item.title for item in demo_dataset().items.values()]
+    prompts = ["Bought: " + ", ".join(titles[: 3 * n + 1]) + ". Name what this person wants." for n in range(10)]
+    url, key = ENGINE.serve(weights, deterministic=True)
+    assert ENGINE.serve(weights)[0] != url, "another server than the fast one"
+
+    def ask(prompt: str) -> tuple[str, str]:
+        body = {
+            "messages": [{"role": "system", "content": "Answer in one line."}, {"role": "user", "content": prompt}],
+            "max_tokens": 24,
+            "temperature": 0,
+            "logprobs": True,
+        }
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        with urlopen(Request(f"{url}/chat/completions", json.dumps(body).encode(), headers)) as answer:  # noqa: S310
+            choice = json.load(answer)["choices"][0]
+        return choice["message"]["content"], json.dumps(choice["logprobs"]["content"])
+
+    first = {prompt: ask(prompt) for prompt in prompts}
+    second = {prompt: ask(prompt) for prompt in reversed(prompts)}
+    assert first == second
+
+
 @pytest.mark.parametrize("token", ["<|im_start|>", "<|im_end|>", "<|endoftext|>"])
 def test_a_control_token_in_seller_text_is_plain_text(weights: Path, token: str) -> None:
     url, key = ENGINE.serve(weights)
