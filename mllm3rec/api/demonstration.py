@@ -158,6 +158,7 @@ def demonstrate(
         demo_sets=1,
         max_demos=2,
         wordings=1,
+        reflections=0,
         on_event=on_event,
     )
     manifest = compiled.manifest

@@ -94,9 +94,7 @@ def test_of_equal_scores_the_shorter_prompt_wins() -> None:
 def test_a_budget_for_the_search_alone_still_ends_with_a_checked_winner(tmp_path: Path) -> None:
     cases = cases_file(tmp_path / "dev.jsonl", 8)
     with FakeOpenAI(sensitive) as server:
-        made = compiler(
-            tmp_path / "art", cases, roles_on(server), Budget(calls=200), trials=20, **FINALS
-        )
+        made = compiler(tmp_path / "art", cases, roles_on(server), Budget(calls=200), trials=20, **FINALS)
         with pytest.raises(BudgetExceededError, match="the best of"):
             made.run()
         assert len(server.bodies) <= 200
