@@ -285,8 +285,9 @@ def _reflected(
 ) -> list[InstructionSet]:
     """Instructions of a module rewritten after what came of it for batches of users; proposals are made in parallel."""
     size = min(REFLECTED_USERS, len(cases))
+    step = max(1, len(cases) // max(1, settings.reflections))
     batches = [
-        batch_feedback([objective.outcome(case, program(case=case)) for case in _batch(cases, number * size, size)])
+        batch_feedback([objective.outcome(case, program(case=case)) for case in _batch(cases, number * step, size)])
         for number in range(settings.reflections)
     ]
     tasks = [(name, batch) for batch in batches for name in names]

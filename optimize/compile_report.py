@@ -271,7 +271,7 @@ def _trial_table(record: CompileRecord) -> Table:
         "Mean score over the dev users of the search, with 95% interval. Pruned trials were stopped early, because "
         "they were clearly worse than the best trial; trial 0 is the uncompiled program. The cost is that of MOPE and "
         "MAR: MOTE is paid once per item. Prompt tokens are those of MOPE and MAR per user; of trials with equal "
-        "scores the one with the fewest wins."
+        "scores the uncompiled program wins, else the one with the fewest."
     )
     return Table("trials", "Trials", caption, columns, tuple(rows))
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from optimize.fusion_fit import FittedWeight, fit_weight
 from optimize.objective import ObjectiveWeights, UserScore, readable
-from optimize.search import Attempt, by_merit
+from optimize.search import Attempt, by_merit, merit
 
 
 class Finalist(BaseModel):
@@ -99,7 +99,7 @@ def final_round(
         weights: The objective.
         fit: Whether each one's fusion weight is fitted first.
     """
-    best: tuple[tuple[float, float, int], Attempt, FittedWeight | None] | None = None
+    best: tuple[tuple[float, bool, float, int], Attempt, FittedWeight | None] | None = None
     entries, users, new_users = [], 0, 0
     for attempt in finalists:
         by_draw = [list(score(attempt, draw)) for draw in range(draws)]
@@ -117,15 +117,15 @@ def final_round(
             prompt_tokens=float(np.mean([one.tokens_in for one in together])),
         )
         entries.append(entry)
-        merit = (value, -entry.prompt_tokens, -attempt.number)
-        if best is None or merit > best[0]:
+        own = merit(attempt.number, value, entry.prompt_tokens)
+        if best is None or own > best[0]:
             chosen = attempt.configuration
             if fitted is not None:
                 chosen = chosen.model_copy(update={"weight": fitted.weight})
-            best = merit, Attempt(attempt.number, attempt.state, chosen, tuple(by_draw[0])), fitted
+            best = own, Attempt(attempt.number, attempt.state, chosen, tuple(by_draw[0])), fitted
     if best is None:
         raise ValueError("a final round needs a finalist")
-    entries.sort(key=lambda one: (one.score, -one.prompt_tokens, -one.trial), reverse=True)
+    entries.sort(key=lambda one: merit(one.trial, one.score, one.prompt_tokens), reverse=True)
     finals = Finals(users=users, new_users=new_users, finalists=tuple(entries), fitted=best[2])
     return Decision(best[1], finals)
 

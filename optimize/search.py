@@ -226,14 +226,19 @@ class Search:
         return should_prune([s.score for s in attempt.scores], [s.score for s in best.scores])
 
     def best(self) -> Attempt | None:
-        """The complete and readable trial with the best mean score; of equals the shortest prompt, then the first."""
+        """The complete and readable trial with the best mean score; see `by_merit`."""
         complete = [a for a in self.attempts() if a.state == "COMPLETE" and readable(a.scores)]
         return max(complete, key=by_merit, default=None)
 
 
-def by_merit(attempt: Attempt) -> tuple[float, float, int]:
-    """Sort key of trials: the score, then few tokens in the prompts, then an early number."""
-    return attempt.score, -attempt.prompt_tokens, -attempt.number
+def by_merit(attempt: Attempt) -> tuple[float, bool, float, int]:
+    """Sort key of trials: the score; of equals the uncompiled program, then few tokens in the prompts."""
+    return merit(attempt.number, attempt.score, attempt.prompt_tokens)
+
+
+def merit(number: int, score: float, prompt_tokens: float) -> tuple[float, bool, float, int]:
+    """See `by_merit`; for any score of a trial."""
+    return score, number == 0, -prompt_tokens, -number
 
 
 def pareto_front(attempts: Sequence[Attempt], unit: str) -> list[Attempt]:

@@ -26,7 +26,8 @@ def metric(name: str = "NDCG@10") -> Metric:
 
     Returns:
         A function that returns the metric of one user, 0 to 1. When DSPy bootstraps demos (with a trace), it returns
-        whether the answers could be read and the target is among the first K. When GEPA asks about a predictor, it also returns feedback in words.
+        whether the answers could be read and the target is among the first K. When GEPA asks about a predictor, it also
+        returns feedback in words.
 
     Raises:
         InputError: if there is no such metric.
