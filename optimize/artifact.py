@@ -24,6 +24,7 @@ import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from evaluate.runs.directory import MANIFEST
+from optimize.finals import Finals
 from optimize.holdout import HoldoutVerdict
 from optimize.objective import ObjectiveWeights
 from optimize.program_state import REMEDY, apply_state, read_state
@@ -83,6 +84,7 @@ class ArtifactManifest(BaseModel):
         trial, trials: Number of the winning trial, and number of trials.
         weights, similarity, interactions: The objective.
         searched: Mean score of the uncompiled program and of the winner over the users of the search.
+        finals: The final round, if there was one.
         verdict: Result of the held-out check.
         spent: Usage by phase of the compile.
         contracts: Signatures by predictor name.
@@ -111,6 +113,7 @@ class ArtifactManifest(BaseModel):
     interactions: int
     data: CompileData
     searched: dict[Literal["before", "after"], float] = {}
+    finals: Finals | None = Field(default=None, exclude_if=lambda finals: finals is None)
     verdict: HoldoutVerdict
     spent: dict[str, Usage] = {}
     contracts: dict[str, Contract] = {}

@@ -12,6 +12,7 @@ import dspy
 from dspy.teleprompt.utils import create_n_fewshot_demo_sets
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from optimize.feedback import REFLECTED_USERS, batch_feedback
 from optimize.labeled_demos import labeled_demos
 from optimize.objective import Objective, UserScore
 from optimize.prompts import Demo, Prompt, Prompts, module_of, plain_demo, prompts_of, safe
@@ -21,6 +22,7 @@ from programs.mote import MOTE
 from programs.program import MLLM3Rec
 from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import InputError, input_error
+from programs.runtime.interrupts import map_in_threads
 from programs.trait_store import TraitStore
 from signatures.rows import Case
 
@@ -99,6 +101,8 @@ class CandidateSettings(BaseModel):
         demo_sets: Number of demo sets to bootstrap for each module.
         max_demos: Most demos in a set.
         wordings: Number of instructions to propose for each predictor, without the adjusted one of MOPE.
+        reflections: Number of instructions to write for each predictor from what came of it for a batch of users;
+            compiles from before there were any have none.
         seed: Random seed of the users whose answers become demos.
     """
 
@@ -107,6 +111,7 @@ class CandidateSettings(BaseModel):
     demo_sets: int = Field(default=2, ge=0, le=1000)
     max_demos: int = Field(default=3, ge=1, le=1000)
     wordings: int = Field(default=2, ge=0, le=1000)
+    reflections: int = Field(default=0, ge=0, le=1000)
     seed: int = 0
 
 
@@ -189,6 +194,9 @@ def build_candidates(
                 instructions += _proposed(program.program, names, demos[1:], settings, proposer)
                 if module == "mope":
                     instructions += _adjusted(program, cases, scores, names[0], proposer)
+                if settings.reflections:
+                    on_step(f"{module}: reflecting on what came of it for users", 0)
+                    instructions += _reflected(program, cases, objective, names, settings, proposer, workers)
             pools[module] = Pool(demos=tuple(demos), wordings=tuple(instructions))
     return Candidates(modules=pools)
 
@@ -264,6 +272,42 @@ def _proposed(
         )
         for number in range(max(map(len, proposals.values()), default=0))
     ]
+
+
+def _reflected(
+    program: ScoredProgram,
+    cases: Sequence[Case],
+    objective: Objective,
+    names: Sequence[str],
+    settings: CandidateSettings,
+    proposer: Proposer,
+    workers: int,
+) -> list[InstructionSet]:
+    """Instructions of a module rewritten after what came of it for batches of users; proposals are made in parallel."""
+    size = min(REFLECTED_USERS, len(cases))
+    step = max(1, len(cases) // max(1, settings.reflections))
+    batches = [
+        batch_feedback([objective.outcome(case, program(case=case)) for case in _batch(cases, number * step, size)])
+        for number in range(settings.reflections)
+    ]
+    tasks = [(name, batch) for batch in batches for name in names]
+    texts = list(
+        map_in_threads(
+            lambda task: proposer.reflect(program.program, task[0], task[1]), tasks, workers, program.ledger.stop
+        )
+    )
+    sets = []
+    for number in range(settings.reflections):
+        own = texts[number * len(names) : (number + 1) * len(names)]
+        instructions = {name: written[0] for name, written in zip(names, own, strict=True) if written}
+        if instructions:
+            sets.append(InstructionSet(name=f"reflected-{number + 1}", instructions=instructions))
+    return sets
+
+
+def _batch(cases: Sequence[Case], start: int, size: int) -> list[Case]:
+    """The next `size` users of the list (cyclic)."""
+    return [cases[(start + step) % len(cases)] for step in range(size)]
 
 
 def _adjusted(

@@ -32,6 +32,7 @@ from evaluate.stats.intervals import bootstrap_mean
 from optimize.artifact import ArtifactManifest
 from optimize.candidates import ORIGINAL
 from optimize.compile_figures import by_cost, by_parameter, by_trial, settings_of
+from optimize.finals import Finals, finals_lines
 from optimize.prompts import Demo, Prompt, Prompts, module_of
 from optimize.search import Attempt
 from optimize.space import Configuration
@@ -54,6 +55,7 @@ PHASE_NAMES = {
     "forecast": "forecast",
     "pools": "candidates",
     "search": "search",
+    "finals": "final round",
     "held-out": "held-out check",
     "": "other",
 }
@@ -108,7 +110,7 @@ def _verdict(record: CompileRecord) -> list[Block]:
     return [
         Lead(verdict_sentence(record)),
         _verdict_table(record.manifest),
-        Lines(_on_searched_users(record.manifest)),
+        Lines([*_on_searched_users(record.manifest), *_on_prompts(record.manifest)]),
         _chosen_table(record),
     ]
 
@@ -120,6 +122,17 @@ def _on_searched_users(manifest: ArtifactManifest) -> list[str]:
     return [
         f"On the {len(manifest.data.searched)} dev users of the search the score was {before:.3f} before and "
         f"{after:.3f} after. The winner was chosen on these users, so the figures of held-out users are more reliable."
+    ]
+
+
+def _on_prompts(manifest: ArtifactManifest) -> list[str]:
+    gain = manifest.verdict.prompts
+    if gain is None:
+        return []
+    cell = difference_cell(gain)
+    return [
+        f"The fusion weight was fitted, too. With the same weight, {manifest.weight:g}, the uncompiled program differs "
+        f"from the winner by {cell.text}, 95% interval {cell.interval}: that is what the prompts gained."
     ]
 
 
@@ -201,7 +214,32 @@ def _search(record: CompileRecord) -> list[Block]:
     ]
     if record.importances:
         blocks.append(by_parameter(record.importances))
+    if record.manifest.finals is not None:
+        blocks += [_finals_table(record.manifest, record.manifest.finals), Lines(finals_lines(record.manifest.finals))]
     return [*blocks, _trial_table(record)]
+
+
+def _finals_table(manifest: ArtifactManifest, finals: Finals) -> Table:
+    rows = []
+    for one in finals.finalists:
+        winner = one.trial == manifest.trial
+        cells = [
+            word_cell(f"{one.trial} (winner)" if winner else one.trial),
+            figure_cell(one.searched, 3),
+            *(figure_cell(score, 3) for score in one.by_draw),
+            figure_cell(one.score, 3),
+            figure_cell(one.prompt_tokens, 0),
+        ]
+        rows.append(TableRow(tuple(cells), "reference" if winner else ""))
+    draws = [f"draw {number}" for number in range(len(finals.finalists[0].by_draw))]
+    caption = (
+        f"The best programs of the search and the uncompiled one (trial 0), scored again on {finals.users} users, "
+        f"{finals.new_users} of whom no trial had scored, with several draws of the labels and the order in MAR's "
+        "prompt. Draw 0 is that of every evaluation. The score decides: the mean over draws, or, with a fitted "
+        "weight, the cross-validated mean."
+    )
+    columns = ("trial", "in the search", *draws, "score", "prompt tokens")
+    return Table("finals", "Final round", caption, columns, tuple(rows))
 
 
 def _trial_table(record: CompileRecord) -> Table:
@@ -220,6 +258,7 @@ def _trial_table(record: CompileRecord) -> Table:
             word_cell(attempt.state.lower()),
             estimate_cell(bootstrap_mean(scores, seed=0)) if scores else NONE,
             _cost_cell(attempt, record.unit) if scores else NONE,
+            figure_cell(attempt.prompt_tokens, 0) if attempt.prompt_tokens > 0 else NONE,
             count_cell(len(scores)),
             *(word_cell(settings.get(name, "–")) for name in names),
         ]
@@ -227,11 +266,12 @@ def _trial_table(record: CompileRecord) -> Table:
             cells.append(word_cell(without_ids(attempt.error or "–")))
         rows.append(TableRow(tuple(cells), "reference" if winner else ""))
     unit = "$ per user" if record.unit == "usd" else "tokens per user"
-    columns = ("trial", "state", "score", unit, "users", *names, *(["error"] if failed else []))
+    columns = ("trial", "state", "score", unit, "prompt tokens", "users", *names, *(["error"] if failed else []))
     caption = (
         "Mean score over the dev users of the search, with 95% interval. Pruned trials were stopped early, because "
         "they were clearly worse than the best trial; trial 0 is the uncompiled program. The cost is that of MOPE and "
-        "MAR: MOTE is paid once per item."
+        "MAR: MOTE is paid once per item. Prompt tokens are those of MOPE and MAR per user; of trials with equal "
+        "scores the uncompiled program wins, else the one with the fewest."
     )
     return Table("trials", "Trials", caption, columns, tuple(rows))
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
+
+import numpy as np
 
 from evaluate.experiments.resumable_trials import naming_file
 from evaluate.protocol.cases import Cases
@@ -15,16 +17,22 @@ from optimize.artifact import SEARCH_FOLDER, ArtifactManifest, CompileData, rend
 from optimize.candidates import Candidates, build_candidates, without_trait_store
 from optimize.compile_report import CompileRecord, compile_report
 from optimize.consistency import Similarity
+from optimize.copied_text import CopyGuard
 from optimize.dspy_optimizers import ScoreRecorder, run_dspy_optimizer
+from optimize.finals import Finals, final_round, finalists_of, finals_lines
 from optimize.forecast import (
+    FinalUsers,
     Phase,
     check_unpaid,
+    finals_phase,
     forecast_compile,
     held_out_phase,
     measure_compile,
     most_expensive,
+    search_is_paid,
     upper_bound,
 )
+from optimize.fusion_fit import at_weight
 from optimize.holdout import HoldoutVerdict, compare_on_holdout, split_dev
 from optimize.importance import importances_of
 from optimize.objective import Objective, UserScore, readable
@@ -37,6 +45,7 @@ from optimize.settings import CompileSettings
 from optimize.space import Configuration, ProgramBuilder, uncompiled
 from programs.lm.ledger import Budget, Ledger, interrupted_note
 from programs.lm.roles import RoleName
+from programs.mar import Embedding, Pointwise
 from programs.program import MLLM3Rec, Parts
 from programs.runtime.atomic import sweep, write_atomically
 from programs.runtime.errors import BudgetExceededError, InputError
@@ -74,12 +83,14 @@ class SearchResult:
         attempts: All trials.
         ranked: Those whose answers could be read, with their prompts; the winner first.
         importances: Share of each parameter in the variation of the score; may be empty.
+        finals: The final round; None without one.
         stopped: The reason if the budget stopped the search, or None.
     """
 
     attempts: Sequence[Attempt]
     ranked: Sequence[tuple[Attempt, Prompts]]
     importances: Mapping[str, float] = field(default_factory=dict)
+    finals: Finals | None = None
     stopped: str | None = None
 
     @property
@@ -106,7 +117,9 @@ class Compiler:
     watcher: Watcher
     workers: int = 1
     searched: list[Case] = field(init=False)
+    final_users: list[Case] = field(init=False)
     held_out: list[Case] = field(init=False)
+    _phases: Sequence[Phase] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
         if self.cases.protocol.part != "dev":
@@ -115,6 +128,11 @@ class Compiler:
                 "so that test users stay unseen; draw cases with `--part dev`"
             )
         self.searched, self.held_out = split_dev(self.cases.cases, self.settings.held_out)
+        kept = int(self.settings.final_share * len(self.searched)) if self.settings.finalists else 0
+        self.searched, self.final_users = (
+            self.searched[: len(self.searched) - kept],
+            self.searched[len(self.searched) - kept :],
+        )
 
     @property
     def ledger(self) -> Ledger:
@@ -131,7 +149,13 @@ class Compiler:
         """The model that writes instructions; built when first needed."""
         config, backends = self.settings.proposer, self.parts.backends
         backends.require_priced("proposer", config)
-        return Proposer(backends.build("proposer", config), config.adapter, self.settings.motivations)
+        return Proposer(backends.build("proposer", config), config.adapter, self.settings.motivations, self._guard())
+
+    def _guard(self) -> CopyGuard:
+        """Refuses instructions with titles of the dev users' items; the schema's own words are allowed."""
+        items = {item for case in self.cases for item in (*case.item_ids, *case.candidates)}
+        titles = [self.parts.catalogue[item].title for item in sorted(items) if item in self.parts.catalogue]
+        return CopyGuard(titles, [self.settings.motivations.glossary()])
 
     def forecast(self) -> list[Phase]:
         """Measure a few calls and forecast upper bounds of the phases."""
@@ -161,6 +185,11 @@ class Compiler:
             users=(len(self.searched), len(self.held_out)),
             items=(self._distilled_items(self.searched), self._distilled_items(self.held_out)),
             predictors=sum(not name.startswith("reasons") for name in names),
+            finals=FinalUsers(
+                users=len(self.final_users),
+                items=self._distilled_items(self.final_users),
+                drawn=any(not isinstance(program.aligner, Pointwise | Embedding) for program in programs),
+            ),
         )
 
     def run(self) -> ArtifactManifest:
@@ -192,6 +221,10 @@ class Compiler:
         self.ledger.budget = self._search_budget(budget)
         with naming_file(self.directory / SEARCH_FOLDER / STUDY):
             result = self._optuna_search() if self.settings.optimizer == "study" else self._dspy_search()
+        self.ledger.budget = self._final_budget(budget)
+        result = self._final_round(result)
+        if self.proposer_refused:
+            self.watcher.step(self.proposer_refused)
         self.ledger.budget = budget
         manifest = self._freeze(result)
         if result.stopped:
@@ -200,6 +233,48 @@ class Compiler:
                 "run the same command with a larger budget to continue"
             )
         return manifest
+
+    @property
+    def proposer_refused(self) -> str:
+        """How many proposed instructions were refused because they copy training text, and what; may be empty."""
+        refused = self.proposer.refused if "proposer" in vars(self) else []
+        if not refused:
+            return ""
+        return f"{len(refused)} proposed instructions were refused, because they copy training text: {refused[0]}"
+
+    def _final_round(self, result: SearchResult) -> SearchResult:
+        """The best programs again, on more users and draws, and with fitted weights; who wins here is the winner."""
+        settings = self.settings
+        if not (settings.finalists or settings.fit_weight):
+            return result
+        prompts = {attempt.number: own for attempt, own in result.ranked}
+        readable_ones = [attempt for attempt, _ in result.ranked]
+        chosen = finalists_of(readable_ones, settings.finalists) if settings.finalists else [result.best]
+        self.ledger.phase = "finals"
+        draws = settings.draws if settings.finalists else 1
+        users = [*self.searched, *self.final_users]
+        new = len(self.final_users) + (draws - 1) * len(users)
+        self.watcher.step(f"{len(chosen)} finalists on {len(users)} users with {draws} draws", len(chosen) * new)
+
+        def score(attempt: Attempt, draw: int) -> list[UserScore]:
+            program = self._builder.program(attempt.configuration, prompts[attempt.number])
+            program.draw = draw
+            recorded, cases = (list(attempt.scores), self.final_users) if draw == 0 else ([], users)
+            scored = self._scored(program, users)
+            return recorded + score_cases(scored, cases, self.objective, self.workers, self.watcher.score)
+
+        try:
+            decision = final_round(chosen, score, draws, settings.weights, settings.fit_weight)
+        except BudgetExceededError as error:
+            if self.ledger.stopped:
+                raise
+            self.watcher.step(f"no final round: {error}")
+            return result
+        for line in finals_lines(decision.finals):
+            self.watcher.step(line)
+        winner = decision.winner
+        others = [one for one in result.ranked if one[0].number != winner.number]
+        return replace(result, ranked=[(winner, prompts[winner.number]), *others], finals=decision.finals)
 
     @cached_property
     def _builder(self) -> ProgramBuilder:
@@ -262,7 +337,15 @@ class Compiler:
         phases = self.forecast()
         if not begun and (problem := check_unpaid(phases, budget)) is not None:
             raise InputError(problem)
-        return held_out_phase(phases).deducted_from(budget)
+        self._phases = phases
+        checked = held_out_phase(phases).deducted_from(budget)
+        reserved = finals_phase(phases).deducted_from(checked)
+        # Without a finished trial there are no finalists: the search comes first.
+        return reserved if search_is_paid(phases, reserved) else checked
+
+    def _final_budget(self, budget: Budget) -> Budget:
+        """The budget minus the reserve for the held-out check."""
+        return held_out_phase(self._phases).deducted_from(budget) if self._phases else budget
 
     def _optuna_search(self) -> SearchResult:
         search = Search(
@@ -296,7 +379,7 @@ class Compiler:
                 raise InputError(UNREADABLE)
             raise BudgetExceededError(stopped or "no trial was completed")
         ranked = [(attempt, search.builder.prompts(attempt.configuration)) for attempt in search.readable()]
-        return SearchResult(attempts, ranked, importances, stopped)
+        return SearchResult(attempts, ranked, importances, stopped=stopped)
 
     def _dspy_search(self) -> SearchResult:
         self.ledger.phase = "search"
@@ -343,9 +426,15 @@ class Compiler:
             raise InputError(UNREADABLE)
         result = replace(result, ranked=[(best, prompts)])
         if unread := sum(score.unreadable for score in (*result.best.scores, *after)):
-            users = f"{unread} of {len(self.searched) + len(self.held_out)} users"
+            users = f"{unread} of {len(result.best.scores) + len(self.held_out)} users"
             self.watcher.step(f"{users}: no answer of the models could be read; the prior alone ranks these users")
-        manifest = self._manifest(result, compare_on_holdout(before, after))
+        weight = result.best.configuration.weight
+        weighed = [at_weight(score, self.settings.weights, weight) for score in before]
+        other = weight != self._uncompiled.weight and all(score is not None for score in weighed)
+        verdict = compare_on_holdout(
+            before, after, [score for score in weighed if score is not None] if other else None
+        )
+        manifest = self._manifest(result, verdict)
         folder, unit = self.directory / SEARCH_FOLDER, self._unit()
         trials = [attempt.to_json(unit) for attempt in result.attempts]
         write_atomically(folder / TRIALS, json.dumps(trials, indent=1).encode() + b"\n")
@@ -370,7 +459,8 @@ class Compiler:
         first = next((attempt for attempt in result.attempts if attempt.number == 0), result.best)
         return ArtifactManifest(
             family=configuration.family,
-            roles=self._builder.roles(configuration),
+            # Evaluations of the winner need not be as slow as its compile.
+            roles=self._builder.roles(configuration).deterministic(False),
             models=settings.models,
             encoder=settings.encoder,
             prior=settings.prior,
@@ -390,11 +480,21 @@ class Compiler:
                 cases_sha256=self.cases.sha256,
                 target=protocol.target,
                 negatives=protocol.negatives,
-                searched=tuple(case.user_id for case in self.searched),
+                searched=tuple(case.user_id for case in (*self.searched, *self.final_users)),
                 held_out=tuple(case.user_id for case in self.held_out),
             ),
-            searched={"before": first.score, "after": result.best.score},
+            searched=_scores_of(result, first),
+            finals=result.finals,
             verdict=verdict,
             spent=self.ledger.by_phase(),
             versions=settings.versions,
         )
+
+
+def _scores_of(result: SearchResult, first: Attempt) -> dict[Literal["before", "after"], float]:
+    """Scores on the users of the search: of the uncompiled program, and of the winner; of the final round if any."""
+    if result.finals is not None:
+        before, after = result.finals.of(first.number), result.finals.of(result.best.number)
+        if before is not None and after is not None:
+            return {"before": float(np.mean(before.by_draw)), "after": after.score}
+    return {"before": first.score, "after": result.best.score}

@@ -10,22 +10,29 @@ import contextlib
 import io
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dspy
 import optuna
+from gepa.strategies.proposal_sampling import PxNSampling
+from pydantic import TypeAdapter
 
 from optimize.candidates import CandidateSettings, dspy_examples, without_trait_store
+from optimize.feedback import Outcome, batch_feedback
 from optimize.labeled_demos import labeled_demos
 from optimize.objective import Objective, UserScore
-from optimize.prompts import Prompts, fingerprint, prompts_of
+from optimize.prompts import Prompts, fingerprint, prompts_of, texts_in
 from optimize.proposals import Proposer
 from optimize.scoring import ScoredProgram
-from optimize.settings import CompileSettings
-from programs.runtime.errors import BudgetExceededError, InputError
+from optimize.settings import CompileSettings, GepaSettings
+from programs.program import MLLM3Rec
+from programs.runtime.errors import BudgetExceededError, InputError, abridged, one_line
 from signatures.rows import Case
+
+_ANSWER_CHARACTERS = 300
+"""Of a predictor's answer in a reflection."""
 
 
 @dataclass
@@ -34,6 +41,9 @@ class ScoreRecorder:
 
     Args:
         base: Prompts of the uncompiled program, for predictors that an optimizer does not tune.
+
+    Attributes:
+        outcomes: What came of a program for a user, by its text, which is all that a reflective optimizer hands on.
     """
 
     objective: Objective
@@ -41,6 +51,7 @@ class ScoreRecorder:
     on_score: Callable[[UserScore], None] = lambda score: None
     prompts: dict[str, Prompts] = field(default_factory=dict)
     scores: dict[str, dict[str, UserScore]] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def metric(
@@ -55,6 +66,9 @@ class ScoreRecorder:
         score = self.objective.score_prediction(gold.case, pred)
         self.record(pred.prompts, gold.case, score)
         self.on_score(score)
+        if pred_name is not None:
+            outcome = self.objective.outcome(gold.case, pred, score)
+            self.outcomes[outcome.text] = outcome
         return self.objective.metric(gold, pred, trace, pred_name, pred_trace)
 
     def record(self, prompts: Prompts, case: Case, score: UserScore) -> None:
@@ -104,7 +118,7 @@ def run_dspy_optimizer(
     for module, part in (("mope", "shopper"), ("mote", "product"), ("mar", "aligner")):
         # DSPy's optimizers leave compiled modules unchanged.
         getattr(student.program, part)._compiled = module not in settings.modules
-    run = _Run(student, cases, recorder, settings.recipe, settings.trials, proposer, workers)
+    run = _Run(student, cases, recorder, settings.recipe, settings.gepa, settings.trials, proposer, workers)
     stopped: str | None = None
     best: Prompts | None = None
     try:
@@ -131,6 +145,7 @@ class _Run:
     cases: Sequence[Case]
     recorder: ScoreRecorder
     settings: CandidateSettings
+    gepa: GepaSettings
     trials: int
     proposer: Proposer
     workers: int
@@ -147,11 +162,61 @@ class _Run:
 
 
 class _SkippingMIPRO(dspy.MIPROv2):
-    """MIPROv2 with the original instruction in place of a proposal that could not be read."""
+    """MIPROv2 with the original instruction in place of a proposal that could not be read, or copies training text."""
 
-    def _propose_instructions(self, *args: Any, **options: Any) -> dict[int, list[str]]:
-        candidates: dict[int, list[str]] = super()._propose_instructions(*args, **options)
-        return {number: [text or texts[0] for text in texts] for number, texts in candidates.items()}
+    proposer: Proposer
+
+    def _propose_instructions(
+        self, program: Any, trainset: list[Any], demo_candidates: Any, *args: Any, **options: Any
+    ) -> dict[int, list[str]]:
+        candidates: dict[int, list[str]] = super()._propose_instructions(
+            program, trainset, demo_candidates, *args, **options
+        )
+        names = [name.removeprefix("program.") for name, _ in program.named_predictors()]
+        kept = {}
+        for number, texts in candidates.items():
+            sets = (demo_candidates or {}).get(number) or []
+            shown = [text for demos in sets for demo in demos for text in texts_in(_plain(demo))]
+            kept[number] = [
+                texts[0] if not text or self.proposer.refuses(names[number], text, shown, [texts[0]]) else text
+                for text in texts
+            ]
+        return kept
+
+
+def _plain(demo: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = TypeAdapter(Any).dump_python(dict(demo), mode="json")
+    return plain
+
+
+@dataclass(frozen=True)
+class _BatchReflection:
+    """GEPA's proposer of instructions: one reflection sees what came of a program for all users of a batch."""
+
+    proposer: Proposer
+    program: MLLM3Rec
+    recorder: ScoreRecorder
+
+    def __call__(
+        self,
+        candidate: dict[str, str],
+        reflective_dataset: Mapping[str, Sequence[Mapping[str, Any]]],
+        components_to_update: list[str],
+    ) -> dict[str, str]:
+        """A new instruction for each component; the present one where none could be read, or it was refused."""
+        written = {}
+        for name in components_to_update:
+            outcomes = [self._outcome(example) for example in reflective_dataset.get(name, ())]
+            predictor = name.removeprefix("program.")
+            texts = self.proposer.reflect(self.program, predictor, batch_feedback(outcomes), candidate[name])
+            written[name] = texts[0] if texts else candidate[name]
+        return written
+
+    def _outcome(self, example: Mapping[str, Any]) -> Outcome:
+        """What came of the program for one user, with what this predictor answered."""
+        outcome = self.recorder.outcomes[example["Feedback"]]
+        answer = abridged(one_line(example["Generated Outputs"]), _ANSWER_CHARACTERS)
+        return replace(outcome, text=f"{outcome.text} This step answered: {answer}")
 
 
 def _mipro(run: _Run) -> Prompts:
@@ -167,6 +232,7 @@ def _mipro(run: _Run) -> Prompts:
         seed=run.seed,
         track_stats=False,
     )
+    optimizer.proposer = run.proposer
     # Without the proposer's summaries: the modules' code is the same for every task, and the examples are item ids.
     summaries = {"program_aware_proposer": False, "data_aware_proposer": False}
     # It makes Optuna speak again, which prints a traceback where a trial is interrupted.
@@ -185,10 +251,18 @@ def _gepa(run: _Run) -> Prompts:
         metric=run.recorder.metric,
         max_metric_calls=run.trials * len(run.cases),
         reflection_lm=run.proposer.lm,
+        reflection_minibatch_size=min(run.gepa.reflected_users, len(run.cases)),
+        instruction_proposer=_BatchReflection(run.proposer, run.student.program, run.recorder),
+        use_merge=run.gepa.merge,
         num_threads=run.workers,
         seed=run.seed,
-        # GEPA asks for it, because pickle cannot handle dynamic signatures; nothing is written to disk.
-        gepa_kwargs={"use_cloudpickle": True},
+        gepa_kwargs={
+            "sampling_strategy": PxNSampling(run.gepa.parents, run.gepa.proposals),
+            "frontier_type": run.gepa.frontier,
+            "acceptance_criterion": run.gepa.acceptance,
+            # GEPA asks for it, because pickle cannot handle dynamic signatures; nothing is written to disk.
+            "use_cloudpickle": True,
+        },
     )
     return run.compiled_by(optimizer)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +17,7 @@ from programs.lm.roles import ROLE_NAMES
 from signatures.rows import Case, Usage
 
 COMPILE_SAMPLE = 2
+FINALS = "finals"
 
 
 class PerCall(BaseModel):
@@ -141,12 +143,22 @@ def _price_ratio(own: str, models: Sequence[str], prices: PriceTable) -> float |
     return max(ratios)
 
 
+@dataclass(frozen=True)
+class FinalUsers:
+    """Users of the final round whom no trial scores, the items to distil for them, and whether labels are drawn."""
+
+    users: int = 0
+    items: int = 0
+    drawn: bool = True
+
+
 def forecast_compile(
     measured: MeasuredCompile,
     settings: CompileSettings,
     users: tuple[int, int],
     items: tuple[int, int],
     predictors: int,
+    finals: FinalUsers = FinalUsers(),
 ) -> list[Phase]:
     """Upper bounds by phase.
 
@@ -154,21 +166,39 @@ def forecast_compile(
         users: Number of users in the search, and held out.
         items: Number of items that need traits after MOTE's prompt changed, for each of the two.
         predictors: Number of predictors; each proposal is counted as one call of MAR's model with twice its tokens.
+        finals: Users of the final round.
     """
-    proposals = predictors * settings.recipe.wordings + 1
+    proposals = predictors * (settings.recipe.wordings + settings.recipe.reflections) + 1
     mote_changes = _mote_changes(measured, settings, users[0], items[0])
     per_user = {**measured.ranking, "mope": measured.ranking.get("mope", 0.0) + measured.profiles}
     scoring = {role: calls * users[0] for role, calls in per_user.items()}
     programs, trials = len(settings.space.families), settings.trials
+    finals_calls = {}
+    if settings.finalists:
+        finals_calls[FINALS] = _final_calls(measured, settings, users[0], finals, mote_changes)
     calls_by_phase = {
         "pools": {role: calls * programs for role, calls in scoring.items()}
         | {"mote": float(items[0]), "proposer": float(proposals)},
         "search": {role: calls * (trials - 1) for role, calls in scoring.items()}
         | {"mote": float(items[0] * mote_changes)},
+        **finals_calls,
         "held-out": {role: calls * 2 * users[1] for role, calls in per_user.items()}
         | {"mote": items[1] * (2.0 if mote_changes else 1.0)},
     }
     return [_phase(name, measured, calls) for name, calls in calls_by_phase.items()]
+
+
+def _final_calls(
+    measured: MeasuredCompile, settings: CompileSettings, searched: int, finals: FinalUsers, mote_changes: int
+) -> dict[str, float]:
+    """Calls of the final round: new users, and for each further draw MAR's question again; profiles stay the same."""
+    programs = settings.finalists + 1
+    calls = {role: calls * finals.users * programs for role, calls in measured.ranking.items()}
+    calls["mope"] = calls.get("mope", 0.0) + measured.profiles * finals.users * programs
+    if finals.drawn:
+        again = measured.ranking.get("mar", 0.0) * (settings.draws - 1) * (searched + finals.users)
+        calls["mar"] = calls.get("mar", 0.0) + again * programs
+    return {**calls, "mote": float(finals.items * (programs if mote_changes else 1))}
 
 
 def _mote_changes(measured: MeasuredCompile, settings: CompileSettings, users: int, items: int) -> int:
@@ -178,6 +208,12 @@ def _mote_changes(measured: MeasuredCompile, settings: CompileSettings, users: i
     calls = sum(measured.ranking.values()) * users
     period = max(1, math.ceil(items / calls)) if calls else 1
     return math.ceil((settings.trials - 1) / period)
+
+
+def finals_phase(phases: Sequence[Phase]) -> Phase:
+    """The final round; nothing if there is none."""
+    nothing = Phase(name=FINALS, calls=0, tokens=0, usd=0.0, seconds=0.0)
+    return next((phase for phase in phases if phase.name == FINALS), nothing)
 
 
 def held_out_phase(phases: Sequence[Phase]) -> Phase:
@@ -198,6 +234,15 @@ def check_unpaid(phases: Sequence[Phase], budget: Budget) -> str | None:
                 f"give at least {shown(needed)}, or fewer dev users"
             )
     return None
+
+
+def search_is_paid(phases: Sequence[Phase], budget: Budget) -> bool:
+    """Whether a budget pays for the candidates and half of the search."""
+    pools, search = (next(phase for phase in phases if phase.name == name) for name in ("pools", "search"))
+    return all(
+        limit is None or first is None or rest is None or limit >= first + rest / 2
+        for limit, first, rest in ((budget.usd, pools.usd, search.usd), (budget.calls, pools.calls, search.calls))
+    )
 
 
 def search_unpaid(phases: Sequence[Phase], budget: Budget) -> str | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from scipy import stats
 
 from evaluate.stats.intervals import Difference, Estimate, bootstrap_mean, paired_difference
@@ -28,6 +28,8 @@ class HoldoutVerdict(BaseModel):
             difference is above 0; else `not better`.
         before, after: Mean of each part of the objective (see `UserScore`), for the uncompiled program and the winner.
         difference: Paired, after minus before.
+        prompts: Paired difference in score between the winner and the uncompiled program with the winner's fusion
+            weight: what the prompts gained. None if the weight is the same.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +38,7 @@ class HoldoutVerdict(BaseModel):
     before: dict[str, Estimate]
     after: dict[str, Estimate]
     difference: dict[str, Difference]
+    prompts: Difference | None = Field(default=None, exclude_if=lambda gain: gain is None)
 
 
 HOLDOUT_PARTS = ("score", "ndcg", "mar", "hit", "consistency", "resemblance", "coherence")
@@ -53,8 +56,14 @@ def split_dev(cases: Sequence[Case], held_out: float) -> tuple[list[Case], list[
     return list(cases[:-n]), list(cases[-n:])
 
 
-def compare_on_holdout(before: Sequence[UserScore], after: Sequence[UserScore]) -> HoldoutVerdict:
-    """Compare the scores of the same users under both programs."""
+def compare_on_holdout(
+    before: Sequence[UserScore], after: Sequence[UserScore], weighed: Sequence[UserScore] | None = None
+) -> HoldoutVerdict:
+    """Compare the scores of the same users under both programs.
+
+    Args:
+        weighed: Scores of the uncompiled program with the winner's fusion weight, where that is another one.
+    """
     first, second = estimates(before), estimates(after)
     difference = {
         part: paired_difference(_values(after, part), _values(before, part), seed=0) for part in first if part in second
@@ -65,7 +74,10 @@ def compare_on_holdout(before: Sequence[UserScore], after: Sequence[UserScore]) 
         gains = [_values(after, "score")[user] - value for user, value in _values(before, "score").items()]
         certain = gain.low > 0 and stats.wilcoxon(gains, alternative="greater").pvalue < _ALPHA
         judgement = "better" if certain else "not clearly better"
-    return HoldoutVerdict(judgement=judgement, before=first, after=second, difference=difference)
+    prompts = None
+    if weighed is not None:
+        prompts = paired_difference(_values(after, "score"), _values(weighed, "score"), seed=0)
+    return HoldoutVerdict(judgement=judgement, before=first, after=second, difference=difference, prompts=prompts)
 
 
 def estimates(scores: Sequence[UserScore]) -> dict[str, Estimate]:

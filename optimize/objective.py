@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from evaluate.runs.run_metrics import is_readable
 from evaluate.stats.metrics import hit, ndcg, rank_of
 from optimize.consistency import Similarity, agreement, consistency, resemblance, schema_cooccurrence
+from optimize.feedback import Outcome, outcome_of
 from programs.ranker import order_by_score
 from signatures.rows import Case, Ranking, Status, seed_of
 from signatures.types import Profile
@@ -64,6 +65,8 @@ class UserScore(BaseModel):
         unreadable: Whether no answer of the models could be read, so that the prior alone ranked.
         calls: Calls of MOPE and MAR for this user's ranking, cache hits counted as paid.
         tokens: Their prompt and answer tokens.
+        tokens_in: Their prompt tokens.
+        ranks: Rank of the target at each fusion weight of `optimize.fusion_fit.WEIGHTS`; empty if unknown.
         usd: Their price, or None if unknown.
     """
 
@@ -82,7 +85,9 @@ class UserScore(BaseModel):
     unreadable: bool = False
     calls: int = 0
     tokens: int = 0
+    tokens_in: int = 0
     usd: float | None = None
+    ranks: tuple[int, ...] = Field(default=(), exclude_if=lambda ranks: not ranks)
 
 
 @dataclass(frozen=True)
@@ -123,36 +128,32 @@ class Objective:
         coherence = self.coherence(own, others)
         if not own and expected >= 2:
             coherence = 0.0
-        parts: dict[str, float | None] = {
-            "ndcg": ndcg(rank, len(case.candidates)),
-            "mar": ndcg(mar_rank, len(case.candidates)),
-            "hit": hit(rank, HIT_AT),
-            "coherence": coherence,
-        }
-        weights = self.weights.model_dump()
-        known = {name: value for name, value in parts.items() if value is not None}
-        total = sum(weights[name] for name in known)
-        score = sum(weights[name] * value for name, value in known.items()) / total if total else 0.0
-        return UserScore(
+        found = UserScore(
             user_id=case.user_id,
-            score=score,
+            score=0.0,
             rank=rank,
             mar_rank=mar_rank,
-            ndcg=parts["ndcg"] or 0.0,
-            mar=parts["mar"] or 0.0,
-            hit=parts["hit"] or 0.0,
+            ndcg=ndcg(rank, len(case.candidates)),
+            mar=ndcg(mar_rank, len(case.candidates)),
+            hit=hit(rank, HIT_AT),
             consistency=consistency(own, self.similarity) if own else None,
             resemblance=resemblance([own, others], self.similarity) if own and others else None,
             coherence=coherence,
             unreadable=ranking.status is Status.UNPARSABLE,
         )
+        return found.model_copy(update={"score": weighted_score(found, self.weights, rank)})
 
     def score_prediction(self, case: Case, prediction: dspy.Prediction) -> UserScore:
         """Score a prediction of `ScoredProgram`, with the cost of its ranking."""
         score = self.score(case, prediction.ranking, prediction.own, prediction.others, prediction.expected)
         spent = prediction.spent
-        cost = {"calls": spent.calls, "tokens": spent.tokens_in + spent.tokens_out, "usd": spent.usd}
-        return score.model_copy(update=cost)
+        cost = {
+            "calls": spent.calls,
+            "tokens": spent.tokens_in + spent.tokens_out,
+            "tokens_in": spent.tokens_in,
+            "usd": spent.usd,
+        }
+        return score.model_copy(update=cost | {"ranks": tuple(prediction.ranks)})
 
     def coherence(self, own: Sequence[Profile], others: Sequence[Profile]) -> float | None:
         """Agreement of different profiles of one user, minus their resemblance to other users' profiles.
@@ -164,15 +165,22 @@ class Objective:
             return None
         return agreement(own, self.similarity) - resemblance([own, others], self.similarity)
 
-    def accepts(self, case: Case, ranking: Ranking, score: UserScore) -> bool:
-        """Whether answers may become demos: they could be read, and MAR alone ranks the target among the first 5.
+    def accepts(self, case: Case, ranking: Ranking, mar: Sequence[float | None]) -> bool:
+        """Whether answers may become demos: the model itself put the target among the first 5.
 
-        A target with MAR's lowest score was not named, or not preferred to any candidate, so its rank is random.
+        Ties count against the target, because luck breaks them. Equal scores for all say nothing, and neither does an
+        answer in which most labels name no candidate.
+
+        Args:
+            mar: MAR's own scores, None for a candidate that it did not name or rate.
         """
-        if ranking.status is not Status.OK or case.target is None or score.mar_rank > HIT_AT:
+        if ranking.status is not Status.OK or case.target is None:
             return False
-        mar = ranking.scores["mar"]
-        return mar[case.candidates.index(case.target)] > min(mar)
+        own, given = mar[case.candidates.index(case.target)], [score for score in mar if score is not None]
+        if own is None or ranking.dropped > len(given):
+            return False
+        says_something = len(given) == 1 or min(given) < max(given)
+        return says_something and sum(score >= own for score in given) <= HIT_AT
 
     def metric(
         self,
@@ -188,10 +196,27 @@ class Objective:
             A bool when demos are bootstrapped (a trace and no predictor name), else a Prediction with `score` and
             `feedback`.
         """
-        score = self.score_prediction(gold.case, pred)
         if trace is not None and pred_name is None:
-            return self.accepts(gold.case, pred.ranking, score)
-        return dspy.Prediction(score=score.score, feedback=feedback(gold.case, pred.ranking, score))
+            return self.accepts(gold.case, pred.ranking, pred.mar)
+        score = self.score_prediction(gold.case, pred)
+        parts = {"ndcg": score.ndcg, "mar": score.mar, "hit": score.hit}
+        feedback = self.outcome(gold.case, pred, score).text
+        return dspy.Prediction(score=score.score, feedback=feedback, objective_scores=parts)
+
+    def outcome(self, case: Case, prediction: dspy.Prediction, score: UserScore | None = None) -> Outcome:
+        """What came of a program for one user, for a reflective optimizer."""
+        score = score or self.score_prediction(case, prediction)
+        ranking = prediction.ranking
+        return outcome_of(case, ranking, score.rank, score.mar_rank, score.coherence, prediction.mar, prediction.shown)
+
+
+def weighted_score(score: UserScore, weights: ObjectiveWeights, rank: int) -> float:
+    """The weighted mean of a user's known parts, with the target at `rank` of the final order."""
+    parts = {"ndcg": ndcg(rank, rank), "mar": score.mar, "hit": hit(rank, HIT_AT), "coherence": score.coherence}
+    of = weights.model_dump()
+    known = {name: value for name, value in parts.items() if value is not None}
+    total = sum(of[name] for name in known)
+    return sum(of[name] * value for name, value in known.items()) / total if total else 0.0
 
 
 def readable(scores: Sequence[UserScore]) -> bool:
@@ -202,31 +227,3 @@ def readable(scores: Sequence[UserScore]) -> bool:
 def _order_of(case: Case, ranking: Ranking, component: str) -> tuple[str, ...]:
     scores = ranking.scores[component]
     return order_by_score(case.candidates, scores, tie_seed=seed_of("ties", case.user_id))
-
-
-def feedback(case: Case, ranking: Ranking, score: UserScore) -> str:
-    """The result for one user in words, for a reflective optimizer; part of its prompt."""
-    size = len(case.candidates)
-    lines = [
-        f"The product this shopper chose next is ranked {score.rank} of {size}; by motivations and traits alone "
-        f"{score.mar_rank} of {size}."
-    ]
-    if ranking.profile is None:
-        lines.append("No profile could be read from the answer." if ranking.error else "No profile was asked for.")
-    else:
-        wants = "; ".join(f"{m.dimension} ({m.description})" for m in ranking.profile.motivations)
-        lines.append(f"The profile stresses: {wants}.")
-    traits = {own.item_id: own.render() for own in ranking.traits}
-    if case.target in traits:
-        lines.append(f"The chosen product's traits speak of: {traits[case.target] or 'nothing usable'}.")
-    if score.mar_rank > 1:
-        best = _order_of(case, ranking, "mar")[0]
-        if traits.get(best):
-            lines.append(f"Put first instead was a product of these traits: {traits[best]}.")
-    if score.coherence is not None and score.coherence <= 0:
-        lines.append(
-            "Profiles of this shopper's single purchases resemble strangers' as much as each other: too generic."
-        )
-    if ranking.unparsable:
-        lines.append(f"{ranking.unparsable} answers could not be parsed.")
-    return " ".join(lines)

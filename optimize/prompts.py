@@ -78,15 +78,16 @@ def plain_demo(demo: Mapping[str, Any], signature: type[dspy.Signature]) -> Demo
 
 def safe(demos: Iterable[Demo]) -> list[Demo]:
     """The demos without prompt injections, because demos are part of every prompt."""
-    return [demo for demo in demos if not any(map(contains_instructions, _texts(demo)))]
+    return [demo for demo in demos if not any(map(contains_instructions, texts_in(demo)))]
 
 
-def _texts(value: JsonValue) -> Iterator[str]:
+def texts_in(value: JsonValue) -> Iterator[str]:
+    """All texts inside a value of a demo."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (dict, list)):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _texts(part)
+            yield from texts_in(part)
 
 
 def safe_prompts(prompts: Mapping[str, Prompt]) -> Prompts:

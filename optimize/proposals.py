@@ -13,11 +13,13 @@ import dspy
 from dspy.propose import GroundedProposer
 from dspy.utils.exceptions import AdapterParseError
 
-from optimize.prompts import Demo
+from optimize.copied_text import CopyGuard
+from optimize.prompts import Demo, texts_in
 from programs.lm.adapters import AdapterName, build_adapter
 from programs.mope import Purchase, render_purchases
 from programs.program import MLLM3Rec
 from signatures.adjust import AdjustInstructions
+from signatures.reflect import ReflectOnUsers
 from signatures.schema import MotivationSchema
 from signatures.types import Profile
 
@@ -43,13 +45,17 @@ class Proposer:
         lm: The language model.
         adapter: Name of its adapter.
         schema: The motivational schema, which instructions of MOPE must contain.
+        guard: Refuses proposals that copy training text.
         unreadable: Answers without a readable proposal; only that proposal is lost.
+        refused: What proposals were refused for, one line each.
     """
 
     lm: dspy.LM
     adapter: AdapterName
     schema: MotivationSchema
+    guard: CopyGuard = field(default_factory=CopyGuard)
     unreadable: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
 
     def context(self) -> Any:
         """A DSPy context with this model and adapter."""
@@ -119,7 +125,8 @@ class Proposer:
                 except AdapterParseError as error:
                     self.unreadable.append(str(error.lm_response))
                     continue
-                instructions += self._valid(text, program, predictor, instructions)
+                shown = [text for demos in demo_sets for demo in demos for text in texts_in(dict(demo))]
+                instructions += self._valid(text, program, predictor, instructions, shown)
         return instructions
 
     def adjust(
@@ -150,15 +157,50 @@ class Proposer:
             except AdapterParseError as error:
                 self.unreadable.append(str(error.lm_response))
                 return []
-        return self._valid(answer.adjusted, program, predictor)
+        return self._valid(answer.adjusted, program, predictor, shown=[shown])
 
-    def _valid(self, text: str, program: MLLM3Rec, predictor: str, known: Sequence[str] = ()) -> list[str]:
-        """The instruction with the rules it must contain; empty if it is too short, too long or known."""
+    def reflect(self, program: MLLM3Rec, predictor: str, outcomes: str, present: str | None = None) -> list[str]:
+        """Rewrite an instruction after what came of it for a batch of users.
+
+        Args:
+            outcomes: See `optimize.feedback.batch_feedback`.
+            present: The instruction to rewrite; None for the program's.
+
+        Returns:
+            The new instruction; empty if the answer is invalid.
+        """
+        present = present or _signature(program, predictor).instructions
+        with self.context():
+            try:
+                answer = dspy.Predict(ReflectOnUsers)(present=present, outcomes=outcomes)
+            except AdapterParseError as error:
+                self.unreadable.append(str(error.lm_response))
+                return []
+        return self._valid(answer.new_instruction, program, predictor, [present], [outcomes])
+
+    def refuses(self, predictor: str, text: str, shown: Sequence[str], allowed: Sequence[str]) -> bool:
+        """Whether a proposal copies training text; if so, that is kept in `refused`."""
+        copied = self.guard.copied(text, shown, allowed)
+        if copied is not None:
+            self.refused.append(f"{predictor}: copies {copied!r:.80}")
+        return copied is not None
+
+    def _valid(
+        self, text: str, program: MLLM3Rec, predictor: str, known: Sequence[str] = (), shown: Sequence[str] = ()
+    ) -> list[str]:
+        """The instruction with the rules it must contain; empty if it is too short, too long, known or copied.
+
+        Args:
+            known: Instructions that there are already.
+            shown: Texts of the examples that its writer was shown.
+        """
         text = text.replace("[[", "(").replace("]]", ")").strip()
         if not SHORTEST <= len(text) <= LONGEST:
             return []
         signature = _signature(program, predictor)
         rule = _rules(self.schema).get(signature.__name__, "")
+        if self.refuses(predictor, text, shown, [signature.instructions, rule, *_written(signature)]):
+            return []
         whole = text if rule in text else f"{text}\n{rule}"
         return [] if whole in (*known, signature.instructions) else [whole]
 
@@ -166,6 +208,11 @@ class Proposer:
 def _signature(program: MLLM3Rec, predictor: str) -> type[dspy.Signature]:
     signature: type[dspy.Signature] = dict(program.named_predictors())[predictor].signature
     return signature
+
+
+def _written(signature: type[dspy.Signature]) -> list[str]:
+    """What a signature says about its fields; part of the prompt anyway."""
+    return [str(field.json_schema_extra["desc"]) for field in signature.fields.values()]
 
 
 def _rules(schema: MotivationSchema) -> Mapping[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import dspy
 from dspy.utils.exceptions import DSPyError
 
+from optimize.fusion_fit import ranks_by_weight
 from optimize.objective import Objective, UserScore
 from optimize.prompts import prompts_of
 from programs.lm.ledger import Ledger
@@ -62,14 +63,15 @@ class ScoredProgram(dspy.Module):
         Returns:
             Prediction with `ranking`, the profiles `own` and `others`, the number of own profiles of a program with
             MOPE (`expected`), the usage of MOPE and MAR for the ranking, cache hits counted as paid (`spent`), and the
-            `prompts` of the program.
+            `prompts` of the program; MAR's own scores (`mar`), their positions in its prompt (`shown`), and the
+            ranks of the target at other fusion weights (`ranks`).
 
         Raises:
             EvaluationError: if a call failed after all retries.
         """
         try:
             with self.ledger.standalone_usage() as roles:
-                ranking = self.program(case=case.blinded()).ranking
+                ranked = self.program(case=case.blinded())
             with dspy.context(trace=[]):
                 own = self._profiles(case)
                 others = self.other_users.value.get(case.user_id, ()) if len(own) > 1 else ()
@@ -78,13 +80,21 @@ class ScoredProgram(dspy.Module):
             problem = f"{type(error).__name__}: {abridged(one_line(error), 1000)}"
             raise EvaluationError(f"user {quoted(case.user_id)}: {problem}") from error
         return dspy.Prediction(
-            ranking=ranking,
+            ranking=ranked.ranking,
+            mar=ranked.mar,
+            shown=ranked.shown,
+            ranks=self._ranks(case, ranked),
             own=own,
             others=other_profiles,
             expected=min(self.interactions, len(case.history)),
             spent=total_usage(usage for role, usage in roles.items() if role in USER_ROLES),
             prompts=prompts_of(self.program),
         )
+
+    def _ranks(self, case: Case, ranked: dspy.Prediction) -> tuple[int, ...]:
+        if case.target is None:
+            return ()
+        return ranks_by_weight(case, ranked.mar, ranked.ranking.scores["prior"], self.program.fusion.head)
 
     def _profiles(self, case: Case) -> list[Profile]:
         if not self.interactions or not isinstance(self.program.shopper, MOPE):

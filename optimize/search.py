@@ -17,10 +17,10 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from scipy import stats
 
 from evaluate.experiments.grid_results import front_of
 from evaluate.experiments.resumable_trials import duplicates_in_a_row, next_trial, open_study
+from evaluate.stats.intervals import paired_difference
 from optimize.objective import Objective, UserScore, readable
 from optimize.scoring import EvaluationError, ScoredProgram, score_cases
 from optimize.space import Configuration, ProgramBuilder, Space, parameters, suggest, uncompiled
@@ -29,8 +29,12 @@ from programs.runtime.errors import InputError, abridged
 from signatures.rows import Case, seed_of
 
 PROMPT_SEARCH = "mllm3rec"
-FOLDS = 3
-PRUNE_BELOW_P = 0.1
+USERS_A_ROUND = 5
+"""Users between two looks at a trial, where no more are scored in parallel."""
+
+FEWEST_USERS = 6
+"""Of an interval that can stop a trial."""
+
 FAILURES_IN_A_ROW = 3
 _DUPLICATES_IN_A_ROW = 25
 
@@ -75,6 +79,11 @@ class Attempt:
         """Mean cost of MOPE and MAR per user in `usd` or `tokens`; MOTE is paid once per catalogue."""
         return float(np.mean([getattr(s, unit) or 0.0 for s in self.scores])) if self.scores else math.nan
 
+    @property
+    def prompt_tokens(self) -> float:
+        """Mean number of tokens in the prompts of MOPE and MAR per user; 0 where they were not counted yet."""
+        return float(np.mean([s.tokens_in for s in self.scores])) if self.scores else math.nan
+
     def to_json(self, unit: str) -> dict[str, Any]:
         """The trial as JSON data, with its cost in `unit`."""
         return {
@@ -83,6 +92,7 @@ class Attempt:
             "configuration": self.configuration.model_dump(mode="json"),
             "score": self.score if self.scores else None,
             "cost": {unit: self.cost(unit)} if self.scores else None,
+            "prompt_tokens": self.prompt_tokens if self.scores else None,
             "error": self.error,
             "scores": [score.model_dump(mode="json") for score in self.scores],
         }
@@ -194,7 +204,8 @@ class Search:
     ) -> None:
         program = self.wrap(self.builder.program(configuration))
         scores: list[UserScore] = []
-        for fold in np.array_split(np.arange(len(self.cases)), FOLDS):
+        rounds = max(1, len(self.cases) // max(USERS_A_ROUND, self.workers))
+        for fold in np.array_split(np.arange(len(self.cases)), rounds):
             part = [self.cases[i] for i in fold]
             scores += score_cases(program, part, self.objective, self.workers, on_score)
             trial.set_user_attr("scores", [score.model_dump(mode="json") for score in scores])
@@ -230,13 +241,23 @@ class Search:
         return {a.number for a in complete if last[a.configuration.model_dump_json()].number in unread}
 
     def readable(self) -> list[Attempt]:
-        """The complete trials whose answers could be read, the best mean score and the first of equals first."""
+        """The complete trials whose answers could be read, the best first; see `by_merit`."""
         complete = [a for a in self.attempts() if a.state == TrialState.COMPLETE.name and readable(a.scores)]
-        return sorted(complete, key=lambda a: (-a.score, a.number))
+        return sorted(complete, key=by_merit, reverse=True)
 
     def best(self) -> Attempt | None:
         """The first of the readable trials, or None."""
         return next(iter(self.readable()), None)
+
+
+def by_merit(attempt: Attempt) -> tuple[float, bool, float, int]:
+    """Sort key of trials: the score; of equals the uncompiled program, then few tokens in the prompts."""
+    return merit(attempt.number, attempt.score, attempt.prompt_tokens)
+
+
+def merit(number: int, score: float, prompt_tokens: float) -> tuple[float, bool, float, int]:
+    """See `by_merit`; for any score of a trial."""
+    return score, number == 0, -prompt_tokens, -number
 
 
 def pareto_front(attempts: Sequence[Attempt], unit: str) -> list[Attempt]:
@@ -247,7 +268,7 @@ def pareto_front(attempts: Sequence[Attempt], unit: str) -> list[Attempt]:
 
 
 def should_prune(scores: Sequence[float], best: Sequence[float]) -> bool:
-    """Whether a trial is worse than the best one on the users scored so far (one-sided Wilcoxon test).
+    """Whether a trial's interval separates from the best one's: that of the paired difference lies below 0.
 
     Args:
         scores: Scores of the first users.
@@ -256,10 +277,10 @@ def should_prune(scores: Sequence[float], best: Sequence[float]) -> bool:
     >>> should_prune([0.1, 0.2, 0.1, 0.3, 0.2, 0.1], [0.5, 0.6, 0.4, 0.9, 0.5, 0.3])
     True
     """
-    differences = np.subtract(scores, best[: len(scores)])
-    if len(differences) < 5 or not differences.any():
+    if len(scores) < FEWEST_USERS:
         return False
-    return bool(stats.wilcoxon(differences, alternative="less").pvalue < PRUNE_BELOW_P)
+    own, other = ({str(user): score for user, score in enumerate(of)} for of in (scores, best[: len(scores)]))
+    return paired_difference(own, other, seed=0).high < 0
 
 
 def attempt_of(trial: FrozenTrial) -> Attempt:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from optimize.candidates import CandidateSettings
+from optimize.feedback import REFLECTED_USERS
 from optimize.objective import ObjectiveWeights
 from optimize.space import Space
 from programs.lm.roles import RoleConfig, Roles
@@ -20,8 +21,32 @@ from signatures.schema import MotivationSchema
 _MAY_CHANGE = {"trials", "versions"}
 
 
+class GepaSettings(BaseModel):
+    """Options of GEPA 0.1.4; the defaults are GEPA's own.
+
+    Attributes:
+        reflected_users: Users of one reflection.
+        parents, proposals: Programs to go on from in each round, and proposals for each of them.
+        frontier: What candidates are kept for being best at: single users, parts of the objective, or both.
+        acceptance: Whether a proposal must be better on its batch of users, or may be equal.
+        merge: Whether the instructions of two candidates are merged, too.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reflected_users: int = Field(default=3, ge=1, le=1000)
+    parents: int = Field(default=1, ge=1, le=100)
+    proposals: int = Field(default=1, ge=1, le=100)
+    frontier: Literal["instance", "objective", "hybrid", "cartesian"] = "instance"
+    acceptance: Literal["strict_improvement", "improvement_or_equal"] = "strict_improvement"
+    merge: bool = True
+
+
 class CompileSettings(BaseModel):
     """All settings of a compile; stored with its results.
+
+    Settings that were added later have defaults that mean what a compile did without them (`AS_BEFORE`), so that
+    older ones can be resumed.
 
     Attributes:
         optimizer: `study` (our Optuna search), or one of DSPy's.
@@ -30,6 +55,12 @@ class CompileSettings(BaseModel):
         similarity: Name of Sim of eq. 5.
         interactions: k of eq. 5 in the objective.
         held_out: Share of the dev users that the winner is checked on.
+        finalists: Number of best programs that are scored again before the winner is chosen; 0 for none.
+        draws: Number of draws of labels and order that each finalist is scored with.
+        final_share: Share of the users of the search that only the finalists are scored on.
+        fit_weight: Whether the winner's fusion weight is fitted on the users of the search.
+        deterministic: Whether models on this machine answer deterministically, see `RoleConfig`.
+        gepa: Options of the optimizer `gepa`.
         proposer: Model that writes instructions, and reflects for GEPA.
         models: Model names by role, see `programs.lm.endpoints.model_name`.
         encoder: Name of the sentence encoder of the prior and of semantic similarity.
@@ -51,6 +82,12 @@ class CompileSettings(BaseModel):
     similarity: str = "schema"
     interactions: int = Field(default=3, ge=0, le=1000)
     held_out: float = Field(default=0.3, gt=0, lt=1)
+    finalists: int = Field(default=0, ge=0, le=100)
+    draws: int = Field(default=1, ge=1, le=100)
+    final_share: float = Field(default=0.0, ge=0, lt=1)
+    fit_weight: bool = False
+    deterministic: bool = False
+    gepa: GepaSettings = Field(default_factory=GepaSettings)
     roles: Roles
     proposer: RoleConfig
     models: dict[str, str] = {}
@@ -68,7 +105,8 @@ class CompileSettings(BaseModel):
             InputError: naming the settings that differ from those in the file.
         """
         if path.exists():
-            stored: dict[str, Any] = {"prior": 2} | read_json(path, dict[str, Any], "choose another --out")
+            stored = AS_BEFORE | read_json(path, dict[str, Any], "choose another --out")
+            stored["recipe"] = {"reflections": 0} | stored.get("recipe", {})
             settings = self.model_dump(mode="json", exclude=_MAY_CHANGE)
             differing = [name for name, value in settings.items() if _decisive(stored.get(name)) != _decisive(value)]
             if differing:
@@ -77,6 +115,41 @@ class CompileSettings(BaseModel):
                     "or another --out"
                 )
         write_atomically(path, self.model_dump_json(indent=1).encode() + b"\n")
+
+
+AS_BEFORE: dict[str, Any] = {
+    name: CompileSettings.model_fields[name].get_default(call_default_factory=True)
+    for name in ("prior", "finalists", "draws", "final_share", "fit_weight", "deterministic")
+} | {"gepa": GepaSettings().model_dump(mode="json")}
+"""Settings that were added later, as a compile has them that was begun before."""
+
+NEWEST_DEFAULTS: dict[str, Any] = {
+    "finalists": 3,
+    "draws": 3,
+    "final_share": 0.25,
+    "fit_weight": True,
+    "deterministic": True,
+    "gepa": GepaSettings(reflected_users=REFLECTED_USERS, proposals=2),
+    "reflections": 1,
+}
+"""Settings that were added later, as a new compile has them unless told otherwise."""
+
+
+def defaults_of_compile(plan: Path) -> dict[str, Any]:
+    """What settings that were added later are where they are not given.
+
+    Args:
+        plan: The settings file of the compile; it need not exist.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    if not plan.exists():
+        return NEWEST_DEFAULTS
+    stored = read_json(plan, dict[str, Any], "choose another --out")
+    known = {**stored, **stored.get("recipe", {})}
+    before = {**AS_BEFORE, "reflections": 0}
+    return {name: value if name in known else before[name] for name, value in NEWEST_DEFAULTS.items()}
 
 
 def prior_of_compile(plan: Path) -> PriorName:

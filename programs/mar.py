@@ -38,12 +38,14 @@ class Alignments:
         appended: Number of candidates without a score.
         dropped: Number of labels the model wrote that name no candidate, or repeat one.
         unparsable: Number of answers that could not be parsed.
+        shown: 1-based position of each candidate in the prompt; empty where each is asked for alone.
     """
 
     alignments: list[Alignment | None] = field(default_factory=list)
     appended: int = 0
     dropped: int = 0
     unparsable: int = 0
+    shown: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,8 @@ class Listwise(dspy.Module):
         labels = draw_labels(draw, len(candidates))
         shown = draw.sample(list(zip(labels, candidates, strict=True)), len(candidates))
         products = render_candidates(shown)
-        result = Alignments(alignments=[None] * len(candidates))
+        places = {label: place for place, (label, _) in enumerate(shown, start=1)}
+        result = Alignments(alignments=[None] * len(candidates), shown=tuple(places[label] for label in labels))
         try:
             answer = self.rank(
                 shopper=user.text,

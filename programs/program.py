@@ -103,7 +103,13 @@ class MLLM3Rec(dspy.Module):
         fusion: How both scores are combined.
         reasons: Explains the first `explain` items; None for no explanations.
         explain: K of the paper's top-K selection; 0 keeps the fused order.
+
+    Attributes:
+        draw: Number of the draw of labels and order in MAR's prompt. Other numbers show what the same program scores
+            with other labels; every run has 0.
     """
+
+    draw = 0
 
     def __init__(
         self,
@@ -143,7 +149,9 @@ class MLLM3Rec(dspy.Module):
             on_event: Gets the progress within this one user: profile, traits, ranking, reasons.
 
         Returns:
-            Prediction with `ranking`, a `Ranking` without usage.
+            Prediction with `ranking`, a `Ranking` without usage; MAR's own scores `mar`, None for a candidate that it
+            did not score; and the 1-based positions of the candidates in MAR's prompt, `shown`, None where there is
+            none.
         """
         if case is None:
             events = tuple(Interaction(item_id=item) for item in history)
@@ -157,6 +165,7 @@ class MLLM3Rec(dspy.Module):
         if most is not None and len(head) > most:
             raise InputError(f"{len(head)} candidates: this program ranks at most {most}; use --head {most}")
         mar = np.full(len(case.candidates), np.nan)
+        shown: list[int | None] = [None] * len(case.candidates)
         candidates_seen: list[Candidate] = []
         user = UserView(text="")
         try:
@@ -164,6 +173,8 @@ class MLLM3Rec(dspy.Module):
             for index, alignment in zip(head, result.alignments, strict=True):
                 if alignment is not None:
                     mar[index] = alignment.score
+            for index, place in zip(head, result.shown, strict=False):
+                shown[index] = place
             _count(ranking, result)
         except UnparsableError as error:
             ranking.unparsable += error.answers
@@ -173,12 +184,13 @@ class MLLM3Rec(dspy.Module):
             ranking.status = Status.UNPARSABLE
             ranking.error = ranking.error or "no answer names or rates a candidate"
         fused = self.fusion.fuse(mar, prior)
+        own = [None if np.isnan(score) else float(score) for score in mar]
         mar = np.where(np.isnan(mar), _lowest(mar) - 1.0, mar)
         ranking.scores = {"prior": prior.tolist(), "mar": mar.tolist(), "fused": fused.tolist()}
         ranking.order = order_by_score(case.candidates, fused.tolist(), tie_seed=seed_of("ties", case.user_id))
         if self.reasons is not None and self.explain and ranking.status is Status.OK:
             self._explain(self.reasons, ranking, user, candidates_seen, on_event)
-        return dspy.Prediction(ranking=ranking)
+        return dspy.Prediction(ranking=ranking, mar=own, shown=shown)
 
     def purchases(self, case: Case) -> list[Purchase]:
         """The history of a case with its items; items that are not in the catalogue are left out."""
@@ -204,7 +216,8 @@ class MLLM3Rec(dspy.Module):
         on_event(Progress(_TRAITS, len(head), len(head)))
         if asks := not isinstance(self.aligner, Embedding):
             on_event(Progress(_ALIGNMENT, 0, 1))
-        result: Alignments = self.aligner(user=user, candidates=seen, seed=seed_of("labels", case.user_id))
+        seed = seed_of("labels", case.user_id, *([self.draw] if self.draw else []))
+        result: Alignments = self.aligner(user=user, candidates=seen, seed=seed)
         if asks:
             on_event(Progress(_ALIGNMENT, 1, 1))
         return user, seen, result

@@ -17,7 +17,7 @@ from optimize.compiler import PLAN, Compiler
 from optimize.consistency import similarity_named
 from optimize.event_watcher import EventWatcher
 from optimize.forecast import Phase, check_unpaid, search_unpaid
-from optimize.settings import prior_of_compile
+from optimize.settings import defaults_of_compile, prior_of_compile
 from programs.lm.ledger import Budget, Ledger
 from programs.lm.roles import ROLE_NAMES
 from programs.program import PROGRAMS, Fusion
@@ -134,15 +134,16 @@ def _compiler(
     else:
         families = [program] if isinstance(program, str) else list(program)
         roles, given = roles_of(options)
-    prior = prior_of_compile(Path(out) / SEARCH_FOLDER / PLAN)
-    settings = compile_settings(cases, families, roles, trials, options, prior)
+    plan = Path(out) / SEARCH_FOLDER / PLAN
+    prior = prior_of_compile(plan)
+    settings = compile_settings(cases, families, roles, trials, options, prior, defaults_of_compile(plan))
     ledger = Ledger(Path(out) / SEARCH_FOLDER / LEDGER, budget)
     for warning in cases.list_warnings():
         on_event(Note(f"warning: {warning.message}"))
     factory = RankerFactory.create(
         cases.dataset,
         cases.training,
-        roles,
+        settings.roles,
         ledger,
         schema=settings.motivations,
         fusion=Fusion(head=settings.head),

@@ -13,7 +13,7 @@ from mllm3rec.api.options import Schema, read_schema
 from optimize.candidates import CandidateSettings
 from optimize.consistency import SIMILARITIES
 from optimize.objective import ObjectiveWeights
-from optimize.settings import CompileSettings
+from optimize.settings import NEWEST_DEFAULTS, CompileSettings, GepaSettings
 from optimize.space import MODULES, Space
 from programs.lm.model_options import ModelOptions
 from programs.lm.roles import ROLE_NAMES, RoleConfig, RoleName, Roles
@@ -48,6 +48,14 @@ class CompileOptions(TypedDict, total=False):
         similarity: How profiles are compared, Sim of eq. 5: [`schema`], `keywords`, `semantic` or `mixed`.
         interactions: Number of last interactions that each get a profile for the coherence [3].
         held_out: Share of the dev users that the winner is checked on, .05 to .9 [.3].
+        reflections: Number of instructions to write for each predictor from what came of it for 15 users [1].
+        finalists: Number of best programs that are scored again before the winner is chosen [3].
+        draws: Number of draws of labels and order that each finalist is scored with [3].
+        final_share: Share of the users of the search that only the finalists are scored on [.25].
+        fit_weight: Whether the winner's fusion weight is fitted, without further calls [True].
+        deterministic: Whether models on this machine answer deterministically, at about a third of the speed [True].
+        gepa: Options of the optimizer `gepa`: `reflected_users` [15], `parents` [1], `proposals` [2], `frontier`
+            [`instance`], `acceptance` [`strict_improvement`], `merge` [True].
         pareto: Whether to search for quality and low cost together [False].
         weights: Fusion weights to try, 0 to 1 [.3, or the `Program`'s weight].
         backends: Further models to try, by role [none].
@@ -72,6 +80,13 @@ class CompileOptions(TypedDict, total=False):
     similarity: str
     interactions: int
     held_out: float
+    reflections: int
+    finalists: int
+    draws: int
+    final_share: float
+    fit_weight: bool
+    deterministic: bool
+    gepa: Mapping[str, Any]
     pareto: bool
     weights: Sequence[float]
     backends: Mapping[RoleName, Sequence[str]]
@@ -90,13 +105,20 @@ class CompileOptions(TypedDict, total=False):
 
 
 def compile_settings(
-    cases: Cases, families: Sequence[str], roles: Roles, trials: int, options: CompileOptions, prior: PriorName = NEWEST
+    cases: Cases,
+    families: Sequence[str],
+    roles: Roles,
+    trials: int,
+    options: CompileOptions,
+    prior: PriorName = NEWEST,
+    defaults: Mapping[str, Any] = NEWEST_DEFAULTS,
 ) -> CompileSettings:
     """Validate the options of a compile.
 
     Args:
         families: Names of the programs to search over.
         prior: Formula of the prior.
+        defaults: Of options that are not given, see `optimize.settings.defaults_of_compile`.
 
     Raises:
         InputError: naming the option that is not valid.
@@ -113,7 +135,12 @@ def compile_settings(
     outside = [value for values in temperatures.values() for value in values if not 0 <= value <= 2]
     if outside:
         raise InputError(f"temperatures: {outside[0]:g} must lie between 0 and 2")
+    later = {name: default if options.get(name) is None else options[name] for name, default in defaults.items()}  # type: ignore[literal-required]
+    recipe = {"reflections": later.pop("reflections"), "seed": seed}
+    if later["deterministic"]:
+        roles = roles.deterministic()
     try:
+        later["gepa"] = _gepa(defaults["gepa"], options.get("gepa") or {})
         return CompileSettings.model_validate(
             {
                 "optimizer": options.get("optimizer", OPTIMIZERS[0]),
@@ -121,7 +148,7 @@ def compile_settings(
                 "trials": trials,
                 "seed": seed,
                 "pareto": options.get("pareto", False),
-                "recipe": CandidateSettings(**_given(options, "demo_sets", "max_demos", "wordings"), seed=seed),
+                "recipe": CandidateSettings(**_given(options, "demo_sets", "max_demos", "wordings"), **recipe),
                 "space": Space(
                     families=tuple(families),
                     weights=tuple(options.get("weights") or [DEFAULT_WEIGHT]),
@@ -137,6 +164,7 @@ def compile_settings(
                     coherence=options.get("coherence", 0.2),
                 ),
                 **_given(options, "similarity", "interactions", "held_out"),
+                **later,
                 "roles": roles,
                 "proposer": proposer_config(roles, options.get("proposer")),
                 "models": model_names(roles),
@@ -150,6 +178,11 @@ def compile_settings(
         )
     except ValidationError as error:
         raise input_error("compile options", error) from None
+
+
+def _gepa(defaults: GepaSettings | Mapping[str, Any], given: Mapping[str, Any]) -> GepaSettings:
+    own = defaults if isinstance(defaults, GepaSettings) else GepaSettings.model_validate(defaults)
+    return GepaSettings.model_validate(own.model_dump() | dict(given))
 
 
 def roles_of(options: CompileOptions) -> tuple[Roles, Mapping[str, dspy.LM]]:

@@ -10,7 +10,7 @@ import dspy
 
 from evaluate.stats.metrics import hit, ndcg, rank_of
 from programs.runtime.errors import InputError
-from signatures.rows import Case
+from signatures.rows import Case, Status
 
 Metric = Callable[..., Any]
 """metric(example, prediction, trace=None, pred_name=None, pred_trace=None)"""
@@ -26,7 +26,8 @@ def metric(name: str = "NDCG@10") -> Metric:
 
     Returns:
         A function that returns the metric of one user, 0 to 1. When DSPy bootstraps demos (with a trace), it returns
-        whether the target is among the first K. When GEPA asks about a predictor, it also returns feedback in words.
+        whether the answers could be read and the target is among the first K. When GEPA asks about a predictor, it also
+        returns feedback in words.
 
     Raises:
         InputError: if there is no such metric.
@@ -55,7 +56,7 @@ def metric(name: str = "NDCG@10") -> Metric:
             raise InputError(f"user {case.user_id!r}: the case has no target to score against")
         rank = rank_of(prediction.ranking.order, case.target)
         if trace is not None and pred_name is None:
-            return rank <= k
+            return rank <= k and prediction.ranking.status is Status.OK
         value = compute(rank, k)
         if pred_name is None:
             return value

@@ -54,6 +54,9 @@ def compile_program(
     demo_sets: Annotated[int, _candidates(min=0, help="Number of demo sets to make for each module.")] = 2,
     max_demos: Annotated[int, _candidates(min=1, help="Most demos in a set.")] = 3,
     wordings: Annotated[int, _candidates(min=0, help="Number of instructions to propose for each predictor.")] = 2,
+    reflections: Annotated[
+        int | None, _candidates(min=0, help="Instructions to write for each predictor from results of 15 users.")
+    ] = None,
     proposer: Annotated[str | None, _candidates(help="Model that writes instructions. Default: MAR's model.")] = None,
     ndcg: Annotated[float, _objective(min=0, help="Weight of NDCG of the fused order.")] = 0.4,
     mar_ndcg: Annotated[float, _objective(min=0, help="Weight of NDCG of MAR's scores alone.")] = 0.3,
@@ -66,6 +69,28 @@ def compile_program(
         int, _objective(min=0, help="Number of last purchases that get a profile, for coherence.")
     ] = 3,
     held_out: Annotated[float, _search(min=0.05, max=0.9, help="Share of dev users for the held-out check.")] = 0.3,
+    finalists: Annotated[
+        int | None, _search(min=0, help="Number of best programs that are scored again.  [default: 3]")
+    ] = None,
+    draws: Annotated[
+        int | None, _search(min=1, help="Draws of labels that each finalist is scored with.  [default: 3]")
+    ] = None,
+    final_share: Annotated[
+        float | None, _search(min=0, max=0.9, help="Share of the searched users for finalists only.  [default: 0.25]")
+    ] = None,
+    fit_weight: Annotated[
+        bool | None, _search("--fit-weight/--fixed-weight", help="Fit the winner's fusion weight.  [default: fit]")
+    ] = None,
+    deterministic: Annotated[
+        bool | None,
+        _search(
+            "--deterministic/--fast",
+            help="Models on this machine answer always alike, at a third of the speed.  [default: alike]",
+        ),
+    ] = None,
+    gepa: Annotated[
+        list[str] | None, _search(help="NAME=VALUE: an option of GEPA (proposals=4, frontier=hybrid); repeatable.")
+    ] = None,
     pareto: Annotated[bool, _search("--pareto", help="Search for quality and low cost together.")] = False,
     weight: Annotated[list[float] | None, _search(min=0, max=1, help="Fusion weight; repeat to try several.")] = None,
     backend: Annotated[
@@ -117,6 +142,13 @@ def compile_program(
         "similarity": similarity,
         "interactions": interactions,
         "held_out": held_out,
+        "reflections": reflections,
+        "finalists": finalists,
+        "draws": draws,
+        "final_share": final_share,
+        "fit_weight": fit_weight,
+        "deterministic": deterministic,
+        "gepa": _named("--gepa", gepa),
         "pareto": pareto,
         "weights": weight,
         "backends": _by_role("--backend", backend),
@@ -162,6 +194,18 @@ def _by_role(option: str, values: Sequence[str] | None) -> dict[str, list[str]]:
         if match is None:
             raise InputError(f"{option} {value!r}: write ROLE=VALUE, where ROLE is {', '.join(ROLE_CHOICES)}")
         found.setdefault(match[1], []).append(match[2])
+    return found
+
+
+def _named(option: str, values: Sequence[str] | None) -> dict[str, str]:
+    from mllm3rec import InputError
+
+    found: dict[str, str] = {}
+    for value in values or ():
+        name, equals, text = value.partition("=")
+        if not (name and equals and text):
+            raise InputError(f"{option} {value!r}: write NAME=VALUE")
+        found[name] = text
     return found
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 def show_manifest(manifest: ArtifactManifest) -> None:
     """Print the held-out check, the search score and the cost of an artifact."""
+    from optimize.finals import finals_lines
+
     verdict = manifest.verdict
     columns = ("before [95% CI]", "after [95% CI]", "difference, paired", "n")
     table = figure_table(f"{manifest.optimizer}: held-out dev users", "part", *columns)
@@ -23,6 +25,11 @@ def show_manifest(manifest: ArtifactManifest) -> None:
         before, after = format_estimate(verdict.before[part]), format_estimate(verdict.after[part])
         table.add_row(part, before, after, format_estimate(difference), str(difference.n))
     out.print(table)
+    if manifest.finals is not None:
+        for line in finals_lines(manifest.finals):
+            out.print(line, markup=False)
+    if verdict.prompts is not None:
+        out.print(f"with the winner's fusion weight, the prompts alone gained {format_estimate(verdict.prompts)}")
     out.print(
         f"on the {len(manifest.data.searched)} users of the search the score was "
         f"{manifest.searched['before']:.4f} before and {manifest.searched['after']:.4f} after compiling "

@@ -124,7 +124,7 @@ def connect(config: RoleConfig, on_event: OnEvent = ignore) -> dict[str, Any]:
     """
     name, keys = model_name(config), credentials(config)
     if config.is_local:
-        address, key = ENGINE.serve(_weights_of(config.model), on_event)
+        address, key = ENGINE.serve(_weights_of(config.model), on_event, config.deterministic)
         return {"engine": _server(name, address, config.timeout, key, empty_answers=True)}
     if is_server(config.model):
         return {"engine": _server(name, config.model.partition("#")[0], config.timeout, **keys)}

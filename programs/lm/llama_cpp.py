@@ -78,15 +78,17 @@ class LocalEngine:
     context: int = 16384
     slots: int = 4
     embeddings: bool = False
-    _servers: dict[Path, Any] = field(default_factory=dict, repr=False)
+    _servers: dict[tuple[Path, bool], Any] = field(default_factory=dict, repr=False)
     _key: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def serve(self, path: Path, on_event: OnEvent = ignore) -> tuple[str, str]:
+    def serve(self, path: Path, on_event: OnEvent = ignore, deterministic: bool = False) -> tuple[str, str]:
         """Start (once) the server for this model file.
 
         Args:
             on_event: Told before a model is loaded.
+            deterministic: Whether the same question gets the same answer, whatever was asked before: a server of its
+                own, with one slot, that reads every prompt from its first token.
 
         Returns:
             The base URL of its OpenAI-compatible API, and the key that it wants: another program of this machine, or
@@ -98,12 +100,12 @@ class LocalEngine:
         """
         path = path.resolve()
         with self._lock:
-            if path not in self._servers:
+            if (path, deterministic) not in self._servers:
                 gguf_identity(path)
-                self._servers[path] = self._start(path, on_event)
-            return f"{self._servers[path].listening_address}/v1", self._key
+                self._servers[path, deterministic] = self._start(path, on_event, deterministic)
+            return f"{self._servers[path, deterministic].listening_address}/v1", self._key
 
-    def _start(self, path: Path, on_event: OnEvent = ignore) -> Any:
+    def _start(self, path: Path, on_event: OnEvent = ignore, deterministic: bool = False) -> Any:
         with _sleeping_openmp_threads():
             xllamacpp = require_extra("xllamacpp", "local", "a GGUF model")
         set_threads = self.threads or environment().threads
@@ -131,6 +133,12 @@ class LocalEngine:
         params.cpuparams_batch.n_threads = threads
         params.warmup = False
         params.verbosity = -1
+        if deterministic:
+            # A prefix that an earlier prompt left behind was computed in pieces of other lengths, and sums of other
+            # pieces round differently; so does attention where other conversations lie in between.
+            params.n_parallel = 1
+            params.cache_prompt = False
+            params.cache_ram_mib = 0
         try:
             return xllamacpp.Server(params)
         except RuntimeError as error:

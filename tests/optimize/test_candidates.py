@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from optimize.artifact import SEARCH_FOLDER
-from optimize.candidates import Candidates
+from optimize.candidates import Candidates, CandidateSettings
 from optimize.compiler import POOLS
 from optimize.labeled_demos import labeled_demos
 from optimize.prompts import safe
@@ -14,8 +14,8 @@ from programs.program import PROGRAMS
 from tests.optimize.conftest import Finished
 from tests.support.backends import roles_on
 from tests.support.cases import cases_file
-from tests.support.compile_setup import compiler
-from tests.support.fake_server import FakeOpenAI
+from tests.support.compile_setup import compiler, sensitive
+from tests.support.fake_server import FakeOpenAI, last_user
 
 
 def test_pools_hold_bootstrapped_labelled_proposed_and_adjusted_choices(finished: Finished) -> None:
@@ -78,3 +78,26 @@ def test_labelled_lists_put_what_was_chosen_first(tmp_path: Path) -> None:
             assert lines[str(demo.ranking[0])] == product(item=made.parts.catalogue[case.target]).text
     assert [demo.rating for demo in ratings] == ["5", "1", "5", "1"]
     assert none == []
+
+
+def test_reflected_instructions_are_written_from_a_batch_of_users(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 8)
+    recipe = CandidateSettings(demo_sets=0, wordings=0, reflections=2)
+    with FakeOpenAI(sensitive) as server:
+        proposer = roles_on(server).with_models(mar=server.model("P")).mar
+        made = compiler(
+            tmp_path / "art",
+            cases,
+            roles_on(server),
+            trials=2,
+            modules=("mar",),
+            recipe=recipe,
+            proposer=proposer,
+        )
+        made.run()
+        asked = [last_user(body) for body in server.bodies if body["model"] == "P"]
+    pools = Candidates.load(tmp_path / "art" / SEARCH_FOLDER / POOLS)
+    names = [one.name for one in pools.modules["listwise"].wordings]
+    assert "reflected-1" in names
+    assert len(asked) == 2
+    assert all("Over 5 shoppers" in text and "stood at place" in text for text in asked)

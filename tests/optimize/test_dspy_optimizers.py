@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from mllm3rec.api.compilation import compile_program
 from optimize.artifact import PROGRAM, restore_program
 from optimize.dspy_optimizers import DSPY_OPTIMIZERS
 from optimize.prompts import prompts_of
 from programs.lm.ledger import Budget
 from programs.lm.response_cache import use_response_cache
 from programs.program import PROGRAMS
-from programs.runtime.errors import BudgetExceededError
+from programs.runtime.errors import BudgetExceededError, InputError
 from tests.support.backends import roles_on
 from tests.support.cases import cases_file
 from tests.support.compile_setup import compiler, sensitive
-from tests.support.fake_server import Body, FakeOpenAI, Reply
+from tests.support.fake_server import Body, FakeOpenAI, Reply, last_user
 
 
 @pytest.mark.parametrize("optimizer", ["mipro", "random-search"])
@@ -107,3 +108,33 @@ def test_dspy_optimizers_leave_modules_alone_that_are_not_tuned(tmp_path: Path, 
     assert {name for name in after if after[name] != before[name]} <= {"aligner.rank.predict"}
     assert set(after) == set(before)
     assert len(distilled) == 1, "MOTE was asked in one wording only"
+
+
+def test_one_reflection_of_gepa_sees_a_batch_of_users_and_where_their_products_stood(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 8)
+    with FakeOpenAI(sensitive) as server:
+        proposer = roles_on(server).with_models(mar=server.model("P")).mar
+        made = compiler(
+            tmp_path / "art",
+            cases,
+            roles_on(server),
+            optimizer="gepa",
+            trials=8,
+            modules=("mar",),
+            proposer=proposer,
+            gepa={"reflected_users": 5, "proposals": 2, "frontier": "hybrid", "acceptance": "improvement_or_equal"},
+        )
+        made.run()
+        asked = [last_user(body) for body in server.bodies if body["model"] == "P"]
+    assert len(asked) >= 2, "two proposals in one round"
+    for text in asked:
+        assert "Over 5 shoppers" in text
+        assert "where it was shown in the" in text
+        assert text.count("In the list that the model read it stood at place") == 5
+        assert "This step answered" in text
+
+
+def test_an_unknown_option_of_gepa_is_refused(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 6)
+    with pytest.raises(InputError, match="temperature"):
+        compile_program(cases, out=tmp_path / "art", optimizer="gepa", gepa={"temperature": 3})

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from optimize.objective import Objective, ObjectiveWeights, feedback
+from optimize.feedback import batch_feedback
+from optimize.objective import Objective, ObjectiveWeights
 from signatures.rows import Case, Ranking, Status, Usage
 from signatures.types import Profile, Traits
 from tests.support.profiles import profile_of
@@ -43,22 +44,43 @@ class TestScore:
         ("mar", "status", "accepted"),
         [
             ([0, 1, 2, 3], Status.OK, True),
-            ([-1, -1, 2, -1], Status.OK, True),
-            ([-1, 4, 2, 3], Status.OK, True),
-            ([-1, -1, -1, -1], Status.OK, False),
-            ([2, 3, -1, 4], Status.OK, False),
+            ([None, None, 2, None], Status.OK, True),
+            ([None, 4, 2, 3], Status.OK, True),
+            ([None, None, None, None], Status.OK, False),
+            ([2, 3, None, 4], Status.OK, False),
             ([0, 1, 2, 3], Status.UNPARSABLE, False),
+            ([3, 3, 3, None], Status.OK, False),
         ],
-        ids=["named first", "alone named", "named last", "nobody named", "not named", "not readable"],
+        ids=[
+            "named first",
+            "alone named",
+            "named last",
+            "nobody named",
+            "not named",
+            "not readable",
+            "all rated alike",
+        ],
     )
     def test_demos_are_made_of_answers_that_name_the_target(
-        self, mar: list[float], status: Status, accepted: bool
+        self, mar: list[float | None], status: Status, accepted: bool
     ) -> None:
         # The target is the third candidate; with four candidates any rank is among the first five.
-        row = ranking("abcd", mar).model_copy(update={"status": status})
-        score = Objective().score(CASE, row)
-        assert score.mar_rank <= 5
-        assert Objective().accepts(CASE, row, score) is accepted
+        row = ranking("abcd", [-1.0 if score is None else score for score in mar]).model_copy(update={"status": status})
+        assert Objective().score(CASE, row).mar_rank <= 5
+        assert Objective().accepts(CASE, row, mar) is accepted
+
+    def test_ties_count_against_the_target_and_so_do_labels_of_nobody(self) -> None:
+        case = Case(user_id="u", history=(), candidates=tuple("abcdefgh"), target="a")
+        row = Ranking(user_id="u", order=tuple("abcdefgh"))
+        tied: list[float | None] = [5, 5, 5, 5, 5, 5, 1, 1]
+        assert not Objective().accepts(case, row, tied), (
+            "six share the first place: luck makes it one of the first five"
+        )
+        assert Objective().accepts(case, row, [5, 5, 5, 5, 5, 4, 1, 1])
+        named: list[float | None] = [7, *[None] * 7]
+        assert Objective().accepts(case, row, named)
+        # `[2, 5, 1, 47]` for two-digit labels, 47 being the target: three labels name nobody.
+        assert not Objective().accepts(case, row.model_copy(update={"dropped": 3}), named)
 
     def test_consistency_is_equation_5_and_coherence_takes_strangers_off(self) -> None:
         own = [profile_of("value", "learning"), profile_of("value")]
@@ -109,7 +131,14 @@ class TestScore:
 class TestMetric:
     def answer(self, order: str, mar: list[float]) -> dspy.Prediction:
         return dspy.Prediction(
-            ranking=ranking(order, mar), own=[], others=[], expected=0, spent=Usage(calls=3, tokens_in=7)
+            ranking=ranking(order, mar),
+            mar=[None if score == -1 else score for score in mar],
+            shown=list(range(1, len(mar) + 1)),
+            ranks=(),
+            own=[],
+            others=[],
+            expected=0,
+            spent=Usage(calls=3, tokens_in=7),
         )
 
     def test_scores_and_explains_for_an_optimizer(self) -> None:
@@ -130,7 +159,7 @@ class TestMetric:
 
     def test_costs_of_the_ranking_come_along(self) -> None:
         found = Objective().score_prediction(CASE, self.answer("abcd", [0, 0, 1, 0]))
-        assert (found.calls, found.tokens, found.usd) == (3, 7, None)
+        assert (found.calls, found.tokens, found.tokens_in, found.usd) == (3, 7, 7, None)
 
 
 def test_feedback_names_what_the_profile_stresses_and_what_the_traits_speak_of() -> None:
@@ -140,7 +169,13 @@ def test_feedback_names_what_the_profile_stresses_and_what_the_traits_speak_of()
         profile=profile_of("value"),
         traits=[Traits(item_id="c", phrases=("lasts for years",)), Traits(item_id="a", phrases=("cheap thrills",))],
     )
-    text = feedback(CASE, row, Objective().score(CASE, row))
+    prediction = dspy.Prediction(ranking=row, mar=[0.9, 0.1, 0.2, 0.3], shown=[2, 4, 1, 3])
+    outcome = Objective().outcome(CASE, prediction, Objective().score(CASE, row))
+    text = batch_feedback([outcome, outcome])
+    assert "Over 2 shoppers: by motivations and traits alone the chosen product is first for 0" in text
+    assert "where it was shown in the first third of the list: 3.0 (2 shoppers)" in text
+    assert "stood at place 1 of 4" in text
+    assert "traits, from place 2: cheap thrills" in text
     assert "ranked 4 of 4" in text
     assert "value (wants value)" in text
     assert "lasts for years" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 from pathlib import Path
 from urllib.error import HTTPError
@@ -81,6 +82,31 @@ def test_the_engine_answers_this_process_only(weights: Path) -> None:
     page.add_header("Authorization", f"Bearer {key}")
     with urlopen(page) as answer:  # noqa: S310
         assert answer.headers.get("Access-Control-Allow-Origin") not in ("*", "http://evil.example")
+
+
+def test_a_deterministic_engine_answers_alike_whatever_was_asked_before(weights: Path) -> None:
+    """Ten prompts that share prefixes of other lengths, twice in different orders: equal bytes."""
+    titles = [item.title for item in demo_dataset().items.values()]
+    prompts = ["Bought: " + ", ".join(titles[: 3 * n + 1]) + ". Name what this person wants." for n in range(10)]
+    system = "You are a careful assistant of a store. Describe what a product is good for in short phrases. " * 10
+    url, key = ENGINE.serve(weights, deterministic=True)
+    assert ENGINE.serve(weights)[0] != url, "another server than the fast one"
+
+    def ask(prompt: str) -> tuple[str, str]:
+        body = {
+            "messages": [{"role": "system", "content": system}, {"role": "user", "content": prompt}],
+            "max_tokens": 40,
+            "temperature": 0,
+            "logprobs": True,
+        }
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        with urlopen(Request(f"{url}/chat/completions", json.dumps(body).encode(), headers)) as answer:  # noqa: S310
+            choice = json.load(answer)["choices"][0]
+        return choice["message"]["content"], json.dumps(choice["logprobs"]["content"])
+
+    first = {prompt: ask(prompt) for prompt in prompts}
+    second = {prompt: ask(prompt) for prompt in random.Random(5).sample(prompts, 10)}
+    assert first == second
 
 
 @pytest.mark.parametrize("token", ["<|im_start|>", "<|im_end|>", "<|endoftext|>"])

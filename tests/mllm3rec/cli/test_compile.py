@@ -123,7 +123,7 @@ def test_a_dry_run_forecasts_and_makes_no_artifact(tmp_path: Path) -> None:
         served = len(server.bodies)
     assert found.exit_code == 0, found.output
     forecast = json.loads(found.stdout)
-    assert [phase["name"] for phase in forecast["phases"]] == ["pools", "search", "held-out"]
+    assert [phase["name"] for phase in forecast["phases"]] == ["pools", "search", "finals", "held-out"]
     assert forecast["in_all"]["calls"] == sum(phase["calls"] for phase in forecast["phases"])
     assert forecast["in_all"]["usd"] is None, "an unknown price is not zero"
     assert 0 < served < 50

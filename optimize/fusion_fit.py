@@ -1,0 +1,103 @@
+"""Fit of the fusion weight on recorded scores, cross-validated over users; asks no model.
+
+Every `UserScore` holds the target's rank at all `WEIGHTS`, from the same answers. What else decides a user's weight,
+like the length of the history, can be fitted on the same ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from evaluate.stats.metrics import rank_of
+from optimize.objective import ObjectiveWeights, UserScore, weighted_score
+from programs.program import Fusion
+from programs.ranker import order_by_score
+from signatures.rows import Case, seed_of
+
+WEIGHTS = tuple(step / 20 for step in range(21))
+"""Fusion weights to choose from: 0, .05, ..., 1."""
+
+_FOLDS = 5
+
+
+class FittedWeight(BaseModel):
+    """A fusion weight fitted on users.
+
+    Attributes:
+        weight: The weight to use.
+        own, fitted: Mean score with the weight before, and cross-validated with fitted ones: every user is scored with
+            the weight that is best for the users of the other folds.
+        users: Number of users.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    weight: float
+    own: float
+    fitted: float
+    users: int
+
+
+def ranks_by_weight(
+    case: Case, mar: Sequence[float | None], prior: Sequence[float], head: int | None
+) -> tuple[int, ...]:
+    """The target's rank at each of `WEIGHTS`.
+
+    Args:
+        mar: MAR's own scores of the candidates, None where it gave none.
+        prior: The prior's.
+        head: See `Fusion`.
+    """
+    assert case.target is not None  # noqa: S101 - scored before
+    own = np.array([np.nan if score is None else score for score in mar], dtype=float)
+    base, ties = np.asarray(prior, dtype=float), seed_of("ties", case.user_id)
+    orders = (
+        order_by_score(case.candidates, Fusion(weight, head).fuse(own, base).tolist(), tie_seed=ties)
+        for weight in WEIGHTS
+    )
+    return tuple(rank_of(order, case.target) for order in orders)
+
+
+def fit_weight(scores: Sequence[UserScore], weights: ObjectiveWeights, own: float) -> FittedWeight | None:
+    """Fit the weight; it stays as it is unless a fitted one is better on users that it was not fitted on.
+
+    Args:
+        scores: Of one program; a user may have several (other draws of labels), which stay in one fold.
+        weights: The objective.
+        own: The weight that the program has.
+
+    Returns:
+        None if there are fewer than five users, or scores without ranks, as those of older compiles are.
+    """
+    users = list(dict.fromkeys(score.user_id for score in scores))
+    if len(users) < _FOLDS or any(len(score.ranks) != len(WEIGHTS) for score in scores):
+        return None
+    table = np.array([[weighted_score(score, weights, rank) for rank in score.ranks] for score in scores])
+    fold = np.array([users.index(score.user_id) % _FOLDS for score in scores])
+    chosen = np.empty(len(scores))
+    for number in range(_FOLDS):
+        inside = fold == number
+        chosen[inside] = table[inside, _best(table[~inside], own)]
+    before = float(np.mean([score.score for score in scores]))
+    fitted = float(chosen.mean())
+    weight = WEIGHTS[_best(table, own)] if fitted > before else own
+    return FittedWeight(weight=weight, own=before, fitted=fitted, users=len(users))
+
+
+def at_weight(score: UserScore, weights: ObjectiveWeights, weight: float) -> UserScore | None:
+    """A user's score with another of `WEIGHTS`; None if its ranks are not known."""
+    if weight not in WEIGHTS or len(score.ranks) != len(WEIGHTS):
+        return None
+    rank = score.ranks[WEIGHTS.index(weight)]
+    return score.model_copy(update={"score": weighted_score(score, weights, rank)})
+
+
+def _best(table: NDArray[np.float64], own: float) -> int:
+    """Index of the best weight; among equals the one nearest to `own`."""
+    means = table.mean(axis=0)
+    near = [index for index in range(len(WEIGHTS)) if means[index] >= means.max() - 1e-12]
+    return min(near, key=lambda index: abs(WEIGHTS[index] - own))

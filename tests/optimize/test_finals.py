@@ -1,0 +1,147 @@
+"""The final round: new users and draws for the best programs, their spread, and the fitted weight."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mllm3rec.api.compilation import compile_program
+from optimize.artifact import SEARCH_FOLDER, restore_program
+from optimize.compiler import PLAN
+from optimize.finals import final_round, finalists_of
+from optimize.objective import ObjectiveWeights, UserScore
+from optimize.search import Attempt, by_merit
+from optimize.settings import AS_BEFORE, NEWEST_DEFAULTS, CompileSettings, defaults_of_compile
+from programs.lm.ledger import Budget
+from programs.runtime.errors import BudgetExceededError, InputError
+from tests.support.backends import roles_on
+from tests.support.cases import cases_file
+from tests.support.compile_setup import attempt, compiler, priced, score_of, sensitive
+from tests.support.fake_server import FakeOpenAI
+
+FINALS = {"finalists": 2, "draws": 3, "final_share": 0.3, "fit_weight": True}
+
+
+def test_finalists_are_scored_again_and_the_spread_of_one_program_is_said(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 10)
+    with FakeOpenAI(sensitive) as server:
+        made = compiler(tmp_path / "art", cases, roles_on(server), trials=4, modules=("mar",), **FINALS)
+        foreseen = {phase.name: phase.calls for phase in made.rehearse()}
+        manifest = made.run()
+    finals = manifest.finals
+    assert finals is not None
+    assert (finals.users, finals.new_users) == (7, 2)
+    assert [len(one.by_draw) for one in finals.finalists] == [3] * len(finals.finalists)
+    assert 0 in {one.trial for one in finals.finalists}, "the winner must beat the uncompiled program"
+    assert finals.spread is not None
+    assert finals.spread > 0, "other labels give this server's answers another order"
+    assert any("one and the same program" in step for step in made.watcher.steps)
+    assert manifest.trial == finals.finalists[0].trial
+    assert manifest.searched["after"] == finals.finalists[0].score
+    assert set(manifest.data.searched) == {case.user_id for case in cases.cases[:7]}
+    assert 0 < made.ledger.by_phase()["finals"].calls <= foreseen["finals"]
+    assert finals.fitted is not None
+    assert manifest.weight == finals.fitted.weight
+    assert restore_program(tmp_path / "art")[0].fusion.weight == manifest.weight
+    page = (tmp_path / "art" / SEARCH_FOLDER / "report.html").read_text("utf-8")
+    assert "Final round" in page
+    assert "prompt tokens" in page
+
+
+def test_the_weight_is_fitted_without_a_call(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 8)
+    calls = []
+    for fit in (False, True):
+        with FakeOpenAI(sensitive) as server:
+            made = compiler(tmp_path / f"art{fit}", cases, roles_on(server), trials=1, modules=("mar",), fit_weight=fit)
+            manifest = made.run()
+            calls.append(len(server.bodies))
+    assert calls[0] == calls[1]
+    assert manifest.finals is not None
+    assert manifest.finals.fitted is not None
+    if manifest.weight != 0.3:
+        assert manifest.verdict.prompts is not None
+        assert manifest.verdict.prompts.mean == 0, "the same prompts and the same weight"
+
+
+def test_who_was_lucky_in_the_search_does_not_win() -> None:
+    attempts = [attempt(0, 0.4, 10), attempt(1, 0.9, 10), attempt(2, 0.6, 10), attempt(3, 0.1, 10)]
+
+    def score(one: Attempt, draw: int) -> list[UserScore]:
+        return [score_of(f"u{n}", {0: 0.4, 1: 0.3 + draw / 10, 2: 0.6}[one.number]) for n in range(2)]
+
+    assert [one.number for one in finalists_of(attempts, 2)] == [1, 2, 0]
+    decision = final_round(finalists_of(attempts, 2), score, 3, ObjectiveWeights(), fit=False)
+    assert decision.winner.number == 2
+    assert decision.finals.spread == 0.0
+
+
+def test_of_equal_scores_the_shorter_prompt_wins() -> None:
+    long, short = (
+        Attempt(
+            number,
+            "COMPLETE",
+            attempt(0, 0, 0).configuration,
+            (score_of("u", 0.5).model_copy(update={"tokens_in": n}),),
+        )
+        for number, n in ((1, 900), (2, 300))
+    )
+    assert max([long, short], key=by_merit).number == 2
+
+
+def test_a_budget_for_the_search_alone_still_ends_with_a_checked_winner(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 8)
+    with FakeOpenAI(sensitive) as server:
+        made = compiler(tmp_path / "art", cases, roles_on(server), Budget(calls=200), trials=20, **FINALS)
+        with pytest.raises(BudgetExceededError, match="the best of"):
+            made.run()
+        assert len(server.bodies) <= 200
+    assert restore_program(tmp_path / "art")[1].verdict.judgement
+
+
+def test_a_budget_is_refused_with_a_sum_that_pays_the_final_round_too(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 8)
+    sums = []
+    with FakeOpenAI(sensitive) as server:
+        for settings in ({}, FINALS):
+            made = compiler(
+                tmp_path / f"art{len(sums)}",
+                cases,
+                roles_on(server),
+                Budget(usd=0.001),
+                priced(server.model()),
+                **settings,
+            )
+            with pytest.raises(InputError, match="give at least") as refused:
+                made.run()
+            sums.append(float(str(refused.value).split("give at least $")[1].split(",")[0]))
+        assert server.bodies == []
+    assert sums[1] > sums[0]
+
+
+def test_a_compile_from_before_these_settings_resumes_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLLM3REC_ENCODER", "hashing")
+    cases = cases_file(tmp_path / "dev.jsonl", 8)
+    plan = tmp_path / "art" / SEARCH_FOLDER / PLAN
+    with FakeOpenAI(sensitive) as server:
+        options = {"out": tmp_path / "art", "model": server.model(), "trials": 1, "modules": ["mar"], "wordings": 1}
+        before = {
+            name: AS_BEFORE[name] for name in ("finalists", "draws", "final_share", "fit_weight", "deterministic")
+        }
+        compile_program(cases, **options, **before, gepa=AS_BEFORE["gepa"], reflections=0)
+        old = json.loads(plan.read_text())
+        for name in ("gepa", *before):
+            del old[name]
+        del old["recipe"]["reflections"]
+        plan.write_text(json.dumps(old))
+        resumed = compile_program(cases, **options)
+        assert resumed.manifest is not None
+        assert resumed.manifest.finals is None
+        with pytest.raises(InputError, match="finalists"):
+            compile_program(cases, **options, finalists=2)
+    assert CompileSettings.model_validate_json(plan.read_text()).finalists == 0
+    assert defaults_of_compile(tmp_path / "new") == NEWEST_DEFAULTS
