@@ -204,4 +204,4 @@ def test_the_report_shows_what_a_learned_ranker_relies_on() -> None:
     runs = [SimpleNamespace(importance={"a": 0.2, "b": 0.8}), SimpleNamespace(importance={"a": 0.4, "b": 0.6})]
     groups: Any = [SimpleNamespace(label="learned", runs=runs), SimpleNamespace(label="knn", runs=[])]
     (table,) = importance_tables(cast(Any, groups))
-    assert [[cell.text for cell in row.cells] for row in table.rows] == [["b", ".700"], ["a", ".300"]]
+    assert [[cell.text for cell in row.cells] for row in table.rows] == [["b", "0.700"], ["a", "0.300"]]
