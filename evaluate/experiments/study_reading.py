@@ -164,6 +164,7 @@ def _run(root: Path, cell: StudyCell, dataset: str, commands: Sequence[str]) -> 
         # The slash, because a name may be the beginning of another one.
         "command": f"{commands[0]} --only {cell.path}/" if commands else "",
         "tuned": _tuned(root, cell),
+        "importance": _importance(RunDirectory(directory).importance),
     }
     if cell.protocol.catalogue:
         path = RunDirectory(directory).ranks
@@ -193,6 +194,12 @@ def _kept(rows: Mapping[str, Ranking], cases: Cases) -> dict[str, Ranking]:
 def _tuned(root: Path, cell: StudyCell) -> list[Mapping[str, object]]:
     path = tuned_path(root, cell)
     return read_json(path, Tuned, TUNE_AGAIN).model_dump(mode="json")["tried"] if path.exists() else []
+
+
+def _importance(path: Path) -> Mapping[str, float]:
+    remedy = "delete the run to have it made again"
+    found: Mapping[str, float] = read_json(path, dict[str, float], remedy) if path.exists() else {}
+    return found
 
 
 def tuned_path(root: Path, cell: StudyCell) -> Path:

@@ -66,6 +66,7 @@ class RunRecord:
         stand_alone: Usage without cache hits, by role.
         command: The command that repeats only this run.
         tuned: Settings that were tried on dev users; may be empty.
+        importance: Share of every feature in what the trees of a learned ranker gain; empty for other rankers.
     """
 
     dataset: str
@@ -82,6 +83,7 @@ class RunRecord:
     stand_alone: Mapping[str, Usage] = field(default_factory=dict)
     command: str = ""
     tuned: Sequence[Mapping[str, object]] = ()
+    importance: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def unparsable_users(self) -> int:

@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 from evaluate.report.pseudonyms import without_ids
 from evaluate.report.ranker_runs import RankerRuns
 from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord
-from evaluate.report.table import NONE, Table, TableCell, TableRow, code_cell, count_cell, table_row, word_cell
+from evaluate.report.table import (
+    NONE,
+    Table,
+    TableCell,
+    TableRow,
+    code_cell,
+    count_cell,
+    figure_cell,
+    table_row,
+    word_cell,
+)
 
 HASH_DIGITS = 12
 
@@ -117,6 +127,27 @@ def _tuned(group: RankerRuns) -> Table:
     caption = f"Settings of {group.label} that were tried on dev users before test users were ranked, in this order."
     columns = ("draw", "seed", *names)
     return Table(f"tuned-{group.label}", f"Tuning of {group.label}", caption, columns, tuple(rows))
+
+
+FEATURES_SHOWN = 25
+"""Most features in an importance table."""
+
+
+def importance_tables(groups: Sequence[RankerRuns]) -> list[Table]:
+    """What each learned ranker relies on: its first features by mean gain, one table per ranker."""
+    return [_importance(group) for group in groups if any(run.importance for run in group.runs)]
+
+
+def _importance(group: RankerRuns) -> Table:
+    runs = [run.importance for run in group.runs if run.importance]
+    mean = {name: sum(run.get(name, 0.0) for run in runs) / len(runs) for name in runs[0]}
+    first = sorted(mean.items(), key=lambda pair: -pair[1])[:FEATURES_SHOWN]
+    caption = (
+        f"Share of each feature in the gain of all splits of {group.label}'s trees, mean over {len(runs)} fits; the "
+        f"first {len(first)} of {len(mean)} features. Features that say the same share the gain between them."
+    )
+    rows = tuple(table_row(code_cell(name), figure_cell(share)) for name, share in first)
+    return Table(f"importance-{group.label}", f"Features of {group.label}", caption, ("feature", "share of gain"), rows)
 
 
 def _setting(value: object) -> TableCell:

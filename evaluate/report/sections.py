@@ -87,7 +87,7 @@ def _section(record: StudyRecord, protocol: ProtocolRecord, marks: figures.Looks
         costs.billed_table(groups),
         *_some(selective.selective_table(groups)),
     ]
-    section.tuning = list(reproduction.tuned_tables(groups))
+    section.tuning = [*reproduction.tuned_tables(groups), *reproduction.importance_tables(groups)]
     return section
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 MANIFEST, JOURNAL, LEDGER = "manifest.json", "journal.jsonl", "ledger.jsonl"
 METRICS, TARGETS, RANKS, WEIGHTS = "metrics.json", "targets.json", "ranks.json", "weights.json"
+IMPORTANCE = "importance.json"
 
 
 @dataclass(frozen=True)
@@ -53,3 +54,8 @@ class RunDirectory:
     def weights(self) -> Path:
         """Weights that a stacked ranker learned on dev users."""
         return self.path / WEIGHTS
+
+    @property
+    def importance(self) -> Path:
+        """Share of every feature in what a learned ranker's trees gain."""
+        return self.path / IMPORTANCE

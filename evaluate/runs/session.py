@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from evaluate.data.demo.store import planted_motivations
 from evaluate.protocol.cases import Cases
@@ -32,6 +32,16 @@ from signatures.schema import MotivationSchema
 
 _SHOWN_PROBLEMS = 3
 """Number of unparsable or failed users with a note of their own; further ones are counted at the end."""
+
+
+@runtime_checkable
+class ByFeatures(Ranker, Protocol):
+    """A ranker that says how much it relies on each of its features."""
+
+    @property
+    def importance(self) -> Mapping[str, float]:
+        """Share of every feature, by its name; the largest first."""
+        ...
 
 
 def run_session(
@@ -91,6 +101,8 @@ def run_session(
     write_atomically(files.targets, json.dumps(targets).encode() + b"\n")
     figures = run_metrics(name, cases.cases, rows, spent=ledger.total())
     write_atomically(files.metrics, figures.model_dump_json(indent=2).encode() + b"\n")
+    if isinstance(ranker, ByFeatures):
+        write_atomically(files.importance, json.dumps(ranker.importance, indent=2).encode() + b"\n")
     recovered = _recovered(cases, rows)
     return Evaluation(
         name, cases, figures, rows, status, directory, recovered=recovered, usage_by_role=ledger.by_role()

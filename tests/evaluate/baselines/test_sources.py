@@ -193,3 +193,15 @@ def test_user_constants() -> None:
     asked = Case(user_id="u", history=bought(("a", 0), ("b", 2), ("c", 10)), candidates=("d",))
     found = User().features(Lists.of([asked, case(["a"], ["b"])], INDEX))
     np.testing.assert_allclose(found, [[3, np.log(11), np.log(6), np.log(9)], [1, np.nan, np.nan, np.nan]])
+
+
+def test_the_report_shows_what_a_learned_ranker_relies_on() -> None:
+    from types import SimpleNamespace
+    from typing import Any, cast
+
+    from evaluate.report.reproduction import importance_tables
+
+    runs = [SimpleNamespace(importance={"a": 0.2, "b": 0.8}), SimpleNamespace(importance={"a": 0.4, "b": 0.6})]
+    groups: Any = [SimpleNamespace(label="learned", runs=runs), SimpleNamespace(label="knn", runs=[])]
+    (table,) = importance_tables(cast(Any, groups))
+    assert [[cell.text for cell in row.cells] for row in table.rows] == [["b", "0.700"], ["a", "0.300"]]
