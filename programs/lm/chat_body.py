@@ -38,7 +38,7 @@ def sound_body(raw: bytes, empty_answers: bool = False) -> bytes:
             that was cut off while the model was thinking is no error.
         InvalidRequestError: if the provider withheld the text (content filter, refusal).
     """
-    body = parsed(raw)
+    body = object_in(raw)
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
@@ -66,7 +66,7 @@ def sound_body(raw: bytes, empty_answers: bool = False) -> bytes:
     return json.dumps(_encodable(sound) if b"\\ud" in raw.lower() else sound).encode()
 
 
-def parsed(raw: bytes) -> dict[str, Any]:
+def object_in(raw: bytes) -> dict[str, Any]:
     """A body as a JSON object. Raises `ServerError` if it is none."""
     try:
         # Integers of any length are read; those that count no tokens are dropped with the other unreadable counts.

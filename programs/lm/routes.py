@@ -15,7 +15,7 @@ from dspy._vendor.lm15.transports import TransportError as ConnectionFailed
 from dspy._vendor.lm15.transports import TransportRequest
 from dspy.lm15 import LM15Error, Message, Request, Response, ServerError, TextPart, TransportError, Usage
 
-from programs.lm.chat_body import parsed, shown, token_count
+from programs.lm.chat_body import object_in, shown, token_count
 from programs.lm.role_lm import RoleLM
 from programs.lm.transport import Transport
 from programs.runtime.errors import one_line
@@ -111,7 +111,7 @@ class RouteEngine:
             raise TransportError(str(error)) from error
         if response.status != 200:
             raise _refusal(response.status, raw, response.header("retry-after"))
-        answer = parsed(raw)
+        answer = object_in(raw)
         try:
             kept = self._route.read(answer, fields)
         except (LookupError, TypeError, ValueError) as error:
@@ -131,7 +131,7 @@ class RouteEngine:
 
 def _refusal(status: int, raw: bytes, retry_after: str | None) -> LM15Error:
     try:
-        error = parsed(raw).get("error")
+        error = object_in(raw).get("error")
         message = str(error["message"]) if isinstance(error, dict) and "message" in error else shown(raw)
     except ServerError:
         message = shown(raw)

@@ -19,7 +19,7 @@ from programs.runtime.environment import cpu_threads
 from programs.runtime.errors import InputError, quoted, require_extra
 
 MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
-LENGTH, POOLING, MODULES = "sentence_bert_config.json", "1_Pooling/config.json", "modules.json"
+LENGTH, POOLING, STEPS = "sentence_bert_config.json", "1_Pooling/config.json", "modules.json"
 """Files of a folder in the form of sentence-transformers: the most tokens, the pooling, the steps of the encoder."""
 
 _MAX_TOKENS = 128
@@ -55,10 +55,10 @@ class EncoderFiles:
         model = next((path for path in (folder / MODEL, folder / "onnx" / MODEL) if path.is_file()), None)
         if model is None or not (folder / TOKENIZER).is_file():
             raise InputError(f"{folder}: has no {TOKENIZER if model else MODEL}; {_REMEDY}")
-        steps = read_json(folder / MODULES, list[_Step], _REMEDY) if (folder / MODULES).is_file() else []
+        steps = read_json(folder / STEPS, list[_Step], _REMEDY) if (folder / STEPS).is_file() else []
         for step in steps:
             if step.kind not in _STEPS:
-                raise InputError(f"{folder / MODULES}: the step {quoted(step.kind)} is not one of {', '.join(_STEPS)}")
+                raise InputError(f"{folder / STEPS}: the step {quoted(step.kind)} is not one of {', '.join(_STEPS)}")
         length = read_json(folder / LENGTH, _Length, _REMEDY) if (folder / LENGTH).is_file() else _Length()
         pooling = read_json(folder / POOLING, _Pooling, _REMEDY) if (folder / POOLING).is_file() else _Pooling()
         return cls(model, folder / TOKENIZER, length.max_seq_length, pooling.kind(folder / POOLING))

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from programs.prior.onnx_encoder import LENGTH, MODEL, MODULES, POOLING, TOKENIZER
+from programs.prior.onnx_encoder import LENGTH, MODEL, POOLING, STEPS, TOKENIZER
 from programs.runtime.errors import InputError, require_extra
 
 _EXAMPLES = ("a wooden train", "a train set of wood, with rails, wagons and a bridge")
@@ -77,7 +77,7 @@ def export(source: Path, target: Path) -> Path:
         node.metadata_props.clear()  # Stack traces, with paths of this machine.
     target.mkdir(parents=True, exist_ok=True)
     program.save(target / MODEL)
-    for name in (TOKENIZER, LENGTH, POOLING, MODULES):
+    for name in (TOKENIZER, LENGTH, POOLING, STEPS):
         if (source / name).is_file():
             (target / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, target / name)
