@@ -35,12 +35,15 @@ class Alignments:
         appended: Number of candidates without a score.
         dropped: Number of labels the model wrote that name no candidate, or repeat one.
         unparsable: Number of answers that could not be parsed.
+        by_position: Mean score before calibration by position in the prompt, where log-probabilities of labels were
+            read: a model without a preference for positions has zeros on average.
     """
 
     alignments: list[Alignment | None] = field(default_factory=list)
     appended: int = 0
     dropped: int = 0
     unparsable: int = 0
+    by_position: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from programs.explain import Explainer
+from programs.label_aligners import FirstToken, Pairwise, Setwise
 from programs.lm.backends import Backends, UnparsableError
 from programs.mar import Aligner, Alignments, Candidate, Embedding, Listwise, Pointwise, UserView
 from programs.mope import MOPE, Purchase, RawHistory
@@ -94,7 +95,7 @@ class MLLM3Rec(dspy.Module):
     Args:
         shopper: User view: `MOPE` (the default), or `RawHistory` for the ablation without it.
         product: Item view: `MOTE` (the default), or `RawDescription` for the ablation without it.
-        aligner: `Listwise` (the default), `Pointwise` or `Embedding`.
+        aligner: `Listwise` (the default), `Pointwise`, `Embedding` or one of `programs.label_aligners`.
         catalogue: Items by id; without one, every id is read as a free text.
         prior: Scores candidates from the history without a language model; without one MAR alone decides.
         fusion: How both scores are combined.
@@ -256,6 +257,7 @@ def _count(ranking: Ranking, result: Alignments) -> None:
     ranking.appended = result.appended
     ranking.dropped = result.dropped
     ranking.unparsable += result.unparsable
+    ranking.by_position = result.by_position
     sources = sorted({alignment.source for alignment in result.alignments if alignment is not None})
     ranking.score_source = "+".join(sources) or None
 
@@ -312,6 +314,26 @@ def embedding(parts: Parts) -> MLLM3Rec:
     return _compose(parts, _mope(parts), _mote(parts), Embedding(parts.encoder))
 
 
+def first_token(parts: Parts) -> MLLM3Rec:
+    """MOPE, MOTE, and the labels' log-probabilities of two orders of all candidates, calibrated."""
+    return _compose(parts, _mope(parts), _mote(parts), FirstToken(parts.backends))
+
+
+def first_token_raw(parts: Parts) -> MLLM3Rec:
+    """`first-token` without calibration: half the calls."""
+    return _compose(parts, _mope(parts), _mote(parts), FirstToken(parts.backends, calibrate=False))
+
+
+def setwise(parts: Parts) -> MLLM3Rec:
+    """MOPE, MOTE, and the labels' log-probabilities in groups of up to five candidates, calibrated."""
+    return _compose(parts, _mope(parts), _mote(parts), Setwise(parts.backends))
+
+
+def pairwise(parts: Parts) -> MLLM3Rec:
+    """MOPE, MOTE, and the labels' log-probabilities for pairs of candidates in both orders."""
+    return _compose(parts, _mope(parts), _mote(parts), Pairwise(parts.backends))
+
+
 def without_mope(parts: Parts) -> MLLM3Rec:
     """The paper's ablation without MOPE: MAR reads the raw history (section 5.1, table 5)."""
     return _compose(parts, RawHistory(), _mote(parts), Listwise(parts.backends, shopper_text="history"))
@@ -344,6 +366,10 @@ PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
     "pointwise": pointwise,
     "listwise": listwise,
     "embedding": embedding,
+    "first-token": first_token,
+    "first-token-raw": first_token_raw,
+    "setwise": setwise,
+    "pairwise": pairwise,
     "without-mope": without_mope,
     "without-mote": without_mote,
     "without-reflection": without_reflection,
