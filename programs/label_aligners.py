@@ -110,7 +110,7 @@ class LabelAligner(dspy.Module):
 
         These are None where the label as written had to do; all is None where there is no readable label either.
         """
-        labels = LETTERS[:n]
+        labels = list(LETTERS[:n])
         try:
             answer = self.choose(shopper=shopper, products=products)
         except UnparsableError as error:

@@ -64,7 +64,7 @@ def label_logprobs(
         has less. None where no label is listed, or the model thinks before it answers.
 
     >>> top = [{"token": "A", "logprob": -0.5}, {"token": "The", "logprob": -2.0}]
-    >>> label_logprobs({"content": [{"token": "A", "top_logprobs": top}]}, "AB")
+    >>> label_logprobs({"content": [{"token": "A", "top_logprobs": top}]}, ["A", "B"])
     ({'A': -0.5}, -2.0)
     """
     content = plain(dict(logprobs or {})).get("content") or []
@@ -72,7 +72,7 @@ def label_logprobs(
         return None
     position, before = content[0], ""
     for token in content:
-        if token["token"].strip() in labels and token["token"].strip():
+        if token["token"].strip() in labels:
             position = token
             break
         before += token["token"]
@@ -85,7 +85,7 @@ def label_logprobs(
         if not isinstance(logprob, (int, float)) or not math.isfinite(logprob):
             continue
         listed.append(float(logprob))
-        if label and label in labels:
+        if label in labels:
             probability[label] = probability.get(label, 0.0) + math.exp(min(logprob, 0.0))
     found = {label: math.log(p) for label, p in probability.items() if p > 0}
     return (found, min(listed)) if found else None
