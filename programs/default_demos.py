@@ -180,6 +180,20 @@ RANKINGS = [
     )
 ]
 
+CHOICES = [
+    _example(
+        {
+            "shopper": _MOTIVES,
+            "products": (
+                "A: protects the engine; longer intervals between services\n"
+                "B: soft warm light; cosy bedroom atmosphere\n"
+                "C: keeps drinks hot; easy to carry"
+            ),
+        },
+        {"choice": "B"},
+    )
+]
+
 EXPLANATIONS = [
     _example(
         {"shopper": _MOTIVES, "product": "soft warm light; cosy bedroom atmosphere; easy to set up"},

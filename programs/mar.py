@@ -39,6 +39,8 @@ class Alignments:
         dropped: Number of labels the model wrote that name no candidate, or repeat one.
         unparsable: Number of answers that could not be parsed.
         shown: 1-based position of each candidate in the prompt; empty where each is asked for alone.
+        by_position: Mean score before calibration by position in the prompt, where log-probabilities of labels were
+            read: a model without a preference for positions has zeros on average.
     """
 
     alignments: list[Alignment | None] = field(default_factory=list)
@@ -46,6 +48,7 @@ class Alignments:
     dropped: int = 0
     unparsable: int = 0
     shown: tuple[int, ...] = ()
+    by_position: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

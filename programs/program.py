@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from programs.explain import Explainer
+from programs.label_aligners import FirstToken, Pairwise, Setwise
 from programs.lm.backends import Backends, UnparsableError
 from programs.lm.roles import RoleName
 from programs.mar import Aligner, Alignments, Candidate, Embedding, Listwise, Pointwise, Rerank, UserView
@@ -97,7 +98,7 @@ class MLLM3Rec(dspy.Module):
     Args:
         shopper: User view: `MOPE` (the default), or `RawHistory` for the ablation without it.
         product: Item view: `MOTE` (the default), or `RawDescription` for the ablation without it.
-        aligner: `Listwise` (the default), `Pointwise`, `Embedding` or `Rerank`.
+        aligner: `Listwise` (the default), `Pointwise`, `Embedding`, `Rerank` or one of `programs.label_aligners`.
         catalogue: Items by id; without one, every id is read as a free text.
         prior: Scores candidates from the history without a language model; without one MAR alone decides.
         fusion: How both scores are combined.
@@ -273,6 +274,7 @@ def _count(ranking: Ranking, result: Alignments) -> None:
     ranking.appended = result.appended
     ranking.dropped = result.dropped
     ranking.unparsable += result.unparsable
+    ranking.by_position = result.by_position
     sources = sorted({alignment.source for alignment in result.alignments if alignment is not None})
     ranking.score_source = "+".join(sources) or None
 
@@ -345,6 +347,26 @@ def rerank(parts: Parts) -> MLLM3Rec:
     return _compose(parts, _mope(parts), _mote(parts), Rerank(parts.backends), writer="judge")
 
 
+def first_token(parts: Parts) -> MLLM3Rec:
+    """MOPE, MOTE, and the labels' log-probabilities of two orders of all candidates, calibrated."""
+    return _compose(parts, _mope(parts), _mote(parts), FirstToken(parts.backends))
+
+
+def first_token_raw(parts: Parts) -> MLLM3Rec:
+    """`first-token` without calibration: half the calls."""
+    return _compose(parts, _mope(parts), _mote(parts), FirstToken(parts.backends, calibrate=False))
+
+
+def setwise(parts: Parts) -> MLLM3Rec:
+    """MOPE, MOTE, and the labels' log-probabilities in groups of up to five candidates, calibrated."""
+    return _compose(parts, _mope(parts), _mote(parts), Setwise(parts.backends))
+
+
+def pairwise(parts: Parts) -> MLLM3Rec:
+    """MOPE, MOTE, and the labels' log-probabilities for pairs of candidates in both orders."""
+    return _compose(parts, _mope(parts), _mote(parts), Pairwise(parts.backends))
+
+
 def without_mope(parts: Parts) -> MLLM3Rec:
     """The paper's ablation without MOPE: MAR reads the raw history (section 5.1, table 5)."""
     return _compose(parts, RawHistory(), _mote(parts), Listwise(parts.backends, shopper_text="history"))
@@ -407,6 +429,10 @@ PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
     "listwise": listwise,
     "embedding": embedding,
     "rerank": rerank,
+    "first-token": first_token,
+    "first-token-raw": first_token_raw,
+    "setwise": setwise,
+    "pairwise": pairwise,
     "without-mope": without_mope,
     "without-mote": without_mote,
     "without-reflection": without_reflection,

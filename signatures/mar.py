@@ -15,6 +15,9 @@ UserText = Literal["profile", "history"]
 ItemText = Literal["traits", "description"]
 Rating = Literal["1", "2", "3", "4", "5"]
 
+NOBODY = "nothing known"
+"""Text of the user in a question that asks what a model chooses without one."""
+
 # Two-digit labels: opaque, cheap in tokens, and a fixed alphabet keeps the output schema (and so the server's
 # compiled grammar and stored demos) the same for every list.
 FIRST_LABEL, LAST_LABEL = 10, 99
@@ -64,6 +67,23 @@ def rank_candidates(user: UserText, item: ItemText) -> type[dspy.Signature]:
             "shopper before you answer; the order in which they are listed means nothing."
         ),
         signature_name="RankCandidates",
+    )
+
+
+@cache
+def choose_candidate(user: UserText, item: ItemText) -> type[dspy.Signature]:
+    """The best of a list as one label, so that the log-probabilities of all labels can be read at one position."""
+    return dspy.Signature(
+        {
+            "shopper": (str, dspy.InputField(desc=_USER[user])),
+            "products": (str, dspy.InputField(desc=_ITEMS[item])),
+            "choice": (str, dspy.OutputField(desc="one letter")),
+        },
+        instructions=(
+            "Choose the product that best answers what drives this shopper; the order in which products are listed "
+            "means nothing. Answer with the letter of that product."
+        ),
+        signature_name="ChooseCandidate",
     )
 
 

@@ -144,6 +144,7 @@ class Ranking(BaseModel):
         appended: Number of candidates the model left out; they follow in the prior's order.
         dropped: Number of labels the model wrote that name no candidate, or repeat one.
         unparsable: Number of model answers that could not be parsed, retries included.
+        by_position: Mean score of MAR by position in the prompt, before calibration (`Alignments.by_position`).
     """
 
     # Infinite scores as JSON constants: written as null they could not be read back.
@@ -162,6 +163,7 @@ class Ranking(BaseModel):
     usage: Usage = Field(default_factory=Usage)
     status: Status = Status.OK
     error: str | None = None
+    by_position: list[float] = Field(default_factory=list, exclude_if=lambda means: not means)
 
 
 def seed_of(*parts: object) -> int:

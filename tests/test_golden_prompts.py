@@ -17,6 +17,7 @@ import pytest
 
 from programs.default_demos import (
     CHECKS,
+    CHOICES,
     EXPLANATIONS,
     RANKINGS,
     RATINGS,
@@ -29,7 +30,7 @@ from programs.default_demos import (
 from programs.lm.adapters import AdapterName
 from programs.lm.backends import UnparsableError
 from programs.lm.roles import RoleName
-from signatures.mar import CheckExplanation, ExplainChoice, rank_candidates, score_candidate
+from signatures.mar import CheckExplanation, ExplainChoice, choose_candidate, rank_candidates, score_candidate
 from signatures.mope import infer_motivations, infer_needs, reassess_motivations
 from signatures.mote import DistillTraits, DistillUses
 from signatures.schema import CONSUMER
@@ -98,6 +99,12 @@ QUESTIONS: dict[str, Question] = {
         RANKINGS,
         {"shopper": HISTORY, "products": "57: Blue teapot | Kitchen > Tea\n12: Party hats"},
     ),
+    "choose_candidate": (
+        "mar",
+        choose_candidate("profile", "traits"),
+        CHOICES,
+        {"shopper": PROFILE, "products": "A: keeps tea warm; made to last\nB: cheap fun for parties"},
+    ),
     "explain_choice": ("mar", ExplainChoice, EXPLANATIONS, {"shopper": PROFILE, "product": TRAIT_TEXT}),
     "check_explanation": (
         "judge",
@@ -108,16 +115,19 @@ QUESTIONS: dict[str, Question] = {
 }
 
 
+BARE = ("score", "choose")
+"""Beginnings of the names of questions whose answer is a bare label."""
+
 # The paper's preset asks MOPE and MOTE in the chat format; ratings are bare labels whatever the role's adapter is.
 PROMPTS: list[tuple[str, AdapterName]] = [
-    *((name, adapter) for name in QUESTIONS if not name.startswith("score") for adapter in ("compact", "json")),
+    *((name, adapter) for name in QUESTIONS if not name.startswith(BARE) for adapter in ("compact", "json")),
     *((name, "chat") for name, question in QUESTIONS.items() if question[0] in ("mope", "mote")),
-    *((name, "json") for name in QUESTIONS if name.startswith("score")),
+    *((name, "json") for name in QUESTIONS if name.startswith(BARE)),
 ]
 
 
 def prompt_file(name: str, adapter: AdapterName) -> Path:
-    return GOLDEN / f"{name}.{'rating' if name.startswith('score') else adapter}.txt"
+    return GOLDEN / f"{name}.{'rating' if name.startswith(BARE) else adapter}.txt"
 
 
 @pytest.mark.parametrize(("name", "adapter"), PROMPTS)

@@ -13,6 +13,7 @@ from evaluate.runs.journal import RunManifest, read_journal
 from evaluate.stats.audit import Finding, audit_ranks
 from evaluate.stats.intervals import Difference, Estimate, paired_difference
 from evaluate.stats.metrics import Bounds, bounds, per_user, rank_of, summarize
+from programs.label_aligners import mean_by_position
 from programs.ranker import order_by_score
 from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError, quoted
@@ -36,6 +37,8 @@ class RunMetrics(BaseModel):
         refused_items: Number of items whose text the provider refused; they have no traits.
         bounds: The metrics if every unresolved user were a miss, and if each were ranked first.
         score_sources: Number of users by how MAR's scores were computed (`Alignment.source`).
+        position_bias: Mean score of MAR by position in the prompt before calibration, over users and orders, for
+            aligners that read the log-probabilities of labels; zeros without a bias. In nats.
         usage: What was really sent and paid for in the whole run.
         audit: Check of these ranks against identities that every ranking satisfies.
     """
@@ -56,6 +59,7 @@ class RunMetrics(BaseModel):
     refused_traits: float = 0.0
     refused_items: int = Field(default=0, exclude_if=lambda items: not items)
     score_sources: dict[str, int] = {}
+    position_bias: list[float] = Field(default_factory=list, exclude_if=lambda means: not means)
     usage: Usage = Usage()
     audit: Finding | None = None
 
@@ -200,6 +204,7 @@ def run_metrics(
         refused_traits=_refused(scored),
         refused_items=len({t.item_id for row in scored for t in row.traits if t.refused_by_provider}),
         score_sources=score_sources(scored),
+        position_bias=mean_by_position([row.by_position for row in scored]),
         usage=spent or of_rows,
         audit=audit_ranks(ranks, method=ranker, list_size=size),
     )

@@ -44,6 +44,7 @@ from mllm3rec.cli.options import (
 
 if TYPE_CHECKING:
     from evaluate.runs.evaluation import Evaluation
+    from evaluate.runs.run_metrics import RunMetrics
 
 _explain = option_group("Explanations")
 _prior = option_group("Fusion")
@@ -143,13 +144,7 @@ def _show(result: Evaluation, against: Path | None) -> None:
     out.print(metrics_table(figures, title))
     for metric, difference in figures.against_prior.items():
         out.print(f"{metric}: {format_estimate(difference)} against the prior alone (paired, n={difference.n})")
-    if figures.score_sources or figures.unparsable_users:
-        sources = ", ".join(f"{source} for {count} users" for source, count in figures.score_sources.items())
-        out.print(
-            f"MAR scores from {sources or 'no answer'}; {figures.unparsable_answers:.2%} of answers unparsable; "
-            f"per user {figures.appended:.1f} candidates left out and {figures.dropped:.1f} labels dropped; "
-            f"{figures.refused_traits:.1%} of trait phrases refused"
-        )
+    _show_scores(figures)
     if figures.refused_items:
         out.print(
             f"{figures.refused_items} items without traits, because the provider refused their text", style="yellow"
@@ -166,3 +161,17 @@ def _show(result: Evaluation, against: Path | None) -> None:
     if result.usage_by_role:
         out.print(usage_table(result.usage_by_role))
     out.print(f"written: {result.directory}")
+
+
+def _show_scores(figures: RunMetrics) -> None:
+    """How MAR's scores came about."""
+    if figures.score_sources or figures.unparsable_users:
+        sources = ", ".join(f"{source} for {count} users" for source, count in figures.score_sources.items())
+        out.print(
+            f"MAR scores from {sources or 'no answer'}; {figures.unparsable_answers:.2%} of answers unparsable; "
+            f"per user {figures.appended:.1f} candidates left out and {figures.dropped:.1f} labels dropped; "
+            f"{figures.refused_traits:.1%} of trait phrases refused"
+        )
+    if figures.position_bias:
+        curve = " ".join(f"{mean:+.2f}" for mean in figures.position_bias)
+        out.print(f"MAR's preference by position in the prompt, in nats before calibration: {curve}")

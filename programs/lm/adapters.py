@@ -255,6 +255,16 @@ class RatingAdapter(CachedPromptAdapter, dspy.ChatAdapter):
         return {name: found[1]}
 
 
+class ChoiceAdapter(RatingAdapter):
+    """A bare letter as the whole answer; an answer without one is empty, because its log-probabilities may say more."""
+
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        (name,) = signature.output_fields
+        pattern = rf"[{MARKUP}]*+(?:(?i:{name})[{MARKUP}]*+[:=]?[{MARKUP}]*+)?([A-Za-z])(?!\w)"
+        found = re.match(pattern, answer_text(completion))
+        return {name: found[1] if found else ""}
+
+
 _ADAPTERS: dict[AdapterName, dspy.Adapter] = {
     "json": StrictAdapter(),
     "compact": CompactAdapter(),

@@ -25,7 +25,7 @@ from dspy.utils.exceptions import (
     LMUnsupportedModelError,
 )
 
-from programs.lm.adapters import RatingAdapter, build_adapter
+from programs.lm.adapters import ChoiceAdapter, RatingAdapter, build_adapter
 from programs.lm.circuit_breaker import BackendDownError
 from programs.lm.endpoints import (
     connect,
@@ -271,9 +271,11 @@ class Backends:
         return self._rate_limiters.setdefault(account, RateLimiter(config.model, limits_for(config, self.limits)))
 
     def adapter_for(self, role: RoleName, predictor: dspy.Predict) -> dspy.Adapter:
-        """The role's adapter; a lone `rating` is always a bare label, because its probabilities are read."""
+        """The role's adapter; a lone `rating` or `choice` is always a bare label, whose probabilities are read."""
         if list(predictor.signature.output_fields) == ["rating"]:
             return RatingAdapter()
+        if list(predictor.signature.output_fields) == ["choice"]:
+            return ChoiceAdapter()
         return build_adapter(self.roles.of(role).adapter)
 
     def ask(
@@ -356,7 +358,8 @@ class Backends:
         if isinstance(adapter, RatingAdapter) and config.logprobs:
             yield cap, None if thinks else 4
             yield "logprobs", True
-            yield "top_logprobs", 20
+            # Among 20 tokens some of many labels may be missing; hosted models and most servers give no more.
+            yield "top_logprobs", 100 if isinstance(adapter, ChoiceAdapter) and config.is_local else 20
 
     def _tell_refused(self, role: RoleName) -> None:
         model = self.roles.of(role).model

@@ -1,4 +1,4 @@
-"""Expected rating from token log-probabilities: finer than the rating as written, so that candidates rarely tie."""
+"""Token log-probabilities of labels, and the expected rating: finer than a label as written, so that ties are rare."""
 
 from __future__ import annotations
 
@@ -47,3 +47,45 @@ def expected_label(logprobs: Mapping[str, Any] | None, labels: Sequence[str], fi
         mass = sum(probability.values())
         return sum(float(label) * p for label, p in probability.items()) / mass if mass > 0 else None
     return None
+
+
+def label_logprobs(
+    logprobs: Mapping[str, Any] | None, labels: Sequence[str], field: str = "choice"
+) -> tuple[dict[str, float], float] | None:
+    """Log-probability of each label where the answer names one, else at its first token.
+
+    Args:
+        logprobs: OpenAI-shaped token log-probabilities: `content[i]` with `token`, `top_logprobs`.
+        labels: Labels of one token each; upper and lower case differ.
+        field: Name that an answer may begin with, as in "Choice: B".
+
+    Returns:
+        The labels among the tokens listed, and the least log-probability of the list, in nats: a label that is missing
+        has less. None where no label is listed, or the model thinks before it answers.
+
+    >>> top = [{"token": "A", "logprob": -0.5}, {"token": "The", "logprob": -2.0}]
+    >>> label_logprobs({"content": [{"token": "A", "top_logprobs": top}]}, ["A", "B"])
+    ({'A': -0.5}, -2.0)
+    """
+    content = plain(dict(logprobs or {})).get("content") or []
+    if not content or content[0]["token"].lstrip().startswith("<"):
+        return None
+    position, before = content[0], ""
+    for token in content:
+        if token["token"].strip() in labels:
+            position = token
+            break
+        before += token["token"]
+        if not f"{field}:".startswith(before.strip(MARKUP).lower()):
+            break
+    probability: dict[str, float] = {}
+    listed: list[float] = []
+    for top in position.get("top_logprobs") or []:
+        label, logprob = top["token"].strip(), top["logprob"]
+        if not isinstance(logprob, (int, float)) or not math.isfinite(logprob):
+            continue
+        listed.append(float(logprob))
+        if label in labels:
+            probability[label] = probability.get(label, 0.0) + math.exp(min(logprob, 0.0))
+    found = {label: math.log(p) for label, p in probability.items() if p > 0}
+    return (found, min(listed)) if found else None

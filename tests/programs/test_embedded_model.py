@@ -23,7 +23,7 @@ from programs.lm.roles import local_roles
 from programs.mope import MOPE
 from programs.mote import MOTE
 from programs.prior.scorers import Popularity, histories_of
-from programs.program import Fusion, Parts, listwise, pointwise
+from programs.program import Fusion, Parts, first_token, listwise, pointwise
 from programs.runtime.weights import locate
 from programs.seller_text import prompt_line
 from programs.trait_store import TraitStore
@@ -165,6 +165,15 @@ def test_pointwise_reads_probabilities_and_reuses_the_prompt(backends: Backends,
     later = [call for call in mar if not call.hit][1:]
     assert later
     assert sum(call.tokens_cached for call in later) > 0.7 * sum(call.tokens_in for call in later)
+
+
+def test_every_label_of_ten_has_a_log_probability(backends: Backends) -> None:
+    ranking = first_token(parts(backends, Fusion(weight=1.0))).rank(first_case())
+    assert ranking.status is Status.OK
+    assert ranking.score_source == "logprobs"
+    assert ranking.appended == 0
+    assert len(ranking.by_position) == 8
+    assert len(set(ranking.scores["mar"])) > 1
 
 
 def test_listwise_with_reasons_ends_in_a_permutation(backends: Backends) -> None:

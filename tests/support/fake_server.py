@@ -74,6 +74,11 @@ def sensible(body: Body) -> Reply:
         rest = -1.6 - digest(prompt) % 97 / 500
         top = [{"token": str(digit), "logprob": -0.3}, {"token": str(second), "logprob": rest}]
         return Reply(str(digit), logprobs=[{"token": str(digit), "logprob": -0.3, "top_logprobs": top}])
+    if "Choice:" in prompt:
+        labels = re.findall(r"^([A-Za-z]): ", prompt, re.MULTILINE)
+        listed = [{"token": label, "logprob": -0.5 - digest(label, prompt) % 97 / 10} for label in labels]
+        first = max(listed, key=lambda one: one["logprob"])
+        return Reply(first["token"], logprobs=[{**first, "top_logprobs": listed}])
     if "`motivations`" in asked:
         names = ["enjoyment", "learning", "durability", "value", "aesthetics"]
         start = digest(prompt) % len(names)
