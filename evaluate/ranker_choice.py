@@ -11,7 +11,7 @@ from evaluate.baselines import TRAINED, Baseline
 from evaluate.baselines.learned import Learned
 from evaluate.baselines.learned_v1 import LearnedV1
 from evaluate.baselines.versions import settings_class
-from evaluate.data.demo.planted_truth import NAME as PLANTED_TRUTH
+from evaluate.data.demo.planted_truth import PLANTED_TRUTH
 from evaluate.protocol.cases import Cases
 from evaluate.ranker_factory import BASELINES, RankerFactory, require_known
 from evaluate.runs.directory import MANIFEST

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from evaluate.baselines import TRAINED, Baseline, TrainingData
 from evaluate.baselines.baseline import LARGEST_SEED
 from evaluate.data.dataset import Dataset
-from evaluate.data.demo.planted_truth import NAME as PLANTED_TRUTH
-from evaluate.data.demo.planted_truth import PlantedTruth
+from evaluate.data.demo.planted_truth import PLANTED_TRUTH, PlantedTruth
 from evaluate.protocol.nobody_first import NOBODY_FIRST, NobodyHasItFirst
 from evaluate.protocol.protocol import EvaluationProtocol
 from programs.lm.ambient import AmbientBackends

@@ -1,6 +1,6 @@
 """Fit of the fusion weight on recorded scores, cross-validated over users; asks no model.
 
-Every `UserScore` holds the target's rank at all `WEIGHTS`, from the same answers. What else decides a user's weight,
+Every `UserScore` holds the target's rank at all `TRIED_WEIGHTS`, from the same answers. What else decides a weight,
 like the length of the history, can be fitted on the same ranks.
 """
 
@@ -18,7 +18,7 @@ from programs.program import Fusion
 from programs.ranker import order_by_score
 from signatures.rows import Case, seed_of
 
-WEIGHTS = tuple(step / 20 for step in range(21))
+TRIED_WEIGHTS = tuple(step / 20 for step in range(21))
 """Fusion weights to choose from: 0, .05, ..., 1."""
 
 _FOLDS = 5
@@ -45,7 +45,7 @@ class FittedWeight(BaseModel):
 def ranks_by_weight(
     case: Case, mar: Sequence[float | None], prior: Sequence[float], head: int | None
 ) -> tuple[int, ...]:
-    """The target's rank at each of `WEIGHTS`.
+    """The target's rank at each of `TRIED_WEIGHTS`.
 
     Args:
         mar: MAR's own scores of the candidates, None where it gave none.
@@ -57,7 +57,7 @@ def ranks_by_weight(
     base, ties = np.asarray(prior, dtype=float), seed_of("ties", case.user_id)
     orders = (
         order_by_score(case.candidates, Fusion(weight, head).fuse(own, base).tolist(), tie_seed=ties)
-        for weight in WEIGHTS
+        for weight in TRIED_WEIGHTS
     )
     return tuple(rank_of(order, case.target) for order in orders)
 
@@ -74,7 +74,7 @@ def fit_weight(scores: Sequence[UserScore], weights: ObjectiveWeights, own: floa
         None if there are fewer than five users, or scores without ranks, as those of older compiles are.
     """
     users = list(dict.fromkeys(score.user_id for score in scores))
-    if len(users) < _FOLDS or any(len(score.ranks) != len(WEIGHTS) for score in scores):
+    if len(users) < _FOLDS or any(len(score.ranks) != len(TRIED_WEIGHTS) for score in scores):
         return None
     table = np.array([[weighted_score(score, weights, rank) for rank in score.ranks] for score in scores])
     fold = np.array([users.index(score.user_id) % _FOLDS for score in scores])
@@ -84,20 +84,20 @@ def fit_weight(scores: Sequence[UserScore], weights: ObjectiveWeights, own: floa
         chosen[inside] = table[inside, _best(table[~inside], own)]
     before = float(np.mean([score.score for score in scores]))
     fitted = float(chosen.mean())
-    weight = WEIGHTS[_best(table, own)] if fitted > before else own
+    weight = TRIED_WEIGHTS[_best(table, own)] if fitted > before else own
     return FittedWeight(weight=weight, own=before, fitted=fitted, users=len(users))
 
 
 def at_weight(score: UserScore, weights: ObjectiveWeights, weight: float) -> UserScore | None:
-    """A user's score with another of `WEIGHTS`; None if its ranks are not known."""
-    if weight not in WEIGHTS or len(score.ranks) != len(WEIGHTS):
+    """A user's score with another of `TRIED_WEIGHTS`; None if its ranks are not known."""
+    if weight not in TRIED_WEIGHTS or len(score.ranks) != len(TRIED_WEIGHTS):
         return None
-    rank = score.ranks[WEIGHTS.index(weight)]
+    rank = score.ranks[TRIED_WEIGHTS.index(weight)]
     return score.model_copy(update={"score": weighted_score(score, weights, rank)})
 
 
 def _best(table: NDArray[np.float64], own: float) -> int:
     """Index of the best weight; among equals the one nearest to `own`."""
     means = table.mean(axis=0)
-    near = [index for index in range(len(WEIGHTS)) if means[index] >= means.max() - 1e-12]
-    return min(near, key=lambda index: abs(WEIGHTS[index] - own))
+    near = [index for index in range(len(TRIED_WEIGHTS)) if means[index] >= means.max() - 1e-12]
+    return min(near, key=lambda index: abs(TRIED_WEIGHTS[index] - own))

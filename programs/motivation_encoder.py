@@ -20,7 +20,7 @@ from programs.runtime.nocopy import NoCopy
 from signatures.schema import MotivationSchema
 from signatures.types import Alignment, Item, Motivation, Profile, Strength, Traits
 
-ITEMS_LAST = 20
+LEANING_ITEMS = 20
 """Number of last items of a history that count, as in the prior."""
 
 SHOWN_MOTIVATIONS, SHOWN_TRAITS = 3, 2
@@ -76,7 +76,7 @@ def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class EncoderProfile(dspy.Module):
-    """User view without a language model: the mean leanings of the last `ITEMS_LAST` items."""
+    """User view without a language model: the mean leanings of the last `LEANING_ITEMS` items."""
 
     def __init__(self, motivations: MotivationEncoder) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class EncoderProfile(dspy.Module):
         The profile has the strongest dimensions that are above the average of the catalogue, described by their
         definitions; the evidence are the purchases that are above it, too.
         """
-        own = np.array([self.motivations.value.of(item) for item, _ in as_purchases(history)][-ITEMS_LAST:])
+        own = np.array([self.motivations.value.of(item) for item, _ in as_purchases(history)][-LEANING_ITEMS:])
         dimensions = self.motivations.value.schema.dimensions
         leanings = own.mean(axis=0) if len(own) else np.zeros(len(dimensions))
         shown = own[-HISTORY_ITEMS:]

@@ -20,7 +20,7 @@ from programs.runtime.nocopy import NoCopy
 from programs.trait_store import TraitStore
 from signatures.types import Item
 
-BEFORE = 2
+NAMED = 2
 """Number of departments named."""
 
 LEAST_USERS = 2
@@ -60,7 +60,7 @@ class SalesEvidence:
         """
         counts = self._before.get(item_id, Counter())
         enough = [name for name, users in counts.items() if users >= LEAST_USERS]
-        telling = sorted(enough, key=lambda name: (-counts[name] / self._departments[name] ** 0.5, name))[:BEFORE]
+        telling = sorted(enough, key=lambda name: (-counts[name] / self._departments[name] ** 0.5, name))[:NAMED]
         after = f"often bought after: {', '.join(telling)}; " if telling else ""
         return after + self._band(item_id)
 

@@ -38,7 +38,7 @@ def feature_table(sources: Sequence[FeatureSource], case: Case) -> Features:
     return np.hstack([source.features(case) for source in sources])
 
 
-class Relative:
+class RelativeV1:
     """The features of a source, and two relative versions of each within the case.
 
     These are its standard score, and the share of candidates with a smaller value (ties count half): the choice depends
@@ -96,7 +96,7 @@ class Signals:
         )
 
 
-class Overlap:
+class OverlapV1:
     """Similarity of descriptions: cosine between a candidate and history items over idf-weighted terms.
 
     Terms are category nodes or title words. Three features: the largest and the mean cosine over the last items, and

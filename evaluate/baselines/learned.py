@@ -32,7 +32,7 @@ Group = Literal["graph", "content", "words", "shop", "past", "bpr"]
 _BATCH = 256
 """Lists whose features are computed at a time."""
 
-Table = NDArray[np.float32]
+FeatureTable = NDArray[np.float32]
 
 
 class Learned(Baseline):
@@ -81,7 +81,7 @@ class Learned(Baseline):
         for step in steps_back(training, self.negatives, seed):
             fitted = self.sources(replace(training, interactions=step.training), index, seed)
             for lists in _batches(step.cases, index):
-                tables.append(feature_table(fitted, lists))
+                tables.append(joined_table(fitted, lists))
             targets += [item == case.target for case in step.cases for item in case.candidates]
             lengths += [len(case.candidates) for case in step.cases]
         if not targets or all(targets):
@@ -92,7 +92,7 @@ class Learned(Baseline):
         return LearnedRanker(self.name, sources, index, trees)
 
     def _trees(
-        self, table: Table, targets: Sequence[bool], lengths: Sequence[int], names: Sequence[str], seed: int
+        self, table: FeatureTable, targets: Sequence[bool], lengths: Sequence[int], names: Sequence[str], seed: int
     ) -> Any:
         import lightgbm
 
@@ -128,7 +128,7 @@ class Learned(Baseline):
         return [*(Relative(source) for group in self.groups for source in makers[group]()), User()]
 
 
-def feature_table(sources: Sequence[Source], lists: Lists) -> Table:
+def joined_table(sources: Sequence[Source], lists: Lists) -> FeatureTable:
     """The features of all sources side by side, shape (n, sum of k)."""
     return np.hstack([source.features(lists).astype(np.float32) for source in sources])
 
@@ -168,7 +168,7 @@ class LearnedRanker:
         """Rank several cases at once; see `BatchRanker`."""
         rankings = []
         for lists in _batches(cases, self.index):
-            table = feature_table(self.sources, lists)
+            table = joined_table(self.sources, lists)
             scores = self.trees.predict(table, num_threads=1) if len(table) else np.zeros(0)
             ends = np.cumsum([len(case.candidates) for case in lists.cases])
             for case, own in zip(lists.cases, np.split(scores, ends[:-1]), strict=True):

@@ -14,10 +14,10 @@ from evaluate.baselines.bpr import BPR
 from evaluate.baselines.features import (
     FeatureSource,
     HistoryLength,
-    Overlap,
+    OverlapV1,
     PriceAndBrand,
     RankerScores,
-    Relative,
+    RelativeV1,
     Signals,
     feature_table,
 )
@@ -73,14 +73,14 @@ class LearnedV1(Baseline):
         """The feature sources, fitted on the training data."""
         items = training.items
         sources: list[FeatureSource] = [
-            Relative(Signals(training.histories, training.content)),
-            Relative(Overlap({item_id: category_prefixes(item) for item_id, item in items.items()}, "category")),
-            Relative(Overlap({item_id: title_words(item) for item_id, item in items.items()}, "words")),
-            Relative(PriceAndBrand(items)),
+            RelativeV1(Signals(training.histories, training.content)),
+            RelativeV1(OverlapV1({item_id: category_prefixes(item) for item_id, item in items.items()}, "category")),
+            RelativeV1(OverlapV1({item_id: title_words(item) for item_id, item in items.items()}, "words")),
+            RelativeV1(PriceAndBrand(items)),
             HistoryLength(),
         ]
         if self.bpr is not None:
-            sources.append(Relative(RankerScores(self.bpr.fit(training, seed), BPR.name)))
+            sources.append(RelativeV1(RankerScores(self.bpr.fit(training, seed), BPR.name)))
         return sources
 
 

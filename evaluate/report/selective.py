@@ -21,7 +21,7 @@ from evaluate.report.table import (
 from evaluate.stats.selective import SelectivePoint, margin, selective_curve
 from signatures.rows import Status, Usage
 
-SHOWN = ("HR@5", "NDCG@5")
+SHOWN_METRICS = ("HR@5", "NDCG@5")
 
 
 def selective_table(groups: Sequence[RankerRuns]) -> Table | None:
@@ -32,7 +32,7 @@ def selective_table(groups: Sequence[RankerRuns]) -> Table | None:
             rows += [_row(group, point) for point in _curve(group)]
     if not rows:
         return None
-    metrics = [group.sized(metric) for group in groups[:1] for metric in SHOWN]
+    metrics = [group.sized(metric) for group in groups[:1] for metric in SHOWN_METRICS]
     minus = [f"{name} minus prior" for name in metrics]
     columns = ("ranker", "asked about", "users asked", *metrics, *minus, "calls per user", "dollars per user")
     caption = (
@@ -73,8 +73,8 @@ def _row(group: RankerRuns, point: SelectivePoint) -> TableRow:
         word_cell(group.label),
         word_cell(f"{point.share:.0%}"),
         count_cell(point.asked),
-        *(estimate_cell(point.metrics[name]) for name in SHOWN),
-        *(difference_cell(point.gains[name]) if point.asked else NONE for name in SHOWN),
+        *(estimate_cell(point.metrics[name]) for name in SHOWN_METRICS),
+        *(difference_cell(point.gains[name]) if point.asked else NONE for name in SHOWN_METRICS),
         figure_cell(point.calls / users, 1),
         dollars_cell(None if point.usd is None else point.usd / users, round(point.calls)),
     )

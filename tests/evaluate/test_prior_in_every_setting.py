@@ -57,7 +57,7 @@ PROTOCOLS: dict[str, dict[str, object]] = {
     "warm": {},
     "warm, matched": {"sampling": "matched"},
     "one-item histories": {"last": 1},
-    "item-cold": {"setting": "item-cold", "cold_share": 0.4, "cold_positive": "any"},
+    "item-cold, uniform": {"setting": "item-cold", "cold_share": 0.4, "cold_positive": "any", "sampling": "uniform"},
     "item-cold, matched": {
         "setting": "item-cold",
         "cold_share": 0.4,
@@ -99,4 +99,4 @@ def test_the_prior_is_not_worse_than_its_best_part(setting: str) -> None:
 
 
 def test_version_2_is_worse_than_content_on_cold_items() -> None:
-    assert worst("2", settings(**PROTOCOLS["item-cold"])) < -4
+    assert worst("2", settings(**PROTOCOLS["item-cold, uniform"])) < -4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from optimize.fusion_fit import WEIGHTS, at_weight, fit_weight, ranks_by_weight
+from optimize.fusion_fit import TRIED_WEIGHTS, at_weight, fit_weight, ranks_by_weight
 from optimize.objective import ObjectiveWeights, UserScore
 from programs.program import Fusion
 from programs.ranker import order_by_score
@@ -15,7 +15,7 @@ ONLY_NDCG = ObjectiveWeights(ndcg=1, mar=0, hit=0, coherence=0)
 
 
 def user(number: int, ranks: list[int], own: float = 0.3) -> UserScore:
-    rank = ranks[WEIGHTS.index(own)]
+    rank = ranks[TRIED_WEIGHTS.index(own)]
     score = UserScore(user_id=f"u{number}", score=0, rank=rank, mar_rank=1, ndcg=0, mar=1, hit=0, ranks=tuple(ranks))
     return at_weight(score, ONLY_NDCG, own) or score
 
@@ -24,7 +24,7 @@ def test_ranks_are_those_of_a_program_with_that_weight() -> None:
     case = Case(user_id="u", history=(), candidates=tuple("abcde"), target="b")
     mar, prior = [0.1, 0.9, None, 0.4, 0.2], [3.0, 0.5, 2.0, 1.0, 0.0]
     found = ranks_by_weight(case, mar, prior, head=4)
-    for weight, rank in zip(WEIGHTS, found, strict=True):
+    for weight, rank in zip(TRIED_WEIGHTS, found, strict=True):
         own = np.array([np.nan if score is None else score for score in mar])
         fused = Fusion(weight, 4).fuse(own, np.array(prior))
         order = order_by_score(case.candidates, fused.tolist(), tie_seed=seed_of("ties", "u"))
@@ -44,8 +44,8 @@ def test_a_weight_that_is_best_by_chance_does_not_replace_the_own_one() -> None:
     # Every user has another best weight: fitted on the others, it is worse than the one there is.
     users = []
     for number in range(10):
-        ranks = [4] * len(WEIGHTS)
-        ranks[WEIGHTS.index(0.3)] = 3
+        ranks = [4] * len(TRIED_WEIGHTS)
+        ranks[TRIED_WEIGHTS.index(0.3)] = 3
         ranks[2 * number + 1 if 2 * number + 1 != 6 else 8] = 1
         users.append(user(number, ranks))
     fitted = fit_weight(users, ONLY_NDCG, 0.3)

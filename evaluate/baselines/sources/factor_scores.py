@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from evaluate.baselines.factors import FactorRanker
-from evaluate.baselines.sources.lists import ItemIndex, Lists, Values
+from evaluate.baselines.sources.lists import FeatureColumns, ItemIndex, Lists
 
 
 class FactorScores:
@@ -17,7 +17,7 @@ class FactorScores:
         factors = ranker.factors
         self._row = np.array([factors.items.get(item, -1) for item in index.rows] + [-1], dtype=np.intp)
 
-    def features(self, lists: Lists) -> Values:
+    def features(self, lists: Lists) -> FeatureColumns:
         """See `Source.features`."""
         factors = self.ranker.factors
         if not lists.cases:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from evaluate.baselines.sources.lists import ITEMS_LAST, ItemIndex, Lists, Values
+from evaluate.baselines.sources.lists import LISTED_ITEMS, FeatureColumns, ItemIndex, Lists
 from programs.prior.random_walk import RandomWalk
 from programs.prior.scorers import ContentSimilarity, Histories
 
@@ -34,10 +34,10 @@ class Graph:
         self._cosines = self._to_users.T.tocsr()
         self._to_items = self.walk.to_items.astype(np.float32)
 
-    def features(self, lists: Lists) -> Values:
+    def features(self, lists: Lists) -> FeatureColumns:
         """See `Source.features`."""
         columns = self._column[lists.candidates]
-        start = self._start(lists, ITEMS_LAST)
+        start = self._start(lists, LISTED_ITEMS)
         users = start @ self._to_users
         newest = self._start(lists, 1) @ self._to_users @ self._cosines
         once = users @ self._to_items
@@ -54,7 +54,7 @@ class Graph:
         shape = (len(lists.cases), len(self.walk.columns))
         return sparse.csr_matrix((_DECAY ** ages.astype(np.float32), (own, columns)), shape=shape, dtype=np.float32)
 
-    def _via(self, lists: Lists, reached: Values) -> Values:
+    def _via(self, lists: Lists, reached: FeatureColumns) -> FeatureColumns:
         out = np.zeros(len(lists.candidates))
         (known,) = np.nonzero(self._content[lists.candidates] >= 0)
         if known.size:
@@ -70,7 +70,7 @@ class Graph:
         return out
 
 
-def _dense(scores: sparse.csr_matrix | Values) -> Values:
+def _dense(scores: sparse.csr_matrix | FeatureColumns) -> FeatureColumns:
     """Scores of all items with a last column of zeros, which column -1 means."""
     values = scores.toarray() if sparse.issparse(scores) else scores
     return np.hstack([values, np.zeros((len(values), 1), dtype=values.dtype)])

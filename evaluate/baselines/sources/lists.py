@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from signatures.rows import Case
 
-ITEMS_LAST = 20
+LISTED_ITEMS = 20
 """Number of last items of a history that sources look at."""
 
-Rows = NDArray[np.intp]
-Values = NDArray[np.float64]
+ItemRows = NDArray[np.intp]
+FeatureColumns = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ItemIndex:
 
     @classmethod
     def of(cls, items: Iterable[str]) -> ItemIndex:
-        """Rows in the order of the items; repeated ones count once."""
+        """ItemRows in the order of the items; repeated ones count once."""
         return cls({item: row for row, item in enumerate(dict.fromkeys(items))})
 
     @property
@@ -39,8 +39,8 @@ class ItemIndex:
         """Entries of an array over rows."""
         return len(self.rows) + 1
 
-    def of_items(self, items: Iterable[str]) -> Rows:
-        """Rows of items; -1 for those that have none."""
+    def of_items(self, items: Iterable[str]) -> ItemRows:
+        """ItemRows of items; -1 for those that have none."""
         return np.array([self.rows.get(item, -1) for item in items], dtype=np.intp)
 
 
@@ -52,25 +52,25 @@ class Lists:
         cases: The cases, without targets.
         owner: Shape (n,): number of the case that a candidate belongs to.
         candidates: Shape (n,): row of the candidate, or -1.
-        histories: Shape (L, ITEMS_LAST): rows of the last items, the newest first; -1 for unknown items and no item.
+        histories: Shape (L, LISTED_ITEMS): rows of the last items, the newest first; -1 for unknown items and no item.
         moments: Shape (L,): time of the newest interaction in Unix seconds; NaN without dates.
     """
 
     cases: Sequence[Case]
-    owner: Rows
-    candidates: Rows
-    histories: Rows
-    moments: Values
+    owner: ItemRows
+    candidates: ItemRows
+    histories: ItemRows
+    moments: FeatureColumns
 
     @classmethod
     def of(cls, cases: Sequence[Case], index: ItemIndex) -> Lists:
         """The lists of cases; targets are not looked at."""
         owner = np.repeat(np.arange(len(cases)), [len(case.candidates) for case in cases])
         candidates = index.of_items(item for case in cases for item in case.candidates)
-        histories = np.full((len(cases), ITEMS_LAST), -1, dtype=np.intp)
+        histories = np.full((len(cases), LISTED_ITEMS), -1, dtype=np.intp)
         moments = np.full(len(cases), np.nan)
         for number, case in enumerate(cases):
-            recent = index.of_items(case.item_ids[: -ITEMS_LAST - 1 : -1])
+            recent = index.of_items(case.item_ids[: -LISTED_ITEMS - 1 : -1])
             histories[number, : len(recent)] = recent
             dates = [event.timestamp for event in case.history if event.timestamp is not None]
             if dates:
@@ -78,15 +78,15 @@ class Lists:
         return cls(cases, owner, candidates, histories, moments)
 
     @cached_property
-    def pairs(self) -> tuple[Rows, Rows]:
+    def pairs(self) -> tuple[ItemRows, ItemRows]:
         """Every known candidate with every known item of its history: places in `candidates`, places in the history."""
         known = (self.candidates >= 0)[:, None] & (self.histories >= 0)[self.owner]
         places, ages = np.nonzero(known)
         return places, ages
 
-    def similarities(self, values: NDArray[np.floating]) -> Values:
-        """Values of the pairs as shape (n, ITEMS_LAST); NaN where there is no pair."""
-        out = np.full((len(self.candidates), ITEMS_LAST), np.nan)
+    def similarities(self, values: NDArray[np.floating]) -> FeatureColumns:
+        """FeatureColumns of the pairs as shape (n, LISTED_ITEMS); NaN where there is no pair."""
+        out = np.full((len(self.candidates), LISTED_ITEMS), np.nan)
         out[self.pairs] = values
         return out
 
@@ -99,6 +99,6 @@ class Source(Protocol):
         """Names of the k features."""
         ...
 
-    def features(self, lists: Lists) -> Values:
+    def features(self, lists: Lists) -> FeatureColumns:
         """Shape (n, k); NaN for unknown values. A list's features do not depend on the other lists. Thread-safe."""
         ...

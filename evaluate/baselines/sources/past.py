@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluate.baselines.sources.lists import ItemIndex, Lists, Values
+from evaluate.baselines.sources.lists import FeatureColumns, ItemIndex, Lists
 from programs.prior.past_sales import SECONDS_PER_DAY
 from programs.prior.scorers import Training
 
@@ -35,7 +35,7 @@ class Past:
         self._sales = rows[order] + 1j * times[order]
         self._times = times[order]
 
-    def features(self, lists: Lists) -> Values:
+    def features(self, lists: Lists) -> FeatureColumns:
         """See `Source.features`."""
         moments = lists.moments[lists.owner]
         dated = ~np.isnan(moments) & (lists.candidates >= 0)
@@ -55,5 +55,5 @@ class Past:
         out[~dated] = np.nan
         return out
 
-    def _sold_by(self, lists: Lists, moments: Values) -> NDArray[np.intp]:
+    def _sold_by(self, lists: Lists, moments: FeatureColumns) -> NDArray[np.intp]:
         return np.searchsorted(self._sales, lists.candidates + 1j * moments, side="right").astype(np.intp)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluate.baselines.sources.lists import Lists, Source, Values
+from evaluate.baselines.sources.lists import FeatureColumns, Lists, Source
 
 
 class Relative:
@@ -22,7 +22,7 @@ class Relative:
         names = self.source.names
         return (*names, *(f"{name}.z" for name in names), *(f"{name}.above" for name in names))
 
-    def features(self, lists: Lists) -> Values:
+    def features(self, lists: Lists) -> FeatureColumns:
         """See `Source.features`."""
         own = self.source.features(lists)
         lengths = np.bincount(lists.owner, minlength=len(lists.cases))
@@ -40,7 +40,7 @@ class Relative:
         return np.hstack([own, scores[lists.owner, places], above[lists.owner, places]])
 
 
-def _smaller(padded: Values) -> Values:
+def _smaller(padded: FeatureColumns) -> FeatureColumns:
     """Number of values in the same list and column that are smaller, ties and the value itself counting half."""
     out = np.zeros(padded.shape, dtype=np.float32)
     for other in range(padded.shape[1]):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from evaluate.baselines.sources.lists import ItemIndex, Lists, Values
+from evaluate.baselines.sources.lists import FeatureColumns, ItemIndex, Lists
 from signatures.types import Item
 
 
@@ -29,7 +29,7 @@ class Shop:
             if item is not None and item.price is not None:
                 self._prices[row] = np.log1p(item.price)
 
-    def features(self, lists: Lists) -> Values:
+    def features(self, lists: Lists) -> FeatureColumns:
         """See `Source.features`."""
         own, bought = self._brands[lists.candidates], self._brands[lists.histories]
         same = ((bought[lists.owner] == own[:, None]) & (own >= 0)[:, None]).sum(axis=1)

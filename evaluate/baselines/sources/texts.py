@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import sparse
 
-from evaluate.baselines.sources.lists import ItemIndex, Lists, Values
+from evaluate.baselines.sources.lists import FeatureColumns, ItemIndex, Lists
 from programs.prior.scorers import ContentSimilarity
 
 
@@ -23,7 +23,7 @@ class Content:
         self._vectors = np.vstack([content.matrix.reshape(-1, width), np.zeros((1, width), dtype=np.float32)])
         self._nearest = content.nearest
 
-    def features(self, lists: Lists) -> Values:
+    def features(self, lists: Lists) -> FeatureColumns:
         """See `Source.features`."""
         candidates, histories = self._row[lists.candidates], self._row[lists.histories]
         cosines = np.full((len(candidates), histories.shape[1]), np.nan)
@@ -61,7 +61,7 @@ class Overlap:
         shape = (index.size, max(1, len(columns)))
         self._matrix = sparse.csr_matrix((entries, (rows, places)), shape=shape, dtype=np.float32)
 
-    def features(self, lists: Lists) -> Values:
+    def features(self, lists: Lists) -> FeatureColumns:
         """See `Source.features`."""
         places, ages = lists.pairs
         items, others = lists.candidates[places], lists.histories[lists.owner[places], ages]
@@ -70,7 +70,7 @@ class Overlap:
         return np.column_stack([-np.sort(-cosines, axis=1)[:, 0], _mean(cosines), cosines[:, 0]])
 
 
-def _mean(values: Values) -> Values:
+def _mean(values: FeatureColumns) -> FeatureColumns:
     """Mean of the known values of a row; NaN without one."""
     known = ~np.isnan(values)
     return np.where(known, values, 0.0).sum(axis=1) / np.where(known.any(axis=1), known.sum(axis=1), np.nan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluate.baselines.sources.lists import Lists, Values
+from evaluate.baselines.sources.lists import FeatureColumns, Lists
 from programs.prior.past_sales import SECONDS_PER_DAY
 
 
@@ -17,7 +17,7 @@ class User:
 
     names = ("history", "span", "gap", "gap.newest")
 
-    def features(self, lists: Lists) -> Values:
+    def features(self, lists: Lists) -> FeatureColumns:
         """See `Source.features`."""
         rows = np.full((len(lists.cases), len(self.names)), np.nan)
         for row, case in zip(rows, lists.cases, strict=True):

@@ -13,7 +13,7 @@ from programs.program import Fusion
 from programs.ranker import ranking_from_scores
 from signatures.rows import Case, Ranking
 
-NAME = "planted-truth"
+PLANTED_TRUTH = "planted-truth"
 
 
 class PlantedTruth:

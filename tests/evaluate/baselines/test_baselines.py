@@ -19,11 +19,11 @@ from evaluate.baselines.bpr import BPR
 from evaluate.baselines.factors import FactorRanker, Factors
 from evaluate.baselines.features import (
     HistoryLength,
-    Overlap,
+    OverlapV1,
     PriceAndBrand,
     RankerScores,
     RecordedScores,
-    Relative,
+    RelativeV1,
     Signals,
     feature_table,
 )
@@ -333,7 +333,7 @@ class TestSources:
             def features(self, case: Case) -> np.ndarray:
                 return np.array([[1.0, 7.0], [3.0, 7.0], [np.nan, 7.0], [3.0, np.nan]])
 
-        relative = Relative(Fixed())
+        relative = RelativeV1(Fixed())
         table = relative.features(case([], list("abcd")))
         assert relative.names == ("x", "flat", "x.z", "flat.z", "x.above", "flat.above")
         np.testing.assert_allclose(table[:, 2], [-(2**0.5), 2**-0.5, np.nan, 2**-0.5])
@@ -341,7 +341,7 @@ class TestSources:
         np.testing.assert_allclose(table[:, 4], [1 / 6, 2 / 3, np.nan, 2 / 3])
 
     def test_overlap_weighs_rare_names_only(self) -> None:
-        overlap = Overlap({"a": ["all", "x"], "b": ["all", "x"], "c": ["all", "y"], "d": ["all"]}, "word")
+        overlap = OverlapV1({"a": ["all", "x"], "b": ["all", "x"], "c": ["all", "y"], "d": ["all"]}, "word")
         table = overlap.features(case(["c", "a"], ["b", "c", "d", "nowhere"]))
         np.testing.assert_allclose(table[:3], [[1, 0.5, 1], [1, 0.5, 0], [0, 0, 0]], atol=1e-12)
         assert np.isnan(table[3]).all()
@@ -415,7 +415,7 @@ def test_a_learner_takes_any_source_and_any_cases() -> None:
         one.user_id: ranking_from_scores(one, {"mar": [float(one.target == c) for c in one.candidates]}, by="mar")
         for one in cases
     }
-    sources = [HistoryLength(), Relative(RecordedScores(told, "mar"))]
+    sources = [HistoryLength(), RelativeV1(RecordedScores(told, "mar"))]
     ranker = LearnedV1Ranker("learned+mar", sources, learn(cases, sources, settings, seed=0))
     assert all(ranker.rank(one.blinded()).order[0] == one.target for one in cases)
     with pytest.raises(InputError, match="at least one case"):

@@ -7,7 +7,7 @@ import pytest
 
 from evaluate.baselines import TrainingData
 from evaluate.baselines.sources.graph import Graph
-from evaluate.baselines.sources.lists import ItemIndex, Lists, Values
+from evaluate.baselines.sources.lists import FeatureColumns, ItemIndex, Lists
 from evaluate.baselines.sources.past import Past
 from evaluate.baselines.sources.relative import Relative
 from evaluate.baselines.sources.shop import Shop
@@ -33,7 +33,7 @@ def dated(day: int, candidates: str) -> Case:
     return Case(user_id="u", history=bought(("a", day)), candidates=tuple(candidates))
 
 
-def past(training: dict[str, tuple[Interaction, ...]], asked: Case) -> Values:
+def past(training: dict[str, tuple[Interaction, ...]], asked: Case) -> FeatureColumns:
     return Past(training, INDEX).features(Lists.of([asked], INDEX))
 
 
@@ -165,7 +165,7 @@ def test_relative_features_compare_candidates() -> None:
     class Fixed:
         names = ("x", "flat")
 
-        def features(self, lists: Lists) -> Values:
+        def features(self, lists: Lists) -> FeatureColumns:
             return np.array([[1.0, 7.0], [3.0, 7.0], [np.nan, 7.0], [3.0, np.nan]])
 
     table = Relative(Fixed()).features(Lists.of([case([], list("abcd"))], INDEX))

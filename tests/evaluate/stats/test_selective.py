@@ -38,7 +38,7 @@ def test_without_common_users_there_is_no_curve() -> None:
         selective_curve(ALONE, ASKED.loc[["only the model"]], {}, {}, {})
 
 
-@given(st.lists(st.floats(-50, 50), min_size=2, max_size=12), st.floats(0.1, 10), st.floats(-10, 10))
-def test_the_margin_does_not_depend_on_the_scale(scores: list[float], factor: float, shift: float) -> None:
+@given(st.lists(st.integers(-50, 50), min_size=2, max_size=12), st.floats(0.1, 10), st.floats(-10, 10))
+def test_the_margin_does_not_depend_on_the_scale(scores: list[int], factor: float, shift: float) -> None:
     assert margin(scores) >= 0
     assert margin([factor * score + shift for score in scores]) == pytest.approx(margin(scores), abs=1e-3)
