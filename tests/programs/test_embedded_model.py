@@ -167,7 +167,7 @@ def test_pointwise_reads_probabilities_and_reuses_the_prompt(backends: Backends,
     assert sum(call.tokens_cached for call in later) > 0.7 * sum(call.tokens_in for call in later)
 
 
-def test_every_label_of_ten_has_a_log_probability(backends: Backends) -> None:
+def test_every_label_has_a_log_probability(backends: Backends) -> None:
     ranking = first_token(parts(backends, Fusion(weight=1.0))).rank(first_case())
     assert ranking.status is Status.OK
     assert ranking.score_source == "logprobs"
