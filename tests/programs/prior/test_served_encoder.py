@@ -147,6 +147,7 @@ def test_a_gguf_file_gives_vectors_in_this_process() -> None:
     texts = ["wooden train set", "railway of wood", "", "long " * 500]
     vectors = encoder.encode(texts)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(encoder.encode(texts[:1])[0], vectors[0], atol=1e-3)
+    # Other texts of the same call change how quantized weights are multiplied, and so the last digits.
+    assert encoder.encode(texts[:1])[0] @ vectors[0] > 0.999
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[3]
     assert ledger.total().usd is None
