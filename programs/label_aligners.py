@@ -21,7 +21,7 @@ from programs.lm.logprobs import label_logprobs
 from programs.mar import Alignments, Candidate, UserView
 from programs.role_predictor import RolePredictor
 from programs.runtime.errors import InputError
-from signatures.mar import NOBODY, ItemText, UserText, choose_candidate
+from signatures.mar import NOBODY, choose_candidate
 from signatures.types import Alignment
 
 LETTERS = string.ascii_uppercase + string.ascii_lowercase
@@ -48,13 +48,11 @@ class LabelAligner(dspy.Module):
     def __init__(
         self,
         backends: Backends | None = None,
-        shopper_text: UserText = "profile",
-        product_text: ItemText = "traits",
         calibrate: bool = True,
     ) -> None:
         super().__init__()
         self.calibrate = calibrate
-        self.choose = RolePredictor(choose_candidate(shopper_text, product_text), "mar", backends, 4, CHOICES)
+        self.choose = RolePredictor(choose_candidate("profile", "traits"), "mar", backends, 4, CHOICES)
 
     def lists(self, n: int, draw: random.Random) -> Iterator[Sequence[int]]:
         """Lists of candidates to ask about, as indices below `n` in the order of the prompt."""
@@ -141,12 +139,10 @@ class FirstToken(LabelAligner):
     def __init__(
         self,
         backends: Backends | None = None,
-        shopper_text: UserText = "profile",
-        product_text: ItemText = "traits",
         calibrate: bool = True,
         permutations: int = 2,
     ) -> None:
-        super().__init__(backends, shopper_text, product_text, calibrate)
+        super().__init__(backends, calibrate)
         self.permutations = at_least_one("permutations", permutations)
 
     def lists(self, n: int, draw: random.Random) -> Iterator[Sequence[int]]:
@@ -172,13 +168,11 @@ class Setwise(LabelAligner):
     def __init__(
         self,
         backends: Backends | None = None,
-        shopper_text: UserText = "profile",
-        product_text: ItemText = "traits",
         calibrate: bool = True,
         size: int = 5,
         rounds: int = 3,
     ) -> None:
-        super().__init__(backends, shopper_text, product_text, calibrate)
+        super().__init__(backends, calibrate)
         if not 2 <= size <= len(LETTERS):
             raise InputError(f"size {size}: give the number of candidates in a group, 2 to {len(LETTERS)}")
         self.size = size
@@ -204,12 +198,10 @@ class Pairwise(LabelAligner):
     def __init__(
         self,
         backends: Backends | None = None,
-        shopper_text: UserText = "profile",
-        product_text: ItemText = "traits",
         calibrate: bool = False,
         neighbours: int = 2,
     ) -> None:
-        super().__init__(backends, shopper_text, product_text, calibrate)
+        super().__init__(backends, calibrate)
         self.neighbours = at_least_one("neighbours", neighbours)
 
     def lists(self, n: int, draw: random.Random) -> Iterator[Sequence[int]]:
