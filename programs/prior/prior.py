@@ -59,7 +59,7 @@ class Prior:
     ) -> Self:
         """Fit to training data; `content` and `sales` are optional and come as they are."""
         content = content or ContentSimilarity({})
-        return cls(RandomWalk.fit(histories, content.rows), content, Popularity.fit(histories), sales)
+        return cls(RandomWalk(histories, content.rows), content, Popularity.fit(histories), sales)
 
     def parts_of(self, cases: Sequence[Case]) -> list[dict[str, Scores]]:
         """Raw `walk`, `via`, `content` (cosines), `popularity` (users) and perhaps `sales`, each of shape (n,)."""

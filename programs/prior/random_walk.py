@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ class RandomWalk:
     h T T. Half of all targets share no user with the history (Toys, 5-core), so that one step cannot score them.
 
     Args:
-        histories: Item ids by user, oldest first.
+        histories: Item ids by user, oldest first; a repeated purchase counts once.
         further: More item ids to have a column, such as items that only have a text.
 
     Attributes:
@@ -30,7 +29,9 @@ class RandomWalk:
         to_items: D_u^(-1) A D_i^(-1/2), shape (users, items).
     """
 
-    def __init__(self, histories: Histories, further: Iterable[str], items_last: int, decay: float) -> None:
+    def __init__(
+        self, histories: Histories, further: Iterable[str] = (), items_last: int = 20, decay: float = 0.7
+    ) -> None:
         if items_last < 1 or not 0 < decay <= 1:
             raise InputError(f"random walk: items_last={items_last} must be >= 1 and decay={decay} in (0, 1]")
         self.items_last = items_last
@@ -49,15 +50,6 @@ class RandomWalk:
         self.to_users = by_user.T.tocsr()
         self.to_items = sparse.csr_matrix((entries / lengths[rows], (rows, owned)), shape=shape)
         self._from_users = self.to_items.T.tocsr()
-
-    @classmethod
-    def fit(cls, histories: Histories, further: Iterable[str] = (), items_last: int = 20, decay: float = 0.7) -> Self:
-        """See the class; a repeated purchase counts once.
-
-        Raises:
-            InputError: `items_last` or `decay` is out of range.
-        """
-        return cls(histories, further, items_last, decay)
 
     def scores(self, histories: Sequence[Sequence[str]]) -> NDArray[np.float64]:
         """Scores of all items for several histories.

@@ -24,7 +24,7 @@ class Graph:
     names = ("knn", "knn.newest", "rp3", "walk", "via", "popularity")
 
     def __init__(self, histories: Histories, content: ContentSimilarity, index: ItemIndex) -> None:
-        self.walk = RandomWalk.fit(histories, index.rows)
+        self.walk = RandomWalk(histories, index.rows)
         self.content = content
         self._items = list(index.rows)
         self._column = np.array([self.walk.columns[item] for item in index.rows] + [-1], dtype=np.intp)

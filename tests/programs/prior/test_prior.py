@@ -221,7 +221,7 @@ def test_past_sales_end_with_the_moment_and_begin_after_the_window() -> None:
 @given(st.lists(st.lists(items, max_size=6), max_size=6), st.lists(items, max_size=25))
 def test_random_walk_agrees_with_the_dense_definition(sequences: list[list[str]], history: list[str]) -> None:
     histories = {str(user): sequence for user, sequence in enumerate(sequences)}
-    walk = RandomWalk.fit(histories, "abcdefgh")
+    walk = RandomWalk(histories, "abcdefgh")
     own = np.array([[item in sequence for item in walk.columns] for sequence in sequences], dtype=float)
     own = own.reshape(len(sequences), len(walk.columns))
     with np.errstate(divide="ignore"):
@@ -238,7 +238,7 @@ def test_random_walk_agrees_with_the_dense_definition(sequences: list[list[str]]
 @pytest.mark.parametrize("wrong", [{"items_last": 0}, {"decay": 0.0}, {"decay": 1.5}])
 def test_random_walk_refuses_parameters_out_of_range(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match="random walk"):
-        RandomWalk.fit(HISTORIES, **wrong)  # type: ignore[arg-type]
+        RandomWalk(HISTORIES, **wrong)  # type: ignore[arg-type]
 
 
 def test_content_neighbours_are_the_nearest_others() -> None:
