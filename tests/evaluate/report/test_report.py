@@ -21,8 +21,9 @@ from evaluate.report.export import to_csv, to_latex, to_markdown
 from evaluate.report.failures import answer_table, outcome_table
 from evaluate.report.page import inert_json
 from evaluate.report.pseudonyms import pseudonym
-from evaluate.report.ranker_runs import RankerRuns, ranker_runs
+from evaluate.report.ranker_runs import RankerRuns, over_draws, ranker_runs
 from evaluate.report.record import StudyRecord
+from evaluate.report.selective import selective_table
 from evaluate.report.slices import Deciles, length_slice, slicings
 from evaluate.report.table import BETTER, Table, TableCell, TableRow, word_cell
 from evaluate.report.uncertainty import planner_table, variance_table
@@ -177,6 +178,20 @@ def test_an_unknown_price_is_never_zero(found: list[RankerRuns]) -> None:
     mope = next(row for row in alone.rows if row.cells[1].text == "mope")
     assert mope.cells[list(alone.columns).index("dollars per user")].text == "$0.010000"
     assert "no language model" in billed_table(found[:1]).rows[0].cells[0].text
+
+
+def test_asking_about_some_users_lies_between_the_prior_and_the_model(found: list[RankerRuns]) -> None:
+    table = selective_table(found)
+    assert table is not None
+    model = found[2]
+    rows = [row.cells for row in table.rows if row.cells[0].text == model.label]
+    assert [row[1].text for row in rows] == ["0%", "25%", "50%", "75%", "100%"]
+    assert [row[2].value for row in rows] == sorted(row[2].value or 0 for row in rows)
+    both = over_draws(model.part("prior")).index.intersection(model.users.index)
+    assert rows[0][3].value == pytest.approx(over_draws(model.part("prior")).loc[both, "HR@5"].mean())
+    assert rows[-1][3].value == pytest.approx(model.users.loc[both, "HR@5"].mean())
+    assert rows[0][7].value == 0
+    assert selective_table(found[:1]) is None, "without a language model nobody is asked"
 
 
 def test_spread_and_plan(found: list[RankerRuns]) -> None:
