@@ -35,13 +35,20 @@ def repeats(text: str, others: Iterable[str]) -> bool:
     return bool(_words(text)) and any(similarity(text, other) >= NEAR for other in others)
 
 
+_TEXTS = {"motivations": "description", "reassessments": "description", "needs": "kind"}
+"""The field with the words, by output of MOPE."""
+
+_PHRASES = ("traits", "occasions", "users")
+"""Outputs of MOTE."""
+
+
 @dataclass(frozen=True)
 class Examples:
     """What the worked examples in the prompts of a program answer.
 
     Attributes:
-        motivations: Descriptions of motivations in MOPE's.
-        traits: Trait phrases in MOTE's.
+        motivations: Descriptions of motivations, and needs, in MOPE's.
+        traits: Traits, occasions and users in MOTE's.
         reasons: Reasons in those of the explanation.
     """
 
@@ -54,15 +61,13 @@ class Examples:
         """The examples in the prompts that a program has now, compiled or not."""
         predictors = [asked.predict for _, asked in program.named_sub_modules(RolePredictor)]
         answers = [(demo, name) for one in predictors for demo in one.demos for name in one.signature.output_fields]
-        drafts = [
-            draft
-            for demo, name in answers
-            if name in ("motivations", "reassessments")
-            for draft in demo.get(name) or ()
+        texts = [
+            _value(draft, _TEXTS[name]) for demo, name in answers if name in _TEXTS for draft in demo.get(name) or ()
         ]
+        phrases = [phrase for demo, name in answers if name in _PHRASES for phrase in demo.get(name) or ()]
         return cls(
-            motivations=frozenset(filter(None, (_value(draft, "description") for draft in drafts))),
-            traits=frozenset(phrase for demo, name in answers if name == "traits" for phrase in demo.get(name) or ()),
+            motivations=frozenset(filter(None, texts)),
+            traits=frozenset(phrases),
             reasons=frozenset(demo[name] for demo, name in answers if name == "reason" and demo.get(name)),
         )
 
@@ -88,13 +93,13 @@ class Repeated:
 
 
 def repeated_motivations(profiles: Iterable[Profile], examples: Examples) -> Repeated:
-    """Motivations whose description repeats one of the examples."""
-    return _share((m.description for profile in profiles for m in profile.motivations), examples.motivations)
+    """Motivations and needs whose words repeat one of the examples."""
+    return _share((phrase for profile in profiles for phrase in profile.phrases), examples.motivations)
 
 
 def repeated_traits(traits: Iterable[Traits], examples: Examples) -> Repeated:
-    """Trait phrases that repeat one of the examples."""
-    return _share((phrase for one in traits for phrase in one.phrases), examples.traits)
+    """Traits, occasions and users that repeat one of the examples."""
+    return _share((phrase for one in traits for phrase in one.all_phrases), examples.traits)
 
 
 def one_reason(reasons: Sequence[str]) -> bool:

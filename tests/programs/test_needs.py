@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from programs.copies import Examples, repeated_motivations, repeated_traits
 from programs.mar import Candidate, Embedding, UserView
 from programs.mope import NeedsMOPE, validated_needs
 from programs.mote import UsesMOTE
@@ -78,6 +79,14 @@ def test_mote_with_uses_filters_each_kind_and_keeps_it_in_the_store() -> None:
     assert found.traits == again.traits == expected
     assert len(found.traits.dropped) == 2
     assert found.text == "keeps tea warm; for tea lovers; when: slow evenings"
+
+
+def test_needs_and_uses_from_the_demos_are_found_as_copies() -> None:
+    examples = Examples.of(NeedsMOPE()), Examples.of(UsesMOTE())
+    copied = Profile(needs=(Need(phrase="warm layers for the trail", evidence=(1,)), Need(phrase="own", evidence=(1,))))
+    assert str(repeated_motivations([copied], examples[0])) == "1 of 2"
+    uses = Traits(item_id="a", occasions=("weekend baking", "at sea"), users=("home bakers",))
+    assert str(repeated_traits([uses], examples[1])) == "2 of 3"
 
 
 def test_needs_count_when_phrases_are_compared() -> None:
