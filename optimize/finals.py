@@ -106,7 +106,9 @@ def final_round(
         together = [one for scores in by_draw for one in scores]
         means = tuple(float(np.mean([one.score for one in scores])) for scores in by_draw)
         fitted = fit_weight(together, weights, attempt.configuration.weight) if fit else None
-        value = float(np.mean(means)) if fitted is None else max(fitted.own, fitted.fitted)
+        value = float(np.mean(means))
+        if fitted is not None and fitted.weight != attempt.configuration.weight:
+            value = fitted.fitted
         users = len(by_draw[0])
         new_users = users - len(attempt.scores)
         entry = Finalist(

@@ -63,7 +63,7 @@ def ranks_by_weight(
 
 
 def fit_weight(scores: Sequence[UserScore], weights: ObjectiveWeights, own: float) -> FittedWeight | None:
-    """Fit the weight; it stays as it is unless a fitted one is better on users that it was not fitted on.
+    """Fit the weight; it stays as it is unless fitted ones gain more than one standard error on users of other folds.
 
     Args:
         scores: Of one program; a user may have several (other draws of labels), which stay in one fold.
@@ -82,10 +82,12 @@ def fit_weight(scores: Sequence[UserScore], weights: ObjectiveWeights, own: floa
     for number in range(_FOLDS):
         inside = fold == number
         chosen[inside] = table[inside, _best(table[~inside], own)]
-    before = float(np.mean([score.score for score in scores]))
-    fitted = float(chosen.mean())
-    weight = TRIED_WEIGHTS[_best(table, own)] if fitted > before else own
-    return FittedWeight(weight=weight, own=before, fitted=fitted, users=len(users))
+    before = np.array([score.score for score in scores])
+    of_user = np.array([users.index(score.user_id) for score in scores])
+    gains = np.bincount(of_user, chosen - before) / np.bincount(of_user)
+    error = float(gains.std(ddof=1)) / len(users) ** 0.5
+    weight = TRIED_WEIGHTS[_best(table, own)] if gains.mean() > error else own
+    return FittedWeight(weight=weight, own=float(before.mean()), fitted=float(chosen.mean()), users=len(users))
 
 
 def at_weight(score: UserScore, weights: ObjectiveWeights, weight: float) -> UserScore | None:

@@ -54,6 +54,19 @@ def test_a_weight_that_is_best_by_chance_does_not_replace_the_own_one() -> None:
     assert fitted.fitted <= fitted.own
 
 
+def test_a_gain_of_one_user_in_five_is_no_reason_for_another_weight() -> None:
+    same = [3] * len(TRIED_WEIGHTS)
+    better = [3 if weight <= 0.3 else 1 for weight in TRIED_WEIGHTS]
+    users = [user(number, better if number == 0 else same) for number in range(5)]
+    fitted = fit_weight(users, ONLY_NDCG, 0.3)
+    assert fitted is not None
+    assert fitted.weight == 0.3
+    two = [user(number, better if number % 2 == 0 else same) for number in range(10)]
+    fitted = fit_weight(two, ONLY_NDCG, 0.3)
+    assert fitted is not None
+    assert fitted.weight > 0.3
+
+
 def test_nothing_is_fitted_on_few_users_or_on_scores_of_older_compiles() -> None:
     assert fit_weight([user(n, [1] * 21) for n in range(4)], ONLY_NDCG, 0.3) is None
     old = [user(n, [1] * 21).model_copy(update={"ranks": ()}) for n in range(9)]
