@@ -130,12 +130,12 @@ def most_expensive(settings: CompileSettings, prices: PriceTable) -> dict[str, f
 def _price_ratio(own: str, models: Sequence[str], prices: PriceTable) -> float | None:
     if not models:
         return 1.0
-    price = prices.models.get(own)
+    price = prices.of(own)
     if price is None or not price.input or not price.output:
         return None
     ratios = []
     for model in models:
-        other = prices.models.get(model)
+        other = prices.of(model)
         # A price per hour does not tell the price of the same tokens on another model.
         if other is None or other.usd_per_hour is not None:
             return None

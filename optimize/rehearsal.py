@@ -46,7 +46,7 @@ class Rehearsal(Backends):
         written = adapter.format_assistant_message_content(signature, answers)
         tokens_in = sum(len(message["content"]) for message in messages) // LETTERS_PER_TOKEN
         tokens_out = len(written) // LETTERS_PER_TOKEN + 1
-        price = self.prices.models.get(config.model)
+        price = self.prices.of(config.model)
         usd = None if price is None or price.usd_per_hour is not None else price.usd(tokens_in, tokens_out)
         self.ledger.record(
             Call(role=role, model=config.model, tokens_in=tokens_in, tokens_out=tokens_out, usd=usd, about=role)

@@ -185,6 +185,7 @@ class MOTE(dspy.Module):
                 tokens_in=spent.tokens_in,
                 tokens_out=spent.tokens_out,
                 tokens_cached=spent.tokens_cached,
+                tokens_written=spent.tokens_written,
                 usd=spent.usd,
                 seconds=round(spent.seconds, 4),
                 hit=True,

@@ -65,6 +65,8 @@ class Usage(BaseModel):
     Attributes:
         interrupted: Those of `calls` that were in flight when a process was killed: their tokens and dollars are upper
             estimates.
+        tokens_in: Tokens of prompts, of which the provider read `tokens_cached` from its cache and billed
+            `tokens_written` as written to it.
     """
 
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
@@ -75,6 +77,7 @@ class Usage(BaseModel):
     tokens_in: int = 0
     tokens_out: int = 0
     tokens_cached: int = 0
+    tokens_written: int = Field(default=0, exclude_if=lambda tokens: not tokens)
     usd: float | None = None
     seconds: float = 0.0
 
@@ -119,6 +122,11 @@ def add_usd(total: float | None, usd: float | None) -> float | None:
     return total if usd is None else (total or 0.0) + usd
 
 
+_SUMMED = (
+    "calls", "interrupted", "cache_hits", "tokens_in", "tokens_out", "tokens_cached", "tokens_written", "seconds",
+)  # fmt: skip
+
+
 def total_usage(usages: Iterable[Usage]) -> Usage:
     """The sum of usages; dollars are None where none of them has any.
 
@@ -127,7 +135,7 @@ def total_usage(usages: Iterable[Usage]) -> Usage:
     """
     total = Usage()
     for usage in usages:
-        for name in ("calls", "interrupted", "cache_hits", "tokens_in", "tokens_out", "tokens_cached", "seconds"):
+        for name in _SUMMED:
             setattr(total, name, getattr(total, name) + getattr(usage, name))
         total.usd = add_usd(total.usd, usage.usd)
     return total

@@ -184,7 +184,7 @@ def unit_cost_table(found: GridResults) -> Table:
 def role_cost_table(found: GridResults) -> Table:
     """Answers, tokens, dollars and latency of every role of every mix."""
     columns = (
-        "mix", "role", "answers", "cache hits", "failed", "tokens in", "cached", "tokens out",
+        "mix", "role", "answers", "cache hits", "failed", "tokens in", "cached", "cache writes", "tokens out",
         "stand-alone $", "billed $", "seconds", "p50 s", "p95 s", "model",
     )  # fmt: skip
     rows = [_role_row(row.label, role) for row in found.rows for role in row.cost.roles]
@@ -206,6 +206,7 @@ def _role_row(label: str, role: RoleCost) -> TableRow:
         count_cell(role.failed),
         count_cell(role.tokens_in),
         count_cell(role.tokens_cached),
+        count_cell(role.tokens_written),
         count_cell(role.tokens_out),
         dollars_cell(role.usd, role.calls),
         dollars_cell(role.billed_usd, role.calls),

@@ -20,12 +20,13 @@ from evaluate.report.table import (
 from programs.lm.ledger import interrupted_note
 from signatures.rows import Cost, Usage, total_usage
 
-USAGE_COLUMNS = ("calls", "cache hits", "tokens in", "cached", "tokens out", "dollars", "seconds")
+USAGE_COLUMNS = ("calls", "cache hits", "tokens in", "cached", "cache writes", "tokens out", "dollars", "seconds")
 
 
 def usage_cells(usage: Usage, partly: bool = False) -> list[TableCell]:
     """A cell for each of `USAGE_COLUMNS`; `partly` says that the dollars are incomplete."""
-    counts = (usage.calls, usage.cache_hits, usage.tokens_in, usage.tokens_cached, usage.tokens_out)
+    prompts = (usage.tokens_in, usage.tokens_cached, usage.tokens_written)
+    counts = (usage.calls, usage.cache_hits, *prompts, usage.tokens_out)
     return [*map(count_cell, counts), dollars_cell(usage.usd, usage.calls, partly), figure_cell(usage.seconds, 1)]
 
 

@@ -40,6 +40,7 @@ class RoleCost(BaseModel):
     tokens_in: int = Field(ge=0)
     tokens_out: int = Field(ge=0)
     tokens_cached: int = Field(ge=0)
+    tokens_written: int = Field(default=0, ge=0, exclude_if=lambda tokens: not tokens)
     usd: float | None
     billed_usd: float | None
     seconds: float
@@ -173,6 +174,7 @@ def _role(role: str, calls: Sequence[Call]) -> RoleCost:
         tokens_in=sum(call.tokens_in for call in answered),
         tokens_out=sum(call.tokens_out for call in answered),
         tokens_cached=sum(call.tokens_cached for call in answered),
+        tokens_written=sum(call.tokens_written for call in answered),
         usd=known_sum(call.usd for call in answered),
         billed_usd=known_sum(call.usd for call in [*sent, *interrupted, *(c for c in failed if c.usd is not None)]),
         seconds=sum(call.seconds for call in answered),

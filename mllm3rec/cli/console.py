@@ -246,7 +246,7 @@ def usage_table(usages: Mapping[str, Usage], title: str = "Language models", by:
     """Calls, tokens, dollars and seconds, one row per role or phase."""
     from programs.lm.ledger import interrupted_note
 
-    columns = ("calls", "cache hits", "tokens in", "of which cached", "tokens out", "dollars", "seconds")
+    columns = ("calls", "cache hits", "tokens in", "of which cached", "cache writes", "tokens out", "dollars", "seconds")
     table = figure_table(title, by, *columns)
     if interrupted := sum(usage.interrupted for usage in usages.values()):
         table.caption, table.caption_justify = interrupted_note(interrupted), "left"
@@ -258,6 +258,7 @@ def usage_table(usages: Mapping[str, Usage], title: str = "Language models", by:
             str(usage.cache_hits),
             str(usage.tokens_in),
             share,
+            str(usage.tokens_written),
             str(usage.tokens_out),
             format_usd(usage.usd),
             f"{usage.seconds:.0f}",

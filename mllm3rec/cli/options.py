@@ -24,6 +24,15 @@ def _use_encoder(context: typer.Context, setting: str | None) -> str | None:
     return setting
 
 
+def _use_prices(context: typer.Context, path: Path | None) -> Path | None:
+    """Use the user's prices until the command ends."""
+    if path is not None:
+        from programs.lm.prices import use_prices
+
+        context.with_resource(use_prices(path))
+    return path
+
+
 _model, _fusion, _schema, _limit, _output = map(
     option_group, ("Models", "Fusion", "Motivational schema", "Limits", "Output")
 )
@@ -34,7 +43,7 @@ DatasetName = Annotated[str, typer.Argument(help="A dataset directory, or `demo`
 DatasetOption = Annotated[
     str | None, typer.Option("--dataset", help="Dataset directory, if it has moved since the cases were drawn.")
 ]
-Preset = Annotated[str, _model(help="Set of models, one per role: local, hosted or paper.")]
+Preset = Annotated[str, _model(help="Set of models, one per role: local, hosted, hosted-cheap or paper.")]
 ModelOption = Annotated[str | None, _model(help="Model for every role, a model string as in docs/models.md.")]
 MopeOption = Annotated[str | None, _model("--mope", help="Model for MOPE, which makes profiles.")]
 MoteOption = Annotated[str | None, _model("--mote", help="Model for MOTE, which makes traits.")]
@@ -67,5 +76,6 @@ LedgerFile = Annotated[
     Path | None, _limit("--ledger", help="File that records all calls; calls already in it count against the budget.")
 ]
 PricesFile = Annotated[
-    Path | None, typer.Option("--prices", help="TOML file with your own prices, used before the packaged ones.")
+    Path | None,
+    _limit("--prices", callback=_use_prices, help="TOML file with your own prices, used before all others."),
 ]

@@ -154,7 +154,7 @@ class Backends:
                 f"a dollar budget cannot be kept: nothing limits the answers of {role}'s model {given.model!r}; give "
                 "it a limit, dspy.LM(..., max_tokens=1000)"
             )
-        if config.model.removeprefix(GIVEN) in self.prices.models:
+        if self.prices.of(config.model.removeprefix(GIVEN)) is not None:
             return
         raise InputError(
             f"a dollar budget cannot be kept: {role}'s model {config.model!r} has no known price "
@@ -194,18 +194,20 @@ class Backends:
         if config.model.startswith(GIVEN):
             return self._recorded(role, config)
         sampling = {"temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens}
+        thinking = {} if config.effort is None else {"reasoning": {"effort": config.effort}}
         hosted = not config.is_local and not is_server(config.model)
         return RoleLM(
             model_name(config),
             role,
             self.ledger,
-            self.prices.models.get(config.model),
+            self.prices.of(config.model),
             self.rate_limiter(config),
             max_seconds=config.timeout,
             # Where the response cache keeps the answers of hosted models since its first version.
             keyed={"timeout": _KEYED_TIMEOUT} if hosted else None,
             before_first=partial(require_listening, config.model) if is_server(config.model) else lambda: None,
             **{key: value for key, value in sampling.items() if value is not None},
+            **thinking,
             **connect(config, self.on_event),
         )
 
@@ -236,7 +238,7 @@ class Backends:
             model_name(config),
             role,
             self.ledger,
-            self.prices.models.get(config.model),
+            self.prices.of(config.model),
             self.rate_limiter(config),
             max_seconds=config.timeout,
             before_first=partial(require_listening, config.model) if is_server(config.model) else lambda: None,
@@ -251,7 +253,7 @@ class Backends:
             lm.model,
             role,
             self.ledger,
-            self.prices.models.get(lm.model),
+            self.prices.of(lm.model),
             self.rate_limiter(config),
             max_seconds=config.timeout,
             model_type=lm.model_type,

@@ -70,9 +70,9 @@ def require_listening(model: str) -> None:
 
 
 def _without_provider(model: str) -> str:
-    near = [name for name in shipped_prices().models if name.partition("/")[2] == model]
+    near = [name for name in shipped_prices().names() if name.partition("/")[2] == model]
     hint = f"did you mean {near[0]!r}?" if near else "docs/models.md has all forms"
-    return f"model {model[:200]!r}: write a hosted model as PROVIDER/MODEL, for example openai/gpt-4.1; {hint}"
+    return f"model {model[:200]!r}: write a hosted model as PROVIDER/MODEL, for example openai/gpt-6-luna; {hint}"
 
 
 @lru_cache

@@ -36,6 +36,7 @@ class Call(BaseModel):
 
     Attributes:
         tokens_cached: Those of `tokens_in` that the server took from its prefix cache.
+        tokens_written: Those of `tokens_in` that the provider billed as written to its cache.
         usd: Its price; None where the model has no known price. A cache hit keeps the price of the call whose
             answer it is: billed cost leaves hits out, stand-alone cost counts them.
         most_usd: Upper estimate of its price, if the answer came without usage and the price is therefore unknown;
@@ -62,6 +63,7 @@ class Call(BaseModel):
     tokens_in: int = Field(default=0, ge=0)
     tokens_out: int = Field(default=0, ge=0)
     tokens_cached: int = Field(default=0, ge=0)
+    tokens_written: int = Field(default=0, ge=0)
     usd: float | None = Field(default=None, ge=0)
     most_usd: float | None = Field(default=None, ge=0)
     seconds: float = 0.0
@@ -110,6 +112,7 @@ def add_call(usage: Usage, call: Call) -> None:
     usage.tokens_in += call.tokens_in
     usage.tokens_out += call.tokens_out
     usage.tokens_cached += call.tokens_cached
+    usage.tokens_written += call.tokens_written
     usage.seconds += call.seconds
     usage.usd = add_usd(usage.usd, call.usd)
 

@@ -19,6 +19,7 @@ _NAMED_AS = {
     "temperature": r"temperature",
     "top_p": r"top_p",
     "max_tokens": r"max_(completion_)?tokens",
+    "reasoning": r"reasoning|thinking|effort",
 }
 """Fields of a request's configuration, and how servers name them in a refusal."""
 

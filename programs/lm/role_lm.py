@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import dspy
 from dspy.lm15 import Response, TextPart
@@ -151,7 +151,7 @@ class RoleLM(dspy.LM):
         messages: list[dict[str, Any]] | None,
         kwargs: dict[str, Any],
     ) -> Any:
-        worst = None if self.price is None else self.price.usd(*most, seconds=self.max_seconds)
+        worst = None if self.price is None else self.price.most_usd(*most, seconds=self.max_seconds)
         attempt = self._current
         attempt.worst = worst
         attempt.permit, attempt.released, attempt.unfinished, attempt.id = None, False, False, ""
@@ -175,7 +175,7 @@ class RoleLM(dspy.LM):
 
         def answered(answer: dict[str, Any], seconds: float) -> None:
             attempt.took = seconds
-            self._release(sum(_tokens(answer)[:2]))
+            self._release(_tokens(answer, self.model).sent_and_written)
 
         this_call.check, this_call.answered, this_call.sent, this_call.seconds = check, answered, None, None
         this_call.settings, this_call.anew = self.keyed, attempt.anew
@@ -264,8 +264,8 @@ class RoleLM(dspy.LM):
         """DSPy's hook: runs once per answered call, cache hits included, in the calling thread."""
         attempt = self._current
         attempt.unfinished = _unfinished(entry["response"])
-        tokens_in, tokens_out, tokens_cached = _tokens(entry["response"])
-        attempt.tokens = tokens_in + tokens_out
+        tokens = _tokens(entry["response"], self.model)
+        attempt.tokens = tokens.sent_and_written
         hit = attempt.hit = attempt.permit is None
         # Without usage the price per token is unknown, which is not zero; one per hour needs none.
         metered = _has_usage(entry["response"]) or (self.price is not None and self.price.usd_per_hour is not None)
@@ -276,10 +276,11 @@ class RoleLM(dspy.LM):
                 role=self.role,
                 model=self.model,
                 about=attempt.about,
-                tokens_in=tokens_in,
-                tokens_out=tokens_out,
-                tokens_cached=tokens_cached,
-                usd=self._usd(tokens_in, tokens_out, tokens_cached, seconds) if metered else None,
+                tokens_in=tokens.prompt,
+                tokens_out=tokens.answer,
+                tokens_cached=tokens.cached,
+                tokens_written=tokens.cache_write,
+                usd=self._usd(tokens, seconds) if metered else None,
                 most_usd=None if metered or hit else attempt.worst,
                 seconds=round(seconds or 0.0, 4),
                 waited=0.0 if attempt.permit is None else round(attempt.permit.waited, 4),
@@ -294,10 +295,10 @@ class RoleLM(dspy.LM):
             return state.attempt_number >= ATTEMPTS_AT_LIMIT
         return state.attempt_number >= ATTEMPTS or (state.seconds_since_start or 0.0) >= 2 * self.max_seconds
 
-    def _usd(self, tokens_in: int, tokens_out: int, tokens_cached: int, seconds: float | None) -> float | None:
+    def _usd(self, tokens: _Tokens, seconds: float | None) -> float | None:
         if self.price is None or (seconds is None and self.price.usd_per_hour is not None):
             return None
-        return self.price.usd(tokens_in, tokens_out, tokens_cached, seconds or 0.0)
+        return self.price.usd(tokens.prompt, tokens.answer, tokens.cached, seconds or 0.0, tokens.cache_write)
 
 
 def _wait(state: RetryCallState) -> float:
@@ -325,11 +326,35 @@ def _has_usage(response: Any) -> bool:
     return bool(usage)
 
 
-def _tokens(response: Any) -> tuple[int, int, int]:
-    # A LiteLLM answer comes back from the cache as plain data.
+class _Tokens(NamedTuple):
+    """Tokens of a call; those read from the provider's cache and written to it are among those of the prompt."""
+
+    prompt: int = 0
+    answer: int = 0
+    cached: int = 0
+    cache_write: int = 0
+
+    @property
+    def sent_and_written(self) -> int:
+        return self.prompt + self.answer
+
+
+def _tokens(response: Any, model: str) -> _Tokens:
+    # A LiteLLM answer comes back from the cache as plain data, and has been brought to OpenAI's form.
     usage: Any = response.get("usage") if isinstance(response, dict) else response.usage
-    if hasattr(usage, "input_tokens"):
-        return usage.input_tokens or 0, usage.output_tokens or 0, usage.cache_read_tokens or 0
-    usage = dict(usage or {})
-    details = dict(usage.get("prompt_tokens_details") or {})
-    return usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, details.get("cached_tokens") or 0
+    if not hasattr(usage, "input_tokens"):
+        usage = dict(usage or {})
+        details = dict(usage.get("prompt_tokens_details") or {})
+        written = details.get("cache_creation_tokens") or details.get("cache_write_tokens")
+        counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"), details.get("cached_tokens"), written)
+        return _Tokens(*(count or 0 for count in counts))
+    # DSPy's own client leaves each provider's way of counting: Anthropic counts a prompt without what its cache
+    # holds, Google and xAI an answer without the thoughts before it, and all of them bill it.
+    prompt, answer = usage.input_tokens or 0, usage.output_tokens or 0
+    cached, written = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
+    provider = model.partition("/")[0]
+    if provider == "anthropic":
+        prompt += cached + written
+    if provider in ("gemini", "xai"):
+        answer += usage.reasoning_tokens or 0
+    return _Tokens(prompt, answer, cached, written)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from programs.lm.adapters import AdapterName
+from programs.lm.decoding import Effort, decoding_policy
 
 RoleName = Literal["mope", "mote", "mar", "judge"]
 ROLE_NAMES: tuple[RoleName, ...] = ("mope", "mote", "mar", "judge")
@@ -35,6 +35,7 @@ class RoleConfig(BaseModel):
             Of a truncated answer the complete list elements are read.
         logprobs: Read ratings from token probabilities if the backend returns them.
         api_key_env: Environment variable with the key, for servers that need one.
+        effort: How much a reasoning model thinks before it answers; None to leave it to the model.
         timeout: Seconds one call may take.
         deterministic: Whether a model on this machine answers the same question always alike (`LocalEngine.serve`), at
             about a third of the speed. Answers are kept under the same keys.
@@ -50,6 +51,7 @@ class RoleConfig(BaseModel):
     terse: bool = False
     logprobs: bool = True
     api_key_env: str | None = None
+    effort: Effort | None = Field(default=None, exclude_if=lambda effort: effort is None)
     timeout: float = Field(default=600.0, gt=0)
     deterministic: bool = Field(default=False, exclude_if=lambda value: not value)
 
@@ -97,23 +99,19 @@ class Roles(BaseModel):
         """A copy with other models in the named roles; None leaves a role as it is.
 
         Adapter and limits follow the kind of model: the `compact` adapter for one on this machine or on a server, else
-        `json`; OpenAI's reasoning models reject a temperature, small token limits and log-probabilities.
+        `json`, with the decoding policy of the model's family (`decoding_policy`).
         """
         changed = {}
         for role, model in models.items():
             if model is not None:
-                config = getattr(self, role).model_copy(update={"model": model})
-                changed[role] = config.model_copy(update=_policy(model, config.is_local or model.startswith("http")))
+                changed[role] = getattr(self, role).model_copy(update={"model": model, "effort": None, **_policy(model)})
         return self.model_copy(update=changed)
 
 
-def _policy(model: str, own: bool) -> dict[str, object]:
-    if own:
+def _policy(model: str) -> dict[str, object]:
+    if model.startswith(("local/", "gguf:", "http")):
         return {"adapter": "compact", "terse": True}
-    plain = {"adapter": "json", "terse": False}
-    if re.match(r"openai/(o\d|gpt-5)", model):
-        return {**plain, "temperature": None, "top_p": None, "max_tokens": 16000, "logprobs": False}
-    return plain
+    return {"adapter": "json", "terse": False, **decoding_policy(model)}
 
 
 def _all(model: str, adapter: AdapterName, **settings: object) -> Roles:
@@ -134,12 +132,22 @@ PAPER = Roles(
 )
 """The published models and decoding settings. OpenAI retired gpt-3.5-turbo in October 2026: kept for its prices."""
 
-HOSTED = Roles(
-    mope=RoleConfig(model="openai/gpt-4.1-mini", max_tokens=1024),
-    mote=RoleConfig(model="openai/gpt-4.1-mini", max_tokens=512),
-    mar=RoleConfig(model="openai/gpt-4.1", max_tokens=1024),
-    judge=RoleConfig(model="openai/gpt-4.1-mini", max_tokens=512),
+_SHORT = Roles(
+    mope=RoleConfig(model="-", max_tokens=1024),
+    mote=RoleConfig(model="-", max_tokens=512),
+    mar=RoleConfig(model="-", max_tokens=1024),
+    judge=RoleConfig(model="-", max_tokens=512),
 )
-"""Hosted models of late 2026 with token log-probabilities: a small one for MOPE, MOTE and the judge."""
 
-PRESETS: dict[str, Roles] = {"local": local_roles(), "hosted": HOSTED, "paper": PAPER}
+HOSTED_CHEAP = _SHORT.with_models(**dict.fromkeys(ROLE_NAMES, "openai/gpt-6-luna"))
+"""One small hosted model of late 2026 in every role, which answers without thinking first."""
+
+HOSTED = HOSTED_CHEAP.with_models(mar="openai/gpt-6.1-terra")
+"""Hosted models of late 2026: a larger one for MAR."""
+
+PRESETS: dict[str, Roles] = {
+    "local": local_roles(),
+    "hosted": HOSTED,
+    "hosted-cheap": HOSTED_CHEAP,
+    "paper": PAPER,
+}
