@@ -19,6 +19,7 @@ from mllm3rec.cli.options import (
     MaxCalls,
     MaxMinutes,
     MaxTokens,
+    PricesFile,
     RetryUnparsable,
     Timeout,
 )
@@ -41,6 +42,7 @@ def compare(
     ] = None,
     encoder: EncoderOption = None,
     budget_usd: BudgetUsd = None,
+    prices: PricesFile = None,
     max_calls: MaxCalls = None,
     max_minutes: MaxMinutes = None,
     timeout: Timeout = None,

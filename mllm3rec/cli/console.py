@@ -246,7 +246,16 @@ def usage_table(usages: Mapping[str, Usage], title: str = "Language models", by:
     """Calls, tokens, dollars and seconds, one row per role or phase."""
     from programs.lm.ledger import interrupted_note
 
-    columns = ("calls", "cache hits", "tokens in", "of which cached", "cache writes", "tokens out", "dollars", "seconds")
+    columns = (
+        "calls",
+        "cache hits",
+        "tokens in",
+        "of which cached",
+        "cache writes",
+        "tokens out",
+        "dollars",
+        "seconds",
+    )
     table = figure_table(title, by, *columns)
     if interrupted := sum(usage.interrupted for usage in usages.values()):
         table.caption, table.caption_justify = interrupted_note(interrupted), "left"

@@ -17,6 +17,7 @@ from mllm3rec.cli.options import (
     MaxCalls,
     MaxMinutes,
     MaxTokens,
+    PricesFile,
     RetryUnparsable,
     Timeout,
 )
@@ -43,6 +44,7 @@ def run(
     ] = None,
     encoder: EncoderOption = None,
     budget_usd: BudgetUsd = None,
+    prices: PricesFile = None,
     max_calls: MaxCalls = None,
     max_minutes: MaxMinutes = None,
     timeout: Timeout = None,

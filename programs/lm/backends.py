@@ -194,7 +194,6 @@ class Backends:
         if config.model.startswith(GIVEN):
             return self._recorded(role, config)
         sampling = {"temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens}
-        thinking = {} if config.effort is None else {"reasoning": {"effort": config.effort}}
         hosted = not config.is_local and not is_server(config.model)
         return RoleLM(
             model_name(config),
@@ -207,7 +206,7 @@ class Backends:
             keyed={"timeout": _KEYED_TIMEOUT} if hosted else None,
             before_first=partial(require_listening, config.model) if is_server(config.model) else lambda: None,
             **{key: value for key, value in sampling.items() if value is not None},
-            **thinking,
+            **({} if config.effort is None else {"reasoning_effort": config.effort}),
             **connect(config, self.on_event),
         )
 

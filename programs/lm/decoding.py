@@ -1,7 +1,7 @@
 """Decoding policy of a hosted model: what its requests may hold, and how much it thinks before it answers.
 
 Reasoning models refuse a temperature, give no log-probabilities, and bill their thoughts as answer. What a family takes
-is read from the table of models; a parameter that a server refuses all the same is left out later (`refused_parameters`).
+is read from the table of models; what a server refuses all the same is left out later (`refused_parameters`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from programs.lm.listed_models import listed, takes
 
-Effort = Literal["off", "minimal", "low", "medium", "high"]
+Effort = Literal["none", "minimal", "low", "medium", "high"]
 """How much a reasoning model thinks before it answers."""
 
 _ROOM_FOR_THOUGHTS = 16_000
@@ -30,7 +30,7 @@ def decoding_policy(model: str) -> dict[str, Any]:
     >>> decoding_policy("openai/gpt-4.1")
     {}
     >>> decoding_policy("openai/gpt-6-luna")
-    {'temperature': None, 'top_p': None, 'logprobs': False, 'effort': 'off'}
+    {'temperature': None, 'top_p': None, 'logprobs': False, 'effort': 'none'}
     """
     if _FIRST_REASONING_MODELS.match(model):
         return {"temperature": None, "top_p": None, "max_tokens": _ROOM_FOR_THOUGHTS, "logprobs": False}
@@ -42,7 +42,7 @@ def decoding_policy(model: str) -> dict[str, Any]:
         return policy
     effort = _least_effort(model)
     policy |= {"logprobs": False, "effort": effort}
-    if effort != "off" or model.startswith("openai/gpt-5"):
+    if effort != "none" or model.startswith("openai/gpt-5"):
         policy["max_tokens"] = _ROOM_FOR_THOUGHTS
     return policy
 
@@ -50,7 +50,7 @@ def decoding_policy(model: str) -> dict[str, Any]:
 def _least_effort(model: str) -> Effort:
     """The least that a reasoning model can be told to think: the tasks of this program are short."""
     if takes(model, "none_reasoning_effort"):
-        return "off"
+        return "none"
     if model.startswith("anthropic/"):
-        return "low" if (listed(model) or {}).get("thinking_always_on") else "off"
+        return "low" if (listed(model) or {}).get("thinking_always_on") else "none"
     return "minimal" if takes(model, "minimal_reasoning_effort") else "low"

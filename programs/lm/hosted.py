@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import dspy
 from dspy.clients.engines.lm15_engine import LM15Engine
-from dspy.lm15 import Request, Response, RouterConfig, UnknownModelError, UnsupportedFeatureError
+from dspy.lm15 import CacheConfig, Request, Response, RouterConfig, UnknownModelError, UnsupportedFeatureError
 
 from programs.lm.chat_body import sound_body
 from programs.lm.keys import no_key_in_errors
@@ -49,13 +50,30 @@ class HostedEngine:
         )
         self._engine = LM15Engine(config)
         self._key = api_key
+        self._provider = provider
         self.refused = RefusedParameters()
 
     def complete(self, request: Request) -> Response:
         """One attempt. Raises `LM15Error` if it fails."""
         with no_key_in_errors(self._key):
-            response: Response = self.refused.complete(self._engine.complete, request)
+            response: Response = self.refused.complete(self._engine.complete, self._for_anthropic(request))
             return response
+
+    def _for_anthropic(self, request: Request) -> Request:
+        """The request with what Anthropic's models must be told, and other providers do by themselves.
+
+        The static part of the prompt, instruction and demos, is marked for their prompt cache. "Do not think" is said:
+        DSPy's client leaves the field out, and some of the models think unless they are told not to.
+        """
+        if self._provider != "anthropic":
+            return request
+        last_demo = len(request.messages) - 2
+        cache = CacheConfig(prefix="stable") if last_demo < 0 else CacheConfig(prefix_until_index=last_demo)
+        config = replace(request.config, cache=cache)
+        if config.reasoning is not None and config.reasoning.is_off:
+            extensions = {**(config.extensions or {}), "thinking": {"type": "disabled"}}
+            config = replace(config, reasoning=None, extensions=extensions)
+        return replace(request, config=config)
 
 
 def is_known(model: str) -> bool:

@@ -46,9 +46,7 @@ class Tariff(BaseModel):
         cached = self.input if self.cached is None else self.cached
         write = self.input if self.cache_write is None else self.cache_write
         plain = tokens_in - tokens_cached - tokens_written
-        return (
-            plain * self.input + tokens_cached * cached + tokens_written * write + tokens_out * self.output
-        ) / 1e6
+        return (plain * self.input + tokens_cached * cached + tokens_written * write + tokens_out * self.output) / 1e6
 
     @property
     def dearest_input(self) -> float:
@@ -135,7 +133,7 @@ class Price(BaseModel):
         return self._tariff(tokens_in, batch).usd(tokens_in, tokens_out, tokens_cached, tokens_written)
 
     def most_usd(self, tokens_in: int, tokens_out: int, seconds: float = 0.0, batch: bool = False) -> float:
-        """The most dollars that one call with at most so many tokens may cost: all of its prompt may be a cache write."""
+        """The most dollars that a call with so many tokens may cost: all of its prompt may be a cache write."""
         if self.usd_per_hour is not None:
             return self.usd_per_hour * seconds / 3600
         tariff = self._tariff(tokens_in, batch)

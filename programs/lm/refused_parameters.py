@@ -34,7 +34,7 @@ _AT_LEAST = "at least"
 _LIMIT_AS = {_AT_LEAST: "max_tokens", _OTHER_NAME: "max_tokens"}
 """What is sent instead of a refused limit has names of its own."""
 
-_MOST_ROUNDS = 2 * len(_NAMED_AS)
+_MOST_ROUNDS = 10
 """Refusals of one request: a server that asks for one token less each time would be asked for ever."""
 
 _TEXT_IS_REFUSED = re.compile(

@@ -104,7 +104,9 @@ class Roles(BaseModel):
         changed = {}
         for role, model in models.items():
             if model is not None:
-                changed[role] = getattr(self, role).model_copy(update={"model": model, "effort": None, **_policy(model)})
+                config: RoleConfig = getattr(self, role)
+                usual = {name: getattr(_SHORT.of(role), name) for name in decoding_policy(config.model)}
+                changed[role] = config.model_copy(update={**usual, "model": model, **_policy(model)})
         return self.model_copy(update=changed)
 
 

@@ -114,7 +114,7 @@ def test_an_unknown_ranker_is_answered_with_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("roles", "words"),
     [
-        (PRESETS["hosted"], "openai/gpt-4.1-mini needs a key: set the environment variable OPENAI_API_KEY"),
+        (PRESETS["hosted"], "openai/gpt-6-luna needs a key: set the environment variable OPENAI_API_KEY"),
         (local_roles(), "'smollm2-135m' are not on this machine"),
         (local_roles(Path("/nowhere/model.gguf")), "no model file at /nowhere/model.gguf"),
         (local_roles().with_models(mope="http://host/v1", mote="http://host/v1"), "as http://host:port/v1#model"),

@@ -579,7 +579,7 @@ def test_datasets_that_cannot_be_used(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--ranker", "pointwise", "--preset", "hosted"], ["openai/gpt-4.1-mini needs a key", "OPENAI_API_KEY"]),
+        (["--ranker", "pointwise", "--preset", "hosted"], ["openai/gpt-6-luna needs a key", "OPENAI_API_KEY"]),
         (["--ranker", "pointwise", "--model", "gguf:{folder}/no.gguf"], ["no.gguf is not a GGUF model file", "GGUX"]),
         (["--ranker", "pointwise", "--model", "gguf:{folder}/none.gguf"], ["no model file at", "none.gguf"]),
         (["--ranker", "pointwise", "--model", "http://127.0.0.1:9/v1"], ["http://host:port/v1#model"]),

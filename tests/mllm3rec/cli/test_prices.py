@@ -30,11 +30,11 @@ class TestCommand:
         assert payload["models"]["local/smollm2-135m"]["usd_per_hour"] == 0.36
 
     def test_show_reads_as_a_table(self, own_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(out, "width", 140)  # the console measured itself when it was made
+        monkeypatch.setattr(out, "width", 180)  # the console measured itself when it was made
         result = run("prices", "show", "--prices", own_prices)
         assert result.exit_code == 0
         (line,) = [line for line in result.stdout.splitlines() if "smollm2" in line]
-        assert [cell.strip() for cell in line.split("│")[2:6]] == ["-", "-", "-", "0.36"]
+        assert [cell.strip() for cell in line.split("│")[2:9]] == ["-"] * 6 + ["0.36"]
         assert "our contract" in result.stdout
 
     def test_check_tells_retired_and_age(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +47,26 @@ class TestCommand:
         said = run("prices", "check", "openai/gpt-3.5-turbo").stdout
         assert f"{age} days ago" in said
         assert "retired since 2026-10-23" in said
+
+    def test_show_finds_models_by_a_part_of_their_name(self) -> None:
+        code, payload = command("show", "gpt-6-luna", "haiku-5-5")
+        assert code == 0
+        assert {"openai/gpt-6-luna", "anthropic/claude-haiku-5-5"} <= payload["models"].keys()
+        assert all("gpt-6-luna" in name or "haiku-5-5" in name for name in payload["models"])
+        assert command("show", "no-such-model")[0] == 1
+
+    def test_check_warns_before_a_model_is_retired(self, tmp_path: Path) -> None:
+        soon = datetime.date.today() + datetime.timedelta(days=59)
+        own = tmp_path / "soon.toml"
+        own.write_text(
+            "dated = 2026-01-01\nsource = 's'\n[models]\n"
+            f"'openai/m' = {{ input = 1, output = 1, retired = {soon} }}\n"
+            f"'openai/n' = {{ input = 1, output = 1, retired = {soon + datetime.timedelta(days=2)} }}\n"
+        )
+        _, payload = command("check", "openai/m", "openai/n", "--prices", own)
+        assert [payload["models"][f"openai/{name}"]["retires_soon"] for name in "mn"] == [True, False]
+        said = run("prices", "check", "openai/m", "--prices", own).stdout
+        assert f"retires on {soon}: choose another model" in said
 
     def test_check_fails_for_a_model_without_a_price(self, own_prices: Path) -> None:
         code, payload = command("check", "openai/gpt-4o", "local/smollm2-135m")

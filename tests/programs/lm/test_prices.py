@@ -10,10 +10,22 @@ from pathlib import Path
 
 import dspy
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Ledger, read_calls
-from programs.lm.prices import Price, PriceTable, price_table, read_prices, shipped_prices
+from programs.lm.listed_models import listed_names
+from programs.lm.prices import (
+    LongContext,
+    Price,
+    PriceTable,
+    Tariff,
+    price_table,
+    read_prices,
+    shipped_prices,
+    use_prices,
+)
 from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import local_roles
 from programs.runtime.errors import InputError
@@ -47,6 +59,90 @@ class TestPrice:
             Price.model_validate(fields)
 
 
+class TestTariffs:
+    """Cache reads and writes, batches and long prompts have prices of their own."""
+
+    PRICE = Price(
+        input=2.0,
+        output=10.0,
+        cached=0.2,
+        cache_write=2.5,
+        batch=Tariff(input=1.0, output=5.0, cached=0.1),
+        long_context=LongContext(above=200_000, input=4.0, output=20.0),
+    )
+
+    def test_every_token_of_a_prompt_is_billed_once(self) -> None:
+        # 1,000 plain, 3,000 read from the cache, 6,000 written to it, 500 of the answer.
+        usd = self.PRICE.usd(10_000, 500, tokens_cached=3_000, tokens_written=6_000)
+        assert usd == pytest.approx((1_000 * 2.0 + 3_000 * 0.2 + 6_000 * 2.5 + 500 * 10.0) / 1e6)
+        assert self.PRICE.usd(10_000, 500, tokens_cached=3_000, batch=True) == pytest.approx(
+            (7_000 * 1.0 + 3_000 * 0.1 + 500 * 5.0) / 1e6
+        )
+
+    def test_a_long_prompt_raises_the_price_of_the_whole_call(self) -> None:
+        assert self.PRICE.usd(200_000, 1_000) == pytest.approx(0.41)
+        assert self.PRICE.usd(200_001, 1_000) == pytest.approx(0.820004)
+
+    def test_an_unknown_batch_price_is_not_guessed(self) -> None:
+        with pytest.raises(InputError, match="the price in a batch is not known"):
+            self.PRICE.usd(200_001, 1, batch=True)
+        with pytest.raises(InputError, match="the price in a batch is not known"):
+            Price(input=1.0, output=1.0).usd(1, 1, batch=True)
+
+    @given(st.integers(0, 300_000), st.integers(0, 10_000), st.floats(0, 1), st.floats(0, 1))
+    def test_the_upper_estimate_is_never_below_the_price(
+        self, prompt: int, answer: int, cached: float, rest: float
+    ) -> None:
+        read = int(cached * prompt)
+        written = int(rest * (prompt - read))
+        most = self.PRICE.most_usd(prompt, answer)
+        assert self.PRICE.usd(prompt, answer, read, tokens_written=written) <= most + 1e-12
+
+
+class TestListedModels:
+    """Prices of LiteLLM's table. Its figures change with each release, so only their shape is tested."""
+
+    @pytest.mark.parametrize("model", ["openai/gpt-6-luna", "anthropic/claude-haiku-5-5", "gemini/gemini-3.8-flash"])
+    def test_current_models_have_all_tiers_and_a_source(self, model: str) -> None:
+        price = price_table().of(model)
+        assert price is not None
+        assert price.batch is not None
+        assert price.cached is not None
+        assert 0 < price.batch.input < price.input < price.output
+        assert price.cached < price.input
+        assert "LiteLLM" in price.source
+
+    def test_a_deployment_of_another_provider_has_another_price(self) -> None:
+        assert price_table().of("azure/gpt-6-luna-nowhere") is None
+        assert price_table().of("anthropic/gpt-6-luna") is None
+        assert price_table().of("gpt-6-luna") is None
+
+    def test_every_listed_price_can_be_used(self) -> None:
+        names = [name for name in listed_names() if name.split("/")[0] in ("openai", "anthropic", "gemini", "groq")]
+        assert len(names) > 50
+        for name in names:
+            price = price_table().of(name)
+            assert price is not None, name
+            assert price.usd(1_000, 100) <= price.most_usd(1_000, 100) + 1e-12
+
+    def test_own_prices_lie_over_listed_ones(self, tmp_path: Path) -> None:
+        own = tmp_path / "own.toml"
+        own.write_text("dated=2026-01-01\nsource='s'\n[models]\n'openai/gpt-6-luna' = { input = 9, output = 9 }\n")
+        with use_prices(own):
+            price = price_table().of("openai/gpt-6-luna")
+        assert price is not None
+        assert (price.input, price.batch) == (9.0, None)
+        listed = price_table().of("openai/gpt-6-luna")
+        assert listed is not None
+        assert listed.input < 9.0
+
+    def test_retirement_is_seen_before_it_happens(self) -> None:
+        price = Price(input=1.0, output=1.0, retired=datetime.date(2027, 1, 14))
+        assert not price.retires_within(60, datetime.date(2026, 11, 1))
+        assert price.retires_within(60, datetime.date(2026, 11, 28))
+        assert price.retires_within(60, datetime.date(2027, 2, 1))
+
+
 class TestTable:
     def test_every_shipped_price_has_a_source_and_a_day(self) -> None:
         assert shipped_prices().models
@@ -61,7 +157,7 @@ class TestTable:
         assert (rebate.input, rebate.cached, rebate.source) == (1.0, None, "a rebate")
         assert (machine.usd_per_hour, machine.source) == (0.36, "our contract")
         assert rebate.dated == machine.dated == datetime.date(2026, 1, 31)
-        assert merged.models["openai/gpt-4.1"] == shipped_prices().models["openai/gpt-4.1"]
+        assert merged.of("openai/gpt-4o-mini") == shipped_prices().models["openai/gpt-4o-mini"]
 
     def test_the_environment_names_own_prices_too(self, own_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLLM3REC_PRICES", str(own_prices))
