@@ -105,7 +105,7 @@ class Roles(BaseModel):
         for role, model in models.items():
             if model is not None:
                 config: RoleConfig = getattr(self, role)
-                usual = {name: getattr(_SHORT.of(role), name) for name in decoding_policy(config.model)}
+                usual = {name: getattr(getattr(_SHORT, role), name) for name in decoding_policy(config.model)}
                 changed[role] = config.model_copy(update={**usual, "model": model, **_policy(model)})
         return self.model_copy(update=changed)
 
