@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from programs.lm.listed_models import listed, takes
+from programs.lm.listed_models import table_entry, takes
 
 Effort = Literal["none", "minimal", "low", "medium", "high"]
 """How much a reasoning model thinks before it answers."""
@@ -52,5 +52,5 @@ def _least_effort(model: str) -> Effort:
     if takes(model, "none_reasoning_effort"):
         return "none"
     if model.startswith("anthropic/"):
-        return "low" if (listed(model) or {}).get("thinking_always_on") else "none"
+        return "low" if (table_entry(model) or {}).get("thinking_always_on") else "none"
     return "minimal" if takes(model, "minimal_reasoning_effort") else "low"

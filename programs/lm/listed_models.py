@@ -26,7 +26,7 @@ _KINDS = {
 """Fields of a price, and their names in the table."""
 
 
-def listed(model: str) -> Mapping[str, Any] | None:
+def table_entry(model: str) -> Mapping[str, Any] | None:
     """What the table has for a model string `provider/name`; None if it has nothing.
 
     The price of another provider's deployment of the same model does not count.
@@ -49,7 +49,7 @@ def listed_names() -> Iterator[str]:
 
 def listed_price(model: str) -> dict[str, Any] | None:
     """The fields of a `Price` for a model, in dollars per million tokens; None without a price for each token."""
-    entry = listed(model)
+    entry = table_entry(model)
     standard = _tariff(entry) if entry is not None else None
     if entry is None or standard is None:
         return None
@@ -71,7 +71,7 @@ def listed_price(model: str) -> dict[str, Any] | None:
 
 def takes(model: str, ability: str) -> bool | None:
     """What the table says of `supports_ABILITY`; None if it says nothing."""
-    said = (listed(model) or {}).get(f"supports_{ability}")
+    said = (table_entry(model) or {}).get(f"supports_{ability}")
     return said if isinstance(said, bool) else None
 
 

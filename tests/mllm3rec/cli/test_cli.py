@@ -434,7 +434,7 @@ def test_models_lists_weights_and_presets(cli: CommandLine) -> None:
     listed = cli("models", "list", "--json").json
     assert {entry["name"]: entry["here"] for entry in listed["weights"]} == {"minilm": False, "smollm2-135m": False}
     assert listed["presets"]["paper"]["mar"] == "openai/gpt-4o"
-    assert set(listed["presets"]) == {"local", "hosted", "paper"}
+    assert set(listed["presets"]) == {"local", "hosted", "hosted-cheap", "paper"}
     assert cli("models", "list").code == 0
 
 
@@ -584,7 +584,7 @@ def test_datasets_that_cannot_be_used(
         (["--ranker", "pointwise", "--model", "gguf:{folder}/none.gguf"], ["no model file at", "none.gguf"]),
         (["--ranker", "pointwise", "--model", "http://127.0.0.1:9/v1"], ["http://host:port/v1#model"]),
         (["--ranker", "pointwise"], ["'smollm2-135m' are not on this machine", "mllm3rec models fetch smollm2-135m"]),
-        (["--ranker", "pointwise", "--preset", "grand"], ["no preset 'grand'", "local, hosted, paper"]),
+        (["--ranker", "pointwise", "--preset", "grand"], ["no preset 'grand'", "local, hosted, hosted-cheap, paper"]),
         (["--ranker", "nonsense"], ["no ranker 'nonsense'", "popularity", "pointwise"]),
         (["--ranker", "knn", "--dataset", "{folder}"], ["no dataset in a known format"]),
     ],
