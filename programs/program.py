@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from programs.explain import Explainer
 from programs.label_aligners import FirstToken, Pairwise, Setwise
 from programs.lm.backends import Backends, UnparsableError
+from programs.lm.endpoints import is_server
 from programs.lm.roles import RoleName
 from programs.mar import Aligner, Alignments, Candidate, Embedding, Listwise, Pointwise, Rerank, UserView
 from programs.mope import MOPE, NeedsMOPE, Purchase, RawHistory
@@ -29,6 +30,7 @@ from programs.runtime.errors import InputError
 from programs.runtime.events import OnEvent, Progress, ignore
 from programs.runtime.nocopy import NoCopy
 from programs.sales_evidence import EvidenceMOTE, SalesEvidence
+from programs.trait_likelihood import TraitLikelihood
 from programs.trait_store import TraitStore
 from signatures.rows import Case, Ranking, Status, seed_of
 from signatures.schema import CONSUMER, MotivationSchema
@@ -98,7 +100,8 @@ class MLLM3Rec(dspy.Module):
     Args:
         shopper: User view: `MOPE` (the default), or `RawHistory` for the ablation without it.
         product: Item view: `MOTE` (the default), or `RawDescription` for the ablation without it.
-        aligner: `Listwise` (the default), `Pointwise`, `Embedding`, `Rerank` or one of `programs.label_aligners`.
+        aligner: `Listwise` (the default), `Pointwise`, `Embedding`, `Rerank`, `TraitLikelihood` or one of
+            `programs.label_aligners`.
         catalogue: Items by id; without one, every id is read as a free text.
         prior: Scores candidates from the history without a language model; without one MAR alone decides.
         fusion: How both scores are combined.
@@ -367,6 +370,21 @@ def pairwise(parts: Parts) -> MLLM3Rec:
     return _compose(parts, _mope(parts), _mote(parts), Pairwise(parts.backends))
 
 
+def likelihood(parts: Parts) -> MLLM3Rec:
+    """MOPE, MOTE, and how likely each candidate's traits are after the profile: MAR's model is one behind a server.
+
+    Raises:
+        InputError: if MAR's model is not behind a server.
+    """
+    model = parts.backends.roles.mar.model
+    if not is_server(model):
+        raise InputError(
+            f"likelihood: {model[:200]!r} gives no log-probabilities of a prompt: neither the engine in this process "
+            "nor a provider does; serve a model with vLLM, and name it with --mar http://host:port/v1#model"
+        )
+    return _compose(parts, _mope(parts), _mote(parts), TraitLikelihood(parts.backends))
+
+
 def without_mope(parts: Parts) -> MLLM3Rec:
     """The paper's ablation without MOPE: MAR reads the raw history (section 5.1, table 5)."""
     return _compose(parts, RawHistory(), _mote(parts), Listwise(parts.backends, shopper_text="history"))
@@ -433,6 +451,7 @@ PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
     "first-token-raw": first_token_raw,
     "setwise": setwise,
     "pairwise": pairwise,
+    "likelihood": likelihood,
     "without-mope": without_mope,
     "without-mote": without_mote,
     "without-reflection": without_reflection,
