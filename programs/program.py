@@ -25,6 +25,7 @@ from programs.motivation_encoder import EncoderProfile, EncoderTraits, LeaningsM
 from programs.prior.encoders import Encoder
 from programs.prior.scorers import Histories, Popularity, Scorer, scores_of
 from programs.prior.standard_scores import z
+from programs.prototypes import Prototypes
 from programs.ranker import order_by_score
 from programs.runtime.errors import InputError
 from programs.runtime.events import OnEvent, Progress, ignore
@@ -70,12 +71,18 @@ class Fusion:
         fused = np.empty(len(prior))
         scored = np.where(np.isnan(mar[head]), _lowest(mar[head]), mar[head])
         weight = 0.0 if np.isnan(mar[head]).all() else self.weight
-        fused[head] = weight * z(scored) + (1 - weight + _TIES) * z(prior[head])
+        fused[head] = mixed(z(scored), z(prior[head]), weight)
         if len(head) < len(prior):
             below = np.setdiff1d(np.arange(len(prior)), head)
             falling = below[np.argsort(-prior[below], kind="stable")]
             fused[falling] = fused[head].min() - 1 - np.arange(len(falling))
         return fused
+
+
+def mixed(mar: NDArray[np.float64], prior: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
+    """The weighted sum of standard scores of any shape; among ties of MAR the prior's order holds."""
+    both: NDArray[np.float64] = weight * mar + (1 - weight + _TIES) * prior
+    return both
 
 
 def head_of(prior: NDArray[np.float64], head: int | None) -> NDArray[np.intp]:
@@ -292,6 +299,7 @@ class Parts:
         explain: Number of first items that get a reason.
         check: Whether the judge checks reasons; without it every reason counts as faithful.
         histories: Training data, for sales evidence.
+        prototypes: Of a compiled program `encoder`; None: the definitions of the schema.
     """
 
     backends: Backends
@@ -304,6 +312,7 @@ class Parts:
     explain: int = 0
     check: bool = True
     histories: Histories = field(default_factory=dict)
+    prototypes: Prototypes | None = None
 
 
 def _compose(
@@ -437,7 +446,7 @@ def evidence(parts: Parts) -> MLLM3Rec:
 
 def encoder(parts: Parts) -> MLLM3Rec:
     """Motivations from the sentence encoder: no language model at all, and so no reasons."""
-    motivations = MotivationEncoder(parts.encoder, parts.schema, parts.catalogue)
+    motivations = MotivationEncoder(parts.encoder, parts.schema, parts.catalogue, parts.prototypes)
     without = replace(parts, explain=0)
     return _compose(without, EncoderProfile(motivations), EncoderTraits(motivations), LeaningsMatch())
 
