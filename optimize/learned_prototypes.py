@@ -30,7 +30,7 @@ FEWEST_LISTS = 20
 _SET_ASIDE = 5
 _ITERATIONS = 60
 _DIGITS = 4
-Rows = NDArray[np.float64]
+Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TrainingLists:
 
     Attributes:
         histories: Mean over the last purchases of each user, as a sparse matrix of shape (lists, items).
-        candidates: Rows of the candidates, the purchase first, shape (lists, 1 + negatives).
+        candidates: Matrix of the candidates, the purchase first, shape (lists, 1 + negatives).
     """
 
     histories: sparse.csr_matrix
@@ -108,25 +108,25 @@ def learn_prototypes(
     )
 
 
-def _scale(centred: Rows, first: Rows) -> float:
+def _scale(centred: Matrix, first: Matrix) -> float:
     """Length of the vectors at the start: scores of items then vary by about 1."""
     unit = first / np.linalg.norm(first, axis=1, keepdims=True)
     return float(1 / np.sqrt(np.mean((centred @ unit.T) ** 2) * np.sqrt(len(first)) + 1e-12))
 
 
-def _fit(first: Rows, centred: Rows, lists: TrainingLists, penalty: float) -> Rows:
-    def value(flat: Rows) -> tuple[float, Rows]:
+def _fit(first: Matrix, centred: Matrix, lists: TrainingLists, penalty: float) -> Matrix:
+    def value(flat: Matrix) -> tuple[float, Matrix]:
         own = flat.reshape(first.shape)
         loss, gradient = _loss(own, centred, lists)
         moved = own - first
         return loss + penalty * float((moved**2).sum()), (gradient + 2 * penalty * moved).ravel()
 
     found = minimize(value, first.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS})
-    fitted: Rows = found.x.reshape(first.shape)
+    fitted: Matrix = found.x.reshape(first.shape)
     return fitted
 
 
-def _loss(own: Rows, centred: Rows, lists: TrainingLists) -> tuple[float, Rows]:
+def _loss(own: Matrix, centred: Matrix, lists: TrainingLists) -> tuple[float, Matrix]:
     """Mean cross-entropy of the purchases, in nats, and its gradient in the vectors."""
     n = len(lists.candidates)
     leanings = centred @ own.T
@@ -145,7 +145,7 @@ def _loss(own: Rows, centred: Rows, lists: TrainingLists) -> tuple[float, Rows]:
         shape=(n, len(centred)),
     )
     by_item = placed.T @ users + lists.histories.T @ (placed @ leanings)
-    gradient: Rows = by_item.T @ centred
+    gradient: Matrix = by_item.T @ centred
     return loss, gradient
 
 

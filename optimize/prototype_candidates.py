@@ -13,7 +13,7 @@ from programs.prototypes import LONGEST_TEXT, Prototype, Prototypes, directions
 from signatures.schema import Dimension, MotivationSchema
 from signatures.types import Item
 
-EXAMPLES = (3, 10, 30)
+WORKED_EXAMPLES = (3, 10, 30)
 """Numbers of worked examples to try."""
 
 _BETWEEN_PHRASES = re.compile(r"\s*[:,;]\s*|\s+or\s+|\s+and\s+")
@@ -61,7 +61,9 @@ def worked_examples(
         list(dict.fromkeys(titles[texts[row]] for row in np.argsort(-column, kind="stable"))) for column in leanings.T
     ]
     found = [
-        _with_texts(base, f"examples-{n}", [tuple(own[:n]) for own in ranked]) for n in EXAMPLES if n <= len(texts)
+        _with_texts(base, f"examples-{n}", [tuple(own[:n]) for own in ranked])
+        for n in WORKED_EXAMPLES
+        if n <= len(texts)
     ]
     mixed = [(*one.texts, *own[:3]) for one, own in zip(base.prototypes, ranked, strict=True)]
     return [*found, _with_texts(base, "definition+3", mixed)]

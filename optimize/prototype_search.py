@@ -27,7 +27,7 @@ from programs.program import Parts
 from programs.prototypes import Prototypes
 from signatures.rows import Case
 
-PROGRAM = "encoder"
+TUNED_PROGRAM = "encoder"
 """The only program that has prototypes."""
 
 FACTORS = (1.0, 0.0, 0.5, 2.0)
@@ -153,7 +153,7 @@ class PrototypeSearch:
             temperature=None if isinstance(temperature, str) else temperature,
             encoder=self.parts.encoder.name if any(one.vector for one in chosen) else "",
         )
-        return Configuration(family=PROGRAM, weight=float(parameters["fusion_weight"]), prototypes=prototypes)
+        return Configuration(family=TUNED_PROGRAM, weight=float(parameters["fusion_weight"]), prototypes=prototypes)
 
     def _attempt(self, number: int, parameters: Parameters) -> Attempt:
         configuration = self._configuration(parameters) if number else self.uncompiled

@@ -13,7 +13,7 @@ from mllm3rec.api.options import Schema, read_schema
 from optimize.candidates import CandidateSettings
 from optimize.consistency import SIMILARITIES
 from optimize.objective import ObjectiveWeights
-from optimize.prototype_search import PROGRAM as PROTOTYPE_PROGRAM
+from optimize.prototype_search import TUNED_PROGRAM
 from optimize.settings import NEWEST_DEFAULTS, CompileSettings, GepaSettings
 from optimize.space import MODULES, Space
 from programs.lm.model_options import ModelOptions
@@ -132,10 +132,10 @@ def compile_settings(
     _require("similarity", [options.get("similarity", SIMILARITIES[0])], SIMILARITIES)
     _require("program", families, tuple(PROGRAMS))
     by_prototypes = options.get("optimizer") == "prototypes"
-    if by_prototypes and (list(families) != [PROTOTYPE_PROGRAM] or options.get("head") is not None):
+    if by_prototypes and (list(families) != [TUNED_PROGRAM] or options.get("head") is not None):
         raise InputError(
-            f"optimizer prototypes: it tunes the program {PROTOTYPE_PROGRAM!r} alone, and without a head: only this "
-            f"one has prototypes; give it as the program (--program {PROTOTYPE_PROGRAM})"
+            f"optimizer prototypes: it tunes the program {TUNED_PROGRAM!r} alone, and without a head: only this "
+            f"one has prototypes; give it as the program (--program {TUNED_PROGRAM})"
         )
     backends, temperatures = options.get("backends") or {}, options.get("temperatures") or {}
     _require("backends", list(backends), ROLE_NAMES)
