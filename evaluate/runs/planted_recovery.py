@@ -87,5 +87,4 @@ def recovery(
         above_chance.append(float(figures[0] - figures[3]))
     n = len(profiles)
     interval = bootstrap_mean(above_chance, seed=0)
-    shares = (float(total / n) for total in totals)
-    return Recovery(n, *shares, above_chance_low=interval.low, above_chance_high=interval.high)
+    return Recovery(n, *(*(float(total / n) for total in totals), interval.low, interval.high))
