@@ -102,7 +102,8 @@ class PrototypeSearch:
         others = [trial.number for trial in best if trial.number >= uniform][: max(1, finalists)]
         chosen = [self._attempt(number, trials[number].params) for number in (*range(uniform), *others)]
         seconds = time.monotonic() - started
-        on_step(f"{len(trials)} trials in {seconds:.0f} s, {60 * len(trials) / seconds:.0f} a minute")
+        pace = 60 * len(known) / seconds
+        on_step(f"{len(trials)} trials, {len(known)} of them different, in {seconds:.0f} s: {pace:.0f} a minute")
         result = self._decided(chosen, by_final_users=finalists > 0 and bool(self.final_users))
         return replace(result, tried=len(trials))
 

@@ -173,7 +173,7 @@ def test_prototypes_are_tuned_and_evaluated_without_a_model(
     assert "--program encoder" in str(refused.exception)
     made = run(*common, "--program", "encoder", "--coherence", "0")
     assert made.exit_code == 0, made.output
-    assert "12 trials in" in made.output
+    assert "12 trials, 12 of them different, in" in made.output
     assert "on held-out users the compiled program is" in made.output
     shown = run("artifact", "show", art)
     assert "sustainability" in shown.output
