@@ -86,7 +86,7 @@ class RankerChoice:
         if self.name in TRAINED:
             return {"seed": seed, "settings": self._settings.model_dump(mode="json")}
         prior = self.prior or NEWEST
-        if self.name in WITHOUT_MODEL or self.name == PLANTED_TRUTH:
+        if self._without_model:
             fused = {"weight": self.fusion.weight, "head": self.fusion.head, "prior": recorded(prior)}
             return fused | {"schema": self.schema.model_dump(mode="json")}
         if not self.asks_models:
@@ -111,6 +111,11 @@ class RankerChoice:
             InputError: if the model of a role cannot be used.
         """
         return factory.ranker(self.name, seed, self.trained)
+
+    @property
+    def _without_model(self) -> bool:
+        """Whether it is fused with the prior, but asks no language model."""
+        return self.name in WITHOUT_MODEL or self.name == PLANTED_TRUTH
 
     @property
     def _settings(self) -> Baseline:

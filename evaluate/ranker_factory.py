@@ -37,6 +37,7 @@ from programs.role_predictor import RolePredictor
 from programs.runtime.environment import cache_dir
 from programs.runtime.errors import InputError
 from programs.runtime.events import OnEvent, ignore
+from programs.trait_likelihood import TraitLikelihood
 from programs.trait_store import TraitStore
 from signatures.rows import seed_of
 from signatures.schema import CONSUMER, MotivationSchema
@@ -238,7 +239,7 @@ def askable(program: MLLM3Rec) -> MLLM3Rec:
     Raises:
         InputError: naming what is missing.
     """
-    for kind in (RolePredictor, Rerank):
+    for kind in (RolePredictor, Rerank, TraitLikelihood):
         for _, predictor in program.named_sub_modules(kind):
             predictor.backends.require(predictor.role)
     return program

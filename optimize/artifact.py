@@ -275,12 +275,13 @@ def restore_program(directory: Path, parts: Parts | None = None) -> tuple[MLLM3R
         traits=TraitStore(),
         schema=manifest.motivations,
         fusion=Fusion(weight=manifest.weight, head=manifest.head),
+        prototypes=None if manifest.chosen is None else manifest.chosen.prototypes,
     )
     checked = _loaded(directory, bare, manifest)
     _check_prompts(directory, render_prompts(checked))
     if parts is None:
         return checked, manifest
-    return _loaded(directory, replace(parts, fusion=bare.fusion), manifest), manifest
+    return _loaded(directory, replace(parts, fusion=bare.fusion, prototypes=bare.prototypes), manifest), manifest
 
 
 def _loaded(directory: Path, parts: Parts, manifest: ArtifactManifest) -> MLLM3Rec:

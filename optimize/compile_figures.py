@@ -31,6 +31,7 @@ def settings_of(chosen: Configuration) -> dict[str, str]:
         "fusion weight": f"{chosen.weight:g}",
         **{f"{role} model": model for role, model in chosen.models.items()},
         **{f"{role} temperature": f"{value:g}" for role, value in chosen.temperatures.items()},
+        **({} if chosen.prototypes is None else chosen.prototypes.described()),
     }
 
 

@@ -130,9 +130,10 @@ def _on_prompts(manifest: ArtifactManifest) -> list[str]:
     if gain is None:
         return []
     cell = difference_cell(gain)
+    what = "prototypes" if manifest.optimizer == "prototypes" else "prompts"
     return [
         f"The fusion weight was fitted, too. With the same weight, {manifest.weight:g}, the uncompiled program differs "
-        f"from the winner by {cell.text}, 95% interval {cell.interval}: that is what the prompts gained."
+        f"from the winner by {cell.text}, 95% interval {cell.interval}: that is what the {what} gained."
     ]
 
 

@@ -32,6 +32,11 @@ class ArtifactChoice(RankerChoice):
         """Always true: artifacts are programs."""
         return True
 
+    @property
+    def _without_model(self) -> bool:
+        """Whether it was compiled by prototypes; runs of other artifacts have models in their manifests."""
+        return self.manifest is not None and self.manifest.optimizer == "prototypes"
+
     def configuration(self, explain: int, check: bool, seed: int = 0) -> dict[str, Any]:
         """See `RankerChoice.configuration`; contains the artifact's hash."""
         assert self.manifest is not None  # noqa: S101 - set where this is built

@@ -49,7 +49,7 @@ class CompileSettings(BaseModel):
     older ones can be resumed.
 
     Attributes:
-        optimizer: `study` (our Optuna search), or one of DSPy's.
+        optimizer: `study` (our Optuna search), one of DSPy's, or `prototypes` (of the program `encoder`).
         modules: Modules to tune, of `mope`, `mote`, `mar`.
         recipe: How candidates are made.
         similarity: Name of Sim of eq. 5.
@@ -71,7 +71,7 @@ class CompileSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: Literal["mllm3rec-compile/1"] = "mllm3rec-compile/1"
-    optimizer: Literal["study", "mipro", "gepa", "random-search", "labeled"] = "study"
+    optimizer: Literal["study", "mipro", "gepa", "random-search", "labeled", "prototypes"] = "study"
     modules: tuple[str, ...] = ("mope", "mote", "mar")
     trials: int = Field(default=12, ge=1, le=1_000_000)
     seed: int = Field(default=0, ge=0, lt=2**31)

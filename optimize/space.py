@@ -14,6 +14,7 @@ from optimize.prompts import Prompt, Prompts, with_prompts
 from programs.lm.backends import Backends
 from programs.lm.roles import RoleConfig, RoleName, Roles
 from programs.program import DEFAULT_WEIGHT, PROGRAMS, Fusion, MLLM3Rec, Parts
+from programs.prototypes import Prototypes
 
 ChoiceT = TypeVar("ChoiceT", str, float)
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -49,6 +50,7 @@ class Configuration(BaseModel):
         wordings: Name of the instruction set by module.
         weight: Fusion weight.
         models, temperatures: By role, if they are searched over.
+        prototypes: Of the program `encoder`, if they are searched over.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +61,7 @@ class Configuration(BaseModel):
     weight: float = DEFAULT_WEIGHT
     models: dict[RoleName, str] = {}
     temperatures: dict[RoleName, float] = {}
+    prototypes: Prototypes | None = Field(default=None, exclude_if=lambda prototypes: prototypes is None)
 
 
 def modules_of(program: str, candidates: Candidates) -> list[str]:
@@ -168,6 +171,7 @@ class ProgramBuilder:
             self.parts,
             backends=self._backends_of(self.roles(configuration)),
             fusion=Fusion(weight=configuration.weight, head=self.parts.fusion.head),
+            prototypes=configuration.prototypes,
         )
         chosen = self.prompts(configuration) if prompts is None else prompts
         return with_prompts(PROGRAMS[configuration.family](parts), chosen)

@@ -1,6 +1,7 @@
 """Motivations from a sentence encoder: MOPE, MOTE and MAR without a language model, the row every model has to beat.
 
-The text of an item is compared with the definitions of the schema's dimensions. What remains, after the mean and
+The text of an item is compared with a prototype of each of the schema's dimensions, which is its definition unless the
+program was compiled (`programs.prototypes`). What remains, after the mean and
 spread over the catalogue are removed, says which motivations the item answers more than other items do.
 """
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from programs.mar import Alignments, Candidate, UserView
 from programs.mope import DESCRIPTION_CHARACTERS, HISTORY_ITEMS, Purchase, as_purchases
 from programs.prior.encoders import Encoder
+from programs.prototypes import Directions, Prototypes, directions
 from programs.runtime.nocopy import NoCopy
 from signatures.schema import MotivationSchema
 from signatures.types import Alignment, Item, Motivation, Profile, Strength, Traits
@@ -30,34 +32,48 @@ Leanings = NDArray[np.float64]
 
 
 class MotivationEncoder:
-    """Leanings of items: standard scores over the catalogue of the cosines with `name: definition` of each dimension.
+    """Leanings of items: standard scores over the catalogue of the cosines with the prototype of each dimension.
 
     Args:
         encoder: Sentence encoder.
         schema: The dimensions.
         catalogue: Items by id; those with a text give mean and spread.
+        prototypes: Of a compiled program; None: the definitions of the schema.
+
+    Raises:
+        InputError: if the prototypes are not those of the schema's dimensions.
     """
 
-    def __init__(self, encoder: Encoder, schema: MotivationSchema, catalogue: Mapping[str, Item]) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        schema: MotivationSchema,
+        catalogue: Mapping[str, Item],
+        prototypes: Prototypes | None = None,
+    ) -> None:
         self.encoder = encoder
         self.schema = schema
         self.catalogue = catalogue
+        self.prototypes = prototypes or Prototypes.of_definitions(schema)
+        self.prototypes.require(schema)
 
     @cached_property
-    def _definitions(self) -> NDArray[np.floating]:
-        return self.encoder.encode([f"{one.name}: {one.definition}" for one in self.schema.dimensions])
+    def _directions(self) -> Directions:
+        return directions(self.prototypes, self.encoder)
 
     @cached_property
     def _known(self) -> tuple[dict[str, Leanings], Leanings, Leanings]:
         """Leanings by text, and mean and spread of the cosines over the catalogue."""
-        texts = list(dict.fromkeys(item.text for item in self.catalogue.values() if item.text))
+        texts = texts_of(self.catalogue)
         if not texts:
             nothing = np.zeros(len(self.schema.dimensions))
             return {}, nothing, nothing + 1
-        cosines = (self.encoder.encode(texts) @ self._definitions.T).astype(float)
-        mean, spread = cosines.mean(axis=0), cosines.std(axis=0)
-        spread = np.where(spread > 0, spread, 1.0)
-        return dict(zip(texts, _unit((cosines - mean) / spread), strict=True)), mean, spread
+        cosines = (self.encoder.encode(texts) @ self._directions.T).astype(float)
+        mean, spread = mean_and_spread(cosines)
+        return dict(zip(texts, self._leanings((cosines - mean) / spread), strict=True)), mean, spread
+
+    def _leanings(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        return leanings_of(scores, self.prototypes.weights, self.prototypes.temperature)
 
     def of(self, item: Item) -> Leanings:
         """The leanings of an item, in the catalogue or not; zeros without a text."""
@@ -65,9 +81,37 @@ class MotivationEncoder:
         if not item.text:
             return np.zeros(len(mean))
         if item.text not in known:
-            cosines = (self.encoder.encode([item.text]) @ self._definitions.T).astype(float)
-            known[item.text] = _unit((cosines - mean) / spread)[0]
+            cosines = (self.encoder.encode([item.text]) @ self._directions.T).astype(float)
+            known[item.text] = self._leanings((cosines - mean) / spread)[0]
         return known[item.text]
+
+
+def texts_of(catalogue: Mapping[str, Item]) -> list[str]:
+    """The distinct texts of a catalogue, over which mean and spread are taken."""
+    return list(dict.fromkeys(item.text for item in catalogue.values() if item.text))
+
+
+def mean_and_spread(cosines: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each column; 1 in place of a deviation of 0."""
+    spread = cosines.std(axis=0)
+    return cosines.mean(axis=0), np.where(spread > 0, spread, 1.0)
+
+
+def leanings_of(
+    scores: NDArray[np.float64], weights: NDArray[np.float64], temperature: float | None = None
+) -> NDArray[np.float64]:
+    """Leanings from standard scores, both of shape (items, dimensions); dimensions of weight 0 are 0.
+
+    Args:
+        weights: Shape (dimensions,).
+        temperature: See `Prototypes`; what an even distribution would give is subtracted from the softmax.
+    """
+    weighed = scores * weights
+    if temperature is not None:
+        counted = weights > 0
+        powers = np.exp((weighed - weighed.max(axis=1, keepdims=True)) / temperature) * counted
+        weighed = (powers / powers.sum(axis=1, keepdims=True) - 1 / counted.sum()) * counted
+    return _unit(weighed)
 
 
 def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from programs.explain import Explainer
 from programs.label_aligners import FirstToken, Pairwise, Setwise
 from programs.lm.backends import Backends, UnparsableError
+from programs.lm.endpoints import is_server
 from programs.lm.roles import RoleName
 from programs.mar import Aligner, Alignments, Candidate, Embedding, Listwise, Pointwise, Rerank, UserView
 from programs.mope import MOPE, NeedsMOPE, Purchase, RawHistory
@@ -24,11 +25,13 @@ from programs.motivation_encoder import EncoderProfile, EncoderTraits, LeaningsM
 from programs.prior.encoders import Encoder
 from programs.prior.scorers import Histories, Popularity, Scorer, scores_of
 from programs.prior.standard_scores import z
+from programs.prototypes import Prototypes
 from programs.ranker import order_by_score
 from programs.runtime.errors import InputError
 from programs.runtime.events import OnEvent, Progress, ignore
 from programs.runtime.nocopy import NoCopy
 from programs.sales_evidence import EvidenceMOTE, SalesEvidence
+from programs.trait_likelihood import TraitLikelihood
 from programs.trait_store import TraitStore
 from signatures.rows import Case, Ranking, Status, seed_of
 from signatures.schema import CONSUMER, MotivationSchema
@@ -68,12 +71,18 @@ class Fusion:
         fused = np.empty(len(prior))
         scored = np.where(np.isnan(mar[head]), _lowest(mar[head]), mar[head])
         weight = 0.0 if np.isnan(mar[head]).all() else self.weight
-        fused[head] = weight * z(scored) + (1 - weight + _TIES) * z(prior[head])
+        fused[head] = mixed(z(scored), z(prior[head]), weight)
         if len(head) < len(prior):
             below = np.setdiff1d(np.arange(len(prior)), head)
             falling = below[np.argsort(-prior[below], kind="stable")]
             fused[falling] = fused[head].min() - 1 - np.arange(len(falling))
         return fused
+
+
+def mixed(mar: NDArray[np.float64], prior: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
+    """The weighted sum of standard scores of any shape; among ties of MAR the prior's order holds."""
+    both: NDArray[np.float64] = weight * mar + (1 - weight + _TIES) * prior
+    return both
 
 
 def head_of(prior: NDArray[np.float64], head: int | None) -> NDArray[np.intp]:
@@ -98,7 +107,8 @@ class MLLM3Rec(dspy.Module):
     Args:
         shopper: User view: `MOPE` (the default), or `RawHistory` for the ablation without it.
         product: Item view: `MOTE` (the default), or `RawDescription` for the ablation without it.
-        aligner: `Listwise` (the default), `Pointwise`, `Embedding`, `Rerank` or one of `programs.label_aligners`.
+        aligner: `Listwise` (the default), `Pointwise`, `Embedding`, `Rerank`, `TraitLikelihood` or one of
+            `programs.label_aligners`.
         catalogue: Items by id; without one, every id is read as a free text.
         prior: Scores candidates from the history without a language model; without one MAR alone decides.
         fusion: How both scores are combined.
@@ -289,6 +299,7 @@ class Parts:
         explain: Number of first items that get a reason.
         check: Whether the judge checks reasons; without it every reason counts as faithful.
         histories: Training data, for sales evidence.
+        prototypes: Of a compiled program `encoder`; None: the definitions of the schema.
     """
 
     backends: Backends
@@ -301,6 +312,7 @@ class Parts:
     explain: int = 0
     check: bool = True
     histories: Histories = field(default_factory=dict)
+    prototypes: Prototypes | None = None
 
 
 def _compose(
@@ -367,6 +379,21 @@ def pairwise(parts: Parts) -> MLLM3Rec:
     return _compose(parts, _mope(parts), _mote(parts), Pairwise(parts.backends))
 
 
+def likelihood(parts: Parts) -> MLLM3Rec:
+    """MOPE, MOTE, and how likely each candidate's traits are after the profile: MAR's model is one behind a server.
+
+    Raises:
+        InputError: if MAR's model is not behind a server.
+    """
+    model = parts.backends.roles.mar.model
+    if not is_server(model):
+        raise InputError(
+            f"likelihood: {model[:200]!r} gives no log-probabilities of a prompt: neither the engine in this process "
+            "nor a provider does; serve a model with vLLM, and name it with --mar http://host:port/v1#model"
+        )
+    return _compose(parts, _mope(parts), _mote(parts), TraitLikelihood(parts.backends))
+
+
 def without_mope(parts: Parts) -> MLLM3Rec:
     """The paper's ablation without MOPE: MAR reads the raw history (section 5.1, table 5)."""
     return _compose(parts, RawHistory(), _mote(parts), Listwise(parts.backends, shopper_text="history"))
@@ -419,7 +446,7 @@ def evidence(parts: Parts) -> MLLM3Rec:
 
 def encoder(parts: Parts) -> MLLM3Rec:
     """Motivations from the sentence encoder: no language model at all, and so no reasons."""
-    motivations = MotivationEncoder(parts.encoder, parts.schema, parts.catalogue)
+    motivations = MotivationEncoder(parts.encoder, parts.schema, parts.catalogue, parts.prototypes)
     without = replace(parts, explain=0)
     return _compose(without, EncoderProfile(motivations), EncoderTraits(motivations), LeaningsMatch())
 
@@ -433,6 +460,7 @@ PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
     "first-token-raw": first_token_raw,
     "setwise": setwise,
     "pairwise": pairwise,
+    "likelihood": likelihood,
     "without-mope": without_mope,
     "without-mote": without_mote,
     "without-reflection": without_reflection,

@@ -18,6 +18,13 @@ Rating = Literal["1", "2", "3", "4", "5"]
 NOBODY = "nothing known"
 """Text of the user in a question that asks what a model chooses without one."""
 
+LIKELIHOOD_PROMPT = (
+    "A shop knows what drives its shoppers, and picks the product that answers it best.\n\n"
+    "What drives this shopper:\n{shopper}\n\n"
+    "Traits of the product that this shopper wants most:"
+)
+"""Text before the traits whose likelihood is read; for a model that continues a text, so without roles of a chat."""
+
 # Two-digit labels: opaque, cheap in tokens, and a fixed alphabet keeps the output schema (and so the server's
 # compiled grammar and stored demos) the same for every list.
 FIRST_LABEL, LAST_LABEL = 10, 99

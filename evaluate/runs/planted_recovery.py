@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from evaluate.stats.intervals import bootstrap_mean
 from programs.runtime.errors import InputError
 from signatures.schema import CONSUMER, MotivationSchema
 from signatures.types import Profile
@@ -23,6 +24,7 @@ class Recovery:
         primary_found: Share of users whose primary motivation is in their profile.
         precision: Mean share of a profile's dimensions that were planted; an empty profile counts 0.
         recall: Mean share of the planted dimensions that are in the profile.
+        above_chance_low, above_chance_high: 95% interval of `primary_found` less its chance, over users.
     """
 
     n: int
@@ -32,6 +34,8 @@ class Recovery:
     chance_primary_found: float
     chance_precision: float
     chance_recall: float
+    above_chance_low: float
+    above_chance_high: float
 
 
 def recovery(
@@ -57,6 +61,7 @@ def recovery(
         raise InputError("no profiles to compare with the planted motivations: give at least one")
     size = len(schema.names)
     totals = [Fraction(0)] * 6
+    above_chance = []
     for user_id, profile in profiles.items():
         if not truth.get(user_id):
             raise InputError(f"user {user_id!r} has a profile but no planted motivations: leave the user out")
@@ -79,5 +84,7 @@ def recovery(
             share,
         )
         totals = [total + figure for total, figure in zip(totals, figures, strict=True)]
+        above_chance.append(float(figures[0] - figures[3]))
     n = len(profiles)
-    return Recovery(n, *(float(total / n) for total in totals))
+    interval = bootstrap_mean(above_chance, seed=0)
+    return Recovery(n, *(*(float(total / n) for total in totals), interval.low, interval.high))

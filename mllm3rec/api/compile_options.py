@@ -13,6 +13,7 @@ from mllm3rec.api.options import Schema, read_schema
 from optimize.candidates import CandidateSettings
 from optimize.consistency import SIMILARITIES
 from optimize.objective import ObjectiveWeights
+from optimize.prototype_search import TUNED_PROGRAM
 from optimize.settings import NEWEST_DEFAULTS, CompileSettings, GepaSettings
 from optimize.space import MODULES, Space
 from programs.lm.model_options import ModelOptions
@@ -38,7 +39,8 @@ class CompileOptions(TypedDict, total=False):
     """Options of a compile; defaults are in brackets.
 
     Attributes:
-        optimizer: [`study`] (our resumable Optuna search), or of DSPy `mipro`, `gepa`, `random-search`, `labeled`.
+        optimizer: [`study`] (our resumable Optuna search), or of DSPy `mipro`, `gepa`, `random-search`, `labeled`;
+            or `prototypes`, of the program `encoder`.
         modules: Modules to tune: `mope`, `mote`, `mar` [all].
         demo_sets: Number of demo sets to bootstrap for each module [2].
         max_demos: Most demos in a set [3].
@@ -129,6 +131,12 @@ def compile_settings(
     _require("modules", modules, MODULES)
     _require("similarity", [options.get("similarity", SIMILARITIES[0])], SIMILARITIES)
     _require("program", families, tuple(PROGRAMS))
+    by_prototypes = options.get("optimizer") == "prototypes"
+    if by_prototypes and (list(families) != [TUNED_PROGRAM] or options.get("head") is not None):
+        raise InputError(
+            f"optimizer prototypes: it tunes the program {TUNED_PROGRAM!r} alone, and without a head: only this "
+            f"one has prototypes; give it as the program (--program {TUNED_PROGRAM})"
+        )
     backends, temperatures = options.get("backends") or {}, options.get("temperatures") or {}
     _require("backends", list(backends), ROLE_NAMES)
     _require("temperatures", list(temperatures), ROLE_NAMES)
@@ -167,7 +175,7 @@ def compile_settings(
                 **later,
                 "roles": roles,
                 "proposer": proposer_config(roles, options.get("proposer")),
-                "models": model_names(roles),
+                "models": {} if by_prototypes else model_names(roles),
                 "encoder": encoder_name(),
                 "prior": recorded(prior),
                 "motivations": read_schema(options.get("schema")) or CONSUMER,

@@ -77,6 +77,7 @@ def verify(artifact: Artifact, as_json: Json = False) -> None:
 
 
 def _facts(manifest: ArtifactManifest) -> dict[str, Any]:
+    chosen = manifest.chosen
     models = {role: getattr(manifest.roles, role).model for role in ("mope", "mote", "mar")}
     return {
         "family": manifest.family,
@@ -85,7 +86,8 @@ def _facts(manifest: ArtifactManifest) -> dict[str, Any]:
         "head": manifest.head,
         "motivational schema": manifest.motivations.name,
         "optimizer": manifest.optimizer,
-        "chosen": None if manifest.chosen is None else manifest.chosen.model_dump(exclude_defaults=True),
+        "chosen": None if chosen is None else chosen.model_dump(exclude_defaults=True, exclude={"prototypes"}),
+        **({} if chosen is None or chosen.prototypes is None else {"prototypes": chosen.prototypes.described()}),
         "objective": manifest.weights.model_dump(),
         "similarity": manifest.similarity,
         "data": f"{manifest.data.dataset}, cases {manifest.data.cases_sha256[:12]}",

@@ -43,7 +43,9 @@ def compile_program(
     cases: CasesFile,
     directory: Annotated[Path, typer.Option("--out", help="Folder of the artifact; the same command resumes.")],
     dataset: DatasetOption = None,
-    optimizer: Annotated[str, _search(help="study, or one of DSPy's: mipro, gepa, random-search, labeled.")] = "study",
+    optimizer: Annotated[
+        str, _search(help="study; DSPy's mipro, gepa, random-search, labeled; prototypes (of the program encoder).")
+    ] = "study",
     trials: Annotated[int, _search(min=1, help="Number of programs to try, with the uncompiled one.")] = 12,
     family: Annotated[
         list[str] | None,

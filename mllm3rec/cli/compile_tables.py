@@ -29,7 +29,8 @@ def show_manifest(manifest: ArtifactManifest) -> None:
         for line in finals_lines(manifest.finals):
             out.print(line, markup=False)
     if verdict.prompts is not None:
-        out.print(f"with the winner's fusion weight, the prompts alone gained {format_estimate(verdict.prompts)}")
+        what = "prototypes" if manifest.optimizer == "prototypes" else "prompts"
+        out.print(f"with the winner's fusion weight, the {what} alone gained {format_estimate(verdict.prompts)}")
     out.print(
         f"on the {len(manifest.data.searched)} users of the search the score was "
         f"{manifest.searched['before']:.4f} before and {manifest.searched['after']:.4f} after compiling "

@@ -279,7 +279,9 @@ def recovery_line(recovered: Recovery) -> str:
     """How well profiles recover planted motivations, compared with random profiles."""
     return (
         f"planted motivations, n={recovered.n}: "
-        f"primary found {recovered.primary_found:.2f} (chance {recovered.chance_primary_found:.2f}), "
+        f"primary found {recovered.primary_found:.2f} (chance {recovered.chance_primary_found:.2f}, above it by "
+        f"{recovered.primary_found - recovered.chance_primary_found:.2f} "
+        f"[{recovered.above_chance_low:.2f}, {recovered.above_chance_high:.2f}]), "
         f"precision {recovered.precision:.2f} (chance {recovered.chance_precision:.2f}), "
         f"recall {recovered.recall:.2f} (chance {recovered.chance_recall:.2f})"
     )

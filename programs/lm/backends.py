@@ -22,6 +22,7 @@ from dspy.utils.exceptions import (
     LMBillingError,
     LMConfigurationError,
     LMInvalidRequestError,
+    LMUnsupportedFeatureError,
     LMUnsupportedModelError,
 )
 
@@ -229,7 +230,10 @@ class Backends:
                 self._lms[key] = self._route_lm(role, config, route)
             lm = self._lms[key]
         with _plain_errors(role, config):
-            (answer,) = lm(json.dumps(fields))
+            try:
+                (answer,) = lm(json.dumps(fields))
+            except LMUnsupportedFeatureError as error:
+                raise InputError(f"{role}: {config.model}: {one_line(error)}") from error
         return json.loads(answer)
 
     def _route_lm(self, role: str, config: RoleConfig, route: Route) -> RouteLM:

@@ -1,4 +1,4 @@
-"""Routes of a server beside chat: embeddings and reranking, with the budget, ledger, retries and limits of chat."""
+"""Routes of a server beside chat: embeddings, reranking, likelihood; budget, ledger, retries and limits are chat's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from dspy._vendor.lm15.errors import map_http_error
 from dspy._vendor.lm15.providers.base import _retry_after_seconds
 from dspy._vendor.lm15.transports import TransportError as ConnectionFailed
 from dspy._vendor.lm15.transports import TransportRequest
-from dspy.lm15 import LM15Error, Message, Request, Response, ServerError, TextPart, TransportError, Usage
+from dspy.lm15 import (
+    LM15Error,
+    Message,
+    Request,
+    Response,
+    ServerError,
+    TextPart,
+    TransportError,
+    UnsupportedFeatureError,
+    Usage,
+)
 
 from programs.lm.chat_body import object_in, shown, token_count
 from programs.lm.role_lm import RoleLM
@@ -33,12 +43,16 @@ class Route:
             if the answer is none.
         cached: Whether answers are kept in the response cache.
         repeated: Field that the server reads once for each document, or empty.
+        unsent: Fields that say how to read the answer, and are not sent.
+        required: Parameters without which the answer is useless: a server that refuses one lacks the route.
     """
 
     path: str
     read: Callable[[Fields, Fields], Any]
     cached: bool
     repeated: str = ""
+    unsent: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
 
 
 def _vectors(answer: Fields, asked: Fields) -> list[list[float]]:
@@ -62,9 +76,40 @@ def _scores(answer: Fields, asked: Fields) -> list[float | None]:
     return scores
 
 
+def _log_probabilities(answer: Fields, asked: Fields) -> list[float]:
+    """Log-probabilities of the tokens of the prompt that begin at its character `after` or later, in nats.
+
+    Positions are counted from the end, because some servers list a token for the beginning of the text, whose name has
+    a length, too.
+
+    Raises:
+        UnsupportedFeatureError: if the server did not repeat the prompt, as servers do that ignore `echo`.
+    """
+    (choice,) = answer["choices"]
+    prompt, text = asked["prompt"], choice["text"]
+    if not text.startswith(prompt):
+        raise UnsupportedFeatureError(NO_ECHO)
+    listed = choice["logprobs"]
+    tokens, starts, values = listed["tokens"], listed["text_offset"], listed["token_logprobs"]
+    end = starts[-1] + len(tokens[-1]) - (len(text) - len(prompt))
+    first = end - (len(prompt) - asked["after"])
+    found = [float(value) for start, value in zip(starts, values, strict=True) if first <= start < end]
+    if not found or not all(map(math.isfinite, found)):
+        raise ValueError("no log-probabilities, or infinite ones")
+    return found
+
+
+NO_ECHO = (
+    "the server gives no log-probabilities of a prompt (/v1/completions with echo and logprobs): vLLM and SGLang do, "
+    "llama.cpp does not"
+)
+
 # Vectors have a store of their own.
 EMBEDDINGS = Route("/embeddings", _vectors, cached=False)
 RERANK = Route("/rerank", _scores, cached=True, repeated="query")
+PROMPT_LOGPROBS = Route(
+    "/completions", _log_probabilities, cached=True, unsent=("after",), required=("echo", "logprobs")
+)
 
 
 class RouteEngine:
@@ -103,14 +148,18 @@ class RouteEngine:
         """
         (part,) = request.messages[-1].parts
         fields: Fields = json.loads(part.text)
-        body = json.dumps({"model": self._model, **fields}).encode()
+        sent = {name: value for name, value in fields.items() if name not in self._route.unsent}
+        body = json.dumps({"model": self._model, **sent}).encode()
         try:
             with self._transport.stream(TransportRequest("POST", self._url, list(self._headers), body)) as response:
                 raw = response.read()
         except ConnectionFailed as error:
             raise TransportError(str(error)) from error
         if response.status != 200:
-            raise _refusal(response.status, raw, response.header("retry-after"))
+            refusal = _refusal(response.status, raw, response.header("retry-after"))
+            if response.status in (400, 422) and any(name in str(refusal) for name in self._route.required):
+                raise UnsupportedFeatureError(f"{NO_ECHO}; it says: {one_line(refusal)}")
+            raise refusal
         answer = object_in(raw)
         try:
             kept = self._route.read(answer, fields)
@@ -145,7 +194,9 @@ def _usage(answer: Fields) -> Usage:
     usage = answer.get("usage")
     given = (usage.get("prompt_tokens"), usage.get("total_tokens")) if isinstance(usage, dict) else ()
     tokens = next((count for count in map(token_count, given) if count is not None), None)
-    return Usage() if tokens is None else Usage(input_tokens=tokens, output_tokens=0)
+    if tokens is None or not isinstance(usage, dict):
+        return Usage()
+    return Usage(input_tokens=tokens, output_tokens=token_count(usage.get("completion_tokens")) or 0)
 
 
 class RouteLM(RoleLM):

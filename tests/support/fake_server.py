@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -55,16 +55,33 @@ def letters(text: str) -> list[float]:
     return [float(text.count(letter)) for letter in "abc"] + [1.0]
 
 
+def likelihoods(prompt: str) -> list[tuple[str, float]]:
+    """Words with the space before them, and a log-probability that is larger where the word has occurred before."""
+    listed: list[tuple[str, float]] = []
+    for token in re.findall(r"\s*\S+|\s+", prompt):
+        word = token.strip(" \n;:,.").lower()
+        seen = any(word == other.strip(" \n;:,.").lower() for other, _ in listed)
+        before = "".join(other for other, _ in listed)
+        listed.append((token, (-0.5 if seen else -1.0 - digest(word) % 97 / 10) - digest(before, word) % 13 / 100))
+    return listed
+
+
+def _beside_chat(body: Body) -> Sequence[Any]:
+    if "input" in body:
+        return [letters(text) for text in body["input"]]
+    if "documents" in body:
+        return [digest(body["query"], document) % 1000 / 1000 for document in body["documents"]]
+    return likelihoods(body["prompt"])
+
+
 def sensible(body: Body) -> Reply:
     """A valid, deterministic answer to every question this project asks, told apart by the output fields.
 
-    To a question of another route than chat, the content is a JSON list: a vector for each text, or a score for each
-    document.
+    To a question of another route than chat, the content is a JSON list: a vector for each text, a score for each
+    document, or a token and its log-probability for each word of a prompt.
     """
-    if "input" in body:
-        return Reply(json.dumps([letters(text) for text in body["input"]]))
-    if "documents" in body:
-        return Reply(json.dumps([digest(body["query"], document) % 1000 / 1000 for document in body["documents"]]))
+    if "messages" not in body:
+        return Reply(json.dumps(_beside_chat(body)))
     prompt = last_user(body)
     system = body["messages"][0]["content"]
     asked = f"{system}\n{prompt}"
@@ -106,6 +123,17 @@ def sensible(body: Body) -> Reply:
         verdict = "no" if digest(prompt) % 4 == 0 else "yes"
         return Reply(json.dumps({"faithful": verdict, "why": "supported" if verdict == "yes" else "not given"}))
     return Reply(json.dumps({"reason": "Its traits answer what this shopper wants."}))
+
+
+def echoed(body: Body, answers: Sequence[Sequence[Any]], usage: Body) -> Body:
+    """As vLLM does: a token for the beginning of the text, those of the prompt, and one that was written."""
+    listed = [["<s>", None], *answers, [" more", -0.1]]
+    tokens = [token for token, _ in listed]
+    starts = [sum(map(len, tokens[:place])) for place in range(len(tokens))]
+    logprobs = {"tokens": tokens, "text_offset": starts, "token_logprobs": [value for _, value in listed]}
+    choice = {"index": 0, "text": f"{body['prompt']} more", "logprobs": logprobs, "finish_reason": "length"}
+    usage = usage | {"completion_tokens": 1, "total_tokens": usage["prompt_tokens"] + 1}
+    return {"id": "x", "object": "text_completion", "model": body["model"], "choices": [choice], "usage": usage}
 
 
 class FakeOpenAI:
@@ -193,11 +221,13 @@ class FakeOpenAI:
         return {**head, "choices": [choice], "usage": usage}
 
     def _routed(self, body: Body, answers: list[Any]) -> Body:
-        """Vectors in reverse order, or scores with the highest first, as servers give them."""
+        """Vectors in reverse order, scores with the highest first, or words of a prompt, as servers give them."""
         tokens = len(json.dumps(body)) // 4
         with self._lock:
             self.tokens_in += tokens
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        if "prompt" in body:
+            return echoed(body, answers, usage)
         if "input" in body:
             data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(answers)]
             return {"object": "list", "data": data[::-1], "model": body["model"], "usage": usage}

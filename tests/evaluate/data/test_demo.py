@@ -202,6 +202,7 @@ def test_recovery_by_hand() -> None:
     # Inclusion 3/11, 1/11, 0; expected precision 2/11, 3/11, 0.
     assert result.chance_primary_found == result.chance_recall == float(Fraction(4, 33))
     assert result.chance_precision == float(Fraction(5, 33))
+    assert result.above_chance_low < result.primary_found - result.chance_primary_found < result.above_chance_high
 
 
 def test_a_repeated_dimension_counts_once() -> None:

@@ -158,3 +158,27 @@ def test_bad_options_are_refused_with_what_there_is(tmp_path: Path, options: lis
     assert isinstance(found.exception, InputError)
     assert message in str(found.exception)
     assert not (tmp_path / "art").exists()
+
+
+def test_prototypes_are_tuned_and_evaluated_without_a_model(
+    unseen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases_file(tmp_path / "dev.jsonl", 20)
+    # No weights of any model are there.
+    monkeypatch.setenv("MLLM3REC_CACHE", str(tmp_path / "empty"))
+    art = tmp_path / "art"
+    common = ("compile", tmp_path / "dev.jsonl", "--optimizer", "prototypes", "--trials", "12", "--out", art)
+    refused = run(*common)
+    assert isinstance(refused.exception, InputError)
+    assert "--program encoder" in str(refused.exception)
+    made = run(*common, "--program", "encoder", "--coherence", "0")
+    assert made.exit_code == 0, made.output
+    assert "12 trials, 12 of them different, in" in made.output
+    assert "on held-out users the compiled program is" in made.output
+    shown = run("artifact", "show", art)
+    assert "sustainability" in shown.output
+    evaluated = run("evaluate", unseen, "--ranker", art, "--out", tmp_path / "run")
+    assert evaluated.exit_code == 0, evaluated.output
+    manifest = json.loads((tmp_path / "run" / MANIFEST).read_text())
+    assert manifest["configuration"]["artifact"] == json.loads((art / MANIFEST).read_text())["sha256"]
+    assert "models" not in manifest["configuration"]
