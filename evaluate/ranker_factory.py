@@ -214,7 +214,7 @@ class RankerFactory:
     def _planted_truth(self) -> Ranker:
         if self.dataset.source != "demo":
             raise InputError(f"{PLANTED_TRUTH}: only the demo store has planted motivations, not {self.dataset.name!r}")
-        return PlantedTruth(self.prior, self.fusion)
+        return PlantedTruth(self.prior, self.fusion, Popularity.fit(self.histories).counts)
 
     def parts(self) -> Parts:
         """The parts of programs."""

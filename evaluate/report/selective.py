@@ -18,7 +18,8 @@ from evaluate.report.table import (
     table_row,
     word_cell,
 )
-from evaluate.stats.selective import SelectivePoint, margin, selective_curve
+from evaluate.stats.selective import SelectivePoint, selective_curve
+from programs.gate import margin
 from signatures.rows import Status, Usage
 
 SHOWN_METRICS = ("HR@5", "NDCG@5")
