@@ -63,7 +63,7 @@ def evaluate(
         against: Another evaluation on the same cases, or its run directory, to compare with user by user.
         out: Run directory; the same call resumes it. None keeps only the answers of language models (in the cache).
         weight, head: See `Fusion`; only for programs given by name.
-        gate: A gate of `fit_gate`, or its file, in place of `weight`.
+        gate: A gate (`fit_gate_on_run(...).gate`), or its file, in place of `weight`.
         ask: Share of users to ask about, those for whom the prior is least sure; the prior alone ranks the others. The
             margin from which on nobody is asked is that of this share of the gate's dev users.
         prior: Formula of the prior: `3` (the newest), `3-sales` or `2`, see docs/protocol.md. None: that of the run in
@@ -128,9 +128,7 @@ def evaluate(
 
 def _gated(choice: RankerChoice, gate: Gate | str | Path | None, ask: float | None, explain: int) -> RankerChoice:
     if ask is not None and explain:
-        raise InputError(
-            "reasons need every user's profile: ask only a share in a run without reasons (explain 0)"
-        )
+        raise InputError("reasons need every user's profile: ask only a share in a run without reasons (explain 0)")
     return choice.with_gate(read_gate(Path(gate)) if isinstance(gate, str | Path) else gate, ask)
 
 
