@@ -71,7 +71,7 @@ class ScoredProgram(dspy.Module):
         """
         try:
             with self.ledger.standalone_usage() as roles:
-                ranked = self.program(case=case.blinded())
+                ranked = self.program(case=case.blinded(), ask_all=True)
             with dspy.context(trace=[]):
                 own = self._profiles(case)
                 others = self.other_users.value.get(case.user_id, ()) if len(own) > 1 else ()

@@ -155,6 +155,7 @@ class MLLM3Rec(dspy.Module):
         candidates: Sequence[str] = (),
         metadata: Mapping[str, str] | None = None,
         on_event: OnEvent = ignore,
+        ask_all: bool = False,
     ) -> dspy.Prediction:
         """Rank one case; without one, rank `candidates` for `history`.
 
@@ -163,6 +164,7 @@ class MLLM3Rec(dspy.Module):
             candidates: Distinct item ids.
             metadata: z_u of eq. 6.
             on_event: Gets the progress within this one user: profile, traits, ranking, reasons.
+            ask_all: Whether to ask about users, too, whom the gate leaves to the prior.
 
         Returns:
             Prediction with `ranking`, a `Ranking` without usage; MAR's own scores `mar`, None for a candidate that it
@@ -177,7 +179,7 @@ class MLLM3Rec(dspy.Module):
         prior = np.asarray(scores_of(self.prior.value, case), dtype=float)
         signals = GateSignals.of(case, prior, self.owned.value)
         explains = self.reasons is not None and self.explain > 0
-        if not (explains or self.fusion.asks(signals)):
+        if not (ask_all or explains or self.fusion.asks(signals)):
             nothing = [None] * len(case.candidates)
             return dspy.Prediction(ranking=prior_alone(case, prior), mar=nothing, shown=nothing, signals=signals)
         ranking = Ranking(user_id=case.user_id, order=())
