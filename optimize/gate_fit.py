@@ -26,7 +26,7 @@ from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import InputError
 from signatures.rows import Status
 
-LEAST_USERS = 20
+LEAST_DEV_USERS = 20
 """Fewest users that a gate is fitted on."""
 
 _FOLDS = 5
@@ -37,7 +37,7 @@ _SIGNALS: tuple[SignalName, ...] = ("history", "cold", "margin", "entropy")
 _STEPS = 21
 """Margins of dev users that a gate keeps."""
 
-Values = NDArray[np.float64]
+Qualities = NDArray[np.float64]
 """Quality of every row at every tried weight, shape (rows, weights)."""
 
 
@@ -89,7 +89,7 @@ def _range(gate: Gate, place: int) -> str:
     return f"{gate.signal} above {gate.cuts[-1]:.4g}"
 
 
-def fit_gate(values: Values, signals: Sequence[GateSignals], users: Sequence[str]) -> FittedGate:
+def fit_gate(values: Qualities, signals: Sequence[GateSignals], users: Sequence[str]) -> FittedGate:
     """Choose and fit a gate: ranges of one signal, one weight for all, or the prior alone.
 
     Args:
@@ -98,11 +98,11 @@ def fit_gate(values: Values, signals: Sequence[GateSignals], users: Sequence[str
         users: User of each row; all rows of a user are in one fold.
 
     Raises:
-        InputError: if there are fewer than `LEAST_USERS` users.
+        InputError: if there are fewer than `LEAST_DEV_USERS` users.
     """
     names = list(dict.fromkeys(users))
-    if len(names) < LEAST_USERS:
-        raise InputError(f"{len(names)} users: a gate needs at least {LEAST_USERS} dev users to be fitted on")
+    if len(names) < LEAST_DEV_USERS:
+        raise InputError(f"{len(names)} users: a gate needs at least {LEAST_DEV_USERS} dev users to be fitted on")
     data = _Rows(values, signals, np.array([names.index(user) for user in users]))
     gate = _chosen(data)
     gated, single = (_out_of_fold(data, choose) for choose in (_chosen, _one_weight))
@@ -123,7 +123,7 @@ def fit_gate(values: Values, signals: Sequence[GateSignals], users: Sequence[str
     )
 
 
-def _difference(users: Sequence[str], mine: Values, theirs: Values) -> Difference:
+def _difference(users: Sequence[str], mine: Qualities, theirs: Qualities) -> Difference:
     a, b = (dict(zip(users, found.tolist(), strict=True)) for found in (mine, theirs))
     return paired_difference(a, b, seed=0)
 
@@ -131,7 +131,7 @@ def _difference(users: Sequence[str], mine: Values, theirs: Values) -> Differenc
 class _Rows:
     """Rows of users with their quality at every weight, and their signals."""
 
-    def __init__(self, values: Values, signals: Sequence[GateSignals], owner: NDArray[np.intp]) -> None:
+    def __init__(self, values: Qualities, signals: Sequence[GateSignals], owner: NDArray[np.intp]) -> None:
         self.values = values
         self.signals = signals
         self.owner = owner
@@ -145,18 +145,18 @@ class _Rows:
         place: NDArray[np.intp] = np.unique(self.owner, return_inverse=True)[1] % _FOLDS
         return place
 
-    def by_user(self, found: Values) -> Values:
+    def by_user(self, found: Qualities) -> Qualities:
         """Mean over the rows of each user."""
         _, place = np.unique(self.owner, return_inverse=True)
         return np.bincount(place, found) / np.bincount(place)
 
-    def at(self, gate: Gate) -> Values:
+    def at(self, gate: Gate) -> Qualities:
         """Quality of each row with the weight that a gate gives it."""
         columns = [TRIED_WEIGHTS.index(gate.weight(one)) for one in self.signals]
         return self.values[np.arange(len(self.values)), columns]
 
 
-def _out_of_fold(rows: _Rows, choose: Callable[[_Rows], Gate]) -> Values:
+def _out_of_fold(rows: _Rows, choose: Callable[[_Rows], Gate]) -> Qualities:
     out = np.empty(len(rows.values))
     fold = rows.fold
     for number in range(_FOLDS):
@@ -178,7 +178,7 @@ def _chosen(rows: _Rows) -> Gate:
     return best
 
 
-def _clearly(rows: _Rows, gain: Values) -> bool:
+def _clearly(rows: _Rows, gain: Qualities) -> bool:
     """Whether the mean gain is above zero by more than one standard error over users."""
     own = rows.by_user(gain)
     return bool(own.mean() > own.std(ddof=1) / np.sqrt(len(own)))
@@ -212,7 +212,7 @@ def _cuts(rows: _Rows, name: SignalName) -> tuple[float, ...]:
     return (cut,) if min(above, len(known) - above) >= _AS_ALL else ()
 
 
-def _first_best(means: Values) -> int:
+def _first_best(means: Qualities) -> int:
     """Index of the best weight; among equals the smallest."""
     return int(np.flatnonzero(means >= means.max() - 1e-12)[0])
 
@@ -256,7 +256,7 @@ def fit_on_run(cases: Cases, directory: Path) -> FittedGate:
 def fit_on_scores(scores: Sequence[UserScore], weights: ObjectiveWeights) -> FittedGate | None:
     """Fit a gate on the users of a compile; None if they are too few, or older scores have no ranks or signals."""
     known = [(one, one.signals) for one in scores if one.signals is not None]
-    if len(known) < len(scores) or len({one.user_id for one in scores}) < LEAST_USERS:
+    if len(known) < len(scores) or len({one.user_id for one in scores}) < LEAST_DEV_USERS:
         return None
     if any(len(one.ranks) != len(TRIED_WEIGHTS) for one in scores):
         return None
