@@ -16,7 +16,8 @@ from evaluate.protocol.cases import Cases
 from evaluate.ranker_factory import BASELINES, RankerFactory, require_known
 from evaluate.runs.directory import MANIFEST
 from evaluate.runs.journal import stored_manifest
-from evaluate.runs.session import prior_of_runs, program_configuration
+from evaluate.runs.session import gate_configuration, prior_of_runs, program_configuration
+from programs.gate import Gate
 from programs.lm.ambient import AmbientBackends
 from programs.lm.model_options import ModelOptions
 from programs.lm.roles import Roles
@@ -71,6 +72,28 @@ class RankerChoice:
             raise InputError(f"{self.name}: was compiled with the prior {self.prior}, so it cannot have {prior}")
         return replace(self, prior=prior)
 
+    def with_gate(self, gate: Gate | None, ask: float | None = None) -> Self:
+        """The same choice with a gate in place of the fusion weight.
+
+        Args:
+            gate: None for the one that it has, if it has one.
+            ask: Share of dev users whose margin decides who is asked about, see `Gate.asking`; None: as the gate says.
+
+        Raises:
+            InputError: if the ranker does not fuse scores, or has no gate to ask a share of the users.
+        """
+        found = gate or self.fusion.gate
+        if gate is None and ask is None:
+            return self
+        if self.name in TRAINED or self.name in BASELINES:
+            raise InputError(f"{self.name}: a gate weighs MAR's scores against the prior's; choose a program")
+        if found is None:
+            raise InputError(
+                "to ask about a share of the users, give a gate: it holds the margins of dev users, by which users are "
+                "chosen; fit one with `mllm3rec gate`"
+            )
+        return replace(self, fusion=replace(self.fusion, gate=found if ask is None else found.asking(ask)))
+
     @property
     def asks_models(self) -> bool:
         """Whether it calls language models."""
@@ -88,6 +111,7 @@ class RankerChoice:
         prior = self.prior or NEWEST
         if self._without_model:
             fused = {"weight": self.fusion.weight, "head": self.fusion.head, "prior": recorded(prior)}
+            fused |= gate_configuration(self.fusion)
             return fused | {"schema": self.schema.model_dump(mode="json")}
         if not self.asks_models:
             return {"prior": recorded(prior)} if self.name == "prior" and prior != UNRECORDED else {}

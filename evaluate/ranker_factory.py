@@ -24,6 +24,7 @@ from programs.lm.ledger import Ledger
 from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import Roles
 from programs.mar import Rerank
+from programs.motivation_encoder import MotivationEncoder
 from programs.prior.choice import NEWEST, PriorName, fit_prior
 from programs.prior.default_encoder import default_encoder
 from programs.prior.encoders import Encoder
@@ -176,7 +177,14 @@ class RankerFactory:
     @cached_property
     def training_data(self) -> TrainingData:
         """The data of trained baselines."""
-        return TrainingData(self.training, self.dataset.items, self.dataset.metadata, self.content, self.protocol)
+        return TrainingData(
+            self.training, self.dataset.items, self.dataset.metadata, self.content, self.protocol, self.motivations
+        )
+
+    @cached_property
+    def motivations(self) -> MotivationEncoder:
+        """Leanings of items, computed when first needed."""
+        return MotivationEncoder(self.encoder, self.schema, self.dataset.items)
 
     def scorer(self, name: str) -> Scorer:
         """The scorer of an untrained baseline."""
@@ -215,7 +223,7 @@ class RankerFactory:
     def _planted_truth(self) -> Ranker:
         if self.dataset.source != "demo":
             raise InputError(f"{PLANTED_TRUTH}: only the demo store has planted motivations, not {self.dataset.name!r}")
-        return PlantedTruth(self.prior, self.fusion)
+        return PlantedTruth(self.prior, self.fusion, Popularity.fit(self.histories).counts)
 
     def parts(self) -> Parts:
         """The parts of programs."""

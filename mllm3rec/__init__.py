@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mllm3rec.api.distillation import Distillation, distill
     from mllm3rec.api.evaluation import evaluate
     from mllm3rec.api.experiments import Comparison, Study, compare, run_study
+    from mllm3rec.api.gating import fit_gate_on_run
     from mllm3rec.api.metric import metric
     from mllm3rec.api.program import Program, load_artifact, program
     from mllm3rec.api.recommendation import Recommendation, Recommendations
@@ -60,6 +61,7 @@ _MODULES = {
     "mllm3rec.api.distillation": ("Distillation", "distill"),
     "mllm3rec.api.evaluation": ("evaluate",),
     "mllm3rec.api.experiments": ("Comparison", "Study", "compare", "run_study"),
+    "mllm3rec.api.gating": ("fit_gate_on_run",),
     "mllm3rec.api.metric": ("metric",),
     "mllm3rec.api.program": ("Program", "load_artifact", "program"),
     "mllm3rec.api.recommendation": ("Recommendation", "Recommendations"),
@@ -135,6 +137,7 @@ __all__ = [
     "distill",
     "draw_cases",
     "evaluate",
+    "fit_gate_on_run",
     "hit",
     "load_artifact",
     "load_cases",

@@ -29,6 +29,7 @@ from optimize.holdout import HoldoutVerdict
 from optimize.objective import ObjectiveWeights
 from optimize.program_state import REMEDY, apply_state, read_state
 from optimize.space import Configuration
+from programs.gate import Gate
 from programs.lm.backends import Backends
 from programs.lm.roles import ROLE_NAMES, Roles
 from programs.prior.encoders import HashingEncoder
@@ -77,7 +78,7 @@ class ArtifactManifest(BaseModel):
         encoder: Name of the sentence encoder of the prior.
         prior: Formula of the prior, see `programs.prior.choice.recorded`; artifacts from before there was a choice have
             none, and their hash leaves it out.
-        weight, head: See `Fusion`.
+        weight, head, gate: See `Fusion`; artifacts without a gate leave it out.
         motivations: The motivational schema.
         optimizer: Name of the optimizer.
         chosen: The winning configuration, with names of the candidates in `search/`; None if there are none.
@@ -103,6 +104,7 @@ class ArtifactManifest(BaseModel):
     prior: int | str = Field(default=2, exclude_if=lambda version: version == 2)
     weight: float
     head: int | None = None
+    gate: Gate | None = Field(default=None, exclude_if=lambda gate: gate is None)
     motivations: MotivationSchema
     optimizer: str
     chosen: Configuration | None = None
@@ -248,8 +250,8 @@ def restore_program(directory: Path, parts: Parts | None = None) -> tuple[MLLM3R
     """Load and check an artifact.
 
     Args:
-        parts: Parts of the program; its name, motivational schema and fusion come from the artifact. None builds the
-            program without data, only to check it.
+        parts: Parts of the program; its name, motivational schema and fusion come from the artifact, except for a gate
+            that the parts have. None builds the program without data, only to check it.
 
     Returns:
         The program, marked as compiled for DSPy's optimizers, and the manifest.
@@ -274,14 +276,15 @@ def restore_program(directory: Path, parts: Parts | None = None) -> tuple[MLLM3R
         encoder=HashingEncoder(),
         traits=TraitStore(),
         schema=manifest.motivations,
-        fusion=Fusion(weight=manifest.weight, head=manifest.head),
+        fusion=Fusion(manifest.weight, manifest.head, manifest.gate),
         prototypes=None if manifest.chosen is None else manifest.chosen.prototypes,
     )
     checked = _loaded(directory, bare, manifest)
     _check_prompts(directory, render_prompts(checked))
     if parts is None:
         return checked, manifest
-    return _loaded(directory, replace(parts, fusion=bare.fusion, prototypes=bare.prototypes), manifest), manifest
+    fusion = replace(bare.fusion, gate=parts.fusion.gate or manifest.gate)
+    return _loaded(directory, replace(parts, fusion=fusion, prototypes=bare.prototypes), manifest), manifest
 
 
 def _loaded(directory: Path, parts: Parts, manifest: ArtifactManifest) -> MLLM3Rec:

@@ -12,6 +12,7 @@ from evaluate.report.costs import USAGE_COLUMNS, usage_cells
 from evaluate.report.page import render
 from evaluate.report.pseudonyms import without_ids
 from evaluate.report.reproduction import hash_table, version_table
+from evaluate.report.selective import curve_rows, curve_table
 from evaluate.report.table import (
     BETTER,
     NONE,
@@ -29,10 +30,13 @@ from evaluate.report.table import (
     word_cell,
 )
 from evaluate.stats.intervals import bootstrap_mean
+from evaluate.stats.metrics import per_user
+from evaluate.stats.selective import selective_curve
 from optimize.artifact import ArtifactManifest
 from optimize.candidates import ORIGINAL
 from optimize.compile_figures import by_cost, by_parameter, by_trial, settings_of
 from optimize.finals import Finals, finals_lines
+from optimize.objective import UserScore
 from optimize.prompts import Demo, Prompt, Prompts, module_of
 from optimize.search import Attempt
 from optimize.space import Configuration
@@ -70,6 +74,7 @@ class CompileRecord:
         before, after: Prompts of the uncompiled program and of the winner, by predictor.
         sent: Messages of the winner as text, by predictor, with placeholders for the inputs.
         importances: Share of each parameter in the variation of the score; may be empty.
+        held_out: Scores of the winner on the held-out users.
     """
 
     manifest: ArtifactManifest
@@ -79,6 +84,7 @@ class CompileRecord:
     after: Prompts
     sent: Mapping[str, str]
     importances: Mapping[str, float]
+    held_out: Sequence[UserScore] = ()
 
     @property
     def uncompiled(self) -> Configuration | None:
@@ -112,7 +118,24 @@ def _verdict(record: CompileRecord) -> list[Block]:
         _verdict_table(record.manifest),
         Lines([*_on_searched_users(record.manifest), *_on_prompts(record.manifest)]),
         _chosen_table(record),
+        *_selective_calls(record),
     ]
+
+
+def _selective_calls(record: CompileRecord) -> list[Block]:
+    """Quality and cost of the winner if only some of the held-out users are asked about."""
+    margins = {one.user_id: one.signals.margin for one in record.held_out if one.signals is not None}
+    scores = [one for one in record.held_out if one.user_id in margins and one.ranks]
+    if not scores:
+        return []
+    points = selective_curve(
+        per_user({one.user_id: one.ranks[0] for one in scores}),
+        per_user({one.user_id: one.rank for one in scores}),
+        margins,
+        {one.user_id: one.calls for one in scores},
+        {one.user_id: one.usd for one in scores},
+    )
+    return [curve_table(curve_rows("winner", points, len(scores)), record.manifest.data.negatives + 1)]
 
 
 def _on_searched_users(manifest: ArtifactManifest) -> list[str]:

@@ -425,12 +425,10 @@ class Compiler:
         if unread := sum(score.unreadable for score in (*result.best.scores, *after)):
             users = f"{unread} of {len(result.best.scores) + len(self.held_out)} users"
             self.watcher.step(f"{users}: no answer of the models could be read; the prior alone ranks these users")
-        weight = result.best.configuration.weight
-        weighed = [at_weight(score, self.settings.weights, weight) for score in before]
-        other = weight != self._uncompiled.weight and all(score is not None for score in weighed)
-        verdict = compare_on_holdout(
-            before, after, [score for score in weighed if score is not None] if other else None
-        )
+        chosen, weights = result.best.configuration, self.settings.weights
+        known = [one for score in before if (one := at_weight(score, weights, chosen.weight, chosen.gate)) is not None]
+        other = chosen.gate is not None or chosen.weight != self._uncompiled.weight
+        verdict = compare_on_holdout(before, after, known if other and len(known) == len(before) else None)
         manifest = self._manifest(result, verdict)
         folder, unit = self.directory / SEARCH_FOLDER, self._unit()
         trials = [attempt.to_json(unit) for attempt in result.attempts]
@@ -443,6 +441,7 @@ class Compiler:
             prompts_of(winner),
             render_prompts(winner),
             result.importances,
+            after,
         )
         write_atomically(folder / REPORT, compile_report(record).encode())
         return save_artifact(self.directory, winner, manifest)
@@ -463,6 +462,7 @@ class Compiler:
             prior=settings.prior,
             weight=configuration.weight,
             head=settings.head,
+            gate=configuration.gate,
             motivations=settings.motivations,
             optimizer=settings.optimizer,
             chosen=configuration,

@@ -7,12 +7,13 @@ program under several draws show how large luck is.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from optimize.fusion_fit import FittedWeight, fit_weight
+from optimize.gate_fit import FittedGate, fit_on_scores
 from optimize.objective import ObjectiveWeights, UserScore, readable
 from optimize.search import Attempt, by_merit, merit
 
@@ -44,6 +45,7 @@ class Finals(BaseModel):
         users, new_users: Number of users, and of those among them that no trial had scored.
         finalists: The programs, the best first.
         fitted: The winner's fitted fusion weight, if it was fitted.
+        gate: The gate that was fitted on the winner's scores; the winner has it if it beats one weight for all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +54,7 @@ class Finals(BaseModel):
     new_users: int
     finalists: tuple[Finalist, ...]
     fitted: FittedWeight | None = None
+    gate: FittedGate | None = Field(default=None, exclude_if=lambda gate: gate is None)
 
     @property
     def spread(self) -> float | None:
@@ -97,9 +100,9 @@ def final_round(
         score: Scores of a trial's program for all users of the search, with the draw of this number.
         draws: Number of draws.
         weights: The objective.
-        fit: Whether each one's fusion weight is fitted first.
+        fit: Whether each one's fusion weight is fitted first, and a gate for the winner.
     """
-    best: tuple[tuple[float, bool, float, int], Attempt, FittedWeight | None] | None = None
+    best: tuple[tuple[float, bool, float, int], Attempt, FittedWeight | None, list[UserScore]] | None = None
     entries, users, new_users = [], 0, 0
     for attempt in finalists:
         by_draw = [list(score(attempt, draw)) for draw in range(draws)]
@@ -124,12 +127,16 @@ def final_round(
             chosen = attempt.configuration
             if fitted is not None:
                 chosen = chosen.model_copy(update={"weight": fitted.weight})
-            best = own, Attempt(attempt.number, attempt.state, chosen, tuple(by_draw[0])), fitted
+            best = own, Attempt(attempt.number, attempt.state, chosen, tuple(by_draw[0])), fitted, together
     if best is None:
         raise ValueError("a final round needs a finalist")
     entries.sort(key=lambda one: merit(one.trial, one.score, one.prompt_tokens), reverse=True)
-    finals = Finals(users=users, new_users=new_users, finalists=tuple(entries), fitted=best[2])
-    return Decision(best[1], finals)
+    _, winner, fitted, together = best
+    gate = fit_on_scores(together, weights) if fit else None
+    if gate is not None and gate.gate.signal is not None:
+        winner = replace(winner, configuration=winner.configuration.model_copy(update={"gate": gate.gate}))
+    finals = Finals(users=users, new_users=new_users, finalists=tuple(entries), fitted=fitted, gate=gate)
+    return Decision(winner, finals)
 
 
 def finals_lines(finals: Finals) -> list[str]:
@@ -147,4 +154,7 @@ def finals_lines(finals: Finals) -> list[str]:
             f"fusion weight {fitted.weight:g}: cross-validated {fitted.fitted:.4f} on {fitted.users} users, "
             f"{fitted.own:.4f} with the weight as it was"
         )
+    if finals.gate is not None:
+        used = finals.gate.gate.signal is not None
+        lines += [f"gate: {line}" for line in finals.gate.lines] if used else ["no gate is clearly above one weight"]
     return lines

@@ -1,7 +1,7 @@
 """Fit of the fusion weight on recorded scores, cross-validated over users; asks no model.
 
-Every `UserScore` holds the target's rank at all `TRIED_WEIGHTS`, from the same answers. What else decides a weight,
-like the length of the history, can be fitted on the same ranks.
+Every `UserScore` holds the target's rank at all `TRIED_WEIGHTS`, from the same answers. `gate_fit` fits on the same
+ranks what gives every user a weight of their own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from evaluate.stats.metrics import rank_of
 from optimize.objective import ObjectiveWeights, UserScore, weighted_score
+from programs.gate import Gate
 from programs.program import Fusion
 from programs.ranker import order_by_score
 from signatures.rows import Case, seed_of
@@ -90,8 +91,10 @@ def fit_weight(scores: Sequence[UserScore], weights: ObjectiveWeights, own: floa
     return FittedWeight(weight=weight, own=float(before.mean()), fitted=float(chosen.mean()), users=len(users))
 
 
-def at_weight(score: UserScore, weights: ObjectiveWeights, weight: float) -> UserScore | None:
-    """A user's score with another of `TRIED_WEIGHTS`; None if its ranks are not known."""
+def at_weight(score: UserScore, weights: ObjectiveWeights, weight: float, gate: Gate | None = None) -> UserScore | None:
+    """A user's score with another of `TRIED_WEIGHTS`, or the one that a gate gives; None if its ranks are not known."""
+    if gate is not None and score.signals is not None:
+        weight = gate.weight(score.signals)
     if weight not in TRIED_WEIGHTS or len(score.ranks) != len(TRIED_WEIGHTS):
         return None
     rank = score.ranks[TRIED_WEIGHTS.index(weight)]

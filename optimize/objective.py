@@ -17,6 +17,7 @@ from evaluate.runs.run_metrics import is_readable
 from evaluate.stats.metrics import hit, ndcg, rank_of
 from optimize.consistency import Similarity, agreement, consistency, resemblance, schema_cooccurrence
 from optimize.feedback import Outcome, outcome_of
+from programs.gate import GateSignals
 from programs.ranker import order_by_score
 from signatures.rows import Case, Ranking, Status, seed_of
 from signatures.types import Profile
@@ -66,8 +67,9 @@ class UserScore(BaseModel):
         calls: Calls of MOPE and MAR for this user's ranking, cache hits counted as paid.
         tokens: Their prompt and answer tokens.
         tokens_in: Their prompt tokens.
-        ranks: Rank of the target at each fusion weight of `optimize.fusion_fit.WEIGHTS`; empty if unknown.
+        ranks: Rank of the target at each fusion weight of `optimize.fusion_fit.TRIED_WEIGHTS`; empty if unknown.
         usd: Their price, or None if unknown.
+        signals: What a gate may look at; None if unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,6 +90,7 @@ class UserScore(BaseModel):
     tokens_in: int = 0
     usd: float | None = None
     ranks: tuple[int, ...] = Field(default=(), exclude_if=lambda ranks: not ranks)
+    signals: GateSignals | None = Field(default=None, exclude_if=lambda signals: signals is None)
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ class Objective:
             "tokens_in": spent.tokens_in,
             "usd": spent.usd,
         }
-        return score.model_copy(update=cost | {"ranks": tuple(prediction.ranks)})
+        return score.model_copy(update=cost | {"ranks": tuple(prediction.ranks), "signals": prediction.signals})
 
     def coherence(self, own: Sequence[Profile], others: Sequence[Profile]) -> float | None:
         """Agreement of different profiles of one user, minus their resemblance to other users' profiles.

@@ -83,7 +83,7 @@ def resolve_ranker(
     return ArtifactChoice(
         name=f"compiled {manifest.family} ({manifest.sha256[:8]})",
         roles=roles,
-        fusion=Fusion(weight=manifest.weight, head=manifest.head),
+        fusion=Fusion(manifest.weight, manifest.head, manifest.gate),
         schema=manifest.motivations if schema is None else schema,
         given=options.given,
         prior=prior_name(manifest.prior),

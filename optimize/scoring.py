@@ -64,14 +64,14 @@ class ScoredProgram(dspy.Module):
             Prediction with `ranking`, the profiles `own` and `others`, the number of own profiles of a program with
             MOPE (`expected`), the usage of MOPE and MAR for the ranking, cache hits counted as paid (`spent`), and the
             `prompts` of the program; MAR's own scores (`mar`), their positions in its prompt (`shown`), and the
-            ranks of the target at other fusion weights (`ranks`).
+            ranks of the target at other fusion weights (`ranks`), and the user's `signals` for a gate.
 
         Raises:
             EvaluationError: if a call failed after all retries.
         """
         try:
             with self.ledger.standalone_usage() as roles:
-                ranked = self.program(case=case.blinded())
+                ranked = self.program(case=case.blinded(), ask_all=True)
             with dspy.context(trace=[]):
                 own = self._profiles(case)
                 others = self.other_users.value.get(case.user_id, ()) if len(own) > 1 else ()
@@ -84,6 +84,7 @@ class ScoredProgram(dspy.Module):
             mar=ranked.mar,
             shown=ranked.shown,
             ranks=self._ranks(case, ranked),
+            signals=ranked.signals,
             own=own,
             others=other_profiles,
             expected=min(self.interactions, len(case.history)),

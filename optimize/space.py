@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from optimize.candidates import ORIGINAL, Candidates
 from optimize.prompts import Prompt, Prompts, with_prompts
+from programs.gate import Gate
 from programs.lm.backends import Backends
 from programs.lm.roles import RoleConfig, RoleName, Roles
 from programs.program import DEFAULT_WEIGHT, PROGRAMS, Fusion, MLLM3Rec, Parts
@@ -49,6 +50,7 @@ class Configuration(BaseModel):
         demos: Name of the demo set by module (see `Candidates`).
         wordings: Name of the instruction set by module.
         weight: Fusion weight.
+        gate: Fitted in the final round, in place of the weight.
         models, temperatures: By role, if they are searched over.
         prototypes: Of the program `encoder`, if they are searched over.
     """
@@ -59,6 +61,7 @@ class Configuration(BaseModel):
     demos: dict[str, str] = {}
     wordings: dict[str, str] = {}
     weight: float = DEFAULT_WEIGHT
+    gate: Gate | None = Field(default=None, exclude_if=lambda gate: gate is None)
     models: dict[RoleName, str] = {}
     temperatures: dict[RoleName, float] = {}
     prototypes: Prototypes | None = Field(default=None, exclude_if=lambda prototypes: prototypes is None)
@@ -170,7 +173,7 @@ class ProgramBuilder:
         parts = replace(
             self.parts,
             backends=self._backends_of(self.roles(configuration)),
-            fusion=Fusion(weight=configuration.weight, head=self.parts.fusion.head),
+            fusion=Fusion(configuration.weight, self.parts.fusion.head, configuration.gate),
             prototypes=configuration.prototypes,
         )
         chosen = self.prompts(configuration) if prompts is None else prompts

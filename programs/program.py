@@ -6,14 +6,16 @@ their fusion are compared on the same calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import dspy
 import numpy as np
 from numpy.typing import NDArray
 
 from programs.explain import Explainer
+from programs.gate import Gate, GateSignals
 from programs.label_aligners import FirstToken, Pairwise, Setwise
 from programs.lm.backends import Backends, UnparsableError
 from programs.lm.endpoints import is_server
@@ -26,7 +28,7 @@ from programs.prior.encoders import Encoder
 from programs.prior.scorers import Histories, Popularity, Scorer, scores_of
 from programs.prior.standard_scores import z
 from programs.prototypes import Prototypes
-from programs.ranker import order_by_score
+from programs.ranker import order_by_score, ranking_from_scores
 from programs.runtime.errors import InputError
 from programs.runtime.events import OnEvent, Progress, ignore
 from programs.runtime.nocopy import NoCopy
@@ -50,16 +52,26 @@ class Fusion:
     Attributes:
         weight: Share of MAR in 0..1: fused = weight * z(MAR) + (1 - weight) * z(prior), z over the candidates.
         head: MAR scores only the prior's first `head` candidates, the others stay below them; None: all.
+        gate: Gives every user a weight of their own, in place of `weight`.
     """
 
     weight: float = DEFAULT_WEIGHT
     head: int | None = None
+    gate: Gate | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1:
             raise InputError(f"weight {self.weight:g}: give MAR's share of the fused score, from 0 to 1")
         if self.head is not None and self.head < 1:
             raise InputError(f"head {self.head}: give the number of candidates that MAR ranks, at least 1")
+
+    def of_user(self, signals: GateSignals) -> Fusion:
+        """The fusion of one user: with the weight that the gate gives, if there is one."""
+        return self if self.gate is None else Fusion(self.gate.weight(signals), self.head)
+
+    def asks(self, signals: GateSignals) -> bool:
+        """Whether MAR is asked about a user; all users without a gate."""
+        return self.gate is None or self.gate.asks(signals)
 
     def fuse(self, mar: NDArray[np.float64], prior: NDArray[np.float64]) -> NDArray[np.float64]:
         """Fuse two vectors of shape (n,). Candidates without a MAR score are NaN in `mar`.
@@ -113,7 +125,8 @@ class MLLM3Rec(dspy.Module):
         prior: Scores candidates from the history without a language model; without one MAR alone decides.
         fusion: How both scores are combined.
         reasons: Explains the first `explain` items; None for no explanations.
-        explain: K of the paper's top-K selection; 0 keeps the fused order.
+        explain: K of the paper's top-K selection; 0 keeps the fused order. With reasons, all users are asked about.
+        owned: Items that somebody has, for the gate; None if unknown.
 
     Attributes:
         draw: Number of the draw of labels and order in MAR's prompt. Other numbers show what the same program scores
@@ -132,6 +145,7 @@ class MLLM3Rec(dspy.Module):
         fusion: Fusion | None = None,
         reasons: Explainer | None = None,
         explain: int = 0,
+        owned: Collection[str] | None = None,
     ) -> None:
         super().__init__()
         self.shopper = shopper or MOPE()
@@ -142,6 +156,7 @@ class MLLM3Rec(dspy.Module):
         self.fusion = fusion or Fusion()
         self.catalogue = NoCopy(_FreeTexts() if catalogue is None else catalogue)
         self.prior = NoCopy(prior or Popularity({}))
+        self.owned = NoCopy(owned)
 
     def forward(
         self,
@@ -150,6 +165,7 @@ class MLLM3Rec(dspy.Module):
         candidates: Sequence[str] = (),
         metadata: Mapping[str, str] | None = None,
         on_event: OnEvent = ignore,
+        ask_all: bool = False,
     ) -> dspy.Prediction:
         """Rank one case; without one, rank `candidates` for `history`.
 
@@ -158,11 +174,12 @@ class MLLM3Rec(dspy.Module):
             candidates: Distinct item ids.
             metadata: z_u of eq. 6.
             on_event: Gets the progress within this one user: profile, traits, ranking, reasons.
+            ask_all: Whether to ask about users, too, whom the gate leaves to the prior.
 
         Returns:
             Prediction with `ranking`, a `Ranking` without usage; MAR's own scores `mar`, None for a candidate that it
-            did not score; and the 1-based positions of the candidates in MAR's prompt, `shown`, None where there is
-            none.
+            did not score; the 1-based positions of the candidates in MAR's prompt, `shown`, None where there is none;
+            and the user's `signals` for a gate.
         """
         if case is None:
             events = tuple(Interaction(item_id=item) for item in history)
@@ -170,6 +187,11 @@ class MLLM3Rec(dspy.Module):
         # DSPy's evaluators hand over whole examples.
         case = case.blinded()
         prior = np.asarray(scores_of(self.prior.value, case), dtype=float)
+        signals = GateSignals.of(case, prior, self.owned.value)
+        explains = self.reasons is not None and self.explain > 0
+        if not (ask_all or explains or self.fusion.asks(signals)):
+            nothing = [None] * len(case.candidates)
+            return dspy.Prediction(ranking=prior_alone(case, prior), mar=nothing, shown=nothing, signals=signals)
         ranking = Ranking(user_id=case.user_id, order=())
         head = head_of(prior, self.fusion.head)
         most: int | None = getattr(self.aligner, "most", None)
@@ -194,14 +216,15 @@ class MLLM3Rec(dspy.Module):
             # Not one score: the row is ranked by the prior and counted as unparsable.
             ranking.status = Status.UNPARSABLE
             ranking.error = ranking.error or "no answer names or rates a candidate"
-        fused = self.fusion.fuse(mar, prior)
+        signals = GateSignals.of(case, prior, self.owned.value, mar)
+        fused = self.fusion.of_user(signals).fuse(mar, prior)
         own = [None if np.isnan(score) else float(score) for score in mar]
         mar = np.where(np.isnan(mar), _lowest(mar) - 1.0, mar)
         ranking.scores = {"prior": prior.tolist(), "mar": mar.tolist(), "fused": fused.tolist()}
         ranking.order = order_by_score(case.candidates, fused.tolist(), tie_seed=seed_of("ties", case.user_id))
         if self.reasons is not None and self.explain and ranking.status is Status.OK:
             self._explain(self.reasons, ranking, user, candidates_seen, on_event)
-        return dspy.Prediction(ranking=ranking, mar=own, shown=shown)
+        return dspy.Prediction(ranking=ranking, mar=own, shown=shown, signals=signals)
 
     def purchases(self, case: Case) -> list[Purchase]:
         """The history of a case with its items; items that are not in the catalogue are left out."""
@@ -280,6 +303,12 @@ class _FreeTexts(Mapping[str, Item]):
         return 0
 
 
+def prior_alone(case: Case, prior: NDArray[np.float64]) -> Ranking:
+    """The prior's order, for a user whom the gate does not ask about."""
+    scores = {"prior": prior.tolist(), "fused": prior.tolist()}
+    return ranking_from_scores(case, scores, by="fused").model_copy(update={"asked": False})
+
+
 def _count(ranking: Ranking, result: Alignments) -> None:
     ranking.appended = result.appended
     ranking.dropped = result.dropped
@@ -298,7 +327,7 @@ class Parts:
         traits: Store of distilled traits.
         explain: Number of first items that get a reason.
         check: Whether the judge checks reasons; without it every reason counts as faithful.
-        histories: Training data, for sales evidence.
+        histories: Training data, for sales evidence and the gate.
         prototypes: Of a compiled program `encoder`; None: the definitions of the schema.
     """
 
@@ -314,13 +343,18 @@ class Parts:
     histories: Histories = field(default_factory=dict)
     prototypes: Prototypes | None = None
 
+    @cached_property
+    def owned(self) -> frozenset[str] | None:
+        """Items that somebody has; None without training data."""
+        return frozenset(Popularity.fit(self.histories).counts) or None
+
 
 def _compose(
     parts: Parts, shopper: dspy.Module, product: dspy.Module, aligner: dspy.Module, writer: RoleName = "mar"
 ) -> MLLM3Rec:
     reasons = Explainer(parts.backends, parts.check, writer) if parts.explain else None
     return MLLM3Rec(
-        shopper, product, aligner, parts.catalogue, parts.prior, parts.fusion, reasons, explain=parts.explain
+        shopper, product, aligner, parts.catalogue, parts.prior, parts.fusion, reasons, parts.explain, parts.owned
     )
 
 
@@ -476,4 +510,4 @@ PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
 WITHOUT_MODEL = frozenset({"encoder"})
 """Programs that need no language model to rank."""
 
-__all__ = ["PROGRAMS", "WITHOUT_MODEL", "Aligner", "Fusion", "MLLM3Rec", "Parts", "head_of"]
+__all__ = ["PROGRAMS", "WITHOUT_MODEL", "Aligner", "Fusion", "MLLM3Rec", "Parts", "head_of", "prior_alone"]

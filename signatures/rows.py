@@ -153,6 +153,7 @@ class Ranking(BaseModel):
         dropped: Number of labels the model wrote that name no candidate, or repeat one.
         unparsable: Number of model answers that could not be parsed, retries included.
         by_position: Mean score of MAR by position in the prompt, before calibration (`Alignments.by_position`).
+        asked: Whether the models were asked about this user; if not, the prior alone ranks and there is no `mar`.
     """
 
     # Infinite scores as JSON constants: written as null they could not be read back.
@@ -172,6 +173,7 @@ class Ranking(BaseModel):
     status: Status = Status.OK
     error: str | None = None
     by_position: list[float] = Field(default_factory=list, exclude_if=lambda means: not means)
+    asked: bool = Field(default=True, exclude_if=lambda asked: asked)
 
 
 def seed_of(*parts: object) -> int:

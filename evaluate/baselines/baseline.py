@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
 
 from evaluate.protocol.protocol import EvaluationProtocol
+from programs.motivation_encoder import MotivationEncoder
 from programs.prior.scorers import ContentSimilarity, Histories, Training, histories_of
 from programs.ranker import Ranker
 from programs.runtime.errors import InputError
@@ -31,6 +32,7 @@ class TrainingData:
         items: The catalogue, including items without users.
         metadata: z_u by user; users without any are absent.
         content: Similarity of item texts, for `learned`.
+        motivations: Leanings of items, for `learned`; None without a sentence encoder.
         protocol: The protocol whose cases are to be ranked, for rankers that learn from lists of the same shape; None:
             warm users and uniform negatives.
     """
@@ -40,6 +42,7 @@ class TrainingData:
     metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     content: ContentSimilarity = field(default_factory=lambda: ContentSimilarity({}))
     protocol: EvaluationProtocol | None = None
+    motivations: MotivationEncoder | None = None
 
     def __post_init__(self) -> None:
         if not any(self.interactions.values()):

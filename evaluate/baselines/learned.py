@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from evaluate.baselines.bpr import BPR
 from evaluate.baselines.item_features import category_prefixes, title_words
 from evaluate.baselines.sources.factor_scores import FactorScores
 from evaluate.baselines.sources.graph import Graph
+from evaluate.baselines.sources.leanings import LeaningsFeature
 from evaluate.baselines.sources.lists import ItemIndex, Lists, Source
 from evaluate.baselines.sources.past import Past
 from evaluate.baselines.sources.relative import Relative
@@ -22,12 +23,15 @@ from evaluate.baselines.sources.shop import Shop
 from evaluate.baselines.sources.texts import Content, Overlap
 from evaluate.baselines.sources.user import User
 from evaluate.baselines.training_lists import steps_back
+from programs.motivation_encoder import MotivationEncoder
 from programs.ranker import ranking_from_scores
 from programs.runtime.errors import InputError, require_extra
 from signatures.rows import Case, Ranking
 
-Group = Literal["graph", "content", "words", "shop", "past", "bpr"]
+Group = Literal["graph", "content", "words", "shop", "past", "bpr", "leanings"]
 """A group of features; the modules of `sources` say what is in it. Constants of the user are always there."""
+
+_DEFAULT: tuple[Group, ...] = ("graph", "content", "words", "shop", "past", "bpr")
 
 _BATCH = 256
 """Lists whose features are computed at a time."""
@@ -48,7 +52,7 @@ class Learned(Baseline):
         rate: Learning rate.
         features: Share of the features that each tree may use.
         negatives: Sampled items per training list.
-        groups: Groups of features.
+        groups: Groups of features. `leanings` is not among the default ones, so that older runs go on.
         bpr: Settings of BPR, for the group of that name.
     """
 
@@ -61,7 +65,7 @@ class Learned(Baseline):
     rate: float = Field(default=0.05, gt=0)
     features: float = Field(default=0.5, gt=0, le=1)
     negatives: int = Field(default=29, ge=1)
-    groups: tuple[Group, ...] = get_args(Group)
+    groups: tuple[Group, ...] = _DEFAULT
     bpr: BPR = Field(default_factory=BPR)
 
     @classmethod
@@ -75,21 +79,40 @@ class Learned(Baseline):
         Raises:
             InputError: if no history has two different items, or no list has a negative.
         """
-        require_extra("lightgbm", "baselines", f"the ranker '{self.name}'")
+        return self.fit_asked(training, seed, (), ())
+
+    def fit_asked(
+        self, training: TrainingData, seed: int, asked: Sequence[Source], cases: Sequence[Case], name: str = name
+    ) -> LearnedRanker:
+        """Train with further features that are known for some lists only, such as what a language model said.
+
+        Args:
+            asked: Sources of these features.
+            cases: Lists with targets, from which is learned, too: those of dev users that a model was asked about.
+            name: Of the ranker.
+
+        Raises:
+            InputError: as `fit`.
+        """
+        require_extra("lightgbm", "baselines", f"the ranker '{name}'")
         index = ItemIndex.of([*training.items, *(item for own in training.histories.values() for item in own)])
         tables, targets, lengths = [], [], []
         for step in steps_back(training, self.negatives, seed):
             fitted = self.sources(replace(training, interactions=step.training), index, seed)
             for lists in _batches(step.cases, index):
-                tables.append(joined_table(fitted, lists))
+                tables.append(joined_table([*fitted, *asked], lists))
             targets += [item == case.target for case in step.cases for item in case.candidates]
             lengths += [len(case.candidates) for case in step.cases]
+        sources = [*self.sources(training, index, seed), *asked]
+        for lists in _batches(cases, index):
+            tables.append(joined_table(sources, lists))
+        targets += [item == case.target for case in cases for item in case.candidates]
+        lengths += [len(case.candidates) for case in cases]
         if not targets or all(targets):
             raise InputError("'learned' needs lists with negatives; the catalogue may be too small")
-        sources = self.sources(training, index, seed)
-        names = [name for source in sources for name in source.names]
-        trees = self._trees(np.concatenate(tables), targets, lengths, names, seed)
-        return LearnedRanker(self.name, sources, index, trees)
+        features = [feature for source in sources for feature in source.names]
+        trees = self._trees(np.concatenate(tables), targets, lengths, features, seed)
+        return LearnedRanker(name, sources, index, trees)
 
     def _trees(
         self, table: FeatureTable, targets: Sequence[bool], lengths: Sequence[int], names: Sequence[str], seed: int
@@ -123,9 +146,16 @@ class Learned(Baseline):
             ],
             "shop": lambda: [Shop(items, index)],
             "past": lambda: [Past(training.interactions, index)],
+            "leanings": lambda: [LeaningsFeature(_required(training.motivations), index)],
             "bpr": lambda: [FactorScores(self.bpr.fit(training, seed), index)],
         }
         return [*(Relative(source) for group in self.groups for source in makers[group]()), User()]
+
+
+def _required(motivations: MotivationEncoder | None) -> MotivationEncoder:
+    if motivations is None:
+        raise InputError("the group 'leanings' of 'learned' needs training data with a sentence encoder")
+    return motivations
 
 
 def joined_table(sources: Sequence[Source], lists: Lists) -> FeatureTable:

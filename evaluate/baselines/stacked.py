@@ -1,7 +1,6 @@
-"""`learned+mar`: a weighted sum of the learned ranker's score and MAR's, with weights learned on a few dev users.
+"""Version 1 of `learned+mar`, to finish and to reproduce runs that were begun with it: a weighted sum of two scores.
 
-Trees need thousands of users, but language models are affordable for some hundred. So the trees are not trained again:
-their score is one feature beside MAR's, and the paired difference to `learned` shows the gain from the language model.
+Its weights were learned on a few dev users. Now MAR's scores are features of `learned` (`sources/asked.py`).
 """
 
 from __future__ import annotations

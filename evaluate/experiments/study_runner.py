@@ -12,6 +12,7 @@ from typing import Any
 from evaluate.baselines import TRAINED, Baseline
 from evaluate.baselines.features import FeatureSource, RankerScores, RecordedScores
 from evaluate.baselines.learned import Learned
+from evaluate.baselines.sources.asked import AskedAbout
 from evaluate.baselines.stacked import NAME as STACKED
 from evaluate.baselines.stacked import StackedRanker, stack
 from evaluate.baselines.tuning import Tuned, tune
@@ -25,7 +26,7 @@ from evaluate.ranker_factory import RankerFactory
 from evaluate.report.record import StudyRecord
 from evaluate.runs.directory import LEDGER, RunDirectory
 from evaluate.runs.full_ranking import full_ranking_ranks, owned_before_target
-from evaluate.runs.journal import Journal, read_journal, refuse_other_run
+from evaluate.runs.journal import Journal, read_journal, refuse_other_run, stored_manifest
 from evaluate.runs.session import ledger_within, prior_of_runs, run_manifest, run_session, versions
 from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Ledger, by_role, read_calls
@@ -39,7 +40,7 @@ from programs.runtime.config_file import read_json
 from programs.runtime.errors import BudgetExceededError, InputError, quoted
 from programs.runtime.events import Note, OnEvent, Progress, ignore
 from programs.runtime.lock import owned
-from signatures.rows import total_usage
+from signatures.rows import Ranking, total_usage
 
 
 @dataclass
@@ -214,9 +215,10 @@ class StudyRunner:
         return is_done(directory)
 
     def _run_stacked(self, cell: StudyCell, setting: StudySetting, cases: Cases) -> bool:
-        """Learn weights on dev users, then rank; every program has a run of its own on dev and on test users.
+        """Learn from dev users, too, then rank; every program has a run of its own on dev and on test users.
 
-        The learned ranker is the study's `learned`, if there is one, so that the two differ in MAR only.
+        The settings are those of the study's `learned`, if there is one, so that the two differ in MAR and dev lists.
+        Runs that were begun with a weighted sum go on with it (`evaluate/baselines/stacked.py`).
         """
         spec, directory = cell.ranker, self.root / cell.path
         dev = setting.tuning_cases(spec.learn_users)
@@ -226,6 +228,9 @@ class StudyRunner:
         settings = self._settings(learned_cell, setting)
         configuration: dict[str, Any] = {"ranker": STACKED, "programs": list(spec.programs), "dev": dev.sha256}
         configuration |= {"learned": settings.model_dump(mode="json"), "seed": learned_cell.seed}
+        begun = stored_manifest(directory)
+        trees = isinstance(settings, Learned) and (begun is None or "version" in begun.configuration)
+        configuration |= {"version": 2} if trees else {}
         if self._finished(directory, spec, configuration, cases):
             return True
         for part, part_cases in (("dev", dev), ("test", cases)):
@@ -233,6 +238,45 @@ class StudyRunner:
                 program = spec.model_copy(update={"ranker": name, "label": name})
                 if not self._run_program(directory / part / name, program, setting, part_cases):
                     return False
+        if isinstance(settings, Learned) and trees:
+            ranker: Ranker = self._fit_asked(directory, spec, setting, settings, dev, cases, learned_cell.seed or 0)
+        else:
+            ranker = self._weighted_sum(directory, spec, setting, settings, dev, learned_cell)
+        return run_session(
+            directory, spec.label, ranker, configuration, cases, Ledger(), on_event=self.on_event
+        ).complete
+
+    def _fit_asked(
+        self,
+        directory: Path,
+        spec: RankerSpec,
+        setting: StudySetting,
+        settings: Learned,
+        dev: Cases,
+        cases: Cases,
+        seed: int,
+    ) -> Ranker:
+        """`learned` with what the programs say about dev and test lists; it learns from the dev lists, too."""
+        asked = []
+        for name in spec.programs:
+            rows: dict[str, Ranking] = {}
+            for part in ("dev", "test"):
+                rows |= read_journal(directory / part / name)[1]
+            lists = [*dev.cases, *cases.cases]
+            asked.append(AskedAbout(name, lists, rows, spec.head, setting.factory.motivations))
+        self.on_event(Note(f"{spec.label}: fitting, with {len(dev)} dev lists that the programs were asked about"))
+        return settings.fit_asked(setting.factory.training_data, seed, asked, dev.cases, STACKED)
+
+    def _weighted_sum(
+        self,
+        directory: Path,
+        spec: RankerSpec,
+        setting: StudySetting,
+        settings: Baseline,
+        dev: Cases,
+        learned_cell: StudyCell,
+    ) -> Ranker:
+        """Version 1: a weighted sum of the learned ranker's score and MAR's."""
         learned = RankerScores(self._fit(learned_cell, setting, settings), Learned.name)
         sources: dict[str, list[FeatureSource]] = {
             part: [learned, *(_mar_scores(directory / part / name, name) for name in spec.programs)]
@@ -242,9 +286,7 @@ class StudyRunner:
         weights = ", ".join(f"{name} {value:.2f}" for name, value in ranker.weight_by_feature.items())
         self.on_event(Note(f"{spec.label}: weights {weights}"))
         write_atomically(RunDirectory(directory).weights, json.dumps(ranker.weight_by_feature).encode() + b"\n")
-        return run_session(
-            directory, spec.label, ranker, configuration, cases, Ledger(), on_event=self.on_event
-        ).complete
+        return ranker
 
     def _run_program(self, directory: Path, spec: RankerSpec, setting: StudySetting, cases: Cases) -> bool:
         choice = self._resolved(spec)

@@ -103,8 +103,8 @@ class RankerSpec(_Strict):
         draws: Rank only the first draws; None for all.
         check: Whether the judge checks reasons, if `explain` is above 0.
         encoder: Sentence encoder, as for `--encoder`; None for that of the command.
-        programs: For `learned+mar`: the programs whose MAR scores are added to the learned ranker's.
-        learn_users: For `learned+mar`: number of dev users that the weights are learned on, with every program.
+        programs: For `learned+mar`: the programs whose answers become features of the learned ranker.
+        learn_users: For `learned+mar`: number of dev users whom every program is asked about, to learn from.
         tune: Whether a trained baseline, or the one in `learned+mar`, is tuned on dev users; else it has its default
             settings.
         protocols, datasets: Names of those it runs on; None for all.

@@ -52,8 +52,9 @@ class RankerRuns:
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of the scores that are fused; empty for other rankers."""
-        # Where MAR answered nobody, its scores are all equal, and their order is a draw.
-        answered = any(row.status is Status.OK for row in self.scored)
+        # Where MAR answered nobody, its scores are all equal, and their order is a draw. Where it was not asked about
+        # all users, it has no figures of the same users.
+        answered = any(row.status is Status.OK for row in self.scored) and all(row.asked for row in self.scored)
         named = {name for row in self.scored for name in row.scores if answered or name != "mar"}
         return tuple(name for name in PART_LABELS if name in named) if "fused" in named else ()
 

@@ -18,7 +18,8 @@ from evaluate.report.table import (
     table_row,
     word_cell,
 )
-from evaluate.stats.selective import SelectivePoint, margin, selective_curve
+from evaluate.stats.selective import SelectivePoint, selective_curve
+from programs.gate import margin
 from signatures.rows import Status, Usage
 
 SHOWN_METRICS = ("HR@5", "NDCG@5")
@@ -29,10 +30,17 @@ def selective_table(groups: Sequence[RankerRuns]) -> Table | None:
     rows: list[TableRow] = []
     for group in groups:
         if {"prior", "mar"} <= set(group.parts):
-            rows += [_row(group, point) for point in _curve(group)]
-    if not rows:
-        return None
-    metrics = [group.sized(metric) for group in groups[:1] for metric in SHOWN_METRICS]
+            rows += curve_rows(group.label, _curve(group), len(group.users))
+    return curve_table(rows, groups[0].size) if rows else None
+
+
+def curve_table(rows: Sequence[TableRow], size: int) -> Table:
+    """The table of one or more curves.
+
+    Args:
+        size: Length of the ranked lists.
+    """
+    metrics = [f"{metric}/{size}" for metric in SHOWN_METRICS]
     minus = [f"{name} minus prior" for name in metrics]
     columns = ("ranker", "asked about", "users asked", *metrics, *minus, "calls per user", "dollars per user")
     caption = (
@@ -67,10 +75,14 @@ def _dollars(usages: Sequence[Usage]) -> float | None:
     return sum(one.usd or 0.0 for one in usages) / len(usages)
 
 
-def _row(group: RankerRuns, point: SelectivePoint) -> TableRow:
-    users = len(group.users)
+def curve_rows(label: str, points: Sequence[SelectivePoint], users: int) -> list[TableRow]:
+    """One row per share of users asked about."""
+    return [_row(label, point, users) for point in points]
+
+
+def _row(label: str, point: SelectivePoint, users: int) -> TableRow:
     return table_row(
-        word_cell(group.label),
+        word_cell(label),
         word_cell(f"{point.share:.0%}"),
         count_cell(point.asked),
         *(estimate_cell(point.metrics[name]) for name in SHOWN_METRICS),

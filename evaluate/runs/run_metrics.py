@@ -29,6 +29,7 @@ class RunMetrics(BaseModel):
         against_prior: Paired difference of the ranker's order to the prior alone, if there is a prior.
         users: Number of cases with a scored row.
         unresolved: Number of cases that failed or were not reached; never counted as misses.
+        not_asked: Number of users about whom the gate did not ask; ranked by the prior alone.
         unparsable_answers: Share of the model's answers that could not be parsed.
         unparsable_users: Number of users without a parsable answer; ranked by the prior.
         appended: Candidates the model left out, per user.
@@ -52,6 +53,7 @@ class RunMetrics(BaseModel):
     components: dict[str, dict[str, Estimate]]
     against_prior: dict[str, Difference] = {}
     bounds: dict[str, Bounds] = {}
+    not_asked: int = Field(default=0, exclude_if=lambda users: not users)
     unparsable_answers: float = 0.0
     unparsable_users: int = 0
     appended: float = 0.0
@@ -66,12 +68,17 @@ class RunMetrics(BaseModel):
     @property
     def warning(self) -> str | None:
         """What to say before any figure if users have no readable answer; None if all have one."""
-        return unreadable_warning(self.unparsable_users, self.users)
+        return unreadable_warning(self.unparsable_users, self.asked)
 
     @property
     def readable(self) -> bool:
         """Whether enough users have a readable answer for the figures to be about the model."""
-        return is_readable(self.unparsable_users, self.users)
+        return is_readable(self.unparsable_users, self.asked)
+
+    @property
+    def asked(self) -> int:
+        """Number of users about whom the models were asked; all of a ranker without models."""
+        return self.users - self.not_asked
 
 
 MOST_UNREADABLE = 0.5
@@ -178,8 +185,9 @@ def run_metrics(
     scored = [rows[user] for user in ranks]
     size = len(cases[0].candidates)
     unparsable = sum(row.status is Status.UNPARSABLE for row in scored)
+    asked = [row for row in scored if row.asked]
     names = [name for name in scored[0].scores if all(name in row.scores for row in scored)]
-    if unparsable == len(scored):
+    if unparsable == len(asked):
         # MAR answered nobody: its scores are all equal, and their order is a draw.
         names = [name for name in names if name != "mar"]
     frames = {name: per_user(ranks_of(cases, rows, name)) for name in names}
@@ -197,10 +205,11 @@ def run_metrics(
         components={name: summarize(part, negatives=size - 1) for name, part in frames.items()},
         against_prior=against,
         bounds=bounds(frame, unresolved, negatives=size - 1) if unresolved else {},
+        not_asked=len(scored) - len(asked),
         unparsable_answers=unparsable_share(scored, of_rows.calls + of_rows.cache_hits),
         unparsable_users=unparsable,
-        appended=sum(row.appended for row in scored) / len(scored),
-        dropped=sum(row.dropped for row in scored) / len(scored),
+        appended=sum(row.appended for row in asked) / max(1, len(asked)),
+        dropped=sum(row.dropped for row in asked) / max(1, len(asked)),
         refused_traits=_refused(scored),
         refused_items=len({t.item_id for row in scored for t in row.traits if t.refused_by_provider}),
         score_sources=score_sources(scored),

@@ -143,15 +143,24 @@ def program_configuration(
     """Everything that decides a program's rankings besides the cases, for the run's manifest."""
     # Left out unless it is off, so that runs from before there was a choice can be resumed.
     unchecked = {} if check else {"check": False}
-    return unchecked | {
-        "roles": roles.model_dump(mode="json"),
-        "models": model_names(roles),
-        "weight": fusion.weight,
-        "head": fusion.head,
-        "explain": explain,
-        "schema": schema.model_dump(mode="json"),
-        "prior": recorded(prior),
-    }
+    return (
+        unchecked
+        | gate_configuration(fusion)
+        | {
+            "roles": roles.model_dump(mode="json"),
+            "models": model_names(roles),
+            "weight": fusion.weight,
+            "head": fusion.head,
+            "explain": explain,
+            "schema": schema.model_dump(mode="json"),
+            "prior": recorded(prior),
+        }
+    )
+
+
+def gate_configuration(fusion: Fusion) -> dict[str, Any]:
+    """The gate of a program, for the run's manifest; empty without one."""
+    return {} if fusion.gate is None else {"gate": fusion.gate.model_dump(mode="json")}
 
 
 def model_names(roles: Roles) -> dict[str, str]:

@@ -9,35 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from evaluate.stats.intervals import Difference, Estimate, bootstrap_mean, paired_difference
-from programs.prior.standard_scores import z
 from programs.runtime.errors import InputError
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of users asked about that tables show."""
-
-RIVALS = 4
-"""Candidates after the first that the margin compares it with."""
-
-
-def margin(prior: ArrayLike) -> float:
-    """How sure the prior is of its first candidate: its standard score minus the mean of the next `RIVALS`.
-
-    Args:
-        prior: Its scores of n candidates.
-
-    Returns:
-        At least 0; 0 for fewer than two candidates.
-
-    >>> margin([1.0, 1.0, 1.0]), margin([9.0, 1.0, 1.0]) > margin([9.0, 8.0, 1.0])
-    (0.0, True)
-    """
-    ordered = np.sort(z(np.asarray(prior, dtype=float)))[::-1]
-    return float(ordered[0] - ordered[1 : 1 + RIVALS].mean()) if len(ordered) > 1 else 0.0
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,11 @@ from evaluate.stats.intervals import Difference
 from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema
 from mllm3rec.api.own_ranker import own_ranker
 from mllm3rec.api.program import Program, choice_of
+from programs.gate import Gate, read_gate
 from programs.lm.ledger import Ledger
 from programs.prior.choice import prior_name
 from programs.program import DEFAULT_WEIGHT, Fusion
+from programs.runtime.errors import InputError
 from programs.runtime.events import Note, OnEvent, ignore
 
 
@@ -37,6 +39,8 @@ def evaluate(
     weight: float = DEFAULT_WEIGHT,
     prior: str | None = None,
     head: int | None = None,
+    gate: Gate | str | Path | None = None,
+    ask: float | None = None,
     schema: Schema | None = None,
     explain: int = 0,
     check: bool = True,
@@ -59,6 +63,9 @@ def evaluate(
         against: Another evaluation on the same cases, or its run directory, to compare with user by user.
         out: Run directory; the same call resumes it. None keeps only the answers of language models (in the cache).
         weight, head: See `Fusion`; only for programs given by name.
+        gate: A gate (`fit_gate_on_run(...).gate`), or its file, in place of `weight`.
+        ask: Share of users to ask about, those for whom the prior is least sure; the prior alone ranks the others. The
+            margin from which on nobody is asked is that of this share of the gate's dev users.
         prior: Formula of the prior: `3` (the newest), `3-sales` or `2`, see docs/protocol.md. None: that of the run in
             `out`, or the newest; an artifact has its own.
         schema: Motivational schema or its file; only for programs given by name.
@@ -86,6 +93,8 @@ def evaluate(
                 choice = choice_of(str(ranker), model_options(models), fusion, read_schema(schema))
                 if prior is not None:
                     choice = choice.with_prior(prior_name(prior))
+            if gate is not None or ask is not None:
+                choice = _gated(choice, gate, ask, explain)
             choice = choice.for_runs(folder)
             choice.refuse(cases)
             ledger = Ledger(
@@ -100,6 +109,8 @@ def evaluate(
             built = choice.build(factory, seed)
             label, configuration = name or choice.name, choice.configuration(explain, check, seed)
         else:
+            if gate is not None or ask is not None:
+                raise InputError("a gate weighs MAR's scores against the prior's; your own ranker has none")
             if cases.has_dataset:
                 refuse_leaks(cases.leaks)
             ledger = Ledger()
@@ -113,6 +124,12 @@ def evaluate(
             ledger.close()
         compared = {} if against is None else _differences(result, against, folder)
     return replace(result, directory=None if out is None else folder, against=compared)
+
+
+def _gated(choice: RankerChoice, gate: Gate | str | Path | None, ask: float | None, explain: int) -> RankerChoice:
+    if ask is not None and explain:
+        raise InputError("reasons need every user's profile: ask only a share in a run without reasons (explain 0)")
+    return choice.with_gate(read_gate(Path(gate)) if isinstance(gate, str | Path) else gate, ask)
 
 
 def factory_for(

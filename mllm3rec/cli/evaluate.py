@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from evaluate.runs.run_metrics import RunMetrics
 
 _explain = option_group("Explanations")
-_prior = option_group("Fusion")
+_fusion = option_group("Fusion")
 
 
 def evaluate(
@@ -65,9 +65,14 @@ def evaluate(
     judge: JudgeOption = None,
     weight: Weight = 0.3,
     head: Head = None,
+    gate: Annotated[Path | None, _fusion(help="Gate file of `mllm3rec gate`, in place of the fusion weight.")] = None,
+    ask: Annotated[
+        float | None,
+        _fusion(min=0, max=1, help="Ask about this share of users only, where the prior is least sure; needs a gate."),
+    ] = None,
     prior: Annotated[
         str | None,
-        _prior(help="Formula of the prior: 3, 3-sales, or 2, of older runs. Default: that of the run, or 3."),
+        _fusion(help="Formula of the prior: 3, 3-sales, or 2, of older runs. Default: that of the run, or 3."),
     ] = None,
     explain: Annotated[int, _explain(min=0, help="Number of first items that get a reason.")] = 0,
     check: Annotated[bool, _explain(help="Whether the judge re-checks reasons.")] = True,
@@ -98,6 +103,8 @@ def evaluate(
             out=directory,
             weight=weight,
             head=head,
+            gate=gate,
+            ask=ask,
             prior=prior,
             schema=schema,
             explain=explain,
@@ -146,6 +153,8 @@ def _show(result: Evaluation, against: Path | None) -> None:
     out.print(metrics_table(figures, title))
     for metric, difference in figures.against_prior.items():
         out.print(f"{metric}: {format_estimate(difference)} against the prior alone (paired, n={difference.n})")
+    if figures.not_asked:
+        out.print(f"asked about {figures.asked} of {figures.users} users; the prior alone ranks the others")
     _show_scores(figures)
     if figures.refused_items:
         out.print(

@@ -24,6 +24,7 @@ from mllm3rec.cli import (
     distill,
     doctor,
     evaluate,
+    gate,
     models,
     prices,
     recommend,
@@ -56,6 +57,7 @@ app.add_typer(study.app, name="study", rich_help_panel=EVALUATE)
 app.command("compare", rich_help_panel=EVALUATE)(compare.compare)
 app.command("attack", rich_help_panel=EVALUATE)(attack.attack)
 app.command("compile", rich_help_panel=OPTIMIZE)(compile_command.compile_program)
+app.command("gate", rich_help_panel=OPTIMIZE)(gate.gate)
 app.command("recommend", rich_help_panel=OPTIMIZE)(recommend.recommend)
 app.command("distill", rich_help_panel=OPTIMIZE)(distill.distill)
 app.add_typer(artifact.app, name="artifact", rich_help_panel=INSPECT)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from evaluate.data.demo.store import demo_items, planted_motivations
 from evaluate.data.demo.users import PRIMARY_SHARE
+from programs.gate import GateSignals
 from programs.prior.scorers import Scorer, scores_of
-from programs.program import Fusion
+from programs.program import Fusion, prior_alone
 from programs.ranker import ranking_from_scores
 from signatures.rows import Case, Ranking
 
@@ -21,11 +22,13 @@ class PlantedTruth:
 
     Args:
         prior, fusion: As of a program; the score takes the place of MAR's.
+        owned: Items that somebody has, for the gate.
     """
 
-    def __init__(self, prior: Scorer, fusion: Fusion) -> None:
+    def __init__(self, prior: Scorer, fusion: Fusion, owned: Collection[str] | None = None) -> None:
         self.prior = prior
         self.fusion = fusion
+        self.owned = owned
         self.users: Mapping[str, Sequence[str]] = planted_motivations()
         self.serves = {item.item.item_id: item.serves for item in demo_items()}
 
@@ -36,6 +39,9 @@ class PlantedTruth:
         by_primary, by_secondary = (np.array([own in one for one in served]) for own in (primary, secondary))
         truth = PRIMARY_SHARE * by_primary + (1 - PRIMARY_SHARE) * by_secondary
         prior = scores_of(self.prior, case)
-        fused = self.fusion.fuse(truth, prior)
+        signals = GateSignals.of(case, prior, self.owned, truth)
+        if not self.fusion.asks(signals):
+            return prior_alone(case, prior)
+        fused = self.fusion.of_user(signals).fuse(truth, prior)
         scores = {"prior": prior.tolist(), "mar": truth.tolist(), "fused": fused.tolist()}
         return ranking_from_scores(case, scores, by="fused")

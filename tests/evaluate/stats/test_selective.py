@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluate.stats.metrics import per_user
-from evaluate.stats.selective import SHARES, margin, selective_curve
+from evaluate.stats.selective import SHARES, selective_curve
+from programs.gate import margin
 from programs.runtime.errors import InputError
 
 ALONE = per_user({"a": 1, "b": 9, "c": 9, "d": 1})

@@ -238,17 +238,17 @@ def test_a_finished_fit_asks_nothing_again(trained: Finished) -> None:
     assert len(trained.server.bodies) == asked
 
 
-def test_a_stacked_ranker_weighs_the_trained_one_and_its_programs(trained: Finished) -> None:
+def test_answers_of_a_program_become_features_of_the_trained_ranker(trained: Finished) -> None:
     manifest, rows = read_journal(trained.root / "shop/warm/draw0/learned+mar")
-    assert manifest.configuration["programs"] == ["embedding"]
-    # Below it stands the learned ranker of this study: not tuned, with its first seed.
+    assert (manifest.configuration["programs"], manifest.configuration["version"]) == (["embedding"], 2)
+    # The settings are those of the learned ranker of this study: not tuned, with its first seed.
     assert (manifest.configuration["learned"], manifest.configuration["seed"]) == (Learned().model_dump(mode="json"), 0)
-    weights = json.loads((trained.root / "shop/warm/draw0/learned+mar/weights.json").read_text())
-    assert set(weights) == {"learned", "embedding"}
+    importance = json.loads((trained.root / "shop/warm/draw0/learned+mar/importance.json").read_text())
+    assert {"embedding.mar", "embedding.profile", "embedding.dimension", "walk"} <= set(importance)
     assert len(rows) == 3
 
 
-def test_a_stacked_ranker_learns_its_weights_from_dev_users(trained: Finished) -> None:
+def test_a_program_is_asked_about_dev_users_to_learn_from(trained: Finished) -> None:
     _, rows = read_journal(trained.root / "shop/warm/draw0/learned+mar")
     dev = {case.user_id for case in load_cases(trained.root / "shop/warm/tuned/dev-10.jsonl").cases}
     assert len(dev) == 10

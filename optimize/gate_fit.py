@@ -1,0 +1,264 @@
+"""Fit of a gate on recorded scores, cross-validated over users; asks no model.
+
+A more complex rule has to pay for itself: one weight for all must be clearly above the prior alone, and weights by
+ranges of a signal clearly above one weight, both on users that they were not fitted on. Clearly means by more than one
+standard error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from evaluate.protocol.cases import Cases
+from evaluate.runs.journal import read_journal
+from evaluate.stats.intervals import Difference, paired_difference
+from evaluate.stats.metrics import ndcg
+from optimize.fusion_fit import TRIED_WEIGHTS, ranks_by_weight
+from optimize.objective import ObjectiveWeights, UserScore, weighted_score
+from programs.gate import Gate, GateSignals, SignalName, recorded_scores
+from programs.runtime.atomic import write_atomically
+from programs.runtime.errors import InputError
+from signatures.rows import Status
+
+LEAST_DEV_USERS = 20
+"""Fewest users that a gate is fitted on."""
+
+_FOLDS = 5
+_AS_ALL = 10
+"""Users that behave like all, counted in every range: its weight shrinks to the one that is best for all."""
+
+_SIGNALS: tuple[SignalName, ...] = ("history", "cold", "margin", "entropy")
+_STEPS = 21
+"""Margins of dev users that a gate keeps."""
+
+Qualities = NDArray[np.float64]
+"""Quality of every row at every tried weight, shape (rows, weights)."""
+
+
+class FittedGate(BaseModel):
+    """A gate, and what it gains on users that it was not fitted on.
+
+    Attributes:
+        gate: The rule; fitted on all users.
+        users: Number of users.
+        in_range: Number of users in each range of the gate.
+        floor: Mean quality of the prior alone.
+        gain: Of the whole procedure, over the prior alone: every user is ranked with the gate that is chosen and fitted
+            on the other folds.
+        over_one_weight: Likewise, over one weight for all, which is fitted in the same way.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    gate: Gate
+    users: int
+    in_range: tuple[int, ...]
+    floor: float
+    gain: Difference
+    over_one_weight: Difference
+
+    @property
+    def lines(self) -> list[str]:
+        """The fit in words."""
+        gate = self.gate
+        lines = []
+        for place, (weight, users) in enumerate(zip(gate.weights, self.in_range, strict=True)):
+            lines.append(f"{_range(gate, place)}: fusion weight {weight:g} ({users} dev users)")
+        for name, found in (("the prior alone", self.gain), ("one weight for all", self.over_one_weight)):
+            lines.append(
+                f"out of fold, against {name}: {found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}], n={found.n}"
+            )
+        return lines
+
+    def save(self, path: Path) -> None:
+        """Write the file that `mllm3rec evaluate --gate` reads."""
+        write_atomically(path, self.model_dump_json(indent=2).encode() + b"\n")
+
+
+def _range(gate: Gate, place: int) -> str:
+    if gate.signal is None:
+        return "all users"
+    if place < len(gate.cuts):
+        return f"{gate.signal} up to {gate.cuts[place]:.4g}"
+    return f"{gate.signal} above {gate.cuts[-1]:.4g}"
+
+
+def fit_gate(values: Qualities, signals: Sequence[GateSignals], users: Sequence[str]) -> FittedGate:
+    """Choose and fit a gate: ranges of one signal, one weight for all, or the prior alone.
+
+    Args:
+        values: Quality of each row at each of `TRIED_WEIGHTS`, shape (rows, weights); that at weight 0 is the prior's.
+        signals: Of each row.
+        users: User of each row; all rows of a user are in one fold.
+
+    Raises:
+        InputError: if there are fewer than `LEAST_DEV_USERS` users.
+    """
+    names = list(dict.fromkeys(users))
+    if len(names) < LEAST_DEV_USERS:
+        raise InputError(f"{len(names)} users: a gate needs at least {LEAST_DEV_USERS} dev users to be fitted on")
+    data = _Rows(values, signals, np.array([names.index(user) for user in users]))
+    gate = _chosen(data)
+    gated, single = (_out_of_fold(data, choose) for choose in (_chosen, _one_weight))
+    floor = data.by_user(values[:, 0])
+    steps = np.linspace(0, 1, _STEPS)
+    margins = np.quantile(data.by_user(np.array([one.margin for one in signals])), steps)
+    if data.by_user(gated).mean() < floor.mean():
+        gate = Gate(weights=(0.0,))
+    found = [gate.range_of(one) for one in signals]
+    ranges = [{user for user, own in zip(users, found, strict=True) if own == n} for n in range(len(gate.weights))]
+    return FittedGate(
+        gate=gate.model_copy(update={"margins": tuple(margins.tolist())}),
+        users=len(names),
+        in_range=tuple(map(len, ranges)),
+        floor=float(floor.mean()),
+        gain=_difference(names, data.by_user(gated), floor),
+        over_one_weight=_difference(names, data.by_user(gated), data.by_user(single)),
+    )
+
+
+def _difference(users: Sequence[str], mine: Qualities, theirs: Qualities) -> Difference:
+    a, b = (dict(zip(users, found.tolist(), strict=True)) for found in (mine, theirs))
+    return paired_difference(a, b, seed=0)
+
+
+class _Rows:
+    """Rows of users with their quality at every weight, and their signals."""
+
+    def __init__(self, values: Qualities, signals: Sequence[GateSignals], owner: NDArray[np.intp]) -> None:
+        self.values = values
+        self.signals = signals
+        self.owner = owner
+
+    def some(self, inside: NDArray[np.bool_]) -> _Rows:
+        return _Rows(self.values[inside], [self.signals[int(i)] for i in np.flatnonzero(inside)], self.owner[inside])
+
+    @property
+    def fold(self) -> NDArray[np.intp]:
+        """Number of the fold of each row, by the order of the users."""
+        place: NDArray[np.intp] = np.unique(self.owner, return_inverse=True)[1] % _FOLDS
+        return place
+
+    def by_user(self, found: Qualities) -> Qualities:
+        """Mean over the rows of each user."""
+        _, place = np.unique(self.owner, return_inverse=True)
+        return np.bincount(place, found) / np.bincount(place)
+
+    def at(self, gate: Gate) -> Qualities:
+        """Quality of each row with the weight that a gate gives it."""
+        columns = [TRIED_WEIGHTS.index(gate.weight(one)) for one in self.signals]
+        return self.values[np.arange(len(self.values)), columns]
+
+
+def _out_of_fold(rows: _Rows, choose: Callable[[_Rows], Gate]) -> Qualities:
+    out = np.empty(len(rows.values))
+    fold = rows.fold
+    for number in range(_FOLDS):
+        inside = fold == number
+        out[inside] = rows.some(inside).at(choose(rows.some(~inside)))
+    return out
+
+
+def _chosen(rows: _Rows) -> Gate:
+    """The simplest rule that no more complex one clearly beats."""
+    best, reached = Gate(weights=(0.0,)), rows.values[:, 0]
+    single = _out_of_fold(rows, _one_weight)
+    if _clearly(rows, single - reached):
+        best, reached = _one_weight(rows), single
+    tried = {name: _out_of_fold(rows, partial(_ranges, name=name)) for name in _SIGNALS if len(_cuts(rows, name))}
+    name = max(tried, key=lambda one: tried[one].mean(), default=None)
+    if name is not None and _clearly(rows, tried[name] - reached):
+        best = _ranges(rows, name)
+    return best
+
+
+def _clearly(rows: _Rows, gain: Qualities) -> bool:
+    """Whether the mean gain is above zero by more than one standard error over users."""
+    own = rows.by_user(gain)
+    return bool(own.mean() > own.std(ddof=1) / np.sqrt(len(own)))
+
+
+def _one_weight(rows: _Rows) -> Gate:
+    return Gate(weights=(TRIED_WEIGHTS[_first_best(rows.values.mean(axis=0))],))
+
+
+def _ranges(rows: _Rows, name: SignalName) -> Gate:
+    """A weight below and one above the median of a signal."""
+    cuts = _cuts(rows, name)
+    gate = Gate(signal=name if cuts else None, cuts=cuts, weights=(0.0,) * (len(cuts) + 1))
+    places = np.array([-1 if (own := gate.range_of(one)) is None else own for one in rows.signals])
+    for_all = rows.values.mean(axis=0)
+    weights = []
+    for place in range(len(gate.weights)):
+        own = rows.values[places == place]
+        shrunk = (own.sum(axis=0) + _AS_ALL * for_all) / (len(own) + _AS_ALL)
+        weights.append(TRIED_WEIGHTS[_first_best(shrunk)])
+    return gate.model_copy(update={"weights": tuple(weights)})
+
+
+def _cuts(rows: _Rows, name: SignalName) -> tuple[float, ...]:
+    """The median of a signal; empty if there are too few users on one side of it."""
+    known = np.array([value for one in rows.signals if (value := getattr(one, name)) is not None], dtype=float)
+    if not len(known):
+        return ()
+    cut = float(np.median(known))
+    above = int((known > cut).sum())
+    return (cut,) if min(above, len(known) - above) >= _AS_ALL else ()
+
+
+def _first_best(means: Qualities) -> int:
+    """Index of the best weight; among equals the smallest."""
+    return int(np.flatnonzero(means >= means.max() - 1e-12)[0])
+
+
+def fit_on_run(cases: Cases, directory: Path) -> FittedGate:
+    """Fit a gate on a finished run of a program on dev users.
+
+    Quality is NDCG over the whole list, as in the objective of a compile.
+
+    Raises:
+        InputError: if the cases are not of dev users, the run ranked others, or its rows have no scores of MAR.
+    """
+    if cases.protocol.part != "dev":
+        raise InputError(
+            f"these cases are of part {cases.protocol.part!r}, but a gate is fitted on dev users only, so that test "
+            "users stay unseen; draw cases with `--part dev`"
+        )
+    manifest, rows = read_journal(directory)
+    if manifest.cases_sha256 != cases.sha256:
+        raise InputError(f"{directory}: ranked other cases than these")
+    given = manifest.configuration.get("head")
+    head = given if isinstance(given, int) else None
+    owned = {event.item_id for events in cases.training.values() for event in events}
+    values, signals, users = [], [], []
+    for case in cases:
+        row = rows.get(case.user_id)
+        if row is None or row.status is Status.FAILED:
+            continue
+        if not {"prior", "mar"} <= row.scores.keys() or case.target is None:
+            raise InputError(f"{directory}: has no scores of MAR; give the run of a program that asked about all users")
+        mar, prior = recorded_scores(row, head), row.scores["prior"]
+        ranks = ranks_by_weight(case, [None if np.isnan(score) else score for score in mar.tolist()], prior, head)
+        values.append([ndcg(rank, len(case.candidates)) for rank in ranks])
+        signals.append(GateSignals.of(case, prior, owned, mar))
+        users.append(case.user_id)
+    if not users:
+        raise InputError(f"{directory}: no user has been ranked yet")
+    return fit_gate(np.array(values), signals, users)
+
+
+def fit_on_scores(scores: Sequence[UserScore], weights: ObjectiveWeights) -> FittedGate | None:
+    """Fit a gate on the users of a compile; None if they are too few, or older scores have no ranks or signals."""
+    known = [(one, one.signals) for one in scores if one.signals is not None]
+    if len(known) < len(scores) or len({one.user_id for one in scores}) < LEAST_DEV_USERS:
+        return None
+    if any(len(one.ranks) != len(TRIED_WEIGHTS) for one in scores):
+        return None
+    values = np.array([[weighted_score(one, weights, rank) for rank in one.ranks] for one in scores])
+    return fit_gate(values, [signals for _, signals in known], [one.user_id for one in scores])

@@ -1,0 +1,83 @@
+"""`mllm3rec gate`, and `evaluate --gate --ask`: on the demo store, with its planted truth in the place of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evaluate.runs.journal import read_journal
+from programs.gate import read_gate
+from tests.support.command_line import CommandLine
+from tests.support.fake_server import FakeOpenAI
+
+
+@pytest.fixture
+def fitted(tmp_path: Path, cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with dev and test cases, a dev run, and a gate fitted on it."""
+    monkeypatch.chdir(tmp_path)
+    for part in ("dev", "test"):
+        assert cli("cases", "demo", "--out", f"{part}.jsonl", "--part", part, "--users", 60).code == 0
+    assert cli("evaluate", "dev.jsonl", "--ranker", "planted-truth", "--out", "dev").code == 0
+    found = cli("gate", "dev.jsonl", "dev", "--out", "gate.json", "--json")
+    assert found.code == 0, found.err
+    assert found.json["gain"]["low"] > 0, "the planted truth is better than the prior"
+    return tmp_path
+
+
+def test_a_gate_ranks_and_asks_a_share(fitted: Path, cli: CommandLine) -> None:
+    gated = ("evaluate", "test.jsonl", "--ranker", "planted-truth", "--gate", "gate.json")
+    by_share = {}
+    for share in (0, 0.5, 1):
+        found = cli(*gated, "--ask", share, "--out", f"ask{share}", "--json")
+        assert found.code == 0, found.err
+        _, rows = read_journal(fitted / f"ask{share}")
+        by_share[share] = (sum(row.asked for row in rows.values()), found.json["metrics"]["NDCG@5/30"]["mean"])
+        assert all(("mar" in row.scores) == row.asked for row in rows.values())
+    assert by_share[0][0] == 0 < by_share[0.5][0] < by_share[1][0] == len(rows)
+    assert by_share[0][1] < by_share[0.5][1] < by_share[1][1]
+    manifest, _ = read_journal(fitted / "ask0.5")
+    kept = read_gate(fitted / "gate.json").asking(0.5)
+    assert manifest.configuration["gate"] == kept.model_dump(mode="json")
+    other = cli(*gated, "--ask", 0.25, "--out", "ask0.5")
+    assert other.code == 2
+    assert "configuration.gate.ask_below" in " ".join(other.err.split())
+    said = cli(*gated, "--ask", 0, "--out", "ask0").out
+    assert "asked about 0 of 60 users" in said
+
+
+def test_users_who_are_not_asked_about_cost_no_call(fitted: Path, cli: CommandLine) -> None:
+    with FakeOpenAI() as server:
+        command = ("evaluate", "test.jsonl", "--ranker", "llm-only", "--model", server.model(), "--gate", "gate.json")
+        assert cli(*command, "--ask", 0, "--out", "nobody").code == 0
+        assert not server.bodies
+        assert cli(*command, "--ask", 0.25, "--out", "some").code == 0
+    rows = read_journal(fitted / "some")[1].values()
+    assert 0 < sum(row.usage.calls > 0 for row in rows) == sum(row.asked for row in rows) < len(rows)
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        (("evaluate", "test.jsonl", "--ranker", "prior", "--gate", "gate.json", "--out", "x"), "choose a program"),
+        (("evaluate", "test.jsonl", "--ranker", "planted-truth", "--ask", "0.5", "--out", "x"), "give a gate"),
+        (
+            ("evaluate", "test.jsonl", "--ranker", "encoder", "--gate", "gate.json", "--ask", "0.5", "--explain", "1",
+             "--out", "x"),
+            "without reasons",
+        ),
+        (("gate", "test.jsonl", "dev", "--out", "y.json"), "fitted on dev users only"),
+        (("evaluate", "test.jsonl", "--ranker", "encoder", "--gate", "none.json", "--out", "x"), "no such file"),
+    ],
+)  # fmt: skip
+def test_what_has_no_gate_is_refused(fitted: Path, cli: CommandLine, command: tuple[str, ...], problem: str) -> None:
+    found = cli(*command)
+    assert found.code == 2
+    assert problem in " ".join(found.err.split())
+
+
+def test_a_run_without_scores_of_mar_is_refused(fitted: Path, cli: CommandLine) -> None:
+    assert cli("evaluate", "dev.jsonl", "--ranker", "prior", "--out", "prior").code == 0
+    found = cli("gate", "dev.jsonl", "prior", "--out", "y.json")
+    assert found.code == 2
+    assert "no scores of MAR" in " ".join(found.err.split())

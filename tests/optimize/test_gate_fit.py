@@ -1,0 +1,79 @@
+"""The fit of a gate: finds who the model helps, and keeps to the prior where it helps nobody."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from optimize.fusion_fit import TRIED_WEIGHTS
+from optimize.gate_fit import fit_gate, fit_on_scores
+from optimize.objective import ObjectiveWeights, UserScore
+from programs.gate import GateSignals
+from programs.runtime.errors import InputError
+
+WEIGHTS = np.array(TRIED_WEIGHTS)
+
+
+def people(n: int, slope_short: float, slope_long: float, noise: float = 0.0) -> tuple[np.ndarray, list[GateSignals]]:
+    """Half of the users have short histories; quality changes with the weight by a slope that depends on it."""
+    rng = np.random.default_rng(1)
+    signals = [
+        GateSignals(
+            history=(1 if i % 2 else 9) + int(rng.integers(2)), cold=0, margin=rng.random(), entropy=rng.random()
+        )
+        for i in range(n)
+    ]
+    slopes = np.array([slope_short if one.history < 5 else slope_long for one in signals])
+    curves = 0.5 + slopes[:, None] * WEIGHTS + noise * rng.normal(size=(n, 1)) * WEIGHTS
+    return curves, signals
+
+
+def names(n: int) -> list[str]:
+    return [f"u{i}" for i in range(n)]
+
+
+def test_a_model_that_helps_users_with_short_histories_is_asked_about_them_only() -> None:
+    values, signals = people(60, 0.3, -0.3, noise=0.05)
+    fitted = fit_gate(values, signals, names(60))
+    assert fitted.gate.signal == "history"
+    assert fitted.gate.weights[0] > 0.8
+    assert fitted.gate.weights[1] == 0
+    assert fitted.gain.mean > 0.1
+    assert fitted.over_one_weight.low > 0
+    assert sum(fitted.in_range) == fitted.users == 60
+
+
+def test_a_model_that_helps_all_alike_gets_one_weight() -> None:
+    values, signals = people(60, 0.3, 0.3, noise=0.02)
+    fitted = fit_gate(values, signals, names(60))
+    assert (fitted.gate.signal, fitted.gate.weights) == (None, (1.0,))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_model_that_says_nothing_gets_no_weight(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    _, signals = people(60, 0, 0)
+    values = 0.5 - 0.05 * WEIGHTS + 0.2 * rng.normal(size=(60, 1)) * WEIGHTS
+    fitted = fit_gate(values, signals, names(60))
+    assert fitted.gate.weights == (0.0,)
+    assert fitted.gain.mean <= 0.02
+
+
+def test_the_margins_of_dev_users_are_kept_for_shares() -> None:
+    values, signals = people(60, 0.3, 0.3)
+    gate = fit_gate(values, signals, names(60)).gate
+    asked = [gate.asking(0.25).asks(one) for one in signals]
+    assert 14 <= sum(asked) <= 16
+
+
+def test_rows_of_one_user_count_as_one_user() -> None:
+    values, signals = people(20, 0.3, 0.3)
+    fitted = fit_gate(np.vstack([values, values]), [*signals, *signals], [*names(20), *names(20)])
+    assert fitted.users == fitted.gain.n == 20
+    with pytest.raises(InputError, match="at least 20"):
+        fit_gate(np.vstack([values] * 2)[:38], [*signals, *signals][:38], [*names(19), *names(19)])
+
+
+def test_scores_of_older_compiles_have_no_gate() -> None:
+    old = [UserScore(user_id=f"u{n}", score=0, rank=1, mar_rank=1, ndcg=0, mar=0, hit=0) for n in range(30)]
+    assert fit_on_scores(old, ObjectiveWeights()) is None
