@@ -30,6 +30,8 @@ from programs.runtime.events import OnEvent, Progress, ignore
 from programs.runtime.nocopy import NoCopy
 from programs.sales_evidence import EvidenceMOTE, SalesEvidence
 from programs.trait_store import TraitStore
+from programs.tuned.aligner import RecentTitles, ShortTitle, TunedAligner
+from programs.tuned.reader import Reader
 from signatures.rows import Case, Ranking, Status, seed_of
 from signatures.schema import CONSUMER, MotivationSchema
 from signatures.types import Interaction, Item, Traits
@@ -289,6 +291,7 @@ class Parts:
         explain: Number of first items that get a reason.
         check: Whether the judge checks reasons; without it every reason counts as faithful.
         histories: Training data, for sales evidence.
+        reader: For the program `tuned`; None: its default base, not fine-tuned.
     """
 
     backends: Backends
@@ -301,6 +304,7 @@ class Parts:
     explain: int = 0
     check: bool = True
     histories: Histories = field(default_factory=dict)
+    reader: Reader | None = None
 
 
 def _compose(
@@ -424,6 +428,11 @@ def encoder(parts: Parts) -> MLLM3Rec:
     return _compose(without, EncoderProfile(motivations), EncoderTraits(motivations), LeaningsMatch())
 
 
+def tuned(parts: Parts) -> MLLM3Rec:
+    """Recent titles and a local model that answers yes or no, fine-tuned or as it is: no calls, and so no reasons."""
+    return _compose(replace(parts, explain=0), RecentTitles(), ShortTitle(), TunedAligner(parts.reader))
+
+
 PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
     "pointwise": pointwise,
     "listwise": listwise,
@@ -442,10 +451,11 @@ PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
     "needs-pointwise": needs_pointwise,
     "evidence": evidence,
     "encoder": encoder,
+    "tuned": tuned,
 }
 """Programs by the name they have on the command line."""
 
-WITHOUT_MODEL = frozenset({"encoder"})
+WITHOUT_MODEL = frozenset({"encoder", "tuned"})
 """Programs that need no language model to rank."""
 
 __all__ = ["PROGRAMS", "WITHOUT_MODEL", "Aligner", "Fusion", "MLLM3Rec", "Parts", "head_of"]

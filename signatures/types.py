@@ -171,15 +171,15 @@ class Alignment(BaseModel):
     Attributes:
         score: Higher is better; comparable within one user and one `source` only.
         source: `logprobs` (expected rating over the rating tokens, or log-probability of a label), `integer` (the
-            rating as written), `rank` (from the rank in a list), `label` (1 for the label as written), `cosine`, or
-            `relevance` (as a reranker gave it).
+            rating as written), `rank` (from the rank in a list), `label` (1 for the label as written), `cosine`,
+            `relevance` (as a reranker gave it), or `tuned` (logit of yes less logit of no).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     item_id: str
     score: float
-    source: Literal["logprobs", "integer", "rank", "label", "cosine", "relevance"]
+    source: Literal["logprobs", "integer", "rank", "label", "cosine", "relevance", "tuned"]
 
 
 class Verdict(BaseModel):
