@@ -1,4 +1,4 @@
-"""Base language model of a fine-tuned reader, from a Hugging Face folder or a GGUF file, on the best device there is."""
+"""Base language model of a fine-tuned reader: a Hugging Face folder or a GGUF file, on a GPU where there is one."""
 
 from __future__ import annotations
 

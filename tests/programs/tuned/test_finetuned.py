@@ -7,10 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-for module in ("torch", "transformers", "peft", "gguf", "safetensors"):
-    pytest.importorskip(module)
-
 import torch
 
 from programs.runtime.errors import InputError
