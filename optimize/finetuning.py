@@ -18,6 +18,7 @@ from optimize.artifact import SEARCH_FOLDER, ArtifactManifest
 from optimize.compiler import Compiler, SearchResult
 from optimize.forecast import Phase
 from optimize.fusion_fit import at_weight, fit_weight
+from optimize.hard_negatives import with_hard_negatives
 from optimize.holdout import compare_on_holdout
 from optimize.objective import UserScore
 from optimize.scoring import score_cases
@@ -70,7 +71,8 @@ class FineTuning(Compiler):
         data = TrainingData(self.cases.training, dataset.items, dataset.metadata, protocol=protocol)
         cases = [case for step in steps_back(data, NEGATIVES, self.settings.seed) for case in step.cases]
         order = np.random.default_rng(self.settings.seed).permutation(len(cases))[: self.tuning.lists]
-        return self._lists([cases[index] for index in order])
+        chosen = [cases[index] for index in order]
+        return self._lists(with_hard_negatives(chosen, self.cases.training, dataset.items, self.settings.seed))
 
     @cached_property
     def stopping_lists(self) -> list[PromptList]:

@@ -41,11 +41,12 @@ class Backbone:
     device: torch.device
 
 
-def load_backbone(name: str) -> Backbone:
+def load_backbone(name: str, dtype: torch.dtype | None = None) -> Backbone:
     """Load a base model.
 
     Args:
         name: A Hugging Face folder with safetensors, a GGUF file, or `local/NAME`.
+        dtype: Of the weights; None for the fastest one of this machine.
 
     Raises:
         InputError: if there is no such model, or it holds pickled weights only.
@@ -66,7 +67,7 @@ def load_backbone(name: str) -> Backbone:
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
         model.tie_weights()
-    model.to(device=device, dtype=fastest_dtype(device)).eval()
+    model.to(device=device, dtype=dtype or fastest_dtype(device)).eval()
     model.requires_grad_(False)
     return Backbone(name, digest, model, tokenizer, device)
 

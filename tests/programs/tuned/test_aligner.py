@@ -17,8 +17,8 @@ from programs.tuned.aligner import RECENT, prompt_list, short_title
 from programs.tuned.reader import untuned
 from signatures.rows import Case, Status
 from signatures.types import Interaction, Item
-from tests.support.backends import parts_on
 from tests.support.fake_server import FakeOpenAI
+from tests.support.small_shop import parts_on
 
 ITEMS = {
     f"i{n}": Item(item_id=f"i{n}", title=f"{colour} {thing}", categories=(("Toys", "Things"),))

@@ -22,11 +22,11 @@ SETTINGS = TuningSettings(layers=2, rank=4, lists=72, batch=4, block=6, rate=0.0
 
 
 def planted() -> list[PromptList]:
-    """Whoever bought a colour buys that colour again."""
+    """Everybody buys red; red stands at each place equally often."""
     lists = []
-    for colour, first, second in itertools.product(COLOURS, SHAPES, SHAPES):
-        suffixes = tuple(f" {other} {second}?" for other in COLOURS)
-        lists.append(PromptList(f"A shopper bought: - {colour} {first} buy next:", suffixes, COLOURS.index(colour)))
+    for order, first, second in itertools.product(itertools.permutations(COLOURS), SHAPES, SHAPES):
+        suffixes = tuple(f" {colour} {second}?" for colour in order)
+        lists.append(PromptList(f"A shopper bought: - blue {first} buy next:", suffixes, order.index("red")))
     return lists
 
 
@@ -36,24 +36,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def model(folder: Path, settings: TuningSettings = SETTINGS) -> FineTuned:
-    return FineTuned(load_backbone(str(folder)), settings)
+    return FineTuned(load_backbone(str(folder), torch.float32), settings)
 
 
 def test_packed_logits_equal_separate_ones_and_those_of_the_model_itself(folder: Path) -> None:
     one, reader = planted()[0], model(folder)
     packed = reader.logits(one.prefix, one.suffixes)
     separate = [reader.logits(one.prefix, [suffix])[0] for suffix in one.suffixes]
-    base = load_backbone(str(folder))
+    base = load_backbone(str(folder), torch.float32)
     plain = []
     for suffix in one.suffixes:
         ids = torch.tensor([base.tokenizer.encode(one.prefix + suffix, add_special_tokens=False)])
         last = base.model(input_ids=ids).logits[0, -1].float()
         yes, no = (base.tokenizer.convert_tokens_to_ids(word) for word in ("Yes", "No"))
         plain.append(float(last[yes] - last[no]))
-    tolerance = 1e-4 if base.model.dtype == torch.float32 else 0.1
-    np.testing.assert_allclose(packed, separate, atol=tolerance)
-    np.testing.assert_allclose(packed, plain, atol=tolerance)
-    assert np.ptp(packed) > 5 * tolerance
+    np.testing.assert_allclose(packed, separate, atol=1e-4)
+    np.testing.assert_allclose(packed, plain, atol=1e-4)
+    assert np.ptp(packed) > 0.01
 
 
 def test_only_adapters_of_the_last_layers_are_trained(folder: Path) -> None:
@@ -66,7 +65,7 @@ class Killed(BaseException):
 
 
 def test_training_finds_a_planted_rule_and_resumes_to_the_same_weights(folder: Path, tmp_path: Path) -> None:
-    lists, dev = planted()[:21], planted()[21:]
+    lists, dev = planted()[:36], planted()[36:]
     whole = model(folder)
     before = whole.figures(dev)
     events: list[Event] = []
@@ -104,8 +103,10 @@ def test_an_adapter_is_loaded_only_where_it_fits(folder: Path, tmp_path: Path) -
     content = own.saved()
     record = AdapterRecord(base=str(folder), base_sha256=sha256_of_base(source_of(str(folder))), settings=SETTINGS)
     where = tmp_path / "adapter.safetensors"
+    same = FineTuned(load_backbone(str(folder)), SETTINGS)
+    same.load(read_tensors(content, where), where)
     np.testing.assert_array_equal(
-        tuned(record, content, where).logits(one.prefix, one.suffixes), own.logits(one.prefix, one.suffixes)
+        tuned(record, content, where).logits(one.prefix, one.suffixes), same.logits(one.prefix, one.suffixes)
     )
     other = write_tiny_model(tmp_path / "other", seed=1)
     wrong_base = record.model_copy(update={"base": str(other)})
