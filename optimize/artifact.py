@@ -3,6 +3,7 @@
     program.json     instructions and demos as DSPy saves them; no language model, no pickle
     manifest.json    roles, contracts of the signatures, hashes, data, objective, verdict, usage
     prompts/         every prompt as it is sent, with placeholders for the inputs
+    adapter.safetensors  weights of a fine-tuned reader, where there is one; its base is named by hash
     search/          files of the compile; not read when the artifact is loaded
 
 Loading runs no code from the artifact: it is data, and it is checked against its hashes and the current signatures.
@@ -40,12 +41,22 @@ from programs.runtime.errors import InputError, input_error, listed, quoted
 from programs.runtime.lock import LOCK
 from programs.runtime.untrusted import parse_untrusted_json, read_untrusted
 from programs.trait_store import TraitStore
+from programs.tuned.reader import AdapterRecord, tuned
 from signatures.rows import Usage
 from signatures.schema import MotivationSchema
 
 ARTIFACT_FORMAT = "mllm3rec-artifact/1"
-PROGRAM, PROMPTS, SEARCH_FOLDER = "program.json", "prompts", "search"
-_SEARCH_SUFFIXES = {".json", ".jsonl", ".html", ".sqlite", ".sqlite-wal", ".sqlite-shm", ".sqlite-journal"}
+PROGRAM, PROMPTS, SEARCH_FOLDER, ADAPTER = "program.json", "prompts", "search", "adapter.safetensors"
+_SEARCH_SUFFIXES = {
+    ".safetensors",
+    ".json",
+    ".jsonl",
+    ".html",
+    ".sqlite",
+    ".sqlite-wal",
+    ".sqlite-shm",
+    ".sqlite-journal",
+}
 
 Contract = dict[str, dict[str, JsonValue]]
 """Fields of a signature by name: kind (input or output), description, and type as JSON schema."""
@@ -90,6 +101,7 @@ class ArtifactManifest(BaseModel):
         spent: Usage by phase of the compile.
         contracts: Signatures by predictor name.
         files: SHA-256 by path, of every file that is loaded.
+        adapter: What the adapter of a fine-tuned reader belongs to; None without one.
         sha256: SHA-256 of all other fields of this manifest.
     """
 
@@ -121,6 +133,7 @@ class ArtifactManifest(BaseModel):
     contracts: dict[str, Contract] = {}
     files: dict[str, str] = {}
     versions: dict[str, str] = {}
+    adapter: AdapterRecord | None = Field(default=None, exclude_if=lambda adapter: adapter is None)
     sha256: str = ""
 
     def sealed(self) -> ArtifactManifest:
@@ -160,12 +173,15 @@ def render_prompts(program: MLLM3Rec) -> dict[str, str]:
     return rendered
 
 
-def save_artifact(directory: Path, program: MLLM3Rec, manifest: ArtifactManifest) -> ArtifactManifest:
+def save_artifact(
+    directory: Path, program: MLLM3Rec, manifest: ArtifactManifest, adapter: bytes = b""
+) -> ArtifactManifest:
     """Write an artifact: each file atomically, the manifest last.
 
     Args:
         directory: Its folder, which is made if it is missing; may hold a `search/` and an older artifact.
         manifest: Without contracts, files and hash, which are computed here.
+        adapter: Content of the adapter file of a fine-tuned reader.
 
     Returns:
         The manifest as written. An equal artifact stays as it is, so that evaluations of it can be resumed.
@@ -174,6 +190,8 @@ def save_artifact(directory: Path, program: MLLM3Rec, manifest: ArtifactManifest
     _refuse_models(state)
     # Keys keep their order, in which demos are rendered.
     files = {PROGRAM: json.dumps(state, ensure_ascii=False, indent=1).encode() + b"\n"}
+    if adapter:
+        files[ADAPTER] = adapter
     for name, text in render_prompts(program).items():
         files[f"{PROMPTS}/{name}.txt"] = text.encode()
     contracts = {name: contract(predictor.signature) for name, predictor in program.named_predictors()}
@@ -288,6 +306,13 @@ def restore_program(directory: Path, parts: Parts | None = None) -> tuple[MLLM3R
 
 
 def _loaded(directory: Path, parts: Parts, manifest: ArtifactManifest) -> MLLM3Rec:
+    if manifest.adapter is not None:
+        if ADAPTER not in manifest.files:
+            raise InputError(f"{directory}: has no {ADAPTER}, but its manifest names an adapter; {REMEDY}")
+        adapter = read_untrusted(directory / ADAPTER)
+        if _sha256(adapter) != manifest.files[ADAPTER]:
+            raise InputError(f"{directory / ADAPTER}: was changed after it was written (sha256 differs)")
+        parts = replace(parts, reader=tuned(manifest.adapter, adapter, directory / ADAPTER))
     program = PROGRAMS[manifest.family](parts)
     present = {name: contract(p.signature) for name, p in program.named_predictors() if name in manifest.contracts}
     check_contracts(str(directory), manifest.contracts, present)

@@ -52,6 +52,7 @@ from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.interrupts import map_in_threads
 from programs.runtime.lock import owned
 from programs.trait_store import TraitStore
+from programs.tuned.reader import AdapterRecord
 from signatures.rows import Case
 
 PLAN, POOLS, STUDY, TRIALS, REPORT = "plan.json", "pools.json", "study.sqlite", "trials.json", "report.html"
@@ -429,7 +430,23 @@ class Compiler:
         known = [one for score in before if (one := at_weight(score, weights, chosen.weight, chosen.gate)) is not None]
         other = chosen.gate is not None or chosen.weight != self._uncompiled.weight
         verdict = compare_on_holdout(before, after, known if other and len(known) == len(before) else None)
-        manifest = self._manifest(result, verdict)
+        return self._write(result, verdict, original, winner)
+
+    def _write(
+        self,
+        result: SearchResult,
+        verdict: HoldoutVerdict,
+        original: MLLM3Rec,
+        winner: MLLM3Rec,
+        record: AdapterRecord | None = None,
+        adapter: bytes = b"",
+    ) -> ArtifactManifest:
+        """Write artifact, trials and report.
+
+        Args:
+            record, adapter: Of a fine-tuned winner.
+        """
+        manifest = self._manifest(result, verdict).model_copy(update={"adapter": record})
         folder, unit = self.directory / SEARCH_FOLDER, self._unit()
         trials = [attempt.to_json(unit) for attempt in result.attempts]
         write_atomically(folder / TRIALS, json.dumps(trials, indent=1).encode() + b"\n")
@@ -444,7 +461,7 @@ class Compiler:
             after,
         )
         write_atomically(folder / REPORT, compile_report(record).encode())
-        return save_artifact(self.directory, winner, manifest)
+        return save_artifact(self.directory, winner, manifest, adapter)
 
     def _on_held_out(self, program: MLLM3Rec) -> list[UserScore]:
         scored = self._scored(program, self.held_out)

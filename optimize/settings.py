@@ -16,6 +16,7 @@ from programs.prior.choice import NEWEST, PriorName, recorded_prior
 from programs.runtime.atomic import write_atomically
 from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError
+from programs.tuned.settings import TuningSettings
 from signatures.schema import MotivationSchema
 
 _MAY_CHANGE = {"trials", "versions"}
@@ -49,7 +50,8 @@ class CompileSettings(BaseModel):
     older ones can be resumed.
 
     Attributes:
-        optimizer: `study` (our Optuna search), one of DSPy's, or `prototypes` (of the program `encoder`).
+        optimizer: `study` (our Optuna search), one of DSPy's, `prototypes` (of the program `encoder`), or `finetune`
+            (weights instead of prompts).
         modules: Modules to tune, of `mope`, `mote`, `mar`.
         recipe: How candidates are made.
         similarity: Name of Sim of eq. 5.
@@ -66,12 +68,13 @@ class CompileSettings(BaseModel):
         encoder: Name of the sentence encoder of the prior and of semantic similarity.
         prior: Formula of the prior, see `programs.prior.choice.recorded`; compiles from before there was a choice have
             none.
+        base, tuning: Base model and training of the optimizer `finetune`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: Literal["mllm3rec-compile/1"] = "mllm3rec-compile/1"
-    optimizer: Literal["study", "mipro", "gepa", "random-search", "labeled", "prototypes"] = "study"
+    optimizer: Literal["study", "mipro", "gepa", "random-search", "labeled", "prototypes", "finetune"] = "study"
     modules: tuple[str, ...] = ("mope", "mote", "mar")
     trials: int = Field(default=12, ge=1, le=1_000_000)
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -95,6 +98,8 @@ class CompileSettings(BaseModel):
     prior: int | str = 2
     motivations: MotivationSchema
     head: int | None = None
+    base: str = Field(default="", exclude_if=lambda base: not base)
+    tuning: TuningSettings | None = Field(default=None, exclude_if=lambda tuning: tuning is None)
     cases_sha256: str
     versions: dict[str, str] = {}
 

@@ -35,6 +35,8 @@ from programs.runtime.nocopy import NoCopy
 from programs.sales_evidence import EvidenceMOTE, SalesEvidence
 from programs.trait_likelihood import TraitLikelihood
 from programs.trait_store import TraitStore
+from programs.tuned.aligner import RecentTitles, ShortTitle, TunedAligner
+from programs.tuned.reader import Reader
 from signatures.rows import Case, Ranking, Status, seed_of
 from signatures.schema import CONSUMER, MotivationSchema
 from signatures.types import Interaction, Item, Traits
@@ -329,6 +331,7 @@ class Parts:
         check: Whether the judge checks reasons; without it every reason counts as faithful.
         histories: Training data, for sales evidence and the gate.
         prototypes: Of a compiled program `encoder`; None: the definitions of the schema.
+        reader: For the program `tuned`; None: its default base, not fine-tuned.
     """
 
     backends: Backends
@@ -342,6 +345,7 @@ class Parts:
     check: bool = True
     histories: Histories = field(default_factory=dict)
     prototypes: Prototypes | None = None
+    reader: Reader | None = None
 
     @cached_property
     def owned(self) -> frozenset[str] | None:
@@ -485,6 +489,11 @@ def encoder(parts: Parts) -> MLLM3Rec:
     return _compose(without, EncoderProfile(motivations), EncoderTraits(motivations), LeaningsMatch())
 
 
+def tuned(parts: Parts) -> MLLM3Rec:
+    """Recent titles and a local model that answers yes or no, fine-tuned or as it is: no calls, and so no reasons."""
+    return _compose(replace(parts, explain=0), RecentTitles(), ShortTitle(), TunedAligner(parts.reader))
+
+
 PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
     "pointwise": pointwise,
     "listwise": listwise,
@@ -504,10 +513,11 @@ PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
     "needs-pointwise": needs_pointwise,
     "evidence": evidence,
     "encoder": encoder,
+    "tuned": tuned,
 }
 """Programs by the name they have on the command line."""
 
-WITHOUT_MODEL = frozenset({"encoder"})
+WITHOUT_MODEL = frozenset({"encoder", "tuned"})
 """Programs that need no language model to rank."""
 
 __all__ = ["PROGRAMS", "WITHOUT_MODEL", "Aligner", "Fusion", "MLLM3Rec", "Parts", "head_of", "prior_alone"]

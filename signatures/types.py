@@ -172,14 +172,15 @@ class Alignment(BaseModel):
         score: Higher is better; comparable within one user and one `source` only.
         source: `logprobs` (expected rating over the rating tokens, or log-probability of a label), `integer` (the
             rating as written), `rank` (from the rank in a list), `label` (1 for the label as written), `cosine`,
-            `relevance` (as a reranker gave it), or `likelihood` (log-probability of the traits, less that for nobody).
+            `relevance` (as a reranker gave it), `likelihood` (log-probability of the traits, less that for nobody), or
+            `tuned` (logit of yes less logit of no).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     item_id: str
     score: float
-    source: Literal["logprobs", "integer", "rank", "label", "cosine", "relevance", "likelihood"]
+    source: Literal["logprobs", "integer", "rank", "label", "cosine", "relevance", "likelihood", "tuned"]
 
 
 class Verdict(BaseModel):

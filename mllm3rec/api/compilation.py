@@ -16,6 +16,7 @@ from optimize.artifact import SEARCH_FOLDER
 from optimize.compiler import PLAN, Compiler
 from optimize.consistency import similarity_named
 from optimize.event_watcher import EventWatcher
+from optimize.finetuning import FineTuning
 from optimize.forecast import Phase, check_unpaid, search_unpaid
 from optimize.settings import defaults_of_compile, prior_of_compile
 from programs.lm.ledger import Budget, Ledger
@@ -97,8 +98,8 @@ def forecast_compile_cost(
         InputError: as `compile_program`, or if the optimizer is not `study`.
     """
     optimizer = options.get("optimizer", "study")
-    if optimizer != "study":
-        raise InputError(f"only the optimizer study has a forecast; limit {optimizer} with --max-calls or --budget-usd")
+    if optimizer not in ("study", "finetune"):
+        raise InputError(f"only study and finetune have a forecast; limit {optimizer} with --max-calls or --budget-usd")
     compiler = _compiler(
         cases, program, out, trials, budget_of(budget_usd, max_calls, max_minutes), workers, on_event, options
     )
@@ -155,4 +156,7 @@ def _compiler(
     for family in families:
         askable(PROGRAMS[family](parts))
     similarity = similarity_named(settings.similarity, factory.encoder)
-    return Compiler(Path(out), settings, cases, parts, similarity, EventWatcher(ledger, on_event), workers)
+    watcher = EventWatcher(ledger, on_event)
+    if settings.optimizer == "finetune":
+        return FineTuning(Path(out), settings, cases, parts, similarity, watcher, workers, on_event)
+    return Compiler(Path(out), settings, cases, parts, similarity, watcher, workers)

@@ -22,6 +22,8 @@ from programs.prior.choice import NEWEST, PriorName, recorded
 from programs.prior.default_encoder import encoder_name
 from programs.program import DEFAULT_WEIGHT, PROGRAMS
 from programs.runtime.errors import InputError, input_error
+from programs.tuned.reader import DEFAULT_BASE
+from programs.tuned.settings import TuningSettings
 from signatures.schema import CONSUMER
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class CompileOptions(TypedDict, total=False):
 
     Attributes:
         optimizer: [`study`] (our resumable Optuna search), or of DSPy `mipro`, `gepa`, `random-search`, `labeled`;
-            or `prototypes`, of the program `encoder`.
+            `prototypes`, of the program `encoder`; or `finetune`: LoRA on a local model, for the program `tuned`.
         modules: Modules to tune: `mope`, `mote`, `mar` [all].
         demo_sets: Number of demo sets to bootstrap for each module [2].
         max_demos: Most demos in a set [3].
@@ -64,6 +66,8 @@ class CompileOptions(TypedDict, total=False):
         temperatures: Further temperatures to try, 0 to 2, by role [none].
         proposer: Model that writes instructions [MAR's].
         seed: Random seed of the search [0].
+        base: Model that `finetune` trains: `local/NAME`, a GGUF file or a Hugging Face folder [`local/smollm2-135m`].
+        lists: Number of training lists that `finetune` reads [1200].
         preset, model, mope, mote, mar, timeout, max_tokens: As in `program`; not used with a `Program`, which has its
             own.
         head: MAR ranks only the prior's first `head` candidates [all, or the `Program`'s head].
@@ -95,6 +99,8 @@ class CompileOptions(TypedDict, total=False):
     temperatures: Mapping[RoleName, Sequence[float]]
     proposer: str | None
     seed: int
+    base: str | None
+    lists: int | None
     preset: str
     timeout: float | None
     max_tokens: int | None
@@ -173,6 +179,7 @@ def compile_settings(
                 ),
                 **_given(options, "similarity", "interactions", "held_out"),
                 **later,
+                **_tuning(options, seed),
                 "roles": roles,
                 "proposer": proposer_config(roles, options.get("proposer")),
                 "models": {} if by_prototypes else model_names(roles),
@@ -186,6 +193,14 @@ def compile_settings(
         )
     except ValidationError as error:
         raise input_error("compile options", error) from None
+
+
+def _tuning(options: CompileOptions, seed: int) -> dict[str, Any]:
+    """Base and training of the optimizer `finetune`; nothing for others."""
+    if options.get("optimizer") != "finetune":
+        return {}
+    settings = TuningSettings(**_given(options, "lists"), seed=seed)
+    return {"base": options.get("base") or DEFAULT_BASE, "tuning": settings}
 
 
 def _gepa(defaults: GepaSettings | Mapping[str, Any], given: Mapping[str, Any]) -> GepaSettings:

@@ -44,12 +44,17 @@ def compile_program(
     directory: Annotated[Path, typer.Option("--out", help="Folder of the artifact; the same command resumes.")],
     dataset: DatasetOption = None,
     optimizer: Annotated[
-        str, _search(help="study; DSPy's mipro, gepa, random-search, labeled; prototypes (of the program encoder).")
+        str,
+        _search(
+            help="study; DSPy's mipro, gepa, random-search, labeled; prototypes (of the program encoder); finetune."
+        ),
     ] = "study",
     trials: Annotated[int, _search(min=1, help="Number of programs to try, with the uncompiled one.")] = 12,
     family: Annotated[
         list[str] | None,
-        typer.Option("--program", "--family", help="Program to compile; repeat to try several. Default: listwise."),
+        typer.Option(
+            "--program", "--family", help="Program to compile; repeat to try several. Default: listwise, or tuned."
+        ),
     ] = None,
     module: Annotated[
         list[str] | None, typer.Option(help="Module to tune (mope, mote, mar); repeat for several. Default: all.")
@@ -112,6 +117,10 @@ def compile_program(
     schema: SchemaFile = None,
     seed: Annotated[int, _search(min=0, help="Random seed of the search.")] = 0,
     workers: Workers = 1,
+    base: Annotated[
+        str | None, _search(help="Model to finetune: local/NAME, a GGUF file or folder.  [default: local/smollm2-135m]")
+    ] = None,
+    lists: Annotated[int | None, _search(min=1, help="Training lists that finetune reads.  [default: 1200]")] = None,
     budget_usd: BudgetUsd = None,
     prices: PricesFile = None,
     max_calls: MaxCalls = None,
@@ -168,15 +177,16 @@ def compile_program(
         "head": head,
         "schema": schema,
         "seed": seed,
+        "base": base,
+        "lists": lists,
     }
+    family = family or ["tuned" if optimizer == "finetune" else "listwise"]
     with ConsoleEvents() as events:
         drawn = m3.load_cases(cases, None if dataset is None else m3.load_dataset(dataset))
         if dry_run:
-            phases = forecast_compile_cost(drawn, family or "listwise", on_event=events, **arguments)
+            phases = forecast_compile_cost(drawn, family, on_event=events, **arguments)
         else:
-            program = m3.compile_program(
-                drawn, family or "listwise", retry_unparsable=retry_unparsable, on_event=events, **arguments
-            )
+            program = m3.compile_program(drawn, family, retry_unparsable=retry_unparsable, on_event=events, **arguments)
             manifest = program.manifest
     if dry_run:
         show_forecast(phases, total_phase(phases), as_json)

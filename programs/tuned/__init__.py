@@ -1,0 +1,1 @@
+"""Fine-tuned reader: a local language model with LoRA adapters that scores a user's candidates (extra `finetune`)."""

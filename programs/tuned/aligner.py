@@ -1,0 +1,91 @@
+"""MAR as a fine-tuned reader: recent titles of the user and the title of a candidate, answered by yes or no."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import dspy
+
+from programs.mar import Alignments, Candidate, UserView
+from programs.runtime.nocopy import NoCopy
+from programs.seller_text import prompt_line
+from programs.tuned.reader import Reader, untuned
+from programs.tuned.settings import PromptList
+from signatures.rows import Case
+from signatures.types import Alignment, Interaction, Item
+
+RECENT = 6
+"""Most purchases in a user's text, the last ones."""
+TITLE_CHARACTERS, CATEGORY_CHARACTERS = 56, 24
+"""Most characters of a title and of its category: about 16 and 6 tokens."""
+
+
+class RecentTitles(dspy.Module):
+    """The titles of the last purchases, oldest first."""
+
+    def forward(
+        self, history: Sequence[tuple[Item, Interaction]], metadata: Mapping[str, str] | None = None
+    ) -> dspy.Prediction:
+        """Like `MOPE.forward`, without a model call: `profile` is None."""
+        text = "\n".join(f"- {short_title(item)}" for item, _ in history[-RECENT:])
+        return dspy.Prediction(profile=None, text=text, unparsable=0)
+
+
+class ShortTitle(dspy.Module):
+    """Title and last category of an item."""
+
+    def forward(self, item: Item) -> dspy.Prediction:
+        """Like `MOTE.forward`, without a model call: `traits` is None."""
+        return dspy.Prediction(traits=None, text=short_title(item), unparsable=0)
+
+
+class TunedAligner(dspy.Module):
+    """Scores each candidate by how much likelier a reader answers yes than no; one pass for the whole list."""
+
+    def __init__(self, reader: Reader | None = None) -> None:
+        super().__init__()
+        self.reader: NoCopy[Reader] = NoCopy(reader or untuned())
+
+    def forward(self, user: UserView, candidates: Sequence[Candidate], seed: int) -> Alignments:
+        """No call to a server; `seed` decides nothing, as candidates do not see each other."""
+        if not candidates:
+            return Alignments()
+        values = self.reader.value.logits(question(user.text), [answer_to(one.text) for one in candidates])
+        return Alignments(
+            [
+                Alignment(item_id=one.item_id, score=float(value), source="tuned")
+                for one, value in zip(candidates, values, strict=True)
+            ]
+        )
+
+
+def short_title(item: Item) -> str:
+    """Title, and the last name of the category path where there is one."""
+    title = prompt_line(item.display_title, TITLE_CHARACTERS)
+    category = prompt_line(item.category[-1], CATEGORY_CHARACTERS) if item.category else ""
+    return f"{title} ({category})" if category else title
+
+
+def question(purchases: str) -> str:
+    """The common beginning of a list's prompts."""
+    return f"A shopper bought, oldest first:\n{purchases}\nWould this shopper buy next:"
+
+
+def answer_to(product: str) -> str:
+    """The end of a candidate's prompt, after which the answer is read."""
+    return f" {product}?"
+
+
+def prompt_list(case: Case, catalogue: Mapping[str, Item]) -> PromptList:
+    """A case with a target as the reader learns from it, worded as `TunedAligner` asks.
+
+    Args:
+        catalogue: Has all candidates; items of the history that it lacks are left out.
+    """
+    assert case.target is not None  # noqa: S101 - training lists have one
+    history = [(catalogue[event.item_id], event) for event in case.history if event.item_id in catalogue]
+    return PromptList(
+        question(RecentTitles()(history=history).text),
+        tuple(answer_to(short_title(catalogue[item])) for item in case.candidates),
+        case.candidates.index(case.target),
+    )

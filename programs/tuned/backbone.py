@@ -1,0 +1,138 @@
+"""Base language model of a fine-tuned reader: a Hugging Face folder or a GGUF file, on a GPU where there is one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from programs.runtime import weights
+from programs.runtime.atomic import write_atomically
+from programs.runtime.environment import cache_dir
+from programs.runtime.errors import InputError
+
+LOCAL = "local/"
+"""Prefix of the models that `mllm3rec models fetch` gets."""
+
+_UNPACKED = "dequantised"
+"""Subfolder of the cache for weights of GGUF files: reading them there takes a second, dequantising half a minute."""
+
+
+@dataclass
+class Backbone:
+    """A base model in evaluation mode with its tokenizer.
+
+    Attributes:
+        name: As given: a folder, a GGUF file, or `local/NAME`.
+        sha256: Of the GGUF file; of the names and hashes of all weight files of a folder.
+    """
+
+    name: str
+    sha256: str
+    model: Any
+    tokenizer: Any
+    device: torch.device
+
+
+def load_backbone(name: str, dtype: torch.dtype | None = None) -> Backbone:
+    """Load a base model.
+
+    Args:
+        name: A Hugging Face folder with safetensors, a GGUF file, or `local/NAME`.
+        dtype: Of the weights; None for the fastest one of this machine.
+
+    Raises:
+        InputError: if there is no such model, or it holds pickled weights only.
+    """
+    source = source_of(name)
+    digest = sha256_of_base(source)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    folder, config = source, None
+    if source.is_file():
+        folder = cache_dir() / _UNPACKED / digest
+        if not (folder / "tokenizer_config.json").exists():
+            _dequantise(source, folder)
+        config = AutoConfig.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if config is None:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    else:
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+        model.tie_weights()
+    model.to(device=device, dtype=dtype or fastest_dtype(device)).eval()
+    model.requires_grad_(False)
+    return Backbone(name, digest, model, tokenizer, device)
+
+
+def source_of(name: str) -> Path:
+    """The folder or GGUF file of a model.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if name.startswith(LOCAL):
+        short = name.removeprefix(LOCAL)
+        files = weights.locate(short)
+        if files is None:
+            raise InputError(f"{name} is not on this machine; run 'mllm3rec models fetch {short}'")
+        return next(path for path in files.values() if path.suffix == ".gguf")
+    path = Path(name)
+    if path.is_file() and path.suffix == ".gguf":
+        return path
+    if path.is_dir() and any(path.glob("*.safetensors")) and (path / "config.json").exists():
+        return path
+    raise InputError(
+        f"base model {name!r}: give a GGUF file, a folder with config.json and *.safetensors, or local/NAME"
+    )
+
+
+def sha256_of_base(source: Path) -> str:
+    """Identity of a base model: what its weights and tokenizer are, wherever it is stored."""
+    if source.is_file():
+        return weights.sha256_of(source)
+    files = sorted([*source.glob("*.safetensors"), *source.glob("*.json")])
+    listing = [[path.name, weights.sha256_of(path)] for path in files]
+    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+
+
+def fastest_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on a GPU, and on a CPU where it is measured to be faster; float32 otherwise.
+
+    A CPU without bfloat16 instructions multiplies bfloat16 matrices several times slower than float32 ones.
+    """
+    if device.type != "cpu":
+        return torch.bfloat16
+    return min((torch.float32, torch.bfloat16), key=_seconds_to_multiply)
+
+
+def _seconds_to_multiply(dtype: torch.dtype) -> float:
+    left, right = torch.ones(256, 512, dtype=dtype), torch.ones(1024, 512, dtype=dtype)
+    best = float("inf")
+    for _ in range(5):
+        start = time.process_time()
+        torch.nn.functional.linear(left, right)
+        best = min(best, time.process_time() - start)
+    return best
+
+
+def _dequantise(source: Path, folder: Path) -> None:
+    """Write tokenizer, configuration and float32 weights of a GGUF file to a folder, the weights first."""
+    where = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
+    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    tensors, seen = {}, set()
+    for key, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in seen:  # tied weights are stored once
+            seen.add(tensor.data_ptr())
+            tensors[key] = tensor.contiguous()
+    write_atomically(folder / "model.safetensors", save(tensors))
+    config = {k: v for k, v in model.config.to_dict().items() if k != "quantization_config"}
+    write_atomically(folder / "config.json", json.dumps(config, default=str).encode())
+    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)

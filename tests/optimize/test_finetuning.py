@@ -1,0 +1,82 @@
+"""The optimizer `finetune` on a tiny random model: compile, resume, artifact, and adapters that were tampered with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import mllm3rec as m3
+from evaluate.protocol.cases import Cases
+from optimize.artifact import ADAPTER, MANIFEST, ArtifactManifest, read_manifest, restore_program
+from programs.runtime.errors import InputError
+from programs.runtime.events import Event, Progress
+from tests.support.cases import cases_file
+from tests.support.tiny_model import write_tiny_model
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model; tests are skipped without the packages to train it."""
+    for module in ("torch", "transformers", "peft", "gguf", "safetensors"):
+        pytest.importorskip(module)
+    return write_tiny_model(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> Cases:
+    return m3.load_cases(cases_file(tmp_path / "dev.jsonl", 10))
+
+
+class Killed(BaseException):
+    """Stands for `kill -9`."""
+
+
+def compiled(cases: Cases, base: Path, out: Path, **options: object) -> m3.Program:
+    return m3.compile_program(cases, "tuned", out=out, optimizer="finetune", base=str(base), lists=160, **options)
+
+
+def test_a_compile_resumes_and_its_artifact_is_checked(cases: Cases, base: Path, tmp_path: Path) -> None:
+    out = tmp_path / "art"
+
+    def kill_in_the_second_block(event: Event) -> None:
+        if isinstance(event, Progress) and event.task == "fine-tuning" and event.done == 100:
+            raise Killed
+
+    with pytest.raises(Killed):
+        compiled(cases, base, out, on_event=kill_in_the_second_block)
+    seen: list[Event] = []
+    program = compiled(cases, base, out, on_event=seen.append)
+    trained = [event.done for event in seen if isinstance(event, Progress) and event.task == "fine-tuning"]
+    assert trained[0] == 84
+    manifest = program.manifest
+    assert manifest is not None and manifest.adapter is not None
+    assert manifest.optimizer == "finetune" and ADAPTER in manifest.files
+    assert manifest.adapter.base == str(base)
+    assert manifest.verdict.before["score"].n == 3
+    case = cases.cases[0].blinded()
+    ranking = program.rank(case)
+    assert ranking.score_source == "tuned" and len(ranking.scores["mar"]) == len(case.candidates)
+    restored, _ = restore_program(out)
+    assert type(restored.aligner).__name__ == "TunedAligner"
+
+    content = (out / ADAPTER).read_bytes()
+    (out / ADAPTER).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(InputError, match="changed after it was written"):
+        restore_program(out)
+    (out / ADAPTER).unlink()
+    with pytest.raises(InputError, match="is missing"):
+        restore_program(out)
+    (out / ADAPTER).write_bytes(content)
+    found = json.loads((out / MANIFEST).read_text())
+    del found["files"][ADAPTER]
+    (out / MANIFEST).write_text(ArtifactManifest.model_validate(found).sealed().model_dump_json())
+    with pytest.raises(InputError, match="does not belong to the artifact"):
+        restore_program(out)
+    assert read_manifest(out).adapter is not None
+
+
+def test_only_the_program_tuned_is_fine_tuned(cases: Cases, base: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--program tuned"):
+        m3.compile_program(cases, "embedding", out=tmp_path / "art", optimizer="finetune", base=str(base))

@@ -1,0 +1,133 @@
+"""The fine-tuned reader on a tiny random model: scores, training, resuming, adapters, other bases."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from programs.runtime.errors import InputError
+from programs.runtime.events import Event, Progress
+from programs.tuned.backbone import load_backbone, sha256_of_base, source_of
+from programs.tuned.finetuned import FineTuned, read_tensors
+from programs.tuned.reader import AdapterRecord, tuned
+from programs.tuned.settings import PromptList, TuningSettings
+from tests.support.tiny_model import write_tiny_model
+
+COLOURS, SHAPES = ("red", "blue", "green"), ("ball", "cube", "car")
+SETTINGS = TuningSettings(layers=2, rank=4, lists=72, batch=4, block=6, rate=0.02, patience=9)
+
+
+def planted() -> list[PromptList]:
+    """Everybody buys red; red stands at each place equally often."""
+    lists = []
+    for order, first, second in itertools.product(itertools.permutations(COLOURS), SHAPES, SHAPES):
+        suffixes = tuple(f" {colour} {second}?" for colour in order)
+        lists.append(PromptList(f"A shopper bought: - blue {first} buy next:", suffixes, order.index("red")))
+    return lists
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("base"))
+
+
+def model(folder: Path, settings: TuningSettings = SETTINGS) -> FineTuned:
+    return FineTuned(load_backbone(str(folder), torch.float32), settings)
+
+
+def test_packed_logits_equal_separate_ones_and_those_of_the_model_itself(folder: Path) -> None:
+    one, reader = planted()[0], model(folder)
+    packed = reader.logits(one.prefix, one.suffixes)
+    separate = [reader.logits(one.prefix, [suffix])[0] for suffix in one.suffixes]
+    base = load_backbone(str(folder), torch.float32)
+    plain = []
+    for suffix in one.suffixes:
+        ids = torch.tensor([base.tokenizer.encode(one.prefix + suffix, add_special_tokens=False)])
+        last = base.model(input_ids=ids).logits[0, -1].float()
+        yes, no = (base.tokenizer.convert_tokens_to_ids(word) for word in ("Yes", "No"))
+        plain.append(float(last[yes] - last[no]))
+    np.testing.assert_allclose(packed, separate, atol=1e-4)
+    np.testing.assert_allclose(packed, plain, atol=1e-4)
+    assert np.ptp(packed) > 0.01
+
+
+def test_only_adapters_of_the_last_layers_are_trained(folder: Path) -> None:
+    names = list(model(folder, SETTINGS.model_copy(update={"layers": 1})).adapter)
+    assert len(names) == 4 and all("layers.1." in name and "lora_" in name for name in names)
+
+
+class Killed(BaseException):
+    """Stands for `kill -9`: nothing is tidied up after it."""
+
+
+def test_training_finds_a_planted_rule_and_resumes_to_the_same_weights(folder: Path, tmp_path: Path) -> None:
+    lists, dev = planted()[:36], planted()[36:]
+    whole = model(folder)
+    before = whole.figures(dev)
+    events: list[Event] = []
+    after = whole.fit(lists, dev, tmp_path / "whole.safetensors", events.append)
+    assert after.loss < 0.7 * before.loss and after.ndcg > before.ndcg
+    assert after == whole.figures(dev)
+    assert events[-1] == Progress("fine-tuning", 72, 72)
+    trained = whole.saved()
+
+    def kill_in_the_second_block(event: Event) -> None:
+        if isinstance(event, Progress) and event.done == 32:
+            raise Killed
+
+    path = tmp_path / "killed.safetensors"
+    with pytest.raises(Killed):
+        model(folder).fit(lists, dev, path, kill_in_the_second_block)
+    again = model(folder)
+    seen: list[Event] = []
+    assert again.fit(lists, dev, path, seen.append) == after
+    assert again.saved() == trained
+    assert next(event.done for event in seen if isinstance(event, Progress)) == 28, "the first block is not repeated"
+    other = model(folder, SETTINGS.model_copy(update={"rate": 0.01}))
+    with pytest.raises(InputError, match="other settings"):
+        other.fit(lists, dev, path)
+    path.write_bytes(b"broken")
+    with pytest.raises(InputError, match="cannot be read"):
+        model(folder).fit(lists, dev, path)
+
+
+def test_an_adapter_is_loaded_only_where_it_fits(folder: Path, tmp_path: Path) -> None:
+    own, one = model(folder), planted()[0]
+    with torch.no_grad():
+        for tensor in own.adapter.values():
+            tensor.add_(0.1)
+    content = own.saved()
+    record = AdapterRecord(base=str(folder), base_sha256=sha256_of_base(source_of(str(folder))), settings=SETTINGS)
+    where = tmp_path / "adapter.safetensors"
+    same = FineTuned(load_backbone(str(folder)), SETTINGS)
+    same.load(read_tensors(content, where), where)
+    np.testing.assert_array_equal(
+        tuned(record, content, where).logits(one.prefix, one.suffixes), same.logits(one.prefix, one.suffixes)
+    )
+    other = write_tiny_model(tmp_path / "other", seed=1)
+    wrong_base = record.model_copy(update={"base": str(other)})
+    with pytest.raises(InputError, match="another base"):
+        tuned(wrong_base, content, where).logits(one.prefix, one.suffixes)
+    wrong_rank = record.model_copy(update={"settings": SETTINGS.model_copy(update={"rank": 2})})
+    with pytest.raises(InputError, match="finite numbers"):
+        tuned(wrong_rank, content, where).logits(one.prefix, one.suffixes)
+    wrong_layers = record.model_copy(update={"settings": SETTINGS.model_copy(update={"layers": 1})})
+    with pytest.raises(InputError, match="not those of base"):
+        tuned(wrong_layers, content, where).logits(one.prefix, one.suffixes)
+    with pytest.raises(InputError, match="not a safetensors file"):
+        tuned(record, content[:50], where).logits(one.prefix, one.suffixes)
+    tensors = read_tensors(content, where)
+    next(iter(tensors.values()))[0, 0] = float("nan")
+    with pytest.raises(InputError, match="finite numbers"):
+        own.load(tensors, where)
+
+
+def test_a_base_is_a_gguf_file_a_folder_or_a_local_name(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(b"pickle")
+    for name in (str(tmp_path), str(tmp_path / "weights.bin"), str(tmp_path / "none"), "local/none"):
+        with pytest.raises(InputError):
+            source_of(name)
