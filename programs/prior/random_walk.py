@@ -49,6 +49,7 @@ class RandomWalk:
         by_user = sparse.csr_matrix((entries, (rows, owned)), shape=shape)
         self.to_users = by_user.T.tocsr()
         self.to_items = sparse.csr_matrix((entries / lengths[rows], (rows, owned)), shape=shape)
+        self._from_items = by_user
         self._from_users = self.to_items.T.tocsr()
 
     def scores(self, histories: Sequence[Sequence[str]]) -> NDArray[np.float64]:
@@ -71,10 +72,10 @@ class RandomWalk:
                     weights.append(self.decay**age)
         shape = (len(histories), len(self.columns))
         start = sparse.csr_matrix((weights, (places, columns)), shape=shape, dtype=float)
-        once = start @ self.to_users @ self.to_items
-        # Two steps reach most of the catalogue, so that the last product is faster dense.
-        users = (once @ self.to_users).toarray()
-        reached: NDArray[np.float64] = np.ascontiguousarray((self._from_users @ np.ascontiguousarray(users.T)).T)
+        once = (start @ self.to_users @ self.to_items).toarray()
+        # Two steps reach most of the catalogue, so that the second is faster dense.
+        users = self._from_items @ np.ascontiguousarray(once.T)
+        reached: NDArray[np.float64] = np.ascontiguousarray((self._from_users @ users).T)
         unknown = start.tocoo()
         own = self.users[unknown.col] == 0
         reached[unknown.row[own], unknown.col[own]] = unknown.data[own]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from evaluate.baselines.sources.lists import LISTED_ITEMS, FeatureColumns, ItemIndex, Lists
@@ -30,21 +31,29 @@ class Graph:
         self._column = np.array([self.walk.columns[item] for item in index.rows] + [-1], dtype=np.intp)
         self._content = np.array([content.rows.get(item, -1) for item in index.rows] + [-1], dtype=np.intp)
         self._column_of_content = np.array([self.walk.columns.get(item, -1) for item in content.rows], dtype=np.intp)
-        self._to_users = self.walk.to_users.astype(np.float32)
-        self._cosines = self._to_users.T.tocsr()
-        self._to_items = self.walk.to_items.astype(np.float32)
+        to_users = self.walk.to_users.astype(np.float32)
+        self._to_users = to_users
+        # A further last row without entries, which column -1 means.
+        nothing = sparse.csr_matrix((1, to_users.shape[1]), dtype=np.float32)
+        self._users_of = sparse.vstack([to_users, nothing], format="csr")
+        self._steps_of = sparse.vstack([self.walk.to_items.T.astype(np.float32), nothing], format="csr")
 
     def features(self, lists: Lists) -> FeatureColumns:
         """See `Source.features`."""
         columns = self._column[lists.candidates]
-        start = self._start(lists, LISTED_ITEMS)
-        users = start @ self._to_users
-        newest = self._start(lists, 1) @ self._to_users @ self._cosines
-        once = users @ self._to_items
-        twice = _dense(self.walk.scores([case.item_ids for case in lists.cases]))
+        users = (self._start(lists, LISTED_ITEMS) @ self._to_users).toarray()
+        newest = (self._start(lists, 1) @ self._to_users).toarray()
+        twice = self.walk.scores([case.item_ids for case in lists.cases])
+        twice = np.hstack([twice, np.zeros((len(twice), 1))])
+        users_of = self._users_of[columns]
+        parts = [
+            _products(users_of, users, lists),
+            _products(users_of, newest, lists),
+            _products(self._steps_of[columns], users, lists),
+            twice[lists.owner, columns],
+            self._via(lists, twice),
+        ]
         popularity = np.append(self.walk.users, 0.0)[columns]
-        reached = [_dense(one)[lists.owner, columns] for one in (users @ self._cosines, newest, once)]
-        parts = [*reached, twice[lists.owner, columns], self._via(lists, twice)]
         return np.column_stack([*(np.sqrt(part) for part in parts), np.log1p(popularity)])
 
     def _start(self, lists: Lists, last: int) -> sparse.csr_matrix:
@@ -70,7 +79,8 @@ class Graph:
         return out
 
 
-def _dense(scores: sparse.csr_matrix | FeatureColumns) -> FeatureColumns:
-    """Scores of all items with a last column of zeros, which column -1 means."""
-    values = scores.toarray() if sparse.issparse(scores) else scores
-    return np.hstack([values, np.zeros((len(values), 1), dtype=values.dtype)])
+def _products(rows: sparse.csr_matrix, users: NDArray[np.float32], lists: Lists) -> FeatureColumns:
+    """The product of every candidate's row over users, shape (n, users), with its list's row of (lists, users)."""
+    candidates = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+    products = rows.data * users[lists.owner[candidates], rows.indices]
+    return np.bincount(candidates, products, minlength=rows.shape[0])
