@@ -25,26 +25,24 @@ class Graph:
     names = ("knn", "knn.newest", "rp3", "walk", "via", "popularity")
 
     def __init__(self, histories: Histories, content: ContentSimilarity, index: ItemIndex) -> None:
-        self.walk = RandomWalk(histories, index.rows)
+        self.walk = RandomWalk(histories, index.rows, precision=np.float32)
         self.content = content
         self._items = list(index.rows)
         self._column = np.array([self.walk.columns[item] for item in index.rows] + [-1], dtype=np.intp)
         self._content = np.array([content.rows.get(item, -1) for item in index.rows] + [-1], dtype=np.intp)
         self._column_of_content = np.array([self.walk.columns.get(item, -1) for item in content.rows], dtype=np.intp)
-        to_users = self.walk.to_users.astype(np.float32)
-        self._to_users = to_users
         # A further last row without entries, which column -1 means.
-        nothing = sparse.csr_matrix((1, to_users.shape[1]), dtype=np.float32)
-        self._users_of = sparse.vstack([to_users, nothing], format="csr")
-        self._steps_of = sparse.vstack([self.walk.to_items.T.astype(np.float32), nothing], format="csr")
+        nothing = sparse.csr_matrix(np.zeros((1, self.walk.to_users.shape[1]), dtype=np.float32))
+        self._users_of = sparse.vstack([self.walk.to_users, nothing], format="csr")
+        self._steps_of = sparse.vstack([self.walk.to_items.T, nothing], format="csr")
 
     def features(self, lists: Lists) -> FeatureColumns:
         """See `Source.features`."""
         columns = self._column[lists.candidates]
-        users = (self._start(lists, LISTED_ITEMS) @ self._to_users).toarray()
-        newest = (self._start(lists, 1) @ self._to_users).toarray()
+        users = (self._start(lists, LISTED_ITEMS) @ self.walk.to_users).toarray()
+        newest = (self._start(lists, 1) @ self.walk.to_users).toarray()
         twice = self.walk.scores([case.item_ids for case in lists.cases])
-        twice = np.hstack([twice, np.zeros((len(twice), 1))])
+        twice = np.hstack([twice, np.zeros((len(twice), 1), dtype=twice.dtype)])
         users_of = self._users_of[columns]
         parts = [
             _products(users_of, users, lists),
@@ -63,7 +61,7 @@ class Graph:
         shape = (len(lists.cases), len(self.walk.columns))
         return sparse.csr_matrix((_DECAY ** ages.astype(np.float32), (own, columns)), shape=shape, dtype=np.float32)
 
-    def _via(self, lists: Lists, reached: FeatureColumns) -> FeatureColumns:
+    def _via(self, lists: Lists, reached: NDArray[np.floating]) -> FeatureColumns:
         out = np.zeros(len(lists.candidates))
         (known,) = np.nonzero(self._content[lists.candidates] >= 0)
         if known.size:
@@ -83,4 +81,5 @@ def _products(rows: sparse.csr_matrix, users: NDArray[np.float32], lists: Lists)
     """The product of every candidate's row over users, shape (n, users), with its list's row of (lists, users)."""
     candidates = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
     products = rows.data * users[lists.owner[candidates], rows.indices]
-    return np.bincount(candidates, products, minlength=rows.shape[0])
+    sums: FeatureColumns = np.bincount(candidates, products, minlength=rows.shape[0]).astype(float)
+    return sums
