@@ -89,10 +89,7 @@ def tune(
 def _mean_ndcg(point: Baseline, training: TrainingData, cases: Sequence[Case], seed: int) -> float:
     ranker = point.fit(training, seed)
     blinded = [case.blinded() for case in cases]
-    if isinstance(ranker, BatchRanker):
-        rankings = ranker.rank_many(blinded)
-    else:
-        rankings = [ranker.rank(case) for case in blinded]
+    rankings = ranker.rank_many(blinded) if isinstance(ranker, BatchRanker) else [ranker.rank(case) for case in blinded]
     ranks = [rank_of(ranking.order, str(case.target)) for ranking, case in zip(rankings, cases, strict=True)]
     return sum(ndcg(rank, CUTOFF) for rank in ranks) / len(ranks)
 

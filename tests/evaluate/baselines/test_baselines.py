@@ -27,8 +27,8 @@ from evaluate.baselines.features import (
     Signals,
     feature_table,
 )
-from evaluate.baselines.item_features import columns_of, feature_matrix, feature_names
 from evaluate.baselines.ials import IALS
+from evaluate.baselines.item_features import columns_of, feature_matrix, feature_names
 from evaluate.baselines.learned import Group, Learned
 from evaluate.baselines.learned_v1 import LearnedV1, LearnedV1Ranker, learn
 from evaluate.baselines.lightfm import LightFM, LightFMFeatures
