@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from evaluate.baselines.sources.lists import LISTED_ITEMS, FeatureColumns, ItemIndex, Lists
+from evaluate.baselines.sources.lists import LISTED_ITEMS, FeatureColumns, ItemIndex, ItemRows, Lists
 from programs.prior.random_walk import RandomWalk
 from programs.prior.scorers import ContentSimilarity, Histories
 
@@ -26,11 +26,8 @@ class Graph:
 
     def __init__(self, histories: Histories, content: ContentSimilarity, index: ItemIndex) -> None:
         self.walk = RandomWalk(histories, index.rows, precision=np.float32)
-        self.content = content
-        self._items = list(index.rows)
         self._column = np.array([self.walk.columns[item] for item in index.rows] + [-1], dtype=np.intp)
-        self._content = np.array([content.rows.get(item, -1) for item in index.rows] + [-1], dtype=np.intp)
-        self._column_of_content = np.array([self.walk.columns.get(item, -1) for item in content.rows], dtype=np.intp)
+        self._neighbours, self._weights = self._near(content, index)
         # A further last row without entries, which column -1 means.
         nothing = sparse.csr_matrix(np.zeros((1, self.walk.to_users.shape[1]), dtype=np.float32))
         self._users_of = sparse.vstack([self.walk.to_users, nothing], format="csr")
@@ -49,7 +46,9 @@ class Graph:
             _products(users_of, newest, lists),
             _products(self._steps_of[columns], users, lists),
             twice[lists.owner, columns],
-            self._via(lists, twice),
+            (self._weights[lists.candidates] * twice[lists.owner[:, None], self._neighbours[lists.candidates]]).sum(
+                axis=1
+            ),
         ]
         popularity = np.append(self.walk.users, 0.0)[columns]
         return np.column_stack([*(np.sqrt(part) for part in parts), np.log1p(popularity)])
@@ -61,20 +60,18 @@ class Graph:
         shape = (len(lists.cases), len(self.walk.columns))
         return sparse.csr_matrix((_DECAY ** ages.astype(np.float32), (own, columns)), shape=shape, dtype=np.float32)
 
-    def _via(self, lists: Lists, reached: NDArray[np.floating]) -> FeatureColumns:
-        out = np.zeros(len(lists.candidates))
-        (known,) = np.nonzero(self._content[lists.candidates] >= 0)
-        if known.size:
-            distinct, place = np.unique(lists.candidates[known], return_inverse=True)
-            names = [self._items[row] for row in distinct]
-            found = self.content.neighbours_of(names)
-            rows = np.stack([found[name].rows for name in names])
-            weights = np.stack([found[name].weights for name in names])
-            totals = np.maximum(weights.sum(axis=1), 1e-12)
-            columns = self._column_of_content[rows]
-            sums = (weights[place] * reached[lists.owner[known][:, None], columns[place]]).sum(axis=1)
-            out[known] = sums / totals[place]
-        return out
+    def _near(self, content: ContentSimilarity, index: ItemIndex) -> tuple[ItemRows, NDArray[np.float32]]:
+        """Columns of the content neighbours of every item, and their weights, which sum to 1; 0 for unknown items."""
+        found = content.neighbours_of(index.rows)
+        columns = np.array([self.walk.columns.get(item, -1) for item in content.rows], dtype=np.intp)
+        k = max((len(near.rows) for near in found.values()), default=0)
+        neighbours = np.full((index.size, k), -1, dtype=np.intp)
+        weights = np.zeros((index.size, k), dtype=np.float32)
+        for item, near in found.items():
+            row = index.rows[item]
+            neighbours[row] = columns[near.rows]
+            weights[row] = near.weights / max(near.weights.sum(), 1e-12)
+        return neighbours, weights
 
 
 def _products(rows: sparse.csr_matrix, users: NDArray[np.float32], lists: Lists) -> FeatureColumns:
