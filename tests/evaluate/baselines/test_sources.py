@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from evaluate.baselines import TrainingData
+from evaluate.baselines.sequential import SASRec
 from evaluate.baselines.sources.graph import Graph
 from evaluate.baselines.sources.lists import FeatureColumns, ItemIndex, Lists
 from evaluate.baselines.sources.past import Past
 from evaluate.baselines.sources.relative import Relative
+from evaluate.baselines.sources.sequence_scores import SequenceScores
 from evaluate.baselines.sources.shop import Shop
 from evaluate.baselines.sources.texts import Content, Overlap
 from evaluate.baselines.sources.transitions import Transitions
@@ -233,3 +235,16 @@ def test_transitions_without_a_known_history_are_the_shares() -> None:
     np.testing.assert_allclose(np.exp(found[:, 0]), [1 / 3, 2 / 3] * 2)
     np.testing.assert_allclose(found[:, 2:], 0, atol=1e-12)
     assert Transitions({}, {}, "brand", INDEX).features(Lists.of([case(["a"], ["b"])], INDEX)).shape == (1, 4)
+
+
+def test_the_scores_of_a_sequential_recommender_are_those_it_ranks_by() -> None:
+    pytest.importorskip("torch")
+    data = world(60)
+    index = ItemIndex.of(data.items)
+    ranker = SASRec(dimensions=8, heads=1, layers=1, length=4, epochs=1, validation=0).fit(data, 0)
+    known = [item for item in data.items if item in ranker.rows]
+    cases = [case(history, known) for history in ([], known[:2], known[:9], ["nowhere", known[3]])]
+    found = SequenceScores(ranker, index).features(Lists.of(cases, index)).reshape(4, -1)
+    for own, asked in zip(found, cases, strict=True):
+        np.testing.assert_allclose(own, ranker.rank(asked).scores["sasrec"], rtol=1e-3, atol=1e-5)
+    assert np.isnan(SequenceScores(ranker, index).features(Lists.of([case(known[:2], ["nowhere"])], index))).all()
