@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.baselines.bpr import BPR
+from evaluate.baselines.ials import IALS
 from evaluate.baselines.learned import Learned
 from evaluate.baselines.lightfm import LightFM, LightFMFeatures
 from evaluate.baselines.sequential import BERT4Rec, SASRec
 
-_ALL: tuple[type[Baseline], ...] = (BPR, LightFM, LightFMFeatures, SASRec, BERT4Rec, Learned)
+_ALL: tuple[type[Baseline], ...] = (BPR, IALS, LightFM, LightFMFeatures, SASRec, BERT4Rec, Learned)
 
 TRAINED: dict[str, type[Baseline]] = {baseline.name: baseline for baseline in _ALL}
 """Settings classes of all trained baselines, by name."""

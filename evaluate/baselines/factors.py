@@ -72,9 +72,10 @@ class FactorRanker:
     def user_vector(self, case: Case) -> FactorVectors:
         """The vector of the user of a case, shape (d,); a new user is folded in."""
         row = self.factors.users.get(case.user_id)
-        return self.factors.user_vectors[row] if row is not None else self._folded_in(case)
+        return self.factors.user_vectors[row] if row is not None else self.folded_in(case)
 
-    def _folded_in(self, case: Case) -> FactorVectors:
+    def folded_in(self, case: Case) -> FactorVectors:
+        """The vector of a user who is not in the training data, shape (d,)."""
         factors = self.factors
         rows = [factors.items[item] for item in case.item_ids if item in factors.items]
         parts = []

@@ -25,6 +25,19 @@ def category_prefixes(item: Item) -> list[str]:
     return list(dict.fromkeys(" > ".join(path[: depth + 1]) for path in paths for depth in range(len(path))))
 
 
+def leaf_categories(items: Mapping[str, Item]) -> dict[str, str]:
+    """The longest category path of every item that has one, as one string."""
+    paths = {
+        item_id: max(item.categories, key=lambda path: len(path)) for item_id, item in items.items() if item.categories
+    }
+    return {item_id: " > ".join(path) for item_id, path in paths.items()}
+
+
+def brands(items: Mapping[str, Item]) -> dict[str, str]:
+    """The brand of every item that has one."""
+    return {item_id: item.brand for item_id, item in items.items() if item.brand}
+
+
 def title_words(item: Item) -> list[str]:
     """The title's words of at least three letters or digits, lower case, without repetition.
 

@@ -8,19 +8,23 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.baselines.bpr import BPR
-from evaluate.baselines.item_features import category_prefixes, title_words
+from evaluate.baselines.ials import IALS
+from evaluate.baselines.item_features import brands, category_prefixes, leaf_categories, title_words
+from evaluate.baselines.sequential import SASRec
 from evaluate.baselines.sources.factor_scores import FactorScores
 from evaluate.baselines.sources.graph import Graph
 from evaluate.baselines.sources.leanings import LeaningsFeature
 from evaluate.baselines.sources.lists import ItemIndex, Lists, Source
 from evaluate.baselines.sources.past import Past
 from evaluate.baselines.sources.relative import Relative
+from evaluate.baselines.sources.sequence_scores import SequenceScores
 from evaluate.baselines.sources.shop import Shop
 from evaluate.baselines.sources.texts import Content, Overlap
+from evaluate.baselines.sources.transitions import Transitions
 from evaluate.baselines.sources.user import User
 from evaluate.baselines.training_lists import steps_back
 from programs.motivation_encoder import MotivationEncoder
@@ -28,10 +32,13 @@ from programs.ranker import ranking_from_scores
 from programs.runtime.errors import InputError, require_extra
 from signatures.rows import Case, Ranking
 
-Group = Literal["graph", "content", "words", "shop", "past", "bpr", "leanings"]
+Group = Literal["graph", "content", "words", "shop", "past", "bpr", "ials", "transitions", "sasrec", "leanings"]
 """A group of features; the modules of `sources` say what is in it. Constants of the user are always there."""
 
-_DEFAULT: tuple[Group, ...] = ("graph", "content", "words", "shop", "past", "bpr")
+_PAYING: tuple[Group, ...] = ("graph", "content", "words", "shop", "past", "bpr")
+"""The groups that gain something on dev users; docs/results.md has what the others gain."""
+
+_CAME_LATER = ("objective", "ials", "sasrec")
 
 _BATCH = 256
 """Lists whose features are computed at a time."""
@@ -40,38 +47,49 @@ FeatureTable = NDArray[np.float32]
 
 
 class Learned(Baseline):
-    """Gradient-boosted trees that rank the target of a list above its negatives (LambdaMART: LightGBM's lambdarank).
+    """Gradient-boosted trees that rank the target of a list above its negatives.
 
     They learn from lists made of the training data (`training_lists.py`), never from targets of dev or test users.
 
     Attributes:
         version: Rows of two versions must not be mixed; settings without it are those of version 1 (`LearnedV1`).
+        objective: What LightGBM's trees minimize: `lambdarank` compares the candidates of a list (LambdaMART), `binary`
+            classifies each of them as target or negative.
         trees: Number of trees.
         leaves: Most leaves per tree.
         least: Fewest candidates per leaf.
         rate: Learning rate.
         features: Share of the features that each tree may use.
         negatives: Sampled items per training list.
-        groups: Groups of features. `leanings` is not among the default ones, so that older runs go on.
-        bpr: Settings of BPR, for the group of that name.
+        groups: Groups of features; `sasrec` needs the extra `neural`.
+        bpr, ials, sasrec: Settings of the rankers whose scores the groups of those names are.
     """
 
     name: ClassVar[str] = "learned"
 
     version: Literal[2] = 2
+    objective: Literal["lambdarank", "binary"] = "lambdarank"
     trees: int = Field(default=300, ge=1)
     leaves: int = Field(default=31, ge=2)
     least: int = Field(default=50, ge=1)
     rate: float = Field(default=0.05, gt=0)
     features: float = Field(default=0.5, gt=0, le=1)
     negatives: int = Field(default=29, ge=1)
-    groups: tuple[Group, ...] = _DEFAULT
+    groups: tuple[Group, ...] = _PAYING
     bpr: BPR = Field(default_factory=BPR)
+    ials: IALS = Field(default_factory=IALS)
+    sasrec: SASRec = Field(default_factory=SASRec)
+
+    @model_serializer(mode="wrap")
+    def _recorded(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Settings that came later are recorded only where they are not the default: older runs did not record them."""
+        default = {name: type(self).model_fields[name].get_default(call_default_factory=True) for name in _CAME_LATER}
+        return {key: value for key, value in fields(self).items() if getattr(self, key) != default.get(key, ...)}
 
     @classmethod
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
-        return (cls(), cls(trees=600), cls(leaves=15), cls(rate=0.1), cls(features=1.0))
+        return (cls(), cls(trees=600), cls(leaves=15), cls(rate=0.1), cls(objective="binary"))
 
     def fit(self, training: TrainingData, seed: int) -> LearnedRanker:
         """Train; see `Baseline.fit`.
@@ -120,7 +138,7 @@ class Learned(Baseline):
         import lightgbm
 
         settings = {
-            "objective": "lambdarank",
+            "objective": self.objective,
             "num_leaves": self.leaves,
             "min_data_in_leaf": self.least,
             "learning_rate": self.rate,
@@ -148,6 +166,12 @@ class Learned(Baseline):
             "past": lambda: [Past(training.interactions, index)],
             "leanings": lambda: [LeaningsFeature(_required(training.motivations), index)],
             "bpr": lambda: [FactorScores(self.bpr.fit(training, seed), index)],
+            "ials": lambda: [FactorScores(self.ials.fit(training, seed), index)],
+            "transitions": lambda: [
+                Transitions(training.histories, leaf_categories(items), "category", index),
+                Transitions(training.histories, brands(items), "brand", index),
+            ],
+            "sasrec": lambda: [SequenceScores(self.sasrec.fit(training, seed), index)],
         }
         return [*(Relative(source) for group in self.groups for source in makers[group]()), User()]
 

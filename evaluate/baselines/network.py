@@ -185,6 +185,20 @@ def item_scores(network: Transformer, history: Rows, items: Rows, settings: Sequ
 
 
 @torch.no_grad()
+def list_scores(
+    network: Transformer, histories: Sequence[Rows], owner: Rows, items: Rows, settings: SequenceSettings
+) -> NDArray[np.float32]:
+    """Scores of n items of several lists, shape (n,); `owner` is the place of each item's history."""
+    states = torch.zeros(len(histories), network.item.embedding_dim)
+    full = [place for place, history in enumerate(histories) if len(history)]
+    if full:
+        states[full] = _last_states(network, [histories[place] for place in full], settings)
+    rows = torch.from_numpy(items)
+    scores = (states[torch.from_numpy(owner)] * network.item(rows)).sum(dim=1) + network.bias[rows]
+    return np.asarray(scores.numpy(), dtype=np.float32)
+
+
+@torch.no_grad()
 def _ndcg(network: Transformer, pairs: Sequence[tuple[Rows, int]], settings: SequenceSettings) -> float:
     """Mean NDCG of the next items among all items."""
     all_items = torch.arange(len(network.bias))

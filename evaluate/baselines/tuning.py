@@ -13,6 +13,7 @@ from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.baselines.versions import settings_class
 from evaluate.protocol.protocol import part_of
 from evaluate.stats.metrics import ndcg, rank_of
+from programs.ranker import BatchRanker
 from programs.runtime.errors import InputError, quoted
 from signatures.rows import Case
 
@@ -87,7 +88,9 @@ def tune(
 
 def _mean_ndcg(point: Baseline, training: TrainingData, cases: Sequence[Case], seed: int) -> float:
     ranker = point.fit(training, seed)
-    ranks = [rank_of(ranker.rank(case.blinded()).order, str(case.target)) for case in cases]
+    blinded = [case.blinded() for case in cases]
+    rankings = ranker.rank_many(blinded) if isinstance(ranker, BatchRanker) else [ranker.rank(case) for case in blinded]
+    ranks = [rank_of(ranking.order, str(case.target)) for ranking, case in zip(rankings, cases, strict=True)]
     return sum(ndcg(rank, CUTOFF) for rank in ranks) / len(ranks)
 
 

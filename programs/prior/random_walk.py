@@ -23,6 +23,7 @@ class RandomWalk:
     Args:
         histories: Item ids by user, oldest first; a repeated purchase counts once.
         further: More item ids to have a column, such as items that only have a text.
+        precision: Type of all numbers; 32 bits are faster.
 
     Attributes:
         to_users: D_i^(-1/2) A', shape (items, users).
@@ -30,7 +31,12 @@ class RandomWalk:
     """
 
     def __init__(
-        self, histories: Histories, further: Iterable[str] = (), items_last: int = 20, decay: float = 0.7
+        self,
+        histories: Histories,
+        further: Iterable[str] = (),
+        items_last: int = 20,
+        decay: float = 0.7,
+        precision: type[np.floating] = np.float64,
     ) -> None:
         if items_last < 1 or not 0 < decay <= 1:
             raise InputError(f"random walk: items_last={items_last} must be >= 1 and decay={decay} in (0, 1]")
@@ -44,14 +50,15 @@ class RandomWalk:
         owned = np.array([self.columns[item] for basket in baskets for item in basket], dtype=np.int64)
         rows = np.repeat(np.arange(len(baskets)), lengths.astype(np.int64))
         self.users = np.bincount(owned, minlength=len(self.columns)).astype(float)
-        entries = 1 / np.sqrt(self.users[owned])
+        entries = (1 / np.sqrt(self.users[owned])).astype(precision)
         shape = (len(baskets), len(self.columns))
         by_user = sparse.csr_matrix((entries, (rows, owned)), shape=shape)
         self.to_users = by_user.T.tocsr()
-        self.to_items = sparse.csr_matrix((entries / lengths[rows], (rows, owned)), shape=shape)
+        self.to_items = sparse.csr_matrix(((entries / lengths[rows]).astype(precision), (rows, owned)), shape=shape)
+        self._from_items = by_user
         self._from_users = self.to_items.T.tocsr()
 
-    def scores(self, histories: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+    def scores(self, histories: Sequence[Sequence[str]]) -> NDArray[np.floating]:
         """Scores of all items for several histories.
 
         An item of a history that no user has keeps its weight decay^age, so that it speaks for items like it.
@@ -70,11 +77,11 @@ class RandomWalk:
                     columns.append(column)
                     weights.append(self.decay**age)
         shape = (len(histories), len(self.columns))
-        start = sparse.csr_matrix((weights, (places, columns)), shape=shape, dtype=float)
-        once = start @ self.to_users @ self.to_items
-        # Two steps reach most of the catalogue, so that the last product is faster dense.
-        users = (once @ self.to_users).toarray()
-        reached: NDArray[np.float64] = np.ascontiguousarray((self._from_users @ np.ascontiguousarray(users.T)).T)
+        start = sparse.csr_matrix((weights, (places, columns)), shape=shape, dtype=self.to_users.dtype)
+        once = (start @ self.to_users @ self.to_items).toarray()
+        # Two steps reach most of the catalogue, so that the second is faster dense.
+        users = self._from_items @ np.ascontiguousarray(once.T)
+        reached: NDArray[np.floating] = np.ascontiguousarray((self._from_users @ users).T)
         unknown = start.tocoo()
         own = self.users[unknown.col] == 0
         reached[unknown.row[own], unknown.col[own]] = unknown.data[own]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
-from evaluate.baselines.sources.lists import LISTED_ITEMS, FeatureColumns, ItemIndex, Lists
+from evaluate.baselines.sources.lists import LISTED_ITEMS, FeatureColumns, ItemIndex, ItemRows, Lists
 from programs.prior.random_walk import RandomWalk
 from programs.prior.scorers import ContentSimilarity, Histories
 
@@ -24,27 +25,32 @@ class Graph:
     names = ("knn", "knn.newest", "rp3", "walk", "via", "popularity")
 
     def __init__(self, histories: Histories, content: ContentSimilarity, index: ItemIndex) -> None:
-        self.walk = RandomWalk(histories, index.rows)
-        self.content = content
-        self._items = list(index.rows)
+        self.walk = RandomWalk(histories, index.rows, precision=np.float32)
         self._column = np.array([self.walk.columns[item] for item in index.rows] + [-1], dtype=np.intp)
-        self._content = np.array([content.rows.get(item, -1) for item in index.rows] + [-1], dtype=np.intp)
-        self._column_of_content = np.array([self.walk.columns.get(item, -1) for item in content.rows], dtype=np.intp)
-        self._to_users = self.walk.to_users.astype(np.float32)
-        self._cosines = self._to_users.T.tocsr()
-        self._to_items = self.walk.to_items.astype(np.float32)
+        self._neighbours, self._weights = self._near(content, index)
+        # A further last row without entries, which column -1 means.
+        nothing = sparse.csr_matrix(np.zeros((1, self.walk.to_users.shape[1]), dtype=np.float32))
+        self._users_of = sparse.vstack([self.walk.to_users, nothing], format="csr")
+        self._steps_of = sparse.vstack([self.walk.to_items.T, nothing], format="csr")
 
     def features(self, lists: Lists) -> FeatureColumns:
         """See `Source.features`."""
         columns = self._column[lists.candidates]
-        start = self._start(lists, LISTED_ITEMS)
-        users = start @ self._to_users
-        newest = self._start(lists, 1) @ self._to_users @ self._cosines
-        once = users @ self._to_items
-        twice = _dense(self.walk.scores([case.item_ids for case in lists.cases]))
+        users = (self._start(lists, LISTED_ITEMS) @ self.walk.to_users).toarray()
+        newest = (self._start(lists, 1) @ self.walk.to_users).toarray()
+        twice = self.walk.scores([case.item_ids for case in lists.cases])
+        twice = np.hstack([twice, np.zeros((len(twice), 1), dtype=twice.dtype)])
+        users_of = self._users_of[columns]
+        parts = [
+            _products(users_of, users, lists),
+            _products(users_of, newest, lists),
+            _products(self._steps_of[columns], users, lists),
+            twice[lists.owner, columns],
+            (self._weights[lists.candidates] * twice[lists.owner[:, None], self._neighbours[lists.candidates]]).sum(
+                axis=1
+            ),
+        ]
         popularity = np.append(self.walk.users, 0.0)[columns]
-        reached = [_dense(one)[lists.owner, columns] for one in (users @ self._cosines, newest, once)]
-        parts = [*reached, twice[lists.owner, columns], self._via(lists, twice)]
         return np.column_stack([*(np.sqrt(part) for part in parts), np.log1p(popularity)])
 
     def _start(self, lists: Lists, last: int) -> sparse.csr_matrix:
@@ -54,23 +60,23 @@ class Graph:
         shape = (len(lists.cases), len(self.walk.columns))
         return sparse.csr_matrix((_DECAY ** ages.astype(np.float32), (own, columns)), shape=shape, dtype=np.float32)
 
-    def _via(self, lists: Lists, reached: FeatureColumns) -> FeatureColumns:
-        out = np.zeros(len(lists.candidates))
-        (known,) = np.nonzero(self._content[lists.candidates] >= 0)
-        if known.size:
-            distinct, place = np.unique(lists.candidates[known], return_inverse=True)
-            names = [self._items[row] for row in distinct]
-            found = self.content.neighbours_of(names)
-            rows = np.stack([found[name].rows for name in names])
-            weights = np.stack([found[name].weights for name in names])
-            totals = np.maximum(weights.sum(axis=1), 1e-12)
-            columns = self._column_of_content[rows]
-            sums = (weights[place] * reached[lists.owner[known][:, None], columns[place]]).sum(axis=1)
-            out[known] = sums / totals[place]
-        return out
+    def _near(self, content: ContentSimilarity, index: ItemIndex) -> tuple[ItemRows, NDArray[np.float32]]:
+        """Columns of the content neighbours of every item, and their weights, which sum to 1; 0 for unknown items."""
+        found = content.neighbours_of(index.rows)
+        columns = np.array([self.walk.columns.get(item, -1) for item in content.rows], dtype=np.intp)
+        k = max((len(near.rows) for near in found.values()), default=0)
+        neighbours = np.full((index.size, k), -1, dtype=np.intp)
+        weights = np.zeros((index.size, k), dtype=np.float32)
+        for item, near in found.items():
+            row = index.rows[item]
+            neighbours[row] = columns[near.rows]
+            weights[row] = near.weights / max(near.weights.sum(), 1e-12)
+        return neighbours, weights
 
 
-def _dense(scores: sparse.csr_matrix | FeatureColumns) -> FeatureColumns:
-    """Scores of all items with a last column of zeros, which column -1 means."""
-    values = scores.toarray() if sparse.issparse(scores) else scores
-    return np.hstack([values, np.zeros((len(values), 1), dtype=values.dtype)])
+def _products(rows: sparse.csr_matrix, users: NDArray[np.float32], lists: Lists) -> FeatureColumns:
+    """The product of every candidate's row over users, shape (n, users), with its list's row of (lists, users)."""
+    candidates = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+    products = rows.data * users[lists.owner[candidates], rows.indices]
+    sums: FeatureColumns = np.bincount(candidates, products, minlength=rows.shape[0]).astype(float)
+    return sums

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pytest
@@ -27,8 +27,9 @@ from evaluate.baselines.features import (
     Signals,
     feature_table,
 )
+from evaluate.baselines.ials import IALS
 from evaluate.baselines.item_features import columns_of, feature_matrix, feature_names
-from evaluate.baselines.learned import Learned
+from evaluate.baselines.learned import Group, Learned
 from evaluate.baselines.learned_v1 import LearnedV1, LearnedV1Ranker, learn
 from evaluate.baselines.lightfm import LightFM, LightFMFeatures
 from evaluate.baselines.sequence_settings import SequenceSettings
@@ -46,6 +47,7 @@ from tests.support.cases import case, training_of
 
 SMALL: dict[str, Baseline] = {
     "bpr": BPR(factors=8, epochs=200),
+    "ials": IALS(factors=8),
     "lightfm": LightFM(factors=8, epochs=30),
     "lightfm-features": LightFMFeatures(factors=8, epochs=30),
     "sasrec": SASRec(dimensions=16, layers=1, dropout=0.0, length=6, batch=16, rate=0.01, epochs=15, validation=0),
@@ -54,6 +56,7 @@ SMALL: dict[str, Baseline] = {
 }
 NEEDS = {
     "bpr": "cornac",
+    "ials": "implicit",
     "lightfm": "lightfm",
     "lightfm-features": "lightfm",
     "sasrec": "torch",
@@ -161,7 +164,7 @@ def test_a_history_of_nothing_known_is_ranked(name: str, history: list[str]) -> 
     assert np.isfinite(ranking.scores[name]).all()
 
 
-@pytest.mark.parametrize("name", ["bpr", "lightfm", "sasrec", "bert4rec"])
+@pytest.mark.parametrize("name", ["bpr", "ials", "lightfm", "sasrec", "bert4rec"])
 def test_items_nobody_has_tie_below_all_others(name: str) -> None:
     scores = fitted(name).rank(case(["ball1"], ["new ball", *ALL, "new doll", "nowhere"])).scores[name]
     assert scores[0] == scores[-1] == scores[-2] < min(scores[1:-2])
@@ -494,3 +497,56 @@ class TestTuning:
         cases = [case(["ball1"], ["ball2", "doll2"], DEV[0], target="ball2")]
         tuned = tune(BPR, material(), cases, seed=0, grid=grid)
         assert Tuned.model_validate_json(tuned.model_dump_json()).chosen in grid
+
+
+def test_a_stranger_is_folded_into_ials_by_least_squares() -> None:
+    pytest.importorskip("implicit")
+    settings = IALS(factors=4, weight=5.0, penalty=0.5)
+    ranker = settings.fit(material(), 0)
+    vectors = ranker.factors.item_vectors.astype(float)
+    asked = case(["ball1", "ball2", "ball1", "nowhere"], ALL, "stranger")
+    own = vectors[[ranker.factors.items[name] for name in ("ball1", "ball2")]]
+    left = vectors.T @ vectors + (settings.weight - 1) * own.T @ own + settings.penalty * np.eye(4)
+    expected = np.linalg.solve(left, settings.weight * own.sum(axis=0))
+    np.testing.assert_allclose(ranker.user_vector(asked), expected, rtol=1e-3, atol=1e-5)
+    assert not ranker.user_vector(case([], ALL, "nobody")).any()
+
+
+@pytest.mark.parametrize("groups", [("ials",), ("transitions",), ("sasrec",), ("graph", "ials", "transitions")])
+def test_learned_takes_groups_of_features_that_are_not_in_its_default(groups: tuple[Group, ...]) -> None:
+    for package in ("lightgbm", *(["torch"] if "sasrec" in groups else ["implicit"])):
+        pytest.importorskip(package)
+    small = SMALL["learned"].model_dump() | {"groups": groups, "ials": SMALL["ials"], "sasrec": SMALL["sasrec"]}
+    ranker = Learned.model_validate(small).fit(material(), 0)
+    own, other = KINDS
+    asked = [case(material().histories[f"{own} {number}"], ALL, f"{own} {number}") for number in range(20)]
+    assert np.mean([above(ranking, own, other) for ranking in ranker.rank_many(asked)]) > 0.9
+    assert {name.split(".")[0] for name in ranker.importance} >= {name for name in groups if name in SMALL}
+    assert ranker.rank(asked[3]) == ranker.rank_many(asked)[3]
+
+
+def test_learned_can_classify_candidates() -> None:
+    pytest.importorskip("lightgbm")
+    small = SMALL["learned"].model_copy(update={"groups": ("content", "words"), "objective": "binary"})
+    scores = small.fit(material(), 0).rank(case(GOODS["ball"][:3], ALL)).scores["learned"]
+    ranked = small.model_copy(update={"objective": "lambdarank"}).fit(material(), 0)
+    assert scores != ranked.rank(case(GOODS["ball"][:3], ALL)).scores["learned"]
+
+
+def test_settings_of_learned_that_came_later_leave_older_records_as_they_were() -> None:
+    """Manifests of version 2 that have none of them must stay equal, or their runs would be refused."""
+    recorded: dict[str, Any] = {
+        "version": 2,
+        "trees": 300,
+        "leaves": 31,
+        "least": 50,
+        "rate": 0.05,
+        "features": 0.5,
+        "negatives": 29,
+        "groups": ["graph", "content", "words", "shop", "past", "bpr"],
+        "bpr": {"factors": 128, "epochs": 200, "rate": 0.05, "penalty": 0.02},
+    }
+    assert Learned().model_dump(mode="json") == recorded
+    own = Learned(objective="binary", ials=IALS(factors=32))
+    assert own.model_dump(mode="json") == recorded | {"objective": "binary", "ials": IALS(factors=32).model_dump()}
+    assert Learned.model_validate_json(own.model_dump_json()) == own

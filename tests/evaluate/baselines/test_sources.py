@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from evaluate.baselines import TrainingData
+from evaluate.baselines.sequential import SASRec
 from evaluate.baselines.sources.graph import Graph
 from evaluate.baselines.sources.lists import FeatureColumns, ItemIndex, Lists
 from evaluate.baselines.sources.past import Past
 from evaluate.baselines.sources.relative import Relative
+from evaluate.baselines.sources.sequence_scores import SequenceScores
 from evaluate.baselines.sources.shop import Shop
 from evaluate.baselines.sources.texts import Content, Overlap
+from evaluate.baselines.sources.transitions import Transitions
 from evaluate.baselines.sources.user import User
 from evaluate.baselines.training_lists import steps_back
 from evaluate.protocol.protocol import IN_MEMORY, EvaluationProtocol, Setting
@@ -148,6 +151,7 @@ def test_a_list_has_the_same_features_alone_and_among_others() -> None:
         Relative(Past(data.interactions, index)),
         Relative(Overlap(texts, "words", index)),
         Relative(Shop(data.items, index)),
+        Relative(Transitions(data.histories, {f"i{n}": str(n % 5) for n in range(40)}, "group", index)),
         User(),
     ]
     cases = [
@@ -205,3 +209,42 @@ def test_the_report_shows_what_a_learned_ranker_relies_on() -> None:
     groups: Any = [SimpleNamespace(label="learned", runs=runs), SimpleNamespace(label="knn", runs=[])]
     (table,) = importance_tables(cast(Any, groups))
     assert [[cell.text for cell in row.cells] for row in table.rows] == [["b", "0.700"], ["a", "0.300"]]
+
+
+def test_transitions_count_what_was_bought_right_after() -> None:
+    labels = {"a": "ball", "b": "ball", "c": "doll", "d": "doll"}
+    histories = {f"u{n}": ["a", "c"] for n in range(40)} | {"v": ["c", "d", "e", "b"]}
+    source = Transitions(histories, labels, "category", INDEX)
+    found = source.features(Lists.of([case(["d", "b"], ["a", "c", "e", "nowhere"])], INDEX))
+    named = dict(zip(source.names, found.T, strict=True))
+    # 40 purchases after a ball, all of a doll; 41 + 1 of 41 + 2 seconds of all pairs are dolls.
+    share = 42 / 43
+    assert np.exp(named["category.next.newest"][1]) == pytest.approx((40 + 10 * share) / 50)
+    assert np.exp(named["category.next.newest"][0]) == pytest.approx((10 * (1 - share)) / 50)
+    after_doll = (1 + 10 * share) / 11
+    mean = ((40 + 10 * share) / 50 + 0.7 * after_doll) / 1.7
+    assert np.exp(named["category.next"][1]) == pytest.approx(mean)
+    assert named["category.lift"][1] == pytest.approx(np.log(mean / share))
+    assert named["category.run"][:2].tolist() == [1, 0]
+    assert np.isnan(found[2:]).all()
+
+
+def test_transitions_without_a_known_history_are_the_shares() -> None:
+    source = Transitions({"u": ["a", "c"]}, {"a": "ball", "c": "doll"}, "category", INDEX)
+    found = source.features(Lists.of([case([], ["a", "c"]), case(["h"], ["a", "c"])], INDEX))
+    np.testing.assert_allclose(np.exp(found[:, 0]), [1 / 3, 2 / 3] * 2)
+    np.testing.assert_allclose(found[:, 2:], 0, atol=1e-12)
+    assert Transitions({}, {}, "brand", INDEX).features(Lists.of([case(["a"], ["b"])], INDEX)).shape == (1, 4)
+
+
+def test_the_scores_of_a_sequential_recommender_are_those_it_ranks_by() -> None:
+    pytest.importorskip("torch")
+    data = world(60)
+    index = ItemIndex.of(data.items)
+    ranker = SASRec(dimensions=8, heads=1, layers=1, length=4, epochs=1, validation=0).fit(data, 0)
+    known = [item for item in data.items if item in ranker.rows]
+    cases = [case(history, known) for history in ([], known[:2], known[:9], ["nowhere", known[3]])]
+    found = SequenceScores(ranker, index).features(Lists.of(cases, index)).reshape(4, -1)
+    for own, asked in zip(found, cases, strict=True):
+        np.testing.assert_allclose(own, ranker.rank(asked).scores["sasrec"], rtol=1e-3, atol=1e-5)
+    assert np.isnan(SequenceScores(ranker, index).features(Lists.of([case(known[:2], ["nowhere"])], index))).all()
