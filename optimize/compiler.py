@@ -430,7 +430,7 @@ class Compiler:
         known = [one for score in before if (one := at_weight(score, weights, chosen.weight, chosen.gate)) is not None]
         other = chosen.gate is not None or chosen.weight != self._uncompiled.weight
         verdict = compare_on_holdout(before, after, known if other and len(known) == len(before) else None)
-        return self._write(result, verdict, original, winner)
+        return self._write(result, verdict, original, winner, after)
 
     def _write(
         self,
@@ -438,15 +438,17 @@ class Compiler:
         verdict: HoldoutVerdict,
         original: MLLM3Rec,
         winner: MLLM3Rec,
-        record: AdapterRecord | None = None,
+        after: Sequence[UserScore],
+        tuned: AdapterRecord | None = None,
         adapter: bytes = b"",
     ) -> ArtifactManifest:
         """Write artifact, trials and report.
 
         Args:
-            record, adapter: Of a fine-tuned winner.
+            after: The winner's scores of the held-out users.
+            tuned, adapter: Of a fine-tuned winner.
         """
-        manifest = self._manifest(result, verdict).model_copy(update={"adapter": record})
+        manifest = self._manifest(result, verdict).model_copy(update={"adapter": tuned})
         folder, unit = self.directory / SEARCH_FOLDER, self._unit()
         trials = [attempt.to_json(unit) for attempt in result.attempts]
         write_atomically(folder / TRIALS, json.dumps(trials, indent=1).encode() + b"\n")

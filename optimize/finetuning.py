@@ -15,7 +15,7 @@ import numpy as np
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.training_lists import steps_back
 from optimize.artifact import SEARCH_FOLDER, ArtifactManifest
-from optimize.compiler import Compiler, SearchResult
+from optimize.compiler import Compiler
 from optimize.forecast import Phase
 from optimize.fusion_fit import at_weight, fit_weight
 from optimize.hard_negatives import with_hard_negatives
@@ -23,6 +23,7 @@ from optimize.holdout import compare_on_holdout
 from optimize.objective import UserScore
 from optimize.scoring import score_cases
 from optimize.search import Attempt
+from optimize.search_result import SearchResult
 from optimize.space import ProgramBuilder
 from programs.program import MLLM3Rec
 from programs.runtime.errors import InputError
@@ -121,10 +122,11 @@ class FineTuning(Compiler):
             found = [score for one in found if (score := at_weight(one, weights, fitted.weight)) is not None]
         winner = self._with(reader, after.weight)
         self.watcher.step("held-out users", 2 * len(self.held_out))
-        checked = [self._scores(program, self.held_out) for program in (original, winner)]
+        unchanged, checked = (self._scores(program, self.held_out) for program in (original, winner))
         attempts = [Attempt(0, "COMPLETE", before, tuple(base)), Attempt(1, "COMPLETE", after, tuple(found))]
         result = SearchResult(attempts, [(attempts[1], {})])
-        return self._write(result, compare_on_holdout(*checked), original, winner, record, adapter)
+        verdict = compare_on_holdout(unchanged, checked)
+        return self._write(result, verdict, original, winner, checked, record, adapter)
 
     def _trained(self) -> tuple[AdapterRecord, bytes]:
         """The adapter; a training that was stopped goes on after its last block."""
