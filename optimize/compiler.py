@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal, Protocol
-
-import numpy as np
+from typing import Protocol
 
 from evaluate.experiments.resumable_trials import naming_file
 from evaluate.protocol.cases import Cases
@@ -19,7 +17,7 @@ from optimize.compile_report import CompileRecord, compile_report
 from optimize.consistency import Similarity
 from optimize.copied_text import CopyGuard
 from optimize.dspy_optimizers import ScoreRecorder, run_dspy_optimizer
-from optimize.finals import Finals, final_round, finalists_of, finals_lines
+from optimize.finals import final_round, finalists_of, finals_lines
 from optimize.forecast import (
     FinalUsers,
     Phase,
@@ -36,11 +34,12 @@ from optimize.fusion_fit import at_weight
 from optimize.holdout import HoldoutVerdict, compare_on_holdout, split_dev
 from optimize.importance import importances_of
 from optimize.objective import Objective, UserScore, readable
-from optimize.prompts import Prompts, prompts_of, safe_prompts
+from optimize.prompts import prompts_of, safe_prompts
 from optimize.proposals import Proposer
 from optimize.rehearsal import Rehearsal
 from optimize.scoring import EvaluationError, ScoredProgram, next_users, score_cases
 from optimize.search import Attempt, Search, SearchPlan
+from optimize.search_result import SearchResult, mean_scores
 from optimize.settings import CompileSettings
 from optimize.space import Configuration, ProgramBuilder, uncompiled
 from programs.lm.ledger import Budget, Ledger, interrupted_note
@@ -74,30 +73,6 @@ class Watcher(Protocol):
 
     def attempt(self, attempt: Attempt, best: Attempt | None) -> None:
         """A trial ended."""
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """Result of a search.
-
-    Attributes:
-        attempts: All trials.
-        ranked: Those whose answers could be read, with their prompts; the winner first.
-        importances: Share of each parameter in the variation of the score; may be empty.
-        finals: The final round; None without one.
-        stopped: The reason if the budget stopped the search, or None.
-    """
-
-    attempts: Sequence[Attempt]
-    ranked: Sequence[tuple[Attempt, Prompts]]
-    importances: Mapping[str, float] = field(default_factory=dict)
-    finals: Finals | None = None
-    stopped: str | None = None
-
-    @property
-    def best(self) -> Attempt:
-        """The winner."""
-        return self.ranked[0][0]
 
 
 @dataclass
@@ -500,18 +475,9 @@ class Compiler:
                 searched=tuple(case.user_id for case in (*self.searched, *self.final_users)),
                 held_out=tuple(case.user_id for case in self.held_out),
             ),
-            searched=_scores_of(result, first),
+            searched=mean_scores(result, first),
             finals=result.finals,
             verdict=verdict,
             spent=self.ledger.by_phase(),
             versions=settings.versions,
         )
-
-
-def _scores_of(result: SearchResult, first: Attempt) -> dict[Literal["before", "after"], float]:
-    """Scores on the users of the search: of the uncompiled program, and of the winner; of the final round if any."""
-    if result.finals is not None:
-        before, after = result.finals.of(first.number), result.finals.of(result.best.number)
-        if before is not None and after is not None:
-            return {"before": float(np.mean(before.by_draw)), "after": after.score}
-    return {"before": first.score, "after": result.best.score}

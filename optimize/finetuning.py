@@ -15,7 +15,7 @@ import numpy as np
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.training_lists import steps_back
 from optimize.artifact import SEARCH_FOLDER, ArtifactManifest
-from optimize.compiler import Compiler, SearchResult
+from optimize.compiler import Compiler
 from optimize.forecast import Phase
 from optimize.fusion_fit import at_weight, fit_weight
 from optimize.hard_negatives import with_hard_negatives
@@ -23,12 +23,13 @@ from optimize.holdout import compare_on_holdout
 from optimize.objective import UserScore
 from optimize.scoring import score_cases
 from optimize.search import Attempt
+from optimize.search_result import SearchResult
 from optimize.space import ProgramBuilder
 from programs.program import MLLM3Rec
 from programs.runtime.errors import InputError
 from programs.runtime.events import Note, OnEvent, ignore
 from programs.tuned.aligner import prompt_list
-from programs.tuned.reader import AdapterRecord, Reader, require_packages, tuned, untuned
+from programs.tuned.reader import AdapterRecord, Reader, require_packages, tuned_reader, untuned_reader
 from programs.tuned.settings import PromptList, TuningSettings
 from signatures.rows import Case
 
@@ -107,8 +108,8 @@ class FineTuning(Compiler):
     def _run(self) -> ArtifactManifest:
         record, adapter = self._trained()
         name = self.directory / CHECKPOINT
-        original = self._with(untuned(record.base), self._uncompiled.weight)
-        reader = tuned(record, adapter, name)
+        original = self._with(untuned_reader(record.base), self._uncompiled.weight)
+        reader = tuned_reader(record, adapter, name)
         users = [*self.searched, *self.final_users]
         before, after = self._uncompiled, self._uncompiled
         self.watcher.step("untuned and fine-tuned on the users of the search", 2 * len(users))

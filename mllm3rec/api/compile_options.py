@@ -175,7 +175,8 @@ def compile_settings(
                 **_tuning(options, seed),
                 "roles": roles,
                 "proposer": proposer_config(roles, options.get("proposer")),
-                "models": model_names(roles),
+                # Fine-tuning asks no model of a role, so none of them has to be there.
+                "models": {} if options.get("optimizer") == "finetune" else model_names(roles),
                 "encoder": encoder_name(),
                 "prior": recorded(prior),
                 "motivations": read_schema(options.get("schema")) or CONSUMER,

@@ -26,7 +26,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cases(tmp_path: Path) -> Cases:
-    return m3.load_cases(cases_file(tmp_path / "dev.jsonl", 10))
+    return cases_file(tmp_path / "dev.jsonl", 10)
 
 
 class Killed(BaseException):
