@@ -418,15 +418,15 @@ class Compiler:
         verdict: HoldoutVerdict,
         original: MLLM3Rec,
         winner: MLLM3Rec,
-        record: AdapterRecord | None = None,
+        tuned: AdapterRecord | None = None,
         adapter: bytes = b"",
     ) -> ArtifactManifest:
         """Write artifact, trials and report.
 
         Args:
-            record, adapter: Of a fine-tuned winner.
+            tuned, adapter: Of a fine-tuned winner.
         """
-        manifest = self._manifest(result, verdict).model_copy(update={"adapter": record})
+        manifest = self._manifest(result, verdict).model_copy(update={"adapter": tuned})
         folder, unit = self.directory / SEARCH_FOLDER, self._unit()
         trials = [attempt.to_json(unit) for attempt in result.attempts]
         write_atomically(folder / TRIALS, json.dumps(trials, indent=1).encode() + b"\n")

@@ -26,7 +26,6 @@ from optimize.search import Attempt
 from optimize.search_result import SearchResult
 from optimize.space import ProgramBuilder
 from programs.program import MLLM3Rec
-from programs.runtime.errors import InputError
 from programs.runtime.events import Note, OnEvent, ignore
 from programs.tuned.aligner import prompt_list
 from programs.tuned.reader import AdapterRecord, Reader, require_packages, tuned_reader, untuned_reader
@@ -34,6 +33,7 @@ from programs.tuned.settings import PromptList, TuningSettings
 from signatures.rows import Case
 
 FAMILY = "tuned"
+"""The program that is fine-tuned."""
 CHECKPOINT = "adapter.safetensors"
 NEGATIVES = 7
 """Of a training list."""
@@ -55,8 +55,6 @@ class FineTuning(Compiler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.settings.space.families != (FAMILY,):
-            raise InputError(f"the optimizer finetune compiles the program {FAMILY!r} alone; use --program {FAMILY}")
         require_packages("the optimizer finetune")
 
     @property

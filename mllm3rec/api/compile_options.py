@@ -12,6 +12,7 @@ from evaluate.runs.session import model_names, versions
 from mllm3rec.api.options import Schema, read_schema
 from optimize.candidates import CandidateSettings
 from optimize.consistency import SIMILARITIES
+from optimize.finetuning import FAMILY
 from optimize.objective import ObjectiveWeights
 from optimize.settings import NEWEST_DEFAULTS, CompileSettings, GepaSettings
 from optimize.space import MODULES, Space
@@ -172,7 +173,7 @@ def compile_settings(
                 ),
                 **_given(options, "similarity", "interactions", "held_out"),
                 **later,
-                **_tuning(options, seed),
+                **_tuning(options, families, seed),
                 "roles": roles,
                 "proposer": proposer_config(roles, options.get("proposer")),
                 # Fine-tuning asks no model of a role, so none of them has to be there.
@@ -189,10 +190,12 @@ def compile_settings(
         raise input_error("compile options", error) from None
 
 
-def _tuning(options: CompileOptions, seed: int) -> dict[str, Any]:
+def _tuning(options: CompileOptions, families: Sequence[str], seed: int) -> dict[str, Any]:
     """Base and training of the optimizer `finetune`; nothing for others."""
     if options.get("optimizer") != "finetune":
         return {}
+    if list(families) != [FAMILY]:
+        raise InputError(f"the optimizer finetune compiles the program {FAMILY!r} alone; use --program {FAMILY}")
     settings = TuningSettings(**_given(options, "lists"), seed=seed)
     return {"base": options.get("base") or DEFAULT_BASE, "tuning": settings}
 
