@@ -41,7 +41,7 @@ from programs.runtime.errors import InputError, input_error, listed, quoted
 from programs.runtime.lock import LOCK
 from programs.runtime.untrusted import parse_untrusted_json, read_untrusted
 from programs.trait_store import TraitStore
-from programs.tuned.reader import AdapterRecord, tuned
+from programs.tuned.reader import AdapterRecord, tuned_reader
 from signatures.rows import Usage
 from signatures.schema import MotivationSchema
 
@@ -312,7 +312,7 @@ def _loaded(directory: Path, parts: Parts, manifest: ArtifactManifest) -> MLLM3R
         adapter = read_untrusted(directory / ADAPTER)
         if _sha256(adapter) != manifest.files[ADAPTER]:
             raise InputError(f"{directory / ADAPTER}: was changed after it was written (sha256 differs)")
-        parts = replace(parts, reader=tuned(manifest.adapter, adapter, directory / ADAPTER))
+        parts = replace(parts, reader=tuned_reader(manifest.adapter, adapter, directory / ADAPTER))
     program = PROGRAMS[manifest.family](parts)
     present = {name: contract(p.signature) for name, p in program.named_predictors() if name in manifest.contracts}
     check_contracts(str(directory), manifest.contracts, present)

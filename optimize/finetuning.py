@@ -26,14 +26,14 @@ from optimize.search import Attempt
 from optimize.search_result import SearchResult
 from optimize.space import ProgramBuilder
 from programs.program import MLLM3Rec
-from programs.runtime.errors import InputError
 from programs.runtime.events import Note, OnEvent, ignore
 from programs.tuned.aligner import prompt_list
-from programs.tuned.reader import AdapterRecord, Reader, require_packages, tuned, untuned
+from programs.tuned.reader import AdapterRecord, Reader, require_packages, tuned_reader, untuned_reader
 from programs.tuned.settings import PromptList, TuningSettings
 from signatures.rows import Case
 
 FAMILY = "tuned"
+"""The program that is fine-tuned."""
 CHECKPOINT = "adapter.safetensors"
 NEGATIVES = 7
 """Of a training list."""
@@ -55,8 +55,6 @@ class FineTuning(Compiler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.settings.space.families != (FAMILY,):
-            raise InputError(f"the optimizer finetune compiles the program {FAMILY!r} alone; use --program {FAMILY}")
         require_packages("the optimizer finetune")
 
     @property
@@ -108,8 +106,8 @@ class FineTuning(Compiler):
     def _run(self) -> ArtifactManifest:
         record, adapter = self._trained()
         name = self.directory / CHECKPOINT
-        original = self._with(untuned(record.base), self._uncompiled.weight)
-        reader = tuned(record, adapter, name)
+        original = self._with(untuned_reader(record.base), self._uncompiled.weight)
+        reader = tuned_reader(record, adapter, name)
         users = [*self.searched, *self.final_users]
         before, after = self._uncompiled, self._uncompiled
         self.watcher.step("untuned and fine-tuned on the users of the search", 2 * len(users))

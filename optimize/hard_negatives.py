@@ -37,7 +37,7 @@ def with_hard_negatives(cases: Sequence[Case], training: Training, items: Mappin
         places = [place for place, item in enumerate(case.candidates) if item != case.target]
         count = min(len(places) // 2, len(pool))
         candidates = list(case.candidates)
-        chosen: list[int] = rng.choice(len(pool), size=count, replace=False).tolist() if count else []
+        chosen = rng.permutation(len(pool))[:count].tolist()
         for place, number in zip(rng.permutation(places)[:count].tolist(), chosen, strict=True):
             candidates[place] = pool[number]
         harder.append(case.model_copy(update={"candidates": tuple(candidates)}))

@@ -12,6 +12,7 @@ from evaluate.runs.session import model_names, versions
 from mllm3rec.api.options import Schema, read_schema
 from optimize.candidates import CandidateSettings
 from optimize.consistency import SIMILARITIES
+from optimize.finetuning import FAMILY
 from optimize.objective import ObjectiveWeights
 from optimize.prototype_search import TUNED_PROGRAM
 from optimize.settings import NEWEST_DEFAULTS, CompileSettings, GepaSettings
@@ -179,10 +180,11 @@ def compile_settings(
                 ),
                 **_given(options, "similarity", "interactions", "held_out"),
                 **later,
-                **_tuning(options, seed),
+                **_tuning(options, families, seed),
                 "roles": roles,
                 "proposer": proposer_config(roles, options.get("proposer")),
-                "models": {} if by_prototypes else model_names(roles),
+                # These two ask no model of a role, so none of them has to be there.
+                "models": {} if by_prototypes or options.get("optimizer") == "finetune" else model_names(roles),
                 "encoder": encoder_name(),
                 "prior": recorded(prior),
                 "motivations": read_schema(options.get("schema")) or CONSUMER,
@@ -195,10 +197,12 @@ def compile_settings(
         raise input_error("compile options", error) from None
 
 
-def _tuning(options: CompileOptions, seed: int) -> dict[str, Any]:
+def _tuning(options: CompileOptions, families: Sequence[str], seed: int) -> dict[str, Any]:
     """Base and training of the optimizer `finetune`; nothing for others."""
     if options.get("optimizer") != "finetune":
         return {}
+    if list(families) != [FAMILY]:
+        raise InputError(f"the optimizer finetune compiles the program {FAMILY!r} alone; use --program {FAMILY}")
     settings = TuningSettings(**_given(options, "lists"), seed=seed)
     return {"base": options.get("base") or DEFAULT_BASE, "tuning": settings}
 

@@ -9,14 +9,14 @@ import dspy
 from programs.mar import Alignments, Candidate, UserView
 from programs.runtime.nocopy import NoCopy
 from programs.seller_text import prompt_line
-from programs.tuned.reader import Reader, untuned
+from programs.tuned.reader import Reader, untuned_reader
 from programs.tuned.settings import PromptList
 from signatures.rows import Case
 from signatures.types import Alignment, Interaction, Item
 
 RECENT = 6
 """Most purchases in a user's text, the last ones."""
-TITLE_CHARACTERS, CATEGORY_CHARACTERS = 56, 24
+SHOWN_TITLE, SHOWN_CATEGORY = 56, 24
 """Most characters of a title and of its category: about 16 and 6 tokens."""
 
 
@@ -44,7 +44,7 @@ class TunedAligner(dspy.Module):
 
     def __init__(self, reader: Reader | None = None) -> None:
         super().__init__()
-        self.reader: NoCopy[Reader] = NoCopy(reader or untuned())
+        self.reader: NoCopy[Reader] = NoCopy(reader or untuned_reader())
 
     def forward(self, user: UserView, candidates: Sequence[Candidate], seed: int) -> Alignments:
         """No call to a server; `seed` decides nothing, as candidates do not see each other."""
@@ -61,8 +61,8 @@ class TunedAligner(dspy.Module):
 
 def short_title(item: Item) -> str:
     """Title, and the last name of the category path where there is one."""
-    title = prompt_line(item.display_title, TITLE_CHARACTERS)
-    category = prompt_line(item.category[-1], CATEGORY_CHARACTERS) if item.category else ""
+    title = prompt_line(item.display_title, SHOWN_TITLE)
+    category = prompt_line(item.category[-1], SHOWN_CATEGORY) if item.category else ""
     return f"{title} ({category})" if category else title
 
 

@@ -67,7 +67,7 @@ def require_packages(purpose: str) -> None:
         require_extra(module, EXTRA, purpose)
 
 
-def untuned(base: str = DEFAULT_BASE) -> LazyReader:
+def untuned_reader(base: str = DEFAULT_BASE) -> LazyReader:
     """The base model as it is, without training."""
 
     def load() -> Reader:
@@ -80,7 +80,7 @@ def untuned(base: str = DEFAULT_BASE) -> LazyReader:
     return LazyReader(load)
 
 
-def tuned(record: AdapterRecord, adapter: bytes, where: Path) -> LazyReader:
+def tuned_reader(record: AdapterRecord, adapter: bytes, where: Path) -> LazyReader:
     """A base model with an adapter.
 
     Args:

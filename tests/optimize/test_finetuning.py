@@ -10,6 +10,7 @@ import pytest
 import mllm3rec as m3
 from evaluate.protocol.cases import Cases
 from optimize.artifact import ADAPTER, MANIFEST, ArtifactManifest, read_manifest, restore_program
+from programs.runtime.environment import variable
 from programs.runtime.errors import InputError
 from programs.runtime.events import Event, Progress
 from tests.support.cases import cases_file
@@ -24,9 +25,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("base"))
 
 
+@pytest.fixture(autouse=True)
+def hashing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prior's encoder that needs no weights."""
+    monkeypatch.setenv(variable("encoder"), "hashing")
+
+
 @pytest.fixture
 def cases(tmp_path: Path) -> Cases:
-    return m3.load_cases(cases_file(tmp_path / "dev.jsonl", 10))
+    return cases_file(tmp_path / "dev.jsonl", 10)
 
 
 class Killed(BaseException):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from programs.program import PROGRAMS
 from programs.runtime.errors import MissingExtraError
 from programs.tuned.aligner import RECENT, prompt_list, short_title
-from programs.tuned.reader import untuned
+from programs.tuned.reader import untuned_reader
 from signatures.rows import Case, Status
 from signatures.types import Interaction, Item
 from tests.support.fake_server import FakeOpenAI
@@ -78,4 +78,4 @@ def test_titles_are_cut_and_harmless() -> None:
 @pytest.mark.skipif(find_spec("peft") is not None, reason="the extra finetune is installed")
 def test_a_missing_extra_is_named() -> None:
     with pytest.raises(MissingExtraError, match=r"mllm3rec\[finetune\]"):
-        untuned().logits("A", [" B?"])
+        untuned_reader().logits("A", [" B?"])

@@ -13,7 +13,7 @@ from programs.runtime.errors import InputError
 from programs.runtime.events import Event, Progress
 from programs.tuned.backbone import load_backbone, sha256_of_base, source_of
 from programs.tuned.finetuned import FineTuned, read_tensors
-from programs.tuned.reader import AdapterRecord, tuned
+from programs.tuned.reader import AdapterRecord, tuned_reader
 from programs.tuned.settings import PromptList, TuningSettings
 from tests.support.tiny_model import write_tiny_model
 
@@ -106,20 +106,20 @@ def test_an_adapter_is_loaded_only_where_it_fits(folder: Path, tmp_path: Path) -
     same = FineTuned(load_backbone(str(folder)), SETTINGS)
     same.load(read_tensors(content, where), where)
     np.testing.assert_array_equal(
-        tuned(record, content, where).logits(one.prefix, one.suffixes), same.logits(one.prefix, one.suffixes)
+        tuned_reader(record, content, where).logits(one.prefix, one.suffixes), same.logits(one.prefix, one.suffixes)
     )
     other = write_tiny_model(tmp_path / "other", seed=1)
     wrong_base = record.model_copy(update={"base": str(other)})
     with pytest.raises(InputError, match="another base"):
-        tuned(wrong_base, content, where).logits(one.prefix, one.suffixes)
+        tuned_reader(wrong_base, content, where).logits(one.prefix, one.suffixes)
     wrong_rank = record.model_copy(update={"settings": SETTINGS.model_copy(update={"rank": 2})})
     with pytest.raises(InputError, match="finite numbers"):
-        tuned(wrong_rank, content, where).logits(one.prefix, one.suffixes)
+        tuned_reader(wrong_rank, content, where).logits(one.prefix, one.suffixes)
     wrong_layers = record.model_copy(update={"settings": SETTINGS.model_copy(update={"layers": 1})})
     with pytest.raises(InputError, match="not those of base"):
-        tuned(wrong_layers, content, where).logits(one.prefix, one.suffixes)
+        tuned_reader(wrong_layers, content, where).logits(one.prefix, one.suffixes)
     with pytest.raises(InputError, match="not a safetensors file"):
-        tuned(record, content[:50], where).logits(one.prefix, one.suffixes)
+        tuned_reader(record, content[:50], where).logits(one.prefix, one.suffixes)
     tensors = read_tensors(content, where)
     next(iter(tensors.values()))[0, 0] = float("nan")
     with pytest.raises(InputError, match="finite numbers"):
