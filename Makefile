@@ -1,6 +1,6 @@
 # What a new machine needs is Python 3.11 to 3.13, gcc and make; everything else is installed here.
 PYTHON ?= python3
-# The tests train SASRec and BERT4Rec. On Linux PyPI's torch brings CUDA along, some gigabytes; an index of builds for
+# The tests train SASRec, BERT4Rec and a tiny language model. On Linux PyPI's torch brings CUDA along, some gigabytes; an index of builds for
 # the CPU makes it small: make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
@@ -27,6 +27,7 @@ $(INSTALLED): pyproject.toml
 
 $(TORCH_INSTALLED): $(INSTALLED)
 	$(PIP) '$(TORCH)' $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)')
+	$(PIP) --editable '.[finetune]' --config-settings editable_mode=compat
 	$(BIN)/python -c 'import torch; print("torch", torch.__version__)'
 	touch $@
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol
 
 from evaluate.experiments.resumable_trials import naming_file
 from evaluate.protocol.cases import Cases
@@ -17,6 +16,7 @@ from optimize.compile_report import CompileRecord, compile_report
 from optimize.consistency import Similarity
 from optimize.copied_text import CopyGuard
 from optimize.dspy_optimizers import ScoreRecorder, run_dspy_optimizer
+from optimize.event_watcher import Watcher
 from optimize.finals import final_round, finalists_of, finals_lines
 from optimize.forecast import (
     FinalUsers,
@@ -61,19 +61,6 @@ UNREADABLE = (
     "no answer of the models could be read for more than half of the users, so nothing is frozen; see what they answer "
     "with `mllm3rec evaluate`, or ask again: the same command with --retry-unparsable pays for nothing else twice"
 )
-
-
-class Watcher(Protocol):
-    """Receives the progress of a compile."""
-
-    def step(self, what: str, total: int = 0) -> None:
-        """A step begins; `total` is the number of users to score, 0 if unknown."""
-
-    def score(self, score: UserScore) -> None:
-        """A user was scored; called from any thread."""
-
-    def attempt(self, attempt: Attempt, best: Attempt | None) -> None:
-        """A trial ended."""
 
 
 @dataclass
