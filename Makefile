@@ -1,7 +1,7 @@
 # What a new machine needs is Python 3.11 to 3.13, gcc and make; everything else is installed here.
 PYTHON ?= python3
-# The tests train SASRec, BERT4Rec and a tiny language model. On Linux PyPI's torch brings CUDA along, some gigabytes; an index of builds for
-# the CPU makes it small: make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# The tests train SASRec, BERT4Rec and a tiny language model. On Linux PyPI's torch brings CUDA along, some gigabytes; an
+# index of builds for the CPU makes it small: make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 
