@@ -109,7 +109,7 @@ class RankerChoice:
         if self.name in TRAINED:
             return {"seed": seed, "settings": self._settings.model_dump(mode="json")}
         prior = self.prior or NEWEST
-        if self._without_model:
+        if is_free_program(self.name):
             fused = {"weight": self.fusion.weight, "head": self.fusion.head, "prior": recorded(prior)}
             fused |= gate_configuration(self.fusion)
             return fused | {"schema": self.schema.model_dump(mode="json")}
@@ -137,11 +137,6 @@ class RankerChoice:
         return factory.ranker(self.name, seed, self.trained)
 
     @property
-    def _without_model(self) -> bool:
-        """Whether it is fused with the prior, but asks no language model."""
-        return self.name in WITHOUT_MODEL or self.name == PLANTED_TRUTH
-
-    @property
     def _settings(self) -> Baseline:
         return self.trained or TRAINED[self.name]()
 
@@ -167,7 +162,12 @@ Resolve = Callable[[str, ModelOptions, Fusion, MotivationSchema | None], RankerC
 
 def is_free(name: str) -> bool:
     """Whether a ranker needs no language model."""
-    return name in TRAINED or name in BASELINES or name in WITHOUT_MODEL or name == PLANTED_TRUTH
+    return name in TRAINED or name in BASELINES or is_free_program(name)
+
+
+def is_free_program(name: str) -> bool:
+    """Whether a ranker is fused with the prior, by a weight and a head, but needs no language model."""
+    return name in WITHOUT_MODEL or name == PLANTED_TRUTH
 
 
 def choose_by_name(name: str, options: ModelOptions, fusion: Fusion, schema: MotivationSchema | None) -> RankerChoice:

@@ -21,7 +21,7 @@ from evaluate.experiments.study_reading import TUNE_AGAIN, CatalogueRanks, is_do
 from evaluate.experiments.study_setting import StudySetting, require_test_users
 from evaluate.experiments.study_spec import RankerSpec, StudyCell, StudySpec
 from evaluate.protocol.cases import Cases
-from evaluate.ranker_choice import RankerChoice, Resolve, is_free, settings_for_runs
+from evaluate.ranker_choice import RankerChoice, Resolve, is_free, is_free_program, settings_for_runs
 from evaluate.ranker_factory import RankerFactory
 from evaluate.report.record import StudyRecord
 from evaluate.runs.directory import LEDGER, RunDirectory
@@ -154,7 +154,7 @@ class StudyRunner:
         directory = self.root / cell.path
         if spec.ranker == STACKED:
             return self._run_stacked(cell, setting, cases)
-        if not is_free(spec.ranker):
+        if not is_free(spec.ranker) or (is_free_program(spec.ranker) and not cell.protocol.catalogue):
             return self._run_program(directory, spec, setting, cases)
         configuration: dict[str, Any] = {"ranker": spec.ranker}
         if spec.ranker == "prior" and self._prior != UNRECORDED:

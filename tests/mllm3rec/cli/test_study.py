@@ -102,6 +102,28 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
         yield Finished(study, folder / "runs", server, whole.stdout)
 
 
+def test_a_program_without_a_model_has_the_head_and_weight_of_the_study(tmp_path: Path) -> None:
+    rankers = [
+        '[[rankers]]\nranker = "encoder"\nlabel = "no weight"\nweight = 0.0\nhead = 3\n',
+        '[[rankers]]\nranker = "encoder"\nlabel = "all weight"\nweight = 1.0\nhead = 3\n',
+    ]
+    text = (
+        STUDY[: STUDY.index("[[rankers]]")].replace("draws = 2", "").replace('pairs = [["listwise", "llm-only"]]\n', "")
+    )
+    text = text[: text.index('[[protocols]]\nname = "whole catalogue"')]
+    study = write(tmp_path, "", text + '[[rankers]]\nranker = "prior"\n\n' + "\n".join(rankers))
+    assert run("study", "run", study, "--out", tmp_path / "runs", "--json").exit_code == 0
+    orders = {}
+    for name in ("prior", "no_weight", "all_weight"):
+        (folder,) = (tmp_path / "runs").glob(f"shop/warm/draw0/{name}")
+        manifest, rows = read_journal(folder)
+        assert manifest.configuration.get("head") == (None if name == "prior" else 3)
+        orders[name] = [row.order for row in rows.values()]
+    assert orders["no_weight"] == orders["prior"] != orders["all_weight"]
+    for whole, fused in zip(orders["prior"], orders["all_weight"], strict=True):
+        assert fused[3:] == whole[3:]
+
+
 def test_a_finished_study_asks_nothing_when_it_is_run_again(finished: Finished) -> None:
     asked = len(finished.server.bodies)
     assert asked > 0
