@@ -22,7 +22,7 @@ from programs.prototypes import Prototype, Prototypes, directions
 from signatures.rows import seed_of
 from signatures.types import Item
 
-NEGATIVES = 29
+SAMPLED_NEGATIVES = 29
 PENALTIES = (1e-5, 3e-5, 1e-4, 3e-4)
 """Strengths with which vectors are held at their start; that with the least loss on lists set aside is used."""
 
@@ -57,12 +57,14 @@ def training_lists(histories: Histories, rows: Mapping[str, int], seed: int) -> 
     size = max(rows.values(), default=-1) + 1
     for user in sorted(histories):
         own = [rows[item] for item in histories[user] if item in rows]
-        if len(own) < 2 or size < len(set(own)) + NEGATIVES:
+        if len(own) < 2 or size < len(set(own)) + SAMPLED_NEGATIVES:
             continue
-        drawn = draw.sample(range(size), NEGATIVES + len(set(own)))
-        candidates.append([own[-1], *[row for row in drawn if row not in set(own)][:NEGATIVES]])
+        drawn = draw.sample(range(size), SAMPLED_NEGATIVES + len(set(own)))
+        candidates.append([own[-1], *[row for row in drawn if row not in set(own)][:SAMPLED_NEGATIVES]])
         pasts.append(own[:-1][-LEANING_ITEMS:])
-    return TrainingLists(mean_of_rows(pasts, size), np.array(candidates, dtype=np.intp).reshape(-1, 1 + NEGATIVES))
+    return TrainingLists(
+        mean_of_rows(pasts, size), np.array(candidates, dtype=np.intp).reshape(-1, 1 + SAMPLED_NEGATIVES)
+    )
 
 
 def mean_of_rows(groups: Sequence[Sequence[int]], size: int) -> sparse.csr_matrix:

@@ -156,7 +156,7 @@ class Objective:
             "tokens_in": spent.tokens_in,
             "usd": spent.usd,
         }
-        return score.model_copy(update=cost | {"ranks": tuple(prediction.ranks), "signals": prediction.signals})
+        return score.model_copy(update=cost | {"ranks": tuple(prediction.ranks), "signals": prediction.get("signals")})
 
     def coherence(self, own: Sequence[Profile], others: Sequence[Profile]) -> float | None:
         """Agreement of different profiles of one user, minus their resemblance to other users' profiles.

@@ -88,7 +88,7 @@ def entropy(mar: ArrayLike) -> float | None:
     Returns:
         0 to 1; None for fewer than two scores.
 
-    >>> entropy([1.0, 1.0]), entropy([100.0, 0.0]), entropy([1.0, float("nan")])
+    >>> entropy([1.0, 1.0]), entropy([900.0, 0.0]), entropy([1.0, float("nan")])
     (1.0, 0.0, None)
     """
     scores = np.asarray(mar, dtype=float)

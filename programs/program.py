@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from programs.explain import Explainer
-from programs.gate import Gate, GateSignals
+from programs.fusion import DEFAULT_WEIGHT, Fusion, head_of, lowest, mixed
+from programs.gate import GateSignals
 from programs.label_aligners import FirstToken, Pairwise, Setwise
 from programs.lm.backends import Backends, UnparsableError
 from programs.lm.endpoints import is_server
@@ -26,7 +27,6 @@ from programs.mote import MOTE, NO_TRAITS, RawDescription, UsesMOTE, known_categ
 from programs.motivation_encoder import EncoderProfile, EncoderTraits, LeaningsMatch, MotivationEncoder
 from programs.prior.encoders import Encoder
 from programs.prior.scorers import Histories, Popularity, Scorer, scores_of
-from programs.prior.standard_scores import z
 from programs.prototypes import Prototypes
 from programs.ranker import order_by_score, ranking_from_scores
 from programs.runtime.errors import InputError
@@ -41,78 +41,8 @@ from signatures.rows import Case, Ranking, Status, seed_of
 from signatures.schema import CONSUMER, MotivationSchema
 from signatures.types import Interaction, Item, Traits
 
-DEFAULT_WEIGHT = 0.3
 _PROFILE, _TRAITS, _ALIGNMENT = "profile of the user", "traits of the candidates", "ranking the candidates"
 """Tasks of progress events."""
-_TIES = 1e-9
-
-
-@dataclass(frozen=True)
-class Fusion:
-    """Fusion of MAR's scores with the prior's.
-
-    Attributes:
-        weight: Share of MAR in 0..1: fused = weight * z(MAR) + (1 - weight) * z(prior), z over the candidates.
-        head: MAR scores only the prior's first `head` candidates, the others stay below them; None: all.
-        gate: Gives every user a weight of their own, in place of `weight`.
-    """
-
-    weight: float = DEFAULT_WEIGHT
-    head: int | None = None
-    gate: Gate | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1:
-            raise InputError(f"weight {self.weight:g}: give MAR's share of the fused score, from 0 to 1")
-        if self.head is not None and self.head < 1:
-            raise InputError(f"head {self.head}: give the number of candidates that MAR ranks, at least 1")
-
-    def of_user(self, signals: GateSignals) -> Fusion:
-        """The fusion of one user: with the weight that the gate gives, if there is one."""
-        return self if self.gate is None else Fusion(self.gate.weight(signals), self.head)
-
-    def asks(self, signals: GateSignals) -> bool:
-        """Whether MAR is asked about a user; all users without a gate."""
-        return self.gate is None or self.gate.asks(signals)
-
-    def fuse(self, mar: NDArray[np.float64], prior: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Fuse two vectors of shape (n,). Candidates without a MAR score are NaN in `mar`.
-
-        Inside the head they get MAR's lowest score, so that being left out by the model is no advantage. If MAR scored
-        none, the prior alone decides. Outside the head, and among ties of MAR, the prior's order holds.
-        """
-        head = head_of(prior, self.head)
-        fused = np.empty(len(prior))
-        scored = np.where(np.isnan(mar[head]), _lowest(mar[head]), mar[head])
-        weight = 0.0 if np.isnan(mar[head]).all() else self.weight
-        fused[head] = mixed(z(scored), z(prior[head]), weight)
-        if len(head) < len(prior):
-            below = np.setdiff1d(np.arange(len(prior)), head)
-            falling = below[np.argsort(-prior[below], kind="stable")]
-            fused[falling] = fused[head].min() - 1 - np.arange(len(falling))
-        return fused
-
-
-def mixed(mar: NDArray[np.float64], prior: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
-    """The weighted sum of standard scores of any shape; among ties of MAR the prior's order holds."""
-    both: NDArray[np.float64] = weight * mar + (1 - weight + _TIES) * prior
-    return both
-
-
-def head_of(prior: NDArray[np.float64], head: int | None) -> NDArray[np.intp]:
-    """Indices of the prior's first `head` candidates, in candidate order; all of them for None.
-
-    >>> head_of(np.array([0.1, 0.9, 0.5]), 2).tolist()
-    [1, 2]
-    """
-    if head is None or head >= len(prior):
-        return np.arange(len(prior))
-    return np.sort(np.argsort(-prior, kind="stable")[:head])
-
-
-def _lowest(values: NDArray[np.float64]) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.min()) if len(known) else 0.0
 
 
 class MLLM3Rec(dspy.Module):
@@ -221,7 +151,7 @@ class MLLM3Rec(dspy.Module):
         signals = GateSignals.of(case, prior, self.owned.value, mar)
         fused = self.fusion.of_user(signals).fuse(mar, prior)
         own = [None if np.isnan(score) else float(score) for score in mar]
-        mar = np.where(np.isnan(mar), _lowest(mar) - 1.0, mar)
+        mar = np.where(np.isnan(mar), lowest(mar) - 1.0, mar)
         ranking.scores = {"prior": prior.tolist(), "mar": mar.tolist(), "fused": fused.tolist()}
         ranking.order = order_by_score(case.candidates, fused.tolist(), tie_seed=seed_of("ties", case.user_id))
         if self.reasons is not None and self.explain and ranking.status is Status.OK:
@@ -520,4 +450,7 @@ PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
 WITHOUT_MODEL = frozenset({"encoder", "tuned"})
 """Programs that need no language model to rank."""
 
-__all__ = ["PROGRAMS", "WITHOUT_MODEL", "Aligner", "Fusion", "MLLM3Rec", "Parts", "head_of", "prior_alone"]
+__all__ = [
+    "DEFAULT_WEIGHT", "PROGRAMS", "WITHOUT_MODEL", "Aligner", "Fusion", "MLLM3Rec", "Parts", "head_of", "mixed",
+    "prior_alone",
+]  # fmt: skip
