@@ -39,7 +39,8 @@ def show_manifest(manifest: ArtifactManifest) -> None:
     style = {"better": "green", "not clearly better": "yellow", "not better": "red"}[verdict.judgement]
     judgement = Text(verdict.judgement, style)
     out.print(Text.assemble("on held-out users the compiled program is ", judgement, " than the original"))
-    out.print(usage_table(manifest.spent, "Cost", "phase"))
+    if manifest.spent:
+        out.print(usage_table(manifest.spent, "Cost", "phase"))
 
 
 def show_forecast(phases: Sequence[Phase], total: Phase, as_json: bool) -> None:

@@ -243,20 +243,12 @@ def metrics_table(results: RunMetrics, title: str) -> Table:
 
 
 def usage_table(usages: Mapping[str, Usage], title: str = "Language models", by: str = "role") -> Table:
-    """Calls, tokens, dollars and seconds, one row per role or phase."""
+    """Calls, tokens, dollars and seconds, one row per role or phase; cache writes where a provider bills them."""
     from programs.lm.ledger import interrupted_note
 
-    columns = (
-        "calls",
-        "cache hits",
-        "tokens in",
-        "of which cached",
-        "cache writes",
-        "tokens out",
-        "dollars",
-        "seconds",
-    )
-    table = figure_table(title, by, *columns)
+    writes = any(usage.tokens_written for usage in usages.values())
+    cached = ("of which cached", "cache writes") if writes else ("of which cached",)
+    table = figure_table(title, by, "calls", "cache hits", "tokens in", *cached, "tokens out", "dollars", "seconds")
     if interrupted := sum(usage.interrupted for usage in usages.values()):
         table.caption, table.caption_justify = interrupted_note(interrupted), "left"
     for name, usage in usages.items():
@@ -267,7 +259,7 @@ def usage_table(usages: Mapping[str, Usage], title: str = "Language models", by:
             str(usage.cache_hits),
             str(usage.tokens_in),
             share,
-            str(usage.tokens_written),
+            *([str(usage.tokens_written)] if writes else []),
             str(usage.tokens_out),
             format_usd(usage.usd),
             f"{usage.seconds:.0f}",

@@ -9,7 +9,7 @@ import pytest
 from rich.table import Table
 
 from mllm3rec.cli import console
-from mllm3rec.cli.console import ConsoleEvents, emit
+from mllm3rec.cli.console import ConsoleEvents, emit, usage_table
 from programs.runtime.events import Note, Progress
 from signatures.rows import Usage
 
@@ -92,3 +92,12 @@ def test_json_on_a_terminal_controls_nothing_and_means_the_same(capsys: pytest.C
     shown = capsys.readouterr().out
     assert json.loads(shown) == payload
     assert shown.rstrip("\n").isprintable() and "é 静" in shown
+
+
+def test_cache_writes_have_a_column_where_a_provider_bills_them() -> None:
+    plain = Usage(calls=2, tokens_in=100, tokens_cached=50, tokens_out=7)
+    billed = Usage(calls=1, tokens_in=100, tokens_written=60, tokens_out=7)
+    assert "cache writes" not in [column.header for column in usage_table({"mar": plain}).columns]
+    table = usage_table({"mar": plain, "mote": billed})
+    (writes,) = [column for column in table.columns if column.header == "cache writes"]
+    assert list(writes.cells) == ["0", "60"]
