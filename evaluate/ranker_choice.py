@@ -109,7 +109,7 @@ class RankerChoice:
         if self.name in TRAINED:
             return {"seed": seed, "settings": self._settings.model_dump(mode="json")}
         prior = self.prior or NEWEST
-        if is_free_program(self.name):
+        if self._without_model:
             fused = {"weight": self.fusion.weight, "head": self.fusion.head, "prior": recorded(prior)}
             fused |= gate_configuration(self.fusion)
             return fused | {"schema": self.schema.model_dump(mode="json")}
@@ -135,6 +135,10 @@ class RankerChoice:
             InputError: if the model of a role cannot be used.
         """
         return factory.ranker(self.name, seed, self.trained)
+
+    @property
+    def _without_model(self) -> bool:
+        return is_free_program(self.name)
 
     @property
     def _settings(self) -> Baseline:

@@ -34,8 +34,8 @@ class ArtifactChoice(RankerChoice):
 
     @property
     def _without_model(self) -> bool:
-        """Whether it was compiled by prototypes; runs of other artifacts have models in their manifests."""
-        return self.manifest is not None and self.manifest.optimizer == "prototypes"
+        """Whether it has prototypes or weights of its own; runs of other artifacts have models in their manifests."""
+        return self.manifest is not None and self.manifest.optimizer in ("prototypes", "finetune")
 
     def configuration(self, explain: int, check: bool, seed: int = 0) -> dict[str, Any]:
         """See `RankerChoice.configuration`; contains the artifact's hash."""
