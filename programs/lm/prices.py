@@ -6,7 +6,6 @@ The price of a model that none of them lists is unknown, not zero.
 from __future__ import annotations
 
 import datetime
-import os
 import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from programs.lm.listed_models import listed_names, listed_price
 from programs.runtime.config_file import read_toml
-from programs.runtime.environment import environment, variable
+from programs.runtime.environment import environment, using
 from programs.runtime.errors import InputError
 
 WARN_DAYS = 60
@@ -221,25 +220,15 @@ def _listed(model: str) -> Price | None:
 def use_prices(path: Path | None) -> Iterator[None]:
     """Use the user's prices of another file inside the block, in all threads; None leaves them as they are.
 
-    It sets the variable itself, so that there is one place that says which file is in use.
-
     Raises:
         InputError: naming file and field, if the file cannot be used.
     """
     if path is None:
         yield
         return
-    name = variable("prices")
-    before = os.environ.get(name)
-    os.environ[name] = str(path)
-    try:
+    with using("prices", str(path)):
         price_table()
         yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def price_table(path: Path | None = None) -> PriceTable:

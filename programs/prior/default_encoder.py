@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from programs.prior.embedding_store import EmbeddingStore, store_path
 from programs.prior.encoders import ConcatenatedEncoder, Encoder, HashingEncoder, Vectors
 from programs.prior.onnx_encoder import EncoderFiles, MiniLMEncoder, OnnxEncoder
 from programs.prior.served_encoder import ServedEncoder
-from programs.runtime.environment import Environment, environment, variable
+from programs.runtime.environment import Environment, environment, using, variable
 from programs.runtime.errors import InputError, quoted
 from programs.runtime.events import OnEvent, Progress, ignore
 from programs.runtime.weights import locate
@@ -34,24 +33,15 @@ _QUIET_BELOW = 100
 def use_encoder(setting: str | None) -> Iterator[None]:
     """Use another encoder inside the block, in all threads; None leaves it as it is.
 
-    It sets the variable itself, so that there is one place that says which encoder is in use.
-
     Raises:
         InputError: if the setting names no encoder.
     """
     if setting is None:
         yield
         return
-    before = os.environ.get(ENCODER_VARIABLE)
-    os.environ[ENCODER_VARIABLE] = setting
-    try:
+    with using("encoder", setting):
         encoder_name()
         yield
-    finally:
-        if before is None:
-            del os.environ[ENCODER_VARIABLE]
-        else:
-            os.environ[ENCODER_VARIABLE] = before
 
 
 def encoder_name() -> str:

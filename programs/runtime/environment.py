@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -71,6 +73,24 @@ def variable(name: str) -> str:
     'MLLM3REC_CACHE'
     """
     return PREFIX + name.upper()
+
+
+@contextmanager
+def using(name: str, value: str) -> Iterator[None]:
+    """Set the variable behind a field of `Environment` inside the block, in all threads.
+
+    So there is one place that says which value is in use.
+    """
+    key = variable(name)
+    before = os.environ.get(key)
+    os.environ[key] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[key]
+        else:
+            os.environ[key] = before
 
 
 def cache_dir() -> Path:
