@@ -131,20 +131,16 @@ class Objective:
         coherence = self.coherence(own, others)
         if not own and expected >= 2:
             coherence = 0.0
-        found = UserScore(
-            user_id=case.user_id,
-            score=0.0,
-            rank=rank,
-            mar_rank=mar_rank,
-            ndcg=ndcg(rank, len(case.candidates)),
-            mar=ndcg(mar_rank, len(case.candidates)),
-            hit=hit(rank, HIT_AT),
+        return score_of_ranks(
+            case,
+            rank,
+            mar_rank,
+            self.weights,
             consistency=consistency(own, self.similarity) if own else None,
             resemblance=resemblance([own, others], self.similarity) if own and others else None,
             coherence=coherence,
             unreadable=ranking.status is Status.UNPARSABLE,
         )
-        return found.model_copy(update={"score": weighted_score(found, self.weights, rank)})
 
     def score_prediction(self, case: Case, prediction: dspy.Prediction) -> UserScore:
         """Score a prediction of `ScoredProgram`, with the cost of its ranking."""
@@ -211,6 +207,27 @@ class Objective:
         score = score or self.score_prediction(case, prediction)
         ranking = prediction.ranking
         return outcome_of(case, ranking, score.rank, score.mar_rank, score.coherence, prediction.mar, prediction.shown)
+
+
+def score_of_ranks(case: Case, rank: int, mar_rank: int, weights: ObjectiveWeights, **profiles: Any) -> UserScore:
+    """Score of a user by the ranks of the target.
+
+    Args:
+        rank, mar_rank: In the fused order and by MAR alone, from 1.
+        profiles: Fields of `UserScore` that ranks do not decide.
+    """
+    candidates = len(case.candidates)
+    found = UserScore(
+        user_id=case.user_id,
+        score=0.0,
+        rank=rank,
+        mar_rank=mar_rank,
+        ndcg=ndcg(rank, candidates),
+        mar=ndcg(mar_rank, candidates),
+        hit=hit(rank, HIT_AT),
+        **profiles,
+    )
+    return found.model_copy(update={"score": weighted_score(found, weights, rank)})
 
 
 def weighted_score(score: UserScore, weights: ObjectiveWeights, rank: int) -> float:

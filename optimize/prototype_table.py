@@ -10,9 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluate.stats.metrics import hit, ndcg
 from optimize.learned_prototypes import mean_of_rows
-from optimize.objective import HIT_AT, ObjectiveWeights, UserScore, weighted_score
+from optimize.objective import HIT_AT, ObjectiveWeights, UserScore, score_of_ranks
 from programs.motivation_encoder import LEANING_ITEMS, leanings_of, mean_and_spread, texts_of
 from programs.prior.scorers import scores_of
 from programs.prior.standard_scores import z
@@ -109,18 +108,9 @@ class PrototypeTable:
     def user_scores(self, ranks: tuple[Ranks, Ranks], users: slice) -> tuple[UserScore, ...]:
         """Scores of some users, as the program itself would get them."""
         fused, own = ranks
-        found = []
-        for row in range(*users.indices(len(self.cases))):
-            rank, mar_rank, case = int(fused[row]), int(own[row]), self.cases[row]
-            score = UserScore(
-                user_id=case.user_id,
-                score=0.0,
-                rank=rank,
-                mar_rank=mar_rank,
-                ndcg=ndcg(rank, len(case.candidates)),
-                mar=ndcg(mar_rank, len(case.candidates)),
-                hit=hit(rank, HIT_AT),
-                coherence=self._coherence[row],
+        return tuple(
+            score_of_ranks(
+                self.cases[row], int(fused[row]), int(own[row]), self.weights, coherence=self._coherence[row]
             )
-            found.append(score.model_copy(update={"score": weighted_score(score, self.weights, rank)}))
-        return tuple(found)
+            for row in range(*users.indices(len(self.cases)))
+        )
