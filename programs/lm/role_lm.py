@@ -114,6 +114,14 @@ class RoleLM(dspy.LM):
     def __deepcopy__(self, memo: dict[int, object]) -> RoleLM:
         return self
 
+    def copy(self, **kwargs: Any) -> Any:
+        """A copy with other settings, but no temperature where this model has none.
+
+        DSPy's proposers give one to every model, and reasoning models refuse it.
+        """
+        sampling = {name for name in ("temperature", "top_p") if self.kwargs.get(name) is None}
+        return super().copy(**{name: value for name, value in kwargs.items() if name not in sampling})
+
     def __call__(
         self, prompt: str | None = None, *, messages: list[dict[str, Any]] | None = None, **kwargs: Any
     ) -> Any:
