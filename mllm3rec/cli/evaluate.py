@@ -97,7 +97,7 @@ def evaluate(
 
     with ConsoleEvents() as events:
         result = m3.evaluate(
-            m3.load_cases(cases, None if dataset is None else m3.load_dataset(dataset)),
+            m3.load_cases(cases, dataset),
             ranker,
             against=against,
             out=directory,
