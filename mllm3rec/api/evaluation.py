@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from evaluate.runs.evaluation import Evaluation
 from evaluate.runs.run_metrics import against_run
 from evaluate.runs.session import run_session
 from evaluate.stats.intervals import Difference
+from evaluate.stats.metrics import CUTOFFS
 from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema
 from mllm3rec.api.own_ranker import own_ranker
 from mllm3rec.api.program import Program, choice_of
@@ -35,6 +36,7 @@ def evaluate(
     *,
     name: str | None = None,
     against: Evaluation | str | Path | None = None,
+    ks: Sequence[int] = (),
     out: str | Path | None = None,
     weight: float = DEFAULT_WEIGHT,
     prior: str | None = None,
@@ -61,6 +63,8 @@ def evaluate(
             or a function that takes item ids (history, candidates) and returns one score per candidate.
         name: Name of the ranker in results.
         against: Another evaluation on the same cases, or its run directory, to compare with user by user.
+        ks: Cutoffs of further metrics (`Evaluation.further`, `figures.coverage`): HR, NDCG, MRR, MAP, novelty,
+            popularity, popularity bias, diversity and coverage; HR and NDCG are then compared at them as well.
         out: Run directory; the same call resumes it. None keeps only the answers of language models (in the cache).
         weight, head: See `Fusion`; only for programs given by name.
         gate: A gate (`fit_gate_on_run(...).gate`), or its file, in place of `weight`.
@@ -118,11 +122,11 @@ def evaluate(
             configuration = {"own ranker": label}
         try:
             result = run_session(
-                folder, label, built, configuration, cases, ledger, workers, on_event, retry_unparsable
+                folder, label, built, configuration, cases, ledger, workers, on_event, retry_unparsable, ks
             )
         finally:
             ledger.close()
-        compared = {} if against is None else _differences(result, against, folder)
+        compared = {} if against is None else _differences(result, against, folder, ks)
     return replace(result, directory=None if out is None else folder, against=compared)
 
 
@@ -162,5 +166,8 @@ def run_folder(out: str | Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _differences(result: Evaluation, other: Evaluation | str | Path, folder: Path) -> Mapping[str, Difference]:
-    return result.minus(other) if isinstance(other, Evaluation) else against_run(folder, Path(other))
+def _differences(
+    result: Evaluation, other: Evaluation | str | Path, folder: Path, ks: Sequence[int]
+) -> Mapping[str, Difference]:
+    cutoffs = (*CUTOFFS, *(k for k in ks if k not in CUTOFFS))
+    return result.minus(other, cutoffs) if isinstance(other, Evaluation) else against_run(folder, Path(other), cutoffs)
