@@ -17,6 +17,7 @@ from evaluate.runs.directory import RunDirectory
 from evaluate.runs.evaluation import Evaluation
 from evaluate.runs.run_metrics import against_run
 from evaluate.runs.session import run_session
+from evaluate.runs.trec import RUN_PREFIX, TrecRun, read_trec_run
 from evaluate.stats.intervals import Difference
 from evaluate.stats.metrics import CUTOFFS
 from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema
@@ -59,8 +60,9 @@ def evaluate(
 
     Args:
         cases: Cases, or their file.
-        ranker: The name of a baseline or program, the folder of an artifact, a `Program`, an object with `rank(case)`,
-            or a function that takes item ids (history, candidates) and returns one score per candidate.
+        ranker: The name of a baseline or program, the folder of an artifact, `run:FILE` for an outside system's TREC
+            run, a `Program`, an object with `rank(case)`, or a function that takes item ids (history, candidates) and
+            returns one score per candidate.
         name: Name of the ranker in results.
         against: Another evaluation on the same cases, or its run directory, to compare with user by user.
         ks: Cutoffs of further metrics (`Evaluation.further`, `figures.coverage`): HR, NDCG, MRR, MAP, novelty,
@@ -88,6 +90,7 @@ def evaluate(
         MissingExtraError: if the library of a trained baseline is not installed.
     """
     cases = cases if isinstance(cases, Cases) else load_cases(cases)
+    ranker = _outside_run(ranker, cases, on_event)
     with run_folder(out) as folder:
         if isinstance(ranker, str | Path | Program):
             if isinstance(ranker, Program):
@@ -119,7 +122,8 @@ def evaluate(
                 refuse_leaks(cases.leaks)
             ledger = Ledger()
             label, built = own_ranker(ranker, name)
-            configuration = {"own ranker": label}
+            file = {"run file": ranker.sha256} if isinstance(ranker, TrecRun) else {}
+            configuration = {"own ranker": label, **file}
         try:
             result = run_session(
                 folder, label, built, configuration, cases, ledger, workers, on_event, retry_unparsable, ks
@@ -128,6 +132,15 @@ def evaluate(
             ledger.close()
         compared = {} if against is None else _differences(result, against, folder, ks)
     return replace(result, directory=None if out is None else folder, against=compared)
+
+
+def _outside_run(ranker: object, cases: Cases, on_event: OnEvent) -> object:
+    """The run in the file that `run:FILE` names, checked against the cases; any other ranker as it is."""
+    if not isinstance(ranker, str) or not ranker.startswith(RUN_PREFIX):
+        return ranker
+    run = read_trec_run(Path(ranker.removeprefix(RUN_PREFIX)))
+    run.check(cases, on_event)
+    return run
 
 
 def _gated(choice: RankerChoice, gate: Gate | str | Path | None, ask: float | None, explain: int) -> RankerChoice:

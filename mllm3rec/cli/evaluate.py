@@ -54,7 +54,9 @@ _fusion = option_group("Fusion")
 
 def evaluate(
     cases: CasesFile,
-    ranker: Annotated[str, typer.Option(help="Name of a baseline or program, or the folder of an artifact.")],
+    ranker: Annotated[
+        str, typer.Option(help="Name of a baseline or program, folder of an artifact, or run:FILE (TREC).")
+    ],
     directory: Annotated[Path, typer.Option("--out", help="Run directory; the same command resumes the run.")],
     dataset: DatasetOption = None,
     preset: Preset = "local",
