@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evaluate.data.dataset import Dataset
-from evaluate.data.loaders.tables import Table, assembled, interaction_names, item_names, user_names
+from evaluate.data.loaders.tables import DataTable, assembled, interaction_names, item_names, user_names
 from evaluate.data.records.column_names import Renamer, check_all_found
 from evaluate.data.records.reading import TABLE_SUFFIXES, only_file, read_records, table_problem
 from programs.runtime.errors import InputError
@@ -67,8 +67,8 @@ def load_plain(files: PlainFiles, columns: Mapping[str, str]) -> Dataset:
     if any(problems):
         raise InputError("\n".join(filter(None, problems)))
 
-    def table(path: Path, names: Callable[[Mapping[str, str]], Renamer]) -> Table:
-        return Table(path, partial(read_records, path, required[path], columns), names(columns))
+    def table(path: Path, names: Callable[[Mapping[str, str]], Renamer]) -> DataTable:
+        return DataTable(path, partial(read_records, path, required[path], columns), names(columns))
 
     interactions, items = table(files.interactions, interaction_names), table(files.items, item_names)
     users = table(files.users, user_names) if files.users else None

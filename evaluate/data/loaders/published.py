@@ -11,7 +11,7 @@ from typing import NamedTuple
 from evaluate.data.dataset import Dataset
 from evaluate.data.loaders.amazon import json_or_literal, price_of
 from evaluate.data.loaders.mind import mind_clicks, mind_news_records
-from evaluate.data.loaders.tables import Table, assembled, interaction_names, item_names, user_names
+from evaluate.data.loaders.tables import DataTable, assembled, interaction_names, item_names, user_names
 from evaluate.data.records.fields import absent, number, seconds, text
 from evaluate.data.records.reading import FieldError, Record, only_file, read_objects, read_records
 from programs.runtime.errors import InputError, listed
@@ -27,7 +27,7 @@ class PublishedTable:
         names: Possible names of the file; `{}` is the part of a release that has several, such as a genre.
         fields: Their name of a field by ours.
         read: Reads the file's records, with their line numbers.
-        convert: What a record is before its fields are renamed, see `Table`.
+        convert: What a record is before its fields are renamed, see `DataTable`.
     """
 
     names: tuple[str, ...]
@@ -272,13 +272,13 @@ def load_published(files: PublishedFiles) -> Dataset:
         InputError: On lines that cannot be read, missing fields or values out of range; names file, line and field.
     """
     form = files.form
-    interactions = Table(
+    interactions = DataTable(
         files.interactions,
         partial(form.interactions.read, files.interactions),
         interaction_names(form.interactions.fields, fixed=True),
         form.interactions.convert,
     )
-    items = Table(
+    items = DataTable(
         files.items,
         partial(form.items.read, files.items),
         item_names(form.items.fields, fixed=True),
@@ -286,7 +286,7 @@ def load_published(files: PublishedFiles) -> Dataset:
     )
     users = None
     if form.users is not None and files.users is not None:
-        users = Table(
+        users = DataTable(
             files.users,
             partial(form.users.read, files.users),
             user_names(form.users.fields, fixed=True),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evaluate.data.dataset import Dataset
-from evaluate.data.loaders.tables import Table, assembled, interaction_names, item_names, user_names
+from evaluate.data.loaders.tables import DataTable, assembled, interaction_names, item_names, user_names
 from evaluate.data.records.column_names import check_all_found
 from evaluate.data.records.fields import written_list
 from evaluate.data.records.reading import FieldError, Record, column_problem, parsed, read_lines
@@ -53,15 +53,15 @@ def load_recbole(files: RecBoleFiles, columns: Mapping[str, str]) -> Dataset:
     Raises:
         InputError: On invalid content, naming file, line and field or id.
     """
-    interactions = Table(
+    interactions = DataTable(
         files.interactions,
         partial(atomic_records, files.interactions, ("user_id", "item_id"), columns),
         interaction_names(columns),
     )
-    items = Table(files.items, partial(atomic_records, files.items, ("item_id",), columns), item_names(columns))
+    items = DataTable(files.items, partial(atomic_records, files.items, ("item_id",), columns), item_names(columns))
     users = None
     if files.users:
-        users = Table(files.users, partial(atomic_records, files.users, ("user_id",), columns), user_names(columns))
+        users = DataTable(files.users, partial(atomic_records, files.users, ("user_id",), columns), user_names(columns))
     dataset = assembled(files.interactions.stem, "recbole", interactions, items, users, published=True)
     check_all_found(columns, [part.names for part in (interactions, items, users) if part is not None])
     return dataset

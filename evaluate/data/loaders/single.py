@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evaluate.data.dataset import Dataset
 from evaluate.data.loaders.recbole import atomic_records
-from evaluate.data.loaders.tables import Table, interaction_names, item_names, read_events
+from evaluate.data.loaders.tables import DataTable, interaction_names, item_names, read_events
 from evaluate.data.records.column_names import check_all_found, recognized
 from evaluate.data.records.fields import absent, has_text, identifier
 from evaluate.data.records.interactions import in_order
@@ -29,7 +29,7 @@ REVIEW_COLUMNS = ("reviewText", "reviewerName", "helpful_vote", "verified_purcha
 _ITEM_TEXTS = ("title", "description", "categories", "keywords")
 _ITEM_FACTS = (*_ITEM_TEXTS, "brand", "price")
 
-Rows = Sequence[tuple[int, Record]]
+Numbered = Sequence[tuple[int, Record]]
 
 
 def is_single(path: Path) -> bool:
@@ -60,7 +60,7 @@ def load_single(path: Path, columns: Mapping[str, str]) -> Dataset:
     read = atomic_records if path.suffix == ATOMIC else read_records
     rows = list(read(path, ("user_id", "item_id"), columns))
     events, items = interaction_names(columns), item_names(columns)
-    table = Table(path, lambda: iter(rows), events)
+    table = DataTable(path, lambda: iter(rows), events)
     found = read_events(table)
     ordered, order_notes = in_order(path, found)
     columns_there = {column for _, record in rows for column in record}
@@ -76,7 +76,7 @@ def load_single(path: Path, columns: Mapping[str, str]) -> Dataset:
     return Dataset(name, catalogue, ordered, notes=notes + order_notes + table.notes(), format="single-file")
 
 
-def _items(path: Path, rows: Rows, columns: set[str]) -> tuple[dict[str, Item], tuple[str, ...]]:
+def _items(path: Path, rows: Numbered, columns: set[str]) -> tuple[dict[str, Item], tuple[str, ...]]:
     """Items from the rows of interactions, under our names, and notes about columns that are no property of an item."""
     notes: tuple[str, ...] = ()
     if reviews := columns & set(REVIEW_COLUMNS):
@@ -104,7 +104,7 @@ def _items(path: Path, rows: Rows, columns: set[str]) -> tuple[dict[str, Item], 
     return first, notes
 
 
-def _differs(rows: Rows, column: str) -> bool:
+def _differs(rows: Numbered, column: str) -> bool:
     values: dict[str, set[str]] = {}
     times: dict[str, int] = {}
     for _, record in rows:

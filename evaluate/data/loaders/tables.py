@@ -26,7 +26,7 @@ Events = Sequence[tuple[int, InteractionRecord]]
 
 
 @dataclass(frozen=True)
-class Table:
+class DataTable:
     """One file of a dataset.
 
     Attributes:
@@ -66,7 +66,7 @@ def user_names(columns: Mapping[str, str], fixed: bool = False) -> Renamer:
     return Renamer(("user_id",), keep_others=not fixed, mapped=columns, fixed=fixed)
 
 
-def read_events(table: Table) -> list[tuple[int, InteractionRecord]]:
+def read_events(table: DataTable) -> list[tuple[int, InteractionRecord]]:
     """The interactions of a table.
 
     Raises:
@@ -78,9 +78,9 @@ def read_events(table: Table) -> list[tuple[int, InteractionRecord]]:
 def assembled(
     name: str,
     form: str,
-    interactions: Table,
-    items: Table,
-    users: Table | None = None,
+    interactions: DataTable,
+    items: DataTable,
+    users: DataTable | None = None,
     published: bool = False,
 ) -> Dataset:
     """The dataset that tables make together.
@@ -114,7 +114,7 @@ def assembled(
     return Dataset(name=name, items=catalogue, interactions=ordered, metadata=metadata, notes=notes, format=form)
 
 
-def _own_items(table: Table) -> dict[str, Item]:
+def _own_items(table: DataTable) -> dict[str, Item]:
     def item_by_id(record: Record) -> tuple[str, Item]:
         item = plain_item(table.ours(record))
         return item.item_id, item
@@ -122,7 +122,7 @@ def _own_items(table: Table) -> dict[str, Item]:
     return by_id(table.path, parsed(table.path, table.records(), item_by_id))
 
 
-def _published_items(table: Table) -> tuple[dict[str, Item], tuple[str, ...]]:
+def _published_items(table: DataTable) -> tuple[dict[str, Item], tuple[str, ...]]:
     """Items that have a text, and a note about repeated ones."""
     items: dict[str, Item] = {}
     repeated = 0
