@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from evaluate.data.records.fields import seconds
-from programs.runtime.errors import InputError, input_error
+from programs.runtime.errors import InputError, input_error, quoted
 from signatures.rows import seed_of
 from signatures.types import Interaction
 
@@ -29,7 +29,19 @@ Setting = Literal["warm", "item-cold", "user-cold", "time"]
 COLD_SETTINGS: tuple[Setting, ...] = ("item-cold", "user-cold")
 """Evaluated users are not in the training data of these."""
 
-Moment = Annotated[int, BeforeValidator(lambda at: seconds({"date": at}, "date") if isinstance(at, str) else at)]
+FIRST_MOMENT = 100_000_000
+"""March 1973: a smaller number that is written for a date is a year or a day, not unix seconds."""
+
+
+def _in_seconds(written: object) -> object:
+    if not isinstance(written, str):
+        return written
+    if written.strip().isdecimal() and int(written) < FIRST_MOMENT:
+        raise ValueError(f"{quoted(written)} is not a date; give one such as 2018-01-01, or unix seconds")
+    return seconds({"date": written}, "date")
+
+
+Moment = Annotated[int, BeforeValidator(_in_seconds)]
 """Unix seconds; a date such as 2018-01-01 is understood."""
 
 

@@ -242,12 +242,17 @@ def metrics_table(results: RunMetrics, title: str) -> Table:
     return table
 
 
+_EQUAL = {"MRR": "MRR = MAP"}
+"""With one target per user the two are the same (`reciprocal_rank`)."""
+
+
 def further_table(results: RunMetrics) -> Table:
     """Metrics at the cutoffs that were asked for: one row for each metric, one column for each cutoff."""
     by_metric: dict[str, dict[str, str]] = {}
     for name, estimate in results.further.items():
         metric, _, cutoff = name.partition("@")
-        by_metric.setdefault(metric, {})[cutoff] = format_estimate(estimate)
+        if metric != "MAP":
+            by_metric.setdefault(_EQUAL.get(metric, metric), {})[cutoff] = format_estimate(estimate)
     for name, covered in results.coverage.items():
         metric, _, cutoff = name.partition("@")
         by_metric.setdefault(metric, {})[cutoff] = f"{covered.share:.1%} of at most {covered.reachable:.1%}"

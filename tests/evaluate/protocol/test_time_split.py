@@ -116,6 +116,8 @@ def test_dates_that_do_not_fit() -> None:
         m3.draw_cases(shop(ROWS), since="1970-01-11")
     with pytest.raises(InputError, match="'soon' is not a number and not a date"):
         drawn(since="soon")
+    with pytest.raises(InputError, match="'2018' is not a date; give one such as 2018-01-01"):
+        drawn(since="2018")
     with pytest.raises(InputError, match="no user has a 'last-liked' target with an interaction before it"):
         drawn(since="2030-01-01")
     bare = m3.Dataset.from_frames(pd.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "b"]}))

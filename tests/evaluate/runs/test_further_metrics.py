@@ -73,6 +73,7 @@ def test_on_the_command_line(cases: m3.Cases, tmp_path: Path, cli: CommandLine) 
     ended = cli(*command, "--k", "1,3")
     assert ended.code == 0, ended.err
     assert "popularity bias" in ended.out and "of at most" in ended.out and "@3/30" in ended.out
+    assert "MRR = MAP" in ended.out
     other = m3.evaluate(cases, "random", out=tmp_path / "random")
     ended = cli(*command, "--k", "1,3", "--against", str(other.directory), "--json")
     found = json.loads(ended.out)
