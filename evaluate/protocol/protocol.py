@@ -6,7 +6,7 @@ Everything the paper leaves open is a named choice with a default (docs/protocol
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -34,9 +34,9 @@ FIRST_MOMENT = 100_000_000
 
 
 def _in_seconds(written: object) -> object:
-    if not isinstance(written, str):
+    if not isinstance(written, str | date):
         return written
-    if written.strip().isdecimal() and int(written) < FIRST_MOMENT:
+    if isinstance(written, str) and written.strip().isdecimal() and int(written) < FIRST_MOMENT:
         raise ValueError(f"{quoted(written)} is not a date; give one such as 2018-01-01, or unix seconds")
     return seconds({"date": written}, "date")
 

@@ -165,6 +165,28 @@ def test_no_data_leaks_and_the_check_agrees(data: list[tuple[str, str, int, floa
     assert all((event.timestamp or 0) < day * DAY for events in cases.training.values() for event in events)
 
 
+def test_a_study_with_a_date(tmp_path: Path) -> None:
+    times = m3.load_dataset("demo").interactions["timestamp"]
+    day = pd.Timestamp(times.quantile(0.8), unit="s").date().isoformat()
+    path = write(
+        tmp_path / "study.toml",
+        f"""
+        name = "dated"
+        reference = "popularity"
+        datasets = [{{ name = "shop", source = "demo" }}]
+        protocols = [{{ name = "later", setting = "time", since = {day}, users = 10 }}]
+        rankers = [{{ ranker = "popularity" }}, {{ ranker = "random" }}]
+        """,
+    )
+    study = m3.run_study(path, out=tmp_path / "runs")
+    assert study.complete
+    (cases,) = (tmp_path / "runs").rglob("cases.jsonl")
+    assert m3.load_cases(cases).protocol.since == pd.Timestamp(day).timestamp()
+    path.write_text(path.read_text("utf-8").replace('"time"', '"warm"'), "utf-8")
+    with pytest.raises(InputError, match="'since' is the date of the setting 'time'"):
+        m3.run_study(path, out=tmp_path / "other")
+
+
 def test_given_columns_are_kept_with_the_cases(tmp_path: Path) -> None:
     purchases = "".join(f"u{n % 6},i{n % 31},{n}\n" for n in range(60))
     path = write(tmp_path / "sales.csv", "who,what,moment\n" + purchases)
