@@ -127,8 +127,7 @@ def _load_directory(directory: Path, columns: Columns) -> Dataset:
 def _load(source: Path, form: DataForm, files: Any, columns: Columns) -> Dataset:
     if columns and not form.own:
         raise InputError(
-            f"{source}: is a published dataset whose columns are known, so none can be named ({form.files}); "
-            "leave the columns out"
+            f"{source}: is a published dataset whose columns are known, so none can be named; leave --columns out"
         )
     return form.load(files, columns)
 

@@ -92,7 +92,8 @@ def _items(path: Path, rows: Numbered, columns: set[str]) -> tuple[dict[str, Ite
 
     first: dict[str, Item] = {}
     for line, record in rows:
-        if (item_id := identifier(record, "item_id")) not in first:
+        item_id = identifier(record, "item_id")
+        if item_id not in first or not has_text(first[item_id]):
             ((_, first[item_id]),) = parsed(path, [(line, own(record))], described_item)
     missing = [item_id for item_id, item in first.items() if not has_text(item)]
     if missing and len(missing) < len(first):

@@ -70,6 +70,8 @@ def test_the_text_of_a_review_is_not_that_of_its_item(tmp_path: Path) -> None:
 
 
 def test_some_items_without_a_text_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "sales.csv", "user,item,title\nu,a,\nu,b,Ball\nv,a,Kite\n")
+    assert load_dataset(path).items["a"].title == "Kite"
     path = write(tmp_path / "sales.csv", "user,item,title\nu,a,Kite\nu,b,\n")
     fails(path, "sales.csv, line 3: item 'b' has no text (items without one: 1 of 2)")
 
