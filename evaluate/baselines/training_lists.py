@@ -1,4 +1,4 @@
-"""Training lists for `learned`, in the shape of the lists to rank: warm, item cold-start or user cold-start.
+"""Training lists for `learned`, in the shape of the lists to rank: warm, item cold-start, user cold-start or by time.
 
 Each step back holds targets out of the training data as the protocol held targets out of the whole data, and keeps what
 the features may be fitted on. So features of training lists lack their targets, as in an evaluation.
@@ -6,7 +6,7 @@ the features may be fitted on. So features of training lists lack their targets,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,16 @@ from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.training_cases import shortened
 from evaluate.protocol.negatives import NegativeSampler
 from evaluate.protocol.protocol import EvaluationProtocol
-from evaluate.protocol.splits import HeldOut, Sequences, Split, rarest, split_at_window, split_off_items, window_start
+from evaluate.protocol.splits import (
+    HeldOut,
+    Sequences,
+    Split,
+    rarest,
+    split_at_date,
+    split_at_window,
+    split_off_items,
+    window_start,
+)
 from programs.prior.scorers import Popularity, Training, histories_of
 from programs.runtime.errors import InputError
 from signatures.rows import Case, seed_of
@@ -35,9 +44,9 @@ class StepBack:
 def steps_back(data: TrainingData, negatives: int, seed: int) -> list[StepBack]:
     """Training lists with targets of the training data, never of evaluated users.
 
-    Warm: the last item of every history. User cold-start: the users of three earlier windows. Item cold-start: the
-    users of the rarest items of the training data, in three parts. Cold-start falls back on warm lists where the data
-    are too few for any of its own.
+    Warm: the last item of every history. User cold-start: the users of three earlier windows. By time: three earlier
+    dates. Item cold-start: the users of the rarest items of the training data, in three parts. All fall back on warm
+    lists where the data are too few for any of their own.
 
     Args:
         negatives: Sampled items per list, as the protocol samples them; fewer if the catalogue has fewer.
@@ -66,12 +75,25 @@ def _warm(sequences: Sequences, protocol: EvaluationProtocol) -> Iterator[Split]
 
 
 def _earlier_windows(sequences: Sequences, protocol: EvaluationProtocol) -> Iterator[Split]:
+    return _earlier(sequences, protocol, split_at_window)
+
+
+def _earlier_dates(sequences: Sequences, protocol: EvaluationProtocol) -> Iterator[Split]:
+    return _earlier(sequences, protocol, split_at_date)
+
+
+def _earlier(
+    sequences: Sequences,
+    protocol: EvaluationProtocol,
+    split_at: Callable[[Sequences, int, EvaluationProtocol], Split],
+) -> Iterator[Split]:
+    """Splits at the first moment of the latest records, then of the latest of those before, and so on."""
     for _ in range(_STEPS):
         times = np.array([event.timestamp or 0 for events in sequences.values() for event in events], dtype=np.int64)
         if not times.size:
             return
         start = window_start(times, protocol.cold_share)
-        split = split_at_window(sequences, start, protocol)
+        split = split_at(sequences, start, protocol)
         if not split.training:
             return
         yield split
@@ -96,7 +118,7 @@ def _rare_items(sequences: Sequences, protocol: EvaluationProtocol) -> Iterator[
             yield split
 
 
-_SPLITS = {"warm": _warm, "user-cold": _earlier_windows, "item-cold": _rare_items}
+_SPLITS = {"warm": _warm, "user-cold": _earlier_windows, "item-cold": _rare_items, "time": _earlier_dates}
 
 
 def _drawn(

@@ -29,6 +29,7 @@ class Dataset:
         notes: What the loader decided or dropped, one sentence each; printed by `data describe`.
         format: Format it was read from.
         source: A path, `demo`, or `in-memory`.
+        columns: Names of its columns by ours that were given to read it.
         stands_for: Name of the dataset that was wanted and not found, in whose place this one was loaded; or empty.
     """
 
@@ -39,6 +40,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     format: str = "plain"
     source: str = "in-memory"
+    columns: Mapping[str, str] = field(default_factory=dict)
     stands_for: str = ""
 
     def shown_name_as(self, name: str) -> str:

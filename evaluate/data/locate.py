@@ -14,12 +14,12 @@ SEARCHED = f"in ./data or ${DATA_VARIABLE}"
 
 
 def find_source(source: str) -> str | None:
-    """The directory of a dataset, or `demo`; None if nothing is found.
+    """The directory or file of a dataset, or `demo`; None if nothing is found.
 
     Args:
-        source: A directory, `demo`, or a name to look for.
+        source: A directory, a file, `demo`, or a name to look for.
     """
-    if source == "demo" or Path(source).is_dir():
+    if source == "demo" or Path(source).exists():
         return source
     for folder in _data_folders():
         # Directly, or one level down, where the releases of a collection are kept.

@@ -236,4 +236,4 @@ def _protocol(root: Path, dataset: DatasetSpec, protocol: ProtocolSpec, data: Da
 
 
 def _published(dataset: DatasetSpec, protocol: ProtocolSpec) -> Sequence[PublishedRow]:
-    return [row for row in _PUBLISHED[protocol.setting] if row.row.dataset == dataset.published]
+    return [row for row in _PUBLISHED.get(protocol.setting, ()) if row.row.dataset == dataset.published]

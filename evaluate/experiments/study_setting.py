@@ -12,7 +12,7 @@ from evaluate.experiments.study_spec import DatasetSpec, ProtocolSpec
 from evaluate.protocol.cases import Cases, draw_lists, load_cases, recorded_protocol, write_cases
 from evaluate.protocol.leakage import refuse_leaks
 from evaluate.protocol.protocol import EvaluationProtocol, Sampling
-from evaluate.protocol.splits import Split, split_dataset
+from evaluate.protocol.splits import Split, dated, split_dataset
 from evaluate.ranker_factory import RankerFactory
 from programs.prior.choice import NEWEST, PriorName
 from programs.prior.default_encoder import encoder_name
@@ -90,7 +90,8 @@ class StudySetting:
         if path.exists():
             cases = load_cases(path)
             # The data may have moved; their hash is part of the protocol.
-            if cases.protocol.model_copy(update={"source": protocol.source}) != protocol:
+            of_data = {"source": protocol.source, "columns": protocol.columns}
+            if cases.protocol.model_copy(update=of_data) != protocol:
                 raise InputError(f"{path}: drawn by another protocol than the study file's; choose another --out")
         else:
             cases = write_cases(path, protocol, draw_lists(self.data, protocol, self.split))
@@ -100,7 +101,8 @@ class StudySetting:
 
     def _protocol(self, draw: int, users: int | None) -> EvaluationProtocol:
         protocol = self.protocol.model_copy(update={"sampling": self.sampling})
-        return protocol.drawn(self.dataset.name, self.data.source, self.data.sha256, users, draw)
+        drawn = protocol.drawn(self.dataset.name, self.data.source, self.data.sha256, users, draw)
+        return dated(self.data, drawn).model_copy(update={"columns": dict(self.data.columns)})
 
 
 def require_test_users(protocol: ProtocolSpec) -> None:

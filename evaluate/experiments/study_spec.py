@@ -11,7 +11,16 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from evaluate.baselines.baseline import LARGEST_SEED
-from evaluate.protocol.protocol import ColdHistory, ColdPositive, EvaluationProtocol, Sampling, Setting, Target
+from evaluate.protocol.protocol import (
+    ColdHistory,
+    ColdPositive,
+    EvaluationProtocol,
+    Moment,
+    Sampling,
+    Setting,
+    Target,
+    check_date,
+)
 from programs.runtime.config_file import read_toml
 from programs.runtime.errors import listed, quoted
 from programs.runtime.interrupts import MAX_WORKERS
@@ -46,18 +55,21 @@ class DatasetSpec(_Strict):
         source: A directory, `demo`, or a name to look for (see `mllm3rec study run --help`).
         fallback: Source to use, with a note, if `source` is not found.
         published: Name of the dataset in the paper, to show its published rows beside ours.
+        columns: Names of its columns by ours, for columns that are not recognized.
     """
 
     name: Name
     source: str
     fallback: str | None = None
     published: Literal["Beauty", "Sports", "Toys"] | None = None
+    columns: dict[str, str] = Field(default_factory=dict, exclude_if=lambda columns: not columns)
 
 
 class ProtocolSpec(_Strict):
     """How cases are drawn: fields of `EvaluationProtocol`, and the number of draws.
 
     Attributes:
+        since: Date of the setting time, such as 2018-01-01.
         sampling: None for that of the setting, or that of the cases which a study's folder holds already.
         draws: Number of draws of negatives, for the same users and targets.
         catalogue: Rank the whole catalogue instead of sampled negatives; for rankers without a language model.
@@ -76,9 +88,15 @@ class ProtocolSpec(_Strict):
     last: int | None = Field(default=None, ge=1)
     cold_positive: ColdPositive = "target"
     cold_history: ColdHistory = "window"
+    since: Moment | None = Field(default=None, exclude_if=lambda since: since is None)
     catalogue: bool = False
     tune_users: int = Field(default=500, ge=1)
     datasets: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _date_fits(self) -> Self:
+        check_date(self.setting, self.since)
+        return self
 
     def drawn(
         self, dataset: str, source: str, sha256: str, users: int | None = None, draw: int = 0

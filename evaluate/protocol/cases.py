@@ -22,7 +22,7 @@ from evaluate.protocol.case_warnings import find_given_away, find_known_titles
 from evaluate.protocol.leakage import Leak, find_changed, find_leaks, refuse_leaks
 from evaluate.protocol.negatives import NegativeSampler
 from evaluate.protocol.protocol import IN_MEMORY, EvaluationProtocol, part_of
-from evaluate.protocol.splits import Split, split_dataset
+from evaluate.protocol.splits import Split, dated, split_dataset
 from programs.prior.scorers import Popularity, Training, histories_of
 from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import InputError, abridged, input_error, quoted
@@ -80,7 +80,7 @@ class Cases:
             raise InputError(
                 f"dataset {quoted(self.protocol.dataset)} was built in memory, not from files: pass it as `dataset`"
             )
-        dataset = load_dataset(self.protocol.source)
+        dataset = load_dataset(self.protocol.source, self.protocol.columns)
         _require_same_data(self.protocol, dataset)
         return dataset
 
@@ -106,7 +106,7 @@ class Cases:
 
     def leaks_in(self, split: Split) -> list[Leak]:
         """`leaks`, if rankers are fitted on the training data of `split`."""
-        found = find_leaks(self.cases, self.dataset, split.training, self.protocol.setting)
+        found = find_leaks(self.cases, self.dataset, split.training, self.protocol.setting, self.protocol.since)
         return found + find_changed(self.cases, draw_lists(self.dataset, self.protocol, split))
 
     def warnings(self) -> list[DataWarning]:
@@ -164,7 +164,7 @@ def draw_cases(dataset: Dataset, **choices: Any) -> Cases:
     Args:
         dataset: The data.
         choices: Fields of `EvaluationProtocol`: part (`dev`, `test`, `all`), users, negatives, seed, target, setting,
-            sampling, draw, last, cold_positive, cold_history; each has a default.
+            sampling, draw, last, since, cold_positive, cold_history; each has a default.
 
     Returns:
         At most `users` cases, in a seeded order.
@@ -173,7 +173,9 @@ def draw_cases(dataset: Dataset, **choices: Any) -> Cases:
         InputError: naming the field, if a choice is invalid; or if no user can be evaluated, or the catalogue is too
             small for so many negatives.
     """
-    protocol = EvaluationProtocol.for_dataset(dataset.name, dataset.source, dataset.sha256, **choices)
+    of_data = {"columns": dict(dataset.columns)} if dataset.columns else {}
+    protocol = EvaluationProtocol.for_dataset(dataset.name, dataset.source, dataset.sha256, **of_data, **choices)
+    protocol = dated(dataset, protocol)
     cases = tuple(draw_lists(dataset, protocol))
     return Cases(protocol, cases, hashlib.sha256(_body(cases)).hexdigest(), dataset)
 
@@ -271,11 +273,11 @@ def _header_line(protocol: EvaluationProtocol, n: int, sha256: str) -> bytes:
     return header.model_dump_json(exclude_none=True).encode() + b"\n"
 
 
-def load_cases(path: str | Path, dataset: Dataset | None = None) -> Cases:
+def load_cases(path: str | Path, dataset: Dataset | str | Path | None = None) -> Cases:
     """Read a cases file and verify its hash.
 
     Args:
-        dataset: The data it was drawn from; None to load it when first needed (`Cases.dataset`).
+        dataset: The data it was drawn from, or where it is now; None to load it when first needed (`Cases.dataset`).
 
     Raises:
         InputError: naming file and line, if it is not a cases file, a line is malformed, a user is repeated, a list or
@@ -310,6 +312,8 @@ def load_cases(path: str | Path, dataset: Dataset | None = None) -> Cases:
     if hashlib.sha256(body).hexdigest() != header.sha256:
         raise InputError(f"{path}:1: the cases were changed after they were drawn (sha256 differs); draw them again")
     loaded = Cases(_protocol_of(header), tuple(cases.values()), header.sha256)
+    if isinstance(dataset, str | Path):
+        dataset = load_dataset(dataset, loaded.protocol.columns)
     return loaded if dataset is None else loaded.on(dataset)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from evaluate.data.dataset import Dataset
-from evaluate.protocol.protocol import Setting
+from evaluate.protocol.protocol import COLD_SETTINGS, Setting, moment_of
 from programs.prior.scorers import Training
 from programs.runtime.errors import InputError, quoted
 from signatures.rows import Case
@@ -39,6 +39,7 @@ def find_leaks(
     dataset: Dataset,
     training: Training,
     setting: Setting = "warm",
+    since: int | None = None,
 ) -> list[Leak]:
     """Search for held-out interactions in training data, histories and negatives.
 
@@ -46,14 +47,16 @@ def find_leaks(
     must every history that a case shows, with interactions before the target only. A user's interactions from the
     target on must not be in the training data, in the case's history or among the negatives. In the cold settings
     evaluated users must not be in the training data at all, nor the targets of item cold-start with any user, nor
-    interactions of the test window of user cold-start. Independent of the code that splits the data.
+    interactions of the test window of user cold-start. In the setting time no interaction of the training data or of a
+    history may be at or after the date, and no target before it. Independent of the code that splits the data.
 
     Args:
         cases: Cases with their targets.
         dataset: The data they were drawn from.
         training: Training data.
+        since: Date of the setting time, in unix seconds.
     """
-    leaks = list(_foreign_training(dataset, training))
+    leaks = [*_foreign_training(dataset, training), *_across_date(cases, dataset, training, since)]
     if setting == "user-cold":
         leaks += _training_in_window(cases, dataset, training)
     cold = setting == "item-cold"
@@ -79,7 +82,7 @@ def find_leaks(
             )
         if own := (before | after).intersection(case.candidates) - {case.target}:
             leaks.append(Leak(case.user_id, f"{quoted(min(own))} is a negative, but the user bought it"))
-        if setting != "warm" and case.user_id in training:
+        if setting in COLD_SETTINGS and case.user_id in training:
             leaks.append(Leak(case.user_id, f"is in the training data of {setting}"))
         if case.target in training_items:
             leaks.append(Leak(case.user_id, f"the cold item {quoted(case.target)} is in the training data"))
@@ -120,6 +123,25 @@ def _training_in_window(cases: Sequence[Case], dataset: Dataset, training: Train
         late = next((e for e in events if first is not None and (e.timestamp or 0) >= first), None)
         if late is not None:
             yield Leak(user, f"the training data has {_told(late)}, which is not older than the first target")
+
+
+def _across_date(cases: Sequence[Case], dataset: Dataset, training: Training, since: int | None) -> Iterator[Leak]:
+    """Interactions on the wrong side of the date, if there is one; without a time an interaction may be on either."""
+    if since is None:
+        return
+    date = moment_of(since)
+    for where, histories in (
+        ("the training data has", training.items()),
+        ("the history shows", ((case.user_id, case.history) for case in cases)),
+    ):
+        for user, events in histories:
+            late = next((event for event in events if event.timestamp is None or event.timestamp >= since), None)
+            if late is not None:
+                yield Leak(user, f"{where} {_told(late)}, which is not before {date}")
+    for case in cases:
+        times = [event.timestamp for event in dataset.sequences.get(case.user_id, ()) if event.item_id == case.target]
+        if any(time is None or time < since for time in times):
+            yield Leak(case.user_id, f"the target {quoted(case.target)} is before {date}")
 
 
 def _told(event: Interaction) -> str:

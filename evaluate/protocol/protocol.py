@@ -6,12 +6,14 @@ Everything the paper leaves open is a named choice with a default (docs/protocol
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from programs.runtime.errors import InputError, input_error
+from evaluate.data.records.fields import seconds
+from programs.runtime.errors import InputError, input_error, quoted
 from signatures.rows import seed_of
 from signatures.types import Interaction
 
@@ -21,8 +23,37 @@ Target = Literal["last-liked", "highest", "last"]
 UserPart = Literal["dev", "test"]
 """Dev users are for tuning and demos, test users for final figures."""
 
-Setting = Literal["warm", "item-cold", "user-cold"]
-"""The paper's three evaluations (sections 4 and 5)."""
+Setting = Literal["warm", "item-cold", "user-cold", "time"]
+"""The paper's three evaluations (sections 4 and 5), and one date for all users: what is later is test."""
+
+COLD_SETTINGS: tuple[Setting, ...] = ("item-cold", "user-cold")
+"""Evaluated users are not in the training data of these."""
+
+FIRST_MOMENT = 100_000_000
+"""March 1973: a smaller number that is written for a date is a year or a day, not unix seconds."""
+
+
+def _in_seconds(written: object) -> object:
+    if not isinstance(written, str | date):
+        return written
+    if isinstance(written, str) and written.strip().isdecimal() and int(written) < FIRST_MOMENT:
+        raise ValueError(f"{quoted(written)} is not a date; give one such as 2018-01-01, or unix seconds")
+    return seconds({"date": written}, "date")
+
+
+Moment = Annotated[int, BeforeValidator(_in_seconds)]
+"""Unix seconds; a date such as 2018-01-01 is understood."""
+
+
+def check_date(setting: Setting, since: int | None) -> None:
+    """Check that only the setting time has a date.
+
+    Raises:
+        ValueError: if another one has.
+    """
+    if since is not None and setting != "time":
+        raise ValueError("'since' is the date of the setting 'time'; choose that setting, or leave the date out")
+
 
 Sampling = Literal["uniform", "popularity", "matched"]
 """How negatives are drawn: uniformly, in proportion to their users, or from items about as popular as the positive.
@@ -70,15 +101,22 @@ def held_out(sequence: Sequence[Interaction], target: Target) -> int | None:
     >>> held_out(rated[:1], "last") is None
     True
     """
+    return positive_of(sequence, target) or None
+
+
+def positive_of(sequence: Sequence[Interaction], target: Target) -> int | None:
+    """Index of the positive among interactions, which may be the first, or None if none fits the rule of `held_out`.
+
+    >>> positive_of([Interaction(item_id="a", rating=4), Interaction(item_id="b", rating=2)], "last-liked")
+    0
+    """
     if target == "last-liked":
         liked = [i for i, event in enumerate(sequence) if event.rating is None or event.rating > LIKED_ABOVE]
-        index = liked[-1] if liked else 0
-    elif target == "highest":
+        return liked[-1] if liked else None
+    if target == "highest":
         rated = [(e.rating, i) for i, e in enumerate(sequence) if e.rating is not None and e.rating > LIKED_ABOVE]
-        index = max(rated)[1] if rated else 0
-    else:
-        index = len(sequence) - 1
-    return index if index > 0 else None
+        return max(rated)[1] if rated else None
+    return len(sequence) - 1 if sequence else None
 
 
 def part_of(user_id: str) -> UserPart:
@@ -106,8 +144,12 @@ class EvaluationProtocol(BaseModel):
         seed: Decides the order of users, the negatives and the target's position.
         draw: Number of the draw: other negatives and positions for the same users.
         last: Length to which histories are cut; None keeps them whole.
-        cold_share: Share of the items (item-cold) or of the records (user-cold) that is cold.
+        cold_share: Share of the items (item-cold) or of the records (user-cold) that is cold; of the records that are
+            test where no date is given (time).
         cold_below: User cold-start: users with fewer records than this in the test window.
+        since: Setting time: the moment from which on everything is test, in unix seconds; a date is understood.
+            None: the first moment of the latest `cold_share` of the records.
+        columns: Names of columns by ours that were given to read the data (`load_dataset`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -129,6 +171,13 @@ class EvaluationProtocol(BaseModel):
     cold_positive: ColdPositive = "target"
     cold_history: ColdHistory = "window"
     cold_below: int = Field(default=3, ge=2)
+    since: Moment | None = Field(default=None, exclude_if=lambda since: since is None)
+    columns: dict[str, str] = Field(default_factory=dict, exclude_if=lambda columns: not columns)
+
+    @model_validator(mode="after")
+    def _date_fits(self) -> Self:
+        check_date(self.setting, self.since)
+        return self
 
     @field_validator("source")
     @classmethod
@@ -174,6 +223,14 @@ class EvaluationProtocol(BaseModel):
             "history": "whole" if self.last is None else f"the last {self.last} interactions",
             "training data": "every user's interactions before the target",
         }
+        if self.setting == "time":
+            date = "the first moment of the test data" if self.since is None else moment_of(self.since)
+            lines |= {
+                "test data": f"everything from {date} on, for all users",
+                "positive": f"{lines['positive']}, among the user's test data",
+                "history": f"{lines['history']}, before {date}",
+                "training data": f"every user's interactions before {date}",
+            }
         if self.setting == "item-cold":
             lines |= {
                 "cold items": f"the {self.cold_share:.0%} of items with fewest interactions in the whole data, ties at "
@@ -195,6 +252,15 @@ class EvaluationProtocol(BaseModel):
                 "training data": "records before the window, of all other users",
             }
         return lines
+
+
+def moment_of(since: int) -> str:
+    """A moment as people write it.
+
+    >>> moment_of(1530924496)
+    '2018-07-07T00:48:16+00:00'
+    """
+    return datetime.fromtimestamp(since, UTC).isoformat()
 
 
 def usable_targets(sequences: Mapping[str, Sequence[Interaction]]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Splits of a dataset into held-out targets and training data: warm, item cold-start and user cold-start."""
+"""Splits of a dataset into held-out targets and training data: warm, item cold-start, user cold-start and by time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluate.data.dataset import Dataset
-from evaluate.protocol.protocol import LIKED_ABOVE, EvaluationProtocol, held_out
+from evaluate.protocol.protocol import LIKED_ABOVE, EvaluationProtocol, held_out, positive_of
 from programs.prior.scorers import Training, histories_of
 from programs.runtime.errors import InputError, quoted
 from signatures.rows import seed_of
@@ -57,6 +57,8 @@ def split_dataset(dataset: Dataset, protocol: EvaluationProtocol) -> Split:
         split = _item_cold(dataset, protocol)
     elif protocol.setting == "user-cold":
         split = _user_cold(dataset, protocol)
+    elif protocol.setting == "time":
+        split = split_at_date(dataset.sequences, _date_of(dataset, protocol), protocol)
     else:
         split = _warm(dataset.sequences, protocol)
     if protocol.last is None:
@@ -111,14 +113,50 @@ def _last_cold(sequence: tuple[Interaction, ...], cold: frozenset[str], liked: b
 
 
 def _user_cold(dataset: Dataset, protocol: EvaluationProtocol) -> Split:
+    start = window_start(_times(dataset, "user cold-start"), protocol.cold_share)
+    return split_at_window(dataset.sequences, start, protocol)
+
+
+def _times(dataset: Dataset, purpose: str) -> NDArray[np.int64]:
     times = dataset.interactions["timestamp"]
     if times.isna().any():
         raise InputError(
-            f"dataset {quoted(dataset.name)}: {int(times.isna().sum())} interactions have no timestamp; user "
-            "cold-start sorts all records by time"
+            f"dataset {quoted(dataset.name)}: {int(times.isna().sum())} interactions have no timestamp; {purpose} "
+            "sorts all records by time"
         )
-    start = window_start(times.to_numpy(dtype=np.int64), protocol.cold_share)
-    return split_at_window(dataset.sequences, start, protocol)
+    return times.to_numpy(dtype=np.int64)
+
+
+def dated(dataset: Dataset, protocol: EvaluationProtocol) -> EvaluationProtocol:
+    """The protocol with the date of the setting time, found in the data where none is given; others as they are.
+
+    Raises:
+        InputError: if the data has no timestamps.
+    """
+    if protocol.setting != "time":
+        return protocol
+    return protocol.model_copy(update={"since": _date_of(dataset, protocol)})
+
+
+def _date_of(dataset: Dataset, protocol: EvaluationProtocol) -> int:
+    times = _times(dataset, "the setting time")
+    return window_start(times, protocol.cold_share) if protocol.since is None else protocol.since
+
+
+def split_at_date(sequences: Sequences, since: int, protocol: EvaluationProtocol) -> Split:
+    """Setting time: what happened from `since` (unix seconds) on is test; histories and training data end before it."""
+    targets: dict[str, HeldOut] = {}
+    training: dict[str, tuple[Interaction, ...]] = {}
+    for user, sequence in sequences.items():
+        before = tuple(event for event in sequence if (event.timestamp or 0) < since)
+        if not before:
+            continue
+        training[user] = before
+        later = tuple(event for event in sequence if (event.timestamp or 0) >= since)
+        index = positive_of(later, protocol.target)
+        if index is not None:
+            targets[user] = HeldOut(before, later[index].item_id)
+    return Split(targets, training)
 
 
 def window_start(times: NDArray[np.int64], share: float) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from evaluate.runs.planted_recovery import Recovery
 from evaluate.runs.run import RunStatus
 from evaluate.runs.run_metrics import RunMetrics, paired_by_metric, ranks_of
 from evaluate.stats.intervals import Difference, Estimate
-from evaluate.stats.metrics import per_user
+from evaluate.stats.metrics import CUTOFFS, per_user
 from programs.runtime.errors import InputError
 from signatures.rows import Ranking, Usage
 
@@ -61,6 +61,11 @@ class Evaluation:
         return MetricTable(self.figures.metrics)
 
     @property
+    def further(self) -> MetricTable:
+        """Likewise for the metrics at the cutoffs that were asked for: `result.further["MRR@3"].mean`."""
+        return MetricTable(self.figures.further)
+
+    @property
     def components(self) -> dict[str, MetricTable]:
         """Likewise for each score vector alone: `prior`, `mar`, `fused`."""
         return {name: MetricTable(metrics) for name, metrics in self.figures.components.items()}
@@ -88,15 +93,18 @@ class Evaluation:
         """Whether every case has a scored row."""
         return self.status.complete
 
-    def minus(self, other: Evaluation) -> dict[str, Difference]:
+    def minus(self, other: Evaluation, ks: Sequence[int] = CUTOFFS) -> dict[str, Difference]:
         """Paired differences to another evaluation on the same cases, by metric.
+
+        Args:
+            ks: Cutoffs of HR and NDCG.
 
         Raises:
             InputError: if the two ranked different cases.
         """
         if self.cases.sha256 != other.cases.sha256:
             raise InputError(f"{other.ranker} ranked other cases than {self.ranker}: evaluate both on the same cases")
-        return paired_by_metric(self.ranks, other.ranks, len(self.cases[0].candidates))
+        return paired_by_metric(self.ranks, other.ranks, len(self.cases[0].candidates), ks)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per component (the ranker's order first), with mean, low and high of each metric, and n."""

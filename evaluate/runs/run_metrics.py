@@ -12,7 +12,8 @@ from evaluate.runs.directory import RunDirectory
 from evaluate.runs.journal import RunManifest, read_journal
 from evaluate.stats.audit import Finding, audit_ranks
 from evaluate.stats.intervals import Difference, Estimate, paired_difference
-from evaluate.stats.metrics import Bounds, bounds, per_user, rank_of, summarize
+from evaluate.stats.list_metrics import Coverage
+from evaluate.stats.metrics import CUTOFFS, Bounds, bounds, per_user, rank_of, summarize
 from programs.label_aligners import mean_by_position
 from programs.ranker import order_by_score
 from programs.runtime.config_file import read_json
@@ -42,6 +43,8 @@ class RunMetrics(BaseModel):
             aligners that read the log-probabilities of labels; zeros without a bias. In nats.
         usage: What was really sent and paid for in the whole run.
         audit: Check of these ranks against identities that every ranking satisfies.
+        further: Metrics at cutoffs that were asked for (`FurtherMetrics`), by name; empty unless asked.
+        coverage: Coverage of the catalogue at these cutoffs, likewise.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -64,6 +67,8 @@ class RunMetrics(BaseModel):
     position_bias: list[float] = Field(default_factory=list, exclude_if=lambda means: not means)
     usage: Usage = Usage()
     audit: Finding | None = None
+    further: dict[str, Estimate] = Field(default_factory=dict, exclude_if=lambda metrics: not metrics)
+    coverage: dict[str, Coverage] = Field(default_factory=dict, exclude_if=lambda metrics: not metrics)
 
     @property
     def warning(self) -> str | None:
@@ -144,8 +149,11 @@ def ranks_and_manifest(directory: Path) -> tuple[RunManifest, dict[str, int], in
     return manifest, ranks, max((len(row.order) for row in scored.values()), default=0)
 
 
-def against_run(directory: Path, other: Path) -> dict[str, Difference]:
+def against_run(directory: Path, other: Path, ks: Sequence[int] = CUTOFFS) -> dict[str, Difference]:
     """Paired differences between two finished runs on the same cases, `directory` minus `other`, by metric.
+
+    Args:
+        ks: Cutoffs of HR and NDCG.
 
     Raises:
         InputError: if one of them is not a run, or they ranked different cases.
@@ -154,12 +162,14 @@ def against_run(directory: Path, other: Path) -> dict[str, Difference]:
     reference, others, _ = ranks_and_manifest(other)
     if manifest.cases_sha256 != reference.cases_sha256:
         raise InputError(f"{other}: ranked other cases than {directory}; runs can be compared on the same cases only")
-    return paired_by_metric(ranks, others, size)
+    return paired_by_metric(ranks, others, size, ks)
 
 
-def paired_by_metric(mine: Mapping[str, int], theirs: Mapping[str, int], list_size: int) -> dict[str, Difference]:
+def paired_by_metric(
+    mine: Mapping[str, int], theirs: Mapping[str, int], list_size: int, ks: Sequence[int] = CUTOFFS
+) -> dict[str, Difference]:
     """Paired differences by metric name (`HR@5/30`), `mine` minus `theirs`, over the users that both ranked."""
-    ours, others = per_user(mine), per_user(theirs)
+    ours, others = per_user(mine, ks), per_user(theirs, ks)
     return {f"{name}/{list_size}": paired_difference(ours[name], others[name], seed=0) for name in ours.columns}
 
 

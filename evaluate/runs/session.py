@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +13,7 @@ from evaluate.data.demo.store import planted_motivations
 from evaluate.protocol.cases import Cases
 from evaluate.runs.directory import MANIFEST, RunDirectory
 from evaluate.runs.evaluation import Evaluation
+from evaluate.runs.further_metrics import check_cutoffs, further_metrics
 from evaluate.runs.journal import Journal, RunManifest, stored_manifest
 from evaluate.runs.planted_recovery import Recovery, recovery
 from evaluate.runs.run import run_cases
@@ -54,18 +55,21 @@ def run_session(
     workers: int = 1,
     on_event: OnEvent = ignore,
     retry_unparsable: bool = False,
+    ks: Sequence[int] = (),
 ) -> Evaluation:
     """Start or resume a run in a run directory.
 
     Args:
         name: The ranker's name in results.
         retry_unparsable: Rank users with unreadable answers again.
+        ks: Cutoffs of further metrics (`further_metrics`).
         configuration: Everything that decides the rankings besides the cases; another one in the directory is an error.
 
     Raises:
         InputError: if the directory holds another run, or the backend cannot be used.
         BudgetExceededError: if the budget ended before any user was ranked.
     """
+    check_cutoffs(ks, len(cases[0].candidates))
     problems: Counter[str] = Counter()
     task = f"{name}: users"
     with Journal.open(directory, run_manifest(name, configuration, cases)) as journal:
@@ -100,6 +104,8 @@ def run_session(
     targets = {case.user_id: case.target for case in cases}
     write_atomically(files.targets, json.dumps(targets).encode() + b"\n")
     figures = run_metrics(name, cases.cases, rows, spent=ledger.total())
+    asked = further_metrics(cases, rows, ks)
+    figures = figures.model_copy(update={"further": asked.means, "coverage": asked.coverage})
     write_atomically(files.metrics, figures.model_dump_json(indent=2).encode() + b"\n")
     if isinstance(ranker, ByFeatures):
         write_atomically(files.importance, json.dumps(ranker.importance, indent=2).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""Hit rate and NDCG for one positive per user, with bounds for unresolved users."""
+"""Hit rate, NDCG, MRR and MAP for one positive per user, with bounds for unresolved users."""
 
 from __future__ import annotations
 
@@ -38,6 +38,21 @@ def ndcg(rank: int, k: int) -> float:
     (1.0, 0.5, 0.0)
     """
     return 1.0 / math.log2(rank + 1) if _checked(rank) <= k else 0.0
+
+
+def reciprocal_rank(rank: int, k: int) -> float:
+    """RR@k of one user: 1 / rank of the positive within the first k, else 0; its mean over users is MRR@k.
+
+    It is also the average precision AP@k, whose mean is MAP@k: with one positive the only precision in that average is
+    1 / rank.
+
+    Args:
+        rank: 1-based rank of the positive.
+
+    >>> reciprocal_rank(1, 5), reciprocal_rank(4, 5), reciprocal_rank(6, 5)
+    (1.0, 0.25, 0.0)
+    """
+    return 1.0 / rank if _checked(rank) <= k else 0.0
 
 
 def _checked(rank: int) -> int:
@@ -90,6 +105,19 @@ def per_user(ranks: Mapping[str, int], ks: Sequence[int] = CUTOFFS) -> pd.DataFr
     for k in ks:
         columns[f"HR@{k}"] = (values <= k).astype(float)
         columns[f"NDCG@{k}"] = np.where(values <= k, gain, 0.0)
+    return pd.DataFrame(columns, index=pd.Index(users, name="user_id", dtype=object))
+
+
+def reciprocal_ranks(ranks: Mapping[str, int], ks: Sequence[int]) -> pd.DataFrame:
+    """MRR@k and MAP@k of every user, equal by definition (`reciprocal_rank`); rows and index as of `per_user`.
+
+    >>> reciprocal_ranks({"u": 4}, [3, 5]).to_dict("records")
+    [{'MRR@3': 0.0, 'MAP@3': 0.0, 'MRR@5': 0.25, 'MAP@5': 0.25}]
+    """
+    users = sorted(ranks)
+    columns: dict[str, list[float]] = {}
+    for k in ks:
+        columns[f"MRR@{k}"] = columns[f"MAP@{k}"] = [reciprocal_rank(ranks[user], k) for user in users]
     return pd.DataFrame(columns, index=pd.Index(users, name="user_id", dtype=object))
 
 

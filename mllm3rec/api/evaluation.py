@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,9 @@ from evaluate.runs.directory import RunDirectory
 from evaluate.runs.evaluation import Evaluation
 from evaluate.runs.run_metrics import against_run
 from evaluate.runs.session import run_session
+from evaluate.runs.trec import RUN_PREFIX, TrecRun, read_trec_run
 from evaluate.stats.intervals import Difference
+from evaluate.stats.metrics import CUTOFFS
 from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema
 from mllm3rec.api.own_ranker import own_ranker
 from mllm3rec.api.program import Program, choice_of
@@ -35,6 +37,7 @@ def evaluate(
     *,
     name: str | None = None,
     against: Evaluation | str | Path | None = None,
+    ks: Sequence[int] = (),
     out: str | Path | None = None,
     weight: float = DEFAULT_WEIGHT,
     prior: str | None = None,
@@ -57,10 +60,13 @@ def evaluate(
 
     Args:
         cases: Cases, or their file.
-        ranker: The name of a baseline or program, the folder of an artifact, a `Program`, an object with `rank(case)`,
-            or a function that takes item ids (history, candidates) and returns one score per candidate.
+        ranker: The name of a baseline or program, the folder of an artifact, `run:FILE` for an outside system's TREC
+            run, a `Program`, an object with `rank(case)`, or a function that takes item ids (history, candidates) and
+            returns one score per candidate.
         name: Name of the ranker in results.
         against: Another evaluation on the same cases, or its run directory, to compare with user by user.
+        ks: Cutoffs of further metrics (`Evaluation.further`, `figures.coverage`): HR, NDCG, MRR, MAP, novelty,
+            popularity, popularity bias, diversity and coverage; HR and NDCG are then compared at them as well.
         out: Run directory; the same call resumes it. None keeps only the answers of language models (in the cache).
         weight, head: See `Fusion`; only for programs given by name.
         gate: A gate (`fit_gate_on_run(...).gate`), or its file, in place of `weight`.
@@ -84,6 +90,7 @@ def evaluate(
         MissingExtraError: if the library of a trained baseline is not installed.
     """
     cases = cases if isinstance(cases, Cases) else load_cases(cases)
+    ranker = _outside_run(ranker, cases, on_event)
     with run_folder(out) as folder:
         if isinstance(ranker, str | Path | Program):
             if isinstance(ranker, Program):
@@ -115,15 +122,25 @@ def evaluate(
                 refuse_leaks(cases.leaks)
             ledger = Ledger()
             label, built = own_ranker(ranker, name)
-            configuration = {"own ranker": label}
+            file = {"run file": ranker.sha256} if isinstance(ranker, TrecRun) else {}
+            configuration = {"own ranker": label, **file}
         try:
             result = run_session(
-                folder, label, built, configuration, cases, ledger, workers, on_event, retry_unparsable
+                folder, label, built, configuration, cases, ledger, workers, on_event, retry_unparsable, ks
             )
         finally:
             ledger.close()
-        compared = {} if against is None else _differences(result, against, folder)
+        compared = {} if against is None else _differences(result, against, folder, ks)
     return replace(result, directory=None if out is None else folder, against=compared)
+
+
+def _outside_run(ranker: object, cases: Cases, on_event: OnEvent) -> object:
+    """The run in the file that `run:FILE` names, checked against the cases; any other ranker as it is."""
+    if not isinstance(ranker, str) or not ranker.startswith(RUN_PREFIX):
+        return ranker
+    run = read_trec_run(Path(ranker.removeprefix(RUN_PREFIX)))
+    run.check(cases, on_event)
+    return run
 
 
 def _gated(choice: RankerChoice, gate: Gate | str | Path | None, ask: float | None, explain: int) -> RankerChoice:
@@ -162,5 +179,8 @@ def run_folder(out: str | Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _differences(result: Evaluation, other: Evaluation | str | Path, folder: Path) -> Mapping[str, Difference]:
-    return result.minus(other) if isinstance(other, Evaluation) else against_run(folder, Path(other))
+def _differences(
+    result: Evaluation, other: Evaluation | str | Path, folder: Path, ks: Sequence[int]
+) -> Mapping[str, Difference]:
+    cutoffs = (*CUTOFFS, *(k for k in ks if k not in CUTOFFS))
+    return result.minus(other, cutoffs) if isinstance(other, Evaluation) else against_run(folder, Path(other), cutoffs)

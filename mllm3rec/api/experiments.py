@@ -266,7 +266,8 @@ def study_datasets(
             source = _fallback(wanted)
             stands_for = wanted.name
             on_event(Note(f"no dataset {wanted.source!r} {SEARCHED}: {source} is used instead"))
-        found[wanted.name] = replace(load_dataset(source), stands_for=stands_for)
+        columns = {} if stands_for else wanted.columns
+        found[wanted.name] = replace(load_dataset(source, columns), stands_for=stands_for)
         for note in found[wanted.name].notes:
             on_event(Note(f"{wanted.name}: {note}"))
     return found

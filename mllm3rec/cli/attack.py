@@ -96,7 +96,7 @@ def attack(
     options = [f"--ranker {one}" for one in ranker] + [f"--attack {one}" for one in attacks or ()]
     with ConsoleEvents() as events:
         found = m3.attack(
-            m3.load_cases(cases, None if dataset is None else m3.load_dataset(dataset)),
+            m3.load_cases(cases, dataset),
             ranker,
             out=directory,
             attacks=attacks or (),

@@ -53,7 +53,7 @@ def _audit_cases(path: Path, dataset: str | None, as_json: bool) -> int:
     """Draw the cases again, and search them and their training data for leaks; the exit code."""
     import mllm3rec as m3
 
-    cases = m3.load_cases(path, None if dataset is None else m3.load_dataset(dataset))
+    cases = m3.load_cases(path, dataset)
     leaks, warnings = cases.leaks, cases.warnings()
     for warning in warnings:
         say(f"warning: {warning}")

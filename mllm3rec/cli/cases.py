@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from mllm3rec.cli.console import ConsoleEvents, emit, out, say
-from mllm3rec.cli.options import DatasetName, Json, option_group
+from mllm3rec.cli.options import ColumnNames, DatasetName, Json, option_group, read_columns
 
 _cold = option_group("Cold-start")
 
@@ -27,8 +27,13 @@ def cases(
         Literal["last-liked", "highest", "last"], typer.Option(help="Interaction to hold out, see docs/protocol.md.")
     ] = "last-liked",
     setting: Annotated[
-        Literal["warm", "item-cold", "user-cold"], typer.Option(help="Warm, or a cold-start setting of the paper.")
+        Literal["warm", "item-cold", "user-cold", "time"],
+        typer.Option(help="Warm, a cold-start setting of the paper, or one date for all users."),
     ] = "warm",
+    since: Annotated[
+        str | None,
+        typer.Option(help="With --setting time: date from which on all is test. Default: the latest 10% of records."),
+    ] = None,
     sampling: Annotated[
         Literal["uniform", "popularity", "matched"] | None,
         typer.Option(help="How negatives are drawn. Default: matched for item-cold, else uniform."),
@@ -42,6 +47,7 @@ def cases(
         Literal["window", "recent"], _cold(help="History in the test window, or the last two items.")
     ] = "window",
     seed: Annotated[int, typer.Option(help="Random seed for users, negatives and their order.")] = 0,
+    columns: ColumnNames = None,
     as_json: Json = False,
 ) -> None:
     """Hold out one interaction of each user, draw negatives, and write the candidates to a file for all rankers."""
@@ -51,7 +57,7 @@ def cases(
     if users != "all" and not re.fullmatch("0*[1-9][0-9]{0,17}", users):
         raise m3.InputError(f"--users {users!r}: give a positive number or `all`")
     with ConsoleEvents() as events:
-        data = m3.load_dataset(dataset)
+        data = m3.load_dataset(dataset, read_columns(columns))
         for note in data.notes:
             events(m3.Note(f"note: {note}"))
     if data.interactions["rating"].isna().all() and target != "last":
@@ -64,6 +70,7 @@ def cases(
         negatives=negatives,
         target=target,
         setting=setting,
+        since=since,
         sampling=sampling,
         draw=draw,
         last=last,

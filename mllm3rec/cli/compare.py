@@ -55,7 +55,7 @@ def compare(
     from mllm3rec.api.experiments import forecast_comparison
 
     with ConsoleEvents() as events:
-        drawn = m3.load_cases(cases, None if dataset is None else m3.load_dataset(dataset))
+        drawn = m3.load_cases(cases, dataset)
         if dry_run:
             forecasts = forecast_comparison(
                 drawn, grid, out=directory, budget_usd=budget_usd, max_calls=max_calls, on_event=events

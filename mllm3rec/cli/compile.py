@@ -182,7 +182,7 @@ def compile_program(
     }
     family = family or ["tuned" if optimizer == "finetune" else "listwise"]
     with ConsoleEvents() as events:
-        drawn = m3.load_cases(cases, None if dataset is None else m3.load_dataset(dataset))
+        drawn = m3.load_cases(cases, dataset)
         if dry_run:
             phases = forecast_compile_cost(drawn, family, on_event=events, **arguments)
         else:

@@ -242,6 +242,27 @@ def metrics_table(results: RunMetrics, title: str) -> Table:
     return table
 
 
+_EQUAL = {"MRR": "MRR = MAP"}
+"""With one target per user the two are the same (`reciprocal_rank`)."""
+
+
+def further_table(results: RunMetrics) -> Table:
+    """Metrics at the cutoffs that were asked for: one row for each metric, one column for each cutoff."""
+    by_metric: dict[str, dict[str, str]] = {}
+    for name, estimate in results.further.items():
+        metric, _, cutoff = name.partition("@")
+        if metric != "MAP":
+            by_metric.setdefault(_EQUAL.get(metric, metric), {})[cutoff] = format_estimate(estimate)
+    for name, covered in results.coverage.items():
+        metric, _, cutoff = name.partition("@")
+        by_metric.setdefault(metric, {})[cutoff] = f"{covered.share:.1%} of at most {covered.reachable:.1%}"
+    cutoffs = list(dict.fromkeys(cutoff for cells in by_metric.values() for cutoff in cells))
+    table = figure_table(f"{results.ranker}, further metrics", "metric", *(f"@{cutoff}" for cutoff in cutoffs))
+    for metric, cells in by_metric.items():
+        table.add_row(metric, *(cells.get(cutoff, "-") for cutoff in cutoffs))
+    return table
+
+
 def usage_table(usages: Mapping[str, Usage], title: str = "Language models", by: str = "role") -> Table:
     """Calls, tokens, dollars and seconds, one row per role or phase; cache writes where a provider bills them."""
     from programs.lm.ledger import interrupted_note

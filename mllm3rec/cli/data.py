@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from mllm3rec.cli.console import emit, out, say
-from mllm3rec.cli.options import DatasetName, Json
+from mllm3rec.cli.options import ColumnNames, DatasetName, Json, read_columns
 
 if TYPE_CHECKING:
     from evaluate.data.dataset import Dataset
@@ -19,12 +19,12 @@ app = typer.Typer(no_args_is_help=True, help="Describe a dataset, or write it in
 
 
 @app.command()
-def describe(dataset: DatasetName, as_json: Json = False) -> None:
+def describe(dataset: DatasetName, columns: ColumnNames = None, as_json: Json = False) -> None:
     """Show counts, shares of items with texts and ratings, history lengths, notes of the loader, and warnings."""
     from evaluate.data.data_warnings import find_data_warnings
     from evaluate.protocol.protocol import usable_targets
 
-    data = _opened(dataset)
+    data = _opened(dataset, columns)
     facts = data.describe()
     sha256 = facts.pop("sha256")
     facts |= {f"users with a {target} target": count for target, count in usable_targets(data.sequences).items()}
@@ -45,12 +45,13 @@ def describe(dataset: DatasetName, as_json: Json = False) -> None:
 def prepare(
     dataset: DatasetName,
     directory: Annotated[Path, typer.Option("--out", help="Directory to write, without a dataset in it.")],
+    columns: ColumnNames = None,
     as_json: Json = False,
 ) -> None:
     """Write a dataset in the plain format, which loads in seconds."""
     from evaluate.data.writing import write_plain
 
-    data = _opened(dataset)
+    data = _opened(dataset, columns)
     paths = write_plain(data, directory)
     if as_json:
         emit({"written": [str(path) for path in paths], "sha256": data.sha256})
@@ -59,10 +60,10 @@ def prepare(
         out.print(str(path))
 
 
-def _opened(dataset: str) -> Dataset:
+def _opened(dataset: str, columns: str | None) -> Dataset:
     import mllm3rec as m3
 
-    data = m3.load_dataset(dataset)
+    data = m3.load_dataset(dataset, read_columns(columns))
     for note in data.notes:
         say(f"note: {note}")
     return data

@@ -48,7 +48,7 @@ def distill(
 
     with ConsoleEvents() as events:
         found = m3.distill(
-            m3.load_cases(cases, None if dataset is None else m3.load_dataset(dataset)),
+            m3.load_cases(cases, dataset),
             preset=preset,
             mote=mote,
             timeout=timeout,

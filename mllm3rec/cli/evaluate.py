@@ -13,6 +13,7 @@ from mllm3rec.cli.console import (
     emit,
     err,
     format_estimate,
+    further_table,
     metrics_table,
     out,
     recovery_line,
@@ -53,7 +54,9 @@ _fusion = option_group("Fusion")
 
 def evaluate(
     cases: CasesFile,
-    ranker: Annotated[str, typer.Option(help="Name of a baseline or program, or the folder of an artifact.")],
+    ranker: Annotated[
+        str, typer.Option(help="Name of a baseline or program, folder of an artifact, or run:FILE (TREC).")
+    ],
     directory: Annotated[Path, typer.Option("--out", help="Run directory; the same command resumes the run.")],
     dataset: DatasetOption = None,
     preset: Preset = "local",
@@ -79,6 +82,12 @@ def evaluate(
     schema: SchemaFile = None,
     seed: Annotated[int, typer.Option(min=0, help="Training seed of a trained baseline.")] = 0,
     against: Annotated[Path | None, typer.Option(help="Finished run on the same cases, to compare with.")] = None,
+    k: Annotated[
+        str | None,
+        typer.Option(
+            "--k", help="Cutoffs of a second table, such as 1,3,20: HR, NDCG, MRR, coverage, novelty, diversity, ..."
+        ),
+    ] = None,
     workers: Workers = 1,
     retry_unparsable: RetryUnparsable = False,
     budget_usd: BudgetUsd = None,
@@ -97,9 +106,10 @@ def evaluate(
 
     with ConsoleEvents() as events:
         result = m3.evaluate(
-            m3.load_cases(cases, None if dataset is None else m3.load_dataset(dataset)),
+            m3.load_cases(cases, dataset),
             ranker,
             against=against,
+            ks=_cutoffs(k),
             out=directory,
             weight=weight,
             head=head,
@@ -132,6 +142,15 @@ def evaluate(
     raise typer.Exit(0 if result.complete and result.figures.readable else 1)
 
 
+def _cutoffs(written: str | None) -> list[int]:
+    from programs.runtime.errors import InputError
+
+    try:
+        return [int(k) for k in written.split(",")] if written else []
+    except ValueError:
+        raise InputError(f"--k {written!r:.200}: give whole numbers, such as 1,3,5,10,20") from None
+
+
 def _facts(result: Evaluation) -> dict[str, object]:
     return {
         **result.figures.model_dump(mode="json"),
@@ -148,11 +167,7 @@ def _show(result: Evaluation, against: Path | None) -> None:
         f"{protocol.dataset}, {protocol.setting}, {protocol.part} users, target {protocol.target}, "
         f"{protocol.negatives} {protocol.sampling} negatives"
     )
-    if figures.warning is not None:
-        out.print(figures.warning, style="red")
-    out.print(metrics_table(figures, title))
-    for metric, difference in figures.against_prior.items():
-        out.print(f"{metric}: {format_estimate(difference)} against the prior alone (paired, n={difference.n})")
+    _show_metrics(figures, title)
     if figures.not_asked:
         out.print(f"asked about {figures.asked} of {figures.users} users; the prior alone ranks the others")
     _show_scores(figures)
@@ -172,6 +187,16 @@ def _show(result: Evaluation, against: Path | None) -> None:
     if result.usage_by_role:
         out.print(usage_table(result.usage_by_role))
     out.print(f"written: {result.directory}")
+
+
+def _show_metrics(figures: RunMetrics, title: str) -> None:
+    if figures.warning is not None:
+        out.print(figures.warning, style="red")
+    out.print(metrics_table(figures, title))
+    if figures.further:
+        out.print(further_table(figures))
+    for metric, difference in figures.against_prior.items():
+        out.print(f"{metric}: {format_estimate(difference)} against the prior alone (paired, n={difference.n})")
 
 
 def _show_scores(figures: RunMetrics) -> None:

@@ -21,7 +21,7 @@ def gate(
     """Fit the fusion weight by user on recorded scores; asks no model."""
     import mllm3rec as m3
 
-    drawn = m3.load_cases(cases, None if dataset is None else m3.load_dataset(dataset))
+    drawn = m3.load_cases(cases, dataset)
     fitted = m3.fit_gate_on_run(drawn, run, out=file)
     if as_json:
         emit({**fitted.model_dump(mode="json"), "file": str(file)})

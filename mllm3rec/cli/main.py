@@ -24,6 +24,7 @@ from mllm3rec.cli import (
     distill,
     doctor,
     evaluate,
+    export,
     gate,
     models,
     prices,
@@ -62,6 +63,7 @@ app.command("recommend", rich_help_panel=OPTIMIZE)(recommend.recommend)
 app.command("distill", rich_help_panel=OPTIMIZE)(distill.distill)
 app.add_typer(artifact.app, name="artifact", rich_help_panel=INSPECT)
 app.command("audit", rich_help_panel=INSPECT)(audit.audit)
+app.add_typer(export.app, name="export", rich_help_panel=INSPECT)
 app.add_typer(prices.app, name="prices", rich_help_panel=INSPECT)
 
 

@@ -15,6 +15,26 @@ def option_group(name: str) -> Callable[..., Any]:
     return partial(typer.Option, rich_help_panel=name)
 
 
+def read_columns(written: str | None) -> dict[str, str]:
+    """The columns given with `--columns`: theirs by ours.
+
+    >>> read_columns("user_id=who, item_id=what"), read_columns(None)
+    ({'user_id': 'who', 'item_id': 'what'}, {})
+
+    Raises:
+        InputError: if a pair is not OURS=YOURS, or ours is given twice.
+    """
+    from programs.runtime.errors import InputError
+
+    columns: dict[str, str] = {}
+    for pair in (written or "").split(",") if written else ():
+        ours, _, yours = (part.strip() for part in pair.partition("="))
+        if not ours or not yours or ours in columns:
+            raise InputError(f"--columns {written!r:.200}: give each column once, as user_id=who,item_id=what")
+        columns[ours] = yours
+    return columns
+
+
 def _use_encoder(context: typer.Context, setting: str | None) -> str | None:
     """Use the encoder until the command ends."""
     if setting is not None:
@@ -39,9 +59,17 @@ _model, _fusion, _schema, _limit, _output = map(
 
 Json = Annotated[bool, _output("--json", help="Print one JSON object instead of tables.")]
 CasesFile = Annotated[Path, typer.Argument(help="A cases file, written by `mllm3rec cases`.")]
-DatasetName = Annotated[str, typer.Argument(help="A dataset directory, or `demo` for the demo store.")]
+DatasetName = Annotated[
+    str, typer.Argument(help="A dataset directory, a file of interactions, or `demo` for the demo store.")
+]
+ColumnNames = Annotated[
+    str | None,
+    typer.Option(
+        "--columns", help="Names of your columns by ours, for those not recognized: user_id=who,item_id=what."
+    ),
+]
 DatasetOption = Annotated[
-    str | None, typer.Option("--dataset", help="Dataset directory, if it has moved since the cases were drawn.")
+    str | None, typer.Option("--dataset", help="Dataset directory or file, if it has moved since the cases were drawn.")
 ]
 Preset = Annotated[str, _model(help="Set of models, one per role: local, hosted, hosted-cheap or paper.")]
 ModelOption = Annotated[str | None, _model(help="Model for every role, a model string as in docs/models.md.")]

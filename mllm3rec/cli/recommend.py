@@ -9,6 +9,7 @@ import typer
 from mllm3rec.cli.console import ConsoleEvents, emit
 from mllm3rec.cli.options import (
     BudgetUsd,
+    ColumnNames,
     DatasetName,
     EncoderOption,
     Json,
@@ -27,6 +28,7 @@ from mllm3rec.cli.options import (
     SchemaFile,
     Timeout,
     Weight,
+    read_columns,
 )
 from mllm3rec.cli.recommendation_tables import recommendation_facts, show_recommendations
 from programs.runtime.events import Note
@@ -58,6 +60,7 @@ def recommend(
     timeout: Timeout = None,
     max_tokens: MaxTokens = None,
     retry_unparsable: RetryUnparsable = False,
+    columns: ColumnNames = None,
     as_json: Json = False,
 ) -> None:
     """Recommend K items to one user: profile, candidates from the prior, ranking, reasons, check of the reasons."""
@@ -65,7 +68,7 @@ def recommend(
         events(Note(f"loading {dataset}"))
         import mllm3rec as m3
 
-        data = m3.load_dataset(dataset)
+        data = m3.load_dataset(dataset, read_columns(columns))
         for note in data.notes:
             events(Note(f"note: {note}"))
         program = m3.program(

@@ -17,6 +17,7 @@ from evaluate.experiments.study_spec import read_study
 from evaluate.protocol.cases import draw_cases, load_cases
 from evaluate.runs.journal import read_journal
 from evaluate.runs.run_metrics import ranks_and_manifest
+from evaluate.runs.trec import read_trec_run
 from evaluate.stats.audit import audit_row, read_metric_table
 from optimize.artifact import ArtifactManifest, render_prompts, restore_program
 from optimize.candidates import Candidates
@@ -110,6 +111,40 @@ RECBOLE = {
     b"a\tToy Story\tAnimation War\nb\tHeat\t'A', 'B'\nc\tThird\t\n",
     "ml.user": b"user_id:token\tage:token\nu\t24\nv\t53\n",
 }
+GOODREADS = {
+    "goodreads_interactions_x.json": jsonl(
+        [
+            {"user_id": u, "book_id": b, "rating": r, "date_added": f"Mon Jul 03 16:17:{n:02} -0700 2017"}
+            for n, (u, b, r) in enumerate([("u", "1", 5), ("u", "2", 0), ("v", "2", 4), ("v", "3", 5), ("w", "1", 4)])
+        ]
+    ).encode(),
+    "goodreads_books_x.json": jsonl(
+        [{"book_id": b, "title": f"Book {b}", "popular_shelves": [{"count": "2", "name": "sea"}]} for b in "123"]
+    ).encode(),
+}
+HM = {
+    "transactions_train.csv": b"t_dat,customer_id,article_id,price\n2018-09-20,u,01,0.05\n2018-09-21,u,02,0.03\n"
+    b"2018-09-20,v,02,0.03\n2018-09-22,v,03,0.03\n",
+    "articles.csv": b"article_id,prod_name,product_type_name,index_group_name,detail_desc\n"
+    b'01,Top,Vest,Ladies,"Soft, warm"\n02,Tights,Tights,Ladies,\n03,Cap,Hat,Kids,\n',
+    "customers.csv": b"customer_id,age,club_member_status\nu,34.0,ACTIVE\nv,,\n",
+}
+MIND = {
+    "behaviors.tsv": b"1\tU1\t11/15/2019 8:55:22 AM\tN1 N2\tN3-1 N2-0\n2\tU2\t11/14/2019 1:05:00 PM\t\tN2-1 N1-0\n"
+    b"3\tU2\t11/14/2019 9:05:00 AM\t\tN1-1\n",
+    "news.tsv": b"N1\tsports\tgolf\tA putt\tHe won.\tx\t[]\t[]\nN2\tnews\tworld\tIt goes\t\tx\t[]\t[]\n"
+    b"N3\tfood\tsoup\tSoup\tWarm.\tx\t[]\t[]\nN4\tfood\tsoup\tTea\tHot.\tx\t[]\t[]\n",
+}
+STEAM = {
+    "steam_reviews.json": b"{u'username': u'u', u'product_id': u'10', u'date': u'2017-12-17', u'text': u'\\u2665'}\n"
+    b"{'username': 'u', 'product_id': '20', 'date': '2017-12-18'}\n"
+    b"{'username': 'v', 'product_id': '20', 'date': '2017-12-17'}\n"
+    b"{'username': 'v', 'product_id': '30', 'date': '2017-12-19'}\n",
+    "steam_games.json": b"{u'genres': [u'Action'], u'app_name': u'Cat', u'tags': [u'Cats'], u'id': u'10'}\n"
+    b"{'app_name': 'Dog', 'id': '20', 'price': 'Free To Play'}\n{'app_name': 'Cow', 'id': '30'}\n",
+}
+SINGLE = b"user;item;date;title\nu;a;2024-01-01;Kite\nu;b;2024-01-02;Ball\nv;b;2024-01-01;Ball\nv;c;2024-01-03;Cup\n"
+TREC = b"u1 Q0 D001 1 2.5 theirs\nu1 Q0 D002 2 1.5 theirs\nu2 Q0 D001 1 1e3 theirs\n"
 PRICES = b"""dated = 2026-01-31
 source = "our contract"
 [models]
@@ -228,6 +263,12 @@ TARGETS: dict[str, Target] = {
     "MovieLens 1M": _whole(ML_1M, 40),
     "MovieLens 100K": _whole(ML_100K, 40),
     "RecBole": _whole(RECBOLE, 60),
+    "Goodreads": _whole(GOODREADS, 40),
+    "H&M": _whole(HM, 50),
+    "MIND": _whole(MIND, 40),
+    "Steam": _whole(STEAM, 40),
+    "single file": _one("sales.csv", SINGLE, _dataset, 40),
+    "TREC run": _one("run.txt", TREC, read_trec_run, 30),
     "compressed": Target(
         {**PLAIN, "items.csv": b"", "items.csv.gz": gzip.compress(PLAIN["items.csv"], mtime=0)},
         ("items.csv.gz",),

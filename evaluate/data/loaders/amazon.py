@@ -11,7 +11,7 @@ import html
 import itertools
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -29,13 +29,24 @@ from evaluate.data.records.fields import (
     text,
 )
 from evaluate.data.records.interactions import InteractionRecord, in_order
-from evaluate.data.records.reading import FieldError, Record, as_object, only_file, parsed, read_lines, read_objects
-from programs.runtime.errors import InputError, abridged
+from evaluate.data.records.reading import (
+    FieldError,
+    Record,
+    as_object,
+    only_file,
+    parsed,
+    read_lines,
+    read_objects,
+    read_records,
+)
+from programs.runtime.errors import InputError, abridged, listed
 from signatures.types import Item
 
 AMAZON_FILES = (
     "Amazon, one category X: meta_X.json with reviews_X_5.json or reviews_X.json (2014), meta_X.json with X_5.json or "
-    "X.json (2018), meta_X.jsonl with X.jsonl (2023), each also with .gz"
+    "X.json (2018), meta_X.jsonl with X.jsonl (2023), each also with .gz; or as Hugging Face has the last one: "
+    "meta_X.parquet with X.parquet, the folders raw_meta_X and raw_review_X with Parquet files, or "
+    "raw/meta_categories/meta_X.jsonl with raw/review_categories/X.jsonl"
 )
 
 
@@ -107,7 +118,7 @@ AMAZON_RELEASES = (
 
 
 class AmazonFiles(NamedTuple):
-    """The two files of one category of one release."""
+    """The two files of one category of one release; each may be a folder of Parquet files."""
 
     release: AmazonRelease
     category: str
@@ -136,6 +147,41 @@ def _pairs(directory: Path) -> Iterator[AmazonFiles]:
             meta = only_file(directory, (f"meta_{category}{release.suffix}{gz}" for gz in ("", ".gz")))
             if reviews and meta:
                 yield AmazonFiles(release, category, reviews, meta)
+    yield from _hugging_face(directory)
+
+
+def _hugging_face(directory: Path) -> Iterator[AmazonFiles]:
+    """The files of the 2023 release as the repository at Hugging Face, and exports from it, name them."""
+    places = (
+        # metadata, reviews
+        ("meta_{}.parquet", "{}.parquet"),
+        ("raw_meta_{}", "raw_review_{}"),
+        ("raw_meta_{}", "raw/review_categories/{}.jsonl"),
+        ("raw/meta_categories/meta_{}.jsonl", "raw/review_categories/{}.jsonl"),
+    )
+    found: dict[str, AmazonFiles] = {}
+    for meta, reviews in places:
+        before, after = (re.escape(part) for part in Path(meta).name.split("{}"))
+        for path in sorted(directory.glob(meta.format("*"))):
+            category = re.sub(f"^{before}|{after}$", "", path.name)
+            other = directory / reviews.format(category)
+            if other.exists():
+                found.setdefault(category, AmazonFiles(AMAZON_RELEASES[-1], category, other, path))
+    yield from found.values()
+
+
+def _files_of(path: Path) -> list[Path]:
+    """A file itself, or the Parquet files of a folder."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(path.glob("*.parquet"))
+    if not files:
+        raise InputError(f"{path}: the folder has no Parquet files; download it again")
+    return files
+
+
+def _records_of(path: Path) -> Iterator[tuple[int, Record]]:
+    return read_records(path, ()) if path.suffix == ".parquet" else read_objects(path, json_or_literal)
 
 
 def load_amazon(files: AmazonFiles) -> Dataset:
@@ -146,10 +192,19 @@ def load_amazon(files: AmazonFiles) -> Dataset:
             than the reviews; names file, line and field.
     """
     release = files.release
-    reviews = read_objects(files.reviews, json_or_literal)
-    events = list(parsed(files.reviews, reviews, lambda record: amazon_interaction(record, release)))
+    seen: set[str] = set()
+
+    def interaction(record: Record) -> InteractionRecord:
+        seen.update(record)
+        return amazon_interaction(record, release)
+
+    events: list[tuple[int, InteractionRecord]] = []
+    for path in _files_of(files.reviews):
+        before = events[-1][0] if events else 0
+        events += ((before + line, event) for line, event in parsed(path, _records_of(path), interaction))
     reviewed = {event.item_id for _, event in events}
     items, notes = _read_items(files, reviewed)
+    notes += _unused(files.reviews, seen - {release.user, *release.item, release.rating, release.time})
     kept = [(line, event) for line, event in events if event.item_id in items]
     if not kept:
         raise InputError(
@@ -292,27 +347,27 @@ def _features(record: Record) -> tuple[str, ...]:
     return tuple(filter(None, (_cleaned(feature) for feature in listed if isinstance(feature, str))))
 
 
+def _unused(path: Path, fields: set[str]) -> tuple[str, ...]:
+    return (f"Fields of {path.name} that are not used: {listed(sorted(fields))}.",) if fields else ()
+
+
 def _read_items(files: AmazonFiles, reviewed: Collection[str]) -> tuple[dict[str, Item], tuple[str, ...]]:
     """The reviewed items that have a text, and notes on the others."""
     items: dict[str, Item] = {}
     unreviewed = repeated = different = 0
     unread_prices: list[str] = []
+    seen: set[str] = set()
 
-    def parse(line: str) -> Item | None:
-        # Most metadata are of items without a review; parsing their literals would take minutes.
-        leading = re.match(r"""\{['"]asin['"]: ['"](\w+)['"]""", line)
-        if leading and leading[1] not in reviewed and line.rstrip().endswith("}"):
-            return None
-        record = json_or_literal(line)
+    def parse(record: Record) -> Item | None:
         if identifier(record, *files.release.item) not in reviewed:
             return None
+        seen.update(record)
         item = amazon_item(record, files.release)
         if item.price is None and (price := _unread_price(record.get("price"))):
             unread_prices.append(price)
         return item
 
-    lines = ((number, line) for number, line in read_lines(files.meta) if line.strip())
-    for _, item in parsed(files.meta, lines, parse):
+    for item in (item for path in _files_of(files.meta) for item in _metadata(path, parse, reviewed)):
         if item is None:
             unreviewed += 1
         elif item.item_id in items:
@@ -327,7 +382,28 @@ def _read_items(files: AmazonFiles, reviewed: Collection[str]) -> tuple[dict[str
         (repeated, f"Repeated metadata of an item, first one kept: {repeated:,} (with other texts: {different:,})."),
     )
     kept = {item_id: item for item_id, item in items.items() if has_text(item)}
-    return kept, tuple(note for count, note in notes if count)
+    unused = seen - {*files.release.item, files.release.categories, files.release.brand, *_ITEM_FIELDS}
+    return kept, tuple(note for count, note in notes if count) + _unused(files.meta, unused)
+
+
+def _metadata(path: Path, parse: Callable[[Record], Item | None], reviewed: Collection[str]) -> Iterator[Item | None]:
+    """What `parse` gives for every record of a file of metadata; None for items without a review."""
+
+    def parse_line(line: str) -> Item | None:
+        # Most metadata are of items without a review; parsing their literals would take minutes.
+        leading = re.match(r"""\{['"]asin['"]: ['"](\w+)['"]""", line)
+        if leading and leading[1] not in reviewed and line.rstrip().endswith("}"):
+            return None
+        return parse(json_or_literal(line))
+
+    if path.suffix == ".parquet":
+        rows = parsed(path, _records_of(path), parse)
+    else:
+        rows = parsed(path, ((number, line) for number, line in read_lines(path) if line.strip()), parse_line)
+    return (item for _, item in rows)
+
+
+_ITEM_FIELDS = {"title", "description", "price", "features", "feature"}
 
 
 def _unread_price(value: object) -> str | None:

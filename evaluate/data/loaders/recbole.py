@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from evaluate.data.dataset import Dataset
-from evaluate.data.records.column_names import Renamer
-from evaluate.data.records.fields import has_text, written_list
-from evaluate.data.records.interactions import INTERACTION_COLUMNS, in_order
-from evaluate.data.records.plain_records import ITEM_COLUMNS, described_item, plain_interaction, plain_user
-from evaluate.data.records.reading import FieldError, Record, by_id, column_problem, parsed, read_lines
+from evaluate.data.loaders.tables import DataTable, assembled, interaction_names, item_names, user_names
+from evaluate.data.records.column_names import check_all_found
+from evaluate.data.records.fields import written_list
+from evaluate.data.records.reading import FieldError, Record, column_problem, parsed, read_lines
 from programs.runtime.errors import InputError, listed
-from signatures.types import Item
 
 RECBOLE_FILES = "RecBole, one dataset X: X.inter and X.item, optionally X.user"
 
@@ -32,62 +31,50 @@ def find_recbole(directory: Path) -> RecBoleFiles | None:
     Raises:
         InputError: If there are the interactions of several datasets.
     """
-    found = sorted(path for path in directory.glob("*.inter") if path.with_suffix(".item").is_file())
+    found = [files for path in sorted(directory.glob("*.inter")) if (files := recbole_files_of(path)) is not None]
     if len(found) > 1:
-        several = listed(path.name for path in found)
-        raise InputError(f"{directory}: holds the interactions of several datasets: {several}; keep one per directory")
-    if not found:
-        return None
-    users = found[0].with_suffix(".user")
-    return RecBoleFiles(found[0], found[0].with_suffix(".item"), users if users.is_file() else None)
+        several = listed(files.interactions.name for files in found)
+        raise InputError(f"{directory}: holds the interactions of several datasets: {several}; give one of these files")
+    return found[0] if found else None
 
 
-def load_recbole(files: RecBoleFiles) -> Dataset:
+def recbole_files_of(interactions: Path) -> RecBoleFiles | None:
+    """The files of the dataset with these interactions, or None without items."""
+    items, users = interactions.with_suffix(".item"), interactions.with_suffix(".user")
+    return RecBoleFiles(interactions, items, users if users.is_file() else None) if items.is_file() else None
+
+
+def load_recbole(files: RecBoleFiles, columns: Mapping[str, str]) -> Dataset:
     """Read a dataset. Items without a text, and interactions with unlisted items, are dropped and counted.
+
+    Args:
+        columns: Their names of columns by ours, for those that are not recognized.
 
     Raises:
         InputError: On invalid content, naming file, line and field or id.
     """
-    item_names, event_names = Renamer(ITEM_COLUMNS), Renamer(INTERACTION_COLUMNS)
-    user_names = Renamer(("user_id",), keep_others=True)
-
-    def item_by_id(record: Record) -> tuple[str, Item]:
-        item = described_item(item_names(record))
-        return item.item_id, item
-
-    rows = parsed(files.items, _records(files.items, ("item_id",)), item_by_id)
-    listed_items = by_id(files.items, rows)
-    items = {item_id: item for item_id, item in listed_items.items() if has_text(item)}
-    rows_of_events = _records(files.interactions, ("user_id", "item_id"))
-    events = list(parsed(files.interactions, rows_of_events, lambda record: plain_interaction(event_names(record))))
-    kept = [(line, event) for line, event in events if event.item_id in items]
-    if not kept:
-        raise InputError(f"{files.items}: no text for any of the items of {files.interactions.name}")
-    notes: tuple[str, ...] = ()
-    if len(kept) < len(events):
-        dropped = f"{len(events) - len(kept):,} of {len(events):,}"
-        notes += (f"Interactions dropped because {files.items.name} has no text for their item: {dropped}.",)
-    interactions, order_notes = in_order(files.interactions, kept)
-    notes += order_notes + item_names.notes(files.items.name) + event_names.notes(files.interactions.name)
-    users: dict[str, dict[str, str]] = {}
-    if files.users:
-        rows_of_users = _records(files.users, ("user_id",))
-        users = by_id(files.users, parsed(files.users, rows_of_users, lambda record: plain_user(user_names(record))))
-    return Dataset(
-        name=files.interactions.stem,
-        items=items,
-        interactions=interactions,
-        metadata={user_id: facts for user_id, facts in users.items() if facts},
-        notes=notes,
-        format="recbole",
+    interactions = DataTable(
+        files.interactions,
+        partial(atomic_records, files.interactions, ("user_id", "item_id"), columns),
+        interaction_names(columns),
     )
+    items = DataTable(files.items, partial(atomic_records, files.items, ("item_id",), columns), item_names(columns))
+    users = None
+    if files.users:
+        users = DataTable(files.users, partial(atomic_records, files.users, ("user_id",), columns), user_names(columns))
+    dataset = assembled(files.interactions.stem, "recbole", interactions, items, users, published=True)
+    check_all_found(columns, [part.names for part in (interactions, items, users) if part is not None])
+    return dataset
 
 
-def _records(path: Path, required: tuple[str, ...]) -> Iterator[tuple[int, Record]]:
+def atomic_records(
+    path: Path, required: tuple[str, ...], mapped: Mapping[str, str] | None = None
+) -> Iterator[tuple[int, Record]]:
+    """The records of an atomic file, by column name without its type; arguments as of `read_records`."""
     lines = read_lines(path)
     _, header = next(lines)
     columns = header.split("\t")
-    if (problem := column_problem(path, columns, required)) is not None:
+    if (problem := column_problem(path, columns, required, mapped)) is not None:
         raise InputError(problem)
 
     def record(line: str) -> Record:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from programs.runtime.errors import InputError, listed, quoted
+
 ALIASES: dict[str, tuple[str, ...]] = {
     "user_id": ("user", "userid", "uid", "reviewerid", "reviewer_id", "customer_id", "customerid", "visitorid"),
     "item_id": (
@@ -17,6 +19,12 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "movie_id",
         "movieid",
         "sku",
+        "app_id",
+        "article_id",
+        "book_id",
+        "business_id",
+        "news_id",
+        "track_id",
     ),
     "rating": ("overall", "score", "stars"),
     "timestamp": ("time", "datetime", "date", "unixreviewtime", "unix_review_time", "ts"),
@@ -34,6 +42,20 @@ ALIASES: dict[str, tuple[str, ...]] = {
 KNOWN_UNUSED = {"sales_rank"}
 """Fields that people know to be unused: no note about them."""
 
+MAYBE_A_RATING = "weight"
+"""A column of RecTools that holds ratings, counts or shares of a film: only its owner knows which."""
+
+
+def check_our_columns(columns: Mapping[str, str]) -> None:
+    """Check the names of a mapping from our columns to other people's.
+
+    Raises:
+        InputError: naming the first one that is not ours.
+    """
+    unknown = sorted(columns.keys() - ALIASES.keys())
+    if unknown:
+        raise InputError(f"columns: {quoted(unknown[0])} is not one of our columns: {', '.join(ALIASES)}")
+
 
 def recognized(columns: Iterable[str], ours: Sequence[str], mapped: Mapping[str, str] | None = None) -> dict[str, str]:
     """Our name for each column that is recognized.
@@ -46,12 +68,13 @@ def recognized(columns: Iterable[str], ours: Sequence[str], mapped: Mapping[str,
     >>> recognized(["userId", "asin", "colour"], ["user_id", "item_id", "rating"])
     {'userId': 'user_id', 'asin': 'item_id'}
     """
+    columns = list(columns)
     theirs = {column.partition(":")[0].strip().lower(): column for column in columns}
+    as_written = {name: column for column in columns for name in (column.partition(":")[0].strip(), column)}
     names: dict[str, str] = {}
     for our in ours:
-        given = (mapped or {}).get(our)
-        candidates = (our, *ALIASES.get(our, ()))
-        column = given if given in theirs.values() else next((theirs[c] for c in candidates if c in theirs), None)
+        given = as_written.get((mapped or {}).get(our, ""))
+        column = given or next((theirs[c] for c in (our, *ALIASES.get(our, ())) if c in theirs), None)
         if column is not None and column not in names:
             names[column] = our
     return names
@@ -63,12 +86,22 @@ class Renamer:
     Args:
         ours: Names to look for.
         keep_others: Keep further fields under their own names, but for one without a name: the index column of a frame.
+        mapped: Their name by ours, where it is given.
+        fixed: Whether only the given names count: the columns of a published file are known.
     """
 
-    def __init__(self, ours: Sequence[str], keep_others: bool = False) -> None:
+    def __init__(
+        self,
+        ours: Sequence[str],
+        keep_others: bool = False,
+        mapped: Mapping[str, str] | None = None,
+        fixed: bool = False,
+    ) -> None:
         self.ours = ours
         self.keep_others = keep_others
-        self.renamed: dict[str, str] = {}
+        self.mapped = mapped or {}
+        self.fixed = fixed
+        self.read: dict[str, str] = {}
         self.unused: set[str] = set()
         self._names: dict[tuple[str, ...], dict[str, str]] = {}
 
@@ -76,13 +109,25 @@ class Renamer:
         """The record under our names."""
         columns = tuple(record)
         if columns not in self._names:
-            names = recognized(columns, self.ours)
-            if self.keep_others:
-                names |= {column: column for column in columns if column not in names and column.strip()}
+            names = self._names_of(columns)
             self._names[columns] = names
-            self.renamed |= {theirs: our for theirs, our in names.items() if theirs != our}
+            self.read |= names
             self.unused |= set(columns) - names.keys() - KNOWN_UNUSED
         return {our: record[theirs] for theirs, our in self._names[columns].items()}
+
+    def _names_of(self, columns: tuple[str, ...]) -> dict[str, str]:
+        if self.fixed:
+            names = {theirs: our for our, theirs in self.mapped.items() if theirs in columns}
+        else:
+            names = recognized(columns, self.ours, self.mapped)
+        if self.keep_others:
+            names |= {column: column for column in columns if column not in names and column.strip()}
+        return names
+
+    def beside(self, other: Renamer) -> None:
+        """Count what another renamer reads of the same records as read."""
+        self.read |= other.read
+        self.unused &= other.unused
 
     def notes(self, name: str) -> tuple[str, ...]:
         """What was decided, for people.
@@ -91,10 +136,33 @@ class Renamer:
             name: Of the file.
         """
         notes = []
-        if self.renamed:
-            read = ", ".join(f"{theirs} as {our}" for theirs, our in sorted(self.renamed.items()))
+        renamed = sorted((theirs, our) for theirs, our in self.read.items() if theirs != our)
+        if renamed:
+            read = ", ".join(f"{theirs} as {our}" for theirs, our in renamed)
             notes.append(f"Fields of {name} with other names: {read}.")
         if self.unused:
-            listed = ", ".join(column or "one without a name" for column in sorted(self.unused))
-            notes.append(f"Fields of {name} that are not used: {listed}.")
+            words = ", ".join(column or "one without a name" for column in sorted(self.unused))
+            notes.append(f"Fields of {name} that are not used: {words}.")
+        if MAYBE_A_RATING in self.unused and "rating" in self.ours and "rating" not in self.read.values():
+            notes.append(
+                f"The column {MAYBE_A_RATING} of {name} may hold ratings or counts; "
+                f"if it holds ratings from 0 to 5, read it with --columns rating={MAYBE_A_RATING}."
+            )
         return tuple(notes)
+
+
+def check_all_found(columns: Mapping[str, str], tables: Sequence[Renamer]) -> None:
+    """Check that each given column was in one of the tables that were read.
+
+    Args:
+        columns: Their name by ours.
+
+    Raises:
+        InputError: naming the first that was in none.
+    """
+    for our, theirs in columns.items():
+        if not any(table.read.get(theirs) == our for table in tables):
+            there = sorted({name for table in tables for name in (*table.read, *table.unused)})
+            raise InputError(
+                f"columns: no file has a column {quoted(theirs)} to read as {our}; there are {listed(there)}"
+            )

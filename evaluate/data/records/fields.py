@@ -82,26 +82,44 @@ def rating(record: Record, field: str) -> float | None:
     return value
 
 
-def seconds(record: Record, field: str, per_second: int = 1) -> float | None:
-    """A time in unix seconds, or None if missing; dates in ISO form are read as well.
+def seconds(record: Record, field: str, per_second: int | None = None, form: str | None = None) -> float | None:
+    """A time in unix seconds, or None if missing; milliseconds and dates in ISO form are read as well.
 
-    >>> seconds({"date": "2018-07-07 00:48:16"}, "date")
-    1530924496.0
+    >>> seconds({"date": "2018-07-07 00:48:16"}, "date"), seconds({"time": 1530924496000}, "time")
+    (1530924496.0, 1530924496.0)
+    >>> seconds({"time": "11/15/2019 8:55:22 AM"}, "time", form="%m/%d/%Y %I:%M:%S %p")
+    1573808122.0
 
     Args:
-        per_second: Units of the field per second: 1000 for milliseconds.
+        per_second: Units of the field per second: 1000 for milliseconds. None: seconds, or milliseconds where seconds
+            would be after the year 5138, which is every moment after 3 March 1973.
+        form: Form of the field as `datetime.strptime` takes it; nothing else is then understood.
     """
     written = record.get(field)
+    if form is not None:
+        return None if absent(written) else _formed(str(written), field, form)
     if isinstance(written, str | date) and (moment := _date(written)) is not None:
         return moment
     try:
         value = number(record, field)
     except FieldError:
-        example = "unix seconds, or a date such as 2018-07-07 00:48:16"
+        example = "unix seconds or milliseconds, or a date such as 2018-07-07 00:48:16"
         raise FieldError(f"field {field!r}: {quoted(written)} is not a number and not a date; give {example}") from None
-    if value is not None and abs(value) / per_second > LATEST_SECOND:
-        raise FieldError(f"field {field!r}: {value:.0f} is not a time in unix seconds (milliseconds? divide by 1000)")
-    return None if value is None else value / per_second
+    if value is None:
+        return None
+    if per_second is None:
+        per_second = 1000 if abs(value) > LATEST_SECOND else 1
+    if abs(value) / per_second > LATEST_SECOND:
+        raise FieldError(f"field {field!r}: {value:.0f} is not a time in unix seconds or milliseconds")
+    return value / per_second
+
+
+def _formed(written: str, field: str, form: str) -> float:
+    try:
+        moment = datetime.strptime(written.strip(), form)
+    except ValueError:
+        raise FieldError(f"field {field!r}: {quoted(written)} is not a time written as {form}") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _date(value: str | date) -> float | None:

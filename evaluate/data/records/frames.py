@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from evaluate.data.records.column_names import ALIASES, recognized
+from evaluate.data.records.column_names import check_our_columns, recognized
 from evaluate.data.records.interactions import INTERACTION_COLUMNS, check_known, in_order
 from evaluate.data.records.plain_records import ITEM_COLUMNS, plain_interaction, plain_item, plain_user
 from evaluate.data.records.reading import Record, by_id, parsed
@@ -35,9 +35,7 @@ def read_frames(
     Raises:
         InputError: naming the column, or the row and field, that is missing or invalid.
     """
-    unknown = sorted(columns.keys() - ALIASES.keys())
-    if unknown:
-        raise InputError(f"columns: {unknown[0]!r} is not one of our columns: {', '.join(ALIASES)}")
+    check_our_columns(columns)
     where = Path("interactions")
     frame = _named(where, interactions, INTERACTION_COLUMNS, ("user_id", "item_id"), columns)
     events = list(parsed(where, _records(_in_seconds(frame)), plain_interaction))

@@ -11,7 +11,7 @@ import gzip
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +22,13 @@ from evaluate.data.records.column_names import ALIASES, recognized
 from programs.runtime.errors import InputError, abridged, listed, quoted
 
 Record = dict[str, object]
-TABLE_SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
+TABLE_SUFFIXES = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz")
+
+SEPARATORS = ",;\t|"
+"""Of text tables; the one that splits the header into most columns is theirs."""
+
+_ROWS_AT_ONCE = 10_000
+"""Rows of a Parquet file in memory at once: a file of reviews and their images is larger than what is read of it."""
 
 _LONGEST_CELL = 1 << 30
 """Characters; Python's own limit of 131,072 is below what long descriptions have."""
@@ -143,74 +149,96 @@ def read_objects(path: Path, parse: Callable[[str], Record] = json_object) -> It
     return parsed(path, ((line, text) for line, text in read_lines(path) if text.strip()), parse)
 
 
-def read_records(path: Path, required: Sequence[str]) -> Iterator[tuple[int, Record]]:
-    """The records of a Parquet, CSV or JSON Lines file (the last two optionally `.gz`), by the file's name.
+def read_records(
+    path: Path, required: Sequence[str], mapped: Mapping[str, str] | None = None
+) -> Iterator[tuple[int, Record]]:
+    """The records of a Parquet, CSV, TSV or JSON Lines file (the last three optionally `.gz`), by the file's name.
 
     An empty CSV field is None. The line of a CSV record is its first.
 
     Args:
-        required: Columns that a Parquet or CSV file must have.
+        required: Columns that a table must have, by our names.
+        mapped: Their name of a column by ours, where it is given.
 
     Raises:
         InputError: If the file cannot be read in its format, has no records or lacks a required column.
     """
     if path.suffix == ".parquet":
-        return _read_parquet(path, required)
-    if path.name.removesuffix(".gz").endswith(".csv"):
-        return _read_csv(path, required)
+        return _read_parquet(path, required, mapped)
+    if _is_text_table(path):
+        return _read_csv(path, required, mapped)
     return read_objects(path)
 
 
-def table_problem(path: Path, required: Sequence[str]) -> str | None:
-    """What is wrong with the columns of a table, or None; see `column_problem`. JSON Lines have no columns.
+def _is_text_table(path: Path) -> bool:
+    return path.name.removesuffix(".gz").endswith((".csv", ".tsv"))
+
+
+def table_columns(path: Path) -> list[str] | None:
+    """The names of the columns of a table; None for JSON Lines, which have none.
 
     Raises:
         InputError: If its header cannot be read.
     """
     if path.suffix == ".parquet":
-        return column_problem(path, _parquet_columns(path), required)
-    if path.name.removesuffix(".gz").endswith(".csv"):
-        first = next((values for _, values in _csv_records(path)), [])
-        return column_problem(path, first, required)
+        return _parquet_columns(path)
+    if _is_text_table(path):
+        return next((values for _, values in _csv_records(path)), [])
     return None
 
 
-def column_problem(path: Path, columns: Sequence[str], required: Sequence[str]) -> str | None:
+def table_problem(path: Path, required: Sequence[str], mapped: Mapping[str, str] | None = None) -> str | None:
+    """What is wrong with the columns of a table, or None; see `column_problem`. JSON Lines have no columns.
+
+    Raises:
+        InputError: If its header cannot be read.
+    """
+    columns = table_columns(path)
+    return None if columns is None else column_problem(path, columns, required, mapped)
+
+
+def column_problem(
+    path: Path, columns: Sequence[str], required: Sequence[str], mapped: Mapping[str, str] | None = None
+) -> str | None:
     """What is wrong with the columns of a table, or None: one is missing, under its usual other names as well.
 
     Args:
         required: Our names of the columns that must be there.
+        mapped: Their name of a column by ours, where it is given.
     """
-    names = recognized(columns, required)
+    names = recognized(columns, required, mapped)
     missing = [name for name in required if name not in names.values()]
     if missing:
-        separator = next((mark for mark in ";\t|" if len(columns) == 1 and mark in columns[0]), None)
-        hint = f"rename yours; also understood: {', '.join(f'{other}' for n in missing for other in ALIASES[n][:4])}"
-        if separator:
-            hint = f"its separator seems to be {separator!r}, save it with commas"
-        return f"{path}: missing column {', '.join(missing)}; it has {listed(columns)}; {hint}"
+        hint = f"also understood: {', '.join(f'{other}' for n in missing for other in ALIASES[n][:4])}"
+        naming = f"name yours with --columns {','.join(f'{name}=YOURS' for name in missing)}"
+        return f"{path}: missing column {', '.join(missing)}; it has {listed(columns)}; {naming}; {hint}"
     twice = sorted(name for name, times in Counter(columns).items() if times > 1)
     return f"{path}: column {listed(twice)} exists twice; keep one" if twice else None
 
 
-def _require_columns(path: Path, columns: Sequence[str], required: Sequence[str]) -> None:
-    if (problem := column_problem(path, columns, required)) is not None:
+def _require_columns(
+    path: Path, columns: Sequence[str], required: Sequence[str], mapped: Mapping[str, str] | None
+) -> None:
+    if (problem := column_problem(path, columns, required, mapped)) is not None:
         raise InputError(problem)
 
 
-def _read_parquet(path: Path, required: Sequence[str]) -> Iterator[tuple[int, Record]]:
-    _require_columns(path, _parquet_columns(path), required)
+def _read_parquet(
+    path: Path, required: Sequence[str], mapped: Mapping[str, str] | None
+) -> Iterator[tuple[int, Record]]:
+    _require_columns(path, _parquet_columns(path), required, mapped)
+    row = 0
     try:
-        table = pyarrow.parquet.read_table(path)
-        names = table.column_names
-        columns = [column.to_pylist() for column in table.columns]
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
+                for record in batch.to_pylist():
+                    row += 1
+                    yield row, record
     # Values that Python has no type for (a date of the year 20000, a text that is not UTF-8) raise many errors.
     except Exception as error:
         raise InputError(f"{path}: not a readable Parquet file: {abridged(str(error))}") from None
-    if table.num_rows == 0:
+    if not row:
         raise InputError(f"{path}: the file has no rows")
-    for row, values in enumerate(zip(*columns, strict=True), start=1):
-        yield row, dict(zip(names, values, strict=True))
 
 
 def _parquet_columns(path: Path) -> list[str]:
@@ -221,18 +249,18 @@ def _parquet_columns(path: Path) -> list[str]:
     return names
 
 
-def _read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[int, Record]]:
+def _read_csv(path: Path, required: Sequence[str], mapped: Mapping[str, str] | None) -> Iterator[tuple[int, Record]]:
     header: list[str] | None = None
     records = 0
     for line, values in _csv_records(path):
         if header is None:
             header = values
-            _require_columns(path, header, required)
+            _require_columns(path, header, required, mapped)
             continue
         if len(values) != len(header):
             raise InputError(
                 f"{location(path, line)}: {len(values)} fields where the header has {len(header)}; "
-                "quote fields that contain a comma"
+                "quote fields that contain the separator"
             )
         records += 1
         yield line, {name: value or None for name, value in zip(header, values, strict=True)}
@@ -243,7 +271,9 @@ def _read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[int, Record
 def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The records of a CSV file with their first lines: the names of its columns first. Blank lines are skipped."""
     csv.field_size_limit(_LONGEST_CELL)
-    reader = csv.reader((text + "\n" for _, text in read_lines(path)), strict=True)
+    lines = read_lines(path)
+    first = next((text for _, text in read_lines(path) if text.strip()), "")
+    reader = csv.reader((text + "\n" for _, text in lines), strict=True, delimiter=separator_of(first))
     header, start = True, 1
     try:
         for values in reader:
@@ -253,6 +283,15 @@ def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
                 header = False
     except csv.Error as error:
         raise InputError(f"{location(path, reader.line_num)}: not CSV: {error}") from None
+
+
+def separator_of(header: str) -> str:
+    """The separator of a text table: the one that splits its header into most columns.
+
+    >>> separator_of("user_id;item_id;rating"), separator_of('"item, or product",title'), separator_of("user_id")
+    (';', ',', ',')
+    """
+    return max(SEPARATORS, key=lambda mark: len(next(csv.reader([header.replace("\r", " ")], delimiter=mark), [])))
 
 
 def by_id(path: Path, rows: Iterable[tuple[int, tuple[str, ParsedT]]]) -> dict[str, ParsedT]:

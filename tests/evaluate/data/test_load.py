@@ -12,11 +12,19 @@ from tests.support.files import fails, write
 
 
 def test_unknown_directories_say_what_was_looked_for(tmp_path: Path) -> None:
-    fails(tmp_path / "nowhere", "nowhere: no such directory", "interactions and items", "meta_X.json", "u.data", "demo")
+    fails(
+        tmp_path / "nowhere",
+        "nowhere: no such file or directory",
+        "interactions and items",
+        "meta_X.json",
+        "u.data",
+        "demo",
+    )
     fails(tmp_path, "found: nothing", "expected", "ratings.dat")
     write(tmp_path / "interactions.csv", "user_id,item_id\nu,a\n")
     fails(tmp_path, "found: interactions.csv", "items.csv (.parquet, .jsonl) with the items and their texts is missing")
-    fails(tmp_path / "interactions.csv", "not a directory", f"give the directory it is in, {tmp_path}")
+    fails(tmp_path, f"or give the file itself, {tmp_path / 'interactions.csv'}")
+    fails(write(tmp_path / "u.data", "1\t2"), "u.data: not a table", f"the directory of a dataset, such as {tmp_path}")
 
 
 def test_a_folder_around_a_dataset_names_it(tmp_path: Path) -> None:

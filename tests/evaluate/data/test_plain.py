@@ -146,7 +146,11 @@ PLAIN_ERRORS: list[tuple[str, str, list[str]]] = [
     ("interactions.jsonl", '{"user_id": "u", "item_id": "a", "rating": "ok"}', ["line 1", "'rating'", "not a number"]),
     ("interactions.jsonl", '{"user_id": "u", "item_id": "a", "rating": true}', ["line 1", "'rating'", "not a number"]),
     ("interactions.jsonl", '{"user_id": "u", "item_id": "a", "rating": Infinity}', ["line 1", "not a number"]),
-    ("interactions.jsonl", '{"user_id": "u", "item_id": "a", "timestamp": 1356220800000}', ["line 1", "milliseconds"]),
+    (
+        "interactions.jsonl",
+        '{"user_id": "u", "item_id": "a", "timestamp": 1356220800000000}',
+        ["line 1", "milliseconds"],
+    ),
     ("interactions.csv", "user_id,rating\nu,5\n", ["interactions.csv: missing column item_id"]),
     ("interactions.csv", "user_id,item_id\nu,a\nu,zz\nv,zz\n", ["line 3: item 'zz' is not in items", "items: 2)"]),
     (
@@ -222,19 +226,28 @@ def test_names_of_columns_and_files_that_others_use(tmp_path: Path) -> None:
 
 def test_all_missing_columns_are_named_at_once(tmp_path: Path) -> None:
     write(tmp_path / "items.csv", "code,title\na,Kite\n")
-    write(tmp_path / "interactions.csv", "who;what\nu;a\n")
+    write(tmp_path / "interactions.csv", "who:what\nu:a\n")
     write(tmp_path / "users.csv", "id,age\nu,3\n")
     fails(
         tmp_path,
-        "items.csv: missing column item_id; it has code, title; rename yours; also understood: item, itemid",
-        "interactions.csv: missing column user_id, item_id",
-        "separator seems to be ';'",
+        "items.csv: missing column item_id; it has code, title; name yours with --columns item_id=YOURS",
+        "also understood: item, itemid",
+        "interactions.csv: missing column user_id, item_id; it has who:what",
+        "--columns user_id=YOURS,item_id=YOURS",
         "users.csv: missing column user_id",
     )
 
 
 @pytest.mark.parametrize(
-    "written", ["2018-07-07 00:48:16", "2018-07-07T00:48:16Z", "2018-07-07T02:48:16+02:00", 1530924496, "1530924496.0"]
+    "written",
+    [
+        "2018-07-07 00:48:16",
+        "2018-07-07T00:48:16Z",
+        "2018-07-07T02:48:16+02:00",
+        1530924496,
+        "1530924496.0",
+        1530924496000,
+    ],
 )
 def test_moments_in_every_usual_form(tmp_path: Path, written: object) -> None:
     rows = [{**INTERACTIONS[0], "timestamp": written}]

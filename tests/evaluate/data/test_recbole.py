@@ -51,4 +51,5 @@ def test_errors_name_file_line_and_field(tmp_path: Path) -> None:
     fails(tmp_path, "ml.inter is there, ml.item with the items and their texts is missing")
     write(files(tmp_path) / "other.inter", INTER)
     write(tmp_path / "other.item", ITEM)
-    fails(tmp_path, "ml.inter, other.inter", "keep one per directory")
+    fails(tmp_path, "ml.inter, other.inter", "give one of these files")
+    assert load_dataset(tmp_path / "other.inter").name == "other"
