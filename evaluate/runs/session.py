@@ -15,8 +15,9 @@ from evaluate.runs.directory import MANIFEST, RunDirectory
 from evaluate.runs.evaluation import Evaluation
 from evaluate.runs.journal import Journal, RunManifest, stored_manifest
 from evaluate.runs.planted_recovery import Recovery, recovery
-from evaluate.runs.run import run_cases
+from evaluate.runs.run import RunStatus, run_cases
 from evaluate.runs.run_metrics import run_metrics
+from programs.batch.run import BatchRun
 from programs.lm.endpoints import model_name
 from programs.lm.ledger import Budget, Ledger, interrupted_note, read_calls
 from programs.lm.roles import ROLE_NAMES, Roles
@@ -54,23 +55,27 @@ def run_session(
     workers: int = 1,
     on_event: OnEvent = ignore,
     retry_unparsable: bool = False,
+    batch: BatchRun | None = None,
 ) -> Evaluation:
     """Start or resume a run in a run directory.
 
     Args:
         name: The ranker's name in results.
         retry_unparsable: Rank users with unreadable answers again.
+        batch: Answers the calls of the ranker's language models in waves; None if each is sent by itself.
         configuration: Everything that decides the rankings besides the cases; another one in the directory is an error.
 
     Raises:
         InputError: if the directory holds another run, or the backend cannot be used.
-        BudgetExceededError: if the budget ended before any user was ranked.
+        BudgetExceededError: if the budget ended before any user was ranked, or does not hold for a wave of batches.
+        WaveWritten: if the questions of a wave were written to a file.
     """
     problems: Counter[str] = Counter()
     task = f"{name}: users"
     with Journal.open(directory, run_manifest(name, configuration, cases)) as journal:
         unread = {user for user, row in journal.rows().items() if row.unparsable or row.status is Status.UNPARSABLE}
         again = unread if retry_unparsable else set()
+        failed: set[str] = set()
         done = len(journal.resolved() - again)
         if done:
             on_event(Note(f"resuming {directory}: {done} of {len(cases)} users are done already"))
@@ -82,12 +87,17 @@ def run_session(
             nonlocal done
             done += 1
             on_event(Progress(task, done, len(cases), ledger.total()))
+            if row.status is Status.FAILED:
+                failed.add(row.user_id)
             if row.status is not Status.OK:
                 problems[row.status] += 1
                 if problems.total() <= _SHOWN_PROBLEMS:
                     on_event(Note(f"user {abridged(row.user_id)}: {row.status}: {abridged(row.error or '', 1000)}"))
 
-        status = run_cases(cases.cases, ranker, journal, ledger, workers, on_row, again)
+        def wave() -> RunStatus:
+            return run_cases(cases.cases, ranker, journal, ledger, workers, on_row, again, failed)
+
+        status = wave() if batch is None else batch.until_answered(wave)
         rows = journal.rows()
     if problems.total() > _SHOWN_PROBLEMS:
         counts = ", ".join(f"{count} {kind}" for kind, count in problems.items())
