@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -45,6 +46,35 @@ class ByFeatures(Ranker, Protocol):
         ...
 
 
+@dataclass
+class _Problems:
+    """Users of a session who were not ranked by the models; the first ones get a note.
+
+    Attributes:
+        failed: Those whose calls failed.
+    """
+
+    on_event: OnEvent
+    failed: set[str] = field(default_factory=set)
+    _counts: Counter[str] = field(default_factory=Counter)
+
+    def count(self, row: Ranking) -> None:
+        """Count a new row, if it is one of a problem."""
+        if row.status is Status.FAILED:
+            self.failed.add(row.user_id)
+        if row.status is not Status.OK:
+            self._counts[row.status] += 1
+            if self._counts.total() <= _SHOWN_PROBLEMS:
+                self.on_event(Note(f"user {abridged(row.user_id)}: {row.status}: {abridged(row.error or '', 1000)}"))
+
+    @property
+    def not_told(self) -> str | None:
+        """How many there are of each kind; None if each had a note."""
+        if self._counts.total() <= _SHOWN_PROBLEMS:
+            return None
+        return ", ".join(f"{count} {kind}" for kind, count in self._counts.items())
+
+
 def run_session(
     directory: Path,
     name: str,
@@ -70,12 +100,11 @@ def run_session(
         BudgetExceededError: if the budget ended before any user was ranked, or does not hold for a wave of batches.
         WaveWritten: if the questions of a wave were written to a file.
     """
-    problems: Counter[str] = Counter()
+    problems = _Problems(on_event)
     task = f"{name}: users"
     with Journal.open(directory, run_manifest(name, configuration, cases)) as journal:
         unread = {user for user, row in journal.rows().items() if row.unparsable or row.status is Status.UNPARSABLE}
         again = unread if retry_unparsable else set()
-        failed: set[str] = set()
         done = len(journal.resolved() - again)
         if done:
             on_event(Note(f"resuming {directory}: {done} of {len(cases)} users are done already"))
@@ -87,21 +116,15 @@ def run_session(
             nonlocal done
             done += 1
             on_event(Progress(task, done, len(cases), ledger.total()))
-            if row.status is Status.FAILED:
-                failed.add(row.user_id)
-            if row.status is not Status.OK:
-                problems[row.status] += 1
-                if problems.total() <= _SHOWN_PROBLEMS:
-                    on_event(Note(f"user {abridged(row.user_id)}: {row.status}: {abridged(row.error or '', 1000)}"))
+            problems.count(row)
 
         def wave() -> RunStatus:
-            return run_cases(cases.cases, ranker, journal, ledger, workers, on_row, again, failed)
+            return run_cases(cases.cases, ranker, journal, ledger, workers, on_row, again, problems.failed)
 
         status = wave() if batch is None else batch.until_answered(wave)
         rows = journal.rows()
-    if problems.total() > _SHOWN_PROBLEMS:
-        counts = ", ".join(f"{count} {kind}" for kind, count in problems.items())
-        on_event(Note(f"{name}: of {len(cases)} users {counts} in this session; the others are listed in {directory}"))
+    if (others := problems.not_told) is not None:
+        on_event(Note(f"{name}: of {len(cases)} users {others} in this session; the others are listed in {directory}"))
     if status.stopped:
         on_event(Note(f"stopped: {status.stopped}; {status.left} users left; run the same command to resume"))
         if all(row.status is Status.FAILED for row in rows.values()):

@@ -27,7 +27,7 @@ _SHOWN = 12
 @app.command("status")
 def status(as_json: Json = False) -> None:
     """Show the jobs under way, as they were when last heard of; sends nothing."""
-    with _batches() as (batches, _):
+    with _batches() as batches:
         jobs = batches.table.jobs()
     if as_json:
         emit({"jobs": [_facts(job) for job in jobs]})
@@ -43,7 +43,7 @@ def fetch(prices: PricesFile = None, as_json: Json = False) -> None:
 
     The run that a job belongs to counts its dollars when it goes on.
     """
-    with _batches() as (batches, _):
+    with _batches() as batches:
         before = len(batches.table.jobs())
         left = batches.fetch()
     if as_json:
@@ -56,7 +56,7 @@ def fetch(prices: PricesFile = None, as_json: Json = False) -> None:
 @app.command("cancel")
 def cancel(job: JobId = None, as_json: Json = False) -> None:
     """End jobs; what they have answered is kept, and is to be paid. Exit code 1 if there is no such job."""
-    with _batches() as (batches, _):
+    with _batches() as batches:
         jobs = [one for one in batches.table.jobs() if one.id.startswith(job or "")]
         for one in jobs:
             batches.cancel(one)
@@ -98,7 +98,7 @@ def read(
     """Put the answers to written questions into the response cache. Exit code 1 if some are missing or failed."""
     from programs.batch.answer_file import read_answers
 
-    with _batches() as (batches, events):
+    with _batches() as batches:
         counts = read_answers(batches, answers)
     if counts["unknown"]:
         say(f"warning: {counts['unknown']} lines answer no question that was written, and are ignored")
@@ -110,7 +110,7 @@ def read(
 
 
 @contextmanager
-def _batches() -> Iterator[tuple[BatchRun, ConsoleEvents]]:
+def _batches() -> Iterator[BatchRun]:
     """The jobs of all runs on this machine, with the response cache in use."""
     import dspy
 
@@ -124,7 +124,7 @@ def _batches() -> Iterator[tuple[BatchRun, ConsoleEvents]]:
         cache = use_response_cache(cache_dir() / "calls.sqlite", events)
         batches = BatchRun(Ledger(), on_event=events)
         try:
-            yield batches, events
+            yield batches
         finally:
             batches.close()
             cache.close()

@@ -28,9 +28,9 @@ OPEN: tuple[JobState, ...] = ("written", "uploaded", "creating", "created", "end
 _PATIENCE = 60.0
 _TABLES = """
 CREATE TABLE IF NOT EXISTS jobs (
-    id TEXT PRIMARY KEY, owner TEXT NOT NULL, provider TEXT NOT NULL, address TEXT NOT NULL, model TEXT NOT NULL, key_variable TEXT,
-    path TEXT NOT NULL, sha256 TEXT NOT NULL, lines INTEGER NOT NULL, most_usd REAL, state TEXT NOT NULL,
-    file_id TEXT NOT NULL DEFAULT '', batch_id TEXT NOT NULL DEFAULT '', written REAL NOT NULL,
+    id TEXT PRIMARY KEY, owner TEXT NOT NULL, provider TEXT NOT NULL, address TEXT NOT NULL, model TEXT NOT NULL,
+    key_variable TEXT, path TEXT NOT NULL, sha256 TEXT NOT NULL, lines INTEGER NOT NULL, most_usd REAL,
+    state TEXT NOT NULL, file_id TEXT NOT NULL DEFAULT '', batch_id TEXT NOT NULL DEFAULT '', written REAL NOT NULL,
     submitted REAL, answered INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS lines (
     job TEXT NOT NULL, number INTEGER NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL, question TEXT,
@@ -197,8 +197,12 @@ class JobTable:
 
     def calls_of(self, owner: str) -> list[Call]:
         """The calls that a run has to pay for, of all jobs that were fetched."""
-        query = "SELECT call FROM lines JOIN jobs ON job = id WHERE owner = ? AND call IS NOT NULL ORDER BY written, job, number"
-        return [Call.model_validate_json(row[0]) for row in self._all(query, owner)]
+        rows = self._all(
+            "SELECT call FROM lines JOIN jobs ON job = id WHERE owner = ? AND call IS NOT NULL "
+            "ORDER BY written, job, number",
+            owner,
+        )
+        return [Call.model_validate_json(row[0]) for row in rows]
 
     def refusals(self, owner: str) -> dict[tuple[str, str], Refusal]:
         """Errors for good of a run's lines, by key and by hash of the body."""

@@ -27,8 +27,8 @@ def dialect_of(model: str) -> str:
     if model.startswith("anthropic/"):
         return "anthropic"
     raise InputError(
-        f"model {model[:200]!r}: no batch interface for it here; batches work with openai/..., anthropic/... and servers "
-        "of OpenAI's form (http://host:port/v1#model). Leave out --via batch, or put a LiteLLM proxy in front of it"
+        f"model {model[:200]!r}: no batch interface for it here; batches work with openai/..., anthropic/... and "
+        "servers of OpenAI's form (http://host:port/v1#model); put a LiteLLM proxy in front of it, or leave out --via"
     )
 
 

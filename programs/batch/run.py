@@ -109,7 +109,8 @@ class BatchRun:
             with recording():
                 result = wave()
             questions = self.recorder.take()
-            if not questions:
+            # Jobs that nobody waits for any more are to be paid all the same.
+            if not questions and not self._open_jobs():
                 # Every user has a row by now: the next session asks about those that failed anew.
                 self.table.forget_refusals(self.owner)
                 return result
@@ -178,7 +179,8 @@ class BatchRun:
             claimed = self.table.open_keys()
             new = [question for question in questions if question.key not in claimed]
             wanted = {claimed[question.key] for question in questions if question.key in claimed}
-            jobs = [job for job in self.table.jobs() if job.id in wanted or job.owner == self.owner]
+            jobs = [job for job in self.table.jobs() if job.id in wanted]
+            jobs += [job for job in self._open_jobs() if job.id not in wanted]
             for job in jobs:
                 if job.provider == FILE:
                     raise InputError(
@@ -197,6 +199,10 @@ class BatchRun:
             self._wait(jobs)
         finally:
             self.ledger.release(reserved)
+
+    def _open_jobs(self) -> list[JobRow]:
+        """Jobs of this run that are at a provider, or on their way there."""
+        return [job for job in self.table.jobs() if job.owner == self.owner and job.provider != FILE]
 
     def _written(self, questions: Sequence[Question]) -> list[JobRow]:
         """The new jobs of a wave; in a file, if they are not to be submitted."""
