@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from mllm3rec.cli.console import ConsoleEvents, emit, format_usd, out, say
-from mllm3rec.cli.options import Json, PricesFile
+from mllm3rec.cli.options import Json
 
 if TYPE_CHECKING:
     from programs.batch.job_table import JobRow
@@ -38,7 +38,7 @@ def status(as_json: Json = False) -> None:
 
 
 @app.command("fetch")
-def fetch(prices: PricesFile = None, as_json: Json = False) -> None:
+def fetch(as_json: Json = False) -> None:
     """Fetch the answers of the jobs that have ended. Exit code 1 while others are under way.
 
     The run that a job belongs to counts its dollars when it goes on.
@@ -92,7 +92,6 @@ def write(
 @app.command("read")
 def read(
     answers: Annotated[Path, typer.Argument(help="File of answers, as `vllm run-batch` writes it.")],
-    prices: PricesFile = None,
     as_json: Json = False,
 ) -> None:
     """Put the answers to written questions into the response cache. Exit code 1 if some are missing or failed."""

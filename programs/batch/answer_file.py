@@ -27,16 +27,16 @@ def read_answers(batches: BatchRun, path: Path) -> Counter[str]:
     """
     total: Counter[str] = Counter()
     waiting = [job for job in batches.table.jobs() if job.provider == FILE]
-    for job in waiting:
-        counts = batches.settle(job, _lines(path))
-        if batches.table.job(job.id).state == "fetched":
-            total += counts
-    if not total:
+    keys = {line.key for line in _lines(path)}
+    answered = [job for job in waiting if keys & {question.key for question in batches.table.questions(job.id)}]
+    for job in answered:
+        total += batches.settle(job, _lines(path))
+    if not answered:
         raise InputError(
             f"{path}: answers none of the questions that wait ({sum(job.lines for job in waiting)} of them); give the "
             "output of the file that `mllm3rec batch write` wrote"
         )
-    if len(waiting) > 1:
+    if len(answered) > 1:
         total["unknown"] = 0  # Lines of one job are unknown to the others.
     return total
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from programs.batch.job_table import JobRow, JobTable
 from programs.batch.provider import Provider
 from programs.batch.question import Question
+from programs.lm.prices import Price
 from programs.runtime.atomic import write_atomically
 
 _CHAT, _MESSAGES = "/chat/completions", "/messages"
@@ -55,6 +56,7 @@ def write_job(
     dialect: str,
     questions: Sequence[Question],
     content: bytes,
+    price: Price | None,
     path: Path | None = None,
 ) -> JobRow:
     """Write the file of a job and add it to the table; both are on disk when this returns.
@@ -62,6 +64,7 @@ def write_job(
     Args:
         owner: See `JobRow`.
         dialect: Name of the provider's.
+        price: Of the model in batches; None where unknown.
         path: The file; None for one beside the table.
     """
     sha256 = hashlib.sha256(content).hexdigest()
@@ -82,6 +85,7 @@ def write_job(
         sha256=sha256,
         lines=len(questions),
         most_usd=None if None in prices else sum(price for price in prices if price is not None),
+        price=None if price is None else price.model_dump_json(exclude_defaults=True),
         state="written",
         file_id="",
         batch_id="",

@@ -29,7 +29,7 @@ _PATIENCE = 60.0
 _TABLES = """
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, owner TEXT NOT NULL, provider TEXT NOT NULL, address TEXT NOT NULL, model TEXT NOT NULL,
-    key_variable TEXT, path TEXT NOT NULL, sha256 TEXT NOT NULL, lines INTEGER NOT NULL, most_usd REAL,
+    key_variable TEXT, path TEXT NOT NULL, sha256 TEXT NOT NULL, lines INTEGER NOT NULL, most_usd REAL, price TEXT,
     state TEXT NOT NULL, file_id TEXT NOT NULL DEFAULT '', batch_id TEXT NOT NULL DEFAULT '', written REAL NOT NULL,
     submitted REAL, answered INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS lines (
@@ -53,7 +53,8 @@ class JobRow:
         path: Its file.
         sha256: Of the file.
         lines: Number of its lines.
-        most_usd: Upper estimate of its price; None where unknown.
+        most_usd: Upper estimate of what it costs; None where unknown.
+        price: Of its model in batches, as JSON; None where unknown.
         file_id, batch_id: Of the provider; empty before it gave them.
         written, submitted: Unix seconds.
         answered: Lines that the provider has worked on, when last heard of.
@@ -69,6 +70,7 @@ class JobRow:
     sha256: str
     lines: int
     most_usd: float | None
+    price: str | None
     state: JobState
     file_id: str
     batch_id: str

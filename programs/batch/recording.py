@@ -21,7 +21,7 @@ from programs.lm.pending import PendingCall
 from programs.lm.prices import BatchPrices, price_table
 from programs.lm.response_cache import ResponseCache
 from programs.lm.role_lm import RoleLM
-from programs.lm.roles import ROLE_NAMES, RoleConfig, Roles
+from programs.lm.roles import RoleConfig, RoleName, Roles
 from programs.lm.routes import Route, RouteLM
 from programs.lm.transport import arrived, instead_of_sending
 from programs.runtime.errors import InputError
@@ -153,17 +153,11 @@ class RecordingEngine:
 
 
 class BatchBackends(Backends):
-    """Backends whose calls are lines of batches, at the prices of those.
-
-    Raises:
-        InputError: if a role's model has no batch interface.
-    """
+    """Backends whose calls are lines of batches, at the prices of those."""
 
     def __init__(self, roles: Roles, ledger: Ledger, recorder: Recorder, on_event: OnEvent = ignore) -> None:
         self._recorder = recorder
         super().__init__(roles, ledger, BatchPrices(**dict(price_table())), on_event=on_event)
-        for role in ROLE_NAMES:
-            dialect_of(roles.of(role).model)
 
     def require_priced(self, role: str, config: RoleConfig) -> None:
         """Refuse a model without a known price in a batch if there is a budget in dollars.
@@ -171,18 +165,28 @@ class BatchBackends(Backends):
         Raises:
             InputError: naming role and model.
         """
-        if self.ledger.budget.usd is not None and self.prices.of(config.model) is None:
+        if self.ledger.budget.usd is not None and not config.is_local and self.prices.of(config.model) is None:
             raise InputError(
                 f"a dollar budget cannot be kept: the price of {role}'s model {config.model!r} in a batch is not known "
                 "(limit calls with --max-calls, or add `batch` to its price in a file for --prices)"
             )
+
+    def require(self, role: RoleName) -> None:
+        """See `Backends.require`; the model needs a batch interface, too."""
+        dialect_of(self.roles.of(role).model)
+        super().require(role)
 
     def connection(self, config: RoleConfig) -> dict[str, Any]:
         """The connection of the direct path, behind a `RecordingEngine`."""
         return {"engine": RecordingEngine(super().connection(config)["engine"], config, self._recorder)}
 
     def build(self, role: str, config: RoleConfig) -> RoleLM:
-        """See `Backends.build`."""
+        """See `Backends.build`.
+
+        Raises:
+            InputError: if the model has no batch interface.
+        """
+        dialect_of(config.model)
         lm = super().build(role, config)
         lm.engine.lm = lm
         return lm

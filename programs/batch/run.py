@@ -21,7 +21,7 @@ from programs.batch.question import GIVEN_UP, Question, Refusal
 from programs.batch.question_file import WaveWritten, lines_of_one_model
 from programs.batch.recording import BatchBackends, Recorder, cache_in_use, recording
 from programs.lm.ledger import Ledger, read_calls
-from programs.lm.prices import BatchPrices, price_table
+from programs.lm.prices import BatchPrices, Price, price_table
 from programs.lm.roles import Roles
 from programs.runtime.atomic import write_atomically
 from programs.runtime.environment import cache_dir
@@ -144,6 +144,7 @@ class BatchRun:
         """
         questions = {question.key: (number, question) for number, question in enumerate(self.table.questions(job.id))}
         refusals = self.table.refusals(job.owner)
+        price = None if job.price is None else Price.model_validate_json(job.price)
         cache = cache_in_use()
         ends: dict[str, LineEnd] = {}
         counts: Counter[str] = Counter()
@@ -152,7 +153,6 @@ class BatchRun:
                 counts["unknown"] += 1
                 continue
             number, question = questions[line.key]
-            price = self._prices.of(question.config.model)
             judged = judge(question, line, f"{job.id}/{number}", price, refusals)
             end = judged.end
             if judged.kept is not None:
@@ -208,14 +208,16 @@ class BatchRun:
         """The new jobs of a wave; in a file, if they are not to be submitted."""
         if self.to_file is not None and questions:
             content = lines_of_one_model(questions)
-            job = write_job(self.table, self.owner, FILE, questions, content, self.to_file)
+            price = self._prices.of(questions[0].config.model)
+            job = write_job(self.table, self.owner, FILE, questions, content, price, self.to_file)
             self.table.update(job.id, state="created", submitted=time.time())
             raise WaveWritten(len(questions), self.to_file)
         jobs = []
         for group in by_account(questions):
             provider = self._connected(*account_of(group[0]))
+            price = self._prices.of(group[0].config.model)
             for part, content in split_by_limits(group, provider):
-                jobs.append(write_job(self.table, self.owner, provider.name, part, content))
+                jobs.append(write_job(self.table, self.owner, provider.name, part, content, price))
         self._times.update(question.key for question in questions)
         if jobs:
             self.on_event(Note(f"{len(questions)} questions in {_jobs(len(jobs))}{_at_most(jobs)}"))

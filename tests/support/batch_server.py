@@ -78,6 +78,7 @@ class BatchServer:
         files, batches: What it holds.
         requests: Number of requests so far.
         kill: Process to kill, number of the request at which, and whether after it was worked on; or None.
+        interrupt_at_look: At which look at a job this process gets Ctrl-C; 0 for none.
         refuse_batches: Message with which every batch as a whole is refused, or empty.
     """
 
@@ -95,6 +96,7 @@ class BatchServer:
         self.keys: set[str] = set()
         self.kill: tuple[int, int, bool] | None = None
         self.refuse_batches = ""
+        self.interrupt_at_look = 0
         self._chat = FakeOpenAI(respond)
         self._lock = threading.RLock()
         server = self
@@ -239,6 +241,8 @@ class BatchServer:
     def _worked(self, batch: FakeBatch) -> None:
         """Every look brings a job closer to its end."""
         batch.looks += 1
+        if batch.looks == self.interrupt_at_look:
+            os.kill(os.getpid(), signal.SIGINT)
         if batch.status != "in_progress" or batch.looks <= self.looks:
             return
         batch.status = "completed"
@@ -266,7 +270,9 @@ class BatchServer:
             return self._message(key, body)
         reply = self.respond(body)
         payload = self._chat._payload(body, reply)
-        if reply.status == 200:
+        if reply.status != 200:
+            self.submitted[key][-1] = "refused"
+        else:
             usage = payload["usage"]
             self.bill += PRICE.usd(usage["prompt_tokens"], usage["completion_tokens"], batch=True)
         response = {"status_code": reply.status, "request_id": "r", "body": payload}

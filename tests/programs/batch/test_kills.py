@@ -30,7 +30,10 @@ from tests.support.runs import MANIFEST, judgements
 from tests.support.small_shop import CASE, POPULARITY, SHOP
 
 KILLS = 40
-CASES = [CASE, CASE.model_copy(update={"user_id": "bob", "candidates": CASE.candidates[:2]})]
+CASES = [
+    CASE.model_copy(update={"candidates": CASE.candidates[:3]}),
+    CASE.model_copy(update={"user_id": "bob", "candidates": CASE.candidates[1:2]}),
+]
 
 STEPS: tuple[tuple[Any, str], ...] = (
     (job_files, "write_atomically"),
