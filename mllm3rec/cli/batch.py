@@ -77,11 +77,10 @@ def write(
     For example: mllm3rec batch write wave.jsonl evaluate cases.jsonl --ranker pointwise --model ... --out run.
     Answer it with `vllm run-batch`, read the answers with `mllm3rec batch read`, and repeat until there are none.
     """
-    from mllm3rec.cli import main
     from programs.batch.question_file import WaveWritten
 
     try:
-        main.app([*context.args, "--via", str(questions)], standalone_mode=False)
+        context.find_root().command.main([*context.args, "--via", str(questions)], standalone_mode=False)
     except WaveWritten as written:
         if "--json" in context.args:
             emit({"questions": written.questions, "file": str(written.path)})

@@ -91,28 +91,29 @@ class AnthropicForm:
         """See `Provider`."""
         if job.state != "creating":
             return None
-        listed = self._json("GET", self._batches, params={"limit": 100}).get("data")
-        ours = [
-            str(batch["id"])
-            for batch in (listed if isinstance(listed, list) else ())
-            if isinstance(batch, dict)
-            and batch.get("id") not in others
-            and sum((batch.get("request_counts") or {}).values()) == job.lines
-            and datetime.fromisoformat(batch["created_at"]).timestamp() > (job.submitted or job.written) - _SKEW
-        ]
+        since = (job.submitted or job.written) - _SKEW
+        with self._plain_errors():
+            ours = [
+                str(batch["id"])
+                for batch in self._json("GET", self._batches, params={"limit": 100})["data"]
+                if batch["id"] not in others
+                and sum(batch["request_counts"].values()) == job.lines
+                and datetime.fromisoformat(batch["created_at"]).timestamp() > since
+            ]
         return ours[-1] if ours else None
 
     def create(self, job: JobRow) -> str:
         """See `Provider`."""
         lines = Path(job.path).read_bytes().splitlines()
-        body = b'{"requests": [' + b",".join(lines) + b"]}"
-        return str(self._json("POST", self._batches, content=body)["id"])
+        with self._plain_errors():
+            return str(self._json("POST", self._batches, content=b'{"requests": [' + b",".join(lines) + b"]}")["id"])
 
     def progress(self, job: JobRow) -> JobProgress:
         """See `Provider`."""
-        batch = self._json("GET", f"{self._batches}/{job.batch_id}")
-        counts = batch.get("request_counts") or {}
-        return JobProgress(batch.get("processing_status") == "ended", job.lines - int(counts.get("processing") or 0))
+        with self._plain_errors():
+            batch = self._json("GET", f"{self._batches}/{job.batch_id}")
+            at_work = int(batch["request_counts"]["processing"])
+            return JobProgress(batch["processing_status"] == "ended", job.lines - at_work)
 
     def cancel(self, job: JobRow) -> None:
         """See `Provider`."""
@@ -135,15 +136,17 @@ class AnthropicForm:
             response = self._http.request(method, url, headers={"content-type": "application/json"}, **request)
             if response.status_code != 200:
                 raise provider_error(response.status_code, response.text, self._address, self._variable)
-            body = response.json()
-            if not isinstance(body, dict):
-                raise InputError(f"{self._address}: the answer about a batch is no JSON object")
-            return body
+            return dict(response.json())
 
     @contextmanager
     def _plain_errors(self) -> Iterator[None]:
         with no_key_in_errors(self._key or ""):
             try:
                 yield
-            except (httpx.HTTPError, json.JSONDecodeError) as error:
+            except InputError:
+                raise
+            except httpx.HTTPError as error:
                 raise ConnectionError(f"{self._address}: {one_line(error)}") from None
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                # After a request to create a batch: it may have been created, so this is no refusal.
+                raise ConnectionError(f"{self._address}: the answer cannot be read ({one_line(error)})") from None

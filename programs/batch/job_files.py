@@ -85,7 +85,7 @@ def write_job(
         sha256=sha256,
         lines=len(questions),
         most_usd=None if None in prices else sum(price for price in prices if price is not None),
-        price=None if price is None else price.model_dump_json(exclude_defaults=True),
+        price=None if price is None else price.model_dump_json(exclude_none=True),
         state="written",
         file_id="",
         batch_id="",

@@ -33,8 +33,8 @@ CREATE TABLE IF NOT EXISTS jobs (
     state TEXT NOT NULL, file_id TEXT NOT NULL DEFAULT '', batch_id TEXT NOT NULL DEFAULT '', written REAL NOT NULL,
     submitted REAL, answered INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS lines (
-    job TEXT NOT NULL, number INTEGER NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL, question TEXT,
-    call TEXT, refused INTEGER, body BLOB, PRIMARY KEY (job, number));
+    job TEXT NOT NULL, number INTEGER NOT NULL, key TEXT NOT NULL, form TEXT NOT NULL, question TEXT,
+    call TEXT, refused INTEGER, body TEXT, PRIMARY KEY (job, number));
 CREATE INDEX IF NOT EXISTS line_keys ON lines (key);
 """
 
@@ -108,18 +108,13 @@ class JobTable:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
-        try:
+        with self._errors():
             make_private(path)
             self._database = sqlite3.connect(path, check_same_thread=False, timeout=_PATIENCE, isolation_level=None)
             self._database.execute("PRAGMA journal_mode=WAL")
             # Unlike a cache: what was submitted must be known after a power cut, too.
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.executescript(_TABLES)
-        except (sqlite3.Error, OSError) as error:
-            raise InputError(
-                f"{path}: cannot be used as the table of batch jobs ({error}); make room or correct its permissions. "
-                "Do not delete it while jobs are under way: they would be submitted again"
-            ) from error
 
     def close(self) -> None:
         """Close the file; the table cannot be used afterwards."""
@@ -145,7 +140,7 @@ class JobTable:
         """Add a job with its lines."""
         marks = ", ".join("?" * len(fields(JobRow)))
         lines = [
-            (job.id, number, question.key, question.digest, question.model_dump_json())
+            (job.id, number, question.key, question.form, question.model_dump_json(exclude={"body"}))
             for number, question in enumerate(questions)
         ]
         with self._transaction() as database:
@@ -153,7 +148,7 @@ class JobTable:
                 f"INSERT INTO jobs ({_COLUMNS}) VALUES ({marks})",  # noqa: S608 - names of columns
                 [getattr(job, field.name) for field in fields(JobRow)],
             )
-            database.executemany("INSERT INTO lines (job, number, key, digest, question) VALUES (?, ?, ?, ?, ?)", lines)
+            database.executemany("INSERT INTO lines (job, number, key, form, question) VALUES (?, ?, ?, ?, ?)", lines)
 
     def update(self, job_id: str, **columns: Any) -> JobRow:
         """Change columns of a job; returns it."""
@@ -163,7 +158,7 @@ class JobTable:
         return self.job(job_id)
 
     def questions(self, job_id: str) -> list[Question]:
-        """The lines of a job that has not been fetched, in order."""
+        """The lines of a job that has not been fetched, in order, without their bodies."""
         rows = self._all("SELECT question FROM lines WHERE job = ? ORDER BY number", job_id)
         return [Question.model_validate_json(row[0]) for row in rows]
 
@@ -207,12 +202,12 @@ class JobTable:
         return [Call.model_validate_json(row[0]) for row in rows]
 
     def refusals(self, owner: str) -> dict[tuple[str, str], Refusal]:
-        """Errors for good of a run's lines, by key and by hash of the body."""
+        """Errors for good of a run's lines, by key and by form of the body."""
         query = (
-            "SELECT key, digest, refused, body FROM lines JOIN jobs ON job = id WHERE owner = ? AND refused IS NOT NULL"
+            "SELECT key, form, refused, body FROM lines JOIN jobs ON job = id WHERE owner = ? AND refused IS NOT NULL"
         )
         rows = self._all(query, owner)
-        return {(key, digest): Refusal(status, bytes(body)) for key, digest, status, body in rows}
+        return {(key, form): Refusal(status, body) for key, form, status, body in rows}
 
     def forget_refusals(self, owner: str) -> None:
         """Let the questions of a run that were refused be asked again."""
@@ -223,12 +218,22 @@ class JobTable:
             )
 
     def _all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        with self._lock:
+        with self._lock, self._errors():
             return self._database.execute(query, values).fetchall()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, self._errors():
             self._database.execute("BEGIN IMMEDIATE")
             with self._database:
                 yield self._database
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise InputError(
+                f"{self.path}: cannot be used as the table of batch jobs ({error}); make room or correct its "
+                "permissions. Do not delete it while jobs are under way: they might be submitted again"
+            ) from error

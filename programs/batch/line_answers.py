@@ -14,7 +14,7 @@ from dspy.lm15 import LM15Error, Response
 
 from programs.batch.job_table import LineEnd
 from programs.batch.provider import AnswerLine
-from programs.batch.question import Question, Refusal, Refusals, digest_of
+from programs.batch.question import Question, Refusal, form_of
 from programs.lm.endpoints import connect
 from programs.lm.ledger import Call
 from programs.lm.prices import Price
@@ -42,24 +42,21 @@ class Judged:
     again: bool = False
 
 
-def judge(question: Question, line: AnswerLine, call_id: str, price: Price | None, refusals: Refusals) -> Judged:
+def judge(question: Question, line: AnswerLine, call_id: str, price: Price | None) -> Judged:
     """Read a line as the client of the direct path reads an answer.
 
     Args:
         call_id: For the ledger.
         price: Of the model in batches; None where unknown.
-        refusals: Known ones: the client leaves out parameters that were refused.
     """
     if not line.status:
         return Judged(LineEnd(), again=True)
 
     def answer(sent: TransportRequest) -> TransportResponse:
-        digest = digest_of(sent.body)
-        known = refusals.get((question.key, digest))
-        # The request as it is first rendered may have been refused; what was asked is then a later form of it.
-        if known is not None and digest != question.digest:
-            return arrived(known.body, known.status)
-        return arrived(line.body, line.status)
+        # The client sends the request in its first form, unless it knows that this one is refused.
+        form = form_of(sent.body)
+        known = None if form == question.form else question.refusals.get(form)
+        return arrived(line.body, line.status) if known is None else arrived(known.body.encode(), known.status)
 
     try:
         with instead_of_sending(answer):
@@ -68,7 +65,7 @@ def judge(question: Question, line: AnswerLine, call_id: str, price: Price | Non
         call = _call(question, call_id, failed=True, usd=_unreadable_usd(question, line))
         if dspy.is_retryable_lm_error(wrap_error(error, model=question.model)):
             return Judged(LineEnd(call), again=True)
-        return Judged(LineEnd(call, Refusal(line.status, line.body)))
+        return Judged(LineEnd(call, Refusal(line.status, line.body.decode())))
     tokens = _tokens(response, question.model)
     metered = _has_usage(response)
     usd = None

@@ -95,7 +95,7 @@ class OpenAIForm:
                 if known.filename == name and known.bytes == size:
                     return known.id
             with path.open("rb") as file:
-                return self._client.files.create(file=(name, file, "application/jsonl"), purpose="batch").id
+                return _sound(self._client.files.create(file=(name, file, "application/jsonl"), purpose="batch").id)
 
     def find(self, job: JobRow, others: Collection[str]) -> str | None:
         """See `Provider`."""
@@ -111,12 +111,13 @@ class OpenAIForm:
     def create(self, job: JobRow) -> str:
         """See `Provider`."""
         with self._plain_errors():
-            return self._client.batches.create(
+            created = self._client.batches.create(
                 input_file_id=job.file_id,
                 endpoint=ENDPOINT,
                 completion_window="24h",
                 metadata={_NAME: job.id},
-            ).id
+            )
+            return _sound(created.id)
 
     def progress(self, job: JobRow) -> JobProgress:
         """See `Provider`."""
@@ -156,3 +157,13 @@ class OpenAIForm:
                 raise provider_error(error.status_code, one_line(error), self._address, self._variable) from None
             except openai.APIError as error:
                 raise ConnectionError(f"{self._address}: {one_line(error)}") from None
+            except (LookupError, TypeError, AttributeError) as error:
+                # After a request to create a batch: it may have been created, so this is no refusal.
+                raise ConnectionError(f"{self._address}: the answer cannot be read ({one_line(error)})") from None
+
+
+def _sound(identity: object) -> str:
+    """An id that the client has not checked."""
+    if not isinstance(identity, str) or not identity:
+        raise TypeError("no id")
+    return identity

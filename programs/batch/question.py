@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from dspy._vendor.lm15.serde import request_from_dict, request_to_dict
-from dspy.lm15 import Request
+from dspy.lm15 import Message, Request, TextPart
 from pydantic import BaseModel, ConfigDict, Field
 
 from programs.lm.refused_parameters import LEAST_CAP
@@ -18,6 +19,18 @@ GIVEN_UP = 599
 """Status of a line that was asked several times in vain."""
 
 _NOT_ASCII = bytes(range(128, 256))
+
+
+class Refusal(NamedTuple):
+    """An answer that is an error, and that would be one again.
+
+    Attributes:
+        status: HTTP status, or `GIVEN_UP`.
+        body: As the provider sent it.
+    """
+
+    status: int
+    body: str
 
 
 class Question(BaseModel):
@@ -30,8 +43,10 @@ class Question(BaseModel):
         model: The model string of DSPy, which the ledger shows.
         about: What the call is about, see `Call.about`.
         url: That the direct path would send it to.
-        body: Of the request, as JSON.
-        request: In DSPy's form, as plain data; the answer is read with it.
+        body: Of the request, as JSON; empty once it is in a job's file.
+        form: See `form_of`.
+        refusals: Earlier answers to the same question in other forms, with parameters that were refused.
+        request: In DSPy's form without its messages, as plain data; the answer is read with it.
         tokens_in, tokens_out: The most tokens that prompt and answer may take.
         most_usd: Upper estimate of its price in a batch; None where unknown.
     """
@@ -44,7 +59,9 @@ class Question(BaseModel):
     model: str
     about: str
     url: str
-    body: str
+    body: str = ""
+    form: str
+    refusals: dict[str, Refusal] = Field(default_factory=dict)
     request: dict[str, Any]
     tokens_in: int
     tokens_out: int
@@ -52,40 +69,25 @@ class Question(BaseModel):
 
     @property
     def asked(self) -> Request:
-        """The request in DSPy's form."""
+        """The request in DSPy's form, without its messages."""
         request: Request = request_from_dict(self.request)
         return request
 
-    @property
-    def digest(self) -> str:
-        """Hash of the body: a request without a refused parameter has the same key, but another body."""
-        return digest_of(self.body.encode())
-
-
-class Refusal(NamedTuple):
-    """An answer that is an error, and that would be one again.
-
-    Attributes:
-        status: HTTP status, or `GIVEN_UP`.
-        body: As the provider sent it.
-    """
-
-    status: int
-    body: bytes
-
 
 Refusals = Mapping[tuple[str, str], Refusal]
-"""By key of the question and hash of its body."""
+"""By key of the question and form of its body."""
 
 
-def digest_of(body: bytes) -> str:
-    """Hash of a body as it is sent."""
-    return hashlib.sha256(body).hexdigest()
+def form_of(body: bytes) -> str:
+    """Hash of everything in a body but its texts: a request without a refused parameter has another form."""
+    fields = {name: value for name, value in json.loads(body).items() if name not in ("messages", "system")}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def plain_request(request: Request) -> dict[str, Any]:
-    """A request in DSPy's form as plain data."""
-    plain: dict[str, Any] = request_to_dict(request)
+def without_messages(request: Request) -> dict[str, Any]:
+    """A request in DSPy's form as plain data, with an empty question in place of its texts."""
+    empty = Message(role="user", parts=(TextPart("-"),))
+    plain: dict[str, Any] = request_to_dict(replace(request, messages=(empty,), system=None))
     return plain
 
 

@@ -13,7 +13,7 @@ from dspy._vendor.lm15.transports import TransportRequest, TransportResponse
 from dspy.lm15 import InvalidRequestError, Request, Response
 
 from programs.batch.providers import dialect_of
-from programs.batch.question import GIVEN_UP, Question, Refusals, digest_of, most_tokens, plain_request
+from programs.batch.question import GIVEN_UP, Question, Refusal, Refusals, form_of, most_tokens, without_messages
 from programs.lm.backends import Backends
 from programs.lm.chat_body import shown
 from programs.lm.ledger import Ledger
@@ -118,38 +118,44 @@ class RecordingEngine:
             PendingCall: after the question was noted.
             LM15Error: if the provider has refused it.
         """
-        with instead_of_sending(partial(self._answer, request)):
+        with instead_of_sending(partial(self._answer, request, {})):
             response: Response = self._engine.complete(request)
             return response
 
-    def _answer(self, request: Request, sent: TransportRequest) -> TransportResponse:
-        key = dspy.cache.this_call.key
-        refusal = self._recorder.refusals.get((key, digest_of(sent.body)))
-        if refusal is not None:
-            if refusal.status == GIVEN_UP:
-                raise InvalidRequestError(
-                    f"asked several times in batches, without an answer; the last: {shown(refusal.body)}",
-                    status=GIVEN_UP,
-                )
-            return arrived(refusal.body, refusal.status)
+    def _answer(self, request: Request, refused: dict[str, Refusal], sent: TransportRequest) -> TransportResponse:
+        key, form = dspy.cache.this_call.key, form_of(sent.body)
+        refusal = self._recorder.refusals.get((key, form))
+        if refusal is None:
+            self._recorder.add(self._question(key, form, request, refused, sent))
+            raise PendingCall
+        if refusal.status == GIVEN_UP:
+            said = shown(refusal.body.encode())
+            raise InvalidRequestError(
+                f"asked several times in batches, without an answer; the last: {said}", status=GIVEN_UP
+            )
+        refused[form] = refusal
+        return arrived(refusal.body.encode(), refusal.status)
+
+    def _question(
+        self, key: str, form: str, request: Request, refused: dict[str, Refusal], sent: TransportRequest
+    ) -> Question:
         lm = cast(RoleLM, self.lm)
         tokens_in, tokens_out = most_tokens(sent.body)
-        self._recorder.add(
-            Question(
-                key=key,
-                role=lm.role,
-                config=self._config,
-                model=lm.model,
-                about=lm.ledger.about(lm._current.about),
-                url=sent.url,
-                body=sent.body.decode(),
-                request=plain_request(request),
-                tokens_in=tokens_in,
-                tokens_out=tokens_out,
-                most_usd=None if lm.price is None else lm.price.most_usd(tokens_in, tokens_out),
-            )
+        return Question(
+            key=key,
+            role=lm.role,
+            config=self._config,
+            model=lm.model,
+            about=lm.ledger.about(lm._current.about),
+            url=sent.url,
+            body=sent.body.decode(),
+            form=form,
+            refusals=dict(refused),
+            request=without_messages(request),
+            tokens_in=tokens_in,
+            tokens_out=tokens_out,
+            most_usd=None if lm.price is None else lm.price.most_usd(tokens_in, tokens_out),
         )
-        raise PendingCall
 
 
 class BatchBackends(Backends):

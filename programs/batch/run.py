@@ -6,7 +6,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -23,7 +23,6 @@ from programs.batch.recording import BatchBackends, Recorder, cache_in_use, reco
 from programs.lm.ledger import Ledger, read_calls
 from programs.lm.prices import BatchPrices, Price, price_table
 from programs.lm.roles import Roles
-from programs.runtime.atomic import write_atomically
 from programs.runtime.environment import cache_dir
 from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.events import Note, OnEvent, Progress, ignore
@@ -133,8 +132,7 @@ class BatchRun:
             if job.provider != FILE and job.state == "created":
                 self._patiently(self._provider(job).cancel, job)
             elif job.state != "ended":
-                self.table.drop(job.id)
-                self._delete(job)
+                self._drop(job)
 
     def settle(self, job: JobRow, lines: Iterable[AnswerLine]) -> Counter[str]:
         """Put the answers among the lines into the response cache, and the calls into the table.
@@ -143,7 +141,6 @@ class BatchRun:
             Number of lines `answered`, `refused` for good, to ask `again`, and `unknown`.
         """
         questions = {question.key: (number, question) for number, question in enumerate(self.table.questions(job.id))}
-        refusals = self.table.refusals(job.owner)
         price = None if job.price is None else Price.model_validate_json(job.price)
         cache = cache_in_use()
         ends: dict[str, LineEnd] = {}
@@ -153,52 +150,53 @@ class BatchRun:
                 counts["unknown"] += 1
                 continue
             number, question = questions[line.key]
-            judged = judge(question, line, f"{job.id}/{number}", price, refusals)
+            judged = judge(question, line, f"{job.id}/{number}", price)
             end = judged.end
             if judged.kept is not None:
                 cache.keep(line.key, judged.kept)
             elif judged.again and self._times[line.key] >= MOST_TIMES:
-                end = LineEnd(end.call, Refusal(GIVEN_UP, line.body))
+                end = LineEnd(end.call, Refusal(GIVEN_UP, line.body.decode()))
             ends[line.key] = end
             counts["answered" if judged.kept is not None else "refused" if end.refusal is not None else "again"] += 1
         if not ends and counts["unknown"]:
             return counts  # Another job's answers.
         for key in questions.keys() - ends.keys():
-            gone = Refusal(GIVEN_UP, b"no line in the answers") if self._times[key] >= MOST_TIMES else None
+            gone = Refusal(GIVEN_UP, "no line in the answers") if self._times[key] >= MOST_TIMES else None
             ends[key] = LineEnd(refusal=gone)
             counts["again" if gone is None else "refused"] += 1
-        if job.owner.startswith(_WITHOUT_LEDGER):
-            self.table.update(job.id, owner=self.owner)
         self.table.settle(job.id, ends)
         self._delete(job)
         self._charge()
         return counts
 
     def _answer(self, questions: Sequence[Question]) -> None:
-        with self._alone():
-            claimed = self.table.open_keys()
-            new = [question for question in questions if question.key not in claimed]
-            wanted = {claimed[question.key] for question in questions if question.key in claimed}
-            jobs = [job for job in self.table.jobs() if job.id in wanted]
-            jobs += [job for job in self._open_jobs() if job.id not in wanted]
-            for job in jobs:
-                if job.provider == FILE:
-                    raise InputError(
-                        f"{job.lines} questions wait in {job.path}: read their answers with `mllm3rec batch read`, or "
-                        f"give them up with `mllm3rec batch cancel {job.id}`"
-                    )
-            reserved = self._reserve(new, jobs)
-            try:
+        """Submit what is in no job yet, and wait for the jobs of all questions and of this run."""
+        with ExitStack() as reservation:
+            with self._alone():
+                claimed = self.table.open_keys()
+                new = [question for question in questions if question.key not in claimed]
+                wanted = {claimed[question.key] for question in questions if question.key in claimed}
+                jobs = [self._adopted(job) for job in self.table.jobs() if job.id in wanted]
+                jobs += [job for job in self._open_jobs() if job.id not in wanted]
+                reservation.enter_context(self._reserved(new, jobs))
                 jobs += self._written(new)
                 for job in jobs:
                     self._begin(job)
-            except BaseException:
-                self.ledger.release(reserved)
-                raise
-        try:
             self._wait(jobs)
-        finally:
-            self.ledger.release(reserved)
+
+    def _adopted(self, job: JobRow) -> JobRow:
+        """A job that has a question of this run, too; it pays for the job if the run that began it is gone.
+
+        Raises:
+            InputError: if its questions wait in a file.
+        """
+        if job.provider == FILE:
+            raise InputError(
+                f"{job.lines} questions wait in {job.path}: read their answers with `mllm3rec batch read`, or give "
+                f"them up with `mllm3rec batch cancel {job.id}`"
+            )
+        gone = job.owner.startswith(_WITHOUT_LEDGER) or not Path(job.owner).parent.exists()
+        return self.table.update(job.id, owner=self.owner) if gone else job
 
     def _open_jobs(self) -> list[JobRow]:
         """Jobs of this run that are at a provider, or on their way there."""
@@ -223,11 +221,15 @@ class BatchRun:
             self.on_event(Note(f"{len(questions)} questions in {_jobs(len(jobs))}{_at_most(jobs)}"))
         return jobs
 
-    def _reserve(self, new: Sequence[Question], jobs: Sequence[JobRow]) -> float | None:
-        """Set aside the upper estimate of all that is submitted, before anything is."""
+    @contextmanager
+    def _reserved(self, new: Sequence[Question], jobs: Sequence[JobRow]) -> Iterator[None]:
+        """Set aside the upper estimate of all that this run submits, before anything is."""
         own = [job for job in jobs if job.owner == self.owner]
         most = sum(question.most_usd or 0.0 for question in new) + sum(job.most_usd or 0.0 for job in own)
         lines = len(new) + sum(job.lines for job in own)
+        if not lines:
+            yield
+            return
         limit = self.ledger.budget.calls
         if limit is not None and self.ledger.total().calls + lines > limit:
             raise BudgetExceededError(f"{lines} questions would exceed the budget of {limit} calls: nothing submitted")
@@ -237,13 +239,18 @@ class BatchRun:
             raise BudgetExceededError(
                 f"{lines} questions may cost up to ${most:.4f} in batches; nothing submitted: {error}"
             ) from None
-        return most
+        try:
+            yield
+        finally:
+            self.ledger.release(most)
 
     def _begin(self, job: JobRow) -> None:
         """Bring a job to the provider, from wherever an earlier session left it; never twice."""
+        if job.state == "written" and not Path(job.path).exists():
+            self._drop(job)  # Nothing was submitted: its questions are asked anew.
+            return
         provider = self._provider(job)
         if job.state == "written":
-            self._rewrite(job, provider)
             job = self.table.update(job.id, file_id=self._patiently(provider.upload, job), state="uploaded")
         others = {other.batch_id for other in self.table.jobs(("created", "ended", "fetched")) if other.id != job.id}
         if job.state == "creating":
@@ -257,7 +264,7 @@ class BatchRun:
                 try:
                     batch_id = provider.create(job)
                 except InputError:
-                    self.table.update(job.id, state="uploaded")
+                    self._drop(job)
                     raise
                 except ConnectionError:
                     if attempt == _ATTEMPTS - 1:
@@ -265,12 +272,6 @@ class BatchRun:
                     self.ledger.wait(SETTLING)
                     continue
             job = self.table.update(job.id, batch_id=batch_id, state="created", submitted=job.submitted or time.time())
-
-    def _rewrite(self, job: JobRow, provider: Provider) -> None:
-        """Make a job's file again if it was deleted: the table has its lines."""
-        path = Path(job.path)
-        if not path.exists():
-            write_atomically(path, b"".join(provider.line(one) + b"\n" for one in self.table.questions(job.id)))
 
     def _wait(self, jobs: Sequence[JobRow]) -> None:
         """Wait until all jobs have been fetched."""
@@ -305,8 +306,7 @@ class BatchRun:
         provider = self._provider(job)
         progress = self._patiently(provider.progress, job)
         if progress.failure:
-            self.table.drop(job.id)
-            self._delete(job)
+            self._drop(job)
             raise InputError(
                 f"{job.address}: the batch {job.batch_id} of {job.lines} questions was refused: {progress.failure}; "
                 "correct that, and run the same command"
@@ -343,6 +343,10 @@ class BatchRun:
             if call.id not in self._charged:
                 self._charged.add(call.id)
                 self.ledger.record(call)
+
+    def _drop(self, job: JobRow) -> None:
+        self.table.drop(job.id)
+        self._delete(job)
 
     def _delete(self, job: JobRow) -> None:
         if job.provider != FILE:

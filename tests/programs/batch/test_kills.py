@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import dspy
 import pytest
 
 from evaluate.runs.journal import Journal
-from evaluate.runs.run import run_cases
-from programs.batch import job_files, run
+from programs.batch import job_files
+from programs.batch.anthropic_form import AnthropicForm
 from programs.batch.job_table import JobTable
 from programs.batch.openai_form import OpenAIForm
-from programs.batch.run import BatchRun
-from programs.lm.backends import Backends
-from programs.lm.ledger import Ledger, read_calls
-from programs.lm.response_cache import ResponseCache, use_response_cache
-from programs.lm.roles import local_roles
-from programs.prior.scorers import Popularity
-from programs.program import Parts, pointwise
+from programs.lm.ledger import Ledger
+from programs.lm.response_cache import ResponseCache
+from programs.lm.roles import Roles, local_roles
 from programs.runtime.environment import variable
-from programs.trait_store import TraitStore
-from tests.support.batch_server import BatchServer, unlucky
-from tests.support.encoders import LetterEncoder
-from tests.support.runs import MANIFEST, judgements
-from tests.support.small_shop import CASE, POPULARITY, SHOP
+from tests.support.batch_server import BatchServer, FakeBatch, unlucky
+from tests.support.batch_sessions import by_batches, by_calls, paid_calls
 
 KILLS = 40
-CASES = [
-    CASE.model_copy(update={"candidates": CASE.candidates[:3]}),
-    CASE.model_copy(update={"user_id": "bob", "candidates": CASE.candidates[1:2]}),
-]
-
 STEPS: tuple[tuple[Any, str], ...] = (
     (job_files, "write_atomically"),
     (JobTable, "add"),
@@ -44,6 +31,7 @@ STEPS: tuple[tuple[Any, str], ...] = (
     (OpenAIForm, "find"),
     (OpenAIForm, "create"),
     (OpenAIForm, "progress"),
+    (AnthropicForm, "create"),
     (ResponseCache, "keep"),
     (Ledger, "record"),
     (Journal, "append"),
@@ -98,75 +86,28 @@ def killer(monkeypatch: pytest.MonkeyPatch) -> Killer:
     made = Killer()
     for where, name in STEPS:
         monkeypatch.setattr(where, name, made.around(name, getattr(where, name)))
-    monkeypatch.setattr(run, "POLL", (0.0, 0.0))
-    monkeypatch.setattr(run, "SETTLING", 0.0)
     return made
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
-    """Folders, each with a cache of its own."""
-    before = dspy.cache
-
-    def made(name: str) -> Path:
-        monkeypatch.setenv(variable("cache"), str(tmp_path / name / "cache"))
-        return tmp_path / name
-
-    yield made
-    dspy.cache = before
-
-
-def parts(backends: Backends) -> Parts:
-    """Of the program on a small shop."""
-    return Parts(backends, SHOP, Popularity(POPULARITY), LetterEncoder(), TraitStore())
-
-
-def session(server: BatchServer, folder: Path) -> Mapping[str, Any]:
-    """A session of a run by batches: its rows."""
-    cache = use_response_cache(folder / "cache" / "calls.sqlite")
-    ledger = Ledger(folder / "ledger.jsonl")
-    batch = BatchRun(ledger)
-    try:
-        program = pointwise(parts(batch.backends(local_roles(server.model()))))
-        with Journal.open(folder / "run", MANIFEST) as journal:
-            batch.until_answered(lambda: run_cases(CASES, program, journal, ledger))
-            return judgements(journal.rows())
-    finally:
-        batch.close()
-        ledger.close()
-        cache.close()
-
-
-def by_calls(server: BatchServer, folder: Path) -> Mapping[str, Any]:
-    """The rows of the same run, each call sent by itself."""
-    cache = use_response_cache(folder / "cache" / "calls.sqlite")
-    program = pointwise(parts(Backends(local_roles(server.model()), Ledger(folder / "ledger.jsonl"))))
-    with Journal.open(folder / "run", MANIFEST) as journal:
-        run_cases(CASES, program, journal, Ledger())
-        rows = judgements(journal.rows())
-    cache.close()
-    return rows
 
 
 def test_kills_between_any_two_steps(
     killer: Killer, folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = random.Random("kills of batches")
-    planned = 2 * [(name, side) for _, name in STEPS for side in ("before", "after")]
+    planned = 2 * [(name, side) for where, name in STEPS for side in ("before", "after") if where is not AnthropicForm]
     rng.shuffle(planned)
     kills, runs = 0, 0
     while planned:
         runs += 1
         with BatchServer(unlucky(runs), looks=rng.choice((0, 1))) as server:
             monkeypatch.setenv(variable("prices"), str(server.prices(tmp_path / "prices.toml")))
-            expected = by_calls(server, folder(f"calls {runs}"))
+            expected = by_calls(local_roles(server.model()), folder(f"calls {runs}"))
             questions = len(server.bodies)
             here = folder(f"run {runs}")
             rows: Mapping[str, Any] | None = None
             while rows is None:
                 killer.set(planned[-1] if planned else None, rng.choice((1, 1, 2, 5)))
                 try:
-                    rows = session(server, here)
+                    rows = by_batches(local_roles(server.model()), here)
                 except Killed:
                     kills += 1
                     planned.pop()
@@ -174,7 +115,57 @@ def test_kills_between_any_two_steps(
         assert rows == expected
         assert server.paid_twice() == []
         assert len(server.bodies) == 2 * questions
-        calls = [call for call in read_calls(here / "ledger.jsonl") if not call.hit]
+        calls = paid_calls(here)
         assert len({call.id for call in calls}) == len(calls)
         assert sum(call.usd or 0.0 for call in calls) == pytest.approx(server.bill, abs=1e-12)
     assert kills >= KILLS
+
+
+ANTHROPIC = "anthropic/claude-haiku-4-5"
+
+
+@pytest.fixture
+def anthropic(monkeypatch: pytest.MonkeyPatch) -> Callable[[BatchServer], Roles]:
+    """From a server to roles whose model is behind Anthropic's interface there."""
+
+    def roles(server: BatchServer) -> Roles:
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-0123456789")
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        return local_roles(server.model()).with_models(**dict.fromkeys(("mope", "mote", "mar", "judge"), ANTHROPIC))
+
+    return roles
+
+
+def test_a_message_batch_is_found_by_its_size_and_time(
+    killer: Killer, folder: Callable[[str], Path], anthropic: Callable[[BatchServer], Roles]
+) -> None:
+    with BatchServer() as server:
+        roles, here = anthropic(server), folder("run")
+        killer.set(("create", "after"))
+        with pytest.raises(Killed):
+            by_batches(roles, here)
+        assert len(server.batches) == 1
+        killer.set(None)
+        rows = by_batches(roles, here)
+    assert server.paid_twice() == []
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert sum(call.tokens_in for call in paid_calls(here)) > 0
+
+
+def test_a_batch_of_somebody_else_is_not_taken_for_ours(
+    killer: Killer, folder: Callable[[str], Path], anthropic: Callable[[BatchServer], Roles]
+) -> None:
+    with BatchServer() as server:
+        roles, here = anthropic(server), folder("run")
+        killer.set(("create", "before"))
+        with pytest.raises(Killed):
+            by_batches(roles, here)
+        assert not server.batches
+        (path,) = (here / "cache" / "batches").glob("*.jsonl")
+        size = len(path.read_bytes().splitlines())
+        foreign = {"model": "x", "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
+        server.batches["msgbatch-0"] = FakeBatch("msgbatch-0", [(f"theirs-{n}", foreign) for n in range(size)])
+        killer.set(None)
+        rows = by_batches(roles, here)
+    assert server.paid_twice() == []
+    assert {row["status"] for row in rows.values()} == {"ok"}
