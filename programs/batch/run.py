@@ -33,7 +33,7 @@ MOST_TIMES = 3
 SETTLING = 5.0
 """Seconds after which a batch is listed whose creation was interrupted."""
 
-POLL = (1.0, 60.0)
+LOOK_EVERY = (1.0, 60.0)
 """Seconds between two looks at jobs: at first, and later."""
 
 _ATTEMPTS = 8
@@ -45,8 +45,8 @@ _WITHOUT_LEDGER = "no ledger "
 
 _TASK = "lines of batches"
 
-Result = TypeVar("Result")
-Parameters = ParamSpec("Parameters")
+_Result = TypeVar("_Result")
+_Parameters = ParamSpec("_Parameters")
 
 
 def batch_folder() -> Path:
@@ -91,7 +91,7 @@ class BatchRun:
         """Close the table."""
         self.table.close()
 
-    def until_answered(self, wave: Callable[[], Result]) -> Result:
+    def until_answered(self, wave: Callable[[], _Result]) -> _Result:
         """Repeat a wave until none of its calls is pending; its last result.
 
         Args:
@@ -288,7 +288,7 @@ class BatchRun:
                 done = total - sum(job.lines - job.answered for job in waiting.values())
                 self.on_event(Progress(_TASK, done, total, self.ledger.total()))
                 if waiting:
-                    first, last = POLL
+                    first, last = LOOK_EVERY
                     self.ledger.wait(min(last, max(first, (time.monotonic() - began) / 20)))
         except KeyboardInterrupt:
             self.on_event(
@@ -365,14 +365,14 @@ class BatchRun:
         return self.settle(job, provider.answers(job))
 
     def _patiently(
-        self, ask: Callable[Parameters, Result], *args: Parameters.args, **more: Parameters.kwargs
-    ) -> Result:
+        self, ask: Callable[_Parameters, _Result], *args: _Parameters.args, **more: _Parameters.kwargs
+    ) -> _Result:
         """Repeat a request about jobs that fails in passing."""
         for attempt in range(_ATTEMPTS - 1):
             try:
                 return ask(*args, **more)
             except ConnectionError:
-                self.ledger.wait(min(POLL[1], _FIRST_PAUSE * 2**attempt))
+                self.ledger.wait(min(LOOK_EVERY[1], _FIRST_PAUSE * 2**attempt))
         return ask(*args, **more)
 
     @contextmanager

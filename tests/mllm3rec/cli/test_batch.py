@@ -21,7 +21,7 @@ from tests.support.runs import judgements, rows_in
 @pytest.fixture(autouse=True)
 def hurried_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks at jobs follow each other at once."""
-    monkeypatch.setattr(run, "POLL", (0.001, 0.001))
+    monkeypatch.setattr(run, "LOOK_EVERY", (0.001, 0.001))
     monkeypatch.setattr(run, "SETTLING", 0.0)
     monkeypatch.setattr(run, "_FIRST_PAUSE", 0.0)
     monkeypatch.setenv(variable("encoder"), "hashing")

@@ -15,7 +15,7 @@ from programs.runtime.environment import variable
 @pytest.fixture(autouse=True)
 def hurried_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks at jobs follow each other at once."""
-    monkeypatch.setattr(run, "POLL", (0.0, 0.0))
+    monkeypatch.setattr(run, "LOOK_EVERY", (0.0, 0.0))
     monkeypatch.setattr(run, "SETTLING", 0.0)
     monkeypatch.setattr(run, "_FIRST_PAUSE", 0.0)
 
