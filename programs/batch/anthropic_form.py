@@ -13,7 +13,7 @@ import httpx
 
 from programs.batch.job_table import JobRow
 from programs.batch.provider import AnswerLine, JobProgress, line_fields, provider_error, whole_lines
-from programs.batch.question import Question
+from programs.batch.question import BatchQuestion
 from programs.lm.keys import no_key_in_errors
 from programs.lm.transport import is_this_machine
 from programs.runtime.errors import InputError, one_line
@@ -78,7 +78,7 @@ class AnthropicForm:
             trust_env=not is_this_machine(address),
         )
 
-    def line(self, question: Question) -> bytes:
+    def line(self, question: BatchQuestion) -> bytes:
         """See `Provider`."""
         fields = {"custom_id": question.key, "params": json.loads(question.body)}
         return json.dumps(fields, ensure_ascii=False).encode()
@@ -127,7 +127,7 @@ class AnthropicForm:
             if response.status_code != 200:
                 response.read()
                 raise provider_error(response.status_code, response.text, self._address, self._variable)
-            for raw in whole_lines(response.iter_bytes(), url):
+            for raw in whole_lines(response.iter_bytes(), url, self._key or ""):
                 if (line := anthropic_answer(raw)) is not None:
                     yield line
 

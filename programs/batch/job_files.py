@@ -10,32 +10,34 @@ from pathlib import Path
 
 from programs.batch.job_table import JobRow, JobTable
 from programs.batch.provider import Provider
-from programs.batch.question import Question
+from programs.batch.question import BatchQuestion
 from programs.lm.prices import Price
 from programs.runtime.atomic import write_atomically
 
 _CHAT, _MESSAGES = "/chat/completions", "/messages"
 
 
-def account_of(question: Question) -> tuple[str, str, str]:
+def account_of(question: BatchQuestion) -> tuple[str, str, str]:
     """What the lines of one job have in common: address, model, and the variable with the key."""
     address = question.url.removesuffix(_CHAT).removesuffix(_MESSAGES)
     return address, question.config.model, question.config.api_key_env or ""
 
 
-def by_account(questions: Iterable[Question]) -> Iterator[list[Question]]:
+def by_account(questions: Iterable[BatchQuestion]) -> Iterator[list[BatchQuestion]]:
     """The questions of each account and model."""
     for _, group in groupby(sorted(questions, key=account_of), account_of):
         yield list(group)
 
 
-def split_by_limits(questions: Sequence[Question], provider: Provider) -> Iterator[tuple[list[Question], bytes]]:
+def split_by_limits(
+    questions: Sequence[BatchQuestion], provider: Provider
+) -> Iterator[tuple[list[BatchQuestion], bytes]]:
     """Parts within the provider's limits, each with the content of its file.
 
     Raises:
         InputError: if one question alone is larger than a file may be.
     """
-    part: list[Question] = []
+    part: list[BatchQuestion] = []
     content: list[bytes] = []
     size = 0
     for question in questions:
@@ -54,7 +56,7 @@ def write_job(
     table: JobTable,
     owner: str,
     dialect: str,
-    questions: Sequence[Question],
+    questions: Sequence[BatchQuestion],
     content: bytes,
     price: Price | None,
     path: Path | None = None,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from programs.batch.question import Question, Refusal
+from programs.batch.question import BatchQuestion, Refusal
 from programs.lm.ledger import Call
 from programs.runtime.errors import InputError
 from programs.runtime.key_value_store import make_private
@@ -136,7 +136,7 @@ class JobTable:
         ((count,),) = self._all("SELECT COUNT(*) FROM jobs WHERE sha256 = ?", sha256)
         return int(count)
 
-    def add(self, job: JobRow, questions: Sequence[Question]) -> None:
+    def add(self, job: JobRow, questions: Sequence[BatchQuestion]) -> None:
         """Add a job with its lines."""
         marks = ", ".join("?" * len(fields(JobRow)))
         lines = [
@@ -157,10 +157,10 @@ class JobTable:
             database.execute(f"UPDATE jobs SET {changes} WHERE id = ?", [*columns.values(), job_id])  # noqa: S608
         return self.job(job_id)
 
-    def questions(self, job_id: str) -> list[Question]:
+    def questions(self, job_id: str) -> list[BatchQuestion]:
         """The lines of a job that has not been fetched, in order, without their bodies."""
         rows = self._all("SELECT question FROM lines WHERE job = ? ORDER BY number", job_id)
-        return [Question.model_validate_json(row[0]) for row in rows]
+        return [BatchQuestion.model_validate_json(row[0]) for row in rows]
 
     def settle(self, job_id: str, ends: Mapping[str, LineEnd]) -> None:
         """Note how the lines of a job ended, by key, and that it was fetched; forget the prompts."""

@@ -10,11 +10,11 @@ import dspy
 from dspy._vendor.lm15.transports import TransportRequest, TransportResponse
 from dspy.clients.call_result import CallResult
 from dspy.clients.errors import wrap_error
-from dspy.lm15 import LM15Error, Response
+from dspy.lm15 import LM15Error, Response, TextPart
 
 from programs.batch.job_table import LineEnd
 from programs.batch.provider import AnswerLine
-from programs.batch.question import Question, Refusal, form_of
+from programs.batch.question import BatchQuestion, Refusal, form_of
 from programs.lm.endpoints import connect
 from programs.lm.ledger import Call
 from programs.lm.prices import Price
@@ -42,7 +42,7 @@ class Judged:
     again: bool = False
 
 
-def judge(question: Question, line: AnswerLine, call_id: str, price: Price | None) -> Judged:
+def judge(question: BatchQuestion, line: AnswerLine, call_id: str, price: Price | None) -> Judged:
     """Read a line as the client of the direct path reads an answer.
 
     Args:
@@ -81,11 +81,14 @@ def judge(question: Question, line: AnswerLine, call_id: str, price: Price | Non
         usd=usd,
         most_usd=None if metered else question.most_usd,
     )
+    if not any(isinstance(part, TextPart) and part.text for part in response.message.parts):
+        # The response cache keeps no answer without text; the program is to see this one all the same.
+        return Judged(LineEnd(call, Refusal(line.status, line.body.decode())))
     kept = CallResult.native(response, logprobs=question.asked.config.logprobs is not None).dump()
     return Judged(LineEnd(call), kept)
 
 
-def _call(question: Question, call_id: str, **figures: Any) -> Call:
+def _call(question: BatchQuestion, call_id: str, **figures: Any) -> Call:
     return Call(
         role=question.role,
         model=question.model,
@@ -97,6 +100,6 @@ def _call(question: Question, call_id: str, **figures: Any) -> Call:
     )
 
 
-def _unreadable_usd(question: Question, line: AnswerLine) -> float | None:
+def _unreadable_usd(question: BatchQuestion, line: AnswerLine) -> float | None:
     """Nobody bills an error; an answer that cannot be read may have been billed, at most at the upper estimate."""
     return None if line.status >= _FIRST_ERROR_STATUS else question.most_usd

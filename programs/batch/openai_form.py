@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from programs.batch.job_table import JobRow
 from programs.batch.provider import AnswerLine, JobProgress, line_fields, provider_error, whole_lines
-from programs.batch.question import Question
+from programs.batch.question import BatchQuestion
 from programs.lm.keys import no_key_in_errors
 from programs.lm.transport import is_this_machine
 from programs.runtime.errors import one_line
@@ -29,7 +29,7 @@ _ENDED = ("completed", "failed", "expired", "cancelled")
 _TIMEOUT = 600.0
 
 
-def openai_line(question: Question) -> bytes:
+def openai_line(question: BatchQuestion) -> bytes:
     """A question as a line of the form that `vllm run-batch` reads, too."""
     fields = {"custom_id": question.key, "method": "POST", "url": ENDPOINT, "body": json.loads(question.body)}
     return json.dumps(fields, ensure_ascii=False).encode()
@@ -80,7 +80,7 @@ class OpenAIForm:
             )
         return self._client_of
 
-    def line(self, question: Question) -> bytes:
+    def line(self, question: BatchQuestion) -> bytes:
         """See `Provider`."""
         return openai_line(question)
 
@@ -142,7 +142,8 @@ class OpenAIForm:
             batch = self._client.batches.retrieve(job.batch_id)
             for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
                 with self._client.files.with_streaming_response.content(file_id) as response:
-                    for raw in whole_lines(response.iter_bytes(), f"{self._address}: file {file_id}"):
+                    where = f"{self._address}: file {file_id}"
+                    for raw in whole_lines(response.iter_bytes(), where, self._key or ""):
                         if (line := openai_answer(raw)) is not None:
                             yield line
 

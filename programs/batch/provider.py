@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from programs.batch.job_table import JobRow
-from programs.batch.question import Question
+from programs.batch.question import BatchQuestion
+from programs.lm.keys import without_key
 from programs.lm.transport import MOST_BYTES
 from programs.runtime.errors import InputError, abridged
 
@@ -62,7 +63,7 @@ class Provider(Protocol):
     most_lines: int
     most_bytes: int
 
-    def line(self, question: Question) -> bytes:
+    def line(self, question: BatchQuestion) -> bytes:
         """A question as a line of a job's file, without its line feed."""
         ...
 
@@ -95,8 +96,11 @@ class Provider(Protocol):
         ...
 
 
-def whole_lines(chunks: Iterable[bytes], where: str) -> Iterator[bytes]:
+def whole_lines(chunks: Iterable[bytes], where: str, key: str = "") -> Iterator[bytes]:
     """The lines of a file that arrives in pieces.
+
+    Args:
+        key: Of the provider; it is taken out of the lines, because some are kept.
 
     Raises:
         InputError: if it is larger than a file of answers can be.
@@ -107,8 +111,13 @@ def whole_lines(chunks: Iterable[bytes], where: str) -> Iterator[bytes]:
         *lines, rest = (rest + chunk).split(b"\n")
         if size > MOST_BYTES_OF_ANSWERS or len(rest) > MOST_BYTES:
             raise InputError(f"{where}: not a file of answers: it, or one of its lines, is too large")
-        yield from lines
-    yield rest
+        yield from (_without(key, line) for line in lines)
+    yield _without(key, rest)
+
+
+def _without(key: str, line: bytes) -> bytes:
+    # Every byte is a character of Latin-1, so that what is no text survives.
+    return without_key(line.decode("latin-1"), key).encode("latin-1") if key else line
 
 
 def line_fields(raw: bytes) -> dict[str, Any] | None:

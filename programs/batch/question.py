@@ -22,7 +22,7 @@ _NOT_ASCII = bytes(range(128, 256))
 
 
 class Refusal(NamedTuple):
-    """An answer that is an error, and that would be one again.
+    """An answer that is not kept in the response cache: an error that would be one again, or an answer without text.
 
     Attributes:
         status: HTTP status, or `GIVEN_UP`.
@@ -33,7 +33,7 @@ class Refusal(NamedTuple):
     body: str
 
 
-class Question(BaseModel):
+class BatchQuestion(BaseModel):
     """One line of a batch.
 
     Attributes:

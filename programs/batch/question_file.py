@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from programs.batch.openai_form import openai_line
-from programs.batch.question import Question
+from programs.batch.question import BatchQuestion
 from programs.runtime.errors import InputError, listed
 
 
@@ -26,7 +26,7 @@ class WaveWritten(BaseException):
         self.path = path
 
 
-def lines_of_one_model(questions: Sequence[Question]) -> bytes:
+def lines_of_one_model(questions: Sequence[BatchQuestion]) -> bytes:
     """The content of a file of questions.
 
     Raises:

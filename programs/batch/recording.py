@@ -13,7 +13,7 @@ from dspy._vendor.lm15.transports import TransportRequest, TransportResponse
 from dspy.lm15 import InvalidRequestError, Request, Response
 
 from programs.batch.providers import dialect_of
-from programs.batch.question import GIVEN_UP, Question, Refusal, Refusals, form_of, most_tokens, without_messages
+from programs.batch.question import GIVEN_UP, BatchQuestion, Refusal, Refusals, form_of, most_tokens, without_messages
 from programs.lm.backends import Backends
 from programs.lm.chat_body import shown
 from programs.lm.ledger import Ledger
@@ -37,15 +37,15 @@ class Recorder:
 
     def __init__(self) -> None:
         self.refusals: Refusals = {}
-        self._questions: dict[str, Question] = {}
+        self._questions: dict[str, BatchQuestion] = {}
         self._lock = threading.Lock()
 
-    def add(self, question: Question) -> None:
+    def add(self, question: BatchQuestion) -> None:
         """Note a question."""
         with self._lock:
             self._questions[question.key] = question
 
-    def take(self) -> list[Question]:
+    def take(self) -> list[BatchQuestion]:
         """The questions since the last time."""
         with self._lock:
             taken, self._questions = [*self._questions.values()], {}
@@ -138,10 +138,10 @@ class RecordingEngine:
 
     def _question(
         self, key: str, form: str, request: Request, refused: dict[str, Refusal], sent: TransportRequest
-    ) -> Question:
+    ) -> BatchQuestion:
         lm = cast(RoleLM, self.lm)
         tokens_in, tokens_out = most_tokens(sent.body)
-        return Question(
+        return BatchQuestion(
             key=key,
             role=lm.role,
             config=self._config,

@@ -17,7 +17,7 @@ from programs.batch.job_table import OPEN, JobRow, JobTable, LineEnd
 from programs.batch.line_answers import judge
 from programs.batch.provider import AnswerLine, Provider
 from programs.batch.providers import FILE, connect_provider
-from programs.batch.question import GIVEN_UP, Question, Refusal
+from programs.batch.question import GIVEN_UP, BatchQuestion, Refusal
 from programs.batch.question_file import WaveWritten, lines_of_one_model
 from programs.batch.recording import BatchBackends, Recorder, cache_in_use, recording
 from programs.lm.ledger import Ledger, read_calls
@@ -125,10 +125,7 @@ class BatchRun:
     def cancel(self, job: JobRow) -> None:
         """End a job: what is answered by then can be fetched; one that was not created is given up."""
         with self._alone():
-            job = self.table.job(job.id)
-            if job.state == "creating":  # perhaps created
-                self._begin(job)
-                job = self.table.job(job.id)
+            job = self._found(self.table.job(job.id))
             if job.provider != FILE and job.state == "created":
                 self._patiently(self._provider(job).cancel, job)
             elif job.state != "ended":
@@ -169,7 +166,7 @@ class BatchRun:
         self._charge()
         return counts
 
-    def _answer(self, questions: Sequence[Question]) -> None:
+    def _answer(self, questions: Sequence[BatchQuestion]) -> None:
         """Submit what is in no job yet, and wait for the jobs of all questions and of this run."""
         with ExitStack() as reservation:
             with self._alone():
@@ -202,7 +199,7 @@ class BatchRun:
         """Jobs of this run that are at a provider, or on their way there."""
         return [job for job in self.table.jobs() if job.owner == self.owner and job.provider != FILE]
 
-    def _written(self, questions: Sequence[Question]) -> list[JobRow]:
+    def _written(self, questions: Sequence[BatchQuestion]) -> list[JobRow]:
         """The new jobs of a wave; in a file, if they are not to be submitted."""
         if self.to_file is not None and questions:
             content = lines_of_one_model(questions)
@@ -222,7 +219,7 @@ class BatchRun:
         return jobs
 
     @contextmanager
-    def _reserved(self, new: Sequence[Question], jobs: Sequence[JobRow]) -> Iterator[None]:
+    def _reserved(self, new: Sequence[BatchQuestion], jobs: Sequence[JobRow]) -> Iterator[None]:
         """Set aside the upper estimate of all that this run submits, before anything is."""
         own = [job for job in jobs if job.owner == self.owner]
         most = sum(question.most_usd or 0.0 for question in new) + sum(job.most_usd or 0.0 for job in own)
@@ -252,26 +249,31 @@ class BatchRun:
         provider = self._provider(job)
         if job.state == "written":
             job = self.table.update(job.id, file_id=self._patiently(provider.upload, job), state="uploaded")
-        others = {other.batch_id for other in self.table.jobs(("created", "ended", "fetched")) if other.id != job.id}
-        if job.state == "creating":
-            self.ledger.wait(SETTLING)
         for attempt in range(_ATTEMPTS):
+            job = self._found(job)
             if job.state not in ("uploaded", "creating"):
                 return
-            batch_id = self._patiently(provider.find, job, others)
-            if batch_id is None:
-                job = self.table.update(job.id, state="creating", submitted=job.submitted or time.time())
-                try:
-                    batch_id = provider.create(job)
-                except InputError:
-                    self._drop(job)
+            job = self.table.update(job.id, state="creating", submitted=job.submitted or time.time())
+            try:
+                job = self.table.update(job.id, batch_id=provider.create(job), state="created")
+            except InputError:
+                self._drop(job)
+                raise
+            except ConnectionError:  # It may have been created all the same.
+                if attempt == _ATTEMPTS - 1:
                     raise
-                except ConnectionError:
-                    if attempt == _ATTEMPTS - 1:
-                        raise
-                    self.ledger.wait(SETTLING)
-                    continue
-            job = self.table.update(job.id, batch_id=batch_id, state="created", submitted=job.submitted or time.time())
+
+    def _found(self, job: JobRow) -> JobRow:
+        """A job, with its batch if that was created without our hearing of it."""
+        if job.state not in ("uploaded", "creating"):
+            return job
+        if job.state == "creating":
+            self.ledger.wait(SETTLING)
+        others = {other.batch_id for other in self.table.jobs(("created", "ended", "fetched")) if other.id != job.id}
+        batch_id = self._patiently(self._provider(job).find, job, others)
+        if batch_id is None:
+            return job
+        return self.table.update(job.id, batch_id=batch_id, state="created", submitted=job.submitted or time.time())
 
     def _wait(self, jobs: Sequence[JobRow]) -> None:
         """Wait until all jobs have been fetched."""

@@ -163,7 +163,7 @@ class BatchServer:
                 asked = json.loads(body)
                 self.bodies.append(asked)
                 reply = self.respond(asked)
-                return reply.status, json.dumps(self._chat._payload(asked, reply)).encode()
+                return reply.status, json.dumps(self._payload(asked, reply)).encode()
             case "POST /v1/files":
                 return 200, json.dumps(self._file(self._uploaded(body))).encode()
             case "GET /v1/files":
@@ -269,7 +269,7 @@ class BatchServer:
         if batch.id.startswith("msgbatch"):
             return self._message(key, body)
         reply = self.respond(body)
-        payload = self._chat._payload(body, reply)
+        payload = self._payload(body, reply)
         if reply.status != 200:
             self.submitted[key][-1] = "refused"
         else:
@@ -277,6 +277,12 @@ class BatchServer:
             self.bill += PRICE.usd(usage["prompt_tokens"], usage["completion_tokens"], batch=True)
         response = {"status_code": reply.status, "request_id": "r", "body": payload}
         return json.dumps({"id": "l", "custom_id": key, "response": response, "error": None}).encode()
+
+    def _payload(self, body: Body, reply: Reply) -> Body:
+        payload = self._chat._payload(body, reply)
+        if reply.status == 200 and not reply.content:  # cut off while it was thinking
+            payload["choices"][0]["finish_reason"] = "length"
+        return payload
 
     def _message(self, key: str, body: Body) -> bytes:
         texts = [{"role": "system", "content": _text(body.get("system", ""))}]

@@ -138,6 +138,23 @@ def test_a_parameter_that_is_refused_is_left_out_in_the_next_wave(
     assert {row.score_source for row in rows_in(tmp_path / "run").values()} == {"integer"}
 
 
+def test_an_answer_that_was_cut_off_while_thinking(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def thinking(body: Body) -> Reply:
+        return Reply("") if "`motivations`" in str(body) and body["max_tokens"] < 500 else sensible(body)
+
+    with BatchServer(respond=thinking) as server:
+        by_calls = cli(*evaluated(server, tmp_path, "--out", tmp_path / "calls"))
+        monkeypatch.setenv(variable("cache"), str(tmp_path / "other"))
+        ended = cli(*evaluated(server, tmp_path, "--out", tmp_path / "run", "--via", "batch"))
+        assert server.paid_twice() == []
+    assert (by_calls.code, ended.code) == (0, 0), ended.err
+    assert [row["order"] for row in judgements(rows_in(tmp_path / "run")).values()] == [
+        row["order"] for row in judgements(rows_in(tmp_path / "calls")).values()
+    ]
+
+
 def test_a_line_is_asked_three_times_a_session(cli: CommandLine, tmp_path: Path) -> None:
     def fate(key: str, before: int) -> str:
         return "missing" if before < 3 else "ok"
