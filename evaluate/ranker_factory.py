@@ -18,6 +18,7 @@ from evaluate.data.dataset import Dataset
 from evaluate.data.demo.planted_truth import PLANTED_TRUTH, PlantedTruth
 from evaluate.protocol.nobody_first import NOBODY_FIRST, NobodyHasItFirst
 from evaluate.protocol.protocol import EvaluationProtocol
+from programs.batch.run import BatchRun
 from programs.lm.ambient import AmbientBackends
 from programs.lm.backends import Backends
 from programs.lm.ledger import Ledger
@@ -109,6 +110,7 @@ class RankerFactory:
         protocol: EvaluationProtocol | None = None,
         beside: Backends | None = None,
         given: Mapping[str, dspy.LM] | None = None,
+        batch: BatchRun | None = None,
         on_event: OnEvent = ignore,
     ) -> RankerFactory:
         """A factory on this machine's encoder, response cache and trait store.
@@ -120,12 +122,15 @@ class RankerFactory:
             protocol: That of the cases to rank, for trained baselines; see `TrainingData`.
             beside: Backends of other runs in this process, to share their rate limits.
             given: `dspy.LM` objects by model string, see `ModelOptions`.
+            batch: Records the calls for batches; None to send each by itself.
             on_event: Told when texts are embedded, a model is loaded, or a cache cannot be used.
         """
 
         @cache
         def backends() -> Backends:
             use_response_cache(cache_dir() / "calls.sqlite", on_event)
+            if batch is not None:
+                return batch.backends(roles)
             if roles is None:
                 return AmbientBackends()
             if beside is not None:

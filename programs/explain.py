@@ -9,6 +9,7 @@ import dspy
 from programs.copies import repeats
 from programs.default_demos import CHECKS, EXPLANATIONS
 from programs.lm.backends import Backends, UnparsableError
+from programs.lm.pending import independent
 from programs.lm.roles import RoleName
 from programs.mar import Candidate, UserView
 from programs.role_predictor import RolePredictor
@@ -72,14 +73,20 @@ class Explainer(dspy.Module):
         """
         chosen: list[Candidate] = []
         rationales: list[Rationale] = []
-        for candidate in ordered[: max(k, patience)]:
-            if len(chosen) == k:
-                break
-            on_event(Progress(_REASONS, len(chosen), k))
-            rationale = self(user=user, candidate=candidate)
-            rationales.append(rationale)
-            if rationale.verdict.faithful:
-                chosen.append(candidate)
+        unfaithful = 0
+        with independent() as step:
+            for tried, candidate in enumerate(ordered[: max(k, patience)]):
+                # Without pending calls, until k are chosen; with them, as many as are needed if all are faithful.
+                if tried - unfaithful == k:
+                    break
+                on_event(Progress(_REASONS, len(chosen), k))
+                with step():
+                    rationale = self(user=user, candidate=candidate)
+                    rationales.append(rationale)
+                    if rationale.verdict.faithful:
+                        chosen.append(candidate)
+                    else:
+                        unfaithful += 1
         on_event(Progress(_REASONS, k, k))
         failed = {r.item_id for r in rationales if not r.verdict.faithful}
         fill = [c for c in ordered if c.item_id in failed][: max(0, k - len(chosen))]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from programs.default_demos import CHOICES
 from programs.lm.backends import Backends, UnparsableError
 from programs.lm.logprobs import label_logprobs
+from programs.lm.pending import independent
 from programs.mar import Alignments, Candidate, UserView
 from programs.role_predictor import RolePredictor
 from programs.runtime.errors import InputError
@@ -70,23 +71,25 @@ class LabelAligner(dspy.Module):
         written: set[int] = set()
         missing: set[int] = set()
         draw = random.Random(seed)  # noqa: S311 - a reproducible shuffle, no secret
-        for shown in self.lists(n, draw):
-            products = render_choices([candidates[index] for index in shown])
-            asked = self._ask(user.text, products, len(shown), result)
-            if asked is None:
-                continue
-            value, absent = asked
-            if absent is None:
-                written.update(shown)
-            else:
-                positions.append(centred(value).tolist())
-                missing.update(shown[place] for place in absent)
-                nobody = self._ask(NOBODY, products, len(shown), result) if self.calibrate else None
-                if nobody is not None and nobody[1] is not None:
-                    value = value - nobody[0]
-                    missing.update(shown[place] for place in nobody[1])
-            for index, one in zip(shown, centred(value), strict=True):
-                values[index].append(float(one))
+        with independent() as step:
+            for shown in self.lists(n, draw):
+                with step():
+                    products = render_choices([candidates[index] for index in shown])
+                    asked = self._ask(user.text, products, len(shown), result)
+                    if asked is None:
+                        continue
+                    value, absent = asked
+                    if absent is None:
+                        written.update(shown)
+                    else:
+                        positions.append(centred(value).tolist())
+                        missing.update(shown[place] for place in absent)
+                        nobody = self._ask(NOBODY, products, len(shown), result) if self.calibrate else None
+                        if nobody is not None and nobody[1] is not None:
+                            value = value - nobody[0]
+                            missing.update(shown[place] for place in nobody[1])
+                    for index, one in zip(shown, centred(value), strict=True):
+                        values[index].append(float(one))
         result.alignments = [
             Alignment(
                 item_id=candidate.item_id,

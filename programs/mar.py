@@ -18,6 +18,7 @@ from programs.default_demos import RANKINGS, RATINGS
 from programs.lm.ambient import AmbientBackends
 from programs.lm.backends import Backends, UnparsableError
 from programs.lm.logprobs import expected_label
+from programs.lm.pending import independent
 from programs.lm.roles import RoleName
 from programs.lm.routes import RERANK
 from programs.prior.encoders import Encoder
@@ -107,22 +108,25 @@ class Pointwise(dspy.Module):
     def forward(self, user: UserView, candidates: Sequence[Candidate], seed: int) -> Alignments:
         """One call per candidate. A candidate whose answer is not a rating has no score."""
         result = Alignments()
-        for candidate in candidates:
-            try:
-                answer = self.score(shopper=user.text, product=candidate.text)
-            except UnparsableError as error:
-                result.alignments.append(None)
-                result.unparsable += error.answers
-                continue
-            result.unparsable += answer.unparsable
-            expected = expected_label(getattr(answer, "logprobs", None), RATING_LABELS)
-            if expected is None:
-                alignment = Alignment(item_id=candidate.item_id, score=float(answer.rating), source="integer")
-            else:
-                alignment = Alignment(item_id=candidate.item_id, score=expected, source="logprobs")
-            result.alignments.append(alignment)
+        with independent() as step:
+            for candidate in candidates:
+                with step():
+                    result.alignments.append(self._rated(user, candidate, result))
         result.appended = result.alignments.count(None)
         return result
+
+    def _rated(self, user: UserView, candidate: Candidate, result: Alignments) -> Alignment | None:
+        """One call; its unreadable answers are counted in `result`."""
+        try:
+            answer = self.score(shopper=user.text, product=candidate.text)
+        except UnparsableError as error:
+            result.unparsable += error.answers
+            return None
+        result.unparsable += answer.unparsable
+        expected = expected_label(getattr(answer, "logprobs", None), RATING_LABELS)
+        if expected is None:
+            return Alignment(item_id=candidate.item_id, score=float(answer.rating), source="integer")
+        return Alignment(item_id=candidate.item_id, score=expected, source="logprobs")
 
 
 def draw_labels(draw: random.Random, n: int) -> list[int]:

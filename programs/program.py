@@ -20,6 +20,7 @@ from programs.gate import GateSignals
 from programs.label_aligners import FirstToken, Pairwise, Setwise
 from programs.lm.backends import Backends, UnparsableError
 from programs.lm.endpoints import is_server
+from programs.lm.pending import independent
 from programs.lm.roles import RoleName
 from programs.mar import Aligner, Alignments, Candidate, Embedding, Listwise, Pointwise, Rerank, UserView
 from programs.mope import MOPE, NeedsMOPE, Purchase, RawHistory
@@ -172,13 +173,16 @@ class MLLM3Rec(dspy.Module):
         self, case: Case, head: NDArray[np.intp], ranking: Ranking, on_event: OnEvent
     ) -> tuple[UserView, list[Candidate], Alignments]:
         """Profile, traits and alignments of the candidates that MAR sees."""
-        on_event(Progress(_PROFILE, 0, 1))
-        user = self._user_view(self.purchases(case), case.metadata, ranking)
-        on_event(Progress(_PROFILE, 1, 1))
         seen: list[Candidate] = []
-        for done, index in enumerate(head):
-            on_event(Progress(_TRAITS, done, len(head)))
-            seen.append(self._candidate(self.catalogue.value[case.candidates[index]], ranking))
+        with independent() as step:
+            on_event(Progress(_PROFILE, 0, 1))
+            with step():
+                user = self._user_view(self.purchases(case), case.metadata, ranking)
+            on_event(Progress(_PROFILE, 1, 1))
+            for done, index in enumerate(head):
+                on_event(Progress(_TRAITS, done, len(head)))
+                with step():
+                    seen.append(self._candidate(self.catalogue.value[case.candidates[index]], ranking))
         on_event(Progress(_TRAITS, len(head), len(head)))
         if asks := not isinstance(self.aligner, Embedding):
             on_event(Progress(_ALIGNMENT, 0, 1))

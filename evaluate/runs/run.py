@@ -12,6 +12,7 @@ from dspy.utils.exceptions import DSPyError
 
 from evaluate.runs.journal import Journal
 from programs.lm.ledger import Ledger
+from programs.lm.pending import PendingCall
 from programs.ranker import BatchRanker, Ranker
 from programs.runtime.errors import BudgetExceededError, InputError, one_line
 from programs.runtime.interrupts import interruptible_wait, let_end, thread_pool
@@ -29,7 +30,7 @@ class RunStatus:
     Attributes:
         done: Cases with a scored row, those of earlier sessions included.
         failed: Cases with failed calls; the next session tries them again.
-        left: Cases that were not reached before the run was stopped.
+        left: Cases that were not reached before the run was stopped, or whose calls are pending in a batch.
         stopped: Why it was stopped, or None.
     """
 
@@ -52,6 +53,7 @@ def run_cases(
     workers: int = 1,
     on_row: Callable[[Ranking], None] = lambda _: None,
     again: Collection[str] = (),
+    given_up: Collection[str] = (),
 ) -> RunStatus:
     """Rank every case that has no scored row in the journal yet.
 
@@ -62,16 +64,18 @@ def run_cases(
         ledger: Gives the usage per case; stopped on an interruption, so that users under way end at their next call.
         workers: Number of threads, at most `MAX_WORKERS`; the calls of one user are sequential.
         again: Users to rank although they have a scored row; the new row replaces it.
+        given_up: Users whose calls failed in this session, and are not tried again in it.
         on_row: Called in this thread with every new row.
 
     Raises:
         InputError: if the backend cannot be used, or `MAX_FAILURES_IN_A_ROW` cases fail in a row.
     """
     resolved = journal.resolved() - set(again)
-    waiting = [case for case in cases if case.user_id not in resolved]
+    waiting = [case for case in cases if case.user_id not in resolved and case.user_id not in given_up]
     waiting.reverse()
-    failures = _Failures()
+    failures = _Failures(set(given_up))
     stopped: str | None = None
+    pending = 0
     batch = BATCH if isinstance(ranker, BatchRanker) else 1
     under_way: dict[Future[list[Ranking]], list[Case]] = {}
     finished: SimpleQueue[Future[list[Ranking]]] = SimpleQueue()
@@ -91,6 +95,9 @@ def run_cases(
                     stopped = str(error)
                     waiting.extend(reversed(some))
                     continue
+                except PendingCall:
+                    pending += len(some)
+                    continue
                 for row in rows:
                     journal.append(row)
                     failures.count(row)
@@ -103,7 +110,7 @@ def run_cases(
                     for row in future.result():
                         journal.append(row)
             raise
-    left = len(waiting)
+    left = len(waiting) + pending
     failed = len(failures.users)
     return RunStatus(done=len(cases) - left - failed, failed=failed, left=left, stopped=stopped)
 

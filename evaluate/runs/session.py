@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -16,8 +17,9 @@ from evaluate.runs.evaluation import Evaluation
 from evaluate.runs.further_metrics import check_cutoffs, further_metrics
 from evaluate.runs.journal import Journal, RunManifest, stored_manifest
 from evaluate.runs.planted_recovery import Recovery, recovery
-from evaluate.runs.run import run_cases
+from evaluate.runs.run import RunStatus, run_cases
 from evaluate.runs.run_metrics import run_metrics
+from programs.batch.run import BatchRun
 from programs.lm.endpoints import model_name
 from programs.lm.ledger import Budget, Ledger, interrupted_note, read_calls
 from programs.lm.roles import ROLE_NAMES, Roles
@@ -45,6 +47,35 @@ class ByFeatures(Ranker, Protocol):
         ...
 
 
+@dataclass
+class _Problems:
+    """Users of a session who were not ranked by the models; the first ones get a note.
+
+    Attributes:
+        failed: Those whose calls failed.
+    """
+
+    on_event: OnEvent
+    failed: set[str] = field(default_factory=set)
+    _counts: Counter[str] = field(default_factory=Counter)
+
+    def count(self, row: Ranking) -> None:
+        """Count a new row, if it is one of a problem."""
+        if row.status is Status.FAILED:
+            self.failed.add(row.user_id)
+        if row.status is not Status.OK:
+            self._counts[row.status] += 1
+            if self._counts.total() <= _SHOWN_PROBLEMS:
+                self.on_event(Note(f"user {abridged(row.user_id)}: {row.status}: {abridged(row.error or '', 1000)}"))
+
+    @property
+    def not_told(self) -> str | None:
+        """How many there are of each kind; None if each had a note."""
+        if self._counts.total() <= _SHOWN_PROBLEMS:
+            return None
+        return ", ".join(f"{count} {kind}" for kind, count in self._counts.items())
+
+
 def run_session(
     directory: Path,
     name: str,
@@ -56,6 +87,7 @@ def run_session(
     on_event: OnEvent = ignore,
     retry_unparsable: bool = False,
     ks: Sequence[int] = (),
+    batch: BatchRun | None = None,
 ) -> Evaluation:
     """Start or resume a run in a run directory.
 
@@ -63,14 +95,16 @@ def run_session(
         name: The ranker's name in results.
         retry_unparsable: Rank users with unreadable answers again.
         ks: Cutoffs of further metrics (`further_metrics`).
+        batch: Answers the calls of the ranker's language models in waves; None if each is sent by itself.
         configuration: Everything that decides the rankings besides the cases; another one in the directory is an error.
 
     Raises:
         InputError: if the directory holds another run, or the backend cannot be used.
-        BudgetExceededError: if the budget ended before any user was ranked.
+        BudgetExceededError: if the budget ended before any user was ranked, or does not hold for a wave of batches.
+        WaveWritten: if the questions of a wave were written to a file.
     """
     check_cutoffs(ks, len(cases[0].candidates))
-    problems: Counter[str] = Counter()
+    problems = _Problems(on_event)
     task = f"{name}: users"
     with Journal.open(directory, run_manifest(name, configuration, cases)) as journal:
         unread = {user for user, row in journal.rows().items() if row.unparsable or row.status is Status.UNPARSABLE}
@@ -86,16 +120,15 @@ def run_session(
             nonlocal done
             done += 1
             on_event(Progress(task, done, len(cases), ledger.total()))
-            if row.status is not Status.OK:
-                problems[row.status] += 1
-                if problems.total() <= _SHOWN_PROBLEMS:
-                    on_event(Note(f"user {abridged(row.user_id)}: {row.status}: {abridged(row.error or '', 1000)}"))
+            problems.count(row)
 
-        status = run_cases(cases.cases, ranker, journal, ledger, workers, on_row, again)
+        def wave() -> RunStatus:
+            return run_cases(cases.cases, ranker, journal, ledger, workers, on_row, again, problems.failed)
+
+        status = wave() if batch is None else batch.until_answered(wave)
         rows = journal.rows()
-    if problems.total() > _SHOWN_PROBLEMS:
-        counts = ", ".join(f"{count} {kind}" for kind, count in problems.items())
-        on_event(Note(f"{name}: of {len(cases)} users {counts} in this session; the others are listed in {directory}"))
+    if (others := problems.not_told) is not None:
+        on_event(Note(f"{name}: of {len(cases)} users {others} in this session; the others are listed in {directory}"))
     if status.stopped:
         on_event(Note(f"stopped: {status.stopped}; {status.left} users left; run the same command to resume"))
         if all(row.status is Status.FAILED for row in rows.values()):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from evaluate.protocol.cases import Cases, load_cases
 from evaluate.ranker_factory import RankerFactory
-from mllm3rec.api.options import budget_of
+from mllm3rec.api.options import Via, batch_run, budget_of
 from programs.lm.backends import UnparsableError
 from programs.lm.ledger import Ledger
 from programs.lm.model_options import Model, ModelOptions
+from programs.lm.pending import PendingCall
 from programs.mote import MOTE
 from programs.runtime.events import OnEvent, Progress, ignore
 from programs.runtime.interrupts import map_in_threads
@@ -37,7 +38,7 @@ class Distillation:
     refused: int
     unparsable: int
     refused_items: int
-    usage: Mapping[str, Usage]
+    usage: Mapping[str, Usage] = field(default_factory=dict)
 
 
 def distill(
@@ -49,6 +50,7 @@ def distill(
     retry_unparsable: bool = False,
     mote: Model | None = None,
     workers: int = 1,
+    via: Via = "calls",
     ledger: Path | None = None,
     budget_usd: float | None = None,
     max_calls: int | None = None,
@@ -62,36 +64,56 @@ def distill(
         timeout, max_tokens: Most seconds of one call, and most tokens of one answer.
         retry_unparsable: Whether to ask again where the stored answer is unreadable.
         workers: Number of items processed in parallel.
+        via: See `evaluate`.
         ledger: File that records every call; calls already in it count against the budget.
 
     Raises:
-        BudgetExceededError: before a call that might exceed the budget; finished traits are kept.
+        BudgetExceededError: before a call or a batch that might exceed the budget; finished traits are kept.
         InputError: if the model of MOTE cannot be used.
+        WaveWritten: after questions were written to the file `via`.
     """
     cases = cases if isinstance(cases, Cases) else load_cases(cases)
     options = ModelOptions(preset, mote=mote, timeout=timeout, max_tokens=max_tokens)
     calls = Ledger(ledger, budget_of(budget_usd, max_calls, max_minutes))
-    factory = RankerFactory.create(cases.dataset, {}, options.roles(), calls, given=options.given, on_event=on_event)
+    batch = batch_run(via, calls, retry_unparsable, on_event)
+    factory = RankerFactory.create(
+        cases.dataset, {}, options.roles(), calls, given=options.given, batch=batch, on_event=on_event
+    )
     factory.backends_of().retry_unparsable = retry_unparsable
     module = MOTE(factory.backends_of(), factory.traits_of())
     wanted = list(dict.fromkeys(item_id for case in cases for item_id in case.candidates))
-    phrases, refused, unparsable, refused_items = 0, 0, 0, 0
 
-    def distilled(item_id: str) -> Traits | None:
+    def distilled(item_id: str) -> Traits | UnparsableError | PendingCall:
         try:
             traits: Traits = module(item=cases.dataset.item(item_id)).traits
-        except UnparsableError:
-            return None
+        except (UnparsableError, PendingCall) as outcome:
+            return outcome
         return traits
 
-    for done, traits in enumerate(map_in_threads(distilled, wanted, workers, calls.stop), start=1):
-        if traits is None:
-            unparsable += 1
-        elif traits.refused_by_provider:
-            refused_items += 1
-        else:
-            phrases += len(traits.phrases)
-            refused += len(traits.dropped)
-        on_event(Progress("items distilled", done, len(wanted), calls.total()))
-    calls.close()
-    return Distillation(len(wanted), phrases, refused, unparsable, refused_items, calls.by_role())
+    def wave() -> Distillation:
+        outcomes = []
+        for outcome in map_in_threads(distilled, wanted, workers, calls.stop):
+            if not isinstance(outcome, PendingCall):
+                outcomes.append(outcome)
+                on_event(Progress("items distilled", len(outcomes), len(wanted), calls.total()))
+        return _counted(outcomes, len(wanted))
+
+    try:
+        found = wave() if batch is None else batch.until_answered(wave)
+    finally:
+        calls.close()
+        if batch is not None:
+            batch.close()
+    return replace(found, usage=calls.by_role())
+
+
+def _counted(outcomes: Sequence[Traits | UnparsableError], items: int) -> Distillation:
+    traits = [outcome for outcome in outcomes if isinstance(outcome, Traits)]
+    accepted = [one for one in traits if not one.refused_by_provider]
+    return Distillation(
+        items,
+        traits=sum(len(one.phrases) for one in accepted),
+        refused=sum(len(one.dropped) for one in accepted),
+        unparsable=len(outcomes) - len(traits),
+        refused_items=len(traits) - len(accepted),
+    )

@@ -20,9 +20,10 @@ from evaluate.runs.session import run_session
 from evaluate.runs.trec import RUN_PREFIX, TrecRun, read_trec_run
 from evaluate.stats.intervals import Difference
 from evaluate.stats.metrics import CUTOFFS
-from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema
+from mllm3rec.api.options import Models, Schema, Via, batch_run, budget_of, model_options, read_schema
 from mllm3rec.api.own_ranker import own_ranker
 from mllm3rec.api.program import Program, choice_of
+from programs.batch.run import BatchRun
 from programs.gate import Gate, read_gate
 from programs.lm.ledger import Ledger
 from programs.prior.choice import prior_name
@@ -49,6 +50,7 @@ def evaluate(
     check: bool = True,
     seed: int = 0,
     workers: int = 1,
+    via: Via = "calls",
     retry_unparsable: bool = False,
     budget_usd: float | None = None,
     max_calls: int | None = None,
@@ -79,6 +81,8 @@ def evaluate(
         check: Whether the judge re-checks reasons.
         seed: Training seed of a trained baseline.
         workers: Number of users ranked in parallel.
+        via: `calls`, or `batch` for the provider's batch interface, at its price (docs/batch.md); or a file, to which
+            the questions of the next wave are written.
         retry_unparsable: Whether to rank users with unparsable answers again, with new calls.
         budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes to spend; None for no limit.
         on_event: Receives notes and progress.
@@ -86,7 +90,8 @@ def evaluate(
 
     Raises:
         InputError: if there is no such ranker, `out` holds another run, or the cases do not fit the data.
-        BudgetExceededError: if the budget ended before any user was ranked.
+        BudgetExceededError: if the budget ended before any user was ranked, or does not hold for a wave of batches.
+        WaveWritten: after questions were written to the file `via`.
         MissingExtraError: if the library of a trained baseline is not installed.
     """
     cases = cases if isinstance(cases, Cases) else load_cases(cases)
@@ -108,7 +113,8 @@ def evaluate(
                 RunDirectory(folder).ledger if choice.asks_models else None,
                 budget_of(budget_usd, max_calls, max_minutes),
             )
-            factory = factory_for(choice, cases, ledger, explain, check, on_event)
+            batch = batch_run(via, ledger, retry_unparsable, on_event) if choice.asks_models else None
+            factory = factory_for(choice, cases, ledger, explain, check, on_event, batch)
             if retry_unparsable and choice.asks_models:
                 factory.backends_of().retry_unparsable = True
             for warning in cases.list_warnings():
@@ -120,16 +126,28 @@ def evaluate(
                 raise InputError("a gate weighs MAR's scores against the prior's; your own ranker has none")
             if cases.has_dataset:
                 refuse_leaks(cases.leaks)
-            ledger = Ledger()
+            ledger, batch = Ledger(), None
             label, built = own_ranker(ranker, name)
             file = {"run file": ranker.sha256} if isinstance(ranker, TrecRun) else {}
             configuration = {"own ranker": label, **file}
         try:
             result = run_session(
-                folder, label, built, configuration, cases, ledger, workers, on_event, retry_unparsable, ks
+                folder,
+                label,
+                built,
+                configuration,
+                cases,
+                ledger,
+                workers,
+                on_event,
+                retry_unparsable,
+                ks,
+                batch,
             )
         finally:
             ledger.close()
+            if batch is not None:
+                batch.close()
         compared = {} if against is None else _differences(result, against, folder, ks)
     return replace(result, directory=None if out is None else folder, against=compared)
 
@@ -150,7 +168,13 @@ def _gated(choice: RankerChoice, gate: Gate | str | Path | None, ask: float | No
 
 
 def factory_for(
-    choice: RankerChoice, cases: Cases, ledger: Ledger, explain: int, check: bool, on_event: OnEvent = ignore
+    choice: RankerChoice,
+    cases: Cases,
+    ledger: Ledger,
+    explain: int,
+    check: bool,
+    on_event: OnEvent = ignore,
+    batch: BatchRun | None = None,
 ) -> RankerFactory:
     """A factory that fits the chosen ranker on the training data of the cases."""
     return RankerFactory.create(
@@ -165,6 +189,7 @@ def factory_for(
         prior=choice.prior,
         protocol=cases.protocol,
         given=choice.given,
+        batch=batch,
         on_event=on_event,
     )
 

@@ -19,6 +19,7 @@ from mllm3rec.cli.options import (
     PricesFile,
     RetryUnparsable,
     Timeout,
+    ViaOption,
     Workers,
 )
 
@@ -29,6 +30,7 @@ def distill(
     preset: Preset = "local",
     mote: MoteOption = None,
     workers: Workers = 1,
+    via: ViaOption = "calls",
     calls: LedgerFile = None,
     budget_usd: BudgetUsd = None,
     prices: PricesFile = None,
@@ -55,6 +57,7 @@ def distill(
             max_tokens=max_tokens,
             retry_unparsable=retry_unparsable,
             workers=workers,
+            via=via,
             ledger=calls,
             budget_usd=budget_usd,
             max_calls=max_calls,

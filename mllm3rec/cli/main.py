@@ -17,6 +17,7 @@ from mllm3rec.cli import (
     artifact,
     attack,
     audit,
+    batch,
     cases,
     compare,
     data,
@@ -61,6 +62,7 @@ app.command("compile", rich_help_panel=OPTIMIZE)(compile_command.compile_program
 app.command("gate", rich_help_panel=OPTIMIZE)(gate.gate)
 app.command("recommend", rich_help_panel=OPTIMIZE)(recommend.recommend)
 app.command("distill", rich_help_panel=OPTIMIZE)(distill.distill)
+app.add_typer(batch.app, name="batch", rich_help_panel=OPTIMIZE)
 app.add_typer(artifact.app, name="artifact", rich_help_panel=INSPECT)
 app.command("audit", rich_help_panel=INSPECT)(audit.audit)
 app.add_typer(export.app, name="export", rich_help_panel=INSPECT)

@@ -100,6 +100,10 @@ RetryUnparsable = Annotated[
     bool, typer.Option("--retry-unparsable", help="Ask again where a stored answer is unreadable.")
 ]
 Workers = Annotated[int, _limit(min=1, help="Number of users processed in parallel.")]
+ViaOption = Annotated[
+    str,
+    _limit("--via", help="How models are asked: calls, or batch, which costs half and takes up to a day a wave."),
+]
 LedgerFile = Annotated[
     Path | None, _limit("--ledger", help="File that records all calls; calls already in it count against the budget.")
 ]

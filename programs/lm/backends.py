@@ -208,8 +208,12 @@ class Backends:
             before_first=partial(require_listening, config.model) if is_server(config.model) else lambda: None,
             **{key: value for key, value in sampling.items() if value is not None},
             **({} if config.effort is None else {"reasoning_effort": config.effort}),
-            **connect(config, self.on_event),
+            **self.connection(config),
         )
+
+    def connection(self, config: RoleConfig) -> dict[str, Any]:
+        """The connection settings for `dspy.LM`; starts the local engine if the model needs it."""
+        return connect(config, self.on_event)
 
     def ask_route(self, role: str, config: RoleConfig, route: Route, **fields: Any) -> Any:
         """Ask a model by a route other than chat; its calls are recorded under the name `role`.

@@ -53,6 +53,7 @@ class Call(BaseModel):
         id: Same in both lines of a call; empty for cache hits, and in ledgers from before there were two.
         in_flight: Written before the call was sent: tokens and dollars are its upper estimate. `read_calls` leaves it
             out once the call has ended; what is left was in flight when a process was killed.
+        via: `batch` for a line of a batch; empty for a call of its own.
     """
 
     # A negative price in an edited file would be a credit, and with NaN no budget would ever be spent.
@@ -75,6 +76,7 @@ class Call(BaseModel):
     at: float = 0.0
     id: str = ""
     in_flight: bool = False
+    via: str = ""
 
     @property
     def at_most_usd(self) -> float:
@@ -305,7 +307,7 @@ class Ledger:
             add_call(standalone.setdefault(call.role, Usage()), call.model_copy(update={"hit": False}))
 
     def _labeled(self, call: Call) -> Call:
-        about = _LABEL.get() or call.about
+        about = self.about(call.about)
         if (self.phase, about) == (call.phase, call.about):
             return call
         return call.model_copy(update={"phase": self.phase, "about": about})
@@ -357,6 +359,10 @@ class Ledger:
             if outer is not None:
                 for role, usage in usages.items():
                     outer[role] = total_usage([outer.get(role, Usage()), usage])
+
+    def about(self, prompt: str) -> str:
+        """What a call of this thread is about: the label of `label_calls`, or the hash of its prompt."""
+        return _LABEL.get() or prompt
 
     @contextmanager
     def label_calls(self, label: str) -> Iterator[None]:

@@ -138,6 +138,21 @@ class Price(BaseModel):
         tariff = self._tariff(tokens_in, batch)
         return (tokens_in * tariff.dearest_input + tokens_out * tariff.output) / 1e6
 
+    def in_batches(self) -> Price | None:
+        """The price of a line of a batch, as the price of a call; None where it is unknown.
+
+        >>> Price(input=2.0, output=8.0, batch=Tariff(input=1.0, output=4.0)).in_batches().usd(1_000_000, 500_000)
+        3.0
+        """
+        if self.batch is None:
+            return None
+        long = self.long_context
+        if long is not None:
+            if long.batch is None:
+                return None
+            long = LongContext(above=long.above, **dict(long.batch))
+        return self.model_copy(update={**dict(self.batch), "batch": self.batch, "long_context": long})
+
     def retires_within(self, days: int, today: datetime.date) -> bool:
         """Whether the model is retired, or will be in so many days."""
         return self.retired is not None and (self.retired - today).days <= days
@@ -182,6 +197,15 @@ class PriceTable(BaseModel):
     def under(self, other: PriceTable) -> PriceTable:
         """This table with the prices of `other` in place of its own, model by model; the date stays this table's."""
         return self.model_copy(update={"models": self.models | other.models})
+
+
+class BatchPrices(PriceTable):
+    """The prices of lines of batches in place of those of calls; a model without one has no known price."""
+
+    def of(self, model: str) -> Price | None:
+        """See `PriceTable.of`."""
+        price = super().of(model)
+        return None if price is None else price.in_batches()
 
 
 def read_prices(path: Path) -> PriceTable:

@@ -99,6 +99,10 @@ class ResponseCache(Cache):
             if self.this_call.answered is not None:
                 self.this_call.answered(plain, seconds)
             plain = {**plain, _SECONDS: seconds}
+        self.keep(key, plain)
+
+    def keep(self, key: str, plain: dict[str, Any]) -> None:
+        """Store an answer, as plain data, under a key; one without any text is not stored."""
         if not any(_texts(plain)):
             return
         try:

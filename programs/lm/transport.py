@@ -7,7 +7,9 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +27,7 @@ MOST_BYTES = 32 << 20
 
 _CHAT = "/chat/completions"
 _KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
+_INSTEAD: ContextVar[Callable[[TransportRequest], TransportResponse] | None] = ContextVar("instead", default=None)
 
 
 class Transport(StdlibTransport):
@@ -59,29 +62,49 @@ class Transport(StdlibTransport):
             ServerError: if it is larger than `MOST_BYTES`, or is no answer of a model.
             InvalidRequestError: if the server sends callers to another address.
         """
+        answer = _INSTEAD.get()
+        response = self._sent(request) if answer is None else answer(request)
+        if 300 <= response.status < 400:
+            raise _redirected(response)
+        body = _without_keys(response.read(), request)
+        if response.status == 200 and urlsplit(request.url).path.endswith(_CHAT):
+            body = self._read(body)
+        return arrived(body, response.status, response.headers)
+
+    def _sent(self, request: TransportRequest) -> TransportResponse:
         self._deadline.at = time.monotonic() + self._timeout
         try:
             with super().stream(request) as response:
-                body = _without_keys(_whole(response), request)
+                return arrived(_whole(response), response.status, response.headers)
         except ReadTimeout as error:
             raise ReadTimeout(f"no complete answer within {self._timeout:g} s") from error
-        if 300 <= response.status < 400:
-            raise _redirected(response)
-        if response.status == 200 and urlsplit(request.url).path.endswith(_CHAT):
-            body = self._read(body)
-        return TransportResponse(
-            status=response.status,
-            reason=response.reason,
-            headers=response.headers,
-            http_version=response.http_version,
-            chunks=iter([body]),
-            release=lambda body_consumed: None,
-        )
 
     def _open(self, *args: Any, **kwargs: Any) -> Any:
         connection = super()._open(*args, **kwargs)
         connection.sock = _BoundedSocket(connection.sock, self._deadline)
         return connection
+
+
+def arrived(body: bytes, status: int, headers: Sequence[tuple[str, str]] = ()) -> TransportResponse:
+    """An answer that has arrived whole."""
+    return TransportResponse(
+        status=status,
+        reason="",
+        headers=[*headers],
+        http_version="HTTP/1.1",
+        chunks=iter([body]),
+        release=lambda body_consumed: None,
+    )
+
+
+@contextmanager
+def instead_of_sending(answer: Callable[[TransportRequest], TransportResponse]) -> Iterator[None]:
+    """Inside the block, requests of this thread are given to `answer` in place of the network."""
+    token = _INSTEAD.set(answer)
+    try:
+        yield
+    finally:
+        _INSTEAD.reset(token)
 
 
 def is_this_machine(address: str) -> bool:

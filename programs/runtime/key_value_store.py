@@ -58,7 +58,7 @@ class KeyValueStore:
         self._told: set[str] = set()
         with self._errors():
             if path != ":memory:":
-                _make_private(Path(path))
+                make_private(Path(path))
             self._database = sqlite3.connect(path, check_same_thread=False, timeout=_PATIENCE, isolation_level=None)
             self._database.execute("PRAGMA journal_mode=WAL")
             # The log is synced to disk from time to time, not with every entry, which takes 6 ms.
@@ -164,7 +164,12 @@ def _remedy(error: Exception) -> str:
     return "delete it or set MLLM3REC_CACHE to another folder"
 
 
-def _make_private(path: Path) -> None:
+def make_private(path: Path) -> None:
+    """Make an empty file that only the user can read, and its folder, if it is missing.
+
+    Raises:
+        OSError: if it is a symbolic link.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))

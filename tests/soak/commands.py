@@ -171,7 +171,7 @@ class Job:
         log = self.folder / f"log{self._logs}.txt"
         log.touch()
         arguments = [str(argument) for argument in (*self._arguments, "--out", self.out, *more)]
-        process = PROCESSES.Process(target=_run, args=(arguments, self._environment, str(log)))
+        process = PROCESSES.Process(target=run_command, args=(arguments, self._environment, str(log)))
         process.start()
         try:
             yield Started(process, self.server, log)
@@ -207,7 +207,8 @@ class Job:
         return [call for path in self.out.rglob(LEDGER) for call in read_calls(path) if not call.hit]
 
 
-def _run(arguments: list[str], environment: dict[str, str], log: str) -> None:
+def run_command(arguments: list[str], environment: dict[str, str], log: str) -> None:
+    """What a process of its own does: the command line, with its output in a file."""
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Under `nohup` the tests inherit an ignored SIGHUP, which a command rightly keeps.

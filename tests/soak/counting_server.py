@@ -27,6 +27,7 @@ PROCESSES.set_forkserver_preload(
         "mllm3rec.api.compilation",
         "mllm3rec.api.evaluation",
         "mllm3rec.api.experiments",
+        "openai",
         "optuna.storages._rdb.storage",
     ]
 )

@@ -1,0 +1,50 @@
+"""File of answers to questions that were written to a file: untrusted, in any order, perhaps incomplete."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from programs.batch.openai_form import openai_answer
+from programs.batch.provider import AnswerLine, whole_lines
+from programs.batch.providers import FILE
+from programs.batch.run import BatchRun
+from programs.runtime.errors import InputError
+from programs.runtime.untrusted import regular
+
+_PIECE = 1 << 20
+
+
+def read_answers(batches: BatchRun, path: Path) -> Counter[str]:
+    """Settle the written jobs that a file answers; a question without a line is asked again.
+
+    Returns:
+        See `BatchRun.settle`; for all jobs together.
+
+    Raises:
+        InputError: if the file cannot be read, or answers no question that waits.
+    """
+    total: Counter[str] = Counter()
+    waiting = [job for job in batches.table.jobs() if job.provider == FILE]
+    keys = {line.key for line in _lines(path)}
+    answered = [job for job in waiting if keys & {question.key for question in batches.table.questions(job.id)}]
+    for job in answered:
+        total += batches.settle(job, _lines(path))
+    if not answered:
+        raise InputError(
+            f"{path}: answers none of the questions that wait ({sum(job.lines for job in waiting)} of them); give the "
+            "output of the file that `mllm3rec batch write` wrote"
+        )
+    if len(answered) > 1:
+        total["unknown"] = 0  # Lines of one job are unknown to the others.
+    return total
+
+
+def _lines(path: Path) -> Iterator[AnswerLine]:
+    if path.is_symlink() or not regular(path).exists():
+        raise InputError(f"{path}: is a symbolic link" if path.is_symlink() else f"{path}: no such file")
+    with path.open("rb") as file:
+        for raw in whole_lines(iter(lambda: file.read(_PIECE), b""), str(path)):
+            if (line := openai_answer(raw)) is not None:
+                yield line

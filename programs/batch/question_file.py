@@ -1,0 +1,38 @@
+"""Questions in a file, for `vllm run-batch` or anybody else to answer: batches without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from programs.batch.openai_form import openai_line
+from programs.batch.question import BatchQuestion
+from programs.runtime.errors import InputError, listed
+
+
+class WaveWritten(BaseException):
+    """The questions of a wave are in a file, and the run waits for their answers.
+
+    Not an `Exception`: nothing has failed.
+
+    Attributes:
+        questions: Their number.
+        path: The file.
+    """
+
+    def __init__(self, questions: int, path: Path) -> None:
+        super().__init__(f"{questions} questions are in {path}")
+        self.questions = questions
+        self.path = path
+
+
+def lines_of_one_model(questions: Sequence[BatchQuestion]) -> bytes:
+    """The content of a file of questions.
+
+    Raises:
+        InputError: if they are for several models: who answers a file does so with one.
+    """
+    models = dict.fromkeys(question.config.model for question in questions)
+    if len(models) > 1:
+        raise InputError(f"questions for several models ({listed(models)}): a file is answered by one; use --model")
+    return b"".join(openai_line(question) + b"\n" for question in questions)

@@ -1,0 +1,171 @@
+"""Runs by batches, killed at any moment: nothing submitted twice, every cent in the ledger, the same results."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluate.runs.journal import Journal
+from programs.batch import job_files
+from programs.batch.anthropic_form import AnthropicForm
+from programs.batch.job_table import JobTable
+from programs.batch.openai_form import OpenAIForm
+from programs.lm.ledger import Ledger
+from programs.lm.response_cache import ResponseCache
+from programs.lm.roles import Roles, local_roles
+from programs.runtime.environment import variable
+from tests.support.batch_server import BatchServer, FakeBatch, unlucky
+from tests.support.batch_sessions import by_batches, by_calls, paid_calls
+
+KILLS = 40
+STEPS: tuple[tuple[Any, str], ...] = (
+    (job_files, "write_atomically"),
+    (JobTable, "add"),
+    (JobTable, "update"),
+    (JobTable, "settle"),
+    (OpenAIForm, "upload"),
+    (OpenAIForm, "find"),
+    (OpenAIForm, "create"),
+    (OpenAIForm, "progress"),
+    (AnthropicForm, "create"),
+    (ResponseCache, "keep"),
+    (Ledger, "record"),
+    (Journal, "append"),
+)
+"""Everything that changes something on disk or at the provider; a kill comes before or after it."""
+
+
+Moment = tuple[str, str]
+"""Name of a step, and `before` or `after`."""
+
+
+class Killed(BaseException):
+    """Stands for `kill -9` in this process."""
+
+
+class Killer:
+    """Kills at one moment: before or after the n-th time that a step is made.
+
+    Attributes:
+        left: How often the moment comes until then.
+    """
+
+    def __init__(self) -> None:
+        self.moment: Moment | None = None
+        self.left = 0
+
+    def set(self, moment: Moment | None, times: int = 1) -> None:
+        """Choose the moment; None for none."""
+        self.moment, self.left = moment, times
+
+    def around(self, name: str, step: Callable[..., Any]) -> Callable[..., Any]:
+        """The same step with a moment before and after it."""
+
+        def with_moments(*args: Any, **more: Any) -> Any:
+            self._pass(name, "before")
+            result = step(*args, **more)
+            self._pass(name, "after")
+            return result
+
+        return with_moments
+
+    def _pass(self, name: str, side: str) -> None:
+        if self.moment == (name, side):
+            self.left -= 1
+            if not self.left:
+                raise Killed
+
+
+@pytest.fixture
+def killer(monkeypatch: pytest.MonkeyPatch) -> Killer:
+    """Moments around all steps."""
+    made = Killer()
+    for where, name in STEPS:
+        monkeypatch.setattr(where, name, made.around(name, getattr(where, name)))
+    return made
+
+
+def test_kills_between_any_two_steps(
+    killer: Killer, folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random("kills of batches")
+    planned = 2 * [(name, side) for where, name in STEPS for side in ("before", "after") if where is not AnthropicForm]
+    rng.shuffle(planned)
+    kills, runs = 0, 0
+    while planned:
+        runs += 1
+        with BatchServer(unlucky(runs), looks=rng.choice((0, 1))) as server:
+            monkeypatch.setenv(variable("prices"), str(server.prices(tmp_path / "prices.toml")))
+            expected = by_calls(local_roles(server.model()), folder(f"calls {runs}"))
+            questions = len(server.bodies)
+            here = folder(f"run {runs}")
+            rows: Mapping[str, Any] | None = None
+            while rows is None:
+                killer.set(planned[-1] if planned else None, rng.choice((1, 1, 2, 5)))
+                try:
+                    rows = by_batches(local_roles(server.model()), here)
+                except Killed:
+                    kills += 1
+                    planned.pop()
+            killer.set(None)
+        assert rows == expected
+        assert server.paid_twice() == []
+        assert len(server.bodies) == 2 * questions
+        calls = paid_calls(here)
+        assert len({call.id for call in calls}) == len(calls)
+        assert sum(call.usd or 0.0 for call in calls) == pytest.approx(server.bill, abs=1e-12)
+    assert kills >= KILLS
+
+
+ANTHROPIC = "anthropic/claude-haiku-4-5"
+
+
+@pytest.fixture
+def anthropic(monkeypatch: pytest.MonkeyPatch) -> Callable[[BatchServer], Roles]:
+    """From a server to roles whose model is behind Anthropic's interface there."""
+
+    def roles(server: BatchServer) -> Roles:
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-0123456789")
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        return local_roles(server.model()).with_models(**dict.fromkeys(("mope", "mote", "mar", "judge"), ANTHROPIC))
+
+    return roles
+
+
+def test_a_message_batch_is_found_by_its_size_and_time(
+    killer: Killer, folder: Callable[[str], Path], anthropic: Callable[[BatchServer], Roles]
+) -> None:
+    with BatchServer() as server:
+        roles, here = anthropic(server), folder("run")
+        killer.set(("create", "after"))
+        with pytest.raises(Killed):
+            by_batches(roles, here)
+        assert len(server.batches) == 1
+        killer.set(None)
+        rows = by_batches(roles, here)
+    assert server.paid_twice() == []
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert sum(call.tokens_in for call in paid_calls(here)) > 0
+
+
+def test_a_batch_of_somebody_else_is_not_taken_for_ours(
+    killer: Killer, folder: Callable[[str], Path], anthropic: Callable[[BatchServer], Roles]
+) -> None:
+    with BatchServer() as server:
+        roles, here = anthropic(server), folder("run")
+        killer.set(("create", "before"))
+        with pytest.raises(Killed):
+            by_batches(roles, here)
+        assert not server.batches
+        (path,) = (here / "cache" / "batches").glob("*.jsonl")
+        size = len(path.read_bytes().splitlines())
+        foreign = {"model": "x", "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
+        server.batches["msgbatch-0"] = FakeBatch("msgbatch-0", [(f"theirs-{n}", foreign) for n in range(size)])
+        killer.set(None)
+        rows = by_batches(roles, here)
+    assert server.paid_twice() == []
+    assert {row["status"] for row in rows.values()} == {"ok"}

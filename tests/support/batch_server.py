@@ -1,0 +1,370 @@
+"""A batch server on loopback: files and batches in OpenAI's form, and Anthropic's; it bills each answer at half price.
+
+Answers come in another order than questions. Some lines are missing the first time, expire, or fail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from programs.lm.prices import Price, Tariff
+from tests.support.fake_server import Body, FakeOpenAI, Reply, sensible
+
+PRICE = Price(input=2.0, output=8.0, batch=Tariff(input=1.0, output=4.0))
+
+Fate = Callable[[str, int], str]
+"""From a line's custom id, and how often it was submitted before, to `ok`, `missing`, `expired`, `failed` or `lost`."""
+
+
+def always_ok(key: str, before: int) -> str:
+    """Every line is answered."""
+    return "ok"
+
+
+def unlucky(seed: int) -> Fate:
+    """About four of ten lines go wrong the first time."""
+
+    def fate(key: str, before: int) -> str:
+        draw = hashlib.sha256(f"{seed} {key}".encode()).digest()[0] % 10
+        return "ok" if before else {0: "missing", 1: "expired", 2: "failed", 3: "lost"}.get(draw, "ok")
+
+    return fate
+
+
+@dataclass
+class FakeBatch:
+    """A job at the server.
+
+    Attributes:
+        lines: Custom id and body of each.
+        looks: How often somebody asked how far it is.
+    """
+
+    id: str
+    lines: list[tuple[str, Body]]
+    metadata: dict[str, str] = field(default_factory=dict)
+    file_id: str = ""
+    status: str = "in_progress"
+    looks: int = 0
+    created: float = field(default_factory=time.time)
+    output: bytes = b""
+    errors: bytes = b""
+
+
+class BatchServer:
+    """A context manager: `with BatchServer() as server: server.url`.
+
+    Args:
+        fate: What becomes of each line.
+        respond: From the body of a line to a `Reply`; default `sensible`.
+        looks: How often it says that a job is at work before it has ended.
+
+    Attributes:
+        submitted: For each custom id, what became of it each time.
+        bill: Dollars of all answers.
+        files, batches: What it holds.
+        requests: Number of requests so far.
+        kill: Process to kill, number of the request at which, and whether after it was worked on; or None.
+        interrupt_at_look: At which look at a job this process gets Ctrl-C; 0 for none.
+        refuse_batches: Message with which every batch as a whole is refused, or empty.
+    """
+
+    def __init__(self, fate: Fate = always_ok, respond: Callable[[Body], Reply] = sensible, looks: int = 1) -> None:
+        self.fate = fate
+        self.respond = respond
+        self.looks = looks
+        self.submitted: dict[str, list[str]] = defaultdict(list)
+        self.bill = 0.0
+        self.bodies: list[Body] = []
+        self.files: dict[str, tuple[str, bytes, float]] = {}
+        self.batches: dict[str, FakeBatch] = {}
+        self.requests = 0
+        self.paths: Counter[str] = Counter()
+        self.keys: set[str] = set()
+        self.kill: tuple[int, int, bool] | None = None
+        self.refuse_batches = ""
+        self.interrupt_at_look = 0
+        self._chat = FakeOpenAI(respond)
+        self._lock = threading.RLock()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_GET(self) -> None:
+                self._serve(b"")
+
+            def do_POST(self) -> None:
+                self._serve(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+
+            def _serve(self, body: bytes) -> None:
+                with server._lock:
+                    server.requests += 1
+                    number = server.requests
+                    server.keys.add(self.headers.get("Authorization") or self.headers.get("x-api-key", ""))
+                    server._kill_at(number, after=False)
+                    status, payload = server.serve(self.command, urlsplit(self.path).path, body)
+                    server._kill_at(number, after=True)
+                try:
+                    self.send_response(status)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", str(len(payload)))
+                    self.end_headers()
+                    self.wfile.write(payload)
+                except (BrokenPipeError, ConnectionResetError):
+                    pass  # a client that was killed on purpose
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+
+    @property
+    def url(self) -> str:
+        """Base URL of the API."""
+        return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
+
+    def model(self, name: str = "fake") -> str:
+        """The model string a role takes."""
+        return f"{self.url}#{name}"
+
+    def prices(self, path: Path, models: tuple[str, ...] = ()) -> Path:
+        """A file with the prices of its model, in batches half of those of calls."""
+        lines = "".join(
+            f'"{model}" = {{ input = 2.0, output = 8.0, batch = {{ input = 1.0, output = 4.0 }} }}\n'
+            for model in models or (self.model(),)
+        )
+        path.write_text(f'dated = 2026-01-01\nsource = "a test"\n[models]\n{lines}')
+        return path
+
+    def serve(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        """Status and body of the answer to a request."""
+        name = re.sub(r"/(file|batch|msgbatch)-\d+", "/ID", path)
+        self.paths[f"{method} {name}"] += 1
+        known = re.search(r"(file|batch|msgbatch)-\d+", path)
+        one = "" if known is None else known.group()
+        match f"{method} {name}":
+            case "POST /v1/chat/completions":
+                asked = json.loads(body)
+                self.bodies.append(asked)
+                reply = self.respond(asked)
+                return reply.status, json.dumps(self._payload(asked, reply)).encode()
+            case "POST /v1/files":
+                return 200, json.dumps(self._file(self._uploaded(body))).encode()
+            case "GET /v1/files":
+                listed = [self._file(file_id) for file_id in reversed(self.files)]
+                return 200, json.dumps({"object": "list", "data": listed, "has_more": False}).encode()
+            case "GET /v1/files/ID/content":
+                return 200, self.files[one][1]
+            case "POST /v1/batches":
+                return 200, json.dumps(self._batch(self._created(json.loads(body)))).encode()
+            case "GET /v1/batches":
+                listed = [self._batch(batch) for batch in reversed(self.batches.values())]
+                return 200, json.dumps({"object": "list", "data": listed, "has_more": False}).encode()
+            case "GET /v1/batches/ID":
+                self._worked(self.batches[one])
+                return 200, json.dumps(self._batch(self.batches[one])).encode()
+            case "POST /v1/batches/ID/cancel":
+                self._cancelled(self.batches[one])
+                return 200, json.dumps(self._batch(self.batches[one])).encode()
+            case _:
+                return self._anthropic(f"{method} {name}", one, body)
+
+    def _anthropic(self, request: str, one: str, body: bytes) -> tuple[int, bytes]:
+        match request:
+            case "POST /v1/messages/batches":
+                lines = [(line["custom_id"], line["params"]) for line in json.loads(body)["requests"]]
+                batch = FakeBatch(f"msgbatch-{len(self.batches)}", lines)
+                self.batches[batch.id] = batch
+                return 200, json.dumps(self._message_batch(batch)).encode()
+            case "GET /v1/messages/batches":
+                listed = [self._message_batch(batch) for batch in reversed(self.batches.values())]
+                return 200, json.dumps({"data": listed, "has_more": False}).encode()
+            case "GET /v1/messages/batches/ID":
+                self._worked(self.batches[one])
+                return 200, json.dumps(self._message_batch(self.batches[one])).encode()
+            case "GET /v1/messages/batches/ID/results":
+                return 200, self.batches[one].output
+            case _:
+                return 404, json.dumps({"error": {"message": f"no such route: {request}"}}).encode()
+
+    def _uploaded(self, body: bytes) -> str:
+        # The two parts of a form: the purpose, and the file with its name.
+        name = re.search(rb'filename="([^"]+)"', body)
+        assert name is not None and b'name="purpose"' in body and b"\r\nbatch\r\n" in body
+        content = body[name.end() :].partition(b"\r\n\r\n")[2].partition(b"\r\n--")[0]
+        return self._kept(name.group(1).decode(), content)
+
+    def _kept(self, name: str, content: bytes) -> str:
+        file_id = f"file-{len(self.files)}"
+        self.files[file_id] = name, content, time.time()
+        return file_id
+
+    def _file(self, file_id: str) -> Body:
+        name, content, created = self.files[file_id]
+        return {
+            "id": file_id,
+            "object": "file",
+            "bytes": len(content),
+            "created_at": int(created),
+            "filename": name,
+            "purpose": "batch",
+            "status": "processed",
+        }
+
+    def _created(self, asked: Body) -> FakeBatch:
+        assert asked["endpoint"] == "/v1/chat/completions" and asked["completion_window"] == "24h"
+        parsed = [json.loads(line) for line in self.files[asked["input_file_id"]][1].splitlines()]
+        assert all(line["url"] == asked["endpoint"] and line["method"] == "POST" for line in parsed)
+        lines = [(line["custom_id"], line["body"]) for line in parsed]
+        batch = FakeBatch(f"batch-{len(self.batches)}", lines, asked["metadata"], asked["input_file_id"])
+        if self.refuse_batches:
+            batch.status = "failed"
+        self.batches[batch.id] = batch
+        return batch
+
+    def _worked(self, batch: FakeBatch) -> None:
+        """Every look brings a job closer to its end."""
+        batch.looks += 1
+        if batch.looks == self.interrupt_at_look:
+            os.kill(os.getpid(), signal.SIGINT)
+        if batch.status != "in_progress" or batch.looks <= self.looks:
+            return
+        batch.status = "completed"
+        output, errors = [], []
+        for key, body in sorted(batch.lines, key=lambda line: line[0][::-1]):
+            fate = self.fate(key, len(self.submitted[key]))
+            self.submitted[key].append(fate)
+            if fate == "ok":
+                output.append(self._answered(key, body, batch))
+            elif fate in ("failed", "lost"):
+                output.append(self._gone_wrong(key, fate, batch))
+            elif fate == "expired":
+                errors.append(self._expired(key, batch))
+        batch.output, batch.errors = (b"".join(line + b"\n" for line in lines) for lines in (output, errors))
+        if batch.id.startswith("msgbatch"):
+            batch.output += batch.errors
+
+    def _cancelled(self, batch: FakeBatch) -> None:
+        if batch.status == "in_progress":
+            batch.status = "cancelled"
+
+    def _answered(self, key: str, body: Body, batch: FakeBatch) -> bytes:
+        self.bodies.append(body)
+        if batch.id.startswith("msgbatch"):
+            return self._message(key, body)
+        reply = self.respond(body)
+        payload = self._payload(body, reply)
+        if reply.status != 200:
+            self.submitted[key][-1] = "refused"
+        else:
+            usage = payload["usage"]
+            self.bill += PRICE.usd(usage["prompt_tokens"], usage["completion_tokens"], batch=True)
+        response = {"status_code": reply.status, "request_id": "r", "body": payload}
+        return json.dumps({"id": "l", "custom_id": key, "response": response, "error": None}).encode()
+
+    def _payload(self, body: Body, reply: Reply) -> Body:
+        payload = self._chat._payload(body, reply)
+        if reply.status == 200 and not reply.content:  # cut off while it was thinking
+            payload["choices"][0]["finish_reason"] = "length"
+        return payload
+
+    def _message(self, key: str, body: Body) -> bytes:
+        texts = [{"role": "system", "content": _text(body.get("system", ""))}]
+        texts += [{"role": one["role"], "content": _text(one["content"])} for one in body["messages"]]
+        reply = self.respond({**body, "messages": texts})
+        tokens_in, tokens_out = sum(len(one["content"]) for one in texts) // 4, max(1, len(reply.content) // 4)
+        self.bill += PRICE.usd(tokens_in, tokens_out, batch=True)
+        message = {
+            "id": "m",
+            "type": "message",
+            "role": "assistant",
+            "model": body["model"],
+            "content": [{"type": "text", "text": reply.content}],
+            "stop_reason": "end_turn",
+            "usage": {"input_tokens": tokens_in, "output_tokens": tokens_out},
+        }
+        return json.dumps({"custom_id": key, "result": {"type": "succeeded", "message": message}}).encode()
+
+    def _gone_wrong(self, key: str, fate: str, batch: FakeBatch) -> bytes:
+        if batch.id.startswith("msgbatch"):
+            error = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
+            return json.dumps({"custom_id": key, "result": {"type": "errored", "error": error}}).encode()
+        response = {
+            "status_code": 500 if fate == "failed" else 0,
+            "request_id": "r",
+            "body": {"error": {"message": "x"}},
+        }
+        return json.dumps({"id": "l", "custom_id": key, "response": response, "error": None}).encode()
+
+    def _expired(self, key: str, batch: FakeBatch) -> bytes:
+        if batch.id.startswith("msgbatch"):
+            return json.dumps({"custom_id": key, "result": {"type": "expired"}}).encode()
+        error = {"code": "batch_expired", "message": "This request could not be executed before it expired."}
+        return json.dumps({"id": "l", "custom_id": key, "response": None, "error": error}).encode()
+
+    def _batch(self, batch: FakeBatch) -> Body:
+        done = batch.status == "completed"
+        body: Body = {
+            "id": batch.id,
+            "object": "batch",
+            "endpoint": "/v1/chat/completions",
+            "input_file_id": batch.file_id,
+            "completion_window": "24h",
+            "status": batch.status,
+            "created_at": int(batch.created),
+            "metadata": batch.metadata,
+            "request_counts": {"total": len(batch.lines), "completed": len(batch.lines) if done else 0, "failed": 0},
+        }
+        if batch.status == "failed":
+            body["errors"] = {"object": "list", "data": [{"code": "x", "message": self.refuse_batches, "line": 1}]}
+        for name, content in (("output_file_id", batch.output), ("error_file_id", batch.errors)):
+            if content:
+                known = [file_id for file_id, file in self.files.items() if file[0] == f"{name}-{batch.id}"]
+                body[name] = known[0] if known else self._kept(f"{name}-{batch.id}", content)
+        return body
+
+    def _message_batch(self, batch: FakeBatch) -> Body:
+        ended = batch.status == "completed"
+        counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
+        counts["succeeded" if ended else "processing"] = len(batch.lines)
+        created = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(batch.created))
+        status = "ended" if ended else "in_progress"
+        return {"id": batch.id, "processing_status": status, "request_counts": counts, "created_at": created}
+
+    def _kill_at(self, number: int, after: bool) -> None:
+        if self.kill is not None and self.kill[1:] == (number, after):
+            os.kill(self.kill[0], signal.SIGKILL)
+
+    def paid_twice(self) -> list[str]:
+        """Custom ids that were submitted again although they had been answered, or were at work."""
+        again = [key for key, fates in self.submitted.items() if "ok" in fates[:-1]]
+        keys = Counter(key for batch in self.batches.values() for key, _ in batch.lines)
+        return again + [key for key, times in keys.items() if times != len(self.submitted[key])]
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+
+def _text(content: Any) -> str:
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)

@@ -1,0 +1,64 @@
+"""Sessions of a small run, by batches and by calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evaluate.runs.journal import Journal
+from evaluate.runs.run import run_cases
+from programs.batch.run import BatchRun
+from programs.lm.backends import Backends
+from programs.lm.ledger import Call, Ledger, read_calls
+from programs.lm.response_cache import use_response_cache
+from programs.lm.roles import Roles
+from programs.prior.scorers import Popularity
+from programs.program import Parts, pointwise
+from programs.trait_store import TraitStore
+from tests.support.encoders import LetterEncoder
+from tests.support.runs import MANIFEST, judgements
+from tests.support.small_shop import CASE, POPULARITY, SHOP
+
+CASES = [
+    CASE.model_copy(update={"candidates": CASE.candidates[:3]}),
+    CASE.model_copy(update={"user_id": "bob", "candidates": CASE.candidates[1:2]}),
+]
+_LEDGER = "ledger.jsonl"
+
+
+def parts(backends: Backends) -> Parts:
+    """Of the program on a small shop."""
+    return Parts(backends, SHOP, Popularity(POPULARITY), LetterEncoder(), TraitStore())
+
+
+def by_batches(roles: Roles, folder: Path) -> Mapping[str, Any]:
+    """A session of a run by batches: its rows."""
+    cache = use_response_cache(folder / "cache" / "calls.sqlite")
+    ledger = Ledger(folder / _LEDGER)
+    batch = BatchRun(ledger)
+    try:
+        program = pointwise(parts(batch.backends(roles)))
+        with Journal.open(folder / "run", MANIFEST) as journal:
+            batch.until_answered(lambda: run_cases(CASES, program, journal, ledger))
+            return judgements(journal.rows())
+    finally:
+        batch.close()
+        ledger.close()
+        cache.close()
+
+
+def by_calls(roles: Roles, folder: Path) -> Mapping[str, Any]:
+    """The rows of the same run, each call sent by itself."""
+    cache = use_response_cache(folder / "cache" / "calls.sqlite")
+    program = pointwise(parts(Backends(roles, Ledger())))
+    with Journal.open(folder / "run", MANIFEST) as journal:
+        run_cases(CASES, program, journal, Ledger())
+        rows = judgements(journal.rows())
+    cache.close()
+    return rows
+
+
+def paid_calls(folder: Path) -> list[Call]:
+    """The calls in the ledger of a run that are no cache hits."""
+    return [call for call in read_calls(folder / _LEDGER) if not call.hit]
