@@ -242,13 +242,26 @@ class Ledger:
             BudgetExceededError: if the call might exceed a limit, or after `stop`.
         """
         with self._lock:
-            while (problem := self._problem(worst_usd)) is not None:
-                # Calls under way may turn out cheaper than their worst case; without any, waiting is useless.
-                if self._stopped is not None or not self._reserved_calls:
-                    raise BudgetExceededError(problem)
+            while not self.try_reserve(worst_usd):
                 self._lock.wait()
-            self._reserved_calls += 1
-            self._reserved_usd += worst_usd or 0.0
+
+    def try_reserve(self, worst_usd: float | None) -> bool:
+        """`reserve` without waiting: False while only what calls under way have reserved is in the way.
+
+        They may turn out cheaper than their worst case, so it is worth to try again when one of them has ended.
+
+        Raises:
+            BudgetExceededError: as `reserve`.
+        """
+        with self._lock:
+            problem = self._problem(worst_usd)
+            if problem is None:
+                self._reserved_calls += 1
+                self._reserved_usd += worst_usd or 0.0
+                return True
+            if self._stopped is not None or not self._reserved_calls:
+                raise BudgetExceededError(problem)
+            return False
 
     def _problem(self, worst_usd: float | None) -> str | None:
         if self._stopped is not None:
