@@ -31,7 +31,7 @@ class BulkBackends(Backends):
     """
 
     def __init__(self, backends: Backends, driver: Driver) -> None:
-        vars(self).update(vars(backends))
+        self.__dict__.update(backends.__dict__)
         self._driver = driver
         self._prompts: dict[tuple[object, ...], _Frozen] = {}
 
@@ -96,12 +96,12 @@ class BulkBackends(Backends):
             self._prompts[known] = self._rendered(role, predictor, rollout, enough)
         return self._prompts[known].prompt
 
-    def _rendered(
-        self, role: RoleName, predictor: dspy.Predict, rollout: int | None, enough: int | None
-    ) -> _Frozen:
+    def _rendered(self, role: RoleName, predictor: dspy.Predict, rollout: int | None, enough: int | None) -> _Frozen:
         lm = self.lm(role)
         if not isinstance(lm, RoleLM) or lm.model_type != "chat" or engine_of(lm) is None:
-            self.on_event(Note(f"{role}: {self.roles.of(role).model} is asked in threads: it is behind a client library"))
+            self.on_event(
+                Note(f"{role}: {self.roles.of(role).model} is asked in threads: it is behind a client library")
+            )
             return _Frozen(predictor, None)
         adapter = self.adapter_for(role, predictor)
         config = self.call_settings(role, adapter, rollout, enough)

@@ -9,7 +9,7 @@ import aiohttp
 from dspy.lm15 import Response, TransportError
 
 from programs.bulk.rendered import Exchange
-from programs.lm.transport import MOST_BYTES, is_this_machine, too_large
+from programs.lm.transport import MOST_BYTES, too_large
 from programs.runtime.errors import one_line
 
 
@@ -26,7 +26,7 @@ class Client:
             LM15Error: if it was not answered, or not as it should.
         """
         wire, transport = exchange.wire, exchange.engine.transport
-        session = self._session(not is_this_machine(transport.address))
+        session = self._session(transport.through_proxies)
         timeout = aiohttp.ClientTimeout(total=transport.timeout, sock_connect=min(transport.timeout, 10.0))
         try:
             async with session.post(

@@ -1,7 +1,7 @@
 """Event-loop driver of calls: waits for budget and permits, sends, retries, stores; the rules are those of `programs.lm`.
 
 What a call reserves and records is in `Attempt`, when the next may be sent in `RateLimiter`, what is tried again in
-`RoleLM.retry_rule`, who asks a question in `SingleFlight`. `RoleLM` drives the same rules in threads.
+`RoleLM.retry_pause`, who asks a question in `SingleFlight`. `RoleLM` drives the same rules in threads.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass
-from functools import partial
+from itertools import count
 from typing import Any
 
 from dspy.clients.call_result import CACHE_FORMAT, CallResult
 from dspy.clients.errors import error_boundary
 from dspy.clients.execution import _result
 from dspy.lm15 import InvalidRequestError
-from tenacity import AsyncRetrying
 
 from programs.bulk.client import Client
 from programs.bulk.rendered import PromptCall, engine_of
@@ -60,7 +59,6 @@ class Driver:
         self._store = store
         self._client = Client()
         self._lines: dict[int, _Line] = {}
-        self._retrying: dict[int, AsyncRetrying] = {}
         self._writer = _Writer(store)
 
     async def ask(self, call: PromptCall) -> Answer:
@@ -75,8 +73,7 @@ class Driver:
         while not self._store.flights.take(call.question.flight, time.monotonic() >= give_up):
             await _pause(lm.ledger, POLL)
         try:
-            answer: Answer = await self._retries(lm)(self._attempt, call)
-            return answer
+            return await self._retried(call)
         except ForeignAnswerError:
             raise
         except Exception as error:
@@ -89,10 +86,17 @@ class Driver:
         """Close connections."""
         await self._client.close()
 
-    def _retries(self, lm: RoleLM) -> AsyncRetrying:
-        if id(lm) not in self._retrying:
-            self._retrying[id(lm)] = AsyncRetrying(**lm.retry_rule, sleep=partial(_pause, lm.ledger))
-        return self._retrying[id(lm)]
+    async def _retried(self, call: PromptCall) -> Answer:
+        lm, began = call.prompt.lm, time.monotonic()
+        for attempts in count(1):
+            try:
+                return await self._attempt(call)
+            except Exception as error:
+                pause = lm.retry_pause(error, attempts, time.monotonic() - began)
+                if pause is None:
+                    raise
+            await _pause(lm.ledger, pause)
+        raise AssertionError("there is always another attempt, or an error")
 
     async def _attempt(self, call: PromptCall) -> Answer:
         lm = call.prompt.lm

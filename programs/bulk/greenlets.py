@@ -1,12 +1,11 @@
 """Synchronous code on an event loop: where a program waits for an answer, its greenlet is left and others go on.
 
-So every program runs in bulk as it is: a greenlet costs a microsecond and no thread. Each has the context variables of
-its own, as a task has.
+So every program runs in bulk as it is: a greenlet costs a microsecond and no thread. It has the context variables of the
+task that started it.
 """
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -31,9 +30,10 @@ def wait_for(awaitable: Awaitable[Result]) -> Result:
 
 
 async def in_greenlet(function: Callable[..., Result], *arguments: Any) -> Result:
-    """Call a synchronous function whose `wait_for` does not block the event loop."""
+    """Call a synchronous function whose `wait_for` does not block the event loop; one at a time in a task."""
     bridged = _Bridged(function, getcurrent())
-    bridged.gr_context = contextvars.copy_context()
+    # What the function sets is seen by what it waits for, too.
+    bridged.gr_context = getcurrent().gr_context
     result = bridged.switch(*arguments)
     while not bridged.dead:
         try:

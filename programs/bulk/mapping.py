@@ -38,9 +38,7 @@ class Loop:
         self._loop.set_default_executor(self._threads)
         self._signalled: list[int] = []
 
-    def map(
-        self, function: Callable[[Element], Result], elements: Iterable[Element], ahead: int
-    ) -> Iterator[Result]:
+    def map(self, function: Callable[[Element], Result], elements: Iterable[Element], ahead: int) -> Iterator[Result]:
         """Results in the order of `elements`, each as soon as it and those before it are ready.
 
         Ctrl-C, SIGTERM and SIGHUP stop the ledger: calls in flight get `GRACE` seconds to end, no other is sent.

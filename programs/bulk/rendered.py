@@ -265,7 +265,7 @@ class _Probe(RoleLM):
     """A role's language model that is asked nothing: it says what it would be asked."""
 
     def __init__(self, lm: RoleLM) -> None:
-        vars(self).update(vars(lm))
+        self.__dict__.update(lm.__dict__)
 
     def __call__(
         self, prompt: str | None = None, *, messages: list[dict[str, Any]] | None = None, **kwargs: Any

@@ -97,6 +97,7 @@ class Budget(BaseModel):
 
 
 _NO_BUDGET = Budget()
+_BUFFERED_BYTES = 1 << 20
 
 
 def add_call(usage: Usage, call: Call) -> None:
@@ -191,6 +192,18 @@ class Ledger:
         self._file: TextIO | None = None
         if path is not None and path.exists():
             self._restore(path)
+
+    @classmethod
+    def of_worker(cls, path: Path | None, budget: Budget) -> Ledger:
+        """A ledger for one of several processes that write to the same file.
+
+        Args:
+            budget: What is left for this process: calls that are in the file already do not count against it, nor are
+                they in its sums.
+        """
+        ledger = cls(None, budget)
+        ledger.path = path
+        return ledger
 
     def __deepcopy__(self, memo: dict[int, object]) -> Ledger:
         return self
@@ -296,8 +309,8 @@ class Ledger:
         """
         with self._lock:
             self._sent += 1
-            call = call.model_copy(update={"id": f"{self._session}-{self._sent}"})
-            self._write(self._labeled(call))
+            call = self._labeled(call, id=f"{self._session}-{self._sent}")
+            self._write(call)
         return call.id
 
     def record(self, call: Call) -> None:
@@ -317,11 +330,11 @@ class Ledger:
         if standalone is not None:
             add_call(standalone.setdefault(call.role, Usage()), call.model_copy(update={"hit": False}))
 
-    def _labeled(self, call: Call) -> Call:
+    def _labeled(self, call: Call, **more: str) -> Call:
         about = _LABEL.get() or call.about
-        if (self.phase, about) == (call.phase, call.about):
+        if not more and (self.phase, about) == (call.phase, call.about):
             return call
-        return call.model_copy(update={"phase": self.phase, "about": about})
+        return call.model_copy(update={"phase": self.phase, "about": about, **more})
 
     def _write(self, call: Call) -> None:
         if self.path is None:
@@ -329,7 +342,8 @@ class Ledger:
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             private = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            self._file = os.fdopen(private, "a", encoding="utf-8")
+            # With a buffer for many lines, whole lines reach the file at once, whoever else writes to it.
+            self._file = os.fdopen(private, "a", buffering=_BUFFERED_BYTES, encoding="utf-8")
         self._file.write(call.model_dump_json(exclude_defaults=True) + "\n")
         if not call.hit or _OF_CASE.get() is None:
             self._file.flush()

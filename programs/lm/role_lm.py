@@ -96,21 +96,33 @@ class RoleLM(dspy.LM):
         self.keyed = dict(keyed or {})
         self.before_first = cache(before_first)
         self._here = _OfThread()
-        self._retrying = Retrying(**self.retry_rule, sleep=ledger.wait)
+        self._retrying = Retrying(
+            stop=self._give_up,
+            wait=_wait,
+            retry=retry_if_exception(dspy.is_retryable_lm_error),
+            sleep=ledger.wait,
+            reraise=True,
+        )
         self._flights = SingleFlight()
 
     def __deepcopy__(self, memo: dict[int, object]) -> RoleLM:
         return self
 
-    @property
-    def retry_rule(self) -> dict[str, Any]:
-        """Which failures are tried again, how often and when: settings of tenacity's loops, except for the sleep."""
-        return {
-            "stop": self._give_up,
-            "wait": _wait,
-            "retry": retry_if_exception(dspy.is_retryable_lm_error),
-            "reraise": True,
-        }
+    def retry_pause(self, error: BaseException, attempts: int, seconds: float) -> float | None:
+        """Seconds until a call that failed is tried again; None if its failure is final.
+
+        Args:
+            error: Of the last attempt.
+            attempts: How many there were.
+            seconds: Since the first one began.
+        """
+        state = RetryCallState(self._retrying, None, (), {})
+        state.attempt_number = attempts
+        state.set_exception((type(error), error, error.__traceback__))
+        state.outcome_timestamp = state.start_time + seconds
+        if not self._retrying.retry(state) or self._give_up(state):
+            return None
+        return _wait(state)
 
     def __call__(
         self, prompt: str | None = None, *, messages: list[dict[str, Any]] | None = None, **kwargs: Any

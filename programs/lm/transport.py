@@ -32,6 +32,9 @@ class Transport(StdlibTransport):
 
     A key that a server repeats in its answer goes no further.
 
+    Attributes:
+        through_proxies: Whether the proxies of the environment are used.
+
     Args:
         address: Base URL of the server; the proxies of the environment are for other machines than this one.
         timeout: Seconds a call may take, from the connection to the last byte of the answer.
@@ -45,9 +48,9 @@ class Transport(StdlibTransport):
             write_timeout=timeout,
             pool_timeout=timeout,
             max_connections=CONNECTIONS,
-            trust_env=not is_this_machine(address),
+            trust_env=(through_proxies := not is_this_machine(address)),
         )
-        self.address = address
+        self.through_proxies = through_proxies
         self.timeout = timeout
         self._read = read
         self._deadline = _Deadline()
