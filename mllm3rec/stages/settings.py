@@ -13,6 +13,7 @@ from optimize.artifact import is_artifact, read_manifest
 from optimize.resolve import resolve_ranker
 from programs.lm.ledger import Budget
 from programs.lm.model_options import ModelOptions
+from programs.lm.roles import ROLE_NAMES
 from programs.program import DEFAULT_WEIGHT, Fusion
 from programs.runtime.config_file import load_schema
 
@@ -88,9 +89,7 @@ class StageSettings(BaseModel):
         facts: dict[str, Any] = {
             "task": self.task,
             "program": program,
-            "roles": choice.roles.model_dump(
-                mode="json", exclude={r: {"timeout"} for r in type(choice.roles).model_fields}
-            ),
+            "roles": {role: choice.roles.of(role).model_dump(mode="json", exclude={"timeout"}) for role in ROLE_NAMES},
             "schema": choice.schema.model_dump(mode="json"),
         }
         if self.task == "recommend":

@@ -214,8 +214,7 @@ class Stage:
 
     def _require_models(self) -> None:
         """Build the program now: what is wrong with it concerns all rows."""
-        _ = {"distill": "_mote", "profile": "_mope", "recommend": "_recommender"}[self.settings.task]
-        getattr(self, _)
+        getattr(self, {"distill": "_mote", "profile": "_mope", "recommend": "_recommender"}[self.settings.task])
 
     @property
     def _ahead(self) -> int:

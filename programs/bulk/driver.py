@@ -1,4 +1,4 @@
-"""Event-loop driver of calls: waits for budget and permits, sends, retries, stores; the rules are those of `programs.lm`.
+"""Event-loop driver of calls: waits for budget and permits, sends, retries and stores, by the rules of `programs.lm`.
 
 What a call reserves and records is in `Attempt`, when the next may be sent in `RateLimiter`, what is tried again in
 `RoleLM.retry_pause`, who asks a question in `SingleFlight`. `RoleLM` drives the same rules in threads.

@@ -1,7 +1,7 @@
 """Synchronous code on an event loop: where a program waits for an answer, its greenlet is left and others go on.
 
-So every program runs in bulk as it is: a greenlet costs a microsecond and no thread. It has the context variables of the
-task that started it.
+So every program runs in bulk as it is: a greenlet costs a microsecond and no thread. It has the context variables of
+the task that started it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def on_event_loop() -> bool:
 
 def wait_for(awaitable: Awaitable[Result]) -> Result:
     """The result of an awaitable, in code that was started by `in_greenlet`; other tasks run meanwhile."""
-    result: Result = getcurrent().parent.switch(awaitable)
+    parent = getcurrent().parent
+    assert parent is not None  # noqa: S101 - see `in_greenlet`
+    result: Result = parent.switch(awaitable)
     return result
 
 

@@ -1,7 +1,7 @@
 """One attempt of a call: what it reserves, what the ledger records of it, and what it gives back; it never waits.
 
-Threads (`RoleLM`) and an event loop (`programs.bulk`) drive the same attempts: they wait for budget and permit, send, and
-report what happened here.
+Threads (`RoleLM`) and an event loop (`programs.bulk`) drive the same attempts: they wait for budget and permit, send,
+and report what happened here.
 """
 
 from __future__ import annotations

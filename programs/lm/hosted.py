@@ -64,7 +64,7 @@ class HostedEngine:
             return response
 
     def provider(self, request: Request) -> tuple[Any, Request]:
-        """DSPy's client of the provider, which writes bodies and reads answers, and the request with its model's name."""
+        """DSPy's client of the provider, which writes bodies and reads answers, and the request with its model."""
         target: tuple[Any, Request] = self._engine._target(request)
         return target
 
