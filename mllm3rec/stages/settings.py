@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,6 +18,26 @@ from programs.program import DEFAULT_WEIGHT, Fusion
 from programs.runtime.config_file import load_schema
 
 Task = Literal["distill", "profile", "recommend"]
+
+
+class StageOptions(TypedDict, total=False):
+    """Program and models of a stage, see `StageSettings`."""
+
+    program: str
+    preset: str
+    model: str | None
+    mope: str | None
+    mote: str | None
+    mar: str | None
+    judge: str | None
+    timeout: float | None
+    max_tokens: int | None
+    schema_file: Path | None
+    weight: float
+    head: int | None
+    ledger: Path | None
+    retry_unparsable: bool
+    cache: Path | None
 
 
 class StageSettings(BaseModel):

@@ -97,9 +97,9 @@ class Stage:
                 sizes.append(batch.num_rows)
                 yield from batch.to_pylist()
 
-        self._require_models()
+        self.prepare()
         made: list[Row] = []
-        for row in self._loop.map(self._row, rows(), self._ahead):
+        for row in self._loop.map(self._row, rows(), _AHEAD * self.slots):
             made.append(row)
             while sizes and len(made) >= sizes[0]:
                 size = sizes.popleft()
@@ -212,16 +212,19 @@ class Stage:
         self._backends = BulkBackends(backends, driver)
         return self._backends
 
-    def _require_models(self) -> None:
-        """Build the program now: what is wrong with it concerns all rows."""
+    def prepare(self) -> None:
+        """Build the program now: what is wrong with it concerns all rows.
+
+        Raises:
+            InputError: saying what is wrong.
+        """
         getattr(self, {"distill": "_mote", "profile": "_mope", "recommend": "_recommender"}[self.settings.task])
 
     @property
-    def _ahead(self) -> int:
-        """How many rows are under way at a time."""
+    def slots(self) -> int:
+        """The most calls that may be in flight to one of the models."""
         backends = self._backends
-        slots = [limits_for(backends.roles.of(role), backends.limits).concurrency or 1 for role in ROLE_NAMES]
-        return _AHEAD * max(slots)
+        return max(limits_for(backends.roles.of(role), backends.limits).concurrency or 1 for role in ROLE_NAMES)
 
 
 _NO_DATA = Dataset("", {}, pd.DataFrame(columns=list(INTERACTION_COLUMNS)))

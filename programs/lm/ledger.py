@@ -95,6 +95,16 @@ class Budget(BaseModel):
     calls: int | None = Field(default=None, ge=0)
     minutes: float | None = Field(default=None, gt=0)
 
+    def shared(self, workers: int) -> Budget:
+        """The part of each of several processes, so that all of them together keep this budget.
+
+        >>> Budget(usd=1.0, calls=10).shared(3).calls
+        3
+        """
+        usd = None if self.usd is None else self.usd / workers
+        calls = None if self.calls is None else self.calls // workers
+        return self.model_copy(update={"usd": usd, "calls": calls})
+
 
 _NO_BUDGET = Budget()
 _BUFFERED_BYTES = 1 << 20
@@ -408,6 +418,15 @@ class Ledger:
         """The sum over all roles. `usd` is None while nothing priced was paid."""
         with self._lock:
             return total_usage(self._totals.values())
+
+    def left(self) -> Budget:
+        """What is left of the budget."""
+        with self._lock:
+            total = self.total()
+            usd = None if self.budget.usd is None else self.budget.usd - (total.usd or 0.0) - self._assumed_usd
+            calls = None if self.budget.calls is None else self.budget.calls - total.calls
+        left = {"usd": None if usd is None else max(0.0, usd), "calls": None if calls is None else max(0, calls)}
+        return self.budget.model_copy(update=left)
 
     def close(self) -> None:
         """Close the file; the sums stay readable."""
