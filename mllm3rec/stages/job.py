@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What the rows that are left will take, from the first few; None where it cannot be known.
+    """What the rows that are left will take, from the first few; no dollars where a price is unknown.
 
     Attributes:
         hours: With as many calls in flight as the models allow.
@@ -57,12 +56,11 @@ class Forecast:
     rows: int
     calls: int
     usd: float | None
-    hours: float | None
+    hours: float
 
     def __str__(self) -> str:
         usd = "unknown dollars" if self.usd is None else f"${self.usd:,.2f}"
-        hours = "" if self.hours is None else f", {self.hours:.2g} hours"
-        return f"{self.rows:,} rows: about {self.calls:,} calls, {usd}{hours}"
+        return f"{self.rows:,} rows: about {self.calls:,} calls, {usd}, {_span(self.hours)}"
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,12 @@ class _Progress:
         self.on_event(Progress(self._task, self._done, self._total, self.usage.model_copy()))
 
 
-def statuses(rows: Mapping[str, int]) -> Iterator[str]:
-    """The rows by status, for people."""
-    for status, count in sorted(Counter(rows).items()):
-        yield f"{count:,} {status}"
+def _span(hours: float) -> str:
+    """A time for people.
+
+    >>> _span(0.001), _span(0.5), _span(30)
+    ('less than a minute', '30 minutes', '30.0 hours')
+    """
+    if hours < 1 / 60:
+        return "less than a minute"
+    return f"{hours * 60:.0f} minutes" if hours < 1 else f"{hours:.1f} hours"

@@ -110,6 +110,11 @@ class Parts:
         for batch in self._batches([self._key, "status"]):
             self._count(batch)
 
+    def remove_if_empty(self) -> None:
+        """Remove the folder if no row was made."""
+        if not self._files():
+            shutil.rmtree(self.folder)
+
     def _count(self, batch: pa.RecordBatch) -> None:
         self._status.update(zip(batch[self._key].to_pylist(), batch["status"].to_pylist(), strict=True))
 
@@ -146,6 +151,7 @@ def opened(out: Path, schema: pa.Schema, identity: str) -> Iterator[Parts]:
         finally:
             if parts.folder.exists():
                 parts.write()
+                parts.remove_if_empty()
 
 
 def _as_parquet(table: pa.Table) -> bytes:

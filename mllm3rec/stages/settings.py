@@ -13,7 +13,7 @@ from optimize.artifact import is_artifact, read_manifest
 from optimize.resolve import resolve_ranker
 from programs.lm.ledger import Budget
 from programs.lm.model_options import ModelOptions
-from programs.lm.roles import ROLE_NAMES
+from programs.lm.roles import ROLE_NAMES, RoleName, Roles
 from programs.program import DEFAULT_WEIGHT, Fusion
 from programs.runtime.config_file import load_schema
 
@@ -93,6 +93,13 @@ class StageSettings(BaseModel):
             self.preset, self.model, self.mope, self.mote, self.mar, self.judge, self.timeout, self.max_tokens
         )
 
+    @property
+    def roles(self) -> Roles:
+        """The models that the task asks; the others are never asked, and so need not be there."""
+        roles: Roles = self.choice().roles
+        asked: dict[Task, RoleName] = {"distill": "mote", "profile": "mope"}
+        return Roles.all_on(roles.of(asked[self.task])) if self.task in asked else roles
+
     def choice(self) -> Any:
         """The program with its models, fusion and schema (`evaluate.ranker_choice.RankerChoice`).
 
@@ -109,7 +116,7 @@ class StageSettings(BaseModel):
         facts: dict[str, Any] = {
             "task": self.task,
             "program": program,
-            "roles": {role: choice.roles.of(role).model_dump(mode="json", exclude={"timeout"}) for role in ROLE_NAMES},
+            "roles": {role: self.roles.of(role).model_dump(mode="json", exclude={"timeout"}) for role in ROLE_NAMES},
             "schema": choice.schema.model_dump(mode="json"),
         }
         if self.task == "recommend":

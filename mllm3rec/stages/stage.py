@@ -176,7 +176,13 @@ class Stage:
         """The program without data: MOPE and MOTE need none."""
         choice = self.settings.choice()
         factory = RankerFactory.create(
-            _NO_DATA, {}, choice.roles, self.ledger, schema=choice.schema, fusion=choice.fusion, on_event=self._on_event
+            _NO_DATA,
+            {},
+            self.settings.roles,
+            self.ledger,
+            schema=choice.schema,
+            fusion=choice.fusion,
+            on_event=self._on_event,
         )
         factory.encoder_of = HashingEncoder
         bulk = self._bulk(factory.backends_of())
