@@ -125,12 +125,14 @@ def predict(url: str, meter: Meter) -> None:
 
 def body(url: str) -> dict[str, Any]:
     """What the bulk engine sends, with a mark for the product."""
-    from programs.bulk.rendered import Prompt
+    from programs.bulk.rendered import RenderedPrompt
 
     with backends(url) as models:
         asked = predictor()
         config = models.call_settings("mote", models.adapter_for("mote", asked), None, 104)
-        prompt = Prompt(models.lm("mote"), models.adapter_for("mote", asked), asked, config, {"product": "MARK"})
+        prompt = RenderedPrompt(
+            models.lm("mote"), models.adapter_for("mote", asked), asked, config, {"product": "MARK"}
+        )
         sent: dict[str, Any] = json.loads(prompt.texts({})[2])
         return sent
 

@@ -71,9 +71,9 @@ class Stage:
         self._open.callback(self._loop.close)
         self._make: Callable[[Row], Row] = getattr(self, f"_{settings.task}_row")
         self.output: pa.Schema = {
-            "distill": columns.TRAITS,
-            "profile": columns.PROFILES,
-            "recommend": columns.RECOMMENDATIONS,
+            "distill": columns.TRAIT_ROWS,
+            "profile": columns.PROFILE_ROWS,
+            "recommend": columns.RECOMMENDATION_ROWS,
         }[settings.task]
 
     def __reduce__(self) -> tuple[type[Self], tuple[StageSettings]]:
