@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from mllm3rec.api.metric import metric
     from mllm3rec.api.program import Program, load_artifact, program
     from mllm3rec.api.recommendation import Recommendation, Recommendations
+    from mllm3rec.api.whole import distill_all, profile_all, recommend_all
+    from mllm3rec.stages.job import Job
+    from mllm3rec.stages.settings import StageSettings
+    from mllm3rec.stages.stage import Stage
     from programs.lm.backends import Backends, UnparsableError
     from programs.lm.roles import PRESETS, RoleConfig, Roles
     from programs.mar import Embedding, Listwise, Pointwise, Rerank
@@ -65,6 +69,10 @@ _MODULES = {
     "mllm3rec.api.metric": ("metric",),
     "mllm3rec.api.program": ("Program", "load_artifact", "program"),
     "mllm3rec.api.recommendation": ("Recommendation", "Recommendations"),
+    "mllm3rec.api.whole": ("distill_all", "profile_all", "recommend_all"),
+    "mllm3rec.stages.job": ("Job",),
+    "mllm3rec.stages.settings": ("StageSettings",),
+    "mllm3rec.stages.stage": ("Stage",),
     "programs.lm.backends": ("Backends", "UnparsableError"),
     "programs.lm.roles": ("PRESETS", "RoleConfig", "Roles"),
     "programs.mar": ("Embedding", "Listwise", "Pointwise", "Rerank"),
@@ -108,6 +116,7 @@ __all__ = [
     "Insertion",
     "Interaction",
     "Item",
+    "Job",
     "Listwise",
     "MLLM3Rec",
     "MissingExtraError",
@@ -126,6 +135,8 @@ __all__ = [
     "Rerank",
     "RoleConfig",
     "Roles",
+    "Stage",
+    "StageSettings",
     "Study",
     "Traits",
     "UnparsableError",
@@ -135,6 +146,7 @@ __all__ = [
     "compare",
     "compile_program",
     "distill",
+    "distill_all",
     "draw_cases",
     "evaluate",
     "fit_gate_on_run",
@@ -144,7 +156,9 @@ __all__ = [
     "load_dataset",
     "metric",
     "ndcg",
+    "profile_all",
     "program",
+    "recommend_all",
     "run_study",
     "use_encoder",
 ]

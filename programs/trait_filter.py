@@ -15,6 +15,7 @@ import re
 import tomllib
 import unicodedata
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from importlib.resources import files
 
 from programs.seller_text import harmless, visible
@@ -82,14 +83,17 @@ def gives_order(phrase: str) -> bool:
     return any(map(_ORDER.search, variants)) or elsewhere is not None or _is_split(variants[0])
 
 
-def _spellings(phrase: str) -> list[str]:
+@lru_cache(maxsize=256)  # Several kinds of patterns read the same phrase.
+def _spellings(phrase: str) -> tuple[str, ...]:
     """A phrase as a pattern should read it, without what usual traits say.
 
     Accents, hyphens and apostrophes hide a word from a pattern, not from a model: "ígnore", "ra-nk", "rank-it-first".
     """
     whole = unicodedata.normalize("NFKC", phrase)
     bare = "".join(c for c in unicodedata.normalize("NFKD", whole) if unicodedata.category(c) != "Mn")
-    return [_USUAL.sub("…", text) for text in (whole, bare, bare.replace("-", ""), bare.replace("-", " "))]
+    # Most phrases have no accents and no hyphens, and so only one spelling.
+    distinct = dict.fromkeys((whole, bare, bare.replace("-", ""), bare.replace("-", " ")))
+    return tuple(_USUAL.sub("…", text) for text in distinct)
 
 
 def _is_split(phrase: str) -> bool:

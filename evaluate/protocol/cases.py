@@ -268,6 +268,9 @@ def _body(cases: Sequence[Case]) -> bytes:
     return "".join(case.model_dump_json(exclude_defaults=True) + "\n" for case in cases).encode()
 
 
+_LONGEST_HEADER = 1 << 16
+
+
 def _header_line(protocol: EvaluationProtocol, n: int, sha256: str) -> bytes:
     header = _Header(**protocol.model_dump(), n=n, sha256=sha256)
     return header.model_dump_json(exclude_none=True).encode() + b"\n"
@@ -315,6 +318,15 @@ def load_cases(path: str | Path, dataset: Dataset | str | Path | None = None) ->
     if isinstance(dataset, str | Path):
         dataset = load_dataset(dataset, loaded.protocol.columns)
     return loaded if dataset is None else loaded.on(dataset)
+
+
+def is_cases_file(path: Path) -> bool:
+    """Whether a file begins like one of cases, valid or not; files of data begin otherwise."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(_LONGEST_HEADER).partition(b"\n")[0]
+    return start.removeprefix(codecs.BOM_UTF8).startswith(b"{") and b'"sha256"' in start
 
 
 def recorded_protocol(path: Path) -> EvaluationProtocol:

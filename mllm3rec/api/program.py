@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,15 +11,15 @@ from evaluate.data.dataset import Dataset
 from evaluate.ranker_choice import RankerChoice
 from evaluate.ranker_factory import RankerFactory
 from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema
-from mllm3rec.api.recommendation import Recommendations, recommendations
+from mllm3rec.api.recommendation import Recommendations
+from mllm3rec.api.recommender import Recommender
 from optimize.artifact import ArtifactManifest, is_artifact
 from optimize.resolve import ArtifactChoice, resolve_ranker
-from programs.copies import Examples
+from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Ledger
 from programs.lm.model_options import Model, ModelOptions
 from programs.mope import MOPE, Purchase
 from programs.mote import MOTE
-from programs.prior.retrieval import retrieve
 from programs.program import DEFAULT_WEIGHT, Fusion, MLLM3Rec
 from programs.runtime.errors import InputError, quoted
 from programs.runtime.events import Note, OnEvent, ignore
@@ -46,6 +46,7 @@ class Program:
         budget: Limits for all calls of this object.
         ledger_path: File that records every call; calls already in it count against the budget.
         retry_unparsable: Whether to ask again where a stored answer is unreadable.
+        asking: Makes the backends that are asked from the usual ones.
     """
 
     choice: RankerChoice
@@ -56,6 +57,7 @@ class Program:
     on_event: OnEvent = ignore
     ledger_path: Path | None = None
     retry_unparsable: bool = False
+    asking: Callable[[Backends], Backends] = lambda backends: backends
 
     @property
     def name(self) -> str:
@@ -150,27 +152,33 @@ class Program:
             InputError: if history and user are both given or both missing, or there is no such user.
             BudgetExceededError: before a call that might exceed the budget.
         """
-        if not 1 <= k <= candidates:
-            raise InputError(f"k is {k}: it must lie between 1 and the number of candidates, {candidates}")
         purchases, known, facts = self._purchases(history, user, metadata)
         unlisted = {item.item_id: item for item, _ in purchases if item.item_id not in self.dataset.items}
-        factory = self._factory
+        recommender = self._recommender(k, candidates, explain, unlisted)
+        return recommender.recommend(user or "you", purchases, known, facts)
+
+    def recommender(
+        self, k: int, candidates: int = RETRIEVED, explain: bool = True
+    ) -> Callable[[str], Recommendations]:
+        """`recommend` for many users of the dataset: a function of the user's id, with a program that is built once.
+
+        Raises:
+            InputError: if k is not between 1 and the number of candidates, or a model cannot be used.
+        """
+        # Without what happens inside each user, which is for one user alone.
+        recommender = replace(self._recommender(k, candidates, explain, {}), on_event=ignore)
+
+        return lambda user: recommender.recommend(user, *self._purchases(None, user, None))
+
+    def _recommender(self, k: int, candidates: int, explain: bool, unlisted: Mapping[str, Item]) -> Recommender:
+        if not 1 <= k <= candidates:
+            raise InputError(f"k is {k}: it must lie between 1 and the number of candidates, {candidates}")
+        dataset = self.dataset
         if unlisted:
-            factory = self._factory_on(replace(self.dataset, items=self.dataset.items | unlisted))
+            dataset = replace(dataset, items=dataset.items | dict(unlisted))
+        factory = self._factory_on(dataset) if unlisted else self._factory
         module = self._built(factory.explaining(k if explain else 0))
-        retrieved = retrieve(module.prior.value, known, list(self.dataset.items), candidates)
-        if not retrieved:
-            raise InputError(
-                f"{user or 'this history'} has all items of {self.dataset.name!r}: no item is left to recommend"
-            )
-        count = f"{len(retrieved)} candidates of {len(self.dataset.items)} items"
-        self.on_event(Note(f"the prior retrieved {count}; asking the models"))
-        events = tuple(event for _, event in purchases)
-        case = Case(user_id=user or "you", history=events, candidates=retrieved, metadata=dict(facts))
-        with self.ledger.usage_of_case() as usage:
-            ranking = module.rank(case, self.on_event)
-        ranking.usage = usage
-        return recommendations(ranking, case, self.dataset.items | unlisted, k, Examples.of(module))
+        return Recommender(module, self.dataset, dataset.items, self.ledger, k, candidates, self.on_event)
 
     @cached_property
     def _factory(self) -> RankerFactory:
@@ -189,7 +197,10 @@ class Program:
             given=self.choice.given,
             on_event=self.on_event,
         )
-        factory.backends_of().retry_unparsable = self.retry_unparsable
+        backends = factory.backends_of()
+        backends.retry_unparsable = self.retry_unparsable
+        asked = self.asking(backends)
+        factory.backends_of = lambda: asked
         return factory
 
     def _built(self, factory: RankerFactory) -> MLLM3Rec:

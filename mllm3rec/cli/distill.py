@@ -1,36 +1,60 @@
-"""`mllm3rec distill`: make the traits of all candidates before they are ranked."""
+"""`mllm3rec distill`: make traits before they are needed, of the candidates of cases or of a whole dataset."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mllm3rec.cli.console import ConsoleEvents, emit, out, say, usage_table
 from mllm3rec.cli.options import (
     BudgetUsd,
-    CasesFile,
+    ColumnNames,
     DatasetOption,
+    DryRun,
     Json,
     LedgerFile,
     MaxCalls,
     MaxMinutes,
     MaxTokens,
     MoteOption,
+    OutFile,
     Preset,
     PricesFile,
+    Processes,
+    ProgramOption,
     RetryUnparsable,
     Timeout,
     ViaOption,
     Workers,
+    read_columns,
 )
+from mllm3rec.cli.whole import finish
+from programs.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from mllm3rec.api.distillation import Distillation
 
 
 def distill(
-    cases: CasesFile,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CASES|DATASET",
+            help="A cases file (its candidates), or a dataset directory or `demo` (every item).",
+            show_default=False,
+        ),
+    ],
     dataset: DatasetOption = None,
+    out_file: OutFile = None,
+    ranker: ProgramOption = None,
     preset: Preset = "local",
     mote: MoteOption = None,
     workers: Workers = 1,
     via: ViaOption = "calls",
+    processes: Processes = 1,
+    dry_run: DryRun = False,
     calls: LedgerFile = None,
     budget_usd: BudgetUsd = None,
     prices: PricesFile = None,
@@ -39,18 +63,45 @@ def distill(
     timeout: Timeout = None,
     max_tokens: MaxTokens = None,
     retry_unparsable: RetryUnparsable = False,
+    columns: ColumnNames = None,
     as_json: Json = False,
 ) -> None:
-    """Make the traits of all candidates and keep them in the trait store.
+    """Make traits and keep them in the trait store: of the candidates of cases, or of every item of a dataset.
 
-    Exit code 1 if an answer is unparsable, or if the provider refuses more than half of the items.
+    Of a dataset, they are also written to a Parquet file (--out, traits.parquet), by a command that can be interrupted
+    and repeated. Exit code 1 if an answer is unparsable or calls failed, or if the provider refuses more than half of
+    the items.
     """
     import mllm3rec as m3
-    from evaluate.runs.run_metrics import is_readable
+    from evaluate.protocol.cases import is_cases_file
 
+    if not is_cases_file(Path(source)):
+        if dataset is not None or workers != 1 or via != "calls":
+            raise InputError("--dataset, --workers and --via are for a cases file; a dataset takes --processes")
+        with ConsoleEvents() as events:
+            job = m3.distill_all(
+                m3.load_dataset(source, read_columns(columns)),
+                out_file or Path("traits.parquet"),
+                program=ranker or "embedding",
+                preset=preset,
+                mote=mote,
+                processes=processes,
+                dry_run=dry_run,
+                ledger=calls,
+                budget_usd=budget_usd,
+                max_calls=max_calls,
+                max_minutes=max_minutes,
+                timeout=timeout,
+                max_tokens=max_tokens,
+                retry_unparsable=retry_unparsable,
+                on_event=events,
+            )
+        raise typer.Exit(finish(job, as_json))
+    if out_file is not None or ranker is not None or processes != 1 or dry_run or columns is not None:
+        raise InputError("--out, --ranker, --processes, --columns and --dry-run are for a dataset, not for cases")
     with ConsoleEvents() as events:
         found = m3.distill(
-            m3.load_cases(cases, dataset),
+            m3.load_cases(Path(source), dataset),
             preset=preset,
             mote=mote,
             timeout=timeout,
@@ -64,6 +115,12 @@ def distill(
             max_minutes=max_minutes,
             on_event=events,
         )
+    raise typer.Exit(_show(found, as_json))
+
+
+def _show(found: Distillation, as_json: bool) -> int:
+    from evaluate.runs.run_metrics import is_readable
+
     items, traits, refused, unparsable = found.items, found.traits, found.refused, found.unparsable
     if unparsable:
         say(f"{unparsable} of {items} items: no answer of the model could be read")
@@ -76,4 +133,4 @@ def distill(
     else:
         out.print(f"{items} items, {traits} traits, {refused} phrases refused, {unparsable} items unparsable")
         out.print(usage_table(found.usage))
-    raise typer.Exit(1 if unparsable or not is_readable(found.refused_items, items) else 0)
+    return 1 if unparsable or not is_readable(found.refused_items, items) else 0

@@ -29,6 +29,7 @@ from mllm3rec.cli import (
     gate,
     models,
     prices,
+    profile,
     recommend,
     study,
 )
@@ -61,6 +62,7 @@ app.command("attack", rich_help_panel=EVALUATE)(attack.attack)
 app.command("compile", rich_help_panel=OPTIMIZE)(compile_command.compile_program)
 app.command("gate", rich_help_panel=OPTIMIZE)(gate.gate)
 app.command("recommend", rich_help_panel=OPTIMIZE)(recommend.recommend)
+app.command("profile", rich_help_panel=OPTIMIZE)(profile.profile)
 app.command("distill", rich_help_panel=OPTIMIZE)(distill.distill)
 app.add_typer(batch.app, name="batch", rich_help_panel=OPTIMIZE)
 app.add_typer(artifact.app, name="artifact", rich_help_panel=INSPECT)

@@ -104,6 +104,14 @@ ViaOption = Annotated[
     str,
     _limit("--via", help="How models are asked: calls, or batch, which costs half and takes up to a day a wave."),
 ]
+Processes = Annotated[int, _limit(min=1, help="Processes that share limits and budget.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only forecast calls, dollars and hours, from a few rows.")]
+OutFile = Annotated[Path | None, _output("--out", help="Parquet file to write; its parts are in a folder beside it.")]
+Users = Annotated[str, typer.Option("--users", help="all, a number (the first so many), or a file with one id a line.")]
+ProgramOption = Annotated[
+    str | None,
+    typer.Option("--ranker", help="Name of a program, or the folder of an artifact. Default: embedding."),
+]
 LedgerFile = Annotated[
     Path | None, _limit("--ledger", help="File that records all calls; calls already in it count against the budget.")
 ]

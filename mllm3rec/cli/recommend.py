@@ -1,7 +1,8 @@
-"""`mllm3rec recommend`: the best items of the whole catalogue for one user, with checked reasons."""
+"""`mllm3rec recommend`: the best items of the whole catalogue for one user, with checked reasons, or for many users."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from mllm3rec.cli.options import (
     BudgetUsd,
     ColumnNames,
     DatasetName,
+    DryRun,
     EncoderOption,
     Json,
     JudgeOption,
@@ -22,8 +24,10 @@ from mllm3rec.cli.options import (
     ModelOption,
     MopeOption,
     MoteOption,
+    OutFile,
     Preset,
     PricesFile,
+    Processes,
     RetryUnparsable,
     SchemaFile,
     Timeout,
@@ -31,12 +35,23 @@ from mllm3rec.cli.options import (
     read_columns,
 )
 from mllm3rec.cli.recommendation_tables import recommendation_facts, show_recommendations
+from mllm3rec.cli.whole import chosen_users, finish
 from programs.runtime.events import Note
 
 
 def recommend(
     dataset: DatasetName,
     user: Annotated[str | None, typer.Option(help="Id of a user of the dataset.")] = None,
+    users: Annotated[
+        str | None,
+        typer.Option(
+            help="Many users, into a Parquet file: all, a number (the first so many), or a file with one id a line."
+        ),
+    ] = None,
+    out_file: OutFile = None,
+    explain: Annotated[bool, typer.Option("--explain", help="With --users: a checked reason for each item.")] = False,
+    processes: Processes = 1,
+    dry_run: DryRun = False,
     history: Annotated[
         list[str] | None, typer.Option(help="Item id or free text, instead of --user; repeat it, oldest first.")
     ] = None,
@@ -63,11 +78,51 @@ def recommend(
     columns: ColumnNames = None,
     as_json: Json = False,
 ) -> None:
-    """Recommend K items to one user: profile, candidates from the prior, ranking, reasons, check of the reasons."""
+    """Recommend K items to one user: profile, candidates from the prior, ranking, reasons, check of the reasons.
+
+    With --users to many, into a Parquet file (--out, recommendations.parquet), by a command that can be interrupted and
+    repeated; exit code 1 if an answer is unparsable or calls failed.
+    """
+    import mllm3rec as m3
+
+    if users is not None:
+        if user is not None or history:
+            raise m3.InputError("give --users, or one --user or --history")
+        with ConsoleEvents() as events:
+            events(Note(f"loading {dataset}"))
+            data = m3.load_dataset(dataset, read_columns(columns))
+            job = m3.recommend_all(
+                data,
+                out_file or Path("recommendations.parquet"),
+                users=None if users == "all" else chosen_users(users, list(data.sequences)),
+                k=k,
+                candidates=candidates,
+                explain=explain,
+                program=ranker,
+                preset=preset,
+                model=model,
+                mope=mope,
+                mote=mote,
+                mar=mar,
+                judge=judge,
+                weight=weight,
+                schema_file=schema,
+                processes=processes,
+                dry_run=dry_run,
+                ledger=calls,
+                budget_usd=budget_usd,
+                max_calls=max_calls,
+                max_minutes=max_minutes,
+                timeout=timeout,
+                max_tokens=max_tokens,
+                retry_unparsable=retry_unparsable,
+                on_event=events,
+            )
+        raise typer.Exit(finish(job, as_json))
+    if out_file is not None or explain or processes != 1 or dry_run:
+        raise m3.InputError("--out, --explain, --processes and --dry-run are for many users; add --users")
     with ConsoleEvents() as events:
         events(Note(f"loading {dataset}"))
-        import mllm3rec as m3
-
         data = m3.load_dataset(dataset, read_columns(columns))
         for note in data.notes:
             events(Note(f"note: {note}"))

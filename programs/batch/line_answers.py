@@ -15,10 +15,10 @@ from dspy.lm15 import LM15Error, Response, TextPart
 from programs.batch.job_table import LineEnd
 from programs.batch.provider import AnswerLine
 from programs.batch.question import BatchQuestion, Refusal, form_of
+from programs.lm.attempt import has_usage, tokens_of
 from programs.lm.endpoints import connect
 from programs.lm.ledger import Call
 from programs.lm.prices import Price
-from programs.lm.role_lm import _has_usage, _tokens
 from programs.lm.transport import arrived, instead_of_sending
 
 VIA = "batch"
@@ -66,8 +66,8 @@ def judge(question: BatchQuestion, line: AnswerLine, call_id: str, price: Price 
         if dspy.is_retryable_lm_error(wrap_error(error, model=question.model)):
             return Judged(LineEnd(call), again=True)
         return Judged(LineEnd(call, Refusal(line.status, line.body.decode())))
-    tokens = _tokens(response, question.model)
-    metered = _has_usage(response)
+    tokens = tokens_of(response, question.model)
+    metered = has_usage(response)
     usd = None
     if metered and price is not None:
         usd = price.usd(tokens.prompt, tokens.answer, tokens.cached, tokens_written=tokens.cache_write)

@@ -150,7 +150,7 @@ class BatchRun:
             judged = judge(question, line, f"{job.id}/{number}", price)
             end = judged.end
             if judged.kept is not None:
-                cache.keep(line.key, judged.kept)
+                cache.keep({line.key: (judged.kept, None)})
             elif judged.again and self._times[line.key] >= MOST_TIMES:
                 end = LineEnd(end.call, Refusal(GIVEN_UP, line.body.decode()))
             ends[line.key] = end

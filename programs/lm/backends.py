@@ -233,7 +233,7 @@ class Backends:
             if key not in self._lms:
                 self._lms[key] = self._route_lm(role, config, route)
             lm = self._lms[key]
-        with _plain_errors(role, config):
+        with plain_errors(role, config):
             try:
                 (answer,) = lm(json.dumps(fields))
             except LMUnsupportedFeatureError as error:
@@ -313,11 +313,8 @@ class Backends:
         """
         adapter = self.adapter_for(role, predictor)
         lm, model = self.lm(role), self.roles.of(role)
-        # The parameter's name as DSPy set it for this model: it differs for newer OpenAI models.
-        cap = "max_completion_tokens" if "max_completion_tokens" in lm.kwargs else "max_tokens"
-        config = {name: value for name, value in self._settings(role, adapter, cap, enough) if value is not None}
-        if rollout is not None:
-            config["rollout_id"] = rollout
+        config = self.call_settings(role, adapter, rollout, enough)
+        cap = _cap_of(lm)
         last = ""
         for attempt in range(_RETRIES_AFTER_UNPARSABLE + 1):
             if attempt:
@@ -326,7 +323,7 @@ class Backends:
                 if model.temperature is not None:
                     config["temperature"] = 0.7
             try:
-                with dspy.context(adapter=adapter), self._told_of_refused_items(role), _plain_errors(role, model):
+                with dspy.context(adapter=adapter), self.told_of_refused_items(role), plain_errors(role, model):
                     prediction = self._predicted(lambda: predictor(**inputs, lm=lm, config=config), lm, accept)
             except AdapterParseError as error:
                 last = _brief(error)
@@ -356,6 +353,14 @@ class Backends:
         with lm.anew():
             return ask()
 
+    def call_settings(
+        self, role: RoleName, adapter: dspy.Adapter, rollout: int | None, enough: int | None
+    ) -> dict[str, Any]:
+        """Settings of a role's call beside those of its language model; see `ask`."""
+        settings = self._settings(role, adapter, _cap_of(self.lm(role)), enough)
+        config = {name: value for name, value in settings if value is not None}
+        return config if rollout is None else config | {"rollout_id": rollout}
+
     def _settings(
         self, role: RoleName, adapter: dspy.Adapter, cap: str, enough: int | None
     ) -> Iterator[tuple[str, Any]]:
@@ -378,7 +383,7 @@ class Backends:
                 self.on_event(Note(f"{model} refuses the parameter {name!r} as we send it: it is left out or lowered"))
 
     @contextmanager
-    def _told_of_refused_items(self, role: RoleName) -> Iterator[None]:
+    def told_of_refused_items(self, role: RoleName) -> Iterator[None]:
         """Say of the first refused items that they have no traits; of a refused user the run says it."""
         try:
             yield
@@ -397,8 +402,13 @@ class Backends:
         return () if refused is None else refused.names
 
 
+def _cap_of(lm: dspy.BaseLM) -> str:
+    """The name of the limit on an answer's length as DSPy set it for this model: newer OpenAI models have another."""
+    return "max_completion_tokens" if "max_completion_tokens" in lm.kwargs else "max_tokens"
+
+
 @contextmanager
-def _plain_errors(role: str, config: RoleConfig) -> Iterator[None]:
+def plain_errors(role: str, config: RoleConfig) -> Iterator[None]:
     """Errors of DSPy that concern the text, the key or the model, as our own."""
     try:
         yield

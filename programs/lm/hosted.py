@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
 import dspy
@@ -24,6 +25,8 @@ class HostedEngine:
         supports_function_calling, supports_reasoning, supports_response_schema, supported_params: DSPy's capability
             hints for the model, read by its adapters.
         refused: Parameters that the provider refused.
+        transport: What brings requests there.
+        key: Of the provider; None if DSPy's client reads it from the environment.
 
     Args:
         model: `provider/model`.
@@ -43,23 +46,29 @@ class HostedEngine:
         self.supported_params = hints.supported_params
         provider = LM15Engine(RouterConfig(env={})).resolve(model).provider
         # Keys of providers that we do not know are read by DSPy, from the variables it documents.
+        self.transport = Transport(address or "", timeout, sound_body)
         config = RouterConfig(
             api_keys=None if api_key is None else {provider: api_key},
             base_urls=None if address is None else {provider: address},
-            transport=Transport(address or "", timeout, sound_body),
+            transport=self.transport,
         )
         self._engine = LM15Engine(config)
-        self._key = api_key
+        self.key = api_key
         self._provider = provider
         self.refused = RefusedParameters()
 
     def complete(self, request: Request) -> Response:
         """One attempt. Raises `LM15Error` if it fails."""
-        with no_key_in_errors(self._key):
-            response: Response = self.refused.complete(self._engine.complete, self._for_anthropic(request))
+        with no_key_in_errors(self.key):
+            response: Response = self.refused.complete(self._engine.complete, self.prepared(request))
             return response
 
-    def _for_anthropic(self, request: Request) -> Request:
+    def provider(self, request: Request) -> tuple[Any, Request]:
+        """DSPy's client of the provider, which writes bodies and reads answers, and the request with its model."""
+        target: tuple[Any, Request] = self._engine._target(request)
+        return target
+
+    def prepared(self, request: Request) -> Request:
         """The request with what Anthropic's models must be told, and other providers do by themselves.
 
         The static part of the prompt, instruction and demos, is marked for their prompt cache. "Do not think" is said:

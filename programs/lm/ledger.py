@@ -97,8 +97,19 @@ class Budget(BaseModel):
     calls: int | None = Field(default=None, ge=0)
     minutes: float | None = Field(default=None, gt=0)
 
+    def shared(self, workers: int) -> Budget:
+        """The part of each of several processes, so that all of them together keep this budget.
+
+        >>> Budget(usd=1.0, calls=10).shared(3).calls
+        3
+        """
+        usd = None if self.usd is None else self.usd / workers
+        calls = None if self.calls is None else self.calls // workers
+        return self.model_copy(update={"usd": usd, "calls": calls})
+
 
 _NO_BUDGET = Budget()
+_BUFFERED_BYTES = 1 << 20
 
 
 def add_call(usage: Usage, call: Call) -> None:
@@ -194,6 +205,18 @@ class Ledger:
         if path is not None and path.exists():
             self._restore(path)
 
+    @classmethod
+    def of_worker(cls, path: Path | None, budget: Budget) -> Ledger:
+        """A ledger for one of several processes that write to the same file.
+
+        Args:
+            budget: What is left for this process: calls that are in the file already do not count against it, nor are
+                they in its sums.
+        """
+        ledger = cls(None, budget)
+        ledger.path = path
+        return ledger
+
     def __deepcopy__(self, memo: dict[int, object]) -> Ledger:
         return self
 
@@ -244,13 +267,26 @@ class Ledger:
             BudgetExceededError: if the call might exceed a limit, or after `stop`.
         """
         with self._lock:
-            while (problem := self._problem(worst_usd)) is not None:
-                # Calls under way may turn out cheaper than their worst case; without any, waiting is useless.
-                if self._stopped is not None or not self._reserved_calls:
-                    raise BudgetExceededError(problem)
+            while not self.try_reserve(worst_usd):
                 self._lock.wait()
-            self._reserved_calls += 1
-            self._reserved_usd += worst_usd or 0.0
+
+    def try_reserve(self, worst_usd: float | None) -> bool:
+        """`reserve` without waiting: False while only what calls under way have reserved is in the way.
+
+        They may turn out cheaper than their worst case, so it is worth to try again when one of them has ended.
+
+        Raises:
+            BudgetExceededError: as `reserve`.
+        """
+        with self._lock:
+            problem = self._problem(worst_usd)
+            if problem is None:
+                self._reserved_calls += 1
+                self._reserved_usd += worst_usd or 0.0
+                return True
+            if self._stopped is not None or not self._reserved_calls:
+                raise BudgetExceededError(problem)
+            return False
 
     def _problem(self, worst_usd: float | None) -> str | None:
         if self._stopped is not None:
@@ -285,8 +321,8 @@ class Ledger:
         """
         with self._lock:
             self._sent += 1
-            call = call.model_copy(update={"id": f"{self._session}-{self._sent}"})
-            self._write(self._labeled(call))
+            call = self._labeled(call, id=f"{self._session}-{self._sent}")
+            self._write(call)
         return call.id
 
     def record(self, call: Call) -> None:
@@ -306,11 +342,11 @@ class Ledger:
         if standalone is not None:
             add_call(standalone.setdefault(call.role, Usage()), call.model_copy(update={"hit": False}))
 
-    def _labeled(self, call: Call) -> Call:
+    def _labeled(self, call: Call, **more: str) -> Call:
         about = self.about(call.about)
-        if (self.phase, about) == (call.phase, call.about):
+        if not more and (self.phase, about) == (call.phase, call.about):
             return call
-        return call.model_copy(update={"phase": self.phase, "about": about})
+        return call.model_copy(update={"phase": self.phase, "about": about, **more})
 
     def _write(self, call: Call) -> None:
         if self.path is None:
@@ -318,7 +354,8 @@ class Ledger:
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             private = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            self._file = os.fdopen(private, "a", encoding="utf-8")
+            # With a buffer for many lines, whole lines reach the file at once, whoever else writes to it.
+            self._file = os.fdopen(private, "a", buffering=_BUFFERED_BYTES, encoding="utf-8")
         self._file.write(call.model_dump_json(exclude_defaults=True) + "\n")
         if not call.hit or _OF_CASE.get() is None:
             self._file.flush()
@@ -387,6 +424,15 @@ class Ledger:
         """The sum over all roles. `usd` is None while nothing priced was paid."""
         with self._lock:
             return total_usage(self._totals.values())
+
+    def left(self) -> Budget:
+        """What is left of the budget."""
+        with self._lock:
+            total = self.total()
+            usd = None if self.budget.usd is None else self.budget.usd - (total.usd or 0.0) - self._assumed_usd
+            calls = None if self.budget.calls is None else self.budget.calls - total.calls
+        left = {"usd": None if usd is None else max(0.0, usd), "calls": None if calls is None else max(0, calls)}
+        return self.budget.model_copy(update=left)
 
     def close(self) -> None:
         """Close the file; the sums stay readable."""

@@ -32,6 +32,15 @@ class Limits(BaseModel):
     rpm: int | None = Field(default=None, ge=1)
     tpm: int | None = Field(default=None, ge=1)
 
+    def shared(self, workers: int) -> Limits:
+        """What each of several processes may use, so that all of them together keep these limits.
+
+        >>> Limits(concurrency=64, rpm=500).shared(3)
+        Limits(concurrency=21, rpm=166, tpm=None)
+        """
+        parts = {name: None if limit is None else max(1, limit // workers) for name, limit in self}
+        return Limits.model_validate(parts)
+
 
 def limits_for(config: RoleConfig, stated: Mapping[str, Limits]) -> Limits:
     """The limits of a role's backend: as stated for its model string, with a concurrency in any case.

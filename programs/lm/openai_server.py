@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from dspy.lm15 import (
     AccessPolicy,
@@ -32,6 +33,8 @@ class ServerEngine:
             a JSON schema.
         supported_params: What adapters may add to a call.
         refused: Parameters that this server refused.
+        transport: What brings requests there.
+        key: Its key; empty if it needs none.
 
     Args:
         name: `provider/model`, as `dspy.LM` gets it.
@@ -53,14 +56,15 @@ class ServerEngine:
             compat=OpenAIChatCompat.preset("lmstudio"),
             placeholder_key="none",
         )
+        self.transport = Transport(base_url, timeout, partial(sound_body, empty_answers=empty_answers))
         config = RouterConfig(
             api_keys=None if api_key is None else {provider: api_key},
             env={},
             providers=(definition,),
-            transport=Transport(base_url, timeout, partial(sound_body, empty_answers=empty_answers)),
+            transport=self.transport,
         )
         self._server = LMRouter(config).lm(f"{provider}:{self._model}")
-        self._key = api_key or ""
+        self.key = api_key or ""
         self.refused = RefusedParameters()
 
     def complete(self, request: Request) -> Response:
@@ -70,6 +74,14 @@ class ServerEngine:
             LM15Error: if the call fails, or the server answers without a message of the model, as some do that report
                 an error with status 200; DSPy converts it to its own errors.
         """
-        with no_key_in_errors(self._key):
-            response: Response = self.refused.complete(self._server.complete, replace(request, model=self._model))
+        with no_key_in_errors(self.key):
+            response: Response = self.refused.complete(self._server.complete, self.prepared(request))
             return response
+
+    def prepared(self, request: Request) -> Request:
+        """The request as this server takes it."""
+        return replace(request, model=self._model)
+
+    def provider(self, request: Request) -> tuple[Any, Request]:
+        """DSPy's client of the server, which writes bodies and reads answers, and the request with its model's name."""
+        return self._server, request

@@ -80,7 +80,7 @@ class RateLimiter:
         self._requests = None if limits.rpm is None else SlidingWindow(limits.rpm)
         self._tokens = None if limits.tpm is None else SlidingWindow(limits.tpm)
         self._circuit = CircuitBreaker(backend)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._queue: deque[threading.Condition] = deque()
         self._in_flight = 0
         self._paused_until = 0.0
@@ -97,26 +97,49 @@ class RateLimiter:
             BudgetExceededError: after `ledger.stop`.
             BackendDownError: if the circuit is open.
         """
-        came = self._clock()
+        came = self.now()
         me = threading.Condition(self._lock)
         with self._lock:
             self._queue.append(me)
             try:
                 while True:
                     ledger.wait(0)
-                    now = self._clock()
-                    self._circuit.require(now)
+                    delay = _POLL
                     if self._queue[0] is me:
-                        delay = self._delay(tokens, now)
-                        if delay <= 0:
-                            return self._permit(tokens, came, now)
+                        permit = self.try_acquire(tokens, came)
+                        if isinstance(permit, Permit):
+                            return permit
+                        delay = permit
                     else:
-                        delay = _POLL
+                        self._circuit.require(self.now())
                     # Not longer: a stopped ledger wakes no waiting thread.
                     me.wait(min(delay, _POLL))
             finally:
                 self._queue.remove(me)
                 self._wake_first()
+
+    def try_acquire(self, tokens: int, came: float) -> Permit | float:
+        """`acquire` without waiting, for callers that keep the order themselves.
+
+        Args:
+            tokens: As in `acquire`.
+            came: `now()` when the caller began to wait.
+
+        Returns:
+            The permit, or seconds after which to try again; a call that ends may make room earlier.
+
+        Raises:
+            BackendDownError: if the circuit is open.
+        """
+        with self._lock:
+            now = self.now()
+            self._circuit.require(now)
+            delay = self._delay(tokens, now)
+            return self._permit(tokens, came, now) if delay <= 0 else delay
+
+    def now(self) -> float:
+        """Seconds on the clock of this limiter."""
+        return self._clock()
 
     def _delay(self, tokens: int, now: float) -> float:
         if self._in_flight >= self.concurrency.limit:
@@ -143,7 +166,7 @@ class RateLimiter:
             error: How it failed, None if it was answered.
         """
         with self._lock:
-            now = self._clock()
+            now = self.now()
             if permit.tokens is not None and self._tokens is not None and tokens is not None:
                 self._tokens.settle(permit.tokens, tokens)
             self._circuit.record(error, permit.probe, now)
@@ -164,7 +187,7 @@ class RateLimiter:
     def record_failure(self, error: Exception) -> None:
         """A call failed in spite of its retries: a few in a row open the circuit."""
         with self._lock:
-            self._circuit.record_failure(error, self._clock())
+            self._circuit.record_failure(error, self.now())
             self._wake()
 
     def reset(self) -> None:

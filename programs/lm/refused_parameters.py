@@ -62,32 +62,63 @@ class RefusedParameters:
         Raises:
             InvalidRequestError: if the request is refused for another reason.
         """
-        instead = self._known()
-        for _ in range(_MOST_ROUNDS):
-            allowed = _without(request, instead)
+        trial = self.trial(request)
+        while True:
             try:
-                response = send(allowed)
+                response = send(trial.request)
             except InvalidRequestError as error:
-                refused = _refused(error, allowed)
-                if refused is None:
-                    raise
-                instead |= refused
-                last = error
+                trial.refused(error)
             else:
-                # A message may quote a prompt with the word "temperature": only what helped is remembered.
-                self._remember(instead)
+                trial.accepted()
                 return response
-        raise last
+
+    def trial(self, request: Request) -> RequestTrial:
+        """A request on its way to the server: what to send now, and after a refusal."""
+        return RequestTrial(self, request, self._known())
 
     def _known(self) -> dict[str, Any]:
         with self._lock:
             return dict(self._instead)
 
-    def _remember(self, instead: dict[str, Any]) -> None:
+    def remember(self, instead: dict[str, Any]) -> None:
+        """What was left out of a request that was answered is left out of all later ones."""
         with self._lock:
             for name, value in instead.items():
                 known = self._instead.get(name, value)
                 self._instead[name] = None if known is None or value is None else min(known, value)
+
+
+class RequestTrial:
+    """A request without the parameters that a server refused, those of this very request included.
+
+    Attributes:
+        request: What to send now.
+        instead: What is left out or limited in it.
+    """
+
+    def __init__(self, known: RefusedParameters, request: Request, instead: dict[str, Any]) -> None:
+        self.request = _without(request, instead)
+        self.instead = instead
+        self._known = known
+        self._whole = request
+        self._rounds = 0
+
+    def refused(self, error: InvalidRequestError) -> None:
+        """The server refused the request: another one is to be sent.
+
+        Raises:
+            InvalidRequestError: if it was refused for another reason, or too often.
+        """
+        more = _refused(error, self.request)
+        self._rounds += 1
+        if more is None or self._rounds == _MOST_ROUNDS:
+            raise error
+        self.instead = self.instead | more
+        self.request = _without(self._whole, self.instead)
+
+    def accepted(self) -> None:
+        """It was answered. A refusal may have quoted a prompt with the word "temperature": only now it is known."""
+        self._known.remember(self.instead)
 
 
 def _without(request: Request, instead: dict[str, Any]) -> Request:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +73,9 @@ class ResponseCache(Cache):
         """The cached answer, or None after the calling thread's `this_call.check` has let the call pass."""
         key = self._key(request, ignored_args_for_cache_key)
         self.this_call.request, self.this_call.key = request, key
-        stored = None if self.this_call.anew else self._store.get(key)
-        answer = None if stored is None else _stored_answer(stored[0])
-        if answer is not None:
-            seconds = answer.pop(_SECONDS, None)
-            self.this_call.seconds = seconds if isinstance(seconds, float | int) else None
+        found = None if self.this_call.anew else self.find(key)
+        if found is not None:
+            answer, self.this_call.seconds = found
             return answer
         if self.this_call.check is not None:
             self.this_call.check()
@@ -99,17 +97,25 @@ class ResponseCache(Cache):
             if self.this_call.answered is not None:
                 self.this_call.answered(plain, seconds)
             plain = {**plain, _SECONDS: seconds}
-        self.keep(key, plain)
+        self._keep({key: plain})
 
-    def keep(self, key: str, plain: dict[str, Any]) -> None:
-        """Store an answer, as plain data, under a key; one without any text is not stored."""
-        if not any(_texts(plain)):
-            return
-        try:
-            answer = to_json(plain, inf_nan_mode="constants").decode()
-        except ValueError:  # Half an emoji, for example in a token: invalid text that JSON can escape.
-            answer = json.dumps(plain)
-        self._store.put((key,), (answer,))
+    def find(self, key: str) -> tuple[dict[str, Any], float | None] | None:
+        """The answer stored under a key, and the seconds it took when it was made (None if unknown)."""
+        stored = self._store.get(key)
+        answer = None if stored is None else _stored_answer(stored[0])
+        if answer is None:
+            return None
+        seconds = answer.pop(_SECONDS, None)
+        return answer, seconds if isinstance(seconds, float | int) else None
+
+    def keep(self, answers: Mapping[str, tuple[dict[str, Any], float | None]]) -> None:
+        """Store answers as plain data with their seconds, where these are known, by key; all in one transaction."""
+        self._keep({key: _timed(plain, seconds) for key, (plain, seconds) in answers.items()})
+
+    def _keep(self, answers: Mapping[str, dict[str, Any]]) -> None:
+        texts = {(key,): (_text_of(plain),) for key, plain in answers.items() if any(_texts(plain))}
+        if texts:
+            self._store.put_many(texts)
 
     def _key(self, request: dict[str, Any], ignored: list[str] | None) -> str:
         key: str = self.cache_key({**request, **self.this_call.settings}, ignored)
@@ -120,12 +126,23 @@ class ResponseCache(Cache):
         self._store.close()
 
 
+def _timed(plain: dict[str, Any], seconds: float | None) -> dict[str, Any]:
+    return plain if seconds is None else {**plain, _SECONDS: round(seconds, 4)}
+
+
 def _texts(answer: dict[str, Any]) -> Iterator[str | None]:
     """Texts of an answer in DSPy's own form, or in that of LiteLLM."""
     for output in answer.get("outputs") or ():
         yield output.get("text") if isinstance(output, dict) else output
     for choice in answer.get("choices") or ():
         yield (choice.get("message") or {}).get("content") or choice.get("text")
+
+
+def _text_of(answer: dict[str, Any]) -> str:
+    try:
+        return to_json(answer, inf_nan_mode="constants").decode()
+    except ValueError:  # Half an emoji, for example in a token: invalid text that JSON can escape.
+        return json.dumps(answer)
 
 
 def _stored_answer(text: object) -> dict[str, Any] | None:

@@ -57,23 +57,33 @@ class SingleFlight:
             wait: Sleeps so many seconds; raises to end the wait (`Ledger.wait`).
             patience: Seconds to wait for another process, which may hang; after that the question is asked here, too.
         """
-        offset = int(key[:_HEX_DIGITS], 16)
         give_up = time.monotonic() + patience
-        while not self._take(offset, time.monotonic() >= give_up):
+        while not self.take(key, time.monotonic() >= give_up):
             wait(POLL)
         try:
             yield
         finally:
-            with self._lock:
-                self._flying.discard(offset)
-                self._unlock(offset)
+            self.let_go(key)
 
-    def _take(self, offset: int, impatient: bool) -> bool:
+    def take(self, key: str, impatient: bool = False) -> bool:
+        """Whether the question is the caller's now, who has to `let_go` of it; False while somebody else asks it.
+
+        Args:
+            impatient: Whether to ask although another process does.
+        """
+        offset = int(key[:_HEX_DIGITS], 16)
         with self._lock:
             if offset in self._flying or not (self._locked(offset) or impatient):
                 return False
             self._flying.add(offset)
             return True
+
+    def let_go(self, key: str) -> None:
+        """The question has been asked, with or without success."""
+        offset = int(key[:_HEX_DIGITS], 16)
+        with self._lock:
+            self._flying.discard(offset)
+            self._unlock(offset)
 
     def _locked(self, offset: int) -> bool:
         """Lock a byte; whether no other process has it. A file system without locks is no reason not to ask."""

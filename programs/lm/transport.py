@@ -7,7 +7,7 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -35,6 +35,9 @@ class Transport(StdlibTransport):
 
     A key that a server repeats in its answer goes no further.
 
+    Attributes:
+        through_proxies: Whether the proxies of the environment are used.
+
     Args:
         address: Base URL of the server; the proxies of the environment are for other machines than this one.
         timeout: Seconds a call may take, from the connection to the last byte of the answer.
@@ -48,9 +51,10 @@ class Transport(StdlibTransport):
             write_timeout=timeout,
             pool_timeout=timeout,
             max_connections=CONNECTIONS,
-            trust_env=not is_this_machine(address),
+            trust_env=(through_proxies := not is_this_machine(address)),
         )
-        self._timeout = timeout
+        self.through_proxies = through_proxies
+        self.timeout = timeout
         self._read = read
         self._deadline = _Deadline()
 
@@ -64,20 +68,33 @@ class Transport(StdlibTransport):
         """
         answer = _INSTEAD.get()
         response = self._sent(request) if answer is None else answer(request)
-        if 300 <= response.status < 400:
-            raise _redirected(response)
-        body = _without_keys(response.read(), request)
-        if response.status == 200 and urlsplit(request.url).path.endswith(_CHAT):
-            body = self._read(body)
+        body = self.checked(request, response.status, response.headers, response.read())
         return arrived(body, response.status, response.headers)
 
     def _sent(self, request: TransportRequest) -> TransportResponse:
-        self._deadline.at = time.monotonic() + self._timeout
+        self._deadline.at = time.monotonic() + self.timeout
         try:
             with super().stream(request) as response:
-                return arrived(_whole(response), response.status, response.headers)
+                return arrived(whole(response, response.status), response.status, response.headers)
         except ReadTimeout as error:
-            raise ReadTimeout(f"no complete answer within {self._timeout:g} s") from error
+            raise ReadTimeout(self.too_late) from error
+
+    @property
+    def too_late(self) -> str:
+        """What to say of an answer that is not complete at the deadline."""
+        return f"no complete answer within {self.timeout:g} s"
+
+    def checked(self, request: TransportRequest, status: int, headers: list[tuple[str, str]], body: bytes) -> bytes:
+        """The body of an answer without the key, and as DSPy reads it, whatever has brought it here.
+
+        Raises:
+            ServerError: if it is no answer of a model.
+            InvalidRequestError: if the server sends callers to another address.
+        """
+        body = _without_keys(body, request)
+        if 300 <= status < 400:
+            raise _redirected(status, headers)
+        return self._read(body) if status == 200 and urlsplit(request.url).path.endswith(_CHAT) else body
 
     def _open(self, *args: Any, **kwargs: Any) -> Any:
         connection = super()._open(*args, **kwargs)
@@ -155,23 +172,27 @@ def _without_keys(body: bytes, request: TransportRequest) -> bytes:
     return body
 
 
-def _redirected(response: TransportResponse) -> InvalidRequestError:
+def _redirected(status: int, headers: list[tuple[str, str]]) -> InvalidRequestError:
     """An error that names the other address, without what may be secret in it."""
-    location = next((value for name, value in response.headers if name.lower() == "location"), "")
+    location = next((value for name, value in headers if name.lower() == "location"), "")
     parts = urlsplit(location)
     target = f"{parts.scheme}://{parts.hostname}" if parts.hostname else "another address"
     return InvalidRequestError(
-        f"HTTP {response.status}: the server redirects to {abridged(target)}, and redirects are never followed",
-        status=response.status,
+        f"HTTP {status}: the server redirects to {abridged(target)}, and redirects are never followed",
+        status=status,
     )
 
 
-def _whole(response: TransportResponse) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    for part in response:
-        parts.append(part)
-        size += len(part)
-        if size > MOST_BYTES:
-            raise ServerError(f"the server's answer is larger than {MOST_BYTES >> 20} MB", status=response.status)
-    return b"".join(parts)
+def whole(parts: Iterable[bytes], status: int) -> bytes:
+    """The body of an answer. Raises `ServerError` if it is larger than `MOST_BYTES`."""
+    body = bytearray()
+    for part in parts:
+        body += part
+        if len(body) > MOST_BYTES:
+            raise too_large(status)
+    return bytes(body)
+
+
+def too_large(status: int) -> ServerError:
+    """The error for an answer that is larger than any model's."""
+    return ServerError(f"the server's answer is larger than {MOST_BYTES >> 20} MB", status=status)

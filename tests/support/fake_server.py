@@ -144,6 +144,7 @@ class FakeOpenAI:
 
     Attributes:
         bodies: Every request body served, in order of arrival.
+        raw: The bytes of each.
         paths: The path of each.
         keys: The Authorization header of each, or that of Anthropic's API.
         tokens_in, tokens_out: Sums of the usage it reported for answers with status 200.
@@ -152,6 +153,7 @@ class FakeOpenAI:
     def __init__(self, respond: Callable[[Body], Reply] = sensible) -> None:
         self.respond = respond
         self.bodies: list[Body] = []
+        self.raw: list[bytes] = []
         self.paths: list[str] = []
         self.keys: list[str] = []
         self.tokens_in = self.tokens_out = 0
@@ -164,9 +166,11 @@ class FakeOpenAI:
             disable_nagle_algorithm = True
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                raw = self.rfile.read(int(self.headers["Content-Length"]))
+                body = json.loads(raw)
                 with fake._lock:
                     fake.bodies.append(body)
+                    fake.raw.append(raw)
                     fake.paths.append(self.path)
                     fake.keys.append(self.headers.get("Authorization") or self.headers.get("x-api-key", ""))
                 reply = fake.respond(body)

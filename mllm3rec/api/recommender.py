@@ -1,0 +1,65 @@
+"""Recommends items of a whole catalogue with one program: retrieval by the prior, ranking, reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evaluate.data.dataset import Dataset
+from mllm3rec.api.recommendation import Recommendations, recommendations
+from programs.copies import Examples
+from programs.lm.ledger import Ledger
+from programs.mope import Purchase
+from programs.prior.retrieval import retrieve
+from programs.program import MLLM3Rec
+from programs.runtime.errors import InputError, quoted
+from programs.runtime.events import Note, OnEvent, ignore
+from signatures.rows import Case
+from signatures.types import Item
+
+
+@dataclass(frozen=True)
+class Recommender:
+    """A program that is built once, for any number of users.
+
+    Attributes:
+        module: The program; it explains as many items as it is to explain.
+        dataset: Whose items are recommended.
+        items: Those, and items of histories that are not among them.
+        k: Number of items to return.
+        candidates: Number of items that the prior retrieves.
+    """
+
+    module: MLLM3Rec
+    dataset: Dataset
+    items: Mapping[str, Item]
+    ledger: Ledger
+    k: int
+    candidates: int
+    on_event: OnEvent = ignore
+
+    def recommend(
+        self, user: str, purchases: Sequence[Purchase], known: Sequence[str], metadata: Mapping[str, str]
+    ) -> Recommendations:
+        """The k best items that the user does not have yet.
+
+        Args:
+            user: Name in the result.
+            purchases: The history with its items, oldest first.
+            known: Ids of the history, also of items that are not in the catalogue any more.
+
+        Raises:
+            InputError: if the user has all items.
+        """
+        catalogue = list(self.dataset.items)
+        retrieved = retrieve(self.module.prior.value, known, catalogue, self.candidates)
+        if not retrieved:
+            raise InputError(f"user {quoted(user)} has all items of {self.dataset.name!r}: none is left to recommend")
+        count = f"{len(retrieved)} candidates of {len(catalogue)} items"
+        self.on_event(Note(f"the prior retrieved {count}; asking the models"))
+        events = tuple(event for _, event in purchases)
+        case = Case(user_id=user, history=events, candidates=retrieved, metadata=dict(metadata))
+        with self.ledger.usage_of_case() as usage:
+            ranking = self.module.rank(case, self.on_event)
+        ranking.usage = usage
+        return recommendations(ranking, case, self.items, self.k, Examples.of(self.module))

@@ -1,0 +1,86 @@
+"""`mllm3rec profile`: the motivation profiles of the users of a dataset, as a Parquet file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from mllm3rec.cli.console import ConsoleEvents
+from mllm3rec.cli.options import (
+    BudgetUsd,
+    ColumnNames,
+    DatasetName,
+    DryRun,
+    Json,
+    LedgerFile,
+    MaxCalls,
+    MaxMinutes,
+    MaxTokens,
+    MopeOption,
+    OutFile,
+    Preset,
+    PricesFile,
+    Processes,
+    ProgramOption,
+    RetryUnparsable,
+    SchemaFile,
+    Timeout,
+    Users,
+    read_columns,
+)
+from mllm3rec.cli.whole import chosen_users, finish
+from programs.runtime.events import Note
+
+
+def profile(
+    dataset: DatasetName,
+    users: Users = "all",
+    out_file: OutFile = None,
+    ranker: ProgramOption = None,
+    preset: Preset = "local",
+    mope: MopeOption = None,
+    schema: SchemaFile = None,
+    processes: Processes = 1,
+    dry_run: DryRun = False,
+    calls: LedgerFile = None,
+    budget_usd: BudgetUsd = None,
+    prices: PricesFile = None,
+    max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
+    timeout: Timeout = None,
+    max_tokens: MaxTokens = None,
+    retry_unparsable: RetryUnparsable = False,
+    columns: ColumnNames = None,
+    as_json: Json = False,
+) -> None:
+    """Make the motivation profile of every user, or of some, from all their interactions.
+
+    Written to a Parquet file (--out, profiles.parquet) by a command that can be interrupted and repeated. Exit code 1
+    if an answer is unparsable or calls failed.
+    """
+    import mllm3rec as m3
+
+    with ConsoleEvents() as events:
+        events(Note(f"loading {dataset}"))
+        data = m3.load_dataset(dataset, read_columns(columns))
+        job = m3.profile_all(
+            data,
+            out_file or Path("profiles.parquet"),
+            users=chosen_users(users, list(data.sequences)),
+            program=ranker or "embedding",
+            preset=preset,
+            mope=mope,
+            schema_file=schema,
+            processes=processes,
+            dry_run=dry_run,
+            ledger=calls,
+            budget_usd=budget_usd,
+            max_calls=max_calls,
+            max_minutes=max_minutes,
+            timeout=timeout,
+            max_tokens=max_tokens,
+            retry_unparsable=retry_unparsable,
+            on_event=events,
+        )
+    raise typer.Exit(finish(job, as_json))

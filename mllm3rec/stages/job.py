@@ -1,0 +1,196 @@
+"""A job: a stage over all rows of a source, into one Parquet file; resumable at any moment, with a forecast."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from mllm3rec.stages import columns
+from mllm3rec.stages.parts import OutputParts, opened
+from mllm3rec.stages.settings import StageSettings
+from mllm3rec.stages.stage import Stage
+from mllm3rec.stages.workers import run_in_processes
+from programs.lm.ledger import Budget, Ledger
+from programs.runtime.events import Note, OnEvent, Progress, ignore
+from signatures.rows import Usage, add_usd
+
+BATCH_ROWS = 32
+"""Rows of a batch."""
+
+SAMPLE = 8
+"""Rows that are made first, to forecast the others."""
+
+OUTPUTS = {"distill": columns.TRAIT_ROWS, "profile": columns.PROFILE_ROWS, "recommend": columns.RECOMMENDATION_ROWS}
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """The rows that a stage reads.
+
+    Attributes:
+        ids: Of all rows, in order.
+        row_of: Makes the row of an id.
+        schema: Its columns.
+        what: Word for the rows, in progress.
+    """
+
+    ids: Sequence[str]
+    row_of: Callable[[str], dict[str, Any]]
+    schema: pa.Schema
+    what: str
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the rows that are left will take, from the first few; no dollars where a price is unknown.
+
+    Attributes:
+        hours: With as many calls in flight as the models allow.
+    """
+
+    rows: int
+    calls: int
+    usd: float | None
+    hours: float
+
+    def __str__(self) -> str:
+        usd = "unknown dollars" if self.usd is None else f"${self.usd:,.2f}"
+        return f"{self.rows:,} rows: about {self.calls:,} calls, {usd}, {_span(self.hours)}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """How a job ended.
+
+    Attributes:
+        out: The Parquet file; it is there if the job is complete, or only rows of failed calls are missing.
+        rows: Rows by status, those of earlier runs included.
+        usage: What this run sent.
+        forecast: Of the rows that this run had to make; None if there were fewer than a sample.
+        written: Whether `out` was written; not after a dry run.
+    """
+
+    out: Path
+    rows: Mapping[str, int]
+    usage: Usage
+    forecast: Forecast | None
+    written: bool
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row is made and no calls failed."""
+        return self.written and not self.rows.get(columns.FAILED, 0)
+
+
+def run_job(
+    settings: StageSettings,
+    source: RowSource,
+    out: Path,
+    budget: Budget,
+    processes: int = 1,
+    dry_run: bool = False,
+    on_event: OnEvent = ignore,
+) -> Job:
+    """Make the row of every id of the source that has none yet.
+
+    Rows are kept in a folder beside `out` until all are there. What was made before is not made again; answers that a
+    killed process has got are in the response cache.
+
+    Args:
+        settings: Of the stage; its ledger is by default a file beside `out`.
+        budget: For all runs of this job: calls in the ledger count.
+        processes: Number of processes, each with its part of the budget and of the limits.
+        dry_run: Whether to make the first few rows only, and forecast the others.
+
+    Raises:
+        BudgetExceededError: if the budget is spent. The rows that were made are kept.
+        InputError: if a model cannot be used, or `out` was made with other settings.
+        BackendDownError: if a backend does not answer.
+    """
+    ledger_path = settings.ledger or out.with_name(f"{out.name}.ledger.jsonl")
+    with opened(out, OUTPUTS[settings.task], settings.identity()) as parts:
+        left = [key for key in source.ids if key not in parts.done]
+        settings = settings.model_copy(update={"ledger": ledger_path, "budget": _left(ledger_path, budget)})
+        progress = _Progress(source, len(source.ids) - len(left), on_event)
+        rows = _batches(source, left)
+        forecast = None
+        if len(left) > SAMPLE:
+            forecast = _sampled(settings, source, left[:SAMPLE], len(left) - SAMPLE, parts, progress)
+            on_event(Note(f"forecast for {forecast}"))
+            rows = _batches(source, left[SAMPLE:])
+            settings = settings.model_copy(update={"budget": _left(ledger_path, budget)})
+        if dry_run:
+            return Job(out, parts.counts, progress.usage, forecast, written=False)
+        if processes > 1:
+            for batch in run_in_processes(settings, rows, processes, on_event):
+                progress.add(batch, parts)
+        elif left:
+            with Stage(settings, on_event) as stage:
+                for batch in stage(rows):
+                    progress.add(batch, parts)
+        parts.join()
+        return Job(out, parts.counts, progress.usage, forecast, written=True)
+
+
+def _left(path: Path, budget: Budget) -> Budget:
+    ledger = Ledger(path, budget)
+    ledger.close()
+    return ledger.left()
+
+
+def _batches(source: RowSource, ids: Iterable[str]) -> Iterable[pa.RecordBatch]:
+    return columns.batches(map(source.row_of, ids), source.schema, BATCH_ROWS)
+
+
+def _sampled(
+    settings: StageSettings, source: RowSource, ids: Sequence[str], left: int, parts: OutputParts, progress: _Progress
+) -> Forecast:
+    """Make the first rows, one batch, and say what the others will take."""
+    with Stage(settings, progress.on_event) as stage:
+        stage.prepare()
+        began = time.monotonic()
+        for batch in stage(_batches(source, ids)):
+            progress.add(batch, parts)
+        seconds, slots = time.monotonic() - began, stage.slots
+    sent, share = progress.usage, left / len(ids)
+    usd = None if sent.usd is None and sent.calls else share * (sent.usd or 0.0)
+    # All rows of the sample were under way at a time, and later as many are as the models have slots.
+    hours = left * seconds / max(len(ids), slots if sent.calls else 0) / 3600
+    return Forecast(left, round(share * sent.calls), usd, hours)
+
+
+class _Progress:
+    """Rows and costs so far."""
+
+    def __init__(self, source: RowSource, done: int, on_event: OnEvent) -> None:
+        self.usage = Usage()
+        self.on_event = on_event
+        self._task = f"{source.what} done"
+        self._done = done
+        self._total = len(source.ids)
+
+    def add(self, batch: pa.RecordBatch, parts: OutputParts) -> None:
+        """Keep a batch, and tell."""
+        parts.add(batch)
+        for name in ("calls", "cache_hits", "tokens_in", "tokens_out"):
+            setattr(self.usage, name, getattr(self.usage, name) + sum(n or 0 for n in batch[name].to_pylist()))
+        for usd in batch["usd"].to_pylist():
+            self.usage.usd = add_usd(self.usage.usd, usd)
+        self._done += batch.num_rows
+        self.on_event(Progress(self._task, self._done, self._total, self.usage.model_copy()))
+
+
+def _span(hours: float) -> str:
+    """A time for people.
+
+    >>> _span(0.001), _span(0.5), _span(30)
+    ('less than a minute', '30 minutes', '30.0 hours')
+    """
+    if hours < 1 / 60:
+        return "less than a minute"
+    return f"{hours * 60:.0f} minutes" if hours < 1 else f"{hours:.1f} hours"

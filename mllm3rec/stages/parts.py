@@ -1,0 +1,167 @@
+"""OutputParts of an output that is being made: Parquet files in a folder beside it, joined into one file at the end.
+
+A part is written whole or not at all, so a killed process loses the rows since the last one; their answers are in the
+response cache. Rows of failed calls are made again by the next run, and the later row of an id counts.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mllm3rec.stages import columns
+from programs.runtime.atomic import sweep, write_atomically
+from programs.runtime.errors import InputError
+from programs.runtime.lock import owned
+
+_ROWS, _SECONDS = 1000, 30.0
+"""A part is written when there are so many rows, or after so long."""
+
+_IDENTITY = b"mllm3rec.identity"
+_JOB = "job.json"
+
+
+class OutputParts:
+    """The parts of one output file; made with `opened`.
+
+    Attributes:
+        done: Ids with a row that is not to be made again.
+        counts: Rows by status, of all ids that have one.
+    """
+
+    def __init__(self, out: Path, schema: pa.Schema, identity: str) -> None:
+        self.out = out
+        self.folder = parts_folder(out)
+        self._schema = schema.with_metadata({_IDENTITY: identity.encode()})
+        self._key: str = schema.names[0]
+        self._identity = identity
+        self._waiting: list[pa.RecordBatch] = []
+        self._written = time.monotonic()
+        self._status: dict[str, str] = {}
+
+    @property
+    def done(self) -> set[str]:
+        """Ids with a row that is not to be made again."""
+        return {key for key, status in self._status.items() if status != columns.FAILED}
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Rows by status."""
+        return Counter(self._status.values())
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Add rows; they are written with the next part."""
+        self._count(batch)
+        self._waiting.append(batch)
+        rows = sum(one.num_rows for one in self._waiting)
+        if rows >= _ROWS or time.monotonic() - self._written >= _SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Write the rows that wait, as one part."""
+        self._written = time.monotonic()
+        if self._waiting:
+            table = pa.Table.from_batches(self._waiting).cast(self._schema)
+            write_atomically(self.folder / f"part-{len(self._files()):06d}.parquet", _as_parquet(table))
+            self._waiting = []
+
+    def join(self) -> None:
+        """Write the output file, in the order in which its rows were made, and remove the parts."""
+        self.write()
+        last = {key: number for number, key in enumerate(self._keys())}
+        partial = self.folder / f".{self.out.name}.partial"
+        number = 0
+        with pq.ParquetWriter(partial, self._schema) as writer:
+            for batch in self._batches():
+                keep = [last[key] == n for n, key in enumerate(batch[self._key].to_pylist(), start=number)]
+                number += batch.num_rows
+                writer.write_batch(batch.filter(pa.array(keep)).cast(self._schema))
+        partial.replace(self.out)
+        shutil.rmtree(self.folder)
+
+    def open(self) -> None:
+        """Find what earlier runs have made; an output file that they finished becomes the first part.
+
+        Raises:
+            InputError: if it was made with other settings.
+        """
+        sweep(self.folder)
+        job = self.folder / _JOB
+        if job.exists() and json.loads(job.read_text("utf-8")).get("identity") != self._identity:
+            raise InputError(
+                f"{self.folder}: holds rows that were made with other settings; choose another --out, or delete it"
+            )
+        if self.out.exists():
+            if (pq.read_schema(self.out).metadata or {}).get(_IDENTITY) != self._identity.encode():
+                raise InputError(
+                    f"{self.out}: made with other settings, or by another program; choose another --out, or delete it"
+                )
+            self.out.replace(self.folder / "part-000000.parquet")
+        write_atomically(job, json.dumps({"identity": self._identity}).encode())
+        for batch in self._batches([self._key, "status"]):
+            self._count(batch)
+
+    def remove_if_empty(self) -> None:
+        """Remove the folder if no row was made."""
+        if not self._files():
+            shutil.rmtree(self.folder)
+
+    def _count(self, batch: pa.RecordBatch) -> None:
+        self._status.update(zip(batch[self._key].to_pylist(), batch["status"].to_pylist(), strict=True))
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("part-*.parquet"))
+
+    def _batches(self, names: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        for path in self._files():
+            with pq.ParquetFile(path) as file:
+                yield from file.iter_batches(columns=names)
+
+    def _keys(self) -> Iterator[str]:
+        for batch in self._batches([self._key]):
+            yield from batch[self._key].to_pylist()
+
+
+def parts_folder(out: Path) -> Path:
+    """The folder with the parts of an output file that is not finished."""
+    return out.with_name(f"{out.name}.parts")
+
+
+@contextmanager
+def opened(out: Path, schema: pa.Schema, identity: str) -> Iterator[OutputParts]:
+    """The parts of an output file, locked against other processes. Rows that wait are written at the end of the block.
+
+    Raises:
+        InputError: if another process makes the same file, or it was made with other settings.
+    """
+    parts = OutputParts(out, schema, identity)
+    with owned(parts.folder):
+        parts.open()
+        try:
+            yield parts
+        finally:
+            if parts.folder.exists():
+                parts.write()
+                parts.remove_if_empty()
+
+
+def _as_parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of an output file."""
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return rows

@@ -1,0 +1,245 @@
+"""Event-loop driver of calls: waits for budget and permits, sends, retries and stores, by the rules of `programs.lm`.
+
+What a call reserves and records is in `CallAttempt`, when the next may be sent in `RateLimiter`, what is tried again in
+`RoleLM.retry_pause`, who asks a question in `SingleFlight`. `RoleLM` drives the same rules in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from dspy.clients.call_result import CACHE_FORMAT, CallResult
+from dspy.clients.errors import error_boundary
+from dspy.clients.execution import _result
+from dspy.lm15 import InvalidRequestError
+
+from programs.bulk.client import Client
+from programs.bulk.rendered import PromptCall, engine_of
+from programs.lm.attempt import CallAttempt
+from programs.lm.keys import no_key_in_errors
+from programs.lm.ledger import Ledger
+from programs.lm.rate_limiter import Permit, RateLimiter
+from programs.lm.response_cache import ResponseCache
+from programs.lm.role_lm import RoleLM
+from programs.lm.single_flight import POLL
+
+_LOOK = 0.2
+"""Seconds between two looks at a stopped ledger, a spent budget, or a limiter that threads use, too."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answered, in DSPy's form.
+
+    Attributes:
+        hit: Whether it came from the response cache.
+    """
+
+    outputs: list[Any]
+    hit: bool
+
+
+class ForeignAnswerError(Exception):
+    """The stored answer has another form than DSPy's own: the general path can read it."""
+
+
+class Driver:
+    """Makes calls on one event loop.
+
+    Args:
+        store: The response cache; the general path finds the answers there, and the other way round.
+    """
+
+    def __init__(self, store: ResponseCache) -> None:
+        self._store = store
+        self._client = Client()
+        self._lines: dict[int, _Line] = {}
+        self._writer = _Writer(store)
+
+    async def ask(self, call: PromptCall) -> Answer:
+        """The answer to a call; equal calls, of other processes too, are sent once.
+
+        Raises:
+            ForeignAnswerError: if the stored answer has another form than DSPy's own.
+            Exception: what `RoleLM.__call__` raises for the same call.
+        """
+        lm = call.prompt.lm
+        give_up = time.monotonic() + lm.max_seconds
+        while not self._store.flights.take(call.question.flight, time.monotonic() >= give_up):
+            await _pause(lm.ledger, POLL)
+        try:
+            return await self._retried(call)
+        except ForeignAnswerError:
+            raise
+        except Exception as error:
+            lm.rate_limiter.record_failure(error)
+            raise
+        finally:
+            self._store.flights.let_go(call.question.flight)
+
+    async def close(self) -> None:
+        """Close connections."""
+        await self._client.close()
+
+    async def _retried(self, call: PromptCall) -> Answer:
+        lm, began = call.prompt.lm, time.monotonic()
+        for attempts in count(1):
+            try:
+                return await self._attempt(call)
+            except Exception as error:
+                pause = lm.retry_pause(error, attempts, time.monotonic() - began)
+                if pause is None:
+                    raise
+            await _pause(lm.ledger, pause)
+        raise AssertionError("there is always another attempt, or an error")
+
+    async def _attempt(self, call: PromptCall) -> Answer:
+        lm = call.prompt.lm
+        attempt = lm.account.attempt(call.question.about, call.question.most)
+        found = self._store.find(call.key)
+        if found is not None:
+            plain, seconds = found
+            if plain.get("_dspy_format") != CACHE_FORMAT:
+                raise ForeignAnswerError
+            stored = CallResult.load(plain)
+            attempt.answered(stored.raw, seconds)
+            return Answer(stored.outputs, hit=True)
+        await self._permitted(lm, attempt)
+        try:
+            result = await self._complete(call, attempt)
+        except BaseException as error:
+            attempt.ended(error)
+            raise
+        attempt.ended()
+        return Answer(result.outputs, hit=False)
+
+    async def _permitted(self, lm: RoleLM, attempt: CallAttempt) -> None:
+        lm.before_first()
+        while not lm.ledger.try_reserve(attempt.worst):
+            await asyncio.sleep(_LOOK)
+        try:
+            attempt.sent(await self._line(lm.rate_limiter).permit(sum(attempt.most), lm.ledger))
+        except BaseException as error:
+            attempt.not_sent(error)
+            raise
+
+    def _line(self, limiter: RateLimiter) -> _Line:
+        if id(limiter) not in self._lines:
+            self._lines[id(limiter)] = _Line(limiter)
+        return self._lines[id(limiter)]
+
+    async def _complete(self, call: PromptCall, attempt: CallAttempt) -> CallResult:
+        lm, prompt = call.prompt.lm, call.prompt
+        engine = engine_of(lm)
+        assert engine is not None  # noqa: S101 - only such models have rendered prompts
+        with error_boundary(lm.model, unexpected=True), no_key_in_errors(engine.key):
+            trial = engine.refused.trial(engine.prepared(prompt.request))
+            while True:
+                exchange = prompt.exchange(trial)
+                try:
+                    response = await self._client.send(exchange, exchange.body.fill(call.values))
+                except InvalidRequestError as error:
+                    trial.refused(error)
+                else:
+                    trial.accepted()
+                    break
+            result: CallResult = _result(lm, response, prompt.prepared, None, prompt.request)
+        seconds = time.perf_counter() - attempt.started
+        plain = result.dump()
+        attempt.arrived(plain, round(seconds, 4))
+        self._line(lm.rate_limiter).serve()
+        await self._writer.keep(call.key, plain, seconds)
+        attempt.answered(response)
+        return result
+
+
+async def _pause(ledger: Ledger, seconds: float) -> None:
+    """Sleep before a call is tried again; ends with `BudgetExceededError` after `Ledger.stop`."""
+    end = time.monotonic() + seconds
+    while True:
+        ledger.wait(0)
+        left = end - time.monotonic()
+        if left <= 0:
+            return
+        await asyncio.sleep(min(left, _LOOK))
+
+
+class _Line:
+    """Calls that wait for a permit of one rate limiter, first come, first served."""
+
+    def __init__(self, limiter: RateLimiter) -> None:
+        self._limiter = limiter
+        self._waiting: deque[tuple[asyncio.Future[Permit], int, float, Ledger]] = deque()
+        self._look: asyncio.TimerHandle | None = None
+
+    async def permit(self, tokens: int, ledger: Ledger) -> Permit:
+        """Wait until a call may be sent; see `RateLimiter.acquire`."""
+        came = self._limiter.now()
+        future: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
+        self._waiting.append((future, tokens, came, ledger))
+        self.serve()
+        try:
+            return await future
+        except asyncio.CancelledError as error:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._limiter.release(future.result(), 0, error)
+            raise
+
+    def serve(self) -> None:
+        """Give out the permits that there are now, and look again when there may be more."""
+        while self._waiting:
+            future, tokens, came, ledger = self._waiting[0]
+            if not future.done():
+                try:
+                    ledger.wait(0)
+                    found = self._limiter.try_acquire(tokens, came)
+                except BaseException as error:
+                    future.set_exception(error)
+                else:
+                    if not isinstance(found, Permit):
+                        self._look_again(min(found, _LOOK))
+                        return
+                    future.set_result(found)
+            self._waiting.popleft()
+
+    def _look_again(self, seconds: float) -> None:
+        if self._look is None:
+            self._look = asyncio.get_running_loop().call_later(seconds, self._looked)
+
+    def _looked(self) -> None:
+        self._look = None
+        self.serve()
+
+
+class _Writer:
+    """Stores answers: all that arrive in one turn of the event loop in one transaction."""
+
+    def __init__(self, store: ResponseCache) -> None:
+        self._store = store
+        self._waiting: dict[str, tuple[dict[str, Any], float]] = {}
+        self._stored: asyncio.Future[None] | None = None
+
+    async def keep(self, key: str, plain: dict[str, Any], seconds: float) -> None:
+        """Store an answer; returns when it is stored."""
+        self._waiting[key] = plain, seconds
+        if self._stored is None:
+            loop = asyncio.get_running_loop()
+            self._stored = loop.create_future()
+            loop.call_soon(self._write)
+        await asyncio.shield(self._stored)
+
+    def _write(self) -> None:
+        stored, self._stored = self._stored, None
+        waiting, self._waiting = self._waiting, {}
+        assert stored is not None  # noqa: S101 - set with the first answer
+        try:
+            self._store.keep(waiting)
+        except BaseException as error:
+            stored.set_exception(error)
+        else:
+            stored.set_result(None)

@@ -1,0 +1,222 @@
+"""One attempt of a call: what it reserves, what the ledger records of it, and what it gives back; it never waits.
+
+Threads (`RoleLM`) and an event loop (`programs.bulk`) drive the same attempts: they wait for budget and permit, send,
+and report what happened here.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from dspy.lm15 import Response, TextPart
+
+from programs.lm.answer_text import answer_text
+from programs.lm.circuit_breaker import is_unbilled
+from programs.lm.ledger import Call, Ledger
+from programs.lm.prices import Price
+from programs.lm.rate_limiter import Permit, RateLimiter
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whom a role's calls are charged to: the model and its price, the ledger, and the backend's rate limiter.
+
+    Attributes:
+        max_seconds: Seconds one attempt may take; bounds its cost at a price per hour.
+    """
+
+    role: str
+    model: str
+    ledger: Ledger
+    price: Price | None
+    rate_limiter: RateLimiter
+    max_seconds: float
+
+    def attempt(self, about: str, most: tuple[int, int]) -> CallAttempt:
+        """A new attempt, of which nothing is reserved yet.
+
+        Args:
+            about: Hash of the prompt.
+            most: The most tokens that its prompt and its answer may take.
+        """
+        worst = None if self.price is None else self.price.most_usd(*most, seconds=self.max_seconds)
+        return CallAttempt(self, about, most, worst)
+
+
+@dataclass
+class CallAttempt:
+    """An attempt, from the look into the response cache to its line in the ledger.
+
+    The order is: look up; if there is no answer, budget (`Ledger.reserve`), permit (`RateLimiter`), `sent`; then
+    `arrived` and `answered`, or an error; at last `ended`. Without `sent` the answer is a cache hit.
+
+    Attributes:
+        worst: Upper estimate of its price in dollars, None where unknown.
+        permit: From the rate limiter; None while nothing was sent.
+        released: Whether the permit was given back.
+        unfinished: Whether its answer was cut off before the model wrote more than its thoughts.
+        started: `time.perf_counter()` when it was sent, or looked up.
+        took: Seconds until its answer arrived; None without an answer, or without our response cache.
+        tokens: Tokens of prompt and answer, None without an answer.
+        id: Of its line in the ledger; empty while nothing was sent.
+        hit: Whether its answer came from the response cache.
+    """
+
+    account: Account
+    about: str
+    most: tuple[int, int]
+    worst: float | None
+    permit: Permit | None = None
+    released: bool = False
+    unfinished: bool = False
+    started: float = field(default_factory=time.perf_counter)
+    took: float | None = None
+    tokens: int | None = None
+    id: str = ""
+    hit: bool = False
+
+    def sent(self, permit: Permit) -> None:
+        """It is about to be sent, with budget and permit: the ledger gets its first line."""
+        self.permit = permit
+        self.id = self.account.ledger.record_sent(
+            Call(
+                role=self.account.role,
+                model=self.account.model,
+                about=self.about,
+                tokens_in=self.most[0],
+                tokens_out=self.most[1],
+                usd=self.worst,
+                at=round(time.time(), 3),
+                in_flight=True,
+            )
+        )
+        self.started = time.perf_counter()
+
+    def not_sent(self, error: BaseException) -> None:
+        """It will not be sent although its budget was reserved: that is given back, with the permit if it had one."""
+        if self.permit is not None:
+            self._release(0, error)
+            self.permit = None
+        self.account.ledger.release(self.worst)
+
+    def arrived(self, answer: Any, seconds: float) -> None:
+        """Its answer is here, in DSPy's form or as plain data, and not stored yet: the next call may be sent."""
+        self.took = seconds
+        self._release(tokens_of(answer, self.account.model).sent_and_written)
+
+    def answered(self, response: Any, stored_seconds: float | None = None) -> None:
+        """Record the answer, sent or from the response cache.
+
+        Args:
+            stored_seconds: What a cached answer took when it was made; None if unknown.
+        """
+        price = self.account.price
+        self.unfinished = _unfinished(response)
+        tokens = tokens_of(response, self.account.model)
+        self.tokens = tokens.sent_and_written
+        hit = self.hit = self.permit is None
+        # Without usage the price per token is unknown, which is not zero; one per hour needs none.
+        metered = has_usage(response) or (price is not None and price.usd_per_hour is not None)
+        took = time.perf_counter() - self.started if self.took is None else self.took
+        seconds = stored_seconds if hit else took
+        self.account.ledger.record(
+            Call(
+                role=self.account.role,
+                model=self.account.model,
+                about=self.about,
+                tokens_in=tokens.prompt,
+                tokens_out=tokens.answer,
+                tokens_cached=tokens.cached,
+                tokens_written=tokens.cache_write,
+                usd=self._usd(tokens, seconds) if metered else None,
+                most_usd=None if metered or hit else self.worst,
+                seconds=round(seconds or 0.0, 4),
+                waited=0.0 if self.permit is None else round(self.permit.waited, 4),
+                hit=hit,
+                id=self.id,
+                at=round(time.time(), 3),
+            )
+        )
+
+    def ended(self, error: BaseException | None = None) -> None:
+        """It is over: a failure is recorded, and budget and permit are given back."""
+        if self.permit is None:
+            return
+        self._release(self.tokens, error)
+        if self.tokens is None:
+            self.account.ledger.record(
+                Call(
+                    role=self.account.role,
+                    model=self.account.model,
+                    usd=None if is_unbilled(error) else self.worst,
+                    seconds=round(time.perf_counter() - self.started, 4),
+                    waited=round(self.permit.waited, 4),
+                    failed=True,
+                    id=self.id,
+                    at=round(time.time(), 3),
+                )
+            )
+        self.account.ledger.release(self.worst)
+
+    def _release(self, tokens: int | None, error: BaseException | None = None) -> None:
+        if self.permit is not None and not self.released:
+            self.released = True
+            self.account.rate_limiter.release(self.permit, tokens, error)
+
+    def _usd(self, tokens: Tokens, seconds: float | None) -> float | None:
+        price = self.account.price
+        if price is None or (seconds is None and price.usd_per_hour is not None):
+            return None
+        return price.usd(tokens.prompt, tokens.answer, tokens.cached, seconds or 0.0, tokens.cache_write)
+
+
+class Tokens(NamedTuple):
+    """Tokens of a call; those read from the provider's cache and written to it are among those of the prompt."""
+
+    prompt: int = 0
+    answer: int = 0
+    cached: int = 0
+    cache_write: int = 0
+
+    @property
+    def sent_and_written(self) -> int:
+        """Of prompt and answer together."""
+        return self.prompt + self.answer
+
+
+def tokens_of(response: Any, model: str) -> Tokens:
+    """Tokens of an answer, in DSPy's form or as plain data from the response cache."""
+    # A LiteLLM answer comes back from the cache as plain data, and has been brought to OpenAI's form.
+    usage: Any = response.get("usage") if isinstance(response, dict) else response.usage
+    if not hasattr(usage, "input_tokens"):
+        usage = dict(usage or {})
+        details = dict(usage.get("prompt_tokens_details") or {})
+        written = details.get("cache_creation_tokens") or details.get("cache_write_tokens")
+        counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"), details.get("cached_tokens"), written)
+        return Tokens(*(count or 0 for count in counts))
+    # DSPy's own client leaves each provider's way of counting: Anthropic counts a prompt without what its cache
+    # holds, Google and xAI an answer without the thoughts before it, and all of them bill it.
+    prompt, answer = usage.input_tokens or 0, usage.output_tokens or 0
+    cached, written = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
+    provider = model.partition("/")[0]
+    if provider == "anthropic":
+        prompt += cached + written
+    if provider in ("gemini", "xai"):
+        answer += usage.reasoning_tokens or 0
+    return Tokens(prompt, answer, cached, written)
+
+
+def _unfinished(response: Any) -> bool:
+    if not isinstance(response, Response) or response.finish_reason != "length":
+        return False
+    return not answer_text("".join(part.text for part in response.message.parts if isinstance(part, TextPart))).strip()
+
+
+def has_usage(response: Any) -> bool:
+    """Whether an answer says how many tokens it took."""
+    usage: Any = response.get("usage") if isinstance(response, dict) else response.usage
+    if hasattr(usage, "input_tokens"):
+        return usage.input_tokens is not None or usage.output_tokens is not None
+    return bool(usage)

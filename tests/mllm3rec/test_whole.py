@@ -1,0 +1,286 @@
+"""Whole catalogues: rows equal the general path's, a failure is a row, and nothing is asked twice, whatever happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import mllm3rec as m3
+from mllm3rec.stages import columns
+from mllm3rec.stages.parts import parts_folder
+from programs.lm.ledger import read_calls
+from programs.lm.response_cache import use_response_cache
+from programs.runtime.errors import BudgetExceededError, InputError
+from tests.support.command_line import CommandLine
+from tests.support.fake_server import Body, FakeOpenAI, Reply, last_user, sensible
+
+
+@pytest.fixture(autouse=True)
+def hashing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLLM3REC_ENCODER", "hashing")
+
+
+@pytest.fixture(scope="module")
+def demo() -> m3.Dataset:
+    return m3.load_dataset("demo")
+
+
+def rows(path: Path) -> dict[str, dict[str, Any]]:
+    table = pq.read_table(path)
+    found = {row[table.schema.names[0]]: row for row in table.to_pylist()}
+    assert len(found) == table.num_rows
+    return found
+
+
+def questions(server: FakeOpenAI) -> Counter[str]:
+    return Counter(json.dumps(body["messages"]) for body in server.bodies)
+
+
+class TestEqualsTheGeneralPath:
+    def test_traits(self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path) -> None:
+        job = m3.distill_all(demo, tmp_path / "t.parquet", model=server.model())
+        found = rows(job.out)
+        assert (job.complete, list(found), len(server.bodies)) == (True, list(demo.items), len(demo.items))
+        program = m3.program("listwise", demo, model=server.model())
+        for item_id in list(demo.items)[::7]:
+            traits = program.traits(item_id)
+            assert (tuple(found[item_id]["traits"]), tuple(found[item_id]["dropped"])) == (
+                traits.phrases,
+                traits.dropped,
+            )
+        assert len(server.bodies) == len(demo.items)  # the trait store has them all
+        assert pq.read_schema(job.out).names == columns.TRAIT_ROWS.names
+        calls = list(read_calls(tmp_path / "t.parquet.ledger.jsonl"))
+        assert sum(row["tokens_in"] for row in found.values()) == sum(call.tokens_in for call in calls)
+
+    def test_profiles(self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path) -> None:
+        users = list(demo.sequences)[:12]
+        job = m3.profile_all(demo, tmp_path / "p.parquet", users=users, model=server.model())
+        found = rows(job.out)
+        assert list(found) == users
+        program = m3.program("listwise", demo, model=server.model())
+        before = len(server.bodies)
+        for user in users:
+            profile = program.profile(user=user)
+            assert found[user]["motivations"] == [
+                one.model_dump() | {"evidence": list(one.evidence)} for one in profile.motivations
+            ]
+        assert len(server.bodies) == before  # the response cache has the answers
+
+    def test_recommendations(self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path) -> None:
+        users = list(demo.sequences)[:6]
+        job = m3.recommend_all(
+            "demo", tmp_path / "r.parquet", users=users, k=3, candidates=8, program="listwise", model=server.model()
+        )
+        found = rows(job.out)
+        program = m3.program("listwise", demo, model=server.model())
+        for user in users:
+            expected = program.recommend(user=user, k=3, candidates=8, explain=False)
+            assert [one["item_id"] for one in found[user]["items"]] == [one.item_id for one in expected]
+            assert [one["score"] for one in found[user]["items"]] == [one.score for one in expected]
+
+    def test_processes_make_the_same_rows(self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path) -> None:
+        job = m3.distill_all(demo, tmp_path / "t.parquet", model=server.model(), processes=2)
+        assert (job.complete, max(questions(server).values())) == (True, 1)
+        other = m3.distill_all(demo, tmp_path / "o.parquet", model=server.model())
+        assert (len(server.bodies), rows(job.out).keys()) == (len(demo.items), rows(other.out).keys())
+        assert all(rows(job.out)[key]["traits"] == row["traits"] for key, row in rows(other.out).items())
+
+
+class TestFailures:
+    def test_a_failed_row_is_a_row_and_made_again(self, demo: m3.Dataset, tmp_path: Path) -> None:
+        bad = demo.items[list(demo.items)[20]].title
+        well = []
+
+        def respond(body: Body) -> Reply:
+            return sensible(body) if well or bad not in last_user(body) else Reply("no", status=400)
+
+        out = tmp_path / "t.parquet"
+        with FakeOpenAI(respond) as server:
+            job = m3.distill_all(demo, out, model=server.model())
+            failed = [row for row in rows(out).values() if row["status"] != "ok"]
+            assert (job.complete, [row["status"] for row in failed]) == (False, ["failed"])
+            assert "no" in failed[0]["error"]
+            well.append(True)
+            before = len(server.bodies)
+            job = m3.distill_all(demo, out, model=server.model())
+            assert (job.complete, len(server.bodies) - before, dict(job.rows)) == (True, 1, {"ok": len(demo.items)})
+
+    def test_unreadable_and_refused_answers_are_rows(self, demo: m3.Dataset, tmp_path: Path) -> None:
+        titles = [item.title for item in demo.items.values()]
+
+        def respond(body: Body) -> Reply:
+            if titles[3] in last_user(body):
+                return Reply("nothing that could be read")
+            return Reply("content policy", status=400) if titles[5] in last_user(body) else sensible(body)
+
+        with FakeOpenAI(respond) as server:
+            job = m3.distill_all(demo, tmp_path / "t.parquet", model=server.model())
+        assert dict(job.rows) == {"ok": len(demo.items) - 2, "unparsable": 1, "refused": 1}
+
+    def test_a_spent_budget_ends_the_job_and_more_finishes_it(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "t.parquet"
+        for processes, limit in ((1, 20), (2, 51)):
+            with pytest.raises(BudgetExceededError):
+                m3.distill_all(demo, out, model=server.model(), max_calls=limit, processes=processes)
+            assert 20 <= len(server.bodies) <= limit
+        assert m3.distill_all(demo, out, model=server.model(), max_calls=len(demo.items)).complete
+        assert questions(server).most_common(1)[0][1] == 1
+
+    def test_other_settings_are_refused(self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path) -> None:
+        out = tmp_path / "t.parquet"
+        m3.distill_all(demo, out, model=server.model())
+        with pytest.raises(InputError, match="made with other settings"):
+            m3.distill_all(demo, out, model=server.model("another"))
+        with pytest.raises(InputError, match="not in dataset"):
+            m3.profile_all(demo, tmp_path / "p.parquet", users=["nobody"], model=server.model())
+
+    def test_a_dead_server_ends_the_job_with_its_rows_kept(
+        self, hurried: None, demo: m3.Dataset, tmp_path: Path
+    ) -> None:
+        left = list(range(30))
+
+        def respond(body: Body) -> Reply:
+            if left:
+                left.pop()
+                return sensible(body)
+            return Reply("down", status=500)
+
+        out = tmp_path / "t.parquet"
+        with FakeOpenAI(respond) as server:
+            with pytest.raises(Exception, match="does not answer"):
+                m3.distill_all(demo, out, model=server.model())
+            server.respond = sensible
+            job = m3.distill_all(demo, out, model=server.model())
+            answered = Counter(row["status"] for row in rows(out).values())
+        assert (job.complete, answered) == (True, {"ok": len(demo.items)})
+
+
+def started(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "mllm3rec", *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
+
+
+def slow(body: Body) -> Reply:
+    reply = sensible(body)
+    reply.seconds = 0.15
+    return reply
+
+
+class TestKilled:
+    @pytest.mark.parametrize("processes", [1, 2])
+    def test_nothing_that_was_answered_is_asked_twice(self, processes: int, demo: m3.Dataset, tmp_path: Path) -> None:
+        out = tmp_path / "t.parquet"
+        with FakeOpenAI(slow) as server:
+            command = ["distill", "demo", "--mote", server.model(), "--out", str(out), "--processes", str(processes)]
+            for seen in (4, 30, 60):
+                process = started(*command)
+                deadline = time.monotonic() + 60
+                while len(server.bodies) < seen and process.poll() is None and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                process.kill()
+                process.wait()
+                time.sleep(1.0)  # workers see that their parent is gone
+            process = started(*command)
+            assert process.communicate()[1] is not None and process.returncode == 0
+            asked = questions(server)
+        calls = list(read_calls(tmp_path / "t.parquet.ledger.jsonl"))
+        in_flight = sum(call.in_flight for call in calls)
+        assert len(asked) == len(demo.items) == len(rows(out))
+        assert sum(asked.values()) - len(asked) <= in_flight < 3 * 64
+        assert not parts_folder(out).exists()
+
+    def test_ctrl_c_ends_all_processes_without_loss(self, demo: m3.Dataset, tmp_path: Path) -> None:
+        out = tmp_path / "t.parquet"
+        with FakeOpenAI(slow) as server:
+            command = ["distill", "demo", "--mote", server.model(), "--out", str(out)]
+            for processes in ("1", "2"):
+                process = subprocess.Popen(  # noqa: S603
+                    [sys.executable, "-m", "mllm3rec", *command, "--processes", processes],
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                )
+                seen = len(server.bodies)
+                while len(server.bodies) < seen + 20 and process.poll() is None:
+                    time.sleep(0.01)
+                os.killpg(process.pid, signal.SIGINT)
+                assert process.communicate(timeout=60)[1].count("everything done so far is kept") == 1
+                assert process.returncode == 130
+            process = started(*command)
+            process.communicate()
+            assert process.returncode == 0
+            assert questions(server).most_common(1)[0][1] == 1
+        assert not any(call.in_flight for call in read_calls(tmp_path / "t.parquet.ledger.jsonl"))
+
+
+class TestStage:
+    def test_batches_keep_their_rows_and_a_pickled_stage_is_its_settings(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
+    ) -> None:
+        settings = m3.StageSettings(task="distill", model=server.model(), cache=tmp_path / "elsewhere")
+        items = [columns.item_row(item) for item in demo.items.values()]
+        sizes = [0, 3, 0, 5, 1, 0]
+        starts = [sum(sizes[:n]) for n in range(len(sizes))]
+        given = [
+            pa.RecordBatch.from_pylist(items[start : start + size], columns.ITEMS)
+            for start, size in zip(starts, sizes, strict=True)
+        ]
+        with pickle.loads(pickle.dumps(m3.Stage(settings))) as stage:  # noqa: S301
+            made = list(stage(given))
+        assert [batch.num_rows for batch in made] == sizes
+        assert [row["item_id"] for batch in made for row in batch.to_pylist()] == list(demo.items)[:9]
+        assert (tmp_path / "elsewhere" / "traits.sqlite").exists()
+
+    def test_a_user_without_purchases_is_a_row(self, server: FakeOpenAI) -> None:
+        use_response_cache(":memory:")
+        settings = m3.StageSettings(task="profile", model=server.model())
+        batch = pa.RecordBatch.from_pylist([{"user_id": "new", "history": []}], columns.USERS)
+        with m3.Stage(settings) as stage:
+            (made,) = stage([batch])
+        assert (made["status"][0].as_py(), server.bodies) == ("unparsable", [])
+
+
+class TestCommands:
+    def test_recommend_for_many(self, cli: CommandLine, server: FakeOpenAI, tmp_path: Path) -> None:
+        users = tmp_path / "users.txt"
+        users.write_text("S0002\nS0001\n")
+        out = tmp_path / "r.parquet"
+        result = cli("recommend", "demo", "--users", str(users), "--model", server.model(), "--out", str(out), "--json")
+        facts = json.loads(result.out)
+        assert (facts["rows"], list(rows(out))) == (2, ["S0002", "S0001"])
+
+    def test_a_dry_run_makes_a_few_rows(self, cli: CommandLine, server: FakeOpenAI, tmp_path: Path) -> None:
+        out = tmp_path / "t.parquet"
+        result = cli("distill", "demo", "--mote", server.model(), "--out", str(out), "--dry-run", "--json")
+        facts = json.loads(result.out)
+        assert (facts["out"], facts["forecast"]["calls"], len(server.bodies)) == (None, 97, 8)
+        cli("distill", "demo", "--mote", server.model(), "--out", str(out))
+        assert (len(rows(out)), len(server.bodies)) == (105, 105)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("distill", "demo", "--workers", "2"),
+            ("distill", "nowhere"),
+            ("profile", "demo", "--users", "nofile"),
+            ("recommend", "demo", "--out", "x.parquet", "--user", "S0001"),
+            ("recommend", "demo", "--users", "all", "--user", "S0001"),
+        ],
+    )
+    def test_options_that_do_not_go_together(self, cli: CommandLine, arguments: tuple[str, ...]) -> None:
+        assert cli(*arguments).code == 2
