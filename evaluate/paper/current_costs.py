@@ -73,7 +73,10 @@ class Dollars(BaseModel):
 
     def times(self, count: float) -> Dollars:
         """The same for `count` users or items."""
-        return Dollars(**{way: None if usd is None else count * usd for way, usd in self.model_dump().items()})
+        cached, batch, both = (
+            None if usd is None else count * usd for usd in (self.direct_cached, self.batch, self.batch_cached)
+        )
+        return Dollars(direct=count * self.direct, direct_cached=cached, batch=batch, batch_cached=both)
 
 
 class CurrentCost(BaseModel):

@@ -19,7 +19,7 @@ from programs.lm.ledger import Budget, Ledger
 from programs.lm.model_options import Model, ModelOptions
 from programs.mope import MOPE, Purchase
 from programs.mote import MOTE
-from programs.prior.retrieval import retrieve
+from programs.prior.retrieval import Retriever, retriever_of
 from programs.program import DEFAULT_WEIGHT, Fusion, MLLM3Rec
 from programs.runtime.errors import InputError, quoted
 from programs.runtime.events import Note, OnEvent, ignore
@@ -80,6 +80,11 @@ class Program:
             InputError: if a model cannot be used, or an artifact is damaged.
         """
         return self._built(self._factory.explaining(self.explain))
+
+    @cached_property
+    def retriever(self) -> Retriever:
+        """Finds the prior's candidates from the whole catalogue, for many users at once."""
+        return self._retriever_of(self._factory)
 
     def rank(self, case: Case) -> Ranking:
         """Rank the candidates of a case; see `programs.ranker.Ranker`."""
@@ -158,7 +163,9 @@ class Program:
         if unlisted:
             factory = self._factory_on(replace(self.dataset, items=self.dataset.items | unlisted))
         module = self._built(factory.explaining(k if explain else 0))
-        retrieved = retrieve(module.prior.value, known, list(self.dataset.items), candidates)
+        # A prior that knows items of the user's own is another prior.
+        retriever = self._retriever_of(factory) if unlisted else self.retriever
+        retrieved = next(retriever.first([known], candidates))
         if not retrieved:
             raise InputError(
                 f"{user or 'this history'} has all items of {self.dataset.name!r}: no item is left to recommend"
@@ -191,6 +198,9 @@ class Program:
         )
         factory.backends_of().retry_unparsable = self.retry_unparsable
         return factory
+
+    def _retriever_of(self, factory: RankerFactory) -> Retriever:
+        return retriever_of(factory.prior, list(self.dataset.items), self.on_event)
 
     def _built(self, factory: RankerFactory) -> MLLM3Rec:
         built = self.choice.build(factory)

@@ -101,8 +101,12 @@ class Prior:
             out[known] = np.divide(sums, totals, out=np.zeros(len(known)), where=totals > 0)
         return out
 
-    def combine(self, parts: Mapping[str, Scores]) -> Scores:
-        """The prior's score from its raw parts."""
+    def combine(self, parts: Mapping[str, Scores], counts: NDArray[np.floating] | None = None) -> Scores:
+        """The prior's score from its raw parts.
+
+        Args:
+            counts: How many candidates each one stands for, see `z`; None: 1.
+        """
         known = parts["popularity"] > 0
         bought = np.log1p(parts.get("sales", parts["popularity"]))
         columns = np.column_stack(
@@ -113,7 +117,7 @@ class Prior:
                 np.where(known, bought, np.nan),
             ]
         )
-        content, via, walk, popularity = z(columns).T
+        content, via, walk, popularity = z(columns, counts).T
         scores: Scores = content + via + np.where(known, walk, via)
         return scores + self.popularity_weight * np.where(known, popularity, 0.0)
 

@@ -188,6 +188,14 @@ class ContentSimilarity:
         self.nearest = nearest
         self._neighbours: dict[str, Neighbours] = {}
 
+    @classmethod
+    def of(cls, items: Iterable[str], matrix: NDArray[np.floating]) -> Self:
+        """The same from n item ids and a matrix of their vectors, shape (n, d), which is not copied."""
+        content = cls({})
+        content.rows = {item: row for row, item in enumerate(items)}
+        content.matrix = matrix
+        return content
+
     def with_vector(self, item: str, vector: NDArray[np.floating] | None) -> ContentSimilarity:
         """The same with another vector of one item; None for an item without a text."""
         vectors: dict[str, NDArray[np.floating]] = {one: self.matrix[row] for one, row in self.rows.items()}
