@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Vectors = NDArray[np.floating]
+from programs.prior.encoders import Vectors
 
 LISTS_PER_ROOT = 4
 """Clusters for each square root of the number of vectors: the two steps of a search then cost about as much."""

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from programs.prior.nearest import Vectors, nearest_neighbours
+from programs.prior.encoders import Vectors
+from programs.prior.nearest import nearest_neighbours
 from programs.prior.scorers import NEIGHBOURS
 from programs.runtime.atomic import replacing
 from programs.runtime.environment import cache_dir
@@ -17,7 +18,7 @@ from programs.runtime.events import Note, OnEvent, Progress, ignore
 EDGE = np.dtype([("row", "<i4"), ("cosine", "<f4")])
 """An item's neighbour: its row among the vectors, and its cosine."""
 
-Graph = NDArray[np.void]
+TextGraph = NDArray[np.void]
 """Neighbours of n vectors as `EDGE`s, shape (n, `NEIGHBOURS`), nearest first."""
 
 _VERSION = "1"
@@ -34,7 +35,7 @@ def graph_path(vectors: Vectors) -> Path:
     return cache_dir() / "neighbours" / f"{digest.hexdigest()[:32]}.npy"
 
 
-def neighbour_graph(vectors: Vectors, on_event: OnEvent = ignore) -> Graph:
+def neighbour_graph(vectors: Vectors, on_event: OnEvent = ignore) -> TextGraph:
     """The graph of n unit vectors, from the cache folder; made first if it is missing or damaged.
 
     A file of the cache is not trusted: it has to have the right form, no row outside the vectors, and the cosines of
@@ -51,18 +52,18 @@ def neighbour_graph(vectors: Vectors, on_event: OnEvent = ignore) -> Graph:
     return _made(path, vectors, on_event)
 
 
-def _opened(path: Path, vectors: Vectors) -> Graph | None:
+def _opened(path: Path, vectors: Vectors) -> TextGraph | None:
     if path.is_symlink() or not path.is_file():
         return None
     try:
         # A plain array: a memmap object is slower to index.
-        graph: Graph = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        graph: TextGraph = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, EOFError):
         return None
     return graph if _is_of(graph, vectors) else None
 
 
-def _is_of(graph: Graph, vectors: Vectors) -> bool:
+def _is_of(graph: TextGraph, vectors: Vectors) -> bool:
     n = len(vectors)
     if graph.dtype != EDGE or graph.shape != (n, NEIGHBOURS):
         return False
@@ -74,7 +75,7 @@ def _is_of(graph: Graph, vectors: Vectors) -> bool:
     return np.allclose(cosines, graph["cosine"][some], atol=1e-3)
 
 
-def _made(path: Path, vectors: Vectors, on_event: OnEvent) -> Graph:
+def _made(path: Path, vectors: Vectors, on_event: OnEvent) -> TextGraph:
     n = len(vectors)
     graph = np.empty((n, NEIGHBOURS), dtype=EDGE)
     finished, shown = 0, 0

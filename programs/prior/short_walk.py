@@ -11,7 +11,7 @@ from scipy import sparse
 
 from programs.prior.random_walk import RandomWalk
 
-STEPS = 300
+KEPT_STEPS = 300
 """Steps kept from each item."""
 
 STARTS = 1000
@@ -22,13 +22,13 @@ _ENTRIES = 20_000_000
 
 
 class ShortWalk:
-    """`RandomWalk` over a large catalogue, with the `STEPS` strongest steps of each item.
+    """`RandomWalk` over a large catalogue, with the `KEPT_STEPS` strongest steps of each item.
 
     The full matrix T of all items is too large to keep, and a popular item is one step from most of the catalogue.
     With that many steps kept or fewer items than that, the walk is that of `RandomWalk`.
     """
 
-    def __init__(self, walk: RandomWalk, steps: int = STEPS, starts: int = STARTS) -> None:
+    def __init__(self, walk: RandomWalk, steps: int = KEPT_STEPS, starts: int = STARTS) -> None:
         self.walk = walk
         self.starts = starts
         self._steps = sparse.vstack([_strongest(block, steps) for block in _item_steps(walk)], format="csr")
