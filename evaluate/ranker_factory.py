@@ -172,7 +172,7 @@ class RankerFactory:
         """Content similarity over every item that has a text."""
         items = [item for item in self.dataset.items.values() if item.text]
         vectors = self.encoder.encode([item.text for item in items])
-        return ContentSimilarity({item.item_id: row for item, row in zip(items, vectors, strict=True)})
+        return ContentSimilarity.of([item.item_id for item in items], vectors)
 
     @cached_property
     def prior(self) -> Prior | PriorV2:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from signatures.rows import Case, Ranking, seed_of
 
@@ -49,6 +50,22 @@ def order_by_score(candidates: Sequence[str], scores: Sequence[float], tie_seed:
     values = np.where(np.isnan(values), -np.inf, values)
     shuffle = np.random.default_rng(tie_seed).random(len(values))
     return tuple(candidates[i] for i in np.lexsort((shuffle, -values)))
+
+
+def first_by_score(scores: NDArray[np.floating], k: int, tie_seed: int) -> NDArray[np.intp]:
+    """Places of the first k candidates in the order of `order_by_score`, without sorting the rest.
+
+    Args:
+        scores: n finite scores.
+
+    >>> first_by_score(np.array([0.1, 0.9, 0.5]), k=2, tie_seed=0).tolist()
+    [1, 2]
+    """
+    n = len(scores)
+    shuffle = np.random.default_rng(tie_seed).random(n)
+    lowest = np.partition(scores, n - k)[n - k] if k < n else -np.inf
+    chosen = np.flatnonzero(scores >= lowest)
+    return chosen[np.lexsort((shuffle[chosen], -scores[chosen]))][:k]
 
 
 def ranking_from_scores(case: Case, scores: Mapping[str, Sequence[float]], by: str) -> Ranking:

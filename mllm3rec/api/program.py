@@ -20,6 +20,7 @@ from programs.lm.ledger import Budget, Ledger
 from programs.lm.model_options import Model, ModelOptions
 from programs.mope import MOPE, Purchase
 from programs.mote import MOTE
+from programs.prior.retrieval import Retriever, retriever_of
 from programs.program import DEFAULT_WEIGHT, Fusion, MLLM3Rec
 from programs.runtime.errors import InputError, quoted
 from programs.runtime.events import Note, OnEvent, ignore
@@ -82,6 +83,11 @@ class Program:
             InputError: if a model cannot be used, or an artifact is damaged.
         """
         return self._built(self._factory.explaining(self.explain))
+
+    @cached_property
+    def retriever(self) -> Retriever:
+        """Finds the prior's candidates from the whole catalogue, for many users at once."""
+        return self._retriever_of(self._factory)
 
     def rank(self, case: Case) -> Ranking:
         """Rank the candidates of a case; see `programs.ranker.Ranker`."""
@@ -178,7 +184,9 @@ class Program:
             dataset = replace(dataset, items=dataset.items | dict(unlisted))
         factory = self._factory_on(dataset) if unlisted else self._factory
         module = self._built(factory.explaining(k if explain else 0))
-        return Recommender(module, self.dataset, dataset.items, self.ledger, k, candidates, self.on_event)
+        # A prior that knows items of the user's own is another prior.
+        retriever = self._retriever_of(factory) if unlisted else self.retriever
+        return Recommender(module, retriever, self.dataset, dataset.items, self.ledger, k, candidates, self.on_event)
 
     @cached_property
     def _factory(self) -> RankerFactory:
@@ -202,6 +210,9 @@ class Program:
         asked = self.asking(backends)
         factory.backends_of = lambda: asked
         return factory
+
+    def _retriever_of(self, factory: RankerFactory) -> Retriever:
+        return retriever_of(factory.prior, list(self.dataset.items), self.on_event)
 
     def _built(self, factory: RankerFactory) -> MLLM3Rec:
         built = self.choice.build(factory)

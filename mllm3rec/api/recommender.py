@@ -10,7 +10,7 @@ from mllm3rec.api.recommendation import Recommendations, recommendations
 from programs.copies import Examples
 from programs.lm.ledger import Ledger
 from programs.mope import Purchase
-from programs.prior.retrieval import retrieve
+from programs.prior.retrieval import Retriever
 from programs.program import MLLM3Rec
 from programs.runtime.errors import InputError, quoted
 from programs.runtime.events import Note, OnEvent, ignore
@@ -24,6 +24,7 @@ class Recommender:
 
     Attributes:
         module: The program; it explains as many items as it is to explain.
+        retriever: Finds candidates in the catalogue of `dataset`.
         dataset: Whose items are recommended.
         items: Those, and items of histories that are not among them.
         k: Number of items to return.
@@ -31,6 +32,7 @@ class Recommender:
     """
 
     module: MLLM3Rec
+    retriever: Retriever
     dataset: Dataset
     items: Mapping[str, Item]
     ledger: Ledger
@@ -51,11 +53,10 @@ class Recommender:
         Raises:
             InputError: if the user has all items.
         """
-        catalogue = list(self.dataset.items)
-        retrieved = retrieve(self.module.prior.value, known, catalogue, self.candidates)
+        retrieved = next(self.retriever.first([known], self.candidates))
         if not retrieved:
             raise InputError(f"user {quoted(user)} has all items of {self.dataset.name!r}: none is left to recommend")
-        count = f"{len(retrieved)} candidates of {len(catalogue)} items"
+        count = f"{len(retrieved)} candidates of {len(self.dataset.items)} items"
         self.on_event(Note(f"the prior retrieved {count}; asking the models"))
         events = tuple(event for _, event in purchases)
         case = Case(user_id=user, history=events, candidates=retrieved, metadata=dict(metadata))

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from mllm3rec.cli.console import emit, out
+from mllm3rec.cli.cost_tables import show_costs
 from mllm3rec.cli.options import Json, PricesFile
 
 if TYPE_CHECKING:
@@ -128,6 +129,39 @@ def _sentence(price: Price | None, facts: dict[str, Any]) -> str:
         gone = f"; {'retired since' if facts['retired'] else 'retires on'} {price.retired}"
     warning = "" if facts["retired"] or not facts["retires_soon"] else ": choose another model"
     return f"{what}{read} ({price.source}){gone}{warning}"
+
+
+@app.command("table")
+def table(
+    models: Annotated[list[str] | None, typer.Argument(help="Model strings. Default: current models.")] = None,
+    prices: PricesFile = None,
+    as_json: Json = False,
+) -> None:
+    """What MOPE, MOTE and MAR cost with each model, by measured tokens, next to the paper's Table 7.
+
+    Exit code 1 if a model has no price for each token.
+    """
+    from evaluate.paper.current_costs import CURRENT, current_costs, paper_costs
+    from programs.lm.prices import price_table
+
+    asked = models or CURRENT
+    known = price_table()
+    costs, paper = current_costs(known, asked), paper_costs(known)
+    missing = [model for model in asked if model not in {cost.model for cost in costs}]
+    if as_json:
+        emit(
+            {
+                "made": str(datetime.date.today()),
+                "models": [cost.model_dump(mode="json", exclude_none=True) for cost in costs],
+                "paper": [cost.model_dump(mode="json") for cost in paper],
+                "without_price": missing,
+            }
+        )
+    else:
+        show_costs(costs, paper)
+        for model in missing:
+            out.print(f"{model}: no known price for each token; add it to a file for --prices", soft_wrap=True)
+    raise typer.Exit(1 if missing else 0)
 
 
 def _figure(usd: float | None) -> str:

@@ -17,7 +17,7 @@ from programs.prior.scorers import ContentSimilarity, Histories, Popularity, Sco
 from programs.prior.standard_scores import z
 from signatures.rows import Case
 
-_BATCH_CELLS = 4_000_000
+BATCH_CELLS = 4_000_000
 """Most scores held at a time: users of a batch times items of the catalogue."""
 
 
@@ -36,6 +36,9 @@ class Prior:
 
     Args:
         sales: Takes the place of popularity for users whose history has dates; None: popularity.
+
+    Attributes:
+        column_of_row: Columns of `walk` by row of `content.matrix`, -1 for items without one.
     """
 
     popularity_weight = 0.5
@@ -51,7 +54,7 @@ class Prior:
         self.content = content
         self.popularity = popularity
         self.sales = sales
-        self._column_of_row = np.array([walk.columns.get(item, -1) for item in content.rows], dtype=np.intp)
+        self.column_of_row = np.array([walk.columns.get(item, -1) for item in content.rows], dtype=np.intp)
 
     @classmethod
     def fit(
@@ -63,7 +66,7 @@ class Prior:
 
     def parts_of(self, cases: Sequence[Case]) -> list[dict[str, Scores]]:
         """Raw `walk`, `via`, `content` (cosines), `popularity` (users) and perhaps `sales`, each of shape (n,)."""
-        batch = max(1, _BATCH_CELLS // max(1, len(self.walk.columns)))
+        batch = max(1, BATCH_CELLS // max(1, len(self.walk.columns)))
         parts = []
         for start in range(0, len(cases), batch):
             some = cases[start : start + batch]
@@ -94,12 +97,16 @@ class Prior:
             rows = np.stack([found[candidates[index]].rows for index in known])
             weights = np.stack([found[candidates[index]].weights for index in known])
             totals = weights.sum(axis=1)
-            sums = (weights * _at(self._column_of_row[rows], reached)).sum(axis=1)
+            sums = (weights * _at(self.column_of_row[rows], reached)).sum(axis=1)
             out[known] = np.divide(sums, totals, out=np.zeros(len(known)), where=totals > 0)
         return out
 
-    def combine(self, parts: Mapping[str, Scores]) -> Scores:
-        """The prior's score from its raw parts."""
+    def combine(self, parts: Mapping[str, Scores], counts: NDArray[np.floating] | None = None) -> Scores:
+        """The prior's score from its raw parts.
+
+        Args:
+            counts: How many candidates each one stands for, see `z`; None: 1.
+        """
         known = parts["popularity"] > 0
         bought = np.log1p(parts.get("sales", parts["popularity"]))
         columns = np.column_stack(
@@ -110,7 +117,7 @@ class Prior:
                 np.where(known, bought, np.nan),
             ]
         )
-        content, via, walk, popularity = z(columns).T
+        content, via, walk, popularity = z(columns, counts).T
         scores: Scores = content + via + np.where(known, walk, via)
         return scores + self.popularity_weight * np.where(known, popularity, 0.0)
 

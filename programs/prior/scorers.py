@@ -188,6 +188,14 @@ class ContentSimilarity:
         self.nearest = nearest
         self._neighbours: dict[str, Neighbours] = {}
 
+    @classmethod
+    def of(cls, items: Iterable[str], matrix: NDArray[np.floating]) -> Self:
+        """The same from n item ids and a matrix of their vectors, shape (n, d), which is not copied."""
+        content = cls({})
+        content.rows = {item: row for row, item in enumerate(items)}
+        content.matrix = matrix
+        return content
+
     def with_vector(self, item: str, vector: NDArray[np.floating] | None) -> ContentSimilarity:
         """The same with another vector of one item; None for an item without a text."""
         vectors: dict[str, NDArray[np.floating]] = {one: self.matrix[row] for one, row in self.rows.items()}
@@ -199,13 +207,20 @@ class ContentSimilarity:
 
     def scores(self, history: Sequence[str], candidates: Sequence[str]) -> Scores:
         """See `Scorer.scores`; between -1 and 1."""
-        recent = [self.rows[item] for item in history[-self.items_last :] if item in self.rows]
         known = {index: self.rows[item] for index, item in enumerate(candidates) if item in self.rows}
         out = np.zeros(len(candidates))
-        if recent and known:
-            cosines = self.matrix[[*known.values()]] @ self.matrix[recent].T
-            out[[*known]] = np.sort(cosines, axis=1)[:, -self.nearest :].mean(axis=1)
+        if known:
+            out[[*known]] = self.similarity(history, self.matrix[[*known.values()]])
         return out
+
+    def similarity(self, history: Sequence[str], vectors: NDArray[np.floating]) -> Scores:
+        """The scores of n candidates with unit vectors of shape (n, d); 0 if no item of the history has a vector."""
+        recent = [self.rows[item] for item in history[-self.items_last :] if item in self.rows]
+        if not recent:
+            return np.zeros(len(vectors))
+        cosines = vectors @ self.matrix[recent].T
+        mean: Scores = np.sort(cosines, axis=1)[:, -self.nearest :].mean(axis=1)
+        return mean
 
     def neighbours_of(self, items: Iterable[str]) -> dict[str, Neighbours]:
         """The `NEIGHBOURS` other items with the nearest texts, weighted by cosine to the power of three, 0 if negative.

@@ -76,3 +76,39 @@ class TestCommand:
         assert code == 0
         said = run("prices", "check", "local/smollm2-135m", "--prices", own_prices).stdout
         assert "$0.36 an hour" in said
+
+
+class TestTableOfCosts:
+    def test_a_model_costs_its_measured_tokens(self, tmp_path: Path) -> None:
+        own = tmp_path / "own.toml"
+        own.write_text(
+            'dated = 2026-11-01\nsource = "our contract"\n[models]\n'
+            '"openai/mine" = { input = 1.0, output = 10.0, cached = 0.1, batch = { input = 0.5, output = 5.0 } }\n'
+        )
+        code, payload = command("table", "openai/mine", "--prices", own)
+        (cost,) = payload["models"]
+        users, items = cost["per_thousand_users"], cost["per_million_items"]
+        assert code == 0
+        assert users["direct"] == pytest.approx(1e3 * ((1968 + 786) * 1.0 + (150 + 235) * 10.0) / 1e6)
+        assert items["direct"] == pytest.approx(470 * 1.0 + 21 * 10.0)
+        assert items["direct_cached"] == pytest.approx(432 * 0.1 + 38 * 1.0 + 21 * 10.0)
+        assert (items["batch"], "batch_cached" in items) == (pytest.approx(items["direct"] / 2), False)
+        assert cost["per_list"] == pytest.approx(users["direct"] / 1e3 + 30 * items["direct"] / 1e6)
+        assert (cost["price"]["source"], cost["price"]["dated"]) == ("our contract", "2026-11-01")
+
+    def test_the_paper_stands_beside_it(self) -> None:
+        _, payload = command("table")
+        (hybrid,) = [row for row in payload["paper"] if row["deployment"] == "4o & 3.5"]
+        assert hybrid["published"] == {"Beauty": "0.018", "Sports": "0.009", "Toys": "0.013"}
+        assert hybrid["per_list"] == pytest.approx(0.0135, abs=5e-5)  # docs/results.md
+        assert "4o & 3.5 (paper)" in run("prices", "table").stdout
+
+    def test_all_current_models_have_a_price_and_its_source(self) -> None:
+        code, payload = command("table")
+        assert (code, payload["without_price"]) == (0, [])
+        assert all("LiteLLM" in cost["price"]["source"] for cost in payload["models"])
+
+    def test_a_model_without_a_price_is_named(self) -> None:
+        result = run("prices", "table", "openai/nobody-knows", "openai/gpt-6-luna")
+        assert result.exit_code == 1
+        assert "openai/nobody-knows: no known price for each token; add it to a file for --prices" in result.stdout

@@ -13,7 +13,6 @@ from scipy import stats
 from programs.prior.past_sales import SECONDS_PER_DAY, PastSales
 from programs.prior.prior import Prior
 from programs.prior.random_walk import RandomWalk
-from programs.prior.retrieval import retrieve
 from programs.prior.score_ranker import ScoreRanker
 from programs.prior.scorers import ContentSimilarity, ItemKNN, Popularity, histories_of
 from programs.prior.standard_scores import z
@@ -293,23 +292,3 @@ def test_ranking_is_a_permutation_whatever_is_unknown(history: list[str], candid
     ranking = ScoreRanker("prior", Prior.fit(HISTORIES, ContentSimilarity(VECTORS))).rank(case(history, candidates))
     assert sorted(ranking.order) == sorted(candidates)
     assert all(np.isfinite(ranking.scores["prior"]))
-
-
-def test_retrieve_takes_the_best_unseen_items() -> None:
-    knn = ItemKNN.fit(HISTORIES)
-    catalogue = ["d", "c", "b", "a"]
-    assert retrieve(knn, ["a"], catalogue, k=2) == ("b", "c")
-    assert retrieve(knn, ["a"], catalogue, k=2, exclude_seen=False) == ("a", "b")
-    assert retrieve(knn, ["a"], catalogue, k=99) == ("b", "c", "d")
-    assert retrieve(knn, catalogue, catalogue, k=1) == ()
-    with pytest.raises(InputError, match="at least 1"):
-        retrieve(knn, ["a"], catalogue, k=0)
-
-
-def test_retrieve_breaks_ties_the_same_way_every_time_but_not_by_input_order() -> None:
-    nothing = Popularity({})
-    catalogue = [str(i) for i in range(50)]
-    first = retrieve(nothing, ["h"], catalogue, k=10)
-    assert first == retrieve(nothing, ["h"], catalogue, k=10)
-    assert first != tuple(catalogue[:10])
-    assert first != retrieve(nothing, ["other"], catalogue, k=10)

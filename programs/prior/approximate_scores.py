@@ -1,0 +1,193 @@
+"""The prior over a catalogue of up to millions of items: a pool of likely items, scored by the prior's formula."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from programs.prior.neighbour_graph import neighbour_graph
+from programs.prior.prior import Prior
+from programs.prior.scorers import Scores
+from programs.prior.short_walk import ShortWalk
+from programs.ranker import first_by_score
+from programs.runtime.events import OnEvent, ignore
+from signatures.rows import seed_of
+
+Places = NDArray[np.intp]
+"""Places of items in the catalogue."""
+
+WALKED = 500
+"""Items of the pool that the walk scores highest."""
+
+WALKED_TEXTS = 100
+"""Those of them whose nearest texts are in the pool, too."""
+
+POPULAR = 200
+"""The most popular items in the pool."""
+
+FURTHER = 20
+"""Nearest texts of an item that is not in the history itself; all of an item's neighbours are more."""
+
+SAMPLE = 2048
+"""Items that stand for the rest of the catalogue in means and standard deviations."""
+
+_CHUNK = 50_000
+"""Items that `exact` scores at a time."""
+
+
+@dataclass(frozen=True)
+class _Some:
+    """Some items, with what the scores need of them; the rows of an item without a text are 0."""
+
+    places: Places
+    with_text: NDArray[np.intp]
+    vectors: NDArray[np.floating]
+    neighbour_columns: NDArray[np.intp]
+    weights: NDArray[np.float32]
+
+
+class ApproximateScores:
+    """The items of a large catalogue that the prior scores best, with few items scored.
+
+    Scored are the items of a pool: content neighbours of the history, the items that the walk reaches and their content
+    neighbours, and the most popular ones. Means and standard deviations of the prior's formula are those of the whole
+    catalogue, estimated from the pool and a random sample of the other items, which is the same for all users.
+
+    Args:
+        catalogue: Distinct item ids.
+        on_event: Told of the work that is done once for a catalogue.
+    """
+
+    def __init__(self, prior: Prior, catalogue: Sequence[str], on_event: OnEvent = ignore) -> None:
+        self.prior = prior
+        self.items = tuple(catalogue)
+        self._places = {item: place for place, item in enumerate(self.items)}
+        n, rows = len(self.items), prior.content.rows
+        self._popularity = prior.popularity.scores((), self.items)
+        self._popular = np.argsort(-self._popularity, kind="stable")[:POPULAR]
+        # A further last column, which no walk reaches, for items that the walk does not know.
+        unknown = len(prior.walk.columns)
+        self._column = np.array([prior.walk.columns.get(item, unknown) for item in self.items], dtype=np.intp)
+        self._of_column = np.full(unknown + 1, -1, dtype=np.intp)
+        self._of_column[self._column] = np.arange(n)
+        self._of_column[unknown] = -1
+        # Nodes of the graph of texts.
+        self._of_node = np.array([place for place, item in enumerate(self.items) if item in rows], dtype=np.intp)
+        self._node = np.full(n, -1, dtype=np.intp)
+        self._node[self._of_node] = np.arange(len(self._of_node))
+        row_of_node = np.array([rows[self.items[place]] for place in self._of_node], dtype=np.intp)
+        whole = np.array_equal(row_of_node, np.arange(len(prior.content.matrix)))
+        self._vectors = prior.content.matrix if whole else prior.content.matrix[row_of_node]
+        self._graph = neighbour_graph(self._vectors, on_event)
+        self.walk = ShortWalk(prior.walk)
+        self._sample = self._some(np.sort(np.random.default_rng(0).choice(n, min(n, SAMPLE), replace=False)))
+
+    def first(self, histories: Iterable[Sequence[str]], k: int) -> Iterator[tuple[str, ...]]:
+        """See `Retriever.first`; at most as many as the pool has."""
+        walked = np.zeros(len(self.prior.walk.columns) + 1, dtype=np.float32)
+        for history in histories:
+            columns = self.walk.reach(history, walked)
+            yield self._first(history, columns, walked, k)
+            walked[columns] = 0
+
+    def exact(self, histories: Sequence[Sequence[str]], k: int) -> list[tuple[str, ...]]:
+        """What `first` approximates, apart from the graph: every item scored, after the whole walk. Slow.
+
+        Holds four numbers for each history and item.
+        """
+        reached = self.prior.walk.scores(histories)
+        walked = np.hstack([reached, np.zeros((len(histories), 1))]).astype(np.float32)
+        parts: list[list[dict[str, Scores]]] = [[] for _ in histories]
+        for start in range(0, len(self.items), _CHUNK):
+            some = self._some(np.arange(start, min(len(self.items), start + _CHUNK)))
+            for own, history, row in zip(parts, histories, walked, strict=True):
+                own.append(self._parts(history, row, some))
+        found = []
+        for own, history in zip(parts, histories, strict=True):
+            unseen = np.ones(len(self.items), dtype=bool)
+            unseen[self._seen(history)] = False
+            joined = {name: np.concatenate([part[name] for part in own])[unseen] for name in own[0]}
+            best = first_by_score(self.prior.combine(joined), k, tie_seed=seed_of("retrieve", *history))
+            found.append(tuple(self.items[place] for place in np.flatnonzero(unseen)[best]))
+        return found
+
+    def _first(
+        self, history: Sequence[str], columns: NDArray[np.intp], walked: NDArray[np.float32], k: int
+    ) -> tuple[str, ...]:
+        seen = self._seen(history)
+        pool = np.setdiff1d(self._pool(history, columns, walked), seen)
+        others = ~np.isin(self._sample.places, np.concatenate([pool, seen]))
+        standing_for = (len(self.items) - len(seen) - len(pool)) / max(1, others.sum())
+        ours = self._parts(history, walked, self._some(pool))
+        theirs = self._parts(history, walked, self._sample)
+        scores = self.prior.combine(
+            {name: np.concatenate([ours[name], theirs[name]]) for name in ours},
+            counts=np.concatenate([np.ones(len(pool)), others * standing_for]),
+        )[: len(pool)]
+        best = first_by_score(scores, k, tie_seed=seed_of("retrieve", *history))
+        return tuple(self.items[place] for place in pool[best])
+
+    def _pool(self, history: Sequence[str], columns: NDArray[np.intp], walked: NDArray[np.float32]) -> Places:
+        """Likely items, some of them more than once; perhaps items of the history."""
+        strongest = _largest(columns, walked[columns], WALKED)
+        reached = self._of_column[strongest]
+        reached = reached[reached >= 0]
+        near = self._near(history)
+        further = np.concatenate([self._nodes(near)[:WALKED_TEXTS], self._nodes(reached)[:WALKED_TEXTS]])
+        texts = self._of_node[self._graph["row"][further, :FURTHER].ravel()]
+        return np.concatenate([reached, near, texts, self._popular])
+
+    def _near(self, history: Sequence[str]) -> Places:
+        """Items with texts like those of the last items of a history, newest item first."""
+        content = self.prior.content
+        near = []
+        for item in reversed(history[-content.items_last :]):
+            if item not in content.rows:
+                continue
+            place = self._places.get(item)
+            if place is not None:
+                near.append(self._graph["row"][self._node[place]])
+            else:  # a text of the user's own
+                cosines = self._vectors @ content.matrix[content.rows[item]]
+                near.append(_largest(np.arange(len(cosines)), cosines, self._graph.shape[1]))
+        return self._of_node[np.concatenate(near)] if near else np.zeros(0, dtype=np.intp)
+
+    def _seen(self, history: Sequence[str]) -> Places:
+        return np.array([self._places[item] for item in set(history) if item in self._places], dtype=np.intp)
+
+    def _nodes(self, places: Places) -> NDArray[np.intp]:
+        nodes = self._node[places]
+        return nodes[nodes >= 0]
+
+    def _some(self, places: Places) -> _Some:
+        nodes = self._node[places]
+        with_text = np.flatnonzero(nodes >= 0)
+        edges = self._graph[nodes[with_text]]
+        cosines = np.maximum(edges["cosine"], 0)
+        weights = cosines * cosines * cosines
+        totals = weights.sum(axis=1, keepdims=True)
+        weights = np.divide(weights, totals, out=np.zeros_like(weights), where=totals > 0)
+        columns = self._column[self._of_node[edges["row"]]]
+        return _Some(places, with_text, self._vectors[nodes[with_text]], columns, weights)
+
+    def _parts(self, history: Sequence[str], walked: NDArray[np.float32], some: _Some) -> dict[str, Scores]:
+        content, via = np.zeros(len(some.places)), np.zeros(len(some.places))
+        content[some.with_text] = self.prior.content.similarity(history, some.vectors)
+        via[some.with_text] = np.einsum("nk,nk->n", some.weights, walked[some.neighbour_columns])
+        return {
+            "walk": walked[self._column[some.places]].astype(float),
+            "via": via,
+            "content": content,
+            "popularity": self._popularity[some.places],
+        }
+
+
+def _largest(things: NDArray[np.intp], values: NDArray[np.floating], k: int) -> NDArray[np.intp]:
+    """The things with the k largest values, the largest first."""
+    if len(values) > k:
+        chosen = np.argpartition(-values, k)[:k]
+        things, values = things[chosen], values[chosen]
+    return things[np.argsort(-values, kind="stable")]
