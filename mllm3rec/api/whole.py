@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 from evaluate.data.dataset import Dataset
 from evaluate.data.load import load_dataset
-from mllm3rec.api.options import budget_of
+from mllm3rec.api.options import Via, budget_of
 from mllm3rec.stages import columns
 from mllm3rec.stages.job import Job, RowSource, run_job
 from mllm3rec.stages.settings import StageOptions, StageSettings
@@ -23,6 +23,7 @@ def distill_all(
     *,
     processes: int = 1,
     dry_run: bool = False,
+    via: Via = "calls",
     budget_usd: float | None = None,
     max_calls: int | None = None,
     max_minutes: float | None = None,
@@ -38,6 +39,7 @@ def distill_all(
         out: The Parquet file to write; a folder beside it holds its parts meanwhile.
         processes: Number of processes that share limits and budget.
         dry_run: Whether to make the first few rows only, and forecast the others.
+        via: See `evaluate`.
         budget_usd, max_calls, max_minutes: Limits; calls in the ledger count.
         options: Program and models, see `StageSettings`.
 
@@ -48,7 +50,9 @@ def distill_all(
     data = _loaded(dataset)
     source = RowSource(list(data.items), lambda key: columns.item_row(data.items[key]), columns.ITEMS, "items")
     budget = budget_of(budget_usd, max_calls, max_minutes)
-    return run_job(StageSettings(task="distill", **options), source, Path(out), budget, processes, dry_run, on_event)
+    return run_job(
+        StageSettings(task="distill", **options), source, Path(out), budget, processes, dry_run, via, on_event
+    )
 
 
 def profile_all(
@@ -58,6 +62,7 @@ def profile_all(
     users: Iterable[str] | None = None,
     processes: int = 1,
     dry_run: bool = False,
+    via: Via = "calls",
     budget_usd: float | None = None,
     max_calls: int | None = None,
     max_minutes: float | None = None,
@@ -68,7 +73,7 @@ def profile_all(
 
     Args:
         users: Ids of the users; None for all.
-        dataset, out, processes, dry_run, budget_usd, max_calls, max_minutes, options: As in `distill_all`.
+        dataset, out, processes, dry_run, via, budget_usd, max_calls, max_minutes, options: As in `distill_all`.
 
     Raises:
         BudgetExceededError: if the budget is spent; what was made is kept.
@@ -83,7 +88,9 @@ def profile_all(
 
     source = RowSource(_users(data, users), row, columns.USERS, "users")
     budget = budget_of(budget_usd, max_calls, max_minutes)
-    return run_job(StageSettings(task="profile", **options), source, Path(out), budget, processes, dry_run, on_event)
+    return run_job(
+        StageSettings(task="profile", **options), source, Path(out), budget, processes, dry_run, via, on_event
+    )
 
 
 def recommend_all(
@@ -96,6 +103,7 @@ def recommend_all(
     explain: bool = False,
     processes: int = 1,
     dry_run: bool = False,
+    via: Via = "calls",
     budget_usd: float | None = None,
     max_calls: int | None = None,
     max_minutes: float | None = None,
@@ -109,7 +117,7 @@ def recommend_all(
         users: Ids of the users; None for all.
         k, candidates: Items to recommend, and those that the prior retrieves for each user.
         explain: Whether each recommended item gets a checked reason.
-        out, processes, dry_run, budget_usd, max_calls, max_minutes, options: As in `distill_all`.
+        out, processes, dry_run, via, budget_usd, max_calls, max_minutes, options: As in `distill_all`.
 
     Raises:
         BudgetExceededError: if the budget is spent; what was made is kept.
@@ -127,7 +135,7 @@ def recommend_all(
         **options,
     )
     budget = budget_of(budget_usd, max_calls, max_minutes)
-    return run_job(settings, source, Path(out), budget, processes, dry_run, on_event)
+    return run_job(settings, source, Path(out), budget, processes, dry_run, via, on_event)
 
 
 def _loaded(dataset: Dataset | str | Path) -> Dataset:

@@ -86,6 +86,7 @@ def distill(
                 preset=preset,
                 mote=mote,
                 processes=processes,
+                via=via,
                 dry_run=dry_run,
                 ledger=calls,
                 budget_usd=budget_usd,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from programs.batch import run
@@ -310,3 +311,27 @@ def test_anthropic(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sum(call.usd or 0.0 for call in calls) == pytest.approx(server.bill)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in files if key.encode() in path.read_bytes()], "the key is written nowhere"
+
+
+@pytest.mark.parametrize("command", ["distill", "profile", "recommend"])
+def test_whole_catalogues(cli: CommandLine, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    users = [] if command == "distill" else ["--users", 2]
+    ranker = ["--ranker", "listwise", "--candidates", 3, "--k", 2] if command == "recommend" else []
+    role = {"distill": "--mote", "profile": "--mope", "recommend": "--model"}[command]
+    with BatchServer(unlucky(2)) as server:
+        models = [role, server.model(), "--prices", server.prices(tmp_path / "prices.toml")]
+        run = [command, "demo", *users, *ranker, *models, "--json"]
+        by_calls = cli(*run, "--out", tmp_path / "calls.parquet")
+        asked = len(server.bodies)
+        monkeypatch.setenv(variable("cache"), str(tmp_path / "other"))
+        in_batches = cli(*run, "--out", tmp_path / "batches.parquet", "--via", "batch")
+    assert (by_calls.code, in_batches.code) == (0, 0), in_batches.err
+    assert len(server.bodies) == 2 * asked
+    assert server.paths["POST /v1/chat/completions"] == asked
+    assert server.paid_twice() == []
+    paid = [call for call in read_calls(tmp_path / "batches.parquet.ledger.jsonl") if not call.hit]
+    assert sum(call.usd or 0.0 for call in paid) == pytest.approx(server.bill)
+    tables = [pq.read_table(tmp_path / name).to_pandas() for name in ("calls.parquet", "batches.parquet")]
+    cost = ["calls", "cache_hits", "tokens_in", "tokens_out", "usd", "seconds"]
+    first, second = (table.drop(columns=cost).to_json() for table in tables)
+    assert first == second
