@@ -8,10 +8,11 @@ from typing import Any, Unpack
 
 from evaluate.data.dataset import Dataset
 from evaluate.data.load import load_dataset
-from mllm3rec.api.options import Via, budget_of
+from mllm3rec.api.options import budget_of
 from mllm3rec.stages import columns
 from mllm3rec.stages.job import Job, RowSource, run_job
 from mllm3rec.stages.settings import StageOptions, StageSettings
+from programs.batch.via import Via
 from programs.mope import HISTORY_ITEMS
 from programs.runtime.errors import InputError, quoted
 from programs.runtime.events import OnEvent, ignore

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mllm3rec.api.options import Via, batch_run
 from mllm3rec.stages.settings import StageSettings
 from mllm3rec.stages.stage import Stage
+from programs.batch.via import Via, batch_run
 from programs.lm.backends import Backends
 from programs.lm.pending import PendingCall
 from programs.runtime.errors import InputError

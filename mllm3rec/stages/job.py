@@ -10,13 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from mllm3rec.api.options import Via
 from mllm3rec.stages import columns
 from mllm3rec.stages.batches import BatchStage
 from mllm3rec.stages.parts import OutputParts, opened
 from mllm3rec.stages.settings import StageSettings
 from mllm3rec.stages.stage import Stage
 from mllm3rec.stages.workers import run_in_processes
+from programs.batch.via import Via
 from programs.lm.ledger import Budget, Ledger
 from programs.runtime.errors import InputError
 from programs.runtime.events import Note, OnEvent, Progress, ignore

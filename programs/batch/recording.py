@@ -146,7 +146,7 @@ class RecordingEngine:
             role=lm.role,
             config=self._config,
             model=lm.model,
-            about=lm.ledger.about(lm._current.about),
+            about=lm.ledger.about(lm.about),
             url=sent.url,
             body=sent.body.decode(),
             form=form,

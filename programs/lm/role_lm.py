@@ -211,6 +211,11 @@ class RoleLM(dspy.LM):
         return self._here.attempt is not None and self._here.attempt.unfinished
 
     @property
+    def about(self) -> str:
+        """Hash of the prompt that this thread is asking, or has asked last."""
+        return "" if self._here.attempt is None else self._here.attempt.about
+
+    @property
     def was_hit(self) -> bool:
         """Whether the last answer of this thread came from the response cache."""
         return self._here.attempt is not None and self._here.attempt.hit
