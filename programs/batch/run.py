@@ -377,7 +377,10 @@ class BatchRun:
                 return ask(*args, **more)
             except ConnectionError:
                 self.ledger.wait(min(LOOK_EVERY[1], _FIRST_PAUSE * 2**attempt))
-        return ask(*args, **more)
+        try:
+            return ask(*args, **more)
+        except ConnectionError as error:
+            raise ConnectionError(f"{error}; nothing is lost: run the same command later") from None
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

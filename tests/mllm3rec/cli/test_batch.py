@@ -202,12 +202,22 @@ def test_ctrl_c_leaves_jobs_to_the_provider(cli: CommandLine, tmp_path: Path) ->
     assert sum(call.usd or 0.0 for call in calls) == pytest.approx(server.bill), "the fetched job is paid by its run"
 
 
+def test_a_server_that_is_not_there(cli: CommandLine, tmp_path: Path) -> None:
+    with BatchServer() as server:
+        command = evaluated(server, tmp_path, "--out", tmp_path / "run", "--via", "batch")
+    ended = cli(*command)
+    assert ended.code == 2
+    assert "no server listens there" in ended.err
+
+
 def test_cancelled_jobs_are_asked_again(cli: CommandLine, tmp_path: Path) -> None:
     with BatchServer(looks=10**9) as server:
         command = evaluated(server, tmp_path, "--out", tmp_path / "run", "--via", "batch")
         server.interrupt_at_look = 1
         assert cli(*command).code == 130
-        assert cli("batch", "cancel", "nothing").code == 1
+        nothing = cli("batch", "cancel", "nothing")
+        assert nothing.code == 1
+        assert "batch status" in nothing.out
         assert len(cli("batch", "cancel", "--json").json["cancelled"]) == 1
         assert cli("batch", "fetch", "--json").json == {"fetched": 1, "left": 0}
         server.looks = server.interrupt_at_look = 0
