@@ -8,7 +8,8 @@ from pathlib import Path
 
 from evaluate.protocol.cases import Cases, load_cases
 from evaluate.ranker_factory import RankerFactory
-from mllm3rec.api.options import Via, batch_run, budget_of
+from mllm3rec.api.options import budget_of
+from programs.batch.via import Via, batch_run
 from programs.lm.backends import UnparsableError
 from programs.lm.ledger import Ledger
 from programs.lm.model_options import Model, ModelOptions

@@ -20,10 +20,11 @@ from evaluate.runs.session import run_session
 from evaluate.runs.trec import RUN_PREFIX, TrecRun, read_trec_run
 from evaluate.stats.intervals import Difference
 from evaluate.stats.metrics import CUTOFFS
-from mllm3rec.api.options import Models, Schema, Via, batch_run, budget_of, model_options, read_schema
+from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema
 from mllm3rec.api.own_ranker import own_ranker
 from mllm3rec.api.program import Program, choice_of
 from programs.batch.run import BatchRun
+from programs.batch.via import Via, batch_run
 from programs.gate import Gate, read_gate
 from programs.lm.ledger import Ledger
 from programs.prior.choice import prior_name

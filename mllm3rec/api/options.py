@@ -8,19 +8,14 @@ from typing import TYPE_CHECKING, TypedDict
 import dspy
 from pydantic import ValidationError
 
-from programs.lm.ledger import Budget, Ledger
+from programs.lm.ledger import Budget
 from programs.lm.model_options import ModelOptions
 from programs.runtime.config_file import load_schema
-from programs.runtime.errors import InputError, input_error
+from programs.runtime.errors import input_error
 from signatures.schema import MotivationSchema
 
 if TYPE_CHECKING:
-    from programs.batch.run import BatchRun
     from programs.lm.model_options import Model
-    from programs.runtime.events import OnEvent
-
-Via = str | Path
-"""`calls`, `batch`, or the path of a file for questions."""
 
 Schema = MotivationSchema | str | Path
 
@@ -58,23 +53,6 @@ def model_options(models: Models) -> ModelOptions | None:
             return None
         chosen["model"] = lm
     return ModelOptions(**chosen)  # type: ignore[arg-type]
-
-
-def batch_run(via: Via, ledger: Ledger, retry_unparsable: bool, on_event: OnEvent) -> BatchRun | None:
-    """What answers a run's calls by batches; None if each is sent by itself.
-
-    Raises:
-        InputError: if there is no such way, or answers are to be asked for again.
-    """
-    if via == "calls":
-        return None
-    if via != "batch" and Path(via).suffix != ".jsonl":
-        raise InputError(f"via {str(via)!r}: choose calls, batch, or a file whose name ends with .jsonl")
-    if retry_unparsable:
-        raise InputError("batches do not ask again for stored answers that are unreadable: leave out one of the two")
-    from programs.batch.run import BatchRun
-
-    return BatchRun(ledger, None if via == "batch" else Path(via), on_event)
 
 
 def read_schema(schema: Schema | None) -> MotivationSchema | None:

@@ -12,6 +12,7 @@ from mllm3rec.api.options import budget_of
 from mllm3rec.stages import columns
 from mllm3rec.stages.job import Job, RowSource, run_job
 from mllm3rec.stages.settings import StageOptions, StageSettings
+from programs.batch.via import Via
 from programs.mope import HISTORY_ITEMS
 from programs.runtime.errors import InputError, quoted
 from programs.runtime.events import OnEvent, ignore
@@ -23,6 +24,7 @@ def distill_all(
     *,
     processes: int = 1,
     dry_run: bool = False,
+    via: Via = "calls",
     budget_usd: float | None = None,
     max_calls: int | None = None,
     max_minutes: float | None = None,
@@ -38,6 +40,7 @@ def distill_all(
         out: The Parquet file to write; a folder beside it holds its parts meanwhile.
         processes: Number of processes that share limits and budget.
         dry_run: Whether to make the first few rows only, and forecast the others.
+        via: See `evaluate`.
         budget_usd, max_calls, max_minutes: Limits; calls in the ledger count.
         options: Program and models, see `StageSettings`.
 
@@ -48,7 +51,9 @@ def distill_all(
     data = _loaded(dataset)
     source = RowSource(list(data.items), lambda key: columns.item_row(data.items[key]), columns.ITEMS, "items")
     budget = budget_of(budget_usd, max_calls, max_minutes)
-    return run_job(StageSettings(task="distill", **options), source, Path(out), budget, processes, dry_run, on_event)
+    return run_job(
+        StageSettings(task="distill", **options), source, Path(out), budget, processes, dry_run, via, on_event
+    )
 
 
 def profile_all(
@@ -58,6 +63,7 @@ def profile_all(
     users: Iterable[str] | None = None,
     processes: int = 1,
     dry_run: bool = False,
+    via: Via = "calls",
     budget_usd: float | None = None,
     max_calls: int | None = None,
     max_minutes: float | None = None,
@@ -68,7 +74,7 @@ def profile_all(
 
     Args:
         users: Ids of the users; None for all.
-        dataset, out, processes, dry_run, budget_usd, max_calls, max_minutes, options: As in `distill_all`.
+        dataset, out, processes, dry_run, via, budget_usd, max_calls, max_minutes, options: As in `distill_all`.
 
     Raises:
         BudgetExceededError: if the budget is spent; what was made is kept.
@@ -83,7 +89,9 @@ def profile_all(
 
     source = RowSource(_users(data, users), row, columns.USERS, "users")
     budget = budget_of(budget_usd, max_calls, max_minutes)
-    return run_job(StageSettings(task="profile", **options), source, Path(out), budget, processes, dry_run, on_event)
+    return run_job(
+        StageSettings(task="profile", **options), source, Path(out), budget, processes, dry_run, via, on_event
+    )
 
 
 def recommend_all(
@@ -96,6 +104,7 @@ def recommend_all(
     explain: bool = False,
     processes: int = 1,
     dry_run: bool = False,
+    via: Via = "calls",
     budget_usd: float | None = None,
     max_calls: int | None = None,
     max_minutes: float | None = None,
@@ -109,7 +118,7 @@ def recommend_all(
         users: Ids of the users; None for all.
         k, candidates: Items to recommend, and those that the prior retrieves for each user.
         explain: Whether each recommended item gets a checked reason.
-        out, processes, dry_run, budget_usd, max_calls, max_minutes, options: As in `distill_all`.
+        out, processes, dry_run, via, budget_usd, max_calls, max_minutes, options: As in `distill_all`.
 
     Raises:
         BudgetExceededError: if the budget is spent; what was made is kept.
@@ -127,7 +136,7 @@ def recommend_all(
         **options,
     )
     budget = budget_of(budget_usd, max_calls, max_minutes)
-    return run_job(settings, source, Path(out), budget, processes, dry_run, on_event)
+    return run_job(settings, source, Path(out), budget, processes, dry_run, via, on_event)
 
 
 def _loaded(dataset: Dataset | str | Path) -> Dataset:

@@ -62,6 +62,8 @@ def cancel(job: JobId = None, as_json: Json = False) -> None:
             batches.cancel(one)
     if as_json:
         emit({"cancelled": [one.id for one in jobs]})
+    elif job is not None and not jobs:
+        out.print(f"no job under way has an id that begins with {job!r}; `mllm3rec batch status` lists them")
     else:
         out.print(f"{len(jobs)} jobs cancelled; `mllm3rec batch fetch` fetches what they have answered")
     raise typer.Exit(0 if jobs or job is None else 1)

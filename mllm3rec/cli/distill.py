@@ -76,8 +76,8 @@ def distill(
     from evaluate.protocol.cases import is_cases_file
 
     if not is_cases_file(Path(source)):
-        if dataset is not None or workers != 1 or via != "calls":
-            raise InputError("--dataset, --workers and --via are for a cases file; a dataset takes --processes")
+        if dataset is not None or workers != 1:
+            raise InputError("--dataset and --workers are for a cases file; a dataset takes --processes")
         with ConsoleEvents() as events:
             job = m3.distill_all(
                 m3.load_dataset(source, read_columns(columns)),
@@ -86,6 +86,7 @@ def distill(
                 preset=preset,
                 mote=mote,
                 processes=processes,
+                via=via,
                 dry_run=dry_run,
                 ledger=calls,
                 budget_usd=budget_usd,

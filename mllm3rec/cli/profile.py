@@ -27,6 +27,7 @@ from mllm3rec.cli.options import (
     SchemaFile,
     Timeout,
     Users,
+    ViaOption,
     read_columns,
 )
 from mllm3rec.cli.whole import chosen_users, finish
@@ -43,6 +44,7 @@ def profile(
     schema: SchemaFile = None,
     processes: Processes = 1,
     dry_run: DryRun = False,
+    via: ViaOption = "calls",
     calls: LedgerFile = None,
     budget_usd: BudgetUsd = None,
     prices: PricesFile = None,
@@ -74,6 +76,7 @@ def profile(
             schema_file=schema,
             processes=processes,
             dry_run=dry_run,
+            via=via,
             ledger=calls,
             budget_usd=budget_usd,
             max_calls=max_calls,

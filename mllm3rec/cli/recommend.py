@@ -31,6 +31,7 @@ from mllm3rec.cli.options import (
     RetryUnparsable,
     SchemaFile,
     Timeout,
+    ViaOption,
     Weight,
     read_columns,
 )
@@ -52,6 +53,7 @@ def recommend(
     explain: Annotated[bool, typer.Option("--explain", help="With --users: a checked reason for each item.")] = False,
     processes: Processes = 1,
     dry_run: DryRun = False,
+    via: ViaOption = "calls",
     history: Annotated[
         list[str] | None, typer.Option(help="Item id or free text, instead of --user; repeat it, oldest first.")
     ] = None,
@@ -109,6 +111,7 @@ def recommend(
                 schema_file=schema,
                 processes=processes,
                 dry_run=dry_run,
+                via=via,
                 ledger=calls,
                 budget_usd=budget_usd,
                 max_calls=max_calls,
@@ -119,8 +122,8 @@ def recommend(
                 on_event=events,
             )
         raise typer.Exit(finish(job, as_json))
-    if out_file is not None or explain or processes != 1 or dry_run:
-        raise m3.InputError("--out, --explain, --processes and --dry-run are for many users; add --users")
+    if out_file is not None or explain or processes != 1 or dry_run or via != "calls":
+        raise m3.InputError("--out, --explain, --processes, --dry-run and --via are for many users; add --users")
     with ConsoleEvents() as events:
         events(Note(f"loading {dataset}"))
         data = m3.load_dataset(dataset, read_columns(columns))

@@ -11,11 +11,14 @@ from typing import Any
 import pyarrow as pa
 
 from mllm3rec.stages import columns
+from mllm3rec.stages.batches import BatchStage
 from mllm3rec.stages.parts import OutputParts, opened
 from mllm3rec.stages.settings import StageSettings
 from mllm3rec.stages.stage import Stage
 from mllm3rec.stages.workers import run_in_processes
+from programs.batch.via import Via
 from programs.lm.ledger import Budget, Ledger
+from programs.runtime.errors import InputError
 from programs.runtime.events import Note, OnEvent, Progress, ignore
 from signatures.rows import Usage, add_usd
 
@@ -94,6 +97,7 @@ def run_job(
     budget: Budget,
     processes: int = 1,
     dry_run: bool = False,
+    via: Via = "calls",
     on_event: OnEvent = ignore,
 ) -> Job:
     """Make the row of every id of the source that has none yet.
@@ -106,16 +110,24 @@ def run_job(
         budget: For all runs of this job: calls in the ledger count.
         processes: Number of processes, each with its part of the budget and of the limits.
         dry_run: Whether to make the first few rows only, and forecast the others.
+        via: See `mllm3rec.evaluate`. By batches all questions are answered first; what they leave open is then asked
+            by itself.
 
     Raises:
         BudgetExceededError: if the budget is spent. The rows that were made are kept.
         InputError: if a model cannot be used, or `out` was made with other settings.
         BackendDownError: if a backend does not answer.
     """
+    if dry_run and via != "calls":
+        raise InputError("a dry run sends a few calls, and no batch: leave out one of the two")
     ledger_path = settings.ledger or out.with_name(f"{out.name}.ledger.jsonl")
     with opened(out, OUTPUTS[settings.task], settings.identity()) as parts:
         left = [key for key in source.ids if key not in parts.done]
         settings = settings.model_copy(update={"ledger": ledger_path, "budget": _left(ledger_path, budget)})
+        if via != "calls" and left:
+            with BatchStage(settings, via, on_event) as batches:
+                batches.ask(lambda: (row for batch in _batches(source, left) for row in batch.to_pylist()))
+            settings = settings.model_copy(update={"budget": _left(ledger_path, budget)})
         progress = _Progress(source, len(source.ids) - len(left), on_event)
         rows = _batches(source, left)
         forecast = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from programs.batch.anthropic_form import AnthropicForm
 from programs.batch.openai_form import OpenAIForm
 from programs.batch.provider import Provider
-from programs.lm.endpoints import credentials, is_server, key_variable
+from programs.lm.endpoints import credentials, is_server, key_variable, require_listening
 from programs.lm.roles import RoleConfig
 from programs.runtime.errors import InputError
 
@@ -39,8 +39,10 @@ def connect_provider(address: str, model: str, variable: str | None) -> Provider
         variable: Environment variable with the key; None for the model's own.
 
     Raises:
-        InputError: if there is no such interface, or the key is missing.
+        InputError: if there is no such interface, nothing listens there, or the key is missing.
     """
     dialect: type[OpenAIForm] | type[AnthropicForm] = OpenAIForm if dialect_of(model) == "openai" else AnthropicForm
+    if is_server(model):
+        require_listening(model)
     key = credentials(RoleConfig(model=model, api_key_env=variable)).get("api_key")
     return dialect(address, key, variable or key_variable(model))

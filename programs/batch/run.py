@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from filelock import FileLock
 
@@ -141,6 +141,7 @@ class BatchRun:
         price = None if job.price is None else Price.model_validate_json(job.price)
         cache = cache_in_use()
         ends: dict[str, LineEnd] = {}
+        kept: dict[str, tuple[dict[str, Any], float | None]] = {}
         counts: Counter[str] = Counter()
         for line in lines:
             if line.key not in questions or line.key in ends:
@@ -150,7 +151,7 @@ class BatchRun:
             judged = judge(question, line, f"{job.id}/{number}", price)
             end = judged.end
             if judged.kept is not None:
-                cache.keep({line.key: (judged.kept, None)})
+                kept[line.key] = judged.kept, None
             elif judged.again and self._times[line.key] >= MOST_TIMES:
                 end = LineEnd(end.call, Refusal(GIVEN_UP, line.body.decode()))
             ends[line.key] = end
@@ -161,6 +162,7 @@ class BatchRun:
             gone = Refusal(GIVEN_UP, "no line in the answers") if self._times[key] >= MOST_TIMES else None
             ends[key] = LineEnd(refusal=gone)
             counts["again" if gone is None else "refused"] += 1
+        cache.keep(kept)
         self.table.settle(job.id, ends)
         self._delete(job)
         self._charge()
@@ -375,7 +377,10 @@ class BatchRun:
                 return ask(*args, **more)
             except ConnectionError:
                 self.ledger.wait(min(LOOK_EVERY[1], _FIRST_PAUSE * 2**attempt))
-        return ask(*args, **more)
+        try:
+            return ask(*args, **more)
+        except ConnectionError as error:
+            raise ConnectionError(f"{error}; nothing is lost: run the same command later") from None
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

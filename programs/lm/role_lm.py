@@ -212,7 +212,7 @@ class RoleLM(dspy.LM):
 
     @property
     def about(self) -> str:
-        """Hash of the prompt that this thread is asking, or asked last."""
+        """Hash of the prompt that this thread is asking, or has asked last."""
         return "" if self._here.attempt is None else self._here.attempt.about
 
     @property

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from programs.batch import run
@@ -201,12 +202,22 @@ def test_ctrl_c_leaves_jobs_to_the_provider(cli: CommandLine, tmp_path: Path) ->
     assert sum(call.usd or 0.0 for call in calls) == pytest.approx(server.bill), "the fetched job is paid by its run"
 
 
+def test_a_server_that_is_not_there(cli: CommandLine, tmp_path: Path) -> None:
+    with BatchServer() as server:
+        command = evaluated(server, tmp_path, "--out", tmp_path / "run", "--via", "batch")
+    ended = cli(*command)
+    assert ended.code == 2
+    assert "no server listens there" in ended.err
+
+
 def test_cancelled_jobs_are_asked_again(cli: CommandLine, tmp_path: Path) -> None:
     with BatchServer(looks=10**9) as server:
         command = evaluated(server, tmp_path, "--out", tmp_path / "run", "--via", "batch")
         server.interrupt_at_look = 1
         assert cli(*command).code == 130
-        assert cli("batch", "cancel", "nothing").code == 1
+        nothing = cli("batch", "cancel", "nothing")
+        assert nothing.code == 1
+        assert "batch status" in nothing.out
         assert len(cli("batch", "cancel", "--json").json["cancelled"]) == 1
         assert cli("batch", "fetch", "--json").json == {"fetched": 1, "left": 0}
         server.looks = server.interrupt_at_look = 0
@@ -310,3 +321,27 @@ def test_anthropic(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sum(call.usd or 0.0 for call in calls) == pytest.approx(server.bill)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in files if key.encode() in path.read_bytes()], "the key is written nowhere"
+
+
+@pytest.mark.parametrize("command", ["distill", "profile", "recommend"])
+def test_whole_catalogues(cli: CommandLine, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    users = [] if command == "distill" else ["--users", 2]
+    ranker = ["--ranker", "listwise", "--candidates", 3, "--k", 2] if command == "recommend" else []
+    role = {"distill": "--mote", "profile": "--mope", "recommend": "--model"}[command]
+    with BatchServer(unlucky(2)) as server:
+        models = [role, server.model(), "--prices", server.prices(tmp_path / "prices.toml")]
+        run = [command, "demo", *users, *ranker, *models, "--json"]
+        by_calls = cli(*run, "--out", tmp_path / "calls.parquet")
+        asked = len(server.bodies)
+        monkeypatch.setenv(variable("cache"), str(tmp_path / "other"))
+        in_batches = cli(*run, "--out", tmp_path / "batches.parquet", "--via", "batch")
+    assert (by_calls.code, in_batches.code) == (0, 0), in_batches.err
+    assert len(server.bodies) == 2 * asked
+    assert server.paths["POST /v1/chat/completions"] == asked
+    assert server.paid_twice() == []
+    paid = [call for call in read_calls(tmp_path / "batches.parquet.ledger.jsonl") if not call.hit]
+    assert sum(call.usd or 0.0 for call in paid) == pytest.approx(server.bill)
+    tables = [pq.read_table(tmp_path / name).to_pandas() for name in ("calls.parquet", "batches.parquet")]
+    cost = ["calls", "cache_hits", "tokens_in", "tokens_out", "usd", "seconds"]
+    first, second = (table.drop(columns=cost).to_json() for table in tables)
+    assert first == second

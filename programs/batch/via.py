@@ -1,0 +1,35 @@
+"""How a run asks its models: each call by itself, by batches, or through a file of questions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from programs.lm.ledger import Ledger
+from programs.runtime.errors import InputError
+from programs.runtime.events import OnEvent
+
+if TYPE_CHECKING:
+    from programs.batch.run import BatchRun
+
+_CALLS, _BATCH = "calls", "batch"
+
+Via = str | Path
+"""`calls`, `batch`, or the path of a file for questions."""
+
+
+def batch_run(via: Via, ledger: Ledger, retry_unparsable: bool, on_event: OnEvent) -> BatchRun | None:
+    """What answers a run's calls by batches; None if each is sent by itself.
+
+    Raises:
+        InputError: if there is no such way, or answers are to be asked for again.
+    """
+    if via == _CALLS:
+        return None
+    if via != _BATCH and Path(via).suffix != ".jsonl":
+        raise InputError(f"via {str(via)!r}: choose calls, batch, or a file whose name ends with .jsonl")
+    if retry_unparsable:
+        raise InputError("batches do not ask again for stored answers that are unreadable: leave out one of the two")
+    from programs.batch.run import BatchRun
+
+    return BatchRun(ledger, None if via == _BATCH else Path(via), on_event)
