@@ -19,17 +19,17 @@ from signatures.rows import seed_of
 Places = NDArray[np.intp]
 """Places of items in the catalogue."""
 
-WALKED = 500
+WALKED = 300
 """Items of the pool that the walk scores highest."""
 
-WALKED_TEXTS = 100
-"""Those of them whose nearest texts are in the pool, too."""
+WALKED_TEXTS = 60
+"""Those of them whose nearest texts are in the pool, too; also of the texts near the history."""
 
 POPULAR = 200
 """The most popular items in the pool."""
 
-FURTHER = 20
-"""Nearest texts of an item that is not in the history itself; all of an item's neighbours are more."""
+FURTHER = 10
+"""Texts in the pool for each of those; for an item of the history all of its neighbours are."""
 
 SAMPLE = 2048
 """Items that stand for the rest of the catalogue in means and standard deviations."""
@@ -40,7 +40,15 @@ _CHUNK = 50_000
 
 @dataclass(frozen=True)
 class _Some:
-    """Some items, with what the scores need of them; the rows of an item without a text are 0."""
+    """Some items of the catalogue, with what their scores need.
+
+    Attributes:
+        places: Shape (n,).
+        with_text: Those of the n that have a text, shape (m,); the following have a row for each of these.
+        vectors: Of their texts.
+        neighbour_columns: Columns of the walk of their nearest texts.
+        weights: Of these; a row sums to 1, or 0 if no text is near.
+    """
 
     places: Places
     with_text: NDArray[np.intp]

@@ -13,11 +13,11 @@ from programs.prior.encoders import Vectors
 LISTS_PER_ROOT = 4
 """Clusters for each square root of the number of vectors: the two steps of a search then cost about as much."""
 
-PROBES = 32
+PROBES = 48
 """Nearest clusters, its own included, in which the neighbours of a vector are looked for."""
 
-_ITERATIONS = 5
-_SAMPLE = 64
+_ITERATIONS = 4
+_SAMPLE = 32
 """Vectors for each cluster from which k-means learns the centres."""
 
 _BLOCK = 512

@@ -1,4 +1,4 @@
-"""Item-to-item steps of the random walk, the strongest of each item: two steps for one user touch few items."""
+"""Random walk of two steps over a large catalogue: item-to-item steps made once, the strongest of each item."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from scipy import sparse
 
 from programs.prior.random_walk import RandomWalk
 
-KEPT_STEPS = 300
+KEPT_STEPS = 1000
 """Steps kept from each item."""
 
-STARTS = 1000
+STARTS = 2000
 """Items, the strongest of the first step, from which the second starts."""
 
 _ENTRIES = 20_000_000
@@ -24,8 +24,12 @@ _ENTRIES = 20_000_000
 class ShortWalk:
     """`RandomWalk` over a large catalogue, with the `KEPT_STEPS` strongest steps of each item.
 
-    The full matrix T of all items is too large to keep, and a popular item is one step from most of the catalogue.
-    With that many steps kept or fewer items than that, the walk is that of `RandomWalk`.
+    T of `RandomWalk` is computed once, item to item. A popular item is one step from most of the catalogue, so its
+    weaker steps are left out; where no item has that many, the walk is that of `RandomWalk`.
+
+    Args:
+        steps: Steps kept from each item, the strongest.
+        starts: Items from which the second step starts, the strongest of the first.
     """
 
     def __init__(self, walk: RandomWalk, steps: int = KEPT_STEPS, starts: int = STARTS) -> None:
@@ -65,7 +69,8 @@ class ShortWalk:
         return np.flatnonzero(scores)
 
     def _step(self, columns: NDArray[np.intp], weights: NDArray[np.float32], scores: NDArray[np.float32]) -> None:
-        starts, counts = self._steps.indptr[columns].astype(np.intp), np.diff(self._steps.indptr)[columns]
+        starts = self._steps.indptr[columns].astype(np.intp)
+        counts = self._steps.indptr[columns + 1] - starts
         places = np.repeat(starts - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
         np.add.at(scores, self._steps.indices[places], self._steps.data[places] * np.repeat(weights, counts))
 
