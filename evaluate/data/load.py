@@ -76,7 +76,7 @@ def load_dataset(source: str | Path, columns: Columns | None = None) -> Dataset:
     elif path.is_dir():
         dataset = _load_directory(path, columns)
     else:
-        raise InputError(f"{path}: no such file or directory; give {_expected()}")
+        raise InputError(f"{path}: no such directory or file; give {_expected()}")
     return replace(dataset, source=str(path.resolve()), columns=columns)
 
 

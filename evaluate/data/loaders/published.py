@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +13,7 @@ from evaluate.data.dataset import Dataset
 from evaluate.data.loaders.amazon import json_or_literal, price_of
 from evaluate.data.loaders.mind import mind_clicks, mind_news_records
 from evaluate.data.loaders.tables import DataTable, assembled, interaction_names, item_names, user_names
+from evaluate.data.records.column_names import Renamer
 from evaluate.data.records.fields import absent, number, seconds, text
 from evaluate.data.records.reading import FieldError, Record, only_file, read_objects, read_records
 from programs.runtime.errors import InputError, listed
@@ -24,7 +26,8 @@ class PublishedTable:
     """A file of a release.
 
     Attributes:
-        names: Possible names of the file; `{}` is the part of a release that has several, such as a genre.
+        names: Possible names of the file, the preferred one first, each also with `.gz`; `{}` is the part of a release
+            that has several, such as a genre.
         fields: Their name of a field by ours.
         read: Reads the file's records, with their line numbers.
         convert: What a record is before its fields are renamed, see `DataTable`.
@@ -34,6 +37,20 @@ class PublishedTable:
     fields: Mapping[str, str]
     read: Callable[[Path], Records]
     convert: Callable[[Record], Record] = field(default=lambda record: record)
+
+    def find(self, directory: Path, part: str) -> Path | None:
+        """The file in `directory`, of one part of the release or, with an empty `part`, of all of it.
+
+        Raises:
+            InputError: if it is there twice, compressed and not.
+        """
+        names = [name.format(part) for name in self.names if bool(part) == ("{}" in name)]
+        found = (only_file(directory, (name, name + ".gz")) for name in names)
+        return next((path for path in found if path is not None), None)
+
+    def at(self, path: Path, names: Callable[[Mapping[str, str], bool], Renamer]) -> DataTable:
+        """The table in this file, with its fields renamed."""
+        return DataTable(path, partial(self.read, path), names(self.fields, True), self.convert)
 
 
 @dataclass(frozen=True)
@@ -125,23 +142,22 @@ def steam_games(path: Path) -> Records:
     return ((line, record) for line, record in literal_records(path) if not absent(record.get("id")))
 
 
-_GZ = ("", ".gz")
-
 PUBLISHED_FORMS = (
     PublishedForm(
         name="goodreads",
         interactions=PublishedTable(
-            names=tuple(
-                f"goodreads_{kind}.json{gz}"
-                for kind in ("interactions_{}", "interactions_dedup", "reviews_{}", "reviews_dedup")
-                for gz in _GZ
+            names=(
+                "goodreads_interactions_{}.json",
+                "goodreads_reviews_{}.json",
+                "goodreads_interactions_dedup.json",
+                "goodreads_reviews_dedup.json",
             ),
             fields={"user_id": "user_id", "item_id": "book_id", "rating": "rating", "timestamp": "date_added"},
             read=read_objects,
             convert=goodreads_interaction,
         ),
         items=PublishedTable(
-            names=tuple(f"goodreads_books{part}.json{gz}" for part in ("_{}", "") for gz in _GZ),
+            names=("goodreads_books_{}.json", "goodreads_books.json"),
             fields={
                 "item_id": "book_id",
                 "title": "title",
@@ -154,14 +170,14 @@ PUBLISHED_FORMS = (
         ),
     ),
     PublishedForm(
-        name="h&m",
+        name="hm",
         interactions=PublishedTable(
-            names=tuple(f"transactions_train.{kind}" for kind in ("csv", "csv.gz", "parquet")),
+            names=("transactions_train.csv", "transactions_train.parquet"),
             fields={"user_id": "customer_id", "item_id": "article_id", "timestamp": "t_dat"},
             read=table_records,
         ),
         items=PublishedTable(
-            names=tuple(f"articles.{kind}" for kind in ("csv", "csv.gz", "parquet")),
+            names=("articles.csv", "articles.parquet"),
             fields={
                 "item_id": "article_id",
                 "title": "prod_name",
@@ -173,7 +189,7 @@ PUBLISHED_FORMS = (
             convert=hm_article,
         ),
         users=PublishedTable(
-            names=tuple(f"customers.{kind}" for kind in ("csv", "csv.gz", "parquet")),
+            names=("customers.csv", "customers.parquet"),
             fields={"user_id": "customer_id", "age": "age", "club member": "club_member_status"},
             read=table_records,
             convert=hm_customer,
@@ -182,12 +198,12 @@ PUBLISHED_FORMS = (
     PublishedForm(
         name="mind",
         interactions=PublishedTable(
-            names=("behaviors.tsv", "behaviors.tsv.gz"),
+            names=("behaviors.tsv",),
             fields={name: name for name in ("user_id", "item_id", "timestamp", "position")},
             read=mind_clicks,
         ),
         items=PublishedTable(
-            names=("news.tsv", "news.tsv.gz"),
+            names=("news.tsv",),
             fields={"item_id": "news_id", "title": "title", "description": "abstract", "categories": "categories"},
             read=mind_news_records,
             convert=mind_news,
@@ -196,12 +212,12 @@ PUBLISHED_FORMS = (
     PublishedForm(
         name="steam",
         interactions=PublishedTable(
-            names=("steam_reviews.json", "steam_reviews.json.gz"),
+            names=("steam_reviews.json",),
             fields={"user_id": "username", "item_id": "product_id", "timestamp": "date"},
             read=literal_records,
         ),
         items=PublishedTable(
-            names=("steam_games.json", "steam_games.json.gz"),
+            names=("steam_games.json",),
             fields={
                 "item_id": "id",
                 "title": "app_name",
@@ -247,22 +263,13 @@ def find_published(directory: Path) -> PublishedFiles | None:
 
 
 def _parts(directory: Path, form: PublishedForm) -> Iterator[PublishedFiles]:
-    parts = {"": None}
-    for path in directory.iterdir():
-        for name in form.items.names:
-            before, _, after = name.partition("{}")
-            if after and path.name.startswith(before) and path.name.endswith(after):
-                parts[path.name.removeprefix(before).removesuffix(after)] = None
-    for part in parts:
-        interactions, items = (_named(directory, table, part) for table in (form.interactions, form.items))
+    patterns = [re.escape(name).replace(r"\{\}", "(.+?)") + r"(?:\.gz)?" for name in form.items.names if "{}" in name]
+    named = (re.fullmatch(pattern, path.name) for path in directory.iterdir() for pattern in patterns)
+    for part in ("", *sorted({match[1] for match in named if match})):
+        interactions, items = form.interactions.find(directory, part), form.items.find(directory, part)
         if interactions and items:
-            users = _named(directory, form.users, part) if form.users else None
+            users = form.users.find(directory, part) if form.users else None
             yield PublishedFiles(form, "-".join(filter(None, (form.name, part))), interactions, items, users)
-
-
-def _named(directory: Path, table: PublishedTable, part: str) -> Path | None:
-    names = (name.format(part) for name in table.names if bool(part) == ("{}" in name))
-    return only_file(directory, names)
 
 
 def load_published(files: PublishedFiles) -> Dataset:
@@ -272,24 +279,7 @@ def load_published(files: PublishedFiles) -> Dataset:
         InputError: On lines that cannot be read, missing fields or values out of range; names file, line and field.
     """
     form = files.form
-    interactions = DataTable(
-        files.interactions,
-        partial(form.interactions.read, files.interactions),
-        interaction_names(form.interactions.fields, fixed=True),
-        form.interactions.convert,
-    )
-    items = DataTable(
-        files.items,
-        partial(form.items.read, files.items),
-        item_names(form.items.fields, fixed=True),
-        form.items.convert,
-    )
-    users = None
-    if form.users is not None and files.users is not None:
-        users = DataTable(
-            files.users,
-            partial(form.users.read, files.users),
-            user_names(form.users.fields, fixed=True),
-            form.users.convert,
-        )
+    users = form.users.at(files.users, user_names) if form.users and files.users else None
+    interactions = form.interactions.at(files.interactions, interaction_names)
+    items = form.items.at(files.items, item_names)
     return assembled(files.name, form.name, interactions, items, users, published=True)

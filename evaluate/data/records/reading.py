@@ -231,9 +231,10 @@ def _read_parquet(
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-                for record in batch.to_pylist():
+                names, columns = batch.schema.names, [column.to_pylist() for column in batch.columns]
+                for values in zip(*columns, strict=True):
                     row += 1
-                    yield row, record
+                    yield row, dict(zip(names, values, strict=True))
     # Values that Python has no type for (a date of the year 20000, a text that is not UTF-8) raise many errors.
     except Exception as error:
         raise InputError(f"{path}: not a readable Parquet file: {abridged(str(error))}") from None

@@ -14,7 +14,7 @@ from tests.support.files import fails, write
 def test_unknown_directories_say_what_was_looked_for(tmp_path: Path) -> None:
     fails(
         tmp_path / "nowhere",
-        "nowhere: no such file or directory",
+        "nowhere: no such directory or file",
         "interactions and items",
         "meta_X.json",
         "u.data",

@@ -72,7 +72,7 @@ def steam(folder: Path) -> Path:
 
 FORMS: dict[str, tuple[Callable[[Path], Path], str, list[str]]] = {
     "goodreads": (goodreads, "u", ["1", "2"]),
-    "h&m": (hm, "u", ["0108775015", "0108775044"]),
+    "hm": (hm, "u", ["0108775015", "0108775044"]),
     "mind": (mind, "U2", ["N1", "N2"]),
     "steam": (steam, "u", ["10", "20"]),
 }
@@ -101,6 +101,18 @@ def test_goodreads(tmp_path: Path) -> None:
     notes = "\n".join(dataset.notes)
     assert "goodreads_books_poetry.json.gz has no text for their item: 1 of 3" in notes
     assert "not used: date_updated, is_read, read_at, review_id" in notes and "authors, isbn" in notes
+
+
+def test_interactions_are_preferred_to_reviews_of_the_same_books(tmp_path: Path) -> None:
+    path = goodreads(tmp_path)
+    reviews = [{"user_id": "v", "book_id": "1", "rating": 1, "date_added": "Mon Jul 03 16:17:40 -0700 2017"}]
+    write(tmp_path / "goodreads_reviews_poetry.json.gz", jsonl(reviews))
+    assert set(load_dataset(tmp_path).sequences) == {"u"}
+    path.unlink()
+    assert set(load_dataset(tmp_path).sequences) == {"v"}
+    write(tmp_path / "goodreads_books_comics.json", "{}")
+    write(tmp_path / "goodreads_interactions_comics.json", "{}")
+    fails(tmp_path, "several datasets: goodreads_interactions_comics.json, goodreads_reviews_poetry.json.gz")
 
 
 def test_hm(tmp_path: Path) -> None:

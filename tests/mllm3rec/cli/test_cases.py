@@ -78,3 +78,21 @@ def test_warnings_about_data_are_shown_when_it_is_described(cli: CommandLine, tm
     ]
     assert "warning: 2 of 3 users have nearly the same items" in ended.err
     assert cli("data", "describe", "demo", "--json").json["warnings"] == []
+
+
+def test_own_columns_and_one_date_for_all(cli: CommandLine, tmp_path: Path) -> None:
+    rows = "".join(f"u{n % 7};i{n % 29};2024-01-{1 + n % 28:02};x\n" for n in range(120))
+    sales = write(tmp_path / "sales.csv", "who;what;bought;till\n" + rows)
+    columns = ("--columns", "user_id=who, item_id=what,timestamp=bought")
+    described = cli("data", "describe", sales, *columns)
+    assert described.code == 0 and "Fields of sales.csv that are not used: till." in described.err
+    drawn = tmp_path / "cases.jsonl"
+    later = ("--setting", "time", "--since", "2024-01-20", "--part", "all", "--negatives", 5, "--out", drawn)
+    ended = cli("cases", sales, *columns, *later)
+    assert ended.code == 0, ended.err
+    assert "every user's interactions before 2024-01-20" in ended.err
+    assert cli("audit", drawn).code == 0
+    assert cli("audit", drawn, "--dataset", sales.rename(tmp_path / "moved.csv")).code == 0
+    for given, problem in [("user_id", "give each column once, as user_id=who"), ("who=user_id", "not one of our")]:
+        ended = cli("data", "describe", tmp_path / "moved.csv", "--columns", given)
+        assert ended.code == 2 and problem in ended.err
