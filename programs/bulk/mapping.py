@@ -78,16 +78,13 @@ class Loop:
         """Let what has been sent end; what waits for budget or limits is given up."""
         if not tasks:
             return
-        self._ledger_stopped_for(tasks)
+        if not self._ledger.stopped:
+            self._ledger.stop("the work has ended early")
         self._loop.run_until_complete(asyncio.wait(tasks, timeout=GRACE if self._signalled else None))
         for task in tasks:
             task.cancel()
         self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         tasks.clear()
-
-    def _ledger_stopped_for(self, tasks: deque[asyncio.Task[Any]]) -> None:
-        if not self._ledger.stopped:
-            self._ledger.stop("the work has ended early")
 
     @contextmanager
     def _signals(self, tasks: deque[asyncio.Task[Any]]) -> Iterator[None]:
@@ -107,7 +104,8 @@ class Loop:
                 signal.signal(number, before[number])
 
     def _note(self, number: int, tasks: deque[asyncio.Task[Any]]) -> None:
-        again = bool(self._signalled)
+        # A second Ctrl-C does not wait; SIGTERM after Ctrl-C is what a parent process sends.
+        again = number in self._signalled
         self._signalled.append(number)
         self._ledger.stop("interrupted")
         self._loop.call_later(0.0 if again else GRACE, self._cancel, tasks)
