@@ -28,6 +28,7 @@ from evaluate.runs.directory import LEDGER, RunDirectory
 from evaluate.runs.full_ranking import full_ranking_ranks, owned_before_target
 from evaluate.runs.journal import Journal, read_journal, refuse_other_run, stored_manifest
 from evaluate.runs.session import ledger_within, prior_of_runs, run_manifest, run_session, versions
+from programs.gate import read_gate
 from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Ledger, by_role, read_calls
 from programs.lm.model_options import ModelOptions
@@ -176,23 +177,38 @@ class StudyRunner:
         ).complete
 
     def _check(self, cell: StudyCell) -> None:
-        stacked = cell.ranker.ranker == STACKED
-        if stacked or (cell.ranker.ranker in TRAINED and cell.ranker.tune):
+        spec = cell.ranker
+        stacked = spec.ranker == STACKED
+        if stacked or (spec.ranker in TRAINED and spec.tune):
             require_test_users(cell.protocol)
-        if is_free(cell.ranker.ranker):
+        if spec.gate is not None or spec.ask is not None:
+            self._check_gate(cell)
+        if is_free(spec.ranker):
             return
         if cell.protocol.catalogue:
             raise InputError(
                 f"{cell.path}: a language model cannot rank the whole catalogue; give the ranker a list of `protocols` "
                 "without this one"
             )
-        for name in cell.ranker.programs if stacked else (cell.ranker.ranker,):
-            self._resolved(cell.ranker.model_copy(update={"ranker": name}))
+        for name in spec.programs if stacked else (spec.ranker,):
+            self._resolved(spec.model_copy(update={"ranker": name}))
+
+    def _check_gate(self, cell: StudyCell) -> None:
+        spec = cell.ranker
+        try:
+            if spec.ranker == STACKED:
+                raise InputError(f"{STACKED} learns from answers about all users; leave out gate and ask")
+            if cell.protocol.catalogue:
+                raise InputError("the whole catalogue is ranked without a gate; give the ranker other `protocols`")
+            self._resolved(spec)
+        except InputError as error:
+            raise InputError(f"{cell.path}: gate, ask: {error}") from error
 
     def _resolved(self, spec: RankerSpec) -> RankerChoice:
         models = (spec.model, spec.mope, spec.mote, spec.mar, spec.judge)
         options = ModelOptions(spec.preset, *models, timeout=self.timeout, max_tokens=self.max_tokens)
-        return self.resolve(spec.ranker, options, Fusion(weight=spec.weight, head=spec.head), None)
+        choice = self.resolve(spec.ranker, options, Fusion(weight=spec.weight, head=spec.head), None)
+        return choice.with_gate(None if spec.gate is None else read_gate(spec.gate), spec.ask, spec.explain)
 
     @cached_property
     def _prior(self) -> PriorName:
