@@ -113,7 +113,7 @@ class RankerChoice:
         if self.name in TRAINED:
             return {"seed": seed, "settings": self._settings.model_dump(mode="json")}
         prior = self.prior or NEWEST
-        if self._without_model:
+        if self.without_model:
             fused = {"weight": self.fusion.weight, "head": self.fusion.head, "prior": recorded(prior)}
             fused |= gate_configuration(self.fusion)
             return fused | {"schema": self.schema.model_dump(mode="json")}
@@ -141,7 +141,8 @@ class RankerChoice:
         return factory.ranker(self.name, seed, self.trained)
 
     @property
-    def _without_model(self) -> bool:
+    def without_model(self) -> bool:
+        """Whether it fuses scores that need no language model."""
         return is_free_program(self.name)
 
     @property
