@@ -1,7 +1,7 @@
 """Fine-tuning as an optimizer: LoRA on a local model over lists of the training data, checked as every compile is.
 
 Instead of prompts, the weights of the program `tuned` are searched: users of the search stop the training early and
-fit the fusion weight, held-out users compare the result with the base model as it is.
+fit the fusion weight, held-out users compare the result with the base model as it is, and with the prior alone.
 """
 
 from __future__ import annotations
