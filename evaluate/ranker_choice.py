@@ -72,19 +72,23 @@ class RankerChoice:
             raise InputError(f"{self.name}: was compiled with the prior {self.prior}, so it cannot have {prior}")
         return replace(self, prior=prior)
 
-    def with_gate(self, gate: Gate | None, ask: float | None = None) -> Self:
+    def with_gate(self, gate: Gate | None, ask: float | None = None, explain: int = 0) -> Self:
         """The same choice with a gate in place of the fusion weight.
 
         Args:
             gate: None for the one that it has, if it has one.
             ask: Share of dev users whose margin decides who is asked about, see `Gate.asking`; None: as the gate says.
+            explain: Number of first items per user that get a reason.
 
         Raises:
-            InputError: if the ranker does not fuse scores, or has no gate to ask a share of the users.
+            InputError: if the ranker does not fuse scores, has no gate to ask a share of the users, or would have to
+                explain the items of users whom it does not ask about.
         """
         found = gate or self.fusion.gate
         if gate is None and ask is None:
             return self
+        if ask is not None and explain:
+            raise InputError("reasons need every user's profile: ask only a share in a run without reasons (explain 0)")
         if self.name in TRAINED or self.name in BASELINES:
             raise InputError(f"{self.name}: a gate weighs MAR's scores against the prior's; choose a program")
         if found is None:
@@ -109,7 +113,7 @@ class RankerChoice:
         if self.name in TRAINED:
             return {"seed": seed, "settings": self._settings.model_dump(mode="json")}
         prior = self.prior or NEWEST
-        if self._without_model:
+        if self.without_model:
             fused = {"weight": self.fusion.weight, "head": self.fusion.head, "prior": recorded(prior)}
             fused |= gate_configuration(self.fusion)
             return fused | {"schema": self.schema.model_dump(mode="json")}
@@ -137,7 +141,8 @@ class RankerChoice:
         return factory.ranker(self.name, seed, self.trained)
 
     @property
-    def _without_model(self) -> bool:
+    def without_model(self) -> bool:
+        """Whether it fuses scores that need no language model."""
         return is_free_program(self.name)
 
     @property

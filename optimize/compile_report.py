@@ -36,6 +36,7 @@ from optimize.artifact import ArtifactManifest
 from optimize.candidates import ORIGINAL
 from optimize.compile_figures import by_cost, by_parameter, by_trial, settings_of
 from optimize.finals import Finals, finals_lines
+from optimize.holdout import HoldoutVerdict
 from optimize.objective import UserScore
 from optimize.prompts import Demo, Prompt, Prompts, module_of
 from optimize.search import Attempt
@@ -114,7 +115,7 @@ def compile_report(record: CompileRecord) -> str:
 
 def _verdict(record: CompileRecord) -> list[Block]:
     return [
-        Lead(verdict_sentence(record)),
+        Lead(f"{verdict_sentence(record)} {prior_sentence(record.manifest.verdict)}".rstrip()),
         _verdict_table(record.manifest),
         Lines([*_on_searched_users(record.manifest), *_on_prompts(record.manifest)]),
         _chosen_table(record),
@@ -177,6 +178,18 @@ def verdict_sentence(record: CompileRecord) -> str:
         "not clearly better": "The compile shows no clear gain: the difference may be due to chance. ",
         "not better": "The compile gained nothing: the compiled program is not better than the uncompiled one. ",
     }[verdict.judgement] + figures
+
+
+def prior_sentence(verdict: HoldoutVerdict) -> str:
+    """How the winner compares with the prior alone, in plain words; empty where that is not known."""
+    found = verdict.against_prior
+    if found is None:
+        return ""
+    ndcg, hits = difference_cell(found.ndcg), difference_cell(found.hit)
+    return (
+        f"The compiled program is {found.judgement} than the prior alone, which asks no model: on the same users "
+        f"NDCG differs by {ndcg.text}, 95% interval {ndcg.interval}, HR@5 by {hits.text}, 95% interval {hits.interval}."
+    )
 
 
 def _unchanged(record: CompileRecord) -> bool:

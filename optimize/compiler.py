@@ -37,7 +37,6 @@ from optimize.objective import Objective, UserScore, readable
 from optimize.prompts import prompts_of, safe_prompts
 from optimize.proposals import Proposer
 from optimize.prototype_search import PrototypeSearch
-from optimize.rehearsal import Rehearsal
 from optimize.scoring import EvaluationError, ScoredProgram, next_users, score_cases
 from optimize.search import Attempt, Search, SearchPlan
 from optimize.search_result import SearchResult
@@ -47,6 +46,7 @@ from programs.lm.ledger import Budget, Ledger, interrupted_note
 from programs.lm.roles import RoleName
 from programs.mar import Embedding, Pointwise
 from programs.program import MLLM3Rec, Parts
+from programs.rehearsal import Rehearsal
 from programs.runtime.atomic import sweep, write_atomically
 from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.interrupts import map_in_threads

@@ -1,7 +1,7 @@
 """Fine-tuning as an optimizer: LoRA on a local model over lists of the training data, checked as every compile is.
 
 Instead of prompts, the weights of the program `tuned` are searched: users of the search stop the training early and
-fit the fusion weight, held-out users compare the result with the base model as it is.
+fit the fusion weight, held-out users compare the result with the base model as it is, and with the prior alone.
 """
 
 from __future__ import annotations
@@ -37,8 +37,6 @@ FAMILY = "tuned"
 CHECKPOINT = "adapter.safetensors"
 NEGATIVES = 7
 """Of a training list."""
-STOPPING_USERS = 32
-"""Most users of the search whose lists decide when to stop: they are scored after every block."""
 _MEASURED = 2
 """Lists that are timed for the forecast."""
 
@@ -75,8 +73,8 @@ class FineTuning(Compiler):
 
     @cached_property
     def stopping_lists(self) -> list[PromptList]:
-        """Whole lists of the first users of the search."""
-        return self._lists(self.searched[:STOPPING_USERS])
+        """Whole lists of the first users of the search, which are scored after every block."""
+        return self._lists(self.searched[: self.tuning.stopping_users])
 
     def _lists(self, cases: Sequence[Case]) -> list[PromptList]:
         catalogue = self.parts.catalogue

@@ -33,7 +33,7 @@ class ArtifactChoice(RankerChoice):
         return True
 
     @property
-    def _without_model(self) -> bool:
+    def without_model(self) -> bool:
         """Whether it has prototypes or weights of its own; runs of other artifacts have models in their manifests."""
         return self.manifest is not None and self.manifest.optimizer in ("prototypes", "finetune")
 

@@ -16,7 +16,7 @@ from programs.prior.choice import NEWEST, PriorName, recorded_prior
 from programs.runtime.atomic import write_atomically
 from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError
-from programs.tuned.settings import TuningSettings
+from programs.tuned.settings import NEWEST_TUNING, TuningSettings
 from signatures.schema import MotivationSchema
 
 _MAY_CHANGE = {"trials", "versions"}
@@ -166,6 +166,18 @@ def prior_of_compile(plan: Path) -> PriorName:
     if not plan.exists():
         return NEWEST
     return recorded_prior(read_json(plan, dict[str, Any], "choose another --out"))
+
+
+def tuning_of_compile(plan: Path) -> dict[str, Any]:
+    """How a new training stops, or the one of a settings file, which may be from before this was chosen.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    if not plan.exists():
+        return NEWEST_TUNING
+    stored = read_json(plan, dict[str, Any], "choose another --out").get("tuning") or {}
+    return {name: stored[name] for name in NEWEST_TUNING if name in stored}
 
 
 def _decisive(value: Any) -> Any:

@@ -40,8 +40,8 @@ _PAYING: tuple[Group, ...] = ("graph", "content", "words", "shop", "past", "bpr"
 
 _CAME_LATER = ("objective", "ials", "sasrec")
 
-_BATCH = 256
-"""Lists whose features are computed at a time."""
+_BATCH = 64
+"""Lists whose features are computed at a time: the arrays of a random walk over them fit the cache of a core."""
 
 FeatureTable = NDArray[np.float32]
 

@@ -8,16 +8,19 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from evaluate.experiments.grid import Mix
-from evaluate.runs.costs import MOTE_ROLE
+from evaluate.runs.costs import MOTE_ROLE, known_sum
 from programs.lm.ledger import Ledger
 from programs.program import MLLM3Rec, head_of
-from signatures.rows import Case, Cost, Usage
+from signatures.rows import Case, Usage
 
 MIX_SAMPLE = 5
 
 
 class Work(BaseModel):
-    """Expected work; cache hits count as paid. `usd` is None if a model has no known price."""
+    """Expected work; cache hits count as paid.
+
+    `usd` is None if a model has no known price, `seconds` if the time of a call is not known.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -25,7 +28,7 @@ class Work(BaseModel):
     tokens_in: float = 0.0
     tokens_out: float = 0.0
     usd: float | None = 0.0
-    seconds: float = 0.0
+    seconds: float | None = 0.0
 
     def times(self, n: float) -> Work:
         """The work multiplied by n."""
@@ -34,17 +37,17 @@ class Work(BaseModel):
             tokens_in=n * self.tokens_in,
             tokens_out=n * self.tokens_out,
             usd=None if self.usd is None else n * self.usd,
-            seconds=n * self.seconds,
+            seconds=None if self.seconds is None else n * self.seconds,
         )
 
     def plus(self, other: Work) -> Work:
-        """The sum; dollars are unknown if those of one part are."""
+        """The sum; dollars and seconds are unknown if those of one part are."""
         return Work(
             calls=self.calls + other.calls,
             tokens_in=self.tokens_in + other.tokens_in,
             tokens_out=self.tokens_out + other.tokens_out,
-            usd=Cost.of([self.usd, other.usd]).usd,
-            seconds=self.seconds + other.seconds,
+            usd=known_sum([self.usd, other.usd]),
+            seconds=known_sum([self.seconds, other.seconds]),
         )
 
 
@@ -96,16 +99,17 @@ def measure_mix(program: MLLM3Rec, cases: Sequence[Case], ledger: Ledger) -> Mea
     """
     with ledger.standalone_usage() as spent:
         # Without a profile MOTE is not called.
-        profiled = [case for case in cases if program.rank(case.blinded()).traits]
+        profiled = [case for case in cases if program(case=case, ask_all=True).ranking.traits]
     # The usage counts an item each time it was shown; only the first time was a call, the rest is from the trait store.
     shown = len(shown_of(profiled, program))
     return MeasuredMix(
-        per_user={role: _work(usage).times(1 / len(cases)) for role, usage in spent.items() if role != MOTE_ROLE},
-        per_product=_work(spent[MOTE_ROLE]).times(1 / shown) if shown else Work(),
+        per_user={role: work_of(usage).times(1 / len(cases)) for role, usage in spent.items() if role != MOTE_ROLE},
+        per_product=work_of(spent[MOTE_ROLE]).times(1 / shown) if shown else Work(),
     )
 
 
-def _work(usage: Usage) -> Work:
+def work_of(usage: Usage) -> Work:
+    """Calls that were made, as work."""
     return Work.model_validate(usage.model_dump(include=set(Work.model_fields)))
 
 

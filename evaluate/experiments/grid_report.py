@@ -29,7 +29,7 @@ def write_comparison(
         Paths of the files, the page first.
     """
     record = _record(runner, runs, command, versions)
-    written = write_report(record, runner.root / "report", [grid_tab(found, runner.grid)])
+    written = write_report(record, runner.root / "report", [grid_tab(found, runner.grid, record.protocols[0])])
     path = runner.root / RECORD
     write_atomically(path, found.model_dump_json(indent=2).encode() + b"\n")
     return [*written, path]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from evaluate.experiments.grid import Grid
 from evaluate.experiments.grid_results import GridResults, MixRow
 from evaluate.paper.published_costs import recompute
-from evaluate.report.accuracy import tested_cells
+from evaluate.protocol.nobody_first import NOBODY_FIRST
+from evaluate.report.accuracy import nobody_first_values, tested_cells
 from evaluate.report.blocks import Block, Figure, Lead, Lines, Notice, Tab
 from evaluate.report.figures import COLOURS, error_bars, escaped, named_rows, pareto_line
 from evaluate.report.pseudonyms import without_ids
+from evaluate.report.record import ProtocolRecord
 from evaluate.report.table import (
     NONE,
     Table,
@@ -31,6 +34,7 @@ from evaluate.report.table import (
 )
 from evaluate.runs.costs import RoleCost
 from evaluate.stats.cheapest import CheapestMix
+from evaluate.stats.intervals import bootstrap_mean
 from programs.lm.ledger import interrupted_note
 from programs.lm.prices import price_table
 
@@ -38,14 +42,14 @@ PRIOR_ALONE = "prior alone"
 """Name of the row for the prior, which ranks without a language model."""
 
 
-def grid_tab(found: GridResults, grid: Grid) -> Tab:
+def grid_tab(found: GridResults, grid: Grid, protocol: ProtocolRecord) -> Tab:
     """The tab; it begins with the recommended mix."""
     stopped = [f"{row.label} was stopped: {without_ids(row.stopped)}" for row in found.rows if row.stopped]
     advice = found.recommendation
     blocks: list[Block] = [] if advice is None else [Lead(_advice(advice))]
     blocks += [Notice([Lines(stopped)])] if stopped else []
     blocks += [
-        mix_table(found),
+        mix_table(found, nobody_first_values(protocol, found.list_size)),
         scatter(found, grid),
         effect_table(found),
         matrix_table(found, grid),
@@ -63,8 +67,12 @@ def _advice(found: CheapestMix) -> str:
     return f"{text if found.chosen else text[0].upper() + text[1:]}."
 
 
-def mix_table(found: GridResults) -> Table:
-    """Accuracy of every mix, and its difference to the reference."""
+def mix_table(found: GridResults, nobody_first: pd.DataFrame | None = None) -> Table:
+    """Accuracy of every mix, and its difference to the reference.
+
+    Args:
+        nobody_first: Metrics of `nobody-has-it-first` by user, which stands in every table of cold lists.
+    """
     metrics = next(list(row.metrics) for row in found.rows if row.metrics)
     columns = (
         "mix", *(f"{m}/{found.list_size}" for m in metrics), f"Δ {metrics[0]}", "p", "loss",
@@ -81,6 +89,10 @@ def mix_table(found: GridResults) -> Table:
     if found.prior:
         alone = [word_cell(PRIOR_ALONE), *(estimate_cell(found.prior[m]) for m in metrics), NONE, NONE, NONE]
         rows.append(filled([*alone, count_cell(found.prior_users)], len(columns), kind="part"))
+    if nobody_first is not None:
+        means = [estimate_cell(bootstrap_mean(nobody_first[m].to_numpy(), seed=0)) for m in metrics]
+        cells = [word_cell(NOBODY_FIRST), *means, NONE, NONE, NONE, count_cell(len(nobody_first))]
+        rows.append(filled(cells, len(columns), kind="chance"))
     return Table("mixes", "Accuracy", caption, columns, tuple(rows))
 
 

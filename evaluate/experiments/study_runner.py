@@ -28,6 +28,7 @@ from evaluate.runs.directory import LEDGER, RunDirectory
 from evaluate.runs.full_ranking import full_ranking_ranks, owned_before_target
 from evaluate.runs.journal import Journal, read_journal, refuse_other_run, stored_manifest
 from evaluate.runs.session import ledger_within, prior_of_runs, run_manifest, run_session, versions
+from programs.gate import read_gate
 from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Ledger, by_role, read_calls
 from programs.lm.model_options import ModelOptions
@@ -148,7 +149,7 @@ class StudyRunner:
             return self._run_cell(cell)
 
     def _run_cell(self, cell: StudyCell) -> bool:
-        setting = self._setting_of(cell)
+        setting = self.setting_of(cell)
         spec = cell.ranker
         cases = setting.cases(cell.draw, spec.users)
         directory = self.root / cell.path
@@ -176,30 +177,51 @@ class StudyRunner:
         ).complete
 
     def _check(self, cell: StudyCell) -> None:
-        stacked = cell.ranker.ranker == STACKED
-        if stacked or (cell.ranker.ranker in TRAINED and cell.ranker.tune):
+        spec = cell.ranker
+        stacked = spec.ranker == STACKED
+        if stacked or (spec.ranker in TRAINED and spec.tune):
             require_test_users(cell.protocol)
-        if is_free(cell.ranker.ranker):
+        if spec.gate is not None or spec.ask is not None:
+            self._check_gate(cell)
+        if is_free(spec.ranker):
             return
         if cell.protocol.catalogue:
             raise InputError(
                 f"{cell.path}: a language model cannot rank the whole catalogue; give the ranker a list of `protocols` "
                 "without this one"
             )
-        for name in cell.ranker.programs if stacked else (cell.ranker.ranker,):
-            self._resolved(cell.ranker.model_copy(update={"ranker": name}))
+        for name in spec.programs if stacked else (spec.ranker,):
+            self.choice_of(spec.model_copy(update={"ranker": name}))
 
-    def _resolved(self, spec: RankerSpec) -> RankerChoice:
+    def _check_gate(self, cell: StudyCell) -> None:
+        spec = cell.ranker
+        try:
+            if spec.ranker == STACKED:
+                raise InputError(f"{STACKED} learns from answers about all users; leave out gate and ask")
+            if cell.protocol.catalogue:
+                raise InputError("the whole catalogue is ranked without a gate; give the ranker other `protocols`")
+            self.choice_of(spec)
+        except InputError as error:
+            raise InputError(f"{cell.path}: gate, ask: {error}") from error
+
+    def choice_of(self, spec: RankerSpec) -> RankerChoice:
+        """The program of a ranker with its models, its gate and the prior of the study.
+
+        Raises:
+            InputError: if there is no such program, or it cannot have that gate.
+        """
         models = (spec.model, spec.mope, spec.mote, spec.mar, spec.judge)
         options = ModelOptions(spec.preset, *models, timeout=self.timeout, max_tokens=self.max_tokens)
-        return self.resolve(spec.ranker, options, Fusion(weight=spec.weight, head=spec.head), None)
+        choice = self.resolve(spec.ranker, options, Fusion(weight=spec.weight, head=spec.head), None)
+        choice = choice.with_gate(None if spec.gate is None else read_gate(spec.gate), spec.ask, spec.explain)
+        return choice if choice.prior else choice.with_prior(self._prior)
 
     @cached_property
     def _prior(self) -> PriorName:
         """The formula of the prior of all runs of the study."""
         return prior_of_runs(self.root)
 
-    def _setting_of(self, cell: StudyCell) -> StudySetting:
+    def setting_of(self, cell: StudyCell) -> StudySetting:
         """The setting of a cell. Only the last one is kept: cells of one setting are adjacent."""
         setting = self._setting
         if setting is None or (setting.dataset, setting.protocol) != (cell.dataset, cell.protocol):
@@ -289,8 +311,7 @@ class StudyRunner:
         return ranker
 
     def _run_program(self, directory: Path, spec: RankerSpec, setting: StudySetting, cases: Cases) -> bool:
-        choice = self._resolved(spec)
-        choice = choice if choice.prior else choice.with_prior(self._prior)
+        choice = self.choice_of(spec)
         configuration = choice.configuration(spec.explain, spec.check) | {"ranker": spec.ranker}
         choice.refuse(cases)
         if self._finished(directory, spec, configuration, cases) and not self.retry_unparsable:

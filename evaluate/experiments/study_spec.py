@@ -123,6 +123,8 @@ class RankerSpec(_Strict):
         encoder: Sentence encoder, as for `--encoder`; None for that of the command.
         programs: For `learned+mar`: the programs whose answers become features of the learned ranker.
         learn_users: For `learned+mar`: number of dev users whom every program is asked about, to learn from.
+        gate, ask: Gate file in place of `weight`, and share of the users to ask about, as for `mllm3rec evaluate`; None
+            for none, and for all users.
         tune: Whether a trained baseline, or the one in `learned+mar`, is tuned on dev users; else it has its default
             settings.
         protocols, datasets: Names of those it runs on; None for all.
@@ -149,6 +151,8 @@ class RankerSpec(_Strict):
     encoder: str | None = None
     programs: tuple[str, ...] = ("listwise", "embedding")
     learn_users: int = Field(default=100, ge=10)
+    gate: Path | None = None
+    ask: float | None = Field(default=None, ge=0, le=1)
 
     @model_validator(mode="before")
     @classmethod

@@ -112,13 +112,18 @@ def _ranker_rows(group: RankerRuns, is_reference: bool, compared: Compared, widt
 
 def _nobody_first_row(groups: Sequence[RankerRuns], width: int) -> list[TableRow]:
     """The figures of `NobodyHasItFirst` on cold lists, unless the study has it as a ranker or ranks the catalogue."""
-    protocol = groups[0].protocol
-    sampled = [cases for cases in protocol.cases.values() if len(cases[0].candidates) == groups[0].size]
-    cold = any(cases.protocol.setting != "warm" for cases in sampled)
-    if not cold or any(group.label == NOBODY_FIRST for group in groups):
+    frame = nobody_first_values(groups[0].protocol, groups[0].size)
+    if frame is None or any(group.label == NOBODY_FIRST for group in groups):
         return []
-    frame = over_draws(cells_of(nobody_first_ranks(protocol)))
     return [filled([word_cell(NOBODY_FIRST), *_estimates(frame, {}), count_cell(len(frame))], width, kind="chance")]
+
+
+def nobody_first_values(protocol: ProtocolRecord, size: int) -> pd.DataFrame | None:
+    """Metrics of `NobodyHasItFirst` by user on cold lists of that many candidates; None where there are none."""
+    sampled = [cases for cases in protocol.cases.values() if len(cases[0].candidates) == size]
+    if all(cases.protocol.setting == "warm" for cases in sampled):
+        return None
+    return over_draws(cells_of(nobody_first_ranks(protocol)))
 
 
 def nobody_first_ranks(protocol: ProtocolRecord) -> dict[tuple[int, int | None], dict[str, int]]:

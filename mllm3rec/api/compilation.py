@@ -18,7 +18,7 @@ from optimize.consistency import similarity_named
 from optimize.event_watcher import EventWatcher
 from optimize.finetuning import FineTuning
 from optimize.forecast import Phase, check_unpaid, search_unpaid
-from optimize.settings import defaults_of_compile, prior_of_compile
+from optimize.settings import defaults_of_compile, prior_of_compile, tuning_of_compile
 from programs.lm.ledger import Budget, Ledger
 from programs.lm.roles import ROLE_NAMES
 from programs.program import PROGRAMS, Fusion
@@ -137,7 +137,8 @@ def _compiler(
         roles, given = roles_of(options)
     plan = Path(out) / SEARCH_FOLDER / PLAN
     prior = prior_of_compile(plan)
-    settings = compile_settings(cases, families, roles, trials, options, prior, defaults_of_compile(plan))
+    begun = defaults_of_compile(plan), tuning_of_compile(plan)
+    settings = compile_settings(cases, families, roles, trials, options, prior, *begun)
     ledger = Ledger(Path(out) / SEARCH_FOLDER / LEDGER, budget)
     for warning in cases.list_warnings():
         on_event(Note(f"warning: {warning.message}"))

@@ -24,7 +24,7 @@ from programs.prior.default_encoder import encoder_name
 from programs.program import DEFAULT_WEIGHT, PROGRAMS
 from programs.runtime.errors import InputError, input_error
 from programs.tuned.reader import DEFAULT_BASE
-from programs.tuned.settings import TuningSettings
+from programs.tuned.settings import NEWEST_TUNING, TuningSettings
 from signatures.schema import CONSUMER
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def compile_settings(
     options: CompileOptions,
     prior: PriorName = NEWEST,
     defaults: Mapping[str, Any] = NEWEST_DEFAULTS,
+    tuning: Mapping[str, Any] = NEWEST_TUNING,
 ) -> CompileSettings:
     """Validate the options of a compile.
 
@@ -128,6 +129,7 @@ def compile_settings(
         families: Names of the programs to search over.
         prior: Formula of the prior.
         defaults: Of options that are not given, see `optimize.settings.defaults_of_compile`.
+        tuning: How `finetune` stops, see `optimize.settings.tuning_of_compile`.
 
     Raises:
         InputError: naming the option that is not valid.
@@ -180,7 +182,7 @@ def compile_settings(
                 ),
                 **_given(options, "similarity", "interactions", "held_out"),
                 **later,
-                **_tuning(options, families, seed),
+                **_tuning(options, families, {**tuning, "seed": seed}),
                 "roles": roles,
                 "proposer": proposer_config(roles, options.get("proposer")),
                 # These two ask no model of a role, so none of them has to be there.
@@ -197,13 +199,13 @@ def compile_settings(
         raise input_error("compile options", error) from None
 
 
-def _tuning(options: CompileOptions, families: Sequence[str], seed: int) -> dict[str, Any]:
+def _tuning(options: CompileOptions, families: Sequence[str], tuning: Mapping[str, Any]) -> dict[str, Any]:
     """Base and training of the optimizer `finetune`; nothing for others."""
     if options.get("optimizer") != "finetune":
         return {}
     if list(families) != [FAMILY]:
         raise InputError(f"the optimizer finetune compiles the program {FAMILY!r} alone; use --program {FAMILY}")
-    settings = TuningSettings(**_given(options, "lists"), seed=seed)
+    settings = TuningSettings(**tuning, **_given(options, "lists"))
     return {"base": options.get("base") or DEFAULT_BASE, "tuning": settings}
 
 

@@ -107,7 +107,8 @@ def evaluate(
                 if prior is not None:
                     choice = choice.with_prior(prior_name(prior))
             if gate is not None or ask is not None:
-                choice = _gated(choice, gate, ask, explain)
+                read = read_gate(Path(gate)) if isinstance(gate, str | Path) else gate
+                choice = choice.with_gate(read, ask, explain)
             choice = choice.for_runs(folder)
             choice.refuse(cases)
             ledger = Ledger(
@@ -160,12 +161,6 @@ def _outside_run(ranker: object, cases: Cases, on_event: OnEvent) -> object:
     run = read_trec_run(Path(ranker.removeprefix(RUN_PREFIX)))
     run.check(cases, on_event)
     return run
-
-
-def _gated(choice: RankerChoice, gate: Gate | str | Path | None, ask: float | None, explain: int) -> RankerChoice:
-    if ask is not None and explain:
-        raise InputError("reasons need every user's profile: ask only a share in a run without reasons (explain 0)")
-    return choice.with_gate(read_gate(Path(gate)) if isinstance(gate, str | Path) else gate, ask)
 
 
 def factory_for(

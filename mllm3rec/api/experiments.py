@@ -17,6 +17,7 @@ from evaluate.experiments.grid_forecast import MixForecast
 from evaluate.experiments.grid_report import write_comparison
 from evaluate.experiments.grid_results import GridResults
 from evaluate.experiments.grid_runner import GridRunner
+from evaluate.experiments.study_forecast import RankerForecast, forecast_runs
 from evaluate.experiments.study_runner import StudyRunner
 from evaluate.experiments.study_spec import DatasetSpec, StudySpec, read_study
 from evaluate.protocol.cases import Cases, load_cases
@@ -75,6 +76,7 @@ class Study:
         incomplete: Names of the incomplete runs.
         stopped: The reason if the budget stopped it, or None.
         written: Files of the report, the HTML page first.
+        forecast: What `run_study` expected of every ranker with a model, before it asked any.
     """
 
     record: StudyRecord
@@ -82,6 +84,7 @@ class Study:
     incomplete: tuple[str, ...]
     stopped: str | None
     written: tuple[Path, ...]
+    forecast: tuple[RankerForecast, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
         """One row per run: dataset, protocol, draw, ranker, seed, users, and the mean of each metric."""
@@ -191,19 +194,38 @@ def run_study(
         InputError: if the study is not valid, a dataset is not found, or a run is not possible.
         BudgetExceededError: if the budget ended before a run was complete.
     """
-    spec = read_spec(study)
-    budget = budget_of(
-        spec.budget.usd if budget_usd is None else budget_usd,
-        spec.budget.calls if max_calls is None else max_calls,
-        spec.budget.minutes if max_minutes is None else max_minutes,
-    )
-    root = study_root(study, spec, out)
-    runner = StudyRunner(spec, root, resolve_ranker, study_datasets(spec, data, on_event), budget, on_event)
+    runner = _study_runner(study, out, data, on_event)
+    given, own = budget_of(budget_usd, max_calls, max_minutes), runner.budget
+    runner.budget = own.model_copy(update=given.model_dump(exclude_none=True))
     runner.timeout, runner.max_tokens, runner.retry_unparsable = timeout, max_tokens, retry_unparsable
     runs = len(runner.cells(only))
+    forecast = forecast_runs(runner, only)
+    for one in forecast:
+        on_event(Note(f"forecast: {one}"))
     incomplete, stopped = runner.run(only)
-    record, written = _reported(runner, study, root, data)
-    return Study(record, runs, tuple(incomplete), stopped, written)
+    record, written = _reported(runner, study, runner.root, data)
+    return Study(record, runs, tuple(incomplete), stopped, written, tuple(forecast))
+
+
+def forecast_study(
+    study: StudySpec | Mapping[str, Any] | str | Path,
+    *,
+    out: str | Path | None = None,
+    data: Mapping[str, Dataset | str | Path] | None = None,
+    only: Sequence[str] = (),
+    max_tokens: int | None = None,
+    on_event: OnEvent = ignore,
+) -> list[RankerForecast]:
+    """What the models of every ranker will be asked by `run_study` with the same arguments; asks none.
+
+    The cases of runs with a model are drawn and kept.
+
+    Raises:
+        InputError: as `run_study`.
+    """
+    runner = _study_runner(study, out, data, on_event)
+    runner.max_tokens = max_tokens
+    return forecast_runs(runner, only)
 
 
 def report_study(
@@ -218,11 +240,22 @@ def report_study(
     Raises:
         InputError: if nothing has been run yet.
     """
-    spec = read_spec(study)
-    root = study_root(study, spec, out)
-    runner = StudyRunner(spec, root, resolve_ranker, study_datasets(spec, data, on_event), on_event=on_event)
-    record, written = _reported(runner, study, root, data)
+    runner = _study_runner(study, out, data, on_event)
+    record, written = _reported(runner, study, runner.root, data)
     return Study(record, len(runner.cells()), tuple(record.missing), None, written)
+
+
+def _study_runner(
+    study: StudySpec | Mapping[str, Any] | str | Path,
+    out: str | Path | None,
+    data: Mapping[str, Dataset | str | Path] | None,
+    on_event: OnEvent,
+) -> StudyRunner:
+    spec = read_spec(study)
+    own = spec.budget
+    datasets = study_datasets(spec, data, on_event)
+    budget = budget_of(own.usd, own.calls, own.minutes)
+    return StudyRunner(spec, study_root(study, spec, out), resolve_ranker, datasets, budget, on_event)
 
 
 def read_spec(study: StudySpec | Mapping[str, Any] | str | Path) -> StudySpec:

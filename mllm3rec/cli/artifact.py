@@ -77,7 +77,7 @@ def verify(artifact: Artifact, as_json: Json = False) -> None:
 
 
 def _facts(manifest: ArtifactManifest) -> dict[str, Any]:
-    chosen = manifest.chosen
+    chosen, prior = manifest.chosen, manifest.verdict.against_prior
     models = {role: getattr(manifest.roles, role).model for role in ("mope", "mote", "mar")}
     return {
         "family": manifest.family,
@@ -92,4 +92,5 @@ def _facts(manifest: ArtifactManifest) -> dict[str, Any]:
         "similarity": manifest.similarity,
         "data": f"{manifest.data.dataset}, cases {manifest.data.cases_sha256[:12]}",
         "verdict": manifest.verdict.judgement,
+        **({} if prior is None else {"against the prior alone": prior.judgement}),
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Column, Table
 
-from mllm3rec.cli.console import ConsoleEvents, emit, format_estimate, format_usd, out
+from mllm3rec.cli.console import ConsoleEvents, emit, format_estimate, format_hours, format_usd, out
 from mllm3rec.cli.options import (
     BudgetUsd,
     CasesFile,
@@ -132,7 +132,7 @@ def _show_forecast(found: Sequence[MixForecast], as_json: bool) -> None:
     for mix in found:
         cells = []
         for work in (mix.alone, mix.marginal):
-            cells += [f"{work.tokens_in + work.tokens_out:,.0f}", format_usd(work.usd), f"{work.seconds / 3600:.2f}"]
+            cells += [f"{work.tokens_in + work.tokens_out:,.0f}", format_usd(work.usd), format_hours(work.seconds)]
         table.add_row(mix.label, f"{mix.alone.calls:,.0f}", *cells)
     out.print(table)
     out.print("forecast from a few measured users; their answers are kept and not paid again")

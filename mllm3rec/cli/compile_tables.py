@@ -36,11 +36,21 @@ def show_manifest(manifest: ArtifactManifest) -> None:
         f"{manifest.searched['before']:.4f} before and {manifest.searched['after']:.4f} after compiling "
         f"(trial {manifest.trial} of {manifest.trials})"
     )
-    style = {"better": "green", "not clearly better": "yellow", "not better": "red"}[verdict.judgement]
-    judgement = Text(verdict.judgement, style)
-    out.print(Text.assemble("on held-out users the compiled program is ", judgement, " than the original"))
+    parts: list[str | Text] = [
+        "on held-out users the compiled program is ",
+        _coloured(verdict.judgement),
+        " than the original",
+    ]
+    if (prior := verdict.against_prior) is not None:
+        parts += [", and ", _coloured(prior.judgement), " than the prior alone, which asks no model: "]
+        parts += [f"NDCG {format_estimate(prior.ndcg)}, HR@5 {format_estimate(prior.hit)}, paired, n={prior.ndcg.n}"]
+    out.print(Text.assemble(*parts))
     if manifest.spent:
         out.print(usage_table(manifest.spent, "Cost", "phase"))
+
+
+def _coloured(judgement: str) -> Text:
+    return Text(judgement, {"better": "green", "not clearly better": "yellow", "not better": "red"}[judgement])
 
 
 def show_forecast(phases: Sequence[Phase], total: Phase, as_json: bool) -> None:

@@ -106,6 +106,15 @@ def format_usd(usd: float | None) -> str:
     return f"{'-' if round(usd, 4) < 0 else ''}${abs(usd):.4f}"
 
 
+def format_hours(seconds: float | None) -> str:
+    """Hours for a table; `-` where unknown.
+
+    >>> format_hours(None), format_hours(5400.0)
+    ('-', '1.50')
+    """
+    return "-" if seconds is None else f"{seconds / 3600:.2f}"
+
+
 def format_estimate(estimate: Estimate) -> str:
     """Mean with its 95% interval."""
     return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"

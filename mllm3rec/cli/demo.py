@@ -92,10 +92,10 @@ def _show_changes(found: Demonstration) -> None:
         table.add_row(number, demos, wording, f"{chosen.weight:g}", "-" if one.score is None else f"{one.score:.3f}")
     out.print(table)
     if manifest.trial:
-        judgement = manifest.verdict.judgement
-        out.print(
-            f"On {len(manifest.data.held_out)} held-out dev users it is {judgement} than program 0, the uncompiled one."
-        )
+        verdict = manifest.verdict
+        over = "" if verdict.against_prior is None else f", and {verdict.against_prior.judgement} than the prior alone"
+        users = f"{len(manifest.data.held_out)} held-out dev users"
+        out.print(f"On {users} it is {verdict.judgement} than program 0, the uncompiled one{over}.")
         out.print(f"Prompts that compiling changed (program {found.compared}):")
     elif found.compared:
         out.print(f"Compiling changed no prompt. Prompts that program {found.compared} changes:")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from mllm3rec.cli.console import ConsoleEvents, emit, format_usd, out
+from mllm3rec.cli.console import ConsoleEvents, emit, figure_table, format_hours, format_usd, out
 from mllm3rec.cli.options import (
     BudgetUsd,
     EncoderOption,
@@ -21,6 +21,9 @@ from mllm3rec.cli.options import (
     RetryUnparsable,
     Timeout,
 )
+
+if TYPE_CHECKING:
+    from evaluate.experiments.study_forecast import RankerForecast
 
 app = typer.Typer(no_args_is_help=True, help="Run and report all rankers, datasets and protocols of one study file.")
 StudyFile = Annotated[Path, typer.Argument(help="Study file (TOML), see docs/study.md.")]
@@ -50,9 +53,12 @@ def run(
     timeout: Timeout = None,
     max_tokens: MaxTokens = None,
     retry_unparsable: RetryUnparsable = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only forecast the cost; asks no model.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make all runs that are missing, then write the report. The same command resumes a stopped study.
+
+    Before any model is asked, a forecast says what those of each ranker will be asked.
 
     Exit code 1 if a run is incomplete, or if no answer could be read for more than half of its users.
 
@@ -60,24 +66,31 @@ def run(
     MLLM3REC_DATA names.
     """
     import mllm3rec as m3
+    from mllm3rec.api.experiments import forecast_study
 
+    chosen: dict[str, Any] = {
+        "out": directory, "data": _sources(data), "only": only or (), "max_tokens": max_tokens
+    }  # fmt: skip
+    if dry_run:
+        with ConsoleEvents() as events:
+            forecast = forecast_study(study, on_event=events, **chosen)
+        _show_forecast(forecast, as_json)
+        return
     with ConsoleEvents() as events:
         found = m3.run_study(
             study,
-            out=directory,
-            data=_sources(data),
-            only=only or (),
+            **chosen,
             budget_usd=budget_usd,
             max_calls=max_calls,
             max_minutes=max_minutes,
             timeout=timeout,
-            max_tokens=max_tokens,
             retry_unparsable=retry_unparsable,
             on_event=events,
         )
     if as_json:
         written = [str(path) for path in found.written]
         facts = {"study": found.record.name, "runs": found.runs, "incomplete": list(found.incomplete)}
+        facts |= {"forecast": [_forecast_facts(one) for one in found.forecast]}
         emit({**facts, "warnings": list(found.record.warnings), "written": written})
     else:
         _warn(found.record.warnings)
@@ -124,6 +137,27 @@ def report(study: StudyFile, directory: Directory = None, data: DataOption = Non
         return
     _warn(found.record.warnings)
     _say_written(found.written)
+
+
+def _show_forecast(found: Sequence[RankerForecast], as_json: bool) -> None:
+    if as_json:
+        emit({"forecast": [_forecast_facts(one) for one in found]})
+        return
+    columns = ("users", "calls", "tokens in", "tokens out", "dollars", "hours")
+    table = figure_table("Forecast of the runs that are left, with one worker", "ranker", *columns)
+    for one in found:
+        work = one.work
+        figures = [f"{work.calls:,.0f}", f"{work.tokens_in:,.0f}", f"{work.tokens_out:,.0f}"]
+        figures += [format_usd(work.usd), format_hours(work.seconds)]
+        table.add_row(one.ranker, f"{one.users:,}", *("-" for _ in figures) if one.problem else figures)
+    out.print(table)
+    for one in found:
+        out.print(f"{one.ranker}: {one.basis}", markup=False)
+    out.print("Stored answers, and those that rankers share, cost nothing; here they count as asked.")
+
+
+def _forecast_facts(one: RankerForecast) -> dict[str, Any]:
+    return {**one.model_dump(), "basis": one.basis}
 
 
 def _warn(warnings: Sequence[str]) -> None:

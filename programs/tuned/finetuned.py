@@ -110,7 +110,7 @@ class FineTuned:
         checkpoint: Path,
         on_event: OnEvent = ignore,
     ) -> Figures:
-        """Train the adapters; the ones with the least dev loss are kept.
+        """Train the adapters; their moving average with the least dev loss is kept.
 
         A killed training goes on after its last whole block, with the weights of an uninterrupted one.
 
@@ -190,6 +190,7 @@ class _Training:
         self.optimizer = torch.optim.AdamW(model.adapter.values(), lr=self.settings.rate, weight_decay=0.01)
         self.step, self.stale, self.seconds = 0, 0, 0.0
         self.best = Figures(float("inf"), 0.0)
+        self.average = self._adapter()
         self.kept = self._adapter()
         self.identity = json.dumps(
             {
@@ -230,13 +231,15 @@ class _Training:
                 losses.append(loss.item() * len(batch))
             torch.nn.utils.clip_grad_norm_(self.model.adapter.values(), 1.0)
             self.optimizer.step()
+            self._add_to_average(self.settings.decay_at(self.step))
             self.step += 1
             self.on_event(
                 Progress(TASK, min(self.step * self.settings.batch, self.settings.lists), self.settings.lists)
             )
-        reached = self.model.figures(self.dev)
+        reached = self._figures_of_average()
         if reached.loss < self.best.loss:
-            self.best, self.stale, self.kept = reached, 0, self._adapter()
+            self.best, self.stale = reached, 0
+            self.kept = {name: tensor.clone() for name, tensor in self.average.items()}
         else:
             self.stale += 1
         self.seconds += time.monotonic() - start
@@ -247,6 +250,17 @@ class _Training:
                 f"dev NDCG {reached.ndcg:.3f}; {left / 60:.1f} minutes left at most"
             )
         )
+
+    def _add_to_average(self, decay: float) -> None:
+        for name, tensor in self.model.adapter.items():
+            self.average[name].lerp_(tensor.detach(), 1 - decay)
+
+    def _figures_of_average(self) -> Figures:
+        now = self._adapter()
+        self.model.load(self.average, self.checkpoint)
+        reached = self.model.figures(self.dev)
+        self.model.load(now, self.checkpoint)
+        return reached
 
     def _batch(self, step: int) -> Iterator[int]:
         """Indices of the lists of a step: each pass over the lists has an order of its own."""
@@ -262,6 +276,7 @@ class _Training:
         state = self.optimizer.state_dict()["state"]
         tensors = {f"now.{name}": tensor for name, tensor in self._adapter().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.kept.items()}
+        tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
         for number, name in enumerate(self.names):
             tensors |= {f"{part}.{name}": state[number][part] for part in ("exp_avg", "exp_avg_sq", "step")}
         progress = {
@@ -289,6 +304,9 @@ class _Training:
         progress = json.loads(metadata["progress"])
         self.model.load({name: tensors[f"now.{name}"] for name in self.names}, self.checkpoint)
         self.kept = {name: tensors[f"best.{name}"].to(self.model.base.device) for name in self.names}
+        # A checkpoint from before there was an average is of a training without one.
+        averages = {name: tensors.get(f"average.{name}", tensors[f"now.{name}"]) for name in self.names}
+        self.average = {name: tensor.to(self.model.base.device) for name, tensor in averages.items()}
         groups = self.optimizer.state_dict()["param_groups"]
         parts = ("exp_avg", "exp_avg_sq", "step")
         state = {n: {part: tensors[f"{part}.{name}"] for part in parts} for n, name in enumerate(self.names)}

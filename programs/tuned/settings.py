@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,6 +19,10 @@ class TuningSettings(BaseModel):
         block: Steps between two evaluations on dev lists; each ends with a checkpoint.
         rate: Highest learning rate, after `warmup` of the steps; it then falls to 0 in equal steps.
         patience: Blocks without a lower dev loss after which training stops.
+        average: Decay of the moving average of the adapters over steps, see `decay_at`; 0 keeps those of the last step.
+        stopping_users: Most dev users whose lists decide when to stop.
+
+    Defaults are those of records that leave a field out; a new training has `NEWEST_TUNING`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +37,8 @@ class TuningSettings(BaseModel):
     warmup: float = Field(default=0.1, ge=0, lt=1)
     patience: int = Field(default=4, ge=1)
     seed: int = 0
+    average: float = Field(default=0.0, ge=0, lt=1, exclude_if=lambda decay: not decay)
+    stopping_users: int = Field(default=32, ge=1, exclude_if=lambda users: users == 32)
 
     @property
     def steps(self) -> int:
@@ -49,6 +56,20 @@ class TuningSettings(BaseModel):
         if step < rising:
             return self.rate * (step + 1) / rising
         return self.rate * (self.steps - step) / (self.steps - rising)
+
+    def decay_at(self, step: int) -> float:
+        """Decay of the average after a step, from 0; lower at the beginning, so that the start is soon forgotten.
+
+        >>> settings = TuningSettings(average=0.98)
+        >>> [round(settings.decay_at(step), 2) for step in (0, 9, 1000)], TuningSettings().decay_at(5)
+        ([0.1, 0.53, 0.98], 0.0)
+        """
+        return min(self.average, (1 + step) / (10 + step))
+
+
+NEWEST_TUNING: dict[str, Any] = {"patience": 8, "average": 0.98, "stopping_users": 96}
+"""What a new training has. Dev losses jump by more than a block gains: 32 users and a patience of 4 blocks
+stopped a training on noise."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 
 from evaluate.report.pseudonyms import pseudonym
 from optimize.compile_report import compile_report, verdict_sentence
+from optimize.holdout import AgainstPrior
 from tests.support.report_pages import DEV_USERS, compile_record
 from tests.support.small_study import assert_self_contained
 
@@ -102,3 +103,17 @@ def test_without_importances_and_changes_the_report_is_whole() -> None:
     page = compile_report(compile_record(0.0, unchanged=True))
     assert "Parameter importance" not in page
     assert "No prompt changed." in page
+
+
+def test_the_verdict_names_the_prior_too() -> None:
+    record = compile_record(0.3)
+    assert "the prior alone" not in panel(compile_report(record), "verdict")
+    loss = {"mean": -0.02, "low": -0.05, "high": 0.01}
+    difference = record.manifest.verdict.difference["ndcg"].model_copy(update=loss)
+    prior = AgainstPrior(judgement="not better", ndcg=difference, hit=difference)
+    verdict = record.manifest.verdict.model_copy(update={"against_prior": prior})
+    record = dataclasses.replace(record, manifest=record.manifest.model_copy(update={"verdict": verdict}))
+    said = panel(compile_report(record), "verdict")
+    assert "The compiled program is better than the uncompiled one." in said
+    assert "The compiled program is not better than the prior alone, which asks no model: on the same users" in said
+    assert "NDCG differs by −0.020" in said

@@ -62,6 +62,7 @@ def test_a_compile_resumes_and_its_artifact_is_checked(cases: Cases, base: Path,
     assert manifest.optimizer == "finetune" and ADAPTER in manifest.files
     assert manifest.adapter.base == str(base)
     assert manifest.verdict.before["score"].n == 3
+    assert manifest.verdict.against_prior is not None and manifest.verdict.against_prior.ndcg.n == 3
     case = cases.cases[0].blinded()
     ranking = program.rank(case)
     assert ranking.score_source == "tuned" and len(ranking.scores["mar"]) == len(case.candidates)

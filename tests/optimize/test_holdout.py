@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from evaluate.stats.metrics import ndcg
 from optimize.holdout import compare_on_holdout, split_dev
 from programs.runtime.errors import InputError
 from tests.support.cases import cases_file
@@ -29,3 +31,19 @@ def test_a_verdict_needs_a_clear_gain() -> None:
     assert compare_on_holdout(high, low).judgement == "not better"
     assert compare_on_holdout(low, low).judgement == "not better"
     assert compare_on_holdout(low[:3], high[:3]).judgement == "not clearly better", "three shoppers convince nobody"
+
+
+def test_a_winner_is_compared_with_the_prior_alone_on_the_same_users() -> None:
+    ranks = [(3 + n % 3, *(1,) * 20) for n in range(12)]
+    won = [score_of(f"u{n}", 1.0).model_copy(update={"ranks": own}) for n, own in enumerate(ranks)]
+    base = [score_of(f"u{n}", 0.9).model_copy(update={"ranks": own}) for n, own in enumerate(ranks)]
+    found = compare_on_holdout(base, won).against_prior
+    assert found is not None and found.judgement == "better"
+    assert found.ndcg.mean == pytest.approx(1 - np.mean([ndcg(own[0], 99) for own in ranks]))
+    assert (found.hit.mean, found.ndcg.n) == (0.0, 12)
+    # Better than before, and still below the prior.
+    low = [one.model_copy(update={"ndcg": 0.2, "ranks": (1,) * 21}) for one in won]
+    verdict = compare_on_holdout(base, low)
+    assert (verdict.judgement, verdict.against_prior and verdict.against_prior.judgement) == ("better", "not better")
+    unknown = compare_on_holdout(base, [score_of(one.user_id, 1.0) for one in won])
+    assert unknown.against_prior is None and "against_prior" not in unknown.model_dump()

@@ -53,8 +53,9 @@ def comparison_page(directory: Path) -> Path:
         rows = {case.user_id: plain(case, ranks[case.user_id], "mar") for case in cases}
         stopped = f"user {cases[0].user_id!r}: the server was gone" if i == 8 else None
         runs.append(MixRun(mix, ranks, rows, cost, unresolved=int(i == 8), stopped=stopped))
-    tab = grid_tab(grid_results(grid, runs, list_size=10), grid)
-    return write_report(study(), directory, [tab])[0]
+    record = study()
+    tab = grid_tab(grid_results(grid, runs, list_size=10), grid, record.protocols[0])
+    return write_report(record, directory, [tab])[0]
 
 
 def attack_page(directory: Path) -> Path:

@@ -523,6 +523,8 @@ def test_learned_takes_groups_of_features_that_are_not_in_its_default(groups: tu
     assert np.mean([above(ranking, own, other) for ranking in ranker.rank_many(asked)]) > 0.9
     assert {name.split(".")[0] for name in ranker.importance} >= {name for name in groups if name in SMALL}
     assert ranker.rank(asked[3]) == ranker.rank_many(asked)[3]
+    # A score does not depend on the lists that are computed at the same time.
+    assert ranker.rank_many(asked * 9) == ranker.rank_many(asked) * 9
 
 
 def test_learned_can_classify_candidates() -> None:

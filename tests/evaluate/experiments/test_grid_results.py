@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 
 from evaluate.experiments.grid_results import MixRun, front_of, grid_results
 from evaluate.experiments.grid_tab import mix_table, unit_cost_table
+from evaluate.report.accuracy import nobody_first_values
 from evaluate.runs.costs import cost_of
 from tests.support.grids import call, grid
+from tests.support.small_study import study
 
 
 @given(
@@ -64,6 +67,21 @@ def test_the_prior_alone_is_beside_the_mixes(tmp_path: Path) -> None:
     assert [cell.text for cell in costs.rows[-1].cells][:3] == ["prior alone", "$0.0000", "$0.0000"]
     without = grid_results(found, [MixRun(mix, {"u": 1}, {}, cost_of([], 1, 10, 0, 5, 5)) for mix in mixes], 30)
     assert (without.prior, len(mix_table(without).rows)) == ({}, len(mixes))
+
+
+def test_cold_lists_have_the_row_of_nobody_has_it_first_as_every_table_has(tmp_path: Path) -> None:
+    found = grid(tmp_path)
+    runs = [MixRun(mix, {"u": 1}, {}, cost_of([], 1, 10, 0, 5, 5)) for mix in found.mixes()]
+    said = grid_results(found, runs, 10)
+    protocol = study().protocols[0]
+    assert nobody_first_values(protocol, 10) is None
+    as_cold = {"protocol": protocol.cases[0].protocol.model_copy(update={"setting": "item-cold"})}
+    cold = dataclasses.replace(protocol, cases={0: dataclasses.replace(protocol.cases[0], **as_cold)})
+    values = nobody_first_values(cold, 10)
+    assert values is not None and nobody_first_values(cold, 11) is None
+    row = mix_table(said, values).rows[-1]
+    assert [cell.text for cell in row.cells][:2] == ["nobody-has-it-first", f"{values['HR@5'].mean():.3f}"]
+    assert (row.kind, [cell.text for cell in row.cells][8]) == ("chance", str(len(values)))
 
 
 def test_a_mix_that_was_given_up_is_listed_with_bounds_and_compared_with_nothing(tmp_path: Path) -> None:

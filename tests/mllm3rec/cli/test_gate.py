@@ -81,3 +81,78 @@ def test_a_run_without_scores_of_mar_is_refused(fitted: Path, cli: CommandLine) 
     found = cli("gate", "dev.jsonl", "prior", "--out", "y.json")
     assert found.code == 2
     assert "no scores of MAR" in " ".join(found.err.split())
+
+
+SHARES = """
+name = "shares"
+
+[[datasets]]
+name = "shop"
+source = "demo"
+
+[[protocols]]
+name = "warm"
+users = 60
+
+[[protocols]]
+name = "whole"
+users = 5
+catalogue = true
+
+[[rankers]]
+ranker = "prior"
+
+[[rankers]]
+ranker = "planted-truth"
+label = "asked 0"
+protocols = ["warm"]
+gate = "gate.json"
+ask = 0
+
+[[rankers]]
+ranker = "planted-truth"
+label = "asked half"
+protocols = ["warm"]
+gate = "gate.json"
+ask = 0.5
+"""
+
+
+def test_quality_by_the_share_asked_is_one_study(fitted: Path, cli: CommandLine) -> None:
+    Path("shares.toml").write_text(SHARES)
+    found = cli("study", "run", "shares.toml", "--out", "shares", "--json")
+    assert found.code == 0, found.err
+    asked = {}
+    for name in ("asked_0", "asked_half"):
+        manifest, rows = read_journal(fitted / "shares" / "shop" / "warm" / "draw0" / name)
+        asked[name] = sum(row.asked for row in rows.values())
+        assert "gate" in manifest.configuration
+    assert asked["asked_0"] == 0 < asked["asked_half"] < 60
+    assert "gate" not in read_journal(fitted / "shares" / "shop" / "warm" / "draw0" / "prior")[0].configuration
+    evaluated = cli("evaluate", "shares/shop/warm/draw0/cases.jsonl", "--ranker", "planted-truth", "--gate",
+                    "gate.json", "--ask", 0.5, "--out", "half", "--json")  # fmt: skip
+    assert evaluated.code == 0, evaluated.err
+    alone = {user: row.order for user, row in read_journal(fitted / "half")[1].items()}
+    assert alone == {user: row.order for user, row in rows.items()}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('gate = "gate.json"\nask = 0.5', "ask = 0.5", "asked_half: gate, ask: to ask about a share"),
+        ('gate = "gate.json"\nask = 0.5', 'gate = "none.json"', "asked_half: gate, ask: none.json: no such file"),
+        ("ask = 0.5", "ask = 50", "rankers.2.ask"),
+        ('protocols = ["warm"]\ngate = "gate.json"\nask = 0.5', 'gate = "gate.json"', "without a gate"),
+        ('"prior"', '"prior"\ngate = "gate.json"', "draw0/prior: gate, ask: prior: a gate weighs"),
+        ('"prior"', '"learned+mar"\nlabel = "prior"\ngate = "gate.json"\nprotocols = ["warm"]', "about all users"),
+        ("ask = 0.5", "ask = 0.5\nexplain = 1", "without reasons"),
+    ],
+)
+def test_a_gate_of_a_study_is_checked_before_anything_runs(
+    fitted: Path, cli: CommandLine, old: str, new: str, problem: str
+) -> None:
+    Path("shares.toml").write_text(SHARES.replace(old, new))
+    found = cli("study", "run", "shares.toml", "--out", "shares")
+    assert found.code == 2
+    assert problem in " ".join(found.err.split())
+    assert not list(fitted.glob("shares/**/manifest.json"))

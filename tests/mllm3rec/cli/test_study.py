@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -575,3 +576,56 @@ def test_rankers_of_one_study_may_have_encoders_of_their_own(tmp_path: Path, ser
     study.write_text(study.read_text().replace('encoder = "hashing"', 'encoder = "minilm"'))
     refused = run("study", "run", study, "--out", root, "--only", "content_hashing")
     assert isinstance(refused.exception, InputError) and "configuration.encoder" in str(refused.exception)
+
+
+def forecast_of(printed: str) -> dict[str, dict[str, Any]]:
+    return {one["ranker"]: one for one in json.loads(printed)["forecast"]}
+
+
+def test_a_forecast_asks_nobody_and_is_not_exceeded(finished: Finished, tmp_path: Path) -> None:
+    with FakeOpenAI() as server:
+        study = write(tmp_path, server.model())
+        found = run("study", "run", study, "--out", tmp_path / "runs", "--dry-run", "--json")
+        assert found.exit_code == 0, found.output
+        assert not server.bodies
+    said = forecast_of(found.stdout)
+    assert set(said) == {"listwise", "llm-only"}
+    assert json.loads(finished.printed)["forecast"] == json.loads(found.stdout)["forecast"]
+    for name, one in said.items():
+        ledger = finished.root / f"shop/warm/draw0/{name}/ledger.jsonl"
+        calls = [call for call in read_calls(ledger) if not call.hit]
+        assert (one["users"], one["measured"], one["basis"]) == (3, 0, "upper estimate")
+        assert one["work"]["seconds"] is None and one["work"]["usd"] is None
+        for part, real in (("calls", len(calls)), ("tokens_in", sum(call.tokens_in for call in calls)),
+                           ("tokens_out", sum(call.tokens_out for call in calls))):  # fmt: skip
+            assert real <= one["work"][part] <= 8 * real, (name, part)
+
+
+def test_a_forecast_measures_the_runs_there_are(finished: Finished, tmp_path: Path) -> None:
+    copy = finished.copy(tmp_path)
+    shutil.rmtree(copy.root / "shop/warm/draw0/llm-only")
+    journal = copy.root / "shop/warm/draw0/listwise/journal.jsonl"
+    (copy.root / "shop/warm/draw0/listwise/metrics.json").unlink()
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:2]))
+    said = forecast_of(run("study", "run", copy.file, "--out", copy.root, "--dry-run", "--json").stdout)
+    assert (said["listwise"]["users"], said["listwise"]["basis"]) == (1, "measured on 2 users")
+    assert 0 < said["listwise"]["work"]["seconds"] < 60
+    # No run of it is left to measure, but the study knows how long a call of its model takes.
+    assert (said["llm-only"]["users"], said["llm-only"]["measured"]) == (3, 0)
+    assert said["llm-only"]["work"]["seconds"] > 0
+    table = run("study", "run", copy.file, "--out", copy.root, "--dry-run")
+    assert table.exit_code == 0 and "upper" in table.stdout and "measured" in table.stdout
+
+
+def test_what_is_done_has_no_forecast(finished: Finished) -> None:
+    found = run("study", "run", finished.file, "--out", finished.root, "--dry-run", "--json")
+    assert found.exit_code == 0 and json.loads(found.stdout)["forecast"] == []
+
+
+def test_a_hosted_study_is_forecast_in_dollars_without_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    study = write(tmp_path, "openai/gpt-4o-mini", STUDY)
+    found = run("study", "run", study, "--out", tmp_path / "runs", "--only", "listwise", "--dry-run", "--json")
+    assert found.exit_code == 0, found.output
+    one = forecast_of(found.stdout)["listwise"]
+    assert 0 < one["work"]["usd"] < 1 and one["work"]["seconds"] is None

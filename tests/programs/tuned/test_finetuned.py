@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 
 from programs.runtime.errors import InputError
 from programs.runtime.events import Event, Progress
@@ -18,7 +20,7 @@ from programs.tuned.settings import PromptList, TuningSettings
 from tests.support.tiny_model import write_tiny_model
 
 COLOURS, SHAPES = ("red", "blue", "green"), ("ball", "cube", "car")
-SETTINGS = TuningSettings(layers=2, rank=4, lists=72, batch=4, block=6, rate=0.02, patience=9)
+SETTINGS = TuningSettings(layers=2, rank=4, lists=72, batch=4, block=6, rate=0.02, patience=9, average=0.8)
 
 
 def planted() -> list[PromptList]:
@@ -93,6 +95,43 @@ def test_training_finds_a_planted_rule_and_resumes_to_the_same_weights(folder: P
     path.write_bytes(b"broken")
     with pytest.raises(InputError, match="cannot be read"):
         model(folder).fit(lists, dev, path)
+
+
+def test_the_average_over_steps_is_what_is_judged_and_saved(folder: Path, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"lists": 24, "patience": 1})
+    lists, dev = planted()[:36], planted()[36:]
+    reader = model(folder, settings)
+    reader.fit(lists, dev, tmp_path / "one.safetensors")
+    saved = read_tensors((tmp_path / "one.safetensors").read_bytes(), "one")
+    for name, kept in reader.adapter.items():
+        assert torch.equal(kept.detach(), saved[f"average.{name}"])
+    assert any(not torch.equal(saved[f"average.{name}"], saved[f"now.{name}"]) for name in reader.adapter)
+    last = model(folder, settings.model_copy(update={"average": 0.0}))
+    last.fit(lists, dev, tmp_path / "last.safetensors")
+    saved = read_tensors((tmp_path / "last.safetensors").read_bytes(), "last")
+    assert all(torch.equal(saved[f"average.{name}"], saved[f"now.{name}"]) for name in last.adapter)
+
+
+def test_a_checkpoint_from_before_there_was_an_average_goes_on_as_it_began(folder: Path, tmp_path: Path) -> None:
+    before = SETTINGS.model_copy(update={"average": 0.0, "lists": 48})
+    assert "average" not in before.model_dump() and "stopping_users" not in before.model_dump()
+    lists, dev, path = planted()[:36], planted()[36:], tmp_path / "old.safetensors"
+
+    def kill_in_the_second_block(event: Event) -> None:
+        if isinstance(event, Progress) and event.done == 32:
+            raise Killed
+
+    with pytest.raises(Killed):
+        model(folder, before).fit(lists, dev, path, kill_in_the_second_block)
+    with safe_open(path, framework="pt") as file:
+        old = {name: file.get_tensor(name) for name in file.keys() if not name.startswith("average.")}  # noqa: SIM118
+        path.write_bytes(save(old, metadata=file.metadata()))
+    again, whole = model(folder, before), model(folder, before)
+    again.fit(lists, dev, path)
+    whole.fit(lists, dev, tmp_path / "whole.safetensors")
+    assert again.saved() == whole.saved()
+    with pytest.raises(InputError, match="other settings"):
+        model(folder, before.model_copy(update={"average": 0.8})).fit(lists, dev, path)
 
 
 def test_an_adapter_is_loaded_only_where_it_fits(folder: Path, tmp_path: Path) -> None:
