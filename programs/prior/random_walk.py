@@ -65,7 +65,7 @@ class RandomWalk:
 
         Returns:
             Shape (histories, items), 0 for items out of reach; the columns are those of `columns`. A row depends on
-            its own history alone.
+            its own history alone. The array is in column order, because callers read few of its values.
         """
         places: list[int] = []
         columns: list[int] = []
@@ -81,7 +81,7 @@ class RandomWalk:
         once = (start @ self.to_users @ self.to_items).toarray()
         # Two steps reach most of the catalogue, so that the second is faster dense.
         users = self._from_items @ np.ascontiguousarray(once.T)
-        reached: NDArray[np.floating] = np.ascontiguousarray((self._from_users @ users).T)
+        reached: NDArray[np.floating] = (self._from_users @ users).T
         unknown = start.tocoo()
         own = self.users[unknown.col] == 0
         reached[unknown.row[own], unknown.col[own]] = unknown.data[own]

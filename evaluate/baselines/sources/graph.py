@@ -39,16 +39,14 @@ class Graph:
         users = (self._start(lists, LISTED_ITEMS) @ self.walk.to_users).toarray()
         newest = (self._start(lists, 1) @ self.walk.to_users).toarray()
         twice = self.walk.scores([case.item_ids for case in lists.cases])
-        twice = np.hstack([twice, np.zeros((len(twice), 1), dtype=twice.dtype)])
+        near = twice[lists.owner[:, None], self._neighbours[lists.candidates]]
         users_of = self._users_of[columns]
         parts = [
             _products(users_of, users, lists),
             _products(users_of, newest, lists),
             _products(self._steps_of[columns], users, lists),
-            twice[lists.owner, columns],
-            (self._weights[lists.candidates] * twice[lists.owner[:, None], self._neighbours[lists.candidates]]).sum(
-                axis=1
-            ),
+            np.where(columns >= 0, twice[lists.owner, columns], 0),
+            (self._weights[lists.candidates] * near).sum(axis=1),
         ]
         popularity = np.append(self.walk.users, 0.0)[columns]
         return np.column_stack([*(np.sqrt(part) for part in parts), np.log1p(popularity)])
@@ -61,7 +59,7 @@ class Graph:
         return sparse.csr_matrix((_DECAY ** ages.astype(np.float32), (own, columns)), shape=shape, dtype=np.float32)
 
     def _near(self, content: ContentSimilarity, index: ItemIndex) -> tuple[ItemRows, NDArray[np.float32]]:
-        """Columns of the content neighbours of every item, and their weights, which sum to 1; 0 for unknown items."""
+        """Columns of the content neighbours of every item, and their weights, which sum to 1; 0 where there is none."""
         found = content.neighbours_of(index.rows)
         columns = np.array([self.walk.columns.get(item, -1) for item in content.rows], dtype=np.intp)
         k = max((len(near.rows) for near in found.values()), default=0)
@@ -70,7 +68,7 @@ class Graph:
         for item, near in found.items():
             row = index.rows[item]
             neighbours[row] = columns[near.rows]
-            weights[row] = near.weights / max(near.weights.sum(), 1e-12)
+            weights[row] = np.where(neighbours[row] >= 0, near.weights, 0) / max(near.weights.sum(), 1e-12)
         return neighbours, weights
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from evaluate.baselines import TrainingData
+from evaluate.baselines.learned import Learned
 from evaluate.baselines.sequential import SASRec
 from evaluate.baselines.sources.graph import Graph
 from evaluate.baselines.sources.lists import FeatureColumns, ItemIndex, Lists
@@ -120,9 +121,10 @@ def test_too_little_data_for_a_cold_step_is_learned_from_warm_lists() -> None:
 def test_the_graph_agrees_with_the_priors_parts() -> None:
     data = world()
     rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(40, 6))
+    # Five texts are of items that are not in the index.
+    vectors = rng.normal(size=(45, 6))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    content = ContentSimilarity({f"i{n}": vectors[n] for n in range(40)})
+    content = ContentSimilarity({f"i{n}": vectors[n] for n in range(45)})
     index = ItemIndex.of(data.items)
     candidates = [f"i{n}" for n in range(20, 40)]
     cases = [case([f"i{n}", f"i{n + 1}"], [*candidates, "nowhere"], f"u{n}") for n in range(8)]
@@ -163,6 +165,17 @@ def test_a_list_has_the_same_features_alone_and_among_others() -> None:
         alone = np.vstack([source.features(Lists.of([one], index)) for one in cases])
         np.testing.assert_allclose(together, alone, rtol=1e-6)
         assert together.shape[1] == len(source.names)
+
+
+def test_many_lists_at_once_have_the_scores_of_each_alone() -> None:
+    pytest.importorskip("lightgbm")
+    data = world()
+    ranker = Learned(trees=5, groups=("graph", "words", "past")).fit(data, 0)
+    cases = [
+        Case(user_id=user, history=events, candidates=tuple(f"i{n}" for n in range(number % 7, 20)))
+        for number, (user, events) in enumerate(list(data.interactions.items())[:20])
+    ]
+    assert ranker.rank_many(cases) == [ranker.rank(asked) for asked in cases]
 
 
 def test_relative_features_compare_candidates() -> None:
