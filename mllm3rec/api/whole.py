@@ -22,6 +22,7 @@ def distill_all(
     out: str | Path = "traits.parquet",
     *,
     processes: int = 1,
+    cluster: str | None = None,
     dry_run: bool = False,
     budget_usd: float | None = None,
     max_calls: int | None = None,
@@ -37,6 +38,7 @@ def distill_all(
         dataset: A dataset, its directory, or `demo`.
         out: The Parquet file to write; a folder beside it holds its parts meanwhile.
         processes: Number of processes that share limits and budget.
+        cluster: Address of a Ray cluster for the processes, or `local`; needs the extra `ray` (docs/scale.md).
         dry_run: Whether to make the first few rows only, and forecast the others.
         budget_usd, max_calls, max_minutes: Limits; calls in the ledger count.
         options: Program and models, see `StageSettings`.
@@ -48,7 +50,9 @@ def distill_all(
     data = _loaded(dataset)
     source = Source(list(data.items), lambda key: columns.item_row(data.items[key]), columns.ITEMS, "items")
     budget = budget_of(budget_usd, max_calls, max_minutes)
-    return run_job(StageSettings(task="distill", **options), source, Path(out), budget, processes, dry_run, on_event)
+    return run_job(
+        StageSettings(task="distill", **options), source, Path(out), budget, processes, dry_run, on_event, cluster
+    )
 
 
 def profile_all(
@@ -57,6 +61,7 @@ def profile_all(
     *,
     users: Iterable[str] | None = None,
     processes: int = 1,
+    cluster: str | None = None,
     dry_run: bool = False,
     budget_usd: float | None = None,
     max_calls: int | None = None,
@@ -68,7 +73,7 @@ def profile_all(
 
     Args:
         users: Ids of the users; None for all.
-        dataset, out, processes, dry_run, budget_usd, max_calls, max_minutes, options: As in `distill_all`.
+        dataset, out, processes, cluster, dry_run, budget_usd, max_calls, max_minutes, options: As in `distill_all`.
 
     Raises:
         BudgetExceededError: if the budget is spent; what was made is kept.
@@ -83,7 +88,9 @@ def profile_all(
 
     source = Source(_users(data, users), row, columns.USERS, "users")
     budget = budget_of(budget_usd, max_calls, max_minutes)
-    return run_job(StageSettings(task="profile", **options), source, Path(out), budget, processes, dry_run, on_event)
+    return run_job(
+        StageSettings(task="profile", **options), source, Path(out), budget, processes, dry_run, on_event, cluster
+    )
 
 
 def recommend_all(
@@ -95,6 +102,7 @@ def recommend_all(
     candidates: int = 15,
     explain: bool = False,
     processes: int = 1,
+    cluster: str | None = None,
     dry_run: bool = False,
     budget_usd: float | None = None,
     max_calls: int | None = None,
@@ -109,7 +117,7 @@ def recommend_all(
         users: Ids of the users; None for all.
         k, candidates: Items to recommend, and those that the prior retrieves for each user.
         explain: Whether each recommended item gets a checked reason.
-        out, processes, dry_run, budget_usd, max_calls, max_minutes, options: As in `distill_all`.
+        out, processes, cluster, dry_run, budget_usd, max_calls, max_minutes, options: As in `distill_all`.
 
     Raises:
         BudgetExceededError: if the budget is spent; what was made is kept.
@@ -121,7 +129,7 @@ def recommend_all(
         task="recommend", dataset=data.source, k=k, candidates=candidates, explain=explain, **options
     )
     budget = budget_of(budget_usd, max_calls, max_minutes)
-    return run_job(settings, source, Path(out), budget, processes, dry_run, on_event)
+    return run_job(settings, source, Path(out), budget, processes, dry_run, on_event, cluster)
 
 
 def _loaded(dataset: Dataset | str | Path) -> Dataset:

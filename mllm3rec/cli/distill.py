@@ -10,6 +10,7 @@ import typer
 from mllm3rec.cli.console import ConsoleEvents, emit, out, say, usage_table
 from mllm3rec.cli.options import (
     BudgetUsd,
+    ClusterAddress,
     DatasetOption,
     DryRun,
     Json,
@@ -50,6 +51,7 @@ def distill(
     mote: MoteOption = None,
     workers: Workers = 1,
     processes: Processes = 1,
+    cluster: ClusterAddress = None,
     dry_run: DryRun = False,
     calls: LedgerFile = None,
     budget_usd: BudgetUsd = None,
@@ -80,6 +82,7 @@ def distill(
                 preset=preset,
                 mote=mote,
                 processes=processes,
+                cluster=cluster,
                 dry_run=dry_run,
                 ledger=calls,
                 budget_usd=budget_usd,
@@ -91,8 +94,10 @@ def distill(
                 on_event=events,
             )
         raise typer.Exit(finish(job, as_json))
-    if out_file is not None or ranker is not None or processes != 1 or dry_run:
-        raise InputError("--out, --ranker, --processes and --dry-run are for a dataset; a cases file takes --workers")
+    if out_file is not None or ranker is not None or processes != 1 or cluster is not None or dry_run:
+        raise InputError(
+            "--out, --ranker, --processes, --cluster and --dry-run are for a dataset; a cases file takes --workers"
+        )
     with ConsoleEvents() as events:
         found = m3.distill(
             m3.load_cases(Path(source), None if dataset is None else m3.load_dataset(dataset)),

@@ -9,6 +9,7 @@ import typer
 from mllm3rec.cli.console import ConsoleEvents
 from mllm3rec.cli.options import (
     BudgetUsd,
+    ClusterAddress,
     DatasetName,
     DryRun,
     Json,
@@ -40,6 +41,7 @@ def profile(
     mope: MopeOption = None,
     schema: SchemaFile = None,
     processes: Processes = 1,
+    cluster: ClusterAddress = None,
     dry_run: DryRun = False,
     calls: LedgerFile = None,
     budget_usd: BudgetUsd = None,
@@ -70,6 +72,7 @@ def profile(
             mope=mope,
             schema_file=schema,
             processes=processes,
+            cluster=cluster,
             dry_run=dry_run,
             ledger=calls,
             budget_usd=budget_usd,

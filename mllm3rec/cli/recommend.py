@@ -10,6 +10,7 @@ import typer
 from mllm3rec.cli.console import ConsoleEvents, emit
 from mllm3rec.cli.options import (
     BudgetUsd,
+    ClusterAddress,
     DatasetName,
     DryRun,
     EncoderOption,
@@ -49,6 +50,7 @@ def recommend(
     out_file: OutFile = None,
     explain: Annotated[bool, typer.Option("--explain", help="With --users: a checked reason for each item.")] = False,
     processes: Processes = 1,
+    cluster: ClusterAddress = None,
     dry_run: DryRun = False,
     history: Annotated[
         list[str] | None, typer.Option(help="Item id or free text, instead of --user; repeat it, oldest first.")
@@ -104,6 +106,7 @@ def recommend(
                 weight=weight,
                 schema_file=schema,
                 processes=processes,
+                cluster=cluster,
                 dry_run=dry_run,
                 ledger=calls,
                 budget_usd=budget_usd,
@@ -115,8 +118,8 @@ def recommend(
                 on_event=events,
             )
         raise typer.Exit(finish(job, as_json))
-    if out_file is not None or explain or processes != 1 or dry_run:
-        raise m3.InputError("--out, --explain, --processes and --dry-run are for many users; add --users")
+    if out_file is not None or explain or processes != 1 or cluster is not None or dry_run:
+        raise m3.InputError("--out, --explain, --processes, --cluster and --dry-run are for many users; add --users")
     with ConsoleEvents() as events:
         events(Note(f"loading {dataset}"))
         data = m3.load_dataset(dataset)

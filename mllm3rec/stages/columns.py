@@ -109,6 +109,9 @@ RECOMMENDATIONS = pa.schema(
 )
 """Output of `recommend`: the items of a user, best first."""
 
+OUTPUTS = {"distill": TRAITS, "profile": PROFILES, "recommend": RECOMMENDATIONS}
+"""Output by task."""
+
 
 def item_row(item: Item) -> dict[str, Any]:
     """An item as a row of `ITEMS`."""

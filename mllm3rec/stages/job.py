@@ -11,9 +11,11 @@ from typing import Any
 import pyarrow as pa
 
 from mllm3rec.stages import columns
+from mllm3rec.stages.cluster import run_on_cluster
 from mllm3rec.stages.parts import Parts, opened
 from mllm3rec.stages.settings import StageSettings
 from mllm3rec.stages.stage import Stage
+from mllm3rec.stages.worker_ledgers import merge_ledgers
 from mllm3rec.stages.workers import run_in_processes
 from programs.lm.ledger import Budget, Ledger
 from programs.runtime.events import Note, OnEvent, Progress, ignore
@@ -24,8 +26,6 @@ BATCH = 32
 
 SAMPLE = 8
 """Rows that are made first, to forecast the others."""
-
-OUTPUTS = {"distill": columns.TRAITS, "profile": columns.PROFILES, "recommend": columns.RECOMMENDATIONS}
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ def run_job(
     processes: int = 1,
     dry_run: bool = False,
     on_event: OnEvent = ignore,
+    cluster: str | None = None,
 ) -> Job:
     """Make the row of every id of the source that has none yet.
 
@@ -106,6 +107,8 @@ def run_job(
         budget: For all runs of this job: calls in the ledger count.
         processes: Number of processes, each with its part of the budget and of the limits.
         dry_run: Whether to make the first few rows only, and forecast the others.
+        cluster: Address of a Ray cluster whose actors are the processes, or `local`; None for processes of this
+            machine without Ray.
 
     Raises:
         BudgetExceededError: if the budget is spent. The rows that were made are kept.
@@ -113,7 +116,8 @@ def run_job(
         BackendDownError: if a backend does not answer.
     """
     ledger_path = settings.ledger or out.with_name(f"{out.name}.ledger.jsonl")
-    with opened(out, OUTPUTS[settings.task], settings.identity()) as parts:
+    with opened(out, columns.OUTPUTS[settings.task], settings.identity()) as parts:
+        merge_ledgers(parts.folder, ledger_path)
         left = [key for key in source.ids if key not in parts.done]
         settings = settings.model_copy(update={"ledger": ledger_path, "budget": _left(ledger_path, budget)})
         progress = _Progress(source, len(source.ids) - len(left), on_event)
@@ -126,7 +130,13 @@ def run_job(
             settings = settings.model_copy(update={"budget": _left(ledger_path, budget)})
         if dry_run:
             return Job(out, parts.counts, progress.usage, forecast, written=False)
-        if processes > 1:
+        if cluster is not None and left:
+            try:
+                for batch in run_on_cluster(settings, rows, len(left), parts.folder, processes, cluster, on_event):
+                    progress.add(batch, parts)
+            finally:
+                merge_ledgers(parts.folder, ledger_path)
+        elif processes > 1:
             for batch in run_in_processes(settings, rows, processes, on_event):
                 progress.add(batch, parts)
         elif left:

@@ -57,24 +57,21 @@ class Stage:
     Args:
         settings: What it does.
         on_event: Told of what a user should know; called in this thread.
+        ledger: In place of the settings' own ledger and budget; closed with the stage.
     """
 
-    def __init__(self, settings: StageSettings, on_event: OnEvent = ignore) -> None:
+    def __init__(self, settings: StageSettings, on_event: OnEvent = ignore, ledger: Ledger | None = None) -> None:
         self.settings = settings
         self._on_event = on_event
         self._open = ExitStack()
         if settings.cache is not None:
             self._open.enter_context(using("cache", str(settings.cache)))
-        self.ledger = Ledger.of_worker(settings.ledger, settings.budget)
+        self.ledger = ledger or Ledger.of_worker(settings.ledger, settings.budget)
         self._open.callback(self.ledger.close)
         self._loop = Loop(self.ledger)
         self._open.callback(self._loop.close)
         self._make: Callable[[Row], Row] = getattr(self, f"_{settings.task}_row")
-        self.output: pa.Schema = {
-            "distill": columns.TRAITS,
-            "profile": columns.PROFILES,
-            "recommend": columns.RECOMMENDATIONS,
-        }[settings.task]
+        self.output: pa.Schema = columns.OUTPUTS[settings.task]
 
     def __reduce__(self) -> tuple[type[Self], tuple[StageSettings]]:
         return type(self), (self.settings,)
