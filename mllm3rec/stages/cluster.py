@@ -37,6 +37,14 @@ from programs.runtime.interrupts import GRACE, interruptible_wait
 LOCAL = "local"
 """In place of an address: a cluster of this machine alone, for this job."""
 
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+_OF_THIS_MACHINE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listens on 127.0.0.1, where else it would on all addresses
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+}
+"""Settings of Ray, unless the user has set them."""
+
 _STORE_BYTES = 256 << 20
 """Object store of a local cluster: it holds the batches that are under way."""
 
@@ -48,6 +56,9 @@ _AT_ONCE = 32
 
 _SENT_AS_THEY_ARE = ("encoder", "limits", "prices", "data")
 """Settings of the environment that decide what rows are, and limits; the cache is each machine's own."""
+
+_FILE = "file"
+"""Column with the input files."""
 
 _ENDED: Any = object()
 
@@ -81,7 +92,8 @@ def run_on_cluster(
         raise InputError(
             f"--cluster {address}: give the address of the cluster itself (HOST:6379), on one of its machines"
         )
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in (_QUIET | (_OF_THIS_MACHINE if address == LOCAL else {})).items():
+        os.environ.setdefault(name, value)  # Ray reads them when it is imported
     ray: Any = require_extra("ray", "ray", "a job on a cluster")
     require_extra("ray.data", "ray", "a job on a cluster")
     size = max(1, min(_ROWS, -(-rows // (4 * workers))))
@@ -133,7 +145,6 @@ def _session(ray: Any, address: str, workers: int) -> Iterator[None]:
         return
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own standard error
     try:
         if address == LOCAL:
             ray.init(
@@ -200,7 +211,7 @@ def _dataset(ray: Any, settings: StageSettings, folder: Path, files: list[str], 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     part = _anywhere(settings).model_copy(update={"workers": workers, "ledger": None})
     given = (part.model_dump_json(), part.identity(), _shared_environment(), str(folder.resolve()), coordinator)
-    return ray.data.read_parquet(files, override_num_blocks=len(files)).map_batches(
+    return ray.data.from_items([{_FILE: path} for path in files], override_num_blocks=len(files)).map_batches(
         Worker,
         fn_constructor_args=given,
         batch_format="pyarrow",
@@ -276,13 +287,15 @@ class Worker:
         )
         threading.Thread(target=self._end_with_job, daemon=True).start()
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """The rows that were made of a table: all of them, unless the job ends early."""
+    def __call__(self, files: pa.Table) -> pa.Table:
+        """The rows that were made of those in the files: all of them, unless the job ends early."""
         made: list[pa.RecordBatch] = []
         if not self._ledger.stopped:
             with failures.reported(self._report):
-                for batch in self._begun()(table.to_batches(max_chunksize=_AT_ONCE)):
-                    made.append(batch)
+                stage = self._begun()
+                for path in files[_FILE].to_pylist():
+                    for batch in stage(pq.read_table(path).to_batches(max_chunksize=_AT_ONCE)):
+                        made.append(batch)  # one by one: those before an error are kept
         return pa.Table.from_batches(made, columns.OUTPUTS[self._settings.task])
 
     def _begun(self) -> Stage:
