@@ -10,7 +10,7 @@ from evaluate.data.dataset import Dataset
 from evaluate.data.load import load_dataset
 from mllm3rec.api.options import budget_of
 from mllm3rec.stages import columns
-from mllm3rec.stages.job import Job, Source, run_job
+from mllm3rec.stages.job import Job, RowSource, run_job
 from mllm3rec.stages.settings import StageOptions, StageSettings
 from programs.mope import HISTORY_ITEMS
 from programs.runtime.errors import InputError, quoted
@@ -48,7 +48,7 @@ def distill_all(
         InputError: if a model cannot be used, or `out` was made with other settings.
     """
     data = _loaded(dataset)
-    source = Source(list(data.items), lambda key: columns.item_row(data.items[key]), columns.ITEMS, "items")
+    source = RowSource(list(data.items), lambda key: columns.item_row(data.items[key]), columns.ITEMS, "items")
     budget = budget_of(budget_usd, max_calls, max_minutes)
     return run_job(
         StageSettings(task="distill", **options), source, Path(out), budget, processes, dry_run, on_event, cluster
@@ -86,7 +86,7 @@ def profile_all(
         purchases = [(data.items[event.item_id], event) for event in events if event.item_id in data.items]
         return columns.user_row(user, purchases[-HISTORY_ITEMS:], data.metadata.get(user, {}))
 
-    source = Source(_users(data, users), row, columns.USERS, "users")
+    source = RowSource(_users(data, users), row, columns.USERS, "users")
     budget = budget_of(budget_usd, max_calls, max_minutes)
     return run_job(
         StageSettings(task="profile", **options), source, Path(out), budget, processes, dry_run, on_event, cluster
@@ -124,7 +124,7 @@ def recommend_all(
         InputError: if there is no such user, a model cannot be used, or `out` was made with other settings.
     """
     data = load_dataset(dataset)
-    source = Source(_users(data, users), lambda user: {"user_id": user}, columns.USER_IDS, "users")
+    source = RowSource(_users(data, users), lambda user: {"user_id": user}, columns.USER_IDS, "users")
     settings = StageSettings(
         task="recommend", dataset=data.source, k=k, candidates=candidates, explain=explain, **options
     )

@@ -53,7 +53,7 @@ _OUTCOME = [
     pa.field("seconds", pa.float64()),
 ]
 
-TRAITS = pa.schema(
+TRAIT_ROWS = pa.schema(
     [
         pa.field("item_id", pa.string(), nullable=False),
         pa.field("traits", pa.list_(pa.string())),
@@ -67,7 +67,7 @@ TRAITS = pa.schema(
 
 _EVIDENCE = pa.field("evidence", pa.list_(pa.int64()))
 
-PROFILES = pa.schema(
+PROFILE_ROWS = pa.schema(
     [
         pa.field("user_id", pa.string(), nullable=False),
         pa.field(
@@ -84,7 +84,7 @@ PROFILES = pa.schema(
 )
 """Output of `profile`."""
 
-RECOMMENDATIONS = pa.schema(
+RECOMMENDATION_ROWS = pa.schema(
     [
         pa.field("user_id", pa.string(), nullable=False),
         pa.field(
@@ -109,7 +109,7 @@ RECOMMENDATIONS = pa.schema(
 )
 """Output of `recommend`: the items of a user, best first."""
 
-OUTPUTS = {"distill": TRAITS, "profile": PROFILES, "recommend": RECOMMENDATIONS}
+OUTPUTS = {"distill": TRAIT_ROWS, "profile": PROFILE_ROWS, "recommend": RECOMMENDATION_ROWS}
 """Output by task."""
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from mllm3rec.stages import columns
 from mllm3rec.stages.cluster import run_on_cluster
-from mllm3rec.stages.parts import Parts, opened
+from mllm3rec.stages.parts import OutputParts, opened
 from mllm3rec.stages.settings import StageSettings
 from mllm3rec.stages.stage import Stage
 from mllm3rec.stages.worker_ledgers import merge_ledgers
@@ -21,7 +21,7 @@ from programs.lm.ledger import Budget, Ledger
 from programs.runtime.events import Note, OnEvent, Progress, ignore
 from signatures.rows import Usage, add_usd
 
-BATCH = 32
+BATCH_ROWS = 32
 """Rows of a batch."""
 
 SAMPLE = 8
@@ -29,7 +29,7 @@ SAMPLE = 8
 
 
 @dataclass(frozen=True)
-class Source:
+class RowSource:
     """The rows that a stage reads.
 
     Attributes:
@@ -89,7 +89,7 @@ class Job:
 
 def run_job(
     settings: StageSettings,
-    source: Source,
+    source: RowSource,
     out: Path,
     budget: Budget,
     processes: int = 1,
@@ -153,12 +153,12 @@ def _left(path: Path, budget: Budget) -> Budget:
     return ledger.left()
 
 
-def _batches(source: Source, ids: Iterable[str]) -> Iterable[pa.RecordBatch]:
-    return columns.batches(map(source.row_of, ids), source.schema, BATCH)
+def _batches(source: RowSource, ids: Iterable[str]) -> Iterable[pa.RecordBatch]:
+    return columns.batches(map(source.row_of, ids), source.schema, BATCH_ROWS)
 
 
 def _sampled(
-    settings: StageSettings, source: Source, ids: Sequence[str], left: int, parts: Parts, progress: _Progress
+    settings: StageSettings, source: RowSource, ids: Sequence[str], left: int, parts: OutputParts, progress: _Progress
 ) -> Forecast:
     """Make the first rows, one batch, and say what the others will take."""
     with Stage(settings, progress.on_event) as stage:
@@ -177,14 +177,14 @@ def _sampled(
 class _Progress:
     """Rows and costs so far."""
 
-    def __init__(self, source: Source, done: int, on_event: OnEvent) -> None:
+    def __init__(self, source: RowSource, done: int, on_event: OnEvent) -> None:
         self.usage = Usage()
         self.on_event = on_event
         self._task = f"{source.what} done"
         self._done = done
         self._total = len(source.ids)
 
-    def add(self, batch: pa.RecordBatch, parts: Parts) -> None:
+    def add(self, batch: pa.RecordBatch, parts: OutputParts) -> None:
         """Keep a batch, and tell."""
         parts.add(batch)
         for name in ("calls", "cache_hits", "tokens_in", "tokens_out"):

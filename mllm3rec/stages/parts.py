@@ -1,4 +1,4 @@
-"""Parts of an output that is being made: Parquet files in a folder beside it, joined into one file at the end.
+"""OutputParts of an output that is being made: Parquet files in a folder beside it, joined into one file at the end.
 
 A part is written whole or not at all, so a killed process loses the rows since the last one; their answers are in the
 response cache. Rows of failed calls are made again by the next run, and the later row of an id counts.
@@ -31,7 +31,7 @@ _IDENTITY = b"mllm3rec.identity"
 _JOB = "job.json"
 
 
-class Parts:
+class OutputParts:
     """The parts of one output file; made with `opened`.
 
     Attributes:
@@ -41,7 +41,7 @@ class Parts:
 
     def __init__(self, out: Path, schema: pa.Schema, identity: str) -> None:
         self.out = out
-        self.folder = folder_of(out)
+        self.folder = parts_folder(out)
         self._schema = schema.with_metadata({_IDENTITY: identity.encode()})
         self._key: str = schema.names[0]
         self._identity = identity
@@ -132,19 +132,19 @@ class Parts:
             yield from batch[self._key].to_pylist()
 
 
-def folder_of(out: Path) -> Path:
+def parts_folder(out: Path) -> Path:
     """The folder with the parts of an output file that is not finished."""
     return out.with_name(f"{out.name}.parts")
 
 
 @contextmanager
-def opened(out: Path, schema: pa.Schema, identity: str) -> Iterator[Parts]:
+def opened(out: Path, schema: pa.Schema, identity: str) -> Iterator[OutputParts]:
     """The parts of an output file, locked against other processes. Rows that wait are written at the end of the block.
 
     Raises:
         InputError: if another process makes the same file, or it was made with other settings.
     """
-    parts = Parts(out, schema, identity)
+    parts = OutputParts(out, schema, identity)
     with owned(parts.folder):
         parts.open()
         try:

@@ -11,7 +11,7 @@ from dspy.utils.exceptions import AdapterParseError
 
 from programs.bulk.driver import Driver, ForeignAnswerError
 from programs.bulk.greenlets import on_event_loop, wait_for
-from programs.bulk.rendered import Prompt, engine_of
+from programs.bulk.rendered import RenderedPrompt, engine_of
 from programs.lm.backends import Accept, Backends, plain_errors
 from programs.lm.role_lm import RoleLM
 from programs.lm.roles import RoleConfig, RoleName
@@ -89,7 +89,7 @@ class BulkBackends(Backends):
 
     def _prompt(
         self, role: RoleName, predictor: dspy.Predict, rollout: int | None, enough: int | None
-    ) -> Prompt | None:
+    ) -> RenderedPrompt | None:
         thinks = self.roles.of(role).model in self._thinking
         known = role, id(predictor), rollout, enough, thinks
         if known not in self._prompts:
@@ -105,16 +105,16 @@ class BulkBackends(Backends):
             return _Frozen(predictor, None)
         adapter = self.adapter_for(role, predictor)
         config = self.call_settings(role, adapter, rollout, enough)
-        prompt = Prompt.frozen(lm, adapter, predictor, config)
+        prompt = RenderedPrompt.frozen(lm, adapter, predictor, config)
         if prompt is None:
             self.on_event(Note(f"{role}: its prompt cannot be rendered once, so it is rendered for every call"))
-            prompt = Prompt(lm, adapter, predictor, config, dict.fromkeys(predictor.signature.input_fields, ""))
+            prompt = RenderedPrompt(lm, adapter, predictor, config, dict.fromkeys(predictor.signature.input_fields, ""))
         return _Frozen(predictor, prompt)
 
 
 class _Frozen:
     """A prompt with its predictor, which must live as long: prompts are known by its identity."""
 
-    def __init__(self, predictor: dspy.Predict, prompt: Prompt | None) -> None:
+    def __init__(self, predictor: dspy.Predict, prompt: RenderedPrompt | None) -> None:
         self.predictor = predictor
         self.prompt = prompt

@@ -1,6 +1,6 @@
 """Event-loop driver of calls: waits for budget and permits, sends, retries and stores, by the rules of `programs.lm`.
 
-What a call reserves and records is in `Attempt`, when the next may be sent in `RateLimiter`, what is tried again in
+What a call reserves and records is in `CallAttempt`, when the next may be sent in `RateLimiter`, what is tried again in
 `RoleLM.retry_pause`, who asks a question in `SingleFlight`. `RoleLM` drives the same rules in threads.
 """
 
@@ -20,7 +20,7 @@ from dspy.lm15 import InvalidRequestError
 
 from programs.bulk.client import Client
 from programs.bulk.rendered import PromptCall, engine_of
-from programs.lm.attempt import Attempt
+from programs.lm.attempt import CallAttempt
 from programs.lm.keys import no_key_in_errors
 from programs.lm.ledger import Ledger
 from programs.lm.rate_limiter import Permit, RateLimiter
@@ -118,7 +118,7 @@ class Driver:
         attempt.ended()
         return Answer(result.outputs, hit=False)
 
-    async def _permitted(self, lm: RoleLM, attempt: Attempt) -> None:
+    async def _permitted(self, lm: RoleLM, attempt: CallAttempt) -> None:
         lm.before_first()
         while not lm.ledger.try_reserve(attempt.worst):
             await asyncio.sleep(_LOOK)
@@ -133,7 +133,7 @@ class Driver:
             self._lines[id(limiter)] = _Line(limiter)
         return self._lines[id(limiter)]
 
-    async def _complete(self, call: PromptCall, attempt: Attempt) -> CallResult:
+    async def _complete(self, call: PromptCall, attempt: CallAttempt) -> CallResult:
         lm, prompt = call.prompt.lm, call.prompt
         engine = engine_of(lm)
         assert engine is not None  # noqa: S101 - only such models have rendered prompts

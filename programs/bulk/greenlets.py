@@ -7,11 +7,11 @@ the task that started it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from greenlet import getcurrent, greenlet
 
-Result = TypeVar("Result")
+from programs.runtime.interrupts import Result
 
 
 class _Bridged(greenlet):

@@ -10,14 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from programs.bulk.greenlets import in_greenlet
 from programs.lm.ledger import Ledger
-from programs.runtime.interrupts import GRACE, Terminated
-
-Element = TypeVar("Element")
-Result = TypeVar("Result")
+from programs.runtime.interrupts import GRACE, Element, Result, Terminated
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _THREADS = 64

@@ -25,7 +25,7 @@ from dspy.clients.execution import IGNORED_CACHE_KEYS, PreparedCall, _canonical,
 from dspy.lm15 import ProviderError, Request, Response, UnsupportedFeatureError
 from pydantic_core import to_json
 
-from programs.lm.refused_parameters import RefusedParameters, Trial
+from programs.lm.refused_parameters import RefusedParameters, RequestTrial
 from programs.lm.role_lm import Question, RoleLM
 from programs.lm.transport import Transport
 
@@ -135,7 +135,7 @@ def _as_body(text: str) -> bytes:
     return json.dumps(text, ensure_ascii=False).encode()
 
 
-class Prompt:
+class RenderedPrompt:
     """A predictor's question to a role's model, with holes for inputs or with all of them in place.
 
     Args:
@@ -169,7 +169,7 @@ class Prompt:
     @classmethod
     def frozen(
         cls, lm: RoleLM, adapter: dspy.Adapter, predictor: dspy.Predict, config: Mapping[str, Any]
-    ) -> Prompt | None:
+    ) -> RenderedPrompt | None:
         """A prompt with a hole for each input; None if filling it does not give what the general path sends."""
         token = secrets.token_hex(8)
         markers = {name: f"HOLE{token}{n}END" for n, name in enumerate(predictor.signature.input_fields)}
@@ -187,9 +187,9 @@ class Prompt:
         exchange = self.exchange(self._engine.refused.trial(self._engine.prepared(self.request)))
         return self._question.fill(values), self._key.fill(values), exchange.body.fill(values)
 
-    def exact(self, inputs: Mapping[str, Any]) -> Prompt:
+    def exact(self, inputs: Mapping[str, Any]) -> RenderedPrompt:
         """The same question with its inputs in place, rendered by the general path."""
-        return Prompt(self.lm, self._adapter, self._predictor, self._config, inputs)
+        return RenderedPrompt(self.lm, self._adapter, self._predictor, self._config, inputs)
 
     def call(self, inputs: Mapping[str, Any]) -> PromptCall:
         """The question with these inputs."""
@@ -202,7 +202,7 @@ class Prompt:
         key = hashlib.sha256(self._key.fill(values)).hexdigest()
         return PromptCall(self, question, key, values)
 
-    def exchange(self, trial: Trial) -> Exchange:
+    def exchange(self, trial: RequestTrial) -> Exchange:
         """What is sent, without the parameters that the server refused."""
         instead = tuple(trial.instead.items())
         if instead not in self._exchanges:
@@ -229,7 +229,7 @@ class PromptCall:
         key: Of its answer in the response cache.
     """
 
-    prompt: Prompt
+    prompt: RenderedPrompt
     question: Question
     key: str
     values: Mapping[str, str]

@@ -34,7 +34,7 @@ class Account:
     rate_limiter: RateLimiter
     max_seconds: float
 
-    def attempt(self, about: str, most: tuple[int, int]) -> Attempt:
+    def attempt(self, about: str, most: tuple[int, int]) -> CallAttempt:
         """A new attempt, of which nothing is reserved yet.
 
         Args:
@@ -42,11 +42,11 @@ class Account:
             most: The most tokens that its prompt and its answer may take.
         """
         worst = None if self.price is None else self.price.most_usd(*most, seconds=self.max_seconds)
-        return Attempt(self, about, most, worst)
+        return CallAttempt(self, about, most, worst)
 
 
 @dataclass
-class Attempt:
+class CallAttempt:
     """An attempt, from the look into the response cache to its line in the ledger.
 
     The order is: look up; if there is no answer, budget (`Ledger.reserve`), permit (`RateLimiter`), `sent`; then

@@ -72,9 +72,9 @@ class RefusedParameters:
                 trial.accepted()
                 return response
 
-    def trial(self, request: Request) -> Trial:
+    def trial(self, request: Request) -> RequestTrial:
         """A request on its way to the server: what to send now, and after a refusal."""
-        return Trial(self, request, self._known())
+        return RequestTrial(self, request, self._known())
 
     def _known(self) -> dict[str, Any]:
         with self._lock:
@@ -88,7 +88,7 @@ class RefusedParameters:
                 self._instead[name] = None if known is None or value is None else min(known, value)
 
 
-class Trial:
+class RequestTrial:
     """A request without the parameters that a server refused, those of this very request included.
 
     Attributes:

@@ -14,7 +14,7 @@ from dspy.utils.exceptions import LMRateLimitError
 from pydantic_core import to_json
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
-from programs.lm.attempt import Account, Attempt
+from programs.lm.attempt import Account, CallAttempt
 from programs.lm.ledger import Ledger
 from programs.lm.prices import Price
 from programs.lm.rate_limiter import MAX_RETRY_AFTER, RateLimiter, is_overload
@@ -55,7 +55,7 @@ class _OfThread(threading.local):
     """
 
     def __init__(self) -> None:
-        self.attempt: Attempt | None = None
+        self.attempt: CallAttempt | None = None
         self.anew = False
 
 

@@ -19,7 +19,7 @@ import pytest
 
 import mllm3rec as m3
 from mllm3rec.stages import columns
-from mllm3rec.stages.parts import folder_of
+from mllm3rec.stages.parts import parts_folder
 from programs.lm.ledger import read_calls
 from programs.lm.response_cache import use_response_cache
 from programs.runtime.errors import BudgetExceededError, InputError
@@ -61,7 +61,7 @@ class TestEqualsTheGeneralPath:
                 traits.dropped,
             )
         assert len(server.bodies) == len(demo.items)  # the trait store has them all
-        assert pq.read_schema(job.out).names == columns.TRAITS.names
+        assert pq.read_schema(job.out).names == columns.TRAIT_ROWS.names
         calls = list(read_calls(tmp_path / "t.parquet.ledger.jsonl"))
         assert sum(row["tokens_in"] for row in found.values()) == sum(call.tokens_in for call in calls)
 
@@ -202,7 +202,7 @@ class TestKilled:
         in_flight = sum(call.in_flight for call in calls)
         assert len(asked) == len(demo.items) == len(rows(out))
         assert sum(asked.values()) - len(asked) <= in_flight < 3 * 64
-        assert not folder_of(out).exists()
+        assert not parts_folder(out).exists()
 
     def test_ctrl_c_ends_all_processes_without_loss(self, demo: m3.Dataset, tmp_path: Path) -> None:
         out = tmp_path / "t.parquet"
