@@ -88,16 +88,8 @@ def run_on_cluster(
         BackendDownError: if a backend does not answer.
         MissingExtraError: if Ray is not installed.
     """
-    if address.startswith("ray://"):
-        raise InputError(
-            f"--cluster {address}: give the address of the cluster itself (HOST:6379), on one of its machines"
-        )
-    for name, value in (_QUIET | (_OF_THIS_MACHINE if address == LOCAL else {})).items():
-        os.environ.setdefault(name, value)  # Ray reads them when it is imported
-    ray: Any = require_extra("ray", "ray", "a job on a cluster")
-    require_extra("ray.data", "ray", "a job on a cluster")
     size = max(1, min(_ROWS, -(-rows // (4 * workers))))
-    with _session(ray, address, workers), _input(batches, size, folder / "input") as files:
+    with session(address, workers) as ray, _input(batches, size, folder / "input") as files:
         coordinator = _coordinator(ray, settings, workers)
         tables = _read(_dataset(ray, settings, folder, files, workers, coordinator))
         try:
@@ -138,10 +130,23 @@ def _tell_notes(ray: Any, coordinator: Any, on_event: OnEvent) -> None:
 
 
 @contextmanager
-def _session(ray: Any, address: str, workers: int) -> Iterator[None]:
-    """A connection to the cluster; one that the caller has opened is used, and left open."""
+def session(address: str, workers: int) -> Iterator[Any]:
+    """A connection to the cluster, as Ray's module; one that the caller has opened is used, and left open.
+
+    Raises:
+        InputError: if there is no cluster at the address.
+        MissingExtraError: if Ray is not installed.
+    """
+    if address.startswith("ray://"):
+        raise InputError(
+            f"--cluster {address}: run this command on one of the cluster's machines, with its address (HOST:6379)"
+        )
+    for name, value in (_QUIET | (_OF_THIS_MACHINE if address == LOCAL else {})).items():
+        os.environ.setdefault(name, value)  # Ray reads them when it is imported
+    ray: Any = require_extra("ray", "ray", "a job on a cluster")
+    require_extra("ray.data", "ray", "a job on a cluster")
     if ray.is_initialized():
-        yield
+        yield ray
         return
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -163,7 +168,7 @@ def _session(ray: Any, address: str, workers: int) -> Iterator[None]:
             for number, handler in handlers.items():
                 signal.signal(number, handler)  # Ray replaces them
     try:
-        yield
+        yield ray
     finally:
         ray.shutdown()
 
