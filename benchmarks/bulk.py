@@ -129,10 +129,9 @@ def body(url: str) -> dict[str, Any]:
 
     with backends(url) as models:
         asked = predictor()
-        config = models.call_settings("mote", models.adapter_for("mote", asked), None, 104)
-        prompt = RenderedPrompt(
-            models.lm("mote"), models.adapter_for("mote", asked), asked, config, {"product": "MARK"}
-        )
+        adapter = models.adapter_for("mote", asked)
+        config = models.call_settings("mote", adapter, None, 104)
+        prompt = RenderedPrompt(models.lm("mote"), adapter, asked, config, {"product": "MARK"})
         sent: dict[str, Any] = json.loads(prompt.texts({})[2])
         return sent
 

@@ -138,7 +138,7 @@ class Driver:
         engine = engine_of(lm)
         assert engine is not None  # noqa: S101 - only such models have rendered prompts
         with error_boundary(lm.model, unexpected=True), no_key_in_errors(engine.key):
-            trial = engine.refused.trial(engine.prepared(prompt.request))
+            trial = engine.refused.trial(prompt.request)
             while True:
                 exchange = prompt.exchange(trial)
                 try:

@@ -107,7 +107,8 @@ class Loop:
                 signal.signal(number, before[number])
 
     def _note(self, number: int, tasks: deque[asyncio.Task[Any]]) -> None:
-        again = bool(self._signalled)
+        # A second Ctrl-C does not wait; SIGTERM after Ctrl-C is what a parent process sends.
+        again = number in self._signalled
         self._signalled.append(number)
         self._ledger.stop("interrupted")
         self._loop.call_later(0.0 if again else GRACE, self._cancel, tasks)

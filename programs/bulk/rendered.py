@@ -131,8 +131,11 @@ class Exchange:
             raise
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False)
+
+
 def _as_body(text: str) -> bytes:
-    return json.dumps(text, ensure_ascii=False).encode()
+    return _JSON.encode(text).encode()
 
 
 class RenderedPrompt:
@@ -163,7 +166,8 @@ class RenderedPrompt:
         self.prepared: PreparedCall = prepare(lm, None, messages, self._kwargs)
         self._key = Template(_key_text({**self.prepared.key(lm, False), **lm.keyed}), self._markers, orjson.dumps)
         self._engine = engine_of(lm)
-        self.request: Request = _canonical(self.prepared)
+        request: Request = _canonical(self.prepared)
+        self.request = request if self._engine is None else self._engine.prepared(request)
         self._exchanges: dict[tuple[tuple[str, Any], ...], Exchange] = {}
 
     @classmethod
@@ -184,7 +188,7 @@ class RenderedPrompt:
     def texts(self, values: Mapping[str, str]) -> tuple[bytes, bytes, bytes]:
         """Question, text under the key of the cached answer, and HTTP body, with these values in the holes."""
         assert self._engine is not None  # noqa: S101 - checked before a prompt is rendered
-        exchange = self.exchange(self._engine.refused.trial(self._engine.prepared(self.request)))
+        exchange = self.exchange(self._engine.refused.trial(self.request))
         return self._question.fill(values), self._key.fill(values), exchange.body.fill(values)
 
     def exact(self, inputs: Mapping[str, Any]) -> RenderedPrompt:
