@@ -133,9 +133,9 @@ class Stage:
         return {key: row[key], **columns.outcome(usage), **made}
 
     def _distill_row(self, row: Row) -> Row:
-        traits = self._mote(item=columns.item_of(row)).traits
+        traits = self.mote(item=columns.item_of(row)).traits
         # The item is not asked for again: in memory it would stay for ever.
-        self._mote.store.memo.clear()
+        self.mote.store.memo.clear()
         made = {name: list(getattr(traits, name)) for name in ("occasions", "users", "dropped")}
         if traits.refused_by_provider:
             return {"status": columns.REFUSED, "error": traits.dropped[0], "traits": [], **made}
@@ -155,7 +155,7 @@ class Stage:
         return {"items": items, **columns.outcome(found.usage, str(found.status), found.error)}
 
     @cached_property
-    def _mote(self) -> MOTE:
+    def mote(self) -> MOTE:
         mote = self._module.product
         if not isinstance(mote, MOTE):
             raise InputError(f"{self.settings.program}: this program has no MOTE, so it cannot make traits")
@@ -221,7 +221,7 @@ class Stage:
         Raises:
             InputError: saying what is wrong.
         """
-        getattr(self, {"distill": "_mote", "profile": "_mope", "recommend": "_recommender"}[self.settings.task])
+        getattr(self, {"distill": "mote", "profile": "_mope", "recommend": "_recommender"}[self.settings.task])
 
     @property
     def slots(self) -> int:
