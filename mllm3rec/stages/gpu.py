@@ -20,7 +20,7 @@ from mllm3rec.stages import columns
 from mllm3rec.stages.settings import StageSettings
 from mllm3rec.stages.stage import Stage
 from programs.bulk.rendered import RenderedPrompt
-from programs.lm.endpoints import model_name
+from programs.lm.endpoints import is_server
 from programs.mote import MOTE, item_text
 from programs.runtime.errors import InputError, require_extra
 from signatures.rows import Usage
@@ -55,8 +55,13 @@ def processor_config(settings: StageSettings, workers: int = 1, **engine: Any) -
     llm: Any = require_extra("ray.data.llm", "ray", "a job on GPUs")
     if settings.task != "distill":
         raise InputError(f"{settings.task}: only `distill` can run on GPUs of a cluster; start `vllm serve` for others")
+    model = settings.roles.mote.model
+    if not is_server(model):
+        raise InputError(
+            f"{model}: engines load open weights; name them as a server would, http://vllm/v1#Qwen/Qwen3-8B"
+        )
     return llm.vLLMEngineProcessorConfig(
-        model_source=model_name(settings.roles.mote),
+        model_source=model.partition("#")[2],
         engine_kwargs=engine,
         batch_size=_BATCH,
         concurrency=(1, workers) if workers > 1 else 1,

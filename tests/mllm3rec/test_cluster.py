@@ -16,6 +16,7 @@ import pytest
 import mllm3rec as m3
 from mllm3rec.stages import cluster
 from mllm3rec.stages.parts import parts_folder
+from programs.lm.circuit_breaker import BackendDownError
 from programs.lm.ledger import read_calls
 from programs.runtime.errors import BudgetExceededError, InputError, MissingExtraError
 from tests.support.fake_server import Body, FakeOpenAI, Reply, last_user, sensible
@@ -71,7 +72,7 @@ class TestJob:
             calls = list(read_calls(tmp_path / "t.parquet.ledger.jsonl"))
             assert sum(not call.hit for call in calls) == len(server.bodies) == len(demo.items)
             server.respond = sensible
-            assert distilled(demo, out, server).complete  # only the failed row is made again
+            assert distilled(demo, out, server, cluster=None).complete  # only the failed row is made again
             assert len(server.bodies) == len(demo.items) + 1
             other = m3.distill_all(demo, tmp_path / "direct.parquet", model=server.model())
         made, direct = rows(out), rows(other.out)
@@ -85,7 +86,7 @@ class TestJob:
             with pytest.raises(BudgetExceededError, match="budget of this run is spent: 42 calls"):
                 distilled(demo, out, server, max_calls=50)  # eight of them forecast
             assert 40 <= len(server.bodies) <= 50
-            assert distilled(demo, out, server, max_calls=len(demo.items)).complete
+            assert distilled(demo, out, server, max_calls=len(demo.items), cluster=None).complete
             assert (len(server.bodies), max(asked(server).values())) == (len(demo.items), 1)
 
     def test_a_killed_worker_is_replaced_and_nothing_that_was_answered_is_asked_twice(
@@ -109,13 +110,29 @@ class TestJob:
         assert (len(killed) > 0, dict(job.rows)) == (True, {"ok": len(demo.items)})
         assert len(server.bodies) - len(demo.items) <= in_flight <= 32
 
-    def test_a_dead_server_ends_the_job_with_its_rows_kept(
-        self, session: Path, demo: m3.Dataset, tmp_path: Path
-    ) -> None:
-        with FakeOpenAI() as server:
-            pass
-        with pytest.raises(Exception, match=r"no server listens|does not answer"):
+    def test_a_key_that_is_rejected_ends_the_job(self, session: Path, demo: m3.Dataset, tmp_path: Path) -> None:
+        def respond(body: Body) -> Reply:
+            return sensible(body) if len(server.bodies) <= 8 else Reply("no such key", status=401)
+
+        with FakeOpenAI(respond) as server, pytest.raises(BackendDownError, match="no such key"):
             distilled(demo, tmp_path / "t.parquet", server)
+        assert len(server.bodies) < len(demo.items)
+
+    def test_ctrl_c_ends_without_loss(self, session: Path, demo: m3.Dataset, tmp_path: Path) -> None:
+        def respond(body: Body) -> Reply:
+            if len(server.bodies) == 40:
+                os.kill(os.getpid(), signal.SIGINT)
+            reply = sensible(body)
+            reply.seconds = 0.1
+            return reply
+
+        with FakeOpenAI(respond) as server:
+            with pytest.raises(KeyboardInterrupt):
+                distilled(demo, tmp_path / "t.parquet", server)
+            assert 40 <= len(server.bodies) < len(demo.items)
+            assert not any(call.in_flight for call in read_calls(tmp_path / "t.parquet.ledger.jsonl"))
+            assert distilled(demo, tmp_path / "t.parquet", server, cluster=None).complete
+            assert max(asked(server).values()) == 1
 
     def test_no_key_in_anything_that_is_written(self, session: Path, tmp_path: Path) -> None:
         """After the other tests here, whose jobs had it in the environment of every process."""

@@ -25,8 +25,10 @@ def test_same_question_and_same_row_as_with_a_server(server: FakeOpenAI, items: 
     with m3.Stage(settings) as stage:
         expected = [row for batch in stage(columns.batches(items, columns.ITEMS, 5)) for row in batch.to_pylist()]
     questions = pickle.loads(pickle.dumps(GpuQuestions(settings)))  # noqa: S301
-    for item, body, row in zip(items, server.bodies, expected, strict=True):
+    bodies = {body["messages"][-1]["content"]: body for body in server.bodies}
+    for item, row in zip(items, expected, strict=True):
         asked = questions.question(item)
+        body = bodies[asked["messages"][-1]["content"]]
         sampling = asked["sampling_params"]
         assert asked["messages"] == body["messages"]
         assert (sampling["max_tokens"], sampling["temperature"]) == (body["max_tokens"], body["temperature"])
@@ -53,3 +55,5 @@ def test_configuration_comes_from_the_role() -> None:
     assert config.engine_kwargs["max_model_len"] == 4096
     with pytest.raises(InputError, match="only `distill`"):
         processor_config(settings.model_copy(update={"task": "profile"}))
+    with pytest.raises(InputError, match="open weights"):
+        processor_config(settings.model_copy(update={"model": "openai/gpt-6-luna"}))
