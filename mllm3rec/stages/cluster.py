@@ -34,7 +34,7 @@ from programs.runtime.errors import InputError, one_line, require_extra
 from programs.runtime.events import Event, Note, OnEvent
 from programs.runtime.interrupts import GRACE, interruptible_wait
 
-LOCAL = "local"
+THIS_MACHINE = "local"
 """In place of an address: a cluster of this machine alone, for this job."""
 
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
@@ -141,7 +141,7 @@ def session(address: str, workers: int) -> Iterator[Any]:
         raise InputError(
             f"--cluster {address}: run this command on one of the cluster's machines, with its address (HOST:6379)"
         )
-    for name, value in (_QUIET | (_OF_THIS_MACHINE if address == LOCAL else {})).items():
+    for name, value in (_QUIET | (_OF_THIS_MACHINE if address == THIS_MACHINE else {})).items():
         os.environ.setdefault(name, value)  # Ray reads them when it is imported
     ray: Any = require_extra("ray", "ray", "a job on a cluster")
     require_extra("ray.data", "ray", "a job on a cluster")
@@ -151,7 +151,7 @@ def session(address: str, workers: int) -> Iterator[Any]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        if address == LOCAL:
+        if address == THIS_MACHINE:
             ray.init(
                 num_cpus=workers + 1,
                 include_dashboard=False,

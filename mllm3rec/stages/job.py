@@ -118,7 +118,8 @@ def run_job(
     ledger_path = settings.ledger or out.with_name(f"{out.name}.ledger.jsonl")
     with opened(out, columns.OUTPUTS[settings.task], settings.identity()) as parts:
         merge_ledgers(parts.folder, ledger_path)
-        left = [key for key in source.ids if key not in parts.done]
+        done = parts.done
+        left = [key for key in source.ids if key not in done]
         settings = settings.model_copy(update={"ledger": ledger_path, "budget": _left(ledger_path, budget)})
         progress = _Progress(source, len(source.ids) - len(left), on_event)
         rows = _batches(source, left)

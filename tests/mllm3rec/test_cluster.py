@@ -33,7 +33,7 @@ def session() -> Iterator[Path]:
         # Workers get keys from the environment of their machine, which is that of this process.
         for server_key in ("OPENAI_API_KEY", "MLLM3REC_KEY_CANARY"):
             patch.setenv(server_key, KEY)
-        with cluster.session(cluster.LOCAL, workers=2) as ray:
+        with cluster.session(cluster.THIS_MACHINE, workers=2) as ray:
             yield Path(ray._private.worker._global_node.get_session_dir_path())
 
 
@@ -48,7 +48,7 @@ def rows(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def distilled(demo: m3.Dataset, out: Path, server: FakeOpenAI, **options: Any) -> m3.Job:
-    options = {"cluster": cluster.LOCAL, "processes": 2, "cache": out.parent / "cache", **options}
+    options = {"cluster": cluster.THIS_MACHINE, "processes": 2, "cache": out.parent / "cache", **options}
     return m3.distill_all(demo, out, model=server.model(), **options)
 
 
@@ -72,7 +72,7 @@ class TestJob:
             calls = list(read_calls(tmp_path / "t.parquet.ledger.jsonl"))
             assert sum(not call.hit for call in calls) == len(server.bodies) == len(demo.items)
             server.respond = sensible
-            assert distilled(demo, out, server, cluster=None).complete  # only the failed row is made again
+            assert distilled(demo, out, server, cluster=None, processes=1).complete  # only the failed row is made again
             assert len(server.bodies) == len(demo.items) + 1
             other = m3.distill_all(demo, tmp_path / "direct.parquet", model=server.model())
         made, direct = rows(out), rows(other.out)
@@ -86,7 +86,7 @@ class TestJob:
             with pytest.raises(BudgetExceededError, match="budget of this run is spent: 42 calls"):
                 distilled(demo, out, server, max_calls=50)  # eight of them forecast
             assert 40 <= len(server.bodies) <= 50
-            assert distilled(demo, out, server, max_calls=len(demo.items), cluster=None).complete
+            assert distilled(demo, out, server, max_calls=len(demo.items), cluster=None, processes=1).complete
             assert (len(server.bodies), max(asked(server).values())) == (len(demo.items), 1)
 
     def test_a_killed_worker_is_replaced_and_nothing_that_was_answered_is_asked_twice(
@@ -131,7 +131,7 @@ class TestJob:
                 distilled(demo, tmp_path / "t.parquet", server)
             assert 40 <= len(server.bodies) < len(demo.items)
             assert not any(call.in_flight for call in read_calls(tmp_path / "t.parquet.ledger.jsonl"))
-            assert distilled(demo, tmp_path / "t.parquet", server, cluster=None).complete
+            assert distilled(demo, tmp_path / "t.parquet", server, cluster=None, processes=1).complete
             assert max(asked(server).values()) == 1
 
     def test_no_key_in_anything_that_is_written(self, session: Path, tmp_path: Path) -> None:
