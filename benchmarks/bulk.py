@@ -227,9 +227,8 @@ CLIENTS: dict[str, Callable[[str, Meter], None]] = {
 }
 
 
-def measured(name: str, port: int, calls: int, pieces: int = 1) -> list[dict[str, Any]]:
-    """Figures of one client in this process, for each of so many pieces of its calls."""
-    figures: list[dict[str, Any]] = []
+def measure(name: str, port: int, calls: int, pieces: int = 1) -> None:
+    """Print figures of one client in this process, for each of so many pieces of its calls."""
 
     def meter(make: Callable[[int, int], None]) -> None:
         make(-WARM, 0)
@@ -238,19 +237,17 @@ def measured(name: str, port: int, calls: int, pieces: int = 1) -> list[dict[str
             began, busy = time.perf_counter(), time.process_time()
             make(first, last)
             seconds, busy = time.perf_counter() - began, time.process_time() - busy
-            figures.append(
-                {
-                    "client": name,
-                    "calls": last,
-                    "calls_per_second": round((last - first) / seconds),
-                    "cpu_ms_per_call": round(1000 * busy / (last - first), 3),
-                    "resident_mib": _resident(),
-                    "load": round(os.getloadavg()[0], 1),
-                }
-            )
+            figures = {
+                "client": name,
+                "calls": last,
+                "calls_per_second": round((last - first) / seconds),
+                "cpu_ms_per_call": round(1000 * busy / (last - first), 3),
+                "resident_mib": _resident(),
+                "load": round(os.getloadavg()[0], 1),
+            }
+            print(json.dumps(figures), flush=True)
 
     CLIENTS[name](f"http://127.0.0.1:{port}/v1", meter)
-    return figures
 
 
 def _resident() -> int:
@@ -270,8 +267,7 @@ def main(*arguments: str) -> None:
     """Measure and print."""
     match arguments:
         case ["client", name, port, calls, pieces]:
-            for figures in measured(name, int(port), int(calls), int(pieces)):
-                print(json.dumps(figures), flush=True)
+            measure(name, int(port), int(calls), int(pieces))
         case ["latency", *calls]:
             with started(0.2) as port:
                 for name in ("bare", "bulk", "bare"):

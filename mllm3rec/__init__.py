@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from mllm3rec.api.metric import metric
     from mllm3rec.api.program import Program, load_artifact, program
     from mllm3rec.api.recommendation import Recommendation, Recommendations
-    from mllm3rec.api.whole import distill_all, profile_all, recommend_all
     from mllm3rec.stages.job import Job
     from mllm3rec.stages.settings import StageSettings
     from mllm3rec.stages.stage import Stage
+    from mllm3rec.stages.whole import distill_all, profile_all, recommend_all
     from programs.lm.backends import Backends, UnparsableError
     from programs.lm.roles import PRESETS, RoleConfig, Roles
     from programs.mar import Embedding, Listwise, Pointwise, Rerank
@@ -69,10 +69,10 @@ _MODULES = {
     "mllm3rec.api.metric": ("metric",),
     "mllm3rec.api.program": ("Program", "load_artifact", "program"),
     "mllm3rec.api.recommendation": ("Recommendation", "Recommendations"),
-    "mllm3rec.api.whole": ("distill_all", "profile_all", "recommend_all"),
     "mllm3rec.stages.job": ("Job",),
     "mllm3rec.stages.settings": ("StageSettings",),
     "mllm3rec.stages.stage": ("Stage",),
+    "mllm3rec.stages.whole": ("distill_all", "profile_all", "recommend_all"),
     "programs.lm.backends": ("Backends", "UnparsableError"),
     "programs.lm.roles": ("PRESETS", "RoleConfig", "Roles"),
     "programs.mar": ("Embedding", "Listwise", "Pointwise", "Rerank"),

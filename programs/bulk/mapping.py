@@ -78,16 +78,13 @@ class Loop:
         """Let what has been sent end; what waits for budget or limits is given up."""
         if not tasks:
             return
-        self._ledger_stopped_for(tasks)
+        if not self._ledger.stopped:
+            self._ledger.stop("the work has ended early")
         self._loop.run_until_complete(asyncio.wait(tasks, timeout=GRACE if self._signalled else None))
         for task in tasks:
             task.cancel()
         self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         tasks.clear()
-
-    def _ledger_stopped_for(self, tasks: deque[asyncio.Task[Any]]) -> None:
-        if not self._ledger.stopped:
-            self._ledger.stop("the work has ended early")
 
     @contextmanager
     def _signals(self, tasks: deque[asyncio.Task[Any]]) -> Iterator[None]:
