@@ -16,7 +16,6 @@ import pytest
 import mllm3rec as m3
 from mllm3rec.stages import cluster
 from mllm3rec.stages.parts import parts_folder
-from programs.lm.circuit_breaker import BackendDownError
 from programs.lm.ledger import read_calls
 from programs.runtime.errors import BudgetExceededError, InputError, MissingExtraError
 from tests.support.fake_server import Body, FakeOpenAI, Reply, last_user, sensible
@@ -114,7 +113,7 @@ class TestJob:
         def respond(body: Body) -> Reply:
             return sensible(body) if len(server.bodies) <= 8 else Reply("no such key", status=401)
 
-        with FakeOpenAI(respond) as server, pytest.raises(BackendDownError, match="no such key"):
+        with FakeOpenAI(respond) as server, pytest.raises(InputError, match="no such key"):
             distilled(demo, tmp_path / "t.parquet", server)
         assert len(server.bodies) < len(demo.items)
 
