@@ -159,6 +159,10 @@ class MOTE(dspy.Module):
         self.store.memo[item.item_id] = _MemoEntry(item, prompt, key, distilled.usage, prediction)
         return dspy.Prediction(traits=traits, text=answer_text, unparsable=unparsable)
 
+    def traits_of(self, item: Item, answer: dspy.Prediction) -> Traits:
+        """The valid traits in an answer about an item."""
+        return self._validated(item, self._phrases(answer))
+
     def _phrases(self, answer: dspy.Prediction) -> tuple[str, ...]:
         """What the trait store keeps of an answer."""
         return tuple(answer.traits)

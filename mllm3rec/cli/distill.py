@@ -10,6 +10,7 @@ import typer
 from mllm3rec.cli.console import ConsoleEvents, emit, out, say, usage_table
 from mllm3rec.cli.options import (
     BudgetUsd,
+    ClusterAddress,
     ColumnNames,
     DatasetOption,
     DryRun,
@@ -54,6 +55,7 @@ def distill(
     workers: Workers = 1,
     via: ViaOption = "calls",
     processes: Processes = 1,
+    cluster: ClusterAddress = None,
     dry_run: DryRun = False,
     calls: LedgerFile = None,
     budget_usd: BudgetUsd = None,
@@ -87,6 +89,7 @@ def distill(
                 mote=mote,
                 processes=processes,
                 via=via,
+                cluster=cluster,
                 dry_run=dry_run,
                 ledger=calls,
                 budget_usd=budget_usd,
@@ -98,8 +101,11 @@ def distill(
                 on_event=events,
             )
         raise typer.Exit(finish(job, as_json))
-    if out_file is not None or ranker is not None or processes != 1 or dry_run or columns is not None:
-        raise InputError("--out, --ranker, --processes, --columns and --dry-run are for a dataset, not for cases")
+    if out_file or ranker or processes != 1 or cluster or dry_run or columns:
+        raise InputError(
+            "--out, --ranker, --processes, --cluster, --columns and --dry-run are for a dataset; "
+            "a cases file takes --workers"
+        )
     with ConsoleEvents() as events:
         found = m3.distill(
             m3.load_cases(Path(source), dataset),

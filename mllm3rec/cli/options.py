@@ -105,6 +105,12 @@ ViaOption = Annotated[
     _limit("--via", help="How models are asked: calls, or batch, which costs half and takes up to a day a wave."),
 ]
 Processes = Annotated[int, _limit(min=1, help="Processes that share limits and budget.")]
+ClusterAddress = Annotated[
+    str | None,
+    _limit(
+        "--cluster", metavar="local|ADDRESS", help="Run the processes on a Ray cluster (extra `ray`, docs/scale.md)."
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only forecast calls, dollars and hours, from a few rows.")]
 OutFile = Annotated[Path | None, _output("--out", help="Parquet file to write; its parts are in a folder beside it.")]
 Users = Annotated[str, typer.Option("--users", help="all, a number (the first so many), or a file with one id a line.")]

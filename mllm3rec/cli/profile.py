@@ -9,6 +9,7 @@ import typer
 from mllm3rec.cli.console import ConsoleEvents
 from mllm3rec.cli.options import (
     BudgetUsd,
+    ClusterAddress,
     ColumnNames,
     DatasetName,
     DryRun,
@@ -43,6 +44,7 @@ def profile(
     mope: MopeOption = None,
     schema: SchemaFile = None,
     processes: Processes = 1,
+    cluster: ClusterAddress = None,
     dry_run: DryRun = False,
     via: ViaOption = "calls",
     calls: LedgerFile = None,
@@ -75,6 +77,7 @@ def profile(
             mope=mope,
             schema_file=schema,
             processes=processes,
+            cluster=cluster,
             dry_run=dry_run,
             via=via,
             ledger=calls,

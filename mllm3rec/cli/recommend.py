@@ -10,6 +10,7 @@ import typer
 from mllm3rec.cli.console import ConsoleEvents, emit
 from mllm3rec.cli.options import (
     BudgetUsd,
+    ClusterAddress,
     ColumnNames,
     DatasetName,
     DryRun,
@@ -52,6 +53,7 @@ def recommend(
     out_file: OutFile = None,
     explain: Annotated[bool, typer.Option("--explain", help="With --users: a checked reason for each item.")] = False,
     processes: Processes = 1,
+    cluster: ClusterAddress = None,
     dry_run: DryRun = False,
     via: ViaOption = "calls",
     history: Annotated[
@@ -110,6 +112,7 @@ def recommend(
                 weight=weight,
                 schema_file=schema,
                 processes=processes,
+                cluster=cluster,
                 dry_run=dry_run,
                 via=via,
                 ledger=calls,
@@ -122,8 +125,10 @@ def recommend(
                 on_event=events,
             )
         raise typer.Exit(finish(job, as_json))
-    if out_file is not None or explain or processes != 1 or dry_run or via != "calls":
-        raise m3.InputError("--out, --explain, --processes, --dry-run and --via are for many users; add --users")
+    if out_file or explain or processes != 1 or cluster or dry_run or via != "calls":
+        raise m3.InputError(
+            "--out, --explain, --processes, --cluster, --dry-run and --via are for many users; add --users"
+        )
     with ConsoleEvents() as events:
         events(Note(f"loading {dataset}"))
         data = m3.load_dataset(dataset, read_columns(columns))

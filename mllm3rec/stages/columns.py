@@ -109,6 +109,9 @@ RECOMMENDATION_ROWS = pa.schema(
 )
 """Output of `recommend`: the items of a user, best first."""
 
+OUTPUTS = {"distill": TRAIT_ROWS, "profile": PROFILE_ROWS, "recommend": RECOMMENDATION_ROWS}
+"""Output by task."""
+
 
 def item_row(item: Item) -> dict[str, Any]:
     """An item as a row of `ITEMS`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ import pyarrow as pa
 
 from mllm3rec.stages import columns
 from mllm3rec.stages.batches import BatchStage
+from mllm3rec.stages.cluster import run_on_cluster
 from mllm3rec.stages.parts import OutputParts, opened
 from mllm3rec.stages.settings import StageSettings
 from mllm3rec.stages.stage import Stage
+from mllm3rec.stages.worker_ledgers import merge_ledgers
 from mllm3rec.stages.workers import run_in_processes
 from programs.batch.via import Via
 from programs.lm.ledger import Budget, Ledger
@@ -27,8 +29,6 @@ BATCH_ROWS = 32
 
 SAMPLE = 8
 """Rows that are made first, to forecast the others."""
-
-OUTPUTS = {"distill": columns.TRAIT_ROWS, "profile": columns.PROFILE_ROWS, "recommend": columns.RECOMMENDATION_ROWS}
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,9 @@ def run_job(
     source: RowSource,
     out: Path,
     budget: Budget,
+    *,
     processes: int = 1,
+    cluster: str | None = None,
     dry_run: bool = False,
     via: Via = "calls",
     on_event: OnEvent = ignore,
@@ -112,6 +114,8 @@ def run_job(
         dry_run: Whether to make the first few rows only, and forecast the others.
         via: See `mllm3rec.evaluate`. By batches all questions are answered first; what they leave open is then asked
             by itself.
+        cluster: Address of a Ray cluster whose actors are the processes, or `local`; None for processes of this
+            machine without Ray.
 
     Raises:
         BudgetExceededError: if the budget is spent. The rows that were made are kept.
@@ -121,8 +125,10 @@ def run_job(
     if dry_run and via != "calls":
         raise InputError("a dry run sends a few calls, and no batch: leave out one of the two")
     ledger_path = settings.ledger or out.with_name(f"{out.name}.ledger.jsonl")
-    with opened(out, OUTPUTS[settings.task], settings.identity()) as parts:
-        left = [key for key in source.ids if key not in parts.done]
+    with opened(out, columns.OUTPUTS[settings.task], settings.identity()) as parts:
+        merge_ledgers(parts.folder, ledger_path)
+        done = parts.done
+        left = [key for key in source.ids if key not in done]
         settings = settings.model_copy(update={"ledger": ledger_path, "budget": _left(ledger_path, budget)})
         if via != "calls" and left:
             with BatchStage(settings, via, on_event) as batches:
@@ -138,15 +144,40 @@ def run_job(
             settings = settings.model_copy(update={"budget": _left(ledger_path, budget)})
         if dry_run:
             return Job(out, parts.counts, progress.usage, forecast, written=False)
-        if processes > 1:
-            for batch in run_in_processes(settings, rows, processes, on_event):
-                progress.add(batch, parts)
-        elif left:
-            with Stage(settings, on_event) as stage:
-                for batch in stage(rows):
-                    progress.add(batch, parts)
+        workers = _Workers(processes, cluster, parts.folder)
+        for batch in workers.made(settings, rows, len(left), on_event) if left else ():
+            progress.add(batch, parts)
         parts.join()
         return Job(out, parts.counts, progress.usage, forecast, written=True)
+
+
+@dataclass(frozen=True)
+class _Workers:
+    """Who makes the rows: this process, several of this machine, or the actors of a cluster.
+
+    Attributes:
+        folder: Of the job's parts; workers of a cluster keep their ledgers in it.
+    """
+
+    processes: int
+    cluster: str | None
+    folder: Path
+
+    def made(
+        self, settings: StageSettings, rows: Iterable[pa.RecordBatch], left: int, on_event: OnEvent
+    ) -> Iterator[pa.RecordBatch]:
+        """The output of all rows, in batches."""
+        if self.cluster is not None:
+            assert settings.ledger is not None  # noqa: S101 - set for every job
+            try:
+                yield from run_on_cluster(settings, rows, left, self.folder, self.processes, self.cluster, on_event)
+            finally:
+                merge_ledgers(self.folder, settings.ledger)
+        elif self.processes > 1:
+            yield from run_in_processes(settings, rows, self.processes, on_event)
+        else:
+            with Stage(settings, on_event) as stage:
+                yield from stage(rows)
 
 
 def _left(path: Path, budget: Budget) -> Budget:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mllm3rec.stages import columns
+from mllm3rec.stages.worker_ledgers import worker_ledgers
 from programs.runtime.atomic import sweep, write_atomically
 from programs.runtime.errors import InputError
 from programs.runtime.lock import owned
@@ -111,8 +112,8 @@ class OutputParts:
             self._count(batch)
 
     def remove_if_empty(self) -> None:
-        """Remove the folder if no row was made."""
-        if not self._files():
+        """Remove the folder if no row was made, unless it has ledgers of workers, which may not have ended yet."""
+        if not self._files() and not worker_ledgers(self.folder):
             shutil.rmtree(self.folder)
 
     def _count(self, batch: pa.RecordBatch) -> None:

@@ -57,24 +57,21 @@ class Stage:
     Args:
         settings: What it does.
         on_event: Told of what a user should know; called in this thread.
+        ledger: In place of the settings' own ledger and budget; closed with the stage.
     """
 
-    def __init__(self, settings: StageSettings, on_event: OnEvent = ignore) -> None:
+    def __init__(self, settings: StageSettings, on_event: OnEvent = ignore, ledger: Ledger | None = None) -> None:
         self.settings = settings
         self._on_event = on_event
         self._open = ExitStack()
         if settings.cache is not None:
             self._open.enter_context(using("cache", str(settings.cache)))
-        self.ledger = Ledger.of_worker(settings.ledger, settings.budget)
+        self.ledger = ledger or Ledger.of_worker(settings.ledger, settings.budget)
         self._open.callback(self.ledger.close)
         self._loop = Loop(self.ledger)
         self._open.callback(self._loop.close)
         self._make: Callable[[Row], Row] = getattr(self, f"_{settings.task}_row")
-        self.output: pa.Schema = {
-            "distill": columns.TRAIT_ROWS,
-            "profile": columns.PROFILE_ROWS,
-            "recommend": columns.RECOMMENDATION_ROWS,
-        }[settings.task]
+        self.output: pa.Schema = columns.OUTPUTS[settings.task]
 
     def __reduce__(self) -> tuple[type[Self], tuple[StageSettings]]:
         return type(self), (self.settings,)
@@ -136,9 +133,9 @@ class Stage:
         return {key: row[key], **columns.outcome(usage), **made}
 
     def _distill_row(self, row: Row) -> Row:
-        traits = self._mote(item=columns.item_of(row)).traits
+        traits = self.mote(item=columns.item_of(row)).traits
         # The item is not asked for again: in memory it would stay for ever.
-        self._mote.store.memo.clear()
+        self.mote.store.memo.clear()
         made = {name: list(getattr(traits, name)) for name in ("occasions", "users", "dropped")}
         if traits.refused_by_provider:
             return {"status": columns.REFUSED, "error": traits.dropped[0], "traits": [], **made}
@@ -158,7 +155,7 @@ class Stage:
         return {"items": items, **columns.outcome(found.usage, str(found.status), found.error)}
 
     @cached_property
-    def _mote(self) -> MOTE:
+    def mote(self) -> MOTE:
         mote = self._module.product
         if not isinstance(mote, MOTE):
             raise InputError(f"{self.settings.program}: this program has no MOTE, so it cannot make traits")
@@ -226,7 +223,7 @@ class Stage:
         Raises:
             InputError: saying what is wrong.
         """
-        getattr(self, {"distill": "_mote", "profile": "_mope", "recommend": "_recommender"}[self.settings.task])
+        getattr(self, {"distill": "mote", "profile": "_mope", "recommend": "_recommender"}[self.settings.task])
 
     @property
     def slots(self) -> int:

@@ -23,6 +23,7 @@ def distill_all(
     out: str | Path = "traits.parquet",
     *,
     processes: int = 1,
+    cluster: str | None = None,
     dry_run: bool = False,
     via: Via = "calls",
     budget_usd: float | None = None,
@@ -39,6 +40,7 @@ def distill_all(
         dataset: A dataset, its directory, or `demo`.
         out: The Parquet file to write; a folder beside it holds its parts meanwhile.
         processes: Number of processes that share limits and budget.
+        cluster: Address of a Ray cluster for the processes, or `local`; needs the extra `ray` (docs/scale.md).
         dry_run: Whether to make the first few rows only, and forecast the others.
         via: See `evaluate`.
         budget_usd, max_calls, max_minutes: Limits; calls in the ledger count.
@@ -52,7 +54,15 @@ def distill_all(
     source = RowSource(list(data.items), lambda key: columns.item_row(data.items[key]), columns.ITEMS, "items")
     budget = budget_of(budget_usd, max_calls, max_minutes)
     return run_job(
-        StageSettings(task="distill", **options), source, Path(out), budget, processes, dry_run, via, on_event
+        StageSettings(task="distill", **options),
+        source,
+        Path(out),
+        budget,
+        processes=processes,
+        cluster=cluster,
+        dry_run=dry_run,
+        via=via,
+        on_event=on_event,
     )
 
 
@@ -62,6 +72,7 @@ def profile_all(
     *,
     users: Iterable[str] | None = None,
     processes: int = 1,
+    cluster: str | None = None,
     dry_run: bool = False,
     via: Via = "calls",
     budget_usd: float | None = None,
@@ -74,7 +85,8 @@ def profile_all(
 
     Args:
         users: Ids of the users; None for all.
-        dataset, out, processes, dry_run, via, budget_usd, max_calls, max_minutes, options: As in `distill_all`.
+        dataset, out, processes, cluster, dry_run, via, budget_usd, max_calls, max_minutes, options: As in
+            `distill_all`.
 
     Raises:
         BudgetExceededError: if the budget is spent; what was made is kept.
@@ -90,7 +102,15 @@ def profile_all(
     source = RowSource(_users(data, users), row, columns.USERS, "users")
     budget = budget_of(budget_usd, max_calls, max_minutes)
     return run_job(
-        StageSettings(task="profile", **options), source, Path(out), budget, processes, dry_run, via, on_event
+        StageSettings(task="profile", **options),
+        source,
+        Path(out),
+        budget,
+        processes=processes,
+        cluster=cluster,
+        dry_run=dry_run,
+        via=via,
+        on_event=on_event,
     )
 
 
@@ -103,6 +123,7 @@ def recommend_all(
     candidates: int = 15,
     explain: bool = False,
     processes: int = 1,
+    cluster: str | None = None,
     dry_run: bool = False,
     via: Via = "calls",
     budget_usd: float | None = None,
@@ -118,7 +139,7 @@ def recommend_all(
         users: Ids of the users; None for all.
         k, candidates: Items to recommend, and those that the prior retrieves for each user.
         explain: Whether each recommended item gets a checked reason.
-        out, processes, dry_run, via, budget_usd, max_calls, max_minutes, options: As in `distill_all`.
+        out, processes, cluster, dry_run, via, budget_usd, max_calls, max_minutes, options: As in `distill_all`.
 
     Raises:
         BudgetExceededError: if the budget is spent; what was made is kept.
@@ -136,7 +157,17 @@ def recommend_all(
         **options,
     )
     budget = budget_of(budget_usd, max_calls, max_minutes)
-    return run_job(settings, source, Path(out), budget, processes, dry_run, via, on_event)
+    return run_job(
+        settings,
+        source,
+        Path(out),
+        budget,
+        processes=processes,
+        cluster=cluster,
+        dry_run=dry_run,
+        via=via,
+        on_event=on_event,
+    )
 
 
 def _loaded(dataset: Dataset | str | Path) -> Dataset:

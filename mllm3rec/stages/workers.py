@@ -17,10 +17,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from mllm3rec.stages import failures
 from mllm3rec.stages.settings import StageSettings
 from mllm3rec.stages.stage import Stage
-from programs.lm.circuit_breaker import BackendDownError
-from programs.runtime.errors import BudgetExceededError, InputError
+from programs.runtime.errors import InputError
 from programs.runtime.events import Event, Note, OnEvent
 from programs.runtime.interrupts import GRACE
 
@@ -81,8 +81,8 @@ def _collected(workers: list[Any], results: Any, on_event: OnEvent) -> Iterator[
         else:
             running -= 1
             if kind != "end":
-                failure = failure or _FAILURES[kind](content)
-                if kind != "budget":
+                failure = failure or failures.failure(kind, content)
+                if kind != failures.SPENT:
                     raise failure
     if failure is not None:
         raise failure
@@ -116,27 +116,17 @@ def _work(settings: str, tasks: Any, results: Any) -> None:
         if isinstance(event, Note):
             results.put(("note", event.text))
 
-    kind, content = "end", ""
+    ended = [("end", "")]
     try:
-        with Stage(StageSettings.model_validate_json(settings), tell) as stage:
+        with (
+            failures.reported(lambda kind, message: ended.insert(0, (kind, message))),
+            Stage(StageSettings.model_validate_json(settings), tell) as stage,
+        ):
             for batch in stage(_taken(tasks)):
                 results.put(("rows", _bytes(batch)))
-    except BudgetExceededError as error:
-        kind, content = "budget", str(error)
-    except BackendDownError as error:
-        kind, content = "down", str(error)
-    except InputError as error:
-        kind, content = "input", str(error)
     except KeyboardInterrupt:
         pass
-    results.put((kind, content))
-
-
-def _down(message: str) -> BackendDownError:
-    return BackendDownError(message, refused=False)
-
-
-_FAILURES: dict[str, Any] = {"budget": BudgetExceededError, "down": _down, "input": InputError}
+    results.put(ended[0])
 
 
 def _taken(tasks: Any) -> Iterator[pa.RecordBatch]:
