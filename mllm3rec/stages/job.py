@@ -27,7 +27,7 @@ from signatures.rows import Usage, add_usd
 BATCH_ROWS = 32
 """Rows of a batch."""
 
-SAMPLE = 8
+FIRST_ROWS = 8
 """Rows that are made first, to forecast the others."""
 
 
@@ -137,10 +137,10 @@ def run_job(
         progress = _Progress(source, len(source.ids) - len(left), on_event)
         rows = _batches(source, left)
         forecast = None
-        if len(left) > SAMPLE:
-            forecast = _sampled(settings, source, left[:SAMPLE], len(left) - SAMPLE, parts, progress)
+        if len(left) > FIRST_ROWS:
+            forecast = _sampled(settings, source, left[:FIRST_ROWS], len(left) - FIRST_ROWS, parts, progress)
             on_event(Note(f"forecast for {forecast}"))
-            rows = _batches(source, left[SAMPLE:])
+            rows = _batches(source, left[FIRST_ROWS:])
             settings = settings.model_copy(update={"budget": _left(ledger_path, budget)})
         if dry_run:
             return Job(out, parts.counts, progress.usage, forecast, written=False)
