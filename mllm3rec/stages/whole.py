@@ -8,6 +8,7 @@ from typing import Any, Unpack
 
 from evaluate.data.dataset import Dataset
 from evaluate.data.load import load_dataset
+from evaluate.protocol.protocol import IN_MEMORY
 from mllm3rec.api.options import budget_of
 from mllm3rec.stages import columns
 from mllm3rec.stages.job import Job, RowSource, run_job
@@ -146,6 +147,8 @@ def recommend_all(
         InputError: if there is no such user, a model cannot be used, or `out` was made with other settings.
     """
     data = _loaded(dataset)
+    if data.source == IN_MEMORY:
+        raise InputError(f"dataset {data.name!r} is in memory: write it to a folder, which every process can load")
     source = RowSource(_users(data, users), lambda user: {"user_id": user}, columns.USER_IDS, "users")
     settings = StageSettings(
         task="recommend",

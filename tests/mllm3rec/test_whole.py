@@ -48,6 +48,12 @@ def questions(server: FakeOpenAI) -> Counter[str]:
     return Counter(json.dumps(body["messages"]) for body in server.bodies)
 
 
+def test_recommendations_need_a_dataset_that_workers_can_load(demo: m3.Dataset, tmp_path: Path) -> None:
+    frames = m3.Dataset.from_frames(demo.interactions[["user_id", "item_id"]])
+    with pytest.raises(InputError, match="write it to a folder"):
+        m3.recommend_all(frames, tmp_path / "r.parquet", users=[frames.interactions["user_id"][0]], model="x")
+
+
 class TestEqualsTheGeneralPath:
     def test_traits(self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path) -> None:
         job = m3.distill_all(demo, tmp_path / "t.parquet", model=server.model())
