@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from evaluate.baselines import TRAINED, Baseline, TrainingData
 from evaluate.baselines.baseline import LARGEST_SEED
+from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.data.dataset import Dataset
 from evaluate.data.demo.planted_truth import PLANTED_TRUTH, PlantedTruth
 from evaluate.protocol.nobody_first import NOBODY_FIRST, NobodyHasItFirst
@@ -80,6 +81,7 @@ class RankerFactory:
         traits_of: Makes the trait store, for programs.
         prior_name: Formula of the prior.
         protocol: That of the cases to rank, for trained baselines; see `TrainingData`.
+        fitting: Where fits of trained baselines are kept.
     """
 
     dataset: Dataset
@@ -93,6 +95,7 @@ class RankerFactory:
     check: bool = True
     prior_name: PriorName = NEWEST
     protocol: EvaluationProtocol | None = None
+    fitting: Fitting = UNKEPT
 
     @classmethod
     def create(
@@ -149,6 +152,7 @@ class RankerFactory:
             check=check,
             prior_name=prior or NEWEST,
             protocol=protocol,
+            fitting=Fitting(cache_dir() / "fits", on_event),
         )
 
     def explaining(self, k: int) -> RankerFactory:
@@ -222,7 +226,7 @@ class RankerFactory:
         if name in TRAINED:
             if not 0 <= seed <= LARGEST_SEED:
                 raise InputError(f"seed {seed}: give one from 0 to {LARGEST_SEED:,}")
-            return (settings or TRAINED[name]()).fit(self.training_data, seed)
+            return (settings or TRAINED[name]()).fit(self.training_data, seed, self.fitting)
         return askable(PROGRAMS[name](self.parts()))
 
     def _planted_truth(self) -> Ranker:

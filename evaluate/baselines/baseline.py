@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
 
+from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.protocol.protocol import EvaluationProtocol
 from programs.motivation_encoder import MotivationEncoder
 from programs.prior.scorers import ContentSimilarity, Histories, Training, histories_of
@@ -53,6 +57,16 @@ class TrainingData:
         """Item ids by user, oldest first."""
         return histories_of(self.interactions)
 
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of interactions, item texts and metadata: equal training data have equal ones."""
+        parts = (
+            [(user, [(e.item_id, e.rating, e.timestamp) for e in es]) for user, es in self.interactions.items()],
+            [(item.item_id, item.text) for item in self.items.values()],
+            [(user, sorted(values.items())) for user, values in self.metadata.items()],
+        )
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
 
 class Baseline(BaseModel, ABC):
     """Settings of a trained baseline; `fit` returns the ranker. Studies record the settings as JSON.
@@ -71,15 +85,26 @@ class Baseline(BaseModel, ABC):
         """Settings to try when tuning, the default first."""
 
     @abstractmethod
-    def fit(self, training: TrainingData, seed: int) -> Ranker:
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> Ranker:
         """Fit to training data.
 
         Args:
             seed: From 0 to `LARGEST_SEED`; decides initial values, sampling and order.
+            fitting: Where the fit is kept, by those that take long.
 
         Raises:
             MissingExtraError: if its library is not installed.
         """
+
+    def fit_folder(self, training: TrainingData, seed: int, fitting: Fitting) -> Path | None:
+        """The folder of this fit, None if fits are not kept.
+
+        Its name holds a hash of settings, seed and training data, so that another protocol or run finds the same fit.
+        """
+        if fitting.root is None:
+            return None
+        decides = json.dumps([self.model_dump(mode="json"), seed, training.sha256], sort_keys=True)
+        return fitting.root / f"{self.name}-{hashlib.sha256(decides.encode()).hexdigest()[:16]}"
 
 
 def unknown_below(scores: ArrayLike, indices: Sequence[int], n: int) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.baselines.factors import FactorRanker, Factors
+from evaluate.baselines.fitting import UNKEPT, Fitting
 from programs.runtime.errors import require_extra
 
 
@@ -39,7 +40,7 @@ class BPR(Baseline):
             cls(factors=64, epochs=100, rate=0.02, penalty=0.01),
         )
 
-    def fit(self, training: TrainingData, seed: int) -> FactorRanker:
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> FactorRanker:
         """Train; see `Baseline.fit`. A repeated purchase counts once."""
         require_extra("cornac", "baselines", f"the ranker '{self.name}'")
         from cornac import models

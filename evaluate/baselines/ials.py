@@ -10,6 +10,7 @@ from scipy import sparse
 
 from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.baselines.factors import FactorRanker, Factors, FactorVectors
+from evaluate.baselines.fitting import UNKEPT, Fitting
 from programs.runtime.errors import require_extra
 from signatures.rows import Case
 
@@ -36,7 +37,7 @@ class IALS(Baseline):
         """See `Baseline.grid`."""
         return (cls(), cls(penalty=3.0), cls(penalty=0.1), cls(weight=40.0), cls(factors=128))
 
-    def fit(self, training: TrainingData, seed: int) -> IALSRanker:
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> IALSRanker:
         """Train; see `Baseline.fit`. A repeated purchase counts once."""
         require_extra("implicit", "baselines", f"the ranker '{self.name}'")
         from implicit.cpu.als import AlternatingLeastSquares

@@ -12,6 +12,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.baselines.bpr import BPR
+from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.ials import IALS
 from evaluate.baselines.item_features import brands, category_prefixes, leaf_categories, title_words
 from evaluate.baselines.sequential import SASRec
@@ -91,7 +92,7 @@ class Learned(Baseline):
         """See `Baseline.grid`."""
         return (cls(), cls(trees=600), cls(leaves=15), cls(rate=0.1), cls(objective="binary"))
 
-    def fit(self, training: TrainingData, seed: int) -> LearnedRanker:
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> LearnedRanker:
         """Train; see `Baseline.fit`.
 
         Raises:

@@ -21,6 +21,7 @@ from evaluate.baselines.features import (
     Signals,
     feature_table,
 )
+from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.item_features import category_prefixes, title_words
 from evaluate.baselines.training_cases import shortened, training_cases
 from programs.prior.scorers import Training
@@ -58,7 +59,7 @@ class LearnedV1(Baseline):
         """See `Baseline.grid`."""
         return (cls(), cls(trees=400), cls(leaves=15), cls(trees=400, leaves=15), cls(bpr=None))
 
-    def fit(self, training: TrainingData, seed: int) -> LearnedV1Ranker:
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> LearnedV1Ranker:
         """Train; see `Baseline.fit`.
 
         Raises:

@@ -10,6 +10,7 @@ from scipy import sparse
 
 from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.baselines.factors import FactorRanker, Factors, trait_name
+from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.item_features import columns_of, feature_matrix, feature_names
 from programs.runtime.errors import require_extra
 
@@ -38,7 +39,7 @@ class LightFM(Baseline):
         """See `Baseline.grid`."""
         return (cls(), cls(epochs=10), cls(factors=128, epochs=60), cls(penalty=1e-5), cls(loss="bpr", epochs=60))
 
-    def fit(self, training: TrainingData, seed: int) -> FactorRanker:
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> FactorRanker:
         """Train; see `Baseline.fit`. A repeated purchase counts once."""
         require_extra("lightfm", "baselines", f"the ranker '{self.name}'")
         from lightfm import LightFM as Model

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluate.baselines.baseline import TrainingData, unknown_below
+from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.sequence_settings import MaskedSettings, SequenceSettings
 from programs.ranker import ranking_from_scores
 from programs.runtime.errors import require_extra
@@ -34,7 +35,7 @@ class SASRec(SequenceSettings):
         """See `Baseline.grid`."""
         return (cls(), cls(dropout=0.3), cls(rate=1e-3), cls(dimensions=128, heads=4), cls(layers=1))
 
-    def fit(self, training: TrainingData, seed: int) -> SequenceRanker:
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> SequenceRanker:
         """Train; see `Baseline.fit`."""
         return _trained(self, training, seed)
 
@@ -49,7 +50,7 @@ class BERT4Rec(MaskedSettings):
         """See `Baseline.grid`."""
         return (cls(), cls(dropout=0.2), cls(masked=0.2), cls(masked=0.6), cls(dimensions=128, heads=4))
 
-    def fit(self, training: TrainingData, seed: int) -> SequenceRanker:
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> SequenceRanker:
         """Train; see `Baseline.fit`."""
         return _trained(self, training, seed)
 

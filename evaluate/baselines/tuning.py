@@ -10,10 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from evaluate.baselines import TRAINED
 from evaluate.baselines.baseline import Baseline, TrainingData
+from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.versions import settings_class
 from evaluate.protocol.protocol import part_of
 from evaluate.stats.metrics import ndcg, rank_of
-from programs.ranker import BatchRanker
+from programs.ranker import BatchRanker, Ranker
 from programs.runtime.errors import InputError, quoted
 from signatures.rows import Case
 
@@ -60,6 +61,7 @@ def tune(
     cases: Sequence[Case],
     seed: int,
     grid: Sequence[Baseline] | None = None,
+    fitting: Fitting = UNKEPT,
 ) -> Tuned:
     """Fit every point of a grid and evaluate it on dev users.
 
@@ -68,6 +70,7 @@ def tune(
         cases: Dev users with targets.
         seed: Training seed of every fit.
         grid: Settings to try; None for the baseline's own grid.
+        fitting: Where the fits are kept.
 
     Raises:
         InputError: if the grid is empty, there are no cases, or a case has no target or is a test user's.
@@ -78,7 +81,7 @@ def tune(
     tried: list[dict[str, Any]] = []
     for point in grid:
         started = time.monotonic()
-        value = _mean_ndcg(point, training, cases, seed)
+        value = _mean_ndcg(point.fit(training, seed, fitting), cases)
         seconds = round(time.monotonic() - started, 3)
         tried.append(point.model_dump(mode="json") | {METRIC: value, "seconds": seconds})
     best = max(range(len(grid)), key=lambda index: tried[index][METRIC])
@@ -86,8 +89,7 @@ def tune(
     return Tuned(ranker=baseline.name, seed=seed, users=len(cases), tried=tuple(tried), settings=settings)
 
 
-def _mean_ndcg(point: Baseline, training: TrainingData, cases: Sequence[Case], seed: int) -> float:
-    ranker = point.fit(training, seed)
+def _mean_ndcg(ranker: Ranker, cases: Sequence[Case]) -> float:
     blinded = [case.blinded() for case in cases]
     rankings = ranker.rank_many(blinded) if isinstance(ranker, BatchRanker) else [ranker.rank(case) for case in blinded]
     ranks = [rank_of(ranking.order, str(case.target)) for ranking, case in zip(rankings, cases, strict=True)]

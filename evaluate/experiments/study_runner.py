@@ -366,7 +366,7 @@ class StudyRunner:
         baseline = TRAINED[cell.ranker.ranker]
         dev = setting.tuning_cases(cell.protocol.tune_users)
         self.on_event(Note(f"{cell.ranker.ranker}: tuning on {len(dev)} dev users"))
-        tuned = tune(baseline, setting.factory.training_data, dev.cases, seed=0)
+        tuned = tune(baseline, setting.factory.training_data, dev.cases, 0, fitting=setting.factory.fitting)
         write_atomically(path, tuned.model_dump_json(indent=2).encode() + b"\n")
         return tuned
 
@@ -375,7 +375,7 @@ class StudyRunner:
         key = (*fit, encoder_name())
         if self._fitted is None or self._fitted[0] != key:
             self.on_event(Note(f"{cell.ranker.label}: fitting, seed {cell.seed}"))
-            self._fitted = key, settings.fit(setting.factory.training_data, seed=cell.seed or 0)
+            self._fitted = key, settings.fit(setting.factory.training_data, cell.seed or 0, setting.factory.fitting)
         return self._fitted[1]
 
     def _rank_catalogue(

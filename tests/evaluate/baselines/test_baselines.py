@@ -27,6 +27,7 @@ from evaluate.baselines.features import (
     Signals,
     feature_table,
 )
+from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.ials import IALS
 from evaluate.baselines.item_features import columns_of, feature_matrix, feature_names
 from evaluate.baselines.learned import Group, Learned
@@ -439,7 +440,7 @@ class Spy(Baseline):
     def grid(cls) -> tuple[Self, ...]:
         return cls(good=0), cls(good=2), cls(good=1), cls(good=2)
 
-    def fit(self, training: TrainingData, seed: int) -> Ranker:
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> Ranker:
         good, seen = self.good, self.seen
 
         class Ranked:
