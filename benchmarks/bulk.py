@@ -109,7 +109,18 @@ def general(url: str, meter: Meter) -> None:
 
 def predict(url: str, meter: Meter) -> None:
     """DSPy's own `Predict` with `dspy.LM`, in threads, without a cache."""
-    lm = dspy.LM("openai/fake", api_base=url, api_key="none", cache=False, max_tokens=104, temperature=0.0)
+    _predict(url, meter, cache=False)
+
+
+def predict_cached(url: str, meter: Meter) -> None:
+    """The same with DSPy's cache in memory and on disk, as it is by default."""
+    with tempfile.TemporaryDirectory() as folder:
+        dspy.configure_cache(disk_cache_dir=folder)
+        _predict(url, meter, cache=True)
+
+
+def _predict(url: str, meter: Meter, cache: bool) -> None:
+    lm = dspy.LM("openai/fake", api_base=url, api_key="none", cache=cache, max_tokens=104, temperature=0.0)
     asked = predictor()
 
     def calls(first: int, last: int) -> None:
@@ -223,7 +234,7 @@ def _run(awaitable: Any) -> None:
 
 
 CLIENTS: dict[str, Callable[[str, Meter], None]] = {
-    one.__name__: one for one in (bare, bare_httpx, bulk, general, predict, openai_sdk)
+    one.__name__: one for one in (bare, bare_httpx, bulk, general, predict, predict_cached, openai_sdk)
 }
 
 

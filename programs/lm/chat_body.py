@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 from dspy.lm15 import InvalidRequestError, ServerError
 
 from programs.lm.answer_text import encodable
@@ -63,19 +64,27 @@ def sound_body(raw: bytes, empty_answers: bool = False) -> bytes:
     for name in ("id", "model", "created", "object"):
         if isinstance(body.get(name), (str, int)):
             sound[name] = body[name]
-    return json.dumps(_encodable(sound) if b"\\ud" in raw.lower() else sound).encode()
+    return orjson.dumps(_encodable(sound) if b"\\ud" in raw.lower() else sound)
 
 
 def object_in(raw: bytes) -> dict[str, Any]:
     """A body as a JSON object. Raises `ServerError` if it is none."""
     try:
-        # Integers of any length are read; those that count no tokens are dropped with the other unreadable counts.
-        body = json.loads(raw, parse_int=lambda digits: int(digits) if len(digits) < 20 else math.inf)
-    except (ValueError, RecursionError) as error:
-        raise ServerError(f"the server's answer is no JSON: {shown(raw)}", status=200) from error
+        body = orjson.loads(raw)
+    except ValueError:
+        body = _leniently(raw)
     if not isinstance(body, dict):
         raise ServerError(f"the server's answer is no JSON object: {shown(raw)}", status=200)
     return body
+
+
+def _leniently(raw: bytes) -> Any:
+    """What `orjson` refuses and some servers send: NaN, lone surrogates, other encodings than UTF-8."""
+    try:
+        # Integers of any length are read; those that count no tokens are dropped with the other unreadable counts.
+        return json.loads(raw, parse_int=lambda digits: int(digits) if len(digits) < 20 else math.inf)
+    except (ValueError, RecursionError) as error:
+        raise ServerError(f"the server's answer is no JSON: {shown(raw)}", status=200) from error
 
 
 def _without_message(raw: bytes) -> ServerError:

@@ -20,6 +20,7 @@ from programs.lm.adapters import (
     StrictAdapter,
     complete_elements,
 )
+from programs.lm.answer_text import answer_text
 from programs.lm.logprobs import MARKUP
 from signatures.mar import rank_candidates, score_candidate
 from signatures.mope import infer_motivations
@@ -137,8 +138,9 @@ class TestCachedParsing:
     @example({"ranking": [12, "34", 5.0]}, 0)
     @example({"ranking": "[12, 34]"}, 0)
     @example({"traits": ["easy to use", 3]}, 0)
+    @example({"traits": ["\U00010000"]}, 4)  # cut inside the second half of a character
     def test_same_fields_or_the_same_refusal(self, answer: dict[str, Any], cut: int) -> None:
-        text = json.dumps(answer)[: -cut or None]
+        text = answer_text(json.dumps(answer)[: -cut or None])
         for signature in (DistillTraits, infer_motivations(CONSUMER), rank_candidates("profile", "traits")):
             for adapter in (CompactAdapter(), StrictAdapter()):
                 shown = complete_elements(text) if isinstance(adapter, CompactAdapter) else text
