@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before numpy: one core a user
 
 import numpy as np
 from numpy.typing import NDArray

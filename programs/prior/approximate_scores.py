@@ -86,6 +86,7 @@ class ApproximateScores:
         self._of_node = np.array([place for place, item in enumerate(self.items) if item in rows], dtype=np.intp)
         self._node = np.full(n, -1, dtype=np.intp)
         self._node[self._of_node] = np.arange(len(self._of_node))
+        self._column_of_node = self._column[self._of_node]
         row_of_node = np.array([rows[self.items[place]] for place in self._of_node], dtype=np.intp)
         whole = np.array_equal(row_of_node, np.arange(len(prior.content.matrix)))
         self._vectors = prior.content.matrix if whole else prior.content.matrix[row_of_node]
@@ -178,7 +179,7 @@ class ApproximateScores:
         weights = cosines * cosines * cosines
         totals = weights.sum(axis=1, keepdims=True)
         weights = np.divide(weights, totals, out=np.zeros_like(weights), where=totals > 0)
-        columns = self._column[self._of_node[edges["row"]]]
+        columns = self._column_of_node[edges["row"]]
         return _Some(places, with_text, self._vectors[nodes[with_text]], columns, weights)
 
     def _parts(self, history: Sequence[str], walked: NDArray[np.float32], some: _Some) -> dict[str, Scores]:

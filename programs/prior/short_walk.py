@@ -57,7 +57,7 @@ class ShortWalk:
         columns = np.array([column for column, _ in known], dtype=np.intp)
         weights = np.array([weight for _, weight in known], dtype=np.float32)
         self._step(columns, weights, scores)
-        once = np.flatnonzero(scores)
+        once = np.flatnonzero(scores != 0)
         reached = scores[once]
         scores[once] = 0
         if len(once) > self.starts:
@@ -66,7 +66,7 @@ class ShortWalk:
         self._step(once, reached, scores)
         own = walk.users[columns] == 0  # they keep their weight, see `RandomWalk.scores`
         np.add.at(scores, columns[own], weights[own])
-        return np.flatnonzero(scores)
+        return np.flatnonzero(scores != 0)
 
     def _step(self, columns: NDArray[np.intp], weights: NDArray[np.float32], scores: NDArray[np.float32]) -> None:
         starts = self._steps.indptr[columns].astype(np.intp)
