@@ -7,11 +7,12 @@ the extra `baselines`, the two Transformers the extra `neural` (torch).
 from __future__ import annotations
 
 from evaluate.baselines.baseline import Baseline, TrainingData
-from evaluate.baselines.bpr import BPR
-from evaluate.baselines.ials import IALS
 from evaluate.baselines.learned import Learned
-from evaluate.baselines.lightfm import LightFM, LightFMFeatures
-from evaluate.baselines.sequential import BERT4Rec, SASRec
+from evaluate.baselines.systems.bert4rec import BERT4Rec
+from evaluate.baselines.systems.bpr import BPR
+from evaluate.baselines.systems.ials import IALS
+from evaluate.baselines.systems.lightfm import LightFM, LightFMFeatures
+from evaluate.baselines.systems.sasrec import SASRec
 
 _ALL: tuple[type[Baseline], ...] = (BPR, IALS, LightFM, LightFMFeatures, SASRec, BERT4Rec, Learned)
 
