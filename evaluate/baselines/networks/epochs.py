@@ -226,7 +226,10 @@ def _copied(state: Mapping[str, Tensor]) -> State:
 
 def _packed(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
     """A safetensors file with JSON beside the tensors, and a hash over both."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
     said = json.dumps(about, sort_keys=True)
     return bytes(save(plain, metadata={"about": said, "sha256": _sha256(plain, said)}))
 

@@ -32,7 +32,7 @@ class Ids(nn.Module):
         super().__init__()
         self.size = dimensions
         self.item = id_table(trained, items, dimensions)
-        self.scored = id_table(trained, items, dimensions) if apart else self.item
+        self.scored = id_table(trained, items, dimensions) if apart else None
 
     def forward(self, rows: Tensor) -> Tensor:
         """The vectors that are read, shape (..., d)."""
@@ -40,7 +40,7 @@ class Ids(nn.Module):
 
     def outputs(self, rows: Tensor) -> Tensor:
         """The vectors that are scored by, shape (..., d)."""
-        return cast(Tensor, self.scored(rows))
+        return cast(Tensor, (self.item if self.scored is None else self.scored)(rows))
 
 
 class _Texts(nn.Module):

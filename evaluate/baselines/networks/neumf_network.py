@@ -61,6 +61,29 @@ class NeuMFNetwork(nn.Module):
         return np.asarray(self(user, torch.from_numpy(rows).to(device)).double().cpu().numpy())
 
 
+class Pairs:
+    """Users and items of n interactions.
+
+    Args:
+        histories: Rows of the items of every user.
+        items: Number of items.
+    """
+
+    def __init__(self, histories: Sequence[NDArray[np.int64]], items: int) -> None:
+        self.users = np.repeat(np.arange(len(histories)), [len(own) for own in histories])
+        self.rows = np.concatenate(histories)
+        self._items = items
+        self._taken = np.sort(self.users * items + self.rows)
+
+    def negatives(self, users: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """A uniform item for each user; one that they have is drawn once more."""
+        drawn = rng.integers(self._items, size=len(users))
+        keys = users * self._items + drawn
+        again = self._taken[np.searchsorted(self._taken, keys) % len(self._taken)] == keys
+        drawn[again] = rng.integers(self._items, size=int(again.sum()))
+        return drawn
+
+
 def train_neumf(
     histories: Sequence[NDArray[np.int64]],
     items: int,
@@ -80,24 +103,15 @@ def train_neumf(
         network = NeuMFNetwork(len(histories), items, settings).to(device)
         optimizer = torch.optim.Adam(network.parameters(), lr=settings.rate)
         rng = np.random.default_rng(seed)
-        training, held_out = _hold_out(histories, items, settings.validation, rng)
-        owner = np.repeat(np.arange(len(training)), [len(own) for own in training])
-        bought = np.concatenate(training)
-        taken = np.sort(owner * items + bought)
-
-        def negatives(users: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-            """A uniform item for each user; one that they have is drawn once more."""
-            drawn = rng.integers(items, size=len(users))
-            place = np.searchsorted(taken, users * items + drawn) % len(taken)
-            again = taken[place] == users * items + drawn
-            drawn[again] = rng.integers(items, size=int(again.sum()))
-            return drawn
+        training, held_out = hold_out(histories, items, settings.validation, rng)
+        pairs = Pairs(training, items)
 
         def one_epoch(number: int, rng: np.random.Generator) -> float:
-            users = np.concatenate([owner, np.repeat(owner, settings.negatives)])
-            rows = np.concatenate([bought, negatives(users[len(owner) :], rng)])
+            others = np.repeat(pairs.users, settings.negatives)
+            users = np.concatenate([pairs.users, others])
+            rows = np.concatenate([pairs.rows, pairs.negatives(others, rng)])
             labels = torch.zeros(len(users))
-            labels[: len(owner)] = 1
+            labels[: len(pairs.users)] = 1
             losses = []
             order = torch.from_numpy(rng.permutation(len(users)))
             who, what = torch.from_numpy(users), torch.from_numpy(rows)
@@ -131,10 +145,10 @@ def train_neumf(
     return network
 
 
-def _hold_out(
+def hold_out(
     histories: Sequence[NDArray[np.int64]], items: int, most: int, rng: np.random.Generator
 ) -> tuple[list[NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Training histories, and users with their last item followed by sampled ones, for at most a tenth of the users."""
+    """Training histories, and some users with their last item followed by sampled ones: at most a tenth of all."""
     long = [user for user, own in enumerate(histories) if len(own) > 2]
     chosen = np.sort(rng.permutation(long)[: min(most, len(histories) // 10)]).astype(np.int64)
     training = list(histories)
