@@ -67,6 +67,16 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def score_on_one_thread() -> None:
+    """Have torch use one thread in this thread, from now on.
+
+    A score must not depend on the number of threads, and one user's lists are small: several threads would wait for
+    each other most of the time.
+    """
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
 @contextmanager
 def reproducible(seed: int) -> Iterator[None]:
     """One thread and a seeded torch inside the block; afterwards both are as they were."""

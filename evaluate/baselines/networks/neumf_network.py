@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from evaluate.baselines.networks.epochs import best_device, reproducible, train_epochs
+from evaluate.baselines.networks.epochs import best_device, reproducible, score_on_one_thread, train_epochs
 from evaluate.baselines.networks.neumf_settings import NeuMFSettings
 from programs.runtime.events import OnEvent, ignore
 
@@ -56,6 +56,7 @@ class NeuMFNetwork(nn.Module):
     @torch.no_grad()
     def scores(self, vector: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Logits of n items for one user, shape (n,)."""
+        score_on_one_thread()
         device = self.bias.weight.device
         user = torch.from_numpy(vector).to(device).expand(len(rows), -1)
         return np.asarray(self(user, torch.from_numpy(rows).to(device)).double().cpu().numpy())

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evaluate.baselines.networks.encoders import AttentionEncoder, DualEncoder, GateEncoder, GRUEncoder
+from evaluate.baselines.networks.epochs import score_on_one_thread
 from evaluate.baselines.networks.item_vectors import Ids, SideBySide, Summed
 from evaluate.baselines.networks.sequence_settings import (
     AttentionSettings,
@@ -96,6 +97,7 @@ class SequenceNetwork(nn.Module):
             users: User row of every history.
             owner: Shape (n,): the place of each item's history.
         """
+        score_on_one_thread()
         states = torch.zeros(len(histories), self.vectors.size, device=self.device)
         full = [place for place, history in enumerate(histories) if len(history)]
         if full:
