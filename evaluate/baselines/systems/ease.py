@@ -62,20 +62,22 @@ class EASE(Baseline):
         users, items = np.array(pairs, dtype=np.int32).T
         x = sparse.csr_matrix((np.ones(len(pairs)), (users, items)), shape=(len(training.histories), n))
         with threadpool_limits(limits=1):
-            return EASERanker(rows, _solved((x.T @ x).toarray(order="F"), self.penalty))
+            return EASERanker(rows, _solved(x, self.penalty))
 
 
-def _solved(gram: NDArray[np.float64], penalty: float) -> NDArray[np.float32]:
-    """B from X'X, which is overwritten: one array of float64, and the result in float32."""
+def _solved(x: sparse.csr_matrix, penalty: float) -> NDArray[np.float32]:
+    """B for users' items X: one array of float64 is overwritten twice, then two of float32 are left."""
+    gram = (x.T @ x).toarray(order="F")
     gram[np.diag_indices(len(gram))] += penalty
     factor, _ = lapack.dpotrf(gram, lower=1, overwrite_a=1)
     inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
-    diagonal = np.diag(inverse).copy()
-    lower = np.tril(inverse, -1).astype(np.float32)
+    weights = inverse.astype(np.float32)
+    diagonal = np.diag(weights).copy()
     del gram, factor, inverse
-    lower += lower.T.copy()
-    lower /= -diagonal.astype(np.float32)
-    return lower
+    weights = np.tril(weights, -1)
+    weights += weights.T.copy()
+    weights /= -diagonal
+    return weights
 
 
 class EASERanker:
