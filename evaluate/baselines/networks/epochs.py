@@ -30,9 +30,9 @@ from programs.runtime.errors import InputError
 from programs.runtime.events import Note, OnEvent, Progress, ignore
 from programs.runtime.lock import awaited
 
-CHECKPOINT = "checkpoint.safetensors"
+UNFINISHED = "checkpoint.safetensors"
 """State after the last whole epoch of a fit that is not finished."""
-FIT = "fit.safetensors"
+FINISHED = "fit.safetensors"
 """The best state of a finished fit."""
 
 State = dict[str, Tensor]
@@ -122,16 +122,16 @@ def train_epochs(
     loop = _Loop(network, optimizer, train_epoch, dev_score, seed, epochs, patience, task, on_event)
     if folder is None:
         return loop.run(None)
-    finished = folder / FIT
+    finished = folder / FINISHED
     if not finished.exists():
         with awaited(
             folder, lambda holder: on_event(Note(f"{task}: waiting for process {holder}, which fits the same"))
         ):
             if not finished.exists():
                 sweep(folder)
-                trained = loop.run(folder / CHECKPOINT)
+                trained = loop.run(folder / UNFINISHED)
                 write_atomically(finished, _packed(loop.best, {"trained": asdict(trained)}))
-                (folder / CHECKPOINT).unlink(missing_ok=True)
+                (folder / UNFINISHED).unlink(missing_ok=True)
                 return trained
     state, about = _read(finished)
     loop.take_over(state, finished)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluate.baselines.baseline import TrainingData
-from evaluate.baselines.networks.sequence_settings import ItemText
+from evaluate.baselines.networks.sequence_settings import ReadText
 from programs.runtime.errors import InputError
 from programs.runtime.events import Note, OnEvent
 
@@ -35,7 +35,7 @@ class ItemTexts:
         return digest.hexdigest()
 
 
-def item_texts(training: TrainingData, text: ItemText, name: str, on_event: OnEvent) -> ItemTexts:
+def item_texts(training: TrainingData, text: ReadText, name: str, on_event: OnEvent) -> ItemTexts:
     """The vectors of the items that have a text.
 
     Args:

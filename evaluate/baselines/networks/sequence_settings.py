@@ -11,7 +11,7 @@ from evaluate.baselines.baseline import Baseline
 EncoderName = Literal["attention", "masked", "gru", "gates", "dual"]
 """How a history becomes a state, see `encoders.py`."""
 
-ItemText = Literal["item", "traits"]
+ReadText = Literal["item", "traits"]
 """What is known of an item: its whole text, or MOTE's traits where a trait store has them and its title elsewhere."""
 
 
@@ -84,7 +84,7 @@ class TextSettings(AttentionSettings):
         text: What is read of an item.
     """
 
-    text: ItemText = "item"
+    text: ReadText = "item"
 
 
 class DistilledSettings(TextSettings):

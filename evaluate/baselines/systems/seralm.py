@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.sequence_ranker import SequenceRanker, fit_sequences
-from evaluate.baselines.networks.sequence_settings import ItemText, TextSettings
+from evaluate.baselines.networks.sequence_settings import ReadText, TextSettings
 
 
 class SeRALM(TextSettings):
@@ -15,7 +15,7 @@ class SeRALM(TextSettings):
 
     name: ClassVar[str] = "seralm"
 
-    text: ItemText = "traits"
+    text: ReadText = "traits"
 
     @classmethod
     def grid(cls) -> tuple[Self, ...]:

@@ -69,13 +69,13 @@ SMALL: dict[str, Baseline] = {
     "ease": EASE(penalty=10.0),
     "lightfm": LightFM(factors=8, epochs=30),
     "lightfm-features": LightFMFeatures(factors=8, epochs=30),
-    "neumf": NeuMF(factors=8, layers=(16, 8), dropout=0.0, batch=64, rate=0.01, epochs=20, validation=0),
+    "neumf": NeuMF(factors=8, layers=(16, 8), dropout=0.0, batch=64, rate=0.02, epochs=8, validation=0),
     "gru4rec": GRU4Rec(**_SEQUENCES, epochs=15),
     "hgn": HGN(**_SEQUENCES, epochs=15),
     "sasrec": SASRec(**_SEQUENCES, epochs=15),
     "bert4rec": BERT4Rec(**_SEQUENCES, epochs=50),
-    "llm-esr": LLMESR(**_SEQUENCES, epochs=15),
-    "seralm": SeRALM(**_SEQUENCES, epochs=15),
+    "llm-esr": LLMESR(**_SEQUENCES, epochs=8),
+    "seralm": SeRALM(**_SEQUENCES, epochs=8),
     "learned": Learned(trees=30, leaves=4, least=5, negatives=8, bpr=BPR(factors=4, epochs=20)),
 }
 NEEDS = {
