@@ -1,19 +1,40 @@
 """Trained baselines, fitted on the same training data as the prior.
 
 `TRAINED[name]` is the settings class of a baseline; `TRAINED[name]().fit(training, seed)` gives the ranker. They need
-the extra `baselines`, the two Transformers the extra `neural` (torch).
+the extra `baselines`, those that are networks the extra `neural` (torch).
 """
 
 from __future__ import annotations
 
 from evaluate.baselines.baseline import Baseline, TrainingData
-from evaluate.baselines.bpr import BPR
-from evaluate.baselines.ials import IALS
 from evaluate.baselines.learned import Learned
-from evaluate.baselines.lightfm import LightFM, LightFMFeatures
-from evaluate.baselines.sequential import BERT4Rec, SASRec
+from evaluate.baselines.systems.bert4rec import BERT4Rec
+from evaluate.baselines.systems.bpr import BPR
+from evaluate.baselines.systems.ease import EASE
+from evaluate.baselines.systems.gru4rec import GRU4Rec
+from evaluate.baselines.systems.hgn import HGN
+from evaluate.baselines.systems.ials import IALS
+from evaluate.baselines.systems.lightfm import LightFM, LightFMFeatures
+from evaluate.baselines.systems.llm_esr import LLMESR
+from evaluate.baselines.systems.neumf import NeuMF
+from evaluate.baselines.systems.sasrec import SASRec
+from evaluate.baselines.systems.seralm import SeRALM
 
-_ALL: tuple[type[Baseline], ...] = (BPR, IALS, LightFM, LightFMFeatures, SASRec, BERT4Rec, Learned)
+_ALL: tuple[type[Baseline], ...] = (
+    BPR,
+    IALS,
+    EASE,
+    LightFM,
+    LightFMFeatures,
+    NeuMF,
+    GRU4Rec,
+    HGN,
+    SASRec,
+    BERT4Rec,
+    LLMESR,
+    SeRALM,
+    Learned,
+)
 
 TRAINED: dict[str, type[Baseline]] = {baseline.name: baseline for baseline in _ALL}
 """Settings classes of all trained baselines, by name."""
