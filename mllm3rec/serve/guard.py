@@ -58,7 +58,6 @@ class Guard:
             await self.app(scope, receive, send)
             return
         began, status = time.monotonic(), 500
-        size = 0
 
         async def noted(message: MutableMapping[str, Any]) -> None:
             nonlocal status
@@ -66,24 +65,34 @@ class Guard:
                 status = message["status"]
             await send(message)
 
-        async def measured() -> MutableMapping[str, Any]:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > self.body_bytes:
-                raise _RefusedError(413, self._too_large)
-            return message
-
         self.metrics.in_flight.inc()
         try:
             self._check(scope)
-            await self.app(scope, measured, noted)
+            await self.app(scope, await self._with_body(receive), noted)
         except _RefusedError as refusal:
             await _refuse(refusal, noted)
         finally:
             self.metrics.in_flight.dec()
             path = scope["path"] if scope["path"] in self.paths else "other"
             self.metrics.request(path, status, time.monotonic() - began)
+
+    async def _with_body(self, receive: Receive) -> Receive:
+        """Read the body, and return what gives it to the application in one piece."""
+        body, more = bytearray(), True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                break
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > self.body_bytes:
+                raise _RefusedError(413, self._too_large)
+        waiting = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+
+        async def again() -> MutableMapping[str, Any]:
+            return waiting.pop() if waiting else await receive()
+
+        return again
 
     @property
     def _too_large(self) -> str:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
+from starlette.exceptions import HTTPException
 
 from mllm3rec.serve.api_page import CONTENT_POLICY, api_page
 from mllm3rec.serve.mcp_server import mcp_server
@@ -68,6 +69,10 @@ def _answer_errors(app: FastAPI) -> None:
         first = error.errors()[0]
         field = ".".join(str(step) for step in first["loc"] if step != "body")
         return problem(422, f"{field + ': ' if field else ''}{first['msg']}; see /openapi.json")
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        return problem(error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(InputError)
     async def unanswerable(request: Request, error: InputError) -> Response:

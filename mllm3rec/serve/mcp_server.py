@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
 
 from mllm3rec.serve.messages import (
     ExplainAnswer,
@@ -15,11 +19,11 @@ from mllm3rec.serve.messages import (
     RecommendAnswer,
     RecommendRequest,
 )
+from mllm3rec.serve.service import Service, TooManyRequestsError, UnansweredError
+from programs.runtime.errors import InputError, input_error
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
-
-    from mllm3rec.serve.service import Service
 
 
 def mcp_server(service: Service) -> MCPServer:
@@ -41,12 +45,14 @@ def mcp_server(service: Service) -> MCPServer:
 
         `answered_by` says whether the program or, for the reason in `why`, the prior alone ranked them.
         """
-        return await service.recommend(RecommendRequest(user=user, history=history, k=k, explain=explain))
+        with _explained():
+            return await service.recommend(RecommendRequest(user=user, history=history, k=k, explain=explain))
 
     @server.tool()
     async def profile(user: str | None = None, history: History | None = None) -> ProfileAnswer:
         """The motivations of a user, with the purchases that each is based on."""
-        return await service.profile(ProfileRequest(user=user, history=history))
+        with _explained():
+            return await service.profile(ProfileRequest(user=user, history=history))
 
     @server.tool()
     async def explain(
@@ -56,6 +62,20 @@ def mcp_server(service: Service) -> MCPServer:
         text: FreeText | None = None,
     ) -> ExplainAnswer:
         """Why an item, by its id or a free text, would be recommended to a user; the reason is checked by the judge."""
-        return await service.explain(ExplainRequest(user=user, history=history, item=item, text=text))
+        with _explained():
+            return await service.explain(ExplainRequest(user=user, history=history, item=item, text=text))
 
     return server
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Errors that a caller can do something about, in words; the library hides all others."""
+    from mcp.server.mcpserver.exceptions import ToolError
+
+    try:
+        yield
+    except ValidationError as error:
+        raise ToolError(str(input_error("arguments", error))) from None
+    except (InputError, TooManyRequestsError, UnansweredError) as error:
+        raise ToolError(str(error)) from None

@@ -85,9 +85,9 @@ class Pool:
             self._retire(old)
             return True
 
-    async def watch(self, folder: Path) -> None:
-        """Reload when the artifact in a folder has changed; runs until it is cancelled."""
-        seen, failed = fingerprint(folder), 0
+    async def watch(self, folder: Path, seen: bytes | None) -> None:
+        """Reload when the artifact in a folder is no longer the one that was seen; runs until it is cancelled."""
+        failed = 0
         while True:
             await asyncio.sleep(LOOK)
             now = fingerprint(folder)

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import logging
 import signal
+import socket
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from mllm3rec.api.program import choice_of
 from mllm3rec.serve.engine import Engine
 from mllm3rec.serve.guard import ANY_HOST, LOOPBACK_NAMES, Guard
 from mllm3rec.serve.limits import ServiceLimits
-from mllm3rec.serve.pool import Pool
+from mllm3rec.serve.pool import Pool, fingerprint
 from mllm3rec.serve.renewing_ledger import RenewingLedger
 from mllm3rec.serve.served_program import ServedProgram
 from mllm3rec.serve.service import Service
@@ -27,7 +28,7 @@ from optimize.artifact import is_artifact
 from programs.lm.model_options import ModelOptions
 from programs.program import DEFAULT_WEIGHT, Fusion
 from programs.runtime.environment import environment, variable
-from programs.runtime.errors import InputError, require_extra
+from programs.runtime.errors import InputError, one_line, require_extra
 from programs.runtime.events import Note, OnEvent, ignore
 from signatures.schema import MotivationSchema
 
@@ -119,12 +120,14 @@ async def running_service(
     ledger = RenewingLedger(settings.ledger, settings.limits)
     build = partial(_built, settings, dataset, engine, ledger, on_event)
     watching: asyncio.Task[None] | None = None
+    folder = Path(settings.name)
+    seen = fingerprint(folder)
     try:
         service = Service(
             Pool(build, await asyncio.to_thread(build), metrics.reloaded), engine, settings.limits, ledger, metrics
         )
-        if is_artifact(Path(settings.name)):
-            watching = asyncio.create_task(service.pool.watch(Path(settings.name)))
+        if is_artifact(folder):
+            watching = asyncio.create_task(service.pool.watch(folder, seen))
         yield service
     finally:
         if watching is not None:
@@ -155,11 +158,28 @@ def serve_http(settings: ServiceSettings, dataset: Dataset, on_event: OnEvent = 
     """
     for module in ("fastapi", "uvicorn", "mcp", "prometheus_client"):
         require_extra(module, "serve", "mllm3rec serve")
-    asyncio.run(_serve_http(settings, dataset, settings.hosts, settings.key, on_event))
+    hosts, key = settings.hosts, settings.key
+    with _listening(settings.host, settings.port) as at:
+        asyncio.run(_serve_http(settings, dataset, at, hosts, key, on_event))
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise InputError(
+            f"cannot listen at {host}:{port} ({one_line(error)}): choose another --host or --port"
+        ) from error
 
 
 async def _serve_http(
-    settings: ServiceSettings, dataset: Dataset, hosts: frozenset[str], key: str | None, on_event: OnEvent
+    settings: ServiceSettings,
+    dataset: Dataset,
+    at: socket.socket,
+    hosts: frozenset[str],
+    key: str | None,
+    on_event: OnEvent,
 ) -> None:
     import uvicorn
 
@@ -178,8 +198,6 @@ async def _serve_http(
         server = Server(
             uvicorn.Config(
                 guard,
-                settings.host,
-                settings.port,
                 log_level="warning",
                 access_log=False,
                 server_header=False,
@@ -192,22 +210,11 @@ async def _serve_http(
             loop.add_signal_handler(number, setattr, server, "should_exit", True)
         if hasattr(signal, "SIGHUP"):
             loop.add_signal_handler(signal.SIGHUP, _reload, service)
-        answering = asyncio.create_task(server.serve())
-        while not (server.started or answering.done()):
-            await asyncio.sleep(0.01)
-        if server.started:
-            name, port = server.servers[0].sockets[0].getsockname()[:2]
-            shown = f"[{name}]" if ":" in name else name
-            on_event(Note(f"serving {service.health().program} at http://{shown}:{port} (Ctrl-C stops it)"))
-        await _ended(answering, settings)
+        name, port = at.getsockname()[:2]
+        shown = f"[{name}]" if ":" in name else name
+        on_event(Note(f"serving {service.health().program} at http://{shown}:{port} (Ctrl-C stops it)"))
+        await server.serve(sockets=[at])
         on_event(Note("stopped; every request under way was answered"))
-
-
-async def _ended(answering: asyncio.Task[None], settings: ServiceSettings) -> None:
-    try:
-        await answering
-    except SystemExit:  # uvicorn's way to say that it cannot listen; its log says why
-        raise InputError(f"cannot listen at {settings.host}:{settings.port}: choose another --port") from None
 
 
 def _reload(service: Service) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -36,7 +37,7 @@ _UNANSWERED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def problem(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def problem(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """An error as one JSON object."""
     return JSONResponse({"error": message}, status, headers)
 
