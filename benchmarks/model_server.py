@@ -1,6 +1,6 @@
 """An OpenAI-compatible server in a process of its own, on loopback: keeps connections, counts nothing.
 
-    python benchmarks/model_server.py LATENCY SLOTS
+    python benchmarks/model_server.py LATENCY SLOTS [PORT]
 
 It prints its port, and answers after LATENCY seconds, SLOTS calls at a time. It has a core of its own where that can be
 said, as if it were elsewhere. The server of the tests is another: it counts, can fail in many ways, and is slower.
@@ -41,7 +41,7 @@ def answer(body: dict[str, Any]) -> str:
     return json.dumps({field: value})
 
 
-async def serve(latency: float, slots: int) -> None:
+async def serve(latency: float, slots: int, port: int = 0) -> None:
     """Answer until the process ends."""
     free = asyncio.Semaphore(slots)
 
@@ -65,7 +65,7 @@ async def serve(latency: float, slots: int) -> None:
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
-    server = await asyncio.start_server(until_closed, "127.0.0.1", 0, limit=1 << 20)
+    server = await asyncio.start_server(until_closed, "127.0.0.1", port, limit=1 << 20)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
@@ -77,9 +77,9 @@ def keep_to_core(server: bool) -> None:
 
 
 @contextmanager
-def started(latency: float = 0.0, slots: int = 64) -> Iterator[int]:
+def started(latency: float = 0.0, slots: int = 64, port: int = 0) -> Iterator[int]:
     """The port of a server that has begun; this process leaves the last core to it."""
-    command = [sys.executable, __file__, str(latency), str(slots)]
+    command = [sys.executable, __file__, str(latency), str(slots), str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - this very file
     try:
         port = int((process.stdout or sys.stdin).readline())
@@ -91,4 +91,4 @@ def started(latency: float = 0.0, slots: int = 64) -> Iterator[int]:
 
 if __name__ == "__main__":
     keep_to_core(server=True)
-    asyncio.run(serve(float(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(serve(float(sys.argv[1]), *map(int, sys.argv[2:])))

@@ -20,6 +20,9 @@ from programs.lm.ledger import Budget, Ledger
 from programs.lm.model_options import Model, ModelOptions
 from programs.mope import MOPE, Purchase
 from programs.mote import MOTE
+from programs.prior.encoders import Encoder
+from programs.prior.prior import Prior
+from programs.prior.prior_v2 import PriorV2
 from programs.prior.retrieval import Retriever, retriever_of
 from programs.program import DEFAULT_WEIGHT, Fusion, MLLM3Rec
 from programs.runtime.errors import InputError, quoted
@@ -83,6 +86,16 @@ class Program:
             InputError: if a model cannot be used, or an artifact is damaged.
         """
         return self._built(self._factory.explaining(self.explain))
+
+    @property
+    def prior(self) -> Prior | PriorV2:
+        """The prior, fitted on all interactions of the dataset."""
+        return self._factory.prior
+
+    @property
+    def encoder(self) -> Encoder:
+        """The sentence encoder of the prior."""
+        return self._factory.encoder
 
     @cached_property
     def retriever(self) -> Retriever:
@@ -160,7 +173,7 @@ class Program:
         """
         purchases, known, facts = self._purchases(history, user, metadata)
         unlisted = {item.item_id: item for item, _ in purchases if item.item_id not in self.dataset.items}
-        recommender = self._recommender(k, candidates, explain, unlisted)
+        recommender = self.built(k, candidates, explain, unlisted)
         return recommender.recommend(user or "you", purchases, known, facts)
 
     def recommender(
@@ -172,11 +185,22 @@ class Program:
             InputError: if k is not between 1 and the number of candidates, or a model cannot be used.
         """
         # Without what happens inside each user, which is for one user alone.
-        recommender = replace(self._recommender(k, candidates, explain, {}), on_event=ignore)
+        recommender = replace(self.built(k, candidates, explain), on_event=ignore)
 
         return lambda user: recommender.recommend(user, *self._purchases(None, user, None))
 
-    def _recommender(self, k: int, candidates: int, explain: bool, unlisted: Mapping[str, Item]) -> Recommender:
+    def built(
+        self, k: int, candidates: int = RETRIEVED, explain: bool = True, unlisted: Mapping[str, Item] | None = None
+    ) -> Recommender:
+        """The program, built once for users of whom more is given than an id.
+
+        Args:
+            k, candidates, explain: See `recommend`.
+            unlisted: Items of histories that are not in the catalogue, by id; the prior is fitted anew with them.
+
+        Raises:
+            InputError: if k is not between 1 and the number of candidates, or a model cannot be used.
+        """
         if not 1 <= k <= candidates:
             raise InputError(f"k is {k}: it must lie between 1 and the number of candidates, {candidates}")
         dataset = self.dataset

@@ -31,6 +31,7 @@ from mllm3rec.cli import (
     prices,
     profile,
     recommend,
+    serve,
     study,
 )
 from mllm3rec.cli import compile as compile_command
@@ -62,6 +63,7 @@ app.command("attack", rich_help_panel=EVALUATE)(attack.attack)
 app.command("compile", rich_help_panel=OPTIMIZE)(compile_command.compile_program)
 app.command("gate", rich_help_panel=OPTIMIZE)(gate.gate)
 app.command("recommend", rich_help_panel=OPTIMIZE)(recommend.recommend)
+app.command("serve", rich_help_panel=OPTIMIZE)(serve.serve)
 app.command("profile", rich_help_panel=OPTIMIZE)(profile.profile)
 app.command("distill", rich_help_panel=OPTIMIZE)(distill.distill)
 app.add_typer(batch.app, name="batch", rich_help_panel=OPTIMIZE)

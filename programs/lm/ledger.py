@@ -364,9 +364,11 @@ class Ledger:
     def usage_of_case(self) -> Iterator[Usage]:
         """Sum what was really sent inside the block by this thread, with the block's wall time: the usage of a case.
 
-        Cache hits are counted in `cache_hits` alone. At the end of the block its calls are in the file.
+        Cache hits are counted in `cache_hits` alone. At the end of the block its calls are in the file. Blocks may be
+        nested: the outer one includes the inner one.
         """
         usage = Usage()
+        outer = _OF_CASE.get()
         token = _OF_CASE.set(usage)
         started = time.perf_counter()
         try:
@@ -374,6 +376,9 @@ class Ledger:
         finally:
             usage.seconds = time.perf_counter() - started
             _OF_CASE.reset(token)
+            if outer is not None:
+                for name, value in total_usage([outer, usage]):
+                    setattr(outer, name, value)
             # Before the row of the case is written: a resumed run must not have a row without its calls.
             with self._lock:
                 if self._file is not None:

@@ -65,6 +65,7 @@ class ResponseCache(Cache):
 
     def __init__(self, path: Path | str, on_event: OnEvent = ignore) -> None:
         super().__init__(enable_disk_cache=False, enable_memory_cache=False, disk_cache_dir=None)
+        self._path = path
         self._store = KeyValueStore(path, "answers", {"key": "TEXT"}, {"answer": "TEXT NOT NULL"}, on_event)
         self.this_call = CurrentCall()
         self.flights = SingleFlight() if path == ":memory:" else SingleFlight.beside(Path(path))
@@ -121,8 +122,13 @@ class ResponseCache(Cache):
         key: str = self.cache_key({**request, **self.this_call.settings}, ignored)
         return key
 
+    def is_at(self, path: Path | str) -> bool:
+        """Whether it is open, and keeps its answers in this file, which is still there."""
+        return path != ":memory:" and path == self._path and Path(path).exists()
+
     def close(self) -> None:
         """Close the database; the cache cannot be used afterwards."""
+        self._path = ":memory:"
         self._store.close()
 
 
@@ -159,8 +165,11 @@ def _stored_answer(text: object) -> dict[str, Any] | None:
 def use_response_cache(path: Path | str, on_event: OnEvent = ignore) -> ResponseCache:
     """Make a `ResponseCache` at `path` DSPy's cache in this process, and return it.
 
-    DSPy has no other way to replace it: its engine reads the module attribute `dspy.cache` at every call.
+    DSPy has no other way to replace it: its engine reads the module attribute `dspy.cache` at every call. One that is
+    at this path already stays: a call under way looks at it more than once.
     """
+    if isinstance(dspy.cache, ResponseCache) and dspy.cache.is_at(path):
+        return dspy.cache
     cache = ResponseCache(path, on_event)
     dspy.cache = cache
     return cache

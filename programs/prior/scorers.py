@@ -177,6 +177,9 @@ class ContentSimilarity:
         vectors: Unit vectors of one length by item id, as an `Encoder` gives them.
         items_last: Number of last items of the history that count.
         nearest: Number of the most similar of those in the mean.
+
+    Attributes:
+        outside: Unit vectors of history items that are not in the catalogue, such as free texts of new users, by id.
     """
 
     def __init__(self, vectors: Mapping[str, NDArray[np.floating]], items_last: int = 20, nearest: int = 3) -> None:
@@ -186,6 +189,7 @@ class ContentSimilarity:
         self.matrix = np.stack(list(vectors.values())) if vectors else np.zeros((0, 0), dtype=np.float32)
         self.items_last = items_last
         self.nearest = nearest
+        self.outside: Mapping[str, NDArray[np.floating]] = {}
         self._neighbours: dict[str, Neighbours] = {}
 
     @classmethod
@@ -215,10 +219,13 @@ class ContentSimilarity:
 
     def similarity(self, history: Sequence[str], vectors: NDArray[np.floating]) -> Scores:
         """The scores of n candidates with unit vectors of shape (n, d); 0 if no item of the history has a vector."""
-        recent = [self.rows[item] for item in history[-self.items_last :] if item in self.rows]
-        if not recent:
+        recent = history[-self.items_last :]
+        rows = [self.rows[item] for item in recent if item in self.rows]
+        others = [self.outside[item] for item in recent if item in self.outside]
+        if not rows and not others:
             return np.zeros(len(vectors))
-        cosines = vectors @ self.matrix[recent].T
+        own = self.matrix[rows] if rows else self.matrix[:0]
+        cosines = vectors @ (np.vstack([own, *others]) if others else own).T
         mean: Scores = np.sort(cosines, axis=1)[:, -self.nearest :].mean(axis=1)
         return mean
 

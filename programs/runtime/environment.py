@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from programs.runtime.errors import InputError
 
@@ -38,6 +38,7 @@ class Environment(BaseModel):
             hashed words, needs no weights), or any other that docs/models.md describes.
         limits: TOML file with the limits of backends (`programs/lm/limits.py`).
         prices: TOML file with prices that replace or extend the shipped ones (`programs/lm/prices.py`).
+        serve_key: Key that callers of `mllm3rec serve` send as `Authorization: Bearer`.
         threads: CPU threads of the language model and of the sentence encoder on this machine; see `cpu_threads`.
     """
 
@@ -48,6 +49,7 @@ class Environment(BaseModel):
     encoder: str = "minilm"
     limits: UserPath | None = None
     prices: UserPath | None = None
+    serve_key: SecretStr | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
 
 

@@ -1,0 +1,1 @@
+"""Online service: a compiled program behind HTTP and the Model Context Protocol, with budgets and a fallback."""

@@ -1,0 +1,54 @@
+"""Items outside the catalogue: free texts in the histories of new users, with their vectors, in bounded memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from programs.prior.encoders import Encoder
+from signatures.types import Item
+
+MOST_TEXTS = 20_000
+"""Texts that are kept; far more than requests under way can have."""
+
+
+class OutsideItems(Mapping[str, Item]):
+    """Items by id, the newest `MOST_TEXTS` of them, for programs; `vectors` has their embeddings, for the prior.
+
+    Safe to use from several threads.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._items: dict[str, Item] = {}
+        self._lock = threading.Lock()
+        self.vectors: dict[str, NDArray[np.floating]] = {}
+
+    def add(self, texts: Sequence[str]) -> list[Item]:
+        """The items of free texts, which are their ids; new ones are embedded."""
+        with self._lock:
+            new = [text for text in dict.fromkeys(texts) if text not in self._items]
+            if new:
+                self.vectors.update(zip(new, self._encoder.encode(new), strict=True))
+            for text in new:
+                self._items[text] = Item.from_text(text)
+            while len(self._items) > MOST_TEXTS:
+                oldest = next(iter(self._items))
+                del self._items[oldest]
+                self.vectors.pop(oldest, None)
+        return [Item.from_text(text) for text in texts]
+
+    def __getitem__(self, item_id: str) -> Item:
+        return self._items[item_id]
+
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._items))
+
+    def __len__(self) -> int:
+        return len(self._items)

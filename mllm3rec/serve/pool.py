@@ -1,0 +1,117 @@
+"""Pool of programs: the one that answers, and older ones until their last request has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from evaluate.runs.directory import MANIFEST
+from mllm3rec.serve.served_program import Build, ServedProgram
+from programs.runtime.errors import InputError, one_line
+
+log = logging.getLogger("mllm3rec.serve")
+
+LOOK = 2.0
+"""Seconds between two looks at the artifact's files."""
+
+_TRIES = 5
+
+
+class Pool:
+    """Holds the program that answers, and replaces it without dropping a request.
+
+    Everything but `build` happens on one event loop.
+
+    Args:
+        build: Builds and checks the program from its files; called in a thread.
+        current: The first one.
+        told: Called after each reload with whether it succeeded.
+    """
+
+    def __init__(self, build: Build, current: ServedProgram, told: Callable[[bool], None] = lambda taken: None) -> None:
+        self._build = build
+        self._told = told
+        self.current = current
+        self.since = time.time()
+        self.error: str | None = None
+        self._uses: dict[ServedProgram, int] = {}
+        self._reloading = asyncio.Lock()
+
+    @contextmanager
+    def using(self) -> Iterator[ServedProgram]:
+        """The current program, which stays usable inside the block."""
+        program = self.current
+        release = self.hold(program)
+        try:
+            yield program
+        finally:
+            release()
+
+    def hold(self, program: ServedProgram) -> Callable[[], None]:
+        """Keep a program usable until the returned function is called."""
+        self._uses[program] = self._uses.get(program, 0) + 1
+
+        def release() -> None:
+            self._uses[program] -= 1
+            self._retire(program)
+
+        return release
+
+    async def reload(self) -> bool:
+        """Build the program anew and let it answer from now on; False if its artifact is the same.
+
+        Raises:
+            InputError: if the new one cannot be used; the old one stays.
+        """
+        async with self._reloading:
+            try:
+                new = await asyncio.to_thread(self._build)
+            except (InputError, OSError) as error:
+                self.error = one_line(error)
+                self._told(False)
+                log.error("the new artifact is not taken, the old one goes on answering: %s", self.error)
+                raise InputError(f"not taken, the old artifact goes on answering: {self.error}") from error
+            old, self.error = self.current, None
+            if new.artifact is not None and new.artifact == old.artifact:
+                await new.close()
+                return False
+            self.current, self.since = new, time.time()
+            self._told(True)
+            log.warning("now answering: %s, artifact %s", new.name, new.artifact)
+            self._retire(old)
+            return True
+
+    async def watch(self, folder: Path, seen: bytes | None) -> None:
+        """Reload when the artifact in a folder is no longer the one that was seen; runs until it is cancelled."""
+        failed = 0
+        while True:
+            await asyncio.sleep(LOOK)
+            now = fingerprint(folder)
+            if now is None or now == seen:
+                continue
+            try:
+                await self.reload()
+            except InputError:  # said in `reload`
+                # Files may still be on their way; what stays wrong is tried again when they change again.
+                failed += 1
+                if failed < _TRIES:
+                    continue
+            seen, failed = now, 0
+
+    def _retire(self, program: ServedProgram) -> None:
+        if program is not self.current and not self._uses.get(program):
+            self._uses.pop(program, None)
+            task = asyncio.get_running_loop().create_task(program.close())
+            task.add_done_callback(lambda done: done.exception())
+
+
+def fingerprint(folder: Path) -> bytes | None:
+    """The manifest of an artifact, which is written last and holds the hashes of all its files; None without one."""
+    try:
+        return (folder / MANIFEST).read_bytes()
+    except OSError:
+        return None

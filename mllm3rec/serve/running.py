@@ -1,0 +1,250 @@
+"""Running the service: build the program, bind, answer, reload on SIGHUP, and stop without dropping a request."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from evaluate.data.dataset import Dataset
+from mllm3rec.api.program import choice_of
+from mllm3rec.serve.engine import Engine
+from mllm3rec.serve.guard import ANY_HOST, LOOPBACK_NAMES, Guard
+from mllm3rec.serve.limits import ServiceLimits
+from mllm3rec.serve.pool import Pool, fingerprint
+from mllm3rec.serve.renewing_ledger import RenewingLedger
+from mllm3rec.serve.served_program import ServedProgram
+from mllm3rec.serve.service import Service
+from mllm3rec.serve.service_metrics import ServiceMetrics
+from optimize.artifact import is_artifact
+from programs.lm.model_options import ModelOptions
+from programs.program import DEFAULT_WEIGHT, Fusion
+from programs.runtime.environment import environment, variable
+from programs.runtime.errors import InputError, one_line, require_extra
+from programs.runtime.events import Note, OnEvent, ignore
+from signatures.schema import MotivationSchema
+
+PRIOR = "prior"
+_LEAST_KEY = 16
+_MOST_CONNECTIONS = 1000
+_AFTER_DEADLINE = 5.0
+"""Seconds that requests get beyond their deadline when the service stops."""
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """What is served, and how.
+
+    Attributes:
+        name: Folder of an artifact, name of a program, or `prior` for no models at all.
+        models: Models that replace those of the artifact, or of a program by name.
+        candidates: Items that the prior retrieves for each user.
+        ledger: File that records every call; calls of the last day count against the budget.
+        host, port: Where it listens; port 0 takes a free one.
+        allow_hosts: Further names under which it may be called; `*` for any.
+    """
+
+    name: str
+    models: ModelOptions = field(default_factory=ModelOptions)
+    schema: MotivationSchema | None = None
+    weight: float = DEFAULT_WEIGHT
+    candidates: int = 15
+    limits: ServiceLimits = field(default_factory=ServiceLimits)
+    ledger: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    allow_hosts: Collection[str] = ()
+
+    @property
+    def key(self) -> str | None:
+        """The bearer key, from the environment.
+
+        Raises:
+            InputError: if it is too short to be a secret.
+        """
+        secret = environment().serve_key
+        if secret is None:
+            return None
+        key = secret.get_secret_value()
+        if len(key) < _LEAST_KEY or not key.isascii() or key != key.strip():
+            raise InputError(
+                f"{variable('serve_key')}: give at least {_LEAST_KEY} ASCII characters without spaces around them"
+            )
+        return key
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Names under which the service may be called.
+
+        Raises:
+            InputError: if it would listen on another machine's side without a key, or by names nobody said.
+        """
+        if _is_loopback(self.host):
+            return LOOPBACK_NAMES | {*self.allow_hosts}
+        if self.key is None:
+            raise InputError(
+                f"--host {self.host}: without a key only this machine may call the service; set "
+                f"{variable('serve_key')} to a secret that callers send as `Authorization: Bearer`"
+            )
+        if self.host in ("0.0.0.0", "::") and not self.allow_hosts:  # noqa: S104 - what the user asked for
+            raise InputError(
+                f"--host {self.host}: say by which name callers reach it, --allow-host NAME, or {ANY_HOST} for any"
+            )
+        return LOOPBACK_NAMES | {self.host.lower(), *(name.lower() for name in self.allow_hosts)}
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+@asynccontextmanager
+async def running_service(
+    settings: ServiceSettings, dataset: Dataset, on_event: OnEvent = ignore
+) -> AsyncIterator[Service]:
+    """The service with its engine, closed at the end of the block; new artifacts are taken as they come.
+
+    Raises:
+        InputError: if the program cannot be used.
+    """
+    engine, metrics = Engine(), ServiceMetrics()
+    ledger = RenewingLedger(settings.ledger, settings.limits)
+    build = partial(_built, settings, dataset, engine, ledger, on_event)
+    watching: asyncio.Task[None] | None = None
+    folder = Path(settings.name)
+    seen = fingerprint(folder)
+    try:
+        service = Service(
+            Pool(build, await asyncio.to_thread(build), metrics.reloaded), engine, settings.limits, ledger, metrics
+        )
+        if is_artifact(folder):
+            watching = asyncio.create_task(service.pool.watch(folder, seen))
+        yield service
+    finally:
+        if watching is not None:
+            watching.cancel()
+        ledger.stop("the service stops")
+        engine.close()
+        ledger.close()
+
+
+def _built(
+    settings: ServiceSettings, dataset: Dataset, engine: Engine, ledger: RenewingLedger, on_event: OnEvent
+) -> ServedProgram:
+    asks = settings.name != PRIOR
+    # Without models any program has the prior that is wanted.
+    name = settings.name if asks else "listwise"
+    choice = choice_of(name, settings.models, Fusion(weight=settings.weight), settings.schema)
+    if not choice.asks_models:
+        raise InputError(f"{name!r} asks no language model: serve an artifact, a program, or {PRIOR!r}")
+    return ServedProgram(choice, dataset, asks, settings.candidates, engine, ledger, on_event)
+
+
+def serve_http(settings: ServiceSettings, dataset: Dataset, on_event: OnEvent = ignore) -> None:
+    """Answer HTTP until SIGTERM or Ctrl-C; requests under way are answered first.
+
+    Raises:
+        InputError: if the program, the address or the key cannot be used.
+        MissingExtraError: without the extra `serve`.
+    """
+    for module in ("fastapi", "uvicorn", "mcp", "prometheus_client"):
+        require_extra(module, "serve", "mllm3rec serve")
+    hosts, key = settings.hosts, settings.key
+    with _listening(settings.host, settings.port) as at:
+        asyncio.run(_serve_http(settings, dataset, at, hosts, key, on_event))
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise InputError(
+            f"cannot listen at {host}:{port} ({one_line(error)}): choose another --host or --port"
+        ) from error
+
+
+async def _serve_http(
+    settings: ServiceSettings,
+    dataset: Dataset,
+    at: socket.socket,
+    hosts: frozenset[str],
+    key: str | None,
+    on_event: OnEvent,
+) -> None:
+    import uvicorn
+
+    from mllm3rec.serve.http_app import http_app
+
+    class Server(uvicorn.Server):
+        """One whose signals are ours: it would raise them again at its end."""
+
+        def capture_signals(self) -> Any:
+            return nullcontext()
+
+    async with running_service(settings, dataset, on_event) as service:
+        app = http_app(service, may_reload=key is not None)
+        paths = {"/", "/openapi.json", "/mcp", *app.openapi()["paths"]}
+        guard = Guard(app, service.metrics, hosts, key, settings.limits.body_bytes, paths)
+        server = Server(
+            uvicorn.Config(
+                guard,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                limit_concurrency=_MOST_CONNECTIONS,
+                timeout_graceful_shutdown=round(settings.limits.deadline + _AFTER_DEADLINE),
+            )
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, setattr, server, "should_exit", True)
+        if hasattr(signal, "SIGHUP"):
+            loop.add_signal_handler(signal.SIGHUP, _reload, service)
+        name, port = at.getsockname()[:2]
+        shown = f"[{name}]" if ":" in name else name
+        on_event(Note(f"serving {service.health().program} at http://{shown}:{port} (Ctrl-C stops it)"))
+        await server.serve(sockets=[at])
+        on_event(Note("stopped; every request under way was answered"))
+
+
+def _reload(service: Service) -> None:
+    async def quietly() -> None:
+        with suppress(InputError):  # said in the log
+            await service.pool.reload()
+
+    task = asyncio.get_running_loop().create_task(quietly())
+    task.add_done_callback(lambda done: done.exception())
+
+
+def serve_mcp(settings: ServiceSettings, dataset: Dataset, on_event: OnEvent = ignore) -> None:
+    """Answer MCP on standard input and output until the client closes them.
+
+    Raises:
+        InputError: if the program cannot be used.
+        MissingExtraError: without the extra `serve`.
+    """
+    for module in ("mcp", "prometheus_client"):
+        require_extra(module, "serve", "mllm3rec serve --mcp")
+    asyncio.run(_serve_mcp(settings, dataset, on_event))
+
+
+async def _serve_mcp(settings: ServiceSettings, dataset: Dataset, on_event: OnEvent) -> None:
+    from mllm3rec.serve.mcp_server import mcp_server
+
+    async with running_service(settings, dataset, on_event) as service:
+        await mcp_server(service).run_stdio_async()
+
+
+def log_to_stderr() -> None:
+    """Show warnings of the service and its libraries; none of them holds keys or prompts."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")

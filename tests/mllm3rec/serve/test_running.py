@@ -1,0 +1,115 @@
+"""The command: signals, addresses, and a page that another process reads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from mcp import Client
+
+from programs.runtime.environment import variable
+from tests.support.command_line import CommandLine
+from tests.support.fake_server import Body, FakeOpenAI, Reply, sensible
+from tests.support.paths import ROOT
+from tests.support.served import freeze
+
+
+@contextmanager
+def served(*arguments: object, **environment: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The address of `mllm3rec serve` in a process of its own, and that process."""
+    command = [sys.executable, "-m", "mllm3rec", "serve", *map(str, arguments), "--port", "0"]
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | environment
+    )
+    assert process.stderr is not None
+    try:
+        line = next(line for line in process.stderr if "serving" in line or "error" in line)
+        yield line.split(" at ")[1].split()[0], process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_sigterm_answers_what_is_under_way_and_sighup_reloads(tmp_path: Path) -> None:
+    def respond(body: Body) -> Reply:
+        reply = sensible(body)
+        reply.seconds = 0.2
+        return reply
+
+    folder = tmp_path / "artifact"
+    with FakeOpenAI(respond) as server:
+        first = freeze(folder, server.model())
+        with served(folder, "demo") as (url, process):
+            assert httpx.get(f"{url}/healthz").json()["artifact"] == first
+            second = freeze(folder, server.model(), 0.5)
+            process.send_signal(signal.SIGHUP)
+            until = time.monotonic() + 20
+            while httpx.get(f"{url}/healthz").json()["artifact"] != second:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            found: list[httpx.Response] = []
+
+            def ask() -> None:
+                found.append(httpx.post(f"{url}/recommend", json={"history": ["D001"]}, timeout=60))
+
+            asking = threading.Thread(target=ask)
+            asking.start()
+            while not server.bodies:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            asking.join()
+            assert found[0].json()["answered_by"] == "program"
+            assert process.wait(20) == 0
+
+
+def test_mcp_over_http(server: FakeOpenAI) -> None:
+    async def run(url: str) -> None:
+        async with Client(f"{url}/mcp") as client:
+            found = await client.call_tool("recommend", {"history": ["D001"], "k": 1})
+            assert found.structured_content is not None
+            assert found.structured_content["answered_by"] == "program"
+
+    with served("listwise", "demo", "--model", server.model()) as (url, _):
+        asyncio.run(run(url))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "said"),
+    [
+        (("--host", "192.0.2.7"), "", "without a key only this machine"),
+        (("--host", "::"), "k" * 16, "--allow-host"),
+        ((), "short", "at least 16"),
+    ],
+)
+def test_unsafe_addresses_and_keys_are_refused(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], key: str, said: str
+) -> None:
+    monkeypatch.setenv(variable("serve_key"), key)
+    ended = cli("serve", "prior", "demo", *arguments)
+    assert ended.code == 2
+    assert said in ended.err
+    if key:
+        assert key not in ended.err
+
+
+def test_a_baseline_is_not_served(cli: CommandLine) -> None:
+    ended = cli("serve", "popularity", "demo")
+    assert ended.code == 2
+    assert "serve an artifact" in ended.err
+
+
+def test_a_port_in_use_is_named(cli: CommandLine, server: FakeOpenAI) -> None:
+    port = server.url.rpartition(":")[2].partition("/")[0]
+    ended = cli("serve", "prior", "demo", "--port", port)
+    assert ended.code == 2
+    assert "choose another --host or --port" in ended.err
