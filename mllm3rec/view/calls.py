@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import dspy
 import numpy as np
@@ -105,17 +106,17 @@ class KeptAnswers(Backends):
     def build(self, role: str, config: RoleConfig) -> RoleLM:
         """See `Backends.build`."""
         lm = super().build(role, config)
-        lm.before_first = _not_kept
+        lm.before_first = cache(_not_kept)
         return lm
 
     def _route_lm(self, role: str, config: RoleConfig, route: Route) -> RouteLM:
         # Before `RoleLM` looks at the connection: a miss is never sent.
         lm = super()._route_lm(role, config, route)
-        lm.before_first = _not_kept
+        lm.before_first = cache(_not_kept)
         return lm
 
 
-def _not_kept() -> NoReturn:
+def _not_kept() -> None:
     raise PendingCall
 
 

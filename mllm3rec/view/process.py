@@ -44,7 +44,7 @@ def interrupt(folder: Path) -> int:
     process = working_process(folder)
     if process is None:
         raise InputError(
-            f"{folder}: no process works here any more, or the system does not say which; press Ctrl-C there"
+            f"{folder}: no process works here any more, or the system does not say which; press Ctrl-C in its terminal"
         )
     # The handle keeps the id from being used again between the second look and the signal.
     handle = os.pidfd_open(process)

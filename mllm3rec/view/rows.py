@@ -1,4 +1,4 @@
-"""Reader of a run's journal by an index of offsets: rows are read on demand, and only what was appended is read again."""
+"""Reader of a run's journal by an index of offsets: rows are read on demand, appended ones are indexed later."""
 
 from __future__ import annotations
 

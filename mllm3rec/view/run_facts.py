@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -130,21 +130,16 @@ class ViewedRun:
 
     def _read(self) -> RunFacts:
         manifest = self.manifest
-        base = {
-            "name": self.name,
-            "ranker": manifest.ranker,
-            "cases": manifest.cases_sha256,
-            "created": manifest.created,
-        }
+        bare = RunFacts(self.name, manifest.ranker, manifest.cases_sha256, manifest.created)
         running = working_process(self.files.path) is not None
         if self.files.ranks.exists():
             ranks = read_json(self.files.ranks, CatalogueRanks, _ANEW)
             metrics = summarize(per_user(ranks.ranks), negatives=ranks.size - 1)
-            return RunFacts(**base, metrics=metrics, users=len(ranks.ranks), state="finished")
+            return replace(bare, metrics=metrics, users=len(ranks.ranks), state="finished")
         if self.files.metrics.exists() and not running:
             found: RunMetrics = read_json(self.files.metrics, RunMetrics, _ANEW)
-            return RunFacts(
-                **base,
+            return replace(
+                bare,
                 metrics=found.metrics,
                 prior=found.components.get("prior", {}),
                 against_prior=found.against_prior,
@@ -155,14 +150,14 @@ class ViewedRun:
                 usage=found.usage,
                 state="stopped" if found.unresolved else "finished",
             )
-        return self._unfinished(base, "running" if running else "stopped")
+        return self._unfinished(bare, "running" if running else "stopped")
 
-    def _unfinished(self, base: Mapping[str, object], state: str) -> RunFacts:
+    def _unfinished(self, bare: RunFacts, state: str) -> RunFacts:
         self.rows.extend()
         negatives, spent = max(1, self.rows.list_size - 1), self.rows.spent()
         ranks, prior = self.rows.ranks(), self.rows.ranks(of_prior=True)
-        return RunFacts(
-            **base,  # type: ignore[arg-type]
+        return replace(
+            bare,
             metrics=summarize(per_user(ranks), negatives) if ranks else {},
             prior=summarize(per_user(prior), negatives) if prior else {},
             users=spent.users - spent.failed,

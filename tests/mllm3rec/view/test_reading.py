@@ -1,4 +1,4 @@
-"""What the view reads of a folder: which folders are shown, rows by offset, cases by line, notes, and who works where."""
+"""What the view reads of a folder: kinds of folders, rows by offset, cases by line, notes, and who works where."""
 
 from __future__ import annotations
 
