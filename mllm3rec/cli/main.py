@@ -32,6 +32,7 @@ from mllm3rec.cli import (
     profile,
     recommend,
     study,
+    view,
 )
 from mllm3rec.cli import compile as compile_command
 from mllm3rec.cli.console import err, printable, say
@@ -65,6 +66,7 @@ app.command("recommend", rich_help_panel=OPTIMIZE)(recommend.recommend)
 app.command("profile", rich_help_panel=OPTIMIZE)(profile.profile)
 app.command("distill", rich_help_panel=OPTIMIZE)(distill.distill)
 app.add_typer(batch.app, name="batch", rich_help_panel=OPTIMIZE)
+app.command("view", rich_help_panel=INSPECT)(view.view)
 app.add_typer(artifact.app, name="artifact", rich_help_panel=INSPECT)
 app.command("audit", rich_help_panel=INSPECT)(audit.audit)
 app.add_typer(export.app, name="export", rich_help_panel=INSPECT)

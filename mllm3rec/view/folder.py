@@ -120,7 +120,7 @@ def _format_of(manifest: Path) -> object:
 
 
 def _kind_above_runs(folder: Path, runs: set[str], name: str) -> FolderKind | None:
-    """Both are locked as a whole; a comparison has its mixes directly in it, a study has them in folders of datasets."""
+    """Both are locked as a whole; a comparison has its runs directly in it, a study below its datasets."""
     if (folder / RECORD).is_file():
         return "comparison"
     if not ((folder / LOCK).is_file() or (folder / "report" / "report.html").is_file()):

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 from pydantic import ValidationError
@@ -65,6 +65,11 @@ class RunRows:
         self._case_of = case_of
         self._lock = threading.RLock()
         self._clear()
+
+    def forget(self) -> None:
+        """Index anew: cases were found after the journal."""
+        with self._lock:
+            self._clear()
 
     def _clear(self) -> None:
         self._place: dict[str, int] = {}
@@ -222,15 +227,16 @@ class RunRows:
             count = self._states.count
             return Spent(len(self._place), count(_STATES[Status.UNPARSABLE]), count(_STATES[Status.FAILED]))
 
-    def containing(self, text: bytes) -> Iterator[Ranking]:
-        """The latest rows whose JSON contains some bytes, in order; only these are read as rows."""
+    def containing(self, text: bytes) -> Iterator[dict[str, Any]]:
+        """The latest rows whose JSON contains some bytes, as plain data, in order; others are only looked through."""
         with self._lock:
-            places = list(self._place.items())
-            offsets = [self._offsets[place] for _, place in places]
+            offsets = list(self._offsets)
         if not offsets:
             return
         with regular(self.path).open("rb") as file:
-            for (user, _), offset in zip(places, offsets, strict=True):
+            for offset in offsets:
                 file.seek(offset)
-                if text in file.readline():
-                    yield self._read(offset, user)
+                line = file.readline()
+                body = row_in(line) if text in line else None
+                if body is not None:
+                    yield orjson.loads(body)
