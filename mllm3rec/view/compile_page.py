@@ -78,11 +78,8 @@ def _status(viewed: ViewedCompile) -> None:
             tag("span", "finished", "badge")
     if manifest is not None:
         gain = manifest.verdict.difference["score"]
-        tag(
-            "p",
-            f"Trial {manifest.trial} won. On {gain.n} held-out users it is {manifest.verdict.judgement} than the uncompiled "
-            f"program: the score differs by {with_interval(gain)}.",
-        )
+        verdict = f"Trial {manifest.trial} won. On {gain.n} held-out users it is {manifest.verdict.judgement}"
+        tag("p", f"{verdict} than the uncompiled program: the score differs by {with_interval(gain)}.")
 
 
 def _ask_to_stop(viewed: ViewedCompile, place: TextElement, said: TextElement) -> None:
@@ -136,7 +133,7 @@ def _trials(place: Place, attempts: Sequence[Attempt], unit: str, winner: int | 
     rows: list[list[Cell]] = []
     for one in attempts:
         name = f"{one.number}{' (winner)' if one.number == winner else ''}"
-        scores = [score.score for score in one.scores]
+        scores, settings = [score.score for score in one.scores], settings_of(one.configuration)
         cost = f"${one.cost(unit):.6f}" if unit == "usd" else f"{one.cost(unit):,.0f}"
         rows.append(
             [
@@ -145,9 +142,7 @@ def _trials(place: Place, attempts: Sequence[Attempt], unit: str, winner: int | 
                 with_interval(bootstrap_mean(scores, seed=0)) if scores else "–",
                 cost if scores else "–",
                 str(len(scores)),
-                "; ".join(
-                    f"{key} {value}" for key, value in settings_of(one.configuration).items() if value != ORIGINAL
-                ),
+                "; ".join(f"{key} {value}" for key, value in settings.items() if value != ORIGINAL),
                 one.error or "",
             ]
         )
@@ -184,9 +179,9 @@ def _trial(viewed: ViewedCompile, attempts: Sequence[Attempt], number: int) -> N
         old = before.get(name)
         tag("h4", name)
         if old is None or old.instructions != after[name].instructions:
-            text_diff("" if old is None else old.instructions, after[name].instructions)
+            text_diff(name, "" if old is None else old.instructions, after[name].instructions)
         if old is None or old.demos != after[name].demos:
-            with details(f"{len(after[name].demos)} demos, before {0 if old is None else len(old.demos)}"):
+            with details(f"demos: {len(after[name].demos)}, before {0 if old is None else len(old.demos)}"):
                 for demo in after[name].demos:
                     tag("pre", "\n".join(f"{key}: {value}" for key, value in demo.items()), tabindex=0)
 
@@ -209,14 +204,15 @@ def _lineage(candidates: Candidates, attempts: Sequence[Attempt]) -> None:
             tried = [one for one in attempts if one.configuration.wordings.get(module) == wording.name and one.scores]
             scored = f"{len(tried)} trials"
             if tried:
-                scored += f", mean score {sum(one.score for one in tried) / len(tried):.3f}, best {max(one.score for one in tried):.3f}"
+                mean, best = sum(one.score for one in tried) / len(tried), max(one.score for one in tried)
+                scored += f", mean score {mean:.3f}, best {best:.3f}"
             with details(f"{wording.name} · {scored}"):
                 for predictor, text in (original | wording.instructions).items():
                     tag("h4", predictor)
                     if text == original.get(predictor):
                         tag("pre", text, tabindex=0)
                     else:
-                        text_diff(original.get(predictor, ""), text)
+                        text_diff(f"{wording.name} of {predictor}", original.get(predictor, ""), text)
 
 
 def _dashboard(viewed: ViewedCompile) -> None:

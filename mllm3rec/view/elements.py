@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from nicegui import ui
 from nicegui.elements.mixins.text_element import TextElement
 from nicegui.events import GenericEventArguments
+from pydantic_core import to_json
 from starlette.datastructures import QueryParams
 
 from evaluate.report.blocks import Figure
@@ -109,19 +110,25 @@ def form(action: str, label: str) -> TextElement:
 
 
 class TypedText:
-    """A field whose text the view keeps in memory until a button is pressed, instead of in the address.
+    """A field whose text the view knows while it is typed; in a form, its name also brings it into the address.
 
     Attributes:
         value: What stands in it now.
     """
 
-    def __init__(self, label: str, value: str = "", element: str = "input") -> None:
+    def __init__(self, label: str, value: str = "", element: str = "input", name: str | None = None) -> None:
         self.value = value
         with tag("label", classes="field wide" if element == "input" else "field whole"):
             tag("span", label)
             # A textarea shows its own text, an input its value.
-            made = tag(element, value) if element == "textarea" else tag(element, value=value, type="text")
+            made = tag(element, value, name=name) if element == "textarea" else tag(element, value=value, type="text")
+        self._element = made
         made.on("input", self._typed, js_handler="(event) => emit(event.target.value)")
+
+    def write(self, value: str) -> None:
+        """Replace what stands in the field."""
+        self.value = value
+        ui.run_javascript(f"getHtmlElement({self._element.id}).value = {to_json(value).decode()}")
 
     def _typed(self, event: GenericEventArguments) -> None:
         self.value = str(event.args)
@@ -130,7 +137,7 @@ class TypedText:
 def button(text: str, on_click: Callable[[], Any], classes: str = "", **attributes: Any) -> TextElement:
     """A button that does something in the view, other than the one of a form."""
     made = tag("button", text, classes, type="button", **attributes)
-    made.on("click", lambda: on_click())
+    made.on("click", lambda: on_click(), args=[])
     return made
 
 
@@ -201,6 +208,7 @@ def figure(found: Figure, on_click: Callable[[Any], Any] | None = None) -> None:
     """A plot with title and caption; colours of text and background are those of the page."""
     plot: go.Figure = found.figure
     plot.update_layout(paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", hovermode="closest")
+    plot.update_traces(textposition="top center", selector={"mode": "markers+text"})
     plot.update_layout(legend={"orientation": "h", "y": 1.12})
     plot.update_xaxes(gridcolor="rgba(128,128,128,0.25)", zeroline=False, automargin=True)
     plot.update_yaxes(gridcolor="rgba(128,128,128,0.25)", zeroline=False, automargin=True)
@@ -213,9 +221,13 @@ def figure(found: Figure, on_click: Callable[[Any], Any] | None = None) -> None:
         tag("figcaption", found.caption, "caption")
 
 
-def text_diff(before: str, after: str) -> None:
-    """What changed from one text to the other, line by line, with changed words marked and a sign before each line."""
-    with tag("div", classes="diff", role="region", aria_label="changes in the text", tabindex=0):
+def text_diff(name: str, before: str, after: str) -> None:
+    """What changed from one text to the other, line by line, with changed words marked and a sign before each line.
+
+    Args:
+        name: Of the text, unique on the page.
+    """
+    with tag("div", classes="diff", role="region", aria_label=f"changes in {name}", tabindex=0):
         for section in diff_sections(before, after):
             if section.folded:
                 tag("div", f"… {len(section.lines)} unchanged lines", "folded")

@@ -10,8 +10,12 @@ from fastapi import FastAPI
 from nicegui import ui
 
 from mllm3rec.view.comparison_page import comparison_page
+from mllm3rec.view.compile_page import compile_page
 from mllm3rec.view.frame import add_page
+from mllm3rec.view.item_page import item_page
 from mllm3rec.view.library import Library
+from mllm3rec.view.motivation_page import motivation_page
+from mllm3rec.view.playground_page import playground_page
 from mllm3rec.view.runs_page import runs_page
 from mllm3rec.view.user_page import user_page
 from programs.lm.response_cache import use_response_cache
@@ -107,6 +111,10 @@ def serve_view(library: Library, listening: socket.socket) -> None:
     add_page(library, "/", "Runs", runs_page)
     add_page(library, "/compare", "Comparison", comparison_page)
     add_page(library, "/user", "User", user_page)
+    add_page(library, "/compile", "Compile", compile_page)
+    add_page(library, "/item", "Item", item_page)
+    add_page(library, "/motivation", "Motivation", motivation_page)
+    add_page(library, "/playground", "Playground", playground_page)
     ui.run_with(app, title="M-LLM³Rec", dark=None, language="en-US", show_welcome_message=False)
     guarded = OwnAddressOnly(app, listening.getsockname()[1])
     config = uvicorn.Config(guarded, log_level="warning", access_log=False, timeout_graceful_shutdown=1)

@@ -296,7 +296,7 @@ def _call(call: UserCall, number: int, shared: bool | None, twin: UserCall | Non
             tag("pre", to_json(call.parsed, indent=1, fallback=str).decode(), tabindex=0)
         if twin is not None and _whole(twin) != _whole(call):
             tag("h4", "from the other run's prompt to this one", "soft")
-            text_diff(_whole(twin), _whole(call))
+            text_diff(f"{call.role} {number} of {call.model}", _whole(twin), _whole(call))
         tag("p", f"{len(call.recorded)} lines in the ledger about {call.about}", "soft")
 
 
