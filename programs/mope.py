@@ -216,6 +216,24 @@ def validated_needs(drafts: Sequence[NeedDraft], purchases: int) -> tuple[Need, 
     return tuple(kept.values())[:MAX_NEEDS]
 
 
+class GivenProfile(dspy.Module):
+    """A profile that is known already, in the place of MOPE: nothing is asked.
+
+    Args:
+        profile: What MAR reads instead of an inferred profile.
+    """
+
+    def __init__(self, profile: Profile) -> None:
+        super().__init__()
+        self.profile = profile
+
+    def forward(
+        self, history: Sequence[Purchase], metadata: Mapping[str, str] | None = None, rollout: int | None = None
+    ) -> dspy.Prediction:
+        """Like `MOPE.forward`, without a model call."""
+        return dspy.Prediction(profile=self.profile, text=self.profile.render(), unparsable=0)
+
+
 class RawHistory(dspy.Module):
     """Ablation without MOPE: MAR reads the purchases themselves (paper, section 5.1)."""
 

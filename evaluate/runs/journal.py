@@ -262,8 +262,8 @@ def _checksum(body: bytes) -> bytes:
     return hashlib.sha256(body).hexdigest()[:_DIGITS].encode()
 
 
-def _body(line: bytes) -> bytes | None:
-    """The row in a line, or None if the line is incomplete or damaged."""
+def row_in(line: bytes) -> bytes | None:
+    """The row in a journal's line, as JSON, or None if the line is incomplete or damaged."""
     body = line[len(_HEAD) + _DIGITS + len(_MIDDLE) : -len(_TAIL)]
     return body if line == _HEAD + _checksum(body) + _MIDDLE + body + _TAIL else None
 
@@ -280,7 +280,7 @@ def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:
                 )
             if not line.endswith(b"\n"):
                 return  # Cut off, or being written right now by another process.
-            body = _body(line)
+            body = row_in(line)
             if body is None:
                 damaged = number
                 continue

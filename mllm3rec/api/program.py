@@ -18,7 +18,7 @@ from optimize.resolve import ArtifactChoice, resolve_ranker
 from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Ledger
 from programs.lm.model_options import Model, ModelOptions
-from programs.mope import MOPE, Purchase
+from programs.mope import MOPE, GivenProfile, Purchase
 from programs.mote import MOTE
 from programs.prior.encoders import Encoder
 from programs.prior.prior import Prior
@@ -156,6 +156,7 @@ class Program:
         candidates: int = RETRIEVED,
         explain: bool = True,
         metadata: Mapping[str, str] | None = None,
+        profile: Profile | None = None,
     ) -> Recommendations:
         """The k best items of the whole catalogue that the user does not have yet, with checked reasons.
 
@@ -166,14 +167,20 @@ class Program:
             k: Number of items to return, at least 1.
             candidates: Number of items that the prior retrieves, at least k.
             explain: Whether each returned item gets a reason.
+            profile: Used instead of the one that MOPE would infer, for example an edited one.
 
         Raises:
-            InputError: if history and user are both given or both missing, or there is no such user.
+            InputError: if history and user are both given or both missing, there is no such user, or a profile is
+                given to a program without MOPE.
             BudgetExceededError: before a call that might exceed the budget.
         """
         purchases, known, facts = self._purchases(history, user, metadata)
         unlisted = {item.item_id: item for item, _ in purchases if item.item_id not in self.dataset.items}
         recommender = self.built(k, candidates, explain, unlisted)
+        if profile is not None:
+            if not isinstance(recommender.module.shopper, MOPE):
+                raise InputError(f"{self.name}: this program has no MOPE, so it cannot read a profile")
+            recommender.module.shopper = GivenProfile(profile)
         return recommender.recommend(user or "you", purchases, known, facts)
 
     def recommender(

@@ -33,6 +33,7 @@ from mllm3rec.cli import (
     recommend,
     serve,
     study,
+    view,
 )
 from mllm3rec.cli import compile as compile_command
 from mllm3rec.cli.console import err, printable, say
@@ -67,6 +68,7 @@ app.command("serve", rich_help_panel=OPTIMIZE)(serve.serve)
 app.command("profile", rich_help_panel=OPTIMIZE)(profile.profile)
 app.command("distill", rich_help_panel=OPTIMIZE)(distill.distill)
 app.add_typer(batch.app, name="batch", rich_help_panel=OPTIMIZE)
+app.command("view", rich_help_panel=INSPECT)(view.view)
 app.add_typer(artifact.app, name="artifact", rich_help_panel=INSPECT)
 app.command("audit", rich_help_panel=INSPECT)(audit.audit)
 app.add_typer(export.app, name="export", rich_help_panel=INSPECT)

@@ -1,0 +1,1 @@
+"""Local web page over runs, studies, comparisons and compiles (`mllm3rec view`)."""

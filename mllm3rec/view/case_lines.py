@@ -1,0 +1,86 @@
+"""Reader of a cases file by lines: the case of one user without reading those of the others."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from evaluate.data.dataset import Dataset
+from evaluate.data.load import load_dataset
+from evaluate.protocol.cases import recorded_protocol
+from evaluate.protocol.protocol import EvaluationProtocol
+from evaluate.protocol.splits import split_dataset
+from programs.prior.scorers import Training
+from programs.runtime.errors import InputError, input_error, quoted
+from programs.runtime.untrusted import regular
+from signatures.rows import Case
+
+_KEY = b'\n{"user_id":'
+_NEAR = 1 << 20
+"""Bytes before the last line found in which the next user is looked for first: runs rank users nearly in order."""
+
+
+class CaseLines:
+    """Cases of one file. Safe to use from several threads.
+
+    The hash of the whole file is not checked: `evaluate` did so when it made the runs.
+
+    Raises:
+        InputError: if it is not a cases file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.protocol: EvaluationProtocol = recorded_protocol(path)
+        self._lock = threading.Lock()
+        self._last = 0
+
+    @cached_property
+    def _whole(self) -> mmap.mmap:
+        with regular(self.path).open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def find(self, user: str) -> Case | None:
+        """The case of a user, or None.
+
+        Raises:
+            InputError: if its line is not a case.
+        """
+        key = _KEY + to_json(user) + b","
+        with self._lock:
+            found = self._whole.find(key, max(0, self._last - _NEAR))
+            if found < 0:
+                found = self._whole.find(key)
+            if found < 0:
+                return None
+            self._last = found
+            end = self._whole.find(b"\n", found + 1)
+            line = self._whole[found + 1 : end if end > 0 else len(self._whole)]
+        try:
+            return Case.model_validate_json(line)
+        except ValidationError as error:
+            raise input_error(f"{self.path}: the case of user {quoted(user)}", error) from None
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data that the cases were drawn from, loaded from where the file says it is.
+
+        Raises:
+            InputError: if it is not there, or is other data now.
+        """
+        dataset = load_dataset(self.protocol.source, self.protocol.columns)
+        if dataset.sha256 != self.protocol.dataset_sha256:
+            raise InputError(
+                f"{self.protocol.source}: is not the data any more that these cases were drawn from (sha256 differs)"
+            )
+        return dataset
+
+    @cached_property
+    def training(self) -> Training:
+        """Training data of the protocol."""
+        return split_dataset(self.dataset, self.protocol).training

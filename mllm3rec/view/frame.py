@@ -1,0 +1,94 @@
+"""Frame of every page: navigation, colours, the page's content, and its renewal while something is running."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from nicegui import ui
+from starlette.requests import Request
+
+from mllm3rec.view.elements import Place, link, tag
+from mllm3rec.view.library import Library
+from programs.runtime.errors import InputError
+
+Watched = Callable[[], object] | None
+"""Tells whether a page has to be made again: its result changes when what the page shows has changed."""
+
+Build = Callable[[Library, Place], Awaitable[Watched]]
+"""Makes the content of a page."""
+
+LOOK_EVERY = 2.0
+"""Seconds between two looks whether a page has to be made again."""
+
+_STYLE = Path(__file__).with_name("view.css")
+_PAGES = {"/": "Runs", "/playground": "Playground"}
+_IS_IN_USE = (
+    "!!document.querySelector('#content details[open]') || "
+    "['INPUT', 'SELECT', 'TEXTAREA'].includes(document.activeElement && document.activeElement.tagName)"
+)
+_THEMES = {"": None, "dark": True, "light": False}
+
+
+def add_page(library: Library, path: str, title: str, build: Build) -> None:
+    """Register a page of the view."""
+
+    async def page(request: Request) -> None:
+        place = Place(path, request.query_params)
+        theme = place.one("theme")
+        ui.dark_mode(_THEMES.get(theme))
+        ui.add_css(_STYLE)
+        link("Skip to the content", "#content", "skip")
+        _top(library, place)
+        main = tag("div", id="content", aria_busy="true", tabindex=-1)
+        with main:
+            tag("p", "Reading…", "soft", role="status")
+
+        async def fill() -> Watched:
+            made = tag("div")
+            made.move(main)
+            with made:
+                try:
+                    watched = await build(library, place)
+                except (InputError, OSError, ImportError) as error:
+                    tag("p", str(error), "error", role="alert")
+                    watched = None
+            for old in list(main.default_slot.children):
+                if old is not made:
+                    old.delete()
+            main.props["aria-busy"] = "false"
+            main.update()
+            return watched
+
+        async def begin() -> None:
+            watched = await fill()
+            if watched is None:
+                return
+            last = await asyncio.to_thread(watched)
+
+            async def look() -> None:
+                nonlocal last
+                now = await asyncio.to_thread(watched)
+                # A reader who types or has opened a part keeps the page as it is.
+                if now != last and not await ui.run_javascript(_IS_IN_USE, timeout=5):
+                    last = now
+                    await fill()
+
+            ui.timer(LOOK_EVERY, look)
+
+        ui.timer(0.01, begin, once=True)
+
+    ui.page(path, title=f"{title} · M-LLM³Rec")(page)
+
+
+def _top(library: Library, place: Place) -> None:
+    with tag("header", classes="top"):
+        tag("strong", "M-LLM³Rec")
+        with tag("nav", aria_label="pages"):
+            for path, name in _PAGES.items():
+                link(name, place.to(path), aria_current="page" if path == place.path else None)
+        tag("span", library.root, "folder")
+        with tag("span", classes="theme"):
+            other = "light" if place.one("theme") == "dark" else "dark"
+            link(f"{other} colours", place.here(theme=other))

@@ -1,0 +1,111 @@
+"""What all pages of one view share: the folder, its runs and compiles, each opened once, and the notes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from mllm3rec.view.case_lines import CaseLines
+from mllm3rec.view.compile_state import ViewedCompile
+from mllm3rec.view.folder import Contents, Found, contents_of
+from mllm3rec.view.notes import NoteBook
+from mllm3rec.view.run_facts import ViewedRun
+from optimize.artifact import is_artifact, read_manifest
+from programs.runtime.errors import InputError
+
+LOOK_EVERY = 2.0
+"""Seconds between two looks for new folders."""
+
+
+class Library:
+    """Runs, studies, comparisons and compiles below one folder. Safe to use from several threads.
+
+    Args:
+        root: The viewed folder.
+        more_cases: Cases files, or folders with some, that lie elsewhere.
+
+    Raises:
+        InputError: if it is not a folder.
+    """
+
+    def __init__(self, root: Path, more_cases: Sequence[Path] = ()) -> None:
+        if not root.is_dir():
+            raise InputError(f"{root}: no such folder; give the folder that your runs are in")
+        self.root = root.resolve()
+        self.notes = NoteBook(self.root)
+        self._more_cases = more_cases
+        self._lock = threading.RLock()
+        self._looked = 0.0
+        self._contents = Contents((), {})
+        self._runs: dict[Path, ViewedRun] = {}
+        self._cases: dict[str, CaseLines] = {}
+
+    @property
+    def contents(self) -> Contents:
+        """What lies in the folder, looked at again every `LOOK_EVERY` seconds."""
+        with self._lock:
+            if not self._looked or time.monotonic() - self._looked > LOOK_EVERY:
+                self._contents = contents_of(self.root, *self._more_cases)
+                self._looked = time.monotonic()
+            return self._contents
+
+    def runs(self) -> list[ViewedRun]:
+        """All runs, by name."""
+        return [self._opened(found) for found in self.contents.of_kind("run")]
+
+    def run(self, name: str) -> ViewedRun:
+        """The run of a name.
+
+        Raises:
+            InputError: if there is none.
+        """
+        return self._opened(self.contents.named("run", name))
+
+    def _opened(self, found: Found) -> ViewedRun:
+        with self._lock:
+            known = self._runs.get(found.path)
+            if known is None:
+                known = self._runs[found.path] = ViewedRun(found.name, found.path, None)
+            if known.cases is None:
+                with suppress(InputError):  # the run's own line says what is wrong with its manifest
+                    known.cases = self.cases(known.manifest.cases_sha256)
+                if known.cases is not None:
+                    known.rows.forget()  # it was indexed without targets
+            return known
+
+    def cases(self, sha256: str) -> CaseLines | None:
+        """The cases of a hash; None if their file was not found."""
+        with self._lock:
+            path = self.contents.cases.get(sha256)
+            if sha256 not in self._cases and path is not None:
+                self._cases[sha256] = CaseLines(path)
+            return self._cases.get(sha256)
+
+    def group(self, run: str) -> str:
+        """The study, comparison or compile that a run belongs to; empty if none."""
+        groups = [one for one in self.contents.found if one.kind in ("study", "comparison", "compile")]
+        above = [one.name for one in groups if run.startswith(f"{one.name}/") or one.name == "."]
+        return max(above, key=len, default="")
+
+    def compile_named(self, name: str) -> ViewedCompile:
+        """The compile of a name.
+
+        Raises:
+            InputError: if there is none.
+        """
+        found = self.contents.named("compile", name)
+        return ViewedCompile(found.name, found.path)
+
+    def artifacts(self) -> dict[str, Found]:
+        """Finished artifacts by hash; damaged ones are left out."""
+        found = {}
+        for one in self.contents.found:
+            if one.kind in ("artifact", "compile") and is_artifact(one.path):
+                try:
+                    found[read_manifest(one.path).sha256] = one
+                except InputError:
+                    continue
+        return found

@@ -1,0 +1,242 @@
+"""Reader of a run's journal by an index of offsets: rows are read on demand, appended ones are indexed later."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from evaluate.runs.journal import row_in
+from evaluate.stats.metrics import rank_of
+from programs.ranker import order_by_score
+from programs.runtime.errors import InputError, input_error, quoted
+from programs.runtime.untrusted import regular
+from signatures.rows import Case, Ranking, Status, seed_of
+
+_BLOCK = 4 << 20
+_KEY = b'","row":{"user_id":'
+_STATES = {status: number for number, status in enumerate(Status)}
+_NAMES = tuple(_STATES)
+
+
+class UserFacts(NamedTuple):
+    """What the index keeps of a user.
+
+    Attributes:
+        rank, prior_rank: 1-based rank of the target in the ranker's order and by the prior alone; 0 where not known.
+    """
+
+    user_id: str
+    status: Status
+    rank: int
+    prior_rank: int
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Sums over the latest rows of all users."""
+
+    users: int = 0
+    unparsable: int = 0
+    failed: int = 0
+
+
+class RunRows:
+    """Rows of one journal, which may grow while it is read. Safe to use from several threads.
+
+    In memory are only offset, status and ranks of each user (about 250 bytes), never the rows.
+
+    Args:
+        path: The journal; it need not exist yet.
+        case_of: The case of a user, or None where it is not known: then there are no ranks.
+    """
+
+    def __init__(self, path: Path, case_of: Callable[[str], Case | None] = lambda user: None) -> None:
+        self.path = path
+        self._case_of = case_of
+        self._lock = threading.RLock()
+        self._clear()
+
+    def forget(self) -> None:
+        """Index anew: cases were found after the journal."""
+        with self._lock:
+            self._clear()
+
+    def _clear(self) -> None:
+        self._place: dict[str, int] = {}
+        self._offsets, self._lengths = array("Q"), array("L")
+        self._ranks, self._prior_ranks = array("L"), array("L")
+        self._states = bytearray()
+        self._end = 0
+        self._list_size = 0
+
+    @property
+    def indexed(self) -> int:
+        """Bytes of the journal that are in the index."""
+        return self._end
+
+    @property
+    def size(self) -> int:
+        """Bytes of the journal."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
+    @property
+    def list_size(self) -> int:
+        """Number of candidates of a user; 0 before the first row."""
+        return self._list_size
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    def extend(self, seconds: float | None = None) -> bool:
+        """Index what was appended since the last time.
+
+        Args:
+            seconds: Stop after about as long; None for no limit.
+
+        Returns:
+            Whether all whole rows are in the index.
+
+        Raises:
+            InputError: naming file and byte, if something in it is not a row.
+        """
+        began = time.monotonic()
+        with self._lock:
+            if self.size < self._end:  # another run was begun in the folder
+                self._clear()
+            if self.size == self._end:
+                return True
+            with regular(self.path).open("rb") as file:
+                file.seek(self._end)
+                rest = b""
+                while block := file.read(_BLOCK):
+                    *lines, rest = (rest + block).split(b"\n")
+                    for line in lines:
+                        self._add(line)
+                    if seconds is not None and time.monotonic() - began > seconds:
+                        return self._end + len(rest) >= self.size
+            return True
+
+    def _add(self, line: bytes) -> None:
+        where = f"{self.path}: at byte {self._end:,}"
+        try:
+            row = orjson.loads(line)["row"]
+            user, order = row["user_id"], row["order"]
+            status = Status(row.get("status", Status.OK))
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            raise InputError(
+                f"{where}: not a row of a journal; delete that line to have its user ranked again"
+            ) from None
+        place = self._place.setdefault(user, len(self._offsets))
+        rank, prior_rank = self._ranks_of(user, order, row.get("scores") or {}, status)
+        values = (self._end, len(line) + 1, rank, prior_rank)
+        columns = (self._offsets, self._lengths, self._ranks, self._prior_ranks)
+        if place == len(self._offsets):
+            for column, value in zip(columns, values, strict=True):
+                column.append(value)
+            self._states.append(_STATES[status])
+        else:
+            for column, value in zip(columns, values, strict=True):
+                column[place] = value
+            self._states[place] = _STATES[status]
+        self._list_size = max(self._list_size, len(order))
+        self._end += len(line) + 1
+
+    def _ranks_of(self, user: str, order: list[str], scores: dict[str, list[float]], status: Status) -> tuple[int, int]:
+        case = None if status is Status.FAILED else self._case_of(user)
+        if case is None or case.target is None or case.target not in order:
+            return 0, 0
+        prior = scores.get("prior", ())
+        if len(prior) != len(case.candidates):
+            return rank_of(order, case.target), 0
+        by_prior = order_by_score(case.candidates, prior, tie_seed=seed_of("ties", user))
+        return rank_of(order, case.target), rank_of(by_prior, case.target)
+
+    def find(self, user: str) -> Ranking | None:
+        """The latest row of a user, checked; found at once, also before the index is complete.
+
+        Raises:
+            InputError: if it is damaged.
+        """
+        with self._lock:
+            place = self._place.get(user)
+            if self._end == self.size:
+                return None if place is None else self._read(self._offsets[place], user)
+            offset = self._search(user)
+        return None if offset is None else self._read(offset, user)
+
+    def _search(self, user: str) -> int | None:
+        """Offset of the last line of a user, by looking for its bytes."""
+        if not self.size:
+            return None
+        with regular(self.path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+            found = whole.rfind(_KEY + to_json(user) + b",")
+            return None if found < 0 else whole.rfind(b"\n", 0, found) + 1
+
+    def _read(self, offset: int, user: str) -> Ranking:
+        with regular(self.path).open("rb") as file:
+            file.seek(offset)
+            body = row_in(file.readline())
+        if body is None:
+            raise InputError(
+                f"{self.path}: the row of user {quoted(user)} was damaged (its checksum differs); delete that line to "
+                "have the user ranked again"
+            )
+        try:
+            return Ranking.model_validate_json(body)
+        except ValidationError as error:
+            raise input_error(f"{self.path}: the row of user {quoted(user)}", error) from None
+
+    def users(self) -> list[UserFacts]:
+        """The users in the index, in the order of their first rows."""
+        with self._lock:
+            return [
+                UserFacts(user, _NAMES[self._states[place]], self._ranks[place], self._prior_ranks[place])
+                for user, place in self._place.items()
+            ]
+
+    def facts(self, user: str) -> UserFacts | None:
+        """What the index holds of one user."""
+        with self._lock:
+            place = self._place.get(user)
+            if place is None:
+                return None
+            return UserFacts(user, _NAMES[self._states[place]], self._ranks[place], self._prior_ranks[place])
+
+    def ranks(self, of_prior: bool = False) -> dict[str, int]:
+        """Rank of the target by user, for users whose rank is known."""
+        with self._lock:
+            column = self._prior_ranks if of_prior else self._ranks
+            return {user: column[place] for user, place in self._place.items() if column[place]}
+
+    def spent(self) -> Spent:
+        """Sums over the rows in the index."""
+        with self._lock:
+            count = self._states.count
+            return Spent(len(self._place), count(_STATES[Status.UNPARSABLE]), count(_STATES[Status.FAILED]))
+
+    def containing(self, text: bytes) -> Iterator[dict[str, Any]]:
+        """The latest rows whose JSON contains some bytes, as plain data, in order; others are only looked through."""
+        with self._lock:
+            offsets = list(self._offsets)
+        if not offsets:
+            return
+        with regular(self.path).open("rb") as file:
+            for offset in offsets:
+                file.seek(offset)
+                line = file.readline()
+                body = row_in(line) if text in line else None
+                if body is not None:
+                    yield orjson.loads(body)

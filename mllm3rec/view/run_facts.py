@@ -1,0 +1,186 @@
+"""What the list of runs shows of one run: figures with intervals, users, dollars, and whether it is running."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+from evaluate.experiments.study_reading import CatalogueRanks
+from evaluate.runs.costs import stand_alone_usage
+from evaluate.runs.directory import RunDirectory
+from evaluate.runs.journal import RunManifest, stored_manifest
+from evaluate.runs.run_metrics import RunMetrics
+from evaluate.stats.intervals import Difference, Estimate
+from evaluate.stats.metrics import per_user, summarize
+from mllm3rec.view.case_lines import CaseLines
+from mllm3rec.view.ledger_lines import LedgerLines
+from mllm3rec.view.process import working_process
+from mllm3rec.view.rows import RunRows
+from programs.lm.ledger import by_role, read_calls
+from programs.runtime.config_file import read_json
+from programs.runtime.errors import InputError
+from signatures.rows import Case, Usage, total_usage
+
+LARGEST_LEDGER = 64 << 20
+"""Bytes of a ledger above which its stand-alone cost is not summed: `mllm3rec compare` and `study report` do."""
+
+_ANEW = "evaluate the run again to write it anew"
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Figures of one run, finished or not.
+
+    Attributes:
+        name: Of its folder, relative to the viewed one.
+        metrics: With intervals, by name with the list size (`HR@5/30`); empty before there are any.
+        prior: Likewise, by the prior alone.
+        against_prior: Paired differences to the prior alone.
+        users: With a scored row.
+        failed: Whose calls failed.
+        unreadable: Share of users without a readable answer.
+        usage: What was really sent and paid for.
+        state: `finished`, `running`, or `stopped` with users left.
+        problem: Why it could not be read; or empty.
+    """
+
+    name: str
+    ranker: str
+    cases: str
+    created: datetime | None = None
+    metrics: Mapping[str, Estimate] = field(default_factory=dict)
+    prior: Mapping[str, Estimate] = field(default_factory=dict)
+    against_prior: Mapping[str, Difference] = field(default_factory=dict)
+    users: int = 0
+    unresolved: int = 0
+    failed: int = 0
+    unreadable: float = 0.0
+    usage: Usage = field(default_factory=Usage)
+    state: str = "stopped"
+    problem: str = ""
+
+    def metric(self, name: str) -> Estimate | None:
+        """The metric of a name without the list size, such as `HR@5`."""
+        return _sized(self.metrics, name)
+
+    def metric_of_prior(self, name: str) -> Estimate | None:
+        """Likewise, for the prior alone."""
+        return _sized(self.prior, name)
+
+
+def _sized(metrics: Mapping[str, Estimate], name: str) -> Estimate | None:
+    return next((value for key, value in metrics.items() if key.partition("/")[0] == name), None)
+
+
+class ViewedRun:
+    """One run folder, read as far as it is needed.
+
+    Attributes:
+        name: Its name in the view.
+        cases: The cases that it ranked; None if their file was not found.
+        rows: Its journal.
+        ledger: Its calls.
+    """
+
+    def __init__(self, name: str, path: Path, cases: CaseLines | None) -> None:
+        self.name = name
+        self.files = RunDirectory(path)
+        self.cases = cases
+        self.rows = RunRows(self.files.journal, self._case_of)
+        self.ledger = LedgerLines(self.files.ledger)
+        self._facts: tuple[object, RunFacts] | None = None
+        self._stand_alone: tuple[int, Usage | None] | None = None
+
+    def _case_of(self, user: str) -> Case | None:
+        return None if self.cases is None else self.cases.find(user)
+
+    @cached_property
+    def manifest(self) -> RunManifest:
+        """What was run.
+
+        Raises:
+            InputError: if it was damaged.
+        """
+        manifest = stored_manifest(self.files.path)
+        if manifest is None:
+            raise InputError(f"{self.files.path}: its manifest is gone")
+        return manifest
+
+    @property
+    def state_of_files(self) -> tuple[object, ...]:
+        """Changes whenever the run goes on."""
+        return (
+            *(_stamp(path) for path in (self.files.journal, self.files.metrics, self.files.ranks)),
+            working_process(self.files.path),
+        )
+
+    def facts(self) -> RunFacts:
+        """Figures of the run; made again only if its files have changed."""
+        state = self.state_of_files
+        if self._facts is None or self._facts[0] != state:
+            try:
+                found = self._read()
+            except (InputError, OSError) as error:
+                found = RunFacts(self.name, self.name.rpartition("/")[2], "", problem=str(error))
+            self._facts = state, found
+        return self._facts[1]
+
+    def _read(self) -> RunFacts:
+        manifest = self.manifest
+        bare = RunFacts(self.name, manifest.ranker, manifest.cases_sha256, manifest.created)
+        running = working_process(self.files.path) is not None
+        if self.files.ranks.exists():
+            ranks = read_json(self.files.ranks, CatalogueRanks, _ANEW)
+            metrics = summarize(per_user(ranks.ranks), negatives=ranks.size - 1)
+            return replace(bare, metrics=metrics, users=len(ranks.ranks), state="finished")
+        if self.files.metrics.exists() and not running:
+            found: RunMetrics = read_json(self.files.metrics, RunMetrics, _ANEW)
+            return replace(
+                bare,
+                metrics=found.metrics,
+                prior=found.components.get("prior", {}),
+                against_prior=found.against_prior,
+                users=found.users,
+                unresolved=found.unresolved,
+                failed=found.unresolved,
+                unreadable=found.unparsable_users / max(1, found.asked),
+                usage=found.usage,
+                state="stopped" if found.unresolved else "finished",
+            )
+        return self._unfinished(bare, "running" if running else "stopped")
+
+    def _unfinished(self, bare: RunFacts, state: str) -> RunFacts:
+        self.rows.extend()
+        negatives, spent = max(1, self.rows.list_size - 1), self.rows.spent()
+        ranks, prior = self.rows.ranks(), self.rows.ranks(of_prior=True)
+        return replace(
+            bare,
+            metrics=summarize(per_user(ranks), negatives) if ranks else {},
+            prior=summarize(per_user(prior), negatives) if prior else {},
+            users=spent.users - spent.failed,
+            failed=spent.failed,
+            unreadable=spent.unparsable / max(1, spent.users - spent.failed),
+            usage=total_usage(by_role(read_calls(self.files.ledger)).values()),
+            state=state,
+        )
+
+    def stand_alone(self) -> Usage | None:
+        """Usage as if there had been no cache hits; None for a ledger above `LARGEST_LEDGER`."""
+        size = self.files.ledger.stat().st_size if self.files.ledger.exists() else 0
+        if self._stand_alone is None or self._stand_alone[0] != size:
+            whole = None
+            if size <= LARGEST_LEDGER:
+                whole = total_usage(stand_alone_usage(list(read_calls(self.files.ledger))).values())
+            self._stand_alone = size, whole
+        return self._stand_alone[1]
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns

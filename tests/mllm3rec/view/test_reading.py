@@ -1,0 +1,206 @@
+"""What the view reads of a folder: kinds of folders, rows by offset, cases by line, notes, and who works where."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from evaluate.protocol.cases import load_cases
+from evaluate.runs.journal import Journal, RunManifest, read_journal
+from evaluate.runs.run_metrics import ranks_of
+from mllm3rec.view.case_lines import CaseLines
+from mllm3rec.view.folder import contents_of
+from mllm3rec.view.ledger_lines import LedgerLines
+from mllm3rec.view.notes import NoteBook, RunNote
+from mllm3rec.view.process import interrupt, working_process
+from mllm3rec.view.rows import RunRows
+from mllm3rec.view.run_facts import ViewedRun
+from programs.lm.ledger import Call, Ledger
+from programs.runtime.errors import InputError
+from programs.runtime.lock import LOCK
+from signatures.rows import Ranking, Status
+from tests.support.cases import cases_file
+from tests.support.command_line import CommandLine
+
+
+@pytest.fixture
+def folder(cli: CommandLine, tmp_path: Path) -> Path:
+    """A run of the prior on the demo store, and its cases."""
+    cases_file(tmp_path / "cases.jsonl", 6, part="test")
+    assert (
+        cli("evaluate", tmp_path / "cases.jsonl", "--ranker", "prior", "--out", tmp_path / "runs" / "prior").code == 0
+    )
+    return tmp_path
+
+
+def test_folders_are_told_apart(folder: Path) -> None:
+    (folder / "runs" / ".lock").write_text("1\n")
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "manifest.json").write_text('{"format": "mllm3rec-run/1"}')
+    (folder / "art").mkdir()
+    (folder / "art" / "manifest.json").write_text('{"format": "mllm3rec-artifact/1"}')
+    (folder / "other").mkdir()
+    (folder / "other" / "manifest.json").write_text("[1]")
+    contents = contents_of(folder)
+    assert [(one.kind, one.name) for one in contents.found] == [
+        ("artifact", "art"),
+        ("comparison", "runs"),
+        ("run", "runs/prior"),
+    ]
+    assert contents.cases == {load_cases(folder / "cases.jsonl").sha256: folder / "cases.jsonl"}
+    with pytest.raises(InputError, match="no run"):
+        contents.named("run", "../runs/prior")
+
+
+def test_cases_may_lie_elsewhere(folder: Path) -> None:
+    assert contents_of(folder / "runs").cases == {}
+    assert len(contents_of(folder / "runs", folder / "cases.jsonl").cases) == 1
+
+
+def test_rows_are_those_of_the_journal(folder: Path) -> None:
+    _, rows = read_journal(folder / "runs" / "prior")
+    cases = load_cases(folder / "cases.jsonl")
+    read = RunRows(folder / "runs" / "prior" / "journal.jsonl", CaseLines(folder / "cases.jsonl").find)
+    user = cases[3].user_id
+    assert read.find(user) == rows[user]  # before there is an index
+    assert read.extend()
+    assert read.find(user) == rows[user]
+    assert read.find("nobody") is None
+    assert read.ranks() == read.ranks(of_prior=True) == ranks_of(cases.cases, rows)
+    assert [one.user_id for one in read.users()] == list(rows)
+    item = rows[user].order[0]
+    assert {row["user_id"] for row in read.containing(f'"{item}"'.encode())} == {
+        name for name, row in rows.items() if item in row.order
+    }
+
+
+def test_only_what_was_appended_is_read_again(tmp_path: Path) -> None:
+    manifest = RunManifest(cases_sha256="0", ranker="r")
+    rows = RunRows(tmp_path / "journal.jsonl")
+    assert rows.extend()
+    with Journal.open(tmp_path, manifest) as journal:
+        journal.append(Ranking(user_id='a "quoted" ü', order=("x",)))
+        journal.append(Ranking(user_id="b", order=(), status=Status.FAILED, error="down"))
+        assert rows.extend()
+        assert (len(rows), rows.spent().failed) == (2, 1)
+        before = rows.indexed
+        journal.append(Ranking(user_id="b", order=("x",), status=Status.UNPARSABLE))
+        found = rows.find("b")  # the newest row, not yet in the index
+        assert found is not None
+        assert found.status is Status.UNPARSABLE
+        assert rows.extend()
+    assert rows.indexed > before
+    assert (len(rows), rows.spent().failed, rows.spent().unparsable) == (2, 0, 1)
+    assert rows.find('a "quoted" ü') is not None
+
+
+def test_a_row_cut_off_is_left_for_later_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, RunManifest(cases_sha256="0", ranker="r")) as journal:
+        journal.append(Ranking(user_id="a", order=("x",)))
+    path = tmp_path / "journal.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:20])
+    rows = RunRows(path)
+    rows.extend()
+    assert len(rows) == 1
+    path.write_bytes(whole.replace(b'"x"', b'"y"'))
+    rows = RunRows(path)
+    rows.extend()
+    with pytest.raises(InputError, match="damaged"):
+        rows.find("a")
+    path.write_bytes(b"[]\n")
+    with pytest.raises(InputError, match="not a row"):
+        RunRows(path).extend()
+
+
+def test_calls_are_found_by_what_they_are_about(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    lines = LedgerLines(tmp_path / "ledger.jsonl")
+    assert lines.about("0" * 16) == []
+    for number in range(3):
+        sent = ledger.record_sent(Call(role="mar", model="m", about=f"{number:016x}", in_flight=True))
+        ledger.record(Call(role="mar", model="m", about=f"{number:016x}", id=sent, usd=number))
+    ledger.record_sent(Call(role="mar", model="m", about=f"{7:016x}", in_flight=True))
+    assert [call.usd for call in lines.about(f"{1:016x}")] == [1]
+    assert [call.in_flight for call in lines.about(f"{7:016x}")] == [True]
+    ledger.record(Call(role="mar", model="m", about=f"{1:016x}", hit=True))
+    assert [call.hit for call in lines.about(f"{1:016x}")] == [False, True]
+    assert lines.about("not a hash") == []
+    ledger.close()
+
+
+def test_facts_of_an_unfinished_run_are_those_that_it_ends_with(folder: Path) -> None:
+    path = folder / "runs" / "prior"
+    run = ViewedRun("prior", path, CaseLines(folder / "cases.jsonl"))
+    finished = run.facts()
+    assert finished.state == "finished"
+    (path / "metrics.json").unlink()
+    unfinished = run.facts()
+    assert unfinished.state == "stopped"
+    assert unfinished.metrics == finished.metrics
+    (path / "manifest.json").write_text("{}")
+    assert "manifest" in ViewedRun("prior", path, None).facts().problem
+
+
+def test_notes_are_kept_beside_the_runs(folder: Path) -> None:
+    before = (folder / "runs" / "prior" / "manifest.json").read_bytes()
+    book = NoteBook(folder)
+    assert book.read() == {}
+    book.write("runs/prior", RunNote.written("<b>bold</b>", "a, b"))
+    assert NoteBook(folder).read() == {"runs/prior": RunNote(note="<b>bold</b>", tags=("a", "b"))}
+    book.write("runs/prior", RunNote())
+    assert book.read() == {}
+    assert (folder / "runs" / "prior" / "manifest.json").read_bytes() == before
+    book.path.write_text("{")
+    with pytest.raises(InputError, match="correct it, or delete it"):
+        book.read()
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from programs.runtime.lock import owned
+try:
+    with owned(Path(sys.argv[1])):
+        print("locked", flush=True)
+        time.sleep(60)
+except KeyboardInterrupt:
+    sys.exit(7)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which files a process has open")
+class TestTheProcessOfAFolder:
+    def test_it_gets_ctrl_c(self, tmp_path: Path) -> None:
+        command = [sys.executable, "-c", HOLD, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, restore_signals=True) as holder:  # noqa: S603
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"locked\n"
+            assert working_process(tmp_path) == holder.pid
+            assert interrupt(tmp_path) == holder.pid
+            assert holder.wait(20) == 7
+        assert working_process(tmp_path) is None
+
+    def test_another_process_with_that_id_is_left_alone(self, tmp_path: Path) -> None:
+        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
+            try:
+                (tmp_path / LOCK).write_text(f"{other.pid}\n")
+                assert working_process(tmp_path) is None
+                with pytest.raises(InputError, match="no process works here"):
+                    interrupt(tmp_path)
+                time.sleep(0.2)
+                assert other.poll() is None
+            finally:
+                os.kill(other.pid, signal.SIGKILL)
+
+    def test_a_lock_that_names_nobody(self, tmp_path: Path) -> None:
+        assert working_process(tmp_path) is None
+        (tmp_path / LOCK).write_text(json.dumps("nobody"))
+        assert working_process(tmp_path) is None
