@@ -27,6 +27,7 @@ from mllm3rec.cli.options import (
     Head,
     Json,
     JudgeOption,
+    LogTo,
     MarOption,
     MaxCalls,
     MaxMinutes,
@@ -98,6 +99,7 @@ def evaluate(
     max_minutes: MaxMinutes = None,
     timeout: Timeout = None,
     max_tokens: MaxTokens = None,
+    log: LogTo = None,
     as_json: Json = False,
 ) -> None:
     """Rank every case and report HR@K and NDCG@K with intervals.
@@ -105,8 +107,9 @@ def evaluate(
     Exit code 1 if a user is unresolved, or if no answer could be read for more than half of the users.
     """
     import mllm3rec as m3
+    from mllm3rec.trackers.live_tracking import tracked
 
-    with ConsoleEvents() as events:
+    with ConsoleEvents() as console, tracked(log, directory, console) as events:
         result = m3.evaluate(
             m3.load_cases(cases, dataset),
             ranker,

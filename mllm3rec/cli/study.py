@@ -14,6 +14,7 @@ from mllm3rec.cli.options import (
     BudgetUsd,
     EncoderOption,
     Json,
+    LogTo,
     MaxCalls,
     MaxMinutes,
     MaxTokens,
@@ -54,6 +55,7 @@ def run(
     max_tokens: MaxTokens = None,
     retry_unparsable: RetryUnparsable = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only forecast the cost; asks no model.")] = False,
+    log: LogTo = None,
     as_json: Json = False,
 ) -> None:
     """Make all runs that are missing, then write the report. The same command resumes a stopped study.
@@ -66,7 +68,8 @@ def run(
     MLLM3REC_DATA names.
     """
     import mllm3rec as m3
-    from mllm3rec.api.experiments import forecast_study
+    from mllm3rec.api.experiments import forecast_study, read_spec, study_root
+    from mllm3rec.trackers.live_tracking import tracked
 
     chosen: dict[str, Any] = {
         "out": directory, "data": _sources(data), "only": only or (), "max_tokens": max_tokens
@@ -76,7 +79,8 @@ def run(
             forecast = forecast_study(study, on_event=events, **chosen)
         _show_forecast(forecast, as_json)
         return
-    with ConsoleEvents() as events:
+    folder = study_root(study, read_spec(study), directory)
+    with ConsoleEvents() as console, tracked(log, folder, console) as events:
         found = m3.run_study(
             study,
             **chosen,
