@@ -100,7 +100,7 @@ class Driver:
 
     async def _attempt(self, call: PromptCall) -> Answer:
         lm = call.prompt.lm
-        attempt = lm.account.attempt(call.question.about, call.question.most)
+        attempt = lm.account.attempt(call.question.about, call.question.most, call.question.asked)
         found = self._store.find(call.key)
         if found is not None:
             plain, seconds = found

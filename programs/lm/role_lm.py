@@ -39,11 +39,13 @@ class Question(NamedTuple):
         about: Hash of the prompt, in the ledger.
         flight: Hash under which equal questions wait for each other.
         most: The most tokens that its prompt, schema included, and its answer may take.
+        asked: Prompt, messages and settings as a JSON list, for spans with texts; else empty.
     """
 
     about: str
     flight: str
     most: tuple[int, int]
+    asked: bytes = b""
 
 
 class _OfThread(threading.local):
@@ -167,7 +169,8 @@ class RoleLM(dspy.LM):
         digest = hashlib.sha256(request).hexdigest()
         # Not the key of the cached answer, which also has the sampling: DSPy makes that one inside the call.
         flight = hashlib.sha256(f"{self.model} {digest}".encode()).hexdigest()
-        return Question(digest[:16], flight, self._most_tokens(request, kwargs))
+        asked = request if self.account.tracing == "texts" else b""
+        return Question(digest[:16], flight, self._most_tokens(request, kwargs), asked)
 
     def _attempt(
         self,
@@ -176,7 +179,7 @@ class RoleLM(dspy.LM):
         messages: list[dict[str, Any]] | None,
         kwargs: dict[str, Any],
     ) -> Any:
-        attempt = self._here.attempt = self.account.attempt(question.about, question.most)
+        attempt = self._here.attempt = self.account.attempt(question.about, question.most, question.asked)
         store = dspy.cache
         this_call = store.this_call if isinstance(store, ResponseCache) else CurrentCall()
 
