@@ -28,10 +28,10 @@ _EXPORTER = InMemorySpanExporter()
 @pytest.fixture
 def spans() -> Iterator[InMemorySpanExporter]:
     """What was exported."""
-    if isinstance(trace.getspan_tracer_provider(), trace.ProxyTracerProvider):
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(_EXPORTER))
-        trace.setspan_tracer_provider(provider)
+        trace.set_tracer_provider(provider)
     span_tracer.cache_clear()
     _EXPORTER.clear()
     yield _EXPORTER
