@@ -24,6 +24,7 @@ from mllm3rec.cli.options import (
     CasesFile,
     DatasetOption,
     EncoderOption,
+    Fresh,
     Head,
     Json,
     JudgeOption,
@@ -99,6 +100,7 @@ def evaluate(
     max_minutes: MaxMinutes = None,
     timeout: Timeout = None,
     max_tokens: MaxTokens = None,
+    fresh: Fresh = False,
     log: LogTo = None,
     as_json: Json = False,
 ) -> None:
@@ -108,8 +110,13 @@ def evaluate(
     """
     import mllm3rec as m3
     from mllm3rec.trackers.live_tracking import tracked
+    from programs.lm.fresh_answers import fresh_answers
 
-    with ConsoleEvents() as console, tracked(log, directory, console) as events:
+    with (
+        fresh_answers(fresh, directory),
+        ConsoleEvents() as console,
+        tracked(log, directory, console) as events,
+    ):
         result = m3.evaluate(
             m3.load_cases(cases, dataset),
             ranker,

@@ -18,6 +18,7 @@ from mllm3rec.cli import (
     attack,
     audit,
     batch,
+    cache,
     cases,
     compare,
     data,
@@ -86,6 +87,7 @@ app.command("distill", rich_help_panel=OPTIMIZE)(distill.distill)
 app.add_typer(batch.app, name="batch", rich_help_panel=OPTIMIZE)
 app.add_typer(artifact.app, name="artifact", rich_help_panel=INSPECT)
 app.command("audit", rich_help_panel=INSPECT)(audit.audit)
+app.add_typer(cache.app, name="cache", rich_help_panel=INSPECT)
 app.add_typer(export.app, name="export", rich_help_panel=INSPECT)
 app.add_typer(prices.app, name="prices", rich_help_panel=INSPECT)
 

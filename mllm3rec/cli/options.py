@@ -112,6 +112,9 @@ ClusterAddress = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only forecast calls, dollars and hours, from a few rows.")]
+Fresh = Annotated[
+    bool, _limit("--fresh", help="New answers of models instead of stored ones; repeated, it pays nothing twice.")
+]
 LogTo = Annotated[
     str | None,
     _output("--log", metavar="mlflow|wandb", help="Track this command there while it runs, and its results."),

@@ -13,6 +13,7 @@ from mllm3rec.cli.console import ConsoleEvents, emit, figure_table, format_hours
 from mllm3rec.cli.options import (
     BudgetUsd,
     EncoderOption,
+    Fresh,
     Json,
     LogTo,
     MaxCalls,
@@ -55,6 +56,7 @@ def run(
     max_tokens: MaxTokens = None,
     retry_unparsable: RetryUnparsable = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only forecast the cost; asks no model.")] = False,
+    fresh: Fresh = False,
     log: LogTo = None,
     as_json: Json = False,
 ) -> None:
@@ -70,6 +72,7 @@ def run(
     import mllm3rec as m3
     from mllm3rec.api.experiments import forecast_study, read_spec, study_root
     from mllm3rec.trackers.live_tracking import tracked
+    from programs.lm.fresh_answers import fresh_answers
 
     chosen: dict[str, Any] = {
         "out": directory, "data": _sources(data), "only": only or (), "max_tokens": max_tokens
@@ -80,7 +83,7 @@ def run(
         _show_forecast(forecast, as_json)
         return
     folder = study_root(study, read_spec(study), directory)
-    with ConsoleEvents() as console, tracked(log, folder, console) as events:
+    with fresh_answers(fresh, folder), ConsoleEvents() as console, tracked(log, folder, console) as events:
         found = m3.run_study(
             study,
             **chosen,

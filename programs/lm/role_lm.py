@@ -21,6 +21,7 @@ from programs.lm.rate_limiter import MAX_RETRY_AFTER, RateLimiter, is_overload
 from programs.lm.refused_parameters import LEAST_CAP
 from programs.lm.response_cache import CurrentCall, ResponseCache
 from programs.lm.single_flight import SingleFlight
+from programs.runtime.environment import environment
 
 ATTEMPTS = 4
 """Attempts per call before a transient failure is final."""
@@ -71,7 +72,8 @@ class RoleLM(dspy.LM):
         max_seconds: Seconds one attempt may take; bounds its cost at a price per hour. A call is given up after twice
             as many, so that a server that never answers costs a bounded time.
         before_first: Called before the first call is sent; may raise.
-        keyed: Settings that are part of the response cache's key beside those of `dspy.LM`.
+        keyed: Settings that are part of the response cache's key beside those of `dspy.LM`, and the salt of
+            `programs.lm.fresh_answers`.
         settings: Sampling and connection, for `dspy.LM`.
     """
 
@@ -95,7 +97,8 @@ class RoleLM(dspy.LM):
         self.rate_limiter = rate_limiter
         self.max_seconds = max_seconds
         self.account = Account(role, model, ledger, price, rate_limiter, max_seconds)
-        self.keyed = dict(keyed or {})
+        salt = environment().fresh
+        self.keyed = {**(keyed or {}), **({"fresh": salt} if salt else {})}
         self.before_first = cache(before_first)
         self._here = _OfThread()
         self._retrying = Retrying(
@@ -195,6 +198,7 @@ class RoleLM(dspy.LM):
 
         this_call.check, this_call.answered, this_call.sent, this_call.seconds = check, attempt.arrived, None, None
         this_call.settings, this_call.anew = self.keyed, self._here.anew
+        this_call.origin = self.model, self.role
         try:
             if not isinstance(store, ResponseCache) or not self.cache:
                 check()

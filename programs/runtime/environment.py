@@ -36,6 +36,7 @@ class Environment(BaseModel):
         data: Folder with datasets, searched for a dataset given by its name.
         encoder: Sentence encoder: `minilm` (on this machine), `openai` (text-embedding-3-small), `hashing` (a bag of
             hashed words, needs no weights), or any other that docs/models.md describes.
+        fresh: Salt in the keys of stored answers, set by `--fresh`; see `programs/lm/fresh_answers.py`.
         limits: TOML file with the limits of backends (`programs/lm/limits.py`).
         prices: TOML file with prices that replace or extend the shipped ones (`programs/lm/prices.py`).
         bearer: Key that callers of `mllm3rec serve` send as `Authorization: Bearer`.
@@ -48,6 +49,7 @@ class Environment(BaseModel):
     cache: UserPath | None = None
     data: UserPath | None = None
     encoder: str = "minilm"
+    fresh: str | None = None
     limits: UserPath | None = None
     prices: UserPath | None = None
     bearer: SecretStr | None = None
