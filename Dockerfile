@@ -1,6 +1,6 @@
 # Serves a compiled program:
 #   docker build -t mllm3rec .
-#   docker run -p 8000:8000 -e MLLM3REC_SERVE_KEY -e OPENAI_API_KEY \
+#   docker run -p 8000:8000 -e MLLM3REC_BEARER -e OPENAI_API_KEY \
 #     -v "$PWD/artifact:/artifact:ro" -v "$PWD/data:/data:ro" -v mllm3rec-cache:/cache mllm3rec
 FROM python:3.12-slim
 

@@ -16,6 +16,7 @@ from evaluate.ranker_factory import BASELINES, RankerFactory, require_known
 from evaluate.runs.directory import MANIFEST
 from evaluate.runs.journal import stored_manifest
 from evaluate.runs.session import gate_configuration, prior_of_runs, program_configuration
+from evaluate.runs.trec import RUN_PREFIX
 from programs.gate import Gate
 from programs.lm.ambient import AmbientBackends
 from programs.lm.model_options import ModelOptions
@@ -172,7 +173,7 @@ Resolve = Callable[[str, ModelOptions, Fusion, MotivationSchema | None], RankerC
 
 def is_free(name: str) -> bool:
     """Whether a ranker needs no language model."""
-    return name in TRAINED or name in BASELINES or is_free_program(name)
+    return name in TRAINED or name in BASELINES or is_free_program(name) or name.startswith(RUN_PREFIX)
 
 
 def is_free_program(name: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from programs.runtime.environment import environment
 from programs.runtime.events import OnEvent, ignore
 from programs.runtime.key_value_store import KeyValueStore
 from signatures.rows import Usage
@@ -51,6 +52,7 @@ class TraitStore:
         columns = {"phrases": "TEXT NOT NULL", "usage": "TEXT"}
         self._store = KeyValueStore(path or ":memory:", "phrases", {"key": "TEXT"}, columns, on_event)
         self._memo: dict[str, Any] = {}
+        self._salt = environment().fresh or ""
 
     @property
     def memo(self) -> dict[str, Any]:
@@ -65,7 +67,7 @@ class TraitStore:
 
     def get(self, key: str) -> Distilled | None:
         """The stored traits; None if there are none, or what is stored are no traits, which are distilled again."""
-        stored = self._store.get(key)
+        stored = self._store.get(self._salt + key)
         if stored is None:
             return None
         phrases, usage = stored
@@ -77,7 +79,8 @@ class TraitStore:
 
     def put(self, key: str, phrases: Sequence[str], usage: Usage | None = None) -> None:
         """Store phrases; the later of two equal keys wins."""
-        self._store.put((key,), (json.dumps(list(phrases)), None if usage is None else usage.model_dump_json()))
+        paid = None if usage is None else usage.model_dump_json()
+        self._store.put((self._salt + key,), (json.dumps(list(phrases)), paid))
 
     def __len__(self) -> int:
         return self._store.count()

@@ -9,9 +9,10 @@ from evaluate.data.data_warnings import find_data_warnings
 from evaluate.experiments.grid_results import GridResults, MixRun
 from evaluate.experiments.grid_runner import GridRunner
 from evaluate.experiments.grid_tab import grid_tab
-from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord
+from evaluate.report.record import FURTHER_AT, ProtocolRecord, RunRecord, StudyRecord
 from evaluate.report.write import write_report
 from evaluate.runs.costs import stand_alone_usage
+from evaluate.runs.further_metrics import background_of, further_metrics
 from evaluate.runs.journal import read_journal
 from programs.lm.ledger import by_role, read_calls
 from programs.prior.scorers import Popularity, histories_of
@@ -48,6 +49,7 @@ def _record(runner: GridRunner, runs: Sequence[MixRun], command: str, versions: 
         popularity=Popularity.fit(histories_of(runner.training)).counts,
         catalogue={item: data.items[item] for item in shown if item in data.items},
     )
+    background = background_of(data, runner.training)
     records = []
     for run in runs:
         path = directory / run.mix.label
@@ -69,6 +71,7 @@ def _record(runner: GridRunner, runs: Sequence[MixRun], command: str, versions: 
                 usage=by_role(calls),
                 stand_alone=stand_alone_usage(calls),
                 command=command,
+                further=further_metrics(case_file, run.rows, (FURTHER_AT,), background),
             )
         )
     return StudyRecord(

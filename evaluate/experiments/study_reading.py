@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -15,11 +17,13 @@ from evaluate.experiments.study_spec import DatasetSpec, ProtocolSpec, StudyCell
 from evaluate.paper.published import ITEM_COLD, MAIN, USER_COLD, PublishedRow
 from evaluate.protocol.cases import Cases, load_cases
 from evaluate.protocol.splits import split_dataset
-from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord
+from evaluate.report.record import FURTHER_AT, ProtocolRecord, RunRecord, StudyRecord
 from evaluate.runs.costs import stand_alone_usage
 from evaluate.runs.directory import LEDGER, RunDirectory
+from evaluate.runs.further_metrics import FurtherMetrics, background_of, further_metrics
 from evaluate.runs.journal import read_journal
 from evaluate.runs.run_metrics import ranks_of, unreadable_warning
+from evaluate.stats.list_metrics import Background
 from programs.lm.ledger import by_role, read_calls
 from programs.prior.scorers import Popularity, histories_of
 from programs.runtime.config_file import read_json
@@ -86,9 +90,10 @@ def read_record(
     """
     cells = list(spec.cells(trained))
     runs, missing = [], {}
+    lists = _Lists(root, data)
     for cell in cells:
         try:
-            runs.append(_run(root, cell, data[cell.dataset.name].shown_name_as(cell.dataset.name), commands))
+            runs.append(_run(root, cell, lists, commands))
         except InputError as error:
             missing[str(cell.path)] = str(error)
     if not runs:
@@ -142,18 +147,44 @@ def _what(data: Dataset) -> str:
     return "the demo store, whose items and users are invented" if data.source == "demo" else f"the data {data.name}"
 
 
-def _run(root: Path, cell: StudyCell, dataset: str, commands: Sequence[str]) -> RunRecord:
+@dataclass
+class _Lists:
+    """Cases with their data, and what recommended items are compared with; each read once."""
+
+    root: Path
+    data: Mapping[str, Dataset]
+    _cases: dict[Path, Cases] = field(default_factory=dict)
+    _backgrounds: dict[tuple[str, str], Background] = field(default_factory=dict)
+
+    def cases(self, cell: StudyCell) -> Cases:
+        """The cases of a run."""
+        path = cases_path(self.root, cell.dataset.name, cell.protocol.name, cell.draw, cell.ranker.users)
+        if path not in self._cases:
+            self._cases[path] = load_cases(path)
+            with suppress(InputError):  # other data, of which the metrics of the lists say nothing
+                self._cases[path] = self._cases[path].on(self.data[cell.dataset.name])
+        return self._cases[path]
+
+    def background(self, cell: StudyCell) -> Background:
+        """That of the run's protocol."""
+        known = cell.dataset.name, cell.protocol.name
+        if known not in self._backgrounds:
+            data = self.data[cell.dataset.name]
+            self._backgrounds[known] = background_of(data, split_dataset(data, self.cases(cell).protocol).training)
+        return self._backgrounds[known]
+
+
+def _run(root: Path, cell: StudyCell, lists: _Lists, commands: Sequence[str]) -> RunRecord:
     directory = root / cell.path
     manifest, rows = read_journal(directory)
-    limited = cell.ranker.users
-    cases = load_cases(cases_path(root, cell.dataset.name, cell.protocol.name, cell.draw, limited))
+    cases = lists.cases(cell)
     # A stacked ranker has the runs of its programs, with their ledgers, in folders below its own.
     ledgers = sorted(directory.rglob(LEDGER))
     calls = [call for path in ledgers for call in read_calls(path)]
     # Calls for the dev users that weights are learned on are not part of the cost of ranking a user.
     ranking = [call for path in ledgers if "dev" not in path.parts for call in read_calls(path)]
     facts = {
-        "dataset": dataset,
+        "dataset": lists.data[cell.dataset.name].shown_name_as(cell.dataset.name),
         "protocol": cell.protocol.name,
         "draw": cell.draw,
         "ranker": cell.ranker.label,
@@ -181,6 +212,9 @@ def _run(root: Path, cell: StudyCell, dataset: str, commands: Sequence[str]) -> 
         ranks=ranks,
         list_size=len(cases.cases[0].candidates),
         unresolved=len(cases.cases) - len(ranks),
+        further=further_metrics(cases, rows, (FURTHER_AT,), lists.background(cell))
+        if cases.has_dataset
+        else FurtherMetrics(),
     )
 
 

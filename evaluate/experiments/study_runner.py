@@ -28,6 +28,7 @@ from evaluate.runs.directory import LEDGER, RunDirectory
 from evaluate.runs.full_ranking import full_ranking_ranks, owned_before_target
 from evaluate.runs.journal import Journal, read_journal, refuse_other_run, stored_manifest
 from evaluate.runs.session import ledger_within, prior_of_runs, run_manifest, run_session, versions
+from evaluate.runs.trec import RUN_PREFIX, read_trec_run
 from programs.gate import read_gate
 from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Ledger, by_role, read_calls
@@ -155,6 +156,8 @@ class StudyRunner:
         directory = self.root / cell.path
         if spec.ranker == STACKED:
             return self._run_stacked(cell, setting, cases)
+        if spec.ranker.startswith(RUN_PREFIX):
+            return self._run_outside(directory, spec, cases)
         if not is_free(spec.ranker) or (is_free_program(spec.ranker) and not cell.protocol.catalogue):
             return self._run_program(directory, spec, setting, cases)
         configuration: dict[str, Any] = {"ranker": spec.ranker}
@@ -176,8 +179,20 @@ class StudyRunner:
             directory, spec.label, ranker, configuration, cases, Ledger(), on_event=self.on_event
         ).complete
 
+    def _run_outside(self, directory: Path, spec: RankerSpec, cases: Cases) -> bool:
+        """Rank by another system's run; a changed file is another run."""
+        run = read_trec_run(Path(spec.ranker.removeprefix(RUN_PREFIX)))
+        configuration = {"ranker": spec.ranker, "run file": run.sha256}
+        if self._finished(directory, spec, configuration, cases):
+            return True
+        run.check(cases, self.on_event)
+        return run_session(directory, spec.label, run, configuration, cases, Ledger(), on_event=self.on_event).complete
+
     def _check(self, cell: StudyCell) -> None:
         spec = cell.ranker
+        if spec.ranker.startswith(RUN_PREFIX):
+            self._check_outside(cell)
+            return
         stacked = spec.ranker == STACKED
         if stacked or (spec.ranker in TRAINED and spec.tune):
             require_test_users(cell.protocol)
@@ -192,6 +207,15 @@ class StudyRunner:
             )
         for name in spec.programs if stacked else (spec.ranker,):
             self.choice_of(spec.model_copy(update={"ranker": name}))
+
+    def _check_outside(self, cell: StudyCell) -> None:
+        spec = cell.ranker
+        if cell.protocol.catalogue:
+            raise InputError(f"{cell.path}: an outside run ranks the lists of cases; give it other `protocols`")
+        if spec.gate is not None or spec.ask is not None:
+            raise InputError(f"{cell.path}: gate, ask: an outside run has no scores to weigh; leave them out")
+        if not Path(spec.ranker.removeprefix(RUN_PREFIX)).is_file():
+            raise InputError(f"{cell.path}: {spec.ranker}: no such file")
 
     def _check_gate(self, cell: StudyCell) -> None:
         spec = cell.ranker

@@ -21,6 +21,7 @@ from evaluate.protocol.protocol import (
     Target,
     check_date,
 )
+from evaluate.runs.trec import RUN_PREFIX
 from programs.runtime.config_file import read_toml
 from programs.runtime.errors import listed, quoted
 from programs.runtime.interrupts import MAX_WORKERS
@@ -114,8 +115,8 @@ class RankerSpec(_Strict):
     """A ranker of the study.
 
     Attributes:
-        ranker: Its name, as for `mllm3rec evaluate --ranker`.
-        label: Its name in results; the ranker's name unless given.
+        ranker: Its name, as for `mllm3rec evaluate --ranker`; `run:FILE` for an outside run.
+        label: Its name in results; the ranker's name unless given, or the file's without its ending.
         seeds: Training seeds, for trained rankers.
         users: Rank only the first users of each protocol, to limit paid calls; None for all.
         draws: Rank only the first draws; None for all.
@@ -157,7 +158,11 @@ class RankerSpec(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _labelled(cls, given: object) -> object:
-        return {"label": given.get("ranker", "")} | given if isinstance(given, dict) else given
+        if not isinstance(given, dict):
+            return given
+        name = given.get("ranker", "")
+        outside = isinstance(name, str) and name.startswith(RUN_PREFIX)
+        return {"label": Path(name.removeprefix(RUN_PREFIX)).stem if outside else name} | given
 
 
 class BudgetSpec(_Strict):

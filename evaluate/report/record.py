@@ -8,10 +8,15 @@ from dataclasses import dataclass, field
 from evaluate.paper.published import PublishedRow
 from evaluate.protocol.case_warnings import find_given_away, find_known_titles
 from evaluate.protocol.cases import Cases
+from evaluate.runs.further_metrics import FurtherMetrics
 from evaluate.runs.journal import RunManifest
 from evaluate.runs.run_metrics import is_readable
+from evaluate.stats.metrics import CUTOFFS
 from signatures.rows import Ranking, Status, Usage
 from signatures.types import Item
+
+FURTHER_AT = CUTOFFS[0]
+"""Cutoff of the further metrics in reports."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class RunRecord:
         stand_alone: Usage without cache hits, by role.
         command: The command that repeats only this run.
         tuned: Settings that were tried on dev users; may be empty.
+        further: Metrics of the lists beside their hits, in their first `FURTHER_AT` items; empty where a list is the
+            whole catalogue.
         importance: Share of every feature in what the trees of a learned ranker gain; empty for other rankers.
     """
 
@@ -84,6 +91,7 @@ class RunRecord:
     command: str = ""
     tuned: Sequence[Mapping[str, object]] = ()
     importance: Mapping[str, float] = field(default_factory=dict)
+    further: FurtherMetrics = field(default_factory=FurtherMetrics)
 
     @property
     def unparsable_users(self) -> int:

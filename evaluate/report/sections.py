@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from evaluate.protocol.nobody_first import NOBODY_FIRST
-from evaluate.report import accuracy, costs, failures, figures, reproduction, selective, slices, uncertainty
+from evaluate.report import accuracy, costs, failures, figures, lists, reproduction, selective, slices, uncertainty
 from evaluate.report.blocks import Block, Details, Lines, tables_in
 from evaluate.report.ranker_runs import RankerRuns, ranker_runs, unreported
 from evaluate.report.record import ProtocolRecord, StudyRecord
@@ -71,6 +71,7 @@ def _section(record: StudyRecord, protocol: ProtocolRecord, marks: figures.Looks
         *_differences(record, groups, compared),
         *_some(
             accuracy.bounds_table(groups),
+            lists.list_table(groups),
             uncertainty.variance_table(groups),
             uncertainty.planner_table(groups, reference),
         ),

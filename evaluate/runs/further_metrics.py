@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from evaluate.data.dataset import Dataset
 from evaluate.protocol.cases import Cases
 from evaluate.runs.run_metrics import ranks_of
 from evaluate.stats.intervals import Estimate, bootstrap_mean
 from evaluate.stats.list_metrics import Background, Coverage, coverage, list_metrics
 from evaluate.stats.metrics import per_user, reciprocal_ranks
-from programs.prior.scorers import Popularity, histories_of
+from programs.prior.scorers import Popularity, Training, histories_of
 from programs.runtime.errors import InputError
 from signatures.rows import Ranking
 
@@ -28,13 +29,16 @@ class FurtherMetrics:
     coverage: dict[str, Coverage] = field(default_factory=dict)
 
 
-def further_metrics(cases: Cases, rows: Mapping[str, Ranking], ks: Sequence[int]) -> FurtherMetrics:
+def further_metrics(
+    cases: Cases, rows: Mapping[str, Ranking], ks: Sequence[int], background: Background | None = None
+) -> FurtherMetrics:
     """Compute the metrics of the rows that are scored.
 
     Args:
         cases: All cases of the run; their data is read, for popularity and categories.
         rows: Journal rows by user id.
         ks: Cutoffs; none for no metrics.
+        background: Of the cases, if it is known; None to make it.
 
     Raises:
         InputError: if a cutoff is below 1 or above the length of the lists.
@@ -47,7 +51,9 @@ def further_metrics(cases: Cases, rows: Mapping[str, Ranking], ks: Sequence[int]
     orders = {user: rows[user].order for user in ranks}
     shown = {case.user_id: case.item_ids for case in cases if case.user_id in ranks}
     frame = per_user(ranks, ks)
-    frame = frame.join(reciprocal_ranks(ranks, ks)).join(list_metrics(orders, shown, background_of(cases), ks))
+    frame = frame.join(reciprocal_ranks(ranks, ks)).join(
+        list_metrics(orders, shown, background or background_of(cases.dataset, cases.training), ks)
+    )
     means = {
         f"{name}/{size}": bootstrap_mean(values.to_numpy(), seed=0)
         for name in sorted(frame.columns, key=lambda name: int(name.rpartition("@")[2]))
@@ -58,12 +64,12 @@ def further_metrics(cases: Cases, rows: Mapping[str, Ranking], ks: Sequence[int]
     return FurtherMetrics(means, covered)
 
 
-def background_of(cases: Cases) -> Background:
-    """Popularity in the training data of the cases, and the categories of all items."""
-    histories = histories_of(cases.training)
+def background_of(data: Dataset, training: Training) -> Background:
+    """Popularity in training data, and the categories of all items."""
+    histories = histories_of(training)
     categories = {
         item.item_id: frozenset(level for path in item.categories for level in path)
-        for item in cases.dataset.items.values()
+        for item in data.items.values()
         if item.categories
     }
     sets = {user: frozenset(history) for user, history in histories.items()}

@@ -15,7 +15,9 @@ from mllm3rec.cli.options import (
     CasesFile,
     DatasetOption,
     EncoderOption,
+    Fresh,
     Json,
+    LogTo,
     MaxCalls,
     MaxMinutes,
     MaxTokens,
@@ -48,13 +50,21 @@ def compare(
     timeout: Timeout = None,
     max_tokens: MaxTokens = None,
     retry_unparsable: RetryUnparsable = False,
+    fresh: Fresh = False,
+    log: LogTo = None,
     as_json: Json = False,
 ) -> None:
     """Rank the same cases with every mix of models for MOPE, MOTE and MAR. Exit code 1 if a mix is incomplete."""
     import mllm3rec as m3
     from mllm3rec.api.experiments import forecast_comparison
+    from mllm3rec.trackers.live_tracking import tracked
+    from programs.lm.fresh_answers import fresh_answers
 
-    with ConsoleEvents() as events:
+    with (
+        fresh_answers(fresh and not dry_run, directory),
+        ConsoleEvents() as console,
+        tracked(None if dry_run else log, directory, console) as events,
+    ):
         drawn = m3.load_cases(cases, dataset)
         if dry_run:
             forecasts = forecast_comparison(

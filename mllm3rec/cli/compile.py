@@ -16,8 +16,10 @@ from mllm3rec.cli.options import (
     CasesFile,
     DatasetOption,
     EncoderOption,
+    Fresh,
     Head,
     Json,
+    LogTo,
     MarOption,
     MaxCalls,
     MaxMinutes,
@@ -129,12 +131,16 @@ def compile_program(
     max_tokens: MaxTokens = None,
     retry_unparsable: RetryUnparsable = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only forecast the cost, from a few calls.")] = False,
+    fresh: Fresh = False,
+    log: LogTo = None,
     as_json: Json = False,
 ) -> None:
     """Tune prompts on dev users, check the best program on held-out users, and save it as an artifact."""
     import mllm3rec as m3
     from mllm3rec.api.compilation import forecast_compile_cost
+    from mllm3rec.trackers.live_tracking import tracked
     from optimize.forecast import total_phase
+    from programs.lm.fresh_answers import fresh_answers
 
     arguments: dict[str, Any] = {
         "out": directory,
@@ -181,7 +187,11 @@ def compile_program(
         "lists": lists,
     }
     family = family or ["tuned" if optimizer == "finetune" else "listwise"]
-    with ConsoleEvents() as events:
+    with (
+        fresh_answers(fresh and not dry_run, directory),
+        ConsoleEvents() as console,
+        tracked(None if dry_run else log, directory, console) as events,
+    ):
         drawn = m3.load_cases(cases, dataset)
         if dry_run:
             phases = forecast_compile_cost(drawn, family, on_event=events, **arguments)

@@ -24,9 +24,11 @@ from mllm3rec.cli.options import (
     CasesFile,
     DatasetOption,
     EncoderOption,
+    Fresh,
     Head,
     Json,
     JudgeOption,
+    LogTo,
     MarOption,
     MaxCalls,
     MaxMinutes,
@@ -98,6 +100,8 @@ def evaluate(
     max_minutes: MaxMinutes = None,
     timeout: Timeout = None,
     max_tokens: MaxTokens = None,
+    fresh: Fresh = False,
+    log: LogTo = None,
     as_json: Json = False,
 ) -> None:
     """Rank every case and report HR@K and NDCG@K with intervals.
@@ -105,8 +109,14 @@ def evaluate(
     Exit code 1 if a user is unresolved, or if no answer could be read for more than half of the users.
     """
     import mllm3rec as m3
+    from mllm3rec.trackers.live_tracking import tracked
+    from programs.lm.fresh_answers import fresh_answers
 
-    with ConsoleEvents() as events:
+    with (
+        fresh_answers(fresh, directory),
+        ConsoleEvents() as console,
+        tracked(log, directory, console) as events,
+    ):
         result = m3.evaluate(
             m3.load_cases(cases, dataset),
             ranker,

@@ -8,7 +8,7 @@ import threading
 import time
 from contextlib import suppress
 from io import TextIOWrapper
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.text import Text
@@ -18,6 +18,7 @@ from mllm3rec.cli import (
     attack,
     audit,
     batch,
+    cache,
     cases,
     compare,
     data,
@@ -52,6 +53,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+@app.callback()
+def traced(
+    context: typer.Context,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="OpenTelemetry spans of calls, exported as OTEL_* variables say.")
+    ] = False,
+    trace_texts: Annotated[bool, typer.Option("--trace-texts", help="The same with questions and answers.")] = False,
+) -> None:
+    """Motivation-aware recommendation with language models: evaluate, compile, compare, recommend."""
+    if trace or trace_texts:
+        from programs.runtime.environment import using
+
+        context.with_resource(using("trace", "texts" if trace_texts else "calls"))
+
+
 app.command("demo", rich_help_panel=START)(demo.demo)
 app.command("doctor", rich_help_panel=START)(doctor.doctor)
 app.add_typer(models.app, name="models", rich_help_panel=START)
@@ -71,6 +89,7 @@ app.add_typer(batch.app, name="batch", rich_help_panel=OPTIMIZE)
 app.command("view", rich_help_panel=INSPECT)(view.view)
 app.add_typer(artifact.app, name="artifact", rich_help_panel=INSPECT)
 app.command("audit", rich_help_panel=INSPECT)(audit.audit)
+app.add_typer(cache.app, name="cache", rich_help_panel=INSPECT)
 app.add_typer(export.app, name="export", rich_help_panel=INSPECT)
 app.add_typer(prices.app, name="prices", rich_help_panel=INSPECT)
 

@@ -112,6 +112,13 @@ ClusterAddress = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only forecast calls, dollars and hours, from a few rows.")]
+Fresh = Annotated[
+    bool, _limit("--fresh", help="New answers of models instead of stored ones; repeated, it pays nothing twice.")
+]
+LogTo = Annotated[
+    str | None,
+    _output("--log", metavar="mlflow|wandb", help="Track this command there while it runs, and its results."),
+]
 OutFile = Annotated[Path | None, _output("--out", help="Parquet file to write; its parts are in a folder beside it.")]
 Users = Annotated[str, typer.Option("--users", help="all, a number (the first so many), or a file with one id a line.")]
 ProgramOption = Annotated[

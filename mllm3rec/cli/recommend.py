@@ -15,6 +15,7 @@ from mllm3rec.cli.options import (
     DatasetName,
     DryRun,
     EncoderOption,
+    Fresh,
     Json,
     JudgeOption,
     LedgerFile,
@@ -79,6 +80,7 @@ def recommend(
     timeout: Timeout = None,
     max_tokens: MaxTokens = None,
     retry_unparsable: RetryUnparsable = False,
+    fresh: Fresh = False,
     columns: ColumnNames = None,
     as_json: Json = False,
 ) -> None:
@@ -88,8 +90,11 @@ def recommend(
     repeated; exit code 1 if an answer is unparsable or calls failed.
     """
     import mllm3rec as m3
+    from programs.lm.fresh_answers import fresh_answers
 
     if users is not None:
+        if fresh:
+            raise m3.InputError("--fresh asks anew for one user: give --user or --history")
         if user is not None or history:
             raise m3.InputError("give --users, or one --user or --history")
         with ConsoleEvents() as events:
@@ -129,7 +134,7 @@ def recommend(
         raise m3.InputError(
             "--out, --explain, --processes, --cluster, --dry-run and --via are for many users; add --users"
         )
-    with ConsoleEvents() as events:
+    with fresh_answers(fresh), ConsoleEvents() as events:
         events(Note(f"loading {dataset}"))
         data = m3.load_dataset(dataset, read_columns(columns))
         for note in data.notes:

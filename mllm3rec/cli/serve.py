@@ -70,7 +70,7 @@ def serve(
     """Serve a program: POST /recommend, /profile, /traits, /explain; GET /healthz, /metrics, and a page at /.
 
     Where the models do not answer in time, within the budget or at all, the prior does, and the answer says so. A new
-    artifact in the folder is taken without a restart. The key is read from MLLM3REC_SERVE_KEY.
+    artifact in the folder is taken without a restart. The key is read from MLLM3REC_BEARER.
     """
     import mllm3rec as m3
     from mllm3rec.serve.limits import ServiceLimits

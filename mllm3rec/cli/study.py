@@ -13,7 +13,9 @@ from mllm3rec.cli.console import ConsoleEvents, emit, figure_table, format_hours
 from mllm3rec.cli.options import (
     BudgetUsd,
     EncoderOption,
+    Fresh,
     Json,
+    LogTo,
     MaxCalls,
     MaxMinutes,
     MaxTokens,
@@ -54,6 +56,8 @@ def run(
     max_tokens: MaxTokens = None,
     retry_unparsable: RetryUnparsable = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only forecast the cost; asks no model.")] = False,
+    fresh: Fresh = False,
+    log: LogTo = None,
     as_json: Json = False,
 ) -> None:
     """Make all runs that are missing, then write the report. The same command resumes a stopped study.
@@ -66,7 +70,9 @@ def run(
     MLLM3REC_DATA names.
     """
     import mllm3rec as m3
-    from mllm3rec.api.experiments import forecast_study
+    from mllm3rec.api.experiments import forecast_study, read_spec, study_root
+    from mllm3rec.trackers.live_tracking import tracked
+    from programs.lm.fresh_answers import fresh_answers
 
     chosen: dict[str, Any] = {
         "out": directory, "data": _sources(data), "only": only or (), "max_tokens": max_tokens
@@ -76,7 +82,8 @@ def run(
             forecast = forecast_study(study, on_event=events, **chosen)
         _show_forecast(forecast, as_json)
         return
-    with ConsoleEvents() as events:
+    folder = study_root(study, read_spec(study), directory)
+    with fresh_answers(fresh, folder), ConsoleEvents() as console, tracked(log, folder, console) as events:
         found = m3.run_study(
             study,
             **chosen,

@@ -70,13 +70,13 @@ class ServiceSettings:
         Raises:
             InputError: if it is too short to be a secret.
         """
-        secret = environment().serve_key
+        secret = environment().bearer
         if secret is None:
             return None
         key = secret.get_secret_value()
         if len(key) < _LEAST_KEY or not key.isascii() or key != key.strip():
             raise InputError(
-                f"{variable('serve_key')}: give at least {_LEAST_KEY} ASCII characters without spaces around them"
+                f"{variable('bearer')}: give at least {_LEAST_KEY} ASCII characters without spaces around them"
             )
         return key
 
@@ -92,7 +92,7 @@ class ServiceSettings:
         if self.key is None:
             raise InputError(
                 f"--host {self.host}: without a key only this machine may call the service; set "
-                f"{variable('serve_key')} to a secret that callers send as `Authorization: Bearer`"
+                f"{variable('bearer')} to a secret that callers send as `Authorization: Bearer`"
             )
         if self.host in ("0.0.0.0", "::") and not self.allow_hosts:  # noqa: S104 - what the user asked for
             raise InputError(

@@ -24,7 +24,7 @@ from programs.lm.attempt import CallAttempt
 from programs.lm.keys import no_key_in_errors
 from programs.lm.ledger import Ledger
 from programs.lm.rate_limiter import Permit, RateLimiter
-from programs.lm.response_cache import ResponseCache
+from programs.lm.response_cache import ResponseCache, asked_by
 from programs.lm.role_lm import RoleLM
 from programs.lm.single_flight import POLL
 
@@ -100,7 +100,7 @@ class Driver:
 
     async def _attempt(self, call: PromptCall) -> Answer:
         lm = call.prompt.lm
-        attempt = lm.account.attempt(call.question.about, call.question.most)
+        attempt = lm.account.attempt(call.question.about, call.question.most, call.question.asked)
         found = self._store.find(call.key)
         if found is not None:
             plain, seconds = found
@@ -153,7 +153,7 @@ class Driver:
         plain = result.dump()
         attempt.arrived(plain, round(seconds, 4))
         self._line(lm.rate_limiter).serve()
-        await self._writer.keep(call.key, plain, seconds)
+        await self._writer.keep(call.key, asked_by(plain, lm.model, lm.role), seconds)
         attempt.answered(response)
         return result
 

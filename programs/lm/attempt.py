@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 from dspy.lm15 import Response, TextPart
 
 from programs.lm.answer_text import answer_text
+from programs.lm.call_spans import Tracing, record_span, span_tracer
 from programs.lm.circuit_breaker import is_unbilled
 from programs.lm.ledger import Call, Ledger
 from programs.lm.prices import Price
 from programs.lm.rate_limiter import Permit, RateLimiter
+from programs.runtime.environment import environment
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Account:
 
     Attributes:
         max_seconds: Seconds one attempt may take; bounds its cost at a price per hour.
+        operation: `chat`, or the name of another route; in spans.
+        tracing: Whether calls get spans, see `programs.lm.call_spans`.
     """
 
     role: str
@@ -33,16 +37,29 @@ class Account:
     price: Price | None
     rate_limiter: RateLimiter
     max_seconds: float
+    operation: str = "chat"
+    tracing: Tracing | None = field(default_factory=lambda: environment().trace)
 
-    def attempt(self, about: str, most: tuple[int, int]) -> CallAttempt:
+    def __post_init__(self) -> None:
+        if self.tracing is not None:
+            span_tracer()  # what is wrong with it is said before a call is paid
+
+    def attempt(self, about: str, most: tuple[int, int], asked: bytes = b"") -> CallAttempt:
         """A new attempt, of which nothing is reserved yet.
 
         Args:
             about: Hash of the prompt.
             most: The most tokens that its prompt and its answer may take.
+            asked: Prompt, messages and settings as a JSON list, for spans with texts.
         """
         worst = None if self.price is None else self.price.most_usd(*most, seconds=self.max_seconds)
-        return CallAttempt(self, about, most, worst)
+        return CallAttempt(self, about, most, worst, asked)
+
+    def record(self, call: Call, asked: bytes, response: Any = None, error: BaseException | None = None) -> None:
+        """Write a call that has ended to the ledger, and its span if it was sent and calls are traced."""
+        self.ledger.record(call)
+        if self.tracing is not None and not call.hit:
+            record_span(call, self.operation, self.tracing, asked, response, error)
 
 
 @dataclass
@@ -54,6 +71,7 @@ class CallAttempt:
 
     Attributes:
         worst: Upper estimate of its price in dollars, None where unknown.
+        asked: Prompt, messages and settings as a JSON list, for spans with texts.
         permit: From the rate limiter; None while nothing was sent.
         released: Whether the permit was given back.
         unfinished: Whether its answer was cut off before the model wrote more than its thoughts.
@@ -68,6 +86,7 @@ class CallAttempt:
     about: str
     most: tuple[int, int]
     worst: float | None
+    asked: bytes = b""
     permit: Permit | None = None
     released: bool = False
     unfinished: bool = False
@@ -121,7 +140,7 @@ class CallAttempt:
         metered = has_usage(response) or (price is not None and price.usd_per_hour is not None)
         took = time.perf_counter() - self.started if self.took is None else self.took
         seconds = stored_seconds if hit else took
-        self.account.ledger.record(
+        self.account.record(
             Call(
                 role=self.account.role,
                 model=self.account.model,
@@ -137,7 +156,9 @@ class CallAttempt:
                 hit=hit,
                 id=self.id,
                 at=round(time.time(), 3),
-            )
+            ),
+            self.asked,
+            response,
         )
 
     def ended(self, error: BaseException | None = None) -> None:
@@ -146,7 +167,7 @@ class CallAttempt:
             return
         self._release(self.tokens, error)
         if self.tokens is None:
-            self.account.ledger.record(
+            self.account.record(
                 Call(
                     role=self.account.role,
                     model=self.account.model,
@@ -156,7 +177,9 @@ class CallAttempt:
                     failed=True,
                     id=self.id,
                     at=round(time.time(), 3),
-                )
+                ),
+                self.asked,
+                error=error,
             )
         self.account.ledger.release(self.worst)
 

@@ -26,11 +26,15 @@ from programs.runtime.key_value_store import KeyValueStore
 _SECONDS = "_seconds"
 """Key beside an answer's own keys for the seconds it took: a cache hit then has a latency and a price per hour."""
 
+_MODEL, _ROLE = "_model", "_role"
+"""Keys beside those for whom an answer was asked; answers of older versions have none."""
+
 
 class CurrentCall(threading.local):
     """State of the call under way, shared by the cache and the calling thread.
 
     Attributes:
+        origin: Model and role that ask.
         settings: Part of the key beside the request itself: what DSPy put into the request when it made connections.
         anew: Whether a stored answer is passed over, and replaced by the new one.
         request: The last request looked up.
@@ -42,6 +46,7 @@ class CurrentCall(threading.local):
     """
 
     def __init__(self) -> None:
+        self.origin = ("", "")
         self.settings: dict[str, Any] = {}
         self.anew = False
         self.request: dict[str, Any] | None = None
@@ -98,7 +103,7 @@ class ResponseCache(Cache):
             if self.this_call.answered is not None:
                 self.this_call.answered(plain, seconds)
             plain = {**plain, _SECONDS: seconds}
-        self._keep({key: plain})
+        self._keep({key: asked_by(plain, *self.this_call.origin)})
 
     def find(self, key: str) -> tuple[dict[str, Any], float | None] | None:
         """The answer stored under a key, and the seconds it took when it was made (None if unknown)."""
@@ -106,6 +111,8 @@ class ResponseCache(Cache):
         answer = None if stored is None else _stored_answer(stored[0])
         if answer is None:
             return None
+        for beside in (_MODEL, _ROLE):
+            answer.pop(beside, None)
         seconds = answer.pop(_SECONDS, None)
         return answer, seconds if isinstance(seconds, float | int) else None
 
@@ -130,6 +137,11 @@ class ResponseCache(Cache):
         """Close the database; the cache cannot be used afterwards."""
         self._path = ":memory:"
         self._store.close()
+
+
+def asked_by(plain: dict[str, Any], model: str, role: str) -> dict[str, Any]:
+    """An answer with the model and the role that asked for it, to be stored."""
+    return {**plain, _MODEL: model, _ROLE: role}
 
 
 def _timed(plain: dict[str, Any], seconds: float | None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from programs.lm.rate_limiter import MAX_RETRY_AFTER, RateLimiter, is_overload
 from programs.lm.refused_parameters import LEAST_CAP
 from programs.lm.response_cache import CurrentCall, ResponseCache
 from programs.lm.single_flight import SingleFlight
+from programs.runtime.environment import environment
 
 ATTEMPTS = 4
 """Attempts per call before a transient failure is final."""
@@ -39,11 +40,13 @@ class Question(NamedTuple):
         about: Hash of the prompt, in the ledger.
         flight: Hash under which equal questions wait for each other.
         most: The most tokens that its prompt, schema included, and its answer may take.
+        asked: Prompt, messages and settings as a JSON list, for spans with texts; else empty.
     """
 
     about: str
     flight: str
     most: tuple[int, int]
+    asked: bytes = b""
 
 
 class _OfThread(threading.local):
@@ -69,7 +72,8 @@ class RoleLM(dspy.LM):
         max_seconds: Seconds one attempt may take; bounds its cost at a price per hour. A call is given up after twice
             as many, so that a server that never answers costs a bounded time.
         before_first: Called before the first call is sent; may raise.
-        keyed: Settings that are part of the response cache's key beside those of `dspy.LM`.
+        keyed: Settings that are part of the response cache's key beside those of `dspy.LM`, and the salt of
+            `programs.lm.fresh_answers`.
         settings: Sampling and connection, for `dspy.LM`.
     """
 
@@ -93,7 +97,8 @@ class RoleLM(dspy.LM):
         self.rate_limiter = rate_limiter
         self.max_seconds = max_seconds
         self.account = Account(role, model, ledger, price, rate_limiter, max_seconds)
-        self.keyed = dict(keyed or {})
+        salt = environment().fresh
+        self.keyed = {**(keyed or {}), **({"fresh": salt} if salt else {})}
         self.before_first = cache(before_first)
         self._here = _OfThread()
         self._retrying = Retrying(
@@ -167,7 +172,8 @@ class RoleLM(dspy.LM):
         digest = hashlib.sha256(request).hexdigest()
         # Not the key of the cached answer, which also has the sampling: DSPy makes that one inside the call.
         flight = hashlib.sha256(f"{self.model} {digest}".encode()).hexdigest()
-        return Question(digest[:16], flight, self._most_tokens(request, kwargs))
+        asked = request if self.account.tracing == "texts" else b""
+        return Question(digest[:16], flight, self._most_tokens(request, kwargs), asked)
 
     def _attempt(
         self,
@@ -176,7 +182,7 @@ class RoleLM(dspy.LM):
         messages: list[dict[str, Any]] | None,
         kwargs: dict[str, Any],
     ) -> Any:
-        attempt = self._here.attempt = self.account.attempt(question.about, question.most)
+        attempt = self._here.attempt = self.account.attempt(question.about, question.most, question.asked)
         store = dspy.cache
         this_call = store.this_call if isinstance(store, ResponseCache) else CurrentCall()
 
@@ -192,6 +198,7 @@ class RoleLM(dspy.LM):
 
         this_call.check, this_call.answered, this_call.sent, this_call.seconds = check, attempt.arrived, None, None
         this_call.settings, this_call.anew = self.keyed, self._here.anew
+        this_call.origin = self.model, self.role
         try:
             if not isinstance(store, ResponseCache) or not self.cache:
                 check()

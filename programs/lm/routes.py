@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -205,6 +205,7 @@ class RouteLM(RoleLM):
     def __init__(self, *args: Any, route: Route, **settings: Any) -> None:
         super().__init__(*args, cache=route.cached, **settings)
         self._route = route
+        self.account = replace(self.account, operation=route.path.strip("/").replace("completions", "text_completion"))
 
     def _most_tokens(self, request: bytes, kwargs: dict[str, Any]) -> tuple[int, int]:
         most, written = super()._most_tokens(request, kwargs)

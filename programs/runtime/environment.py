@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
@@ -36,9 +36,11 @@ class Environment(BaseModel):
         data: Folder with datasets, searched for a dataset given by its name.
         encoder: Sentence encoder: `minilm` (on this machine), `openai` (text-embedding-3-small), `hashing` (a bag of
             hashed words, needs no weights), or any other that docs/models.md describes.
+        fresh: Salt in the keys of stored answers, set by `--fresh`; see `programs/lm/fresh_answers.py`.
         limits: TOML file with the limits of backends (`programs/lm/limits.py`).
         prices: TOML file with prices that replace or extend the shipped ones (`programs/lm/prices.py`).
-        serve_key: Key that callers of `mllm3rec serve` send as `Authorization: Bearer`.
+        bearer: Key that callers of `mllm3rec serve` send as `Authorization: Bearer`.
+        trace: Spans of calls (`programs/lm/call_spans.py`): `calls`, or `texts` for questions and answers, too.
         threads: CPU threads of the language model and of the sentence encoder on this machine; see `cpu_threads`.
     """
 
@@ -47,9 +49,11 @@ class Environment(BaseModel):
     cache: UserPath | None = None
     data: UserPath | None = None
     encoder: str = "minilm"
+    fresh: str | None = None
     limits: UserPath | None = None
     prices: UserPath | None = None
-    serve_key: SecretStr | None = None
+    bearer: SecretStr | None = None
+    trace: Literal["calls", "texts"] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
 
 

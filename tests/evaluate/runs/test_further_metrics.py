@@ -34,7 +34,7 @@ def test_means_are_those_of_the_users(cases: m3.Cases, tmp_path: Path) -> None:
     assert list(result.metrics) == ["HR@5/30", "NDCG@5/30", "HR@10/30", "NDCG@10/30"]
     orders = {user: row.order for user, row in result.rows.items()}
     shown = {case.user_id: case.item_ids for case in cases}
-    frame = list_metrics(orders, shown, background_of(cases), KS)
+    frame = list_metrics(orders, shown, background_of(cases.dataset, cases.training), KS)
     for k in KS:
         ranks = [reciprocal_rank(rank, k) for rank in result.ranks.values()]
         assert result.further[f"MRR@{k}"].mean == pytest.approx(sum(ranks) / 15)

@@ -629,3 +629,32 @@ def test_a_hosted_study_is_forecast_in_dollars_without_its_key(tmp_path: Path, m
     assert found.exit_code == 0, found.output
     one = forecast_of(found.stdout)["listwise"]
     assert 0 < one["work"]["usd"] < 1 and one["work"]["seconds"] is None
+
+
+def test_a_report_says_what_is_recommended(finished: Finished) -> None:
+    table = (finished.root / "report" / "tables").glob("*lists*.csv")
+    text = next(iter(table)).read_text("utf-8")
+    for name in ("MRR@5/9", "novelty@5/9", "popularity bias@5/9", "diversity@5/9", "coverage@5/9", "listwise"):
+        assert name in text
+
+
+def test_an_outside_run_in_a_study(tmp_path: Path, finished: Finished) -> None:
+    prior = finished.root / "shop" / "warm" / "draw0" / "prior"
+    assert run("export", "trec", prior, "--out", tmp_path / "trec").exit_code == 0
+    outside = tmp_path / "trec" / "run.txt"
+    text = STUDY.partition("[[rankers]]")[0].replace('pairs = [["listwise", "llm-only"]]', "")
+    for lines in ('ranker = "prior"', f'ranker = "run:{outside}"\nlabel = "theirs"'):
+        text += f'[[rankers]]\n{lines}\nprotocols = ["warm"]\ndraws = 1\n\n'
+    study = write(tmp_path, "", text)
+    done = run("study", "run", study, "--out", tmp_path / "runs", "--json")
+    assert done.exit_code == 0, done.stdout
+    ours, theirs = (
+        json.loads(next(iter((tmp_path / "runs").rglob(f"{name}/metrics.json"))).read_text())["metrics"]
+        for name in ("prior", "theirs")
+    )
+    assert ours == theirs
+    outside.write_text(outside.read_text().replace(" 1 9 ", " 1 0.5 "))
+    changed = run("study", "run", study, "--out", tmp_path / "runs")
+    assert "run file" in str(changed.exception)
+    outside.unlink()
+    assert "no such file" in str(run("study", "run", study, "--out", tmp_path / "runs").exception)

@@ -94,7 +94,7 @@ def test_mcp_over_http(server: FakeOpenAI) -> None:
 def test_unsafe_addresses_and_keys_are_refused(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], key: str, said: str
 ) -> None:
-    monkeypatch.setenv(variable("serve_key"), key)
+    monkeypatch.setenv(variable("bearer"), key)
     ended = cli("serve", "prior", "demo", *arguments)
     assert ended.code == 2
     assert said in ended.err

@@ -1,0 +1,107 @@
+"""Live tracking: progress events as figures of a tracker while work goes on, and its record at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, Protocol
+
+from mllm3rec.trackers.mlflow_tracker import MlflowTracker
+from mllm3rec.trackers.tracked_record import TrackedRecord, metric_name, tracked_record
+from mllm3rec.trackers.wandb_tracker import WandbTracker
+from programs.runtime.errors import InputError, one_line
+from programs.runtime.events import Event, Note, OnEvent, Progress
+
+TrackerName = Literal["mlflow", "wandb"]
+
+PERIOD = 2.0
+"""Least seconds between two figures of a task."""
+
+
+class Tracker(Protocol):
+    """A place for records."""
+
+    def begin(self, name: str) -> None:
+        """Open a run for figures that come while work goes on."""
+        ...
+
+    def step(self, values: Mapping[str, float], step: int) -> None:
+        """Add figures to it."""
+        ...
+
+    def write(self, record: TrackedRecord) -> str:
+        """Write a record; returns where it is."""
+        ...
+
+    def end(self, failed: bool) -> None:
+        """Close the open run, if `write` has not."""
+        ...
+
+
+def tracker_of(name: str) -> Tracker:
+    """The tracker of a name, at its usual place.
+
+    Raises:
+        InputError: if there is none.
+        MissingExtraError: if its library is not installed.
+    """
+    if name == "mlflow":
+        return MlflowTracker()
+    if name == "wandb":
+        return WandbTracker()
+    raise InputError(f"no tracker {name!r:.80}: choose mlflow or wandb")
+
+
+class _Steps:
+    """Sends events on, and figures of their progress to the tracker."""
+
+    def __init__(self, tracker: Tracker, on_event: OnEvent) -> None:
+        self._tracker = tracker
+        self._on_event = on_event
+        self._sent: dict[str, float] = {}
+
+    def __call__(self, event: Event) -> None:
+        self._on_event(event)
+        if not isinstance(event, Progress):
+            return
+        now = time.monotonic()
+        if event.done < event.total and now - self._sent.get(event.task, -PERIOD) < PERIOD:
+            return
+        self._sent[event.task] = now
+        task = metric_name(event.task)
+        values: dict[str, float] = {
+            f"live.{task}.done": event.done,
+            f"live.{task}.share": event.done / max(1, event.total),
+        }
+        if event.usage is not None:
+            facts = event.usage.model_dump(include={"calls", "cache_hits", "tokens_in", "tokens_out", "usd"})
+            values |= {f"live.{name}": value for name, value in facts.items() if value is not None}
+        self._tracker.step(values, event.done)
+
+
+@contextmanager
+def tracked(name: str | None, folder: Path, on_event: OnEvent) -> Iterator[OnEvent]:
+    """Events for work whose results go into a folder; None for no tracker.
+
+    At the end of the block, also after an interruption, the record of what the folder holds is written.
+
+    Raises:
+        InputError: if there is no such tracker.
+    """
+    if name is None:
+        yield on_event
+        return
+    tracker = tracker_of(name)
+    tracker.begin(folder.resolve().name)
+    failed = True
+    try:
+        yield _Steps(tracker, on_event)
+        failed = False
+    finally:
+        try:
+            on_event(Note(f"written: {tracker.write(tracked_record(folder))}"))
+        except InputError as error:
+            on_event(Note(f"not written to {name}: {one_line(error)}"))
+        tracker.end(failed)

@@ -1,0 +1,172 @@
+"""Record of a run, a study or an artifact for a tracker: parameters, metrics with n and interval, costs, files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from evaluate.runs.directory import JOURNAL, LEDGER, MANIFEST, METRICS, RunDirectory
+from evaluate.runs.journal import read_journal
+from evaluate.runs.run_metrics import RunMetrics
+from evaluate.stats.intervals import Estimate
+from optimize.artifact import PROMPTS, SEARCH_FOLDER, is_artifact, read_manifest
+from programs.lm.ledger import by_role, read_calls
+from programs.runtime.config_file import read_json
+from programs.runtime.errors import InputError
+from signatures.rows import Usage, total_usage
+
+Kind = Literal["run", "study", "artifact"]
+
+
+@dataclass(frozen=True)
+class TrackedRecord:
+    """One record, with the runs of a study as its children.
+
+    Attributes:
+        name: Shown by the tracker.
+        identity: Same for the same work, so that a tracker finds the record it has.
+        params: Texts by name.
+        metrics: Numbers by name; a mean has `.low`, `.high` and `.n` beside it.
+        prompts: Whole prompts of an artifact by predictor.
+        files: Kept as they are; no program or pickle is among them.
+        report: A page for people, or None.
+    """
+
+    kind: Kind
+    name: str
+    identity: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    report: Path | None = None
+    children: tuple[TrackedRecord, ...] = ()
+
+
+def tracked_record(folder: Path) -> TrackedRecord:
+    """Read a run directory, an artifact, or a folder with runs below it, as of a study or a comparison.
+
+    Raises:
+        InputError: if there is none of them, or a file cannot be read.
+    """
+    if is_artifact(folder) and not (folder / JOURNAL).exists():
+        return _artifact(folder)
+    if (folder / JOURNAL).exists():
+        return _run(folder, folder.resolve().name)
+    runs = sorted(path.parent for path in folder.rglob(JOURNAL))
+    if not runs:
+        raise InputError(f"{folder}: holds no run, study or artifact; give the folder of --out")
+    children = tuple(_run(run, run.relative_to(folder).as_posix()) for run in runs)
+    usage = _sums(total_by_role(runs))
+    return TrackedRecord(
+        "study",
+        folder.resolve().name,
+        str(folder.resolve()),
+        {"runs": str(len(children))},
+        usage,
+        files=_existing(folder, *(path.name for path in folder.glob("*.toml"))),
+        report=_page(folder),
+        children=children,
+    )
+
+
+def metric_name(name: str) -> str:
+    """A metric's name that every tracker takes.
+
+    >>> metric_name("HR@5/30")
+    'HR_at_5_of_30'
+    """
+    return re.sub(r"[^\w.\- ]", "_", name.replace("@", "_at_").replace("/", "_of_"))
+
+
+def total_by_role(runs: list[Path]) -> dict[str, Usage]:
+    """Sums of the ledgers of some runs."""
+    return by_role(call for run in runs for call in read_calls(run / LEDGER))
+
+
+def _run(folder: Path, name: str) -> TrackedRecord:
+    manifest, _ = read_journal(folder)
+    path = RunDirectory(folder).metrics
+    if not path.exists():
+        raise InputError(f"{folder}: has no {METRICS} yet; repeat its command to finish it")
+    figures = read_json(path, RunMetrics, "delete it and repeat the run's command")
+    metrics = dict(_estimates(figures.metrics)) | dict(_estimates(figures.further))
+    metrics |= dict(_estimates({f"minus prior {name}": one for name, one in figures.against_prior.items()}))
+    metrics |= {
+        "users": figures.users,
+        "unresolved": figures.unresolved,
+        "unparsable_share": figures.unparsable_answers,
+        **{f"coverage {metric_name(name)}": one.share for name, one in figures.coverage.items()},
+    }
+    params = {"ranker": manifest.ranker, "cases_sha256": manifest.cases_sha256, **_flat(manifest.configuration)}
+    params |= {f"version.{name}": one for name, one in manifest.versions.items()}
+    files = _existing(folder, MANIFEST, METRICS, LEDGER)
+    identity = f"{manifest.cases_sha256} {manifest.ranker} {manifest.created.isoformat()}"
+    usage = _sums(total_by_role([folder]))
+    return TrackedRecord("run", name, identity, params, metrics | usage, files=files, report=_page(folder))
+
+
+def _artifact(folder: Path) -> TrackedRecord:
+    manifest = read_manifest(folder)
+    verdict = manifest.verdict
+    metrics: dict[str, float] = {f"searched.{name}": score for name, score in manifest.searched.items()}
+    for part, estimates in (("before", verdict.before), ("after", verdict.after), ("gain", verdict.difference)):
+        metrics |= dict(_estimates({f"{part} {name}": one for name, one in estimates.items()}))
+    params = {
+        "family": manifest.family,
+        "optimizer": manifest.optimizer,
+        "judgement": verdict.judgement,
+        "weight": f"{manifest.weight:g}",
+        "trials": str(manifest.trials),
+        "encoder": manifest.encoder,
+        "sha256": manifest.sha256,
+        "dataset": manifest.data.dataset,
+        **{f"model.{role}": model for role, model in manifest.models.items()},
+        **{f"version.{name}": one for name, one in manifest.versions.items()},
+    }
+    prompts = {path.stem: path.read_text("utf-8") for path in sorted((folder / PROMPTS).glob("*.txt"))}
+    return TrackedRecord(
+        "artifact",
+        f"{manifest.family} {manifest.sha256[:8]}",
+        manifest.sha256,
+        params,
+        metrics | _sums(manifest.spent),
+        prompts,
+        _existing(folder, MANIFEST, "program.json", f"{SEARCH_FOLDER}/{LEDGER}"),
+        _page(folder / SEARCH_FOLDER),
+    )
+
+
+def _estimates(found: Mapping[str, Estimate]) -> Iterator[tuple[str, float]]:
+    for name, one in found.items():
+        known = metric_name(name)
+        yield from ((known, one.mean), (f"{known}.low", one.low), (f"{known}.high", one.high), (f"{known}.n", one.n))
+
+
+def _sums(by_name: Mapping[str, Usage]) -> dict[str, float]:
+    """What was billed, by role or phase and in all; unknown dollars are left out."""
+    sums: dict[str, float] = {}
+    if not by_name:
+        return sums
+    for name, usage in {**by_name, "all": total_usage(by_name.values())}.items():
+        facts = usage.model_dump(include={"calls", "cache_hits", "tokens_in", "tokens_out", "usd", "seconds"})
+        sums |= {f"cost.{name or 'other'}.{fact}": value for fact, value in facts.items() if value is not None}
+    return sums
+
+
+def _flat(value: object, name: str = "") -> dict[str, str]:
+    if isinstance(value, Mapping):
+        parts = [_flat(one, f"{name}.{key}" if name else str(key)) for key, one in value.items()]
+        return {key: text for part in parts for key, text in part.items()}
+    return {name: "" if value is None else str(value)}
+
+
+def _existing(folder: Path, *names: str) -> tuple[Path, ...]:
+    return tuple(folder / name for name in names if (folder / name).is_file())
+
+
+def _page(folder: Path) -> Path | None:
+    return next(iter(sorted(folder.glob("*.html"))), None)

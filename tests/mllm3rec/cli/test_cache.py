@@ -1,0 +1,81 @@
+"""`mllm3rec cache` and `--fresh`: what is stored, what is removed, and what is asked anew."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+from programs.lm.cache_contents import answer_counts
+from programs.lm.fresh_answers import SALT_FILE
+from programs.runtime.environment import cache_dir
+from tests.support.command_line import CommandLine
+from tests.support.fake_server import FakeOpenAI
+
+
+def evaluated(cli: CommandLine, server: FakeOpenAI, folder: Path, *more: str) -> int:
+    """The calls of a run with four users."""
+    cases = folder.parent / "cases.json"
+    if not cases.exists():
+        assert cli("cases", "demo", "--users", 4, "--out", cases).code == 0
+    before = len(server.bodies)
+    ended = cli("evaluate", cases, "--ranker", "listwise", "--model", server.model(), "--out", folder, *more)
+    assert ended.code == 0, ended.err
+    return len(server.bodies) - before
+
+
+def test_answers_by_model_and_role(cli: CommandLine, server: FakeOpenAI, tmp_path: Path) -> None:
+    calls = evaluated(cli, server, tmp_path / "run")
+    found = cli("cache", "--json").json
+    assert sum(one["answers"] for one in found["answers"]) == calls
+    assert {one["role"] for one in found["answers"]} == {"mope", "mote", "mar"}
+    assert {one["kind"] for one in found["sizes"]} >= {"answers", "traits"}
+    (model,) = {one["model"] for one in found["answers"]}
+    assert model in cli("cache").out
+    assert cli("cache", "forget", "nobody").code == 2
+    assert cli("cache", "forget", model, "--json").json == {"removed": calls}
+    assert answer_counts(cache_dir()) == []
+    assert 0 < evaluated(cli, server, tmp_path / "again") < calls  # traits are in their own store
+    assert cli("cache", "clear", "traits", "--yes").code == 0
+    assert cli("cache", "clear", "answers", "--yes").code == 0
+    assert evaluated(cli, server, tmp_path / "third") == calls
+
+
+def test_answers_of_older_versions_are_counted_by_what_the_server_said(cli: CommandLine, server: FakeOpenAI) -> None:
+    cli("recommend", "demo", "--history", "D001", "--model", server.model())
+    with sqlite3.connect(cache_dir() / "calls.sqlite") as database:
+        database.execute("UPDATE answers SET answer = json_remove(answer, '$._model', '$._role')")
+    assert {(one.model, one.role) for one in answer_counts(cache_dir())} == {("fake", "")}
+
+
+def test_what_is_paid_or_fetched_is_not_cleared(cli: CommandLine) -> None:
+    for kind in ("batches", "weights", "everything"):
+        ended = cli("cache", "clear", kind, "--yes")
+        assert ended.code == 2
+        assert "choose one of" in ended.err
+
+
+def test_fresh_asks_anew_once(cli: CommandLine, server: FakeOpenAI, tmp_path: Path) -> None:
+    calls = evaluated(cli, server, tmp_path / "run")
+    assert evaluated(cli, server, tmp_path / "stored") == 0
+    assert evaluated(cli, server, tmp_path / "fresh", "--fresh") == calls
+    journal = tmp_path / "fresh" / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:2]))  # as if it had been killed
+    for more in ((), ("--fresh",)):
+        assert evaluated(cli, server, tmp_path / "fresh", *more) == 0
+    assert evaluated(cli, server, tmp_path / "stored again") == 0
+    assert evaluated(cli, server, tmp_path / "other", "--fresh") == calls
+    assert json.loads((tmp_path / "fresh" / "manifest.json").read_text())["ranker"] == "listwise"
+
+
+def test_fresh_is_refused_for_a_run_that_was_begun_without(
+    cli: CommandLine, server: FakeOpenAI, tmp_path: Path
+) -> None:
+    evaluated(cli, server, tmp_path / "run")
+    cases = tmp_path / "cases.json"
+    options = ("--ranker", "listwise", "--model", server.model(), "--out", tmp_path / "run", "--fresh")
+    ended = cli("evaluate", cases, *options)
+    assert ended.code == 2
+    assert "was begun with stored answers" in ended.err
+    assert not (tmp_path / "run" / SALT_FILE).exists()

@@ -1,0 +1,138 @@
+"""Trackers: what is written of a run, a study and an artifact, and what comes while a command runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from evaluate.runs.run_metrics import RunMetrics
+from mllm3rec.trackers.tracked_record import tracked_record
+from programs.lm.ledger import by_role, read_calls
+from programs.runtime.errors import InputError
+from tests.support.command_line import CommandLine
+from tests.support.fake_server import FakeOpenAI
+from tests.support.served import freeze
+
+
+@pytest.fixture
+def run(cli: CommandLine, server: FakeOpenAI, tmp_path: Path) -> Path:
+    """A finished run of six users."""
+    cases, folder = tmp_path / "cases.json", tmp_path / "study" / "run"
+    assert cli("cases", "demo", "--users", 6, "--out", cases).code == 0
+    ended = cli("evaluate", cases, "--ranker", "listwise", "--model", server.model(), "--out", folder, "--k", "3")
+    assert ended.code == 0, ended.err
+    return folder
+
+
+def test_a_run_has_its_metrics_with_intervals_and_its_costs(run: Path) -> None:
+    record = tracked_record(run)
+    figures = RunMetrics.model_validate_json((run / "metrics.json").read_text())
+    hit = figures.metrics["HR@5/30"]
+    names = ("HR_at_5_of_30", "HR_at_5_of_30.low", "HR_at_5_of_30.high", "HR_at_5_of_30.n")
+    assert [record.metrics[name] for name in names] == [hit.mean, hit.low, hit.high, hit.n]
+    assert "MRR_at_3_of_30" in record.metrics
+    roles = by_role(read_calls(run / "ledger.jsonl"))
+    assert record.metrics["cost.mote.calls"] == roles["mote"].calls > 0
+    assert record.metrics["cost.all.calls"] == sum(usage.calls for usage in roles.values())
+    assert record.params["ranker"] == "listwise"
+    assert {path.name for path in record.files} == {"manifest.json", "metrics.json", "ledger.jsonl"}
+
+
+def test_a_folder_of_runs_is_a_study(run: Path) -> None:
+    (run.parent / "report.html").write_text("<p>a report")
+    record = tracked_record(run.parent)
+    assert (record.kind, [child.name for child in record.children]) == ("study", ["run"])
+    assert record.report == run.parent / "report.html"
+    with pytest.raises(InputError, match="no run, study or artifact"):
+        tracked_record(run.parent.parent / "nothing")
+
+
+def test_an_artifact_has_its_prompts(tmp_path: Path) -> None:
+    sha256 = freeze(tmp_path / "artifact", "openai/gpt-4o-mini")
+    record = tracked_record(tmp_path / "artifact")
+    assert record.identity == record.params["sha256"] == sha256
+    assert "{history}" in record.prompts["shopper.infer.predict"]
+
+
+def test_users_as_parquet(cli: CommandLine, run: Path, tmp_path: Path) -> None:
+    ended = cli("export", "users", run, "--out", tmp_path / "users.parquet", "--json")
+    assert ended.json["users"] == 6
+    frame = pd.read_parquet(tmp_path / "users.parquet")
+    figures = RunMetrics.model_validate_json((run / "metrics.json").read_text())
+    assert frame["HR@5/30"].mean() == pytest.approx(figures.metrics["HR@5/30"].mean)
+    assert len(frame["order"][0]) == 30
+    assert frame["motivations"].map(len).min() > 0
+
+
+def test_wandb_offline(cli: CommandLine, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    ended = cli("export", "wandb", run, "--out", tmp_path, "--json")
+    assert ended.code == 0, ended.err
+    folder = Path(ended.json["written"])
+    assert folder.parent == tmp_path / "wandb"
+    assert folder.name.startswith("offline-run-")
+    assert list(folder.glob("*.wandb"))
+
+
+class TestMlflow:
+    @pytest.fixture(autouse=True)
+    def store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A local store."""
+        pytest.importorskip("mlflow").set_tracking_uri(None)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+
+    def client(self) -> Any:
+        import mlflow
+
+        return mlflow.MlflowClient()
+
+    def runs(self) -> list[Any]:
+        found = self.client().get_experiment_by_name("mllm3rec")
+        return list(self.client().search_runs([found.experiment_id]))
+
+    def test_a_study_has_nested_runs_and_a_second_export_replaces_it(
+        self, cli: CommandLine, run: Path, tmp_path: Path
+    ) -> None:
+        (run.parent / "report.html").write_text("<p>a report")
+        for _ in range(2):
+            ended = cli("export", "mlflow", run.parent, "--to", f"sqlite:///{tmp_path}/mlflow.db")
+            assert ended.code == 0, ended.err
+        parent, child = sorted(self.runs(), key=lambda one: "mlflow.parentRunId" in one.data.tags)
+        assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert child.data.metrics["HR_at_5_of_30.n"] == 6
+        assert child.data.params["ranker"] == "listwise"
+        assert "report.html" in {one.path for one in self.client().list_artifacts(parent.info.run_id)}
+
+    def test_prompts_are_registered_once(self, cli: CommandLine, tmp_path: Path) -> None:
+        import mlflow
+
+        freeze(tmp_path / "artifact", "openai/gpt-4o-mini")
+        for _ in range(2):
+            assert cli("export", "mlflow", tmp_path / "artifact").code == 0
+        prompt = mlflow.genai.load_prompt("prompts:/listwise.shopper.infer.predict@latest")
+        assert prompt.version == 1
+        assert "{history}" in prompt.template
+
+    def test_figures_come_while_a_command_runs(self, cli: CommandLine, server: FakeOpenAI, tmp_path: Path) -> None:
+        cli("cases", "demo", "--users", 4, "--out", "cases.json")
+        options = ("--ranker", "listwise", "--model", server.model(), "--out", "run", "--log", "mlflow")
+        ended = cli("evaluate", "cases.json", *options)
+        assert ended.code == 0, ended.err
+        (found,) = self.runs()
+        assert found.data.metrics["live.calls"] > 0
+        assert found.data.metrics["HR_at_5_of_30.n"] == 4
+        assert json.dumps(found.data.params)
+
+
+def test_an_unknown_tracker_is_refused(cli: CommandLine, run: Path) -> None:
+    ended = cli(
+        "evaluate", run.parent.parent / "cases.json", "--ranker", "prior", "--out", run.parent / "p", "--log", "x"
+    )
+    assert ended.code == 2
+    assert "choose mlflow or wandb" in ended.err
