@@ -25,6 +25,7 @@ from mllm3rec.view.elements import (
     TypedText,
     button,
     choice,
+    counted,
     field,
     figure,
     form,
@@ -224,7 +225,7 @@ def _scatter(place: Place, columns: Sequence[_Column], metric: str) -> Figure:
     )
     if left_out:
         why = "cost is 0 or not known" if log else "cost is not known"
-        caption += f" {left_out} of {len(found)} runs are not drawn, because their {why}."
+        caption += f" Not drawn: {left_out} of {len(found)} runs, because their {why}."
     return Figure(f"{metric} against {COSTS[kind]}", plot, caption)
 
 
@@ -312,7 +313,7 @@ def _users(place: Place, columns: Sequence[_Column], metric: str, whole: bool) -
     heads = ["user", *(one.label for one in columns), PRIOR_ALONE, "status in A"]
     rows = [_line(place, columns, a, facts) for facts in lines[(page - 1) * USERS_A_PAGE : page * USERS_A_PAGE]]
     of_a = f"rank of the target by run; A is {a.label}, ranks that differ from its own are marked"
-    table(f"{len(lines):,} users: {of_a}", heads, rows, numbers=range(1, len(columns) + 2))
+    table(f"{counted(len(lines), 'user')}: {of_a}", heads, rows, numbers=range(1, len(columns) + 2))
     if a.run.cases is None:
         tag("p", "Ranks are not known without the cases file: name it with --cases.", "soft")
     pager(place, page, USERS_A_PAGE, len(lines))

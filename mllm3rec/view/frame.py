@@ -89,6 +89,6 @@ def _top(library: Library, place: Place) -> None:
             for path, name in _PAGES.items():
                 link(name, place.to(path), aria_current="page" if path == place.path else None)
         tag("span", library.root, "folder")
-        with tag("span", classes="theme"):
-            other = "light" if place.one("theme") == "dark" else "dark"
-            link(f"{other} colours", place.here(theme=other))
+        with tag("nav", classes="theme", aria_label="colours"):
+            for theme in ("light", "dark"):
+                link(theme, place.here(theme=theme), aria_current="true" if theme == place.one("theme") else None)
