@@ -47,7 +47,7 @@ from programs.runtime.errors import InputError
 from signatures.rows import Status, Usage
 
 USERS_A_PAGE = 50
-INDEX_SECONDS = 0.4
+INDEX_SECONDS = 0.1
 """Time of a page for the index of a run's journal; a longer one is made while the page is shown."""
 
 MOST_SHOWN = 12
@@ -74,7 +74,7 @@ class _Column:
 
     Attributes:
         label: Shorter than its name where that is clear.
-        alone: Stand-alone usage; None where it was not summed.
+        alone: Stand-alone usage; None while it is being summed.
         against: Difference to the first run, paired by user; None for the first, and for other cases.
     """
 
@@ -101,7 +101,8 @@ async def comparison_page(library: Library, place: Place) -> Watched:
     if len({one.facts.cases for one in columns}) > 1:
         tag("p", "These runs ranked different cases: their figures are shown, but no differences.", "error")
     _settings(place, metrics, metric)
-    figure(_scatter(place, columns, metric), partial(_open_run, place, columns))
+    if len(columns) > 1:
+        figure(_scatter(place, columns, metric), partial(_open_run, place, columns))
     _figures(place, columns, metric)
     _users(place, columns, metric, whole)
     _notes(library, columns)
@@ -116,7 +117,8 @@ def _indexed(runs: Sequence[ViewedRun]) -> bool:
 def _state(library: Library, runs: Sequence[ViewedRun]) -> object:
     # Goes on with an index that was not ready: the page is made again when it is.
     done = [run.rows.extend(INDEX_SECONDS) for run in runs]
-    return [run.state_of_files for run in runs], done, library.notes.read()
+    summed = [run.stand_alone() for run in runs]
+    return [run.state_of_files for run in runs], done, summed, library.notes.read()
 
 
 def _metrics_of(runs: Sequence[ViewedRun]) -> list[str]:
@@ -131,7 +133,7 @@ def _columns(runs: Sequence[ViewedRun], metric: str) -> list[_Column]:
         against = None
         if run is not runs[0] and facts.cases == first.cases and run.cases is not None:
             against = _paired(run, runs[0], metric)
-        columns.append(_Column(run, facts, facts.name, run.stand_alone(), against))
+        columns.append(_Column(run, facts, facts.name, run.stand_alone(wait=False), against))
     return columns
 
 
@@ -252,7 +254,7 @@ def _figures(place: Place, columns: Sequence[_Column], metric: str) -> None:
                 f"{facts.failed:,}",
                 f"{facts.unreadable:.1%}",
                 in_dollars(facts.usage),
-                "–" if one.alone is None else in_dollars(one.alone),
+                "being summed" if one.alone is None else in_dollars(one.alone),
                 facts.problem or facts.state,
             ]
         )

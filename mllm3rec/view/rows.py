@@ -22,7 +22,7 @@ from programs.runtime.errors import InputError, input_error, quoted
 from programs.runtime.untrusted import regular
 from signatures.rows import Case, Ranking, Status, seed_of
 
-_BLOCK = 4 << 20
+_BLOCK = 1 << 18
 _KEY = b'","row":{"user_id":'
 _STATES = {status: number for number, status in enumerate(Status)}
 _NAMES = tuple(_STATES)

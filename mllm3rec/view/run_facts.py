@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -24,8 +26,8 @@ from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError
 from signatures.rows import Case, Usage, total_usage
 
-LARGEST_LEDGER = 64 << 20
-"""Bytes of a ledger above which its stand-alone cost is not summed: `mllm3rec compare` and `study report` do."""
+SUMMED_AT_ONCE = 1 << 20
+"""Bytes of a ledger whose stand-alone cost is summed while a page waits for it."""
 
 _ANEW = "evaluate the run again to write it anew"
 
@@ -92,7 +94,8 @@ class ViewedRun:
         self.rows = RunRows(self.files.journal, self._case_of)
         self.ledger = LedgerLines(self.files.ledger)
         self._facts: tuple[object, RunFacts] | None = None
-        self._stand_alone: tuple[int, Usage | None] | None = None
+        self._not_before = 0.0
+        self._stand_alone: tuple[int, Usage] | None = None
 
     def _case_of(self, user: str) -> Case | None:
         return None if self.cases is None else self.cases.find(user)
@@ -120,13 +123,18 @@ class ViewedRun:
     def facts(self) -> RunFacts:
         """Figures of the run; made again only if its files have changed."""
         state = self.state_of_files
-        if self._facts is None or self._facts[0] != state:
-            try:
-                found = self._read()
-            except (InputError, OSError) as error:
-                found = RunFacts(self.name, self.name.rpartition("/")[2], "", problem=str(error))
-            self._facts = state, found
-        return self._facts[1]
+        began = time.monotonic()
+        if self._facts is not None and (self._facts[0] == state or began < self._not_before):
+            return self._facts[1]
+        try:
+            found = self._read()
+        except (InputError, OSError) as error:
+            found = RunFacts(self.name, self.name.rpartition("/")[2], "", problem=str(error))
+        self._facts = state, found
+        if found.state == "running":
+            # Intervals of a running run are not worth more than a tenth of the time.
+            self._not_before = time.monotonic() + 9 * (time.monotonic() - began)
+        return found
 
     def _read(self) -> RunFacts:
         manifest = self.manifest
@@ -167,15 +175,21 @@ class ViewedRun:
             state=state,
         )
 
-    def stand_alone(self) -> Usage | None:
-        """Usage as if there had been no cache hits; None for a ledger above `LARGEST_LEDGER`."""
+    def stand_alone(self, wait: bool = True) -> Usage | None:
+        """Usage as if there had been no cache hits; None where a large ledger is not summed yet.
+
+        Args:
+            wait: Sum it now, however long that takes.
+        """
         size = self.files.ledger.stat().st_size if self.files.ledger.exists() else 0
-        if self._stand_alone is None or self._stand_alone[0] != size:
-            whole = None
-            if size <= LARGEST_LEDGER:
-                whole = total_usage(stand_alone_usage(list(read_calls(self.files.ledger))).values())
-            self._stand_alone = size, whole
-        return self._stand_alone[1]
+        known = self._stand_alone
+        if known is not None and known[0] == size:
+            return known[1]
+        if wait or size <= SUMMED_AT_ONCE:
+            with suppress(InputError, OSError):  # the run's line says what is wrong
+                calls = list(read_calls(self.files.ledger))
+                self._stand_alone = size, total_usage(stand_alone_usage(calls).values())
+        return None if self._stand_alone is None else self._stand_alone[1]
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
