@@ -1,10 +1,10 @@
 """The view on an invented run of many users: time to open it, to find a user, to index all rows, and memory.
 
-    python benchmarks/view.py [USERS]
+    python benchmarks/view.py FOLDER [USERS]
 
-The run is written to a temporary folder: rows as a listwise program with reasons writes them (about 5 kB a user), their
-cases, and a ledger with four calls a user. With Chromium and selenium the pages are opened in a browser, too, by a
-server that has just been started and has no index yet.
+The run is written to the folder, unless it is there: rows as a listwise program with reasons writes them (about 5 kB a
+user), their cases, and a ledger with four calls a user. With Chromium and selenium the pages are opened in a browser,
+too, by a server that has just been started and has no index yet.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -35,8 +36,8 @@ LIST = 30
 HISTORY = 6
 
 
-def invented(folder: Path, users: int) -> list[str]:
-    """Write the run and its cases; returns the user ids."""
+def invented(folder: Path, users: int) -> None:
+    """Write the run and its cases."""
     dataset = load_dataset("demo")
     items = sorted(dataset.items)
     draw = random.Random(0)  # noqa: S311 - an invented run
@@ -67,7 +68,6 @@ def invented(folder: Path, users: int) -> list[str]:
                 about = sha256(f"{user} {role}".encode()).hexdigest()[:16]
                 call = Call(role=role, model="openai/invented", tokens_in=900, tokens_out=60, usd=0.0001, about=about)
                 ledger.write(call.model_dump_json(exclude_defaults=True) + "\n")
-    return list(ranks)
 
 
 def _row(case: Case, draw: random.Random) -> Ranking:
@@ -92,37 +92,36 @@ def _row(case: Case, draw: random.Random) -> Ranking:
 
 
 def resident(process: str = "self") -> int:
-    """Megabytes of memory that a process has now (Linux)."""
+    """Megabytes of memory of a process now, without pages of files that the system may drop (Linux)."""
     status = Path(f"/proc/{process}/status").read_text()
-    return next(int(line.split()[1]) >> 10 for line in status.splitlines() if line.startswith("VmRSS"))
+    return next(int(line.split()[1]) >> 10 for line in status.splitlines() if line.startswith("RssAnon"))
 
 
-def timed(what: str, began: float) -> None:
-    """Print a line of the result."""
-    print(f"{what}: {time.perf_counter() - began:.2f} s", flush=True)
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Print a line of the result: seconds, and those of this process on a CPU."""
+    began, busy = time.perf_counter(), time.process_time()
+    yield
+    seconds, busy = time.perf_counter() - began, time.process_time() - busy
+    print(f"{what}: {seconds:.2f} s, {busy:.2f} s on a CPU", flush=True)
 
 
 def read(folder: Path, user: str) -> None:
     """Times and memory of the reading modules alone."""
-    began = time.perf_counter()
-    library = Library(folder)
-    run = library.run("run")
-    facts = run.facts()
-    timed(f"opened: {facts.users:,} users, {facts.metric('HR@5')}", began)
-    began = time.perf_counter()
-    run.rows.find(user)
-    timed("a user found before there is an index", began)
+    with timed("open"):
+        run = Library(folder).run("run")
+        facts = run.facts()
+    print(f"{facts.users:,} users, HR@5 {facts.metric('HR@5')}")
+    with timed("find a user without an index"):
+        run.rows.find(user)
     before = resident()
-    began = time.perf_counter()
-    run.rows.extend()
-    timed(f"index of {run.rows.size >> 20} MB of rows", began)
+    with timed(f"index of {run.rows.size >> 20} MB of rows"):
+        run.rows.extend()
     print(f"memory of the index: {resident() - before} MB")
-    began = time.perf_counter()
-    run.rows.find(user)
-    timed("a user found by the index", began)
-    began = time.perf_counter()
-    run.ledger.about(sha256(f"{user} mar".encode()).hexdigest()[:16])
-    timed(f"index of {run.files.ledger.stat().st_size >> 20} MB of calls, and the calls about one prompt", began)
+    with timed("find a user by the index"):
+        run.rows.find(user)
+    with timed(f"index of {run.files.ledger.stat().st_size >> 20} MB of calls, and calls about one prompt"):
+        run.ledger.about(sha256(f"{user} mar".encode()).hexdigest()[:16])
 
 
 def browse(folder: Path, user: str) -> None:
@@ -146,33 +145,33 @@ def browse(folder: Path, user: str) -> None:
                 ("find a user", f"compare?run=run&find={user}"),
                 ("the user", f"user?run=run&user={user}"),
             ):
-                began = time.perf_counter()
-                browser.get(address + path)
-                while not browser.execute_script("return !!document.querySelector('#content[aria-busy=false]')"):
-                    time.sleep(0.01)
-                timed(f"page: {what}", began)
+                with timed(f"page: {what}"):
+                    browser.get(address + path)
+                    while not browser.execute_script("return !!document.querySelector('#content[aria-busy=false]')"):
+                        time.sleep(0.01)
             print(f"memory of the view: {resident(str(view.pid))} MB")
         finally:
             browser.quit()
             view.terminate()
 
 
-def main() -> None:
+def main(folder: Path, users: int) -> None:
     """Measure, and print one line a figure."""
-    users = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        names = invented(Path(folder), users)
-        timed(f"written: {users:,} users", began)
-        user = names[len(names) // 2]
-        # In processes of their own: this one holds all rows.
-        subprocess.run([sys.executable, __file__, "read", folder, user], check=True)  # noqa: S603
-        if shutil.which("chromium") and shutil.which("chromedriver"):
-            browse(Path(folder), user)
+    if not (folder / "run").exists():
+        with timed(f"write {users:,} users"):
+            invented(folder, users)
+    user = f"user-{users // 2:06}"
+    # In processes of their own: this one may have held all cases.
+    subprocess.run([sys.executable, __file__, "read", str(folder), user], check=True)  # noqa: S603
+    if shutil.which("chromium") and shutil.which("chromedriver"):
+        browse(folder, user)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["read"]:
-        read(Path(sys.argv[2]), sys.argv[3])
-    else:
-        main()
+    match sys.argv[1:]:
+        case ["read", where, whom]:
+            read(Path(where), whom)
+        case [where, *number]:
+            main(Path(where), int(number[0]) if number else 100_000)
+        case _:
+            print(__doc__)

@@ -52,13 +52,13 @@ INDEX_SECONDS = 0.1
 
 MOST_SHOWN = 12
 
-COSTS = {
+COST_AXES = {
     "alone": "stand-alone dollars",
     "billed": "billed dollars",
     "seconds": "stand-alone seconds",
     "tokens": "tokens",
 }
-SHOWN = {
+USER_FILTERS = {
     "": "all users",
     "different": "different ranks",
     "won": "A hit and B missed",
@@ -110,13 +110,12 @@ async def comparison_page(library: Library, place: Place) -> Watched:
 
 
 def _indexed(runs: Sequence[ViewedRun]) -> bool:
-    done = [run.rows.extend(INDEX_SECONDS) for run in runs]
+    done = [run.index(INDEX_SECONDS) for run in runs]
     return all(done)
 
 
 def _state(library: Library, runs: Sequence[ViewedRun]) -> object:
-    # Goes on with an index that was not ready: the page is made again when it is.
-    done = [run.rows.extend(INDEX_SECONDS) for run in runs]
+    done = [run.index(INDEX_SECONDS) for run in runs]
     summed = [run.stand_alone() for run in runs]
     return [run.state_of_files for run in runs], done, summed, library.notes.read()
 
@@ -156,7 +155,7 @@ def _settings(place: Place, metrics: Sequence[str], metric: str) -> None:
     with form("/compare", "what is shown"):
         hidden_fields(place, ("metric", "cost", "log", "page"))
         choice("Metric", "metric", [(name, name) for name in metrics], metric)
-        choice("Cost", "cost", list(COSTS.items()), place.one("cost", "alone"))
+        choice("Cost", "cost", list(COST_AXES.items()), place.one("cost", "alone"))
         choice("Axis of the cost", "log", [("", "linear"), ("1", "logarithmic")], place.one("log"))
         submit("Show")
 
@@ -186,7 +185,7 @@ def _prior(columns: Sequence[_Column], metric: str) -> Estimate | None:
 
 def _scatter(place: Place, columns: Sequence[_Column], metric: str) -> Figure:
     kind, log = place.one("cost", "alone"), place.one("log") == "1"
-    if kind not in COSTS:
+    if kind not in COST_AXES:
         kind = "alone"
     found = [(one, value, _cost(one, kind)) for one in columns if (value := one.facts.metric(metric)) is not None]
     shown = [(one, value, cost) for one, value, cost in found if cost is not None and (cost > 0 or not log)]
@@ -215,7 +214,7 @@ def _scatter(place: Place, columns: Sequence[_Column], metric: str) -> Figure:
             x=1, xref="paper", xanchor="right", y=prior.mean, yanchor="bottom", text=PRIOR_ALONE, showarrow=False
         )
     plot.update_layout(height=430, margin={"l": 55, "r": 20, "t": 40, "b": 50}, showlegend=True, colorway=COLOURS)
-    plot.update_xaxes(title=f"{COSTS[kind]} for 1,000 users", type="log" if log else "linear")
+    plot.update_xaxes(title=f"{COST_AXES[kind]} for 1,000 users", type="log" if log else "linear")
     plot.update_yaxes(title=metric)
     if not log:
         plot.update_xaxes(rangemode="tozero")
@@ -228,7 +227,7 @@ def _scatter(place: Place, columns: Sequence[_Column], metric: str) -> Figure:
     if left_out:
         why = "cost is 0 or not known" if log else "cost is not known"
         caption += f" Not drawn: {left_out} of {len(found)} runs, because their {why}."
-    return Figure(f"{metric} against {COSTS[kind]}", plot, caption)
+    return Figure(f"{metric} against {COST_AXES[kind]}", plot, caption)
 
 
 def _open_run(place: Place, columns: Sequence[_Column], event: Any) -> None:
@@ -301,7 +300,7 @@ def _users(place: Place, columns: Sequence[_Column], metric: str, whole: bool) -
             )
         else:
             tag("input", type="hidden", name="b", value="prior")
-        choice("Show", "show", list(SHOWN.items()), place.one("show"))
+        choice("Show", "show", list(USER_FILTERS.items()), place.one("show"))
         field("Find a user", "find", place.one("find"), "search")
         submit("Show")
     against_prior = b is None or place.one("b") == "prior"

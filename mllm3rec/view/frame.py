@@ -19,7 +19,7 @@ Watched = Callable[[], object] | None
 Build = Callable[[Library, Place], Awaitable[Watched]]
 """Makes the content of a page."""
 
-LOOK_EVERY = 2.0
+RENEW_EVERY = 2.0
 """Seconds between two looks whether a page has to be made again."""
 
 _STYLE = Path(__file__).with_name("view.css")
@@ -75,7 +75,7 @@ def add_page(library: Library, path: str, title: str, build: Build) -> None:
                     last = now
                     await fill()
 
-            ui.timer(LOOK_EVERY, look)
+            ui.timer(RENEW_EVERY, look)
 
         ui.timer(0.01, begin, once=True)
 

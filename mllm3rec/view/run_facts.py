@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,17 +18,20 @@ from evaluate.runs.journal import RunManifest, stored_manifest
 from evaluate.runs.run_metrics import RunMetrics
 from evaluate.stats.intervals import Difference, Estimate
 from evaluate.stats.metrics import per_user, summarize
-from mllm3rec.view.case_lines import CaseLines
+from mllm3rec.view.case_lines import CaseLines, ListedTarget
 from mllm3rec.view.ledger_lines import LedgerLines
 from mllm3rec.view.process import working_process
 from mllm3rec.view.rows import RunRows
 from programs.lm.ledger import by_role, read_calls
 from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError
-from signatures.rows import Case, Usage, total_usage
+from signatures.rows import Usage, total_usage
 
 SUMMED_AT_ONCE = 1 << 20
 """Bytes of a ledger whose stand-alone cost is summed while a page waits for it."""
+
+_SLICE = 0.04
+"""Seconds of indexing after which others may read the rows."""
 
 _ANEW = "evaluate the run again to write it anew"
 
@@ -91,14 +95,36 @@ class ViewedRun:
         self.name = name
         self.files = RunDirectory(path)
         self.cases = cases
-        self.rows = RunRows(self.files.journal, self._case_of)
+        self.rows = RunRows(self.files.journal, self._listed)
         self.ledger = LedgerLines(self.files.ledger)
         self._facts: tuple[object, RunFacts] | None = None
         self._not_before = 0.0
+        self._indexing: threading.Thread | None = None
         self._stand_alone: tuple[int, Usage] | None = None
 
-    def _case_of(self, user: str) -> Case | None:
-        return None if self.cases is None else self.cases.find(user)
+    def _listed(self, user: str) -> ListedTarget | None:
+        return None if self.cases is None else self.cases.listed(user)
+
+    def index(self, seconds: float) -> bool:
+        """Index the journal for so long, and then in a thread of its own.
+
+        Returns:
+            Whether the index is complete.
+
+        Raises:
+            InputError: if a row cannot be read.
+        """
+        if self.rows.extend(seconds):
+            return True
+        if not (self._indexing is not None and self._indexing.is_alive()):
+            self._indexing = threading.Thread(target=self._index, daemon=True)
+            self._indexing.start()
+        return False
+
+    def _index(self) -> None:
+        with suppress(InputError, OSError):  # the next page says what is wrong
+            while not self.rows.extend(_SLICE):
+                time.sleep(_SLICE / 4)  # pages come first
 
     @cached_property
     def manifest(self) -> RunManifest:
