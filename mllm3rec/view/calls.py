@@ -44,7 +44,7 @@ from signatures.schema import MotivationSchema
 _NOWHERE = "http://127.0.0.1:9/v1"
 """The address of the servers in `KeptAnswers`: no call is ever sent there."""
 
-Message = Mapping[str, Any]
+SentMessage = Mapping[str, Any]
 
 
 @dataclass
@@ -63,7 +63,7 @@ class UserCall:
     role: str
     model: str
     about: str
-    messages: Sequence[Message]
+    messages: Sequence[SentMessage]
     answer: str | None = None
     parsed: Mapping[str, Any] | None = None
     problem: str = ""

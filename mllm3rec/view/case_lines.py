@@ -6,7 +6,9 @@ import mmap
 import threading
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
+import orjson
 from pydantic import ValidationError
 from pydantic_core import to_json
 
@@ -21,8 +23,15 @@ from programs.runtime.untrusted import regular
 from signatures.rows import Case
 
 _KEY = b'\n{"user_id":'
-_NEAR = 1 << 20
-"""Bytes before the last line found in which the next user is looked for first: runs rank users nearly in order."""
+_NEAR = 1 << 16
+"""Bytes around the last line found in which the next user is looked for first: runs rank users nearly in order."""
+
+
+class ListedTarget(NamedTuple):
+    """The list of one user."""
+
+    candidates: list[str]
+    target: str
 
 
 class CaseLines:
@@ -51,20 +60,44 @@ class CaseLines:
         Raises:
             InputError: if its line is not a case.
         """
+        line = self._line(user)
+        try:
+            return None if line is None else Case.model_validate_json(line)
+        except ValidationError as error:
+            raise input_error(f"{self.path}: the case of user {quoted(user)}", error) from None
+
+    def listed(self, user: str) -> ListedTarget | None:
+        """Candidates and target of a user, or None: what ranks need, read in a tenth of the time of `find`.
+
+        Raises:
+            InputError: if its line is not a case.
+        """
+        line = self._line(user)
+        try:
+            case = None if line is None else orjson.loads(line)
+            return None if case is None else ListedTarget(case["candidates"], case["target"])
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            raise InputError(
+                f"{self.path}: the case of user {quoted(user)} cannot be read; draw the cases again"
+            ) from None
+
+    def _line(self, user: str) -> bytes | None:
         key = _KEY + to_json(user) + b","
         with self._lock:
-            found = self._whole.find(key, max(0, self._last - _NEAR))
-            if found < 0:
-                found = self._whole.find(key)
-            if found < 0:
+            # Most often the next line; with many workers a line a little before; else anywhere.
+            for begin, end in (
+                (self._last, self._last + _NEAR),
+                (max(0, self._last - _NEAR), self._last + _NEAR),
+                (0, len(self._whole)),
+            ):
+                found = self._whole.find(key, begin, end)
+                if found >= 0:
+                    break
+            else:
                 return None
             self._last = found
             end = self._whole.find(b"\n", found + 1)
-            line = self._whole[found + 1 : end if end > 0 else len(self._whole)]
-        try:
-            return Case.model_validate_json(line)
-        except ValidationError as error:
-            raise input_error(f"{self.path}: the case of user {quoted(user)}", error) from None
+            return self._whole[found + 1 : end if end > 0 else len(self._whole)]
 
     @cached_property
     def dataset(self) -> Dataset:

@@ -25,6 +25,7 @@ from mllm3rec.view.elements import (
     TypedText,
     button,
     choice,
+    counted,
     field,
     figure,
     form,
@@ -46,18 +47,18 @@ from programs.runtime.errors import InputError
 from signatures.rows import Status, Usage
 
 USERS_A_PAGE = 50
-INDEX_SECONDS = 0.4
+INDEX_SECONDS = 0.1
 """Time of a page for the index of a run's journal; a longer one is made while the page is shown."""
 
 MOST_SHOWN = 12
 
-COSTS = {
+COST_AXES = {
     "alone": "stand-alone dollars",
     "billed": "billed dollars",
     "seconds": "stand-alone seconds",
     "tokens": "tokens",
 }
-SHOWN = {
+USER_FILTERS = {
     "": "all users",
     "different": "different ranks",
     "won": "A hit and B missed",
@@ -73,7 +74,7 @@ class _Column:
 
     Attributes:
         label: Shorter than its name where that is clear.
-        alone: Stand-alone usage; None where it was not summed.
+        alone: Stand-alone usage; None while it is being summed.
         against: Difference to the first run, paired by user; None for the first, and for other cases.
     """
 
@@ -100,7 +101,8 @@ async def comparison_page(library: Library, place: Place) -> Watched:
     if len({one.facts.cases for one in columns}) > 1:
         tag("p", "These runs ranked different cases: their figures are shown, but no differences.", "error")
     _settings(place, metrics, metric)
-    figure(_scatter(place, columns, metric), partial(_open_run, place, columns))
+    if len(columns) > 1:
+        figure(_scatter(place, columns, metric), partial(_open_run, place, columns))
     _figures(place, columns, metric)
     _users(place, columns, metric, whole)
     _notes(library, columns)
@@ -108,14 +110,14 @@ async def comparison_page(library: Library, place: Place) -> Watched:
 
 
 def _indexed(runs: Sequence[ViewedRun]) -> bool:
-    done = [run.rows.extend(INDEX_SECONDS) for run in runs]
+    done = [run.index(INDEX_SECONDS) for run in runs]
     return all(done)
 
 
 def _state(library: Library, runs: Sequence[ViewedRun]) -> object:
-    # Goes on with an index that was not ready: the page is made again when it is.
-    done = [run.rows.extend(INDEX_SECONDS) for run in runs]
-    return [run.state_of_files for run in runs], done, library.notes.read()
+    done = [run.index(INDEX_SECONDS) for run in runs]
+    summed = [run.stand_alone() for run in runs]
+    return [run.state_of_files for run in runs], done, summed, library.notes.read()
 
 
 def _metrics_of(runs: Sequence[ViewedRun]) -> list[str]:
@@ -130,7 +132,7 @@ def _columns(runs: Sequence[ViewedRun], metric: str) -> list[_Column]:
         against = None
         if run is not runs[0] and facts.cases == first.cases and run.cases is not None:
             against = _paired(run, runs[0], metric)
-        columns.append(_Column(run, facts, facts.name, run.stand_alone(), against))
+        columns.append(_Column(run, facts, facts.name, run.stand_alone(wait=False), against))
     return columns
 
 
@@ -153,7 +155,7 @@ def _settings(place: Place, metrics: Sequence[str], metric: str) -> None:
     with form("/compare", "what is shown"):
         hidden_fields(place, ("metric", "cost", "log", "page"))
         choice("Metric", "metric", [(name, name) for name in metrics], metric)
-        choice("Cost", "cost", list(COSTS.items()), place.one("cost", "alone"))
+        choice("Cost", "cost", list(COST_AXES.items()), place.one("cost", "alone"))
         choice("Axis of the cost", "log", [("", "linear"), ("1", "logarithmic")], place.one("log"))
         submit("Show")
 
@@ -183,7 +185,7 @@ def _prior(columns: Sequence[_Column], metric: str) -> Estimate | None:
 
 def _scatter(place: Place, columns: Sequence[_Column], metric: str) -> Figure:
     kind, log = place.one("cost", "alone"), place.one("log") == "1"
-    if kind not in COSTS:
+    if kind not in COST_AXES:
         kind = "alone"
     found = [(one, value, _cost(one, kind)) for one in columns if (value := one.facts.metric(metric)) is not None]
     shown = [(one, value, cost) for one, value, cost in found if cost is not None and (cost > 0 or not log)]
@@ -212,7 +214,7 @@ def _scatter(place: Place, columns: Sequence[_Column], metric: str) -> Figure:
             x=1, xref="paper", xanchor="right", y=prior.mean, yanchor="bottom", text=PRIOR_ALONE, showarrow=False
         )
     plot.update_layout(height=430, margin={"l": 55, "r": 20, "t": 40, "b": 50}, showlegend=True, colorway=COLOURS)
-    plot.update_xaxes(title=f"{COSTS[kind]} for 1,000 users", type="log" if log else "linear")
+    plot.update_xaxes(title=f"{COST_AXES[kind]} for 1,000 users", type="log" if log else "linear")
     plot.update_yaxes(title=metric)
     if not log:
         plot.update_xaxes(rangemode="tozero")
@@ -224,8 +226,8 @@ def _scatter(place: Place, columns: Sequence[_Column], metric: str) -> Figure:
     )
     if left_out:
         why = "cost is 0 or not known" if log else "cost is not known"
-        caption += f" {left_out} of {len(found)} runs are not drawn, because their {why}."
-    return Figure(f"{metric} against {COSTS[kind]}", plot, caption)
+        caption += f" Not drawn: {left_out} of {len(found)} runs, because their {why}."
+    return Figure(f"{metric} against {COST_AXES[kind]}", plot, caption)
 
 
 def _open_run(place: Place, columns: Sequence[_Column], event: Any) -> None:
@@ -251,7 +253,7 @@ def _figures(place: Place, columns: Sequence[_Column], metric: str) -> None:
                 f"{facts.failed:,}",
                 f"{facts.unreadable:.1%}",
                 in_dollars(facts.usage),
-                "–" if one.alone is None else in_dollars(one.alone),
+                "being summed" if one.alone is None else in_dollars(one.alone),
                 facts.problem or facts.state,
             ]
         )
@@ -298,7 +300,7 @@ def _users(place: Place, columns: Sequence[_Column], metric: str, whole: bool) -
             )
         else:
             tag("input", type="hidden", name="b", value="prior")
-        choice("Show", "show", list(SHOWN.items()), place.one("show"))
+        choice("Show", "show", list(USER_FILTERS.items()), place.one("show"))
         field("Find a user", "find", place.one("find"), "search")
         submit("Show")
     against_prior = b is None or place.one("b") == "prior"
@@ -312,7 +314,7 @@ def _users(place: Place, columns: Sequence[_Column], metric: str, whole: bool) -
     heads = ["user", *(one.label for one in columns), PRIOR_ALONE, "status in A"]
     rows = [_line(place, columns, a, facts) for facts in lines[(page - 1) * USERS_A_PAGE : page * USERS_A_PAGE]]
     of_a = f"rank of the target by run; A is {a.label}, ranks that differ from its own are marked"
-    table(f"{len(lines):,} users: {of_a}", heads, rows, numbers=range(1, len(columns) + 2))
+    table(f"{counted(len(lines), 'user')}: {of_a}", heads, rows, numbers=range(1, len(columns) + 2))
     if a.run.cases is None:
         tag("p", "Ranks are not known without the cases file: name it with --cases.", "soft")
     pager(place, page, USERS_A_PAGE, len(lines))

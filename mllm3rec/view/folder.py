@@ -29,7 +29,7 @@ _RUN_FORMAT = str(RunManifest.model_fields["format"].default)
 
 
 @dataclass(frozen=True)
-class Found:
+class ViewedFolder:
     """A folder that the view shows.
 
     Attributes:
@@ -49,14 +49,14 @@ class Contents:
         cases: Cases files by the hash of their cases.
     """
 
-    found: tuple[Found, ...]
+    found: tuple[ViewedFolder, ...]
     cases: dict[str, Path]
 
-    def of_kind(self, kind: FolderKind) -> list[Found]:
+    def of_kind(self, kind: FolderKind) -> list[ViewedFolder]:
         """The folders of one kind, by name."""
         return [one for one in self.found if one.kind == kind]
 
-    def named(self, kind: FolderKind, name: str) -> Found:
+    def named(self, kind: FolderKind, name: str) -> ViewedFolder:
         """The folder of that kind and name. Names come from addresses: only those that were found are opened.
 
         Raises:
@@ -75,19 +75,19 @@ def contents_of(root: Path, *more_cases: Path) -> Contents:
         root: The folder to show.
         more_cases: Cases files, or folders with some, that lie elsewhere.
     """
-    found: list[Found] = []
+    found: list[ViewedFolder] = []
     cases: dict[str, Path] = {}
     for folder, files in _walk(root):
         cases.update(_cases_in(folder, files))
         name = folder.relative_to(root).as_posix()
         kind = _kind_of(folder, files)
         if kind is not None:
-            found.append(Found(kind, name, folder))
+            found.append(ViewedFolder(kind, name, folder))
     runs = {one.name for one in found if one.kind == "run"}
     for name in {above.as_posix() for run in runs for above in Path(run).parents} - runs:
         kind = _kind_above_runs(root / name, runs, name)
         if kind is not None:
-            found.append(Found(kind, name, root / name))
+            found.append(ViewedFolder(kind, name, root / name))
     for place in more_cases:
         for folder, files in [(place.parent, [place.name])] if place.is_file() else _walk(place):
             cases.update(_cases_in(folder, files))

@@ -19,7 +19,7 @@ Watched = Callable[[], object] | None
 Build = Callable[[Library, Place], Awaitable[Watched]]
 """Makes the content of a page."""
 
-LOOK_EVERY = 2.0
+RENEW_EVERY = 2.0
 """Seconds between two looks whether a page has to be made again."""
 
 _STYLE = Path(__file__).with_name("view.css")
@@ -75,7 +75,7 @@ def add_page(library: Library, path: str, title: str, build: Build) -> None:
                     last = now
                     await fill()
 
-            ui.timer(LOOK_EVERY, look)
+            ui.timer(RENEW_EVERY, look)
 
         ui.timer(0.01, begin, once=True)
 
@@ -89,6 +89,6 @@ def _top(library: Library, place: Place) -> None:
             for path, name in _PAGES.items():
                 link(name, place.to(path), aria_current="page" if path == place.path else None)
         tag("span", library.root, "folder")
-        with tag("span", classes="theme"):
-            other = "light" if place.one("theme") == "dark" else "dark"
-            link(f"{other} colours", place.here(theme=other))
+        with tag("nav", classes="theme", aria_label="colours"):
+            for theme in ("light", "dark"):
+                link(theme, place.here(theme=theme), aria_current="true" if theme == place.one("theme") else None)

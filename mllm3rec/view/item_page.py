@@ -15,7 +15,7 @@ from mllm3rec.view.run_facts import ViewedRun
 from programs.runtime.errors import InputError
 from signatures.types import Item, Traits
 
-FIRST = 5
+RECOMMENDED = 5
 """Ranks that count as recommended: the cutoff of HR@5."""
 
 ITEMS_USERS_A_PAGE = 100
@@ -86,7 +86,7 @@ def _shown(run: ViewedRun, item_id: str) -> _Shown:
         order = row.get("order", [])
         if item_id in order:
             found.listed += 1
-            if (rank := order.index(item_id) + 1) <= FIRST:
+            if (rank := order.index(item_id) + 1) <= RECOMMENDED:
                 found.to.append((row["user_id"], rank))
         for one in row.get("traits", ()):
             if one.get("item_id") == item_id and (traits := Traits.model_validate(one)) not in found.traits:
@@ -98,7 +98,7 @@ def _users(place: Place, run: ViewedRun, shown: _Shown) -> None:
     tag("h2", "Recommended to")
     tag(
         "p",
-        f"In the first {FIRST} places for {len(shown.to):,} of the {shown.listed:,} users who have it in their list.",
+        f"In the first {RECOMMENDED} places for {len(shown.to):,} of the {shown.listed:,} users who have it in their list.",
     )
     page = max(1, place.number("page", 1))
     part = shown.to[(page - 1) * ITEMS_USERS_A_PAGE : page * ITEMS_USERS_A_PAGE]

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from mllm3rec.view.case_lines import CaseLines
 from mllm3rec.view.compile_state import ViewedCompile
-from mllm3rec.view.folder import Contents, Found, contents_of
+from mllm3rec.view.folder import Contents, ViewedFolder, contents_of
 from mllm3rec.view.notes import NoteBook
 from mllm3rec.view.run_facts import ViewedRun
 from optimize.artifact import is_artifact, read_manifest
 from programs.runtime.errors import InputError
 
-LOOK_EVERY = 2.0
+SCAN_EVERY = 2.0
 """Seconds between two looks for new folders."""
 
 
@@ -45,9 +45,9 @@ class Library:
 
     @property
     def contents(self) -> Contents:
-        """What lies in the folder, looked at again every `LOOK_EVERY` seconds."""
+        """What lies in the folder, looked at again every `SCAN_EVERY` seconds."""
         with self._lock:
-            if not self._looked or time.monotonic() - self._looked > LOOK_EVERY:
+            if not self._looked or time.monotonic() - self._looked > SCAN_EVERY:
                 self._contents = contents_of(self.root, *self._more_cases)
                 self._looked = time.monotonic()
             return self._contents
@@ -64,7 +64,7 @@ class Library:
         """
         return self._opened(self.contents.named("run", name))
 
-    def _opened(self, found: Found) -> ViewedRun:
+    def _opened(self, found: ViewedFolder) -> ViewedRun:
         with self._lock:
             known = self._runs.get(found.path)
             if known is None:
@@ -99,7 +99,7 @@ class Library:
         found = self.contents.named("compile", name)
         return ViewedCompile(found.name, found.path)
 
-    def artifacts(self) -> dict[str, Found]:
+    def artifacts(self) -> dict[str, ViewedFolder]:
         """Finished artifacts by hash; damaged ones are left out."""
         found = {}
         for one in self.contents.found:

@@ -17,12 +17,13 @@ from pydantic_core import to_json
 
 from evaluate.runs.journal import row_in
 from evaluate.stats.metrics import rank_of
+from mllm3rec.view.case_lines import ListedTarget
 from programs.ranker import order_by_score
 from programs.runtime.errors import InputError, input_error, quoted
 from programs.runtime.untrusted import regular
-from signatures.rows import Case, Ranking, Status, seed_of
+from signatures.rows import Ranking, Status, seed_of
 
-_BLOCK = 4 << 20
+_BLOCK = 1 << 18
 _KEY = b'","row":{"user_id":'
 _STATES = {status: number for number, status in enumerate(Status)}
 _NAMES = tuple(_STATES)
@@ -57,12 +58,12 @@ class RunRows:
 
     Args:
         path: The journal; it need not exist yet.
-        case_of: The case of a user, or None where it is not known: then there are no ranks.
+        listed: Candidates and target of a user; None where they are not known: then there are no ranks.
     """
 
-    def __init__(self, path: Path, case_of: Callable[[str], Case | None] = lambda user: None) -> None:
+    def __init__(self, path: Path, listed: Callable[[str], ListedTarget | None] = lambda user: None) -> None:
         self.path = path
-        self._case_of = case_of
+        self._listed = listed
         self._lock = threading.RLock()
         self._clear()
 
@@ -155,14 +156,12 @@ class RunRows:
         self._end += len(line) + 1
 
     def _ranks_of(self, user: str, order: list[str], scores: dict[str, list[float]], status: Status) -> tuple[int, int]:
-        case = None if status is Status.FAILED else self._case_of(user)
-        if case is None or case.target is None or case.target not in order:
+        case = None if status is Status.FAILED else self._listed(user)
+        if case is None or case.target not in order:
             return 0, 0
-        prior = scores.get("prior", ())
-        if len(prior) != len(case.candidates):
-            return rank_of(order, case.target), 0
-        by_prior = order_by_score(case.candidates, prior, tie_seed=seed_of("ties", user))
-        return rank_of(order, case.target), rank_of(by_prior, case.target)
+        prior = scores.get("prior", [])
+        known = len(prior) == len(case.candidates)
+        return rank_of(order, case.target), _rank_by(prior, case, user) if known else 0
 
     def find(self, user: str) -> Ranking | None:
         """The latest row of a user, checked; found at once, also before the index is complete.
@@ -240,3 +239,12 @@ class RunRows:
                 body = row_in(line) if text in line else None
                 if body is not None:
                     yield orjson.loads(body)
+
+
+def _rank_by(scores: list[float], case: ListedTarget, user: str) -> int:
+    """Rank of the target by scores, as `ranks_of` gives it."""
+    own = scores[case.candidates.index(case.target)]
+    if scores.count(own) == 1:
+        # Without a tie nothing has to be drawn or sorted, which takes most of the time of an index.
+        return 1 + sum(score > own for score in scores)
+    return rank_of(order_by_score(case.candidates, scores, tie_seed=seed_of("ties", user)), case.target)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -15,17 +18,20 @@ from evaluate.runs.journal import RunManifest, stored_manifest
 from evaluate.runs.run_metrics import RunMetrics
 from evaluate.stats.intervals import Difference, Estimate
 from evaluate.stats.metrics import per_user, summarize
-from mllm3rec.view.case_lines import CaseLines
+from mllm3rec.view.case_lines import CaseLines, ListedTarget
 from mllm3rec.view.ledger_lines import LedgerLines
 from mllm3rec.view.process import working_process
 from mllm3rec.view.rows import RunRows
 from programs.lm.ledger import by_role, read_calls
 from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError
-from signatures.rows import Case, Usage, total_usage
+from signatures.rows import Usage, total_usage
 
-LARGEST_LEDGER = 64 << 20
-"""Bytes of a ledger above which its stand-alone cost is not summed: `mllm3rec compare` and `study report` do."""
+SUMMED_AT_ONCE = 1 << 20
+"""Bytes of a ledger whose stand-alone cost is summed while a page waits for it."""
+
+_SLICE = 0.04
+"""Seconds of indexing after which others may read the rows."""
 
 _ANEW = "evaluate the run again to write it anew"
 
@@ -89,13 +95,36 @@ class ViewedRun:
         self.name = name
         self.files = RunDirectory(path)
         self.cases = cases
-        self.rows = RunRows(self.files.journal, self._case_of)
+        self.rows = RunRows(self.files.journal, self._listed)
         self.ledger = LedgerLines(self.files.ledger)
         self._facts: tuple[object, RunFacts] | None = None
-        self._stand_alone: tuple[int, Usage | None] | None = None
+        self._not_before = 0.0
+        self._indexing: threading.Thread | None = None
+        self._stand_alone: tuple[int, Usage] | None = None
 
-    def _case_of(self, user: str) -> Case | None:
-        return None if self.cases is None else self.cases.find(user)
+    def _listed(self, user: str) -> ListedTarget | None:
+        return None if self.cases is None else self.cases.listed(user)
+
+    def index(self, seconds: float) -> bool:
+        """Index the journal for so long, and then in a thread of its own.
+
+        Returns:
+            Whether the index is complete.
+
+        Raises:
+            InputError: if a row cannot be read.
+        """
+        if self.rows.extend(seconds):
+            return True
+        if not (self._indexing is not None and self._indexing.is_alive()):
+            self._indexing = threading.Thread(target=self._index, daemon=True)
+            self._indexing.start()
+        return False
+
+    def _index(self) -> None:
+        with suppress(InputError, OSError):  # the next page says what is wrong
+            while not self.rows.extend(_SLICE):
+                time.sleep(_SLICE / 4)  # pages come first
 
     @cached_property
     def manifest(self) -> RunManifest:
@@ -120,13 +149,18 @@ class ViewedRun:
     def facts(self) -> RunFacts:
         """Figures of the run; made again only if its files have changed."""
         state = self.state_of_files
-        if self._facts is None or self._facts[0] != state:
-            try:
-                found = self._read()
-            except (InputError, OSError) as error:
-                found = RunFacts(self.name, self.name.rpartition("/")[2], "", problem=str(error))
-            self._facts = state, found
-        return self._facts[1]
+        began = time.monotonic()
+        if self._facts is not None and (self._facts[0] == state or began < self._not_before):
+            return self._facts[1]
+        try:
+            found = self._read()
+        except (InputError, OSError) as error:
+            found = RunFacts(self.name, self.name.rpartition("/")[2], "", problem=str(error))
+        self._facts = state, found
+        if found.state == "running":
+            # Intervals of a running run are not worth more than a tenth of the time.
+            self._not_before = time.monotonic() + 9 * (time.monotonic() - began)
+        return found
 
     def _read(self) -> RunFacts:
         manifest = self.manifest
@@ -167,15 +201,21 @@ class ViewedRun:
             state=state,
         )
 
-    def stand_alone(self) -> Usage | None:
-        """Usage as if there had been no cache hits; None for a ledger above `LARGEST_LEDGER`."""
+    def stand_alone(self, wait: bool = True) -> Usage | None:
+        """Usage as if there had been no cache hits; None where a large ledger is not summed yet.
+
+        Args:
+            wait: Sum it now, however long that takes.
+        """
         size = self.files.ledger.stat().st_size if self.files.ledger.exists() else 0
-        if self._stand_alone is None or self._stand_alone[0] != size:
-            whole = None
-            if size <= LARGEST_LEDGER:
-                whole = total_usage(stand_alone_usage(list(read_calls(self.files.ledger))).values())
-            self._stand_alone = size, whole
-        return self._stand_alone[1]
+        known = self._stand_alone
+        if known is not None and known[0] == size:
+            return known[1]
+        if wait or size <= SUMMED_AT_ONCE:
+            with suppress(InputError, OSError):  # the run's line says what is wrong
+                calls = list(read_calls(self.files.ledger))
+                self._stand_alone = size, total_usage(stand_alone_usage(calls).values())
+        return None if self._stand_alone is None else self._stand_alone[1]
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

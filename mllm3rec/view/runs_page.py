@@ -11,6 +11,7 @@ from mllm3rec.view.elements import (
     Cell,
     Place,
     choice,
+    counted,
     field,
     form,
     hidden_fields,
@@ -32,13 +33,13 @@ FIRST_METRIC = "HR@5"
 
 _COLUMNS = {
     "name": "run",
-    "ranker": "ranker",
-    "cases": "cases",
     "metric": "",
     "users": "users",
     "dollars": "dollars",
     "unreadable": "unreadable",
     "state": "state",
+    "ranker": "ranker",
+    "cases": "cases",
     "begun": "begun",
 }
 _DESCENDING = ("metric", "users", "dollars", "unreadable", "begun")
@@ -124,7 +125,7 @@ def _groups(library: Library, place: Place) -> None:
                 runs = [one.name for one in contents.of_kind("run") if library.group(one.name) == found.name]
                 with tag("li"):
                     tag("span", kind, "badge")
-                    link(f"{found.name}: {len(runs)} runs", place.to("/", group=found.name))
+                    link(f"{found.name}: {counted(len(runs), 'run')}", place.to("/", group=found.name))
         for sha256, found in library.artifacts().items():
             with tag("li"):
                 tag("span", "artifact", "badge")
@@ -166,7 +167,9 @@ def _table(place: Place, lines: Sequence[_Line], metric: str) -> None:
                 tag("input", type="hidden", name=name, value=place.one(name))
         submit("Compare chosen")
         with tag("div", classes="whole"):
-            table(f"{len(lines)} runs", heads, [_row(place, line, metric) for line in shown], numbers=(4, 5, 6, 7))
+            table(
+                counted(len(lines), "run"), heads, [_row(place, line, metric) for line in shown], numbers=(2, 3, 4, 5)
+            )
     pager(place, page, RUNS_A_PAGE, len(lines))
 
 
@@ -185,13 +188,13 @@ def _row(place: Place, line: _Line, metric: str) -> list[Cell]:
     return [
         lambda: tag("input", type="checkbox", name="run", value=facts.name, aria_label=f"choose {facts.name}"),
         lambda: link(facts.name, place.to("/compare", run=facts.name, metric=metric)),
-        facts.ranker,
-        line.cases,
         with_interval(facts.metric(metric)),
         f"{facts.users:,}" + (f" (+{facts.unresolved} unresolved)" if facts.unresolved else ""),
         in_dollars(facts.usage),
         f"{facts.unreadable:.1%}",
         lambda: tag("span", facts.problem or facts.state, "badge " + _LOOKS.get(facts.state, "")),
+        facts.ranker,
+        line.cases,
         begun,
         partial(_notes, line.note),
     ]

@@ -67,7 +67,7 @@ def test_cases_may_lie_elsewhere(folder: Path) -> None:
 def test_rows_are_those_of_the_journal(folder: Path) -> None:
     _, rows = read_journal(folder / "runs" / "prior")
     cases = load_cases(folder / "cases.jsonl")
-    read = RunRows(folder / "runs" / "prior" / "journal.jsonl", CaseLines(folder / "cases.jsonl").find)
+    read = RunRows(folder / "runs" / "prior" / "journal.jsonl", CaseLines(folder / "cases.jsonl").listed)
     user = cases[3].user_id
     assert read.find(user) == rows[user]  # before there is an index
     assert read.extend()
