@@ -111,7 +111,7 @@ class RankerChoice:
             seed: Training seed of a trained baseline.
         """
         if self.name in TRAINED:
-            return {"seed": seed, "settings": self._settings.model_dump(mode="json")}
+            return self._settings.configuration(seed)
         prior = self.prior or NEWEST
         if self.without_model:
             fused = {"weight": self.fusion.weight, "head": self.fusion.head, "prior": recorded(prior)}

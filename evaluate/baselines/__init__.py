@@ -1,7 +1,7 @@
 """Trained baselines, fitted on the same training data as the prior.
 
 `TRAINED[name]` is the settings class of a baseline; `TRAINED[name]().fit(training, seed)` gives the ranker. They need
-the extra `baselines`, the two Transformers the extra `neural` (torch).
+the extra `baselines`, the two Transformers the extra `neural` (torch), the language models the extra `finetune`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from evaluate.baselines.ials import IALS
 from evaluate.baselines.learned import Learned
 from evaluate.baselines.lightfm import LightFM, LightFMFeatures
 from evaluate.baselines.sequential import BERT4Rec, SASRec
+from evaluate.baselines.systems.tallrec import TALLRec
 
-_ALL: tuple[type[Baseline], ...] = (BPR, IALS, LightFM, LightFMFeatures, SASRec, BERT4Rec, Learned)
+_ALL: tuple[type[Baseline], ...] = (BPR, IALS, LightFM, LightFMFeatures, SASRec, BERT4Rec, Learned, TALLRec)
 
 TRAINED: dict[str, type[Baseline]] = {baseline.name: baseline for baseline in _ALL}
 """Settings classes of all trained baselines, by name."""

@@ -163,7 +163,7 @@ class StudyRunner:
         settings: Baseline | None = None
         if spec.ranker in TRAINED:
             settings = self._settings(cell, setting)
-            configuration |= {"seed": cell.seed, "settings": settings.model_dump(mode="json")}
+            configuration |= settings.configuration(cell.seed or 0)
         if cell.protocol.catalogue:
             configuration |= {"catalogue": True}
         if self._finished(directory, spec, configuration, cases):

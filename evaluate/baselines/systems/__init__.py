@@ -1,0 +1,1 @@
+"""Recommenders that the paper compares with or names, one file a system."""
