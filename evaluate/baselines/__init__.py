@@ -12,9 +12,20 @@ from evaluate.baselines.ials import IALS
 from evaluate.baselines.learned import Learned
 from evaluate.baselines.lightfm import LightFM, LightFMFeatures
 from evaluate.baselines.sequential import BERT4Rec, SASRec
+from evaluate.baselines.systems.genrec_titles import GenRecTitles
 from evaluate.baselines.systems.tallrec import TALLRec
 
-_ALL: tuple[type[Baseline], ...] = (BPR, IALS, LightFM, LightFMFeatures, SASRec, BERT4Rec, Learned, TALLRec)
+_ALL: tuple[type[Baseline], ...] = (
+    BPR,
+    IALS,
+    LightFM,
+    LightFMFeatures,
+    SASRec,
+    BERT4Rec,
+    Learned,
+    TALLRec,
+    GenRecTitles,
+)
 
 TRAINED: dict[str, type[Baseline]] = {baseline.name: baseline for baseline in _ALL}
 """Settings classes of all trained baselines, by name."""

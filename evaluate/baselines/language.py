@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,10 +81,6 @@ class LanguageModel(Baseline):
     rate: float = Field(default=1e-3, gt=0)
     patience: int = Field(default=4, ge=1)
 
-    def with_base(self, base: str) -> Self:
-        """The same settings with another base model."""
-        return self.model_copy(update={"base": base})
-
     def environment(self) -> dict[str, str]:
         """See `Baseline.environment`."""
         require_packages(f"the ranker '{self.name}'")
@@ -118,8 +114,8 @@ class LanguageModel(Baseline):
         dev, lists = examples[: self.dev_users], examples[self.dev_users :]
         if not lists:
             raise InputError(
-                f"the ranker '{self.name}' needs more than {self.dev_users} users with two different items to learn from; "
-                f"the data have {len(dev)}"
+                f"the ranker '{self.name}' needs more than {self.dev_users} users with two different items to learn "
+                f"from; the data have {len(dev)}"
             )
         model = self.model(load_backbone(self.base), seed)
         if model.adapter:

@@ -82,8 +82,8 @@ class SoftPrompt(Frozen):
 class Projections(Frozen):
     """A small network for each kind of slot, from outside vectors into the input vectors of a frozen model.
 
-    Linear, layer norm, GELU, linear, layer norm; then scaled to the standard deviation of the model's own input vectors,
-    without which training diverges.
+    Linear, layer norm, GELU, linear, layer norm; then scaled to the standard deviation of the model's own input
+    vectors, without which training diverges.
 
     Args:
         sizes: Length of the outside vectors by kind.

@@ -45,8 +45,8 @@ class LateInteraction:
         below: Number of lower layers, less than all.
 
     Attributes:
-        most: Most suffixes whose lower states are kept: 2 d bytes a token in bfloat16, which is 370 MB for 20,000 suffixes
-            of 16 tokens and d = 576.
+        most: Most suffixes whose lower states are kept. One of 16 tokens takes 18 kB in bfloat16 with d = 576, so that
+            all take 370 MB.
     """
 
     most = 20_000

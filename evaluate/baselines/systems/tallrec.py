@@ -1,11 +1,11 @@
 """TALLRec (Bao et al., RecSys 2023): a language model is tuned to answer whether a user will like an item.
 
 As published: liked and disliked items by rating, LoRA of rank 8 on queries and values, one label of each kind for each
-of a few dozen to a few hundred users. Different here: the paper's labels are ratings alone. A list to rank has items that
-the user never saw, so the negative of a user who disliked nothing is an item drawn at random. The loss is that of the
-answer, between yes and no; the authors' code trains on the whole prompt, and finds the answers by the ids of both words,
-so that a title with one of them moves all labels. LoRA is in the last ten layers. There is no Alpaca stage, as the default
-base follows instructions already. The score is logit(yes) - logit(no).
+of a few dozen to a few hundred users. Different here: the paper's labels are ratings alone. A list to rank has items
+that the user never saw, so the negative of a user who disliked nothing is an item drawn at random. The loss is that of
+the answer, between yes and no; the authors' code trains on the whole prompt, and finds the answers by the ids of both
+words, so that a title with one of them moves all labels. LoRA is in the last ten layers. There is no Alpaca stage, as
+the default base follows instructions already. The score is logit(yes) - logit(no).
 """
 
 from __future__ import annotations
