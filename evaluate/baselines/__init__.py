@@ -7,12 +7,13 @@ the extra `baselines`, the two Transformers the extra `neural` (torch), the lang
 from __future__ import annotations
 
 from evaluate.baselines.baseline import Baseline, TrainingData
-from evaluate.baselines.bpr import BPR
-from evaluate.baselines.ials import IALS
 from evaluate.baselines.learned import Learned
-from evaluate.baselines.lightfm import LightFM, LightFMFeatures
-from evaluate.baselines.sequential import BERT4Rec, SASRec
+from evaluate.baselines.systems.bert4rec import BERT4Rec
+from evaluate.baselines.systems.bpr import BPR
 from evaluate.baselines.systems.genrec_titles import GenRecTitles
+from evaluate.baselines.systems.ials import IALS
+from evaluate.baselines.systems.lightfm import LightFM, LightFMFeatures
+from evaluate.baselines.systems.sasrec import SASRec
 from evaluate.baselines.systems.tallrec import TALLRec
 
 _ALL: tuple[type[Baseline], ...] = (

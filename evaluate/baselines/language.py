@@ -18,6 +18,8 @@ from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.training_cases import training_cases
 from programs.ranker import Ranker, ranking_from_scores
 from programs.runtime.errors import InputError
+from programs.runtime.events import Note
+from programs.runtime.lock import awaited
 from programs.seller_text import prompt_line
 from programs.tuned.reader import DEFAULT_BASE, require_packages
 from programs.tuned.settings import Prefix, PromptList, TuningSettings
@@ -119,7 +121,7 @@ class LanguageModel(Baseline):
             )
         model = self.model(load_backbone(self.base), seed)
         if model.adapter:
-            with _folder(self.fit_folder(training, seed, fitting)) as folder:
+            with _folder(self.name, fitting, self.fit_folder(training, seed, fitting)) as folder:
                 model.fit(lists, dev, folder / ADAPTER, fitting.on_event)
         return self.ranker(model, wording, training.items)
 
@@ -217,10 +219,13 @@ def _first(examples: Iterator[PromptList], count: int) -> Iterator[PromptList]:
 
 
 @contextmanager
-def _folder(kept: Path | None) -> Iterator[Path]:
-    """The folder of a kept fit; a temporary one for a fit that is not kept."""
-    if kept is not None:
-        yield kept
+def _folder(task: str, fitting: Fitting, kept: Path | None) -> Iterator[Path]:
+    """The folder of a kept fit, held against other processes; a temporary one for a fit that is not kept."""
+    if kept is None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
+    with awaited(
+        kept, lambda holder: fitting.on_event(Note(f"{task}: waiting for process {holder}, which fits the same"))
+    ):
+        yield kept

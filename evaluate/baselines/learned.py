@@ -11,11 +11,8 @@ from numpy.typing import NDArray
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from evaluate.baselines.baseline import Baseline, TrainingData
-from evaluate.baselines.bpr import BPR
 from evaluate.baselines.fitting import UNKEPT, Fitting
-from evaluate.baselines.ials import IALS
 from evaluate.baselines.item_features import brands, category_prefixes, leaf_categories, title_words
-from evaluate.baselines.sequential import SASRec
 from evaluate.baselines.sources.factor_scores import FactorScores
 from evaluate.baselines.sources.graph import Graph
 from evaluate.baselines.sources.leanings import LeaningsFeature
@@ -27,6 +24,9 @@ from evaluate.baselines.sources.shop import Shop
 from evaluate.baselines.sources.texts import Content, Overlap
 from evaluate.baselines.sources.transitions import Transitions
 from evaluate.baselines.sources.user import User
+from evaluate.baselines.systems.bpr import BPR
+from evaluate.baselines.systems.ials import IALS
+from evaluate.baselines.systems.sasrec import SASRec
 from evaluate.baselines.training_lists import steps_back
 from programs.motivation_encoder import MotivationEncoder
 from programs.ranker import ranking_from_scores

@@ -10,7 +10,6 @@ import numpy as np
 from pydantic import Field
 
 from evaluate.baselines.baseline import Baseline, TrainingData
-from evaluate.baselines.bpr import BPR
 from evaluate.baselines.features import (
     FeatureSource,
     HistoryLength,
@@ -23,6 +22,7 @@ from evaluate.baselines.features import (
 )
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.item_features import category_prefixes, title_words
+from evaluate.baselines.systems.bpr import BPR
 from evaluate.baselines.training_cases import shortened, training_cases
 from programs.prior.scorers import Training
 from programs.ranker import ranking_from_scores

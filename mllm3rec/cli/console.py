@@ -222,11 +222,12 @@ class ConsoleEvents:
 
 
 def _line(task: _Task, event: Progress) -> str:
+    pace = f"{task.pace(event)}; {event.detail}" if event.detail else task.pace(event)
     if event.usage is None or not (event.usage.calls or event.usage.cache_hits):
-        return task.pace(event)
+        return pace
     spent = f"{event.usage.calls} calls, {event.usage.cache_hits} cache hits"
     dollars = "" if event.usage.usd is None else f", {format_usd(event.usage.usd)}"
-    return f"{task.pace(event)}; {spent}{dollars}"
+    return f"{pace}; {spent}{dollars}"
 
 
 def figure_table(title: str, first: str, *figures: str) -> Table:

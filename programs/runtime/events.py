@@ -23,12 +23,14 @@ class Progress:
         task: Name of the task, the same in all of its events.
         done, total: Steps; the task is finished when they are equal.
         usage: Calls and dollars so far; None without a language model.
+        detail: What else there is to say, such as the loss of a training.
     """
 
     task: str
     done: int
     total: int
     usage: Usage | None = None
+    detail: str = ""
 
 
 Event = Note | Progress

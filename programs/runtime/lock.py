@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,31 @@ from filelock import BaseFileLock, FileLock, Timeout
 from programs.runtime.errors import InputError
 
 LOCK = ".lock"
+
+
+@contextmanager
+def awaited(directory: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of the directory inside the block, after the process that holds it now; see `take`.
+
+    Args:
+        on_wait: Told the process id of the holder, if there is one.
+    """
+    lock = FileLock(
+        directory / LOCK, mode=0o600, thread_local=False, preserve_lock_file=True, on_acquired=_write_process_id
+    )
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            on_wait(_holder(directory / LOCK))
+            lock.acquire(timeout=-1)
+    except OSError as error:
+        raise InputError(f"{directory}: cannot be used: {error.strerror}; remove it, or make it writable") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def take(directory: Path) -> BaseFileLock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluate.baselines.sequential import SequenceRanker
+from evaluate.baselines.networks.sequence_ranker import SequenceRanker
 from evaluate.baselines.sources.lists import FeatureColumns, ItemIndex, Lists
 
 
@@ -18,7 +18,7 @@ class SequenceScores:
 
     def features(self, lists: Lists) -> FeatureColumns:
         """See `Source.features`."""
-        from evaluate.baselines.network import list_scores
+        from evaluate.baselines.networks.sequence_network import list_scores
 
         known = self.ranker.rows
         histories = [

@@ -1,1 +1,1 @@
-"""Recommenders that the paper compares with or names, one file a system."""
+"""Trained baselines as published, one file each: settings, and what is their own idea."""

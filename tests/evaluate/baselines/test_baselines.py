@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from evaluate.baselines import TRAINED, Baseline, TrainingData
 from evaluate.baselines.baseline import unknown_below
-from evaluate.baselines.bpr import BPR
 from evaluate.baselines.factors import FactorRanker, Factors
 from evaluate.baselines.features import (
     HistoryLength,
@@ -28,14 +27,16 @@ from evaluate.baselines.features import (
     feature_table,
 )
 from evaluate.baselines.fitting import UNKEPT, Fitting
-from evaluate.baselines.ials import IALS
 from evaluate.baselines.item_features import columns_of, feature_matrix, feature_names
 from evaluate.baselines.language import LanguageModel
 from evaluate.baselines.learned import Group, Learned
 from evaluate.baselines.learned_v1 import LearnedV1, LearnedV1Ranker, learn
-from evaluate.baselines.lightfm import LightFM, LightFMFeatures
-from evaluate.baselines.sequence_settings import SequenceSettings
-from evaluate.baselines.sequential import BERT4Rec, SASRec
+from evaluate.baselines.networks.sequence_settings import SequenceSettings
+from evaluate.baselines.systems.bert4rec import BERT4Rec
+from evaluate.baselines.systems.bpr import BPR
+from evaluate.baselines.systems.ials import IALS
+from evaluate.baselines.systems.lightfm import LightFM, LightFMFeatures
+from evaluate.baselines.systems.sasrec import SASRec
 from evaluate.baselines.training_cases import shortened, training_cases
 from evaluate.baselines.tuning import Tuned, tune
 from evaluate.protocol.protocol import part_of
@@ -197,7 +198,7 @@ def test_a_missing_package_names_its_extra(name: str, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, NEEDS[name], None)
     for module in [module for module in sys.modules if module.startswith(("sklearn.", "cornac.", "lightfm."))]:
         monkeypatch.delitem(sys.modules, module)
-    monkeypatch.delitem(sys.modules, "evaluate.baselines.network", raising=False)
+    monkeypatch.delitem(sys.modules, "evaluate.baselines.networks.sequence_network", raising=False)
     if name == "learned":
         pytest.importorskip("cornac")
     extra = "neural" if name in ("sasrec", "bert4rec") else "baselines"
@@ -216,7 +217,7 @@ def test_ranking_is_safe_across_threads(name: str) -> None:
 @pytest.mark.parametrize("name", ["sasrec", "bert4rec"])
 def test_sequence_models_stop_where_validation_is_best(name: str) -> None:
     torch = pytest.importorskip("torch")
-    from evaluate.baselines import network
+    from evaluate.baselines.networks import sequence_network as network
 
     validated = SMALL[name].model_copy(update={"validation": 10, "epochs": 12, "patience": 2})
     figures = iter([0.1, 0.3, 0.2, 0.3, 0.9])
@@ -242,7 +243,7 @@ def test_sequence_settings_are_checked() -> None:
 
 def test_long_histories_are_cut_into_windows_that_lose_nothing() -> None:
     pytest.importorskip("torch")
-    from evaluate.baselines.network import _windows
+    from evaluate.baselines.networks.sequence_network import _windows
 
     history = np.arange(9)
     found = [window.tolist() for window in _windows(history, SASRec(length=3))]

@@ -7,7 +7,6 @@ import pytest
 
 from evaluate.baselines import TrainingData
 from evaluate.baselines.learned import Learned
-from evaluate.baselines.sequential import SASRec
 from evaluate.baselines.sources.graph import Graph
 from evaluate.baselines.sources.lists import FeatureColumns, ItemIndex, Lists
 from evaluate.baselines.sources.past import Past
@@ -17,6 +16,7 @@ from evaluate.baselines.sources.shop import Shop
 from evaluate.baselines.sources.texts import Content, Overlap
 from evaluate.baselines.sources.transitions import Transitions
 from evaluate.baselines.sources.user import User
+from evaluate.baselines.systems.sasrec import SASRec
 from evaluate.baselines.training_lists import steps_back
 from evaluate.protocol.protocol import IN_MEMORY, EvaluationProtocol, Setting
 from programs.prior.prior import Prior

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from evaluate.baselines.sequence_settings import MaskedSettings, SequenceSettings
+from evaluate.baselines.networks.epochs import reproducible, train_epochs
+from evaluate.baselines.networks.sequence_settings import MaskedSettings, SequenceSettings
+from programs.runtime.events import OnEvent, ignore
 
 Rows = NDArray[np.int64]
 """Item rows, oldest first."""
@@ -63,8 +65,15 @@ class Transformer(nn.Module):
         return states @ self.item(rows).T + self.bias[rows]
 
 
-def train(sequences: Sequence[Rows], items: int, settings: SequenceSettings, seed: int) -> Transformer:
-    """Train on one thread until the validation NDCG stops improving, and keep the best state.
+def train(
+    sequences: Sequence[Rows],
+    items: int,
+    settings: SequenceSettings,
+    seed: int,
+    folder: Path | None = None,
+    on_event: OnEvent = ignore,
+) -> Transformer:
+    """Train until the validation NDCG stops improving, and keep the best state; see `train_epochs`.
 
     Validation items are the last items of some sequences, held out of training, and ranked among all items.
 
@@ -72,37 +81,35 @@ def train(sequences: Sequence[Rows], items: int, settings: SequenceSettings, see
         sequences: Histories of at least one item.
         items: Number of items; rows are below it.
     """
-    threads, state = torch.get_num_threads(), torch.get_rng_state()
-    torch.set_num_threads(1)  # sums depend on the number of threads
-    torch.manual_seed(seed)
-    try:
-        return _train(sequences, items, settings, np.random.default_rng(seed))
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_rng_state(state)
+    with reproducible(seed):
+        network = Transformer(items, settings)
+        optimizer = torch.optim.Adam(network.parameters(), lr=settings.rate)
+        training, validation = _hold_out(sequences, settings.validation, np.random.default_rng(seed))
+        windows = [window for sequence in training for window in _windows(sequence, settings)]
 
+        def one_epoch(number: int, rng: np.random.Generator) -> float:
+            losses = []
+            for rows in _batches(windows, network.padding, settings.batch, rng):
+                loss = _loss(network, rows, settings, rng)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+            return float(np.mean(losses)) if losses else 0.0
 
-def _train(sequences: Sequence[Rows], items: int, settings: SequenceSettings, rng: np.random.Generator) -> Transformer:
-    network = Transformer(items, settings)
-    optimizer = torch.optim.Adam(network.parameters(), lr=settings.rate)
-    training, validation = _hold_out(sequences, settings.validation, rng)
-    windows = [window for sequence in training for window in _windows(sequence, settings)]
-    best, best_epoch, kept = -1.0, 0, copy.deepcopy(network.state_dict())
-    for epoch in range(1, settings.epochs + 1):
-        network.train()
-        for rows in _batches(windows, network.padding, settings.batch, rng):
-            loss = _loss(network, rows, settings, rng)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        network.eval()
-        reached = _ndcg(network, validation, settings) if validation else float(epoch)
-        if reached > best:
-            best, best_epoch, kept = reached, epoch, copy.deepcopy(network.state_dict())
-        elif epoch - best_epoch >= settings.patience:
-            break
-    network.load_state_dict(kept)
-    return network.eval()
+        train_epochs(
+            network,
+            optimizer,
+            one_epoch,
+            (lambda: _ndcg(network, validation, settings)) if validation else None,
+            seed=seed,
+            epochs=settings.epochs,
+            patience=settings.patience,
+            task=f"fitting {settings.name}",
+            folder=folder,
+            on_event=on_event,
+        )
+    return network
 
 
 def _hold_out(

@@ -1,0 +1,1 @@
+"""Networks that several trained baselines share, and the loop that trains them (extra `neural`)."""

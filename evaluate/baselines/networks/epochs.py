@@ -1,0 +1,258 @@
+"""Epoch loop of every trained network: early stopping on dev, checkpoints, kept fits; needs the extra `neural`.
+
+A fit is used like this, where all that is random follows from the seed:
+
+    with reproducible(seed):
+        network = Network(...).to(best_device())
+        optimizer = torch.optim.Adam(network.parameters())
+        train_epochs(network, optimizer, one_epoch, dev_score, seed=seed, epochs=30, ...)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from programs.runtime.atomic import sweep, write_atomically
+from programs.runtime.errors import InputError
+from programs.runtime.events import Note, OnEvent, Progress, ignore
+from programs.runtime.lock import awaited
+
+CHECKPOINT = "checkpoint.safetensors"
+"""State after the last whole epoch of a fit that is not finished."""
+FIT = "fit.safetensors"
+"""The best state of a finished fit."""
+
+State = dict[str, Tensor]
+
+TrainEpoch = Callable[[int, np.random.Generator], float]
+"""Trains one epoch, numbered from 1, and returns its mean loss. Every random draw comes from the generator or from
+torch's own, which is seeded before the call, too."""
+
+DevScore = Callable[[], float]
+"""The score of the network as it is now, higher is better, on what was held out of the training data."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a fit went.
+
+    Attributes:
+        epochs: Epochs that were trained.
+        best_epoch: The epoch whose state is kept.
+        dev_score: Its score; the number of the epoch if there is no dev score.
+        loss: Mean loss of the last epoch.
+    """
+
+    epochs: int = 0
+    best_epoch: int = 0
+    dev_score: float = -math.inf
+    loss: float = math.nan
+
+
+def best_device() -> torch.device:
+    """The graphics processor if there is one that torch can use, otherwise the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def reproducible(seed: int) -> Iterator[None]:
+    """One thread and a seeded torch inside the block; afterwards both are as they were."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums depend on the number of threads
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def train_epochs(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train_epoch: TrainEpoch,
+    dev_score: DevScore | None,
+    *,
+    seed: int,
+    epochs: int,
+    patience: int,
+    task: str,
+    folder: Path | None = None,
+    on_event: OnEvent = ignore,
+) -> Trained:
+    """Train until the dev score stops improving; the network then has its best state, in evaluation mode.
+
+    A fit that was killed goes on after its last whole epoch, and ends with the weights of one that was not. A finished
+    fit is loaded. Of two processes with the same fit, one waits for the other.
+
+    Args:
+        optimizer: Of the network's parameters.
+        dev_score: None if nothing is held out: then the last epoch is the best.
+        epochs: Most epochs.
+        patience: Epochs without a better dev score before training stops.
+        task: Name of the fit in events.
+        folder: Folder of this fit and no other, see `Baseline.fit_folder`; None keeps nothing.
+
+    Raises:
+        InputError: if a kept file is damaged or of another network, or the loss is not finite.
+    """
+    loop = _Loop(network, optimizer, train_epoch, dev_score, seed, epochs, patience, task, on_event)
+    if folder is None:
+        return loop.run(None)
+    finished = folder / FIT
+    if not finished.exists():
+        with awaited(
+            folder, lambda holder: on_event(Note(f"{task}: waiting for process {holder}, which fits the same"))
+        ):
+            if not finished.exists():
+                sweep(folder)
+                trained = loop.run(folder / CHECKPOINT)
+                write_atomically(finished, _packed(loop.best, {"trained": asdict(trained)}))
+                (folder / CHECKPOINT).unlink(missing_ok=True)
+                return trained
+    state, about = _read(finished)
+    loop.take_over(state, finished)
+    on_event(Note(f"{task}: the fit is kept in {folder}"))
+    return Trained(**about["trained"])
+
+
+class _Loop:
+    """State of one training between epochs."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        train_epoch: TrainEpoch,
+        dev_score: DevScore | None,
+        seed: int,
+        epochs: int,
+        patience: int,
+        task: str,
+        on_event: OnEvent,
+    ) -> None:
+        self.network, self.optimizer = network, optimizer
+        self.train_epoch, self.dev_score = train_epoch, dev_score
+        self.seed, self.epochs, self.patience, self.task, self.on_event = seed, epochs, patience, task, on_event
+        self.now = Trained()
+        self.best = _copied(network.state_dict())
+
+    def run(self, checkpoint: Path | None) -> Trained:
+        if checkpoint is not None and checkpoint.exists():
+            self._restore(checkpoint)
+            self.on_event(Note(f"{self.task}: goes on after epoch {self.now.epochs}"))
+        self.on_event(Progress(self.task, self.now.epochs, self.epochs))
+        while self.now.epochs < self.epochs and self.now.epochs - self.now.best_epoch < self.patience:
+            self._epoch(self.now.epochs + 1)
+            if checkpoint is not None:
+                self._save(checkpoint)
+        self.network.load_state_dict(self.best)
+        self.network.eval()
+        self.on_event(Progress(self.task, self.epochs, self.epochs, detail=self._said()))
+        return self.now
+
+    def _epoch(self, number: int) -> None:
+        torch.manual_seed(int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0]))
+        self.network.train()
+        loss = self.train_epoch(number, np.random.default_rng([self.seed, number]))
+        if not math.isfinite(loss):
+            raise InputError(f"{self.task}: the loss of epoch {number} is not finite; fit with a lower learning rate")
+        self.network.eval()
+        with torch.no_grad():
+            score = float(number) if self.dev_score is None else self.dev_score()
+        if score > self.now.dev_score:
+            self.now = Trained(number, number, score, loss)
+            self.best = _copied(self.network.state_dict())
+        else:
+            self.now = Trained(number, self.now.best_epoch, self.now.dev_score, loss)
+        self.on_event(Progress(self.task, number, self.epochs, detail=self._said()))
+
+    def _said(self) -> str:
+        if self.dev_score is None:
+            return f"loss {self.now.loss:.3f}"
+        return f"loss {self.now.loss:.3f}, best dev score {self.now.dev_score:.4f} after epoch {self.now.best_epoch}"
+
+    def take_over(self, state: State, where: Path) -> None:
+        """Load the weights of a kept fit."""
+        _check(state, self.network.state_dict(), where)
+        self.network.load_state_dict(state)
+        self.network.eval()
+
+    def _save(self, checkpoint: Path) -> None:
+        tensors = {f"now.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
+        values: dict[str, Any] = {}
+        for number, parts in self.optimizer.state_dict()["state"].items():
+            for part, value in parts.items():
+                into = tensors if isinstance(value, Tensor) else values
+                into[f"optimizer.{number}.{part}"] = value
+        write_atomically(checkpoint, _packed(tensors, {"trained": asdict(self.now), "optimizer": values}))
+
+    def _restore(self, checkpoint: Path) -> None:
+        tensors, about = _read(checkpoint)
+        parts: dict[str, State] = {"now": {}, "best": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = tensor
+        self.take_over(parts["now"], checkpoint)
+        _check(parts["best"], self.best, checkpoint)
+        self.best = {name: tensor.to(self.best[name].device) for name, tensor in parts["best"].items()}
+        moments: dict[int, dict[str, Any]] = {}
+        kept = {name.removeprefix("optimizer."): value for name, value in about["optimizer"].items()}
+        for name, value in {**parts["optimizer"], **kept}.items():
+            number, _, part = name.partition(".")
+            moments.setdefault(int(number), {})[part] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.now = Trained(**about["trained"])
+
+
+def _copied(state: Mapping[str, Tensor]) -> State:
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def _packed(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
+    """A safetensors file with JSON beside the tensors, and a hash over both."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    said = json.dumps(about, sort_keys=True)
+    return bytes(save(plain, metadata={"about": said, "sha256": _sha256(plain, said)}))
+
+
+def _read(path: Path) -> tuple[State, dict[str, Any]]:
+    damaged = f"{path}: the kept fit is damaged; delete its folder {path.parent} to fit again"
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{damaged} ({error})") from error
+    if metadata.get("sha256") != _sha256(tensors, metadata.get("about", "")):
+        raise InputError(f"{damaged} (its hash is not that of its content)")
+    return tensors, json.loads(metadata["about"])
+
+
+def _sha256(tensors: Mapping[str, Tensor], about: str) -> str:
+    digest = hashlib.sha256(about.encode())
+    for name in sorted(tensors):
+        flat = tensors[name].contiguous().reshape(-1).view(torch.uint8)
+        digest.update(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}".encode())
+        digest.update(flat.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check(given: Mapping[str, Tensor], own: Mapping[str, Tensor], where: Path) -> None:
+    if {name: tensor.shape for name, tensor in given.items()} != {name: tensor.shape for name, tensor in own.items()}:
+        raise InputError(f"{where}: is of another network; delete its folder {where.parent} to fit again")
