@@ -22,11 +22,9 @@ from signatures.chat import Order, rank_shortlist
 
 SHORTLIST = 20
 """Most candidates in the prompt, unless `--head` says otherwise."""
-LIKED_ABOVE = 3
-"""Ratings above this are likes; so are purchases without a rating."""
 
 
-class LikesAndDislikes(dspy.Module):
+class LikesDislikes(dspy.Module):
     """The user's facts, and the last purchases by whether they were liked, oldest first."""
 
     def forward(
@@ -34,8 +32,7 @@ class LikesAndDislikes(dspy.Module):
     ) -> dspy.Prediction:
         """Like `MOPE.forward`, without a model call: `profile` is None."""
         last = history[-HISTORY_ITEMS:]
-        liked = [one for one in last if one[1].rating is None or one[1].rating > LIKED_ABOVE]
-        disliked = [one for one in last if one not in liked]
+        liked, disliked = ([one for one in last if one[1].liked is wanted] for wanted in (True, False))
         text = f"facts: {render_metadata(metadata or {})}\nliked:{_named(liked)}\ndisliked:{_named(disliked)}"
         return dspy.Prediction(profile=None, text=text, unparsable=0)
 

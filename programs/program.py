@@ -14,7 +14,7 @@ import dspy
 import numpy as np
 from numpy.typing import NDArray
 
-from programs.chat_rec import SHORTLIST, LikesAndDislikes, Shortlist
+from programs.chat_rec import SHORTLIST, LikesDislikes, Shortlist
 from programs.explain import Explainer
 from programs.fusion import DEFAULT_WEIGHT, Fusion, head_of, lowest, mixed
 from programs.gate import GateSignals
@@ -408,12 +408,12 @@ def llm_only(parts: Parts) -> MLLM3Rec:
 
 def chat_rec(parts: Parts) -> MLLM3Rec:
     """Chat-REC: likes, dislikes and the prior's first candidates, in the prior's order, in one prompt."""
-    return _compose(parts, LikesAndDislikes(), RawDescription(), Shortlist("recommended", parts.backends))
+    return _compose(parts, LikesDislikes(), RawDescription(), Shortlist("recommended", parts.backends))
 
 
 def chat_rec_shuffled(parts: Parts) -> MLLM3Rec:
     """`chat-rec` with the candidates in a shuffled order: what the model adds beyond copying the list."""
-    return _compose(parts, LikesAndDislikes(), RawDescription(), Shortlist("shuffled", parts.backends))
+    return _compose(parts, LikesDislikes(), RawDescription(), Shortlist("shuffled", parts.backends))
 
 
 def needs(parts: Parts) -> MLLM3Rec:

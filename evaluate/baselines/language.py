@@ -21,6 +21,7 @@ from programs.runtime.errors import InputError
 from programs.runtime.events import Note
 from programs.runtime.lock import awaited
 from programs.seller_text import prompt_line
+from programs.tuned.aligner import SHOWN_TITLE
 from programs.tuned.reader import DEFAULT_BASE, require_packages
 from programs.tuned.settings import Prefix, PromptList, TuningSettings
 from signatures.rows import Case, Ranking
@@ -30,16 +31,14 @@ if TYPE_CHECKING:
     from programs.tuned.backbone import Backbone
     from programs.tuned.finetuned import FineTuned
 
-ADAPTER = "adapter.safetensors"
+TRAINING_FILE = "training.safetensors"
 """File of a kept fit: the state of its training."""
-SHOWN_TITLE = 56
-"""Most characters of a title in a prompt: about 16 tokens."""
 SHOWN_ITEMS = 10
 """Most items of a history in a prompt, the last ones."""
-MOST_PREFIX = 4096
+LONGEST_PREFIX = 4096
 """Most tokens before the candidates. Titles are cut before, so that no prompt loses its beginning or its end."""
 
-Event = tuple[Item, Interaction]
+KnownEvent = tuple[Item, Interaction]
 """An interaction with its item."""
 
 
@@ -122,7 +121,7 @@ class LanguageModel(Baseline):
         model = self.model(load_backbone(self.base), seed)
         if model.adapter:
             with _folder(self.name, fitting, self.fit_folder(training, seed, fitting)) as folder:
-                model.fit(lists, dev, folder / ADAPTER, fitting.on_event)
+                model.fit(lists, dev, folder / TRAINING_FILE, fitting.on_event)
         return self.ranker(model, wording, training.items)
 
     def tuning(self, seed: int, **shape: int) -> TuningSettings:
@@ -162,7 +161,7 @@ def title_of(item: Item) -> str:
     return prompt_line(item.display_title, SHOWN_TITLE) or "untitled"
 
 
-def events_of(case: Case, items: Mapping[str, Item]) -> list[Event]:
+def events_of(case: Case, items: Mapping[str, Item]) -> list[KnownEvent]:
     """The last items of a history, oldest first; items that are not in the catalogue are left out."""
     return [(items[event.item_id], event) for event in case.history if event.item_id in items][-SHOWN_ITEMS:]
 

@@ -18,10 +18,10 @@ from programs.runtime.events import OnEvent, ignore
 from programs.tuned.adaptation import Adapt, LoRA
 from programs.tuned.backbone import Backbone
 from programs.tuned.decoding import Decode, Joint
-from programs.tuned.objective import CHOICE, Objective
+from programs.tuned.objective import CHOICE, TuningObjective
 from programs.tuned.packing import pack
 from programs.tuned.settings import Prefix, PromptList, TuningSettings
-from programs.tuned.training import Figures, Training
+from programs.tuned.training import AdapterTraining, Figures
 
 MOST_PREFIX = 256
 """Most tokens of a user's text; what is older is cut off."""
@@ -47,7 +47,7 @@ class FineTuned:
         base: Backbone,
         settings: TuningSettings,
         adapt: Adapt = LoRA,
-        objective: Objective = CHOICE,
+        objective: TuningObjective = CHOICE,
         decode: Decode = Joint,
         most: int = MOST_PREFIX,
     ) -> None:
@@ -118,7 +118,7 @@ class FineTuned:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # sums depend on the number of threads
         try:
-            return Training(self, lists, dev_lists, checkpoint, on_event).run()
+            return AdapterTraining(self, lists, dev_lists, checkpoint, on_event).run()
         finally:
             torch.set_num_threads(threads)
 

@@ -82,18 +82,18 @@ def title_loss(values: Tensor, target: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Objective:
+class TuningObjective:
     """A reading, and the loss of the values of one list."""
 
     reading: Callable[[Backbone], Reading]
     loss: Callable[[Tensor, int], Tensor]
 
 
-CHOICE = Objective(YesMinusNo, choice_loss)
+CHOICE = TuningObjective(YesMinusNo, choice_loss)
 """Yes against no, compared within the list."""
-ANSWER = Objective(YesMinusNo, answer_loss)
+ANSWER = TuningObjective(YesMinusNo, answer_loss)
 """Yes against no, for each candidate alone."""
-TITLE = Objective(TitleLogLikelihood, title_loss)
+TITLE = TuningObjective(TitleLogLikelihood, title_loss)
 """The title of the next item is generated."""
 
 

@@ -53,7 +53,7 @@ class Trainable(Protocol):
         ...
 
 
-class Training:
+class AdapterTraining:
     """State of one training between blocks."""
 
     def __init__(

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from evaluate.ranker_choice import choose_by_name
-from programs.chat_rec import SHORTLIST, LikesAndDislikes
+from programs.chat_rec import SHORTLIST, LikesDislikes
 from programs.fusion import Fusion
 from programs.lm.model_options import ModelOptions
 from programs.prior.scorers import Popularity
@@ -51,8 +51,7 @@ def test_the_shuffled_shortlist_is_not_in_the_priors_order(server: FakeOpenAI) -
 
 def test_facts_are_shown_and_nothing_else_is_claimed() -> None:
     assert (
-        LikesAndDislikes()(history=[], metadata={"age": "30"}).text
-        == "facts: age 30\nliked: nothing\ndisliked: nothing"
+        LikesDislikes()(history=[], metadata={"age": "30"}).text == "facts: age 30\nliked: nothing\ndisliked: nothing"
     )
 
 

@@ -18,7 +18,7 @@ from pydantic import Field
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.language import (
-    MOST_PREFIX,
+    LONGEST_PREFIX,
     LanguageModel,
     TitleRanker,
     Wording,
@@ -62,7 +62,7 @@ class GenRecTitles(LanguageModel):
         from programs.tuned.objective import TITLE
 
         shape = {"layers": self.layers, "rank": self.rank, "alpha": self.alpha}
-        return FineTuned(base, self.tuning(seed, **shape), objective=TITLE, most=MOST_PREFIX)
+        return FineTuned(base, self.tuning(seed, **shape), objective=TITLE, most=LONGEST_PREFIX)
 
     def wording(self, training: TrainingData, seed: int, fitting: Fitting) -> NextTitle:
         """See `LanguageModel.wording`."""

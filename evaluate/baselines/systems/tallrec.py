@@ -18,9 +18,9 @@ from pydantic import Field
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.language import (
-    MOST_PREFIX,
+    LONGEST_PREFIX,
     AnswerRanker,
-    Event,
+    KnownEvent,
     LanguageModel,
     Wording,
     drawn_cases,
@@ -29,14 +29,11 @@ from evaluate.baselines.language import (
 )
 from programs.tuned.settings import PromptList
 from signatures.rows import Case
-from signatures.types import Interaction, Item
+from signatures.types import Item
 
 if TYPE_CHECKING:
     from programs.tuned.backbone import Backbone
     from programs.tuned.finetuned import FineTuned
-
-LIKED_ABOVE = 3
-"""Ratings above this are likes, as in the paper; so are interactions without a rating."""
 
 
 class TALLRec(LanguageModel):
@@ -66,16 +63,16 @@ class TALLRec(LanguageModel):
         from programs.tuned.objective import ANSWER
 
         shape = {"layers": self.layers, "rank": self.rank, "alpha": self.alpha}
-        return FineTuned(base, self.tuning(seed, **shape), objective=ANSWER, most=MOST_PREFIX)
+        return FineTuned(base, self.tuning(seed, **shape), objective=ANSWER, most=LONGEST_PREFIX)
 
-    def wording(self, training: TrainingData, seed: int, fitting: Fitting) -> LikesAndDislikes:
+    def wording(self, training: TrainingData, seed: int, fitting: Fitting) -> QuestionOfTaste:
         """See `LanguageModel.wording`."""
-        return LikesAndDislikes(training.items)
+        return QuestionOfTaste(training.items)
 
     def examples(self, training: TrainingData, wording: Wording, seed: int) -> Iterator[PromptList]:
         """One liked item and `negatives` others of each user whose last item was liked."""
         for case in drawn_cases(training, self.negatives, seed):
-            if not liked(training.interactions[case.user_id][-1]):
+            if not training.interactions[case.user_id][-1].liked:
                 continue
             shown = labelled(case, training.items)
             suffixes = tuple(wording.suffix(training.items[item]) for item in shown.candidates)
@@ -86,7 +83,7 @@ class TALLRec(LanguageModel):
         return AnswerRanker(self.name, model, wording, items)
 
 
-class LikesAndDislikes:
+class QuestionOfTaste:
     """Liked and disliked titles, and a question about one more title."""
 
     def __init__(self, items: Mapping[str, Item]) -> None:
@@ -95,8 +92,8 @@ class LikesAndDislikes:
     def prefix(self, case: Case) -> str:
         """See `Wording.prefix`."""
         events = events_of(case, self.items)
-        likes = _titles([one for one in events if liked(one[1])])
-        dislikes = _titles([one for one in events if not liked(one[1])])
+        likes = _titles([one for one in events if one[1].liked])
+        dislikes = _titles([one for one in events if not one[1].liked])
         return (
             "Below are products that a shopper liked and disliked. Answer Yes if the shopper will like the product in "
             f"question, and No otherwise.\nLiked:{likes}\nDisliked:{dislikes}\nProduct in question:"
@@ -107,14 +104,9 @@ class LikesAndDislikes:
         return f" {title_of(item)}\nAnswer:"
 
 
-def liked(event: Interaction) -> bool:
-    """Whether an interaction is a like."""
-    return event.rating is None or event.rating > LIKED_ABOVE
-
-
 def labelled(case: Case, items: Mapping[str, Item]) -> Case:
     """The case with the user's last disliked item in place of the first negative, and out of the history."""
-    low = next((e.item_id for e in reversed(case.history) if not liked(e) and e.item_id in items), None)
+    low = next((e.item_id for e in reversed(case.history) if not e.liked and e.item_id in items), None)
     if low is None or low == case.target:
         return case
     history = tuple(event for event in case.history if event.item_id != low)
@@ -124,5 +116,5 @@ def labelled(case: Case, items: Mapping[str, Item]) -> Case:
     )
 
 
-def _titles(events: Sequence[Event]) -> str:
+def _titles(events: Sequence[KnownEvent]) -> str:
     return "".join(f"\n- {title_of(item)}" for item, _ in events) or " nothing"

@@ -14,7 +14,7 @@ from evaluate.baselines import TrainingData
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.language import LanguageModel, TitleRanker
 from evaluate.baselines.systems.genrec_titles import GenRecTitles
-from evaluate.baselines.systems.tallrec import TALLRec, labelled, liked
+from evaluate.baselines.systems.tallrec import TALLRec, labelled
 from programs.fusion import Fusion
 from programs.lm.model_options import ModelOptions
 from programs.ranker import Ranker
@@ -182,7 +182,7 @@ def test_low_ratings_are_what_a_user_is_said_not_to_like() -> None:
     rated = {"red ball": 5.0, "blue ball": 2.0, "blue cube": None, "green ball": 1.0}
     history = tuple(Interaction(item_id=name, rating=value) for name, value in rated.items())
     one = Case(user_id="u", history=history, candidates=("green car", "red car"), target="red car")
-    assert [liked(event) for event in history] == [True, False, True, False]
+    assert [event.liked for event in history] == [True, False, True, False]
     found = labelled(one, ITEMS)
     assert found.candidates == ("green ball", "red car")
     assert found.item_ids == ("red ball", "blue ball", "blue cube")
