@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.baselines.learned import Learned
+from evaluate.baselines.systems.a_llmrec import ALLMRec
 from evaluate.baselines.systems.bert4rec import BERT4Rec
 from evaluate.baselines.systems.bpr import BPR
 from evaluate.baselines.systems.genrec_titles import GenRecTitles
 from evaluate.baselines.systems.ials import IALS
 from evaluate.baselines.systems.lightfm import LightFM, LightFMFeatures
+from evaluate.baselines.systems.m6_rec import M6Rec
 from evaluate.baselines.systems.sasrec import SASRec
 from evaluate.baselines.systems.tallrec import TALLRec
 
@@ -26,6 +28,8 @@ _ALL: tuple[type[Baseline], ...] = (
     Learned,
     TALLRec,
     GenRecTitles,
+    ALLMRec,
+    M6Rec,
 )
 
 TRAINED: dict[str, type[Baseline]] = {baseline.name: baseline for baseline in _ALL}

@@ -172,7 +172,7 @@ def _masked_positions(real: Tensor, settings: MaskedSettings) -> Tensor:
     return torch.where(only_last[:, None], last, masked)
 
 
-def _last_states(network: Transformer, histories: Sequence[Rows], settings: SequenceSettings) -> Tensor:
+def last_states(network: Transformer, histories: Sequence[Rows], settings: SequenceSettings) -> Tensor:
     """The states that score the next items of b histories of at least one item, shape (b, dimensions)."""
     if isinstance(settings, MaskedSettings):
         seen = [np.append(history[-(settings.length - 1) :], network.mask) for history in histories]
@@ -188,7 +188,7 @@ def item_scores(network: Transformer, history: Rows, items: Rows, settings: Sequ
     rows = torch.from_numpy(items)
     if not len(history):
         return np.asarray(network.bias[rows].numpy(), dtype=np.float32)
-    return np.asarray(network.scores(_last_states(network, [history], settings), rows)[0].numpy(), dtype=np.float32)
+    return np.asarray(network.scores(last_states(network, [history], settings), rows)[0].numpy(), dtype=np.float32)
 
 
 @torch.no_grad()
@@ -199,7 +199,7 @@ def list_scores(
     states = torch.zeros(len(histories), network.item.embedding_dim)
     full = [place for place, history in enumerate(histories) if len(history)]
     if full:
-        states[full] = _last_states(network, [histories[place] for place in full], settings)
+        states[full] = last_states(network, [histories[place] for place in full], settings)
     rows = torch.from_numpy(items)
     scores = (states[torch.from_numpy(owner)] * network.item(rows)).sum(dim=1) + network.bias[rows]
     return np.asarray(scores.numpy(), dtype=np.float32)
@@ -212,7 +212,7 @@ def _ndcg(network: Transformer, pairs: Sequence[tuple[Rows, int]], settings: Seq
     total = 0.0
     for start in range(0, len(pairs), settings.batch):
         batch = pairs[start : start + settings.batch]
-        scores = network.scores(_last_states(network, [history for history, _ in batch], settings), all_items)
+        scores = network.scores(last_states(network, [history for history, _ in batch], settings), all_items)
         own = scores.gather(1, torch.tensor([[target] for _, target in batch]))
         total += float((1.0 / torch.log2(2.0 + (scores > own).sum(dim=1))).sum())
     return total / len(pairs)

@@ -13,10 +13,15 @@ import pytest
 from evaluate.baselines import TrainingData
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.language import LanguageModel, TitleRanker
+from evaluate.baselines.systems.a_llmrec import ALLMRec
 from evaluate.baselines.systems.genrec_titles import GenRecTitles
+from evaluate.baselines.systems.m6_rec import M6Rec
+from evaluate.baselines.systems.sasrec import SASRec
 from evaluate.baselines.systems.tallrec import TALLRec, labelled
 from programs.fusion import Fusion
 from programs.lm.model_options import ModelOptions
+from programs.prior.encoders import HashingEncoder
+from programs.prior.scorers import ContentSimilarity
 from programs.ranker import Ranker
 from programs.runtime.errors import InputError
 from programs.runtime.events import Event, Progress
@@ -30,9 +35,14 @@ COLOURS, SHAPES = ("red", "blue", "green"), ("ball", "cube", "car")
 ITEMS = {f"{c} {s}": Item(item_id=f"{c} {s}", title=f"{c} {s}") for c, s in itertools.product(COLOURS, SHAPES)}
 ITEMS["new"] = Item(item_id="new", title="red next")
 ITEMS["other"] = Item(item_id="other", title="blue next")
+SHORT = SASRec(dimensions=16, layers=1, dropout=0.0, length=6, batch=16, rate=0.01, epochs=15, validation=0)
 SMALL: dict[str, LanguageModel] = {
     "tallrec": TALLRec(users=28, passes=8, dev_users=8, block=7, rate=0.02, patience=9),
     "genrec-titles": GenRecTitles(users=28, passes=8, dev_users=8, block=7, rate=0.02, patience=9),
+    "a-llmrec": ALLMRec(
+        users=28, passes=8, dev_users=8, block=7, rate=0.02, patience=9, negatives=2, sasrec=SHORT, align_rate=0.01
+    ),
+    "m6-rec": M6Rec(users=28, passes=8, dev_users=8, block=7, rate=0.1, patience=9, tokens=4, below=1),
 }
 EACH = pytest.mark.parametrize("name", list(SMALL))
 
@@ -44,7 +54,8 @@ def material() -> TrainingData:
     for shopper in range(40):
         before = rng.permutation([f"{c} {s}" for c in ("blue", "green") for s in SHAPES])[:3]
         histories[f"u{shopper}"] = (*before.tolist(), f"red {SHAPES[shopper % 3]}")
-    return TrainingData(training_of(histories), ITEMS)
+    vectors = HashingEncoder().encode([item.text for item in ITEMS.values()])
+    return TrainingData(training_of(histories), ITEMS, content=ContentSimilarity.of(ITEMS, vectors))
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +112,9 @@ def test_a_killed_fit_goes_on_and_a_kept_one_is_read(
     assert resumed == fits[name].rank(asked)
     seen.clear()
     assert settings.fit(data, 0, Fitting(tmp_path, seen.append)).rank(asked) == resumed
-    assert len(seen) == 1, "nothing is trained again"
+    assert sum(isinstance(event, Progress) for event in seen) == 1, "nothing is trained again"
     assert settings.fit(data, 1, Fitting(tmp_path)).rank(asked) != resumed
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob(f"{name}-*"))) == 2
 
 
 @EACH
@@ -118,6 +129,37 @@ def test_lists_are_the_same_in_every_run_and_hold_nothing_but_training_data(name
     assert len(drawn(0)) == 40
     seen = str(drawn(0))
     assert "red next" not in seen and "blue next" not in seen, "items outside the training data are never negatives"
+
+
+def test_stage_1_of_a_llmrec_ranks_alone_and_beside_the_language_model(fits: dict[str, Ranker]) -> None:
+    asked = case(["green ball", "blue car", "green cube"], ["other", "blue cube", "red ball", "nowhere", "new"])
+    alone = SMALL["a-llmrec"].model_copy(update={"stages": 1}).fit(material(), 0).rank(asked)
+    assert alone.scores["a-llmrec"] == fits["a-llmrec"].rank(asked).scores["a-llmrec-stage1"]
+    assert alone.order[0] == "red ball" and alone.order[-1] == "nowhere"
+    assert alone.order.index("new") < alone.order.index("other"), "an item that nobody has gets the code of its text"
+
+
+def test_late_interaction_computes_an_item_once_and_equals_joint_layers_where_none_is_below(base: str) -> None:
+    import torch
+
+    from programs.tuned.adaptation import Frozen
+    from programs.tuned.backbone import load_backbone
+    from programs.tuned.decoding import Joint, LateInteraction
+    from programs.tuned.packing import pack
+
+    adapted = Frozen(load_backbone(base, torch.float32))
+    prefix, packed = [3, 4, 5], pack([0, 0, 0], [[6, 7], [8], [6, 7]])
+    with torch.no_grad():
+        joint = Joint(adapted).states(adapted.embed([prefix]), packed)
+        none_below = LateInteraction(adapted, 0).states(adapted.embed([prefix]), packed)
+        late = LateInteraction(adapted, 1)
+        first = late.states(adapted.embed([prefix]), packed)
+        again = late.states(adapted.embed([prefix]), packed)
+        other = late.states(adapted.embed([[9, 9, 9]]), packed)
+    np.testing.assert_allclose(joint.numpy(), none_below.numpy(), atol=1e-5)
+    np.testing.assert_array_equal(first.numpy(), again.numpy())
+    assert not np.allclose(first.numpy(), joint.numpy(), atol=1e-3) and not np.allclose(first[3:], other[3:], atol=1e-3)
+    np.testing.assert_allclose(first[3:5], first[6:8], atol=1e-5)
 
 
 def test_too_few_users_are_an_error(base: str) -> None:
