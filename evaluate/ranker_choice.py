@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from evaluate.baselines import TRAINED, Baseline
 from evaluate.baselines.language import LanguageModel
 from evaluate.baselines.learned import Learned
-from evaluate.baselines.learned_v1 import LearnedV1
-from evaluate.baselines.versions import settings_class
+from evaluate.baselines.versions import default_of_run
 from evaluate.data.demo.planted_truth import PLANTED_TRUTH
 from evaluate.protocol.cases import Cases
 from evaluate.ranker_factory import BASELINES, RankerFactory, require_known
@@ -163,8 +162,10 @@ def settings_for_runs(ranker: str, root: Path) -> Baseline:
         manifest = stored_manifest(path.parent)
         for key in ("settings", Learned.name):
             recorded_settings = manifest.configuration.get(key) if manifest is not None else None
-            if isinstance(recorded_settings, dict) and settings_class(ranker, recorded_settings) is LearnedV1:
-                return LearnedV1()
+            if isinstance(recorded_settings, dict):
+                found = default_of_run(ranker, recorded_settings)
+                if found != TRAINED[ranker]():
+                    return found
     return TRAINED[ranker]()
 
 

@@ -26,6 +26,7 @@ from programs.lm.ledger import Ledger
 from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import Roles
 from programs.mar import Rerank
+from programs.mote import MOTE
 from programs.motivation_encoder import MotivationEncoder
 from programs.prior.choice import NEWEST, PriorName, fit_prior
 from programs.prior.default_encoder import default_encoder
@@ -187,8 +188,25 @@ class RankerFactory:
     def training_data(self) -> TrainingData:
         """The data of trained baselines."""
         return TrainingData(
-            self.training, self.dataset.items, self.dataset.metadata, self.content, self.protocol, self.motivations
+            self.training,
+            self.dataset.items,
+            self.dataset.metadata,
+            self.content,
+            self.protocol,
+            self.motivations,
+            self.stored_traits,
         )
+
+    def stored_traits(self) -> dict[str, str]:
+        """Traits of the items whose traits MOTE's model, prompt and store have, as texts by item; no model is asked."""
+        backends = self.backends_of()
+        try:
+            _ = backends.roles
+        except InputError:  # no model is configured: then nothing was distilled with it
+            return {}
+        mote = MOTE(backends, self.traits_of())
+        found = {item.item_id: mote.stored(item) for item in self.dataset.items.values() if item.text}
+        return {item: text for item, text in found.items() if text}
 
     @cached_property
     def motivations(self) -> MotivationEncoder:

@@ -159,6 +159,12 @@ class MOTE(dspy.Module):
         self.store.memo[item.item_id] = _MemoEntry(item, prompt, key, distilled.usage, prediction)
         return dspy.Prediction(traits=traits, text=answer_text, unparsable=unparsable)
 
+    def stored(self, item: Item) -> str | None:
+        """The traits of an item that was distilled before, as a text; None if there are none. Asks no model."""
+        key = trait_key(item_text(item), self.prompt(), model_name(self.backends.roles.mote))
+        distilled = self.store.get(key)
+        return None if distilled is None else self._validated(item, distilled.phrases).render() or None
+
     def traits_of(self, item: Item, answer: dspy.Prediction) -> Traits:
         """The valid traits in an answer about an item."""
         return self._validated(item, self._phrases(answer))

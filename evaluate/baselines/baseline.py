@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,9 +36,10 @@ class TrainingData:
         items: The catalogue, including items without users.
         metadata: z_u by user; users without any are absent.
         content: Similarity of item texts, for `learned`.
-        motivations: Leanings of items, for `learned`; None without a sentence encoder.
+        motivations: Leanings of items, for `learned`, and the encoder of texts; None without a sentence encoder.
         protocol: The protocol whose cases are to be ranked, for rankers that learn from lists of the same shape; None:
             warm users and uniform negatives.
+        traits: Gives MOTE's traits as a text by item, for the items whose traits are stored; asks no model.
     """
 
     interactions: Training
@@ -47,6 +48,7 @@ class TrainingData:
     content: ContentSimilarity = field(default_factory=lambda: ContentSimilarity({}))
     protocol: EvaluationProtocol | None = None
     motivations: MotivationEncoder | None = None
+    traits: Callable[[], Mapping[str, str]] | None = None
 
     def __post_init__(self) -> None:
         if not any(self.interactions.values()):

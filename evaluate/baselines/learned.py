@@ -26,7 +26,7 @@ from evaluate.baselines.sources.transitions import Transitions
 from evaluate.baselines.sources.user import User
 from evaluate.baselines.systems.bpr import BPR
 from evaluate.baselines.systems.ials import IALS
-from evaluate.baselines.systems.sasrec import SASRec
+from evaluate.baselines.systems.sasrec import FIRST_SASREC, SASRec
 from evaluate.baselines.training_lists import steps_back
 from programs.motivation_encoder import MotivationEncoder
 from programs.ranker import ranking_from_scores
@@ -79,7 +79,7 @@ class Learned(Baseline):
     groups: tuple[Group, ...] = _PAYING
     bpr: BPR = Field(default_factory=BPR)
     ials: IALS = Field(default_factory=IALS)
-    sasrec: SASRec = Field(default_factory=SASRec)
+    sasrec: SASRec = FIRST_SASREC
 
     @model_serializer(mode="wrap")
     def _recorded(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:

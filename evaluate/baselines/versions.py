@@ -9,6 +9,24 @@ from evaluate.baselines import TRAINED
 from evaluate.baselines.baseline import Baseline
 from evaluate.baselines.learned import Learned
 from evaluate.baselines.learned_v1 import LearnedV1
+from evaluate.baselines.systems.bert4rec import FIRST_BERT4REC
+from evaluate.baselines.systems.sasrec import FIRST_SASREC
+
+EARLIER_DEFAULTS: tuple[Baseline, ...] = (FIRST_SASREC, FIRST_BERT4REC)
+"""Default settings that were changed since."""
+
+
+def default_of_run(ranker: str, recorded: Mapping[str, Any]) -> Baseline:
+    """Default settings of a baseline of the version that a run was begun with.
+
+    Args:
+        ranker: Name of the baseline.
+        recorded: Settings in the run's manifest, as JSON; those of another baseline give the newest default.
+    """
+    if settings_class(ranker, recorded) is LearnedV1:
+        return LearnedV1()
+    earlier = (one for one in EARLIER_DEFAULTS if one.name == ranker and one.model_dump(mode="json") == recorded)
+    return next(earlier, TRAINED[ranker]())
 
 
 def settings_class(ranker: str, settings: Mapping[str, Any]) -> type[Baseline]:

@@ -30,9 +30,9 @@ from programs.runtime.errors import InputError
 from programs.runtime.events import Note, OnEvent, Progress, ignore
 from programs.runtime.lock import awaited
 
-CHECKPOINT = "checkpoint.safetensors"
+UNFINISHED = "checkpoint.safetensors"
 """State after the last whole epoch of a fit that is not finished."""
-FIT = "fit.safetensors"
+FINISHED = "fit.safetensors"
 """The best state of a finished fit."""
 
 State = dict[str, Tensor]
@@ -65,6 +65,16 @@ class Trained:
 def best_device() -> torch.device:
     """The graphics processor if there is one that torch can use, otherwise the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def score_on_one_thread() -> None:
+    """Have torch use one thread in this thread, from now on.
+
+    A score must not depend on the number of threads, and one user's lists are small: several threads would wait for
+    each other most of the time.
+    """
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
 
 
 @contextmanager
@@ -112,16 +122,16 @@ def train_epochs(
     loop = _Loop(network, optimizer, train_epoch, dev_score, seed, epochs, patience, task, on_event)
     if folder is None:
         return loop.run(None)
-    finished = folder / FIT
+    finished = folder / FINISHED
     if not finished.exists():
         with awaited(
             folder, lambda holder: on_event(Note(f"{task}: waiting for process {holder}, which fits the same"))
         ):
             if not finished.exists():
                 sweep(folder)
-                trained = loop.run(folder / CHECKPOINT)
+                trained = loop.run(folder / UNFINISHED)
                 write_atomically(finished, _packed(loop.best, {"trained": asdict(trained)}))
-                (folder / CHECKPOINT).unlink(missing_ok=True)
+                (folder / UNFINISHED).unlink(missing_ok=True)
                 return trained
     state, about = _read(finished)
     loop.take_over(state, finished)
@@ -226,7 +236,10 @@ def _copied(state: Mapping[str, Tensor]) -> State:
 
 def _packed(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
     """A safetensors file with JSON beside the tensors, and a hash over both."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
     said = json.dumps(about, sort_keys=True)
     return bytes(save(plain, metadata={"about": said, "sha256": _sha256(plain, said)}))
 

@@ -1,14 +1,13 @@
 """Ranker and fit of the sequential recommenders.
 
-SASRec and BERT4Rec are not cornac's, which are slower. Measured on Amazon Toys (target `last`, 29 uniform negatives,
-2,000 to 4,000 dev users; CPU seconds of a shared core, cornac's extrapolated from one or two epochs): cornac's SASRec
-reached HR@5 .59 after 310 s, its GPT-2 with next-item loss .55 after 230 s, its masked BERT .53 after 200 s; ours .59
-after 90 to 130 s and .57 after 150 to 200 s.
+They are not cornac's, which are slower. Measured on Amazon Toys (target `last`, 29 uniform negatives, 2,000 to 4,000
+dev users; CPU seconds of a shared core, cornac's extrapolated from one or two epochs): cornac's SASRec reached HR@5 .59
+after 310 s, its GPT-2 with next-item loss .55 after 230 s, its masked BERT .53 after 200 s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,37 +15,54 @@ from numpy.typing import NDArray
 
 from evaluate.baselines.baseline import TrainingData, unknown_below
 from evaluate.baselines.fitting import UNKEPT, Fitting
-from evaluate.baselines.networks.sequence_settings import SequenceSettings
+from evaluate.baselines.networks.item_texts import item_texts
+from evaluate.baselines.networks.sequence_settings import SequenceSettings, TextSettings
 from programs.ranker import ranking_from_scores
 from programs.runtime.errors import require_extra
 from signatures.rows import Case, Ranking
 
 if TYPE_CHECKING:
-    from evaluate.baselines.networks.sequence_network import Transformer
+    from evaluate.baselines.networks.sequence_network import SequenceNetwork
 
 
 class SequenceRanker:
     """Ranks by a trained network.
 
-    The user id is ignored, and so are history items without a vector. Without any known history item the biases decide,
-    which approximate popularity. For candidates without a vector see `unknown_below`.
+    History items without a vector are ignored. Without any known history item the biases decide, which approximate
+    popularity. For candidates without a vector see `unknown_below`.
+
+    Args:
+        rows: Row by item id.
+        users: Row by user id, for networks with a vector of the user; all others share one of zeros.
     """
 
-    def __init__(self, settings: SequenceSettings, rows: dict[str, int], network: Transformer) -> None:
+    def __init__(
+        self, settings: SequenceSettings, rows: dict[str, int], users: Mapping[str, int], network: SequenceNetwork
+    ) -> None:
         self.settings = settings
         self.rows = rows
+        self.users = users
         self.network = network
 
     def rank(self, case: Case) -> Ranking:
         """Rank the candidates of `case`; see `Ranker.rank`."""
-        from evaluate.baselines.networks.sequence_network import item_scores
-
-        history = [self.rows[item] for item in case.item_ids if item in self.rows]
         known = {index: self.rows[item] for index, item in enumerate(case.candidates) if item in self.rows}
-        known_scores = item_scores(self.network, _rows(history), _rows(known.values()), self.settings)
-        scores = unknown_below(known_scores, list(known), len(case.candidates))
+        scores = self.list_scores([case], np.zeros(len(known), dtype=np.int64), _rows(known.values()))
         name = self.settings.name
-        return ranking_from_scores(case, {name: scores.tolist()}, by=name)
+        ranked = unknown_below(scores, list(known), len(case.candidates))
+        return ranking_from_scores(case, {name: ranked.tolist()}, by=name)
+
+    def list_scores(
+        self, cases: Sequence[Case], owner: NDArray[np.int64], items: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Scores of n items by row, each for the user of a case, shape (n,).
+
+        Args:
+            owner: Shape (n,): number of the case.
+        """
+        histories = [_rows(self.rows[item] for item in case.item_ids if item in self.rows) for case in cases]
+        users = [self.users.get(case.user_id, self.network.unknown_user) for case in cases]
+        return self.network.list_scores(histories, users, owner, items)
 
 
 def fit_sequences(
@@ -55,19 +71,25 @@ def fit_sequences(
     """Fit a sequential recommender; see `Baseline.fit`."""
     for package in ("torch", "safetensors"):
         require_extra(package, "neural", f"the ranker '{settings.name}'")
-    from evaluate.baselines.networks.sequence_network import train
+    from evaluate.baselines.networks.sequence_training import train
 
     rows: dict[str, int] = {}
-    sequences = [
-        _rows(rows.setdefault(item, len(rows)) for item in history)
-        for history in training.histories.values()
-        if history
-    ]
-    return SequenceRanker(
-        settings,
-        rows,
-        train(sequences, len(rows), settings, seed, settings.fit_folder(training, seed, fitting), fitting.on_event),
-    )
+    users: dict[str, int] = {}
+    sequences = []
+    for user, history in training.histories.items():
+        if history:
+            users[user] = len(users)
+            sequences.append(_rows(rows.setdefault(item, len(rows)) for item in history))
+    trained, folder, vectors = len(rows), settings.fit_folder(training, seed, fitting), None
+    if isinstance(settings, TextSettings):
+        texts = item_texts(training, settings.text, settings.name, fitting.on_event)
+        for item in texts.rows:
+            rows.setdefault(item, len(rows))
+        vectors = np.zeros((len(rows), texts.vectors.shape[1]), dtype=np.float32)
+        vectors[[rows[item] for item in texts.rows]] = texts.vectors[list(texts.rows.values())]
+        folder = folder and folder.with_name(f"{folder.name}-{texts.sha256[:16]}")
+    network = train(sequences, trained, settings, seed, vectors, folder, fitting.on_event)
+    return SequenceRanker(settings, rows, users, network)
 
 
 def _rows(numbers: Iterable[int]) -> NDArray[np.int64]:

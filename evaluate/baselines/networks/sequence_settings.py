@@ -1,21 +1,25 @@
-"""Hyperparameters of the sequential recommenders SASRec and BERT4Rec."""
+"""Hyperparameters of the sequential recommenders: one trainer for all, and an encoder for each."""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from evaluate.baselines.baseline import Baseline
 
+EncoderName = Literal["attention", "masked", "gru", "gates", "dual"]
+"""How a history becomes a state, see `encoders.py`."""
+
+ReadText = Literal["item", "traits"]
+"""What is known of an item: its whole text, or MOTE's traits where a trait store has them and its title elsewhere."""
+
 
 class SequenceSettings(Baseline):
-    """Common settings of SASRec and BERT4Rec; their loss is a softmax over the target item and sampled negatives.
+    """Common settings; the loss is a softmax over the target item and sampled negatives.
 
     Attributes:
-        dimensions: Dimension of the vectors; a multiple of `heads`.
-        layers: Transformer blocks.
-        heads: Attention heads per block.
+        dimensions: Dimension of the vectors.
         dropout: Dropout rate in training.
         length: Most items of a history, the last ones.
         negatives: Items sampled uniformly per batch.
@@ -26,17 +30,31 @@ class SequenceSettings(Baseline):
         validation: Most users whose last item is held out for validation; at most a tenth of all users.
     """
 
+    encoder: ClassVar[EncoderName]
+
     dimensions: int = Field(default=64, ge=1)
-    layers: int = Field(default=2, ge=1)
-    heads: int = Field(default=2, ge=1)
     dropout: float = Field(default=0.5, ge=0, lt=1)
     length: int = Field(default=20, ge=2)
     negatives: int = Field(default=1000, ge=1)
     batch: int = Field(default=128, ge=1)
-    rate: float = Field(default=2e-3, gt=0)
-    epochs: int = Field(default=30, ge=1)
-    patience: int = Field(default=2, ge=1)
+    rate: float = Field(default=1e-3, gt=0)
+    epochs: int = Field(default=60, ge=1)
+    patience: int = Field(default=5, ge=1)
     validation: int = Field(default=2000, ge=0)
+
+
+class AttentionSettings(SequenceSettings):
+    """Further settings of Transformers.
+
+    Attributes:
+        layers: Transformer blocks.
+        heads: Attention heads per block; they divide `dimensions`.
+    """
+
+    encoder: ClassVar[EncoderName] = "attention"
+
+    layers: int = Field(default=1, ge=1)
+    heads: int = Field(default=2, ge=1)
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
@@ -45,7 +63,7 @@ class SequenceSettings(Baseline):
         return self
 
 
-class MaskedSettings(SequenceSettings):
+class MaskedSettings(AttentionSettings):
     """Further settings of masked training.
 
     Attributes:
@@ -53,8 +71,43 @@ class MaskedSettings(SequenceSettings):
         last_only: Share of histories in which only the last item is masked, as in ranking.
     """
 
-    dropout: float = Field(default=0.3, ge=0, lt=1)
-    epochs: int = Field(default=60, ge=1)
-    patience: int = Field(default=4, ge=1)
+    encoder: ClassVar[EncoderName] = "masked"
+
     masked: float = Field(default=0.4, gt=0, lt=1)
     last_only: float = Field(default=0.3, ge=0, le=1)
+
+
+class TextSettings(AttentionSettings):
+    """Further settings of Transformers that also read what is known of an item; they score items without users, too.
+
+    Attributes:
+        text: What is read of an item.
+    """
+
+    text: ReadText = "item"
+
+
+class DistilledSettings(TextSettings):
+    """Further settings of training with self-distillation: a state is drawn towards those of similar users.
+
+    Attributes:
+        distilled: Weight of the squared distance to the mean state of similar users.
+        similar: Number of similar users.
+    """
+
+    encoder: ClassVar[EncoderName] = "dual"
+
+    distilled: float = Field(default=0.1, ge=0)
+    similar: int = Field(default=10, ge=1)
+
+
+class GateSettings(SequenceSettings):
+    """Further settings of gates.
+
+    Attributes:
+        window: Number of last items that a state is made of.
+    """
+
+    encoder: ClassVar[EncoderName] = "gates"
+
+    window: int = Field(default=5, ge=1)

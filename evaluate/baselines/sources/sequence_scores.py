@@ -18,12 +18,6 @@ class SequenceScores:
 
     def features(self, lists: Lists) -> FeatureColumns:
         """See `Source.features`."""
-        from evaluate.baselines.networks.sequence_network import list_scores
-
-        known = self.ranker.rows
-        histories = [
-            np.array([known[item] for item in case.item_ids if item in known], dtype=np.int64) for case in lists.cases
-        ]
         rows = self._row[lists.candidates]
-        scores = list_scores(self.ranker.network, histories, lists.owner, np.maximum(rows, 0), self.ranker.settings)
+        scores = self.ranker.list_scores(lists.cases, lists.owner.astype(np.int64), np.maximum(rows, 0))
         return np.where(rows >= 0, scores, np.nan)[:, None].astype(float)

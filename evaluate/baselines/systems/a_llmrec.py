@@ -157,25 +157,28 @@ class FrozenRecommender:
     """
 
     def __init__(self, ranker: SequenceRanker) -> None:
+        import torch
+
         network = ranker.network
-        self.ranker, self.rows = ranker, ranker.rows
-        count = len(ranker.rows)
-        self.items = np.array(network.item.weight.detach()[:count].cpu().numpy(), dtype=np.float32)
-        self.biases = np.array(network.bias.detach().cpu().numpy(), dtype=np.float32)
+        self.network, self.rows = network, ranker.rows
+        with torch.no_grad():
+            all_rows = torch.arange(len(ranker.rows), device=network.device)
+            self.items = np.asarray(network.vectors.outputs(all_rows).cpu().numpy(), dtype=np.float32)
+            self.biases = np.asarray(network.bias.cpu().numpy(), dtype=np.float32)
 
     def states(self, histories: Sequence[Sequence[int]], batch: int = 512) -> NDArray[np.float32]:
         """State after each history of item rows, shape (n, d); zeros after an empty one."""
         import torch
 
-        from evaluate.baselines.networks.sequence_network import last_states
-
+        network = self.network
         found = np.zeros((len(histories), self.items.shape[1]), dtype=np.float32)
         full = [place for place, history in enumerate(histories) if history]
         for start in range(0, len(full), batch):
             some = full[start : start + batch]
             rows = [np.array(histories[place], dtype=np.int64) for place in some]
+            nobody = torch.full((len(some),), network.unknown_user, device=network.device)
             with torch.no_grad():
-                found[some] = last_states(self.ranker.network, rows, self.ranker.settings).cpu().numpy()
+                found[some] = network.last_states(rows, nobody).cpu().numpy()
         return found
 
 

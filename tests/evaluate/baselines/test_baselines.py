@@ -34,27 +34,49 @@ from evaluate.baselines.learned_v1 import LearnedV1, LearnedV1Ranker, learn
 from evaluate.baselines.networks.sequence_settings import SequenceSettings
 from evaluate.baselines.systems.bert4rec import BERT4Rec
 from evaluate.baselines.systems.bpr import BPR
+from evaluate.baselines.systems.ease import EASE
+from evaluate.baselines.systems.gru4rec import GRU4Rec
+from evaluate.baselines.systems.hgn import HGN
 from evaluate.baselines.systems.ials import IALS
 from evaluate.baselines.systems.lightfm import LightFM, LightFMFeatures
+from evaluate.baselines.systems.llm_esr import LLMESR
+from evaluate.baselines.systems.neumf import NeuMF
 from evaluate.baselines.systems.sasrec import SASRec
+from evaluate.baselines.systems.seralm import SeRALM
 from evaluate.baselines.training_cases import shortened, training_cases
 from evaluate.baselines.tuning import Tuned, tune
 from evaluate.protocol.protocol import part_of
+from programs.motivation_encoder import MotivationEncoder
 from programs.prior.encoders import HashingEncoder
 from programs.prior.scorers import ContentSimilarity, histories_of
 from programs.ranker import Ranker, ranking_from_scores
 from programs.runtime.errors import InputError, MissingExtraError
 from signatures.rows import Case, Ranking
+from signatures.schema import CONSUMER
 from signatures.types import Item
 from tests.support.cases import case, training_of
 
+_SEQUENCES: dict[str, Any] = {
+    "dimensions": 16,
+    "dropout": 0.0,
+    "length": 6,
+    "batch": 16,
+    "rate": 0.01,
+    "validation": 0,
+}
 SMALL: dict[str, Baseline] = {
     "bpr": BPR(factors=8, epochs=200),
     "ials": IALS(factors=8),
+    "ease": EASE(penalty=10.0),
     "lightfm": LightFM(factors=8, epochs=30),
     "lightfm-features": LightFMFeatures(factors=8, epochs=30),
-    "sasrec": SASRec(dimensions=16, layers=1, dropout=0.0, length=6, batch=16, rate=0.01, epochs=15, validation=0),
-    "bert4rec": BERT4Rec(dimensions=16, layers=1, dropout=0.0, length=6, batch=16, rate=0.01, epochs=50, validation=0),
+    "neumf": NeuMF(factors=8, layers=(16, 8), dropout=0.0, batch=64, rate=0.02, epochs=8, validation=0),
+    "gru4rec": GRU4Rec(**_SEQUENCES, epochs=15),
+    "hgn": HGN(**_SEQUENCES, epochs=15),
+    "sasrec": SASRec(**_SEQUENCES, epochs=15),
+    "bert4rec": BERT4Rec(**_SEQUENCES, epochs=50),
+    "llm-esr": LLMESR(**_SEQUENCES, epochs=8),
+    "seralm": SeRALM(**_SEQUENCES, epochs=8),
     "learned": Learned(trees=30, leaves=4, least=5, negatives=8, bpr=BPR(factors=4, epochs=20)),
 }
 NEEDS = {
@@ -62,13 +84,24 @@ NEEDS = {
     "ials": "implicit",
     "lightfm": "lightfm",
     "lightfm-features": "lightfm",
+    "ease": "threadpoolctl",
+    "neumf": "torch",
+    "gru4rec": "torch",
+    "hgn": "torch",
     "sasrec": "torch",
     "bert4rec": "torch",
+    "llm-esr": "torch",
+    "seralm": "torch",
     "learned": "lightgbm",
 }
 """The package of an extra that a fit imports, by ranker; one that needs none is not here."""
-DETERMINISTIC: frozenset[str] = frozenset()
+DETERMINISTIC = frozenset({"ease"})
 """Rankers whose fit draws nothing at random."""
+
+SEQUENCES = [name for name, settings in SMALL.items() if isinstance(settings, SequenceSettings)]
+BY_ID = ["bpr", "ials", "ease", "lightfm", "neumf", "gru4rec", "hgn", "sasrec", "bert4rec"]
+"""Rankers that know an item by its users alone."""
+BY_TEXT = ["llm-esr", "seralm"]
 
 EACH = pytest.mark.parametrize("name", list(SMALL))
 
@@ -96,7 +129,10 @@ def material(in_turn: bool = False) -> TrainingData:
     items = {one: item(one, kind) for kind in KINDS for one in [*GOODS[kind], f"new {kind}"]}
     vectors = HashingEncoder().encode([item.text for item in items.values()])
     return TrainingData(
-        training_of(histories), items, content=ContentSimilarity(dict(zip(items, vectors, strict=True)))
+        training_of(histories),
+        items,
+        content=ContentSimilarity(dict(zip(items, vectors, strict=True))),
+        motivations=MotivationEncoder(HashingEncoder(), CONSUMER, items),
     )
 
 
@@ -144,7 +180,7 @@ def test_unknown_shoppers_get_their_own_kind_first(name: str) -> None:
         assert above(ranker.rank(case(GOODS[own][2:5], ALL)), own, other) > 0.8
 
 
-@pytest.mark.parametrize("name", ["sasrec", "bert4rec"])
+@pytest.mark.parametrize("name", SEQUENCES)
 def test_sequence_models_find_what_comes_next(name: str) -> None:
     ranker = fitted(name, in_turn=True)
     first = [ranker.rank(case([GOODS["ball"][start]], ALL)).order[0] for start in range(9)]
@@ -167,11 +203,20 @@ def test_a_history_of_nothing_known_is_ranked(name: str, history: list[str]) -> 
     assert np.isfinite(ranking.scores[name]).all()
 
 
-@pytest.mark.parametrize("name", ["bpr", "ials", "lightfm", "sasrec", "bert4rec"])
+@pytest.mark.parametrize("name", BY_ID)
 def test_items_nobody_has_tie_below_all_others(name: str) -> None:
     scores = fitted(name).rank(case(["ball1"], ["new ball", *ALL, "new doll", "nowhere"])).scores[name]
     assert scores[0] == scores[-1] == scores[-2] < min(scores[1:-2])
     assert fitted(name).rank(case(["ball1"], ["new ball", "new doll"])).scores[name] == [0, 0]
+
+
+@pytest.mark.parametrize("name", BY_TEXT)
+def test_readers_of_texts_rank_items_nobody_has_by_what_they_are(name: str) -> None:
+    for own, other in (KINDS, KINDS[::-1]):
+        asked = case(GOODS[own][:3], [f"new {other}", f"new {own}", "nowhere"])
+        assert fitted(name).rank(asked).order == (f"new {own}", f"new {other}", "nowhere")
+        among = fitted(name).rank(case(GOODS[own][:3], [*ALL, f"new {own}"])).order
+        assert among.index(f"new {own}") < len(ALL), "not below all others because nobody has it"
 
 
 def test_lightfm_with_features_ranks_items_nobody_has_by_what_they_are() -> None:
@@ -198,10 +243,9 @@ def test_a_missing_package_names_its_extra(name: str, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, NEEDS[name], None)
     for module in [module for module in sys.modules if module.startswith(("sklearn.", "cornac.", "lightfm."))]:
         monkeypatch.delitem(sys.modules, module)
-    monkeypatch.delitem(sys.modules, "evaluate.baselines.networks.sequence_network", raising=False)
     if name == "learned":
         pytest.importorskip("cornac")
-    extra = "neural" if name in ("sasrec", "bert4rec") else "baselines"
+    extra = "neural" if NEEDS[name] == "torch" else "baselines"
     with pytest.raises(MissingExtraError, match=rf"'{name}' needs the package .*mllm3rec\[{extra}\]"):
         TRAINED[name]().fit(material(), 0)
 
@@ -214,21 +258,21 @@ def test_ranking_is_safe_across_threads(name: str) -> None:
         assert list(pool.map(ranker.rank, cases)) == [ranker.rank(one) for one in cases]
 
 
-@pytest.mark.parametrize("name", ["sasrec", "bert4rec"])
+@pytest.mark.parametrize("name", SEQUENCES)
 def test_sequence_models_stop_where_validation_is_best(name: str) -> None:
     torch = pytest.importorskip("torch")
-    from evaluate.baselines.networks import sequence_network as network
+    from evaluate.baselines.networks import sequence_training
 
     validated = SMALL[name].model_copy(update={"validation": 10, "epochs": 12, "patience": 2})
     figures = iter([0.1, 0.3, 0.2, 0.3, 0.9])
     asked = case(["ball1", "ball2"], ALL)
     before = torch.get_rng_state()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "_ndcg", lambda *_: next(figures))
+        patch.setattr(sequence_training, "ndcg_among_all", lambda *_: next(figures))
         stopped = validated.fit(material(), 0).rank(asked).scores[name]
     assert next(figures) == 0.9, "two epochs without a better figure end the training"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "_ndcg", lambda *_: 0.0)
+        patch.setattr(sequence_training, "ndcg_among_all", lambda *_: 0.0)
         short = validated.model_copy(update={"epochs": 2, "patience": 9}).fit(material(), 0).rank(asked).scores[name]
     assert stopped != short, "the second epoch was the best of the one, the first of the other"
     assert torch.equal(torch.get_rng_state(), before), "a fit leaves torch's own random numbers alone"
@@ -243,12 +287,13 @@ def test_sequence_settings_are_checked() -> None:
 
 def test_long_histories_are_cut_into_windows_that_lose_nothing() -> None:
     pytest.importorskip("torch")
-    from evaluate.baselines.networks.sequence_network import _windows
+    from evaluate.baselines.networks.sequence_training import _windows
 
     history = np.arange(9)
-    found = [window.tolist() for window in _windows(history, SASRec(length=3))]
+    found = [window.rows.tolist() for window in _windows(history, 0, SASRec(length=3))]
     assert found == [[5, 6, 7, 8], [2, 3, 4, 5], [0, 1, 2]], "each but the first item follows another once"
-    assert [window.tolist() for window in _windows(history, BERT4Rec(length=4))] == [[5, 6, 7, 8], [1, 2, 3, 4]]
+    masked = _windows(history, 0, BERT4Rec(length=4))
+    assert [window.rows.tolist() for window in masked] == [[5, 6, 7, 8], [1, 2, 3, 4]]
 
 
 def test_nothing_to_fit_is_an_error() -> None:

@@ -99,7 +99,7 @@ def test_a_killed_process_loses_at_most_one_epoch(tmp_path: Path) -> None:
 
 
 def _epochs_kept(folder: Path) -> int:
-    path = folder / epochs.CHECKPOINT
+    path = folder / epochs.UNFINISHED
     return int(epochs._read(path)[1]["trained"]["epochs"]) if path.exists() else 0
 
 
@@ -109,7 +109,7 @@ def test_a_finished_fit_is_found_again(tmp_path: Path) -> None:
     again, events = fit(tmp_path / "fit", trained.append)
     assert again == first and not trained
     assert events == [Note(f"fitting: the fit is kept in {tmp_path / 'fit'}")]
-    assert {path.name for path in (tmp_path / "fit").iterdir()} == {epochs.FIT, ".lock"}
+    assert {path.name for path in (tmp_path / "fit").iterdir()} == {epochs.FINISHED, ".lock"}
 
 
 def test_a_fit_stops_where_dev_is_best_and_says_how_it_goes(tmp_path: Path) -> None:
@@ -141,11 +141,11 @@ def test_a_fit_stops_where_dev_is_best_and_says_how_it_goes(tmp_path: Path) -> N
     assert isinstance(events[-1], Progress) and events[-1].done == events[-1].total
 
 
-@pytest.mark.parametrize("name", [epochs.FIT, epochs.CHECKPOINT])
+@pytest.mark.parametrize("name", [epochs.FINISHED, epochs.UNFINISHED])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "other"])
 def test_damaged_files_are_refused_with_a_remedy(tmp_path: Path, name: str, damage: str) -> None:
     def interrupt(number: int) -> None:
-        if number == 3 and name == epochs.CHECKPOINT:
+        if number == 3 and name == epochs.UNFINISHED:
             raise KeyboardInterrupt
 
     folder = tmp_path / "fit"

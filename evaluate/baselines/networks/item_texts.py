@@ -1,0 +1,66 @@
+"""What is known of items in words, as frozen vectors of a sentence encoder."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluate.baselines.baseline import TrainingData
+from evaluate.baselines.networks.sequence_settings import ReadText
+from programs.runtime.errors import InputError
+from programs.runtime.events import Note, OnEvent
+
+
+@dataclass(frozen=True)
+class ItemTexts:
+    """Vectors of item texts.
+
+    Attributes:
+        rows: Row by item id.
+        vectors: Shape (items, d), rows of length 1.
+    """
+
+    rows: dict[str, int]
+    vectors: NDArray[np.float32]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of ids and vectors: a fit on other texts, or by another encoder, is another fit."""
+        digest = hashlib.sha256("\n".join(self.rows).encode())
+        digest.update(np.ascontiguousarray(self.vectors, dtype=np.float32).tobytes())
+        return digest.hexdigest()
+
+
+def item_texts(training: TrainingData, text: ReadText, name: str, on_event: OnEvent) -> ItemTexts:
+    """The vectors of the items that have a text.
+
+    Args:
+        name: Of the ranker, for messages.
+        on_event: Told how many items have traits.
+
+    Raises:
+        InputError: if no item has a text, or traits are to be read without a sentence encoder.
+    """
+    if text == "item":
+        found = ItemTexts(training.content.rows, training.content.matrix)
+    else:
+        found = _traits_or_titles(training, name, on_event)
+    if not found.rows:
+        raise InputError(f"the ranker '{name}' reads item texts, and no item has one; give titles, or choose another")
+    return found
+
+
+def _traits_or_titles(training: TrainingData, name: str, on_event: OnEvent) -> ItemTexts:
+    if training.motivations is None:
+        raise InputError(f"the ranker '{name}' needs training data with a sentence encoder to read traits")
+    traits = {} if training.traits is None else training.traits()
+    texts = {item.item_id: traits.get(item.item_id) or item.display_title for item in training.items.values()}
+    texts = {item: own for item, own in texts.items() if own}
+    known = sum(item in traits for item in texts)
+    on_event(Note(f"{name}: {known:,} items are known by their traits, {len(texts) - known:,} by their titles"))
+    vectors = training.motivations.encoder.encode(list(texts.values())) if texts else np.zeros((0, 0))
+    return ItemTexts({item: row for row, item in enumerate(texts)}, np.asarray(vectors, dtype=np.float32))

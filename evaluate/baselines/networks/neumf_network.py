@@ -1,0 +1,160 @@
+"""The network of NeuMF, and its training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from evaluate.baselines.networks.epochs import best_device, reproducible, score_on_one_thread, train_epochs
+from evaluate.baselines.networks.neumf_settings import NeuMFSettings
+from programs.runtime.events import OnEvent, ignore
+
+_AGAINST = 100
+"""Sampled items that a held-out item is ranked among."""
+
+
+class NeuMFNetwork(nn.Module):
+    """A product of two vectors and a network over two others, joined by one output unit (He et al., eq. 12).
+
+    Users and items are given by their vectors, so that a user outside the fit can have one, too.
+    """
+
+    def __init__(self, users: int, items: int, settings: NeuMFSettings) -> None:
+        super().__init__()
+        size, wide = settings.factors, settings.layers[0] // 2
+        self.user, self.item = nn.Embedding(users, size + wide), nn.Embedding(items, size + wide)
+        for table in (self.user, self.item):
+            nn.init.normal_(table.weight, std=0.05)
+        self.bias = nn.Embedding(items, 1)
+        nn.init.zeros_(self.bias.weight)
+        self.size = size
+        layers: list[nn.Module] = []
+        for before, after in zip(settings.layers, settings.layers[1:], strict=False):
+            layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(settings.dropout)]
+        self.deep = nn.Sequential(*layers)
+        self.joined = nn.Linear(size + settings.layers[-1], 1)
+
+    def forward(self, user: Tensor, rows: Tensor) -> Tensor:
+        """Logits of n pairs, shape (n,).
+
+        Args:
+            user: Shape (n, d): vectors of the users.
+            rows: Shape (n,): items.
+        """
+        item = self.item(rows)
+        product = user[:, : self.size] * item[:, : self.size]
+        deep = self.deep(torch.cat([user[:, self.size :], item[:, self.size :]], dim=1))
+        return cast(Tensor, self.joined(torch.cat([product, deep], dim=1))[:, 0] + self.bias(rows)[:, 0])
+
+    @torch.no_grad()
+    def scores(self, vector: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Logits of n items for one user, shape (n,)."""
+        score_on_one_thread()
+        device = self.bias.weight.device
+        user = torch.from_numpy(vector).to(device).expand(len(rows), -1)
+        return np.asarray(self(user, torch.from_numpy(rows).to(device)).double().cpu().numpy())
+
+
+class Pairs:
+    """Users and items of n interactions.
+
+    Args:
+        histories: Rows of the items of every user.
+        items: Number of items.
+    """
+
+    def __init__(self, histories: Sequence[NDArray[np.int64]], items: int) -> None:
+        self.users = np.repeat(np.arange(len(histories)), [len(own) for own in histories])
+        self.rows = np.concatenate(histories)
+        self._items = items
+        self._taken = np.sort(self.users * items + self.rows)
+
+    def negatives(self, users: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """A uniform item for each user; one that they have is drawn once more."""
+        drawn = rng.integers(self._items, size=len(users))
+        keys = users * self._items + drawn
+        again = self._taken[np.searchsorted(self._taken, keys) % len(self._taken)] == keys
+        drawn[again] = rng.integers(self._items, size=int(again.sum()))
+        return drawn
+
+
+def train_neumf(
+    histories: Sequence[NDArray[np.int64]],
+    items: int,
+    settings: NeuMFSettings,
+    seed: int,
+    folder: Path | None = None,
+    on_event: OnEvent = ignore,
+) -> NeuMFNetwork:
+    """Train with negatives drawn anew in every epoch; stops where the NDCG of held-out items is best.
+
+    Args:
+        histories: Rows of the items of every user, each item once.
+        items: Number of items.
+    """
+    with reproducible(seed):
+        device = best_device()
+        network = NeuMFNetwork(len(histories), items, settings).to(device)
+        optimizer = torch.optim.Adam(network.parameters(), lr=settings.rate)
+        rng = np.random.default_rng(seed)
+        training, held_out = hold_out(histories, items, settings.validation, rng)
+        pairs = Pairs(training, items)
+
+        def one_epoch(number: int, rng: np.random.Generator) -> float:
+            others = np.repeat(pairs.users, settings.negatives)
+            users = np.concatenate([pairs.users, others])
+            rows = np.concatenate([pairs.rows, pairs.negatives(others, rng)])
+            labels = torch.zeros(len(users))
+            labels[: len(pairs.users)] = 1
+            losses = []
+            order = torch.from_numpy(rng.permutation(len(users)))
+            who, what = torch.from_numpy(users), torch.from_numpy(rows)
+            for batch in order.split(settings.batch):
+                logits = network(network.user(who[batch].to(device)), what[batch].to(device))
+                loss = functional.binary_cross_entropy_with_logits(logits, labels[batch].to(device))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+            return float(np.mean(losses))
+
+        def dev_ndcg() -> float:
+            users, candidates = (torch.from_numpy(part).to(device) for part in held_out)
+            vectors = network.user(users).repeat_interleave(candidates.shape[1], dim=0)
+            scores = network(vectors, candidates.reshape(-1)).reshape(candidates.shape)
+            return float((1 / torch.log2(2.0 + (scores[:, 1:] > scores[:, :1]).sum(dim=1))).mean())
+
+        train_epochs(
+            network,
+            optimizer,
+            one_epoch,
+            dev_ndcg if len(held_out[0]) else None,
+            seed=seed,
+            epochs=settings.epochs,
+            patience=settings.patience,
+            task=f"fitting {settings.name}",
+            folder=folder,
+            on_event=on_event,
+        )
+    return network
+
+
+def hold_out(
+    histories: Sequence[NDArray[np.int64]], items: int, most: int, rng: np.random.Generator
+) -> tuple[list[NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Training histories, and some users with their last item followed by sampled ones: at most a tenth of all."""
+    long = [user for user, own in enumerate(histories) if len(own) > 2]
+    chosen = np.sort(rng.permutation(long)[: min(most, len(histories) // 10)]).astype(np.int64)
+    training = list(histories)
+    candidates = rng.integers(items, size=(len(chosen), _AGAINST + 1))
+    for place, user in enumerate(chosen.tolist()):
+        training[user] = histories[user][:-1]
+        candidates[place, 0] = histories[user][-1]
+    return training, (chosen, candidates)

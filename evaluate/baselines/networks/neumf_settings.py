@@ -1,0 +1,35 @@
+"""Hyperparameters of NeuMF."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from evaluate.baselines.baseline import Baseline
+
+
+class NeuMFSettings(Baseline):
+    """Hyperparameters of NeuMF.
+
+    Attributes:
+        factors: Dimension of the vectors whose product is taken.
+        layers: Widths of the network: its input, half of it the user's and half the item's, and its layers.
+        negatives: Items sampled for each interaction, anew in every epoch, that the user has not.
+        dropout: Dropout rate between the layers.
+        batch: Pairs per batch.
+        rate: Learning rate of Adam.
+        epochs: Most passes over the interactions.
+        patience: Passes without a better validation score before training stops.
+        validation: Most users whose last item is held out for validation; at most a tenth of all users.
+    """
+
+    factors: int = Field(default=32, ge=1)
+    layers: tuple[Annotated[int, Field(ge=2, multiple_of=2)], ...] = Field(default=(64, 32, 16, 8), min_length=1)
+    negatives: int = Field(default=4, ge=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    batch: int = Field(default=1024, ge=1)
+    rate: float = Field(default=1e-3, gt=0)
+    epochs: int = Field(default=40, ge=1)
+    patience: int = Field(default=4, ge=1)
+    validation: int = Field(default=2000, ge=0)

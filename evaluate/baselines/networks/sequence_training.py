@@ -1,0 +1,216 @@
+"""Training of sequential recommenders: windows, batches, sampled softmax, and early stopping on held-out items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from evaluate.baselines.networks.epochs import best_device, reproducible, train_epochs
+from evaluate.baselines.networks.sequence_network import Rows, SequenceNetwork
+from evaluate.baselines.networks.sequence_settings import DistilledSettings, MaskedSettings, SequenceSettings
+from programs.runtime.events import OnEvent, ignore
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a user's sequence.
+
+    Attributes:
+        rows: At least two items.
+        user: Row of the user.
+    """
+
+    rows: Rows
+    user: int
+
+
+def train(
+    sequences: Sequence[Rows],
+    items: int,
+    settings: SequenceSettings,
+    seed: int,
+    texts: NDArray[np.float32] | None = None,
+    folder: Path | None = None,
+    on_event: OnEvent = ignore,
+) -> SequenceNetwork:
+    """Train until the validation NDCG stops improving, and keep the best state; see `train_epochs`.
+
+    Validation items are the last items of some sequences, held out of training, and ranked among all items with users.
+
+    Args:
+        sequences: Histories of at least one item; their number is the row of the user.
+        items: Number of items with users; rows are below it.
+        texts: See `SequenceNetwork`.
+    """
+    with reproducible(seed):
+        network = SequenceNetwork(settings, items, len(sequences), texts).to(best_device())
+        optimizer = torch.optim.Adam(network.parameters(), lr=settings.rate)
+        training, validation = _hold_out(sequences, settings.validation, np.random.default_rng(seed))
+        windows = [window for user, own in enumerate(training) for window in _windows(own, user, settings)]
+        teacher = None
+        if isinstance(settings, DistilledSettings) and settings.distilled:
+            teacher = _Teacher(network, training, settings)
+
+        def one_epoch(number: int, rng: np.random.Generator) -> float:
+            towards = None if teacher is None else teacher.states()
+            losses = []
+            for batch in _batches(windows, settings.batch, rng):
+                loss = _loss(network, batch, settings, rng, towards)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+            return float(np.mean(losses)) if losses else 0.0
+
+        train_epochs(
+            network,
+            optimizer,
+            one_epoch,
+            (lambda: ndcg_among_all(network, validation, settings.batch)) if validation else None,
+            seed=seed,
+            epochs=settings.epochs,
+            patience=settings.patience,
+            task=f"fitting {settings.name}",
+            folder=folder,
+            on_event=on_event,
+        )
+    return network
+
+
+def _hold_out(
+    sequences: Sequence[Rows], most: int, rng: np.random.Generator
+) -> tuple[list[Rows], list[tuple[int, Rows, int]]]:
+    """Training sequences, and (user, history, last item) for validation: at most a tenth of the sequences."""
+    long = [index for index, sequence in enumerate(sequences) if len(sequence) > 2]
+    chosen = set(rng.permutation(long)[: min(most, len(sequences) // 10)].tolist())
+    training = [sequence[:-1] if index in chosen else sequence for index, sequence in enumerate(sequences)]
+    return training, [(index, sequences[index][:-1], int(sequences[index][-1])) for index in sorted(chosen)]
+
+
+def _windows(sequence: Rows, user: int, settings: SequenceSettings) -> Iterator[Window]:
+    """The sequence cut to the network's length, from the end; every item but the first is predicted once."""
+    size, overlap = (settings.length, 0) if isinstance(settings, MaskedSettings) else (settings.length + 1, 1)
+    end = len(sequence)
+    while end > 1:
+        start = max(0, end - size)
+        yield Window(sequence[start:end], user)
+        end = start + overlap if start else 0
+
+
+def _batches(windows: Sequence[Window], size: int, rng: np.random.Generator) -> Iterator[list[Window]]:
+    """All windows in random batches of about equal length, to keep padding small."""
+    order = rng.permutation(len(windows))
+    order = order[np.argsort([len(windows[index].rows) for index in order], kind="stable")]
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    for number in rng.permutation(len(batches)):
+        yield [windows[index] for index in batches[number]]
+
+
+def _loss(
+    network: SequenceNetwork,
+    batch: Sequence[Window],
+    settings: SequenceSettings,
+    rng: np.random.Generator,
+    towards: Tensor | None,
+) -> Tensor:
+    """Cross-entropy of each target item against negatives shared by the whole batch, and what is distilled."""
+    rows = network.padded([window.rows for window in batch])
+    users = torch.tensor([window.user for window in batch], device=network.device)
+    if isinstance(settings, MaskedSettings):
+        outputs, predicted = rows, _masked_positions(rows != network.padding, settings)
+        inputs = rows.masked_fill(predicted, network.mask)
+    else:
+        inputs, outputs = rows[:, :-1], rows[:, 1:]
+        predicted = outputs != network.padding
+    states = network(inputs, users)
+    loss = sampled_softmax(network, states[predicted], outputs[predicted], settings.negatives, rng)
+    if towards is not None and isinstance(settings, DistilledSettings):
+        last = states[torch.arange(len(batch), device=network.device), predicted.sum(dim=1) - 1]
+        loss = loss + settings.distilled * functional.mse_loss(last, towards[users])
+    return loss
+
+
+def sampled_softmax(
+    network: SequenceNetwork, states: Tensor, targets: Tensor, most: int, rng: np.random.Generator
+) -> Tensor:
+    """Mean cross-entropy of targets in their states against uniform negatives, both scored by the same vectors."""
+    count = network.trained
+    drawn = rng.choice(count, size=min(most, count), replace=False)
+    negatives = torch.from_numpy(drawn).to(network.device)
+    own = network.paired_scores(states, targets)[:, None]
+    others = network.scores(states, negatives).masked_fill(targets[:, None] == negatives, -torch.inf)
+    first = torch.zeros(len(targets), dtype=torch.long, device=network.device)
+    return functional.cross_entropy(torch.cat([own, others], dim=1), first)
+
+
+def _masked_positions(real: Tensor, settings: MaskedSettings) -> Tensor:
+    """Which positions are masked: each with the same probability, or only the last one, as in ranking."""
+    masked = (torch.rand(real.shape, device=real.device) < settings.masked) & real
+    last = torch.zeros_like(real).scatter(1, real.sum(dim=1, keepdim=True) - 1, True)
+    only_last = (torch.rand(len(real), device=real.device) < settings.last_only) | ~masked.any(dim=1)
+    return torch.where(only_last[:, None], last, masked)
+
+
+class _Teacher:
+    """States of similar users: those whose training histories have the nearest mean text vectors."""
+
+    def __init__(self, network: SequenceNetwork, histories: Sequence[Rows], settings: DistilledSettings) -> None:
+        self.network, self.histories, self.batch = network, histories, settings.batch
+        self.similar = similar_users(network.vectors.text.frozen.cpu().numpy(), histories, settings.similar)
+
+    @torch.no_grad()
+    def states(self) -> Tensor:
+        """The mean last state of every user's similar users with the weights as they are, shape (users, d)."""
+        self.network.eval()
+        found = []
+        for start in range(0, len(self.histories), self.batch):
+            some = self.histories[start : start + self.batch]
+            users = torch.arange(start, start + len(some), device=self.network.device)
+            found.append(self.network.last_states(some, users))
+        self.network.train()
+        states = torch.cat(found)
+        return states[torch.from_numpy(self.similar).to(self.network.device)].mean(dim=1)
+
+
+def similar_users(vectors: NDArray[np.float32], histories: Sequence[Rows], count: int) -> NDArray[np.int64]:
+    """Rows of the users with the nearest mean vector of their histories, shape (users, at most `count`).
+
+    Args:
+        vectors: Shape (items, d).
+        histories: Of training data: no target is among them.
+    """
+    means = np.stack([vectors[history].mean(axis=0) for history in histories])
+    means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9)
+    kept = min(count, len(means) - 1)
+    found = np.zeros((len(means), max(kept, 1)), dtype=np.int64)
+    for start in range(0, len(means) if kept else 0, 512):
+        cosines = means[start : start + 512] @ means.T
+        cosines[np.arange(len(cosines)), np.arange(start, start + len(cosines))] = -np.inf
+        found[start : start + 512] = np.argpartition(cosines, -kept, axis=1)[:, -kept:]
+    return found
+
+
+@torch.no_grad()
+def ndcg_among_all(network: SequenceNetwork, held_out: Sequence[tuple[int, Rows, int]], size: int) -> float:
+    """Mean NDCG of the next items among all items with users.
+
+    Args:
+        held_out: (user, history, next item).
+        size: Histories scored at a time.
+    """
+    all_items = torch.arange(network.trained, device=network.device)
+    total = 0.0
+    for start in range(0, len(held_out), size):
+        users, histories, targets = zip(*held_out[start : start + size], strict=True)
+        states = network.last_states(histories, torch.tensor(users, device=network.device))
+        scores = network.scores(states, all_items)
+        own = scores.gather(1, torch.tensor(targets, device=network.device)[:, None])
+        total += float((1.0 / torch.log2(2.0 + (scores > own).sum(dim=1))).sum())
+    return total / len(held_out)

@@ -1,0 +1,103 @@
+"""EASE, embarrassingly shallow autoencoder (Steck, WWW 2019): a linear map between items, in closed form."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import sparse
+from scipy.linalg import lapack
+
+from evaluate.baselines.baseline import Baseline, TrainingData, unknown_below
+from evaluate.baselines.fitting import UNKEPT, Fitting
+from programs.ranker import ranking_from_scores
+from programs.runtime.errors import InputError, require_extra
+from signatures.rows import Case, Ranking
+
+MOST_ITEMS = 20_000
+"""Most items with users: the fit holds a square matrix of them, 12 bytes an entry at its peak, 4.8 GB for so many."""
+
+
+class EASE(Baseline):
+    """EASE: B = I - P diag(1 / P) with P = (X'X + penalty I)^-1 and users' items X; scores are x B (eq. 8).
+
+    Nothing is drawn at random, and nothing is kept: the fit is one matrix inversion.
+
+    Attributes:
+        penalty: L2 regularization of B.
+    """
+
+    name: ClassVar[str] = "ease"
+
+    penalty: float = Field(default=100.0, gt=0)
+
+    @classmethod
+    def grid(cls) -> tuple[Self, ...]:
+        """See `Baseline.grid`."""
+        return (cls(), cls(penalty=10.0), cls(penalty=30.0), cls(penalty=300.0), cls(penalty=1000.0))
+
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> EASERanker:
+        """Solve; see `Baseline.fit`. A repeated purchase counts once.
+
+        Raises:
+            InputError: if more than `MOST_ITEMS` items have users.
+        """
+        require_extra("threadpoolctl", "baselines", f"the ranker '{self.name}'")
+        from threadpoolctl import threadpool_limits
+
+        rows: dict[str, int] = {}
+        pairs = [
+            (user, rows.setdefault(item, len(rows)))
+            for user, history in enumerate(training.histories.values())
+            for item in dict.fromkeys(history)
+        ]
+        n = len(rows)
+        if n > MOST_ITEMS:
+            raise InputError(
+                f"the ranker '{self.name}' needs a matrix of items by items, and {n:,} items have users: it takes at "
+                f"most {MOST_ITEMS:,} ({12e-9 * MOST_ITEMS**2:.1f} GB of memory); use 'ials', which has no such matrix"
+            )
+        users, items = np.array(pairs, dtype=np.int32).T
+        x = sparse.csr_matrix((np.ones(len(pairs)), (users, items)), shape=(len(training.histories), n))
+        with threadpool_limits(limits=1):
+            return EASERanker(rows, _solved(x, self.penalty))
+
+
+def _solved(x: sparse.csr_matrix, penalty: float) -> NDArray[np.float32]:
+    """B for users' items X: one array of float64 is overwritten twice, then two of float32 are left."""
+    gram = (x.T @ x).toarray(order="F")
+    gram[np.diag_indices(len(gram))] += penalty
+    factor, _ = lapack.dpotrf(gram, lower=1, overwrite_a=1)
+    inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    weights = inverse.astype(np.float32)
+    diagonal = np.diag(weights).copy()
+    del gram, factor, inverse
+    weights = np.tril(weights, -1)
+    weights += weights.T.copy()
+    weights /= -diagonal
+    return weights
+
+
+class EASERanker:
+    """Ranks by the summed weights from the history's items; the user id is ignored.
+
+    For items without users see `unknown_below`; a history without a known item gives all others the same score.
+
+    Args:
+        rows: Row by item id.
+        weights: B, shape (items, items): from the item of the row to that of the column.
+    """
+
+    def __init__(self, rows: dict[str, int], weights: NDArray[np.float32]) -> None:
+        self.rows = rows
+        self.weights = weights
+
+    def rank(self, case: Case) -> Ranking:
+        """Rank the candidates of `case`; see `Ranker.rank`."""
+        history = [self.rows[item] for item in dict.fromkeys(case.item_ids) if item in self.rows]
+        known = {index: self.rows[item] for index, item in enumerate(case.candidates) if item in self.rows}
+        scores = self.weights[np.ix_(history, list(known.values()))].sum(axis=0, dtype=float)
+        ranked = unknown_below(scores, list(known), len(case.candidates))
+        return ranking_from_scores(case, {EASE.name: ranked.tolist()}, by=EASE.name)

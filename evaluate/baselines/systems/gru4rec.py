@@ -1,0 +1,30 @@
+"""GRU4Rec (Hidasi et al., ICLR 2016; Hidasi and Karatzoglou, CIKM 2018): gated recurrent units over the history."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from evaluate.baselines.baseline import TrainingData
+from evaluate.baselines.fitting import UNKEPT, Fitting
+from evaluate.baselines.networks.sequence_ranker import SequenceRanker, fit_sequences
+from evaluate.baselines.networks.sequence_settings import EncoderName, SequenceSettings
+
+
+class GRU4Rec(SequenceSettings):
+    """GRU4Rec on whole histories.
+
+    The original trains on parallel sessions without looking back, with BPR-max or cross-entropy over popular negatives;
+    here the gradient goes through the whole window, and the loss is that of the other sequential recommenders.
+    """
+
+    name: ClassVar[str] = "gru4rec"
+    encoder: ClassVar[EncoderName] = "gru"
+
+    @classmethod
+    def grid(cls) -> tuple[Self, ...]:
+        """See `Baseline.grid`."""
+        return (cls(), cls(dropout=0.2), cls(rate=2e-3), cls(dimensions=128), cls(negatives=4000))
+
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> SequenceRanker:
+        """Train; see `Baseline.fit`."""
+        return fit_sequences(self, training, seed, fitting)

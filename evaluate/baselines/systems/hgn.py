@@ -1,0 +1,28 @@
+"""HGN, hierarchical gating networks (Ma, Kang and Liu, KDD 2019): a user's vector and gates over the last items."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from evaluate.baselines.baseline import TrainingData
+from evaluate.baselines.fitting import UNKEPT, Fitting
+from evaluate.baselines.networks.sequence_ranker import SequenceRanker, fit_sequences
+from evaluate.baselines.networks.sequence_settings import GateSettings
+
+
+class HGN(GateSettings):
+    """HGN; the loss is a sampled softmax in place of BPR.
+
+    A user outside the fit has a vector of zeros, so that the gates depend on the items alone.
+    """
+
+    name: ClassVar[str] = "hgn"
+
+    @classmethod
+    def grid(cls) -> tuple[Self, ...]:
+        """See `Baseline.grid`."""
+        return (cls(), cls(dropout=0.3), cls(window=3), cls(dimensions=128), cls(rate=2e-3))
+
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> SequenceRanker:
+        """Train; see `Baseline.fit`."""
+        return fit_sequences(self, training, seed, fitting)

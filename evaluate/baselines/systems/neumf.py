@@ -1,0 +1,89 @@
+"""NeuMF, neural collaborative filtering (He et al., WWW 2017): factors and a network, joined."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from evaluate.baselines.baseline import TrainingData, unknown_below
+from evaluate.baselines.fitting import UNKEPT, Fitting
+from evaluate.baselines.networks.neumf_settings import NeuMFSettings
+from programs.ranker import ranking_from_scores
+from programs.runtime.errors import require_extra
+from signatures.rows import Case, Ranking
+
+if TYPE_CHECKING:
+    from evaluate.baselines.networks.neumf_network import NeuMFNetwork
+
+
+class NeuMF(NeuMFSettings):
+    """NeuMF without pre-training of its parts, and with a bias for each item."""
+
+    name: ClassVar[str] = "neumf"
+
+    @classmethod
+    def grid(cls) -> tuple[Self, ...]:
+        """See `Baseline.grid`."""
+        return (cls(), cls(rate=5e-4), cls(factors=64), cls(negatives=8), cls(dropout=0.0))
+
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> NeuMFRanker:
+        """Train; see `Baseline.fit`. A repeated purchase counts once."""
+        for package in ("torch", "safetensors"):
+            require_extra(package, "neural", f"the ranker '{self.name}'")
+        from evaluate.baselines.networks.neumf_network import train_neumf
+
+        rows: dict[str, int] = {}
+        users: dict[str, int] = {}
+        histories = []
+        for user, history in training.histories.items():
+            if history:
+                users[user] = len(users)
+                own = (rows.setdefault(item, len(rows)) for item in dict.fromkeys(history))
+                histories.append(np.fromiter(own, dtype=np.int64))
+        folder = self.fit_folder(training, seed, fitting)
+        network = train_neumf(histories, len(rows), self, seed, folder, fitting.on_event)
+        return NeuMFRanker(users, rows, histories, network)
+
+
+class NeuMFRanker:
+    """Ranks by a trained network.
+
+    A new user gets the mean, over the known items of their history, of the mean vector of each item's users; without
+    any, the mean vector of all users. For candidates without a vector see `unknown_below`.
+
+    Args:
+        users, rows: Row by user id, and by item id.
+        histories: Rows of the items of every user.
+    """
+
+    def __init__(
+        self,
+        users: dict[str, int],
+        rows: dict[str, int],
+        histories: list[NDArray[np.int64]],
+        network: NeuMFNetwork,
+    ) -> None:
+        self.users, self.rows, self.network = users, rows, network
+        self._vectors: NDArray[np.float32] = network.user.weight.detach().cpu().numpy()
+        items = np.concatenate(histories)
+        owners = np.repeat(np.arange(len(histories)), [len(own) for own in histories])
+        bought = sparse.csr_matrix((np.ones(len(items), dtype=np.float32), (items, owners)))
+        self._of_users = (bought @ self._vectors) / bought.sum(axis=1).A1[:, None]
+
+    def rank(self, case: Case) -> Ranking:
+        """Rank the candidates of `case`; see `Ranker.rank`."""
+        known = {index: self.rows[item] for index, item in enumerate(case.candidates) if item in self.rows}
+        rows = np.fromiter(known.values(), dtype=np.int64)
+        scores = unknown_below(self.network.scores(self.user_vector(case), rows), list(known), len(case.candidates))
+        return ranking_from_scores(case, {NeuMF.name: scores.tolist()}, by=NeuMF.name)
+
+    def user_vector(self, case: Case) -> NDArray[np.float32]:
+        """The vector of the user of a case, shape (d,)."""
+        if case.user_id in self.users:
+            return self._vectors[self.users[case.user_id]]
+        history = [self.rows[item] for item in case.item_ids if item in self.rows]
+        mean = self._of_users[history].mean(axis=0) if history else self._vectors.mean(axis=0)
+        return np.asarray(mean, dtype=np.float32)
