@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evaluate.baselines.networks.epochs import best_device, reproducible, train_epochs
+from programs.prior.encoders import Vectors
 from programs.runtime.events import OnEvent
 
 ITEM_WEIGHT, TEXT_WEIGHT = 0.5, 0.2
@@ -26,11 +27,9 @@ ITEM_WEIGHT, TEXT_WEIGHT = 0.5, 0.2
 DEV_SHARE = 0.05
 """Share of the pairs whose loss stops the training."""
 
-Vectors = NDArray[np.float32]
-
 
 @dataclass(frozen=True)
-class Pairs:
+class Positions:
     """What the codes are learned from.
 
     Attributes:
@@ -48,7 +47,7 @@ class Pairs:
     texts: Vectors
 
 
-class Alignment(nn.Module):
+class JointCodes(nn.Module):
     """Encoders and decoders of item and text vectors; codes are between 0 and 1."""
 
     def __init__(self, item_size: int, text_size: int, code_size: int) -> None:
@@ -74,7 +73,7 @@ class Alignment(nn.Module):
 
 
 def align(
-    pairs: Pairs,
+    pairs: Positions,
     code_size: int,
     *,
     seed: int,
@@ -84,18 +83,18 @@ def align(
     task: str,
     folder: Path | None,
     on_event: OnEvent,
-) -> Alignment:
+) -> JointCodes:
     """Train the codes until the loss of held-out pairs stops falling; resumable, see `train_epochs`.
 
     Memory: the states of all pairs, 4 d bytes each (38 MB for 150,000 pairs of 64 numbers).
 
     Args:
-        batch: Pairs of one step.
+        batch: Positions of one step.
         rate: Learning rate of Adam.
     """
     device = best_device()
     with reproducible(seed):
-        network = Alignment(pairs.items.shape[1], pairs.texts.shape[1], code_size).to(device)
+        network = JointCodes(pairs.items.shape[1], pairs.texts.shape[1], code_size).to(device)
         optimizer = torch.optim.Adam(network.parameters(), lr=rate)
         states, items, texts, biases = (
             torch.from_numpy(part).to(device) for part in (pairs.states, pairs.items, pairs.texts, pairs.biases)

@@ -39,7 +39,7 @@ from signatures.rows import Case, Ranking
 from signatures.types import Item
 
 if TYPE_CHECKING:
-    from evaluate.baselines.networks.alignment import Alignment
+    from evaluate.baselines.networks.alignment import JointCodes
     from programs.tuned.backbone import Backbone
     from programs.tuned.finetuned import FineTuned
 
@@ -48,7 +48,7 @@ USER, ITEM = "user", "item"
 
 
 class ALLMRec(LanguageModel):
-    """Alignment of a recommender with texts, and projections into a frozen language model.
+    """JointCodes of a recommender with texts, and projections into a frozen language model.
 
     Attributes:
         stages: 1 for the ranking by stage 1 alone, which needs no language model.
@@ -117,7 +117,7 @@ class ALLMRec(LanguageModel):
 
     def _aligned(self, training: TrainingData, seed: int, fitting: Fitting) -> AlignedItems:
         recommender = self.sasrec.fit(training, seed, fitting)
-        from evaluate.baselines.networks.alignment import Pairs, align
+        from evaluate.baselines.networks.alignment import Positions, align
 
         frozen = FrozenRecommender(recommender)
         histories = [
@@ -126,7 +126,7 @@ class ALLMRec(LanguageModel):
         ]
         steps = [(history[:end], history[end]) for history in histories for end in range(1, len(history))]
         folder = self.fit_folder(training, seed, fitting)
-        pairs = Pairs(
+        pairs = Positions(
             frozen.states([before for before, _ in steps]),
             np.array([target for _, target in steps], dtype=np.int64),
             frozen.items,
@@ -185,7 +185,7 @@ class FrozenRecommender:
 class AlignedItems:
     """Stage 1, trained: codes of items, states of users, and scores of its own."""
 
-    def __init__(self, recommender: FrozenRecommender, network: Alignment, content: ContentSimilarity) -> None:
+    def __init__(self, recommender: FrozenRecommender, network: JointCodes, content: ContentSimilarity) -> None:
         self.recommender, self.network, self.content = recommender, network, content
         self._codes = network.codes(recommender.items, text=False)
 
