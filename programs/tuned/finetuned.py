@@ -28,6 +28,9 @@ MOST_PREFIX = 256
 MOST_SUFFIX = 48
 """Most tokens of a candidate's text; the end of a longer one is cut off before its last token, a question mark."""
 
+MOST_TOGETHER = 128
+"""Most candidates in one packed row, whose memory is quadratic in its tokens."""
+
 
 class FineTuned:
     """A base model, what of it is trained, and what is read from it.
@@ -36,7 +39,7 @@ class FineTuned:
         adapt: What is trained.
         objective: What is read for each candidate, and its loss.
         decode: How candidates and the user's text meet.
-        most: Most tokens of a user's text.
+        most: Most tokens of a user's text without slots.
 
     Attributes:
         adapter: Trainable tensors by name.
@@ -60,18 +63,21 @@ class FineTuned:
     def logits(self, prefix: Prefix, suffixes: Sequence[str]) -> NDArray[np.float64]:
         """What is read after the user's text and each candidate's text, shape (k,); higher is better."""
         with torch.no_grad():
-            return np.asarray(self._values(prefix, suffixes).double().cpu().numpy())
+            parts = [
+                self._values(prefix, suffixes[start : start + MOST_TOGETHER])
+                for start in range(0, len(suffixes), MOST_TOGETHER)
+            ]
+            return np.asarray(torch.cat(parts).double().cpu().numpy())
 
     def lengths(self, suffixes: Sequence[str]) -> NDArray[np.int64]:
         """Number of tokens that are read of each candidate's text, shape (k,)."""
         return np.array([len(self._suffix(suffix)) for suffix in suffixes], dtype=np.int64)
 
     def _values(self, prefix: Prefix, suffixes: Sequence[str]) -> Tensor:
-        pieces = [prefix] if isinstance(prefix, str) else prefix
-        ids = [self._ids(one) if isinstance(one, str) else one for one in pieces]
-        if len(ids) == 1 and isinstance(ids[0], list):
-            ids = [ids[0][-self.most :]]
-        before = self._adapted.embed(ids)
+        if isinstance(prefix, str):
+            before = self._adapted.embed([self._ids(prefix)[-self.most :]])
+        else:
+            before = self._adapted.embed([self._ids(one) if isinstance(one, str) else one for one in prefix])
         packed = pack([0] * len(before), [self._suffix(suffix) for suffix in suffixes])
         return self._reading(self._decoding.states(before, packed), packed)
 
