@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from evaluate.baselines import TRAINED, Baseline
+from evaluate.baselines.language import LanguageModel
 from evaluate.baselines.learned import Learned
 from evaluate.baselines.versions import default_of_run
 from evaluate.data.demo.planted_truth import PLANTED_TRUTH
@@ -19,10 +20,10 @@ from evaluate.runs.session import gate_configuration, prior_of_runs, program_con
 from evaluate.runs.trec import RUN_PREFIX
 from programs.gate import Gate
 from programs.lm.ambient import AmbientBackends
-from programs.lm.model_options import ModelOptions
+from programs.lm.model_options import Model, ModelOptions
 from programs.lm.roles import Roles
 from programs.prior.choice import NEWEST, UNRECORDED, PriorName, recorded
-from programs.program import WITHOUT_MODEL, Fusion
+from programs.program import RERANKING, WITHOUT_MODEL, Fusion, reranking
 from programs.ranker import Ranker
 from programs.runtime.errors import InputError
 from signatures.schema import MotivationSchema
@@ -42,7 +43,7 @@ class RankerChoice:
         schema: Motivational schema of a program.
         given: `dspy.LM` objects by model string.
         prior: Formula of the prior; None: that of the run to resume, or the newest.
-        trained: Settings of a trained baseline; None: those of the run to resume, or the default.
+        trained: Settings of a trained baseline; None: those of the version of the run to resume, or the default.
     """
 
     name: str
@@ -59,7 +60,9 @@ class RankerChoice:
         Raises:
             InputError: if the manifest in it cannot be read.
         """
-        trained = settings_for_runs(self.name, root) if self.name in TRAINED else None
+        trained = self.trained
+        if trained is None and self.name in TRAINED:
+            trained = settings_for_runs(self.name, root)
         return replace(self, prior=self.prior or prior_of_runs(root), trained=trained)
 
     def with_prior(self, prior: PriorName) -> Self:
@@ -111,7 +114,7 @@ class RankerChoice:
             seed: Training seed of a trained baseline.
         """
         if self.name in TRAINED:
-            return {"seed": seed, "settings": self._settings.model_dump(mode="json")}
+            return self._settings.configuration(seed)
         prior = self.prior or NEWEST
         if self.without_model:
             fused = {"weight": self.fusion.weight, "head": self.fusion.head, "prior": recorded(prior)}
@@ -193,4 +196,21 @@ def choose_by_name(name: str, options: ModelOptions, fusion: Fusion, schema: Mot
     from signatures.schema import CONSUMER
 
     require_known(name)
-    return RankerChoice(name, options.roles(), fusion, schema or CONSUMER, options.given)
+    trained = None if options.model is None else on_base(name, options.model)
+    if name in RERANKING:
+        fusion = reranking(fusion)
+    return RankerChoice(name, options.roles(), fusion, schema or CONSUMER, options.given, trained=trained)
+
+
+def on_base(name: str, model: Model) -> Baseline | None:
+    """Default settings of a language-model system on a base model; None for other rankers.
+
+    Raises:
+        InputError: if the model is not a name of a local one.
+    """
+    settings = TRAINED.get(name)
+    if settings is None or not issubclass(settings, LanguageModel):
+        return None
+    if not isinstance(model, str):
+        raise InputError(f"{name} trains a local model: give --model as a folder, a GGUF file or local/NAME")
+    return settings(base=model)

@@ -180,6 +180,25 @@ RANKINGS = [
     )
 ]
 
+SHORTLISTS = [
+    _example(
+        {
+            "shopper": (
+                "facts: nothing known\n"
+                "liked:\n- Lavender pillow spray | Home > Sleep (rated 5 of 5)\n- Wool blanket | Home > Bedding\n"
+                "disliked:\n- Party speaker | Electronics > Audio (rated 2 of 5)"
+            ),
+            "products": (
+                "41: Engine oil 5W-30 | Automotive > Fluids\n"
+                "87: Warm bedside lamp | Home > Lighting\n"
+                "23: Karaoke microphone | Electronics > Audio\n"
+                "65: Bath salt, lavender | Home > Bath"
+            ),
+        },
+        {"ranking": [65, 87, 41, 23]},
+    )
+]
+
 CHOICES = [
     _example(
         {

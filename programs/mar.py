@@ -58,12 +58,14 @@ class Candidate:
 
     Attributes:
         leanings: See `programs.motivation_encoder`; empty with a language model.
+        prior: Its score by the prior, for a prompt in the prior's order.
     """
 
     item_id: str
     text: str
     phrases: tuple[str, ...] = ()
     leanings: tuple[float, ...] = ()
+    prior: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ class Listwise(dspy.Module):
             raise ValueError(f"{len(candidates)} candidates: a list holds at most {self.most}")
         draw = random.Random(seed)  # noqa: S311 - a reproducible shuffle, no secret
         labels = draw_labels(draw, len(candidates))
-        shown = draw.sample(list(zip(labels, candidates, strict=True)), len(candidates))
+        shown = self.listed(list(zip(labels, candidates, strict=True)), draw)
         products = render_candidates(shown)
         places = {label: place for place, (label, _) in enumerate(shown, start=1)}
         result = Alignments(alignments=[None] * len(candidates), shown=tuple(places[label] for label in labels))
@@ -191,6 +193,10 @@ class Listwise(dspy.Module):
         result.dropped = len(answer.ranking) - len(named)
         result.unparsable = answer.unparsable
         return result
+
+    def listed(self, labelled: list[tuple[int, Candidate]], draw: random.Random) -> list[tuple[int, Candidate]]:
+        """The labelled candidates in the order of the prompt."""
+        return draw.sample(labelled, len(labelled))
 
 
 class Embedding(dspy.Module):

@@ -14,6 +14,7 @@ import dspy
 import numpy as np
 from numpy.typing import NDArray
 
+from programs.chat_rec import SHORTLIST, LikesDislikes, Shortlist
 from programs.explain import Explainer
 from programs.fusion import DEFAULT_WEIGHT, Fusion, head_of, lowest, mixed
 from programs.gate import GateSignals
@@ -135,7 +136,7 @@ class MLLM3Rec(dspy.Module):
         candidates_seen: list[Candidate] = []
         user = UserView(text="")
         try:
-            user, candidates_seen, result = self._aligned(case, head, ranking, on_event)
+            user, candidates_seen, result = self._aligned(case, head, prior, ranking, on_event)
             for index, alignment in zip(head, result.alignments, strict=True):
                 if alignment is not None:
                     mar[index] = alignment.score
@@ -170,7 +171,12 @@ class MLLM3Rec(dspy.Module):
         return ranking
 
     def _aligned(
-        self, case: Case, head: NDArray[np.intp], ranking: Ranking, on_event: OnEvent
+        self,
+        case: Case,
+        head: NDArray[np.intp],
+        prior: NDArray[np.float64],
+        ranking: Ranking,
+        on_event: OnEvent,
     ) -> tuple[UserView, list[Candidate], Alignments]:
         """Profile, traits and alignments of the candidates that MAR sees."""
         seen: list[Candidate] = []
@@ -182,7 +188,8 @@ class MLLM3Rec(dspy.Module):
             for done, index in enumerate(head):
                 on_event(Progress(_TRAITS, done, len(head)))
                 with step():
-                    seen.append(self._candidate(self.catalogue.value[case.candidates[index]], ranking))
+                    own = self._candidate(self.catalogue.value[case.candidates[index]], ranking)
+                    seen.append(replace(own, prior=float(prior[index])))
         on_event(Progress(_TRAITS, len(head), len(head)))
         if asks := not isinstance(self.aligner, Embedding):
             on_event(Progress(_ALIGNMENT, 0, 1))
@@ -366,6 +373,11 @@ def likelihood(parts: Parts) -> MLLM3Rec:
     return _compose(parts, _mope(parts), _mote(parts), TraitLikelihood(parts.backends))
 
 
+def reranking(fusion: Fusion) -> Fusion:
+    """The fusion of a program of `RERANKING`: the model's order stands, the rest of the list is the prior's."""
+    return replace(fusion, weight=1.0, head=fusion.head or SHORTLIST)
+
+
 def without_mope(parts: Parts) -> MLLM3Rec:
     """The paper's ablation without MOPE: MAR reads the raw history (section 5.1, table 5)."""
     return _compose(parts, RawHistory(), _mote(parts), Listwise(parts.backends, shopper_text="history"))
@@ -392,6 +404,16 @@ def llm_only(parts: Parts) -> MLLM3Rec:
     """The paper's minimal baseline: raw history and raw candidates in one prompt (section 4.4)."""
     aligner = Listwise(parts.backends, shopper_text="history", product_text="description")
     return _compose(parts, RawHistory(), RawDescription(), aligner)
+
+
+def chat_rec(parts: Parts) -> MLLM3Rec:
+    """Chat-REC: likes, dislikes and the prior's first candidates, in the prior's order, in one prompt."""
+    return _compose(parts, LikesDislikes(), RawDescription(), Shortlist("recommended", parts.backends))
+
+
+def chat_rec_shuffled(parts: Parts) -> MLLM3Rec:
+    """`chat-rec` with the candidates in a shuffled order: what the model adds beyond copying the list."""
+    return _compose(parts, LikesDislikes(), RawDescription(), Shortlist("shuffled", parts.backends))
 
 
 def needs(parts: Parts) -> MLLM3Rec:
@@ -443,6 +465,8 @@ PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
     "without-reflection": without_reflection,
     "embedding-without-reflection": embedding_without_reflection,
     "llm-only": llm_only,
+    "chat-rec": chat_rec,
+    "chat-rec-shuffled": chat_rec_shuffled,
     "needs": needs,
     "needs-pointwise": needs_pointwise,
     "evidence": evidence,
@@ -451,10 +475,13 @@ PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
 }
 """Programs by the name they have on the command line."""
 
+RERANKING = frozenset({"chat-rec", "chat-rec-shuffled"})
+"""Programs whose answer is the order of the prior's first candidates: chosen by name they have `reranking`."""
+
 WITHOUT_MODEL = frozenset({"encoder", "tuned"})
 """Programs that need no language model to rank."""
 
 __all__ = [
-    "DEFAULT_WEIGHT", "PROGRAMS", "WITHOUT_MODEL", "Aligner", "Fusion", "MLLM3Rec", "Parts", "head_of", "mixed",
-    "prior_alone",
+    "DEFAULT_WEIGHT", "PROGRAMS", "RERANKING", "WITHOUT_MODEL", "Aligner", "Fusion", "MLLM3Rec", "Parts", "head_of",
+    "mixed", "prior_alone", "reranking",
 ]  # fmt: skip

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Strength = Literal["weak", "moderate", "strong"]
 
+LIKED_ABOVE = 3.0
+"""A rating has to be above this to count as liked (paper, section 4.1)."""
+
 REFUSED_BY_PROVIDER = "refused by the provider"
 """Reason in `Traits.dropped`."""
 
@@ -74,6 +77,11 @@ class Interaction(BaseModel):
     item_id: str
     rating: float | None = None
     timestamp: int | None = None
+
+    @property
+    def liked(self) -> bool:
+        """Whether it counts as liked: so does one without a rating."""
+        return self.rating is None or self.rating > LIKED_ABOVE
 
 
 class Motivation(BaseModel):

@@ -21,6 +21,7 @@ from programs.default_demos import (
     EXPLANATIONS,
     RANKINGS,
     RATINGS,
+    SHORTLISTS,
     TRAITS,
     USES,
     infer_examples,
@@ -30,6 +31,7 @@ from programs.default_demos import (
 from programs.lm.adapters import AdapterName
 from programs.lm.backends import UnparsableError
 from programs.lm.roles import RoleName
+from signatures.chat import rank_shortlist
 from signatures.mar import CheckExplanation, ExplainChoice, choose_candidate, rank_candidates, score_candidate
 from signatures.mope import infer_motivations, infer_needs, reassess_motivations
 from signatures.mote import DistillTraits, DistillUses
@@ -41,6 +43,7 @@ from tests.support.schemas import FILMS
 
 HISTORY = "1. Blue teapot | Kitchen > Tea (rated 5 of 5)\n2. Wool blanket"
 PROFILE = "- durability (strong): things that outlive fashions\n- enjoyment (weak): slow evenings"
+LIKES = "facts: age 25-34\nliked:\n- Wool blanket (rated 5 of 5)\ndisliked: nothing"
 TRAIT_TEXT = "keeps tea warm; made to last"
 PRODUCTS = "57: keeps tea warm; made to last\n12: cheap fun for parties"
 Question = tuple[RoleName, type[dspy.Signature], list[dspy.Example], dict[str, Any]]
@@ -98,6 +101,18 @@ QUESTIONS: dict[str, Question] = {
         rank_candidates("history", "description"),
         RANKINGS,
         {"shopper": HISTORY, "products": "57: Blue teapot | Kitchen > Tea\n12: Party hats"},
+    ),
+    "rank_shortlist": (
+        "mar",
+        rank_shortlist("recommended"),
+        SHORTLISTS,
+        {"shopper": LIKES, "products": "57: Blue teapot | Kitchen > Tea\n12: Party hats"},
+    ),
+    "rank_shortlist_shuffled": (
+        "mar",
+        rank_shortlist("shuffled"),
+        SHORTLISTS,
+        {"shopper": LIKES, "products": "12: Party hats\n57: Blue teapot | Kitchen > Tea"},
     ),
     "choose_candidate": (
         "mar",

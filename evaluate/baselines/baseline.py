@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -98,6 +98,18 @@ class Baseline(BaseModel, ABC):
             MissingExtraError: if its library is not installed.
         """
 
+    def environment(self) -> dict[str, str]:
+        """What decides a fit besides settings, seed and training data, such as the device; for manifests.
+
+        Empty for a baseline that is fitted alike everywhere.
+        """
+        return {}
+
+    def configuration(self, seed: int) -> dict[str, Any]:
+        """Everything that decides its rankings besides the data, for the run's manifest."""
+        found = self.environment()
+        return {"seed": seed, "settings": self.model_dump(mode="json")} | ({"environment": found} if found else {})
+
     def fit_folder(self, training: TrainingData, seed: int, fitting: Fitting) -> Path | None:
         """The folder of this fit, None if fits are not kept.
 
@@ -105,7 +117,9 @@ class Baseline(BaseModel, ABC):
         """
         if fitting.root is None:
             return None
-        decides = json.dumps([self.model_dump(mode="json"), seed, training.sha256], sort_keys=True)
+        found = self.environment()
+        own = [self.model_dump(mode="json"), seed, training.sha256, *([found] if found else [])]
+        decides = json.dumps(own, sort_keys=True)
         return fitting.root / f"{self.name}-{hashlib.sha256(decides.encode()).hexdigest()[:16]}"
 
 

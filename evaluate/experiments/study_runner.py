@@ -21,7 +21,7 @@ from evaluate.experiments.study_reading import TUNE_AGAIN, CatalogueRanks, is_do
 from evaluate.experiments.study_setting import StudySetting, require_test_users
 from evaluate.experiments.study_spec import RankerSpec, StudyCell, StudySpec
 from evaluate.protocol.cases import Cases
-from evaluate.ranker_choice import RankerChoice, Resolve, is_free, is_free_program, settings_for_runs
+from evaluate.ranker_choice import RankerChoice, Resolve, is_free, is_free_program, on_base, settings_for_runs
 from evaluate.ranker_factory import RankerFactory
 from evaluate.report.record import StudyRecord
 from evaluate.runs.directory import LEDGER, RunDirectory
@@ -166,7 +166,7 @@ class StudyRunner:
         settings: Baseline | None = None
         if spec.ranker in TRAINED:
             settings = self._settings(cell, setting)
-            configuration |= {"seed": cell.seed, "settings": settings.model_dump(mode="json")}
+            configuration |= settings.configuration(cell.seed or 0)
         if cell.protocol.catalogue:
             configuration |= {"catalogue": True}
         if self._finished(directory, spec, configuration, cases):
@@ -380,7 +380,9 @@ class StudyRunner:
     def _settings(self, cell: StudyCell, setting: StudySetting) -> Baseline:
         if cell.ranker.tune:
             return self._tuned(cell, setting).chosen
-        return settings_for_runs(cell.ranker.ranker, self.root)
+        ranker, model = cell.ranker.ranker, cell.ranker.model
+        given = None if model is None else on_base(ranker, model)
+        return given or settings_for_runs(ranker, self.root)
 
     def _tuned(self, cell: StudyCell, setting: StudySetting) -> Tuned:
         path = tuned_path(self.root, cell)

@@ -78,9 +78,6 @@ ColdHistory = Literal["window", "recent"]
 IN_MEMORY = "in-memory"
 """`EvaluationProtocol.source` of a dataset that was built from frames: it cannot be loaded again."""
 
-LIKED_ABOVE = 3.0
-"""A rating has to be above this to count as liked (paper, section 4.1)."""
-
 
 def held_out(sequence: Sequence[Interaction], target: Target) -> int | None:
     """Index of the positive in a user's interactions, or None if the user cannot be evaluated.
@@ -111,10 +108,10 @@ def positive_of(sequence: Sequence[Interaction], target: Target) -> int | None:
     0
     """
     if target == "last-liked":
-        liked = [i for i, event in enumerate(sequence) if event.rating is None or event.rating > LIKED_ABOVE]
+        liked = [i for i, event in enumerate(sequence) if event.liked]
         return liked[-1] if liked else None
     if target == "highest":
-        rated = [(e.rating, i) for i, e in enumerate(sequence) if e.rating is not None and e.rating > LIKED_ABOVE]
+        rated = [(e.rating, i) for i, e in enumerate(sequence) if e.rating is not None and e.liked]
         return max(rated)[1] if rated else None
     return len(sequence) - 1 if sequence else None
 

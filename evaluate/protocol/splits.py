@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluate.data.dataset import Dataset
-from evaluate.protocol.protocol import LIKED_ABOVE, EvaluationProtocol, held_out, positive_of
+from evaluate.protocol.protocol import EvaluationProtocol, held_out, positive_of
 from programs.prior.scorers import Training, histories_of
 from programs.runtime.errors import InputError, quoted
 from signatures.rows import seed_of
@@ -107,7 +107,7 @@ def rarest(sequences: Sequences, share: float) -> frozenset[str]:
 def _last_cold(sequence: tuple[Interaction, ...], cold: frozenset[str], liked: bool) -> int | None:
     for index in range(len(sequence) - 1, 0, -1):
         event = sequence[index]
-        if event.item_id in cold and (not liked or event.rating is None or event.rating > LIKED_ABOVE):
+        if event.item_id in cold and (not liked or event.liked):
             return index
     return None
 

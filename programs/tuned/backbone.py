@@ -1,10 +1,9 @@
-"""Base language model of a fine-tuned reader: a Hugging Face folder or a GGUF file, on a GPU where there is one."""
+"""Base language model that is fine-tuned: a Hugging Face folder or a GGUF file, on a GPU where there is one."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ def load_backbone(name: str, dtype: torch.dtype | None = None) -> Backbone:
     """
     source = source_of(name)
     digest = sha256_of_base(source)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device()
     folder, config = source, None
     if source.is_file():
         folder = cache_dir() / _UNPACKED / digest
@@ -103,24 +102,28 @@ def sha256_of_base(source: Path) -> str:
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
 
-def fastest_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on a GPU, and on a CPU where it is measured to be faster; float32 otherwise.
+def hardware_of(name: str) -> dict[str, str]:
+    """Base model, device and number format that decide what a model computes, for manifests.
 
-    A CPU without bfloat16 instructions multiplies bfloat16 matrices several times slower than float32 ones.
+    Raises:
+        InputError: if there is no such model.
     """
-    if device.type != "cpu":
-        return torch.bfloat16
-    return min((torch.float32, torch.bfloat16), key=_seconds_to_multiply)
+    device = _device()
+    dtype = str(fastest_dtype(device)).removeprefix("torch.")
+    return {"base_sha256": sha256_of_base(source_of(name)), "device": device.type, "dtype": dtype}
 
 
-def _seconds_to_multiply(dtype: torch.dtype) -> float:
-    left, right = torch.ones(256, 512, dtype=dtype), torch.ones(1024, 512, dtype=dtype)
-    best = float("inf")
-    for _ in range(5):
-        start = time.process_time()
-        torch.nn.functional.linear(left, right)
-        best = min(best, time.process_time() - start)
-    return best
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fastest_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on a GPU and on a CPU with bfloat16 instructions (AVX-512 BF16, AMX); float32 otherwise.
+
+    A CPU without them multiplies bfloat16 matrices several times slower than float32 ones.
+    """
+    fast = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
 
 
 def _dequantise(source: Path, folder: Path) -> None:

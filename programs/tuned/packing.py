@@ -21,12 +21,14 @@ class Packed:
         positions: Position of each token as if its suffix stood alone after the prefix, shape (length,).
         visible: Whether the token of a row sees the token of a column, shape (length, length).
         ends: Index of each suffix's last token, shape (k,).
+        prefix: Number of tokens of the prefix.
     """
 
     ids: NDArray[np.int64]
     positions: NDArray[np.int64]
     visible: NDArray[np.bool_]
     ends: NDArray[np.int64]
+    prefix: int
 
 
 def pack(prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> Packed:
@@ -51,4 +53,4 @@ def pack(prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> Packed:
     same = (own[:, None] == own[None, :]) | (own[None, :] == -1)
     visible = same & np.tri(len(ids), dtype=bool)
     ends = len(prefix) - 1 + np.cumsum([len(suffix) for suffix in suffixes], dtype=np.int64)
-    return Packed(ids, positions, visible, ends)
+    return Packed(ids, positions, visible, ends, len(prefix))

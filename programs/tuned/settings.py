@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -72,6 +75,23 @@ NEWEST_TUNING: dict[str, Any] = {"patience": 8, "average": 0.98, "stopping_users
 stopped a training on noise."""
 
 
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """A place of a prompt where a vector from outside the language model stands in for a token.
+
+    Attributes:
+        kind: Which projection takes the vector, such as `user`.
+        vector: Shape (size of the kind,).
+    """
+
+    kind: str
+    vector: NDArray[np.float32]
+
+
+Prefix = str | tuple[str | Slot, ...]
+"""The text before all candidates, with slots where there are any."""
+
+
 @dataclass(frozen=True)
 class PromptList:
     """A user's text, the texts of candidates, and which of them the user chose.
@@ -80,6 +100,16 @@ class PromptList:
         target: Index in `suffixes`.
     """
 
-    prefix: str
+    prefix: Prefix
     suffixes: tuple[str, ...]
     target: int
+
+    @property
+    def facts(self) -> list[Any]:
+        """Everything in it, as JSON; vectors by their hash."""
+        whole = self.prefix if isinstance(self.prefix, str) else [_piece(one) for one in self.prefix]
+        return [whole, self.suffixes, self.target]
+
+
+def _piece(piece: str | Slot) -> str | list[str]:
+    return piece if isinstance(piece, str) else [piece.kind, hashlib.sha256(piece.vector.tobytes()).hexdigest()]

@@ -22,7 +22,7 @@ from programs.lm.ledger import Ledger
 from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import PRESETS, Roles, local_roles
 from programs.prior.encoders import Encoder, HashingEncoder
-from programs.program import PROGRAMS
+from programs.program import PROGRAMS, RERANKING
 from programs.runtime.errors import InputError
 from programs.trait_store import TraitStore
 from signatures.rows import Status
@@ -75,8 +75,8 @@ def test_every_program_ranks_all_thirty_over_the_prior(name: str, server: FakeOp
     assert all(len(scores) == 30 and np.isfinite(scores).all() for scores in ranking.scores.values())
     assert ranking.scores["prior"] == shop.ranker("prior").rank(one.blinded()).scores["prior"]
     assert (ranking.appended, ranking.dropped, ranking.unparsable) == (0, 0, 0)
-    assert (ranking.profile is None) == (name in ("without-mope", "llm-only"))
-    assert (ranking.traits == []) == (name in ("without-mote", "llm-only"))
+    assert (ranking.profile is None) == (name in {"without-mope", "llm-only"} | RERANKING)
+    assert (ranking.traits == []) == (name in {"without-mote", "llm-only"} | RERANKING)
 
 
 def test_threads_give_the_rows_of_one_thread(tmp_path: Path, server: FakeOpenAI) -> None:

@@ -19,7 +19,7 @@ from programs.lm.backends import Backends
 from programs.mar import Aligner, Pointwise
 from programs.mope import MOPE
 from programs.prior.scorers import Popularity, histories_of
-from programs.program import PROGRAMS, WITHOUT_MODEL, Fusion, MLLM3Rec, Parts, head_of
+from programs.program import PROGRAMS, RERANKING, WITHOUT_MODEL, Fusion, MLLM3Rec, Parts, head_of
 from programs.ranker import Ranker, order_by_score
 from programs.runtime.events import Event, Progress
 from programs.trait_store import TraitStore
@@ -98,8 +98,8 @@ class TestPrograms:
         assert ranking.status is Status.OK
         assert {name: len(vector) for name, vector in ranking.scores.items()} == {"prior": 9, "mar": 9, "fused": 9}
         assert ranking.scores["prior"] == prior.scores([], case.candidates).tolist()
-        assert (ranking.profile is None) == (name in ("without-mope", "llm-only"))
-        assert len(ranking.traits) == (0 if name in ("without-mote", "llm-only") else 9)
+        assert (ranking.profile is None) == (name in {"without-mope", "llm-only"} | RERANKING)
+        assert len(ranking.traits) == (0 if name in {"without-mote", "llm-only"} | RERANKING else 9)
         assert 2 <= len(ranking.rationales) <= 4 or name in WITHOUT_MODEL
         total = backends.ledger.total()
         assert (total.calls, total.tokens_in) == (len(server.bodies), server.tokens_in)

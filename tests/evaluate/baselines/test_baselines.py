@@ -28,6 +28,7 @@ from evaluate.baselines.features import (
 )
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.item_features import columns_of, feature_matrix, feature_names
+from evaluate.baselines.language import LanguageModel
 from evaluate.baselines.learned import Group, Learned
 from evaluate.baselines.learned_v1 import LearnedV1, LearnedV1Ranker, learn
 from evaluate.baselines.networks.sequence_settings import SequenceSettings
@@ -153,7 +154,7 @@ def above(ranking: Ranking, own: str, other: str) -> float:
 
 
 def test_the_registry_names_every_ranker_and_its_grid() -> None:
-    assert list(TRAINED) == list(SMALL)
+    assert [name for name, settings in TRAINED.items() if not issubclass(settings, LanguageModel)] == list(SMALL)
     for name, baseline in TRAINED.items():
         grid = baseline.grid()
         assert baseline.name == name

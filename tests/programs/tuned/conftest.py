@@ -1,8 +1,8 @@
-"""Tests of the fine-tuned reader are left out where the extra `finetune` is not installed."""
+"""Tests of fine-tuned models are left out where the extra `finetune` is not installed."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 
 _NEEDED = ("torch", "transformers", "peft", "gguf", "safetensors")
-collect_ignore = [] if all(map(find_spec, _NEEDED)) else ["test_finetuned.py"]
+collect_ignore = [] if all(map(find_spec, _NEEDED)) else ["test_adaptation.py", "test_finetuned.py"]

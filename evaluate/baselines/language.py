@@ -1,0 +1,230 @@
+"""Language models as trained baselines: common settings, training lists, and rankers by what is read from the model."""
+
+from __future__ import annotations
+
+import tempfile
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from evaluate.baselines.baseline import Baseline, TrainingData, unknown_below
+from evaluate.baselines.fitting import UNKEPT, Fitting
+from evaluate.baselines.training_cases import training_cases
+from programs.ranker import Ranker, ranking_from_scores
+from programs.runtime.errors import InputError
+from programs.runtime.events import Note
+from programs.runtime.lock import awaited
+from programs.seller_text import prompt_line
+from programs.tuned.aligner import SHOWN_TITLE
+from programs.tuned.reader import DEFAULT_BASE, require_packages
+from programs.tuned.settings import Prefix, PromptList, TuningSettings
+from signatures.rows import Case, Ranking
+from signatures.types import Interaction, Item
+
+if TYPE_CHECKING:
+    from programs.tuned.backbone import Backbone
+    from programs.tuned.finetuned import FineTuned
+
+TRAINING_FILE = "training.safetensors"
+"""File of a kept fit: the state of its training."""
+SHOWN_ITEMS = 10
+"""Most items of a history in a prompt, the last ones."""
+LONGEST_PREFIX = 4096
+"""Most tokens before the candidates. Titles are cut before, so that no prompt loses its beginning or its end."""
+
+KnownEvent = tuple[Item, Interaction]
+"""An interaction with its item."""
+
+
+class Wording(Protocol):
+    """How a system puts a user and a candidate into words."""
+
+    def prefix(self, case: Case) -> Prefix:
+        """The text before all candidates; it ends without a space."""
+        ...
+
+    def suffix(self, item: Item) -> str:
+        """The text of a candidate; it begins with a space or a new line."""
+        ...
+
+
+class LanguageModel(Baseline):
+    """Common settings of the language-model systems.
+
+    They learn from the last items of training histories, never from targets of an evaluation. A fit is resumable after
+    each block of steps, reports its loss and the time left, and keeps the weights with the least loss on `dev_users`
+    further training users. It needs the extra `finetune`. Memory: about 4.5 GB with a base of 135M parameters in
+    float32, most of it for activations of one list.
+
+    Attributes:
+        base: Base model: a Hugging Face folder with safetensors, a GGUF file, or `local/NAME`.
+        users: Training users.
+        passes: Most passes over the training users.
+        dev_users: Further training users whose lists stop the training.
+        batch: Lists of one step.
+        block: Steps between two evaluations on dev users.
+        rate: Highest learning rate.
+        patience: Blocks without a lower dev loss after which training stops.
+    """
+
+    base: str = Field(default=DEFAULT_BASE, min_length=1)
+    users: int = Field(default=256, ge=1)
+    passes: int = Field(default=3, ge=1)
+    dev_users: int = Field(default=64, ge=1)
+    batch: int = Field(default=4, ge=1)
+    block: int = Field(default=32, ge=1)
+    rate: float = Field(default=1e-3, gt=0)
+    patience: int = Field(default=4, ge=1)
+
+    def environment(self) -> dict[str, str]:
+        """See `Baseline.environment`."""
+        require_packages(f"the ranker '{self.name}'")
+        from programs.tuned.backbone import hardware_of
+
+        return hardware_of(self.base)
+
+    @abstractmethod
+    def model(self, base: Backbone, seed: int) -> FineTuned:
+        """The model before training."""
+
+    @abstractmethod
+    def wording(self, training: TrainingData, seed: int, fitting: Fitting) -> Wording:
+        """How users and items are put into words."""
+
+    @abstractmethod
+    def examples(self, training: TrainingData, wording: Wording, seed: int) -> Iterator[PromptList]:
+        """What is learned from each training user, in an order drawn by the seed; the first are the dev users'."""
+
+    @abstractmethod
+    def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> Ranker:
+        """The ranker of a trained model."""
+
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> Ranker:
+        """Train; see `Baseline.fit`. A kept fit is read, one that was cut short goes on after its last block."""
+        require_packages(f"the ranker '{self.name}'")
+        from programs.tuned.backbone import load_backbone
+
+        wording = self.wording(training, seed, fitting)
+        examples = list(_first(self.examples(training, wording, seed), self.dev_users + self.users))
+        dev, lists = examples[: self.dev_users], examples[self.dev_users :]
+        if not lists:
+            raise InputError(
+                f"the ranker '{self.name}' needs more than {self.dev_users} users with two different items to learn "
+                f"from; the data have {len(dev)}"
+            )
+        model = self.model(load_backbone(self.base), seed)
+        if model.adapter:
+            with _folder(self.name, fitting, self.fit_folder(training, seed, fitting)) as folder:
+                model.fit(lists, dev, folder / TRAINING_FILE, fitting.on_event)
+        return self.ranker(model, wording, training.items)
+
+    def tuning(self, seed: int, **shape: int) -> TuningSettings:
+        """Settings of the training.
+
+        Args:
+            shape: Of LoRA adapters: `layers`, `rank` and `alpha`.
+        """
+        return TuningSettings(
+            lists=self.users * self.passes,
+            batch=self.batch,
+            block=self.block,
+            rate=self.rate,
+            patience=self.patience,
+            average=0.98,
+            seed=seed,
+            stopping_users=self.dev_users,
+            **shape,
+        )
+
+
+def drawn_cases(training: TrainingData, negatives: int, seed: int) -> Iterator[Case]:
+    """Training cases in an order drawn by the seed; the same lists in every run.
+
+    A user's case depends on the seed, the set of items and the user alone. Items without a text are left out.
+    """
+    cases = training_cases(training.interactions, negatives, seed)
+    for index in np.random.default_rng(seed).permutation(len(cases)):
+        case = cases[index]
+        known = tuple(item for item in case.candidates if item in training.items)
+        if case.target in known and len(known) > 1:
+            yield case.model_copy(update={"candidates": known})
+
+
+def title_of(item: Item) -> str:
+    """The title in a prompt: one line, cut at a word; seller text cannot pose as a part of the prompt."""
+    return prompt_line(item.display_title, SHOWN_TITLE) or "untitled"
+
+
+def events_of(case: Case, items: Mapping[str, Item]) -> list[KnownEvent]:
+    """The last items of a history, oldest first; items that are not in the catalogue are left out."""
+    return [(items[event.item_id], event) for event in case.history if event.item_id in items][-SHOWN_ITEMS:]
+
+
+class AnswerRanker:
+    """Ranks by yes against no after each candidate; users and items need not be in the training data.
+
+    Items that are not in the catalogue have no text, so they tie below the others (`unknown_below`).
+    """
+
+    def __init__(self, name: str, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> None:
+        self.name, self.model, self.wording, self.items = name, model, wording, items
+
+    def rank(self, case: Case) -> Ranking:
+        """Rank the candidates of `case`; see `Ranker.rank`."""
+        known = [index for index, item in enumerate(case.candidates) if item in self.items]
+        vectors = self.vectors(case, [self.items[case.candidates[index]] for index in known]) if known else {}
+        count = len(case.candidates)
+        whole = {name: unknown_below(values, known, count).tolist() for name, values in vectors.items()}
+        return ranking_from_scores(case, whole or {self.name: [0.0] * count}, by=self.name)
+
+    def vectors(self, case: Case, items: Sequence[Item]) -> dict[str, NDArray[np.float64]]:
+        """Score vectors of some candidates, each of shape (k,)."""
+        suffixes = [self.wording.suffix(item) for item in items]
+        return {self.name: self.model.logits(self.wording.prefix(case), suffixes)}
+
+
+class TitleRanker(AnswerRanker):
+    """Ranks by the mean log-likelihood of the tokens of each title.
+
+    A sum favours short titles and a mean long ones, so three vectors are recorded: the mean, which decides; `-sum`; and
+    `-pmi`, the mean less the mean after the same prompt of a user without a history, which takes out how common the
+    title's words are.
+    """
+
+    def vectors(self, case: Case, items: Sequence[Item]) -> dict[str, NDArray[np.float64]]:
+        """See `AnswerRanker.vectors`."""
+        suffixes = [self.wording.suffix(item) for item in items]
+        mean = self.model.logits(self.wording.prefix(case), suffixes)
+        nobody = self.wording.prefix(case.model_copy(update={"history": ()}))
+        return {
+            self.name: mean,
+            f"{self.name}-sum": mean * self.model.lengths(suffixes),
+            f"{self.name}-pmi": mean - self._without_history(nobody, suffixes),
+        }
+
+    def _without_history(self, prefix: Prefix, suffixes: Sequence[str]) -> NDArray[np.float64]:
+        return self.model.logits(prefix, suffixes)
+
+
+def _first(examples: Iterator[PromptList], count: int) -> Iterator[PromptList]:
+    for _, one in zip(range(count), examples, strict=False):
+        yield one
+
+
+@contextmanager
+def _folder(task: str, fitting: Fitting, kept: Path | None) -> Iterator[Path]:
+    """The folder of a kept fit, held against other processes; a temporary one for a fit that is not kept."""
+    if kept is None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    with awaited(
+        kept, lambda holder: fitting.on_event(Note(f"{task}: waiting for process {holder}, which fits the same"))
+    ):
+        yield kept

@@ -1,0 +1,144 @@
+"""Stage 1 of A-LLMRec: item vectors of a frozen recommender and vectors of their texts, encoded into joint codes.
+
+The loss of a batch of (user state x, next item i, random item j) is
+
+    BCE(x . D(C(e_i)), 1) + BCE(x . D(C(e_j)), 0) + MSE(C(e), T(t)) + .5 MSE(D(C(e)), e) + .2 MSE(U(T(t)), t)
+
+with item encoder C and decoder D, text encoder T and decoder U (equations 1 to 5 of the paper), e and t of both items.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from evaluate.baselines.networks.epochs import best_device, reproducible, train_epochs
+from programs.prior.encoders import Vectors
+from programs.runtime.events import OnEvent
+
+ITEM_WEIGHT, TEXT_WEIGHT = 0.5, 0.2
+"""Weights of the two reconstructions, as published."""
+DEV_SHARE = 0.05
+"""Share of the pairs whose loss stops the training."""
+
+
+@dataclass(frozen=True)
+class Positions:
+    """What the codes are learned from.
+
+    Attributes:
+        states: State of a user before an item, shape (n, d).
+        targets: Row of that item, shape (n,).
+        items: Vectors of all items in the recommender, shape (m, d).
+        biases: Their biases, shape (m,).
+        texts: Vectors of their texts, shape (m, t); zeros where there is none.
+    """
+
+    states: Vectors
+    targets: NDArray[np.int64]
+    items: Vectors
+    biases: Vectors
+    texts: Vectors
+
+
+class JointCodes(nn.Module):
+    """Encoders and decoders of item and text vectors; codes are between 0 and 1."""
+
+    def __init__(self, item_size: int, text_size: int, code_size: int) -> None:
+        super().__init__()
+        self.item_encoder = nn.Sequential(nn.Linear(item_size, code_size), nn.Sigmoid())
+        self.item_decoder = nn.Linear(code_size, item_size)
+        self.text_encoder = nn.Sequential(nn.Linear(text_size, code_size), nn.Sigmoid())
+        self.text_decoder = nn.Linear(code_size, text_size)
+
+    @torch.no_grad()
+    def codes(self, vectors: Vectors, text: bool) -> Vectors:
+        """Joint codes of item vectors, or of text vectors; shape (m, code size)."""
+        encoder = self.text_encoder if text else self.item_encoder
+        return np.asarray(encoder(self._tensor(vectors)).cpu().numpy(), dtype=np.float32)
+
+    @torch.no_grad()
+    def decoded(self, codes: Vectors) -> Vectors:
+        """Item vectors of joint codes, shape (m, d)."""
+        return np.asarray(self.item_decoder(self._tensor(codes)).cpu().numpy(), dtype=np.float32)
+
+    def _tensor(self, vectors: Vectors) -> Tensor:
+        return torch.from_numpy(vectors).to(self.item_decoder.weight.device)
+
+
+def align(
+    pairs: Positions,
+    code_size: int,
+    *,
+    seed: int,
+    epochs: int,
+    batch: int,
+    rate: float,
+    task: str,
+    folder: Path | None,
+    on_event: OnEvent,
+) -> JointCodes:
+    """Train the codes until the loss of held-out pairs stops falling; resumable, see `train_epochs`.
+
+    Memory: the states of all pairs, 4 d bytes each (38 MB for 150,000 pairs of 64 numbers).
+
+    Args:
+        batch: Positions of one step.
+        rate: Learning rate of Adam.
+    """
+    device = best_device()
+    with reproducible(seed):
+        network = JointCodes(pairs.items.shape[1], pairs.texts.shape[1], code_size).to(device)
+        optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+        states, items, texts, biases = (
+            torch.from_numpy(part).to(device) for part in (pairs.states, pairs.items, pairs.texts, pairs.biases)
+        )
+        order = np.random.default_rng(seed).permutation(len(pairs.targets))
+        held_out, learned = np.split(order, [max(1, int(DEV_SHARE * len(order)))])
+        fixed = np.random.default_rng([seed, 1]).integers(len(items), size=len(held_out))
+
+        def loss(rows: NDArray[np.int64], negatives: NDArray[np.int64]) -> Tensor:
+            both = torch.from_numpy(np.stack([pairs.targets[rows], negatives])).to(device)
+            e, t = items[both], texts[both]
+            code, text_code = network.item_encoder(e), network.text_encoder(t)
+            decoded = network.item_decoder(code)
+            logits = (states[torch.from_numpy(rows).to(device)] * decoded).sum(-1) + biases[both]
+            answers = torch.zeros_like(logits)
+            answers[0] = 1
+            return (
+                functional.binary_cross_entropy_with_logits(logits, answers)
+                + functional.mse_loss(code, text_code)
+                + ITEM_WEIGHT * functional.mse_loss(decoded, e)
+                + TEXT_WEIGHT * functional.mse_loss(network.text_decoder(text_code), t)
+            )
+
+        def train_epoch(number: int, rng: np.random.Generator) -> float:
+            shuffled, losses = rng.permutation(learned), []
+            for start in range(0, len(shuffled), batch):
+                rows = shuffled[start : start + batch]
+                found = loss(rows, rng.integers(len(items), size=len(rows)))
+                optimizer.zero_grad()
+                found.backward()
+                optimizer.step()
+                losses.append(found.item())
+            return float(np.mean(losses))
+
+        train_epochs(
+            network,
+            optimizer,
+            train_epoch,
+            lambda: -float(loss(held_out, fixed)),
+            seed=seed,
+            epochs=epochs,
+            patience=3,
+            task=task,
+            folder=folder,
+            on_event=on_event,
+        )
+    return network

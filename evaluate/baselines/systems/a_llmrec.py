@@ -1,0 +1,278 @@
+"""A-LLMRec (Kim et al., KDD 2024): a frozen language model reads vectors of a frozen recommender.
+
+Stage 1 aligns SASRec's item vectors with text vectors of the same items in joint codes (`networks/alignment.py`);
+stage 2 projects user states and codes into the input vectors of the language model, which stays as it is, and learns
+to give the title of the next item out of a list of titles. Items that nobody has get the code of their text, as in
+the paper. Different here: the text encoder is the sentence encoder of the prior, frozen; stage 1 learns from every
+position of a history, not from the last alone. The authors' code never ranks: it generates one title, counts a hit
+where it is contained in the answer, and draws other candidates at every evaluation. Here each candidate's title is
+scored by its mean log-likelihood. `a-llmrec-sum`, `a-llmrec-pmi` and `a-llmrec-stage1`, the ranking by stage 1 alone,
+are recorded beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from evaluate.baselines.baseline import TrainingData, unknown_below
+from evaluate.baselines.fitting import UNKEPT, Fitting
+from evaluate.baselines.language import (
+    LONGEST_PREFIX,
+    LanguageModel,
+    TitleRanker,
+    Wording,
+    drawn_cases,
+    events_of,
+    title_of,
+)
+from evaluate.baselines.networks.sequence_ranker import SequenceRanker
+from evaluate.baselines.systems.sasrec import SASRec
+from programs.prior.scorers import ContentSimilarity
+from programs.ranker import Ranker, ranking_from_scores
+from programs.tuned.settings import PromptList, Slot
+from signatures.rows import Case, Ranking
+from signatures.types import Item
+
+if TYPE_CHECKING:
+    from evaluate.baselines.networks.alignment import JointCodes
+    from programs.tuned.backbone import Backbone
+    from programs.tuned.finetuned import FineTuned
+
+USER, ITEM = "user", "item"
+"""Kinds of slots."""
+
+
+class ALLMRec(LanguageModel):
+    """JointCodes of a recommender with texts, and projections into a frozen language model.
+
+    Attributes:
+        stages: 1 for the ranking by stage 1 alone, which needs no language model.
+        negatives: Other candidates in the prompts of training users.
+        sasrec: Settings of the recommender.
+        code: Length of the joint codes.
+        epochs: Most passes of stage 1 over all positions.
+        align_rate: Learning rate of stage 1.
+    """
+
+    name: ClassVar[str] = "a-llmrec"
+
+    stages: Literal[1, 2] = 2
+    users: int = Field(default=1024, ge=1)
+    passes: int = Field(default=1, ge=1)
+    dev_users: int = Field(default=32, ge=1)
+    negatives: int = Field(default=19, ge=1)
+    sasrec: SASRec = Field(default_factory=SASRec)
+    code: int = Field(default=128, ge=1)
+    epochs: int = Field(default=100, ge=1)
+    align_rate: float = Field(default=1e-3, gt=0)
+
+    @classmethod
+    def grid(cls) -> tuple[Self, ...]:
+        """See `Baseline.grid`."""
+        return (cls(), cls(stages=1), cls(rate=3e-4), cls(negatives=9))
+
+    def environment(self) -> dict[str, str]:
+        """See `Baseline.environment`."""
+        return {} if self.stages == 1 else super().environment()
+
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> Ranker:
+        """See `LanguageModel.fit`."""
+        if self.stages == 1:
+            return Stage1Ranker(self.name, self._aligned(training, seed, fitting))
+        return super().fit(training, seed, fitting)
+
+    def model(self, base: Backbone, seed: int) -> FineTuned:
+        """See `LanguageModel.model`."""
+        from programs.tuned.adaptation import Projections
+        from programs.tuned.finetuned import FineTuned
+        from programs.tuned.objective import TITLE
+
+        sizes = {USER: self.sasrec.dimensions, ITEM: self.code}
+        return FineTuned(
+            base,
+            self.tuning(seed),
+            adapt=lambda base, settings: Projections(base, settings, sizes),
+            objective=TITLE,
+            most=LONGEST_PREFIX,
+        )
+
+    def wording(self, training: TrainingData, seed: int, fitting: Fitting) -> ListOfTitles:
+        """See `LanguageModel.wording`; fits the recommender and stage 1."""
+        return ListOfTitles(self._aligned(training, seed, fitting), training.items)
+
+    def examples(self, training: TrainingData, wording: Wording, seed: int) -> Iterator[PromptList]:
+        """The title of the last item of each user, which stands at a random place of the list in the prompt."""
+        for case in drawn_cases(training, self.negatives, seed):
+            target = training.items[str(case.target)]
+            yield PromptList(wording.prefix(case), (wording.suffix(target),), 0)
+
+    def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> TwoStageRanker:
+        """See `LanguageModel.ranker`."""
+        return TwoStageRanker(self.name, model, wording, items)
+
+    def _aligned(self, training: TrainingData, seed: int, fitting: Fitting) -> AlignedItems:
+        recommender = self.sasrec.fit(training, seed, fitting)
+        from evaluate.baselines.networks.alignment import Positions, align
+
+        frozen = FrozenRecommender(recommender)
+        histories = [
+            [recommender.rows[item] for item in history if item in recommender.rows]
+            for history in training.histories.values()
+        ]
+        steps = [(history[:end], history[end]) for history in histories for end in range(1, len(history))]
+        folder = self.fit_folder(training, seed, fitting)
+        pairs = Positions(
+            frozen.states([before for before, _ in steps]),
+            np.array([target for _, target in steps], dtype=np.int64),
+            frozen.items,
+            frozen.biases,
+            _texts(training.content, recommender.rows),
+        )
+        network = align(
+            pairs,
+            self.code,
+            seed=seed,
+            epochs=self.epochs,
+            batch=512,
+            rate=self.align_rate,
+            task=f"{self.name}, stage 1",
+            folder=None if folder is None else folder / "stage1",
+            on_event=fitting.on_event,
+        )
+        return AlignedItems(frozen, network, training.content)
+
+
+class FrozenRecommender:
+    """Vectors of a trained SASRec.
+
+    Attributes:
+        rows: Row by item id.
+        items: Item vectors, shape (m, d).
+        biases: Shape (m,).
+    """
+
+    def __init__(self, ranker: SequenceRanker) -> None:
+        import torch
+
+        network = ranker.network
+        self.network, self.rows = network, ranker.rows
+        with torch.no_grad():
+            all_rows = torch.arange(len(ranker.rows), device=network.device)
+            self.items = np.asarray(network.vectors.outputs(all_rows).cpu().numpy(), dtype=np.float32)
+            self.biases = np.asarray(network.bias.cpu().numpy(), dtype=np.float32)
+
+    def states(self, histories: Sequence[Sequence[int]], batch: int = 512) -> NDArray[np.float32]:
+        """State after each history of item rows, shape (n, d); zeros after an empty one."""
+        import torch
+
+        network = self.network
+        found = np.zeros((len(histories), self.items.shape[1]), dtype=np.float32)
+        full = [place for place, history in enumerate(histories) if history]
+        for start in range(0, len(full), batch):
+            some = full[start : start + batch]
+            rows = [np.array(histories[place], dtype=np.int64) for place in some]
+            nobody = torch.full((len(some),), network.unknown_user, device=network.device)
+            with torch.no_grad():
+                found[some] = network.last_states(rows, nobody).cpu().numpy()
+        return found
+
+
+class AlignedItems:
+    """Stage 1, trained: codes of items, states of users, and scores of its own."""
+
+    def __init__(self, recommender: FrozenRecommender, network: JointCodes, content: ContentSimilarity) -> None:
+        self.recommender, self.network, self.content = recommender, network, content
+        self._codes = network.codes(recommender.items, text=False)
+
+    def state(self, case: Case) -> NDArray[np.float32]:
+        """State of the user of a case, shape (d,)."""
+        rows = self.recommender.rows
+        found: NDArray[np.float32] = self.recommender.states([[rows[i] for i in case.item_ids if i in rows]])[0]
+        return found
+
+    def code(self, item: str) -> NDArray[np.float32] | None:
+        """Joint code of an item, that of its text where nobody has it, shape (c,); None without a text, too."""
+        if item in self.recommender.rows:
+            found: NDArray[np.float32] = self._codes[self.recommender.rows[item]]
+            return found
+        if item not in self.content.rows:
+            return None
+        vector = self.content.matrix[self.content.rows[item]][None].astype(np.float32)
+        return np.asarray(self.network.codes(vector, text=True)[0], dtype=np.float32)
+
+    def scores(self, case: Case) -> NDArray[np.float64]:
+        """State times decoded code plus bias for each candidate; an item that nobody has gets the mean bias."""
+        recommender = self.recommender
+        codes = {index: code for index, item in enumerate(case.candidates) if (code := self.code(item)) is not None}
+        if not codes:
+            return np.zeros(len(case.candidates))
+        mean = float(recommender.biases.mean())
+        names = [case.candidates[index] for index in codes]
+        biases = [recommender.biases[recommender.rows[item]] if item in recommender.rows else mean for item in names]
+        values = self.network.decoded(np.stack(list(codes.values()))) @ self.state(case) + np.array(biases)
+        return unknown_below(values, list(codes), len(case.candidates))
+
+
+class Stage1Ranker:
+    """Ranks by stage 1 alone."""
+
+    def __init__(self, name: str, aligned: AlignedItems) -> None:
+        self.name, self.aligned = name, aligned
+
+    def rank(self, case: Case) -> Ranking:
+        """Rank the candidates of `case`; see `Ranker.rank`."""
+        return ranking_from_scores(case, {self.name: self.aligned.scores(case).tolist()}, by=self.name)
+
+
+class ListOfTitles:
+    """The user's vector, the titles of the history and of all candidates, each with its vector, and one more title."""
+
+    def __init__(self, aligned: AlignedItems, items: Mapping[str, Item]) -> None:
+        self.aligned, self.items = aligned, items
+
+    def prefix(self, case: Case) -> tuple[str | Slot, ...]:
+        """See `Wording.prefix`."""
+        bought = [piece for item, _ in events_of(case, self.items) for piece in self._named(item)]
+        listed = [self.items[item] for item in case.candidates if item in self.items]
+        return (
+            "The shopper",
+            Slot(USER, self.aligned.state(case)),
+            " bought, oldest first:",
+            *(bought or ["\n- nothing yet"]),
+            "\nOne of these products is bought next:",
+            *(piece for item in listed for piece in self._named(item)),
+            "\nThe shopper buys next:\n-",
+        )
+
+    def suffix(self, item: Item) -> str:
+        """See `Wording.suffix`."""
+        return f" {title_of(item)}\n"
+
+    def _named(self, item: Item) -> tuple[str | Slot, ...]:
+        code = self.aligned.code(item.item_id)
+        title = f"\n- {title_of(item)}"
+        return (title,) if code is None else (title, Slot(ITEM, code))
+
+
+class TwoStageRanker(TitleRanker):
+    """Ranks by the likelihood of each title, with the scores of stage 1 beside it."""
+
+    def rank(self, case: Case) -> Ranking:
+        """Rank the candidates of `case`; see `Ranker.rank`."""
+        ranking = super().rank(case)
+        assert isinstance(self.wording, ListOfTitles)  # noqa: S101 - made by `ALLMRec.wording`
+        ranking.scores[f"{self.name}-stage1"] = self.wording.aligned.scores(case).tolist()
+        return ranking
+
+
+def _texts(content: ContentSimilarity, rows: Mapping[str, int]) -> NDArray[np.float32]:
+    found = np.zeros((len(rows), max(1, content.matrix.shape[1])), dtype=np.float32)
+    for item, row in rows.items():
+        if item in content.rows:
+            found[row] = content.matrix[content.rows[item]]
+    return found

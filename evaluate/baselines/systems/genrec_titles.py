@@ -1,0 +1,95 @@
+"""GenRec over titles (Ji et al., ECIR 2024): a language model is tuned to write the title of the next item.
+
+As published: an instruction, the titles of the history, and LoRA on queries and values. Different here: the loss is
+that of the title alone, where the authors' is of the whole text; titles stand on lines of their own, where the
+authors' commas are also in titles; nothing is cut from the prompt's end, which the authors' limit of 256 tokens can
+take away. Nothing is generated: candidates are ranked by the mean log-likelihood of their titles, which is what beam
+search with a length penalty of 1 maximizes. `genrec-titles-sum` and `genrec-titles-pmi` are recorded beside it. The
+other GenRec (Cao and Lio), over item ids, is `genrec`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from pydantic import Field
+
+from evaluate.baselines.baseline import TrainingData
+from evaluate.baselines.fitting import Fitting
+from evaluate.baselines.language import (
+    LONGEST_PREFIX,
+    LanguageModel,
+    TitleRanker,
+    Wording,
+    drawn_cases,
+    events_of,
+    title_of,
+)
+from programs.tuned.settings import PromptList
+from signatures.rows import Case
+from signatures.types import Item
+
+if TYPE_CHECKING:
+    from programs.tuned.backbone import Backbone
+    from programs.tuned.finetuned import FineTuned
+
+
+class GenRecTitles(LanguageModel):
+    """LoRA tuning to write the next title.
+
+    Attributes:
+        layers: LoRA is in this many of the last layers.
+        rank, alpha: Of LoRA.
+    """
+
+    name: ClassVar[str] = "genrec-titles"
+
+    users: int = Field(default=1024, ge=1)
+    passes: int = Field(default=2, ge=1)
+    layers: int = Field(default=10, ge=1)
+    rank: int = Field(default=8, ge=1, le=256)
+    alpha: int = Field(default=16, ge=1)
+
+    @classmethod
+    def grid(cls) -> tuple[Self, ...]:
+        """See `Baseline.grid`."""
+        return (cls(), cls(rate=3e-4), cls(users=4096, passes=1), cls(layers=30))
+
+    def model(self, base: Backbone, seed: int) -> FineTuned:
+        """See `LanguageModel.model`."""
+        from programs.tuned.finetuned import FineTuned
+        from programs.tuned.objective import TITLE
+
+        shape = {"layers": self.layers, "rank": self.rank, "alpha": self.alpha}
+        return FineTuned(base, self.tuning(seed, **shape), objective=TITLE, most=LONGEST_PREFIX)
+
+    def wording(self, training: TrainingData, seed: int, fitting: Fitting) -> NextTitle:
+        """See `LanguageModel.wording`."""
+        return NextTitle(training.items)
+
+    def examples(self, training: TrainingData, wording: Wording, seed: int) -> Iterator[PromptList]:
+        """The title of the last item of each user."""
+        for case in drawn_cases(training, 1, seed):
+            target = training.items[str(case.target)]
+            yield PromptList(wording.prefix(case), (wording.suffix(target),), 0)
+
+    def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> TitleRanker:
+        """See `LanguageModel.ranker`."""
+        return TitleRanker(self.name, model, wording, items)
+
+
+class NextTitle:
+    """The titles of the history, one a line, and the line of the next one."""
+
+    def __init__(self, items: Mapping[str, Item]) -> None:
+        self.items = items
+
+    def prefix(self, case: Case) -> str:
+        """See `Wording.prefix`."""
+        titles = "".join(f"\n- {title_of(item)}" for item, _ in events_of(case, self.items)) or "\n- nothing yet"
+        return f"Name the product that a shopper buys next. Bought so far, oldest first:{titles}\nNext product:\n-"
+
+    def suffix(self, item: Item) -> str:
+        """See `Wording.suffix`. The new line ends the title, so that beginning like another is no advantage."""
+        return f" {title_of(item)}\n"

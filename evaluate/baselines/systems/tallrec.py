@@ -1,0 +1,120 @@
+"""TALLRec (Bao et al., RecSys 2023): a language model is tuned to answer whether a user will like an item.
+
+As published: liked and disliked items by rating, LoRA of rank 8 on queries and values, one label of each kind for each
+of a few dozen to a few hundred users. Different here: the paper's labels are ratings alone. A list to rank has items
+that the user never saw, so the negative of a user who disliked nothing is an item drawn at random. The loss is that of
+the answer, between yes and no; the authors' code trains on the whole prompt, and finds the answers by the ids of both
+words, so that a title with one of them moves all labels. LoRA is in the last ten layers. There is no Alpaca stage, as
+the default base follows instructions already. The score is logit(yes) - logit(no).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from pydantic import Field
+
+from evaluate.baselines.baseline import TrainingData
+from evaluate.baselines.fitting import Fitting
+from evaluate.baselines.language import (
+    LONGEST_PREFIX,
+    AnswerRanker,
+    KnownEvent,
+    LanguageModel,
+    Wording,
+    drawn_cases,
+    events_of,
+    title_of,
+)
+from programs.tuned.settings import PromptList
+from signatures.rows import Case
+from signatures.types import Item
+
+if TYPE_CHECKING:
+    from programs.tuned.backbone import Backbone
+    from programs.tuned.finetuned import FineTuned
+
+
+class TALLRec(LanguageModel):
+    """Instruction tuning with answers of yes or no.
+
+    Attributes:
+        negatives: Items that each training user is said not to like; the first is one that the user rated low, if any.
+        layers: LoRA is in this many of the last layers.
+        rank, alpha: Of LoRA.
+    """
+
+    name: ClassVar[str] = "tallrec"
+
+    negatives: int = Field(default=1, ge=1)
+    layers: int = Field(default=10, ge=1)
+    rank: int = Field(default=8, ge=1, le=256)
+    alpha: int = Field(default=16, ge=1)
+
+    @classmethod
+    def grid(cls) -> tuple[Self, ...]:
+        """See `Baseline.grid`."""
+        return (cls(), cls(negatives=7), cls(rate=3e-4), cls(users=1024, passes=1))
+
+    def model(self, base: Backbone, seed: int) -> FineTuned:
+        """See `LanguageModel.model`."""
+        from programs.tuned.finetuned import FineTuned
+        from programs.tuned.objective import ANSWER
+
+        shape = {"layers": self.layers, "rank": self.rank, "alpha": self.alpha}
+        return FineTuned(base, self.tuning(seed, **shape), objective=ANSWER, most=LONGEST_PREFIX)
+
+    def wording(self, training: TrainingData, seed: int, fitting: Fitting) -> QuestionOfTaste:
+        """See `LanguageModel.wording`."""
+        return QuestionOfTaste(training.items)
+
+    def examples(self, training: TrainingData, wording: Wording, seed: int) -> Iterator[PromptList]:
+        """One liked item and `negatives` others of each user whose last item was liked."""
+        for case in drawn_cases(training, self.negatives, seed):
+            if not training.interactions[case.user_id][-1].liked:
+                continue
+            shown = labelled(case, training.items)
+            suffixes = tuple(wording.suffix(training.items[item]) for item in shown.candidates)
+            yield PromptList(wording.prefix(shown), suffixes, shown.candidates.index(str(case.target)))
+
+    def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> AnswerRanker:
+        """See `LanguageModel.ranker`."""
+        return AnswerRanker(self.name, model, wording, items)
+
+
+class QuestionOfTaste:
+    """Liked and disliked titles, and a question about one more title."""
+
+    def __init__(self, items: Mapping[str, Item]) -> None:
+        self.items = items
+
+    def prefix(self, case: Case) -> str:
+        """See `Wording.prefix`."""
+        events = events_of(case, self.items)
+        likes = _titles([one for one in events if one[1].liked])
+        dislikes = _titles([one for one in events if not one[1].liked])
+        return (
+            "Below are products that a shopper liked and disliked. Answer Yes if the shopper will like the product in "
+            f"question, and No otherwise.\nLiked:{likes}\nDisliked:{dislikes}\nProduct in question:"
+        )
+
+    def suffix(self, item: Item) -> str:
+        """See `Wording.suffix`."""
+        return f" {title_of(item)}\nAnswer:"
+
+
+def labelled(case: Case, items: Mapping[str, Item]) -> Case:
+    """The case with the user's last disliked item in place of the first negative, and out of the history."""
+    low = next((e.item_id for e in reversed(case.history) if not e.liked and e.item_id in items), None)
+    if low is None or low == case.target:
+        return case
+    history = tuple(event for event in case.history if event.item_id != low)
+    drawn = next(item for item in case.candidates if item != case.target)
+    return case.model_copy(
+        update={"history": history, "candidates": tuple(low if item == drawn else item for item in case.candidates)}
+    )
+
+
+def _titles(events: Sequence[KnownEvent]) -> str:
+    return "".join(f"\n- {title_of(item)}" for item, _ in events) or " nothing"

@@ -1,0 +1,62 @@
+"""Chat-REC: what its prompt shows, in which order, and what becomes of the rest of the list."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from evaluate.ranker_choice import choose_by_name
+from programs.chat_rec import SHORTLIST, LikesDislikes
+from programs.fusion import Fusion
+from programs.lm.model_options import ModelOptions
+from programs.prior.scorers import Popularity
+from programs.program import PROGRAMS, reranking
+from signatures.rows import Case
+from signatures.types import Interaction, Item
+from tests.support.fake_server import FakeOpenAI
+from tests.support.small_shop import parts_on
+
+ITEMS = {name: Item(item_id=name, title=f"thing {name}") for name in "abcdefgh"}
+PRIOR = Popularity({name: float(place) for place, name in enumerate("cahbgdfe", start=1)})
+"""`e` is the most popular, `c` the least."""
+CASE = Case(
+    user_id="u",
+    history=(Interaction(item_id="a", rating=5), Interaction(item_id="b", rating=2)),
+    candidates=tuple("cdefgh"),
+)
+
+
+def shown(name: str, server: FakeOpenAI, head: int) -> tuple[list[str], tuple[str, ...]]:
+    """Items as the prompt lists them, and the whole ranking."""
+    parts = replace(parts_on(server), catalogue=ITEMS, prior=PRIOR, fusion=reranking(Fusion(head=head)))
+    ranking = PROGRAMS[name](parts).rank(CASE)
+    question = server.bodies[-1]["messages"][-1]["content"]
+    return re.findall(r"\d\d: thing (\w)", question), ranking.order
+
+
+def test_the_shortlist_is_in_the_priors_order_and_the_rest_stays_below(server: FakeOpenAI) -> None:
+    listed, order = shown("chat-rec", server, head=4)
+    assert listed == list("efdg")
+    assert set(order[:4]) == set("efdg") and order[4:] == ("h", "c")
+    question = server.bodies[-1]["messages"][-1]["content"]
+    assert "liked:\n- thing a (rated 5 of 5)\ndisliked:\n- thing b (rated 2 of 5)" in question
+
+
+def test_the_shuffled_shortlist_is_not_in_the_priors_order(server: FakeOpenAI) -> None:
+    listed, _ = shown("chat-rec-shuffled", server, head=6)
+    assert sorted(listed) == list("cdefgh") and listed != list("efdghc")
+
+
+def test_facts_are_shown_and_nothing_else_is_claimed() -> None:
+    assert (
+        LikesDislikes()(history=[], metadata={"age": "30"}).text == "facts: age 30\nliked: nothing\ndisliked: nothing"
+    )
+
+
+@pytest.mark.parametrize(("head", "expected"), [(None, SHORTLIST), (10, 10)])
+def test_by_name_the_models_order_stands(head: int | None, expected: int) -> None:
+    choice = choose_by_name("chat-rec", ModelOptions(), Fusion(head=head), None)
+    assert (choice.fusion.weight, choice.fusion.head) == (1.0, expected)
+    assert choose_by_name("llm-only", ModelOptions(), Fusion(), None).fusion == Fusion()

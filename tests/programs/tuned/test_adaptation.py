@@ -1,0 +1,85 @@
+"""What of a tiny random model is trained, soft prompt or projections of outside vectors; the model stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from programs.runtime.errors import InputError
+from programs.tuned import finetuned
+from programs.tuned.adaptation import Adapt, Frozen, Projections, SoftPrompt
+from programs.tuned.backbone import Backbone, load_backbone
+from programs.tuned.decoding import LateInteraction
+from programs.tuned.finetuned import FineTuned
+from programs.tuned.objective import ANSWER
+from programs.tuned.settings import PromptList, Slot, TuningSettings
+from tests.support.tiny_model import write_tiny_model
+
+SETTINGS = TuningSettings(lists=48, batch=4, block=6, rate=0.05, patience=9, average=0.5)
+RED, BLUE = (np.array(values, dtype=np.float32) for values in ([1, 0, 1], [0, 1, -1]))
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Backbone:
+    return load_backbone(str(write_tiny_model(tmp_path / "base")), torch.float32)
+
+
+def weights(base: Backbone) -> list[torch.Tensor]:
+    return [tensor.detach().clone() for tensor in base.model.parameters()]
+
+
+def wanted(vector: np.ndarray, target: int) -> PromptList:
+    """A user is known by a vector alone, and buys what is of its colour."""
+    return PromptList(("A shopper", Slot("user", vector), " bought:"), (" red ball?", " blue ball?"), target)
+
+
+def soft(base: Backbone, settings: TuningSettings) -> Frozen:
+    return SoftPrompt(base, settings, tokens=3)
+
+
+def projected(base: Backbone, settings: TuningSettings) -> Frozen:
+    return Projections(base, settings, {"user": 3})
+
+
+def test_projections_learn_what_a_vector_means_and_nothing_else_changes(base: Backbone, tmp_path: Path) -> None:
+    model, before = FineTuned(base, SETTINGS, adapt=projected, objective=ANSWER), weights(base)
+    lists = [wanted(RED, 0), wanted(BLUE, 1)] * 4
+    reached = model.fit(lists, lists, tmp_path / "fit.safetensors")
+    assert reached.ndcg == 1.0
+    assert all(name.startswith("user.") for name in model.adapter)
+    assert all(torch.equal(now, then) for now, then in zip(weights(base), before, strict=True))
+    again = FineTuned(base, SETTINGS, adapt=projected, objective=ANSWER)
+    assert again.fit(lists, lists, tmp_path / "fit.safetensors") == reached
+    np.testing.assert_array_equal(
+        again.logits(lists[0].prefix, lists[0].suffixes), model.logits(lists[0].prefix, lists[0].suffixes)
+    )
+    others = [wanted(RED, 1), wanted(BLUE, 0)] * 4
+    with pytest.raises(InputError, match="other lists"):
+        again.fit(others, lists, tmp_path / "fit.safetensors")
+
+
+def test_a_vector_without_a_projection_is_an_error(base: Backbone) -> None:
+    with pytest.raises(ValueError, match="nothing projects the slot 'user'"):
+        FineTuned(base, SETTINGS, adapt=soft).logits(wanted(RED, 0).prefix, [" red?"])
+
+
+@pytest.mark.parametrize("decode", [None, lambda adapted: LateInteraction(adapted, 1)])
+def test_a_soft_prompt_is_all_that_is_trained(base: Backbone, tmp_path: Path, decode: Adapt | None) -> None:
+    options = {} if decode is None else {"decode": decode}
+    model, before = FineTuned(base, SETTINGS, adapt=soft, objective=ANSWER, **options), weights(base)
+    assert {name: tuple(tensor.shape) for name, tensor in model.adapter.items()} == {"soft_prompt": (3, 32)}
+    lists = [PromptList(f"A shopper bought {n}:", (" red ball?", " blue car?"), 0) for n in ("ball", "cube")]
+    untrained = model.figures(lists)
+    assert model.fit(lists, lists, tmp_path / "fit.safetensors").loss < 0.7 * untrained.loss
+    assert all(torch.equal(now, then) for now, then in zip(weights(base), before, strict=True))
+
+
+def test_long_lists_are_scored_in_parts(base: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FineTuned(base, SETTINGS, adapt=soft)
+    suffixes = [f" {colour} {thing}?" for colour in ("red", "blue", "green") for thing in ("ball", "cube", "car")]
+    whole = model.logits("A shopper bought:", suffixes)
+    monkeypatch.setattr(finetuned, "MOST_TOGETHER", 2)
+    np.testing.assert_allclose(model.logits("A shopper bought:", suffixes), whole, atol=1e-5)
