@@ -98,7 +98,7 @@ def _users(place: Place, run: ViewedRun, shown: _Shown) -> None:
     tag("h2", "Recommended to")
     tag(
         "p",
-        f"In the first {RECOMMENDED} places for {len(shown.to):,} of the {shown.listed:,} users who have it in their list.",
+        f"In the first {RECOMMENDED} places for {len(shown.to):,} of {shown.listed:,} users who have it in their list.",
     )
     page = max(1, place.number("page", 1))
     part = shown.to[(page - 1) * ITEMS_USERS_A_PAGE : page * ITEMS_USERS_A_PAGE]
