@@ -16,10 +16,10 @@ from typing import Any
 
 from evaluate.data.dataset import Dataset
 from mllm3rec.api.program import choice_of
-from mllm3rec.serve.engine import Engine
 from mllm3rec.serve.guard import ANY_HOST, LOOPBACK_NAMES, Guard
 from mllm3rec.serve.limits import ServiceLimits
-from mllm3rec.serve.pool import Pool, fingerprint
+from mllm3rec.serve.program_loop import ProgramLoop
+from mllm3rec.serve.program_pool import ProgramPool, artifact_fingerprint
 from mllm3rec.serve.renewing_ledger import RenewingLedger
 from mllm3rec.serve.served_program import ServedProgram
 from mllm3rec.serve.service import Service
@@ -116,15 +116,19 @@ async def running_service(
     Raises:
         InputError: if the program cannot be used.
     """
-    engine, metrics = Engine(), ServiceMetrics()
+    engine, metrics = ProgramLoop(), ServiceMetrics()
     ledger = RenewingLedger(settings.ledger, settings.limits)
     build = partial(_built, settings, dataset, engine, ledger, on_event)
     watching: asyncio.Task[None] | None = None
     folder = Path(settings.name)
-    seen = fingerprint(folder)
+    seen = artifact_fingerprint(folder)
     try:
         service = Service(
-            Pool(build, await asyncio.to_thread(build), metrics.reloaded), engine, settings.limits, ledger, metrics
+            ProgramPool(build, await asyncio.to_thread(build), metrics.reloaded),
+            engine,
+            settings.limits,
+            ledger,
+            metrics,
         )
         if is_artifact(folder):
             watching = asyncio.create_task(service.pool.watch(folder, seen))
@@ -138,7 +142,7 @@ async def running_service(
 
 
 def _built(
-    settings: ServiceSettings, dataset: Dataset, engine: Engine, ledger: RenewingLedger, on_event: OnEvent
+    settings: ServiceSettings, dataset: Dataset, engine: ProgramLoop, ledger: RenewingLedger, on_event: OnEvent
 ) -> ServedProgram:
     asks = settings.name != PRIOR
     # Without models any program has the prior that is wanted.

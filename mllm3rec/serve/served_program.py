@@ -17,8 +17,8 @@ from evaluate.ranker_choice import RankerChoice
 from mllm3rec.api.program import Program
 from mllm3rec.api.recommendation import Recommendations
 from mllm3rec.serve.batched_retrieval import BatchedRetriever
-from mllm3rec.serve.engine import Engine
 from mllm3rec.serve.outside_items import OutsideItems
+from mllm3rec.serve.program_loop import ProgramLoop
 from programs.bulk.backends import BulkBackends
 from programs.bulk.driver import Driver
 from programs.bulk.greenlets import on_event_loop, wait_for
@@ -64,7 +64,7 @@ class Explanation:
 
 
 class ServedProgram:
-    """What one program or artifact answers. Its methods are called by `Engine.start`, many at a time.
+    """What one program or artifact answers. Its methods are called by `ProgramLoop.start`, many at a time.
 
     Args:
         choice: The program.
@@ -84,7 +84,7 @@ class ServedProgram:
         dataset: Dataset,
         asks: bool,
         candidates: int,
-        engine: Engine,
+        engine: ProgramLoop,
         ledger: Ledger,
         on_event: OnEvent = ignore,
     ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mllm3rec.serve import pool
+from mllm3rec.serve import program_pool
 from mllm3rec.serve.limits import ServiceLimits
 from programs.lm.ledger import read_calls
 from programs.lm.prices import use_prices
@@ -238,7 +238,7 @@ def test_a_new_artifact_is_taken_and_a_bad_one_is_not(server: FakeOpenAI, tmp_pa
 
 
 def test_files_that_change_are_noticed(server: FakeOpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "LOOK", 0.05)
+    monkeypatch.setattr(program_pool, "LOOK", 0.05)
     folder = tmp_path / "artifact"
     freeze(folder, server.model())
 
