@@ -70,8 +70,8 @@ class ProgramPool:
         async with self._reloading:
             try:
                 new = await asyncio.to_thread(self._build)
-            except (InputError, OSError) as error:
-                self.error = one_line(error)
+            except Exception as error:  # whatever is wrong with the new one, the old one answers
+                self.error = one_line(error) if isinstance(error, InputError | OSError) else type(error).__name__
                 self._told(False)
                 _log.error("the new artifact is not taken, the old one goes on answering: %s", self.error)
                 raise InputError(f"not taken, the old artifact goes on answering: {self.error}") from error

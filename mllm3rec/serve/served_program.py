@@ -161,6 +161,7 @@ class ServedProgram:
         if not isinstance(mote, MOTE):
             raise UnsuitableError(f"{self.name}: this program has no MOTE, so it cannot make traits")
         found: Traits = mote(item=item).traits
+        self._forget(mote, item)
         return found
 
     def explain(self, user: UserHistory, item: Item) -> Explanation:
@@ -174,6 +175,7 @@ class ServedProgram:
             raise UnsuitableError(f"{self.name}: this program gives no reasons")
         seen = module.shopper(history=user.purchases, metadata=user.metadata)
         described = module.product(item=item)
+        self._forget(module.product, item)
         phrases = described.traits.all_phrases if described.traits else ()
         candidate = Candidate(item.item_id, described.text, phrases)
         rationale = module.reasons(UserView(seen.text, seen.profile), candidate)
@@ -196,6 +198,11 @@ class ServedProgram:
         driver = Driver(dspy.cache)
         self._drivers.append(driver)
         return BulkBackends(backends, driver)
+
+    def _forget(self, product: dspy.Module, item: Item) -> None:
+        """Free texts do not stay in memory, which would grow without end; they stay in the trait store."""
+        if isinstance(product, MOTE) and item.item_id not in self.dataset.items:
+            product.store.memo.pop(item.item_id, None)
 
     def _tell(self, event: Event) -> None:
         self._told(event)
