@@ -22,7 +22,7 @@ install: $(INSTALLED) ## a .venv with the package and its tools
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(PIP) --editable '.[local,baselines,view,serve,otel,dev]' --config-settings editable_mode=compat
+	$(PIP) --editable '.[local,baselines,dev]' --config-settings editable_mode=compat
 	touch $@
 
 $(TORCH_INSTALLED): $(INSTALLED)

@@ -31,13 +31,13 @@ from model_server import started
 from evaluate.data.load import load_dataset
 from evaluate.runs.directory import MANIFEST
 from evaluate.stats.intervals import Difference, Estimate
-from mllm3rec.serve.limits import MINUTE
 from optimize.artifact import ArtifactManifest, CompileData, save_artifact
 from optimize.holdout import HoldoutVerdict
 from optimize.objective import ObjectiveWeights
 from programs.lm.backends import Backends
 from programs.lm.ledger import Ledger, read_calls
 from programs.lm.model_options import ModelOptions
+from programs.lm.sliding_window import MINUTE
 from programs.prior.encoders import HashingEncoder
 from programs.prior.scorers import Popularity
 from programs.program import PROGRAMS, Parts

@@ -73,6 +73,10 @@ def serve(
     artifact in the folder is taken without a restart. The key is read from MLLM3REC_BEARER.
     """
     import mllm3rec as m3
+    from programs.runtime.errors import require_extra
+
+    for module in ("fastapi", "uvicorn", "mcp", "prometheus_client"):
+        require_extra(module, "serve", "mllm3rec serve")
     from mllm3rec.serve.limits import ServiceLimits
     from mllm3rec.serve.running import ServiceSettings, log_to_stderr, serve_http, serve_mcp
     from programs.lm.model_options import ModelOptions

@@ -6,7 +6,9 @@ from collections import deque
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MINUTE, DAY = 60.0, 86_400.0
+from programs.lm.sliding_window import MINUTE
+
+DAY_SECONDS = 86_400.0
 
 
 class ServiceLimits(BaseModel):
@@ -75,7 +77,7 @@ class RequestQuota:
     def __init__(self, limits: ServiceLimits) -> None:
         self._windows = [
             (RollingSum(seconds), most)
-            for seconds, most in ((MINUTE, limits.requests_per_minute), (DAY, limits.requests_per_day))
+            for seconds, most in ((MINUTE, limits.requests_per_minute), (DAY_SECONDS, limits.requests_per_day))
             if most is not None
         ]
 

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from mllm3rec.serve.limits import DAY, MINUTE, RollingSum, ServiceLimits
+from mllm3rec.serve.limits import DAY_SECONDS, RollingSum, ServiceLimits
 from programs.lm.ledger import Budget, Call, Ledger, read_calls
+from programs.lm.sliding_window import MINUTE
 from programs.runtime.errors import BudgetExceededError
 
 _UNTIL: ContextVar[float | None] = ContextVar("until", default=None)
@@ -46,11 +47,11 @@ class RenewingLedger(Ledger):
         # A budget in dollars makes backends refuse models without a known price.
         usd = next((usd for usd in (limits.usd_per_day, limits.usd_per_minute) if usd is not None), None)
         super().__init__(path, Budget(usd=usd))
-        windows = (("minute", MINUTE, limits.usd_per_minute), ("day", DAY, limits.usd_per_day))
+        windows = (("minute", MINUTE, limits.usd_per_minute), ("day", DAY_SECONDS, limits.usd_per_day))
         self._windows = [(name, RollingSum(seconds), most) for name, seconds, most in windows if most is not None]
         if self._windows and path is not None:
             for call in sorted(read_calls(path), key=lambda one: one.at):
-                if call.at > time.time() - DAY and not call.hit:
+                if call.at > time.time() - DAY_SECONDS and not call.hit:
                     self._count(call)
 
     def record(self, call: Call) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 
 from evaluate.data.dataset import Dataset
 from mllm3rec.api.program import choice_of
-from mllm3rec.serve.engine import Engine
 from mllm3rec.serve.guard import ANY_HOST, LOOPBACK_NAMES, Guard
 from mllm3rec.serve.limits import ServiceLimits
-from mllm3rec.serve.pool import Pool, fingerprint
+from mllm3rec.serve.program_loop import ProgramLoop
+from mllm3rec.serve.program_pool import ProgramPool, artifact_fingerprint
 from mllm3rec.serve.renewing_ledger import RenewingLedger
 from mllm3rec.serve.served_program import ServedProgram
 from mllm3rec.serve.service import Service
@@ -28,7 +28,7 @@ from optimize.artifact import is_artifact
 from programs.lm.model_options import ModelOptions
 from programs.program import DEFAULT_WEIGHT, Fusion
 from programs.runtime.environment import environment, variable
-from programs.runtime.errors import InputError, one_line, require_extra
+from programs.runtime.errors import InputError, one_line
 from programs.runtime.events import Note, OnEvent, ignore
 from signatures.schema import MotivationSchema
 
@@ -88,7 +88,7 @@ class ServiceSettings:
             InputError: if it would listen on another machine's side without a key, or by names nobody said.
         """
         if _is_loopback(self.host):
-            return LOOPBACK_NAMES | {*self.allow_hosts}
+            return LOOPBACK_NAMES | {name.lower() for name in self.allow_hosts}
         if self.key is None:
             raise InputError(
                 f"--host {self.host}: without a key only this machine may call the service; set "
@@ -116,29 +116,30 @@ async def running_service(
     Raises:
         InputError: if the program cannot be used.
     """
-    engine, metrics = Engine(), ServiceMetrics()
+    engine, metrics = ProgramLoop(), ServiceMetrics()
     ledger = RenewingLedger(settings.ledger, settings.limits)
     build = partial(_built, settings, dataset, engine, ledger, on_event)
     watching: asyncio.Task[None] | None = None
     folder = Path(settings.name)
-    seen = fingerprint(folder)
+    seen = artifact_fingerprint(folder)
     try:
-        service = Service(
-            Pool(build, await asyncio.to_thread(build), metrics.reloaded), engine, settings.limits, ledger, metrics
-        )
+        pool = ProgramPool(build, await asyncio.to_thread(build), metrics.reloaded)
         if is_artifact(folder):
-            watching = asyncio.create_task(service.pool.watch(folder, seen))
-        yield service
+            watching = asyncio.create_task(pool.watch(folder, seen))
+        try:
+            yield Service(pool, engine, settings.limits, ledger, metrics)
+        finally:
+            ledger.stop("the service stops")
+            await pool.current.close()
     finally:
         if watching is not None:
             watching.cancel()
-        ledger.stop("the service stops")
         engine.close()
         ledger.close()
 
 
 def _built(
-    settings: ServiceSettings, dataset: Dataset, engine: Engine, ledger: RenewingLedger, on_event: OnEvent
+    settings: ServiceSettings, dataset: Dataset, engine: ProgramLoop, ledger: RenewingLedger, on_event: OnEvent
 ) -> ServedProgram:
     asks = settings.name != PRIOR
     # Without models any program has the prior that is wanted.
@@ -154,10 +155,7 @@ def serve_http(settings: ServiceSettings, dataset: Dataset, on_event: OnEvent = 
 
     Raises:
         InputError: if the program, the address or the key cannot be used.
-        MissingExtraError: without the extra `serve`.
     """
-    for module in ("fastapi", "uvicorn", "mcp", "prometheus_client"):
-        require_extra(module, "serve", "mllm3rec serve")
     hosts, key = settings.hosts, settings.key
     with _listening(settings.host, settings.port) as at:
         asyncio.run(_serve_http(settings, dataset, at, hosts, key, on_event))
@@ -231,10 +229,7 @@ def serve_mcp(settings: ServiceSettings, dataset: Dataset, on_event: OnEvent = i
 
     Raises:
         InputError: if the program cannot be used.
-        MissingExtraError: without the extra `serve`.
     """
-    for module in ("mcp", "prometheus_client"):
-        require_extra(module, "serve", "mllm3rec serve --mcp")
     asyncio.run(_serve_mcp(settings, dataset, on_event))
 
 

@@ -17,8 +17,8 @@ from evaluate.ranker_choice import RankerChoice
 from mllm3rec.api.program import Program
 from mllm3rec.api.recommendation import Recommendations
 from mllm3rec.serve.batched_retrieval import BatchedRetriever
-from mllm3rec.serve.engine import Engine
 from mllm3rec.serve.outside_items import OutsideItems
+from mllm3rec.serve.program_loop import ProgramLoop
 from programs.bulk.backends import BulkBackends
 from programs.bulk.driver import Driver
 from programs.bulk.greenlets import on_event_loop, wait_for
@@ -64,7 +64,7 @@ class Explanation:
 
 
 class ServedProgram:
-    """What one program or artifact answers. Its methods are called by `Engine.start`, many at a time.
+    """What one program or artifact answers. Its methods are called by `ProgramLoop.start`, many at a time.
 
     Args:
         choice: The program.
@@ -84,7 +84,7 @@ class ServedProgram:
         dataset: Dataset,
         asks: bool,
         candidates: int,
-        engine: Engine,
+        engine: ProgramLoop,
         ledger: Ledger,
         on_event: OnEvent = ignore,
     ) -> None:
@@ -161,6 +161,7 @@ class ServedProgram:
         if not isinstance(mote, MOTE):
             raise UnsuitableError(f"{self.name}: this program has no MOTE, so it cannot make traits")
         found: Traits = mote(item=item).traits
+        self._forget(mote, item)
         return found
 
     def explain(self, user: UserHistory, item: Item) -> Explanation:
@@ -174,6 +175,7 @@ class ServedProgram:
             raise UnsuitableError(f"{self.name}: this program gives no reasons")
         seen = module.shopper(history=user.purchases, metadata=user.metadata)
         described = module.product(item=item)
+        self._forget(module.product, item)
         phrases = described.traits.all_phrases if described.traits else ()
         candidate = Candidate(item.item_id, described.text, phrases)
         rationale = module.reasons(UserView(seen.text, seen.profile), candidate)
@@ -196,6 +198,11 @@ class ServedProgram:
         driver = Driver(dspy.cache)
         self._drivers.append(driver)
         return BulkBackends(backends, driver)
+
+    def _forget(self, product: dspy.Module, item: Item) -> None:
+        """Free texts do not stay in memory, which would grow without end; they stay in the trait store."""
+        if isinstance(product, MOTE) and item.item_id not in self.dataset.items:
+            product.store.memo.pop(item.item_id, None)
 
     def _tell(self, event: Event) -> None:
         self._told(event)

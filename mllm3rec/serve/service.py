@@ -13,7 +13,6 @@ from typing import Any
 from dspy.utils.exceptions import DSPyError
 
 from mllm3rec.api.recommendation import Recommendations
-from mllm3rec.serve.engine import Engine
 from mllm3rec.serve.limits import RequestQuota, ServiceLimits
 from mllm3rec.serve.messages import (
     AnsweredBy,
@@ -31,7 +30,8 @@ from mllm3rec.serve.messages import (
     TraitsRequest,
     Why,
 )
-from mllm3rec.serve.pool import Pool
+from mllm3rec.serve.program_loop import ProgramLoop
+from mllm3rec.serve.program_pool import ProgramPool
 from mllm3rec.serve.renewing_ledger import DeadlineError, RenewingLedger, deadline_at
 from mllm3rec.serve.served_program import ServedProgram, UnsuitableError, UserHistory
 from mllm3rec.serve.service_metrics import ServiceMetrics
@@ -42,7 +42,7 @@ from programs.runtime.errors import BudgetExceededError, InputError, quoted
 from signatures.rows import Usage
 from signatures.types import Interaction, Item, Profile
 
-log = logging.getLogger("mllm3rec.serve")
+_log = logging.getLogger("mllm3rec.serve")
 
 _SAID: dict[Why, str] = {
     "deadline": "the models did not answer within the deadline",
@@ -103,7 +103,12 @@ class Service:
     """
 
     def __init__(
-        self, pool: Pool, engine: Engine, limits: ServiceLimits, ledger: RenewingLedger, metrics: ServiceMetrics
+        self,
+        pool: ProgramPool,
+        engine: ProgramLoop,
+        limits: ServiceLimits,
+        ledger: RenewingLedger,
+        metrics: ServiceMetrics,
     ) -> None:
         self.pool = pool
         self.limits = limits
@@ -292,14 +297,14 @@ class Service:
             except UnparsableError:
                 return _Asked(why="unreadable", usage=usage)
             except (BackendDownError, DSPyError, InputError) as error:  # the last: key, name or address
-                log.warning("a model did not answer: %s", type(error).__name__)
+                _log.warning("a model did not answer: %s", type(error).__name__)
                 return _Asked(why="backend", usage=usage)
             except UnsuitableError as error:
                 return _Asked(wrong=error, usage=usage)
             except Exception as error:
                 # Where, not what: messages of exceptions may hold prompts.
                 where = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
-                log.error("%s at %s", type(error).__name__, " < ".join(reversed(where[-5:])))
+                _log.error("%s at %s", type(error).__name__, " < ".join(reversed(where[-5:])))
                 return _Asked(why="error", usage=usage)
 
     def _served_by(self, program: ServedProgram, began: float, usage: Usage) -> dict[str, Any]:

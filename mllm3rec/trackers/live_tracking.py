@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -61,10 +61,11 @@ class _Steps:
         self._tracker = tracker
         self._on_event = on_event
         self._sent: dict[str, float] = {}
+        self._broken = False
 
     def __call__(self, event: Event) -> None:
         self._on_event(event)
-        if not isinstance(event, Progress):
+        if self._broken or not isinstance(event, Progress):
             return
         now = time.monotonic()
         if event.done < event.total and now - self._sent.get(event.task, -PERIOD) < PERIOD:
@@ -78,7 +79,11 @@ class _Steps:
         if event.usage is not None:
             facts = event.usage.model_dump(include={"calls", "cache_hits", "tokens_in", "tokens_out", "usd"})
             values |= {f"live.{name}": value for name, value in facts.items() if value is not None}
-        self._tracker.step(values, event.done)
+        try:
+            self._tracker.step(values, event.done)
+        except Exception as error:  # paid work does not end because nobody can look at it
+            self._broken = True
+            self._on_event(Note(f"warning: the tracker takes no more figures: {one_line(error)}"))
 
 
 @contextmanager
@@ -102,6 +107,8 @@ def tracked(name: str | None, folder: Path, on_event: OnEvent) -> Iterator[OnEve
     finally:
         try:
             on_event(Note(f"written: {tracker.write(tracked_record(folder))}"))
-        except InputError as error:
-            on_event(Note(f"not written to {name}: {one_line(error)}"))
-        tracker.end(failed)
+            tracker.end(failed)
+        except Exception as error:  # of the tracker: the results are in the folder
+            on_event(Note(f"warning: not written to {name}: {one_line(error)}; try `mllm3rec export {name} {folder}`"))
+            with suppress(Exception):
+                tracker.end(failed=True)

@@ -18,7 +18,7 @@ from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError
 from signatures.rows import Usage, total_usage
 
-Kind = Literal["run", "study", "artifact"]
+RecordKind = Literal["run", "study", "artifact"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class TrackedRecord:
         report: A page for people, or None.
     """
 
-    kind: Kind
+    kind: RecordKind
     name: str
     identity: str
     params: Mapping[str, str] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mllm3rec.serve import pool
+from mllm3rec.serve import program_pool
 from mllm3rec.serve.limits import ServiceLimits
 from programs.lm.ledger import read_calls
 from programs.lm.prices import use_prices
@@ -129,15 +129,16 @@ def test_the_budget_of_a_minute_is_kept_over_a_restart(server: FakeOpenAI, tmp_p
 
     async def run(users: int) -> list[str]:
         async with serving("listwise", server.model(), limits=limits, ledger=ledger) as served:
-            asked = [served.ask("/recommend", history=[f"D{n:03}", f"D{n + 20:03}"]) for n in range(1, users)]
+            first = await served.ask("/recommend", history=["D001", "D021"])
+            assert first["answered_by"] == "program"
+            asked = [served.ask("/recommend", history=[f"D{n:03}", f"D{n + 20:03}"]) for n in range(2, users)]
             return [found["why"] or found["answered_by"] for found in await asyncio.gather(*asked)]
 
     def spent() -> float:
         return sum(call.at_most_usd for call in read_calls(ledger) if not call.hit)
 
     with use_prices(prices):
-        why = asyncio.run(run(20))
-        assert {"program", "budget"} == set(why)
+        assert "budget" in asyncio.run(run(20))
         assert 0 < spent() <= 0.5
         served = len(server.bodies)
         assert set(asyncio.run(run(20))) <= {"program", "budget"}
@@ -238,7 +239,7 @@ def test_a_new_artifact_is_taken_and_a_bad_one_is_not(server: FakeOpenAI, tmp_pa
 
 
 def test_files_that_change_are_noticed(server: FakeOpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "LOOK", 0.05)
+    monkeypatch.setattr(program_pool, "LOOK", 0.05)
     folder = tmp_path / "artifact"
     freeze(folder, server.model())
 

@@ -1,4 +1,4 @@
-"""Engine: an event loop in a thread of its own, on which programs run as they are, many users at a time.
+"""Event loop of programs, in a thread of its own, on which programs run as they are, many users at a time.
 
 The loop that answers HTTP stays free meanwhile: deadlines and health checks are kept while scores are computed.
 """
@@ -18,7 +18,7 @@ _THREADS = 64
 """For questions that only the general path can ask."""
 
 
-class Engine:
+class ProgramLoop:
     """Runs synchronous functions concurrently: each leaves the thread to the others where it waits for a model."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from evaluate.runs.directory import MANIFEST
 from mllm3rec.serve.served_program import Build, ServedProgram
 from programs.runtime.errors import InputError, one_line
 
-log = logging.getLogger("mllm3rec.serve")
+_log = logging.getLogger("mllm3rec.serve")
 
 LOOK = 2.0
 """Seconds between two looks at the artifact's files."""
@@ -21,7 +21,7 @@ LOOK = 2.0
 _TRIES = 5
 
 
-class Pool:
+class ProgramPool:
     """Holds the program that answers, and replaces it without dropping a request.
 
     Everything but `build` happens on one event loop.
@@ -70,10 +70,10 @@ class Pool:
         async with self._reloading:
             try:
                 new = await asyncio.to_thread(self._build)
-            except (InputError, OSError) as error:
-                self.error = one_line(error)
+            except Exception as error:  # whatever is wrong with the new one, the old one answers
+                self.error = one_line(error) if isinstance(error, InputError | OSError) else type(error).__name__
                 self._told(False)
-                log.error("the new artifact is not taken, the old one goes on answering: %s", self.error)
+                _log.error("the new artifact is not taken, the old one goes on answering: %s", self.error)
                 raise InputError(f"not taken, the old artifact goes on answering: {self.error}") from error
             old, self.error = self.current, None
             if new.artifact is not None and new.artifact == old.artifact:
@@ -81,7 +81,7 @@ class Pool:
                 return False
             self.current, self.since = new, time.time()
             self._told(True)
-            log.warning("now answering: %s, artifact %s", new.name, new.artifact)
+            _log.warning("now answering: %s, artifact %s", new.name, new.artifact)
             self._retire(old)
             return True
 
@@ -90,7 +90,7 @@ class Pool:
         failed = 0
         while True:
             await asyncio.sleep(LOOK)
-            now = fingerprint(folder)
+            now = artifact_fingerprint(folder)
             if now is None or now == seen:
                 continue
             try:
@@ -109,7 +109,7 @@ class Pool:
             task.add_done_callback(lambda done: done.exception())
 
 
-def fingerprint(folder: Path) -> bytes | None:
+def artifact_fingerprint(folder: Path) -> bytes | None:
     """The manifest of an artifact, which is written last and holds the hashes of all its files; None without one."""
     try:
         return (folder / MANIFEST).read_bytes()
