@@ -22,7 +22,7 @@ from mllm3rec.view.case_lines import CaseLines, ListedTarget
 from mllm3rec.view.ledger_lines import LedgerLines
 from mllm3rec.view.process import working_process
 from mllm3rec.view.rows import RunRows
-from programs.lm.ledger import read_calls
+from programs.lm.ledger import by_role, read_calls
 from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError
 from signatures.rows import Usage, total_usage
@@ -190,6 +190,11 @@ class ViewedRun:
     def _unfinished(self, bare: RunFacts, state: str) -> RunFacts:
         self.rows.extend()
         negatives, spent = max(1, self.rows.list_size - 1), self.rows.spent()
+        # Calls that were in flight at a kill count, too, as in every report; while a run goes on they may still end.
+        if state == "running":
+            usage = self.ledger.spent()
+        else:
+            usage = total_usage(by_role(read_calls(self.files.ledger)).values())
         ranks, prior = self.rows.ranks(), self.rows.ranks(of_prior=True)
         return replace(
             bare,
@@ -198,7 +203,7 @@ class ViewedRun:
             users=spent.users - spent.failed,
             failed=spent.failed,
             unreadable=spent.unparsable / max(1, spent.users - spent.failed),
-            usage=self.ledger.spent(),
+            usage=usage,
             state=state,
         )
 
