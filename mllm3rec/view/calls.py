@@ -186,7 +186,7 @@ def calls_of_user(
         artifacts: Folders of artifacts by hash, one of which the run may have used.
     """
     if "roles" not in manifest.configuration:
-        return UserCalls(missing="This ranker asks no language model.")
+        return UserCalls(missing="This ranker asks no language model, or is a function of somebody's own.")
     if not row.asked:
         return UserCalls(missing="The gate did not ask the models about this user: the prior alone ranked.")
     case, listener = cases.find(row.user_id), _Listener()
@@ -198,8 +198,9 @@ def calls_of_user(
             again = program.rank(case.blinded())
     except PendingCall:
         return _noted(listener, ledger, "Answers that are not in the response cache of this machine are not kept.")
-    except (InputError, OSError, ImportError) as error:
-        return _noted(listener, ledger, f"Not kept: {error}")
+    except Exception as error:
+        # An older version's run, weights on another machine, ...: the rest of the page is shown all the same.
+        return _noted(listener, ledger, f"Not kept: {one_line(error)}")
     return _noted(listener, ledger, "", again.order == row.order)
 
 

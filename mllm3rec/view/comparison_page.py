@@ -74,7 +74,7 @@ class _Column:
 
     Attributes:
         label: Shorter than its name where that is clear.
-        alone: Stand-alone usage; None while it is being summed.
+        alone: Stand-alone usage; None where a large ledger is not summed (yet).
         against: Difference to the first run, paired by user; None for the first, and for other cases.
     """
 
@@ -253,7 +253,7 @@ def _figures(place: Place, columns: Sequence[_Column], metric: str) -> None:
                 f"{facts.failed:,}",
                 f"{facts.unreadable:.1%}",
                 in_dollars(facts.usage),
-                "being summed" if one.alone is None else in_dollars(one.alone),
+                "not summed" if one.alone is None else in_dollars(one.alone),
                 facts.problem or facts.state,
             ]
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -21,6 +22,9 @@ Build = Callable[[Library, Place], Awaitable[Watched]]
 
 RENEW_EVERY = 2.0
 """Seconds between two looks whether a page has to be made again."""
+
+TRY_EVERY = 10.0
+"""Seconds until a page that could not be made is tried again."""
 
 _STYLE = Path(__file__).with_name("view.css")
 _PAGES = {"/": "Runs", "/playground": "Playground"}
@@ -53,7 +57,7 @@ def add_page(library: Library, path: str, title: str, build: Build) -> None:
                     watched = await build(library, place)
                 except (InputError, OSError, ImportError) as error:
                     tag("p", str(error), "error", role="alert")
-                    watched = None
+                    watched = _try_again
             for old in list(main.default_slot.children):
                 if old is not made:
                     old.delete()
@@ -65,21 +69,32 @@ def add_page(library: Library, path: str, title: str, build: Build) -> None:
             watched = await fill()
             if watched is None:
                 return
-            last = await asyncio.to_thread(watched)
+            last = await asyncio.to_thread(_looked_at, watched)
 
             async def look() -> None:
-                nonlocal last
-                now = await asyncio.to_thread(watched)
+                nonlocal last, watched
+                now = await asyncio.to_thread(_looked_at, watched)
                 # A reader who types or has opened a part keeps the page as it is.
                 if now != last and not await ui.run_javascript(_IS_IN_USE, timeout=5):
-                    last = now
-                    await fill()
+                    last, watched = now, await fill()
 
             ui.timer(RENEW_EVERY, look)
 
         ui.timer(0.01, begin, once=True)
 
     ui.page(path, title=f"{title} · M-LLM³Rec")(page)
+
+
+def _looked_at(watched: Watched) -> object:
+    try:
+        return None if watched is None else watched()
+    except (InputError, OSError) as error:
+        return str(error)  # the page is made again, and says it
+
+
+def _try_again() -> object:
+    """What went wrong may pass: a file that is just being written, a folder that is not there yet."""
+    return time.monotonic() // TRY_EVERY
 
 
 def _top(library: Library, place: Place) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from pydantic_core import to_json
 
-from mllm3rec.view.elements import Cell, Place, link, pager, table, tag
+from mllm3rec.view.elements import Cell, Place, counted, link, pager, table, tag
 from mllm3rec.view.frame import Watched
 from mllm3rec.view.library import Library
 from mllm3rec.view.run_facts import ViewedRun
@@ -96,10 +96,8 @@ def _shown(run: ViewedRun, item_id: str) -> _Shown:
 
 def _users(place: Place, run: ViewedRun, shown: _Shown) -> None:
     tag("h2", "Recommended to")
-    tag(
-        "p",
-        f"In the first {RECOMMENDED} places for {len(shown.to):,} of {shown.listed:,} users who have it in their list.",
-    )
+    listed = f"of the {counted(shown.listed, 'user')} with it in their list"
+    tag("p", f"In the first {RECOMMENDED} places for {len(shown.to):,} {listed}.")
     page = max(1, place.number("page", 1))
     part = shown.to[(page - 1) * ITEMS_USERS_A_PAGE : page * ITEMS_USERS_A_PAGE]
     rows: list[list[Cell]] = [

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import threading
 from array import array
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
 
-from programs.lm.ledger import Call
+from programs.lm.ledger import Call, add_call
 from programs.runtime.untrusted import regular
+from signatures.rows import Usage
 
 _BLOCK = 4 << 20
 _ABOUT = re.compile(rb'"about":"([0-9a-f]{16})"')
@@ -32,6 +34,7 @@ class LedgerLines:
         self._abouts, self._offsets = array("Q"), array("Q")
         self._sorted: np.ndarray | None = None
         self._end = 0
+        self._usage, self._summed = Usage(), 0
 
     def extend(self) -> None:
         """Index what was appended since the last time."""
@@ -53,6 +56,24 @@ class LedgerLines:
                             self._abouts.append(int(found[1], 16))
                             self._offsets.append(self._end)
                         self._end += len(line) + 1
+
+    def spent(self) -> Usage:
+        """What was paid by the calls that have ended; only lines that were appended since the last time are read."""
+        with self._lock:
+            size = self.path.stat().st_size if self.path.exists() else 0
+            if size < self._summed:  # another run was begun in the folder
+                self._usage, self._summed = Usage(), 0
+            if size > self._summed:
+                with regular(self.path).open("rb") as file:
+                    file.seek(self._summed)
+                    for line in file:
+                        if not line.endswith(b"\n"):
+                            break  # being written right now
+                        self._summed += len(line)
+                        if b'"in_flight":true' not in line:
+                            with suppress(ValidationError):  # `evaluate` names damaged lines, with a remedy
+                                add_call(self._usage, Call.model_validate_json(line))
+            return self._usage.model_copy()
 
     def about(self, what: str) -> list[Call]:
         """The calls about a prompt or an item (`Call.about`), each once, in order; at most `MOST_CALLS`."""

@@ -17,7 +17,7 @@ from optimize.artifact import is_artifact, read_manifest
 from programs.runtime.errors import InputError
 
 SCAN_EVERY = 2.0
-"""Seconds between two looks for new folders."""
+"""Least seconds between two looks for new folders."""
 
 
 class Library:
@@ -38,18 +38,20 @@ class Library:
         self.notes = NoteBook(self.root)
         self._more_cases = more_cases
         self._lock = threading.RLock()
-        self._looked = 0.0
+        self._next_look = 0.0
         self._contents = Contents((), {})
         self._runs: dict[Path, ViewedRun] = {}
         self._cases: dict[str, CaseLines] = {}
 
     @property
     def contents(self) -> Contents:
-        """What lies in the folder, looked at again every `SCAN_EVERY` seconds."""
+        """What lies in the folder, looked at again from time to time."""
         with self._lock:
-            if not self._looked or time.monotonic() - self._looked > SCAN_EVERY:
+            began = time.monotonic()
+            if began >= self._next_look:
                 self._contents = contents_of(self.root, *self._more_cases)
-                self._looked = time.monotonic()
+                # A large folder is not looked through all the time.
+                self._next_look = time.monotonic() + max(SCAN_EVERY, 20 * (time.monotonic() - began))
             return self._contents
 
     def runs(self) -> list[ViewedRun]:

@@ -27,8 +27,9 @@ from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError
 from signatures.rows import Usage, total_usage
 
-SUMMED_AT_ONCE = 1 << 20
-"""Bytes of a ledger whose stand-alone cost is summed while a page waits for it."""
+SUMMED_AT_ONCE, LARGEST_LEDGER = 1 << 20, 16 << 20
+"""Bytes of a ledger whose stand-alone cost is summed while a page waits for it, and at all: all its calls are in memory
+meanwhile, about eight times as many bytes."""
 
 _SLICE = 0.04
 """Seconds of indexing after which others may read the rows."""
@@ -124,7 +125,7 @@ class ViewedRun:
     def _index(self) -> None:
         with suppress(InputError, OSError):  # the next page says what is wrong
             while not self.rows.extend(_SLICE):
-                time.sleep(_SLICE / 4)  # pages come first
+                time.sleep(_SLICE)  # pages come first
 
     @cached_property
     def manifest(self) -> RunManifest:
@@ -189,6 +190,11 @@ class ViewedRun:
     def _unfinished(self, bare: RunFacts, state: str) -> RunFacts:
         self.rows.extend()
         negatives, spent = max(1, self.rows.list_size - 1), self.rows.spent()
+        # Calls that were in flight at a kill count, too, as in every report; while a run goes on they may still end.
+        if state == "running":
+            usage = self.ledger.spent()
+        else:
+            usage = total_usage(by_role(read_calls(self.files.ledger)).values())
         ranks, prior = self.rows.ranks(), self.rows.ranks(of_prior=True)
         return replace(
             bare,
@@ -197,12 +203,12 @@ class ViewedRun:
             users=spent.users - spent.failed,
             failed=spent.failed,
             unreadable=spent.unparsable / max(1, spent.users - spent.failed),
-            usage=total_usage(by_role(read_calls(self.files.ledger)).values()),
+            usage=usage,
             state=state,
         )
 
     def stand_alone(self, wait: bool = True) -> Usage | None:
-        """Usage as if there had been no cache hits; None where a large ledger is not summed yet.
+        """Usage as if there had been no cache hits; None where a large ledger is not summed (yet).
 
         Args:
             wait: Sum it now, however long that takes.
@@ -211,7 +217,7 @@ class ViewedRun:
         known = self._stand_alone
         if known is not None and known[0] == size:
             return known[1]
-        if wait or size <= SUMMED_AT_ONCE:
+        if size <= (LARGEST_LEDGER if wait else SUMMED_AT_ONCE):
             with suppress(InputError, OSError):  # the run's line says what is wrong
                 calls = list(read_calls(self.files.ledger))
                 self._stand_alone = size, total_usage(stand_alone_usage(calls).values())

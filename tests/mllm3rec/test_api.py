@@ -213,6 +213,19 @@ class TestProgram:
         assert all("same reason" in item.warning for item in top)
         assert len(program.recommend(user="S0001", k=2, explain=False)) == 2
 
+    def test_a_given_profile_takes_the_place_of_mope(self, data: m3.Dataset, server: FakeOpenAI) -> None:
+        program = m3.program("listwise", data, model=server.model())
+        known = m3.Motivation(dimension="value", description="saves on everything", strength="strong", evidence=(1,))
+        top = program.recommend(user="S0001", k=2, explain=False, profile=m3.Profile(motivations=(known,)))
+        assert top.profile == m3.Profile(motivations=(known,))
+        asked = [str(body["messages"]) for body in server.bodies]
+        assert not any("`motivations`" in text for text in asked)
+        assert any("saves on everything" in text for text in asked)
+        again = program.recommend(user="S0001", k=2, explain=False)
+        assert again.profile != top.profile  # it was for one call only
+        with pytest.raises(m3.InputError, match="has no MOPE"):
+            m3.program("llm-only", data, model=server.model()).recommend(user="S0001", profile=m3.Profile())
+
     def test_free_texts_are_items_as_well(self, data: m3.Dataset, server: FakeOpenAI) -> None:
         notes: list[m3.Event] = []
         program = m3.program("embedding", data, model=server.model(), on_event=notes.append)

@@ -133,6 +133,7 @@ def test_calls_are_found_by_what_they_are_about(tmp_path: Path) -> None:
     ledger.record(Call(role="mar", model="m", about=f"{1:016x}", hit=True))
     assert [call.hit for call in lines.about(f"{1:016x}")] == [False, True]
     assert lines.about("not a hash") == []
+    assert lines.spent() == ledger.total()
     ledger.close()
 
 
