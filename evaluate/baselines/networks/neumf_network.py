@@ -31,7 +31,7 @@ class NeuMFNetwork(nn.Module):
         size, wide = settings.factors, settings.layers[0] // 2
         self.user, self.item = nn.Embedding(users, size + wide), nn.Embedding(items, size + wide)
         for table in (self.user, self.item):
-            nn.init.normal_(table.weight, std=0.05)
+            nn.init.normal_(table.weight, std=0.01)
         self.bias = nn.Embedding(items, 1)
         nn.init.zeros_(self.bias.weight)
         self.size = size

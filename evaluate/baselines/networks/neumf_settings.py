@@ -27,7 +27,7 @@ class NeuMFSettings(Baseline):
     factors: int = Field(default=32, ge=1)
     layers: tuple[Annotated[int, Field(ge=2, multiple_of=2)], ...] = Field(default=(64, 32, 16, 8), min_length=1)
     negatives: int = Field(default=4, ge=1)
-    dropout: float = Field(default=0.5, ge=0, lt=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
     batch: int = Field(default=1024, ge=1)
     rate: float = Field(default=1e-3, gt=0)
     epochs: int = Field(default=60, ge=1)
