@@ -74,7 +74,7 @@ class ALLMRec(LanguageModel):
     @classmethod
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
-        return (cls(), cls(stages=1), cls(rate=3e-4), cls(negatives=9))
+        return (cls(), cls(rate=3e-4), cls(passes=2), cls(negatives=9))
 
     def environment(self) -> dict[str, str]:
         """See `Baseline.environment`."""
