@@ -1,9 +1,10 @@
 """A language-model system on test users of a dataset, with settings of its own; prints one JSON line per score vector.
 
-`python benchmarks/language_systems.py DATASET RANKER USERS FOLDER [SETTING=VALUE ...]`, such as
-`python benchmarks/language_systems.py TOYS tallrec 500 runs/tallrec-64 users=64`. Warm users, target `last`, 29 uniform
-negatives, seed 0. The fit is kept and the run resumable: the same command goes on after `kill -9`. A line has HR@5 and
-NDCG@5, and the one-sided p of HR@5 against a random order (binomial test).
+`python benchmarks/language_systems.py DATASET RANKER USERS FOLDER [SETTING=VALUE ...] [against=FOLDER]`, such as
+`python benchmarks/language_systems.py TOYS tallrec 500 runs/tallrec-64 users=64`. `against` names the folder of a run
+on the same users, for the paired difference. Warm users, target `last`, 29 uniform negatives, seed 0. The fit is kept
+and the run resumable: the same command goes on after `kill -9`. A line has HR@5 and NDCG@5, and the one-sided p of
+HR@5 against a random order (binomial test).
 """
 
 from __future__ import annotations
@@ -33,13 +34,15 @@ def show(event: Event) -> None:
 def main() -> None:
     """Fit, rank and print."""
     dataset, name, users, folder, *given = sys.argv[1:]
-    settings = TRAINED[name].model_validate({k: json.loads(v) for k, v in (one.split("=", 1) for one in given)})
+    options = dict(one.split("=", 1) for one in given)
+    against = options.pop("against", None)
+    settings = TRAINED[name].model_validate({key: json.loads(value) for key, value in options.items()})
     cases = m3.draw_cases(m3.load_dataset(dataset), part="test", users=int(users), target="last")
     factory = RankerFactory.create(cases.dataset, cases.training, protocol=cases.protocol, on_event=show)
     start = time.process_time()
     ranker = settings.fit(factory.training_data, 0, factory.fitting)
     fitted = time.process_time()
-    result = m3.evaluate(cases, ranker, name=name, out=Path(folder))
+    result = m3.evaluate(cases, ranker, name=name, out=Path(folder), against=against)
     ranked = time.process_time()
     targets = {case.user_id: case for case in cases.cases}
     for vector in next(iter(result.rows.values())).scores:
@@ -55,6 +58,8 @@ def main() -> None:
         print(
             json.dumps(line | {"fit, CPU s": round(fitted - start), "rank, CPU s": round(ranked - fitted)}), flush=True
         )
+    for metric, difference in result.against.items():
+        print(json.dumps({"against": against, metric: [difference.mean, difference.low, difference.high]}))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Fine-tuned reader: a local language model with LoRA adapters that scores a user's candidates (extra `finetune`)."""
+"""Fine-tuned language models: what of a local model is trained, and how it scores candidates (extra `finetune`)."""

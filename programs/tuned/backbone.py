@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ def sha256_of_base(source: Path) -> str:
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
 
+@cache
 def hardware_of(name: str) -> dict[str, str]:
     """Base model, device and number format that decide what a model computes, for manifests.
 

@@ -130,7 +130,10 @@ class FineTuned:
 
     def loss(self, one: PromptList) -> Tensor:
         """Loss of the objective on one list."""
-        return self.objective.loss(self._values(one.prefix, one.suffixes), one.target)
+        suffixes, target = one.suffixes, one.target
+        if self.objective.alone:
+            suffixes, target = (suffixes[target],), 0
+        return self.objective.loss(self._values(one.prefix, suffixes), target)
 
     def seconds_to_train(self, lists: Sequence[PromptList]) -> float:
         """Measured seconds of one list in training; changes nothing."""

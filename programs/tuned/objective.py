@@ -83,17 +83,22 @@ def title_loss(values: Tensor, target: int) -> Tensor:
 
 @dataclass(frozen=True)
 class TuningObjective:
-    """A reading, and the loss of the values of one list."""
+    """A reading, and the loss of the values of one list.
+
+    Attributes:
+        alone: Whether the loss needs the chosen candidate alone, so that training need not read the others.
+    """
 
     reading: Callable[[Backbone], Reading]
     loss: Callable[[Tensor, int], Tensor]
+    alone: bool = False
 
 
 CHOICE = TuningObjective(YesMinusNo, choice_loss)
 """Yes against no, compared within the list."""
 ANSWER = TuningObjective(YesMinusNo, answer_loss)
 """Yes against no, for each candidate alone."""
-TITLE = TuningObjective(TitleLogLikelihood, title_loss)
+TITLE = TuningObjective(TitleLogLikelihood, title_loss, alone=True)
 """The title of the next item is generated."""
 
 

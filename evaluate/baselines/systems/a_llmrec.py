@@ -74,7 +74,7 @@ class ALLMRec(LanguageModel):
     @classmethod
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
-        return (cls(), cls(stages=1), cls(rate=3e-4), cls(negatives=9))
+        return (cls(), cls(rate=3e-4), cls(passes=2), cls(negatives=9))
 
     def environment(self) -> dict[str, str]:
         """See `Baseline.environment`."""
@@ -108,8 +108,8 @@ class ALLMRec(LanguageModel):
     def examples(self, training: TrainingData, wording: Wording, seed: int) -> Iterator[PromptList]:
         """The title of the last item of each user, which stands at a random place of the list in the prompt."""
         for case in drawn_cases(training, self.negatives, seed):
-            target = training.items[str(case.target)]
-            yield PromptList(wording.prefix(case), (wording.suffix(target),), 0)
+            suffixes = tuple(wording.suffix(training.items[item]) for item in case.candidates)
+            yield PromptList(wording.prefix(case), suffixes, case.candidates.index(str(case.target)))
 
     def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> TwoStageRanker:
         """See `LanguageModel.ranker`."""

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from programs.tuned.backbone import Backbone
     from programs.tuned.finetuned import FineTuned
 
+COMPARED = 9
+"""Items drawn at random beside the last one of each dev user."""
+
 
 class GenRecTitles(LanguageModel):
     """LoRA tuning to write the next title.
@@ -69,10 +72,10 @@ class GenRecTitles(LanguageModel):
         return NextTitle(training.items)
 
     def examples(self, training: TrainingData, wording: Wording, seed: int) -> Iterator[PromptList]:
-        """The title of the last item of each user."""
-        for case in drawn_cases(training, 1, seed):
-            target = training.items[str(case.target)]
-            yield PromptList(wording.prefix(case), (wording.suffix(target),), 0)
+        """The title of the last item of each user, and others, which only dev users are compared on."""
+        for case in drawn_cases(training, COMPARED, seed):
+            suffixes = tuple(wording.suffix(training.items[item]) for item in case.candidates)
+            yield PromptList(wording.prefix(case), suffixes, case.candidates.index(str(case.target)))
 
     def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> TitleRanker:
         """See `LanguageModel.ranker`."""
