@@ -33,12 +33,15 @@ from evaluate.baselines.learned_v1 import LearnedV1, LearnedV1Ranker, learn
 from evaluate.baselines.networks.sequence_settings import SequenceSettings
 from evaluate.baselines.systems.bert4rec import BERT4Rec
 from evaluate.baselines.systems.bpr import BPR
+from evaluate.baselines.systems.diffrec import DiffRec
 from evaluate.baselines.systems.ease import EASE
 from evaluate.baselines.systems.gru4rec import GRU4Rec
 from evaluate.baselines.systems.hgn import HGN
 from evaluate.baselines.systems.ials import IALS
+from evaluate.baselines.systems.kgat import KGAT
 from evaluate.baselines.systems.lightfm import LightFM, LightFMFeatures
 from evaluate.baselines.systems.llm_esr import LLMESR
+from evaluate.baselines.systems.llmrec import LLMRec
 from evaluate.baselines.systems.neumf import NeuMF
 from evaluate.baselines.systems.sasrec import SASRec
 from evaluate.baselines.systems.seralm import SeRALM
@@ -76,6 +79,9 @@ SMALL: dict[str, Baseline] = {
     "bert4rec": BERT4Rec(**_SEQUENCES, epochs=50),
     "llm-esr": LLMESR(**_SEQUENCES, epochs=8),
     "seralm": SeRALM(**_SEQUENCES, epochs=8),
+    "kgat": KGAT(dimensions=16, layers=(16,), batch=128, rate=0.02, epochs=15, validation=0),
+    "llmrec": LLMRec(dimensions=16, batch=128, rate=0.02, epochs=15, validation=0),
+    "diffrec": DiffRec(hidden=16, batch=16, rate=0.01, epochs=20, validation=0),
     "learned": Learned(trees=30, leaves=4, least=5, negatives=8, bpr=BPR(factors=4, epochs=20)),
 }
 NEEDS = {
@@ -91,6 +97,9 @@ NEEDS = {
     "bert4rec": "torch",
     "llm-esr": "torch",
     "seralm": "torch",
+    "kgat": "torch",
+    "llmrec": "torch",
+    "diffrec": "torch",
     "learned": "lightgbm",
 }
 """The package of an extra that a fit imports, by ranker; one that needs none is not here."""
@@ -98,9 +107,9 @@ DETERMINISTIC = frozenset({"ease"})
 """Rankers whose fit draws nothing at random."""
 
 SEQUENCES = [name for name, settings in SMALL.items() if isinstance(settings, SequenceSettings)]
-BY_ID = ["bpr", "ials", "ease", "lightfm", "neumf", "gru4rec", "hgn", "sasrec", "bert4rec"]
+BY_ID = ["bpr", "ials", "ease", "lightfm", "neumf", "gru4rec", "hgn", "sasrec", "bert4rec", "diffrec"]
 """Rankers that know an item by its users alone."""
-BY_TEXT = ["llm-esr", "seralm"]
+BY_TEXT = ["llm-esr", "seralm", "kgat", "llmrec"]
 
 EACH = pytest.mark.parametrize("name", list(SMALL))
 
