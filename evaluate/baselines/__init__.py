@@ -10,7 +10,9 @@ from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.baselines.learned import Learned
 from evaluate.baselines.systems.bert4rec import BERT4Rec
 from evaluate.baselines.systems.bpr import BPR
+from evaluate.baselines.systems.diff4rec import Diff4Rec
 from evaluate.baselines.systems.diffrec import DiffRec
+from evaluate.baselines.systems.diffuasr import DiffuASR
 from evaluate.baselines.systems.ease import EASE
 from evaluate.baselines.systems.gru4rec import GRU4Rec
 from evaluate.baselines.systems.hgn import HGN
@@ -39,6 +41,8 @@ _ALL: tuple[type[Baseline], ...] = (
     KGAT,
     LLMRec,
     DiffRec,
+    Diff4Rec,
+    DiffuASR,
     Learned,
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -79,7 +79,7 @@ class Diffusion(nn.Module):
     def sampled(self, model: Model, noise: Tensor, calls: int) -> Tensor:
         """x_0 from noise by DDIM, with so many calls of the model at most."""
         chosen = np.unique(np.linspace(self.steps, 0, min(calls, self.steps) + 1).round().astype(int))[::-1].tolist()
-        for time, towards in zip(chosen, chosen[1:], strict=False):
+        for time, towards in pairwise(chosen):
             times = torch.full((len(noise),), time, device=noise.device)
             noise = self.ddim_step(model(noise, times), noise, times, torch.full_like(times, towards))
         return noise

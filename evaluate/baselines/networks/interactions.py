@@ -46,7 +46,12 @@ def distinct_rows(history: Sequence[str], rows: Mapping[str, int]) -> ItemRows:
     >>> distinct_rows(["a", "b", "a", "new"], {"a": 0, "b": 1}).tolist()
     [1, 0]
     """
-    newest_first = dict.fromkeys(rows[item] for item in reversed(history) if item in rows)
+    return distinct([rows[item] for item in history if item in rows])
+
+
+def distinct(rows: Sequence[int]) -> ItemRows:
+    """Each item of a history at its last place."""
+    newest_first = dict.fromkeys(reversed(rows))
     return np.array([*newest_first][::-1], dtype=np.int64)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import cast
 
 import numpy as np
@@ -39,8 +40,7 @@ class KGATNetwork(GraphNetwork):
         nodes = self.users + items + graph.entities
         self.node = nn.Embedding(nodes, settings.dimensions)
         nn.init.xavier_uniform_(self.node.weight)
-        widths = (settings.dimensions, *settings.layers)
-        steps = list(zip(widths, widths[1:], strict=False))
+        steps = list(pairwise((settings.dimensions, *settings.layers)))
         self.sums = nn.ModuleList(nn.Linear(before, after) for before, after in steps)
         self.products = nn.ModuleList(nn.Linear(before, after) for before, after in steps)
         self.dropout = nn.Dropout(settings.dropout)

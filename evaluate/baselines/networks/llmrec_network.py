@@ -38,6 +38,8 @@ class Picks:
 def text_picks(histories: Sequence[ItemRows], items: int, texts: NDArray[np.float32], candidates: int = 10) -> Picks:
     """Picks by texts in place of a language model: the nearest and the farthest of each user's likely next items.
 
+    A user whose items are all equally near has none.
+
     Args:
         histories: Of training data.
         items: Number of items with users.
@@ -59,8 +61,8 @@ def text_picks(histories: Sequence[ItemRows], items: int, texts: NDArray[np.floa
             others = ~np.isin(likely.indices[found], own)
             near, sums = likely.indices[found][others], likely.data[found][others]
             top = near[np.argsort(-sums, kind="stable")[:candidates]]
-            if len(top) > 1:
-                likeness = texts[top] @ texts[own].mean(axis=0)
+            likeness = texts[top] @ texts[own].mean(axis=0)
+            if len(top) and likeness.max() > likeness.min():
                 users.append(start + place)
                 favourites.append(top[likeness.argmax()])
                 dislikes.append(top[likeness.argmin()])

@@ -69,9 +69,8 @@ def _with_traits(texts: ItemTexts, training: TrainingData, on_event: OnEvent) ->
     """The same, but vectors of the traits of those items whose traits are stored."""
     traits = {} if training.traits is None or training.motivations is None else training.traits()
     known = [item for item in texts.rows if item in traits]
-    on_event(
-        Note(f"{LLMRec.name}: {len(known):,} items by their traits, {len(texts.rows) - len(known):,} by their texts")
-    )
+    others = len(texts.rows) - len(known)
+    on_event(Note(f"{LLMRec.name}: {len(known):,} items are known by their traits, {others:,} by their texts"))
     if not known or training.motivations is None:
         return texts
     vectors = np.array(texts.vectors, dtype=np.float32)
