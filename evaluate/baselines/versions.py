@@ -9,10 +9,9 @@ from evaluate.baselines import TRAINED
 from evaluate.baselines.baseline import Baseline
 from evaluate.baselines.learned import Learned
 from evaluate.baselines.learned_v1 import LearnedV1
-from evaluate.baselines.systems.bert4rec import FIRST_BERT4REC
 from evaluate.baselines.systems.sasrec import FIRST_SASREC
 
-EARLIER_DEFAULTS: tuple[Baseline, ...] = (FIRST_SASREC, FIRST_BERT4REC)
+EARLIER_DEFAULTS: tuple[Baseline, ...] = (FIRST_SASREC,)
 """Default settings that were changed since."""
 
 

@@ -93,8 +93,8 @@ class GateEncoder(nn.Module):
         real = functional.pad(~padded, (self.window - 1, 0)).unfold(1, self.window, 1)
         items = before.unfold(1, self.window, 1).transpose(2, 3)  # (batch, length, window, d)
         gated = items * torch.sigmoid(self.feature_item(items) + self.feature_user(user)[:, None, None])
-        open_ = torch.sigmoid(gated @ self.instance_item + (user @ self.instance_user)[:, None]) * real
-        union = (open_[..., None] * gated).sum(dim=2) / open_.sum(dim=2).clamp_min(1e-6)[..., None]
+        opened = torch.sigmoid(gated @ self.instance_item + (user @ self.instance_user)[:, None]) * real
+        union = (opened[..., None] * gated).sum(dim=2) / opened.sum(dim=2).clamp_min(1e-6)[..., None]
         return user[:, None] + union + items.sum(dim=2)
 
 

@@ -31,13 +31,14 @@ class NeuMFNetwork(nn.Module):
         size, wide = settings.factors, settings.layers[0] // 2
         self.user, self.item = nn.Embedding(users, size + wide), nn.Embedding(items, size + wide)
         for table in (self.user, self.item):
-            nn.init.normal_(table.weight, std=0.05)
+            nn.init.normal_(table.weight, std=0.01)
         self.bias = nn.Embedding(items, 1)
         nn.init.zeros_(self.bias.weight)
         self.size = size
+        self.dropout = nn.Dropout(settings.dropout)
         layers: list[nn.Module] = []
         for before, after in zip(settings.layers, settings.layers[1:], strict=False):
-            layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(settings.dropout)]
+            layers += [nn.Linear(before, after), nn.ReLU()]
         self.deep = nn.Sequential(*layers)
         self.joined = nn.Linear(size + settings.layers[-1], 1)
 
@@ -48,7 +49,7 @@ class NeuMFNetwork(nn.Module):
             user: Shape (n, d): vectors of the users.
             rows: Shape (n,): items.
         """
-        item = self.item(rows)
+        user, item = self.dropout(user), self.dropout(self.item(rows))
         product = user[:, : self.size] * item[:, : self.size]
         deep = self.deep(torch.cat([user[:, self.size :], item[:, self.size :]], dim=1))
         return cast(Tensor, self.joined(torch.cat([product, deep], dim=1))[:, 0] + self.bias(rows)[:, 0])

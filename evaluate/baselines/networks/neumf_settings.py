@@ -16,7 +16,7 @@ class NeuMFSettings(Baseline):
         factors: Dimension of the vectors whose product is taken.
         layers: Widths of the network: its input, half of it the user's and half the item's, and its layers.
         negatives: Items sampled for each interaction, anew in every epoch, that the user has not.
-        dropout: Dropout rate between the layers.
+        dropout: Dropout rate of the vectors.
         batch: Pairs per batch.
         rate: Learning rate of Adam.
         epochs: Most passes over the interactions.
@@ -30,6 +30,6 @@ class NeuMFSettings(Baseline):
     dropout: float = Field(default=0.2, ge=0, lt=1)
     batch: int = Field(default=1024, ge=1)
     rate: float = Field(default=1e-3, gt=0)
-    epochs: int = Field(default=40, ge=1)
+    epochs: int = Field(default=60, ge=1)
     patience: int = Field(default=4, ge=1)
     validation: int = Field(default=2000, ge=0)

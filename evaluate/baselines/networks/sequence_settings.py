@@ -73,6 +73,10 @@ class MaskedSettings(AttentionSettings):
 
     encoder: ClassVar[EncoderName] = "masked"
 
+    layers: int = Field(default=2, ge=1)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    rate: float = Field(default=2e-3, gt=0)
+    patience: int = Field(default=4, ge=1)
     masked: float = Field(default=0.4, gt=0, lt=1)
     last_only: float = Field(default=0.3, ge=0, le=1)
 

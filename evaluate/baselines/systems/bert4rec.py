@@ -23,7 +23,3 @@ class BERT4Rec(MaskedSettings):
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> SequenceRanker:
         """Train; see `Baseline.fit`."""
         return fit_sequences(self, training, seed, fitting)
-
-
-FIRST_BERT4REC = BERT4Rec(layers=2, dropout=0.3, rate=2e-3, patience=4)
-"""The default before it was tuned again: runs that were begun with it go on with it."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
+from pydantic import Field
+
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.sequence_ranker import SequenceRanker, fit_sequences
@@ -20,10 +22,13 @@ class GRU4Rec(SequenceSettings):
     name: ClassVar[str] = "gru4rec"
     encoder: ClassVar[EncoderName] = "gru"
 
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    rate: float = Field(default=2e-3, gt=0)
+
     @classmethod
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
-        return (cls(), cls(dropout=0.2), cls(rate=2e-3), cls(dimensions=128), cls(negatives=4000))
+        return (cls(), cls(dropout=0.5), cls(rate=1e-3), cls(dimensions=128), cls(negatives=4000))
 
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> SequenceRanker:
         """Train; see `Baseline.fit`."""

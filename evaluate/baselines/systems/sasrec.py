@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
+from pydantic import Field
+
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.sequence_ranker import SequenceRanker, fit_sequences
@@ -15,15 +17,18 @@ class SASRec(AttentionSettings):
 
     name: ClassVar[str] = "sasrec"
 
+    layers: int = Field(default=2, ge=1)
+    patience: int = Field(default=3, ge=1)
+
     @classmethod
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
-        return (cls(), cls(dropout=0.2), cls(rate=2e-3), cls(dimensions=128, heads=4), cls(layers=2))
+        return (cls(), cls(dropout=0.3), cls(rate=2e-3), cls(dimensions=128, heads=4), cls(layers=1))
 
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> SequenceRanker:
         """Train; see `Baseline.fit`."""
         return fit_sequences(self, training, seed, fitting)
 
 
-FIRST_SASREC = SASRec(layers=2, rate=2e-3, epochs=30, patience=2)
+FIRST_SASREC = SASRec(rate=2e-3, epochs=30, patience=2)
 """The default before it was tuned again: runs and rankers that were begun with it go on with it."""
