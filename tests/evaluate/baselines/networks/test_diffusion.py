@@ -195,7 +195,7 @@ class TestDiffuASR:
     def test_the_guide_has_one_order_in_training_and_in_generation(
         self, denoiser: SequenceDenoiser, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The authors' code fills it from the end in training, and from the beginning in generation."""
+        """The authors' code fills it in one order in training, and in the other in generation."""
         seen: list[Any] = []
         own = SequenceDenoiser.forward
 
