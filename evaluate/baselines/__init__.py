@@ -11,13 +11,18 @@ from evaluate.baselines.learned import Learned
 from evaluate.baselines.systems.a_llmrec import ALLMRec
 from evaluate.baselines.systems.bert4rec import BERT4Rec
 from evaluate.baselines.systems.bpr import BPR
+from evaluate.baselines.systems.diff4rec import Diff4Rec
+from evaluate.baselines.systems.diffrec import DiffRec
+from evaluate.baselines.systems.diffuasr import DiffuASR
 from evaluate.baselines.systems.ease import EASE
 from evaluate.baselines.systems.genrec_titles import GenRecTitles
 from evaluate.baselines.systems.gru4rec import GRU4Rec
 from evaluate.baselines.systems.hgn import HGN
 from evaluate.baselines.systems.ials import IALS
+from evaluate.baselines.systems.kgat import KGAT
 from evaluate.baselines.systems.lightfm import LightFM, LightFMFeatures
 from evaluate.baselines.systems.llm_esr import LLMESR
+from evaluate.baselines.systems.llmrec import LLMRec
 from evaluate.baselines.systems.m6_rec import M6Rec
 from evaluate.baselines.systems.neumf import NeuMF
 from evaluate.baselines.systems.sasrec import SASRec
@@ -37,6 +42,11 @@ _ALL: tuple[type[Baseline], ...] = (
     BERT4Rec,
     LLMESR,
     SeRALM,
+    KGAT,
+    LLMRec,
+    DiffRec,
+    Diff4Rec,
+    DiffuASR,
     Learned,
     TALLRec,
     GenRecTitles,

@@ -23,6 +23,7 @@ from signatures.rows import Case, Ranking
 
 if TYPE_CHECKING:
     from evaluate.baselines.networks.sequence_network import SequenceNetwork
+    from evaluate.baselines.networks.sequence_training import Augmenter
 
 
 class SequenceRanker:
@@ -66,9 +67,17 @@ class SequenceRanker:
 
 
 def fit_sequences(
-    settings: SequenceSettings, training: TrainingData, seed: int, fitting: Fitting = UNKEPT
+    settings: SequenceSettings,
+    training: TrainingData,
+    seed: int,
+    fitting: Fitting = UNKEPT,
+    augment: Augmenter | None = None,
 ) -> SequenceRanker:
-    """Fit a sequential recommender; see `Baseline.fit`."""
+    """Fit a sequential recommender; see `Baseline.fit`.
+
+    Args:
+        augment: Gives other sequences to train on. The settings decide what it does, as they name the kept fit.
+    """
     for package in ("torch", "safetensors"):
         require_extra(package, "neural", f"the ranker '{settings.name}'")
     from evaluate.baselines.networks.sequence_training import train
@@ -88,7 +97,7 @@ def fit_sequences(
         vectors = np.zeros((len(rows), texts.vectors.shape[1]), dtype=np.float32)
         vectors[[rows[item] for item in texts.rows]] = texts.vectors[list(texts.rows.values())]
         folder = folder and folder.with_name(f"{folder.name}-{texts.sha256[:16]}")
-    network = train(sequences, trained, settings, seed, vectors, folder, fitting.on_event)
+    network = train(sequences, trained, settings, seed, vectors, folder, fitting.on_event, augment)
     return SequenceRanker(settings, rows, users, network)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,10 +26,27 @@ class Window:
     Attributes:
         rows: At least two items.
         user: Row of the user.
+        weights: Weight of each item as a target, shape (items,); None for 1 each.
     """
 
     rows: Rows
     user: int
+    weights: NDArray[np.float32] | None = None
+
+
+class Augmenter(Protocol):
+    """Gives sequences with pseudo items; only training reads them: no count, no neighbour and no ranking does."""
+
+    def __call__(
+        self, number: int, training: Sequence[Rows], rng: np.random.Generator
+    ) -> Sequence[tuple[Rows, NDArray[np.float32]]]:
+        """Sequences of an epoch in place of the training sequences, and the weight of each item as a target.
+
+        Args:
+            number: Of the epoch, from 1.
+            training: Sequences without what is held out for validation; the same in every epoch.
+        """
+        ...
 
 
 def train(
@@ -39,6 +57,7 @@ def train(
     texts: NDArray[np.float32] | None = None,
     folder: Path | None = None,
     on_event: OnEvent = ignore,
+    augment: Augmenter | None = None,
 ) -> SequenceNetwork:
     """Train until the validation NDCG stops improving, and keep the best state; see `train_epochs`.
 
@@ -48,6 +67,7 @@ def train(
         sequences: Histories of at least one item; their number is the row of the user.
         items: Number of items with users; rows are below it.
         texts: See `SequenceNetwork`.
+        augment: Gives other sequences to train on; None for the sequences as they are.
     """
     with reproducible(seed):
         network = SequenceNetwork(settings, items, len(sequences), texts).to(best_device())
@@ -60,8 +80,12 @@ def train(
 
         def one_epoch(number: int, rng: np.random.Generator) -> float:
             towards = None if teacher is None else teacher.states()
+            own = windows
+            if augment is not None:
+                given = enumerate(augment(number, training, rng))
+                own = [one for user, (rows, weights) in given for one in _windows(rows, user, settings, weights)]
             losses = []
-            for batch in _batches(windows, settings.batch, rng):
+            for batch in _batches(own, settings.batch, rng):
                 loss = _loss(network, batch, settings, rng, towards)
                 optimizer.zero_grad()
                 loss.backward()
@@ -94,13 +118,15 @@ def _hold_out(
     return training, [(index, sequences[index][:-1], int(sequences[index][-1])) for index in sorted(chosen)]
 
 
-def _windows(sequence: Rows, user: int, settings: SequenceSettings) -> Iterator[Window]:
+def _windows(
+    sequence: Rows, user: int, settings: SequenceSettings, weights: NDArray[np.float32] | None = None
+) -> Iterator[Window]:
     """The sequence cut to the network's length, from the end; every item but the first is predicted once."""
     size, overlap = (settings.length, 0) if isinstance(settings, MaskedSettings) else (settings.length + 1, 1)
     end = len(sequence)
     while end > 1:
         start = max(0, end - size)
-        yield Window(sequence[start:end], user)
+        yield Window(sequence[start:end], user, None if weights is None else weights[start:end])
         end = start + overlap if start else 0
 
 
@@ -130,24 +156,45 @@ def _loss(
         inputs, outputs = rows[:, :-1], rows[:, 1:]
         predicted = outputs != network.padding
     states = network(inputs, users)
-    loss = sampled_softmax(network, states[predicted], outputs[predicted], settings.negatives, rng)
+    weights = None if batch[0].weights is None else _weights(batch, rows)[:, -outputs.shape[1] :][predicted]
+    loss = sampled_softmax(network, states[predicted], outputs[predicted], settings.negatives, rng, weights)
     if towards is not None and isinstance(settings, DistilledSettings):
         last = states[torch.arange(len(batch), device=network.device), predicted.sum(dim=1) - 1]
         loss = loss + settings.distilled * functional.mse_loss(last, towards[users])
     return loss
 
 
+def _weights(batch: Sequence[Window], rows: Tensor) -> Tensor:
+    """Weights of targets, shape (batch, length)."""
+    weights = np.zeros(tuple(rows.shape), dtype=np.float32)
+    for place, window in zip(weights, batch, strict=True):
+        place[: len(window.rows)] = 1 if window.weights is None else window.weights
+    return torch.from_numpy(weights).to(rows.device)
+
+
 def sampled_softmax(
-    network: SequenceNetwork, states: Tensor, targets: Tensor, most: int, rng: np.random.Generator
+    network: SequenceNetwork,
+    states: Tensor,
+    targets: Tensor,
+    most: int,
+    rng: np.random.Generator,
+    weights: Tensor | None = None,
 ) -> Tensor:
-    """Mean cross-entropy of targets in their states against uniform negatives, both scored by the same vectors."""
+    """Mean cross-entropy of targets in their states against uniform negatives, both scored by the same vectors.
+
+    Args:
+        weights: Of the targets in the mean; None for equal ones.
+    """
     count = network.trained
     drawn = rng.choice(count, size=min(most, count), replace=False)
     negatives = torch.from_numpy(drawn).to(network.device)
     own = network.paired_scores(states, targets)[:, None]
     others = network.scores(states, negatives).masked_fill(targets[:, None] == negatives, -torch.inf)
     first = torch.zeros(len(targets), dtype=torch.long, device=network.device)
-    return functional.cross_entropy(torch.cat([own, others], dim=1), first)
+    logits = torch.cat([own, others], dim=1)
+    if weights is None:
+        return functional.cross_entropy(logits, first)
+    return (functional.cross_entropy(logits, first, reduction="none") * weights).sum() / weights.sum().clamp_min(1e-9)
 
 
 def _masked_positions(real: Tensor, settings: MaskedSettings) -> Tensor:

@@ -34,12 +34,17 @@ from evaluate.baselines.learned_v1 import LearnedV1, LearnedV1Ranker, learn
 from evaluate.baselines.networks.sequence_settings import SequenceSettings
 from evaluate.baselines.systems.bert4rec import BERT4Rec
 from evaluate.baselines.systems.bpr import BPR
+from evaluate.baselines.systems.diff4rec import Diff4Rec
+from evaluate.baselines.systems.diffrec import DiffRec
+from evaluate.baselines.systems.diffuasr import DiffuASR
 from evaluate.baselines.systems.ease import EASE
 from evaluate.baselines.systems.gru4rec import GRU4Rec
 from evaluate.baselines.systems.hgn import HGN
 from evaluate.baselines.systems.ials import IALS
+from evaluate.baselines.systems.kgat import KGAT
 from evaluate.baselines.systems.lightfm import LightFM, LightFMFeatures
 from evaluate.baselines.systems.llm_esr import LLMESR
+from evaluate.baselines.systems.llmrec import LLMRec
 from evaluate.baselines.systems.neumf import NeuMF
 from evaluate.baselines.systems.sasrec import SASRec
 from evaluate.baselines.systems.seralm import SeRALM
@@ -77,6 +82,13 @@ SMALL: dict[str, Baseline] = {
     "bert4rec": BERT4Rec(**_SEQUENCES, epochs=50),
     "llm-esr": LLMESR(**_SEQUENCES, epochs=8),
     "seralm": SeRALM(**_SEQUENCES, epochs=8),
+    "kgat": KGAT(dimensions=16, layers=(16,), batch=128, rate=0.02, epochs=15, validation=0),
+    "llmrec": LLMRec(dimensions=16, batch=128, rate=0.02, epochs=15, validation=0),
+    "diffrec": DiffRec(hidden=16, batch=16, rate=0.01, epochs=20, validation=0),
+    "diff4rec": Diff4Rec(
+        **_SEQUENCES, epochs=15, diffusion=DiffRec(hidden=16, batch=16, rate=0.01, epochs=10, validation=0)
+    ),
+    "diffuasr": DiffuASR(**_SEQUENCES, epochs=15, least=4, generated=2, guide=3, diffusion_epochs=3),
     "learned": Learned(trees=30, leaves=4, least=5, negatives=8, bpr=BPR(factors=4, epochs=20)),
 }
 NEEDS = {
@@ -92,6 +104,11 @@ NEEDS = {
     "bert4rec": "torch",
     "llm-esr": "torch",
     "seralm": "torch",
+    "kgat": "torch",
+    "llmrec": "torch",
+    "diffrec": "torch",
+    "diff4rec": "torch",
+    "diffuasr": "torch",
     "learned": "lightgbm",
 }
 """The package of an extra that a fit imports, by ranker; one that needs none is not here."""
@@ -99,9 +116,22 @@ DETERMINISTIC = frozenset({"ease"})
 """Rankers whose fit draws nothing at random."""
 
 SEQUENCES = [name for name, settings in SMALL.items() if isinstance(settings, SequenceSettings)]
-BY_ID = ["bpr", "ials", "ease", "lightfm", "neumf", "gru4rec", "hgn", "sasrec", "bert4rec"]
+BY_ID = [
+    "bpr",
+    "ials",
+    "ease",
+    "lightfm",
+    "neumf",
+    "gru4rec",
+    "hgn",
+    "sasrec",
+    "bert4rec",
+    "diffrec",
+    "diff4rec",
+    "diffuasr",
+]
 """Rankers that know an item by its users alone."""
-BY_TEXT = ["llm-esr", "seralm"]
+BY_TEXT = ["llm-esr", "seralm", "kgat", "llmrec"]
 
 EACH = pytest.mark.parametrize("name", list(SMALL))
 
@@ -258,7 +288,7 @@ def test_ranking_is_safe_across_threads(name: str) -> None:
         assert list(pool.map(ranker.rank, cases)) == [ranker.rank(one) for one in cases]
 
 
-@pytest.mark.parametrize("name", SEQUENCES)
+@pytest.mark.parametrize("name", [name for name in SEQUENCES if name not in ("diff4rec", "diffuasr")])
 def test_sequence_models_stop_where_validation_is_best(name: str) -> None:
     torch = pytest.importorskip("torch")
     from evaluate.baselines.networks import sequence_training

@@ -1,0 +1,82 @@
+"""Augmenter of DiffuASR: generated items stand before some of the sequences, and are never targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evaluate.baselines.networks.augmenter_settings import DiffuASRSettings
+from evaluate.baselines.networks.epochs import reproducible
+from evaluate.baselines.networks.sequence_diffusion import SequenceDenoiser, train_denoiser
+from evaluate.baselines.networks.sequence_network import Rows
+from evaluate.baselines.networks.sequence_settings import SequenceSettings
+from evaluate.baselines.networks.sequence_training import train
+from programs.runtime.events import OnEvent
+
+_USERS = 200
+"""Sequences that items are generated for at a time."""
+
+
+@dataclass
+class DiffuASRAugmenter:
+    """Puts generated items before some of the sequences, others in every epoch; see `Augmenter`.
+
+    The item vectors are those of a SASRec that is fitted, as the diffusion is, on the sequences that are to be
+    augmented: what is held out to stop the augmented training is in neither.
+
+    Attributes:
+        settings: Hyperparameters.
+        scorer: Settings of the SASRec.
+        items: Number of items with users.
+        seed: Training seed.
+        folder: Folder of the augmented fit; the others lie beside it.
+        on_event: Told about the fits.
+    """
+
+    settings: DiffuASRSettings
+    scorer: SequenceSettings
+    items: int
+    seed: int
+    folder: Path | None
+    on_event: OnEvent
+    _before: NDArray[np.int64] | None = field(default=None, init=False)
+
+    def __call__(
+        self, number: int, training: Sequence[Rows], rng: np.random.Generator
+    ) -> list[tuple[Rows, NDArray[np.float32]]]:
+        """See `Augmenter`."""
+        if self._before is None:
+            self._before = self._generated(training)
+        longer = rng.random(len(training)) < self.settings.augmented
+        found = []
+        for before, own, more in zip(self._before, training, longer, strict=True):
+            before = before[: len(before) if more else 0]
+            weights = np.ones(len(before) + len(own), dtype=np.float32)
+            weights[: len(before)] = 0
+            found.append((np.concatenate([before, own]), weights))
+        return found
+
+    def _generated(self, training: Sequence[Rows]) -> NDArray[np.int64]:
+        beside = [
+            self.folder and self.folder.with_name(f"{self.folder.name}-{part}") for part in ("scorer", "diffusion")
+        ]
+        sequences = train(training, self.items, self.scorer, self.seed, folder=beside[0], on_event=self.on_event)
+        table = sequences.vectors.outputs(torch.arange(self.items, device=sequences.device)).detach()
+        denoiser = train_denoiser(training, table, self.settings, self.seed, beside[1], self.on_event)
+        return generated(denoiser, training, self.seed)
+
+
+def generated(denoiser: SequenceDenoiser, training: Sequence[Rows], seed: int) -> NDArray[np.int64]:
+    """Items before each sequence, shape (users, generated)."""
+    found = []
+    with reproducible(seed):
+        for start in range(0, len(training), _USERS):
+            some = training[start : start + _USERS]
+            shape = (len(some), denoiser.settings.generated, denoiser.table.shape[1])
+            found.append(denoiser.generate(some, torch.randn(shape, device=denoiser.table.device)))
+    return np.concatenate(found)

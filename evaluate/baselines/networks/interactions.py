@@ -1,0 +1,79 @@
+"""Interactions as numbered rows of users and items, and the held-out part of them that stops a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from programs.prior.scorers import Histories
+
+ItemRows = NDArray[np.int64]
+"""Rows of items, each once, oldest first."""
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Training data of recommenders in which an item counts once for a user.
+
+    Attributes:
+        users: Row by user id; users without a history have none.
+        items: Row by item id, of the items with users.
+        histories: Items of every user by the time of the last purchase.
+    """
+
+    users: dict[str, int]
+    items: dict[str, int]
+    histories: list[ItemRows]
+
+    @classmethod
+    def of(cls, histories: Histories) -> Self:
+        """Number users and items in the order of first appearance."""
+        users = {user: row for row, user in enumerate(user for user, history in histories.items() if history)}
+        items: dict[str, int] = {}
+        for user in users:
+            for item in histories[user]:
+                items.setdefault(item, len(items))
+        return cls(users, items, [distinct_rows(histories[user], items) for user in users])
+
+
+def distinct_rows(history: Sequence[str], rows: Mapping[str, int]) -> ItemRows:
+    """Rows of the known items of a history, each where it was bought last.
+
+    >>> distinct_rows(["a", "b", "a", "new"], {"a": 0, "b": 1}).tolist()
+    [1, 0]
+    """
+    return distinct([rows[item] for item in history if item in rows])
+
+
+def distinct(rows: Sequence[int]) -> ItemRows:
+    """Each item of a history at its last place."""
+    newest_first = dict.fromkeys(reversed(rows))
+    return np.array([*newest_first][::-1], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The last items of some users, taken from the training data; test items are never among them.
+
+    Attributes:
+        users: Rows of m users.
+        targets: Their last items, shape (m,).
+    """
+
+    users: NDArray[np.int64]
+    targets: NDArray[np.int64]
+
+
+def hold_out_last(histories: Sequence[ItemRows], most: int, rng: np.random.Generator) -> tuple[list[ItemRows], HeldOut]:
+    """Take the last item from at most a tenth of the users, of those with more than two."""
+    long = [user for user, own in enumerate(histories) if len(own) > 2]
+    users = np.sort(rng.permutation(long)[: min(most, len(histories) // 10)]).astype(np.int64)
+    training = list(histories)
+    for user in users.tolist():
+        training[user] = histories[user][:-1]
+    targets = np.array([histories[user][-1] for user in users.tolist()], dtype=np.int64)
+    return training, HeldOut(users, targets)

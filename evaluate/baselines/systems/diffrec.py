@@ -1,0 +1,67 @@
+"""DiffRec (Wang et al., SIGIR 2023): denoises the row of a user's items, which weigh more the newer they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+
+from evaluate.baselines.baseline import TrainingData, unknown_below
+from evaluate.baselines.fitting import UNKEPT, Fitting
+from evaluate.baselines.networks.diffrec_settings import DiffRecSettings
+from evaluate.baselines.networks.interactions import Interactions, distinct_rows
+from programs.ranker import ranking_from_scores
+from programs.runtime.errors import require_extra
+from signatures.rows import Case, Ranking
+
+if TYPE_CHECKING:
+    from evaluate.baselines.networks.diffrec_network import DiffRecNetwork
+
+
+class DiffRec(DiffRecSettings):
+    """T-DiffRec: a diffusion of a few steps with little noise.
+
+    Memory: 32 bytes for each item and hidden unit (weights, gradients, Adam), and a few arrays of batch by items; never
+    one of users by items.
+    """
+
+    name: ClassVar[str] = "diffrec"
+
+    @classmethod
+    def grid(cls) -> tuple[Self, ...]:
+        """See `Baseline.grid`."""
+        return (cls(), cls(oldest=1.0), cls(oldest=0.1), cls(hidden=600), cls(scale=1e-4))
+
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> DiffRecRanker:
+        """Train; see `Baseline.fit`. A repeated purchase counts once, where it was made last."""
+        for package in ("torch", "safetensors"):
+            require_extra(package, "neural", f"the ranker '{self.name}'")
+        from evaluate.baselines.networks.diffrec_network import train_diffrec
+
+        data = Interactions.of(training.histories)
+        folder = self.fit_folder(training, seed, fitting)
+        network = train_diffrec(data.histories, len(data.items), self, seed, folder, fitting.on_event)
+        return DiffRecRanker(data.items, network)
+
+
+class DiffRecRanker:
+    """Ranks by the denoised row of the case's history; the user id is ignored.
+
+    A history without a known item is a row of zeros, whose denoised values follow popularity. For candidates without
+    users see `unknown_below`.
+
+    Args:
+        rows: Row by item id.
+    """
+
+    def __init__(self, rows: dict[str, int], network: DiffRecNetwork) -> None:
+        self.rows = rows
+        self.network = network
+
+    def rank(self, case: Case) -> Ranking:
+        """Rank the candidates of `case`; see `Ranker.rank`."""
+        known = {index: self.rows[item] for index, item in enumerate(case.candidates) if item in self.rows}
+        items = np.fromiter(known.values(), dtype=np.int64)
+        scores = self.network.scores(distinct_rows(case.item_ids, self.rows), items)
+        ranked = unknown_below(scores, list(known), len(case.candidates))
+        return ranking_from_scores(case, {DiffRec.name: ranked.tolist()}, by=DiffRec.name)

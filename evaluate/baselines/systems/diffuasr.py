@@ -1,0 +1,35 @@
+"""DiffuASR (Liu et al., CIKM 2023): SASRec on sequences that a diffusion has put further items before."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from evaluate.baselines.baseline import TrainingData
+from evaluate.baselines.fitting import UNKEPT, Fitting
+from evaluate.baselines.networks.augmenter_settings import DiffuASRSettings
+from evaluate.baselines.networks.sequence_ranker import SequenceRanker, fit_sequences
+from evaluate.baselines.systems.sasrec import SASRec
+from programs.runtime.errors import require_extra
+
+
+class DiffuASR(DiffuASRSettings):
+    """DiffuASR around SASRec. Memory: that of two of `sasrec`, and 200 sequences' cosines with all items."""
+
+    name: ClassVar[str] = "diffuasr"
+
+    @classmethod
+    def grid(cls) -> tuple[Self, ...]:
+        """See `Baseline.grid`."""
+        return (cls(), cls(guidance=0.0), cls(generated=1), cls(guidance=3.0), cls(dropout=0.2))
+
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> SequenceRanker:
+        """Train SASRec, the diffusion, and SASRec on augmented sequences; see `Baseline.fit`."""
+        for package in ("torch", "safetensors"):
+            require_extra(package, "neural", f"the ranker '{self.name}'")
+        from evaluate.baselines.networks.diffuasr_augmenter import DiffuASRAugmenter
+
+        scorer = SASRec.model_validate(self.model_dump(include=set(SASRec.model_fields)))
+        items = len({item for history in training.histories.values() for item in history})
+        folder = self.fit_folder(training, seed, fitting)
+        augment = DiffuASRAugmenter(self, scorer, items, seed, folder, fitting.on_event)
+        return fit_sequences(self, training, seed, fitting, augment)
