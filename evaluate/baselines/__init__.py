@@ -1,7 +1,8 @@
 """Trained baselines, fitted on the same training data as the prior.
 
 `TRAINED[name]` is the settings class of a baseline; `TRAINED[name]().fit(training, seed)` gives the ranker. They need
-the extra `baselines`, those that are networks the extra `neural` (torch).
+the extra `baselines`, those that are networks the extra `neural` (torch), those that write item codes the extra
+`finetune` (transformers).
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from evaluate.baselines.learned import Learned
 from evaluate.baselines.systems.bert4rec import BERT4Rec
 from evaluate.baselines.systems.bpr import BPR
 from evaluate.baselines.systems.ease import EASE
+from evaluate.baselines.systems.genrec import GenRec
 from evaluate.baselines.systems.gru4rec import GRU4Rec
+from evaluate.baselines.systems.hft import HFT
 from evaluate.baselines.systems.hgn import HGN
 from evaluate.baselines.systems.ials import IALS
 from evaluate.baselines.systems.lightfm import LightFM, LightFMFeatures
 from evaluate.baselines.systems.llm_esr import LLMESR
 from evaluate.baselines.systems.neumf import NeuMF
+from evaluate.baselines.systems.p5 import P5
 from evaluate.baselines.systems.sasrec import SASRec
 from evaluate.baselines.systems.seralm import SeRALM
 
@@ -33,6 +37,9 @@ _ALL: tuple[type[Baseline], ...] = (
     BERT4Rec,
     LLMESR,
     SeRALM,
+    P5,
+    GenRec,
+    HFT,
     Learned,
 )
 

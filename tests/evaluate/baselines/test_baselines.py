@@ -34,12 +34,15 @@ from evaluate.baselines.networks.sequence_settings import SequenceSettings
 from evaluate.baselines.systems.bert4rec import BERT4Rec
 from evaluate.baselines.systems.bpr import BPR
 from evaluate.baselines.systems.ease import EASE
+from evaluate.baselines.systems.genrec import GenRec
 from evaluate.baselines.systems.gru4rec import GRU4Rec
+from evaluate.baselines.systems.hft import HFT
 from evaluate.baselines.systems.hgn import HGN
 from evaluate.baselines.systems.ials import IALS
 from evaluate.baselines.systems.lightfm import LightFM, LightFMFeatures
 from evaluate.baselines.systems.llm_esr import LLMESR
 from evaluate.baselines.systems.neumf import NeuMF
+from evaluate.baselines.systems.p5 import P5
 from evaluate.baselines.systems.sasrec import SASRec
 from evaluate.baselines.systems.seralm import SeRALM
 from evaluate.baselines.training_cases import shortened, training_cases
@@ -63,6 +66,17 @@ _SEQUENCES: dict[str, Any] = {
     "rate": 0.01,
     "validation": 0,
 }
+_CODES: dict[str, Any] = {
+    "dimensions": 32,
+    "layers": 1,
+    "heads": 2,
+    "dropout": 0.0,
+    "batch": 32,
+    "rate": 5e-3,
+    "epochs": 6,
+    "examples": 1000,
+    "validation": 0,
+}
 SMALL: dict[str, Baseline] = {
     "bpr": BPR(factors=8, epochs=200),
     "ials": IALS(factors=8),
@@ -76,6 +90,9 @@ SMALL: dict[str, Baseline] = {
     "bert4rec": BERT4Rec(**_SEQUENCES, epochs=50),
     "llm-esr": LLMESR(**_SEQUENCES, epochs=15),
     "seralm": SeRALM(**_SEQUENCES, epochs=15),
+    "p5": P5(**_CODES),
+    "genrec": GenRec(**_CODES),
+    "hft": HFT(factors=4, least_items=2),
     "learned": Learned(trees=30, leaves=4, least=5, negatives=8, bpr=BPR(factors=4, epochs=20)),
 }
 NEEDS = {
@@ -91,6 +108,8 @@ NEEDS = {
     "bert4rec": "torch",
     "llm-esr": "torch",
     "seralm": "torch",
+    "p5": "transformers",
+    "genrec": "transformers",
     "learned": "lightgbm",
 }
 """The package of an extra that a fit imports, by ranker; one that needs none is not here."""
@@ -98,9 +117,9 @@ DETERMINISTIC = frozenset({"ease"})
 """Rankers whose fit draws nothing at random."""
 
 SEQUENCES = [name for name, settings in SMALL.items() if isinstance(settings, SequenceSettings)]
-BY_ID = ["bpr", "ials", "ease", "lightfm", "neumf", "gru4rec", "hgn", "sasrec", "bert4rec"]
+BY_ID = ["bpr", "ials", "ease", "lightfm", "neumf", "gru4rec", "hgn", "sasrec", "bert4rec", "p5", "genrec"]
 """Rankers that know an item by its users alone."""
-BY_TEXT = ["llm-esr", "seralm"]
+BY_TEXT = ["llm-esr", "seralm", "hft"]
 
 EACH = pytest.mark.parametrize("name", list(SMALL))
 
@@ -244,7 +263,7 @@ def test_a_missing_package_names_its_extra(name: str, monkeypatch: pytest.Monkey
         monkeypatch.delitem(sys.modules, module)
     if name == "learned":
         pytest.importorskip("cornac")
-    extra = "neural" if NEEDS[name] == "torch" else "baselines"
+    extra = {"torch": "neural", "transformers": "finetune"}.get(NEEDS[name], "baselines")
     with pytest.raises(MissingExtraError, match=rf"'{name}' needs the package .*mllm3rec\[{extra}\]"):
         TRAINED[name]().fit(material(), 0)
 
