@@ -53,7 +53,7 @@ def test_numbers_along_whole_sequences_would_be_found() -> None:
 
 @BOTH
 def test_an_item_that_is_only_a_target_has_no_code(codes_of: Callable[[Histories], ItemCodes]) -> None:
-    data = training({user: "only a target" for user in USERS})
+    data = training(dict.fromkeys(USERS, "only a target"))
     assert "only a target" in data.items
     assert set(codes_of([*data.histories.values()]).of) == {item for own in USERS.values() for item in own}
 
