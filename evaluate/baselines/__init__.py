@@ -23,6 +23,7 @@ from evaluate.baselines.systems.neumf import NeuMF
 from evaluate.baselines.systems.p5 import P5
 from evaluate.baselines.systems.sasrec import SASRec
 from evaluate.baselines.systems.seralm import SeRALM
+from evaluate.baselines.systems.tiger import TIGER
 
 _ALL: tuple[type[Baseline], ...] = (
     BPR,
@@ -39,6 +40,7 @@ _ALL: tuple[type[Baseline], ...] = (
     SeRALM,
     P5,
     GenRec,
+    TIGER,
     HFT,
     Learned,
 )

@@ -134,6 +134,31 @@ def cluster_codes(items: Sequence[str], vectors: NDArray[np.float64], counts: Se
     return ItemCodes(codes, len(groups) + len(parts) + max(len(part) for _, part in parts))
 
 
+def semantic_codes(items: Sequence[str], vectors: NDArray[np.floating], size: int) -> ItemCodes:
+    """Codes of four tokens by the texts of items: residual k-means three times, then a number among equal codes.
+
+    Every step clusters what the centres of the steps before leave unexplained.
+
+    Args:
+        items: n item ids.
+        vectors: Shape (n, d): vectors of the texts.
+        size: Most clusters of a step; at most the square root of n, so that items share tokens.
+    """
+    size = max(1, min(size, round(len(items) ** 0.5)))
+    left, labels = np.array(vectors, dtype=np.float64), np.zeros((len(items), 3), dtype=np.int64)
+    for step in range(labels.shape[1]):
+        for label, rows in enumerate(_clusters(np.arange(len(items)), left, size)):
+            labels[rows, step] = step * size + label
+            left[rows] -= left[rows].mean(axis=0)
+    equal: Counter[tuple[int, ...]] = Counter()
+    codes = {}
+    for row in sorted(range(len(items)), key=lambda row: items[row]):
+        first = tuple(labels[row].tolist())
+        codes[items[row]] = (*first, 3 * size + equal[first])
+        equal[first] += 1
+    return ItemCodes(codes, 3 * size + max(equal.values()))
+
+
 def _clusters(rows: NDArray[np.intp], vectors: NDArray[np.float64], most: int) -> list[NDArray[np.intp]]:
     """At most so many clusters of some rows, by k-means; none is empty."""
     if most < 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from evaluate.baselines.baseline import TrainingData, unknown_below
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.code_prompts import CodePrompts, Example
-from evaluate.baselines.networks.item_codes import ItemCodes, collaborative_codes, sequential_codes
+from evaluate.baselines.networks.item_codes import ItemCodes
 from evaluate.baselines.networks.seq_to_seq_settings import SeqToSeqSettings
 from programs.ranker import ranking_from_scores
 from programs.runtime.errors import require_extra
@@ -47,6 +47,7 @@ class SeqToSeqRanker:
 
 def fit_seq_to_seq(
     settings: SeqToSeqSettings,
+    codes_of: Callable[[Sequence[Sequence[str]], Iterable[str]], ItemCodes],
     prompts_of: Callable[[ItemCodes], CodePrompts],
     training: TrainingData,
     seed: int,
@@ -54,10 +55,11 @@ def fit_seq_to_seq(
 ) -> SeqToSeqRanker:
     """Fit a recommender that writes item codes; see `Baseline.fit`.
 
-    Codes come from the training histories without the items that are held out for early stopping. An item that occurs
-    only as such gets a code of which no history tells anything.
+    Codes see the training histories without the items that are held out for early stopping.
 
     Args:
+        codes_of: Gives the codes from histories, and of further items, of which no history tells anything. Items
+            without a code are left out of the histories.
         prompts_of: Gives the system's prompts over some codes.
     """
     for package in ("torch", "transformers", "safetensors"):
@@ -67,9 +69,11 @@ def fit_seq_to_seq(
     histories = [history for history in training.histories.values() if history]
     kept, held_out = _hold_out(histories, settings.validation, np.random.default_rng(seed))
     others = {item for history in histories for item in history}
-    codes = (collaborative_codes if settings.ids == "collaborative" else sequential_codes)(kept, others)
+    codes = codes_of(kept, others)
     prompts = prompts_of(codes)
-    examples = [Example(prompts.prompt(history), prompts.codes[item]) for history, item in held_out]
+    kept = [[item for item in history if item in codes.of] for history in kept]
+    coded = [(history, prompts.codes[item]) for history, item in held_out if item in codes.of]
+    examples = [Example(prompts.prompt(history), code) for history, code in coded]
     folder = settings.fit_folder(training, seed, fitting)
     folder = folder and folder.with_name(f"{folder.name}-{codes.sha256[:16]}")
     network = train_seq_to_seq(prompts, kept, examples, settings, seed, folder, fitting.on_event)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from evaluate.baselines.baseline import Baseline
+from evaluate.baselines.networks.item_codes import ItemCodes, collaborative_codes, sequential_codes
 
 
 class SeqToSeqSettings(Baseline):
     """Common settings; the loss is the cross-entropy of the tokens of an item, averaged over them.
 
     Attributes:
-        ids: What items are called: `collaborative_codes` or `sequential_codes`.
         dimensions: Dimension of the vectors.
         layers: Blocks of the encoder, and of the decoder.
         heads: Attention heads per block; they divide `dimensions`.
@@ -27,7 +28,6 @@ class SeqToSeqSettings(Baseline):
         validation: Most users whose last item is held out for validation; at most a tenth of all users.
     """
 
-    ids: Literal["collaborative", "sequential"] = "collaborative"
     dimensions: int = Field(default=128, ge=1)
     layers: int = Field(default=3, ge=1)
     heads: int = Field(default=4, ge=1)
@@ -45,3 +45,17 @@ class SeqToSeqSettings(Baseline):
         if self.dimensions % self.heads:
             raise ValueError(f"{self.dimensions} dimensions cannot be divided by {self.heads} heads")
         return self
+
+
+class IdSettings(SeqToSeqSettings):
+    """Further settings where the codes of items come from histories.
+
+    Attributes:
+        ids: `collaborative_codes` or `sequential_codes`.
+    """
+
+    ids: Literal["collaborative", "sequential"] = "collaborative"
+
+    def codes(self, histories: Sequence[Sequence[str]], others: Iterable[str]) -> ItemCodes:
+        """The codes of the items of some histories, and of others."""
+        return (collaborative_codes if self.ids == "collaborative" else sequential_codes)(histories, others)

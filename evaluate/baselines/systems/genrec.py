@@ -13,10 +13,10 @@ from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.code_prompts import MASK, CodePrompts, Example, Prompt, joined
 from evaluate.baselines.networks.item_codes import ItemCodes
 from evaluate.baselines.networks.seq_to_seq_ranker import SeqToSeqRanker, fit_seq_to_seq
-from evaluate.baselines.networks.seq_to_seq_settings import SeqToSeqSettings
+from evaluate.baselines.networks.seq_to_seq_settings import IdSettings
 
 
-class GenRec(SeqToSeqSettings):
+class GenRec(IdSettings):
     """GenRec: the codes of a history with a mask in the place of one item, whose code is written.
 
     Memory: less than a gigabyte for a catalogue of 12,000 items.
@@ -38,7 +38,7 @@ class GenRec(SeqToSeqSettings):
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> SeqToSeqRanker:
         """Train; see `Baseline.fit`."""
         return fit_seq_to_seq(
-            self, lambda codes: GenRecPrompts(codes, self.length, self.masked), training, seed, fitting
+            self, self.codes, lambda codes: GenRecPrompts(codes, self.length, self.masked), training, seed, fitting
         )
 
 

@@ -12,7 +12,7 @@ from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.code_prompts import CodePrompts, Example, Prompt, joined
 from evaluate.baselines.networks.item_codes import Code, ItemCodes
 from evaluate.baselines.networks.seq_to_seq_ranker import SeqToSeqRanker, fit_seq_to_seq
-from evaluate.baselines.networks.seq_to_seq_settings import SeqToSeqSettings
+from evaluate.baselines.networks.seq_to_seq_settings import IdSettings
 
 HISTORY = "{}"
 TEMPLATES = (
@@ -25,7 +25,7 @@ TEMPLATES = (
 """Forms of the sequential task. Examples are drawn from all, rankings are made with the first."""
 
 
-class P5(SeqToSeqSettings):
+class P5(IdSettings):
     """P5's sequential task: a small T5, trained from random weights, continues a prompt with the code of the next item.
 
     Memory: less than a gigabyte for a catalogue of 12,000 items.
@@ -40,7 +40,7 @@ class P5(SeqToSeqSettings):
 
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> SeqToSeqRanker:
         """Train; see `Baseline.fit`."""
-        return fit_seq_to_seq(self, lambda codes: P5Prompts(codes, self.length), training, seed, fitting)
+        return fit_seq_to_seq(self, self.codes, lambda codes: P5Prompts(codes, self.length), training, seed, fitting)
 
 
 class P5Prompts(CodePrompts):

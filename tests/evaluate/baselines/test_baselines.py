@@ -45,6 +45,7 @@ from evaluate.baselines.systems.neumf import NeuMF
 from evaluate.baselines.systems.p5 import P5
 from evaluate.baselines.systems.sasrec import SASRec
 from evaluate.baselines.systems.seralm import SeRALM
+from evaluate.baselines.systems.tiger import TIGER
 from evaluate.baselines.training_cases import shortened, training_cases
 from evaluate.baselines.tuning import Tuned, tune
 from evaluate.protocol.protocol import part_of
@@ -92,6 +93,7 @@ SMALL: dict[str, Baseline] = {
     "seralm": SeRALM(**_SEQUENCES, epochs=15),
     "p5": P5(**_CODES),
     "genrec": GenRec(**_CODES),
+    "tiger": TIGER(**_CODES),
     "hft": HFT(factors=4, least_items=2),
     "learned": Learned(trees=30, leaves=4, least=5, negatives=8, bpr=BPR(factors=4, epochs=20)),
 }
@@ -110,6 +112,7 @@ NEEDS = {
     "seralm": "torch",
     "p5": "transformers",
     "genrec": "transformers",
+    "tiger": "transformers",
     "learned": "lightgbm",
 }
 """The package of an extra that a fit imports, by ranker; one that needs none is not here."""
@@ -119,7 +122,7 @@ DETERMINISTIC = frozenset({"ease"})
 SEQUENCES = [name for name, settings in SMALL.items() if isinstance(settings, SequenceSettings)]
 BY_ID = ["bpr", "ials", "ease", "lightfm", "neumf", "gru4rec", "hgn", "sasrec", "bert4rec", "p5", "genrec"]
 """Rankers that know an item by its users alone."""
-BY_TEXT = ["llm-esr", "seralm", "hft"]
+BY_TEXT = ["llm-esr", "seralm", "tiger", "hft"]
 
 EACH = pytest.mark.parametrize("name", list(SMALL))
 

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from evaluate.baselines import TrainingData
-from evaluate.baselines.networks.item_codes import ItemCodes, cluster_codes, collaborative_codes, sequential_codes
+from evaluate.baselines.networks.item_codes import (
+    ItemCodes,
+    cluster_codes,
+    collaborative_codes,
+    semantic_codes,
+    sequential_codes,
+)
 from evaluate.protocol.splits import split_dataset
 from tests.support.datasets import make_dataset, protocol_for
 
@@ -105,3 +111,18 @@ def test_numbers_are_written_two_digits_to_a_token() -> None:
     codes = sequential_codes([many]).of
     assert codes["i0"] == (10, 1) and codes["i8998"] == (99, 99)
     assert codes["i8999"] == (10, 0, 100) and codes["i9000"] == (10, 0, 101)
+
+
+def test_similar_texts_share_first_tokens_and_equal_ones_all_but_the_last() -> None:
+    rng = np.random.default_rng(0)
+    kinds = np.repeat(np.eye(3), 12, axis=0)
+    vectors = kinds + 0.01 * rng.standard_normal(kinds.shape)
+    vectors[1] = vectors[0]
+    items = [f"{kind}{n}" for kind in "abc" for n in range(10, 22)]
+    codes = semantic_codes(items, vectors, size=3)
+    assert len({codes.of[item][0] for item in items}) == 3
+    assert all(len({codes.of[item][0] for item in items if item[0] == kind}) == 1 for kind in "abc")
+    assert codes.of["a10"][:3] == codes.of["a11"][:3] and codes.of["a10"][3] + 1 == codes.of["a11"][3]
+    assert len(set(codes.of.values())) == len(items)
+    assert {token for code in codes.of.values() for token in code} <= set(range(codes.tokens))
+    assert semantic_codes(["a"], vectors[:1], size=3).of == {"a": (0, 1, 2, 3)}

@@ -12,7 +12,7 @@ from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.networks.code_prompts import MASK, CodePrompts, Prompt
 from evaluate.baselines.networks.item_codes import collaborative_codes, sequential_codes
 from evaluate.baselines.networks.seq_to_seq_ranker import _hold_out
-from evaluate.baselines.networks.seq_to_seq_settings import SeqToSeqSettings
+from evaluate.baselines.networks.seq_to_seq_settings import IdSettings
 from evaluate.baselines.systems.genrec import GenRec, GenRecPrompts
 from evaluate.baselines.systems.p5 import P5, TEMPLATES, P5Prompts
 from evaluate.data.demo.store import demo_dataset
@@ -26,7 +26,7 @@ CODES = sequential_codes([ITEMS])
 HISTORIES = {f"u{n}": tuple(ITEMS[(n + step) % 12] for step in range(5)) for n in range(24)}
 DATA = TrainingData(training_of(HISTORIES), {})
 TINY = {"dimensions": 16, "layers": 1, "heads": 2, "dropout": 0.0, "length": 4, "batch": 16, "rate": 5e-3}
-SYSTEMS: list[SeqToSeqSettings] = [
+SYSTEMS: list[IdSettings] = [
     P5.model_validate(TINY | {"epochs": 2, "examples": 40}),
     GenRec.model_validate(TINY | {"epochs": 2, "examples": 40}),
 ]
@@ -112,7 +112,7 @@ class TestNetwork:
         np.testing.assert_allclose(together, alone, atol=1e-5)
 
     @EACH
-    def test_both_likelihoods_are_recorded(self, settings: SeqToSeqSettings) -> None:
+    def test_both_likelihoods_are_recorded(self, settings: IdSettings) -> None:
         pytest.importorskip("transformers")
         scores = settings.fit(DATA, 0).rank(case(ITEMS[:3], ["i5", "i6", "new"])).scores  # type: ignore[attr-defined]
         assert set(scores) == {settings.name, f"{settings.name}-sum"}
@@ -131,7 +131,7 @@ class TestWhatAFitSees:
         assert _hold_out(histories, 0, np.random.default_rng(0)) == (histories, [])
 
     @EACH
-    def test_an_item_held_out_for_early_stopping_says_nothing_to_the_codes(self, settings: SeqToSeqSettings) -> None:
+    def test_an_item_held_out_for_early_stopping_says_nothing_to_the_codes(self, settings: IdSettings) -> None:
         pytest.importorskip("transformers")
         prompts = settings.fit(DATA, 0).prompts  # type: ignore[attr-defined]
         kept, held_out = _hold_out([*HISTORIES.values()], settings.validation, np.random.default_rng(0))
@@ -140,7 +140,7 @@ class TestWhatAFitSees:
         assert prompts.codes == {item: tuple(MASK + 1 + token for token in code) for item, code in plain.items()}
 
     @EACH
-    def test_a_finished_fit_is_found_and_a_killed_one_goes_on(self, settings: SeqToSeqSettings, tmp_path: Path) -> None:
+    def test_a_finished_fit_is_found_and_a_killed_one_goes_on(self, settings: IdSettings, tmp_path: Path) -> None:
         pytest.importorskip("transformers")
         asked = case(ITEMS[:3], ITEMS)
         events: list[Event] = []
@@ -158,7 +158,7 @@ class TestWhatAFitSees:
         assert [type(event) for event in events] == [Note], "nothing is trained again"
 
     @EACH
-    def test_the_demo_store_is_fitted_and_ranked(self, settings: SeqToSeqSettings) -> None:
+    def test_the_demo_store_is_fitted_and_ranked(self, settings: IdSettings) -> None:
         pytest.importorskip("transformers")
         data = demo_dataset()
         cases = demo_cases(20)
