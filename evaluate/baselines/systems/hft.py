@@ -54,7 +54,7 @@ class HFT(Baseline):
     factors: int = Field(default=10, ge=1)
     negatives: int = Field(default=4, ge=1)
     text: float = Field(default=0.1, ge=0)
-    penalty: float = Field(default=1.0, gt=0)
+    penalty: float = Field(default=5.0, gt=0)
     iterations: int = Field(default=200, ge=1)
     patience: int = Field(default=20, ge=1)
     validation: float = Field(default=0.05, ge=0, lt=1)
@@ -63,7 +63,7 @@ class HFT(Baseline):
     @classmethod
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
-        return (cls(), cls(text=0.01), cls(text=1.0), cls(penalty=0.3), cls(factors=32))
+        return (cls(), cls(text=0.01), cls(text=1.0), cls(penalty=1.0), cls(factors=32))
 
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> FactorRanker:
         """Fit; see `Baseline.fit`.
@@ -239,8 +239,8 @@ class _Objective:
         slopes["mean"][:] = 2 * residuals.sum()
         slopes["user biases"] += np.bincount(pairs.users, 2 * residuals, self.shape[0])
         slopes["item biases"] += np.bincount(pairs.items, 2 * residuals, self.shape[1])
-        slopes["users"] += errors @ own["items"]
-        slopes["items"] += errors.T @ own["users"]
+        slopes["users"] += np.asarray(errors @ own["items"])
+        slopes["items"] += np.asarray(errors.T @ own["users"])
         for part in ("user biases", "item biases", "users", "items"):
             loss += penalty * float(np.sum(own[part] ** 2))
             slopes[part] += 2 * penalty * own[part]
