@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluate.baselines.networks.item_codes import Code, ItemCodes
+from evaluate.baselines.networks.item_codes import ItemCode, ItemCodes
 
-START, END, MASK = 0, 1, 2
+BEGIN, END, MASK = 0, 1, 2
 """Tokens of every vocabulary: start of an answer, which also pads, its end, and the place of a missing item."""
 
 
 @dataclass(frozen=True)
-class Prompt:
+class CodePrompt:
     """What the encoder reads.
 
     Attributes:
@@ -31,19 +31,19 @@ class Prompt:
 class Example:
     """A prompt, and the code that is to be written after it."""
 
-    prompt: Prompt
-    answer: Code
+    prompt: CodePrompt
+    answer: ItemCode
 
 
 class CodePrompts(ABC):
     """How a system shows histories to the network.
 
-    The tokens of the vocabulary are START, END and MASK, those of the codes, and the system's words.
+    The tokens of the vocabulary are BEGIN, END and MASK, those of the codes, and the system's words.
 
     Attributes:
         codes: Codes of all items in the training data.
         tokens: Size of the vocabulary.
-        wholes: Number of the wholes, see `Prompt`.
+        wholes: Number of the wholes, see `CodePrompt`.
     """
 
     def __init__(self, codes: ItemCodes, words: int, wholes: int) -> None:
@@ -53,7 +53,7 @@ class CodePrompts(ABC):
         self.wholes = wholes
 
     @abstractmethod
-    def prompt(self, history: Sequence[str]) -> Prompt:
+    def prompt(self, history: Sequence[str]) -> CodePrompt:
         """The prompt that asks for the next item of a history; items without a code are left out."""
 
     @abstractmethod
@@ -61,11 +61,11 @@ class CodePrompts(ABC):
         """An example drawn from a history of at least two items, all of which have codes."""
 
 
-def joined(parts: Sequence[tuple[Code, int]]) -> Prompt:
+def joined(parts: Sequence[tuple[ItemCode, int]]) -> CodePrompt:
     """A prompt of codes and single tokens, each with the number of its whole.
 
     >>> joined([((5, 6), 1), ((2,), 0)])
-    Prompt(tokens=(5, 6, 2), wholes=(1, 1, 0))
+    CodePrompt(tokens=(5, 6, 2), wholes=(1, 1, 0))
     """
     tokens = tuple(token for code, _ in parts for token in code)
-    return Prompt(tokens, tuple(whole for code, whole in parts for _ in code))
+    return CodePrompt(tokens, tuple(whole for code, whole in parts for _ in code))

@@ -16,7 +16,7 @@ from scipy import sparse
 from scipy.cluster.vq import kmeans2
 from scipy.sparse.linalg import svds
 
-Code = tuple[int, ...]
+ItemCode = tuple[int, ...]
 """Tokens of one item, each from 0 to `ItemCodes.tokens` - 1."""
 
 FIRST_NUMBER = 1001
@@ -32,7 +32,7 @@ class ItemCodes:
         tokens: Number of different tokens.
     """
 
-    of: Mapping[str, Code]
+    of: Mapping[str, ItemCode]
     tokens: int
 
     @cached_property

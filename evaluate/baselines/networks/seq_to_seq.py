@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import T5Config, T5Model
 
-from evaluate.baselines.networks.code_prompts import END, START, CodePrompts, Example, Prompt
+from evaluate.baselines.networks.code_prompts import BEGIN, END, CodePrompt, CodePrompts, Example
 from evaluate.baselines.networks.epochs import best_device, reproducible, score_on_one_thread, train_epochs
-from evaluate.baselines.networks.item_codes import Code
+from evaluate.baselines.networks.item_codes import ItemCode
 from evaluate.baselines.networks.seq_to_seq_settings import SeqToSeqSettings
 from programs.runtime.events import OnEvent, ignore
 
@@ -27,7 +27,7 @@ class SeqToSeq(nn.Module):
 
     Args:
         tokens: Size of the vocabulary.
-        wholes: Number of the wholes, see `Prompt`.
+        wholes: Number of the wholes, see `CodePrompt`.
     """
 
     def __init__(self, tokens: int, wholes: int, settings: SeqToSeqSettings) -> None:
@@ -45,14 +45,14 @@ class SeqToSeq(nn.Module):
                 num_layers=settings.layers,
                 num_heads=settings.heads,
                 dropout_rate=settings.dropout,
-                pad_token_id=START,
+                pad_token_id=BEGIN,
                 eos_token_id=None,
-                decoder_start_token_id=START,
+                decoder_start_token_id=BEGIN,
                 use_cache=False,
             )
         )
 
-    def encoded(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
+    def encoded(self, prompts: Sequence[CodePrompt]) -> tuple[Tensor, Tensor]:
         """States at the tokens of b prompts, shape (b, length, d), and which of them are real, shape (b, length)."""
         tokens = self._padded([prompt.tokens for prompt in prompts])
         wholes = self._padded([prompt.wholes for prompt in prompts])
@@ -60,7 +60,7 @@ class SeqToSeq(nn.Module):
         vectors = self.token(tokens) + self.whole(wholes)
         return self.t5.encoder(inputs_embeds=vectors, attention_mask=real).last_hidden_state, real
 
-    def log_likelihoods(self, states: Tensor, real: Tensor, codes: Sequence[Code]) -> tuple[Tensor, Tensor]:
+    def log_likelihoods(self, states: Tensor, real: Tensor, codes: Sequence[ItemCode]) -> tuple[Tensor, Tensor]:
         """Log-likelihood of the tokens of b codes and their ends, after b prompts.
 
         Args:
@@ -70,18 +70,18 @@ class SeqToSeq(nn.Module):
             Sum and mean over the tokens of each code, each of shape (b,).
         """
         answers = self._padded([(*code, END) for code in codes])
-        written = functional.pad(answers[:, :-1], (1, 0), value=START)
+        written = functional.pad(answers[:, :-1], (1, 0), value=BEGIN)
         decoded = self.t5.decoder(
             inputs_embeds=self.token(written), encoder_hidden_states=states, encoder_attention_mask=real
         ).last_hidden_state
         logits = decoded * self.scale @ self.token.weight.T
         each = -functional.cross_entropy(logits.flatten(0, 1), answers.flatten(), reduction="none")
-        own = answers != START
+        own = answers != BEGIN
         total = (each.view_as(answers) * own).sum(dim=1)
         return total, total / own.sum(dim=1)
 
     @torch.no_grad()
-    def candidate_scores(self, prompt: Prompt, codes: Sequence[Code]) -> NDArray[np.float64]:
+    def candidate_scores(self, prompt: CodePrompt, codes: Sequence[ItemCode]) -> NDArray[np.float64]:
         """Sum and mean log-likelihood of n codes after a prompt, which is read once; shape (2, n)."""
         if not codes:
             return np.zeros((2, 0))
@@ -92,7 +92,7 @@ class SeqToSeq(nn.Module):
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Shape (rows, longest), padded at the end."""
-        out = np.full((len(rows), max(map(len, rows))), START, dtype=np.int64)
+        out = np.full((len(rows), max(map(len, rows))), BEGIN, dtype=np.int64)
         for place, row in zip(out, rows, strict=True):
             place[: len(row)] = row
         return torch.from_numpy(out).to(self.token.weight.device)

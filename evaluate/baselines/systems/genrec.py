@@ -10,7 +10,7 @@ from pydantic import Field
 
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import UNKEPT, Fitting
-from evaluate.baselines.networks.code_prompts import MASK, CodePrompts, Example, Prompt, joined
+from evaluate.baselines.networks.code_prompts import MASK, CodePrompt, CodePrompts, Example, joined
 from evaluate.baselines.networks.item_codes import ItemCodes
 from evaluate.baselines.networks.seq_to_seq_ranker import SeqToSeqRanker, fit_seq_to_seq
 from evaluate.baselines.networks.seq_to_seq_settings import IdSettings
@@ -55,7 +55,7 @@ class GenRecPrompts(CodePrompts):
         self.length, self.masked = length, masked
         self._wholes = {item: 1 + row for row, item in enumerate(codes.of)}
 
-    def prompt(self, history: Sequence[str]) -> Prompt:
+    def prompt(self, history: Sequence[str]) -> CodePrompt:
         """See `CodePrompts.prompt`."""
         return self._around(history, ())
 
@@ -70,7 +70,7 @@ class GenRecPrompts(CodePrompts):
         place = int(rng.integers(1, len(history)))
         return Example(self._around(history[:place], ()), self.codes[history[place]])
 
-    def _around(self, before: Sequence[str], after: Sequence[str]) -> Prompt:
+    def _around(self, before: Sequence[str], after: Sequence[str]) -> CodePrompt:
         read = [[item for item in part if item in self.codes] for part in (before, after)]
         first, last = [[(self.codes[item], self._wholes[item]) for item in part] for part in read]
         return joined([*first[-self.length :], ((MASK,), 0), *last])

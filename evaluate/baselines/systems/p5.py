@@ -9,8 +9,8 @@ import numpy as np
 
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import UNKEPT, Fitting
-from evaluate.baselines.networks.code_prompts import CodePrompts, Example, Prompt, joined
-from evaluate.baselines.networks.item_codes import Code, ItemCodes
+from evaluate.baselines.networks.code_prompts import CodePrompt, CodePrompts, Example, joined
+from evaluate.baselines.networks.item_codes import ItemCode, ItemCodes
 from evaluate.baselines.networks.seq_to_seq_ranker import SeqToSeqRanker, fit_seq_to_seq
 from evaluate.baselines.networks.seq_to_seq_settings import IdSettings
 
@@ -58,7 +58,7 @@ class P5Prompts(CodePrompts):
         self.length = length
         self._words = {word: self.first_word + place for place, word in enumerate(vocabulary)}
 
-    def prompt(self, history: Sequence[str]) -> Prompt:
+    def prompt(self, history: Sequence[str]) -> CodePrompt:
         """See `CodePrompts.prompt`."""
         return self._filled(TEMPLATES[0], history)
 
@@ -68,10 +68,10 @@ class P5Prompts(CodePrompts):
         template = TEMPLATES[rng.integers(len(TEMPLATES))]
         return Example(self._filled(template, history[:place]), self.codes[history[place]])
 
-    def _filled(self, template: str, history: Sequence[str]) -> Prompt:
+    def _filled(self, template: str, history: Sequence[str]) -> CodePrompt:
         known = [self.codes[item] for item in history if item in self.codes][-self.length :]
         items = [(code, len(known) - place) for place, code in enumerate(known)]
-        parts: list[tuple[Code, int]] = []
+        parts: list[tuple[ItemCode, int]] = []
         for word in template.split():
             parts += items if word == HISTORY else [((self._words[word],), 0)]
         return joined(parts)

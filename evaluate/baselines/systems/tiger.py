@@ -10,7 +10,7 @@ from pydantic import Field
 
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import UNKEPT, Fitting
-from evaluate.baselines.networks.code_prompts import MASK, CodePrompts, Example, Prompt, joined
+from evaluate.baselines.networks.code_prompts import MASK, CodePrompt, CodePrompts, Example, joined
 from evaluate.baselines.networks.item_codes import ItemCodes, semantic_codes
 from evaluate.baselines.networks.item_texts import item_texts
 from evaluate.baselines.networks.seq_to_seq_ranker import SeqToSeqRanker, fit_seq_to_seq
@@ -60,7 +60,7 @@ class TIGERPrompts(CodePrompts):
         super().__init__(codes, words=0, wholes=1)
         self.length = length
 
-    def prompt(self, history: Sequence[str]) -> Prompt:
+    def prompt(self, history: Sequence[str]) -> CodePrompt:
         """See `CodePrompts.prompt`."""
         known = [self.codes[item] for item in history if item in self.codes]
         return joined([*((code, 0) for code in known[-self.length :]), ((MASK,), 0)])

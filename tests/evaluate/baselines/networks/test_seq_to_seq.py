@@ -9,7 +9,7 @@ import pytest
 
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import Fitting
-from evaluate.baselines.networks.code_prompts import MASK, CodePrompts, Prompt
+from evaluate.baselines.networks.code_prompts import MASK, CodePrompt, CodePrompts
 from evaluate.baselines.networks.item_codes import collaborative_codes, sequential_codes
 from evaluate.baselines.networks.seq_to_seq_ranker import _hold_out
 from evaluate.baselines.networks.seq_to_seq_settings import IdSettings
@@ -97,7 +97,7 @@ class TestNetwork:
         every = [(token,) for token in range(1, ranker.prompts.tokens)]
         total = ranker.network.candidate_scores(ranker.prompts.prompt(ITEMS[:3]), every)[0]
         assert np.exp(total).sum() < 1
-        assert ranker.network.candidate_scores(Prompt((MASK,), (0,)), []).shape == (2, 0)
+        assert ranker.network.candidate_scores(CodePrompt((MASK,), (0,)), []).shape == (2, 0)
 
     def test_padding_beside_longer_prompts_changes_nothing(self) -> None:
         torch = pytest.importorskip("torch")
