@@ -15,8 +15,10 @@ from evaluate.baselines.systems.diff4rec import Diff4Rec
 from evaluate.baselines.systems.diffrec import DiffRec
 from evaluate.baselines.systems.diffuasr import DiffuASR
 from evaluate.baselines.systems.ease import EASE
+from evaluate.baselines.systems.genrec import GenRec
 from evaluate.baselines.systems.genrec_titles import GenRecTitles
 from evaluate.baselines.systems.gru4rec import GRU4Rec
+from evaluate.baselines.systems.hft import HFT
 from evaluate.baselines.systems.hgn import HGN
 from evaluate.baselines.systems.ials import IALS
 from evaluate.baselines.systems.kgat import KGAT
@@ -25,9 +27,11 @@ from evaluate.baselines.systems.llm_esr import LLMESR
 from evaluate.baselines.systems.llmrec import LLMRec
 from evaluate.baselines.systems.m6_rec import M6Rec
 from evaluate.baselines.systems.neumf import NeuMF
+from evaluate.baselines.systems.p5 import P5
 from evaluate.baselines.systems.sasrec import SASRec
 from evaluate.baselines.systems.seralm import SeRALM
 from evaluate.baselines.systems.tallrec import TALLRec
+from evaluate.baselines.systems.tiger import TIGER
 
 _ALL: tuple[type[Baseline], ...] = (
     BPR,
@@ -47,6 +51,10 @@ _ALL: tuple[type[Baseline], ...] = (
     DiffRec,
     Diff4Rec,
     DiffuASR,
+    P5,
+    GenRec,
+    TIGER,
+    HFT,
     Learned,
     TALLRec,
     GenRecTitles,

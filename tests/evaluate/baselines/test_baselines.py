@@ -38,7 +38,9 @@ from evaluate.baselines.systems.diff4rec import Diff4Rec
 from evaluate.baselines.systems.diffrec import DiffRec
 from evaluate.baselines.systems.diffuasr import DiffuASR
 from evaluate.baselines.systems.ease import EASE
+from evaluate.baselines.systems.genrec import GenRec
 from evaluate.baselines.systems.gru4rec import GRU4Rec
+from evaluate.baselines.systems.hft import HFT
 from evaluate.baselines.systems.hgn import HGN
 from evaluate.baselines.systems.ials import IALS
 from evaluate.baselines.systems.kgat import KGAT
@@ -46,8 +48,10 @@ from evaluate.baselines.systems.lightfm import LightFM, LightFMFeatures
 from evaluate.baselines.systems.llm_esr import LLMESR
 from evaluate.baselines.systems.llmrec import LLMRec
 from evaluate.baselines.systems.neumf import NeuMF
+from evaluate.baselines.systems.p5 import P5
 from evaluate.baselines.systems.sasrec import SASRec
 from evaluate.baselines.systems.seralm import SeRALM
+from evaluate.baselines.systems.tiger import TIGER
 from evaluate.baselines.training_cases import shortened, training_cases
 from evaluate.baselines.tuning import Tuned, tune
 from evaluate.protocol.protocol import part_of
@@ -69,6 +73,17 @@ _SEQUENCES: dict[str, Any] = {
     "rate": 0.01,
     "validation": 0,
 }
+_CODES: dict[str, Any] = {
+    "dimensions": 32,
+    "layers": 1,
+    "heads": 2,
+    "dropout": 0.0,
+    "batch": 32,
+    "rate": 5e-3,
+    "epochs": 6,
+    "examples": 1000,
+    "validation": 0,
+}
 SMALL: dict[str, Baseline] = {
     "bpr": BPR(factors=8, epochs=200),
     "ials": IALS(factors=8),
@@ -80,8 +95,8 @@ SMALL: dict[str, Baseline] = {
     "hgn": HGN(**_SEQUENCES, epochs=15),
     "sasrec": SASRec(**_SEQUENCES, epochs=15),
     "bert4rec": BERT4Rec(**_SEQUENCES, epochs=50),
-    "llm-esr": LLMESR(**_SEQUENCES, epochs=8),
-    "seralm": SeRALM(**_SEQUENCES, epochs=8),
+    "llm-esr": LLMESR(**_SEQUENCES, epochs=15),
+    "seralm": SeRALM(**_SEQUENCES, epochs=15),
     "kgat": KGAT(dimensions=16, layers=(16,), batch=128, rate=0.02, epochs=15, validation=0),
     "llmrec": LLMRec(dimensions=16, batch=128, rate=0.02, epochs=15, validation=0),
     "diffrec": DiffRec(hidden=16, batch=16, rate=0.01, epochs=20, validation=0),
@@ -89,6 +104,10 @@ SMALL: dict[str, Baseline] = {
         **_SEQUENCES, epochs=15, diffusion=DiffRec(hidden=16, batch=16, rate=0.01, epochs=10, validation=0)
     ),
     "diffuasr": DiffuASR(**_SEQUENCES, epochs=15, least=4, generated=2, guide=3, diffusion_epochs=3),
+    "p5": P5(**_CODES),
+    "genrec": GenRec(**_CODES),
+    "tiger": TIGER(**_CODES),
+    "hft": HFT(factors=4, least_items=2),
     "learned": Learned(trees=30, leaves=4, least=5, negatives=8, bpr=BPR(factors=4, epochs=20)),
 }
 NEEDS = {
@@ -109,6 +128,9 @@ NEEDS = {
     "diffrec": "torch",
     "diff4rec": "torch",
     "diffuasr": "torch",
+    "p5": "transformers",
+    "genrec": "transformers",
+    "tiger": "transformers",
     "learned": "lightgbm",
 }
 """The package of an extra that a fit imports, by ranker; one that needs none is not here."""
@@ -129,9 +151,11 @@ BY_ID = [
     "diffrec",
     "diff4rec",
     "diffuasr",
+    "p5",
+    "genrec",
 ]
 """Rankers that know an item by its users alone."""
-BY_TEXT = ["llm-esr", "seralm", "kgat", "llmrec"]
+BY_TEXT = ["llm-esr", "seralm", "kgat", "llmrec", "tiger", "hft"]
 
 EACH = pytest.mark.parametrize("name", list(SMALL))
 
@@ -275,7 +299,7 @@ def test_a_missing_package_names_its_extra(name: str, monkeypatch: pytest.Monkey
         monkeypatch.delitem(sys.modules, module)
     if name == "learned":
         pytest.importorskip("cornac")
-    extra = "neural" if NEEDS[name] == "torch" else "baselines"
+    extra = {"torch": "neural", "transformers": "finetune"}.get(NEEDS[name], "baselines")
     with pytest.raises(MissingExtraError, match=rf"'{name}' needs the package .*mllm3rec\[{extra}\]"):
         TRAINED[name]().fit(material(), 0)
 
