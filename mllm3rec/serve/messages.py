@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-MOST_ITEMS = 200
+MOST_PURCHASES = 200
 """Longest history of a request; programs read the newest ten, the prior the newest twenty."""
 
 ItemId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -47,7 +47,7 @@ def _entry(given: object) -> object:
     return {"item": given} if isinstance(given, str) else given
 
 
-History = Annotated[list[Annotated[HistoryEntry, BeforeValidator(_entry)]], Field(max_length=MOST_ITEMS)]
+History = Annotated[list[Annotated[HistoryEntry, BeforeValidator(_entry)]], Field(max_length=MOST_PURCHASES)]
 """Entries, oldest first; a string is the id of an item."""
 
 

@@ -17,7 +17,7 @@ from programs.runtime.errors import InputError
 Watched = Callable[[], object] | None
 """Tells whether a page has to be made again: its result changes when what the page shows has changed."""
 
-Build = Callable[[Library, Place], Awaitable[Watched]]
+BuildPage = Callable[[Library, Place], Awaitable[Watched]]
 """Makes the content of a page."""
 
 RENEW_EVERY = 2.0
@@ -35,7 +35,7 @@ _IS_IN_USE = (
 _THEMES = {"": None, "dark": True, "light": False}
 
 
-def add_page(library: Library, path: str, title: str, build: Build) -> None:
+def add_page(library: Library, path: str, title: str, build: BuildPage) -> None:
     """Register a page of the view."""
 
     async def page(request: Request) -> None:
