@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -41,4 +42,5 @@ def view(
             counts = ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in found.items() if count)
             out.print(f"{library.root}: {counts or 'nothing yet'}")
             out.print(f"{address} (Ctrl-C ends it)")
-        serve_view(library, listening)
+        with suppress(KeyboardInterrupt):  # how it is meant to end
+            serve_view(library, listening)

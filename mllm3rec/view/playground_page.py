@@ -49,7 +49,7 @@ async def playground_page(library: Library, place: Place) -> Watched:
     with form("/playground", "program and data"):
         hidden_fields(place, ("data", "artifact", "program", "model", "calls", "k", "user", "history"))
         choice("Data", "data", [(one, one) for one in sources], place.one("data", sources[0]))
-        none = ("", "none: the program below")
+        none = ("", "none: the program")
         options = [none, *((sha256, f"{found.name} ({sha256[:8]})") for sha256, found in artifacts.items())]
         choice("Artifact", "artifact", options, place.one("artifact"))
         names = [(name, name) for name in PROGRAMS if name not in WITHOUT_MODEL]
