@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from evaluate.baselines.networks.diffrec_settings import DiffRecSettings
 from evaluate.baselines.networks.diffusion import Diffusion, TimeSampler, linear_variances, time_embedding
 from evaluate.baselines.networks.epochs import best_device, reproducible, score_on_one_thread, train_epochs
-from evaluate.baselines.networks.interactions import HeldOut, ItemRows, hold_out_last
+from evaluate.baselines.networks.interactions import HistoryRows, LastItems, hold_out_last
 from programs.runtime.events import OnEvent, ignore
 
 _TIME = 10
@@ -48,7 +48,7 @@ class DiffRecNetwork(nn.Module):
         when = self.when(self.time(time_embedding(times, _TIME)))
         return cast(Tensor, self.outer(torch.tanh(self.inner(self.dropout(noisy)) + when)))
 
-    def rows(self, histories: Sequence[ItemRows]) -> Tensor:
+    def rows(self, histories: Sequence[HistoryRows]) -> Tensor:
         """Rows of b users, shape (b, items): no more of them are dense at any time.
 
         An item's weight grows linearly from `oldest` to 1 with its place in the history (T-DiffRec).
@@ -66,19 +66,19 @@ class DiffRecNetwork(nn.Module):
         self.sampler.note(times, losses)
         return (losses * weights).mean()
 
-    def denoised(self, histories: Sequence[ItemRows]) -> Tensor:
+    def denoised(self, histories: Sequence[HistoryRows]) -> Tensor:
         """Scores of all items for b users, shape (b, items): T steps from their rows as they are, without noise."""
         return self.diffusion.denoised(self, self.rows(histories))
 
     @torch.no_grad()
-    def scores(self, history: ItemRows, items: NDArray[np.int64]) -> NDArray[np.float64]:
+    def scores(self, history: HistoryRows, items: NDArray[np.int64]) -> NDArray[np.float64]:
         """Scores of n items for one user, shape (n,)."""
         score_on_one_thread()
         return np.asarray(self.denoised([history])[0, torch.from_numpy(items)].double().cpu().numpy())
 
 
 def train_diffrec(
-    histories: Sequence[ItemRows],
+    histories: Sequence[HistoryRows],
     items: int,
     settings: DiffRecSettings,
     seed: int,
@@ -122,7 +122,7 @@ def train_diffrec(
     return network
 
 
-def _ndcg(network: DiffRecNetwork, histories: Sequence[ItemRows], held_out: HeldOut, size: int) -> float:
+def _ndcg(network: DiffRecNetwork, histories: Sequence[HistoryRows], held_out: LastItems, size: int) -> float:
     """Mean NDCG of held-out items among all items that the user has not."""
     total = 0.0
     for start in range(0, len(held_out.users), size):

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from evaluate.baselines.networks.epochs import best_device, reproducible, train_epochs
 from evaluate.baselines.networks.graph_settings import GraphSettings
-from evaluate.baselines.networks.interactions import HeldOut, ItemRows, hold_out_last
+from evaluate.baselines.networks.interactions import HistoryRows, LastItems, hold_out_last
 from evaluate.baselines.networks.neumf_network import Pairs
 from programs.runtime.events import OnEvent, ignore
 
@@ -108,9 +108,9 @@ def bpr(users: Tensor, items: Tensor, negatives: Tensor) -> Tensor:
 
 
 def train_graph(
-    histories: Sequence[ItemRows],
+    histories: Sequence[HistoryRows],
     items: int,
-    make: Callable[[list[ItemRows]], Network],
+    make: Callable[[list[HistoryRows]], Network],
     settings: GraphSettings,
     seed: int,
     folder: Path | None = None,
@@ -162,7 +162,7 @@ def train_graph(
     return network
 
 
-def _ndcg(network: GraphNetwork, histories: Sequence[ItemRows], held_out: HeldOut, items: int) -> float:
+def _ndcg(network: GraphNetwork, histories: Sequence[HistoryRows], held_out: LastItems, items: int) -> float:
     """Mean NDCG of held-out items among all items with users that the user has not."""
     of_users, of_items = network.vectors()
     total = 0.0

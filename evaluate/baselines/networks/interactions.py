@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from programs.prior.scorers import Histories
 
-ItemRows = NDArray[np.int64]
+HistoryRows = NDArray[np.int64]
 """Rows of items, each once, oldest first."""
 
 
@@ -27,7 +27,7 @@ class Interactions:
 
     users: dict[str, int]
     items: dict[str, int]
-    histories: list[ItemRows]
+    histories: list[HistoryRows]
 
     @classmethod
     def of(cls, histories: Histories) -> Self:
@@ -40,7 +40,7 @@ class Interactions:
         return cls(users, items, [distinct_rows(histories[user], items) for user in users])
 
 
-def distinct_rows(history: Sequence[str], rows: Mapping[str, int]) -> ItemRows:
+def distinct_rows(history: Sequence[str], rows: Mapping[str, int]) -> HistoryRows:
     """Rows of the known items of a history, each where it was bought last.
 
     >>> distinct_rows(["a", "b", "a", "new"], {"a": 0, "b": 1}).tolist()
@@ -49,15 +49,15 @@ def distinct_rows(history: Sequence[str], rows: Mapping[str, int]) -> ItemRows:
     return distinct([rows[item] for item in history if item in rows])
 
 
-def distinct(rows: Sequence[int]) -> ItemRows:
+def distinct(rows: Sequence[int]) -> HistoryRows:
     """Each item of a history at its last place."""
     newest_first = dict.fromkeys(reversed(rows))
     return np.array([*newest_first][::-1], dtype=np.int64)
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """The last items of some users, taken from the training data; test items are never among them.
+class LastItems:
+    """The last items of some users, held out of the training data; no target of a test user is among them.
 
     Attributes:
         users: Rows of m users.
@@ -68,7 +68,9 @@ class HeldOut:
     targets: NDArray[np.int64]
 
 
-def hold_out_last(histories: Sequence[ItemRows], most: int, rng: np.random.Generator) -> tuple[list[ItemRows], HeldOut]:
+def hold_out_last(
+    histories: Sequence[HistoryRows], most: int, rng: np.random.Generator
+) -> tuple[list[HistoryRows], LastItems]:
     """Take the last item from at most a tenth of the users, of those with more than two."""
     long = [user for user, own in enumerate(histories) if len(own) > 2]
     users = np.sort(rng.permutation(long)[: min(most, len(histories) // 10)]).astype(np.int64)
@@ -76,4 +78,4 @@ def hold_out_last(histories: Sequence[ItemRows], most: int, rng: np.random.Gener
     for user in users.tolist():
         training[user] = histories[user][:-1]
     targets = np.array([histories[user][-1] for user in users.tolist()], dtype=np.int64)
-    return training, HeldOut(users, targets)
+    return training, LastItems(users, targets)

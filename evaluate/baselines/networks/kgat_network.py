@@ -16,7 +16,7 @@ from torch.nn import functional
 from evaluate.baselines.networks.epochs import score_on_one_thread
 from evaluate.baselines.networks.graph import GraphNetwork, Propagation, bpr, symmetric_normalised
 from evaluate.baselines.networks.graph_settings import KGATSettings
-from evaluate.baselines.networks.interactions import ItemRows
+from evaluate.baselines.networks.interactions import HistoryRows
 from evaluate.baselines.networks.knowledge import RELATIONS, KnowledgeGraph
 
 _TRIPLES = 8192
@@ -33,7 +33,7 @@ class KGATNetwork(GraphNetwork):
     """
 
     def __init__(
-        self, histories: Sequence[ItemRows], items: int, graph: KnowledgeGraph, settings: KGATSettings
+        self, histories: Sequence[HistoryRows], items: int, graph: KnowledgeGraph, settings: KGATSettings
     ) -> None:
         super().__init__()
         self.users, self.items, self.penalty = len(histories), items, settings.penalty
@@ -100,7 +100,7 @@ class KGATNetwork(GraphNetwork):
         return self
 
     @torch.no_grad()
-    def folded_in(self, history: ItemRows, layers: Sequence[Tensor]) -> NDArray[np.float32]:
+    def folded_in(self, history: HistoryRows, layers: Sequence[Tensor]) -> NDArray[np.float32]:
         """The vector of a user who is not in the graph, from the messages of their items; shape (d,).
 
         Args:
@@ -125,7 +125,7 @@ def _joined(layers: Sequence[Tensor]) -> Tensor:
     return torch.cat([layers[0], *(functional.normalize(layer, dim=1) for layer in layers[1:])], dim=1)
 
 
-def _edges(histories: Sequence[ItemRows], users: int, items: int, graph: KnowledgeGraph) -> NDArray[np.int64]:
+def _edges(histories: Sequence[HistoryRows], users: int, items: int, graph: KnowledgeGraph) -> NDArray[np.int64]:
     """Shape (edges, 3): node, relation and node; relation 0 is a purchase."""
     owners = np.repeat(np.arange(users), [len(own) for own in histories])
     bought = np.column_stack([owners, np.zeros_like(owners), users + np.concatenate(list(histories))])

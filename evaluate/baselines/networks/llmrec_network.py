@@ -16,7 +16,7 @@ from torch.nn import functional
 from evaluate.baselines.networks.epochs import score_on_one_thread
 from evaluate.baselines.networks.graph import GraphNetwork, Propagation, bpr, symmetric_normalised
 from evaluate.baselines.networks.graph_settings import LLMRecSettings
-from evaluate.baselines.networks.interactions import ItemRows
+from evaluate.baselines.networks.interactions import HistoryRows
 
 _CHUNK = 1000
 """Users whose candidates are scored at a time."""
@@ -35,7 +35,7 @@ class Picks:
     dislikes: NDArray[np.int64]
 
 
-def text_picks(histories: Sequence[ItemRows], items: int, texts: NDArray[np.float32], candidates: int = 10) -> Picks:
+def text_picks(histories: Sequence[HistoryRows], items: int, texts: NDArray[np.float32], candidates: int = 10) -> Picks:
     """Picks by texts in place of a language model: the nearest and the farthest of each user's likely next items.
 
     A user whose items are all equally near has none.
@@ -81,7 +81,7 @@ class LLMRecNetwork(GraphNetwork):
     """
 
     def __init__(
-        self, histories: Sequence[ItemRows], items: int, texts: NDArray[np.float32], settings: LLMRecSettings
+        self, histories: Sequence[HistoryRows], items: int, texts: NDArray[np.float32], settings: LLMRecSettings
     ) -> None:
         super().__init__()
         self.settings, self.users = settings, len(histories)
@@ -148,7 +148,7 @@ class LLMRecNetwork(GraphNetwork):
         return cast(Tensor, total)
 
     @torch.no_grad()
-    def folded_in(self, history: ItemRows, steps: Sequence[Tensor]) -> NDArray[np.float32]:
+    def folded_in(self, history: HistoryRows, steps: Sequence[Tensor]) -> NDArray[np.float32]:
         """The vector of a user who is not in the graph, shape (d,): their items' messages, and their texts.
 
         Args:

@@ -10,7 +10,7 @@ from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.factors import FactorRanker, Factors, FactorVectors
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.graph_settings import KGATSettings
-from evaluate.baselines.networks.interactions import Interactions, ItemRows, distinct_rows
+from evaluate.baselines.networks.interactions import HistoryRows, Interactions, distinct_rows
 from evaluate.baselines.networks.knowledge import KnowledgeGraph
 from programs.runtime.errors import require_extra
 from signatures.rows import Case
@@ -45,7 +45,7 @@ class KGAT(KGATSettings):
             rows.setdefault(item, len(rows))
         graph = KnowledgeGraph.of(training.items, rows)
 
-        def make(histories: list[ItemRows]) -> KGATNetwork:
+        def make(histories: list[HistoryRows]) -> KGATNetwork:
             return KGATNetwork(histories, len(rows), graph, self)
 
         folder = self.fit_folder(training, seed, fitting)
@@ -74,7 +74,7 @@ class KGATRanker(FactorRanker):
 
     def folded_in(self, case: Case) -> FactorVectors:
         """See `FactorRanker.folded_in`."""
-        history: ItemRows = distinct_rows(case.item_ids, self.factors.items)
+        history = distinct_rows(case.item_ids, self.factors.items)
         if not len(history):
             return np.asarray(self.factors.user_vectors.mean(axis=0), dtype=np.float32)
         return self.network.folded_in(history, self._layers)

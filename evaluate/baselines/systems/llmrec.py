@@ -11,7 +11,7 @@ from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.factors import FactorRanker, Factors, FactorVectors
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.graph_settings import LLMRecSettings
-from evaluate.baselines.networks.interactions import Interactions, ItemRows, distinct_rows
+from evaluate.baselines.networks.interactions import HistoryRows, Interactions, distinct_rows
 from evaluate.baselines.networks.item_texts import ItemTexts, item_texts
 from programs.runtime.errors import require_extra
 from programs.runtime.events import Note, OnEvent
@@ -56,7 +56,7 @@ class LLMRec(LLMRecSettings):
         vectors: NDArray[np.float32] = np.zeros((len(rows), texts.vectors.shape[1]), dtype=np.float32)
         vectors[[rows[item] for item in texts.rows]] = texts.vectors[list(texts.rows.values())]
 
-        def make(histories: list[ItemRows]) -> LLMRecNetwork:
+        def make(histories: list[HistoryRows]) -> LLMRecNetwork:
             return LLMRecNetwork(histories, len(data.items), vectors, self)
 
         folder = self.fit_folder(training, seed, fitting)
