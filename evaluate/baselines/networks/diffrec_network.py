@@ -37,6 +37,7 @@ class DiffRecNetwork(nn.Module):
         self.outer = nn.Linear(settings.hidden, items)
         for layer in (self.time, self.inner, self.outer):
             nn.init.xavier_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)  # torch's own are larger than most values of a row
         nn.init.normal_(self.when.weight, std=(2 / (items + _TIME + settings.hidden)) ** 0.5)
         self.dropout = nn.Dropout(settings.dropout)
         betas = linear_variances(settings.steps, settings.scale * settings.least, settings.scale * settings.most)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]
+Predictor = Callable[[Tensor, Tensor], Tensor]
 """Predicts x_0, shape (n, ...), from x_t and times of shape (n,)."""
 
 
@@ -69,14 +69,14 @@ class Diffusion(nn.Module):
         noise = (noisy - _at(self.roots, times, data) * data) / _at(self.deviations, times, data)
         return self.noised(data, towards, noise)
 
-    def denoised(self, model: Denoiser, noisy: Tensor) -> Tensor:
+    def denoised(self, model: Predictor, noisy: Tensor) -> Tensor:
         """x_0 from rows that count as x_T, by all T posterior means."""
         for time in range(self.steps, 0, -1):
             times = torch.full((len(noisy),), time, device=noisy.device)
             noisy = self.posterior_mean(model(noisy, times), noisy, times)
         return noisy
 
-    def sampled(self, model: Denoiser, noise: Tensor, calls: int) -> Tensor:
+    def sampled(self, model: Predictor, noise: Tensor, calls: int) -> Tensor:
         """x_0 from noise by DDIM, with so many calls of the model at most."""
         chosen = np.unique(np.linspace(self.steps, 0, min(calls, self.steps) + 1).round().astype(int))[::-1].tolist()
         for time, towards in pairwise(chosen):

@@ -57,7 +57,7 @@ def distinct(rows: Sequence[int]) -> HistoryRows:
 
 @dataclass(frozen=True)
 class LastItems:
-    """The last items of some users, taken from the training data; test items are never among them.
+    """The last items of some users, held out of the training data; no target of a test user is among them.
 
     Attributes:
         users: Rows of m users.

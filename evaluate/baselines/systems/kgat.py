@@ -74,7 +74,7 @@ class KGATRanker(FactorRanker):
 
     def folded_in(self, case: Case) -> FactorVectors:
         """See `FactorRanker.folded_in`."""
-        history: HistoryRows = distinct_rows(case.item_ids, self.factors.items)
+        history = distinct_rows(case.item_ids, self.factors.items)
         if not len(history):
             return np.asarray(self.factors.user_vectors.mean(axis=0), dtype=np.float32)
         return self.network.folded_in(history, self._layers)
