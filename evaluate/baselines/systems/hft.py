@@ -32,8 +32,8 @@ class HFT(Baseline):
 
     Items without users are scored by their text; those without a known word, either, are below all others.
 
-    Memory: numbers of pairs and of words times `factors`, about half a gigabyte for 150,000 purchases. A fit takes a
-    minute or two, so it is not kept.
+    Memory: numbers of pairs and of words times `factors`, about half a gigabyte for 150,000 purchases beside the
+    dataset. A fit takes a minute or two, so it is not kept.
 
     Attributes:
         implicit: Learn purchases, ones against sampled zeros; otherwise ratings, as published, which rank by how an
