@@ -114,7 +114,7 @@ def train_seq_to_seq(
         held_out: Examples whose answers are in none of the histories of their users.
     """
     long = [history for history in histories if len(history) > 1]
-    long *= max(1, settings.examples // max(1, len(long)))
+    long *= -(-settings.examples // max(1, len(long)))
     steps = max(1, -(-len(long) // settings.batch))
     with reproducible(seed):
         network = SeqToSeq(prompts.tokens, prompts.wholes, settings).to(best_device())

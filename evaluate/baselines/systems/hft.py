@@ -32,8 +32,8 @@ class HFT(Baseline):
 
     Items without users are scored by their text; those without a known word, either, are below all others.
 
-    Memory: numbers of pairs and of words times `factors`, about half a gigabyte for 150,000 purchases. A fit takes a
-    minute or two, so it is not kept.
+    Memory: numbers of pairs and of words times `factors`, about half a gigabyte for 150,000 purchases beside the
+    dataset. A fit takes a minute or two, so it is not kept.
 
     Attributes:
         implicit: Learn purchases, ones against sampled zeros; otherwise ratings, as published, which rank by how an
@@ -76,8 +76,10 @@ class HFT(Baseline):
         with_users = dict.fromkeys(item for history in training.histories.values() for item in history)
         rows = {item: row for row, item in enumerate([*with_users, *(i for i in words if i not in with_users)])}
         users = {user: row for row, user in enumerate(training.histories)}
-        pairs = self._purchases(training, users, rows, len(with_users), rng) if self.implicit else None
-        pairs = pairs if pairs is not None else _ratings(training, users, rows)
+        if self.implicit:
+            pairs = self._purchases(training, users, rows, len(with_users), rng)
+        else:
+            pairs = _ratings(training, users, rows)
         held = np.zeros(len(pairs.values), dtype=bool)
         held[rng.permutation(len(held))[: int(self.validation * len(held))]] = True
         shape = (len(rows), len(counts))

@@ -20,8 +20,8 @@ from evaluate.baselines.networks.seq_to_seq_settings import SeqToSeqSettings
 class TIGER(SeqToSeqSettings):
     """TIGER: a small T5 writes the semantic code of the next item after those of the history.
 
-    Every item with a text has a code, so items without users are scored. Memory: less than a gigabyte for a catalogue
-    of 12,000 items.
+    Every item with a text has a code, so items without users are scored. Memory: less than two gigabytes for a
+    catalogue of 12,000 items, with the dataset.
 
     Attributes:
         codebook: Most values of each of the first three tokens; at most the square root of the number of items.

@@ -1,4 +1,4 @@
-"""P5 and GenRec: prompts, likelihoods of candidates, and what a fit may see."""
+"""P5, GenRec and TIGER: prompts, likelihoods of candidates, and what a fit may see."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.networks.code_prompts import MASK, CodePrompt, CodePrompts
 from evaluate.baselines.networks.item_codes import collaborative_codes, sequential_codes
 from evaluate.baselines.networks.seq_to_seq_ranker import _hold_out
-from evaluate.baselines.networks.seq_to_seq_settings import IdSettings
+from evaluate.baselines.networks.seq_to_seq_settings import IdSettings, SeqToSeqSettings
 from evaluate.baselines.systems.genrec import GenRec, GenRecPrompts
 from evaluate.baselines.systems.p5 import P5, TEMPLATES, P5Prompts
+from evaluate.baselines.systems.tiger import TIGER
 from evaluate.data.demo.store import demo_dataset
 from evaluate.protocol.splits import split_dataset
+from programs.prior.encoders import HashingEncoder
+from programs.prior.scorers import ContentSimilarity
+from programs.runtime.errors import InputError
 from programs.runtime.events import Event, Note, Progress
 from tests.support.cases import case, demo_cases, training_of
 from tests.support.datasets import protocol_for
@@ -30,6 +34,7 @@ SYSTEMS: list[IdSettings] = [
     P5.model_validate(TINY | {"epochs": 2, "examples": 40}),
     GenRec.model_validate(TINY | {"epochs": 2, "examples": 40}),
 ]
+SMALL_TIGER = TIGER.model_validate(TINY | {"epochs": 2, "examples": 40})
 EACH = pytest.mark.parametrize("settings", SYSTEMS, ids=lambda one: one.name)
 
 
@@ -90,8 +95,7 @@ class TestNetwork:
         np.testing.assert_allclose(together, alone, atol=1e-5)
         np.testing.assert_allclose(together[1], together[0] / [len(code) + 1 for code in codes], rtol=1e-6)
 
-    def test_probabilities_of_first_tokens_sum_to_one(self) -> None:
-        """The likelihood is of the whole vocabulary, and a code that is longer is never more likely."""
+    def test_likelihoods_are_of_the_whole_vocabulary(self) -> None:
         pytest.importorskip("transformers")
         ranker = P5.model_validate(TINY | {"epochs": 1, "examples": 1}).fit(DATA, 0)
         every = [(token,) for token in range(1, ranker.prompts.tokens)]
@@ -157,16 +161,28 @@ class TestWhatAFitSees:
         assert settings.fit(DATA, 0, Fitting(tmp_path / "whole", events.append)).rank(asked) == longer
         assert [type(event) for event in events] == [Note], "nothing is trained again"
 
-    @EACH
-    def test_the_demo_store_is_fitted_and_ranked(self, settings: IdSettings) -> None:
+    @pytest.mark.parametrize("settings", [*SYSTEMS, SMALL_TIGER], ids=lambda one: one.name)
+    def test_the_demo_store_is_fitted_and_ranked(self, settings: SeqToSeqSettings) -> None:
         pytest.importorskip("transformers")
         data = demo_dataset()
-        cases = demo_cases(20)
         split = split_dataset(data, protocol_for(data, part="test"))
+        vectors = HashingEncoder().encode([item.text for item in data.items.values()])
+        content = ContentSimilarity(dict(zip(data.items, vectors, strict=True)))
         small = settings.model_copy(update={"examples": 400})
-        ranker = small.fit(TrainingData(split.training, data.items), 0)
-        rankings = [ranker.rank(one) for one in cases]
-        assert all(sorted(found.order) == sorted(one.candidates) for found, one in zip(rankings, cases, strict=True))
+        ranker = small.fit(TrainingData(split.training, data.items, content=content), 0)
+        for one in demo_cases(20):
+            assert sorted(ranker.rank(one).order) == sorted(one.candidates)
+
+    def test_tiger_leaves_out_items_without_a_text(self) -> None:
+        pytest.importorskip("transformers")
+        vectors = HashingEncoder().encode(ITEMS[:10])
+        content = ContentSimilarity(dict(zip(ITEMS[:10], vectors, strict=True)))
+        scores = SMALL_TIGER.fit(TrainingData(training_of(HISTORIES), {}, content=content), 0).rank(
+            case(["i11"], ITEMS)
+        )
+        assert [score == min(scores.scores["tiger"]) for score in scores.scores["tiger"]] == [False] * 10 + [True] * 2
+        with pytest.raises(InputError, match="'tiger' reads item texts, and no item has one"):
+            SMALL_TIGER.fit(DATA, 0)
 
 
 def test_settings_are_checked() -> None:
