@@ -32,10 +32,7 @@ class NeuMFNetwork(nn.Module):
         self.user, self.item = nn.Embedding(users, size + wide), nn.Embedding(items, size + wide)
         for table in (self.user, self.item):
             nn.init.normal_(table.weight, std=0.01)
-        self.bias = nn.Embedding(items, 1)
-        nn.init.zeros_(self.bias.weight)
         self.size = size
-        self.dropout = nn.Dropout(settings.dropout)
         layers: list[nn.Module] = []
         for before, after in zip(settings.layers, settings.layers[1:], strict=False):
             layers += [nn.Linear(before, after), nn.ReLU()]
@@ -49,16 +46,16 @@ class NeuMFNetwork(nn.Module):
             user: Shape (n, d): vectors of the users.
             rows: Shape (n,): items.
         """
-        user, item = self.dropout(user), self.dropout(self.item(rows))
+        item = self.item(rows)
         product = user[:, : self.size] * item[:, : self.size]
         deep = self.deep(torch.cat([user[:, self.size :], item[:, self.size :]], dim=1))
-        return cast(Tensor, self.joined(torch.cat([product, deep], dim=1))[:, 0] + self.bias(rows)[:, 0])
+        return cast(Tensor, self.joined(torch.cat([product, deep], dim=1))[:, 0])
 
     @torch.no_grad()
     def scores(self, vector: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Logits of n items for one user, shape (n,)."""
         score_on_one_thread()
-        device = self.bias.weight.device
+        device = self.item.weight.device
         user = torch.from_numpy(vector).to(device).expand(len(rows), -1)
         return np.asarray(self(user, torch.from_numpy(rows).to(device)).double().cpu().numpy())
 
@@ -118,8 +115,10 @@ def train_neumf(
             order = torch.from_numpy(rng.permutation(len(users)))
             who, what = torch.from_numpy(users), torch.from_numpy(rows)
             for batch in order.split(settings.batch):
-                logits = network(network.user(who[batch].to(device)), what[batch].to(device))
-                loss = functional.binary_cross_entropy_with_logits(logits, labels[batch].to(device))
+                user, item = network.user(who[batch].to(device)), what[batch].to(device)
+                loss = functional.binary_cross_entropy_with_logits(network(user, item), labels[batch].to(device))
+                squares = user.square().sum() + network.item(item).square().sum()
+                loss = loss + settings.penalty * squares / len(batch)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

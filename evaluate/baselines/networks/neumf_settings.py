@@ -16,7 +16,7 @@ class NeuMFSettings(Baseline):
         factors: Dimension of the vectors whose product is taken.
         layers: Widths of the network: its input, half of it the user's and half the item's, and its layers.
         negatives: Items sampled for each interaction, anew in every epoch, that the user has not.
-        dropout: Dropout rate of the vectors.
+        penalty: L2 regularization of the vectors of each pair.
         batch: Pairs per batch.
         rate: Learning rate of Adam.
         epochs: Most passes over the interactions.
@@ -27,7 +27,7 @@ class NeuMFSettings(Baseline):
     factors: int = Field(default=32, ge=1)
     layers: tuple[Annotated[int, Field(ge=2, multiple_of=2)], ...] = Field(default=(64, 32, 16, 8), min_length=1)
     negatives: int = Field(default=4, ge=1)
-    dropout: float = Field(default=0.2, ge=0, lt=1)
+    penalty: float = Field(default=0.003, ge=0)
     batch: int = Field(default=1024, ge=1)
     rate: float = Field(default=1e-3, gt=0)
     epochs: int = Field(default=60, ge=1)

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class NeuMF(NeuMFSettings):
-    """NeuMF without pre-training of its parts, and with a bias for each item."""
+    """NeuMF without pre-training of its parts, and with a penalty on the vectors of each pair."""
 
     name: ClassVar[str] = "neumf"
 
     @classmethod
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
-        return (cls(), cls(rate=5e-4), cls(factors=64), cls(negatives=8), cls(dropout=0.0))
+        return (cls(), cls(rate=5e-4), cls(factors=64), cls(negatives=8), cls(penalty=0.01))
 
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> NeuMFRanker:
         """Train; see `Baseline.fit`. A repeated purchase counts once."""

@@ -70,7 +70,7 @@ SMALL: dict[str, Baseline] = {
     "ease": EASE(penalty=10.0),
     "lightfm": LightFM(factors=8, epochs=30),
     "lightfm-features": LightFMFeatures(factors=8, epochs=30),
-    "neumf": NeuMF(factors=8, layers=(16, 8), dropout=0.0, batch=64, rate=0.02, epochs=8, validation=0),
+    "neumf": NeuMF(factors=8, layers=(16, 8), batch=64, rate=0.02, epochs=8, validation=0),
     "gru4rec": GRU4Rec(**_SEQUENCES, epochs=15),
     "hgn": HGN(**_SEQUENCES, epochs=15),
     "sasrec": SASRec(**_SEQUENCES, epochs=15),

@@ -160,7 +160,7 @@ def test_self_distillation_draws_states_of_similar_users_together() -> None:
         network = training_module.train(sequences, ITEMS, settings, 0, TEXTS).eval()
         states = network.last_states(sequences, torch.arange(20))
         similar = training_module.similar_users(TEXTS, sequences, 5)
-        return float(((states - states[torch.from_numpy(similar)].mean(dim=1)) ** 2).mean())
+        return ((states - states[torch.from_numpy(similar)].mean(dim=1)) ** 2).mean().item()
 
     assert spread(3.0) < 0.8 * spread(0.0)
 
