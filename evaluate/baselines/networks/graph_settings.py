@@ -28,8 +28,8 @@ class GraphSettings(Baseline):
     penalty: float = Field(default=1e-5, ge=0)
     batch: int = Field(default=8192, ge=1)
     rate: float = Field(default=5e-3, gt=0)
-    epochs: int = Field(default=60, ge=1)
-    patience: int = Field(default=5, ge=1)
+    epochs: int = Field(default=30, ge=1)
+    patience: int = Field(default=3, ge=1)
     validation: int = Field(default=2000, ge=0)
 
 

@@ -136,7 +136,7 @@ class TestKGAT:
             for head, relation, tail in own.tolist():
                 space = transr.space[relation]
                 moved = torch.tanh(space @ vectors[head] + transr.relation[relation])
-                raw.append(float((space @ vectors[tail]) @ moved))
+                raw.append(((space @ vectors[tail]) @ moved).item())
         expected = torch.softmax(torch.tensor(raw), dim=0)
         np.testing.assert_allclose(found[3, own[:, 2]], expected.numpy(), rtol=1e-4)
 
@@ -210,7 +210,7 @@ class TestLLMRec:
         def loss(**update: Any) -> float:
             torch.manual_seed(1)
             settings = LLMRec(**TINY | parts | update)
-            return float(llmrec_network.LLMRecNetwork(ROWS, ITEMS, texts, settings).loss(*asked))
+            return llmrec_network.LLMRecNetwork(ROWS, ITEMS, texts, settings).loss(*asked).item()
 
         assert loss(pruned=0.5, penalty=0.0) < loss(pruned=0.0, penalty=0.0)
         assert loss(pruned=0.0, penalty=0.1) > loss(pruned=0.0, penalty=0.0)
