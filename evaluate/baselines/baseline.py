@@ -81,6 +81,9 @@ class Baseline(BaseModel, ABC):
     name: ClassVar[str]
     """Its name for `--ranker`, and the name of its score vector."""
 
+    fit_version: ClassVar[int] = 1
+    """Raised when code changes what the same settings are fitted to, so that kept fits of older code are not used."""
+
     @classmethod
     @abstractmethod
     def grid(cls) -> tuple[Self, ...]:
@@ -118,7 +121,7 @@ class Baseline(BaseModel, ABC):
         if fitting.root is None:
             return None
         found = self.environment()
-        own = [self.model_dump(mode="json"), seed, training.sha256, *([found] if found else [])]
+        own = [self.fit_version, self.model_dump(mode="json"), seed, training.sha256, found]
         decides = json.dumps(own, sort_keys=True)
         return fitting.root / f"{self.name}-{hashlib.sha256(decides.encode()).hexdigest()[:16]}"
 

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from os.path import commonpath
+from pathlib import PurePosixPath
 from typing import Any
 
 import plotly.graph_objects as go
@@ -73,7 +75,7 @@ class _Column:
     """One run in the comparison.
 
     Attributes:
-        label: Shorter than its name where that is clear.
+        label: Its name without the folder that all runs lie in.
         alone: Stand-alone usage; None where a large ledger is not summed (yet).
         against: Difference to the first run, paired by user; None for the first, and for other cases.
     """
@@ -100,7 +102,7 @@ async def comparison_page(library: Library, place: Place) -> Watched:
         tag("p", f"Only the first {MOST_SHOWN} of {len(names)} runs are shown.", "soft")
     if len({one.facts.cases for one in columns}) > 1:
         tag("p", "These runs ranked different cases: their figures are shown, but no differences.", "error")
-    _settings(place, metrics, metric)
+    _settings(place, metrics, metric, _cost_axis(place, columns))
     if len(columns) > 1:
         figure(_scatter(place, columns, metric), partial(_open_run, place, columns))
     _figures(place, columns, metric)
@@ -126,14 +128,27 @@ def _metrics_of(runs: Sequence[ViewedRun]) -> list[str]:
 
 def _columns(runs: Sequence[ViewedRun], metric: str) -> list[_Column]:
     first = runs[0].facts()
+    shared = _shared_folder([run.facts().name for run in runs])
     columns = []
     for run in runs:
         facts = run.facts()
         against = None
         if run is not runs[0] and facts.cases == first.cases and run.cases is not None:
             against = _paired(run, runs[0], metric)
-        columns.append(_Column(run, facts, facts.name, run.stand_alone(wait=False), against))
+        label = facts.name.removeprefix(shared)
+        columns.append(_Column(run, facts, label, run.stand_alone(wait=False), against))
     return columns
+
+
+def _shared_folder(names: Sequence[str]) -> str:
+    """The folder that all runs lie in, with a slash at its end; empty for one run, or if there is none.
+
+    >>> _shared_folder(["study/warm/prior", "study/warm/learned"])
+    'study/warm/'
+    """
+    folders = [str(PurePosixPath(name).parent) for name in names]
+    shared = commonpath(folders) if len(names) > 1 else ""
+    return f"{shared}/" if shared not in ("", ".") else ""
 
 
 def _paired(run: ViewedRun, other: ViewedRun, metric: str) -> Difference | None:
@@ -151,11 +166,19 @@ def _cutoff(metric: str) -> int:
     return int(number) if number.isdigit() else 5
 
 
-def _settings(place: Place, metrics: Sequence[str], metric: str) -> None:
+def _cost_axis(place: Place, columns: Sequence[_Column]) -> str:
+    """The cost asked for; without one, the first that is known of most runs: models on this machine have no price."""
+    kind = place.one("cost")
+    if kind in COST_AXES:
+        return kind
+    return max(COST_AXES, key=lambda axis: sum(_cost(one, axis) is not None for one in columns))
+
+
+def _settings(place: Place, metrics: Sequence[str], metric: str, cost: str) -> None:
     with form("/compare", "what is shown"):
         hidden_fields(place, ("metric", "cost", "log", "page"))
         choice("Metric", "metric", [(name, name) for name in metrics], metric)
-        choice("Cost", "cost", list(COST_AXES.items()), place.one("cost", "alone"))
+        choice("Cost", "cost", list(COST_AXES.items()), cost)
         choice("Axis of the cost", "log", [("", "linear"), ("1", "logarithmic")], place.one("log"))
         submit("Show")
 
@@ -184,9 +207,7 @@ def _prior(columns: Sequence[_Column], metric: str) -> Estimate | None:
 
 
 def _scatter(place: Place, columns: Sequence[_Column], metric: str) -> Figure:
-    kind, log = place.one("cost", "alone"), place.one("log") == "1"
-    if kind not in COST_AXES:
-        kind = "alone"
+    kind, log = _cost_axis(place, columns), place.one("log") == "1"
     found = [(one, value, _cost(one, kind)) for one in columns if (value := one.facts.metric(metric)) is not None]
     shown = [(one, value, cost) for one, value, cost in found if cost is not None and (cost > 0 or not log)]
     prior = _prior(columns, metric)

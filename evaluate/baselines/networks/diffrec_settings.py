@@ -6,10 +6,10 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from evaluate.baselines.baseline import Baseline
+from evaluate.baselines.networks.network_baseline import NetworkBaseline
 
 
-class DiffRecSettings(Baseline):
+class DiffRecSettings(NetworkBaseline):
     """Hyperparameters of DiffRec.
 
     Attributes:

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from evaluate.baselines.baseline import Baseline
+from evaluate.baselines.networks.network_baseline import NetworkBaseline
 
 
-class NeuMFSettings(Baseline):
+class NeuMFSettings(NetworkBaseline):
     """Hyperparameters of NeuMF.
 
     Attributes:

@@ -7,11 +7,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from evaluate.baselines.baseline import Baseline
 from evaluate.baselines.networks.item_codes import ItemCodes, collaborative_codes, sequential_codes
+from evaluate.baselines.networks.network_baseline import NetworkBaseline
 
 
-class SeqToSeqSettings(Baseline):
+class SeqToSeqSettings(NetworkBaseline):
     """Common settings; the loss is the cross-entropy of the tokens of an item, averaged over them.
 
     Attributes:

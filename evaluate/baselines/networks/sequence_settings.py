@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from evaluate.baselines.baseline import Baseline
+from evaluate.baselines.networks.network_baseline import NetworkBaseline
 
 EncoderName = Literal["attention", "masked", "gru", "gates", "dual"]
 """How a history becomes a state, see `encoders.py`."""
@@ -15,7 +15,7 @@ ReadText = Literal["item", "traits"]
 """What is known of an item: its whole text, or MOTE's traits where a trait store has them and its title elsewhere."""
 
 
-class SequenceSettings(Baseline):
+class SequenceSettings(NetworkBaseline):
     """Common settings; the loss is a softmax over the target item and sampled negatives.
 
     Attributes:
