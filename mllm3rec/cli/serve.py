@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from mllm3rec.cli.console import ConsoleEvents
+from mllm3rec.cli.console import ConsoleEvents, emit
 from mllm3rec.cli.options import (
     ColumnNames,
     DatasetName,
     EncoderOption,
+    Json,
     JudgeOption,
     LedgerFile,
     MarOption,
@@ -66,14 +67,16 @@ def serve(
     timeout: Timeout = None,
     max_tokens: MaxTokens = None,
     columns: ColumnNames = None,
+    as_json: Json = False,
 ) -> None:
     """Serve a program: POST /recommend, /profile, /traits, /explain; GET /healthz, /metrics, and a page at /.
 
     Where the models do not answer in time, within the budget or at all, the prior does, and the answer says so. A new
-    artifact in the folder is taken without a restart. The key is read from MLLM3REC_BEARER.
+    artifact in the folder is taken without a restart. The key is read from MLLM3REC_BEARER. --json prints one object,
+    with the address and what answers there, as soon as requests can come.
     """
     import mllm3rec as m3
-    from programs.runtime.errors import require_extra
+    from programs.runtime.errors import InputError, require_extra
 
     for module in ("fastapi", "uvicorn", "mcp", "prometheus_client"):
         require_extra(module, "serve", "mllm3rec serve")
@@ -82,6 +85,8 @@ def serve(
     from programs.lm.model_options import ModelOptions
     from programs.runtime.config_file import load_schema
 
+    if mcp and as_json:
+        raise InputError("--mcp speaks on standard output, so there is no place for --json: leave one of them out")
     limits = ServiceLimits(
         usd_per_minute=usd_per_minute,
         usd_per_day=usd_per_day,
@@ -107,4 +112,11 @@ def serve(
     with ConsoleEvents() as events:
         events(Note(f"loading {dataset}"))
         data = m3.load_dataset(dataset, read_columns(columns))
-        (serve_mcp if mcp else serve_http)(settings, data, events)
+        if mcp:
+            serve_mcp(settings, data, events)
+        elif as_json:
+            serve_http(
+                settings, data, events, lambda at, health: emit({"address": at} | health.model_dump(mode="json"))
+            )
+        else:
+            serve_http(settings, data, events)

@@ -7,7 +7,7 @@ import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +18,7 @@ from evaluate.data.dataset import Dataset
 from mllm3rec.api.program import choice_of
 from mllm3rec.serve.guard import ANY_HOST, LOOPBACK_NAMES, Guard
 from mllm3rec.serve.limits import ServiceLimits
+from mllm3rec.serve.messages import Health
 from mllm3rec.serve.program_loop import ProgramLoop
 from mllm3rec.serve.program_pool import ProgramPool, artifact_fingerprint
 from mllm3rec.serve.renewing_ledger import RenewingLedger
@@ -150,15 +151,23 @@ def _built(
     return ServedProgram(choice, dataset, asks, settings.candidates, engine, ledger, on_event)
 
 
-def serve_http(settings: ServiceSettings, dataset: Dataset, on_event: OnEvent = ignore) -> None:
+def serve_http(
+    settings: ServiceSettings,
+    dataset: Dataset,
+    on_event: OnEvent = ignore,
+    on_ready: Callable[[str, Health], None] = lambda address, health: None,
+) -> None:
     """Answer HTTP until SIGTERM or Ctrl-C; requests under way are answered first.
+
+    Args:
+        on_ready: Told the address and what answers there, when requests can come.
 
     Raises:
         InputError: if the program, the address or the key cannot be used.
     """
     hosts, key = settings.hosts, settings.key
     with _listening(settings.host, settings.port) as at:
-        asyncio.run(_serve_http(settings, dataset, at, hosts, key, on_event))
+        asyncio.run(_serve_http(settings, dataset, at, hosts, key, on_event, on_ready))
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -178,6 +187,7 @@ async def _serve_http(
     hosts: frozenset[str],
     key: str | None,
     on_event: OnEvent,
+    on_ready: Callable[[str, Health], None],
 ) -> None:
     import uvicorn
 
@@ -211,6 +221,7 @@ async def _serve_http(
         name, port = at.getsockname()[:2]
         shown = f"[{name}]" if ":" in name else name
         on_event(Note(f"serving {service.health().program} at http://{shown}:{port} (Ctrl-C stops it)"))
+        on_ready(f"http://{shown}:{port}/", service.health())
         await server.serve(sockets=[at])
         on_event(Note("stopped; every request under way was answered"))
 

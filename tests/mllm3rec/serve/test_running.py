@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -27,14 +28,15 @@ from tests.support.served import freeze
 @contextmanager
 def served(*arguments: object, **environment: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """The address of `mllm3rec serve` in a process of its own, and that process."""
-    command = [sys.executable, "-m", "mllm3rec", "serve", *map(str, arguments), "--port", "0"]
+    command = [sys.executable, "-m", "mllm3rec", "serve", *map(str, arguments), "--port", "0", "--json"]
     process = subprocess.Popen(  # noqa: S603 - our own command
-        command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | environment
+        command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | environment
     )
-    assert process.stderr is not None
+    assert process.stdout is not None
     try:
-        line = next(line for line in process.stderr if "serving" in line or "error" in line)
-        yield line.split(" at ")[1].split()[0], process
+        said = json.loads(process.stdout.readline())
+        assert said.keys() >= {"address", "program", "artifact", "versions"}
+        yield said["address"].rstrip("/"), process
     finally:
         process.kill()
         process.wait()
@@ -100,6 +102,12 @@ def test_unsafe_addresses_and_keys_are_refused(
     assert said in ended.err
     if key:
         assert key not in ended.err
+
+
+def test_standard_output_cannot_hold_both_mcp_and_json(cli: CommandLine) -> None:
+    ended = cli("serve", "prior", "demo", "--mcp", "--json")
+    assert (ended.code, ended.out) == (2, "")
+    assert "leave one of them out" in ended.err
 
 
 def test_a_baseline_is_not_served(cli: CommandLine) -> None:
