@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from evaluate.baselines.networks.diffrec_settings import DiffRecSettings
 from evaluate.baselines.networks.diffusion import Diffusion, TimeSampler, linear_variances, time_embedding
 from evaluate.baselines.networks.epochs import best_device, reproducible, score_on_one_thread, train_epochs
-from evaluate.baselines.networks.interactions import HistoryRows, LastItems, hold_out_last
+from evaluate.baselines.networks.held_out import hold_out_last
+from evaluate.baselines.networks.interactions import HistoryRows, LastItems
 from programs.runtime.events import OnEvent, ignore
 
 _TIME = 10
@@ -95,7 +96,8 @@ def train_diffrec(
     with reproducible(seed):
         network = DiffRecNetwork(items, settings).to(best_device())
         optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=0.0, fused=True)
-        training, held_out = hold_out_last(histories, settings.validation, np.random.default_rng(seed))
+        training, users = hold_out_last(histories, settings.validation, np.random.default_rng(seed))
+        held_out = LastItems.of(histories, users)
 
         def one_epoch(number: int, rng: np.random.Generator) -> float:
             losses = []

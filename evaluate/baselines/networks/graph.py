@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from evaluate.baselines.networks.epochs import best_device, reproducible, train_epochs
 from evaluate.baselines.networks.graph_settings import GraphSettings
-from evaluate.baselines.networks.interactions import HistoryRows, LastItems, hold_out_last
+from evaluate.baselines.networks.held_out import hold_out_last
+from evaluate.baselines.networks.interactions import HistoryRows, LastItems
 from evaluate.baselines.networks.neumf_network import Pairs
 from programs.runtime.events import OnEvent, ignore
 
@@ -124,7 +125,8 @@ def train_graph(
         make: Makes the network from the histories without what is held out, so that no held-out edge is in the graph.
     """
     with reproducible(seed):
-        training, held_out = hold_out_last(histories, settings.validation, np.random.default_rng(seed))
+        training, users = hold_out_last(histories, settings.validation, np.random.default_rng(seed))
+        held_out = LastItems.of(histories, users)
         network = make(training).to(best_device())
         device = best_device()
         optimizer = torch.optim.Adam(network.parameters(), lr=settings.rate)

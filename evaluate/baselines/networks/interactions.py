@@ -67,15 +67,8 @@ class LastItems:
     users: NDArray[np.int64]
     targets: NDArray[np.int64]
 
-
-def hold_out_last(
-    histories: Sequence[HistoryRows], most: int, rng: np.random.Generator
-) -> tuple[list[HistoryRows], LastItems]:
-    """Take the last item from at most a tenth of the users, of those with more than two."""
-    long = [user for user, own in enumerate(histories) if len(own) > 2]
-    users = np.sort(rng.permutation(long)[: min(most, len(histories) // 10)]).astype(np.int64)
-    training = list(histories)
-    for user in users.tolist():
-        training[user] = histories[user][:-1]
-    targets = np.array([histories[user][-1] for user in users.tolist()], dtype=np.int64)
-    return training, LastItems(users, targets)
+    @classmethod
+    def of(cls, histories: Sequence[HistoryRows], users: Sequence[int]) -> Self:
+        """The last items of these users; see `hold_out_last`."""
+        targets = [histories[user][-1] for user in users]
+        return cls(np.array(users, dtype=np.int64), np.array(targets, dtype=np.int64))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evaluate.baselines.networks.epochs import best_device, reproducible, score_on_one_thread, train_epochs
+from evaluate.baselines.networks.held_out import hold_out_last
 from evaluate.baselines.networks.neumf_settings import NeuMFSettings
 from programs.runtime.events import OnEvent, ignore
 
@@ -102,7 +103,8 @@ def train_neumf(
         network = NeuMFNetwork(len(histories), items, settings).to(device)
         optimizer = torch.optim.Adam(network.parameters(), lr=settings.rate)
         rng = np.random.default_rng(seed)
-        training, held_out = hold_out(histories, items, settings.validation, rng)
+        training, users = hold_out_last(histories, settings.validation, rng)
+        held_out = np.array(users, dtype=np.int64), among_others(histories, users, items, rng)
         pairs = Pairs(training, items)
 
         def one_epoch(number: int, rng: np.random.Generator) -> float:
@@ -146,15 +148,10 @@ def train_neumf(
     return network
 
 
-def hold_out(
-    histories: Sequence[NDArray[np.int64]], items: int, most: int, rng: np.random.Generator
-) -> tuple[list[NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Training histories, and some users with their last item followed by sampled ones: at most a tenth of all."""
-    long = [user for user, own in enumerate(histories) if len(own) > 2]
-    chosen = np.sort(rng.permutation(long)[: min(most, len(histories) // 10)]).astype(np.int64)
-    training = list(histories)
-    candidates = rng.integers(items, size=(len(chosen), _AGAINST + 1))
-    for place, user in enumerate(chosen.tolist()):
-        training[user] = histories[user][:-1]
-        candidates[place, 0] = histories[user][-1]
-    return training, (chosen, candidates)
+def among_others(
+    histories: Sequence[NDArray[np.int64]], users: Sequence[int], items: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """The last item of each user, followed by sampled ones; shape (users, 1 + others)."""
+    candidates = rng.integers(items, size=(len(users), _AGAINST + 1))
+    candidates[:, 0] = [histories[user][-1] for user in users]
+    return candidates

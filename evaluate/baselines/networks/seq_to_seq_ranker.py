@@ -10,6 +10,7 @@ import numpy as np
 from evaluate.baselines.baseline import TrainingData, unknown_below
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.code_prompts import CodePrompts, Example
+from evaluate.baselines.networks.held_out import hold_out_last
 from evaluate.baselines.networks.item_codes import ItemCodes
 from evaluate.baselines.networks.seq_to_seq_settings import SeqToSeqSettings
 from programs.ranker import ranking_from_scores
@@ -67,7 +68,8 @@ def fit_seq_to_seq(
     from evaluate.baselines.networks.seq_to_seq import train_seq_to_seq
 
     histories = [history for history in training.histories.values() if history]
-    kept, held_out = _hold_out(histories, settings.validation, np.random.default_rng(seed))
+    kept, users = hold_out_last(histories, settings.validation, np.random.default_rng(seed))
+    held_out = [(kept[user], histories[user][-1]) for user in users]
     others = {item for history in histories for item in history}
     codes = codes_of(kept, others)
     prompts = prompts_of(codes)
@@ -78,13 +80,3 @@ def fit_seq_to_seq(
     folder = folder and folder.with_name(f"{folder.name}-{codes.sha256[:16]}")
     network = train_seq_to_seq(prompts, kept, examples, settings, seed, folder, fitting.on_event)
     return SeqToSeqRanker(settings.name, prompts, network)
-
-
-def _hold_out(
-    histories: Sequence[Sequence[str]], most: int, rng: np.random.Generator
-) -> tuple[list[Sequence[str]], list[tuple[Sequence[str], str]]]:
-    """Histories to learn from, and (history, last item) for validation: at most a tenth of the histories."""
-    long = [index for index, history in enumerate(histories) if len(history) > 2]
-    chosen = set(rng.permutation(long)[: min(most, len(histories) // 10)].tolist())
-    kept = [history[:-1] if index in chosen else history for index, history in enumerate(histories)]
-    return kept, [(histories[index][:-1], histories[index][-1]) for index in sorted(chosen)]

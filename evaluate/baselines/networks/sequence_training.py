@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from evaluate.baselines.networks.epochs import best_device, reproducible, train_epochs
+from evaluate.baselines.networks.held_out import hold_out_last
 from evaluate.baselines.networks.sequence_network import Rows, SequenceNetwork
 from evaluate.baselines.networks.sequence_settings import DistilledSettings, MaskedSettings, SequenceSettings
 from programs.runtime.events import OnEvent, ignore
@@ -72,7 +73,8 @@ def train(
     with reproducible(seed):
         network = SequenceNetwork(settings, items, len(sequences), texts).to(best_device())
         optimizer = torch.optim.Adam(network.parameters(), lr=settings.rate)
-        training, validation = _hold_out(sequences, settings.validation, np.random.default_rng(seed))
+        training, held_out = hold_out_last(sequences, settings.validation, np.random.default_rng(seed))
+        validation = [(user, training[user], int(sequences[user][-1])) for user in held_out]
         windows = [window for user, own in enumerate(training) for window in _windows(own, user, settings)]
         teacher = None
         if isinstance(settings, DistilledSettings) and settings.distilled:
@@ -106,16 +108,6 @@ def train(
             on_event=on_event,
         )
     return network
-
-
-def _hold_out(
-    sequences: Sequence[Rows], most: int, rng: np.random.Generator
-) -> tuple[list[Rows], list[tuple[int, Rows, int]]]:
-    """Training sequences, and (user, history, last item) for validation: at most a tenth of the sequences."""
-    long = [index for index, sequence in enumerate(sequences) if len(sequence) > 2]
-    chosen = set(rng.permutation(long)[: min(most, len(sequences) // 10)].tolist())
-    training = [sequence[:-1] if index in chosen else sequence for index, sequence in enumerate(sequences)]
-    return training, [(index, sequences[index][:-1], int(sequences[index][-1])) for index in sorted(chosen)]
 
 
 def _windows(

@@ -11,7 +11,7 @@ from scipy import stats
 
 from evaluate.baselines import TrainingData
 from evaluate.baselines.fitting import Fitting
-from evaluate.baselines.networks.interactions import Interactions, distinct_rows, hold_out_last
+from evaluate.baselines.networks.interactions import Interactions, distinct_rows
 from evaluate.baselines.systems.diff4rec import Diff4Rec
 from evaluate.baselines.systems.diffrec import DiffRec
 from evaluate.baselines.systems.diffuasr import DiffuASR
@@ -168,16 +168,6 @@ def test_an_item_counts_where_it_was_bought_last() -> None:
     assert data.users == {"u": 0, "v": 1} and data.items == {"a": 0, "b": 1}
     assert [own.tolist() for own in data.histories] == [[1, 0], [1]]
     assert distinct_rows(["x", "b"], data.items).tolist() == [1]
-
-
-def test_held_out_items_are_no_longer_in_the_training_histories() -> None:
-    histories = [np.arange(user, user + 4) for user in range(40)]
-    training, held_out = hold_out_last(histories, 100, np.random.default_rng(0))
-    assert len(held_out.users) == 4, "at most a tenth"
-    for user, target in zip(held_out.users, held_out.targets, strict=True):
-        assert target == histories[user][-1] and target not in training[user]
-    others = set(range(40)) - set(held_out.users.tolist())
-    assert all(training[user] is histories[user] for user in others)
 
 
 SMALL: dict[str, Any] = {"dimensions": 8, "heads": 2, "epochs": 2, "validation": 4, "batch": 16, "dropout": 0.0}

@@ -10,8 +10,8 @@ import pytest
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.networks.code_prompts import MASK, CodePrompt, CodePrompts
+from evaluate.baselines.networks.held_out import hold_out_last
 from evaluate.baselines.networks.item_codes import collaborative_codes, sequential_codes
-from evaluate.baselines.networks.seq_to_seq_ranker import _hold_out
 from evaluate.baselines.networks.seq_to_seq_settings import IdSettings, SeqToSeqSettings
 from evaluate.baselines.systems.genrec import GenRec, GenRecPrompts
 from evaluate.baselines.systems.p5 import P5, TEMPLATES, P5Prompts
@@ -125,20 +125,11 @@ class TestNetwork:
 
 
 class TestWhatAFitSees:
-    def test_held_out_items_are_the_last_of_a_tenth(self) -> None:
-        histories = [*HISTORIES.values()]
-        kept, held_out = _hold_out(histories, 100, np.random.default_rng(0))
-        assert len(held_out) == 2
-        assert sum(map(len, histories)) - sum(map(len, kept)) == 2
-        for history, item in held_out:
-            assert (*history, item) in histories and history in kept
-        assert _hold_out(histories, 0, np.random.default_rng(0)) == (histories, [])
-
     @EACH
     def test_an_item_held_out_for_early_stopping_says_nothing_to_the_codes(self, settings: IdSettings) -> None:
         pytest.importorskip("transformers")
         prompts = settings.fit(DATA, 0).prompts  # type: ignore[attr-defined]
-        kept, held_out = _hold_out([*HISTORIES.values()], settings.validation, np.random.default_rng(0))
+        kept, held_out = hold_out_last([*HISTORIES.values()], settings.validation, np.random.default_rng(0))
         assert held_out
         plain = collaborative_codes(kept, ITEMS).of
         assert prompts.codes == {item: tuple(MASK + 1 + token for token in code) for item, code in plain.items()}
