@@ -16,6 +16,23 @@ from rich.text import Text
 from mllm3rec.cli.console import emit, out
 from mllm3rec.cli.options import Json
 
+OPTIONAL = (
+    ("cornac", "baselines", "trained baselines"),
+    ("lightfm", "baselines", "trained baselines"),
+    ("sklearn", "baselines", "trained baselines"),
+    ("lightgbm", "baselines", "trained baselines"),
+    ("implicit", "baselines", "trained baselines"),
+    ("torch", "neural", "trained networks"),
+    ("transformers", "finetune", "language models that are trained here"),
+    ("nicegui", "view", "mllm3rec view"),
+    ("mcp", "serve", "mllm3rec serve"),
+    ("ray", "ray", "--cluster"),
+    ("mlflow", "mlflow", "MLflow"),
+    ("wandb", "wandb", "Weights & Biases"),
+    ("opentelemetry.sdk", "otel", "--trace"),
+)
+"""Package, extra and purpose of what not everybody needs."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -53,16 +70,11 @@ def checks() -> list[Check]:
         )
     )
     for package in ("xllamacpp", "onnxruntime", "tokenizers"):
-        there = importlib.util.find_spec(package) is not None
+        there = _installed(package)
         found.append(Check(package, there, "installed" if there else "missing", hint="pip install 'mllm3rec[local]'"))
-    for package, extra in (
-        ("cornac", "baselines"),
-        ("lightfm", "baselines"),
-        ("sklearn", "baselines"),
-        ("torch", "neural"),
-    ):
-        there = importlib.util.find_spec(package) is not None
-        hint = f"only for trained baselines: pip install 'mllm3rec[{extra}]'"
+    for package, extra, purpose in OPTIONAL:
+        there = _installed(package)
+        hint = f"only for {purpose}: pip install 'mllm3rec[{extra}]'"
         found.append(Check(package, there, "installed" if there else "missing", needed=False, hint=hint))
     for weights in available():
         there = locate(weights.name) is not None
@@ -75,6 +87,13 @@ def checks() -> list[Check]:
         there = bool(os.environ.get(key))
         found.append(Check(key, there, "set" if there else "not set", needed=False, hint="only for hosted models"))
     return found
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False
 
 
 def doctor(as_json: Json = False) -> None:
