@@ -16,6 +16,7 @@ from mllm3rec.cli.options import (
     CasesFile,
     DatasetOption,
     EncoderOption,
+    Fresh,
     Head,
     Json,
     JudgeOption,
@@ -85,6 +86,7 @@ def attack(
     timeout: Timeout = None,
     max_tokens: MaxTokens = None,
     retry_unparsable: RetryUnparsable = False,
+    fresh: Fresh = False,
     as_json: Json = False,
 ) -> None:
     """Attack one item in each list, and report how far it moves up.
@@ -94,7 +96,9 @@ def attack(
     import mllm3rec as m3
 
     options = [f"--ranker {one}" for one in ranker] + [f"--attack {one}" for one in attacks or ()]
-    with ConsoleEvents() as events:
+    from programs.lm.fresh_answers import fresh_answers
+
+    with fresh_answers(fresh, directory), ConsoleEvents() as events:
         found = m3.attack(
             m3.load_cases(cases, dataset),
             ranker,
