@@ -75,6 +75,6 @@ def test_aligner() -> None:
 def test_what_the_guide_changes_is_where_it_says() -> None:
     named = {path for path in re.findall(r"`([\w/.]+\.(?:py|toml|md))`", GUIDE) if "/" in path}
     missing = [path for path in named if not (ROOT / path).exists()]
-    new = ["evaluate/baselines/markov.py", "evaluate/data/loaders/tabs.py", "tests/evaluate/data/test_tabs.py"]
+    new = ["evaluate/baselines/systems/markov.py", "evaluate/data/loaders/tabs.py", "tests/evaluate/data/test_tabs.py"]
     assert sorted(missing) == new
     assert callable(program._compose) and {"pointwise", "embedding"} <= set(program.PROGRAMS)

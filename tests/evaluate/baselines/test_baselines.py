@@ -107,7 +107,7 @@ SMALL: dict[str, Baseline] = {
     "p5": P5(**_CODES),
     "genrec": GenRec(**_CODES),
     "tiger": TIGER(**_CODES),
-    "hft": HFT(factors=4, least_items=2),
+    "hft": HFT(factors=4, penalty=1.0, least_items=2),
     "learned": Learned(trees=30, leaves=4, least=5, negatives=8, bpr=BPR(factors=4, epochs=20)),
 }
 NEEDS = {
