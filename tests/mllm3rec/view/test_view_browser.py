@@ -249,8 +249,7 @@ def test_the_playground_asks_only_when_told_and_within_its_budget(page: ViewPage
     history = page.all("textarea")[0]
     history.send_keys("D001")
     page.press("Make the profile")
-    page.wait_for("calls,")
-    assert "wants reason" in page.text()
+    page.wait_for("wants reason")  # a motivation of the fake model's profile
 
 
 def test_it_is_used_by_keyboard(page: ViewPage) -> None:
