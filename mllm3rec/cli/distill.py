@@ -14,6 +14,7 @@ from mllm3rec.cli.options import (
     ColumnNames,
     DatasetOption,
     DryRun,
+    Fresh,
     Json,
     LedgerFile,
     MaxCalls,
@@ -31,7 +32,7 @@ from mllm3rec.cli.options import (
     Workers,
     read_columns,
 )
-from mllm3rec.cli.whole import finish
+from mllm3rec.cli.whole import finish, fresh_rows
 from programs.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def distill(
     timeout: Timeout = None,
     max_tokens: MaxTokens = None,
     retry_unparsable: RetryUnparsable = False,
+    fresh: Fresh = False,
     columns: ColumnNames = None,
     as_json: Json = False,
 ) -> None:
@@ -76,14 +78,16 @@ def distill(
     """
     import mllm3rec as m3
     from evaluate.protocol.cases import is_cases_file
+    from programs.lm.fresh_answers import fresh_answers
 
     if not is_cases_file(Path(source)):
         if dataset is not None or workers != 1:
             raise InputError("--dataset and --workers are for a cases file; a dataset takes --processes")
-        with ConsoleEvents() as events:
+        to = out_file or Path("traits.parquet")
+        with fresh_rows(fresh and not dry_run, to), ConsoleEvents() as events:
             job = m3.distill_all(
                 m3.load_dataset(source, read_columns(columns)),
-                out_file or Path("traits.parquet"),
+                to,
                 program=ranker or "embedding",
                 preset=preset,
                 mote=mote,
@@ -106,7 +110,7 @@ def distill(
             "--out, --ranker, --processes, --cluster, --columns and --dry-run are for a dataset; "
             "a cases file takes --workers"
         )
-    with ConsoleEvents() as events:
+    with fresh_answers(fresh), ConsoleEvents() as events:
         found = m3.distill(
             m3.load_cases(Path(source), dataset),
             preset=preset,

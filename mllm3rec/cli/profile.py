@@ -13,6 +13,7 @@ from mllm3rec.cli.options import (
     ColumnNames,
     DatasetName,
     DryRun,
+    Fresh,
     Json,
     LedgerFile,
     MaxCalls,
@@ -31,7 +32,7 @@ from mllm3rec.cli.options import (
     ViaOption,
     read_columns,
 )
-from mllm3rec.cli.whole import chosen_users, finish
+from mllm3rec.cli.whole import chosen_users, finish, fresh_rows
 from programs.runtime.events import Note
 
 
@@ -55,6 +56,7 @@ def profile(
     timeout: Timeout = None,
     max_tokens: MaxTokens = None,
     retry_unparsable: RetryUnparsable = False,
+    fresh: Fresh = False,
     columns: ColumnNames = None,
     as_json: Json = False,
 ) -> None:
@@ -65,12 +67,13 @@ def profile(
     """
     import mllm3rec as m3
 
-    with ConsoleEvents() as events:
+    to = out_file or Path("profiles.parquet")
+    with fresh_rows(fresh and not dry_run, to), ConsoleEvents() as events:
         events(Note(f"loading {dataset}"))
         data = m3.load_dataset(dataset, read_columns(columns))
         job = m3.profile_all(
             data,
-            out_file or Path("profiles.parquet"),
+            to,
             users=chosen_users(users, list(data.sequences)),
             program=ranker or "embedding",
             preset=preset,

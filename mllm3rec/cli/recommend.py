@@ -38,7 +38,7 @@ from mllm3rec.cli.options import (
     read_columns,
 )
 from mllm3rec.cli.recommendation_tables import recommendation_facts, show_recommendations
-from mllm3rec.cli.whole import chosen_users, finish
+from mllm3rec.cli.whole import chosen_users, finish, fresh_rows
 from programs.runtime.events import Note
 
 
@@ -93,16 +93,15 @@ def recommend(
     from programs.lm.fresh_answers import fresh_answers
 
     if users is not None:
-        if fresh:
-            raise m3.InputError("--fresh asks anew for one user: give --user or --history")
         if user is not None or history:
             raise m3.InputError("give --users, or one --user or --history")
-        with ConsoleEvents() as events:
+        to = out_file or Path("recommendations.parquet")
+        with fresh_rows(fresh and not dry_run, to), ConsoleEvents() as events:
             events(Note(f"loading {dataset}"))
             data = m3.load_dataset(dataset, read_columns(columns))
             job = m3.recommend_all(
                 data,
-                out_file or Path("recommendations.parquet"),
+                to,
                 users=None if users == "all" else chosen_users(users, list(data.sequences)),
                 k=k,
                 candidates=candidates,

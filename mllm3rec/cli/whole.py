@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,20 @@ def chosen_users(users: str, known: list[str]) -> list[str] | None:
         return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError:
         raise InputError(f"--users {users}: is no text in UTF-8; write one id on each line") from None
+
+
+def fresh_rows(wanted: bool, to: Path) -> AbstractContextManager[None]:
+    """`--fresh` of a command that makes the rows of a file.
+
+    Raises:
+        InputError: if the file is finished, or was begun with stored answers.
+    """
+    from mllm3rec.stages.parts import parts_folder
+    from programs.lm.fresh_answers import fresh_answers
+
+    if wanted and to.exists() and not parts_folder(to).exists():
+        raise InputError(f"{to}: is there already; choose another --out for new answers (--fresh)")
+    return fresh_answers(wanted, parts_folder(to))
 
 
 def finish(job: Job, as_json: bool) -> int:

@@ -54,7 +54,7 @@ _ROWS = 1024
 _AT_ONCE = 32
 """Rows that come back together if the job ends early."""
 
-_SENT_AS_THEY_ARE = ("encoder", "limits", "prices", "data")
+_SENT_AS_THEY_ARE = ("encoder", "limits", "prices", "data", "fresh")
 """Settings of the environment that decide what rows are, and limits; the cache is each machine's own."""
 
 _FILE = "file"

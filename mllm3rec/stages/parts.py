@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from mllm3rec.stages import columns
 from mllm3rec.stages.worker_ledgers import worker_ledgers
+from programs.lm.fresh_answers import SALT_FILE
 from programs.runtime.atomic import sweep, write_atomically
 from programs.runtime.errors import InputError
 from programs.runtime.lock import owned
@@ -112,8 +113,12 @@ class OutputParts:
             self._count(batch)
 
     def remove_if_empty(self) -> None:
-        """Remove the folder if no row was made, unless it has ledgers of workers, which may not have ended yet."""
-        if not self._files() and not worker_ledgers(self.folder):
+        """Remove the folder if no row was made.
+
+        It stays if it has ledgers of workers, which may not have ended yet, or the salt of `--fresh`, without which
+        answers that were paid are not found again.
+        """
+        if not self._files() and not worker_ledgers(self.folder) and not (self.folder / SALT_FILE).exists():
             shutil.rmtree(self.folder)
 
     def _count(self, batch: pa.RecordBatch) -> None:

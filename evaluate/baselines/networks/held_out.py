@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-History = TypeVar("History", bound=Sequence[Any] | np.ndarray[Any, Any])
+ItemSequence = TypeVar("ItemSequence", bound=Sequence[Any] | np.ndarray[Any, Any])
 
 
-def hold_out_last(histories: Sequence[History], most: int, rng: np.random.Generator) -> tuple[list[History], list[int]]:
+def hold_out_last(
+    histories: Sequence[ItemSequence], most: int, rng: np.random.Generator
+) -> tuple[list[ItemSequence], list[int]]:
     """Take the last item from at most a tenth of the users, of those with more than two.
 
     Args:

@@ -79,3 +79,24 @@ def test_fresh_is_refused_for_a_run_that_was_begun_without(
     assert ended.code == 2
     assert "was begun with stored answers" in ended.err
     assert not (tmp_path / "run" / SALT_FILE).exists()
+
+
+def test_fresh_for_many_users_goes_on_where_it_was_stopped(
+    cli: CommandLine, server: FakeOpenAI, tmp_path: Path
+) -> None:
+    def profiled(name: str, *more: str) -> int:
+        before = len(server.bodies)
+        models = ("--ranker", "listwise", "--mope", server.model())
+        ended = cli("profile", "demo", "--users", 6, *models, "--out", tmp_path / f"{name}.parquet", *more)
+        assert ended.code in (0, 1, 3), ended.err
+        return len(server.bodies) - before
+
+    calls = profiled("first")
+    assert calls >= 6
+    assert profiled("stored") == 0
+    begun = profiled("fresh", "--fresh", "--max-calls", "2")
+    assert 0 < begun < calls
+    assert begun + profiled("fresh") == calls, "the folder of what was begun says that it is fresh"
+    assert profiled("again", "--fresh") == calls
+    ended = cli("profile", "demo", "--users", 6, "--out", tmp_path / "again.parquet", "--fresh")
+    assert ended.code == 2 and "is there already" in ended.err
