@@ -11,6 +11,7 @@ from pathlib import Path
 from evaluate.experiments.resumable_trials import naming_file
 from evaluate.protocol.cases import Cases
 from optimize.artifact import SEARCH_FOLDER, ArtifactManifest, CompileData, render_prompts, save_artifact
+from optimize.ask_ahead import AskAhead, PlannedScores
 from optimize.candidates import Candidates, build_candidates, without_trait_store
 from optimize.compile_report import CompileRecord, compile_report
 from optimize.consistency import Similarity
@@ -34,7 +35,7 @@ from optimize.fusion_fit import TRIED_WEIGHTS, at_weight
 from optimize.holdout import HoldoutVerdict, compare_on_holdout, split_dev
 from optimize.importance import importances_of
 from optimize.objective import Objective, UserScore, readable
-from optimize.prompts import prompts_of, safe_prompts
+from optimize.prompts import Prompts, prompts_of, safe_prompts
 from optimize.proposals import Proposer
 from optimize.prototype_search import PrototypeSearch
 from optimize.scoring import EvaluationError, ScoredProgram, next_users, score_cases
@@ -71,6 +72,7 @@ class Compiler:
         directory: Folder of the artifact; its `search/` holds the state to resume from.
         parts: Parts of the programs. The ledger of their backends records and limits all calls.
         similarity: The function named by `settings.similarity`.
+        ahead: Has the questions of fixed phases answered by batches; None to ask each when it is needed.
     """
 
     directory: Path
@@ -80,6 +82,7 @@ class Compiler:
     similarity: Similarity
     watcher: Watcher
     workers: int = 1
+    ahead: AskAhead | None = field(default=None, kw_only=True)
     searched: list[Case] = field(init=False)
     final_users: list[Case] = field(init=False)
     held_out: list[Case] = field(init=False)
@@ -134,10 +137,7 @@ class Compiler:
     def _forecast(self, builder: ProgramBuilder) -> list[Phase]:
         """A forecast from the usage of the first users with the programs of `builder`."""
         ledger = builder.parts.backends.ledger
-        configurations = [
-            self._uncompiled.model_copy(update={"family": family}) for family in self.settings.space.families
-        ]
-        programs = [builder.program(configuration) for configuration in configurations]
+        programs = [builder.program(configuration) for configuration in self._families.values()]
         measured = [
             measure_compile(self._scored(without_trait_store(program), self.searched, ledger), self.searched, ledger)
             for program in programs
@@ -220,14 +220,15 @@ class Compiler:
         new = len(self.final_users) + (draws - 1) * len(users)
         self.watcher.step(f"{len(chosen)} finalists on {len(users)} users with {draws} draws", len(chosen) * new)
 
+        def planned(attempt: Attempt, draw: int) -> PlannedScores:
+            cases = users if draw else self.final_users
+            return PlannedScores(attempt.configuration, prompts[attempt.number], cases, users, draw)
+
         def score(attempt: Attempt, draw: int) -> list[UserScore]:
-            program = self._builder.program(attempt.configuration, prompts[attempt.number])
-            program.draw = draw
-            recorded, cases = (list(attempt.scores), self.final_users) if draw == 0 else ([], users)
-            scored = self._scored(program, users)
-            return recorded + score_cases(scored, cases, self.objective, self.workers, self.watcher.score)
+            return ([] if draw else list(attempt.scores)) + self._scores_of(planned(attempt, draw))
 
         try:
+            self._ask_ahead([planned(attempt, draw) for attempt in chosen for draw in range(draws)])
             decision = final_round(chosen, score, draws, settings.weights, settings.fit_weight)
         except BudgetExceededError as error:
             if self.ledger.stopped:
@@ -248,8 +249,18 @@ class Compiler:
     def _uncompiled(self) -> Configuration:
         return uncompiled(self.settings.space)
 
-    def _program(self, name: str) -> MLLM3Rec:
-        return self._builder.program(self._uncompiled.model_copy(update={"family": name}))
+    @property
+    def _families(self) -> dict[str, Configuration]:
+        """The uncompiled program of each family, by its name."""
+        return {name: self._uncompiled.model_copy(update={"family": name}) for name in self.settings.space.families}
+
+    def _ask_ahead(self, planned: Sequence[PlannedScores]) -> None:
+        if self.ahead is not None:
+            self.ahead.ask(planned, self._scored)
+
+    def _scores_of(self, planned: PlannedScores) -> list[UserScore]:
+        scored = self._scored(planned.program(self._builder), planned.users)
+        return score_cases(scored, planned.cases, self.objective, self.workers, self.watcher.score)
 
     def _distilled_items(self, cases: Sequence[Case]) -> int:
         """Most items that need new traits after MOTE's prompt changed."""
@@ -265,8 +276,10 @@ class Compiler:
         if path.exists():
             return Candidates.load(path)
         self.ledger.phase = "pools"
+        families, users = self._families, self.searched
+        self._ask_ahead([PlannedScores(one, None, users, users) for one in families.values()])
         candidates = build_candidates(
-            {name: self._scored(self._program(name), self.searched) for name in self.settings.space.families},
+            {name: self._scored(self._builder.program(one), users) for name, one in families.items()},
             self.searched,
             self.objective,
             self.settings.recipe,
@@ -399,17 +412,18 @@ class Compiler:
         """Check the winner on the held-out users, and write its artifact, trials and report."""
         self.ledger.phase = "held-out"
         self.watcher.step("held-out users", 2 * len(self.held_out))
-        original = self._builder.program(self._uncompiled)
-        before = self._on_held_out(original)
-        for best, prompts in result.ranked:
-            winner = self._builder.program(best.configuration, safe_prompts(prompts))
-            after = self._on_held_out(winner)
+        uncompiled = self._on_held_out(self._uncompiled)
+        ranked = [self._on_held_out(one.configuration, safe_prompts(own)) for one, own in result.ranked]
+        self._ask_ahead([uncompiled, ranked[0]])
+        before = self._scores_of(uncompiled)
+        for best, planned in zip(result.ranked, ranked, strict=True):
+            after = self._scores_of(planned)
             if readable(after):
                 break
-            self.watcher.step(f"program {best.number} answers no held-out users that could be read: the next best one")
+            self.watcher.step(f"program {best[0].number}: no answer on held-out users could be read; the next best one")
         else:
             raise InputError(UNREADABLE)
-        result = replace(result, ranked=[(best, prompts)])
+        result = replace(result, ranked=[best])
         if unread := sum(score.unreadable for score in (*result.best.scores, *after)):
             users = f"{unread} of {len(result.best.scores) + len(self.held_out)} users"
             self.watcher.step(f"{users}: no answer of the models could be read; the prior alone ranks these users")
@@ -417,6 +431,7 @@ class Compiler:
         known = [one for score in before if (one := at_weight(score, weights, chosen.weight, chosen.gate)) is not None]
         other = chosen.gate is not None or chosen.weight != self._uncompiled.weight
         verdict = compare_on_holdout(before, after, known if other and len(known) == len(before) else None)
+        original, winner = uncompiled.program(self._builder), planned.program(self._builder)
         return self._write(result, verdict, original, winner, after)
 
     def _write(
@@ -439,22 +454,13 @@ class Compiler:
         folder, unit = self.directory / SEARCH_FOLDER, self._unit()
         trials = [attempt.to_json(unit) for attempt in result.attempts]
         write_atomically(folder / TRIALS, json.dumps(trials, indent=1).encode() + b"\n")
-        record = CompileRecord(
-            manifest,
-            result.attempts,
-            unit,
-            prompts_of(original),
-            prompts_of(winner),
-            render_prompts(winner),
-            result.importances,
-            after,
-        )
+        before, prompts, shown = prompts_of(original), prompts_of(winner), render_prompts(winner)
+        record = CompileRecord(manifest, result.attempts, unit, before, prompts, shown, result.importances, after)
         write_atomically(folder / REPORT, compile_report(record).encode())
         return save_artifact(self.directory, winner, manifest, adapter)
 
-    def _on_held_out(self, program: MLLM3Rec) -> list[UserScore]:
-        scored = self._scored(program, self.held_out)
-        return score_cases(scored, self.held_out, self.objective, self.workers, self.watcher.score)
+    def _on_held_out(self, configuration: Configuration, prompts: Prompts | None = None) -> PlannedScores:
+        return PlannedScores(configuration, prompts, self.held_out, self.held_out)
 
     def _manifest(self, result: SearchResult, verdict: HoldoutVerdict) -> ArtifactManifest:
         protocol, settings, configuration = self.cases.protocol, self.settings, result.best.configuration

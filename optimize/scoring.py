@@ -11,6 +11,7 @@ from optimize.fusion_fit import ranks_by_weight
 from optimize.objective import Objective, UserScore
 from optimize.prompts import prompts_of
 from programs.lm.ledger import Ledger
+from programs.lm.pending import independent
 from programs.mope import MOPE
 from programs.program import MLLM3Rec
 from programs.runtime.errors import abridged, one_line, quoted
@@ -70,12 +71,13 @@ class ScoredProgram(dspy.Module):
             EvaluationError: if a call failed after all retries.
         """
         try:
-            with self.ledger.standalone_usage() as roles:
-                ranked = self.program(case=case.blinded(), ask_all=True)
-            with dspy.context(trace=[]):
-                own = self._profiles(case)
-                others = self.other_users.value.get(case.user_id, ()) if len(own) > 1 else ()
-                other_profiles = [profile for other in others for profile in self._profiles(other)]
+            with independent() as step:
+                with step(), self.ledger.standalone_usage() as roles:
+                    ranked = self.program(case=case.blinded(), ask_all=True)
+                with step(), dspy.context(trace=[]):
+                    own = self._profiles(case)
+                    others = self.other_users.value.get(case.user_id, ()) if len(own) > 1 else ()
+                    other_profiles = [profile for other in others for profile in self._profiles(other)]
         except (DSPyError, OSError) as error:
             problem = f"{type(error).__name__}: {abridged(one_line(error), 1000)}"
             raise EvaluationError(f"user {quoted(case.user_id)}: {problem}") from error

@@ -8,6 +8,7 @@ import dspy
 
 from programs.default_demos import infer_examples, needs_examples, reassess_examples
 from programs.lm.backends import Backends, UnparsableError
+from programs.lm.pending import independent
 from programs.role_predictor import RolePredictor
 from programs.seller_text import prompt_line
 from signatures.mope import (
@@ -181,13 +182,17 @@ class MOPE(dspy.Module):
         profile, whose similarity to every profile is 0.
         """
         profiles = []
-        for purchase in history[-last:]:
-            try:
-                inputs = {"shopper": render_metadata(metadata or {}), "history": render_purchases([purchase])}
-                profiles.append(self._inferred(inputs, 1)[0])
-            except UnparsableError:
-                profiles.append(Profile())
+        with independent() as step:
+            for purchase in history[-last:]:
+                with step():
+                    profiles.append(self._of_one(purchase, metadata or {}))
         return profiles
+
+    def _of_one(self, purchase: Purchase, metadata: Mapping[str, str]) -> Profile:
+        try:
+            return self._inferred({"shopper": render_metadata(metadata), "history": render_purchases([purchase])}, 1)[0]
+        except UnparsableError:
+            return Profile()
 
 
 class NeedsMOPE(MOPE):

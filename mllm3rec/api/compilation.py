@@ -13,12 +13,15 @@ from mllm3rec.api.compile_options import CompileOptions, compile_settings, roles
 from mllm3rec.api.options import budget_of
 from mllm3rec.api.program import Program, load_artifact
 from optimize.artifact import SEARCH_FOLDER
+from optimize.ask_ahead import AskAhead
 from optimize.compiler import PLAN, Compiler
 from optimize.consistency import similarity_named
 from optimize.event_watcher import EventWatcher
 from optimize.finetuning import FineTuning
 from optimize.forecast import Phase, check_unpaid, search_unpaid
 from optimize.settings import defaults_of_compile, prior_of_compile, tuning_of_compile
+from programs.batch.run import BatchRun
+from programs.batch.via import Via, batch_run
 from programs.lm.ledger import Budget, Ledger
 from programs.lm.roles import ROLE_NAMES
 from programs.program import PROGRAMS, Fusion
@@ -40,6 +43,7 @@ def compile_program(
     max_minutes: float | None = None,
     workers: int = 1,
     retry_unparsable: bool = False,
+    via: Via = "calls",
     on_event: OnEvent = ignore,
     **options: Unpack[CompileOptions],
 ) -> Program:
@@ -53,6 +57,8 @@ def compile_program(
         budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes to spend; None for no limit.
         workers: Number of users scored in parallel.
         retry_unparsable: Whether to ask again where a stored answer is unreadable.
+        via: `batch` has the questions of the fixed phases (the uncompiled program, the finalists, the held-out check)
+            answered by batches, at their price; the search itself asks call by call. See `evaluate`.
         on_event: Receives notes and progress.
         options: See `CompileOptions`.
 
@@ -62,15 +68,21 @@ def compile_program(
     Raises:
         InputError: if the cases are not dev cases, `out` holds another compile, or an option is not valid.
         BudgetExceededError: if the budget ended before there was a checked winner; all answers are cached.
+        WaveWritten: after questions were written to the file `via`.
     """
     compiler = _compiler(
         cases, program, out, trials, budget_of(budget_usd, max_calls, max_minutes), workers, on_event, options
     )
     compiler.parts.backends.retry_unparsable = retry_unparsable
+    batch = batch_run(via, compiler.ledger, retry_unparsable, on_event)
     try:
+        if batch is not None:
+            compiler.ahead = _ahead(batch, compiler)
         compiler.run()
     finally:
         compiler.ledger.close()
+        if batch is not None:
+            batch.close()
     given = program.choice.given if isinstance(program, Program) else {}
     roles = compiler.settings.roles
     models = {role: given[roles.of(role).model] for role in ROLE_NAMES if roles.of(role).model in given}
@@ -111,6 +123,17 @@ def forecast_compile_cost(
         return phases
     finally:
         compiler.ledger.close()
+
+
+def _ahead(batch: BatchRun, compiler: Compiler) -> AskAhead:
+    """Batches ahead of the fixed phases of a compile; refuses programs whose models have no batch interface."""
+    optimizer = compiler.settings.optimizer
+    if optimizer in ("finetune", "prototypes"):
+        raise InputError(f"the optimizer {optimizer} asks no model that takes batches: leave out --via")
+    ahead = AskAhead(batch, compiler.parts)
+    for family in compiler.settings.space.families:
+        askable(PROGRAMS[family](ahead.parts))
+    return ahead
 
 
 def _compiler(

@@ -32,6 +32,7 @@ from mllm3rec.cli.options import (
     RetryUnparsable,
     SchemaFile,
     Timeout,
+    ViaOption,
     Workers,
     option_group,
 )
@@ -130,6 +131,7 @@ def compile_program(
     timeout: Timeout = None,
     max_tokens: MaxTokens = None,
     retry_unparsable: RetryUnparsable = False,
+    via: ViaOption = "calls",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only forecast the cost, from a few calls.")] = False,
     fresh: Fresh = False,
     log: LogTo = None,
@@ -196,7 +198,8 @@ def compile_program(
         if dry_run:
             phases = forecast_compile_cost(drawn, family, on_event=events, **arguments)
         else:
-            program = m3.compile_program(drawn, family, retry_unparsable=retry_unparsable, on_event=events, **arguments)
+            arguments |= {"retry_unparsable": retry_unparsable, "via": via}
+            program = m3.compile_program(drawn, family, on_event=events, **arguments)
             manifest = program.manifest
     if dry_run:
         show_forecast(phases, total_phase(phases), as_json)

@@ -15,6 +15,7 @@ from programs.runtime.environment import variable
 from tests.support.batch_server import BatchServer, unlucky
 from tests.support.cases import cases_file
 from tests.support.command_line import CommandLine
+from tests.support.compile_setup import sensitive, trials_of
 from tests.support.fake_server import Body, Reply, digest, sensible
 from tests.support.runs import judgements, rows_in
 
@@ -154,6 +155,56 @@ def test_an_answer_that_was_cut_off_while_thinking(
     assert [row["order"] for row in judgements(rows_in(tmp_path / "run")).values()] == [
         row["order"] for row in judgements(rows_in(tmp_path / "calls")).values()
     ]
+
+
+def compiled(server: BatchServer, folder: Path, name: str, *more: object) -> list[object]:
+    """A command that compiles on six dev users: two trials, finals of two draws, held-out check."""
+    cases = folder / "dev.jsonl"
+    if not cases.exists():
+        cases_file(cases, 6, negatives=3)
+    model = ["--model", server.model(), "--prices", server.prices(folder / "prices.toml")]
+    small = ["--trials", 2, "--demo-sets", 1, "--wordings", 1, "--max-demos", 1, "--interactions", 2, "--draws", 2]
+    return ["compile", cases, "--out", folder / name, *model, *small, *more, "--json"]
+
+
+def test_a_compile_asks_its_fixed_phases_by_batches(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with BatchServer(respond=sensitive) as server:
+        by_calls = cli(*compiled(server, tmp_path, "calls"))
+        monkeypatch.setenv(variable("cache"), str(tmp_path / "other"))
+        in_batches = cli(*compiled(server, tmp_path, "batches", "--via", "batch"))
+        assert server.paid_twice() == []
+    assert (by_calls.code, in_batches.code) == (0, 0), in_batches.err
+    assert trials_of(tmp_path / "batches") == trials_of(tmp_path / "calls")
+    same = ("trial", "searched", "finals", "verdict", "weight", "prompts")
+    assert {key: in_batches.json.get(key) for key in same} == {key: by_calls.json.get(key) for key in same}
+    calls = [call for call in read_calls(tmp_path / "batches" / "search" / "ledger.jsonl") if not call.hit]
+    batched = [call for call in calls if call.via == "batch"]
+    assert sum(call.usd or 0.0 for call in batched) == pytest.approx(server.bill)
+    assert {call.phase for call in batched} == {"pools", "finals", "held-out"}
+    left = {call.role for call in calls if call.via != "batch" and call.phase != "search"}
+    assert left <= {"proposer"}, "the fixed phases themselves find every answer"
+    asked = {phase: spent["calls"] for phase, spent in by_calls.json["spent"].items()}
+    assert {phase: spent["calls"] for phase, spent in in_batches.json["spent"].items()} == asked
+
+
+def test_what_batches_refuse_a_compile_asks_by_itself(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with BatchServer(lambda key, before: "missing" if key < "4" else "ok", respond=sensitive) as server:
+        in_batches = cli(*compiled(server, tmp_path, "batches", "--via", "batch"))
+        monkeypatch.setenv(variable("cache"), str(tmp_path / "other"))
+        by_calls = cli(*compiled(server, tmp_path, "calls"))
+    assert (by_calls.code, in_batches.code) == (0, 0), in_batches.err
+    assert trials_of(tmp_path / "batches") == trials_of(tmp_path / "calls")
+
+
+def test_an_optimizer_without_calls_takes_no_batches(cli: CommandLine, tmp_path: Path, jobs: BatchServer) -> None:
+    more = ["--program", "encoder", "--optimizer", "prototypes", "--via", "batch"]
+    ended = cli(*compiled(jobs, tmp_path, "art", *more))
+    assert ended.code == 2
+    assert "prototypes" in ended.err and "--via" in ended.err
 
 
 def test_a_line_is_asked_three_times_a_session(cli: CommandLine, tmp_path: Path) -> None:
