@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from evaluate.baselines import TRAINED, Baseline, TrainingData
 from evaluate.baselines.baseline import LARGEST_SEED
+from evaluate.baselines.fit_cost import FitCost, fit_and_measure
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.data.dataset import Dataset
 from evaluate.data.demo.planted_truth import PLANTED_TRUTH, PlantedTruth
@@ -83,6 +84,7 @@ class RankerFactory:
         prior_name: Formula of the prior.
         protocol: That of the cases to rank, for trained baselines; see `TrainingData`.
         fitting: Where fits of trained baselines are kept.
+        fit_cost: Of the last trained baseline; None before there is one, or if it is not known.
     """
 
     dataset: Dataset
@@ -97,6 +99,7 @@ class RankerFactory:
     prior_name: PriorName = NEWEST
     protocol: EvaluationProtocol | None = None
     fitting: Fitting = UNKEPT
+    fit_cost: FitCost | None = field(default=None, init=False)
 
     @classmethod
     def create(
@@ -244,7 +247,9 @@ class RankerFactory:
         if name in TRAINED:
             if not 0 <= seed <= LARGEST_SEED:
                 raise InputError(f"seed {seed}: give one from 0 to {LARGEST_SEED:,}")
-            return (settings or TRAINED[name]()).fit(self.training_data, seed, self.fitting)
+            settings = settings or TRAINED[name]()
+            ranker, self.fit_cost = fit_and_measure(settings, self.training_data, seed, self.fitting)
+            return ranker
         return askable(PROGRAMS[name](self.parts()))
 
     def _planted_truth(self) -> Ranker:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from evaluate.baselines.fit_cost import FitCost
 from evaluate.baselines.tuning import Tuned
 from evaluate.data.data_warnings import find_data_warnings
 from evaluate.data.dataset import Dataset
@@ -38,6 +39,8 @@ _PUBLISHED = {"warm": MAIN, "item-cold": ITEM_COLD, "user-cold": USER_COLD}
 
 TUNE_AGAIN = "delete it to have the settings tried again"
 """What to do about a damaged file of `tuned_path`."""
+
+_MAKE_AGAIN = "delete the run to have it made again"
 
 
 class CatalogueRanks(BaseModel):
@@ -196,6 +199,7 @@ def _run(root: Path, cell: StudyCell, lists: _Lists, commands: Sequence[str]) ->
         "command": f"{commands[0]} --only {cell.path}/" if commands else "",
         "tuned": _tuned(root, cell),
         "importance": _importance(RunDirectory(directory).importance),
+        "fit_cost": _fit_cost(RunDirectory(directory).fit_cost),
     }
     if cell.protocol.catalogue:
         path = RunDirectory(directory).ranks
@@ -231,8 +235,12 @@ def _tuned(root: Path, cell: StudyCell) -> list[Mapping[str, object]]:
 
 
 def _importance(path: Path) -> Mapping[str, float]:
-    remedy = "delete the run to have it made again"
-    found: Mapping[str, float] = read_json(path, dict[str, float], remedy) if path.exists() else {}
+    found: Mapping[str, float] = read_json(path, dict[str, float], _MAKE_AGAIN) if path.exists() else {}
+    return found
+
+
+def _fit_cost(path: Path) -> FitCost | None:
+    found: FitCost | None = read_json(path, FitCost, _MAKE_AGAIN) if path.exists() else None
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from evaluate.baselines import TRAINED, Baseline
 from evaluate.baselines.features import FeatureSource, RankerScores, RecordedScores
+from evaluate.baselines.fit_cost import save_fit_cost
 from evaluate.baselines.learned import Learned
 from evaluate.baselines.sources.asked import AskedAbout
 from evaluate.baselines.stacked import NAME as STACKED
@@ -175,9 +176,10 @@ class StudyRunner:
         if cell.protocol.catalogue:
             self._rank_catalogue(cell, setting, cases, ranker, configuration)
             return True
-        return run_session(
-            directory, spec.label, ranker, configuration, cases, Ledger(), on_event=self.on_event
-        ).complete
+        made = run_session(directory, spec.label, ranker, configuration, cases, Ledger(), on_event=self.on_event)
+        if settings is not None:
+            save_fit_cost(setting.factory.fit_cost, RunDirectory(directory).fit_cost)
+        return made.complete
 
     def _run_outside(self, directory: Path, spec: RankerSpec, cases: Cases) -> bool:
         """Rank by another system's run; a changed file is another run."""
@@ -401,7 +403,7 @@ class StudyRunner:
         key = (*fit, encoder_name())
         if self._fitted is None or self._fitted[0] != key:
             self.on_event(Note(f"{cell.ranker.label}: fitting, seed {cell.seed}"))
-            self._fitted = key, settings.fit(setting.factory.training_data, cell.seed or 0, setting.factory.fitting)
+            self._fitted = key, setting.factory.ranker(cell.ranker.ranker, cell.seed or 0, settings)
         return self._fitted[1]
 
     def _rank_catalogue(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from evaluate.report.ranker_runs import RankerRuns
 from evaluate.report.table import (
+    NONE,
     Kind,
     Table,
     TableCell,
@@ -97,6 +98,34 @@ def stand_alone_table(groups: Sequence[RankerRuns]) -> Table:
         "depend on the order of the runs. “Per user” means per ranked list."
     )
     return Table("stand-alone", "Stand-alone cost", caption, columns, tuple(rows) or (_nothing(len(columns)),))
+
+
+def fit_table(groups: Sequence[RankerRuns]) -> Table | None:
+    """CPU time and memory of fits, and the time of a list; None if no ranker was fitted."""
+    if not any(run.fit_cost for group in groups for run in group.runs):
+        return None
+    rows = []
+    for group in groups:
+        fits = [run.fit_cost for run in group.runs if run.fit_cost is not None]
+        lists = [row.usage.seconds for run in group.runs for row in run.rows.values()]
+        if group.uses_lm or not lists:
+            continue
+        rows.append(
+            table_row(
+                word_cell(group.label),
+                count_cell(len(fits)),
+                figure_cell(sum(fit.cpu_seconds for fit in fits) / len(fits), 1) if fits else NONE,
+                figure_cell(max(fit.peak_mib for fit in fits), 0) if fits else NONE,
+                figure_cell(1000 * sum(lists) / len(lists), 2),
+            )
+        )
+    caption = (
+        "CPU time of a fit, mean over the fits that were measured, and the largest resident memory of the process "
+        "during one, with dataset and encoder. Milliseconds to rank one list, without the fit. A fit that was made "
+        "before it was measured, or was stopped and went on, has no figures."
+    )
+    columns = ("ranker", "fits", "CPU seconds a fit", "peak MiB", "ms a list")
+    return Table("fits", "Training and ranking time", caption, columns, tuple(rows))
 
 
 def _price_per_user(usd: float | None, calls: int, partly: bool) -> TableCell:

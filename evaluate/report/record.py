@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from evaluate.baselines.fit_cost import FitCost
 from evaluate.paper.published import PublishedRow
 from evaluate.protocol.case_warnings import find_given_away, find_known_titles
 from evaluate.protocol.cases import Cases
@@ -74,6 +75,7 @@ class RunRecord:
         further: Metrics of the lists beside their hits, in their first `FURTHER_AT` items; empty where a list is the
             whole catalogue.
         importance: Share of every feature in what the trees of a learned ranker gain; empty for other rankers.
+        fit_cost: Of a trained baseline, if it is known.
     """
 
     dataset: str
@@ -91,6 +93,7 @@ class RunRecord:
     command: str = ""
     tuned: Sequence[Mapping[str, object]] = ()
     importance: Mapping[str, float] = field(default_factory=dict)
+    fit_cost: FitCost | None = None
     further: FurtherMetrics = field(default_factory=FurtherMetrics)
 
     @property

@@ -86,7 +86,7 @@ def _section(record: StudyRecord, protocol: ProtocolRecord, marks: figures.Looks
     section.costs = [
         costs.stand_alone_table(groups),
         costs.billed_table(groups),
-        *_some(selective.selective_table(groups)),
+        *_some(costs.fit_table(groups), selective.selective_table(groups)),
     ]
     section.tuning = [*reproduction.tuned_tables(groups), *reproduction.importance_tables(groups)]
     return section

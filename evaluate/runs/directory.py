@@ -7,7 +7,7 @@ from pathlib import Path
 
 MANIFEST, JOURNAL, LEDGER = "manifest.json", "journal.jsonl", "ledger.jsonl"
 METRICS, TARGETS, RANKS, WEIGHTS = "metrics.json", "targets.json", "ranks.json", "weights.json"
-IMPORTANCE = "importance.json"
+IMPORTANCE, FIT_COST = "importance.json", "fit_cost.json"
 
 
 @dataclass(frozen=True)
@@ -59,3 +59,8 @@ class RunDirectory:
     def importance(self) -> Path:
         """Share of every feature in what a learned ranker's trees gain."""
         return self.path / IMPORTANCE
+
+    @property
+    def fit_cost(self) -> Path:
+        """CPU time and memory of a trained baseline's fit (`FitCost`)."""
+        return self.path / FIT_COST

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
+from evaluate.baselines.fit_cost import save_fit_cost
 from evaluate.protocol.cases import Cases, load_cases
 from evaluate.protocol.leakage import refuse_leaks
 from evaluate.ranker_choice import RankerChoice
@@ -122,13 +123,14 @@ def evaluate(
             for warning in cases.list_warnings():
                 on_event(Note(f"warning: {warning.message}"))
             built = choice.build(factory, seed)
+            fit_cost = factory.fit_cost
             label, configuration = name or choice.name, choice.configuration(explain, check, seed)
         else:
             if gate is not None or ask is not None:
                 raise InputError("a gate weighs MAR's scores against the prior's; your own ranker has none")
             if cases.has_dataset:
                 refuse_leaks(cases.leaks)
-            ledger, batch = Ledger(), None
+            ledger, batch, fit_cost = Ledger(), None, None
             label, built = own_ranker(ranker, name)
             file = {"run file": ranker.sha256} if isinstance(ranker, TrecRun) else {}
             configuration = {"own ranker": label, **file}
@@ -146,6 +148,7 @@ def evaluate(
                 ks,
                 batch,
             )
+            save_fit_cost(fit_cost, RunDirectory(folder).fit_cost)
         finally:
             ledger.close()
             if batch is not None:
