@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -10,10 +9,9 @@ from pathlib import Path
 
 from evaluate.experiments.resumable_trials import naming_file
 from evaluate.protocol.cases import Cases
-from optimize.artifact import SEARCH_FOLDER, ArtifactManifest, CompileData, render_prompts, save_artifact
+from optimize.artifact import SEARCH_FOLDER, ArtifactManifest, CompileData
 from optimize.ask_ahead import AskAhead, PlannedScores
 from optimize.candidates import Candidates, build_candidates, without_trait_store
-from optimize.compile_report import CompileRecord, compile_report
 from optimize.consistency import Similarity
 from optimize.copied_text import CopyGuard
 from optimize.dspy_optimizers import ScoreRecorder, run_dspy_optimizer
@@ -31,8 +29,9 @@ from optimize.forecast import (
     search_is_paid,
     upper_bound,
 )
+from optimize.freezing import CheckedWinner, freeze
 from optimize.fusion_fit import TRIED_WEIGHTS, at_weight
-from optimize.holdout import HoldoutVerdict, compare_on_holdout, split_dev
+from optimize.holdout import compare_on_holdout, split_dev
 from optimize.importance import importances_of
 from optimize.objective import Objective, UserScore, readable
 from optimize.prompts import Prompts, prompts_of, safe_prompts
@@ -48,15 +47,14 @@ from programs.lm.roles import RoleName
 from programs.mar import Embedding, Pointwise
 from programs.program import MLLM3Rec, Parts
 from programs.rehearsal import Rehearsal
-from programs.runtime.atomic import sweep, write_atomically
+from programs.runtime.atomic import sweep
 from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.interrupts import map_in_threads
 from programs.runtime.lock import owned
 from programs.trait_store import TraitStore
-from programs.tuned.reader import AdapterRecord
 from signatures.rows import Case
 
-PLAN, POOLS, STUDY, TRIALS, REPORT = "plan.json", "pools.json", "study.sqlite", "trials.json", "report.html"
+PLAN, POOLS, STUDY = "plan.json", "pools.json", "study.sqlite"
 
 UNREADABLE = (
     "no answer of the models could be read for more than half of the users, so nothing is frozen; see what they answer "
@@ -432,69 +430,25 @@ class Compiler:
         other = chosen.gate is not None or chosen.weight != self._uncompiled.weight
         verdict = compare_on_holdout(before, after, known if other and len(known) == len(before) else None)
         original, winner = uncompiled.program(self._builder), planned.program(self._builder)
-        return self._write(result, verdict, original, winner, after)
+        return self._frozen(CheckedWinner(result, verdict, original, winner, after))
 
-    def _write(
-        self,
-        result: SearchResult,
-        verdict: HoldoutVerdict,
-        original: MLLM3Rec,
-        winner: MLLM3Rec,
-        after: Sequence[UserScore],
-        tuned: AdapterRecord | None = None,
-        adapter: bytes = b"",
-    ) -> ArtifactManifest:
-        """Write artifact, trials and report.
-
-        Args:
-            after: The winner's scores of the held-out users.
-            tuned, adapter: Of a fine-tuned winner.
-        """
-        manifest = self._manifest(result, verdict).model_copy(update={"adapter": tuned})
-        folder, unit = self.directory / SEARCH_FOLDER, self._unit()
-        trials = [attempt.to_json(unit) for attempt in result.attempts]
-        write_atomically(folder / TRIALS, json.dumps(trials, indent=1).encode() + b"\n")
-        before, prompts, shown = prompts_of(original), prompts_of(winner), render_prompts(winner)
-        record = CompileRecord(manifest, result.attempts, unit, before, prompts, shown, result.importances, after)
-        write_atomically(folder / REPORT, compile_report(record).encode())
-        return save_artifact(self.directory, winner, manifest, adapter)
+    def _frozen(self, winner: CheckedWinner) -> ArtifactManifest:
+        """Write the winner, with its trials and report."""
+        roles = self._builder.roles(winner.result.best.configuration)
+        spent = self.ledger.by_phase()
+        return freeze(self.directory, self.settings, winner, roles, self._data(), spent, self._unit())
 
     def _on_held_out(self, configuration: Configuration, prompts: Prompts | None = None) -> PlannedScores:
         return PlannedScores(configuration, prompts, self.held_out, self.held_out)
 
-    def _manifest(self, result: SearchResult, verdict: HoldoutVerdict) -> ArtifactManifest:
-        protocol, settings, configuration = self.cases.protocol, self.settings, result.best.configuration
-        first = next((attempt for attempt in result.attempts if attempt.number == 0), result.best)
-        return ArtifactManifest(
-            family=configuration.family,
-            # Evaluations of the winner need not be as slow as its compile.
-            roles=self._builder.roles(configuration).deterministic(False),
-            models=settings.models,
-            encoder=settings.encoder,
-            prior=settings.prior,
-            weight=configuration.weight,
-            head=settings.head,
-            gate=configuration.gate,
-            motivations=settings.motivations,
-            optimizer=settings.optimizer,
-            chosen=configuration,
-            trial=result.best.number,
-            trials=len(result.attempts) if result.tried is None else result.tried,
-            weights=settings.weights,
-            similarity=settings.similarity,
-            interactions=settings.interactions,
-            data=CompileData(
-                dataset=protocol.dataset,
-                dataset_sha256=protocol.dataset_sha256,
-                cases_sha256=self.cases.sha256,
-                target=protocol.target,
-                negatives=protocol.negatives,
-                searched=tuple(case.user_id for case in (*self.searched, *self.final_users)),
-                held_out=tuple(case.user_id for case in self.held_out),
-            ),
-            searched=result.means(first),
-            finals=result.finals,
-            verdict=verdict,
-            spent=self.ledger.by_phase(),
-            versions=settings.versions,
+    def _data(self) -> CompileData:
+        protocol = self.cases.protocol
+        return CompileData(
+            dataset=protocol.dataset,
+            dataset_sha256=protocol.dataset_sha256,
+            cases_sha256=self.cases.sha256,
+            target=protocol.target,
+            negatives=protocol.negatives,
+            searched=tuple(case.user_id for case in (*self.searched, *self.final_users)),
+            held_out=tuple(case.user_id for case in self.held_out),
         )

@@ -17,6 +17,7 @@ from evaluate.baselines.training_lists import steps_back
 from optimize.artifact import SEARCH_FOLDER, ArtifactManifest
 from optimize.compiler import Compiler
 from optimize.forecast import Phase
+from optimize.freezing import CheckedWinner
 from optimize.fusion_fit import at_weight, fit_weight
 from optimize.hard_negatives import with_hard_negatives
 from optimize.holdout import compare_on_holdout
@@ -122,7 +123,7 @@ class FineTuning(Compiler):
         attempts = [Attempt(0, "COMPLETE", before, tuple(base)), Attempt(1, "COMPLETE", after, tuple(found))]
         result = SearchResult(attempts, [(attempts[1], {})])
         verdict = compare_on_holdout(unchanged, checked)
-        return self._write(result, verdict, original, winner, checked, record, adapter)
+        return self._frozen(CheckedWinner(result, verdict, original, winner, checked, record, adapter))
 
     def _trained(self) -> tuple[AdapterRecord, bytes]:
         """The adapter; a training that was stopped goes on after its last block."""

@@ -19,7 +19,8 @@ from mllm3rec.api.program import load_artifact, program
 from mllm3rec.api.recommendation import Recommendations
 from optimize.artifact import SEARCH_FOLDER, ArtifactManifest
 from optimize.candidates import Candidates
-from optimize.compiler import POOLS, TRIALS
+from optimize.compiler import POOLS
+from optimize.freezing import TRIALS
 from optimize.prompt_changes import PromptChange, prompt_changes
 from optimize.prompts import prompts_of
 from optimize.space import Configuration, chosen_prompts

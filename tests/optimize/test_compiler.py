@@ -11,7 +11,8 @@ import pytest
 
 from optimize.artifact import SEARCH_FOLDER, restore_program
 from optimize.candidates import ORIGINAL, Candidates
-from optimize.compiler import PLAN, POOLS, REPORT
+from optimize.compiler import PLAN, POOLS
+from optimize.freezing import REPORT
 from programs.runtime.errors import InputError
 from tests.optimize.conftest import Finished
 from tests.support.backends import roles_on

@@ -14,7 +14,8 @@ from scipy.optimize import check_grad
 
 from mllm3rec.api.compile_options import compile_settings
 from optimize.artifact import SEARCH_FOLDER, ArtifactManifest, restore_program
-from optimize.compiler import REPORT, Compiler
+from optimize.compiler import Compiler
+from optimize.freezing import REPORT
 from optimize.learned_prototypes import FEWEST_LISTS, TrainingLists, _loss, learn_prototypes, training_lists
 from optimize.objective import Objective, ObjectiveWeights
 from optimize.prototype_candidates import wordings, worked_examples

@@ -17,7 +17,7 @@ from typing import Any
 from evaluate.runs.directory import JOURNAL, LEDGER, METRICS
 from mllm3rec.cli.main import main
 from optimize.artifact import MANIFEST, SEARCH_FOLDER
-from optimize.compiler import TRIALS
+from optimize.freezing import TRIALS
 from programs.lm.ledger import Call, read_calls
 from programs.lm.prices import Price
 from programs.runtime.environment import variable

@@ -18,7 +18,7 @@ import pytest
 
 from evaluate.runs.directory import JOURNAL, LEDGER
 from optimize.artifact import MANIFEST, SEARCH_FOLDER
-from optimize.compiler import TRIALS
+from optimize.freezing import TRIALS
 from programs.lm import circuit_breaker
 from programs.runtime.environment import variable
 from programs.runtime.errors import MESSAGE_CHARACTERS

@@ -14,8 +14,9 @@ from evaluate.ranker_factory import RankerFactory
 from evaluate.runs.directory import LEDGER
 from optimize.artifact import SEARCH_FOLDER
 from optimize.candidates import CandidateSettings
-from optimize.compiler import TRIALS, Compiler
+from optimize.compiler import Compiler
 from optimize.consistency import schema_cooccurrence
+from optimize.freezing import TRIALS
 from optimize.objective import UserScore
 from optimize.search import Attempt
 from optimize.settings import CompileSettings
