@@ -1,4 +1,4 @@
-"""A batch server on loopback: files and batches in OpenAI's form, and Anthropic's; it bills each answer at half price.
+"""A batch server on loopback, in OpenAI's form, Anthropic's and Google's; it bills each answer at half price.
 
 Answers come in another order than questions. Some lines are missing the first time, expire, or fail.
 """
@@ -18,12 +18,17 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from programs.lm.prices import Price, Tariff
 from tests.support.fake_server import Body, FakeOpenAI, Reply, sensible
+from tests.support.google_dialect import generated, google_line, operation
+from tests.support.provider_families import as_openai
 
-PRICE = Price(input=2.0, output=8.0, batch=Tariff(input=1.0, output=4.0))
+PRICE = Price(input=2.0, output=8.0, batch=Tariff(input=1.0, output=4.0, cached=0.25))
+
+_KEY_HEADERS = ("Authorization", "x-api-key", "x-goog-api-key")
+_ID = r"/((?:file|batch|msgbatch|op)-\d+)"
 
 Fate = Callable[[str, int], str]
 """From a line's custom id, and how often it was submitted before, to `ok`, `missing`, `expired`, `failed` or `lost`."""
@@ -115,9 +120,9 @@ class BatchServer:
                 with server._lock:
                     server.requests += 1
                     number = server.requests
-                    server.keys.add(self.headers.get("Authorization") or self.headers.get("x-api-key", ""))
+                    server.keys.add(next(filter(None, map(self.headers.get, _KEY_HEADERS)), ""))
                     server._kill_at(number, after=False)
-                    status, payload = server.serve(self.command, urlsplit(self.path).path, body)
+                    status, payload = server.serve(self.command, self.path, body)
                     server._kill_at(number, after=True)
                 try:
                     self.send_response(status)
@@ -139,6 +144,11 @@ class BatchServer:
         """Base URL of the API."""
         return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
 
+    @property
+    def google_url(self) -> str:
+        """Base URL of the API in Google's form."""
+        return f"{self.url}beta"
+
     def model(self, name: str = "fake") -> str:
         """The model string a role takes."""
         return f"{self.url}#{name}"
@@ -146,7 +156,7 @@ class BatchServer:
     def prices(self, path: Path, models: tuple[str, ...] = ()) -> Path:
         """A file with the prices of its model, in batches half of those of calls."""
         lines = "".join(
-            f'"{model}" = {{ input = 2.0, output = 8.0, batch = {{ input = 1.0, output = 4.0 }} }}\n'
+            f'"{model}" = {{ input = 2.0, output = 8.0, batch = {{ input = 1.0, output = 4.0, cached = 0.25 }} }}\n'
             for model in models or (self.model(),)
         )
         path.write_text(f'dated = 2026-01-01\nsource = "a test"\n[models]\n{lines}')
@@ -154,10 +164,13 @@ class BatchServer:
 
     def serve(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         """Status and body of the answer to a request."""
-        name = re.sub(r"/(file|batch|msgbatch)-\d+", "/ID", path)
+        address = urlsplit(path)
+        name = re.sub(_ID, "/ID", address.path)
         self.paths[f"{method} {name}"] += 1
-        known = re.search(r"(file|batch|msgbatch)-\d+", path)
-        one = "" if known is None else known.group()
+        if name.startswith("/v1beta/"):
+            return self._google(f"{method} {name}", address.path, parse_qs(address.query), body)
+        known = re.search(_ID, path)
+        one = "" if known is None else known.group(1)
         match f"{method} {name}":
             case "POST /v1/chat/completions":
                 asked = json.loads(body)
@@ -202,6 +215,38 @@ class BatchServer:
                 return 200, self.batches[one].output
             case _:
                 return 404, json.dumps({"error": {"message": f"no such route: {request}"}}).encode()
+
+    def _google(self, request: str, path: str, query: dict[str, list[str]], body: bytes) -> tuple[int, bytes]:
+        known = re.search(_ID, path)
+        batch = None if known is None else self.batches[known.group(1)]
+        if request.startswith("POST /v1beta/models/") and request.endswith(":generateContent"):
+            asked = json.loads(body)
+            self.bodies.append(asked)
+            reply = self.respond(as_openai(asked))
+            return reply.status, json.dumps(generated(asked, reply)).encode()
+        if request.startswith("POST /v1beta/models/") and request.endswith(":batchGenerateContent"):
+            asked = json.loads(body)["batch"]
+            requests = asked["inputConfig"]["requests"]["requests"]
+            lines = [(line["metadata"]["key"], line["request"]) for line in requests]
+            batch = FakeBatch(f"op-{len(self.batches)}", lines, {"displayName": asked["displayName"]})
+            if self.refuse_batches:
+                batch.status = "failed"
+            self.batches[batch.id] = batch
+        elif request == "GET /v1beta/batches":
+            # Oldest first, so that nobody finds what is sought on the first page.
+            size, start = int(query["pageSize"][0]), int(query.get("pageToken", ["0"])[0])
+            listed = [operation(one, self.refuse_batches) for one in self.batches.values()]
+            page = {"operations": listed[start : start + size]}
+            more = {"nextPageToken": str(start + size)} if start + size < len(listed) else {}
+            return 200, json.dumps(page | more).encode()
+        elif request == "POST /v1beta/batches/ID:cancel" and batch is not None:
+            self._cancelled(batch)
+            return 200, b"{}"
+        elif request == "GET /v1beta/batches/ID" and batch is not None:
+            self._worked(batch)
+        if batch is None:
+            return 404, json.dumps({"error": {"message": f"no such route: {request}"}}).encode()
+        return 200, json.dumps(operation(batch, self.refuse_batches)).encode()
 
     def _uploaded(self, body: bytes) -> str:
         # The two parts of a form: the purpose, and the file with its name.
@@ -257,7 +302,7 @@ class BatchServer:
             elif fate == "expired":
                 errors.append(self._expired(key, batch))
         batch.output, batch.errors = (b"".join(line + b"\n" for line in lines) for lines in (output, errors))
-        if batch.id.startswith("msgbatch"):
+        if not batch.id.startswith("batch"):
             batch.output += batch.errors
 
     def _cancelled(self, batch: FakeBatch) -> None:
@@ -268,6 +313,8 @@ class BatchServer:
         self.bodies.append(body)
         if batch.id.startswith("msgbatch"):
             return self._message(key, body)
+        if batch.id.startswith("op"):
+            return self._generated(key, body)
         reply = self.respond(body)
         payload = self._payload(body, reply)
         if reply.status != 200:
@@ -301,7 +348,19 @@ class BatchServer:
         }
         return json.dumps({"custom_id": key, "result": {"type": "succeeded", "message": message}}).encode()
 
+    def _generated(self, key: str, body: Body) -> bytes:
+        answer = generated(body, self.respond(as_openai(body)))
+        if "error" in answer:
+            self.submitted[key][-1] = "refused"
+        else:
+            usage = answer["usageMetadata"]
+            written = usage["candidatesTokenCount"] + usage["thoughtsTokenCount"]
+            self.bill += PRICE.usd(usage["promptTokenCount"], written, usage["cachedContentTokenCount"], batch=True)
+        return google_line(key, answer)
+
     def _gone_wrong(self, key: str, fate: str, batch: FakeBatch) -> bytes:
+        if batch.id.startswith("op"):
+            return google_line(key, code=13 if fate == "failed" else None)
         if batch.id.startswith("msgbatch"):
             error = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
             return json.dumps({"custom_id": key, "result": {"type": "errored", "error": error}}).encode()
@@ -313,6 +372,8 @@ class BatchServer:
         return json.dumps({"id": "l", "custom_id": key, "response": response, "error": None}).encode()
 
     def _expired(self, key: str, batch: FakeBatch) -> bytes:
+        if batch.id.startswith("op"):
+            return google_line(key, code=1)
         if batch.id.startswith("msgbatch"):
             return json.dumps({"custom_id": key, "result": {"type": "expired"}}).encode()
         error = {"code": "batch_expired", "message": "This request could not be executed before it expired."}
