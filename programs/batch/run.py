@@ -179,9 +179,12 @@ class BatchRun:
                 jobs += [job for job in self._open_jobs() if job.id not in wanted]
                 reservation.enter_context(self._reserved(new, jobs))
                 jobs += self._written(new)
-                for job in jobs:
-                    self._begin(job)
-            self._wait(jobs)
+                begun = self._begun(jobs)
+            while jobs:
+                self._wait(begun)
+                jobs = jobs[len(begun) :]
+                with self._alone():
+                    begun = self._begun(jobs)
 
     def _adopted(self, job: JobRow) -> JobRow:
         """A job that has a question of this run, too; it pays for the job if the run that began it is gone.
@@ -242,6 +245,21 @@ class BatchRun:
             yield
         finally:
             self.ledger.release(most)
+
+    def _begun(self, jobs: Sequence[JobRow]) -> list[JobRow]:
+        """The first of some jobs, begun: all of them, or as many as the provider takes at a time."""
+        begun: list[JobRow] = []
+        for job in jobs:
+            try:
+                self._begin(self.table.job(job.id))
+            except ConnectionError as error:
+                if not begun:
+                    raise
+                left = _jobs(len(jobs) - len(begun))
+                self.on_event(Note(f"warning: {left} cannot be created before others have ended: {error}"))
+                break
+            begun.append(job)
+        return begun
 
     def _begin(self, job: JobRow) -> None:
         """Bring a job to the provider, from wherever an earlier session left it; never twice."""
@@ -315,8 +333,9 @@ class BatchRun:
                 f"{job.address}: the batch {job.batch_id} of {job.lines} questions was refused: {progress.failure}; "
                 "correct that, and run the same command"
             )
-        if progress.answered != job.answered:
-            job = self.table.update(job.id, answered=progress.answered)
+        answered = min(max(progress.answered, 0), job.lines)
+        if answered != job.answered:
+            job = self.table.update(job.id, answered=answered)
         if not progress.ended:
             return job
         with self._alone():

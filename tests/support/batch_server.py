@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 from programs.lm.prices import Price, Tariff
@@ -85,6 +85,7 @@ class BatchServer:
         kill: Process to kill, number of the request at which, and whether after it was worked on; or None.
         interrupt_at_look: At which look at a job this process gets Ctrl-C; 0 for none.
         refuse_batches: Message with which every batch as a whole is refused, or empty.
+        most_at_work: Batches that it works on at a time; status 429 for more.
     """
 
     def __init__(self, fate: Fate = always_ok, respond: Callable[[Body], Reply] = sensible, looks: int = 1) -> None:
@@ -101,6 +102,7 @@ class BatchServer:
         self.keys: set[str] = set()
         self.kill: tuple[int, int, bool] | None = None
         self.refuse_batches = ""
+        self.most_at_work = 10**9
         self.interrupt_at_look = 0
         self._chat = FakeOpenAI(respond)
         self._lock = threading.RLock()
@@ -167,11 +169,19 @@ class BatchServer:
         address = urlsplit(path)
         name = re.sub(_ID, "/ID", address.path)
         self.paths[f"{method} {name}"] += 1
-        if name.startswith("/v1beta/"):
-            return self._google(f"{method} {name}", address.path, parse_qs(address.query), body)
+        at_work = sum(batch.status == "in_progress" for batch in self.batches.values())
+        if method == "POST" and name.endswith(("/batches", ":batchGenerateContent")) and at_work >= self.most_at_work:
+            return 429, json.dumps({"error": {"message": "too many batches at work"}}).encode()
         known = re.search(_ID, path)
         one = "" if known is None else known.group(1)
-        match f"{method} {name}":
+        if name.startswith("/v1beta/"):
+            return self._google(f"{method} {name}", one, parse_qs(address.query), body)
+        if name.startswith("/v1/messages"):
+            return self._anthropic(f"{method} {name}", one, body)
+        return self._openai(f"{method} {name}", one, body)
+
+    def _openai(self, request: str, one: str, body: bytes) -> tuple[int, bytes]:
+        match request:
             case "POST /v1/chat/completions":
                 asked = json.loads(body)
                 self.bodies.append(asked)
@@ -196,10 +206,13 @@ class BatchServer:
                 self._cancelled(self.batches[one])
                 return 200, json.dumps(self._batch(self.batches[one])).encode()
             case _:
-                return self._anthropic(f"{method} {name}", one, body)
+                return _no_such_route(request)
 
     def _anthropic(self, request: str, one: str, body: bytes) -> tuple[int, bytes]:
         match request:
+            case "POST /v1/messages":
+                self.bodies.append(json.loads(body))
+                return 200, json.dumps(self._message(self.bodies[-1])).encode()
             case "POST /v1/messages/batches":
                 lines = [(line["custom_id"], line["params"]) for line in json.loads(body)["requests"]]
                 batch = FakeBatch(f"msgbatch-{len(self.batches)}", lines)
@@ -214,11 +227,10 @@ class BatchServer:
             case "GET /v1/messages/batches/ID/results":
                 return 200, self.batches[one].output
             case _:
-                return 404, json.dumps({"error": {"message": f"no such route: {request}"}}).encode()
+                return _no_such_route(request)
 
-    def _google(self, request: str, path: str, query: dict[str, list[str]], body: bytes) -> tuple[int, bytes]:
-        known = re.search(_ID, path)
-        batch = None if known is None else self.batches[known.group(1)]
+    def _google(self, request: str, one: str, query: dict[str, list[str]], body: bytes) -> tuple[int, bytes]:
+        batch = self.batches.get(one)
         if request.startswith("POST /v1beta/models/") and request.endswith(":generateContent"):
             asked = json.loads(body)
             self.bodies.append(asked)
@@ -245,7 +257,7 @@ class BatchServer:
         elif request == "GET /v1beta/batches/ID" and batch is not None:
             self._worked(batch)
         if batch is None:
-            return 404, json.dumps({"error": {"message": f"no such route: {request}"}}).encode()
+            return _no_such_route(request)
         return 200, json.dumps(operation(batch, self.refuse_batches)).encode()
 
     def _uploaded(self, body: bytes) -> str:
@@ -312,7 +324,9 @@ class BatchServer:
     def _answered(self, key: str, body: Body, batch: FakeBatch) -> bytes:
         self.bodies.append(body)
         if batch.id.startswith("msgbatch"):
-            return self._message(key, body)
+            message = self._message(body)
+            self.bill += PRICE.usd(message["usage"]["input_tokens"], message["usage"]["output_tokens"], batch=True)
+            return json.dumps({"custom_id": key, "result": {"type": "succeeded", "message": message}}).encode()
         if batch.id.startswith("op"):
             return self._generated(key, body)
         reply = self.respond(body)
@@ -331,22 +345,19 @@ class BatchServer:
             payload["choices"][0]["finish_reason"] = "length"
         return payload
 
-    def _message(self, key: str, body: Body) -> bytes:
-        texts = [{"role": "system", "content": _text(body.get("system", ""))}]
-        texts += [{"role": one["role"], "content": _text(one["content"])} for one in body["messages"]]
-        reply = self.respond({**body, "messages": texts})
-        tokens_in, tokens_out = sum(len(one["content"]) for one in texts) // 4, max(1, len(reply.content) // 4)
-        self.bill += PRICE.usd(tokens_in, tokens_out, batch=True)
-        message = {
+    def _message(self, body: Body) -> Body:
+        texts = as_openai(body)
+        reply = self.respond(texts)
+        tokens_in = sum(len(one["content"]) for one in texts["messages"]) // 4
+        return {
             "id": "m",
             "type": "message",
             "role": "assistant",
             "model": body["model"],
             "content": [{"type": "text", "text": reply.content}],
             "stop_reason": "end_turn",
-            "usage": {"input_tokens": tokens_in, "output_tokens": tokens_out},
+            "usage": {"input_tokens": tokens_in, "output_tokens": max(1, len(reply.content) // 4)},
         }
-        return json.dumps({"custom_id": key, "result": {"type": "succeeded", "message": message}}).encode()
 
     def _generated(self, key: str, body: Body) -> bytes:
         answer = generated(body, self.respond(as_openai(body)))
@@ -427,5 +438,5 @@ class BatchServer:
         self._http.server_close()
 
 
-def _text(content: Any) -> str:
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+def _no_such_route(request: str) -> tuple[int, bytes]:
+    return 404, json.dumps({"error": {"message": f"no such route: {request}"}}).encode()

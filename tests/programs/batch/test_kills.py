@@ -129,7 +129,7 @@ def roles_on(request: pytest.FixtureRequest) -> RolesOn:
     return found
 
 
-@pytest.mark.parametrize("roles_on", ["openai", "google"], indirect=True)
+@pytest.mark.parametrize("roles_on", ["openai", "anthropic", "google"], indirect=True)
 def test_kills_between_any_two_steps(
     killer: Killer,
     folder: Callable[[str], Path],
@@ -146,7 +146,7 @@ def test_kills_between_any_two_steps(
     while planned:
         runs += 1
         with BatchServer(unlucky(runs), looks=rng.choice((0, 1))) as server:
-            prices = server.prices(tmp_path / "prices.toml", (server.model(), GOOGLE))
+            prices = server.prices(tmp_path / "prices.toml", (server.model(), ANTHROPIC, GOOGLE))
             monkeypatch.setenv(variable("prices"), str(prices))
             roles = roles_on(server)
             expected = by_calls(roles, folder(f"calls {runs}"))
