@@ -144,6 +144,8 @@ def provider_error(status: int, text: str, address: str, variable: str) -> Excep
         variable: Environment variable with the key.
     """
     said = abridged(" ".join(text.split()), _SHOWN)
+    if 300 <= status < 400:
+        return InputError(f"{address}: HTTP {status}: redirects are never followed; correct the address")
     if status in (401, 403) or _REJECTED_KEY in text:
         return InputError(f"{address}: HTTP {status}: {said}; set the environment variable {variable}")
     if status in (404, 405, 501):
