@@ -81,7 +81,11 @@ Refusals = Mapping[tuple[str, str], Refusal]
 
 
 def form_of(body: bytes) -> str:
-    """Hash of everything in a body but its texts: a request without a refused parameter has another form."""
+    """Hash of everything in a body but its texts: a request without a refused parameter has another form.
+
+    >>> form_of(b'{"contents": ["a"], "labels": 1}') == form_of(b'{"contents": ["b"], "labels": 1}')
+    True
+    """
     fields = {name: value for name, value in json.loads(body).items() if name not in _TEXTS}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 

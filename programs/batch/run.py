@@ -348,6 +348,13 @@ class BatchRun:
         counts = self._patiently(self._settled, job, provider)
         if self.table.job(job.id).state != "fetched":
             # Not ours: a batch of the same size, begun at the same time by somebody else on this account.
+            self._times[job.id] += 1
+            if self._times[job.id] == MOST_TIMES:
+                self._drop(job)
+                raise InputError(
+                    f"{job.address}: {MOST_TIMES} batches, the last {job.batch_id}, came back with answers to other "
+                    "questions than theirs: ask the provider why, or leave out --via batch"
+                )
             self.table.update(job.id, state="uploaded", batch_id="", submitted=None)
             self._begin(self.table.job(job.id))
             return

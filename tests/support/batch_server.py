@@ -234,7 +234,7 @@ class BatchServer:
         if request.startswith("POST /v1beta/models/") and request.endswith(":generateContent"):
             asked = json.loads(body)
             self.bodies.append(asked)
-            reply = self.respond(as_openai(asked))
+            reply = self.respond(asked | as_openai(asked))
             return reply.status, json.dumps(generated(asked, reply)).encode()
         if request.startswith("POST /v1beta/models/") and request.endswith(":batchGenerateContent"):
             asked = json.loads(body)["batch"]
@@ -360,7 +360,7 @@ class BatchServer:
         }
 
     def _generated(self, key: str, body: Body) -> bytes:
-        answer = generated(body, self.respond(as_openai(body)))
+        answer = generated(body, self.respond(body | as_openai(body)))
         if "error" in answer:
             self.submitted[key][-1] = "refused"
         else:

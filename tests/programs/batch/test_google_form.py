@@ -25,7 +25,8 @@ from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import RoleConfig
 from programs.runtime.errors import InputError
 from tests.support.batch_server import BatchServer, FakeBatch
-from tests.support.fake_server import Body
+from tests.support.batch_sessions import RolesOn, by_batches, paid_calls
+from tests.support.fake_server import Body, Reply, sensible
 
 MODEL, KEY, VARIABLE = "gemini/gemini-3.8-flash", "AIza-canary-0123456789", "GEMINI_API_KEY"
 QUESTION = BatchQuestion(
@@ -51,12 +52,28 @@ ELSEWHERE = "location"
 """Field of an answer with the address that it redirects to."""
 
 
-def job_of(path: Path, address: str, state: str = "creating") -> JobRow:
+def job_of(path: Path, address: str) -> JobRow:
+    """A job of one line, whose creation was begun."""
     path.write_bytes(GoogleForm(address, KEY, VARIABLE).line(QUESTION) + b"\n")
-    names = {name: "" for name in ("owner", "key_variable", "sha256", "file_id")}
-    numbers = {"lines": 1, "most_usd": None, "price": None, "written": 0.0, "submitted": None, "answered": 0}
-    row: dict[str, Any] = {**names, **numbers, "id": "job-0", "provider": "google", "address": address, "model": MODEL}
-    return JobRow(**row, path=str(path), state=state, batch_id="batches/op-0")
+    return JobRow(
+        id="job-0",
+        owner="",
+        provider="google",
+        address=address,
+        model=MODEL,
+        key_variable=None,
+        path=str(path),
+        sha256="",
+        lines=1,
+        most_usd=None,
+        price=None,
+        state="creating",
+        file_id="",
+        batch_id="batches/op-0",
+        written=0.0,
+        submitted=None,
+        answered=0,
+    )
 
 
 @pytest.fixture
@@ -67,6 +84,12 @@ def served() -> Iterator[Callable[[Serve], str]]:
     def start(serve: Serve) -> str:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                self._answer()
+
+            def do_POST(self) -> None:
+                self._answer()
+
+            def _answer(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 status, answer = serve(self.command, self.path)
                 payload = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
@@ -76,8 +99,6 @@ def served() -> Iterator[Callable[[Serve], str]]:
                 self.send_header("Content-Length", str(len(payload)))
                 self.end_headers()
                 self.wfile.write(payload)
-
-            do_POST = do_GET
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -326,3 +347,19 @@ def test_a_number_of_any_length_spoils_one_line_only(served: Callable[[Serve], s
     shown = inlined({"key": "a", "response": huge}, {"key": "b", "response": SPOKEN})
     raw = json.dumps(shown).replace('"HUGE"', "9" * 5000).encode()
     assert [line.key for line in answers_in(raw, served, tmp_path / "job.jsonl")] == ["a", "b"]
+
+
+def test_a_parameter_that_is_refused_is_left_out_in_the_next_wave(
+    folder: Callable[[str], Path], google: RolesOn
+) -> None:
+    def old(body: Body) -> Reply:
+        thinks = "thinkingConfig" in body["generationConfig"]
+        return Reply("thinking is not supported", status=400) if thinks else sensible(body)
+
+    with BatchServer(respond=old) as server:
+        rows = by_batches(google(server), folder("run"))
+        assert server.paid_twice() == []
+        refused = [key for key, fates in server.submitted.items() if fates == ["refused", "ok"]]
+        assert 0 < len(refused) < len(server.submitted)
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert {call.failed for call in paid_calls(folder("run"))} == {True, False}

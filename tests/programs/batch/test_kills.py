@@ -17,10 +17,9 @@ from programs.batch.job_table import JobTable
 from programs.batch.openai_form import OpenAIForm
 from programs.lm.ledger import Ledger
 from programs.lm.response_cache import ResponseCache
-from programs.lm.roles import Roles, local_roles
 from programs.runtime.environment import variable
 from tests.support.batch_server import BatchServer, FakeBatch, unlucky
-from tests.support.batch_sessions import by_batches, by_calls, paid_calls
+from tests.support.batch_sessions import ANTHROPIC, GOOGLE, RolesOn, by_batches, by_calls, paid_calls
 
 KILLS = 40
 HERE: tuple[tuple[Any, str], ...] = (
@@ -35,11 +34,6 @@ HERE: tuple[tuple[Any, str], ...] = (
 AT_PROVIDERS = ("upload", "find", "create", "progress")
 STEPS = (*HERE, *((form, step) for form in (OpenAIForm, AnthropicForm, GoogleForm) for step in AT_PROVIDERS))
 """Everything that changes something on disk or at a provider; a kill comes before or after it."""
-
-ANTHROPIC, GOOGLE = "anthropic/claude-haiku-4-5", "gemini/gemini-3.8-flash"
-
-RolesOn = Callable[[BatchServer], Roles]
-"""From a server to roles whose models are behind an interface there."""
 
 Moment = tuple[str, str]
 """Name of a step, and `before` or `after`."""
@@ -89,44 +83,6 @@ def killer(monkeypatch: pytest.MonkeyPatch) -> Killer:
     for where, name in STEPS:
         monkeypatch.setattr(where, name, made.around(name, getattr(where, name)))
     return made
-
-
-def all_on(server: BatchServer, model: str) -> Roles:
-    """Roles on one hosted model, which a server stands for."""
-    return local_roles(server.model()).with_models(**dict.fromkeys(("mope", "mote", "mar", "judge"), model))
-
-
-@pytest.fixture
-def anthropic(monkeypatch: pytest.MonkeyPatch) -> RolesOn:
-    """Roles whose model is behind Anthropic's interface."""
-
-    def roles(server: BatchServer) -> Roles:
-        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-0123456789")
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
-        return all_on(server, ANTHROPIC)
-
-    return roles
-
-
-@pytest.fixture
-def google(monkeypatch: pytest.MonkeyPatch) -> RolesOn:
-    """Roles whose model is behind Google's interface."""
-
-    def roles(server: BatchServer) -> Roles:
-        monkeypatch.setenv("GEMINI_API_KEY", "AIza-0123456789")
-        monkeypatch.setenv("GEMINI_BASE_URL", server.google_url)
-        return all_on(server, GOOGLE)
-
-    return roles
-
-
-@pytest.fixture
-def roles_on(request: pytest.FixtureRequest) -> RolesOn:
-    """By the name of a dialect."""
-    if request.param == "openai":
-        return lambda server: local_roles(server.model())
-    found: RolesOn = request.getfixturevalue(request.param)
-    return found
 
 
 @pytest.mark.parametrize("roles_on", ["openai", "anthropic", "google"], indirect=True)
