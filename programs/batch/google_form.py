@@ -72,7 +72,8 @@ def _status_of(error: Mapping[str, Any]) -> tuple[int, str]:
 class GoogleForm:
     """See `Provider`.
 
-    A batch's display name holds the job's id. It is sent and answered in one body, which Google allows up to 20 MB.
+    A batch's display name holds the job's id. A job is sent in one body, which Google allows up to 20 MB, and answered
+    in one, for whose sake its lines are limited, too.
 
     Args:
         address: Up to and without `/models/...` and `/batches`.

@@ -15,7 +15,7 @@ from programs.batch.question import BatchQuestion
 from programs.lm.prices import Price
 from programs.runtime.atomic import write_atomically
 
-_ROUTE = re.compile(r"/chat/completions$|/messages$|/models/[^?]+:generateContent$")
+_ROUTE = re.compile(r"/chat/completions$|/messages$|/models/[^/]+:generateContent$")
 """Of a call, after the address."""
 
 

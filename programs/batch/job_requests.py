@@ -50,7 +50,7 @@ class JobRequests:
         with self.plain_errors():
             request["headers"] = {"content-type": "application/json"}
             with self._http.stream(method, url, **request) as response:
-                text = without_key(self._whole(response).decode("utf-8", "replace"), self._key)
+                text = self._text(response)
             # One odd number among the answers of a job is no reason to lose the others.
             return dict(json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 20 else math.inf))
 
@@ -58,7 +58,7 @@ class JobRequests:
         """The lines of a file; raises as `ask` does."""
         with self.plain_errors(), self._http.stream("GET", url) as response:
             if response.status_code != httpx.codes.OK:
-                self._whole(response)
+                self._text(response)
             yield from whole_lines(response.iter_bytes(), url, self._key)
 
     @contextmanager
@@ -75,14 +75,18 @@ class JobRequests:
                 # After a request to create a batch: it may have been created, so this is no refusal.
                 raise ConnectionError(f"{self._address}: the answer cannot be read ({one_line(error)})") from None
 
-    def _whole(self, response: httpx.Response) -> bytes:
+    def _text(self, response: httpx.Response) -> str:
+        """The body of an answer, without the key; raises if it is an error, or too large."""
         body = bytearray()
         for chunk in response.iter_bytes():
             body += chunk
             if len(body) > MOST_BYTES_OF_BODY:
                 raise InputError(
-                    f"{self._address}: an answer about a batch is larger than {MOST_BYTES_OF_BODY >> 20} MB"
+                    f"{self._address}: an answer about a batch is larger than {MOST_BYTES_OF_BODY >> 20} MB, as no "
+                    "provider's is: correct the address"
                 )
+        # Before a message is cut, which may leave half a key.
+        text = without_key(body.decode("utf-8", "replace"), self._key)
         if response.status_code != httpx.codes.OK:
-            raise provider_error(response.status_code, body.decode("utf-8", "replace"), self._address, self._variable)
-        return bytes(body)
+            raise provider_error(response.status_code, text, self._address, self._variable)
+        return text

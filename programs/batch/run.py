@@ -178,7 +178,8 @@ class BatchRun:
                 jobs = [self._adopted(job) for job in self.table.jobs() if job.id in wanted]
                 jobs += [job for job in self._open_jobs() if job.id not in wanted]
                 reservation.enter_context(self._reserved(new, jobs))
-                jobs += self._written(new)
+                # Those at work first: a provider may take no others before these have ended.
+                jobs = sorted(jobs + self._written(new), key=lambda job: job.state not in ("created", "ended"))
                 begun = self._begun(jobs)
             while jobs:
                 self._wait(begun)

@@ -291,15 +291,24 @@ def test_the_key_goes_nowhere_else(
         followed.append(path)
         return 200, inlined()
 
-    error = {"message": f"the key {KEY} is odd", "details": [{"reason": reason}]}
+    # So long that the message is cut in the middle of the key.
+    error = {"reason": reason, "message": "x" * 235 + f" the key {KEY} " + "x" * 999}
     answer = {"error": error, ELSEWHERE: served(elsewhere)}
     address = served(lambda method, path: (status, answer))
     form, job = GoogleForm(address, KEY, VARIABLE), job_of(tmp_path / "job.jsonl", address)
     for step in (form.create, form.progress, form.cancel, lambda job: [*form.answers(job)]):
         with pytest.raises(kind, match=said) as caught:
             step(job)
-        assert KEY not in str(caught.value)
+        assert KEY[:12] not in str(caught.value)
     assert followed == []
+
+
+def test_an_answer_without_an_end(
+    served: Callable[[Serve], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("programs.batch.job_requests.MOST_BYTES_OF_BODY", 1 << 20)
+    with pytest.raises(InputError, match="larger than 1 MB"):
+        answers_in(inlined("x" * (2 << 20)), served, tmp_path / "job.jsonl")
 
 
 def test_a_key_in_an_answer_is_taken_out(served: Callable[[Serve], str], tmp_path: Path) -> None:
