@@ -10,7 +10,7 @@ from typing import Any
 
 from programs.batch.job_requests import JobRequests
 from programs.batch.job_table import JobRow
-from programs.batch.provider import AnswerLine, JobProgress, json_object
+from programs.batch.provider import AnswerLine, JobProgress, object_line
 from programs.batch.question import BatchQuestion
 
 _NAME = "mllm3rec"
@@ -154,7 +154,7 @@ class GoogleForm:
                 # Not an address that the answer names: the key goes to this provider only.
                 name = _sound(_FILE, output["responsesFile"])
                 for raw in self._requests.lines(f"{self._address}/{name}:download?alt=media"):
-                    if (line := google_answer(json_object(raw))) is not None:
+                    if (line := google_answer(object_line(raw))) is not None:
                         yield line
 
     def _url(self, job: JobRow) -> str:

@@ -122,7 +122,7 @@ def _without(key: str, line: bytes) -> bytes:
     return without_key(line.decode("latin-1"), key).encode("latin-1") if key else line
 
 
-def json_object(raw: bytes) -> dict[str, Any] | None:
+def object_line(raw: bytes) -> dict[str, Any] | None:
     """A line of a file of answers as a JSON object; None if it is none."""
     try:
         fields = json.loads(raw)
@@ -133,7 +133,7 @@ def json_object(raw: bytes) -> dict[str, Any] | None:
 
 def line_fields(raw: bytes) -> dict[str, Any] | None:
     """A line of a file of answers as a JSON object with a custom id; None if it is none."""
-    fields = json_object(raw)
+    fields = object_line(raw)
     return fields if fields is not None and isinstance(fields.get("custom_id"), str) else None
 
 
