@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -14,13 +15,13 @@ from programs.batch.question import BatchQuestion
 from programs.lm.prices import Price
 from programs.runtime.atomic import write_atomically
 
-_CHAT, _MESSAGES = "/chat/completions", "/messages"
+_ROUTE = re.compile(r"/chat/completions$|/messages$|/models/[^/]+:generateContent$")
+"""Of a call, after the address."""
 
 
 def account_of(question: BatchQuestion) -> tuple[str, str, str]:
     """What the lines of one job have in common: address, model, and the variable with the key."""
-    address = question.url.removesuffix(_CHAT).removesuffix(_MESSAGES)
-    return address, question.config.model, question.config.api_key_env or ""
+    return _ROUTE.sub("", question.url), question.config.model, question.config.api_key_env or ""
 
 
 def by_account(questions: Iterable[BatchQuestion]) -> Iterator[list[BatchQuestion]]:

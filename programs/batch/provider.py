@@ -17,6 +17,8 @@ MOST_BYTES_OF_ANSWERS = 4 << 30
 """Of one file of answers: 50,000 answers of 80 kB."""
 
 _SHOWN = 300
+_REJECTED_KEY = "API_KEY_INVALID"
+"""Google's reason, with status 400."""
 
 
 @dataclass(frozen=True)
@@ -120,13 +122,19 @@ def _without(key: str, line: bytes) -> bytes:
     return without_key(line.decode("latin-1"), key).encode("latin-1") if key else line
 
 
-def line_fields(raw: bytes) -> dict[str, Any] | None:
-    """A line of a file of answers as a JSON object with a custom id; None if it is none."""
+def object_line(raw: bytes) -> dict[str, Any] | None:
+    """A line of a file of answers as a JSON object; None if it is none."""
     try:
         fields = json.loads(raw)
     except (ValueError, RecursionError):
         return None
-    return fields if isinstance(fields, dict) and isinstance(fields.get("custom_id"), str) else None
+    return fields if isinstance(fields, dict) else None
+
+
+def line_fields(raw: bytes) -> dict[str, Any] | None:
+    """A line of a file of answers as a JSON object with a custom id; None if it is none."""
+    fields = object_line(raw)
+    return fields if fields is not None and isinstance(fields.get("custom_id"), str) else None
 
 
 def provider_error(status: int, text: str, address: str, variable: str) -> Exception:
@@ -136,7 +144,9 @@ def provider_error(status: int, text: str, address: str, variable: str) -> Excep
         variable: Environment variable with the key.
     """
     said = abridged(" ".join(text.split()), _SHOWN)
-    if status in (401, 403):
+    if 300 <= status < 400:
+        return InputError(f"{address}: HTTP {status}: redirects are never followed; correct the address")
+    if status in (401, 403) or _REJECTED_KEY in text:
         return InputError(f"{address}: HTTP {status}: {said}; set the environment variable {variable}")
     if status in (404, 405, 501):
         return InputError(f"{address}: HTTP {status}: no batch interface there ({said}); leave out --via batch")

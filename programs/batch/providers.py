@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from programs.batch.anthropic_form import AnthropicForm
+from programs.batch.google_form import GoogleForm
 from programs.batch.openai_form import OpenAIForm
 from programs.batch.provider import Provider
 from programs.lm.endpoints import credentials, is_server, key_variable, require_listening
 from programs.lm.roles import RoleConfig
 from programs.runtime.errors import InputError
+
+_Form = type[OpenAIForm] | type[AnthropicForm] | type[GoogleForm]
+_FORMS: dict[str, _Form] = {"openai": OpenAIForm, "anthropic": AnthropicForm, "gemini": GoogleForm}
+"""By the provider in a model string."""
 
 FILE = "file"
 """In place of a provider's dialect: the questions are written to a file for somebody else to answer."""
@@ -19,17 +24,21 @@ def dialect_of(model: str) -> str:
     Raises:
         InputError: if there is none, or we do not speak it.
 
-    >>> dialect_of("http://localhost:4000/v1#any"), dialect_of("openai/gpt-6-luna"), dialect_of("anthropic/claude")
-    ('openai', 'openai', 'anthropic')
+    >>> dialect_of("http://localhost:4000/v1#any"), dialect_of("anthropic/claude"), dialect_of("gemini/gemini-flash")
+    ('openai', 'anthropic', 'google')
     """
-    if is_server(model) or model.startswith("openai/"):
-        return "openai"
-    if model.startswith("anthropic/"):
-        return "anthropic"
-    raise InputError(
-        f"model {model[:200]!r}: no batch interface for it here; batches work with openai/..., anthropic/... and "
-        "servers of OpenAI's form (http://host:port/v1#model); put a LiteLLM proxy in front of it, or leave out --via"
-    )
+    return _form_for(model).name
+
+
+def _form_for(model: str) -> _Form:
+    form = OpenAIForm if is_server(model) else _FORMS.get(model.partition("/")[0])
+    if form is None:
+        raise InputError(
+            f"model {model[:200]!r}: no batch interface for it here; batches work with openai/..., anthropic/..., "
+            "gemini/... and servers of OpenAI's form (http://host:port/v1#model); put a LiteLLM proxy in front of it, "
+            "or leave out --via"
+        )
+    return form
 
 
 def connect_provider(address: str, model: str, variable: str | None) -> Provider:
@@ -41,8 +50,8 @@ def connect_provider(address: str, model: str, variable: str | None) -> Provider
     Raises:
         InputError: if there is no such interface, nothing listens there, or the key is missing.
     """
-    dialect: type[OpenAIForm] | type[AnthropicForm] = OpenAIForm if dialect_of(model) == "openai" else AnthropicForm
+    form = _form_for(model)
     if is_server(model):
         require_listening(model)
     key = credentials(RoleConfig(model=model, api_key_env=variable)).get("api_key")
-    return dialect(address, key, variable or key_variable(model))
+    return form(address, key, variable or key_variable(model))

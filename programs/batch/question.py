@@ -19,6 +19,8 @@ GIVEN_UP = 599
 """Status of a line that was asked several times in vain."""
 
 _NOT_ASCII = bytes(range(128, 256))
+_TEXTS = ("messages", "system", "contents", "systemInstruction")
+"""Fields of a body that hold texts, in any provider's form."""
 
 
 class Refusal(NamedTuple):
@@ -79,8 +81,12 @@ Refusals = Mapping[tuple[str, str], Refusal]
 
 
 def form_of(body: bytes) -> str:
-    """Hash of everything in a body but its texts: a request without a refused parameter has another form."""
-    fields = {name: value for name, value in json.loads(body).items() if name not in ("messages", "system")}
+    """Hash of everything in a body but its texts: a request without a refused parameter has another form.
+
+    >>> form_of(b'{"contents": ["a"], "labels": 1}') == form_of(b'{"contents": ["b"], "labels": 1}')
+    True
+    """
+    fields = {name: value for name, value in json.loads(body).items() if name not in _TEXTS}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -96,9 +102,13 @@ def most_tokens(body: bytes) -> tuple[int, int]:
 
     >>> most_tokens(b'{"messages": [], "max_tokens": 100}')
     (81, 100)
+    >>> most_tokens(b'{"contents": [], "generationConfig": {"maxOutputTokens": 100}}')
+    (95, 100)
     """
     fields = json.loads(body)
-    cap = max(int(fields.get(name) or 0) for name in ("max_tokens", "max_completion_tokens"))
+    limits = [fields.get("max_tokens"), fields.get("max_completion_tokens")]
+    limits.append(fields.get("generationConfig", {}).get("maxOutputTokens"))
+    cap = max(int(limit or 0) for limit in limits)
     # As for a call of its own: half a token for each Latin letter, a token for each byte of other scripts.
     letters = len(body.translate(None, _NOT_ASCII))
     return letters // 2 + (len(body) - letters) + 64, max(cap, LEAST_CAP)

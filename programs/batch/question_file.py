@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from programs.batch.openai_form import openai_line
+from programs.batch.openai_form import OpenAIForm, openai_line
+from programs.batch.providers import dialect_of
 from programs.batch.question import BatchQuestion
 from programs.runtime.errors import InputError, listed
 
@@ -30,9 +31,16 @@ def lines_of_one_model(questions: Sequence[BatchQuestion]) -> bytes:
     """The content of a file of questions.
 
     Raises:
-        InputError: if they are for several models: who answers a file does so with one.
+        InputError: if they are for several models: who answers a file does so with one; or for one whose requests
+            have another form than OpenAI's.
     """
     models = dict.fromkeys(question.config.model for question in questions)
     if len(models) > 1:
         raise InputError(f"questions for several models ({listed(models)}): a file is answered by one; use --model")
+    for model in models:
+        if dialect_of(model) != OpenAIForm.name:
+            raise InputError(
+                f"questions for {model}: a file holds requests of OpenAI's form; name the model as the server that "
+                "answers the file does, http://host:port/v1#model, or use --via batch"
+            )
     return b"".join(openai_line(question) + b"\n" for question in questions)

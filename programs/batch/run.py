@@ -178,10 +178,14 @@ class BatchRun:
                 jobs = [self._adopted(job) for job in self.table.jobs() if job.id in wanted]
                 jobs += [job for job in self._open_jobs() if job.id not in wanted]
                 reservation.enter_context(self._reserved(new, jobs))
-                jobs += self._written(new)
-                for job in jobs:
-                    self._begin(job)
-            self._wait(jobs)
+                # Those at work first: a provider may take no others before these have ended.
+                jobs = sorted(jobs + self._written(new), key=lambda job: job.state not in ("created", "ended"))
+                begun = self._begun(jobs)
+            while jobs:
+                self._wait(begun)
+                jobs = jobs[len(begun) :]
+                with self._alone():
+                    begun = self._begun(jobs)
 
     def _adopted(self, job: JobRow) -> JobRow:
         """A job that has a question of this run, too; it pays for the job if the run that began it is gone.
@@ -242,6 +246,21 @@ class BatchRun:
             yield
         finally:
             self.ledger.release(most)
+
+    def _begun(self, jobs: Sequence[JobRow]) -> list[JobRow]:
+        """The first of some jobs, begun: all of them, or as many as the provider takes at a time."""
+        begun: list[JobRow] = []
+        for job in jobs:
+            try:
+                self._begin(self.table.job(job.id))
+            except ConnectionError as error:
+                if not begun:
+                    raise
+                left = _jobs(len(jobs) - len(begun))
+                self.on_event(Note(f"warning: {left} cannot be created before others have ended: {error}"))
+                break
+            begun.append(job)
+        return begun
 
     def _begin(self, job: JobRow) -> None:
         """Bring a job to the provider, from wherever an earlier session left it; never twice."""
@@ -315,8 +334,9 @@ class BatchRun:
                 f"{job.address}: the batch {job.batch_id} of {job.lines} questions was refused: {progress.failure}; "
                 "correct that, and run the same command"
             )
-        if progress.answered != job.answered:
-            job = self.table.update(job.id, answered=progress.answered)
+        answered = min(max(progress.answered, 0), job.lines)
+        if answered != job.answered:
+            job = self.table.update(job.id, answered=answered)
         if not progress.ended:
             return job
         with self._alone():
@@ -329,6 +349,13 @@ class BatchRun:
         counts = self._patiently(self._settled, job, provider)
         if self.table.job(job.id).state != "fetched":
             # Not ours: a batch of the same size, begun at the same time by somebody else on this account.
+            self._times[job.id] += 1
+            if self._times[job.id] == MOST_TIMES:
+                self._drop(job)
+                raise InputError(
+                    f"{job.address}: {MOST_TIMES} batches, the last {job.batch_id}, came back with answers to other "
+                    "questions than theirs: ask the provider why, or leave out --via batch"
+                )
             self.table.update(job.id, state="uploaded", batch_id="", submitted=None)
             self._begin(self.table.job(job.id))
             return

@@ -1,4 +1,4 @@
-"""A batch server on loopback: files and batches in OpenAI's form, and Anthropic's; it bills each answer at half price.
+"""A batch server on loopback, in OpenAI's form, Anthropic's and Google's; it bills each answer at half price.
 
 Answers come in another order than questions. Some lines are missing the first time, expire, or fail.
 """
@@ -17,13 +17,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Self
+from urllib.parse import parse_qs, urlsplit
 
 from programs.lm.prices import Price, Tariff
 from tests.support.fake_server import Body, FakeOpenAI, Reply, sensible
+from tests.support.google_dialect import generated, google_line, operation
+from tests.support.provider_families import as_openai
 
-PRICE = Price(input=2.0, output=8.0, batch=Tariff(input=1.0, output=4.0))
+PRICE = Price(input=2.0, output=8.0, batch=Tariff(input=1.0, output=4.0, cached=0.25))
+
+_KEY_HEADERS = ("Authorization", "x-api-key", "x-goog-api-key")
+_ID = r"/((?:file|batch|msgbatch|op)-\d+)"
 
 Fate = Callable[[str, int], str]
 """From a line's custom id, and how often it was submitted before, to `ok`, `missing`, `expired`, `failed` or `lost`."""
@@ -80,6 +85,7 @@ class BatchServer:
         kill: Process to kill, number of the request at which, and whether after it was worked on; or None.
         interrupt_at_look: At which look at a job this process gets Ctrl-C; 0 for none.
         refuse_batches: Message with which every batch as a whole is refused, or empty.
+        most_at_work: Batches that it works on at a time; status 429 for more.
     """
 
     def __init__(self, fate: Fate = always_ok, respond: Callable[[Body], Reply] = sensible, looks: int = 1) -> None:
@@ -96,6 +102,7 @@ class BatchServer:
         self.keys: set[str] = set()
         self.kill: tuple[int, int, bool] | None = None
         self.refuse_batches = ""
+        self.most_at_work = 10**9
         self.interrupt_at_look = 0
         self._chat = FakeOpenAI(respond)
         self._lock = threading.RLock()
@@ -115,9 +122,9 @@ class BatchServer:
                 with server._lock:
                     server.requests += 1
                     number = server.requests
-                    server.keys.add(self.headers.get("Authorization") or self.headers.get("x-api-key", ""))
+                    server.keys.add(next(filter(None, map(self.headers.get, _KEY_HEADERS)), ""))
                     server._kill_at(number, after=False)
-                    status, payload = server.serve(self.command, urlsplit(self.path).path, body)
+                    status, payload = server.serve(self.command, self.path, body)
                     server._kill_at(number, after=True)
                 try:
                     self.send_response(status)
@@ -139,6 +146,11 @@ class BatchServer:
         """Base URL of the API."""
         return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
 
+    @property
+    def google_url(self) -> str:
+        """Base URL of the API in Google's form."""
+        return f"{self.url}beta"
+
     def model(self, name: str = "fake") -> str:
         """The model string a role takes."""
         return f"{self.url}#{name}"
@@ -146,7 +158,7 @@ class BatchServer:
     def prices(self, path: Path, models: tuple[str, ...] = ()) -> Path:
         """A file with the prices of its model, in batches half of those of calls."""
         lines = "".join(
-            f'"{model}" = {{ input = 2.0, output = 8.0, batch = {{ input = 1.0, output = 4.0 }} }}\n'
+            f'"{model}" = {{ input = 2.0, output = 8.0, batch = {{ input = 1.0, output = 4.0, cached = 0.25 }} }}\n'
             for model in models or (self.model(),)
         )
         path.write_text(f'dated = 2026-01-01\nsource = "a test"\n[models]\n{lines}')
@@ -154,11 +166,22 @@ class BatchServer:
 
     def serve(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         """Status and body of the answer to a request."""
-        name = re.sub(r"/(file|batch|msgbatch)-\d+", "/ID", path)
+        address = urlsplit(path)
+        name = re.sub(_ID, "/ID", address.path)
         self.paths[f"{method} {name}"] += 1
-        known = re.search(r"(file|batch|msgbatch)-\d+", path)
-        one = "" if known is None else known.group()
-        match f"{method} {name}":
+        at_work = sum(batch.status == "in_progress" for batch in self.batches.values())
+        if method == "POST" and name.endswith(("/batches", ":batchGenerateContent")) and at_work >= self.most_at_work:
+            return 429, json.dumps({"error": {"message": "too many batches at work"}}).encode()
+        known = re.search(_ID, path)
+        one = "" if known is None else known.group(1)
+        if name.startswith("/v1beta/"):
+            return self._google(f"{method} {name}", one, parse_qs(address.query), body)
+        if name.startswith("/v1/messages"):
+            return self._anthropic(f"{method} {name}", one, body)
+        return self._openai(f"{method} {name}", one, body)
+
+    def _openai(self, request: str, one: str, body: bytes) -> tuple[int, bytes]:
+        match request:
             case "POST /v1/chat/completions":
                 asked = json.loads(body)
                 self.bodies.append(asked)
@@ -183,10 +206,13 @@ class BatchServer:
                 self._cancelled(self.batches[one])
                 return 200, json.dumps(self._batch(self.batches[one])).encode()
             case _:
-                return self._anthropic(f"{method} {name}", one, body)
+                return _no_such_route(request)
 
     def _anthropic(self, request: str, one: str, body: bytes) -> tuple[int, bytes]:
         match request:
+            case "POST /v1/messages":
+                self.bodies.append(json.loads(body))
+                return 200, json.dumps(self._message(self.bodies[-1])).encode()
             case "POST /v1/messages/batches":
                 lines = [(line["custom_id"], line["params"]) for line in json.loads(body)["requests"]]
                 batch = FakeBatch(f"msgbatch-{len(self.batches)}", lines)
@@ -201,7 +227,38 @@ class BatchServer:
             case "GET /v1/messages/batches/ID/results":
                 return 200, self.batches[one].output
             case _:
-                return 404, json.dumps({"error": {"message": f"no such route: {request}"}}).encode()
+                return _no_such_route(request)
+
+    def _google(self, request: str, one: str, query: dict[str, list[str]], body: bytes) -> tuple[int, bytes]:
+        batch = self.batches.get(one)
+        if request.startswith("POST /v1beta/models/") and request.endswith(":generateContent"):
+            asked = json.loads(body)
+            self.bodies.append(asked)
+            reply = self.respond(asked | as_openai(asked))
+            return reply.status, json.dumps(generated(asked, reply)).encode()
+        if request.startswith("POST /v1beta/models/") and request.endswith(":batchGenerateContent"):
+            asked = json.loads(body)["batch"]
+            requests = asked["inputConfig"]["requests"]["requests"]
+            lines = [(line["metadata"]["key"], line["request"]) for line in requests]
+            batch = FakeBatch(f"op-{len(self.batches)}", lines, {"displayName": asked["displayName"]})
+            if self.refuse_batches:
+                batch.status = "failed"
+            self.batches[batch.id] = batch
+        elif request == "GET /v1beta/batches":
+            # Oldest first, so that nobody finds what is sought on the first page.
+            size, start = int(query["pageSize"][0]), int(query.get("pageToken", ["0"])[0])
+            listed = [operation(one, self.refuse_batches) for one in self.batches.values()]
+            page = {"operations": listed[start : start + size]}
+            more = {"nextPageToken": str(start + size)} if start + size < len(listed) else {}
+            return 200, json.dumps(page | more).encode()
+        elif request == "POST /v1beta/batches/ID:cancel" and batch is not None:
+            self._cancelled(batch)
+            return 200, b"{}"
+        elif request == "GET /v1beta/batches/ID" and batch is not None:
+            self._worked(batch)
+        if batch is None:
+            return _no_such_route(request)
+        return 200, json.dumps(operation(batch, self.refuse_batches)).encode()
 
     def _uploaded(self, body: bytes) -> str:
         # The two parts of a form: the purpose, and the file with its name.
@@ -257,7 +314,7 @@ class BatchServer:
             elif fate == "expired":
                 errors.append(self._expired(key, batch))
         batch.output, batch.errors = (b"".join(line + b"\n" for line in lines) for lines in (output, errors))
-        if batch.id.startswith("msgbatch"):
+        if not batch.id.startswith("batch"):
             batch.output += batch.errors
 
     def _cancelled(self, batch: FakeBatch) -> None:
@@ -267,7 +324,11 @@ class BatchServer:
     def _answered(self, key: str, body: Body, batch: FakeBatch) -> bytes:
         self.bodies.append(body)
         if batch.id.startswith("msgbatch"):
-            return self._message(key, body)
+            message = self._message(body)
+            self.bill += PRICE.usd(message["usage"]["input_tokens"], message["usage"]["output_tokens"], batch=True)
+            return json.dumps({"custom_id": key, "result": {"type": "succeeded", "message": message}}).encode()
+        if batch.id.startswith("op"):
+            return self._generated(key, body)
         reply = self.respond(body)
         payload = self._payload(body, reply)
         if reply.status != 200:
@@ -284,24 +345,33 @@ class BatchServer:
             payload["choices"][0]["finish_reason"] = "length"
         return payload
 
-    def _message(self, key: str, body: Body) -> bytes:
-        texts = [{"role": "system", "content": _text(body.get("system", ""))}]
-        texts += [{"role": one["role"], "content": _text(one["content"])} for one in body["messages"]]
-        reply = self.respond({**body, "messages": texts})
-        tokens_in, tokens_out = sum(len(one["content"]) for one in texts) // 4, max(1, len(reply.content) // 4)
-        self.bill += PRICE.usd(tokens_in, tokens_out, batch=True)
-        message = {
+    def _message(self, body: Body) -> Body:
+        texts = as_openai(body)
+        reply = self.respond(texts)
+        tokens_in = sum(len(one["content"]) for one in texts["messages"]) // 4
+        return {
             "id": "m",
             "type": "message",
             "role": "assistant",
             "model": body["model"],
             "content": [{"type": "text", "text": reply.content}],
             "stop_reason": "end_turn",
-            "usage": {"input_tokens": tokens_in, "output_tokens": tokens_out},
+            "usage": {"input_tokens": tokens_in, "output_tokens": max(1, len(reply.content) // 4)},
         }
-        return json.dumps({"custom_id": key, "result": {"type": "succeeded", "message": message}}).encode()
+
+    def _generated(self, key: str, body: Body) -> bytes:
+        answer = generated(body, self.respond(body | as_openai(body)))
+        if "error" in answer:
+            self.submitted[key][-1] = "refused"
+        else:
+            usage = answer["usageMetadata"]
+            written = usage["candidatesTokenCount"] + usage["thoughtsTokenCount"]
+            self.bill += PRICE.usd(usage["promptTokenCount"], written, usage["cachedContentTokenCount"], batch=True)
+        return google_line(key, answer)
 
     def _gone_wrong(self, key: str, fate: str, batch: FakeBatch) -> bytes:
+        if batch.id.startswith("op"):
+            return google_line(key, code=13 if fate == "failed" else None)
         if batch.id.startswith("msgbatch"):
             error = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
             return json.dumps({"custom_id": key, "result": {"type": "errored", "error": error}}).encode()
@@ -313,6 +383,8 @@ class BatchServer:
         return json.dumps({"id": "l", "custom_id": key, "response": response, "error": None}).encode()
 
     def _expired(self, key: str, batch: FakeBatch) -> bytes:
+        if batch.id.startswith("op"):
+            return google_line(key, code=1)
         if batch.id.startswith("msgbatch"):
             return json.dumps({"custom_id": key, "result": {"type": "expired"}}).encode()
         error = {"code": "batch_expired", "message": "This request could not be executed before it expired."}
@@ -366,5 +438,5 @@ class BatchServer:
         self._http.server_close()
 
 
-def _text(content: Any) -> str:
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+def _no_such_route(request: str) -> tuple[int, bytes]:
+    return 404, json.dumps({"error": {"message": f"no such route: {request}"}}).encode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from programs.batch.run import BatchRun
 from programs.lm.backends import Backends
 from programs.lm.ledger import Call, Ledger, read_calls
 from programs.lm.response_cache import use_response_cache
-from programs.lm.roles import Roles
+from programs.lm.roles import Roles, local_roles
 from programs.prior.scorers import Popularity
 from programs.program import Parts, pointwise
 from programs.trait_store import TraitStore
+from tests.support.batch_server import BatchServer
 from tests.support.encoders import LetterEncoder
 from tests.support.runs import MANIFEST, judgements
 from tests.support.small_shop import CASE, POPULARITY, SHOP
@@ -24,7 +25,17 @@ CASES = [
     CASE.model_copy(update={"candidates": CASE.candidates[:3]}),
     CASE.model_copy(update={"user_id": "bob", "candidates": CASE.candidates[1:2]}),
 ]
+ANTHROPIC, GOOGLE = "anthropic/claude-haiku-4-5", "gemini/gemini-3.8-flash"
+
+RolesOn = Callable[[BatchServer], Roles]
+"""From a server to roles whose models are behind an interface there."""
+
 _LEDGER = "ledger.jsonl"
+
+
+def all_on(server: BatchServer, model: str) -> Roles:
+    """Roles on one hosted model, which a server stands for."""
+    return local_roles(server.model()).with_models(**dict.fromkeys(("mope", "mote", "mar", "judge"), model))
 
 
 def parts(backends: Backends) -> Parts:

@@ -343,7 +343,7 @@ def test_odd_lines_are_asked_again(cli: CommandLine, tmp_path: Path, jobs: Batch
     [
         (("--via", "pigeon"), "choose calls, batch, or a file"),
         (("--via", "batch", "--retry-unparsable"), "leave out one of the two"),
-        (("--via", "batch", "--model", "gemini/gemini-3.8-flash"), "no batch interface"),
+        (("--via", "batch", "--model", "mistral/mistral-small"), "no batch interface"),
         (("--via", "batch", "--model", "local/smollm2-135m"), "no batch interface"),
     ],
 )
@@ -355,17 +355,30 @@ def test_what_batches_cannot_do(
     assert said in ended.err
 
 
-def test_anthropic(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, key = "anthropic/claude-haiku-4-5", "sk-ant-canary-0123456789"
-    monkeypatch.setenv("ANTHROPIC_API_KEY", key)
+@pytest.mark.parametrize(
+    ("model", "route"),
+    [
+        ("anthropic/claude-haiku-4-5", "POST /v1/messages/batches"),
+        ("gemini/gemini-3.8-flash", "POST /v1beta/models/gemini-3.8-flash:batchGenerateContent"),
+    ],
+)
+def test_other_forms_than_openais(
+    cli: CommandLine, tmp_path: Path, model: str, route: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider, key = model.partition("/")[0].upper(), "sk-canary-0123456789"
+    monkeypatch.setenv(f"{provider}_API_KEY", key)
     with BatchServer(unlucky(5)) as server:
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        monkeypatch.setenv(f"{provider}_BASE_URL", server.google_url if provider == "GEMINI" else server.url)
         prices = server.prices(tmp_path / "prices.toml", (model,))
         cases = tmp_path / "cases.jsonl"
         cases_file(cases, 2, negatives=3, part="test")
         run = ["--ranker", "listwise", "--model", model, "--prices", prices, "--out", tmp_path / "run"]
-        ended = cli("evaluate", cases, *run, "--via", "batch", "--json")
+        written = cli("batch", "write", tmp_path / "wave.jsonl", "evaluate", cases, *run)
+        assert (written.code, server.requests) == (2, 0)
+        assert "OpenAI's form" in written.err and "--via batch" in written.err
+        ended = cli("evaluate", cases, *run, "--via", "batch", "--budget-usd", 5, "--json")
         assert ended.code == 0, ended.err
+        assert server.paths[route] == len(server.batches) > 2
         assert server.keys == {key}
         assert server.paid_twice() == []
     calls = [call for call in read_calls(tmp_path / "run" / "ledger.jsonl") if not call.hit]

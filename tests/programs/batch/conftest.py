@@ -9,7 +9,10 @@ import dspy
 import pytest
 
 from programs.batch import run
+from programs.lm.roles import Roles, local_roles
 from programs.runtime.environment import variable
+from tests.support.batch_server import BatchServer
+from tests.support.batch_sessions import ANTHROPIC, GOOGLE, RolesOn, all_on
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +34,36 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
     yield made
     dspy.cache = before
+
+
+@pytest.fixture
+def anthropic(monkeypatch: pytest.MonkeyPatch) -> RolesOn:
+    """Roles whose model is behind Anthropic's interface."""
+
+    def roles(server: BatchServer) -> Roles:
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-0123456789")
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        return all_on(server, ANTHROPIC)
+
+    return roles
+
+
+@pytest.fixture
+def google(monkeypatch: pytest.MonkeyPatch) -> RolesOn:
+    """Roles whose model is behind Google's interface."""
+
+    def roles(server: BatchServer) -> Roles:
+        monkeypatch.setenv("GEMINI_API_KEY", "AIza-0123456789")
+        monkeypatch.setenv("GEMINI_BASE_URL", server.google_url)
+        return all_on(server, GOOGLE)
+
+    return roles
+
+
+@pytest.fixture
+def roles_on(request: pytest.FixtureRequest) -> RolesOn:
+    """By the name of a dialect."""
+    if request.param == "openai":
+        return lambda server: local_roles(server.model())
+    found: RolesOn = request.getfixturevalue(request.param)
+    return found

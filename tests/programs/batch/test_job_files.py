@@ -10,7 +10,7 @@ import pytest
 from programs.batch.openai_form import OpenAIForm
 from programs.lm.roles import local_roles
 from tests.support.batch_server import BatchServer
-from tests.support.batch_sessions import by_batches
+from tests.support.batch_sessions import by_batches, paid_calls
 
 
 @pytest.mark.parametrize(("limit", "value"), [("most_lines", 2), ("most_bytes", 4000)])
@@ -28,6 +28,19 @@ def test_a_wave_above_the_limits_of_a_provider_is_several_jobs(
         assert max(len(content.splitlines()) for content in uploaded) == value
     else:
         assert all(len(content) <= value or len(content.splitlines()) == 1 for content in uploaded)
+
+
+def test_jobs_above_what_a_provider_works_on_at_a_time_begin_later(
+    folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenAIForm, "most_lines", 1)
+    here = folder("run")
+    with BatchServer() as server:
+        server.most_at_work = 2
+        rows = by_batches(local_roles(server.model()), here)
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert server.paid_twice() == []
+    assert len(server.batches) == len(paid_calls(here)) > 5
 
 
 def test_the_files_of_jobs_are_private_and_gone_in_the_end(folder: Callable[[str], Path]) -> None:

@@ -12,32 +12,28 @@ import pytest
 from evaluate.runs.journal import Journal
 from programs.batch import job_files
 from programs.batch.anthropic_form import AnthropicForm
+from programs.batch.google_form import GoogleForm
 from programs.batch.job_table import JobTable
 from programs.batch.openai_form import OpenAIForm
 from programs.lm.ledger import Ledger
 from programs.lm.response_cache import ResponseCache
-from programs.lm.roles import Roles, local_roles
 from programs.runtime.environment import variable
 from tests.support.batch_server import BatchServer, FakeBatch, unlucky
-from tests.support.batch_sessions import by_batches, by_calls, paid_calls
+from tests.support.batch_sessions import ANTHROPIC, GOOGLE, RolesOn, by_batches, by_calls, paid_calls
 
 KILLS = 40
-STEPS: tuple[tuple[Any, str], ...] = (
+HERE: tuple[tuple[Any, str], ...] = (
     (job_files, "write_atomically"),
     (JobTable, "add"),
     (JobTable, "update"),
     (JobTable, "settle"),
-    (OpenAIForm, "upload"),
-    (OpenAIForm, "find"),
-    (OpenAIForm, "create"),
-    (OpenAIForm, "progress"),
-    (AnthropicForm, "create"),
     (ResponseCache, "keep"),
     (Ledger, "record"),
     (Journal, "append"),
 )
-"""Everything that changes something on disk or at the provider; a kill comes before or after it."""
-
+AT_PROVIDERS = ("upload", "find", "create", "progress")
+STEPS = (*HERE, *((form, step) for form in (OpenAIForm, AnthropicForm, GoogleForm) for step in AT_PROVIDERS))
+"""Everything that changes something on disk or at a provider; a kill comes before or after it."""
 
 Moment = tuple[str, str]
 """Name of a step, and `before` or `after`."""
@@ -89,25 +85,34 @@ def killer(monkeypatch: pytest.MonkeyPatch) -> Killer:
     return made
 
 
+@pytest.mark.parametrize("roles_on", ["openai", "anthropic", "google"], indirect=True)
 def test_kills_between_any_two_steps(
-    killer: Killer, folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    killer: Killer,
+    folder: Callable[[str], Path],
+    tmp_path: Path,
+    roles_on: RolesOn,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rng = random.Random("kills of batches")
-    planned = 2 * [(name, side) for where, name in STEPS for side in ("before", "after") if where is not AnthropicForm]
+    planned = 2 * [
+        (name, side) for name in (*AT_PROVIDERS, *(step for _, step in HERE)) for side in ("before", "after")
+    ]
     rng.shuffle(planned)
     kills, runs = 0, 0
     while planned:
         runs += 1
         with BatchServer(unlucky(runs), looks=rng.choice((0, 1))) as server:
-            monkeypatch.setenv(variable("prices"), str(server.prices(tmp_path / "prices.toml")))
-            expected = by_calls(local_roles(server.model()), folder(f"calls {runs}"))
+            prices = server.prices(tmp_path / "prices.toml", (server.model(), ANTHROPIC, GOOGLE))
+            monkeypatch.setenv(variable("prices"), str(prices))
+            roles = roles_on(server)
+            expected = by_calls(roles, folder(f"calls {runs}"))
             questions = len(server.bodies)
             here = folder(f"run {runs}")
             rows: Mapping[str, Any] | None = None
             while rows is None:
                 killer.set(planned[-1] if planned else None, rng.choice((1, 1, 2, 5)))
                 try:
-                    rows = by_batches(local_roles(server.model()), here)
+                    rows = by_batches(roles, here)
                 except Killed:
                     kills += 1
                     planned.pop()
@@ -121,23 +126,8 @@ def test_kills_between_any_two_steps(
     assert kills >= KILLS
 
 
-ANTHROPIC = "anthropic/claude-haiku-4-5"
-
-
-@pytest.fixture
-def anthropic(monkeypatch: pytest.MonkeyPatch) -> Callable[[BatchServer], Roles]:
-    """From a server to roles whose model is behind Anthropic's interface there."""
-
-    def roles(server: BatchServer) -> Roles:
-        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-0123456789")
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
-        return local_roles(server.model()).with_models(**dict.fromkeys(("mope", "mote", "mar", "judge"), ANTHROPIC))
-
-    return roles
-
-
 def test_a_message_batch_is_found_by_its_size_and_time(
-    killer: Killer, folder: Callable[[str], Path], anthropic: Callable[[BatchServer], Roles]
+    killer: Killer, folder: Callable[[str], Path], anthropic: RolesOn
 ) -> None:
     with BatchServer() as server:
         roles, here = anthropic(server), folder("run")
@@ -153,7 +143,7 @@ def test_a_message_batch_is_found_by_its_size_and_time(
 
 
 def test_a_batch_of_somebody_else_is_not_taken_for_ours(
-    killer: Killer, folder: Callable[[str], Path], anthropic: Callable[[BatchServer], Roles]
+    killer: Killer, folder: Callable[[str], Path], anthropic: RolesOn
 ) -> None:
     with BatchServer() as server:
         roles, here = anthropic(server), folder("run")
