@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import dspy
 from dspy._vendor.lm15.transports import TransportRequest, TransportResponse
 from dspy.clients.call_result import CallResult
 from dspy.clients.errors import wrap_error
-from dspy.lm15 import LM15Error, Response, TextPart, Usage
+from dspy.lm15 import LM15Error, Response, TextPart
 
 from programs.batch.job_table import LineEnd
 from programs.batch.provider import AnswerLine
 from programs.batch.question import BatchQuestion, Refusal, form_of
-from programs.lm.attempt import Tokens, has_usage, tokens_of
+from programs.lm.attempt import has_usage, tokens_of
 from programs.lm.endpoints import connect
 from programs.lm.ledger import Call
 from programs.lm.prices import Price
@@ -25,11 +25,6 @@ VIA = "batch"
 """In the ledger, for a line of a batch."""
 
 _FIRST_ERROR_STATUS = 400
-_MOST_TOKENS = 10**9
-"""Of one answer; a provider that counts more has not counted tokens."""
-
-_UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What the clients of hosted models raise of answers that have another form than they expect."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +62,12 @@ def judge(question: BatchQuestion, line: AnswerLine, call_id: str, price: Price 
     try:
         with instead_of_sending(answer):
             response: Response = engine.complete(question.asked)
-    except (LM15Error, *_UNREADABLE) as error:
+    except LM15Error as error:
         call = _call(question, call_id, failed=True, usd=_unreadable_usd(question, line))
-        if not isinstance(error, LM15Error) or dspy.is_retryable_lm_error(wrap_error(error, model=question.model)):
+        if dspy.is_retryable_lm_error(wrap_error(error, model=question.model)):
             return Judged(LineEnd(call), again=True)
         return Judged(LineEnd(call, Refusal(line.status, line.body.decode())))
     tokens = tokens_of(response, question.model)
-    if max(tokens) > _MOST_TOKENS:
-        response, tokens = replace(response, usage=Usage()), Tokens()
     metered = has_usage(response)
     usd = None
     if metered and price is not None:

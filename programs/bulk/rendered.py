@@ -25,6 +25,7 @@ from dspy.clients.execution import IGNORED_CACHE_KEYS, PreparedCall, _canonical,
 from dspy.lm15 import ProviderError, Request, Response, UnsupportedFeatureError
 from pydantic_core import to_json
 
+from programs.lm.checked_answer import checked_answer
 from programs.lm.refused_parameters import RefusedParameters, RequestTrial
 from programs.lm.role_lm import Question, RoleLM
 from programs.lm.transport import Transport
@@ -123,7 +124,7 @@ class Exchange:
         if status >= 400:
             raise self.provider._http_error(answer)
         try:
-            response = self.provider.parse_response(self.request, answer)
+            response = checked_answer(lambda: self.provider.parse_response(self.request, answer))
             finished: Response = self.provider._finish_response(self.request, response, self.adaptations)
             return finished
         except ProviderError as error:

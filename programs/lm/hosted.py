@@ -12,6 +12,7 @@ from dspy.clients.engines.lm15_engine import LM15Engine
 from dspy.lm15 import CacheConfig, Request, Response, RouterConfig, UnknownModelError, UnsupportedFeatureError
 
 from programs.lm.chat_body import sound_body
+from programs.lm.checked_answer import checked_answer
 from programs.lm.keys import no_key_in_errors
 from programs.lm.refused_parameters import RefusedParameters
 from programs.lm.transport import Transport
@@ -60,8 +61,7 @@ class HostedEngine:
     def complete(self, request: Request) -> Response:
         """One attempt. Raises `LM15Error` if it fails."""
         with no_key_in_errors(self.key):
-            response: Response = self.refused.complete(self._engine.complete, self.prepared(request))
-            return response
+            return checked_answer(lambda: self.refused.complete(self._engine.complete, self.prepared(request)))
 
     def provider(self, request: Request) -> tuple[Any, Request]:
         """DSPy's client of the provider, which writes bodies and reads answers, and the request with its model."""

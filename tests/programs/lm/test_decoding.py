@@ -15,7 +15,7 @@ from programs.lm.prices import price_table
 from programs.lm.roles import HOSTED, HOSTED_CHEAP, PRESETS, ROLE_NAMES, Roles
 from programs.mote import MOTE
 from signatures.types import Item
-from tests.support.fake_server import FakeOpenAI
+from tests.support.fake_server import Body, FakeOpenAI, Reply
 from tests.support.provider_families import FAMILIES
 
 CUP = Item(item_id="cup", title="A cup with a lid")
@@ -39,6 +39,49 @@ def test_each_family_takes_the_first_request(model: str, tmp_path: Path, monkeyp
     assert len(server.bodies) == 1
     (call,) = read_calls(tmp_path / "ledger.jsonl")
     assert call.tokens_in == 1000
+
+
+ODD: dict[str, tuple[str, ...]] = {
+    "anthropic/claude-haiku-5-5": (
+        "[1]",
+        '{"content": 3}',
+        '{"content": [4]}',
+        '{"content": [{"type": "text", "text": 5}]}',
+    ),
+    "gemini/gemini-3.8-flash": (
+        "[1]",
+        '{"candidates": 3}',
+        '{"candidates": [[]]}',
+        '{"candidates": [{"content": {"parts": [7]}}]}',
+    ),
+    "openai/gpt-6-luna": ("[1]", '{"output": 3}', '{"output": [{"type": "message", "content": 7}]}'),
+}
+
+
+@pytest.mark.parametrize(("model", "raw"), [(model, raw) for model, raws in ODD.items() for raw in raws])
+def test_an_answer_in_an_unknown_form_is_asked_again(model: str, raw: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    replies = iter([Reply(raw=raw.encode())])
+    with FakeOpenAI(lambda body: next(replies, None) or FAMILIES[model](body)) as server:
+        assert MOTE(Backends(on(model, server, monkeypatch)))(item=CUP).traits.phrases
+    assert len(server.bodies) == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "count"),
+    [("anthropic/claude-haiku-5-5", "output_tokens"), ("gemini/gemini-3.8-flash", "candidatesTokenCount")],
+)
+def test_an_impossible_number_of_tokens_is_unknown(
+    model: str, count: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def respond(body: Body) -> Reply:
+        raw = FAMILIES[model](body).raw
+        assert raw is not None
+        return Reply(raw=raw.replace(f'"{count}": 20'.encode(), f'"{count}": {10**30}'.encode()))
+
+    with FakeOpenAI(respond) as server:
+        MOTE(Backends(on(model, server, monkeypatch), Ledger(tmp_path / "ledger.jsonl")))(item=CUP)
+    (call,) = read_calls(tmp_path / "ledger.jsonl")
+    assert (call.tokens_in, call.tokens_out, call.usd) == (0, 0, None)
 
 
 def test_cached_tokens_and_thoughts_are_billed_as_each_provider_bills_them(
