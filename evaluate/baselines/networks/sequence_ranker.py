@@ -18,7 +18,6 @@ from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.item_texts import item_texts
 from evaluate.baselines.networks.sequence_settings import SequenceSettings, TextSettings
 from programs.ranker import ranking_from_scores
-from programs.runtime.errors import require_extra
 from signatures.rows import Case, Ranking
 
 if TYPE_CHECKING:
@@ -78,8 +77,7 @@ def fit_sequences(
     Args:
         augment: Gives other sequences to train on. The settings decide what it does, as they name the kept fit.
     """
-    for package in ("torch", "safetensors"):
-        require_extra(package, "neural", f"the ranker '{settings.name}'")
+    settings.require_torch()
     from evaluate.baselines.networks.sequence_training import train
 
     rows: dict[str, int] = {}
@@ -89,15 +87,12 @@ def fit_sequences(
         if history:
             users[user] = len(users)
             sequences.append(_rows(rows.setdefault(item, len(rows)) for item in history))
-    trained, folder, vectors = len(rows), settings.fit_folder(training, seed, fitting), None
+    trained, plan, vectors = len(rows), settings.plan(training, seed, fitting), None
     if isinstance(settings, TextSettings):
         texts = item_texts(training, settings.text, settings.name, fitting.on_event)
-        for item in texts.rows:
-            rows.setdefault(item, len(rows))
-        vectors = np.zeros((len(rows), texts.vectors.shape[1]), dtype=np.float32)
-        vectors[[rows[item] for item in texts.rows]] = texts.vectors[list(texts.rows.values())]
-        folder = folder and folder.with_name(f"{folder.name}-{texts.sha256[:16]}")
-    network = train(sequences, trained, settings, seed, vectors, folder, fitting.on_event, augment)
+        rows, vectors = texts.after(rows)
+        plan = plan.suffixed(texts.sha256[:16])
+    network = train(sequences, trained, settings, plan, vectors, augment)
     return SequenceRanker(settings, rows, users, network)
 
 

@@ -30,6 +30,7 @@ from evaluate.baselines.language import (
     events_of,
     title_of,
 )
+from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.sequence_ranker import SequenceRanker
 from evaluate.baselines.systems.sasrec import SASRec
 from programs.prior.scorers import ContentSimilarity
@@ -133,17 +134,9 @@ class ALLMRec(LanguageModel):
             frozen.biases,
             _texts(training.content, recommender.rows),
         )
-        network = align(
-            pairs,
-            self.code,
-            seed=seed,
-            epochs=self.epochs,
-            batch=512,
-            rate=self.align_rate,
-            task=f"{self.name}, stage 1",
-            folder=None if folder is None else folder / "stage1",
-            on_event=fitting.on_event,
-        )
+        stage1 = folder and folder / "stage1"
+        plan = FitPlan(f"{self.name}, stage 1", self.epochs, 3, seed, stage1, fitting.on_event)
+        network = align(pairs, self.code, plan, batch=512, rate=self.align_rate)
         return AlignedItems(frozen, network, training.content)
 
 

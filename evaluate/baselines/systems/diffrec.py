@@ -11,7 +11,6 @@ from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.diffrec_settings import DiffRecSettings
 from evaluate.baselines.networks.interactions import Interactions, distinct_rows
 from programs.ranker import ranking_from_scores
-from programs.runtime.errors import require_extra
 from signatures.rows import Case, Ranking
 
 if TYPE_CHECKING:
@@ -34,13 +33,11 @@ class DiffRec(DiffRecSettings):
 
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> DiffRecRanker:
         """Train; see `Baseline.fit`. A repeated purchase counts once, where it was made last."""
-        for package in ("torch", "safetensors"):
-            require_extra(package, "neural", f"the ranker '{self.name}'")
+        self.require_torch()
         from evaluate.baselines.networks.diffrec_network import train_diffrec
 
         data = Interactions.of(training.histories)
-        folder = self.fit_folder(training, seed, fitting)
-        network = train_diffrec(data.histories, len(data.items), self, seed, folder, fitting.on_event)
+        network = train_diffrec(data.histories, len(data.items), self, self.plan(training, seed, fitting))
         return DiffRecRanker(data.items, network)
 
 

@@ -12,7 +12,6 @@ from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.graph_settings import KGATSettings
 from evaluate.baselines.networks.interactions import HistoryRows, Interactions, distinct_rows
 from evaluate.baselines.networks.knowledge import KnowledgeGraph
-from programs.runtime.errors import require_extra
 from signatures.rows import Case
 
 if TYPE_CHECKING:
@@ -34,8 +33,7 @@ class KGAT(KGATSettings):
 
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> KGATRanker:
         """Train; see `Baseline.fit`. A repeated purchase counts once."""
-        for package in ("torch", "safetensors"):
-            require_extra(package, "neural", f"the ranker '{self.name}'")
+        self.require_torch()
         from evaluate.baselines.networks.graph import train_graph
         from evaluate.baselines.networks.kgat_network import KGATNetwork
 
@@ -48,8 +46,8 @@ class KGAT(KGATSettings):
         def make(histories: list[HistoryRows]) -> KGATNetwork:
             return KGATNetwork(histories, len(rows), graph, self)
 
-        folder = self.fit_folder(training, seed, fitting)
-        network = train_graph(data.histories, len(data.items), make, self, seed, folder, fitting.on_event)
+        plan = self.plan(training, seed, fitting)
+        network = train_graph(data.histories, len(data.items), make, self, plan)
         return KGATRanker(data.users, rows, network)
 
 

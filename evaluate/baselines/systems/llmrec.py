@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.factors import FactorRanker, Factors, FactorVectors
@@ -13,7 +12,6 @@ from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.graph_settings import LLMRecSettings
 from evaluate.baselines.networks.interactions import HistoryRows, Interactions, distinct_rows
 from evaluate.baselines.networks.item_texts import ItemTexts, item_texts
-from programs.runtime.errors import require_extra
 from programs.runtime.events import Note, OnEvent
 from signatures.rows import Case
 
@@ -43,25 +41,19 @@ class LLMRec(LLMRecSettings):
         Raises:
             InputError: if no item has a text.
         """
-        for package in ("torch", "safetensors"):
-            require_extra(package, "neural", f"the ranker '{self.name}'")
+        self.require_torch()
         from evaluate.baselines.networks.graph import train_graph
         from evaluate.baselines.networks.llmrec_network import LLMRecNetwork
 
         texts = _with_traits(item_texts(training, "item", self.name, fitting.on_event), training, fitting.on_event)
         data = Interactions.of(training.histories)
-        rows = dict(data.items)
-        for item in texts.rows:
-            rows.setdefault(item, len(rows))
-        vectors: NDArray[np.float32] = np.zeros((len(rows), texts.vectors.shape[1]), dtype=np.float32)
-        vectors[[rows[item] for item in texts.rows]] = texts.vectors[list(texts.rows.values())]
+        rows, vectors = texts.after(data.items)
 
         def make(histories: list[HistoryRows]) -> LLMRecNetwork:
             return LLMRecNetwork(histories, len(data.items), vectors, self)
 
-        folder = self.fit_folder(training, seed, fitting)
-        folder = folder and folder.with_name(f"{folder.name}-{texts.sha256[:16]}")
-        network = train_graph(data.histories, len(data.items), make, self, seed, folder, fitting.on_event)
+        plan = self.plan(training, seed, fitting).suffixed(texts.sha256[:16])
+        network = train_graph(data.histories, len(data.items), make, self, plan)
         return LLMRecRanker(data.users, rows, network)
 
 

@@ -12,7 +12,6 @@ from evaluate.baselines.baseline import TrainingData, unknown_below
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.neumf_settings import NeuMFSettings
 from programs.ranker import ranking_from_scores
-from programs.runtime.errors import require_extra
 from signatures.rows import Case, Ranking
 
 if TYPE_CHECKING:
@@ -31,8 +30,7 @@ class NeuMF(NeuMFSettings):
 
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> NeuMFRanker:
         """Train; see `Baseline.fit`. A repeated purchase counts once."""
-        for package in ("torch", "safetensors"):
-            require_extra(package, "neural", f"the ranker '{self.name}'")
+        self.require_torch()
         from evaluate.baselines.networks.neumf_network import train_neumf
 
         rows: dict[str, int] = {}
@@ -43,8 +41,7 @@ class NeuMF(NeuMFSettings):
                 users[user] = len(users)
                 own = (rows.setdefault(item, len(rows)) for item in dict.fromkeys(history))
                 histories.append(np.fromiter(own, dtype=np.int64))
-        folder = self.fit_folder(training, seed, fitting)
-        network = train_neumf(histories, len(rows), self, seed, folder, fitting.on_event)
+        network = train_neumf(histories, len(rows), self, self.plan(training, seed, fitting))
         return NeuMFRanker(users, rows, histories, network)
 
 
