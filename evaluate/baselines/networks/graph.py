@@ -81,12 +81,25 @@ class GraphNetwork(nn.Module, ABC):
         """Vectors of all users, shape (users, d), and of all items, shape (items, d); a score is their product."""
 
     @abstractmethod
+    def layers(self) -> list[Tensor]:
+        """Vectors of the nodes before the first layer of the propagation and after each, shape (nodes, d) each."""
+
+    @abstractmethod
     def loss(self, users: Tensor, items: Tensor, negatives: Tensor) -> Tensor:
         """The loss of b interactions.
 
         Args:
             users, items: Shape (b,).
             negatives: Shape (b, n): items that the users have not.
+        """
+
+    @abstractmethod
+    def folded_in(self, history: HistoryRows, layers: Sequence[Tensor]) -> NDArray[np.float32]:
+        """The vector of a user who is not in the graph, from the messages of their items; shape (d,).
+
+        Args:
+            history: At least one item.
+            layers: `layers()` of the trained network.
         """
 
     def graph_losses(self, rng: np.random.Generator) -> Iterator[Tensor]:

@@ -101,12 +101,7 @@ class KGATNetwork(GraphNetwork):
 
     @torch.no_grad()
     def folded_in(self, history: HistoryRows, layers: Sequence[Tensor]) -> NDArray[np.float32]:
-        """The vector of a user who is not in the graph, from the messages of their items; shape (d,).
-
-        Args:
-            history: At least one item.
-            layers: `layers()` of the trained network.
-        """
+        """See `GraphNetwork.folded_in`."""
         score_on_one_thread()
         rows = self.users + history
         if self.transr is None:

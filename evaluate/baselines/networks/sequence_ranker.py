@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluate.baselines.baseline import TrainingData, unknown_below
+from evaluate.baselines.baseline import TrainingData, rank_by_rows
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.item_texts import item_texts
 from evaluate.baselines.networks.sequence_settings import SequenceSettings, TextSettings
-from programs.ranker import ranking_from_scores
 from signatures.rows import Case, Ranking
 
 if TYPE_CHECKING:
@@ -46,11 +45,11 @@ class SequenceRanker:
 
     def rank(self, case: Case) -> Ranking:
         """Rank the candidates of `case`; see `Ranker.rank`."""
-        known = {index: self.rows[item] for index, item in enumerate(case.candidates) if item in self.rows}
-        scores = self.list_scores([case], np.zeros(len(known), dtype=np.int64), _rows(known.values()))
-        name = self.settings.name
-        ranked = unknown_below(scores, list(known), len(case.candidates))
-        return ranking_from_scores(case, {name: ranked.tolist()}, by=name)
+
+        def scores_of(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+            return self.list_scores([case], np.zeros_like(rows), rows)
+
+        return rank_by_rows(case, self.rows, scores_of, self.settings.name)
 
     def list_scores(
         self, cases: Sequence[Case], owner: NDArray[np.int64], items: NDArray[np.int64]

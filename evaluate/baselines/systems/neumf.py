@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from evaluate.baselines.baseline import TrainingData, unknown_below
+from evaluate.baselines.baseline import TrainingData, rank_by_rows
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.neumf_settings import NeuMFSettings
-from programs.ranker import ranking_from_scores
 from signatures.rows import Case, Ranking
 
 if TYPE_CHECKING:
@@ -72,10 +71,8 @@ class NeuMFRanker:
 
     def rank(self, case: Case) -> Ranking:
         """Rank the candidates of `case`; see `Ranker.rank`."""
-        known = {index: self.rows[item] for index, item in enumerate(case.candidates) if item in self.rows}
-        rows = np.fromiter(known.values(), dtype=np.int64)
-        scores = unknown_below(self.network.scores(self.user_vector(case), rows), list(known), len(case.candidates))
-        return ranking_from_scores(case, {NeuMF.name: scores.tolist()}, by=NeuMF.name)
+        user = self.user_vector(case)
+        return rank_by_rows(case, self.rows, lambda rows: self.network.scores(user, rows), NeuMF.name)
 
     def user_vector(self, case: Case) -> NDArray[np.float32]:
         """The vector of the user of a case, shape (d,)."""

@@ -192,8 +192,8 @@ class TestLLMRec:
         with torch.no_grad():
             network.node.weight[0] = 0
             expected = network.vectors()[0][0].numpy()
-            np.testing.assert_allclose(network.folded_in(ROWS[0], network.steps()), expected, atol=1e-6)
-            assert np.isfinite(network.folded_in(np.array([ITEMS + 1]), network.steps())).all()
+            np.testing.assert_allclose(network.folded_in(ROWS[0], network.layers()), expected, atol=1e-6)
+            assert np.isfinite(network.folded_in(np.array([ITEMS + 1]), network.layers())).all()
 
     def test_the_noisiest_interactions_are_left_out_and_long_vectors_cost(self) -> None:
         """The authors' code keeps the hardest samples, and its penalty falls as vectors grow."""
