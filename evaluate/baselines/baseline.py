@@ -19,8 +19,9 @@ from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.protocol.protocol import EvaluationProtocol
 from programs.motivation_encoder import MotivationEncoder
 from programs.prior.scorers import ContentSimilarity, Histories, Training, histories_of
-from programs.ranker import Ranker
+from programs.ranker import Ranker, ranking_from_scores
 from programs.runtime.errors import InputError
+from signatures.rows import Case, Ranking
 from signatures.types import Item
 
 LARGEST_SEED = 2**31 - 1
@@ -142,3 +143,19 @@ def unknown_below(scores: ArrayLike, indices: Sequence[int], n: int) -> NDArray[
     out = np.full(n, known.min() - 1.0 if known.size else 0.0)
     out[list(indices)] = known
     return out
+
+
+def rank_by_rows(
+    case: Case, rows: Mapping[str, int], scores_of: Callable[[NDArray[np.int64]], ArrayLike], name: str
+) -> Ranking:
+    """The ranking of a model that scores items by their rows; candidates without a row tie below, see `unknown_below`.
+
+    Args:
+        rows: Row by item id.
+        scores_of: Gives the scores of m rows, shape (m,).
+        name: Name of the score vector.
+    """
+    known = {index: rows[item] for index, item in enumerate(case.candidates) if item in rows}
+    found = scores_of(np.fromiter(known.values(), dtype=np.int64))
+    scores = unknown_below(found, list(known), len(case.candidates))
+    return ranking_from_scores(case, {name: scores.tolist()}, by=name)

@@ -1,4 +1,4 @@
-"""Factor models: score candidates by the product of user and item vectors; used by BPR and LightFM."""
+"""Factor models: score candidates by the product of user and item vectors."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluate.baselines.baseline import unknown_below
-from programs.ranker import ranking_from_scores
+from evaluate.baselines.baseline import rank_by_rows
 from signatures.rows import Case, Ranking
 
 FactorVectors = NDArray[np.float32]
@@ -61,13 +60,12 @@ class FactorRanker:
 
     def rank(self, case: Case) -> Ranking:
         """Rank the candidates of `case`; see `Ranker.rank`."""
-        factors = self.factors
-        user = self.user_vector(case)
-        rows_by_index = {i: factors.items[item] for i, item in enumerate(case.candidates) if item in factors.items}
-        rows = list(rows_by_index.values())
-        known = factors.item_vectors[rows] @ user + factors.item_biases[rows]
-        scores = unknown_below(known, list(rows_by_index), len(case.candidates))
-        return ranking_from_scores(case, {self.name: scores.tolist()}, by=self.name)
+        factors, user = self.factors, self.user_vector(case)
+
+        def scores_of(rows: NDArray[np.int64]) -> FactorVectors:
+            return factors.item_vectors[rows] @ user + factors.item_biases[rows]
+
+        return rank_by_rows(case, factors.items, scores_of, self.name)
 
     def user_vector(self, case: Case) -> FactorVectors:
         """The vector of the user of a case, shape (d,); a new user is folded in."""

@@ -156,6 +156,12 @@ def drawn_cases(training: TrainingData, negatives: int, seed: int) -> Iterator[C
             yield case.model_copy(update={"candidates": known})
 
 
+def worded(case: Case, wording: Wording, items: Mapping[str, Item]) -> PromptList:
+    """A training case in words: the text of the user, those of the candidates, and the place of the target."""
+    suffixes = tuple(wording.suffix(items[item]) for item in case.candidates)
+    return PromptList(wording.prefix(case), suffixes, case.candidates.index(str(case.target)))
+
+
 def title_of(item: Item) -> str:
     """The title in a prompt: one line, cut at a word; seller text cannot pose as a part of the prompt."""
     return prompt_line(item.display_title, SHOWN_TITLE) or "untitled"
@@ -164,6 +170,11 @@ def title_of(item: Item) -> str:
 def events_of(case: Case, items: Mapping[str, Item]) -> list[KnownEvent]:
     """The last items of a history, oldest first; items that are not in the catalogue are left out."""
     return [(items[event.item_id], event) for event in case.history if event.item_id in items][-SHOWN_ITEMS:]
+
+
+def title_lines(events: Sequence[KnownEvent]) -> str:
+    """The titles of some items, each on a new line after a hyphen; empty if there are none."""
+    return "".join(f"\n- {title_of(item)}" for item, _ in events)
 
 
 class AnswerRanker:
@@ -205,11 +216,8 @@ class TitleRanker(AnswerRanker):
         return {
             self.name: mean,
             f"{self.name}-sum": mean * self.model.lengths(suffixes),
-            f"{self.name}-pmi": mean - self._without_history(nobody, suffixes),
+            f"{self.name}-pmi": mean - self.model.logits(nobody, suffixes),
         }
-
-    def _without_history(self, prefix: Prefix, suffixes: Sequence[str]) -> NDArray[np.float64]:
-        return self.model.logits(prefix, suffixes)
 
 
 def _first(examples: Iterator[PromptList], count: int) -> Iterator[PromptList]:

@@ -9,8 +9,8 @@ with item encoder C and decoder D, text encoder T and decoder U (equations 1 to 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from evaluate.baselines.networks.epochs import best_device, reproducible, train_epochs
+from evaluate.baselines.networks.batches import shuffled_batches
+from evaluate.baselines.networks.epochs import best_device, reproducible, take_steps, train_epochs
+from evaluate.baselines.networks.fit_plan import FitPlan
 from programs.prior.encoders import Vectors
-from programs.runtime.events import OnEvent
 
 ITEM_WEIGHT, TEXT_WEIGHT = 0.5, 0.2
 """Weights of the two reconstructions, as published."""
@@ -72,18 +73,7 @@ class JointCodes(nn.Module):
         return torch.from_numpy(vectors).to(self.item_decoder.weight.device)
 
 
-def align(
-    pairs: Positions,
-    code_size: int,
-    *,
-    seed: int,
-    epochs: int,
-    batch: int,
-    rate: float,
-    task: str,
-    folder: Path | None,
-    on_event: OnEvent,
-) -> JointCodes:
+def align(pairs: Positions, code_size: int, plan: FitPlan, *, batch: int, rate: float) -> JointCodes:
     """Train the codes until the loss of held-out pairs stops falling; resumable, see `train_epochs`.
 
     Memory: the states of all pairs, 4 d bytes each (38 MB for 150,000 pairs of 64 numbers).
@@ -93,15 +83,15 @@ def align(
         rate: Learning rate of Adam.
     """
     device = best_device()
-    with reproducible(seed):
+    with reproducible(plan.seed):
         network = JointCodes(pairs.items.shape[1], pairs.texts.shape[1], code_size).to(device)
         optimizer = torch.optim.Adam(network.parameters(), lr=rate)
         states, items, texts, biases = (
             torch.from_numpy(part).to(device) for part in (pairs.states, pairs.items, pairs.texts, pairs.biases)
         )
-        order = np.random.default_rng(seed).permutation(len(pairs.targets))
+        order = np.random.default_rng(plan.seed).permutation(len(pairs.targets))
         held_out, learned = np.split(order, [max(1, int(DEV_SHARE * len(order)))])
-        fixed = np.random.default_rng([seed, 1]).integers(len(items), size=len(held_out))
+        fixed = np.random.default_rng([plan.seed, 1]).integers(len(items), size=len(held_out))
 
         def loss(rows: NDArray[np.int64], negatives: NDArray[np.int64]) -> Tensor:
             both = torch.from_numpy(np.stack([pairs.targets[rows], negatives])).to(device)
@@ -118,27 +108,12 @@ def align(
                 + TEXT_WEIGHT * functional.mse_loss(network.text_decoder(text_code), t)
             )
 
-        def train_epoch(number: int, rng: np.random.Generator) -> float:
-            shuffled, losses = rng.permutation(learned), []
-            for start in range(0, len(shuffled), batch):
-                rows = shuffled[start : start + batch]
-                found = loss(rows, rng.integers(len(items), size=len(rows)))
-                optimizer.zero_grad()
-                found.backward()
-                optimizer.step()
-                losses.append(found.item())
-            return float(np.mean(losses))
+        def losses(rng: np.random.Generator) -> Iterator[Tensor]:
+            for rows in shuffled_batches(len(learned), batch, rng):
+                yield loss(learned[rows], rng.integers(len(items), size=len(rows)))
 
-        train_epochs(
-            network,
-            optimizer,
-            train_epoch,
-            lambda: -float(loss(held_out, fixed)),
-            seed=seed,
-            epochs=epochs,
-            patience=3,
-            task=task,
-            folder=folder,
-            on_event=on_event,
-        )
+        def one_epoch(number: int, rng: np.random.Generator) -> float:
+            return take_steps(optimizer, losses(rng))
+
+        train_epochs(network, optimizer, one_epoch, lambda: -float(loss(held_out, fixed)), plan)
     return network

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,11 +12,11 @@ from numpy.typing import NDArray
 from evaluate.baselines.networks.augmenter_settings import Diff4RecSettings
 from evaluate.baselines.networks.diffrec_network import DiffRecNetwork, train_diffrec
 from evaluate.baselines.networks.diffrec_settings import DiffRecSettings
+from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.interactions import distinct
 from evaluate.baselines.networks.sequence_network import Rows, SequenceNetwork
 from evaluate.baselines.networks.sequence_settings import SequenceSettings
 from evaluate.baselines.networks.sequence_training import train
-from programs.runtime.events import OnEvent
 
 _USERS = 200
 """Users whose rows are dense at a time."""
@@ -35,18 +34,14 @@ class Diff4RecAugmenter:
         proposer: Settings of the DiffRec that proposes items.
         scorer: Settings of the SASRec that scores them.
         items: Number of items with users.
-        seed: Training seed.
-        folder: Folder of the augmented fit; the scorers' lie beside it.
-        on_event: Told about the fits of the scorers.
+        plan: Of the augmented fit; the fits of the scorers are kept beside it.
     """
 
     settings: Diff4RecSettings
     proposer: DiffRecSettings
     scorer: SequenceSettings
     items: int
-    seed: int
-    folder: Path | None
-    on_event: OnEvent
+    plan: FitPlan
     _likely: Likely | None = field(default=None, init=False)
 
     def __call__(
@@ -70,11 +65,9 @@ class Diff4RecAugmenter:
 
     def _scored(self, training: Sequence[Rows]) -> Likely:
         histories = [distinct(own.tolist()) for own in training]
-        beside = [
-            self.folder and self.folder.with_name(f"{self.folder.name}-{part}") for part in ("diffusion", "scorer")
-        ]
-        diffusion = train_diffrec(histories, self.items, self.proposer, self.seed, beside[0], self.on_event)
-        sequences = train(training, self.items, self.scorer, self.seed, folder=beside[1], on_event=self.on_event)
+        proposer, scorer = self.proposer, self.scorer
+        diffusion = train_diffrec(histories, self.items, proposer, proposer.plan_beside(self.plan, "diffusion"))
+        sequences = train(training, self.items, scorer, scorer.plan_beside(self.plan, "scorer"))
         return likely_items(diffusion, sequences, training, self.settings)
 
 

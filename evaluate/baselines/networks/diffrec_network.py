@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -11,12 +10,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from evaluate.baselines.networks.batches import shuffled_batches
+from evaluate.baselines.networks.dev_ndcg import ndcg_among_new
 from evaluate.baselines.networks.diffrec_settings import DiffRecSettings
 from evaluate.baselines.networks.diffusion import Diffusion, TimeSampler, linear_variances, time_embedding
-from evaluate.baselines.networks.epochs import best_device, reproducible, score_on_one_thread, train_epochs
+from evaluate.baselines.networks.epochs import (
+    best_device,
+    reproducible,
+    score_on_one_thread,
+    take_steps,
+    train_epochs,
+)
+from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.held_out import hold_out_last
 from evaluate.baselines.networks.interactions import HistoryRows, LastItems
-from programs.runtime.events import OnEvent, ignore
 
 _TIME = 10
 """Width of the embedding of a time."""
@@ -80,12 +87,7 @@ class DiffRecNetwork(nn.Module):
 
 
 def train_diffrec(
-    histories: Sequence[HistoryRows],
-    items: int,
-    settings: DiffRecSettings,
-    seed: int,
-    folder: Path | None = None,
-    on_event: OnEvent = ignore,
+    histories: Sequence[HistoryRows], items: int, settings: DiffRecSettings, plan: FitPlan
 ) -> DiffRecNetwork:
     """Train until the NDCG of held-out items among all items stops improving; see `train_epochs`.
 
@@ -93,46 +95,22 @@ def train_diffrec(
         histories: Of every user.
         items: Number of items.
     """
-    with reproducible(seed):
+    with reproducible(plan.seed):
         network = DiffRecNetwork(items, settings).to(best_device())
         optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=0.0, fused=True)
-        training, users = hold_out_last(histories, settings.validation, np.random.default_rng(seed))
+        training, users = hold_out_last(histories, settings.validation, np.random.default_rng(plan.seed))
         held_out = LastItems.of(histories, users)
 
         def one_epoch(number: int, rng: np.random.Generator) -> float:
-            losses = []
-            order = rng.permutation(len(training))
-            for start in range(0, len(order), settings.batch):
-                loss = network.loss(network.rows([training[user] for user in order[start : start + settings.batch]]))
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                losses.append(loss.item())
-            return float(np.mean(losses))
+            batches = shuffled_batches(len(training), settings.batch, rng)
+            rows = (network.rows([training[user] for user in batch]) for batch in batches)
+            return take_steps(optimizer, (network.loss(some) for some in rows))
 
-        train_epochs(
-            network,
-            optimizer,
-            one_epoch,
-            (lambda: _ndcg(network, training, held_out, settings.batch)) if len(held_out.users) else None,
-            seed=seed,
-            epochs=settings.epochs,
-            patience=settings.patience,
-            task=f"fitting {settings.name}",
-            folder=folder,
-            on_event=on_event,
-        )
+        def scores_of(users: NDArray[np.int64]) -> Tensor:
+            return network.denoised([training[user] for user in users])
+
+        def dev_score() -> float:
+            return ndcg_among_new(held_out, training, scores_of, settings.batch)
+
+        train_epochs(network, optimizer, one_epoch, dev_score if users else None, plan)
     return network
-
-
-def _ndcg(network: DiffRecNetwork, histories: Sequence[HistoryRows], held_out: LastItems, size: int) -> float:
-    """Mean NDCG of held-out items among all items that the user has not."""
-    total = 0.0
-    for start in range(0, len(held_out.users), size):
-        own = [histories[user] for user in held_out.users[start : start + size]]
-        scores = network.denoised(own)
-        for row, history in zip(scores, own, strict=True):
-            row[torch.from_numpy(history)] = -torch.inf
-        targets = torch.from_numpy(held_out.targets[start : start + size]).to(scores.device)[:, None]
-        total += float((1 / torch.log2(2.0 + (scores > scores.gather(1, targets)).sum(dim=1))).sum())
-    return total / len(held_out.users)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -12,11 +11,11 @@ from numpy.typing import NDArray
 
 from evaluate.baselines.networks.augmenter_settings import DiffuASRSettings
 from evaluate.baselines.networks.epochs import reproducible
+from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.sequence_diffusion import SequenceDenoiser, train_denoiser
 from evaluate.baselines.networks.sequence_network import Rows
 from evaluate.baselines.networks.sequence_settings import SequenceSettings
 from evaluate.baselines.networks.sequence_training import train
-from programs.runtime.events import OnEvent
 
 _USERS = 200
 """Sequences that items are generated for at a time."""
@@ -33,17 +32,13 @@ class DiffuASRAugmenter:
         settings: Hyperparameters.
         scorer: Settings of the SASRec.
         items: Number of items with users.
-        seed: Training seed.
-        folder: Folder of the augmented fit; the others lie beside it.
-        on_event: Told about the fits.
+        plan: Of the augmented fit; the other fits are kept beside it.
     """
 
     settings: DiffuASRSettings
     scorer: SequenceSettings
     items: int
-    seed: int
-    folder: Path | None
-    on_event: OnEvent
+    plan: FitPlan
     _before: NDArray[np.int64] | None = field(default=None, init=False)
 
     def __call__(
@@ -62,13 +57,15 @@ class DiffuASRAugmenter:
         return found
 
     def _generated(self, training: Sequence[Rows]) -> NDArray[np.int64]:
-        beside = [
-            self.folder and self.folder.with_name(f"{self.folder.name}-{part}") for part in ("scorer", "diffusion")
-        ]
-        sequences = train(training, self.items, self.scorer, self.seed, folder=beside[0], on_event=self.on_event)
+        sequences = train(training, self.items, self.scorer, self.scorer.plan_beside(self.plan, "scorer"))
         table = sequences.vectors.outputs(torch.arange(self.items, device=sequences.device)).detach()
-        denoiser = train_denoiser(training, table, self.settings, self.seed, beside[1], self.on_event)
-        return generated(denoiser, training, self.seed)
+        plan = replace(
+            self.plan.suffixed("diffusion"),
+            task=f"fitting the diffusion of {self.settings.name}",
+            epochs=self.settings.diffusion_epochs,
+        )
+        denoiser = train_denoiser(training, table, self.settings, plan)
+        return generated(denoiser, training, plan.seed)
 
 
 def generated(denoiser: SequenceDenoiser, training: Sequence[Rows], seed: int) -> NDArray[np.int64]:

@@ -1,11 +1,16 @@
 """Epoch loop of every trained network: early stopping on dev, checkpoints, kept fits; needs the extra `neural`.
 
-A fit is used like this, where all that is random follows from the seed:
+A network is fitted like this, where all that is random follows from the seed of the plan:
 
-    with reproducible(seed):
+    with reproducible(plan.seed):
         network = Network(...).to(best_device())
         optimizer = torch.optim.Adam(network.parameters())
-        train_epochs(network, optimizer, one_epoch, dev_score, seed=seed, epochs=30, ...)
+
+        def one_epoch(number, rng):
+            batches = shuffled_batches(len(examples), 128, rng)
+            return take_steps(optimizer, (network.loss(examples[batch]) for batch in batches))
+
+        train_epochs(network, optimizer, one_epoch, dev_score, plan)
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,9 +30,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from evaluate.baselines.networks.fit_plan import FitPlan
 from programs.runtime.atomic import sweep, write_atomically
 from programs.runtime.errors import InputError
-from programs.runtime.events import Note, OnEvent, Progress, ignore
+from programs.runtime.events import Note, Progress
 from programs.runtime.lock import awaited
 
 UNFINISHED = "checkpoint.safetensors"
@@ -90,18 +96,27 @@ def reproducible(seed: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def take_steps(optimizer: torch.optim.Optimizer, losses: Iterable[Tensor]) -> float:
+    """Move the weights once for each loss; returns the mean loss, 0 if there is none.
+
+    Args:
+        losses: An iterator that computes a loss when it is asked for it: after the step on the loss before.
+    """
+    values = []
+    for loss in losses:
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+    return float(np.mean(values)) if values else 0.0
+
+
 def train_epochs(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     train_epoch: TrainEpoch,
     dev_score: DevScore | None,
-    *,
-    seed: int,
-    epochs: int,
-    patience: int,
-    task: str,
-    folder: Path | None = None,
-    on_event: OnEvent = ignore,
+    plan: FitPlan,
 ) -> Trained:
     """Train until the dev score stops improving; the network then has its best state, in evaluation mode.
 
@@ -111,15 +126,12 @@ def train_epochs(
     Args:
         optimizer: Of the network's parameters.
         dev_score: None if nothing is held out: then the last epoch is the best.
-        epochs: Most epochs.
-        patience: Epochs without a better dev score before training stops.
-        task: Name of the fit in events.
-        folder: Folder of this fit and no other, see `Baseline.fit_folder`; None keeps nothing.
 
     Raises:
         InputError: if a kept file is damaged or of another network, or the loss is not finite.
     """
-    loop = _Loop(network, optimizer, train_epoch, dev_score, seed, epochs, patience, task, on_event)
+    loop = _Loop(network, optimizer, train_epoch, dev_score, plan)
+    folder, task, on_event = plan.folder, plan.task, plan.on_event
     if folder is None:
         return loop.run(None)
     finished = folder / FINISHED
@@ -148,38 +160,34 @@ class _Loop:
         optimizer: torch.optim.Optimizer,
         train_epoch: TrainEpoch,
         dev_score: DevScore | None,
-        seed: int,
-        epochs: int,
-        patience: int,
-        task: str,
-        on_event: OnEvent,
+        plan: FitPlan,
     ) -> None:
         self.network, self.optimizer = network, optimizer
-        self.train_epoch, self.dev_score = train_epoch, dev_score
-        self.seed, self.epochs, self.patience, self.task, self.on_event = seed, epochs, patience, task, on_event
+        self.train_epoch, self.dev_score, self.plan = train_epoch, dev_score, plan
         self.now = Trained()
         self.best = _copied(network.state_dict())
 
     def run(self, checkpoint: Path | None) -> Trained:
         if checkpoint is not None and checkpoint.exists():
             self._restore(checkpoint)
-            self.on_event(Note(f"{self.task}: goes on after epoch {self.now.epochs}"))
-        self.on_event(Progress(self.task, self.now.epochs, self.epochs))
-        while self.now.epochs < self.epochs and self.now.epochs - self.now.best_epoch < self.patience:
+            self.plan.on_event(Note(f"{self.plan.task}: goes on after epoch {self.now.epochs}"))
+        self._report(self.now.epochs)
+        while self.now.epochs < self.plan.epochs and self.now.epochs - self.now.best_epoch < self.plan.patience:
             self._epoch(self.now.epochs + 1)
             if checkpoint is not None:
                 self._save(checkpoint)
         self.network.load_state_dict(self.best)
         self.network.eval()
-        self.on_event(Progress(self.task, self.epochs, self.epochs, detail=self._said()))
+        self._report(self.plan.epochs, self._said())
         return self.now
 
     def _epoch(self, number: int) -> None:
-        torch.manual_seed(int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0]))
+        seed, task = self.plan.seed, self.plan.task
+        torch.manual_seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
         self.network.train()
-        loss = self.train_epoch(number, np.random.default_rng([self.seed, number]))
+        loss = self.train_epoch(number, np.random.default_rng([seed, number]))
         if not math.isfinite(loss):
-            raise InputError(f"{self.task}: the loss of epoch {number} is not finite; fit with a lower learning rate")
+            raise InputError(f"{task}: the loss of epoch {number} is not finite; fit with a lower learning rate")
         self.network.eval()
         with torch.no_grad():
             score = float(number) if self.dev_score is None else self.dev_score()
@@ -188,7 +196,10 @@ class _Loop:
             self.best = _copied(self.network.state_dict())
         else:
             self.now = Trained(number, self.now.best_epoch, self.now.dev_score, loss)
-        self.on_event(Progress(self.task, number, self.epochs, detail=self._said()))
+        self._report(number, self._said())
+
+    def _report(self, epochs: int, detail: str = "") -> None:
+        self.plan.on_event(Progress(self.plan.task, epochs, self.plan.epochs, detail=detail))
 
     def _said(self) -> str:
         if self.dev_score is None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -15,12 +14,16 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
-from evaluate.baselines.networks.epochs import best_device, reproducible, train_epochs
+from evaluate.baselines.networks.batches import shuffled_batches
+from evaluate.baselines.networks.dev_ndcg import ndcg_among_new
+from evaluate.baselines.networks.epochs import best_device, reproducible, take_steps, train_epochs
+from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.graph_settings import GraphSettings
 from evaluate.baselines.networks.held_out import hold_out_last
-from evaluate.baselines.networks.interactions import HistoryRows, LastItems
-from evaluate.baselines.networks.neumf_network import Pairs
-from programs.runtime.events import OnEvent, ignore
+from evaluate.baselines.networks.interactions import HistoryRows, LastItems, Pairs
+
+_SCORED = 500
+"""Users whose held-out items are scored at a time."""
 
 
 def symmetric_normalised(ends: NDArray[np.int64], nodes: int) -> sparse.csr_matrix:
@@ -78,6 +81,10 @@ class GraphNetwork(nn.Module, ABC):
         """Vectors of all users, shape (users, d), and of all items, shape (items, d); a score is their product."""
 
     @abstractmethod
+    def layers(self) -> list[Tensor]:
+        """Vectors of the nodes before the first layer of the propagation and after each, shape (nodes, d) each."""
+
+    @abstractmethod
     def loss(self, users: Tensor, items: Tensor, negatives: Tensor) -> Tensor:
         """The loss of b interactions.
 
@@ -86,12 +93,18 @@ class GraphNetwork(nn.Module, ABC):
             negatives: Shape (b, n): items that the users have not.
         """
 
-    def finish_epoch(self, rng: np.random.Generator, step: Callable[[Tensor], None]) -> None:
-        """Train whatever the graph itself needs, after an epoch of interactions.
+    @abstractmethod
+    def folded_in(self, history: HistoryRows, layers: Sequence[Tensor]) -> NDArray[np.float32]:
+        """The vector of a user who is not in the graph, from the messages of their items; shape (d,).
 
         Args:
-            step: Takes a loss and moves the weights.
+            history: At least one item.
+            layers: `layers()` of the trained network.
         """
+
+    def graph_losses(self, rng: np.random.Generator) -> Iterator[Tensor]:
+        """Losses of what the graph itself learns after an epoch of interactions, see `take_steps`; none by default."""
+        return iter(())
 
 
 Network = TypeVar("Network", bound=GraphNetwork)
@@ -113,9 +126,7 @@ def train_graph(
     items: int,
     make: Callable[[list[HistoryRows]], Network],
     settings: GraphSettings,
-    seed: int,
-    folder: Path | None = None,
-    on_event: OnEvent = ignore,
+    plan: FitPlan,
 ) -> Network:
     """Train until the NDCG of held-out items among all items stops improving; see `train_epochs`.
 
@@ -124,55 +135,31 @@ def train_graph(
         items: Number of items with users; only they are negatives.
         make: Makes the network from the histories without what is held out, so that no held-out edge is in the graph.
     """
-    with reproducible(seed):
-        training, users = hold_out_last(histories, settings.validation, np.random.default_rng(seed))
+    with reproducible(plan.seed):
+        training, users = hold_out_last(histories, settings.validation, np.random.default_rng(plan.seed))
         held_out = LastItems.of(histories, users)
-        network = make(training).to(best_device())
         device = best_device()
+        network = make(training).to(device)
         optimizer = torch.optim.Adam(network.parameters(), lr=settings.rate)
         pairs = Pairs(training, items)
-
-        def step(loss: Tensor) -> None:
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
 
         def one_epoch(number: int, rng: np.random.Generator) -> float:
             negatives = pairs.negatives(np.repeat(pairs.users, settings.negatives), rng)
             columns = (pairs.users, pairs.rows, negatives.reshape(len(pairs.users), -1))
             users, rows, others = (torch.from_numpy(column).to(device) for column in columns)
-            losses = []
-            for batch in torch.from_numpy(rng.permutation(len(users))).to(device).split(settings.batch):
-                loss = network.loss(users[batch], rows[batch], others[batch])
-                step(loss)
-                losses.append(loss.item())
-            network.finish_epoch(rng, step)
-            return float(np.mean(losses))
+            shuffled = shuffled_batches(len(users), settings.batch, rng)
+            batches = (torch.from_numpy(batch).to(device) for batch in shuffled)
+            loss = take_steps(optimizer, (network.loss(users[batch], rows[batch], others[batch]) for batch in batches))
+            take_steps(optimizer, network.graph_losses(rng))
+            return loss
 
-        train_epochs(
-            network,
-            optimizer,
-            one_epoch,
-            (lambda: _ndcg(network, training, held_out, items)) if len(held_out.users) else None,
-            seed=seed,
-            epochs=settings.epochs,
-            patience=settings.patience,
-            task=f"fitting {settings.name}",
-            folder=folder,
-            on_event=on_event,
-        )
+        def dev_score() -> float:
+            of_users, of_items = network.vectors()
+
+            def scores_of(users: NDArray[np.int64]) -> Tensor:
+                return of_users[torch.from_numpy(users).to(device)] @ of_items[:items].T
+
+            return ndcg_among_new(held_out, training, scores_of, _SCORED)
+
+        train_epochs(network, optimizer, one_epoch, dev_score if users else None, plan)
     return network
-
-
-def _ndcg(network: GraphNetwork, histories: Sequence[HistoryRows], held_out: LastItems, items: int) -> float:
-    """Mean NDCG of held-out items among all items with users that the user has not."""
-    of_users, of_items = network.vectors()
-    total = 0.0
-    for start in range(0, len(held_out.users), 500):
-        users = held_out.users[start : start + 500]
-        scores = of_users[torch.from_numpy(users).to(of_users.device)] @ of_items[:items].T
-        for row, user in zip(scores, users.tolist(), strict=True):
-            row[torch.from_numpy(histories[user])] = -torch.inf
-        targets = torch.from_numpy(held_out.targets[start : start + 500]).to(scores.device)[:, None]
-        total += float((1 / torch.log2(2.0 + (scores > scores.gather(1, targets)).sum(dim=1))).sum())
-    return total / len(held_out.users)

@@ -72,3 +72,26 @@ class LastItems:
         """The last items of these users; see `hold_out_last`."""
         targets = [histories[user][-1] for user in users]
         return cls(np.array(users, dtype=np.int64), np.array(targets, dtype=np.int64))
+
+
+class Pairs:
+    """Users and items of n interactions.
+
+    Args:
+        histories: Rows of the items of every user.
+        items: Number of items.
+    """
+
+    def __init__(self, histories: Sequence[HistoryRows], items: int) -> None:
+        self.users = np.repeat(np.arange(len(histories)), [len(own) for own in histories])
+        self.rows = np.concatenate(histories)
+        self._items = items
+        self._taken = np.sort(self.users * items + self.rows)
+
+    def negatives(self, users: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """A uniform item for each user; one that they have is drawn once more."""
+        drawn = rng.integers(self._items, size=len(users))
+        keys = users * self._items + drawn
+        again = self._taken[np.searchsorted(self._taken, keys) % len(self._taken)] == keys
+        drawn[again] = rng.integers(self._items, size=int(again.sum()))
+        return drawn

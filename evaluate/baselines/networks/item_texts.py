@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,6 +34,19 @@ class ItemTexts:
         digest = hashlib.sha256("\n".join(self.rows).encode())
         digest.update(np.ascontiguousarray(self.vectors, dtype=np.float32).tobytes())
         return digest.hexdigest()
+
+    def after(self, rows: Mapping[str, int]) -> tuple[dict[str, int], NDArray[np.float32]]:
+        """Rows that go on with the items that have a text and no row yet, and the vectors of all rows.
+
+        Args:
+            rows: Rows of items by item id, from 0; an item without a text gets a vector of zeros.
+        """
+        longer = dict(rows)
+        for item in self.rows:
+            longer.setdefault(item, len(longer))
+        vectors = np.zeros((len(longer), self.vectors.shape[1]), dtype=np.float32)
+        vectors[[longer[item] for item in self.rows]] = self.vectors[list(self.rows.values())]
+        return longer, vectors
 
 
 def item_texts(training: TrainingData, text: ReadText, name: str, on_event: OnEvent) -> ItemTexts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -82,14 +82,14 @@ class KGATNetwork(GraphNetwork):
         lengths = own[users].square().sum(dim=1) + own[self.users + items].square().sum(dim=1)
         return losses.mean() + self.penalty * lengths.mean()
 
-    def finish_epoch(self, rng: np.random.Generator, step: Callable[[Tensor], None]) -> None:
-        """Train TransR once over all triples; attention is computed anew when it is needed next."""
+    def graph_losses(self, rng: np.random.Generator) -> Iterator[Tensor]:
+        """Losses of TransR once over all triples; attention is computed anew when it is needed next."""
         if self.transr is None:
             return
         for batch in np.array_split(
             rng.permutation(len(self.transr.edges)), max(1, len(self.transr.edges) // _TRIPLES)
         ):
-            step(self.transr.loss(self.node.weight, batch, rng))
+            yield self.transr.loss(self.node.weight, batch, rng)
         self._propagation = None
 
     def train(self, mode: bool = True) -> KGATNetwork:
@@ -101,12 +101,7 @@ class KGATNetwork(GraphNetwork):
 
     @torch.no_grad()
     def folded_in(self, history: HistoryRows, layers: Sequence[Tensor]) -> NDArray[np.float32]:
-        """The vector of a user who is not in the graph, from the messages of their items; shape (d,).
-
-        Args:
-            history: At least one item.
-            layers: `layers()` of the trained network.
-        """
+        """See `GraphNetwork.folded_in`."""
         score_on_one_thread()
         rows = self.users + history
         if self.transr is None:

@@ -70,7 +70,7 @@ def text_picks(histories: Sequence[HistoryRows], items: int, texts: NDArray[np.f
 
 
 class LLMRecNetwork(GraphNetwork):
-    """Id vectors, averaged over the steps of LightGCN, plus the direction of the projected text.
+    """Id vectors, averaged over the layers of LightGCN, plus the direction of the projected text.
 
     A user's text is the mean of the texts of their items. Items without users have an id vector of zeros.
 
@@ -106,13 +106,13 @@ class LLMRecNetwork(GraphNetwork):
         return of_users + self.settings.user_rate * users, of_items + self.settings.item_rate * items
 
     def _ids(self) -> tuple[Tensor, Tensor]:
-        """Id vectors of users and of all items: the mean over the steps."""
-        mean = torch.stack(self.steps()).mean(dim=0)
+        """Id vectors of users and of all items: the mean over the layers."""
+        mean = torch.stack(self.layers()).mean(dim=0)
         nobodys = len(self.texts) - (len(mean) - self.users)
         return mean[: self.users], functional.pad(mean[self.users :], (0, 0, 0, nobodys))
 
-    def steps(self) -> list[Tensor]:
-        """Vectors of users and of items with users before the first step of LightGCN and after each."""
+    def layers(self) -> list[Tensor]:
+        """See `GraphNetwork.layers`; those of LightGCN, over users and items with users."""
         if self._propagation is None:
             self._propagation = Propagation(self._matrix, self.node.weight.device)
         found = [cast(Tensor, self.node.weight)]
@@ -148,20 +148,16 @@ class LLMRecNetwork(GraphNetwork):
         return cast(Tensor, total)
 
     @torch.no_grad()
-    def folded_in(self, history: HistoryRows, steps: Sequence[Tensor]) -> NDArray[np.float32]:
-        """The vector of a user who is not in the graph, shape (d,): their items' messages, and their texts.
-
-        Args:
-            history: At least one item.
-            steps: `steps()` of the trained network.
-        """
+    def folded_in(self, history: HistoryRows, layers: Sequence[Tensor]) -> NDArray[np.float32]:
+        """See `GraphNetwork.folded_in`; the texts of the items count, too."""
         score_on_one_thread()
         device = self.node.weight.device
         bought = self.users + history[history < len(self.node.weight) - self.users]
         degrees = np.diff(self._matrix.indptr)[bought]
-        scale = (1 / np.sqrt(max(len(bought), 1) * np.maximum(degrees, 1))).astype(np.float32)
-        messages = [step[torch.from_numpy(bought).to(device)].T @ torch.from_numpy(scale).to(device) for step in steps]
-        ids = torch.stack(messages[:-1]).sum(dim=0) / len(steps)
+        weights = (1 / np.sqrt(max(len(bought), 1) * np.maximum(degrees, 1))).astype(np.float32)
+        rows, scale = torch.from_numpy(bought).to(device), torch.from_numpy(weights).to(device)
+        messages = [layer[rows].T @ scale for layer in layers]
+        ids = torch.stack(messages[:-1]).sum(dim=0) / len(layers)
         mean = self.texts[torch.from_numpy(history).to(device)].mean(dim=0)
         text = functional.normalize(self.user_text(mean), dim=0)
         return np.asarray((ids + self.settings.user_rate * text).cpu().numpy(), dtype=np.float32)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-from evaluate.baselines.baseline import Baseline
+from evaluate.baselines.baseline import Baseline, TrainingData
+from evaluate.baselines.fitting import Fitting
+from evaluate.baselines.networks.fit_plan import FitPlan
+from programs.runtime.errors import require_extra
 
 
 class NetworkBaseline(Baseline):
@@ -14,6 +19,10 @@ class NetworkBaseline(Baseline):
     and the folder of the fit name it.
     """
 
+    if TYPE_CHECKING:  # fields of every subclass, which keeps its own order of fields
+        epochs: int
+        patience: int
+
     def environment(self) -> dict[str, str]:
         """See `Baseline.environment`; empty on a CPU."""
         if find_spec("torch") is None:
@@ -21,3 +30,21 @@ class NetworkBaseline(Baseline):
         import torch
 
         return {"device": torch.cuda.get_device_name(), "dtype": "float32"} if torch.cuda.is_available() else {}
+
+    def require_torch(self) -> None:
+        """Raise `MissingExtraError` if the extra `neural` is not installed."""
+        for package in ("torch", "safetensors"):
+            require_extra(package, "neural", f"the ranker '{self.name}'")
+
+    def plan(self, training: TrainingData, seed: int, fitting: Fitting) -> FitPlan:
+        """The plan of a fit; see `Baseline.fit`."""
+        folder = self.fit_folder(training, seed, fitting)
+        return FitPlan(f"fitting {self.name}", self.epochs, self.patience, seed, folder, fitting.on_event)
+
+    def plan_beside(self, other: FitPlan, part: str) -> FitPlan:
+        """The plan of a fit that another fit needs first: with the same seed, kept in a folder beside the other's.
+
+        Args:
+            part: What it is to the other fit; ends the name of its folder.
+        """
+        return replace(other.suffixed(part), task=f"fitting {self.name}", epochs=self.epochs, patience=self.patience)

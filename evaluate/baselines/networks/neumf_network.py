@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -12,10 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from evaluate.baselines.networks.epochs import best_device, reproducible, score_on_one_thread, train_epochs
+from evaluate.baselines.networks.batches import shuffled_batches
+from evaluate.baselines.networks.dev_ndcg import target_ndcg
+from evaluate.baselines.networks.epochs import (
+    best_device,
+    reproducible,
+    score_on_one_thread,
+    take_steps,
+    train_epochs,
+)
+from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.held_out import hold_out_last
+from evaluate.baselines.networks.interactions import Pairs
 from evaluate.baselines.networks.neumf_settings import NeuMFSettings
-from programs.runtime.events import OnEvent, ignore
 
 _AGAINST = 100
 """Sampled items that a held-out item is ranked among."""
@@ -61,36 +69,8 @@ class NeuMFNetwork(nn.Module):
         return np.asarray(self(user, torch.from_numpy(rows).to(device)).double().cpu().numpy())
 
 
-class Pairs:
-    """Users and items of n interactions.
-
-    Args:
-        histories: Rows of the items of every user.
-        items: Number of items.
-    """
-
-    def __init__(self, histories: Sequence[NDArray[np.int64]], items: int) -> None:
-        self.users = np.repeat(np.arange(len(histories)), [len(own) for own in histories])
-        self.rows = np.concatenate(histories)
-        self._items = items
-        self._taken = np.sort(self.users * items + self.rows)
-
-    def negatives(self, users: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """A uniform item for each user; one that they have is drawn once more."""
-        drawn = rng.integers(self._items, size=len(users))
-        keys = users * self._items + drawn
-        again = self._taken[np.searchsorted(self._taken, keys) % len(self._taken)] == keys
-        drawn[again] = rng.integers(self._items, size=int(again.sum()))
-        return drawn
-
-
 def train_neumf(
-    histories: Sequence[NDArray[np.int64]],
-    items: int,
-    settings: NeuMFSettings,
-    seed: int,
-    folder: Path | None = None,
-    on_event: OnEvent = ignore,
+    histories: Sequence[NDArray[np.int64]], items: int, settings: NeuMFSettings, plan: FitPlan
 ) -> NeuMFNetwork:
     """Train with negatives drawn anew in every epoch; stops where the NDCG of held-out items is best.
 
@@ -98,53 +78,39 @@ def train_neumf(
         histories: Rows of the items of every user, each item once.
         items: Number of items.
     """
-    with reproducible(seed):
+    with reproducible(plan.seed):
         device = best_device()
         network = NeuMFNetwork(len(histories), items, settings).to(device)
         optimizer = torch.optim.Adam(network.parameters(), lr=settings.rate)
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(plan.seed)
         training, users = hold_out_last(histories, settings.validation, rng)
         held_out = np.array(users, dtype=np.int64), among_others(histories, users, items, rng)
         pairs = Pairs(training, items)
 
-        def one_epoch(number: int, rng: np.random.Generator) -> float:
+        def losses(rng: np.random.Generator) -> Iterator[Tensor]:
             others = np.repeat(pairs.users, settings.negatives)
             users = np.concatenate([pairs.users, others])
             rows = np.concatenate([pairs.rows, pairs.negatives(others, rng)])
             labels = torch.zeros(len(users))
             labels[: len(pairs.users)] = 1
-            losses = []
-            order = torch.from_numpy(rng.permutation(len(users)))
             who, what = torch.from_numpy(users), torch.from_numpy(rows)
-            for batch in order.split(settings.batch):
+            for numbers in shuffled_batches(len(users), settings.batch, rng):
+                batch = torch.from_numpy(numbers)
                 user, item = network.user(who[batch].to(device)), what[batch].to(device)
                 loss = functional.binary_cross_entropy_with_logits(network(user, item), labels[batch].to(device))
                 squares = user.square().sum() + network.item(item).square().sum()
-                loss = loss + settings.penalty * squares / len(batch)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                losses.append(loss.item())
-            return float(np.mean(losses))
+                yield loss + settings.penalty * squares / len(batch)
 
-        def dev_ndcg() -> float:
+        def one_epoch(number: int, rng: np.random.Generator) -> float:
+            return take_steps(optimizer, losses(rng))
+
+        def dev_score() -> float:
             users, candidates = (torch.from_numpy(part).to(device) for part in held_out)
             vectors = network.user(users).repeat_interleave(candidates.shape[1], dim=0)
             scores = network(vectors, candidates.reshape(-1)).reshape(candidates.shape)
-            return float((1 / torch.log2(2.0 + (scores[:, 1:] > scores[:, :1]).sum(dim=1))).mean())
+            return float(target_ndcg(scores, torch.zeros_like(users)).mean())
 
-        train_epochs(
-            network,
-            optimizer,
-            one_epoch,
-            dev_ndcg if len(held_out[0]) else None,
-            seed=seed,
-            epochs=settings.epochs,
-            patience=settings.patience,
-            task=f"fitting {settings.name}",
-            folder=folder,
-            on_event=on_event,
-        )
+        train_epochs(network, optimizer, one_epoch, dev_score if users else None, plan)
     return network
 
 

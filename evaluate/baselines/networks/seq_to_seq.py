@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import T5Config, T5Model
 
+from evaluate.baselines.networks.batches import batches_by_length
 from evaluate.baselines.networks.code_prompts import BEGIN, END, CodePrompt, CodePrompts, Example
 from evaluate.baselines.networks.epochs import best_device, reproducible, score_on_one_thread, train_epochs
+from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.item_codes import ItemCode
 from evaluate.baselines.networks.seq_to_seq_settings import SeqToSeqSettings
-from programs.runtime.events import OnEvent, ignore
 
 WARM_UP = 0.05
 """Share of the training in which the learning rate rises."""
@@ -103,9 +103,7 @@ def train_seq_to_seq(
     histories: Sequence[Sequence[str]],
     held_out: Sequence[Example],
     settings: SeqToSeqSettings,
-    seed: int,
-    folder: Path | None = None,
-    on_event: OnEvent = ignore,
+    plan: FitPlan,
 ) -> SeqToSeq:
     """Train until held-out items stop becoming more likely, and keep the best state; see `train_epochs`.
 
@@ -116,18 +114,19 @@ def train_seq_to_seq(
     long = [history for history in histories if len(history) > 1]
     long *= -(-settings.examples // max(1, len(long)))
     steps = max(1, -(-len(long) // settings.batch))
-    with reproducible(seed):
+    with reproducible(plan.seed):
         network = SeqToSeq(prompts.tokens, prompts.wholes, settings).to(best_device())
         optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=0.01)
 
         def one_epoch(number: int, rng: np.random.Generator) -> float:
             losses = []
             examples = [prompts.example(history, rng) for history in long]
-            for step, batch in enumerate(_batches(examples, settings.batch, rng)):
-                done = (number - 1 + (step + 1) / steps) / settings.epochs
+            lengths = [len(example.prompt.tokens) for example in examples]
+            for step, batch in enumerate(batches_by_length(lengths, settings.batch, rng)):
+                done = (number - 1 + (step + 1) / steps) / plan.epochs
                 for group in optimizer.param_groups:
                     group["lr"] = settings.rate * min(done / WARM_UP, (1 - done) / (1 - WARM_UP))
-                loss = -_likelihood(network, batch).mean()
+                loss = -_likelihood(network, [examples[index] for index in batch]).mean()
                 optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -139,18 +138,7 @@ def train_seq_to_seq(
             starts = range(0, len(held_out), settings.batch)
             return float(torch.cat([_likelihood(network, held_out[at : at + settings.batch]) for at in starts]).mean())
 
-        train_epochs(
-            network,
-            optimizer,
-            one_epoch,
-            dev_score if held_out else None,
-            seed=seed,
-            epochs=settings.epochs,
-            patience=settings.patience,
-            task=f"fitting {settings.name}",
-            folder=folder,
-            on_event=on_event,
-        )
+        train_epochs(network, optimizer, one_epoch, dev_score if held_out else None, plan)
     return network
 
 
@@ -158,12 +146,3 @@ def _likelihood(network: SeqToSeq, examples: Sequence[Example]) -> Tensor:
     """Mean log-likelihood of the tokens of every answer, shape (examples,)."""
     states, real = network.encoded([example.prompt for example in examples])
     return network.log_likelihoods(states, real, [example.answer for example in examples])[1]
-
-
-def _batches(examples: Sequence[Example], size: int, rng: np.random.Generator) -> Iterator[list[Example]]:
-    """All examples in random batches of prompts of about equal length, to keep padding small."""
-    order = rng.permutation(len(examples))
-    order = order[np.argsort([len(examples[index].prompt.tokens) for index in order], kind="stable")]
-    batches = [order[start : start + size] for start in range(0, len(order), size)]
-    for number in rng.permutation(len(batches)):
-        yield [examples[index] for index in batches[number]]

@@ -76,7 +76,6 @@ def fit_seq_to_seq(
     kept = [[item for item in history if item in codes.of] for history in kept]
     coded = [(history, prompts.codes[item]) for history, item in held_out if item in codes.of]
     examples = [Example(prompts.prompt(history), code) for history, code in coded]
-    folder = settings.fit_folder(training, seed, fitting)
-    folder = folder and folder.with_name(f"{folder.name}-{codes.sha256[:16]}")
-    network = train_seq_to_seq(prompts, kept, examples, settings, seed, folder, fitting.on_event)
+    plan = settings.plan(training, seed, fitting).suffixed(codes.sha256[:16])
+    network = train_seq_to_seq(prompts, kept, examples, settings, plan)
     return SeqToSeqRanker(settings.name, prompts, network)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -13,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evaluate.baselines.networks.augmenter_settings import DiffuASRSettings
+from evaluate.baselines.networks.batches import shuffled_batches
 from evaluate.baselines.networks.diffusion import Diffusion, linear_betas, time_embedding
-from evaluate.baselines.networks.epochs import reproducible, train_epochs
+from evaluate.baselines.networks.epochs import reproducible, take_steps, train_epochs
+from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.sequence_network import Rows
-from programs.runtime.events import OnEvent
 
 _LAYERS = 2
 
@@ -119,12 +119,7 @@ class SequenceDenoiser(nn.Module):
 
 
 def train_denoiser(
-    sequences: Sequence[Rows],
-    table: Tensor,
-    settings: DiffuASRSettings,
-    seed: int,
-    folder: Path | None,
-    on_event: OnEvent,
+    sequences: Sequence[Rows], table: Tensor, settings: DiffuASRSettings, plan: FitPlan
 ) -> SequenceDenoiser:
     """Train on the beginnings of long sequences; stops by the loss of a tenth of them with fixed times and noise.
 
@@ -133,8 +128,8 @@ def train_denoiser(
         table: See `SequenceDenoiser`.
     """
     long = [own for own in sequences if len(own) >= settings.least]
-    cut, size, width = settings.generated, settings.batch, table.shape[1]
-    with reproducible(seed):
+    cut, width = settings.generated, table.shape[1]
+    with reproducible(plan.seed):
         network = SequenceDenoiser(table, settings).to(table.device)
         optimizer = torch.optim.Adam(network.parameters(), lr=settings.diffusion_rate)
         held_out, training = long[: len(long) // 10], long[len(long) // 10 :]
@@ -145,34 +140,19 @@ def train_denoiser(
             first = torch.from_numpy(np.stack([own[:cut] for own in some])).to(table.device)
             return network.loss(first, [own[cut:] for own in some], times, noise, guided)
 
-        def one_epoch(number: int, rng: np.random.Generator) -> float:
-            losses = []
-            order = rng.permutation(len(training))
-            for start in range(0, len(order), size):
-                some = [training[place] for place in order[start : start + size]]
+        def losses(rng: np.random.Generator) -> Iterator[Tensor]:
+            for batch in shuffled_batches(len(training), settings.batch, rng):
+                some = [training[place] for place in batch]
                 drawn = torch.randint(1, settings.steps + 1, (len(some),), device=table.device)
                 guided = torch.rand(len(some), device=table.device) >= settings.unguided
-                loss = loss_of(some, drawn, torch.randn(len(some), cut, width, device=table.device), guided)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                losses.append(loss.item())
-            return float(np.mean(losses)) if losses else 0.0
+                yield loss_of(some, drawn, torch.randn(len(some), cut, width, device=table.device), guided)
+
+        def one_epoch(number: int, rng: np.random.Generator) -> float:
+            return take_steps(optimizer, losses(rng))
 
         def dev_score() -> float:
             everyone = torch.ones(len(held_out), dtype=torch.bool, device=table.device)
             return -loss_of(held_out, times, noise, everyone).item()
 
-        train_epochs(
-            network,
-            optimizer,
-            one_epoch,
-            dev_score if held_out else None,
-            seed=seed,
-            epochs=settings.diffusion_epochs,
-            patience=settings.patience,
-            task=f"fitting the diffusion of {settings.name}",
-            folder=folder,
-            on_event=on_event,
-        )
+        train_epochs(network, optimizer, one_epoch, dev_score if held_out else None, plan)
     return network

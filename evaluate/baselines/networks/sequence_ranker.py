@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluate.baselines.baseline import TrainingData, unknown_below
+from evaluate.baselines.baseline import TrainingData, rank_by_rows
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.item_texts import item_texts
 from evaluate.baselines.networks.sequence_settings import SequenceSettings, TextSettings
-from programs.ranker import ranking_from_scores
-from programs.runtime.errors import require_extra
 from signatures.rows import Case, Ranking
 
 if TYPE_CHECKING:
@@ -47,11 +45,11 @@ class SequenceRanker:
 
     def rank(self, case: Case) -> Ranking:
         """Rank the candidates of `case`; see `Ranker.rank`."""
-        known = {index: self.rows[item] for index, item in enumerate(case.candidates) if item in self.rows}
-        scores = self.list_scores([case], np.zeros(len(known), dtype=np.int64), _rows(known.values()))
-        name = self.settings.name
-        ranked = unknown_below(scores, list(known), len(case.candidates))
-        return ranking_from_scores(case, {name: ranked.tolist()}, by=name)
+
+        def scores_of(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+            return self.list_scores([case], np.zeros_like(rows), rows)
+
+        return rank_by_rows(case, self.rows, scores_of, self.settings.name)
 
     def list_scores(
         self, cases: Sequence[Case], owner: NDArray[np.int64], items: NDArray[np.int64]
@@ -78,8 +76,7 @@ def fit_sequences(
     Args:
         augment: Gives other sequences to train on. The settings decide what it does, as they name the kept fit.
     """
-    for package in ("torch", "safetensors"):
-        require_extra(package, "neural", f"the ranker '{settings.name}'")
+    settings.require_torch()
     from evaluate.baselines.networks.sequence_training import train
 
     rows: dict[str, int] = {}
@@ -89,15 +86,12 @@ def fit_sequences(
         if history:
             users[user] = len(users)
             sequences.append(_rows(rows.setdefault(item, len(rows)) for item in history))
-    trained, folder, vectors = len(rows), settings.fit_folder(training, seed, fitting), None
+    trained, plan, vectors = len(rows), settings.plan(training, seed, fitting), None
     if isinstance(settings, TextSettings):
         texts = item_texts(training, settings.text, settings.name, fitting.on_event)
-        for item in texts.rows:
-            rows.setdefault(item, len(rows))
-        vectors = np.zeros((len(rows), texts.vectors.shape[1]), dtype=np.float32)
-        vectors[[rows[item] for item in texts.rows]] = texts.vectors[list(texts.rows.values())]
-        folder = folder and folder.with_name(f"{folder.name}-{texts.sha256[:16]}")
-    network = train(sequences, trained, settings, seed, vectors, folder, fitting.on_event, augment)
+        rows, vectors = texts.after(rows)
+        plan = plan.suffixed(texts.sha256[:16])
+    network = train(sequences, trained, settings, plan, vectors, augment)
     return SequenceRanker(settings, rows, users, network)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -13,11 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from evaluate.baselines.networks.epochs import best_device, reproducible, train_epochs
+from evaluate.baselines.networks.batches import batches_by_length
+from evaluate.baselines.networks.dev_ndcg import target_ndcg
+from evaluate.baselines.networks.epochs import best_device, reproducible, take_steps, train_epochs
+from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.held_out import hold_out_last
 from evaluate.baselines.networks.sequence_network import Rows, SequenceNetwork
 from evaluate.baselines.networks.sequence_settings import DistilledSettings, MaskedSettings, SequenceSettings
-from programs.runtime.events import OnEvent, ignore
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,8 @@ def train(
     sequences: Sequence[Rows],
     items: int,
     settings: SequenceSettings,
-    seed: int,
+    plan: FitPlan,
     texts: NDArray[np.float32] | None = None,
-    folder: Path | None = None,
-    on_event: OnEvent = ignore,
     augment: Augmenter | None = None,
 ) -> SequenceNetwork:
     """Train until the validation NDCG stops improving, and keep the best state; see `train_epochs`.
@@ -70,10 +69,10 @@ def train(
         texts: See `SequenceNetwork`.
         augment: Gives other sequences to train on; None for the sequences as they are.
     """
-    with reproducible(seed):
+    with reproducible(plan.seed):
         network = SequenceNetwork(settings, items, len(sequences), texts).to(best_device())
         optimizer = torch.optim.Adam(network.parameters(), lr=settings.rate)
-        training, held_out = hold_out_last(sequences, settings.validation, np.random.default_rng(seed))
+        training, held_out = hold_out_last(sequences, settings.validation, np.random.default_rng(plan.seed))
         validation = [(user, training[user], int(sequences[user][-1])) for user in held_out]
         windows = [window for user, own in enumerate(training) for window in _windows(own, user, settings)]
         teacher = None
@@ -86,27 +85,14 @@ def train(
             if augment is not None:
                 given = enumerate(augment(number, training, rng))
                 own = [one for user, (rows, weights) in given for one in _windows(rows, user, settings, weights)]
-            losses = []
-            for batch in _batches(own, settings.batch, rng):
-                loss = _loss(network, batch, settings, rng, towards)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                losses.append(loss.item())
-            return float(np.mean(losses)) if losses else 0.0
+            numbers = batches_by_length([len(window.rows) for window in own], settings.batch, rng)
+            batches = ([own[number] for number in batch] for batch in numbers)
+            return take_steps(optimizer, (_loss(network, batch, settings, rng, towards) for batch in batches))
 
-        train_epochs(
-            network,
-            optimizer,
-            one_epoch,
-            (lambda: ndcg_among_all(network, validation, settings.batch)) if validation else None,
-            seed=seed,
-            epochs=settings.epochs,
-            patience=settings.patience,
-            task=f"fitting {settings.name}",
-            folder=folder,
-            on_event=on_event,
-        )
+        def dev_score() -> float:
+            return ndcg_among_all(network, validation, settings.batch)
+
+        train_epochs(network, optimizer, one_epoch, dev_score if validation else None, plan)
     return network
 
 
@@ -120,15 +106,6 @@ def _windows(
         start = max(0, end - size)
         yield Window(sequence[start:end], user, None if weights is None else weights[start:end])
         end = start + overlap if start else 0
-
-
-def _batches(windows: Sequence[Window], size: int, rng: np.random.Generator) -> Iterator[list[Window]]:
-    """All windows in random batches of about equal length, to keep padding small."""
-    order = rng.permutation(len(windows))
-    order = order[np.argsort([len(windows[index].rows) for index in order], kind="stable")]
-    batches = [order[start : start + size] for start in range(0, len(order), size)]
-    for number in rng.permutation(len(batches)):
-        yield [windows[index] for index in batches[number]]
 
 
 def _loss(
@@ -250,6 +227,5 @@ def ndcg_among_all(network: SequenceNetwork, held_out: Sequence[tuple[int, Rows,
         users, histories, targets = zip(*held_out[start : start + size], strict=True)
         states = network.last_states(histories, torch.tensor(users, device=network.device))
         scores = network.scores(states, all_items)
-        own = scores.gather(1, torch.tensor(targets, device=network.device)[:, None])
-        total += float((1.0 / torch.log2(2.0 + (scores > own).sum(dim=1))).sum())
+        total += float(target_ndcg(scores, torch.tensor(targets, device=network.device)).sum())
     return total / len(held_out)

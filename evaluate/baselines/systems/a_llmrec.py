@@ -29,7 +29,9 @@ from evaluate.baselines.language import (
     drawn_cases,
     events_of,
     title_of,
+    worded,
 )
+from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.sequence_ranker import SequenceRanker
 from evaluate.baselines.systems.sasrec import SASRec
 from programs.prior.scorers import ContentSimilarity
@@ -48,7 +50,7 @@ USER, ITEM = "user", "item"
 
 
 class ALLMRec(LanguageModel):
-    """JointCodes of a recommender with texts, and projections into a frozen language model.
+    """Joint codes of a recommender's item vectors and of texts, and projections into a frozen language model.
 
     Attributes:
         stages: 1 for the ranking by stage 1 alone, which needs no language model.
@@ -108,8 +110,7 @@ class ALLMRec(LanguageModel):
     def examples(self, training: TrainingData, wording: Wording, seed: int) -> Iterator[PromptList]:
         """The title of the last item of each user, which stands at a random place of the list in the prompt."""
         for case in drawn_cases(training, self.negatives, seed):
-            suffixes = tuple(wording.suffix(training.items[item]) for item in case.candidates)
-            yield PromptList(wording.prefix(case), suffixes, case.candidates.index(str(case.target)))
+            yield worded(case, wording, training.items)
 
     def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> TwoStageRanker:
         """See `LanguageModel.ranker`."""
@@ -133,17 +134,9 @@ class ALLMRec(LanguageModel):
             frozen.biases,
             _texts(training.content, recommender.rows),
         )
-        network = align(
-            pairs,
-            self.code,
-            seed=seed,
-            epochs=self.epochs,
-            batch=512,
-            rate=self.align_rate,
-            task=f"{self.name}, stage 1",
-            folder=None if folder is None else folder / "stage1",
-            on_event=fitting.on_event,
-        )
+        stage1 = folder and folder / "stage1"
+        plan = FitPlan(f"{self.name}, stage 1", self.epochs, 3, seed, stage1, fitting.on_event)
+        network = align(pairs, self.code, plan, batch=512, rate=self.align_rate)
         return AlignedItems(frozen, network, training.content)
 
 

@@ -12,7 +12,6 @@ from evaluate.baselines.networks.augmenter_settings import Diff4RecSettings
 from evaluate.baselines.networks.sequence_ranker import SequenceRanker, fit_sequences
 from evaluate.baselines.systems.diffrec import DiffRec
 from evaluate.baselines.systems.sasrec import SASRec
-from programs.runtime.errors import require_extra
 
 
 class Diff4Rec(Diff4RecSettings):
@@ -33,12 +32,10 @@ class Diff4Rec(Diff4RecSettings):
 
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> SequenceRanker:
         """Train DiffRec, SASRec, and SASRec on augmented sequences; see `Baseline.fit`."""
-        for package in ("torch", "safetensors"):
-            require_extra(package, "neural", f"the ranker '{self.name}'")
+        self.require_torch()
         from evaluate.baselines.networks.diff4rec_augmenter import Diff4RecAugmenter
 
         scorer = SASRec.model_validate(self.model_dump(include=set(SASRec.model_fields)))
         items = len({item for history in training.histories.values() for item in history})
-        folder = self.fit_folder(training, seed, fitting)
-        augment = Diff4RecAugmenter(self, self.diffusion, scorer, items, seed, folder, fitting.on_event)
+        augment = Diff4RecAugmenter(self, self.diffusion, scorer, items, self.plan(training, seed, fitting))
         return fit_sequences(self, training, seed, fitting, augment)

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Self
 
-import numpy as np
-
-from evaluate.baselines.baseline import TrainingData, unknown_below
+from evaluate.baselines.baseline import TrainingData, rank_by_rows
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.diffrec_settings import DiffRecSettings
 from evaluate.baselines.networks.interactions import Interactions, distinct_rows
-from programs.ranker import ranking_from_scores
-from programs.runtime.errors import require_extra
 from signatures.rows import Case, Ranking
 
 if TYPE_CHECKING:
@@ -34,13 +30,11 @@ class DiffRec(DiffRecSettings):
 
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> DiffRecRanker:
         """Train; see `Baseline.fit`. A repeated purchase counts once, where it was made last."""
-        for package in ("torch", "safetensors"):
-            require_extra(package, "neural", f"the ranker '{self.name}'")
+        self.require_torch()
         from evaluate.baselines.networks.diffrec_network import train_diffrec
 
         data = Interactions.of(training.histories)
-        folder = self.fit_folder(training, seed, fitting)
-        network = train_diffrec(data.histories, len(data.items), self, seed, folder, fitting.on_event)
+        network = train_diffrec(data.histories, len(data.items), self, self.plan(training, seed, fitting))
         return DiffRecRanker(data.items, network)
 
 
@@ -60,8 +54,5 @@ class DiffRecRanker:
 
     def rank(self, case: Case) -> Ranking:
         """Rank the candidates of `case`; see `Ranker.rank`."""
-        known = {index: self.rows[item] for index, item in enumerate(case.candidates) if item in self.rows}
-        items = np.fromiter(known.values(), dtype=np.int64)
-        scores = self.network.scores(distinct_rows(case.item_ids, self.rows), items)
-        ranked = unknown_below(scores, list(known), len(case.candidates))
-        return ranking_from_scores(case, {DiffRec.name: ranked.tolist()}, by=DiffRec.name)
+        history = distinct_rows(case.item_ids, self.rows)
+        return rank_by_rows(case, self.rows, lambda rows: self.network.scores(history, rows), DiffRec.name)

@@ -9,7 +9,6 @@ from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.augmenter_settings import DiffuASRSettings
 from evaluate.baselines.networks.sequence_ranker import SequenceRanker, fit_sequences
 from evaluate.baselines.systems.sasrec import SASRec
-from programs.runtime.errors import require_extra
 
 
 class DiffuASR(DiffuASRSettings):
@@ -24,12 +23,10 @@ class DiffuASR(DiffuASRSettings):
 
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> SequenceRanker:
         """Train SASRec, the diffusion, and SASRec on augmented sequences; see `Baseline.fit`."""
-        for package in ("torch", "safetensors"):
-            require_extra(package, "neural", f"the ranker '{self.name}'")
+        self.require_torch()
         from evaluate.baselines.networks.diffuasr_augmenter import DiffuASRAugmenter
 
         scorer = SASRec.model_validate(self.model_dump(include=set(SASRec.model_fields)))
         items = len({item for history in training.histories.values() for item in history})
-        folder = self.fit_folder(training, seed, fitting)
-        augment = DiffuASRAugmenter(self, scorer, items, seed, folder, fitting.on_event)
+        augment = DiffuASRAugmenter(self, scorer, items, self.plan(training, seed, fitting))
         return fit_sequences(self, training, seed, fitting, augment)

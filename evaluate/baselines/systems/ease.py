@@ -10,9 +10,8 @@ from pydantic import Field
 from scipy import sparse
 from scipy.linalg import lapack
 
-from evaluate.baselines.baseline import Baseline, TrainingData, unknown_below
+from evaluate.baselines.baseline import Baseline, TrainingData, rank_by_rows
 from evaluate.baselines.fitting import UNKEPT, Fitting
-from programs.ranker import ranking_from_scores
 from programs.runtime.errors import InputError, require_extra
 from signatures.rows import Case, Ranking
 
@@ -96,8 +95,10 @@ class EASERanker:
 
     def rank(self, case: Case) -> Ranking:
         """Rank the candidates of `case`; see `Ranker.rank`."""
-        history = [self.rows[item] for item in dict.fromkeys(case.item_ids) if item in self.rows]
-        known = {index: self.rows[item] for index, item in enumerate(case.candidates) if item in self.rows}
-        scores = self.weights[np.ix_(history, list(known.values()))].sum(axis=0, dtype=float)
-        ranked = unknown_below(scores, list(known), len(case.candidates))
-        return ranking_from_scores(case, {EASE.name: ranked.tolist()}, by=EASE.name)
+        known = (self.rows[item] for item in dict.fromkeys(case.item_ids) if item in self.rows)
+        history = np.fromiter(known, dtype=np.int64)
+
+        def scores_of(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+            return np.asarray(self.weights[np.ix_(history, rows)].sum(axis=0, dtype=float))
+
+        return rank_by_rows(case, self.rows, scores_of, EASE.name)

@@ -24,7 +24,9 @@ from evaluate.baselines.language import (
     Wording,
     drawn_cases,
     events_of,
+    title_lines,
     title_of,
+    worded,
 )
 from programs.tuned.settings import PromptList
 from signatures.rows import Case
@@ -74,8 +76,7 @@ class GenRecTitles(LanguageModel):
     def examples(self, training: TrainingData, wording: Wording, seed: int) -> Iterator[PromptList]:
         """The title of the last item of each user, and others, which only dev users are compared on."""
         for case in drawn_cases(training, COMPARED, seed):
-            suffixes = tuple(wording.suffix(training.items[item]) for item in case.candidates)
-            yield PromptList(wording.prefix(case), suffixes, case.candidates.index(str(case.target)))
+            yield worded(case, wording, training.items)
 
     def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> TitleRanker:
         """See `LanguageModel.ranker`."""
@@ -90,7 +91,7 @@ class NextTitle:
 
     def prefix(self, case: Case) -> str:
         """See `Wording.prefix`."""
-        titles = "".join(f"\n- {title_of(item)}" for item, _ in events_of(case, self.items)) or "\n- nothing yet"
+        titles = title_lines(events_of(case, self.items)) or "\n- nothing yet"
         return f"Name the product that a shopper buys next. Bought so far, oldest first:{titles}\nNext product:\n-"
 
     def suffix(self, item: Item) -> str:

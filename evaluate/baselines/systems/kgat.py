@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Self
 
-import numpy as np
-
 from evaluate.baselines.baseline import TrainingData
-from evaluate.baselines.factors import FactorRanker, Factors, FactorVectors
 from evaluate.baselines.fitting import UNKEPT, Fitting
+from evaluate.baselines.networks.graph_ranker import GraphRanker
 from evaluate.baselines.networks.graph_settings import KGATSettings
-from evaluate.baselines.networks.interactions import HistoryRows, Interactions, distinct_rows
+from evaluate.baselines.networks.interactions import HistoryRows, Interactions
 from evaluate.baselines.networks.knowledge import KnowledgeGraph
-from programs.runtime.errors import require_extra
-from signatures.rows import Case
 
 if TYPE_CHECKING:
     from evaluate.baselines.networks.kgat_network import KGATNetwork
@@ -21,6 +17,8 @@ if TYPE_CHECKING:
 
 class KGAT(KGATSettings):
     """KGAT without pre-training, its attention a setting.
+
+    Items without users have the vectors that their categories, brand and price give them.
 
     Memory: for each user, item and entity about 60 numbers of 4 bytes for each dimension of its own and of the layers.
     """
@@ -32,10 +30,9 @@ class KGAT(KGATSettings):
         """See `Baseline.grid`."""
         return (cls(), cls(attention=True), cls(rate=2e-3), cls(negatives=16), cls(dropout=0.3))
 
-    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> KGATRanker:
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> GraphRanker:
         """Train; see `Baseline.fit`. A repeated purchase counts once."""
-        for package in ("torch", "safetensors"):
-            require_extra(package, "neural", f"the ranker '{self.name}'")
+        self.require_torch()
         from evaluate.baselines.networks.graph import train_graph
         from evaluate.baselines.networks.kgat_network import KGATNetwork
 
@@ -48,33 +45,6 @@ class KGAT(KGATSettings):
         def make(histories: list[HistoryRows]) -> KGATNetwork:
             return KGATNetwork(histories, len(rows), graph, self)
 
-        folder = self.fit_folder(training, seed, fitting)
-        network = train_graph(data.histories, len(data.items), make, self, seed, folder, fitting.on_event)
-        return KGATRanker(data.users, rows, network)
-
-
-class KGATRanker(FactorRanker):
-    """Ranks by the products of the propagated vectors.
-
-    Items without users have the vectors that their categories, brand and price give them. A new user gets one pass of
-    messages from the known items of their history; without any, the mean vector of all users.
-
-    Args:
-        users, rows: Row by user id, and by item id.
-    """
-
-    def __init__(self, users: dict[str, int], rows: dict[str, int], network: KGATNetwork) -> None:
-        import torch
-
-        with torch.no_grad():
-            self._layers = network.layers()
-            of_users, of_items = (vectors.cpu().numpy() for vectors in network.vectors())
-        super().__init__(KGAT.name, Factors(users, of_users, rows, of_items, np.zeros(len(rows), dtype=np.float32)))
-        self.network = network
-
-    def folded_in(self, case: Case) -> FactorVectors:
-        """See `FactorRanker.folded_in`."""
-        history = distinct_rows(case.item_ids, self.factors.items)
-        if not len(history):
-            return np.asarray(self.factors.user_vectors.mean(axis=0), dtype=np.float32)
-        return self.network.folded_in(history, self._layers)
+        plan = self.plan(training, seed, fitting)
+        network = train_graph(data.histories, len(data.items), make, self, plan)
+        return GraphRanker(self.name, data.users, rows, network)

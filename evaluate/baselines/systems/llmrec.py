@@ -5,17 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evaluate.baselines.baseline import TrainingData
-from evaluate.baselines.factors import FactorRanker, Factors, FactorVectors
 from evaluate.baselines.fitting import UNKEPT, Fitting
+from evaluate.baselines.networks.graph_ranker import GraphRanker
 from evaluate.baselines.networks.graph_settings import LLMRecSettings
-from evaluate.baselines.networks.interactions import HistoryRows, Interactions, distinct_rows
+from evaluate.baselines.networks.interactions import HistoryRows, Interactions
 from evaluate.baselines.networks.item_texts import ItemTexts, item_texts
-from programs.runtime.errors import require_extra
 from programs.runtime.events import Note, OnEvent
-from signatures.rows import Case
 
 if TYPE_CHECKING:
     from evaluate.baselines.networks.llmrec_network import LLMRecNetwork
@@ -24,7 +21,7 @@ if TYPE_CHECKING:
 class LLMRec(LLMRecSettings):
     """LLMRec with MOTE's traits as what a model wrote about items, where a trait store has them; asks no model.
 
-    The picks are by texts, not by a model; see docs/systems.md.
+    The picks are by texts, not by a model; see docs/systems.md. Items without users are scored by their texts alone.
 
     Memory: for each user and item about 60 numbers of 4 bytes for each dimension, the text vectors of items and users,
     and the cosines of items with common users.
@@ -37,32 +34,26 @@ class LLMRec(LLMRecSettings):
         """See `Baseline.grid`."""
         return (cls(), cls(picked=0.0), cls(pruned=0.0), cls(rate=2e-3), cls(item_rate=2.0, user_rate=2.0))
 
-    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> LLMRecRanker:
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> GraphRanker:
         """Train; see `Baseline.fit`. A repeated purchase counts once.
 
         Raises:
             InputError: if no item has a text.
         """
-        for package in ("torch", "safetensors"):
-            require_extra(package, "neural", f"the ranker '{self.name}'")
+        self.require_torch()
         from evaluate.baselines.networks.graph import train_graph
         from evaluate.baselines.networks.llmrec_network import LLMRecNetwork
 
         texts = _with_traits(item_texts(training, "item", self.name, fitting.on_event), training, fitting.on_event)
         data = Interactions.of(training.histories)
-        rows = dict(data.items)
-        for item in texts.rows:
-            rows.setdefault(item, len(rows))
-        vectors: NDArray[np.float32] = np.zeros((len(rows), texts.vectors.shape[1]), dtype=np.float32)
-        vectors[[rows[item] for item in texts.rows]] = texts.vectors[list(texts.rows.values())]
+        rows, vectors = texts.after(data.items)
 
         def make(histories: list[HistoryRows]) -> LLMRecNetwork:
             return LLMRecNetwork(histories, len(data.items), vectors, self)
 
-        folder = self.fit_folder(training, seed, fitting)
-        folder = folder and folder.with_name(f"{folder.name}-{texts.sha256[:16]}")
-        network = train_graph(data.histories, len(data.items), make, self, seed, folder, fitting.on_event)
-        return LLMRecRanker(data.users, rows, network)
+        plan = self.plan(training, seed, fitting).suffixed(texts.sha256[:16])
+        network = train_graph(data.histories, len(data.items), make, self, plan)
+        return GraphRanker(self.name, data.users, rows, network)
 
 
 def _with_traits(texts: ItemTexts, training: TrainingData, on_event: OnEvent) -> ItemTexts:
@@ -78,30 +69,3 @@ def _with_traits(texts: ItemTexts, training: TrainingData, on_event: OnEvent) ->
         [traits[item] for item in known]
     )
     return ItemTexts(texts.rows, vectors)
-
-
-class LLMRecRanker(FactorRanker):
-    """Ranks by the products of the vectors of users and items.
-
-    Items without users are scored by their texts alone. A new user gets the messages and the texts of the known items
-    of their history; without any, the mean vector of all users. For items without users and text see `unknown_below`.
-
-    Args:
-        users, rows: Row by user id, and by item id.
-    """
-
-    def __init__(self, users: dict[str, int], rows: dict[str, int], network: LLMRecNetwork) -> None:
-        import torch
-
-        with torch.no_grad():
-            self._steps = network.steps()
-            of_users, of_items = (vectors.cpu().numpy() for vectors in network.vectors())
-        super().__init__(LLMRec.name, Factors(users, of_users, rows, of_items, np.zeros(len(rows), dtype=np.float32)))
-        self.network = network
-
-    def folded_in(self, case: Case) -> FactorVectors:
-        """See `FactorRanker.folded_in`."""
-        history = distinct_rows(case.item_ids, self.factors.items)
-        if not len(history):
-            return np.asarray(self.factors.user_vectors.mean(axis=0), dtype=np.float32)
-        return self.network.folded_in(history, self._steps)

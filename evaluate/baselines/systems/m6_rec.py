@@ -23,7 +23,9 @@ from evaluate.baselines.language import (
     Wording,
     drawn_cases,
     events_of,
+    title_lines,
     title_of,
+    worded,
 )
 from programs.tuned.settings import PromptList
 from signatures.rows import Case
@@ -79,8 +81,7 @@ class M6Rec(LanguageModel):
     def examples(self, training: TrainingData, wording: Wording, seed: int) -> Iterator[PromptList]:
         """The last item of each user, and items drawn at random."""
         for case in drawn_cases(training, self.negatives, seed):
-            suffixes = tuple(wording.suffix(training.items[item]) for item in case.candidates)
-            yield PromptList(wording.prefix(case), suffixes, case.candidates.index(str(case.target)))
+            yield worded(case, wording, training.items)
 
     def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> AnswerRanker:
         """See `LanguageModel.ranker`."""
@@ -95,7 +96,7 @@ class BoughtAndOffered:
 
     def prefix(self, case: Case) -> str:
         """See `Wording.prefix`."""
-        titles = "".join(f"\n- {title_of(item)}" for item, _ in events_of(case, self.items)) or " nothing yet"
+        titles = title_lines(events_of(case, self.items)) or " nothing yet"
         return f"A shopper bought:{titles}\n"
 
     def suffix(self, item: Item) -> str:

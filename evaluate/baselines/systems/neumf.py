@@ -8,11 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from evaluate.baselines.baseline import TrainingData, unknown_below
+from evaluate.baselines.baseline import TrainingData, rank_by_rows
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.neumf_settings import NeuMFSettings
-from programs.ranker import ranking_from_scores
-from programs.runtime.errors import require_extra
 from signatures.rows import Case, Ranking
 
 if TYPE_CHECKING:
@@ -31,8 +29,7 @@ class NeuMF(NeuMFSettings):
 
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> NeuMFRanker:
         """Train; see `Baseline.fit`. A repeated purchase counts once."""
-        for package in ("torch", "safetensors"):
-            require_extra(package, "neural", f"the ranker '{self.name}'")
+        self.require_torch()
         from evaluate.baselines.networks.neumf_network import train_neumf
 
         rows: dict[str, int] = {}
@@ -43,8 +40,7 @@ class NeuMF(NeuMFSettings):
                 users[user] = len(users)
                 own = (rows.setdefault(item, len(rows)) for item in dict.fromkeys(history))
                 histories.append(np.fromiter(own, dtype=np.int64))
-        folder = self.fit_folder(training, seed, fitting)
-        network = train_neumf(histories, len(rows), self, seed, folder, fitting.on_event)
+        network = train_neumf(histories, len(rows), self, self.plan(training, seed, fitting))
         return NeuMFRanker(users, rows, histories, network)
 
 
@@ -75,10 +71,8 @@ class NeuMFRanker:
 
     def rank(self, case: Case) -> Ranking:
         """Rank the candidates of `case`; see `Ranker.rank`."""
-        known = {index: self.rows[item] for index, item in enumerate(case.candidates) if item in self.rows}
-        rows = np.fromiter(known.values(), dtype=np.int64)
-        scores = unknown_below(self.network.scores(self.user_vector(case), rows), list(known), len(case.candidates))
-        return ranking_from_scores(case, {NeuMF.name: scores.tolist()}, by=NeuMF.name)
+        user = self.user_vector(case)
+        return rank_by_rows(case, self.rows, lambda rows: self.network.scores(user, rows), NeuMF.name)
 
     def user_vector(self, case: Case) -> NDArray[np.float32]:
         """The vector of the user of a case, shape (d,)."""

@@ -10,7 +10,7 @@ the default base follows instructions already. The score is logit(yes) - logit(n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field
@@ -20,12 +20,13 @@ from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.language import (
     LONGEST_PREFIX,
     AnswerRanker,
-    KnownEvent,
     LanguageModel,
     Wording,
     drawn_cases,
     events_of,
+    title_lines,
     title_of,
+    worded,
 )
 from programs.tuned.settings import PromptList
 from signatures.rows import Case
@@ -74,9 +75,7 @@ class TALLRec(LanguageModel):
         for case in drawn_cases(training, self.negatives, seed):
             if not training.interactions[case.user_id][-1].liked:
                 continue
-            shown = labelled(case, training.items)
-            suffixes = tuple(wording.suffix(training.items[item]) for item in shown.candidates)
-            yield PromptList(wording.prefix(shown), suffixes, shown.candidates.index(str(case.target)))
+            yield worded(labelled(case, training.items), wording, training.items)
 
     def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> AnswerRanker:
         """See `LanguageModel.ranker`."""
@@ -92,8 +91,8 @@ class QuestionOfTaste:
     def prefix(self, case: Case) -> str:
         """See `Wording.prefix`."""
         events = events_of(case, self.items)
-        likes = _titles([one for one in events if one[1].liked])
-        dislikes = _titles([one for one in events if not one[1].liked])
+        likes = title_lines([one for one in events if one[1].liked]) or " nothing"
+        dislikes = title_lines([one for one in events if not one[1].liked]) or " nothing"
         return (
             "Below are products that a shopper liked and disliked. Answer Yes if the shopper will like the product in "
             f"question, and No otherwise.\nLiked:{likes}\nDisliked:{dislikes}\nProduct in question:"
@@ -114,7 +113,3 @@ def labelled(case: Case, items: Mapping[str, Item]) -> Case:
     return case.model_copy(
         update={"history": history, "candidates": tuple(low if item == drawn else item for item in case.candidates)}
     )
-
-
-def _titles(events: Sequence[KnownEvent]) -> str:
-    return "".join(f"\n- {title_of(item)}" for item, _ in events) or " nothing"

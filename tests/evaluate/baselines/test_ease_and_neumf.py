@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from evaluate.baselines import TrainingData
+from evaluate.baselines.networks.interactions import Pairs
 from evaluate.baselines.systems import ease
 from evaluate.baselines.systems.ease import EASE
 from evaluate.baselines.systems.neumf import NeuMF
@@ -63,9 +64,6 @@ class TestNeuMF:
         assert candidates[:, 0].tolist() == [histories[3][-1], histories[5][-1]]
 
     def test_negatives_are_items_that_the_user_has_not(self) -> None:
-        pytest.importorskip("torch")
-        from evaluate.baselines.networks.neumf_network import Pairs
-
         pairs = Pairs([np.array([0, 1, 2]), np.array([3])], items=40)
         drawn = pairs.negatives(np.repeat([0, 1], 4000), np.random.default_rng(0))
         own = np.concatenate([np.isin(drawn[:4000], [0, 1, 2]), drawn[4000:] == 3])

@@ -11,6 +11,7 @@ from scipy import stats
 
 from evaluate.baselines import TrainingData
 from evaluate.baselines.fitting import Fitting
+from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.interactions import Interactions, distinct_rows
 from evaluate.baselines.systems.diff4rec import Diff4Rec
 from evaluate.baselines.systems.diffrec import DiffRec
@@ -144,7 +145,7 @@ class TestDiffRec:
         tracemalloc.start()
         try:
             with _Largest() as made:
-                diffrec_network.train_diffrec(histories, items, settings, 0)
+                diffrec_network.train_diffrec(histories, items, settings, FitPlan("fit", 1, 1, 0))
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -226,10 +227,9 @@ class TestDiffuASR:
 
     def test_training_lowers_the_loss(self) -> None:
         torch.manual_seed(0)
-        settings = DiffuASR(**SMALL | {"epochs": 1, "patience": 40}, least=4, generated=2, diffusion_epochs=1)
+        settings = DiffuASR(**SMALL, least=4, generated=2)
         said: list[Any] = []
-        longer = settings.model_copy(update={"diffusion_epochs": 40})
-        train_denoiser(SEQUENCES, torch.randn(20, 8), longer, 0, None, said.append)
+        train_denoiser(SEQUENCES, torch.randn(20, 8), settings, FitPlan("fit", 40, 40, 0, None, said.append))
         details = [event.detail for event in said if getattr(event, "detail", "").startswith("loss")]
         first, last = (float(details[place].split()[1].rstrip(",")) for place in (0, -1))
         assert last < 0.7 * first
@@ -239,7 +239,7 @@ class TestDiffuASR:
             diffuasr_augmenter.DiffuASRAugmenter, "_generated", lambda self, training: np.full((len(training), 3), 19)
         )
         settings = DiffuASR(**SMALL)
-        augment = diffuasr_augmenter.DiffuASRAugmenter(settings, SASRec(**SMALL), 20, 0, None, lambda event: None)
+        augment = diffuasr_augmenter.DiffuASRAugmenter(settings, SASRec(**SMALL), 20, FitPlan("fit", 2, 5, 0))
         given = augment(1, SEQUENCES, np.random.default_rng(0))
         longer = 0
         for own, (rows, weights) in zip(SEQUENCES, given, strict=True):
@@ -254,7 +254,7 @@ class TestDiff4Rec:
     def augmenter(self, **update: Any) -> Diff4RecAugmenter:
         diffusion = DiffRec(hidden=8, batch=16, epochs=2, validation=4)
         settings = Diff4Rec(**SMALL, diffusion=diffusion, candidates=6, kept=2, **update)
-        return Diff4RecAugmenter(settings, diffusion, SASRec(**SMALL), 20, 0, None, lambda event: None)
+        return Diff4RecAugmenter(settings, diffusion, SASRec(**SMALL), 20, FitPlan("fit", 2, 5, 0))
 
     def test_inserts_likely_unseen_items_of_easy_users_first(self) -> None:
         augment = self.augmenter(inserted=1.0, ramp=4, auxiliary=0.25)

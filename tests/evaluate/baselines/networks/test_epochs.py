@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evaluate.baselines.networks.fit_plan import FitPlan
 from programs.runtime.errors import InputError
 from programs.runtime.events import Event, Note, Progress
 from programs.runtime.lock import owned
@@ -39,26 +40,12 @@ def fit(
         def one_epoch(number: int, rng: np.random.Generator) -> float:
             hook(number)
             x = torch.from_numpy(rng.normal(size=(16, 4)).astype(np.float32))
-            loss = ((network(x)[:, 0] - x.sum(dim=1)) ** 2).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            return loss.item()
+            losses = (((network(part)[:, 0] - part.sum(dim=1)) ** 2).mean() for part in x.split(8))
+            return epochs.take_steps(optimizer, losses)
 
         held_out = torch.eye(4)
         score = (lambda: -float(((network(held_out)[:, 0] - 1) ** 2).mean())) if scored else None
-        epochs.train_epochs(
-            network,
-            optimizer,
-            one_epoch,
-            score,
-            seed=3,
-            epochs=6,
-            patience=3,
-            task="fitting",
-            folder=folder,
-            on_event=events.append,
-        )
+        epochs.train_epochs(network, optimizer, one_epoch, score, FitPlan("fitting", 6, 3, 3, folder, events.append))
     return [value.tolist() for value in network.state_dict().values()], events
 
 
@@ -129,11 +116,7 @@ def test_a_fit_stops_where_dev_is_best_and_says_how_it_goes(tmp_path: Path) -> N
         torch.optim.SGD(network.parameters()),
         one_epoch,
         lambda: next(scores),
-        seed=0,
-        epochs=9,
-        patience=3,
-        task="fitting x",
-        on_event=events.append,
+        FitPlan("fitting x", epochs=9, patience=3, seed=0, on_event=events.append),
     )
     assert (trained.epochs, trained.best_epoch, trained.dev_score) == (5, 2, 0.3)
     assert network.weight.item() == states[1] and not network.training
@@ -169,11 +152,7 @@ def test_a_fit_of_another_network_is_refused(tmp_path: Path) -> None:
             torch.optim.SGD(other.parameters()),
             lambda number, rng: 0.0,
             None,
-            seed=0,
-            epochs=1,
-            patience=1,
-            task="x",
-            folder=tmp_path / "fit",
+            FitPlan("x", epochs=1, patience=1, seed=0, folder=tmp_path / "fit"),
         )
 
 
@@ -199,11 +178,18 @@ def test_a_loss_that_is_not_finite_says_what_to_do() -> None:
             torch.optim.SGD(network.parameters()),
             lambda number, rng: float("nan"),
             None,
-            seed=0,
-            epochs=1,
-            patience=1,
-            task="x",
+            FitPlan("x", epochs=1, patience=1, seed=0),
         )
+
+
+def test_each_loss_is_computed_after_the_step_on_the_one_before() -> None:
+    """So that a generator of losses trains like a loop: minus the weight, twice, moves it up by the rate, twice."""
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(network.weight)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+    assert epochs.take_steps(optimizer, (-network.weight.sum() for _ in range(2))) == np.mean([-1.0, -1.5])
+    assert network.weight.item() == 2.0
+    assert epochs.take_steps(optimizer, iter(())) == 0.0 and network.weight.item() == 2.0
 
 
 def test_a_fit_leaves_threads_and_random_numbers_of_torch_alone() -> None:

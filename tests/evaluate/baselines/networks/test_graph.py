@@ -12,6 +12,7 @@ from scipy import sparse
 
 from evaluate.baselines import TRAINED, Baseline, TrainingData
 from evaluate.baselines.fitting import Fitting
+from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.knowledge import RELATIONS, KnowledgeGraph
 from evaluate.baselines.systems.diffrec import DiffRec
 from evaluate.baselines.systems.kgat import KGAT
@@ -31,6 +32,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 from evaluate.baselines.networks import graph, kgat_network, llmrec_network  # noqa: E402 - needs torch
+from evaluate.baselines.networks.epochs import take_steps  # noqa: E402
 
 ITEMS = 12
 HISTORIES = {f"u{n}": [f"i{(n + k) % ITEMS}" for k in range(4)] for n in range(40)}
@@ -145,14 +147,7 @@ class TestKGAT:
         network.train()
         before = network.vectors()[0].detach()
         rng = np.random.default_rng(0)
-        optimizer = torch.optim.SGD(network.transr.parameters(), lr=5.0)
-
-        def step(loss: Any) -> None:
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-        network.finish_epoch(rng, step)
+        take_steps(torch.optim.SGD(network.transr.parameters(), lr=5.0), network.graph_losses(rng))
         assert (network.vectors()[0].detach() - before).abs().max() > 1e-5
 
     def test_a_user_who_is_folded_in_differs_from_the_trained_one_by_the_own_vector_alone(self) -> None:
@@ -197,8 +192,8 @@ class TestLLMRec:
         with torch.no_grad():
             network.node.weight[0] = 0
             expected = network.vectors()[0][0].numpy()
-            np.testing.assert_allclose(network.folded_in(ROWS[0], network.steps()), expected, atol=1e-6)
-            assert np.isfinite(network.folded_in(np.array([ITEMS + 1]), network.steps())).all()
+            np.testing.assert_allclose(network.folded_in(ROWS[0], network.layers()), expected, atol=1e-6)
+            assert np.isfinite(network.folded_in(np.array([ITEMS + 1]), network.layers())).all()
 
     def test_the_noisiest_interactions_are_left_out_and_long_vectors_cost(self) -> None:
         """The authors' code keeps the hardest samples, and its penalty falls as vectors grow."""
@@ -237,7 +232,7 @@ def test_held_out_edges_are_not_in_the_graph() -> None:
         given.extend(histories)
         return kgat_network.KGATNetwork(histories, ITEMS, KnowledgeGraph.of({}, {}), KGAT(**TINY | {"layers": (4,)}))
 
-    network = graph.train_graph(ROWS, ITEMS, make, KGAT(**TINY | {"layers": (4,)}), 0)
+    network = graph.train_graph(ROWS, ITEMS, make, KGAT(**TINY | {"layers": (4,)}), FitPlan("fit", 3, 3, 0))
     cut = [user for user, own in enumerate(given) if len(own) < 4]
     assert len(cut) == 4
     for user in cut:

@@ -12,6 +12,7 @@ import pytest
 
 from evaluate.baselines import TRAINED, TrainingData
 from evaluate.baselines.fitting import Fitting
+from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.held_out import hold_out_last
 from evaluate.baselines.networks.item_texts import item_texts
 from evaluate.baselines.networks.sequence_settings import SequenceSettings, TextSettings
@@ -50,6 +51,10 @@ TEXTS = HashingEncoder().encode([f"thing {number} of kind {number % 3}" for numb
 def network_of(settings: SequenceSettings, users: int = 5) -> SequenceNetwork:
     torch.manual_seed(0)
     return SequenceNetwork(settings, ITEMS, users, TEXTS if isinstance(settings, TextSettings) else None)
+
+
+def plan_of(settings: SequenceSettings) -> FitPlan:
+    return FitPlan("fit", settings.epochs, settings.patience, seed=0)
 
 
 def by_name(settings: SequenceSettings) -> str:
@@ -100,8 +105,9 @@ def test_gates_are_parameters_and_are_trained() -> None:
     assert len(gates) == 5
     settings = HGN(**SMALL)
     sequences = [np.random.default_rng(user).permutation(ITEMS)[:6] for user in range(20)]
-    short = training_module.train(sequences, ITEMS, settings, 0)
-    longer = training_module.train(sequences, ITEMS, settings.model_copy(update={"epochs": 2}), 0)
+    plan = plan_of(settings)
+    short = training_module.train(sequences, ITEMS, settings, plan)
+    longer = training_module.train(sequences, ITEMS, settings, replace(plan, epochs=plan.epochs + 1))
     for name in gates:
         assert not torch.equal(short.state_dict()[name], longer.state_dict()[name]), name
 
@@ -139,7 +145,7 @@ def test_a_user_outside_the_fit_has_a_vector_of_zeros() -> None:
 def test_items_without_users_are_neither_negatives_nor_trained(settings: SequenceSettings) -> None:
     """Otherwise a fit learns to put below all others what nobody has."""
     sequences = [np.random.default_rng(user).permutation(ITEMS)[:6] for user in range(20)]
-    network = training_module.train(sequences, ITEMS, settings, 0, TEXTS)
+    network = training_module.train(sequences, ITEMS, settings, plan_of(settings), TEXTS)
     assert not network.vectors.item.weight[ITEMS : ITEMS + 2].any()
     assert not network.bias[ITEMS:].any() and network.bias[:ITEMS].all()
     assert network.vectors.item.weight[:ITEMS].any(dim=1).all()
@@ -158,7 +164,7 @@ def test_self_distillation_draws_states_of_similar_users_together() -> None:
     def spread(weight: float) -> float:
         sequences = [np.random.default_rng(user).permutation(ITEMS)[:6] for user in range(20)]
         settings = LLMESR(**{**SMALL, "epochs": 30, "dropout": 0.0, "distilled": weight, "similar": 5})
-        network = training_module.train(sequences, ITEMS, settings, 0, TEXTS).eval()
+        network = training_module.train(sequences, ITEMS, settings, plan_of(settings), TEXTS).eval()
         states = network.last_states(sequences, torch.arange(20))
         similar = training_module.similar_users(TEXTS, sequences, 5)
         return ((states - states[torch.from_numpy(similar)].mean(dim=1)) ** 2).mean().item()
