@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 
 from evaluate.report.ranker_runs import RankerRuns
 from evaluate.report.table import (
@@ -116,13 +117,13 @@ def fit_table(groups: Sequence[RankerRuns]) -> Table | None:
                 count_cell(len(fits)),
                 figure_cell(sum(fit.cpu_seconds for fit in fits) / len(fits), 1) if fits else NONE,
                 figure_cell(max(fit.peak_mib for fit in fits), 0) if fits else NONE,
-                figure_cell(1000 * sum(lists) / len(lists), 2),
+                figure_cell(1000 * median(lists), 2),
             )
         )
     caption = (
         "CPU time of a fit, mean over the fits that were measured, and the largest resident memory of the process "
-        "during one, with dataset and encoder. Milliseconds to rank one list, without the fit. A fit that was made "
-        "before it was measured, or was stopped and went on, has no figures."
+        "during one, with dataset and encoder. Milliseconds to rank one list, the median. A fit that was made before "
+        "it was measured, or was stopped and went on, has no figures."
     )
     columns = ("ranker", "fits", "CPU seconds a fit", "peak MiB", "ms a list")
     return Table("fits", "Training and ranking time", caption, columns, tuple(rows))
