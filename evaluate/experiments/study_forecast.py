@@ -1,4 +1,4 @@
-"""Forecast of a study: what the models of each ranker will be asked, before any is; measured where a run says it.
+"""Forecast of a study: calls, tokens and dollars of each ranker, from earlier runs where there are some.
 
 Runs that have ranked users say what a user costs. Where no run of a ranker has, a few users are rehearsed: the calls
 and letters of the real prompts are counted, and long answers are assumed.

@@ -26,7 +26,7 @@ _SHOWN = 12
 
 @app.command("status")
 def status(as_json: Json = False) -> None:
-    """Show the jobs under way, as they were when last heard of; sends nothing."""
+    """Show the jobs under way, in their last known state; sends nothing."""
     with _batches() as batches:
         jobs = batches.table.jobs()
     if as_json:
@@ -55,7 +55,7 @@ def fetch(as_json: Json = False) -> None:
 
 @app.command("cancel")
 def cancel(job: JobId = None, as_json: Json = False) -> None:
-    """End jobs; what they have answered is kept, and is to be paid. Exit code 1 if there is no such job."""
+    """End jobs; answers that exist are kept and will be billed. Exit code 1 if there is no such job."""
     with _batches() as batches:
         jobs = [one for one in batches.table.jobs() if one.id.startswith(job or "")]
         for one in jobs:

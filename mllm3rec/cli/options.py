@@ -113,14 +113,17 @@ ClusterAddress = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only forecast calls, dollars and hours, from a few rows.")]
 Fresh = Annotated[
-    bool, _limit("--fresh", help="New answers of models instead of stored ones; repeated, it pays nothing twice.")
+    bool,
+    _limit(
+        "--fresh", help="Ask models again instead of using stored answers. Repeating the command does not pay again."
+    ),
 ]
 LogTo = Annotated[
     str | None,
     _output("--log", metavar="mlflow|wandb", help="Track this command there while it runs, and its results."),
 ]
 OutFile = Annotated[Path | None, _output("--out", help="Parquet file to write; its parts are in a folder beside it.")]
-Users = Annotated[str, typer.Option("--users", help="all, a number (the first so many), or a file with one id a line.")]
+Users = Annotated[str, typer.Option("--users", help="all, a number N (the first N), or a file with one id a line.")]
 ProgramOption = Annotated[
     str | None,
     typer.Option("--ranker", help="Name of a program, or the folder of an artifact. Default: embedding."),

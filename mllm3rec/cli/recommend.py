@@ -48,7 +48,7 @@ def recommend(
     users: Annotated[
         str | None,
         typer.Option(
-            help="Many users, into a Parquet file: all, a number (the first so many), or a file with one id a line."
+            help="Many users, into a Parquet file: all, a number N (the first N), or a file with one id a line."
         ),
     ] = None,
     out_file: OutFile = None,

@@ -71,7 +71,7 @@ def serve(
 ) -> None:
     """Serve a program: POST /recommend, /profile, /traits, /explain; GET /healthz, /metrics, and a page at /.
 
-    Where the models do not answer in time, within the budget or at all, the prior does, and the answer says so. A new
+    The prior answers if the models are too slow, too expensive or down, and the answer says so. A new
     artifact in the folder is taken without a restart. The key is read from MLLM3REC_BEARER. --json prints one object,
     with the address and what answers there, as soon as requests can come.
     """

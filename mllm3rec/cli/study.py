@@ -62,7 +62,7 @@ def run(
 ) -> None:
     """Make all runs that are missing, then write the report. The same command resumes a stopped study.
 
-    Before any model is asked, a forecast says what those of each ranker will be asked.
+    Before any model is asked, a forecast shows calls, tokens and dollars of each ranker.
 
     Exit code 1 if a run is incomplete, or if no answer could be read for more than half of its users.
 

@@ -23,7 +23,7 @@ def view(
 ) -> None:
     """Show runs, users, prompts, costs and compiles in a browser, also while they run, until Ctrl-C.
 
-    The page is served to this machine only, and asks nothing of any other.
+    The page is served to this machine only, and sends no request to others.
     """
     from programs.runtime.errors import require_extra
 

@@ -17,7 +17,7 @@ def chosen_users(users: str, known: list[str]) -> list[str] | None:
     """The users that `--users` names; None for all.
 
     Args:
-        users: `all`, a number (the first so many), or a file with one id on each line.
+        users: `all`, a number N (the first N), or a file with one id on each line.
         known: All users, in order.
 
     Raises:

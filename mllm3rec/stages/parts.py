@@ -1,4 +1,4 @@
-"""OutputParts of an output that is being made: Parquet files in a folder beside it, joined into one file at the end.
+"""The finished Parquet parts of an output: files in a folder beside it, joined into one file at the end.
 
 A part is written whole or not at all, so a killed process loses the rows since the last one; their answers are in the
 response cache. Rows of failed calls are made again by the next run, and the later row of an id counts.

@@ -1,4 +1,4 @@
-"""Weights & Biases: records as runs, a study as a group; offline, without an account, unless WANDB_MODE says else."""
+"""Weights & Biases: records as runs, a study as a group; offline, without an account, unless WANDB_MODE is `online`."""
 
 from __future__ import annotations
 

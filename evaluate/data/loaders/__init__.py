@@ -1,1 +1,1 @@
-"""Dataset loaders: Amazon 2014/2018/2023, MovieLens, and plain CSV, Parquet or JSON Lines."""
+"""Dataset loaders, one module for each format of public datasets and of plain tables (docs/data.md lists them)."""
