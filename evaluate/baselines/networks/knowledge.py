@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -26,6 +28,11 @@ class KnowledgeGraph:
 
     entities: int
     triples: NDArray[np.int64]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the triples: a fit on other facts is another fit."""
+        return hashlib.sha256(np.ascontiguousarray(self.triples).tobytes()).hexdigest()
 
     @classmethod
     def of(cls, items: Mapping[str, Item], rows: Mapping[str, int]) -> Self:

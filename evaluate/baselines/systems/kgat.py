@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class KGAT(KGATSettings):
     """KGAT without pre-training, its attention a setting.
 
-    Items without users have the vectors that their categories, brand and price give them.
+    Items without users have the vectors that their categories, brand and price give them; for those without such facts,
+    too, see `unknown_below`.
 
     Memory: for each user, item and entity about 60 numbers of 4 bytes for each dimension of its own and of the layers.
     """
@@ -45,6 +46,9 @@ class KGAT(KGATSettings):
         def make(histories: list[HistoryRows]) -> KGATNetwork:
             return KGATNetwork(histories, len(rows), graph, self)
 
-        plan = self.plan(training, seed, fitting)
+        plan = self.plan(training, seed, fitting).suffixed(graph.sha256[:16])
         network = train_graph(data.histories, len(data.items), make, self, plan)
-        return GraphRanker(self.name, data.users, rows, network)
+        # An item without an edge has nothing but the biases of the layers, which say nothing about it.
+        joined = {*data.items.values(), *graph.triples[:, 0].tolist()}
+        known = {item: row for item, row in rows.items() if row in joined}
+        return GraphRanker(self.name, data.users, known, network)

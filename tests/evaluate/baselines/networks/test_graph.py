@@ -158,6 +158,28 @@ class TestKGAT:
             expected = network.vectors()[0][0].numpy()
         np.testing.assert_allclose(network.folded_in(ROWS[0], layers), expected, atol=1e-6)
 
+    def test_an_item_without_users_and_facts_ties_below_all_others(self) -> None:
+        data = shop()
+        bare = {**data.items, "bare": Item(item_id="bare", title="thing"), "plain": Item(item_id="plain")}
+        ranker = KGAT(**TINY | {"layers": (8,)}).fit(replace(data, items=bare), 0)
+        candidates = ["bare", *(f"i{n}" for n in range(4, ITEMS)), "new0", "plain"]
+        scores = ranker.rank(case(["i0", "i1"], candidates, "u0")).scores["kgat"]
+        assert scores[0] == scores[-1] < min(scores[1:-1])
+
+    def test_another_knowledge_graph_is_another_fit(self, tmp_path: Path) -> None:
+        """An item's text has one of its category paths, the graph has all."""
+        data, settings, events = shop(), KGAT(**TINY | {"layers": (8,)}), list[Event]()
+        path = ("a second path",)
+        more = {
+            one: item.model_copy(update={"categories": (*item.categories, path)}) if one in {"i0", "i1"} else item
+            for one, item in data.items.items()
+        }
+        other = replace(data, items=more)
+        assert other.sha256 == data.sha256, "the texts are the same"
+        settings.fit(data, 0, Fitting(tmp_path, events.append))
+        settings.fit(other, 0, Fitting(tmp_path, events.append))
+        assert len(list(tmp_path.iterdir())) == 2
+
 
 class TestLLMRec:
     def test_picks_are_the_nearest_and_the_farthest_of_the_likely_items(self) -> None:
@@ -195,20 +217,25 @@ class TestLLMRec:
             np.testing.assert_allclose(network.folded_in(ROWS[0], network.layers()), expected, atol=1e-6)
             assert np.isfinite(network.folded_in(np.array([ITEMS + 1]), network.layers())).all()
 
-    def test_the_noisiest_interactions_are_left_out_and_long_vectors_cost(self) -> None:
-        """The authors' code keeps the hardest samples, and its penalty falls as vectors grow."""
-        torch.manual_seed(0)
+    def loss(self, scale: float = 1.0, **update: Any) -> float:
+        """Loss of ten interactions, with own vectors that are `scale` times as long."""
         texts = np.random.default_rng(0).normal(size=(ITEMS, 6)).astype(np.float32)
-        parts = {"picked": 0.0, "feature_loss": 0.0}
         asked = (torch.arange(10), torch.tensor([int(own[0]) for own in ROWS[:10]]), torch.full((10, 1), 7))
+        torch.manual_seed(1)
+        settings = LLMRec(**TINY | {"picked": 0.0, "feature_loss": 0.0, "pruned": 0.0} | update)
+        network = llmrec_network.LLMRecNetwork(ROWS, ITEMS, texts, settings)
+        with torch.no_grad():
+            network.node.weight.mul_(scale)
+        return network.loss(*asked).item()
 
-        def loss(**update: Any) -> float:
-            torch.manual_seed(1)
-            settings = LLMRec(**TINY | parts | update)
-            return llmrec_network.LLMRecNetwork(ROWS, ITEMS, texts, settings).loss(*asked).item()
+    def test_the_noisiest_interactions_are_left_out(self) -> None:
+        """The authors' code keeps the hardest samples."""
+        assert self.loss(pruned=0.5, penalty=0.0) < self.loss(pruned=0.0, penalty=0.0)
 
-        assert loss(pruned=0.5, penalty=0.0) < loss(pruned=0.0, penalty=0.0)
-        assert loss(pruned=0.0, penalty=0.1) > loss(pruned=0.0, penalty=0.0)
+    def test_the_penalty_grows_with_the_square_of_the_vectors(self) -> None:
+        """In the authors' code it is one over the squared length, and falls."""
+        short, long = (self.loss(scale, penalty=0.1) - self.loss(scale, penalty=0.0) for scale in (1.0, 2.0))
+        assert long == pytest.approx(4 * short, rel=1e-3) and short > 0
 
     def test_reads_traits_where_there_are_some_and_says_how_many(self, tmp_path: Path) -> None:
         events: list[Event] = []
