@@ -6,10 +6,10 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from evaluate.baselines.networks.sequence_settings import AttentionSettings
+from evaluate.baselines.networks.sequence_settings import SASRecSettings
 
 
-class Diff4RecSettings(AttentionSettings):
+class Diff4RecSettings(SASRecSettings):
     """Further settings of Diff4Rec.
 
     Attributes:
@@ -27,7 +27,7 @@ class Diff4RecSettings(AttentionSettings):
     auxiliary: float = Field(default=0.1, ge=0, le=1)
 
 
-class DiffuASRSettings(AttentionSettings):
+class DiffuASRSettings(SASRecSettings):
     """Further settings of DiffuASR.
 
     Attributes:

@@ -63,6 +63,13 @@ class AttentionSettings(SequenceSettings):
         return self
 
 
+class SASRecSettings(AttentionSettings):
+    """SASRec's defaults, tuned on dev users; also of the SASRec inside Diff4Rec and DiffuASR."""
+
+    layers: int = Field(default=2, ge=1)
+    patience: int = Field(default=3, ge=1)
+
+
 class MaskedSettings(AttentionSettings):
     """Further settings of masked training.
 

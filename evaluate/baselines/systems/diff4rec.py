@@ -39,3 +39,7 @@ class Diff4Rec(Diff4RecSettings):
         items = len({item for history in training.histories.values() for item in history})
         augment = Diff4RecAugmenter(self, self.diffusion, scorer, items, self.plan(training, seed, fitting))
         return fit_sequences(self, training, seed, fitting, augment)
+
+
+FIRST_DIFF4REC = Diff4Rec(layers=1, patience=5)
+"""The default before it had the blocks and the patience of `sasrec`: runs that were begun with it go on with it."""

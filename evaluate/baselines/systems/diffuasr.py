@@ -30,3 +30,7 @@ class DiffuASR(DiffuASRSettings):
         items = len({item for history in training.histories.values() for item in history})
         augment = DiffuASRAugmenter(self, scorer, items, self.plan(training, seed, fitting))
         return fit_sequences(self, training, seed, fitting, augment)
+
+
+FIRST_DIFFUASR = DiffuASR(layers=1, patience=5)
+"""The default before it had the blocks and the patience of `sasrec`: runs that were begun with it go on with it."""

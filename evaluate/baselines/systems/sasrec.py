@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-from pydantic import Field
-
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.sequence_ranker import SequenceRanker, fit_sequences
-from evaluate.baselines.networks.sequence_settings import AttentionSettings
+from evaluate.baselines.networks.sequence_settings import SASRecSettings
 
 
-class SASRec(AttentionSettings):
+class SASRec(SASRecSettings):
     """SASRec: causal attention, the next item at every position."""
 
     name: ClassVar[str] = "sasrec"
-
-    layers: int = Field(default=2, ge=1)
-    patience: int = Field(default=3, ge=1)
 
     @classmethod
     def grid(cls) -> tuple[Self, ...]:
