@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +35,9 @@ TRAINING_FILE = "training.safetensors"
 """File of a kept fit: the state of its training."""
 SHOWN_ITEMS = 10
 """Most items of a history in a prompt, the last ones."""
-LONGEST_PREFIX = 4096
-"""Most tokens before the candidates. Titles are cut before, so that no prompt loses its beginning or its end."""
+LONGEST_PREFIX, LONGEST_SUFFIX = 4096, 256
+"""Most tokens before the candidates, and of a candidate. Titles are cut before, to 56 characters of up to four tokens,
+so that no prompt loses its beginning or its end."""
 
 KnownEvent = tuple[Item, Interaction]
 """An interaction with its item."""
@@ -73,6 +74,8 @@ class LanguageModel(Baseline):
         patience: Blocks without a lower dev loss after which training stops.
     """
 
+    fit_version: ClassVar[int] = 2
+
     base: str = Field(default=DEFAULT_BASE, min_length=1)
     users: int = Field(default=256, ge=1)
     passes: int = Field(default=3, ge=1)
@@ -90,7 +93,7 @@ class LanguageModel(Baseline):
         return hardware_of(self.base)
 
     @abstractmethod
-    def model(self, base: Backbone, seed: int) -> FineTuned:
+    def model(self, base: Backbone, tuning: TuningSettings) -> FineTuned:
         """The model before training."""
 
     @abstractmethod
@@ -118,20 +121,20 @@ class LanguageModel(Baseline):
                 f"the ranker '{self.name}' needs more than {self.dev_users} users with two different items to learn "
                 f"from; the data have {len(dev)}"
             )
-        model = self.model(load_backbone(self.base), seed)
+        model = self.model(load_backbone(self.base), self.tuning(seed, len(lists)))
         if model.adapter:
             with _folder(self.name, fitting, self.fit_folder(training, seed, fitting)) as folder:
                 model.fit(lists, dev, folder / TRAINING_FILE, fitting.on_event)
         return self.ranker(model, wording, training.items)
 
-    def tuning(self, seed: int, **shape: int) -> TuningSettings:
+    def tuning(self, seed: int, users: int) -> TuningSettings:
         """Settings of the training.
 
         Args:
-            shape: Of LoRA adapters: `layers`, `rank` and `alpha`.
+            users: Training users that there are, at most `self.users`.
         """
         return TuningSettings(
-            lists=self.users * self.passes,
+            lists=users * self.passes,
             batch=self.batch,
             block=self.block,
             rate=self.rate,
@@ -139,7 +142,6 @@ class LanguageModel(Baseline):
             average=0.98,
             seed=seed,
             stopping_users=self.dev_users,
-            **shape,
         )
 
 

@@ -26,7 +26,7 @@ from programs.tuned.training import AdapterTraining, Figures
 MOST_PREFIX = 256
 """Most tokens of a user's text; what is older is cut off."""
 MOST_SUFFIX = 48
-"""Most tokens of a candidate's text; the end of a longer one is cut off before its last token, a question mark."""
+"""Most tokens of a candidate's text; a longer one is cut before its last token, which is the reader's question mark."""
 
 MOST_TOGETHER = 128
 """Most candidates in one packed row, whose memory is quadratic in its tokens."""
@@ -39,7 +39,8 @@ class FineTuned:
         adapt: What is trained.
         objective: What is read for each candidate, and its loss.
         decode: How candidates and the user's text meet.
-        most: Most tokens of a user's text without slots.
+        most_prefix: Most tokens of a user's text without slots.
+        most_suffix: Most tokens of a candidate's text.
 
     Attributes:
         adapter: Trainable tensors by name.
@@ -52,9 +53,11 @@ class FineTuned:
         adapt: Adapt = LoRA,
         objective: TuningObjective = CHOICE,
         decode: Decode = Joint,
-        most: int = MOST_PREFIX,
+        most_prefix: int = MOST_PREFIX,
+        most_suffix: int = MOST_SUFFIX,
     ) -> None:
-        self.base, self.settings, self.objective, self.most = base, settings, objective, most
+        self.base, self.settings, self.objective = base, settings, objective
+        self.most_prefix, self.most_suffix = most_prefix, most_suffix
         self._adapted = adapt(base, settings)
         self._reading = objective.reading(base)
         self._decoding = decode(self._adapted)
@@ -75,7 +78,7 @@ class FineTuned:
 
     def _values(self, prefix: Prefix, suffixes: Sequence[str]) -> Tensor:
         if isinstance(prefix, str):
-            before = self._adapted.embed([self._ids(prefix)[-self.most :]])
+            before = self._adapted.embed([self._ids(prefix)[-self.most_prefix :]])
         else:
             before = self._adapted.embed([self._ids(one) if isinstance(one, str) else one for one in prefix])
         packed = pack([0] * len(before), [self._suffix(suffix) for suffix in suffixes])
@@ -87,7 +90,7 @@ class FineTuned:
 
     def _suffix(self, text: str) -> list[int]:
         ids = self._ids(text)
-        return ids if len(ids) <= MOST_SUFFIX else [*ids[: MOST_SUFFIX - 1], ids[-1]]
+        return ids if len(ids) <= self.most_suffix else [*ids[: self.most_suffix - 1], ids[-1]]
 
     def figures(self, lists: Sequence[PromptList]) -> Figures:
         """Loss and NDCG on lists."""

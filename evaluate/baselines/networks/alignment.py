@@ -5,6 +5,7 @@ The loss of a batch of (user state x, next item i, random item j) is
     BCE(x . D(C(e_i)), 1) + BCE(x . D(C(e_j)), 0) + MSE(C(e), T(t)) + .5 MSE(D(C(e)), e) + .2 MSE(U(T(t)), t)
 
 with item encoder C and decoder D, text encoder T and decoder U (equations 1 to 5 of the paper), e and t of both items.
+The terms with t are means over the items that have a text.
 """
 
 from __future__ import annotations
@@ -89,13 +90,14 @@ def align(pairs: Positions, code_size: int, plan: FitPlan, *, batch: int, rate: 
         states, items, texts, biases = (
             torch.from_numpy(part).to(device) for part in (pairs.states, pairs.items, pairs.texts, pairs.biases)
         )
+        known = texts.any(dim=1)
         order = np.random.default_rng(plan.seed).permutation(len(pairs.targets))
         held_out, learned = np.split(order, [max(1, int(DEV_SHARE * len(order)))])
         fixed = np.random.default_rng([plan.seed, 1]).integers(len(items), size=len(held_out))
 
         def loss(rows: NDArray[np.int64], negatives: NDArray[np.int64]) -> Tensor:
             both = torch.from_numpy(np.stack([pairs.targets[rows], negatives])).to(device)
-            e, t = items[both], texts[both]
+            e, t, told = items[both], texts[both], known[both]
             code, text_code = network.item_encoder(e), network.text_encoder(t)
             decoded = network.item_decoder(code)
             logits = (states[torch.from_numpy(rows).to(device)] * decoded).sum(-1) + biases[both]
@@ -103,9 +105,9 @@ def align(pairs: Positions, code_size: int, plan: FitPlan, *, batch: int, rate: 
             answers[0] = 1
             return (
                 functional.binary_cross_entropy_with_logits(logits, answers)
-                + functional.mse_loss(code, text_code)
+                + _mean_square(code - text_code, told)
                 + ITEM_WEIGHT * functional.mse_loss(decoded, e)
-                + TEXT_WEIGHT * functional.mse_loss(network.text_decoder(text_code), t)
+                + TEXT_WEIGHT * _mean_square(network.text_decoder(text_code) - t, told)
             )
 
         def losses(rng: np.random.Generator) -> Iterator[Tensor]:
@@ -117,3 +119,8 @@ def align(pairs: Positions, code_size: int, plan: FitPlan, *, batch: int, rate: 
 
         train_epochs(network, optimizer, one_epoch, lambda: -float(loss(held_out, fixed)), plan)
     return network
+
+
+def _mean_square(apart: Tensor, told: Tensor) -> Tensor:
+    """Mean square over the vectors that are told, shape (2, b) of (2, b, c); 0 if there is none."""
+    return (apart.square().mean(dim=-1) * told).sum() / told.sum().clamp_min(1)

@@ -13,6 +13,7 @@ are recorded beside it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
@@ -23,6 +24,7 @@ from evaluate.baselines.baseline import TrainingData, unknown_below
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.language import (
     LONGEST_PREFIX,
+    LONGEST_SUFFIX,
     LanguageModel,
     TitleRanker,
     Wording,
@@ -32,11 +34,12 @@ from evaluate.baselines.language import (
     worded,
 )
 from evaluate.baselines.networks.fit_plan import FitPlan
+from evaluate.baselines.networks.item_texts import ItemTexts, item_texts
 from evaluate.baselines.networks.sequence_ranker import SequenceRanker
 from evaluate.baselines.systems.sasrec import SASRec
 from programs.prior.scorers import ContentSimilarity
 from programs.ranker import Ranker, ranking_from_scores
-from programs.tuned.settings import PromptList, Slot
+from programs.tuned.settings import PromptList, Slot, TuningSettings
 from signatures.rows import Case, Ranking
 from signatures.types import Item
 
@@ -80,7 +83,13 @@ class ALLMRec(LanguageModel):
 
     def environment(self) -> dict[str, str]:
         """See `Baseline.environment`."""
-        return {} if self.stages == 1 else super().environment()
+        return self.sasrec.environment() if self.stages == 1 else super().environment()
+
+    def fit_folder(self, training: TrainingData, seed: int, fitting: Fitting) -> Path | None:
+        """See `Baseline.fit_folder`; text vectors of another sentence encoder give another fit."""
+        folder = super().fit_folder(training, seed, fitting)
+        texts = ItemTexts(training.content.rows, training.content.matrix)
+        return folder and folder.with_name(f"{folder.name}-{texts.sha256[:16]}")
 
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> Ranker:
         """See `LanguageModel.fit`."""
@@ -88,7 +97,7 @@ class ALLMRec(LanguageModel):
             return Stage1Ranker(self.name, self._aligned(training, seed, fitting))
         return super().fit(training, seed, fitting)
 
-    def model(self, base: Backbone, seed: int) -> FineTuned:
+    def model(self, base: Backbone, tuning: TuningSettings) -> FineTuned:
         """See `LanguageModel.model`."""
         from programs.tuned.adaptation import Projections
         from programs.tuned.finetuned import FineTuned
@@ -97,10 +106,11 @@ class ALLMRec(LanguageModel):
         sizes = {USER: self.sasrec.dimensions, ITEM: self.code}
         return FineTuned(
             base,
-            self.tuning(seed),
+            tuning,
             adapt=lambda base, settings: Projections(base, settings, sizes),
             objective=TITLE,
-            most=LONGEST_PREFIX,
+            most_prefix=LONGEST_PREFIX,
+            most_suffix=LONGEST_SUFFIX,
         )
 
     def wording(self, training: TrainingData, seed: int, fitting: Fitting) -> ListOfTitles:
@@ -117,6 +127,7 @@ class ALLMRec(LanguageModel):
         return TwoStageRanker(self.name, model, wording, items)
 
     def _aligned(self, training: TrainingData, seed: int, fitting: Fitting) -> AlignedItems:
+        texts = item_texts(training, "item", self.name, fitting.on_event)
         recommender = self.sasrec.fit(training, seed, fitting)
         from evaluate.baselines.networks.alignment import Positions, align
 
@@ -132,7 +143,7 @@ class ALLMRec(LanguageModel):
             np.array([target for _, target in steps], dtype=np.int64),
             frozen.items,
             frozen.biases,
-            _texts(training.content, recommender.rows),
+            texts.after(recommender.rows)[1][: len(recommender.rows)],
         )
         stage1 = folder and folder / "stage1"
         plan = FitPlan(f"{self.name}, stage 1", self.epochs, 3, seed, stage1, fitting.on_event)
@@ -261,11 +272,3 @@ class TwoStageRanker(TitleRanker):
         assert isinstance(self.wording, ListOfTitles)  # noqa: S101 - made by `ALLMRec.wording`
         ranking.scores[f"{self.name}-stage1"] = self.wording.aligned.scores(case).tolist()
         return ranking
-
-
-def _texts(content: ContentSimilarity, rows: Mapping[str, int]) -> NDArray[np.float32]:
-    found = np.zeros((len(rows), max(1, content.matrix.shape[1])), dtype=np.float32)
-    for item, row in rows.items():
-        if item in content.rows:
-            found[row] = content.matrix[content.rows[item]]
-    return found

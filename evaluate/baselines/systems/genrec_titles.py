@@ -19,6 +19,7 @@ from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.language import (
     LONGEST_PREFIX,
+    LONGEST_SUFFIX,
     LanguageModel,
     TitleRanker,
     Wording,
@@ -28,7 +29,7 @@ from evaluate.baselines.language import (
     title_of,
     worded,
 )
-from programs.tuned.settings import PromptList
+from programs.tuned.settings import PromptList, TuningSettings
 from signatures.rows import Case
 from signatures.types import Item
 
@@ -61,13 +62,19 @@ class GenRecTitles(LanguageModel):
         """See `Baseline.grid`."""
         return (cls(), cls(rate=3e-4), cls(users=4096, passes=1), cls(layers=30))
 
-    def model(self, base: Backbone, seed: int) -> FineTuned:
+    def model(self, base: Backbone, tuning: TuningSettings) -> FineTuned:
         """See `LanguageModel.model`."""
         from programs.tuned.finetuned import FineTuned
         from programs.tuned.objective import TITLE
 
         shape = {"layers": self.layers, "rank": self.rank, "alpha": self.alpha}
-        return FineTuned(base, self.tuning(seed, **shape), objective=TITLE, most=LONGEST_PREFIX)
+        return FineTuned(
+            base,
+            tuning.model_copy(update=shape),
+            objective=TITLE,
+            most_prefix=LONGEST_PREFIX,
+            most_suffix=LONGEST_SUFFIX,
+        )
 
     def wording(self, training: TrainingData, seed: int, fitting: Fitting) -> NextTitle:
         """See `LanguageModel.wording`."""

@@ -18,6 +18,7 @@ from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.language import (
     LONGEST_PREFIX,
+    LONGEST_SUFFIX,
     AnswerRanker,
     LanguageModel,
     Wording,
@@ -27,7 +28,7 @@ from evaluate.baselines.language import (
     title_of,
     worded,
 )
-from programs.tuned.settings import PromptList
+from programs.tuned.settings import PromptList, TuningSettings
 from signatures.rows import Case
 from signatures.types import Item
 
@@ -58,7 +59,7 @@ class M6Rec(LanguageModel):
         """See `Baseline.grid`."""
         return (cls(), cls(below=10), cls(tokens=50), cls(rate=3e-2), cls(users=1024))
 
-    def model(self, base: Backbone, seed: int) -> FineTuned:
+    def model(self, base: Backbone, tuning: TuningSettings) -> FineTuned:
         """See `LanguageModel.model`."""
         from programs.tuned.adaptation import SoftPrompt
         from programs.tuned.decoding import LateInteraction
@@ -67,11 +68,12 @@ class M6Rec(LanguageModel):
 
         return FineTuned(
             base,
-            self.tuning(seed),
+            tuning,
             adapt=lambda base, settings: SoftPrompt(base, settings, self.tokens),
             objective=ANSWER,
             decode=lambda adapted: LateInteraction(adapted, self.below),
-            most=LONGEST_PREFIX,
+            most_prefix=LONGEST_PREFIX,
+            most_suffix=LONGEST_SUFFIX,
         )
 
     def wording(self, training: TrainingData, seed: int, fitting: Fitting) -> BoughtAndOffered:

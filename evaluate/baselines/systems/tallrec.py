@@ -19,6 +19,7 @@ from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.language import (
     LONGEST_PREFIX,
+    LONGEST_SUFFIX,
     AnswerRanker,
     LanguageModel,
     Wording,
@@ -28,7 +29,7 @@ from evaluate.baselines.language import (
     title_of,
     worded,
 )
-from programs.tuned.settings import PromptList
+from programs.tuned.settings import PromptList, TuningSettings
 from signatures.rows import Case
 from signatures.types import Item
 
@@ -58,13 +59,19 @@ class TALLRec(LanguageModel):
         """See `Baseline.grid`."""
         return (cls(), cls(negatives=7), cls(rate=3e-4), cls(users=1024, passes=1))
 
-    def model(self, base: Backbone, seed: int) -> FineTuned:
+    def model(self, base: Backbone, tuning: TuningSettings) -> FineTuned:
         """See `LanguageModel.model`."""
         from programs.tuned.finetuned import FineTuned
         from programs.tuned.objective import ANSWER
 
         shape = {"layers": self.layers, "rank": self.rank, "alpha": self.alpha}
-        return FineTuned(base, self.tuning(seed, **shape), objective=ANSWER, most=LONGEST_PREFIX)
+        return FineTuned(
+            base,
+            tuning.model_copy(update=shape),
+            objective=ANSWER,
+            most_prefix=LONGEST_PREFIX,
+            most_suffix=LONGEST_SUFFIX,
+        )
 
     def wording(self, training: TrainingData, seed: int, fitting: Fitting) -> QuestionOfTaste:
         """See `LanguageModel.wording`."""

@@ -162,6 +162,39 @@ def test_late_interaction_computes_an_item_once_and_equals_joint_layers_where_no
     np.testing.assert_allclose(first[3:5], first[6:8], atol=1e-5)
 
 
+def test_text_vectors_of_another_encoder_are_another_fit(base: str, tmp_path: Path) -> None:
+    """The training data have the same texts, so their hash is the same."""
+    settings, data, events = SMALL["a-llmrec"].model_copy(update={"stages": 1}), material(), list[Event]()
+    vectors = np.random.default_rng(0).normal(size=data.content.matrix.shape).astype(np.float32)
+    other = replace(data, content=ContentSimilarity.of(ITEMS, vectors))
+    assert other.sha256 == data.sha256
+    asked = case(["green ball"], list(ITEMS))
+    settings.fit(data, 0, Fitting(tmp_path, events.append))
+    kept = settings.fit(other, 0, Fitting(tmp_path, events.append)).rank(asked)
+    assert kept == settings.fit(other, 0).rank(asked)
+
+
+def test_no_text_is_an_error(base: str) -> None:
+    with pytest.raises(InputError, match="'a-llmrec' reads item texts, and no item has one; give titles"):
+        SMALL["a-llmrec"].fit(replace(material(), content=ContentSimilarity({})), 0)
+
+
+def test_passes_are_counted_over_the_users_that_there_are() -> None:
+    settings = TALLRec(users=1000, passes=3)
+    assert settings.tuning(0, 28).lists == 84
+
+
+@pytest.mark.parametrize("name", ["tallrec", "m6-rec"])
+def test_titles_of_a_token_for_each_letter_leave_the_question_in_the_prompt(name: str, base: str) -> None:
+    from programs.tuned.backbone import load_backbone
+
+    settings = SMALL[name].model_copy(update={"base": base})
+    model = settings.model(load_backbone(base), settings.tuning(0, 28))
+    suffix = settings.wording(material(), 0, Fitting()).suffix(Item(item_id="long", title="a!" * 200))
+    whole = model.base.tokenizer.encode(suffix, add_special_tokens=False)
+    assert len(whole) > 56 and model.lengths([suffix]).tolist() == [len(whole)]
+
+
 def test_too_few_users_are_an_error(base: str) -> None:
     with pytest.raises(InputError, match="more than 50 users"):
         TALLRec(base=base, dev_users=50).fit(material(), 0)
