@@ -13,7 +13,6 @@ import pytest
 from evaluate.baselines import TRAINED, TrainingData
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.networks.fit_plan import FitPlan
-from evaluate.baselines.networks.held_out import hold_out_last
 from evaluate.baselines.networks.item_texts import item_texts
 from evaluate.baselines.networks.sequence_settings import SequenceSettings, TextSettings
 from evaluate.baselines.systems.bert4rec import BERT4Rec
@@ -23,9 +22,6 @@ from evaluate.baselines.systems.llm_esr import LLMESR
 from evaluate.baselines.systems.sasrec import FIRST_SASREC, SASRec
 from evaluate.baselines.systems.seralm import SeRALM
 from evaluate.baselines.versions import default_of_run
-from evaluate.protocol.cases import draw_cases
-from evaluate.protocol.leakage import find_leaks
-from evaluate.ranker_factory import RankerFactory
 from programs.mote import MOTE, item_text
 from programs.motivation_encoder import MotivationEncoder
 from programs.prior.encoders import HashingEncoder
@@ -215,25 +211,6 @@ def test_texts_that_are_missing_are_named() -> None:
     for settings in (LLMESR(**SMALL), SeRALM(**SMALL)):
         with pytest.raises(InputError, match=f"'{settings.name}' reads item texts, and no item has one; give titles"):
             settings.fit(bare, 0)
-
-
-def test_a_fit_knows_no_target() -> None:
-    """Some codes choose the best epoch on test users: with other targets theirs is another fit, ours is the same."""
-    from tests.evaluate.protocol.test_planted_leaks import shop as lonely_shop
-
-    data = lonely_shop()
-    cases = draw_cases(data, part="all", negatives=9)
-    factory = RankerFactory.create(data, cases.training, protocol=cases.protocol)
-    factory.encoder_of = HashingEncoder
-    assert find_leaks(cases.cases, data, cases.training, "warm") == []
-    targets = {one.user_id: one.target for one in cases}
-    own = factory.training_data
-    settings = SASRec(**{**SMALL, "validation": 30})
-    seen = [item for history in own.histories.values() for item in history]
-    assert all(targets[user] not in history for user, history in own.histories.items())
-    training, held_out = hold_out_last(list(own.histories.values()), settings.validation, np.random.default_rng(0))
-    assert held_out, "early stopping looks at items that are held out of the training data"
-    assert sum(map(len, training)) == len(seen) - len(held_out)
 
 
 def test_runs_that_were_begun_with_an_earlier_default_go_on_with_it() -> None:
