@@ -9,11 +9,12 @@ from evaluate.baselines import TRAINED
 from evaluate.baselines.baseline import Baseline
 from evaluate.baselines.learned import Learned
 from evaluate.baselines.learned_v1 import LearnedV1
+from evaluate.baselines.systems.a_llmrec import FIRST_ALLMREC
 from evaluate.baselines.systems.diff4rec import FIRST_DIFF4REC
 from evaluate.baselines.systems.diffuasr import FIRST_DIFFUASR
 from evaluate.baselines.systems.sasrec import FIRST_SASREC
 
-EARLIER_DEFAULTS: tuple[Baseline, ...] = (FIRST_SASREC, FIRST_DIFF4REC, FIRST_DIFFUASR)
+EARLIER_DEFAULTS: tuple[Baseline, ...] = (FIRST_ALLMREC, FIRST_DIFF4REC, FIRST_DIFFUASR, FIRST_SASREC)
 """Default settings that were changed since."""
 
 

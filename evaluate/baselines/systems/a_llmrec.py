@@ -67,10 +67,10 @@ class ALLMRec(LanguageModel):
     name: ClassVar[str] = "a-llmrec"
 
     stages: Literal[1, 2] = 2
-    users: int = Field(default=1024, ge=1)
+    users: int = Field(default=400, ge=1)
     passes: int = Field(default=1, ge=1)
     dev_users: int = Field(default=32, ge=1)
-    negatives: int = Field(default=19, ge=1)
+    negatives: int = Field(default=9, ge=1)
     sasrec: SASRec = Field(default_factory=SASRec)
     code: int = Field(default=128, ge=1)
     epochs: int = Field(default=100, ge=1)
@@ -79,7 +79,7 @@ class ALLMRec(LanguageModel):
     @classmethod
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
-        return (cls(), cls(rate=3e-4), cls(passes=2), cls(negatives=9))
+        return (cls(), cls(rate=3e-4), cls(passes=2), cls(users=1024, negatives=19))
 
     def environment(self) -> dict[str, str]:
         """See `Baseline.environment`."""
@@ -149,6 +149,10 @@ class ALLMRec(LanguageModel):
         plan = FitPlan(f"{self.name}, stage 1", self.epochs, 3, seed, stage1, fitting.on_event)
         network = align(pairs, self.code, plan, batch=512, rate=self.align_rate)
         return AlignedItems(frozen, network, training.content)
+
+
+FIRST_ALLMREC = ALLMRec(users=1024, negatives=19)
+"""The default before it was made to fit in half an hour of a core: runs that were begun with it go on with it."""
 
 
 class FrozenRecommender:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluate.baselines import TRAINED, TrainingData
+from evaluate.baselines import TRAINED, Baseline, TrainingData
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.item_texts import item_texts
@@ -21,7 +21,7 @@ from evaluate.baselines.systems.hgn import HGN
 from evaluate.baselines.systems.llm_esr import LLMESR
 from evaluate.baselines.systems.sasrec import FIRST_SASREC, SASRec
 from evaluate.baselines.systems.seralm import SeRALM
-from evaluate.baselines.versions import default_of_run
+from evaluate.baselines.versions import EARLIER_DEFAULTS, default_of_run
 from programs.mote import MOTE, item_text
 from programs.motivation_encoder import MotivationEncoder
 from programs.prior.encoders import HashingEncoder
@@ -213,10 +213,11 @@ def test_texts_that_are_missing_are_named() -> None:
             settings.fit(bare, 0)
 
 
-def test_runs_that_were_begun_with_an_earlier_default_go_on_with_it() -> None:
-    recorded = FIRST_SASREC.model_dump(mode="json")
-    assert default_of_run("sasrec", recorded) == FIRST_SASREC != SASRec()
-    assert default_of_run("sasrec", SASRec().model_dump(mode="json")) == SASRec()
+@pytest.mark.parametrize("earlier", EARLIER_DEFAULTS, ids=lambda earlier: earlier.name)
+def test_runs_that_were_begun_with_an_earlier_default_go_on_with_it(earlier: Baseline) -> None:
+    recorded, newest = earlier.model_dump(mode="json"), TRAINED[earlier.name]()
+    assert default_of_run(earlier.name, recorded) == earlier != newest
+    assert default_of_run(earlier.name, newest.model_dump(mode="json")) == newest
     assert default_of_run("gru4rec", recorded) == GRU4Rec()
 
 
