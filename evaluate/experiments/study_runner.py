@@ -116,12 +116,15 @@ class StudyRunner:
         with owned(self.root):
             sweep(self.root)
             for number, cell in enumerate(cells, start=1):
-                if not is_done(self.root / cell.path):
+                done = is_done(self.root / cell.path)
+                if not done:
                     self.on_event(Note(f"[{number}/{len(cells)}] {cell.path}"))
                 try:
-                    done = (is_free(cell.ranker.ranker) or spent is None) and self.run_cell(cell)
+                    # A run that is done is checked against the study, and costs nothing.
+                    if done or spent is None or is_free(cell.ranker.ranker):
+                        done = self.run_cell(cell)
                 except BudgetExceededError as error:
-                    spent, done = str(error), False
+                    spent = str(error)
                     self.on_event(Note(f"stopped: {spent}; runs without a language model continue"))
                 if not done:
                     incomplete.append(str(cell.path))
