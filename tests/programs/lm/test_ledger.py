@@ -221,6 +221,19 @@ class TestInFlight:
         assert before.tokens_out >= after.tokens_out > 0
         assert (before.usd or 0.0) >= (after.usd or 0.0) > 0
 
+    @pytest.mark.parametrize("adapter", ["json", "compact"])
+    def test_the_upper_estimate_counts_the_output_schema(
+        self, adapter: str, server: FakeOpenAI, tmp_path: Path
+    ) -> None:
+        ledger = Ledger(tmp_path / "ledger.jsonl")
+        distill(backends_on(server, ledger, adapter=adapter))
+        ledger.close()
+        sent = Call.model_validate_json((tmp_path / "ledger.jsonl").read_text().splitlines()[0])
+        (body,) = server.bodies
+        assert "schema" in body["response_format"]["json_schema"]
+        # Half a token for each letter, see `RoleLM`.
+        assert sent.tokens_in >= (len(json.dumps(body["messages"])) + len(json.dumps(body["response_format"]))) // 2
+
     def test_an_answered_call_counts_once_and_one_in_flight_at_its_upper_estimate(self, path: Path) -> None:
         first, second = read_calls(path)
         upper = list(read_calls(kept(path, 3)))[-1]
