@@ -16,7 +16,7 @@ from pydantic_core import to_json
 from mllm3rec.stages import columns
 from mllm3rec.stages.batches import BatchStage
 from mllm3rec.stages.cluster import run_on_cluster
-from mllm3rec.stages.parts import OutputParts, opened
+from mllm3rec.stages.parts import OutputParts, inputs_file, opened
 from mllm3rec.stages.settings import StageSettings
 from mllm3rec.stages.stage import Stage
 from mllm3rec.stages.worker_ledgers import merge_ledgers
@@ -221,9 +221,9 @@ def _rows_left(settings: StageSettings, source: RowSource, parts: OutputParts, o
     if unknown:
         on_event(
             Note(
-                f"warning: {parts.out}: of {unknown:,} {source.what} it is not known what they looked like when their "
-                "rows were made, by an older version or without the file .inputs; they count as unchanged: choose "
-                "another --out to make them anew"
+                f"warning: {parts.out}: it is not known what the rows of {unknown:,} {source.what} were made from: an "
+                f"older version made them, or {inputs_file(parts.out).name} is missing; they count as unchanged: "
+                "choose another --out to make them anew"
             )
         )
     if parts.is_older:
