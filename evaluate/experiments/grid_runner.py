@@ -15,9 +15,9 @@ from evaluate.protocol.cases import Cases
 from evaluate.ranker_factory import RankerFactory
 from evaluate.runs.costs import cost_of
 from evaluate.runs.directory import RunDirectory
-from evaluate.runs.journal import read_journal, refuse_other_run
+from evaluate.runs.journal import read_journal
 from evaluate.runs.run_metrics import ranks_of
-from evaluate.runs.session import ledger_within, prior_of_runs, program_configuration, run_manifest, run_session
+from evaluate.runs.session import ledger_within, prior_of_runs, program_configuration, run_of_several
 from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Ledger, read_calls
 from programs.lm.model_options import ModelOptions
@@ -163,33 +163,21 @@ class GridRunner:
         Raises:
             BudgetExceededError: if the budget of the whole grid is spent.
         """
-        directory = self.root / mix.label
-        ledger = ledger_within(self.root, RunDirectory(directory).ledger, self.budget)
         configuration = program_configuration(
             self.roles(mix), self.fusion, CONSUMER, self.grid.explain, prior=self._prior
         )
-        configuration |= {"ranker": self.grid.ranker}
-        refuse_other_run(directory, run_manifest(mix.label, configuration, self.cases))
-        try:
-            program = self.program(mix, ledger)
-            result = run_session(
-                directory,
-                mix.label,
-                program,
-                configuration,
-                self.cases,
-                ledger,
-                self.grid.workers,
-                self.on_event,
-                self.retry_unparsable,
-            )
-        except InputError as error:
-            return str(error)
-        finally:
-            ledger.close()
-        if result.status.stopped is not None:
-            raise BudgetExceededError(result.status.stopped)
-        return None if result.complete else f"{result.status.failed} users failed"
+        return run_of_several(
+            self.root,
+            self.root / mix.label,
+            mix.label,
+            lambda ledger: self.program(mix, ledger),
+            configuration | {"ranker": self.grid.ranker},
+            self.cases,
+            self.budget,
+            self.grid.workers,
+            self.on_event,
+            self.retry_unparsable,
+        )
 
     def read_mix(self, mix: Mix, stopped: str | None) -> MixRun:
         """The run of a mix so far."""

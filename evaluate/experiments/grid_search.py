@@ -76,7 +76,9 @@ def _search(
 
 def tried_mixes(study: optuna.Study, by_label: dict[str, Mix]) -> list[Mix]:
     """The mixes of finished trials, without duplicates."""
-    labels = [t.user_attrs["mix"] for t in study.get_trials(deepcopy=False) if "mix" in t.user_attrs]
+    # A kill between the name of the mix and its result leaves a trial that is still to be told.
+    finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    labels = [trial.user_attrs["mix"] for trial in finished if "mix" in trial.user_attrs]
     return [by_label[label] for label in labels if label in by_label]
 
 

@@ -28,7 +28,7 @@ from evaluate.report.record import StudyRecord
 from evaluate.runs.directory import LEDGER, RunDirectory
 from evaluate.runs.full_ranking import full_ranking_ranks, owned_before_target
 from evaluate.runs.journal import Journal, read_journal, refuse_other_run, stored_manifest
-from evaluate.runs.session import ledger_within, prior_of_runs, run_manifest, run_session, versions
+from evaluate.runs.session import prior_of_runs, run_manifest, run_of_several, run_session, versions
 from evaluate.runs.trec import RUN_PREFIX, read_trec_run
 from programs.gate import read_gate
 from programs.lm.backends import Backends
@@ -116,12 +116,15 @@ class StudyRunner:
         with owned(self.root):
             sweep(self.root)
             for number, cell in enumerate(cells, start=1):
-                if not is_done(self.root / cell.path):
+                done = is_done(self.root / cell.path)
+                if not done:
                     self.on_event(Note(f"[{number}/{len(cells)}] {cell.path}"))
                 try:
-                    done = (is_free(cell.ranker.ranker) or spent is None) and self.run_cell(cell)
+                    # A run that is done is checked against the study, and costs nothing.
+                    if done or spent is None or is_free(cell.ranker.ranker):
+                        done = self.run_cell(cell)
                 except BudgetExceededError as error:
-                    spent, done = str(error), False
+                    spent = str(error)
                     self.on_event(Note(f"stopped: {spent}; runs without a language model continue"))
                 if not done:
                     incomplete.append(str(cell.path))
@@ -342,42 +345,39 @@ class StudyRunner:
         choice.refuse(cases)
         if self._finished(directory, spec, configuration, cases) and not self.retry_unparsable:
             return True
-        ledger = ledger_within(self.root, directory / LEDGER, self.budget)
-        factory = RankerFactory.create(
-            setting.data,
-            setting.split.training,
-            choice.roles,
-            ledger,
-            schema=choice.schema,
-            fusion=choice.fusion,
-            explain=spec.explain,
-            check=spec.check,
-            prior=choice.prior,
-            beside=self.backends,
-            on_event=self.on_event,
-        )
-        try:
-            ranker = choice.build(factory)
-            finished = run_session(
-                directory,
-                spec.label,
-                ranker,
-                configuration,
-                cases,
-                ledger,
-                self.spec.workers,
-                self.on_event,
-                self.retry_unparsable,
+
+        def build(ledger: Ledger) -> Ranker:
+            return choice.build(
+                RankerFactory.create(
+                    setting.data,
+                    setting.split.training,
+                    choice.roles,
+                    ledger,
+                    schema=choice.schema,
+                    fusion=choice.fusion,
+                    explain=spec.explain,
+                    check=spec.check,
+                    prior=choice.prior,
+                    beside=self.backends,
+                    on_event=self.on_event,
+                )
             )
-        except InputError as error:
-            # A backend that is down or rejects calls ends its own runs only.
-            self.on_event(Note(f"{spec.label}: incomplete: {error}"))
-            return False
-        finally:
-            ledger.close()
-        if finished.status.stopped is not None:
-            raise BudgetExceededError(finished.status.stopped)
-        return finished.complete
+
+        incomplete = run_of_several(
+            self.root,
+            directory,
+            spec.label,
+            build,
+            configuration,
+            cases,
+            self.budget,
+            self.spec.workers,
+            self.on_event,
+            self.retry_unparsable,
+        )
+        if incomplete is not None:
+            self.on_event(Note(f"{spec.label}: incomplete: {incomplete}"))
+        return incomplete is None
 
     def _settings(self, cell: StudyCell, setting: StudySetting) -> Baseline:
         if cell.ranker.tune:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ from evaluate.protocol.cases import Cases
 from evaluate.runs.directory import MANIFEST, RunDirectory
 from evaluate.runs.evaluation import Evaluation
 from evaluate.runs.further_metrics import check_cutoffs, further_metrics
-from evaluate.runs.journal import Journal, RunManifest, stored_manifest
+from evaluate.runs.journal import Journal, RunManifest, refuse_other_run, stored_manifest
 from evaluate.runs.planted_recovery import Recovery, recovery
 from evaluate.runs.run import RunStatus, run_cases
 from evaluate.runs.run_metrics import run_metrics
@@ -28,7 +28,7 @@ from programs.prior.default_encoder import encoder_setting
 from programs.program import Fusion
 from programs.ranker import Ranker
 from programs.runtime.atomic import write_atomically
-from programs.runtime.errors import BudgetExceededError, abridged
+from programs.runtime.errors import BudgetExceededError, InputError, abridged
 from programs.runtime.events import Note, OnEvent, Progress, ignore
 from signatures.rows import Ranking, Status
 from signatures.schema import MotivationSchema
@@ -146,6 +146,48 @@ def run_session(
     return Evaluation(
         name, cases, figures, rows, status, directory, recovered=recovered, usage_by_role=ledger.by_role()
     )
+
+
+def run_of_several(
+    root: Path,
+    directory: Path,
+    name: str,
+    build: Callable[[Ledger], Ranker],
+    configuration: dict[str, Any],
+    cases: Cases,
+    budget: Budget,
+    workers: int = 1,
+    on_event: OnEvent = ignore,
+    retry_unparsable: bool = False,
+) -> str | None:
+    """Start or resume one of several runs of programs below a folder, whose failure ends no other.
+
+    Args:
+        root: The folder.
+        build: Makes the ranker, whose calls the ledger records.
+        budget: Of all runs below the folder together.
+        directory, name, configuration, cases, workers, on_event, retry_unparsable: See `run_session`.
+
+    Returns:
+        Why it is incomplete, such as a backend that is down or rejects calls; None if it is complete.
+
+    Raises:
+        InputError: if the directory holds a run of other cases or settings.
+        BudgetExceededError: if the budget of all runs is spent.
+    """
+    refuse_other_run(directory, run_manifest(name, configuration, cases))
+    ledger = ledger_within(root, RunDirectory(directory).ledger, budget)
+    try:
+        made = run_session(
+            directory, name, build(ledger), configuration, cases, ledger, workers, on_event, retry_unparsable
+        )
+    except InputError as error:
+        return str(error)
+    finally:
+        ledger.close()
+    if made.status.stopped is not None:
+        raise BudgetExceededError(made.status.stopped)
+    return None if made.complete else f"{made.status.failed} users failed"
 
 
 def run_manifest(name: str, configuration: Mapping[str, Any], cases: Cases) -> RunManifest:

@@ -194,9 +194,8 @@ def run_study(
         InputError: if the study is not valid, a dataset is not found, or a run is not possible.
         BudgetExceededError: if the budget ended before a run was complete.
     """
-    runner = _study_runner(study, out, data, on_event)
-    given, own = budget_of(budget_usd, max_calls, max_minutes), runner.budget
-    runner.budget = own.model_copy(update=given.model_dump(exclude_none=True))
+    given = budget_of(budget_usd, max_calls, max_minutes)
+    runner = _study_runner(study, out, data, on_event, given)
     runner.timeout, runner.max_tokens, runner.retry_unparsable = timeout, max_tokens, retry_unparsable
     runs = len(runner.cells(only))
     forecast = forecast_runs(runner, only)
@@ -250,11 +249,13 @@ def _study_runner(
     out: str | Path | None,
     data: Mapping[str, Dataset | str | Path] | None,
     on_event: OnEvent,
+    given: Budget | None = None,
 ) -> StudyRunner:
+    """The runner of a study; limits that are given replace its own, and its minutes begin."""
     spec = read_spec(study)
-    own = spec.budget
+    replaced = {} if given is None else given.model_dump(exclude_none=True)
+    budget = Budget.model_validate(spec.budget.model_dump() | replaced)
     datasets = study_datasets(spec, data, on_event)
-    budget = budget_of(own.usd, own.calls, own.minutes)
     return StudyRunner(spec, study_root(study, spec, out), resolve_ranker, datasets, budget, on_event)
 
 

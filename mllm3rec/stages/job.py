@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic_core import to_json
 
 from mllm3rec.stages import columns
 from mllm3rec.stages.batches import BatchStage
 from mllm3rec.stages.cluster import run_on_cluster
-from mllm3rec.stages.parts import OutputParts, opened
+from mllm3rec.stages.parts import OutputParts, inputs_file, opened
 from mllm3rec.stages.settings import StageSettings
 from mllm3rec.stages.stage import Stage
 from mllm3rec.stages.worker_ledgers import merge_ledgers
@@ -30,6 +33,9 @@ BATCH_ROWS = 32
 FIRST_ROWS = 8
 """Rows that are made first, to forecast the others."""
 
+_DIGITS = 16
+"""Of the hash of an input row: it is compared with one other hash alone."""
+
 
 @dataclass(frozen=True)
 class RowSource:
@@ -40,12 +46,28 @@ class RowSource:
         row_of: Makes the row of an id.
         schema: Its columns.
         what: Word for the rows, in progress.
+        data: What all output rows are made from, where the input rows are no more than ids; then another value is
+            another job. None where the input rows hold all that is read: then those that changed are made again.
     """
 
     ids: Sequence[str]
     row_of: Callable[[str], dict[str, Any]]
     schema: pa.Schema
     what: str
+    data: Mapping[str, Any] | None = None
+
+    def digest(self, key: str) -> str | None:
+        """Hash of a row; None where `data` says what it stands for."""
+        if self.data is not None:
+            return None
+        return hashlib.sha256(to_json(self.row_of(key), fallback=str)).hexdigest()[:_DIGITS]
+
+    def identity(self, settings: StageSettings) -> str:
+        """Hash of what decides all rows: two jobs with the same one may share their output."""
+        if self.data is None:
+            return settings.identity()
+        facts = json.dumps([settings.identity(), self.data], sort_keys=True)
+        return hashlib.sha256(facts.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -125,10 +147,10 @@ def run_job(
     if dry_run and via != "calls":
         raise InputError("a dry run sends a few calls, and no batch: leave out one of the two")
     ledger_path = settings.ledger or out.with_name(f"{out.name}.ledger.jsonl")
-    with opened(out, columns.OUTPUTS[settings.task], settings.identity()) as parts:
+    identity = source.identity(settings)
+    with opened(out, columns.OUTPUTS[settings.task], identity, settings.identity()) as parts:
         merge_ledgers(parts.folder, ledger_path)
-        done = parts.done
-        left = [key for key in source.ids if key not in done]
+        left = _rows_left(settings, source, parts, on_event)
         settings = settings.model_copy(update={"ledger": ledger_path, "budget": _left(ledger_path, budget)})
         if via != "calls" and left:
             with BatchStage(settings, via, on_event) as batches:
@@ -180,6 +202,40 @@ class _Workers:
                 yield from stage(rows)
 
 
+def _rows_left(settings: StageSettings, source: RowSource, parts: OutputParts, on_event: OnEvent) -> list[str]:
+    """Ids of the rows to make: those that are missing, those to be made again, and those whose input has changed."""
+    again = {columns.FAILED, columns.UNPARSABLE} if settings.retry_unparsable else {columns.FAILED}
+    done = parts.done(again)
+    left: list[str] = []
+    changed = unknown = 0
+    for key in source.ids:
+        if key not in done:
+            left.append(key)
+        elif (digest := source.digest(key)) is not None:
+            unknown += key not in parts.inputs
+            if parts.inputs.setdefault(key, digest) != digest:
+                left.append(key)
+                changed += 1
+    if changed:
+        on_event(Note(f"{changed:,} {source.what} have changed since their rows were made: they are made again"))
+    if unknown:
+        on_event(
+            Note(
+                f"warning: {parts.out}: it is not known what the rows of {unknown:,} {source.what} were made from: an "
+                f"older version made them, or {inputs_file(parts.out).name} is missing; they count as unchanged: "
+                "choose another --out to make them anew"
+            )
+        )
+    if parts.is_older:
+        on_event(
+            Note(
+                f"warning: {parts.out}: an older version began it, and did not record dataset, encoder and prior; they "
+                "count as the same: choose another --out if they are not"
+            )
+        )
+    return left
+
+
 def _left(path: Path, budget: Budget) -> Budget:
     ledger = Ledger(path, budget)
     ledger.close()
@@ -213,13 +269,14 @@ class _Progress:
     def __init__(self, source: RowSource, done: int, on_event: OnEvent) -> None:
         self.usage = Usage()
         self.on_event = on_event
+        self._source = source
         self._task = f"{source.what} done"
         self._done = done
         self._total = len(source.ids)
 
     def add(self, batch: pa.RecordBatch, parts: OutputParts) -> None:
         """Keep a batch, and tell."""
-        parts.add(batch)
+        parts.add(batch, [self._source.digest(key) for key in batch[0].to_pylist()])
         for name in ("calls", "cache_hits", "tokens_in", "tokens_out"):
             setattr(self.usage, name, getattr(self.usage, name) + sum(n or 0 for n in batch[name].to_pylist()))
         for usd in batch["usd"].to_pylist():

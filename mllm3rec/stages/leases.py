@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mllm3rec.stages.failures import SPENT
-from programs.lm.ledger import Budget, Ledger
+from programs.lm.ledger import MINUTES_OVER, Budget, Ledger
 
 
 class Coordinator:
@@ -73,8 +73,7 @@ class Coordinator:
             left = None if self._until is None else max(0.0, self._until - time.monotonic())
             await asyncio.wait_for(self._over.wait(), left)
         except TimeoutError:
-            over = f"the {self._budget.minutes:g} minutes of this session are over"
-            self._failure = self._failure or (SPENT, over)
+            self._failure = self._failure or (SPENT, MINUTES_OVER)
             self._over.set()
 
     async def note(self, text: str) -> None:

@@ -2,6 +2,9 @@
 
 A part is written whole or not at all, so a killed process loses the rows since the last one; their answers are in the
 response cache. Rows of failed calls are made again by the next run, and the later row of an id counts.
+
+What each row was made from is kept as a hash: in a further column of the parts, and in a file of its own beside the
+finished output, whose columns are public.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mllm3rec.stages import columns
 from mllm3rec.stages.worker_ledgers import worker_ledgers
 from programs.lm.fresh_answers import SALT_FILE
 from programs.runtime.atomic import sweep, write_atomically
@@ -30,38 +32,45 @@ _ROWS, _SECONDS = 1000, 30.0
 
 _IDENTITY = b"mllm3rec.identity"
 _JOB = "job.json"
+_INPUT = "input"
+"""Column with the hash of what a row was made from."""
 
 
 class OutputParts:
     """The parts of one output file; made with `opened`.
 
     Attributes:
-        done: Ids with a row that is not to be made again.
+        inputs: Hash of what a row was made from, by id; rows of older versions have none.
+        is_older: Whether there are rows of an older version, whose identity says less.
         counts: Rows by status, of all ids that have one.
     """
 
-    def __init__(self, out: Path, schema: pa.Schema, identity: str) -> None:
+    def __init__(self, out: Path, schema: pa.Schema, identity: str, older_identity: str) -> None:
         self.out = out
         self.folder = parts_folder(out)
+        self.inputs: dict[str, str] = {}
+        self.is_older = False
         self._schema = schema.with_metadata({_IDENTITY: identity.encode()})
+        self._part_schema = self._schema.append(pa.field(_INPUT, pa.string()))
         self._key: str = schema.names[0]
         self._identity = identity
+        self._older_identity = older_identity
         self._waiting: list[pa.RecordBatch] = []
         self._written = time.monotonic()
         self._status: dict[str, str] = {}
 
-    @property
-    def done(self) -> set[str]:
-        """Ids with a row that is not to be made again."""
-        return {key for key, status in self._status.items() if status != columns.FAILED}
+    def done(self, again: Collection[str]) -> set[str]:
+        """Ids with a row whose status is none of `again`."""
+        return {key for key, status in self._status.items() if status not in again}
 
     @property
     def counts(self) -> Counter[str]:
         """Rows by status."""
         return Counter(self._status.values())
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Add rows; they are written with the next part."""
+    def add(self, batch: pa.RecordBatch, inputs: Sequence[str | None]) -> None:
+        """Add rows with the hashes of what they were made from; they are written with the next part."""
+        batch = batch.append_column(_INPUT, pa.array(inputs, pa.string()))
         self._count(batch)
         self._waiting.append(batch)
         rows = sum(one.num_rows for one in self._waiting)
@@ -72,7 +81,7 @@ class OutputParts:
         """Write the rows that wait, as one part."""
         self._written = time.monotonic()
         if self._waiting:
-            table = pa.Table.from_batches(self._waiting).cast(self._schema)
+            table = pa.Table.from_batches(self._waiting).cast(self._part_schema)
             write_atomically(self.folder / f"part-{len(self._files()):06d}.parquet", _as_parquet(table))
             self._waiting = []
 
@@ -83,10 +92,15 @@ class OutputParts:
         partial = self.folder / f".{self.out.name}.partial"
         number = 0
         with pq.ParquetWriter(partial, self._schema) as writer:
-            for batch in self._batches():
+            for batch in self._batches(self._schema.names):
                 keep = [last[key] == n for n, key in enumerate(batch[self._key].to_pylist(), start=number)]
                 number += batch.num_rows
                 writer.write_batch(batch.filter(pa.array(keep)).cast(self._schema))
+        # Before the output: after a kill in between, the parts are joined again.
+        known = [key for key in self._status if key in self.inputs]
+        if known:
+            content = {self._key: known, _INPUT: [self.inputs[key] for key in known]}
+            write_atomically(inputs_file(self.out), _as_parquet(pa.table(content)))
         partial.replace(self.out)
         shutil.rmtree(self.folder)
 
@@ -98,19 +112,27 @@ class OutputParts:
         """
         sweep(self.folder)
         job = self.folder / _JOB
-        if job.exists() and json.loads(job.read_text("utf-8")).get("identity") != self._identity:
-            raise InputError(
-                f"{self.folder}: holds rows that were made with other settings; choose another --out, or delete it"
-            )
+        if job.exists():
+            self._check(self.folder, json.loads(job.read_text("utf-8")).get("identity"))
         if self.out.exists():
-            if (pq.read_schema(self.out).metadata or {}).get(_IDENTITY) != self._identity.encode():
-                raise InputError(
-                    f"{self.out}: made with other settings, or by another program; choose another --out, or delete it"
-                )
-            self.out.replace(self.folder / "part-000000.parquet")
+            made_with = (pq.read_schema(self.out).metadata or {}).get(_IDENTITY, b"")
+            self._check(self.out, made_with.decode("utf-8", "replace"))
         write_atomically(job, json.dumps({"identity": self._identity}).encode())
-        for batch in self._batches([self._key, "status"]):
+        if self.out.exists():
+            self.out.replace(self.folder / "part-000000.parquet")
+        if inputs_file(self.out).exists() and self._files():
+            self._note_inputs(pq.read_table(inputs_file(self.out)))
+        for batch in self._batches([self._key, "status", _INPUT]):
             self._count(batch)
+
+    def _check(self, where: Path, identity: str | None) -> None:
+        if identity != self._identity and identity == self._older_identity:
+            self.is_older = True
+        elif identity != self._identity:
+            raise InputError(
+                f"{where}: made with other settings or from other data, or by another program; choose another --out, "
+                "or delete it"
+            )
 
     def remove_if_empty(self) -> None:
         """Remove the folder if no row was made.
@@ -123,6 +145,12 @@ class OutputParts:
 
     def _count(self, batch: pa.RecordBatch) -> None:
         self._status.update(zip(batch[self._key].to_pylist(), batch["status"].to_pylist(), strict=True))
+        if _INPUT in batch.schema.names:
+            self._note_inputs(batch)
+
+    def _note_inputs(self, rows: pa.RecordBatch | pa.Table) -> None:
+        made_from = zip(rows[self._key].to_pylist(), rows[_INPUT].to_pylist(), strict=True)
+        self.inputs.update((key, digest) for key, digest in made_from if digest is not None)
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("part-*.parquet"))
@@ -142,14 +170,23 @@ def parts_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.parts")
 
 
+def inputs_file(out: Path) -> Path:
+    """The file with hashes of what the rows of a finished output were made from, in Parquet's form."""
+    return out.with_name(f"{out.name}.inputs")
+
+
 @contextmanager
-def opened(out: Path, schema: pa.Schema, identity: str) -> Iterator[OutputParts]:
+def opened(out: Path, schema: pa.Schema, identity: str, older_identity: str) -> Iterator[OutputParts]:
     """The parts of an output file, locked against other processes. Rows that wait are written at the end of the block.
+
+    Args:
+        identity: Hash of what decides all rows.
+        older_identity: That which an older version would have written; its rows are taken.
 
     Raises:
         InputError: if another process makes the same file, or it was made with other settings.
     """
-    parts = OutputParts(out, schema, identity)
+    parts = OutputParts(out, schema, identity, older_identity)
     with owned(parts.folder):
         parts.open()
         try:

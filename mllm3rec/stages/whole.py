@@ -15,6 +15,8 @@ from mllm3rec.stages.job import Job, RowSource, run_job
 from mllm3rec.stages.settings import StageOptions, StageSettings
 from programs.batch.via import Via
 from programs.mope import HISTORY_ITEMS
+from programs.prior.choice import NEWEST, recorded
+from programs.prior.default_encoder import encoder_setting
 from programs.runtime.errors import InputError, quoted
 from programs.runtime.events import OnEvent, ignore
 
@@ -149,7 +151,7 @@ def recommend_all(
     data = _loaded(dataset)
     if data.source == IN_MEMORY:
         raise InputError(f"dataset {data.name!r} is in memory: write it to a folder, which every process can load")
-    source = RowSource(_users(data, users), lambda user: {"user_id": user}, columns.USER_IDS, "users")
+    chosen = _users(data, users)
     settings = StageSettings(
         task="recommend",
         dataset=data.source,
@@ -159,6 +161,9 @@ def recommend_all(
         explain=explain,
         **options,
     )
+    read = {"dataset": data.sha256, "columns": settings.columns, "prior": recorded(settings.choice().prior or NEWEST)}
+    read |= encoder_setting()
+    source = RowSource(chosen, lambda user: {"user_id": user}, columns.USER_IDS, "users", read)
     budget = budget_of(budget_usd, max_calls, max_minutes)
     return run_job(
         settings,

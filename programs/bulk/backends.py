@@ -64,26 +64,28 @@ class BulkBackends(Backends):
         accept: Accept | None,
         inputs: dict[str, Any],
     ) -> dspy.Prediction:
-        prediction = await self._first_answer(role, predictor, rollout, enough, inputs)
-        if prediction is None or not (accept is None or accept(prediction) or not self.retry_unparsable):
-            general = super().ask
-            return await asyncio.to_thread(general, role, predictor, rollout, enough, accept, **inputs)
+        prediction, sent = await self._first_answer(role, predictor, rollout, enough, inputs)
+        final = sent or not self.retry_unparsable
+        if prediction is None or not (final or accept is None or accept(prediction)):
+            return await asyncio.to_thread(self._readable, role, predictor, rollout, enough, accept, inputs, sent)
         prediction.unparsable = 0
         return prediction
 
     async def _first_answer(
         self, role: RoleName, predictor: dspy.Predict, rollout: int | None, enough: int | None, inputs: dict[str, Any]
-    ) -> dspy.Prediction | None:
-        """What the first answer says; None if it cannot be asked for here, or not be parsed."""
+    ) -> tuple[dspy.Prediction | None, bool]:
+        """What the first answer says, None if it cannot be asked for here or not be parsed, and whether it was sent."""
         prompt = self._prompt(role, predictor, rollout, enough)
+        sent = False
         if prompt is None:
-            return None
+            return None, sent
         try:
             with self.told_of_refused_items(role), plain_errors(role, self.roles.of(role)):
                 answer = await self._driver.ask(prompt.call(inputs))
-            return prompt.prediction(answer.outputs)
+            sent = not answer.hit
+            return prompt.prediction(answer.outputs), sent
         except (AdapterParseError, ForeignAnswerError, UnsupportedFeatureError):
-            return None
+            return None, sent
         finally:
             self._tell_refused(role)
 

@@ -311,6 +311,24 @@ class Backends:
             RefusedTextError: if the provider refuses this text, and would refuse it again.
             InputError: if the backend has no key or rejects it.
         """
+        return self._readable(role, predictor, rollout, enough, accept, inputs)
+
+    def _readable(
+        self,
+        role: RoleName,
+        predictor: dspy.Predict,
+        rollout: int | None,
+        enough: int | None,
+        accept: Accept | None,
+        inputs: dict[str, Any],
+        just_sent: bool = False,
+    ) -> dspy.Prediction:
+        """See `ask`.
+
+        Args:
+            just_sent: Whether the first answer is in the response cache because this question has just been sent: it
+                is not sent again for being stored.
+        """
         adapter = self.adapter_for(role, predictor)
         lm, model = self.lm(role), self.roles.of(role)
         config = self.call_settings(role, adapter, rollout, enough)
@@ -322,9 +340,10 @@ class Backends:
                 config["rollout_id"] = 1000 * attempt + (rollout or 0)
                 if model.temperature is not None:
                     config["temperature"] = 0.7
+            again = self.retry_unparsable and not (just_sent and attempt == 0)
             try:
                 with dspy.context(adapter=adapter), self.told_of_refused_items(role), plain_errors(role, model):
-                    prediction = self._predicted(lambda: predictor(**inputs, lm=lm, config=config), lm, accept)
+                    prediction = self._predicted(lambda: predictor(**inputs, lm=lm, config=config), lm, accept, again)
             except AdapterParseError as error:
                 last = _brief(error)
                 if getattr(lm, "cut_off_thinking", False):
@@ -339,14 +358,16 @@ class Backends:
         answers = _RETRIES_AFTER_UNPARSABLE + 1
         raise UnparsableError(f"{role}: {answers} answers could not be parsed; the last: {last}", answers)
 
-    def _predicted(self, ask: Callable[[], dspy.Prediction], lm: dspy.BaseLM, accept: Accept | None) -> dspy.Prediction:
-        """The prediction; with `retry_unparsable` the question is sent again if its stored answer is unreadable."""
+    def _predicted(
+        self, ask: Callable[[], dspy.Prediction], lm: dspy.BaseLM, accept: Accept | None, again: bool
+    ) -> dspy.Prediction:
+        """The prediction; with `again` the question is sent again if its stored answer is unreadable."""
         try:
             prediction = ask()
-            if accept is None or accept(prediction) or not self.retry_unparsable:
+            if accept is None or accept(prediction) or not again:
                 return prediction
         except AdapterParseError:
-            if not (self.retry_unparsable and getattr(lm, "was_hit", False)):
+            if not (again and getattr(lm, "was_hit", False)):
                 raise
         if not getattr(lm, "was_hit", False):
             return prediction

@@ -18,13 +18,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from programs.runtime.errors import BudgetExceededError, input_error
 from programs.runtime.untrusted import regular
 from signatures.rows import Usage, add_usd, total_usage
+
+MINUTES_OVER = "the minutes of this session are over"
 
 _OF_CASE: ContextVar[Usage | None] = ContextVar("usage_of_case", default=None)
 _LABEL: ContextVar[str] = ContextVar("label", default="")
@@ -88,7 +90,8 @@ class Budget(BaseModel):
     """Limits of a run on what is really paid; cache hits are free. None is no limit.
 
     Attributes:
-        minutes: From the beginning of a session; no call is sent after that.
+        minutes: From when this budget is made; no call is sent after that. Copies end at the same moment, so that all
+            runs of a command share its minutes. Sent to another process, it has the minutes that are left.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -96,19 +99,38 @@ class Budget(BaseModel):
     usd: float | None = Field(default=None, ge=0)
     calls: int | None = Field(default=None, ge=0)
     minutes: float | None = Field(default=None, gt=0)
+    _until: float | None = PrivateAttr(default=None)
+
+    def model_post_init(self, context: object) -> None:
+        """Begin the minutes."""
+        self._until = None if self.minutes is None else time.monotonic() + 60 * self.minutes
+
+    @property
+    def over(self) -> bool:
+        """Whether the minutes are over."""
+        return self._until is not None and time.monotonic() >= self._until
 
     def shared(self, workers: int) -> Budget:
         """The part of each of several processes, so that all of them together keep this budget.
+
+        Its minutes are those that are left: they begin where it is read.
 
         >>> Budget(usd=1.0, calls=10).shared(3).calls
         3
         """
         usd = None if self.usd is None else self.usd / workers
         calls = None if self.calls is None else self.calls // workers
-        return self.model_copy(update={"usd": usd, "calls": calls})
+        minutes = None if self._until is None else max(_A_MOMENT, (self._until - time.monotonic()) / 60)
+        return Budget(usd=usd, calls=calls, minutes=minutes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Budget.model_validate, (self.shared(1).model_dump(),)
 
 
 _NO_BUDGET = Budget()
+_A_MOMENT = 1e-6
+"""Minutes that are over when they are looked at."""
+
 _BUFFERED_BYTES = 1 << 20
 
 
@@ -193,7 +215,6 @@ class Ledger:
         self._phases: dict[str, Usage] = {}
         self._reserved_usd = 0.0
         self._assumed_usd = 0.0
-        self._began = time.monotonic()
         self._reserved_calls = 0
         self._stopped: str | None = None
         self._halt = threading.Event()
@@ -293,8 +314,8 @@ class Ledger:
             return self._stopped
         if self.budget == _NO_BUDGET:
             return None
-        if self.budget.minutes is not None and time.monotonic() - self._began > 60 * self.budget.minutes:
-            return f"the {self.budget.minutes:g} minutes of this session are over"
+        if self.budget.over:
+            return MINUTES_OVER
         total = self.total()
         if self.budget.calls is not None and total.calls + self._reserved_calls + 1 > self.budget.calls:
             return f"the budget of {self.budget.calls} calls is spent"

@@ -6,11 +6,12 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import dspy
 from dspy.utils.exceptions import LMRateLimitError
+from pydantic import BaseModel
 from pydantic_core import to_json
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
@@ -28,6 +29,9 @@ ATTEMPTS = 4
 
 ATTEMPTS_AT_LIMIT = 8
 """Attempts at a backend that answers 429: pauses of 1 to 60 seconds outlast a limit per minute."""
+
+_SCHEMAS = 64
+"""Output schemas whose text is kept: adapters make one for each signature."""
 
 _NOT_ASCII = bytes(range(128, 256))
 _BACKOFF = wait_exponential_jitter(initial=1, max=60)
@@ -242,6 +246,9 @@ class RoleLM(dspy.LM):
             kwargs.get("max_tokens") or self.kwargs.get("max_tokens") or self.kwargs.get("max_completion_tokens") or 0
         )
         # Known tokenizers need at most half a token per Latin letter; in other scripts, up to a token per byte.
+        answer = kwargs.get("response_format")
+        if isinstance(answer, type) and issubclass(answer, BaseModel):
+            request += _schema(answer)  # A class, of which the request holds no more than the name.
         letters = len(request.translate(None, _NOT_ASCII))
         return letters // 2 + (len(request) - letters) + 64, max(int(most), LEAST_CAP)
 
@@ -255,6 +262,11 @@ class RoleLM(dspy.LM):
         if isinstance(_error(state), LMRateLimitError):
             return state.attempt_number >= ATTEMPTS_AT_LIMIT
         return state.attempt_number >= ATTEMPTS or (state.seconds_since_start or 0.0) >= 2 * self.max_seconds
+
+
+@lru_cache(maxsize=_SCHEMAS)
+def _schema(answer: type[BaseModel]) -> bytes:
+    return to_json(answer.model_json_schema())
 
 
 def _wait(state: RetryCallState) -> float:

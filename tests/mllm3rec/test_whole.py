@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -13,18 +14,22 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import mllm3rec as m3
 from mllm3rec.stages import columns
-from mllm3rec.stages.parts import parts_folder
+from mllm3rec.stages.parts import inputs_file, parts_folder
 from programs.lm.ledger import read_calls
 from programs.lm.response_cache import use_response_cache
 from programs.runtime.errors import BudgetExceededError, InputError
+from programs.runtime.events import Event, Note
 from tests.support.command_line import CommandLine
 from tests.support.fake_server import Body, FakeOpenAI, Reply, last_user, sensible
+from tests.support.files import plain_files
+from tests.support.paths import TINY_ENCODER
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +110,84 @@ class TestEqualsTheGeneralPath:
         assert all(rows(job.out)[key]["traits"] == row["traits"] for key, row in rows(other.out).items())
 
 
+def by_older_version(out: Path, settings: m3.StageSettings) -> None:
+    """Make a finished output what a version without records of inputs would have written."""
+    inputs_file(out).unlink(missing_ok=True)
+    table = pq.read_table(out)
+    pq.write_table(table.replace_schema_metadata({"mllm3rec.identity": settings.identity()}), out)
+
+
+class TestChangedInput:
+    def test_an_edited_item_is_made_again_and_no_other(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "t.parquet"
+        m3.distill_all(demo, out, model=server.model())
+        first, before = next(iter(demo.items)), len(server.bodies)
+        edited = {**demo.items, first: demo.items[first].model_copy(update={"title": "Brass compass"})}
+        changed = dataclasses.replace(demo, items=edited)
+        job = m3.distill_all(changed, out, model=server.model())
+        assert (len(server.bodies) - before, job.rows["ok"]) == (1, len(demo.items))
+        assert "Brass compass" in last_user(server.bodies[-1])
+        assert pq.read_schema(out).names == columns.TRAIT_ROWS.names
+        m3.distill_all(changed, out, model=server.model())
+        assert len(server.bodies) - before == 1
+
+    def test_a_grown_history_is_read_again_also_by_a_job_that_was_stopped(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
+    ) -> None:
+        users, out = list(demo.sequences)[:12], tmp_path / "p.parquet"
+        with pytest.raises(BudgetExceededError):
+            m3.profile_all(demo, out, users=users, model=server.model(), max_calls=18)
+        bought = demo.interactions.loc[demo.interactions["user_id"] == users[0]].tail(1)
+        new = next(item for item in demo.items if item not in demo.histories[users[0]])
+        grown = dataclasses.replace(
+            demo, interactions=pd.concat([demo.interactions, bought.assign(item_id=new)], ignore_index=True)
+        )
+        job = m3.profile_all(grown, out, users=users, model=server.model())
+        assert (len(server.bodies), dict(job.rows)) == (2 * (len(users) + 1), {"ok": len(users)})
+
+    def test_other_data_another_encoder_and_other_columns_are_another_job(
+        self, server: FakeOpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = Path(plain_files(tmp_path / "shop", ["steel", "folding", "bench", "clamp", "long"], 60, 25))
+        users, out = list(m3.load_dataset(folder).sequences)[:2], tmp_path / "r.parquet"
+
+        def recommend() -> m3.Job:
+            return m3.recommend_all(folder, out, users=users, model=server.model())
+
+        assert recommend().complete
+        assert not inputs_file(out).exists()
+        assert recommend().complete
+        monkeypatch.setenv("MLLM3REC_ENCODER", str(TINY_ENCODER))
+        with pytest.raises(InputError, match=r"from other data.*choose another --out"):
+            recommend()
+        monkeypatch.setenv("MLLM3REC_ENCODER", "hashing")
+        with (folder / "interactions.csv").open("a") as file:
+            file.write("u000,p005,5.0,999\n")
+        with pytest.raises(InputError, match=r"from other data.*choose another --out"):
+            recommend()
+
+    def test_outputs_of_older_versions_go_on_with_a_warning(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
+    ) -> None:
+        traits, recommended = tmp_path / "t.parquet", tmp_path / "r.parquet"
+        notes: list[Event] = []
+        users = list(demo.sequences)[:2]
+        m3.distill_all(demo, traits, model=server.model())
+        by_older_version(traits, m3.StageSettings(task="distill", model=server.model()))
+        m3.recommend_all(demo, recommended, users=users, model=server.model())
+        by_older_version(recommended, m3.StageSettings(task="recommend", model=server.model()))
+        before = len(server.bodies)
+        for _ in range(2):
+            m3.distill_all(demo, traits, model=server.model(), on_event=notes.append)
+            m3.recommend_all(demo, recommended, users=users, model=server.model(), on_event=notes.append)
+        warnings = [note.text for note in notes if isinstance(note, Note) and note.text.startswith("warning")]
+        assert len(server.bodies) == before
+        assert ["count as unchanged" in text for text in warnings] == [True, False]
+        assert "count as the same" in warnings[1]
+
+
 class TestFailures:
     def test_a_failed_row_is_a_row_and_made_again(self, demo: m3.Dataset, tmp_path: Path) -> None:
         bad = demo.items[list(demo.items)[20]].title
@@ -135,6 +218,21 @@ class TestFailures:
         with FakeOpenAI(respond) as server:
             job = m3.distill_all(demo, tmp_path / "t.parquet", model=server.model())
         assert dict(job.rows) == {"ok": len(demo.items) - 2, "unparsable": 1, "refused": 1}
+
+    def test_unreadable_answers_are_asked_again_if_that_is_wanted(self, demo: m3.Dataset, tmp_path: Path) -> None:
+        title = list(demo.items.values())[3].title
+        well: list[bool] = []
+
+        def respond(body: Body) -> Reply:
+            return Reply("no JSON") if title in last_user(body) and not well else sensible(body)
+
+        with FakeOpenAI(respond) as server:
+            m3.distill_all(demo, tmp_path / "t.parquet", model=server.model())
+            well.append(True)
+            before = len(server.bodies)
+            assert m3.distill_all(demo, tmp_path / "t.parquet", model=server.model()).rows["unparsable"] == 1
+            job = m3.distill_all(demo, tmp_path / "t.parquet", model=server.model(), retry_unparsable=True)
+        assert (dict(job.rows), len(server.bodies) - before) == ({"ok": len(demo.items)}, 1)
 
     def test_a_spent_budget_ends_the_job_and_more_finishes_it(
         self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path

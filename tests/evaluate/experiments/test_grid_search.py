@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 
 from evaluate.experiments.grid import Grid, Mix
-from evaluate.experiments.grid_search import search_mixes
+from evaluate.experiments.grid_search import GRID_SEARCH, search_mixes
+from evaluate.experiments.resumable_trials import open_study
 
 NAMES = ("a", "b", "c")
 GRID = Grid.model_validate(
@@ -54,6 +57,23 @@ def test_a_search_that_was_killed_goes_on_like_one_that_was_not(tmp_path: Path) 
 
     assert search_mixes(GRID, 6, tmp_path / "killed.sqlite", counting) == whole
     assert again == whole[3:], "what was done is not run again"
+
+
+def test_a_kill_before_the_result_is_told_loses_no_mix_for_the_sampler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mixes.sqlite"
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Study, "tell", killed)
+        with pytest.raises(KeyboardInterrupt):
+            search_mixes(GRID, 3, path, quality)
+    assert search_mixes(GRID, 3, path, quality) == search_mixes(GRID, 3, tmp_path / "whole.sqlite", quality)
+    trials = open_study(path, GRID_SEARCH, ["maximize", "minimize"]).get_trials()
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+
+
+def killed(*arguments: object, **options: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_failed_mix_is_not_tried_again_and_a_small_grid_ends(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import mllm3rec as m3
 from evaluate.baselines.learned import Learned
 from evaluate.data.locate import DATA_VARIABLE, find_source
 from evaluate.experiments.study_reading import cases_path
@@ -210,6 +211,16 @@ def test_a_budget_holds_for_all_runs_of_the_study_together(tmp_path: Path) -> No
         assert more.exit_code == 0, more.output
         ledgers = [call for path in root.rglob("ledger.jsonl") for call in read_calls(path)]
         assert sum(not call.hit for call in ledgers) == len(server.bodies) > paid
+
+
+def test_a_run_that_is_done_is_complete_after_the_budget_has_ended(finished: Finished, tmp_path: Path) -> None:
+    study = finished.copy(tmp_path)
+    shutil.rmtree(study.root / "shop/warm/draw0/listwise")
+    model = finished.server.model()
+    study.file.write_text(study.file.read_text().replace(model, finished.server.model("another"), 1))
+    found = m3.run_study(study.file, out=study.root, max_calls=1)
+    assert found.incomplete == ("shop/warm/draw0/listwise",)
+    assert found.stopped is not None
 
 
 TRAINED = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,31 @@ class TestSameAsInThreads:
             with pytest.raises(UnparsableError, match="2 answers"):
                 mapped(bulk, lambda n: traits(bulk, "a cup"), [0])
             assert len(server.bodies) == 2
+
+    @pytest.mark.parametrize(("text", "new", "stored"), [("not JSON", 2, 2), (None, 1, 1)])
+    def test_with_retries_a_new_answer_is_not_asked_for_as_if_it_were_stored(
+        self, text: str | None, new: int, stored: int
+    ) -> None:
+        """One that cannot be parsed, and one that can but says nothing; first new, then stored."""
+
+        def tried(backends: Backends) -> None:
+            with suppress(UnparsableError):
+                backends.ask("mote", PREDICTOR, product="a", accept=lambda _: False)
+
+        sent = []
+        for bulk in (False, True):
+            use_response_cache(":memory:")
+            with FakeOpenAI(lambda body: sensible(body) if text is None else Reply(text)) as server:
+                backends = backends_on(server)
+                backends.retry_unparsable = True
+                with in_bulk(backends) as in_loop:
+                    for _ in range(2):
+                        if bulk:
+                            mapped(in_loop, lambda _: tried(in_loop), [0])
+                        else:
+                            tried(backends)
+                        sent.append(len(server.bodies))
+        assert sent == [new, new + stored] * 2
 
     def test_a_wrong_key_ends_the_work(self) -> None:
         with (

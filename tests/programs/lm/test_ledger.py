@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import datetime
 import json
+import pickle
 import threading
+import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import dspy
 import pytest
 from dspy.utils.exceptions import LMTransportError
 
+from evaluate.runs.session import ledger_within
 from programs.default_demos import TRAITS
 from programs.lm.backends import Backends
 from programs.lm.circuit_breaker import BackendDownError
@@ -218,6 +221,19 @@ class TestInFlight:
         assert before.tokens_out >= after.tokens_out > 0
         assert (before.usd or 0.0) >= (after.usd or 0.0) > 0
 
+    @pytest.mark.parametrize("adapter", ["json", "compact"])
+    def test_the_upper_estimate_counts_the_output_schema(
+        self, adapter: str, server: FakeOpenAI, tmp_path: Path
+    ) -> None:
+        ledger = Ledger(tmp_path / "ledger.jsonl")
+        distill(backends_on(server, ledger, adapter=adapter))
+        ledger.close()
+        sent = Call.model_validate_json((tmp_path / "ledger.jsonl").read_text().splitlines()[0])
+        (body,) = server.bodies
+        assert "schema" in body["response_format"]["json_schema"]
+        # Half a token for each letter, see `RoleLM`.
+        assert sent.tokens_in >= (len(json.dumps(body["messages"])) + len(json.dumps(body["response_format"]))) // 2
+
     def test_an_answered_call_counts_once_and_one_in_flight_at_its_upper_estimate(self, path: Path) -> None:
         first, second = read_calls(path)
         upper = list(read_calls(kept(path, 3)))[-1]
@@ -373,6 +389,24 @@ class TestBudget:
         with pytest.raises(BudgetExceededError):
             distill(backends_on(server, Ledger(path, Budget(calls=1))), "a bowl")
         assert len(server.bodies) == 1
+
+    def test_minutes_are_those_of_all_runs_together(self, tmp_path: Path) -> None:
+        budget = Budget(minutes=0.001)
+        ledger_within(tmp_path, tmp_path / "first" / "ledger.jsonl", budget).reserve(None)
+        time.sleep(0.1)
+        copies = [budget, budget.model_copy(update={"calls": 5}), Ledger(None, budget).left(), copy.deepcopy(budget)]
+        sent = [budget.shared(2), pickle.loads(pickle.dumps(budget))]  # noqa: S301
+        for own in (*copies, *sent):
+            with pytest.raises(BudgetExceededError, match="minutes of this session are over"):
+                ledger_within(tmp_path, tmp_path / "second" / "ledger.jsonl", own).reserve(None)
+
+    def test_another_process_gets_the_minutes_that_are_left(self) -> None:
+        budget = Budget(minutes=1, calls=10)
+        time.sleep(0.06)
+        for sent in (budget.shared(2), pickle.loads(pickle.dumps(budget))):  # noqa: S301
+            assert 0.9 < (sent.minutes or 0) <= 0.999
+        read = Budget.model_validate_json(budget.shared(2).model_dump_json())
+        assert (read.calls, read.over) == (5, False)
 
     def test_stop_lets_no_further_call_be_made(self, server: FakeOpenAI) -> None:
         backends = backends_on(server)
