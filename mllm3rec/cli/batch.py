@@ -15,8 +15,8 @@ from mllm3rec.cli.console import ConsoleEvents, emit, format_usd, out, say
 from mllm3rec.cli.options import Json
 
 if TYPE_CHECKING:
+    from programs.batch.job_keeper import JobKeeper
     from programs.batch.job_table import JobRow
-    from programs.batch.run import BatchRun
 
 app = typer.Typer(no_args_is_help=True, help="Jobs at the batch interfaces of providers, and questions in files.")
 
@@ -27,8 +27,8 @@ _SHOWN = 12
 @app.command("status")
 def status(as_json: Json = False) -> None:
     """Show the jobs under way, in their last known state; sends nothing."""
-    with _batches() as batches:
-        jobs = batches.table.jobs()
+    with _keeper() as keeper:
+        jobs = keeper.table.jobs()
     if as_json:
         emit({"jobs": [_facts(job) for job in jobs]})
     elif jobs:
@@ -43,23 +43,25 @@ def fetch(as_json: Json = False) -> None:
 
     The run that a job belongs to counts its dollars when it goes on.
     """
-    with _batches() as batches:
-        before = len(batches.table.jobs())
-        left = batches.fetch()
+    with _keeper() as keeper:
+        before = keeper.table.jobs()
+        for job in before:
+            keeper.look(job)
+        left = len(keeper.table.jobs())
     if as_json:
-        emit({"fetched": before - left, "left": left})
+        emit({"fetched": len(before) - left, "left": left})
     else:
-        out.print(f"{before - left} jobs fetched, {left} under way")
+        out.print(f"{len(before) - left} jobs fetched, {left} under way")
     raise typer.Exit(1 if left else 0)
 
 
 @app.command("cancel")
 def cancel(job: JobId = None, as_json: Json = False) -> None:
     """End jobs; answers that exist are kept and will be billed. Exit code 1 if there is no such job."""
-    with _batches() as batches:
-        jobs = [one for one in batches.table.jobs() if one.id.startswith(job or "")]
+    with _keeper() as keeper:
+        jobs = [one for one in keeper.table.jobs() if one.id.startswith(job or "")]
         for one in jobs:
-            batches.cancel(one)
+            keeper.cancel(one)
     if as_json:
         emit({"cancelled": [one.id for one in jobs]})
     elif job is not None and not jobs:
@@ -98,8 +100,8 @@ def read(
     """Put the answers to written questions into the response cache. Exit code 1 if some are missing or failed."""
     from programs.batch.answer_file import read_answers
 
-    with _batches() as batches:
-        counts = read_answers(batches, answers)
+    with _keeper() as keeper:
+        counts = read_answers(keeper, answers)
     if counts["unknown"]:
         say(f"warning: {counts['unknown']} lines answer no question that was written, and are ignored")
     if as_json:
@@ -110,23 +112,22 @@ def read(
 
 
 @contextmanager
-def _batches() -> Iterator[BatchRun]:
+def _keeper() -> Iterator[JobKeeper]:
     """The jobs of all runs on this machine, with the response cache in use."""
     import dspy
 
-    from programs.batch.run import BatchRun
-    from programs.lm.ledger import Ledger
+    from programs.batch.job_keeper import JobKeeper
     from programs.lm.response_cache import use_response_cache
     from programs.runtime.environment import cache_dir
 
     with ConsoleEvents() as events:
         before = dspy.cache
         cache = use_response_cache(cache_dir() / "calls.sqlite", events)
-        batches = BatchRun(Ledger(), on_event=events)
+        keeper = JobKeeper(on_event=events)
         try:
-            yield batches
+            yield keeper
         finally:
-            batches.close()
+            keeper.close()
             cache.close()
             dspy.cache = before
 

@@ -24,6 +24,8 @@ heard the answer; `created`: at work; `ended`: answers can be fetched; `fetched`
 `dropped`: given up before it was created."""
 
 OPEN: tuple[JobState, ...] = ("written", "uploaded", "creating", "created", "ended")
+AT_WORK: tuple[JobState, ...] = ("created", "ended")
+"""The provider has them."""
 
 _PATIENCE = 60.0
 _TABLES = """
@@ -77,6 +79,11 @@ class JobRow:
     written: float
     submitted: float | None
     answered: int
+
+    @property
+    def account(self) -> tuple[str, str, str]:
+        """Address, model and variable with the key, as `account_of` its questions."""
+        return self.address, self.model, self.key_variable or ""
 
 
 _COLUMNS = ", ".join(field.name for field in fields(JobRow))

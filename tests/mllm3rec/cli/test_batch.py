@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from programs.batch import run
+from programs.batch import job_keeper, run
 from programs.lm.ledger import read_calls
 from programs.runtime.environment import variable
 from tests.support.batch_server import BatchServer, unlucky
@@ -24,8 +24,8 @@ from tests.support.runs import judgements, rows_in
 def hurried_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks at jobs follow each other at once."""
     monkeypatch.setattr(run, "LOOK_EVERY", (0.001, 0.001))
-    monkeypatch.setattr(run, "SETTLING", 0.0)
-    monkeypatch.setattr(run, "_FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(job_keeper, "SETTLING", 0.0)
+    monkeypatch.setattr(job_keeper, "_FIRST_PAUSE", 0.0)
     monkeypatch.setenv(variable("encoder"), "hashing")
 
 
