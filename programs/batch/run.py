@@ -15,7 +15,7 @@ from programs.batch.job_table import AT_WORK, OPEN, JobRow
 from programs.batch.providers import FILE
 from programs.batch.question import BatchQuestion
 from programs.batch.question_file import WaveWritten, lines_of_one_model
-from programs.batch.recording import BatchBackends, Recorder, recording
+from programs.batch.recording import BatchBackends, Recorder, cache_in_use, recording
 from programs.lm.ledger import Ledger, read_calls
 from programs.lm.prices import BatchPrices, price_table
 from programs.lm.roles import Roles
@@ -98,7 +98,7 @@ class BatchRun:
         with ExitStack() as reservation:
             with self.keeper.alone():
                 claimed = self.table.open_keys()
-                new = [question for question in questions if question.key not in claimed]
+                new = [question for question in self._unanswered(questions) if question.key not in claimed]
                 wanted = {claimed[question.key] for question in questions if question.key in claimed}
                 jobs = [self._adopted(job) for job in self.table.jobs() if job.id in wanted]
                 jobs += [job for job in self._open_jobs() if job.id not in wanted]
@@ -111,6 +111,13 @@ class BatchRun:
                 jobs = jobs[len(begun) :]
                 with self.keeper.alone():
                     begun = self._begun(jobs)
+
+    def _unanswered(self, questions: Sequence[BatchQuestion]) -> Iterator[BatchQuestion]:
+        """Those without an answer or a refusal: another process may have fetched some since they were recorded."""
+        cache, refusals = cache_in_use(), self.table.refusals(self.owner)
+        for question in questions:
+            if cache.find(question.key) is None and (question.key, question.form) not in refusals:
+                yield question
 
     def _adopted(self, job: JobRow) -> JobRow:
         """A job that has a question of this run, too; it pays for the job if the run that began it is gone.

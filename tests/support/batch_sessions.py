@@ -43,15 +43,25 @@ def parts(backends: Backends) -> Parts:
     return Parts(backends, SHOP, Popularity(POPULARITY), LetterEncoder(), TraitStore())
 
 
-def by_batches(roles: Roles, folder: Path) -> Mapping[str, Any]:
-    """A session of a run by batches: its rows."""
+def by_batches(roles: Roles, folder: Path, after_wave: Callable[[], None] = lambda: None) -> Mapping[str, Any]:
+    """A session of a run by batches: its rows.
+
+    Args:
+        after_wave: Called at the end of every wave, before its questions are submitted.
+    """
     cache = use_response_cache(folder / "cache" / "calls.sqlite")
     ledger = Ledger(folder / _LEDGER)
     batch = BatchRun(ledger)
     try:
         program = pointwise(parts(batch.backends(roles)))
         with Journal.open(folder / "run", MANIFEST) as journal:
-            batch.until_answered(lambda: run_cases(CASES, program, journal, ledger))
+
+
+            def wave() -> None:
+                run_cases(CASES, program, journal, ledger)
+                after_wave()
+
+            batch.until_answered(wave)
             return judgements(journal.rows())
     finally:
         batch.close()
