@@ -157,12 +157,15 @@ class JobKeeper:
 
         Returns:
             Number of lines `answered`, `refused` for good, to ask `again`, and `unknown`.
+
+        Raises:
+            InputError: if the answers cannot be written; the job is as it was.
         """
         questions = {question.key: (number, question) for number, question in enumerate(self.table.questions(job.id))}
         price = None if job.price is None else Price.model_validate_json(job.price)
         cache = cache_in_use()
         ends: dict[str, LineEnd] = {}
-        kept: dict[str, tuple[dict[str, Any], float | None]] = {}
+        kept: dict[str, dict[str, Any]] = {}
         counts: Counter[str] = Counter()
         for line in lines:
             if line.key not in questions or line.key in ends:
@@ -172,7 +175,7 @@ class JobKeeper:
             judged = judge(question, line, f"{job.id}/{number}", price)
             end = judged.end
             if judged.kept is not None:
-                kept[line.key] = judged.kept, None
+                kept[line.key] = judged.kept
             elif judged.again and self._times[line.key] >= MOST_TIMES:
                 end = LineEnd(end.call, Refusal(GIVEN_UP, line.body.decode()))
             ends[line.key] = end
@@ -183,7 +186,13 @@ class JobKeeper:
             gone = Refusal(GIVEN_UP, "no line in the answers") if self._times[key] >= MOST_TIMES else None
             ends[key] = LineEnd(refusal=gone)
             counts["again" if gone is None else "refused"] += 1
-        cache.keep(kept)
+        try:
+            # Before the table says that they are here, and the provider is not asked for them any more.
+            cache.keep_durably(kept)
+        except InputError as error:
+            raise InputError(
+                f"{error}; the answers to {job.lines} questions are not lost, the same command gets them again"
+            ) from error
         self.table.settle(job.id, ends)
         self._delete(job)
         return counts
