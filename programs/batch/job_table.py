@@ -216,13 +216,14 @@ class JobTable:
         rows = self._all(query, owner)
         return {(key, form): Refusal(status, body) for key, form, status, body in rows}
 
-    def forget_refusals(self, owner: str) -> None:
-        """Let the questions of a run that were refused be asked again."""
+    def forget_refusals(self, owner: str, status: int | None = None) -> None:
+        """Let the questions of a run that were refused be asked again; with `status`, only those refused so."""
+        query = "UPDATE lines SET refused = NULL, body = NULL WHERE job IN (SELECT id FROM jobs WHERE owner = ?)"
         with self._transaction() as database:
-            database.execute(
-                "UPDATE lines SET refused = NULL, body = NULL WHERE job IN (SELECT id FROM jobs WHERE owner = ?)",
-                [owner],
-            )
+            if status is None:
+                database.execute(query, [owner])
+            else:
+                database.execute(query + " AND refused = ?", [owner, status])
 
     def _all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with self._lock, self._errors():

@@ -13,7 +13,7 @@ from programs.batch.job_files import write_job
 from programs.batch.job_keeper import JobKeeper
 from programs.batch.job_table import AT_WORK, OPEN, JobRow
 from programs.batch.providers import FILE
-from programs.batch.question import BatchQuestion
+from programs.batch.question import GIVEN_UP, BatchQuestion
 from programs.batch.question_file import WaveWritten, lines_of_one_model
 from programs.batch.recording import BatchBackends, Recorder, cache_in_use, recording
 from programs.lm.ledger import Ledger, read_calls
@@ -81,10 +81,17 @@ class BatchRun:
             WaveWritten: after the questions of the next wave were written to `to_file`.
         """
         self._charge()
+        # What an earlier session gave up, its provider may answer today.
+        self.table.forget_refusals(self.owner, GIVEN_UP)
         while True:
             self.recorder.refusals = self.table.refusals(self.owner)
-            with recording():
-                result = wave()
+            try:
+                with recording():
+                    result = wave()
+            except Exception:
+                # With the same refusals every later session would fail as this one, and ask nothing.
+                self.table.forget_refusals(self.owner)
+                raise
             questions = self.recorder.take()
             # Jobs that nobody waits for any more are to be paid all the same.
             if not questions and not self._open_jobs():

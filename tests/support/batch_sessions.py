@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from programs.lm.roles import Roles, local_roles
 from programs.prior.scorers import Popularity
 from programs.program import Parts, pointwise
 from programs.trait_store import TraitStore
+from signatures.rows import Case
 from tests.support.batch_server import BatchServer
 from tests.support.encoders import LetterEncoder
 from tests.support.runs import MANIFEST, judgements
@@ -43,7 +44,9 @@ def parts(backends: Backends) -> Parts:
     return Parts(backends, SHOP, Popularity(POPULARITY), LetterEncoder(), TraitStore())
 
 
-def by_batches(roles: Roles, folder: Path, after_wave: Callable[[], None] = lambda: None) -> Mapping[str, Any]:
+def by_batches(
+    roles: Roles, folder: Path, after_wave: Callable[[], None] = lambda: None, cases: Sequence[Case] = CASES
+) -> Mapping[str, Any]:
     """A session of a run by batches: its rows.
 
     Args:
@@ -58,7 +61,7 @@ def by_batches(roles: Roles, folder: Path, after_wave: Callable[[], None] = lamb
 
 
             def wave() -> None:
-                run_cases(CASES, program, journal, ledger)
+                run_cases(cases, program, journal, ledger)
                 after_wave()
 
             batch.until_answered(wave)

@@ -76,6 +76,20 @@ def test_traits_of_a_whole_cases_file(cli: CommandLine, tmp_path: Path, jobs: Ba
     assert cli("distill", path, "--mote", jobs.model(), "--json").json["calls"] == 0
 
 
+def test_traits_whose_lines_all_expire_are_asked_again_by_the_same_command(cli: CommandLine, tmp_path: Path) -> None:
+    path = tmp_path / "cases.jsonl"
+    cases_file(path, 2, negatives=3)
+    fate = "expired"
+    with BatchServer(lambda key, before: fate) as server:
+        command = ["distill", path, "--mote", server.model(), "--via", "batch", "--ledger", tmp_path / "calls.jsonl"]
+        ended = cli(*command, "--json")
+        assert (ended.code, ended.json["failed"]) == (1, ended.json["products"])
+        assert "the same command asks again" in ended.err
+        fate = "ok"
+        ended = cli(*command, "--json")
+    assert (ended.code, ended.json["failed"]) == (0, 0)
+
+
 def test_a_model_without_a_batch_price_is_refused_under_a_dollar_budget(
     cli: CommandLine, tmp_path: Path, jobs: BatchServer
 ) -> None:
