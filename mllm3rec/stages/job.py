@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mllm3rec.stages.settings import StageSettings
 from mllm3rec.stages.stage import Stage
 from mllm3rec.stages.worker_ledgers import merge_ledgers
 from mllm3rec.stages.workers import run_in_processes
+from programs.batch.charges import record_earlier_batches
 from programs.batch.via import Via
 from programs.lm.ledger import Budget, Ledger
 from programs.runtime.errors import InputError
@@ -127,6 +129,9 @@ def run_job(
     ledger_path = settings.ledger or out.with_name(f"{out.name}.ledger.jsonl")
     with opened(out, columns.OUTPUTS[settings.task], settings.identity()) as parts:
         merge_ledgers(parts.folder, ledger_path)
+        if via == "calls":
+            with closing(Ledger(ledger_path)) as ledger:
+                record_earlier_batches(ledger)
         done = parts.done
         left = [key for key in source.ids if key not in done]
         settings = settings.model_copy(update={"ledger": ledger_path, "budget": _left(ledger_path, budget)})

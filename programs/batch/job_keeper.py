@@ -16,14 +16,13 @@ from typing import Any, ParamSpec, TypeVar
 from filelock import BaseFileLock, FileLock
 
 from programs.batch.job_files import account_of, by_account, split_by_limits, write_job
-from programs.batch.job_table import AT_WORK, JobRow, JobTable, LineEnd
+from programs.batch.job_table import AT_WORK, JobRow, JobTable, LineEnd, jobs_file
 from programs.batch.line_answers import judge
 from programs.batch.provider import AnswerLine, Provider
 from programs.batch.providers import FILE, connect_provider
 from programs.batch.question import GIVEN_UP, BatchQuestion, Refusal
 from programs.batch.recording import cache_in_use
 from programs.lm.prices import BatchPrices, Price
-from programs.runtime.environment import cache_dir
 from programs.runtime.errors import InputError
 from programs.runtime.events import Note, OnEvent, ignore
 
@@ -43,11 +42,6 @@ _Result = TypeVar("_Result")
 _Parameters = ParamSpec("_Parameters")
 
 
-def batch_folder() -> Path:
-    """Where the files and the table of jobs are."""
-    return cache_dir() / "batches"
-
-
 class JobKeeper:
     """The jobs of all runs that share a cache folder.
 
@@ -62,7 +56,7 @@ class JobKeeper:
     def __init__(self, wait: Callable[[float], None] = time.sleep, on_event: OnEvent = ignore) -> None:
         self._sleep = wait
         self.on_event = on_event
-        self.table = JobTable(batch_folder() / "jobs.sqlite")
+        self.table = JobTable(jobs_file())
         self._lock = FileLock(self.table.path.with_name("lock"), mode=0o600)
         self._times: Counter[str] = Counter()
         self._providers: dict[tuple[str, str, str], Provider] = {}

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from programs.batch.question import BatchQuestion, Refusal
 from programs.lm.ledger import Call
+from programs.runtime.environment import cache_dir
 from programs.runtime.errors import InputError
 from programs.runtime.key_value_store import make_private
 
@@ -39,6 +40,11 @@ CREATE TABLE IF NOT EXISTS lines (
     call TEXT, refused INTEGER, body TEXT, PRIMARY KEY (job, number));
 CREATE INDEX IF NOT EXISTS line_keys ON lines (key);
 """
+
+
+def jobs_file() -> Path:
+    """Where the table of jobs is; their files are beside it."""
+    return cache_dir() / "batches" / "jobs.sqlite"
 
 
 @dataclass(frozen=True)

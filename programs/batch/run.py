@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from programs.batch.charges import BatchCharges, owner_of
 from programs.batch.job_files import write_job
 from programs.batch.job_keeper import JobKeeper
 from programs.batch.job_table import AT_WORK, OPEN, JobRow
@@ -16,7 +17,7 @@ from programs.batch.providers import FILE
 from programs.batch.question import GIVEN_UP, BatchQuestion
 from programs.batch.question_file import WaveWritten, lines_of_one_model
 from programs.batch.recording import BatchBackends, Recorder, cache_in_use, recording
-from programs.lm.ledger import Ledger, read_calls
+from programs.lm.ledger import Ledger
 from programs.lm.prices import BatchPrices, price_table
 from programs.lm.roles import Roles
 from programs.runtime.errors import BudgetExceededError, InputError
@@ -49,9 +50,9 @@ class BatchRun:
         self.keeper = JobKeeper(ledger.wait, on_event)
         self.table = self.keeper.table
         without = f"{_WITHOUT_LEDGER}{secrets.token_hex(8)}"
-        self.owner = without if ledger.path is None else str(ledger.path.absolute())
+        self.owner = without if ledger.path is None else owner_of(ledger.path)
         self.recorder = Recorder()
-        self._charged = set() if ledger.path is None else {call.id for call in read_calls(ledger.path)}
+        self._charges = BatchCharges(self.table, self.owner, ledger)
         self._prices = BatchPrices(**dict(price_table()))
 
     def backends(self, roles: Roles | None) -> BatchBackends:
@@ -80,7 +81,7 @@ class BatchRun:
             InputError: if a provider refuses a job.
             WaveWritten: after the questions of the next wave were written to `to_file`.
         """
-        self._charge()
+        self._charges.record()
         # What an earlier session gave up, its provider may answer today.
         self.table.forget_refusals(self.owner, GIVEN_UP)
         while True:
@@ -207,7 +208,7 @@ class BatchRun:
                     waiting[job_id] = job
                     if job.state not in OPEN:
                         del waiting[job_id]
-                        self._charge()
+                        self._charges.record()
                 done = total - sum(job.lines - job.answered for job in waiting.values())
                 self.on_event(Progress(_TASK, done, total, self.ledger.total()))
                 if waiting:
@@ -221,13 +222,6 @@ class BatchRun:
                 )
             )
             raise
-
-    def _charge(self) -> None:
-        """Record every line that this run has to pay for, and that is not in its ledger yet."""
-        for call in self.table.calls_of(self.owner):
-            if call.id not in self._charged:
-                self._charged.add(call.id)
-                self.ledger.record(call)
 
 
 def _jobs(number: int) -> str:

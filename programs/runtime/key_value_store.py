@@ -126,8 +126,8 @@ class KeyValueStore:
         if self._unwritten:
             self.put_many({})
         if self._unwritten:
-            self.on_event(Note(f"warning: {self.path}: {len(self._unwritten)} new entries could not be written, and are lost"))
-            self._unwritten = {}
+            lost, self._unwritten = len(self._unwritten), {}
+            self.on_event(Note(f"warning: {self.path}: {lost} new entries could not be written, and are lost"))
         self._database.close()
 
     def _write(self, entries: Mapping[Values, Values]) -> None:

@@ -59,7 +59,6 @@ def by_batches(
         program = pointwise(parts(batch.backends(roles)))
         with Journal.open(folder / "run", MANIFEST) as journal:
 
-
             def wave() -> None:
                 run_cases(cases, program, journal, ledger)
                 after_wave()

@@ -267,6 +267,35 @@ def test_ctrl_c_leaves_jobs_to_the_provider(cli: CommandLine, tmp_path: Path) ->
     assert sum(call.usd or 0.0 for call in calls) == pytest.approx(server.bill), "the fetched job is paid by its run"
 
 
+@pytest.mark.parametrize("command", ["evaluate", "distill"])
+def test_a_run_that_goes_on_without_batches_pays_for_those_it_had(
+    cli: CommandLine, tmp_path: Path, command: str
+) -> None:
+    with BatchServer(looks=10**9) as server:
+        run = evaluated(server, tmp_path, "--out", tmp_path / "run")
+        ledger = tmp_path / "run" / "ledger.jsonl"
+        if command == "distill":
+            run = ["distill", "demo", "--mote", server.model(), "--prices", tmp_path / "prices.toml"]
+            run += ["--out", tmp_path / "traits.parquet", "--json"]
+            ledger = tmp_path / "traits.parquet.ledger.jsonl"
+        server.interrupt_at_look = 1
+        assert cli(*run, "--via", "batch").code == 130
+        refused = cli(*run)
+        assert refused.code == 2
+        assert "--via batch" in refused.err and "batch cancel" in refused.err
+        server.looks = server.interrupt_at_look = 0
+        assert cli("batch", "fetch").code == 0
+        assert server.bill > 0
+        # Nothing is left to ask of the traits.
+        assert cli(*run, "--budget-usd", server.bill).code == (3 if command == "evaluate" else 0)
+        asked = server.paths["POST /v1/chat/completions"]
+        assert cli(*run).code == 0
+        assert (server.paths["POST /v1/chat/completions"] > asked) == (command == "evaluate")
+    calls = [call for call in read_calls(ledger) if call.via == "batch"]
+    assert sum(call.usd or 0.0 for call in calls) == pytest.approx(server.bill)
+    assert len({call.id for call in calls}) == len(calls)
+
+
 def test_a_server_that_is_not_there(cli: CommandLine, tmp_path: Path) -> None:
     with BatchServer() as server:
         command = evaluated(server, tmp_path, "--out", tmp_path / "run", "--via", "batch")
