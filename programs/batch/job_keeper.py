@@ -114,6 +114,8 @@ class JobKeeper:
     def look(self, job: JobRow) -> JobRow:
         """Ask how far a job at work is, and fetch it if it has ended; the job as it is then.
 
+        One that the provider has not begun, because others are enough for now, is `uploaded` again.
+
         Raises:
             ConnectionError: if the provider cannot be reached.
             InputError: if it refuses the job, or the answers cannot be kept.
@@ -127,13 +129,16 @@ class JobKeeper:
             job = self.table.update(job.id, answered=answered)
         if progress.ended:
             with self._unchanged(job) as same:
-                if same and progress.failure:
-                    self._drop(job)
+                if same is not None and progress.busy:
+                    self.on_event(Note(f"{job.lines} questions wait until other jobs have ended: {progress.busy}"))
+                    self._to_create_again(same)
+                elif same is not None and progress.failure:
+                    self._drop(same)
                     raise InputError(
                         f"{job.address}: the batch {job.batch_id} of {job.lines} questions was refused: "
                         f"{progress.failure}; correct that, and run the same command"
                     )
-                if same:
+                elif same is not None:
                     self._fetch(self.table.update(job.id, state="ended"), provider)
         return self.table.job(job.id)
 
@@ -208,11 +213,11 @@ class JobKeeper:
         return self.table.update(job.id, batch_id=batch_id, state="created", submitted=job.submitted or time.time())
 
     @contextmanager
-    def _unchanged(self, seen: JobRow) -> Iterator[bool]:
-        """Alone; whether a job is as it was when its provider was asked, and no other process has changed it since."""
+    def _unchanged(self, seen: JobRow) -> Iterator[JobRow | None]:
+        """Alone, a job that was seen before; None if another process has acted on it since."""
         with self.alone():
             job = self.table.job(seen.id)
-            yield (job.state, job.batch_id) == (seen.state, seen.batch_id)
+            yield job if (job.state, job.batch_id) == (seen.state, seen.batch_id) else None
 
     def _fetch(self, job: JobRow, provider: Provider) -> None:
         counts = self._patiently(self._settled, job, provider)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from programs.batch.charges import BatchCharges, owner_of
 from programs.batch.job_files import write_job
-from programs.batch.job_keeper import JobKeeper
+from programs.batch.job_keeper import ATTEMPTS, JobKeeper
 from programs.batch.job_table import AT_WORK, OPEN, JobRow
 from programs.batch.providers import FILE
 from programs.batch.question import GIVEN_UP, BatchQuestion
@@ -81,10 +81,10 @@ class BatchRun:
             InputError: if a provider refuses a job.
             WaveWritten: after the questions of the next wave were written to `to_file`.
         """
-        self._charges.record()
         # What an earlier session gave up, its provider may answer today.
         self.table.forget_refusals(self.owner, GIVEN_UP)
         while True:
+            self._charges.record()
             self.recorder.refusals = self.table.refusals(self.owner)
             try:
                 with recording():
@@ -111,14 +111,23 @@ class BatchRun:
                 jobs = [self._adopted(job) for job in self.table.jobs() if job.id in wanted]
                 jobs += [job for job in self._open_jobs() if job.id not in wanted]
                 reservation.enter_context(self._reserved(new, jobs))
-                # Those at work first: a provider may take no others before these have ended.
-                jobs = sorted(jobs + self._written(new), key=lambda job: job.state not in AT_WORK)
-                begun = self._begun(jobs)
+                jobs += self._written(new)
+            # Those at work first: a provider may take no others before these have ended.
+            jobs.sort(key=lambda job: job.state not in AT_WORK)
+            attempts = 0
             while jobs:
-                self._wait(begun)
-                jobs = jobs[len(begun) :]
                 with self.keeper.alone():
                     begun = self._begun(jobs)
+                not_taken = self._wait(begun)
+                jobs = jobs[len(begun) :] + not_taken
+                if len(not_taken) < len(begun):
+                    attempts = 0
+                elif self._others_at_work(not_taken):
+                    attempts = 0
+                    self.ledger.wait(LOOK_EVERY[1])
+                else:
+                    attempts += 1
+                    self._pause(not_taken, attempts)
 
     def _unanswered(self, questions: Sequence[BatchQuestion]) -> Iterator[BatchQuestion]:
         """Those without an answer or a refusal: another process may have fetched some since they were recorded."""
@@ -196,32 +205,72 @@ class BatchRun:
             begun.append(job)
         return begun
 
-    def _wait(self, jobs: Sequence[JobRow]) -> None:
-        """Wait until all jobs have been fetched."""
+    def _wait(self, jobs: Sequence[JobRow]) -> list[JobRow]:
+        """Wait until all jobs have been fetched; those that are to be created again, as the provider took too many.
+
+        Raises:
+            InputError: if a provider refused one, after the others were fetched.
+        """
         began = time.monotonic()
         total = sum(job.lines for job in jobs)
-        waiting = {job.id: job for job in jobs}
+        seen = {job.id: self.table.job(job.id) for job in jobs}
+        refused: dict[str, InputError] = {}
+
+        def at_work() -> list[JobRow]:
+            return [job for job in seen.values() if job.state in AT_WORK and job.id not in refused]
+
         try:
-            while waiting:
-                for job_id in [*waiting]:
-                    job = self.keeper.look(self.table.job(job_id))
-                    waiting[job_id] = job
-                    if job.state not in OPEN:
-                        del waiting[job_id]
+            while left := at_work():
+                for job in left:
+                    try:
+                        seen[job.id] = self.keeper.look(self.table.job(job.id))
+                    except InputError as error:
+                        refused[job.id] = error
+                        if at_work():
+                            self.on_event(Note(f"warning: {error}; first the other jobs end"))
+                    if seen[job.id].state not in OPEN:
                         self._charges.record()
-                done = total - sum(job.lines - job.answered for job in waiting.values())
+                left = at_work()
+                done = total - sum(job.lines - job.answered for job in left)
                 self.on_event(Progress(_TASK, done, total, self.ledger.total()))
-                if waiting:
+                if left:
                     first, last = LOOK_EVERY
                     self.ledger.wait(min(last, max(first, (time.monotonic() - began) / 20)))
         except KeyboardInterrupt:
             self.on_event(
                 Note(
-                    f"{_jobs(len(waiting))} of {sum(job.lines for job in waiting.values())} questions go on at the "
+                    f"{_jobs(len(at_work()))} of {sum(job.lines for job in at_work())} questions go on at the "
                     "provider; the same command waits for them, `mllm3rec batch cancel` ends them"
                 )
             )
             raise
+        for error in refused.values():
+            raise error
+        return [job for job in seen.values() if job.state in OPEN]
+
+    def _others_at_work(self, jobs: Sequence[JobRow]) -> bool:
+        """Whether jobs of other runs are at work for the accounts of these; those that have ended are fetched."""
+        accounts = {job.account for job in jobs}
+        others = [job for job in self.table.jobs(AT_WORK) if job.account in accounts and job.provider != FILE]
+        for job in others:
+            with suppress(InputError):  # Its own run will say so.
+                self.keeper.look(job)
+        return any(self.table.job(job.id).state == "created" for job in others)
+
+    def _pause(self, jobs: Sequence[JobRow], attempts: int) -> None:
+        """Wait before jobs are created again that a provider does not begin, although we know of none at work.
+
+        Raises:
+            ConnectionError: if that was tried often enough.
+        """
+        if attempts == ATTEMPTS:
+            raise ConnectionError(
+                f"{jobs[0].address}: {_jobs(len(jobs))} of {sum(job.lines for job in jobs)} questions were created "
+                f"{attempts} times, but not begun, as the account's limit is reached. Nothing is lost: run the same "
+                "command later. If nothing of this account is at work, they are above its limit: give them up with "
+                "`mllm3rec batch cancel`, and leave out --via batch"
+            )
+        self.keeper.pause(attempts)
 
 
 def _jobs(number: int) -> str:

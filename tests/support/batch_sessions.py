@@ -15,6 +15,7 @@ from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import Roles, local_roles
 from programs.prior.scorers import Popularity
 from programs.program import Parts, pointwise
+from programs.runtime.environment import cache_dir
 from programs.trait_store import TraitStore
 from signatures.rows import Case
 from tests.support.batch_server import BatchServer
@@ -52,7 +53,7 @@ def by_batches(
     Args:
         after_wave: Called at the end of every wave, before its questions are submitted.
     """
-    cache = use_response_cache(folder / "cache" / "calls.sqlite")
+    cache = use_response_cache(cache_dir() / "calls.sqlite")
     ledger = Ledger(folder / _LEDGER)
     batch = BatchRun(ledger)
     try:
