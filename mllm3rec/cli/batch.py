@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +22,7 @@ app = typer.Typer(no_args_is_help=True, help="Jobs at the batch interfaces of pr
 
 JobId = Annotated[str | None, typer.Argument(help="Id of a job, or its beginning. Default: all jobs under way.")]
 _SHOWN = 12
+_FAILED = 2
 
 
 @app.command("status")
@@ -39,36 +40,38 @@ def status(as_json: Json = False) -> None:
 
 @app.command("fetch")
 def fetch(as_json: Json = False) -> None:
-    """Fetch the answers of the jobs that have ended. Exit code 1 while others are under way.
+    """Fetch the answers of the jobs that have ended. Exit code 1 while others are under way, 2 if one failed.
 
     The run that a job belongs to counts its dollars when it goes on.
     """
     with _keeper() as keeper:
         before = keeper.table.jobs()
-        for job in before:
-            keeper.look(job)
+        failed = _each(before, keeper.look)
         left = len(keeper.table.jobs())
     if as_json:
-        emit({"fetched": len(before) - left, "left": left})
+        emit({"fetched": len(before) - left, "left": left, "failed": failed})
     else:
         out.print(f"{len(before) - left} jobs fetched, {left} under way")
-    raise typer.Exit(1 if left else 0)
+    raise typer.Exit(_FAILED if failed else 1 if left else 0)
 
 
 @app.command("cancel")
 def cancel(job: JobId = None, as_json: Json = False) -> None:
-    """End jobs; answers that exist are kept and will be billed. Exit code 1 if there is no such job."""
+    """End jobs; answers that exist are kept and will be billed. Exit code 1 if there is no such job, 2 if one failed.
+
+    A run that waits for them in another terminal stops; the same command then submits their questions again.
+    """
     with _keeper() as keeper:
         jobs = [one for one in keeper.table.jobs() if one.id.startswith(job or "")]
-        for one in jobs:
-            keeper.cancel(one)
+        failed = _each(jobs, keeper.cancel)
+    ended = [one.id for one in jobs if one.id not in failed]
     if as_json:
-        emit({"cancelled": [one.id for one in jobs]})
+        emit({"cancelled": ended, "failed": failed})
     elif job is not None and not jobs:
         out.print(f"no job under way has an id that begins with {job!r}; `mllm3rec batch status` lists them")
     else:
-        out.print(f"{len(jobs)} jobs cancelled; `mllm3rec batch fetch` fetches what they have answered")
-    raise typer.Exit(0 if jobs or job is None else 1)
+        out.print(f"{len(ended)} jobs cancelled; `mllm3rec batch fetch` fetches what they have answered")
+    raise typer.Exit(_FAILED if failed else 0 if jobs or job is None else 1)
 
 
 @app.command("write", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -109,6 +112,21 @@ def read(
     else:
         out.print(f"{counts['answered']} answers, {counts['refused']} refused, {counts['again']} to ask again")
     raise typer.Exit(1 if counts["again"] else 0)
+
+
+def _each(jobs: Iterable[JobRow], act: Callable[[JobRow], object]) -> dict[str, str]:
+    """Do something to each job, whatever happens to another; the errors by job, which are also printed."""
+    from programs.runtime.errors import InputError
+
+    failed = {}
+    for job in jobs:
+        try:
+            act(job)
+        except (InputError, OSError) as error:
+            failed[job.id] = str(error)
+    for job_id, said in failed.items():
+        say(f"error: job {job_id[:_SHOWN]}: {said}")
+    return failed
 
 
 @contextmanager

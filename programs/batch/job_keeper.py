@@ -130,8 +130,7 @@ class JobKeeper:
         if progress.ended:
             with self._unchanged(job) as same:
                 if same is not None and progress.busy:
-                    self.on_event(Note(f"{job.lines} questions wait until other jobs have ended: {progress.busy}"))
-                    self._to_create_again(same)
+                    self._wait_for_others(same, progress.busy)
                 elif same is not None and progress.failure:
                     self._drop(same)
                     raise InputError(
@@ -143,13 +142,22 @@ class JobKeeper:
         return self.table.job(job.id)
 
     def cancel(self, job: JobRow) -> None:
-        """End a job: what is answered by then can be fetched; one that was not created is given up."""
+        """End a job: what is answered by then can be fetched; one that was not created is given up.
+
+        A run that waits for it does not submit its questions again, but stops.
+
+        Raises:
+            ConnectionError: if the provider cannot be reached.
+            InputError: if it does not end the job.
+        """
         with self.alone():
-            job = self._found(self.table.job(job.id))
-            if job.provider != FILE and job.state == "created":
-                self._patiently(self._provider(job).cancel, job)
-            elif job.state != "ended":
-                self._drop(job)
+            # Before the provider is told: the run may hear of it at once.
+            self.table.update(job.id, cancelled=True)
+            try:
+                self._end(self._found(self.table.job(job.id)))
+            except (InputError, ConnectionError):
+                self.table.update(job.id, cancelled=False)
+                raise
 
     def settle(self, job: JobRow, lines: Iterable[AnswerLine]) -> Counter[str]:
         """Put the answers among the lines into the response cache, and the calls into the table.
@@ -212,6 +220,12 @@ class JobKeeper:
             return job
         return self.table.update(job.id, batch_id=batch_id, state="created", submitted=job.submitted or time.time())
 
+    def _end(self, job: JobRow) -> None:
+        if job.provider != FILE and job.state == "created":
+            self._patiently(self._provider(job).cancel, job)
+        elif job.state != "ended":
+            self._drop(job)
+
     @contextmanager
     def _unchanged(self, seen: JobRow) -> Iterator[JobRow | None]:
         """Alone, a job that was seen before; None if another process has acted on it since."""
@@ -240,6 +254,13 @@ class JobKeeper:
             self.on_event(
                 Note(f"of {job.lines} lines {counts['refused']} were refused, and {counts['again']} are asked again")
             )
+
+    def _wait_for_others(self, job: JobRow, why: str) -> None:
+        if job.cancelled:
+            self._drop(job)
+            return
+        self.on_event(Note(f"{job.lines} questions wait until other jobs have ended: {why}"))
+        self._to_create_again(job)
 
     def _to_create_again(self, job: JobRow) -> JobRow:
         return self.table.update(job.id, state="uploaded", batch_id="", submitted=None, answered=0)

@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, owner TEXT NOT NULL, provider TEXT NOT NULL, address TEXT NOT NULL, model TEXT NOT NULL,
     key_variable TEXT, path TEXT NOT NULL, sha256 TEXT NOT NULL, lines INTEGER NOT NULL, most_usd REAL, price TEXT,
     state TEXT NOT NULL, file_id TEXT NOT NULL DEFAULT '', batch_id TEXT NOT NULL DEFAULT '', written REAL NOT NULL,
-    submitted REAL, answered INTEGER NOT NULL DEFAULT 0);
+    submitted REAL, answered INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS lines (
     job TEXT NOT NULL, number INTEGER NOT NULL, key TEXT NOT NULL, form TEXT NOT NULL, question TEXT,
     call TEXT, refused INTEGER, body TEXT, PRIMARY KEY (job, number));
@@ -66,6 +66,7 @@ class JobRow:
         file_id, batch_id: Of the provider; empty before it gave them.
         written, submitted: Unix seconds.
         answered: Lines that the provider has worked on, when last heard of.
+        cancelled: Whether somebody has ended it by hand.
     """
 
     id: str
@@ -85,6 +86,7 @@ class JobRow:
     written: float
     submitted: float | None
     answered: int
+    cancelled: bool = False
 
     @property
     def account(self) -> tuple[str, str, str]:
@@ -128,6 +130,13 @@ class JobTable:
             # Unlike a cache: what was submitted must be known after a power cut, too.
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.executescript(_TABLES)
+        self._add_missing_column()
+
+    def _add_missing_column(self) -> None:
+        """Tables of older versions do not know which jobs were cancelled."""
+        with self._transaction() as database:
+            if "cancelled" not in {row[1] for row in database.execute("PRAGMA table_info(jobs)")}:
+                database.execute("ALTER TABLE jobs ADD COLUMN cancelled INTEGER NOT NULL DEFAULT 0")
 
     def close(self) -> None:
         """Close the file; the table cannot be used afterwards."""

@@ -209,27 +209,27 @@ class BatchRun:
         """Wait until all jobs have been fetched; those that are to be created again, as the provider took too many.
 
         Raises:
-            InputError: if a provider refused one, after the others were fetched.
+            InputError: if a provider refused one, or somebody cancelled one, after the others were fetched.
         """
         began = time.monotonic()
         total = sum(job.lines for job in jobs)
-        seen = {job.id: self.table.job(job.id) for job in jobs}
         refused: dict[str, InputError] = {}
 
         def at_work() -> list[JobRow]:
-            return [job for job in seen.values() if job.state in AT_WORK and job.id not in refused]
+            now = [self.table.job(job.id) for job in jobs if job.id not in refused]
+            return [job for job in now if job.state in AT_WORK]
 
+        left = at_work()
         try:
-            while left := at_work():
+            while left:
                 for job in left:
                     try:
-                        seen[job.id] = self.keeper.look(self.table.job(job.id))
+                        if self.keeper.look(job).state not in OPEN:
+                            self._charges.record()
                     except InputError as error:
                         refused[job.id] = error
-                        if at_work():
+                        if len(left) > 1:
                             self.on_event(Note(f"warning: {error}; first the other jobs end"))
-                    if seen[job.id].state not in OPEN:
-                        self._charges.record()
                 left = at_work()
                 done = total - sum(job.lines - job.answered for job in left)
                 self.on_event(Progress(_TASK, done, total, self.ledger.total()))
@@ -239,14 +239,30 @@ class BatchRun:
         except KeyboardInterrupt:
             self.on_event(
                 Note(
-                    f"{_jobs(len(at_work()))} of {sum(job.lines for job in at_work())} questions go on at the "
+                    f"{_jobs(len(left))} of {sum(job.lines for job in left)} questions go on at the "
                     "provider; the same command waits for them, `mllm3rec batch cancel` ends them"
                 )
             )
             raise
-        for error in refused.values():
-            raise error
-        return [job for job in seen.values() if job.state in OPEN]
+        if refused:
+            raise next(iter(refused.values()))
+        return self._still_open(jobs)
+
+    def _still_open(self, jobs: Sequence[JobRow]) -> list[JobRow]:
+        """Those of some jobs that were not fetched.
+
+        Raises:
+            InputError: if one was cancelled meanwhile. One that was cancelled before this session is submitted again:
+                whoever started it wants so.
+        """
+        now = [self.table.job(job.id) for job in jobs]
+        cancelled = [job.lines for job, before in zip(now, jobs, strict=True) if job.cancelled and not before.cancelled]
+        if cancelled:
+            raise InputError(
+                f"{_jobs(len(cancelled))} of {sum(cancelled)} questions cancelled by `mllm3rec batch cancel`; run the "
+                "same command to submit again what they have not answered"
+            )
+        return [job for job in now if job.state in OPEN]
 
     def _others_at_work(self, jobs: Sequence[JobRow]) -> bool:
         """Whether jobs of other runs are at work for the accounts of these; those that have ended are fetched."""

@@ -255,10 +255,10 @@ def test_ctrl_c_leaves_jobs_to_the_provider(cli: CommandLine, tmp_path: Path) ->
         assert (job["state"], job["answered"], job["batch"]) == ("created", 0, "batch-0")
         assert "created" in cli("batch", "status").out
         waiting = cli("batch", "fetch", "--json")
-        assert (waiting.code, waiting.json) == (1, {"fetched": 0, "left": 1})
+        assert (waiting.code, waiting.json) == (1, {"fetched": 0, "left": 1, "failed": {}})
         server.looks = server.interrupt_at_look = 0
         fetched = cli("batch", "fetch", "--json")
-        assert (fetched.code, fetched.json) == (0, {"fetched": 1, "left": 0})
+        assert (fetched.code, fetched.json) == (0, {"fetched": 1, "left": 0, "failed": {}})
         asked = len(server.bodies)
         assert cli(*command).code == 0
         assert server.paid_twice() == []
@@ -313,9 +313,37 @@ def test_cancelled_jobs_are_asked_again(cli: CommandLine, tmp_path: Path) -> Non
         assert nothing.code == 1
         assert "batch status" in nothing.out
         assert len(cli("batch", "cancel", "--json").json["cancelled"]) == 1
-        assert cli("batch", "fetch", "--json").json == {"fetched": 1, "left": 0}
+        assert cli("batch", "fetch", "--json").json == {"fetched": 1, "left": 0, "failed": {}}
         server.looks = server.interrupt_at_look = 0
         assert cli(*command).code == 0
+
+
+def test_a_job_that_fails_keeps_no_other_from_being_fetched_or_cancelled(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-0123456789")
+    with BatchServer(looks=10**9) as server, BatchServer(looks=10**9) as hosted:
+        monkeypatch.setenv("OPENAI_BASE_URL", hosted.url)
+        commands = [
+            ["distill", "demo", "--mote", model, "--out", tmp_path / f"{n}.parquet", "--via", "batch"]
+            for n, model in enumerate(["openai/gpt-6-luna", server.model()])
+        ]
+        for one, command in zip((hosted, server), commands, strict=True):
+            one.interrupt_at_look = 1
+            assert cli(*command).code == 130
+            one.looks = one.interrupt_at_look = 0
+        monkeypatch.delenv("OPENAI_API_KEY")
+        first, second = (job["job"] for job in cli("batch", "status", "--json").json["jobs"])
+        server.looks = 10**9
+        cancelled = cli("batch", "cancel", "--json")
+        assert (cancelled.code, cancelled.json["cancelled"], [*cancelled.json["failed"]]) == (2, [second], [first])
+        assert "OPENAI_API_KEY" in cancelled.err
+        fetched = cli("batch", "fetch", "--json")
+        assert (fetched.code, fetched.json["fetched"], fetched.json["left"]) == (2, 1, 1)
+        assert [*fetched.json["failed"]] == [first]
+        assert "OPENAI_API_KEY" in fetched.err
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-0123456789")
+        assert cli(*commands[0]).code == 0, "what could not be cancelled is not cancelled"
 
 
 def answered(questions: Path, answers: Path) -> None:
