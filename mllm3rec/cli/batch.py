@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Jobs at the batch interfaces of providers, and questions in files.")
 
 JobId = Annotated[str | None, typer.Argument(help="Id of a job, or its beginning. Default: all jobs under way.")]
+WAVE_WRITTEN = 4
+"""Exit code of a command whose questions were written to a file, so that it is not complete yet."""
+
 _SHOWN = 12
 _FAILED = 2
 
@@ -83,16 +86,19 @@ def write(
 
     For example: mllm3rec batch write wave.jsonl evaluate cases.jsonl --ranker pointwise --model ... --out run.
     Answer it with `vllm run-batch`, read the answers with `mllm3rec batch read`, and repeat until there are none.
+    Exit code 4 if questions were written: their answers are missing. Else it is that of the command, which has ended.
     """
     from programs.batch.question_file import WaveWritten
 
     try:
-        context.find_root().command.main([*context.args, "--via", str(questions)], standalone_mode=False)
+        code = context.find_root().command.main([*context.args, "--via", str(questions)], standalone_mode=False)
     except WaveWritten as written:
         if "--json" in context.args:
             emit({"questions": written.questions, "file": str(written.path)})
         else:
             out.print(f"written: {written.path}, {written.questions} questions", soft_wrap=True)
+        code = WAVE_WRITTEN
+    raise typer.Exit(code if isinstance(code, int) else 0)
 
 
 @app.command("read")

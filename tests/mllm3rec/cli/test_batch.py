@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -346,14 +346,14 @@ def test_a_job_that_fails_keeps_no_other_from_being_fetched_or_cancelled(
         assert cli(*commands[0]).code == 0, "what could not be cancelled is not cancelled"
 
 
-def answered(questions: Path, answers: Path) -> None:
+def answered(questions: Path, answers: Path, respond: Callable[[Body], Reply] = sensible) -> None:
     """What `vllm run-batch -i QUESTIONS -o ANSWERS` does."""
     server = BatchServer()
     lines = []
     for raw in reversed(questions.read_text().splitlines()):
         line = json.loads(raw)
         assert (line["method"], line["url"]) == ("POST", "/v1/chat/completions")
-        body = server._chat._payload(line["body"], sensible(line["body"]))
+        body = server._chat._payload(line["body"], respond(line["body"]))
         response = {"status_code": 200, "request_id": "vllm-1", "body": body}
         lines.append(json.dumps({"id": "vllm-1", "custom_id": line["custom_id"], "response": response, "error": None}))
     answers.write_text("\n".join([*lines, ""]))
@@ -364,7 +364,7 @@ def test_waves_in_files_need_no_network(cli: CommandLine, tmp_path: Path, jobs: 
     command = evaluated(jobs, tmp_path, "--out", tmp_path / "run")
     waves = 0
     while "questions" in (written := cli("batch", "write", questions, *command)).json:
-        assert written.code == 0
+        assert written.code == 4
         waves += 1
         assert cli("batch", "write", questions, *command).code == 2, "the answers are awaited"
         answered(questions, answers)
@@ -378,6 +378,22 @@ def test_waves_in_files_need_no_network(cli: CommandLine, tmp_path: Path, jobs: 
     assert cli(*evaluated(jobs, tmp_path, "--out", tmp_path / "calls")).code == 0
     assert jobs.requests == 0, "the answers are in the response cache"
     assert judgements(rows_in(tmp_path / "run")) == judgements(rows_in(tmp_path / "calls"))
+
+
+def test_writing_has_the_exit_code_of_its_command(cli: CommandLine, tmp_path: Path, jobs: BatchServer) -> None:
+    questions = tmp_path / "wave.jsonl"
+    command = evaluated(jobs, tmp_path, "--out", tmp_path / "run")
+    by_itself = cli(*command, "--via", questions)
+    assert by_itself.code == 4
+    assert "questions are in" in by_itself.err
+    cli("batch", "cancel")
+    codes = [cli("batch", "write", questions, *command).code]
+    while codes[-1] == 4:
+        answered(questions, tmp_path / "answers.jsonl", lambda body: Reply("I cannot tell."))
+        assert cli("batch", "read", tmp_path / "answers.jsonl").code == 0
+        codes.append(cli("batch", "write", questions, *command).code)
+    assert len(codes) > 1
+    assert codes[-1] == 1, "nobody has a readable answer"
 
 
 def test_a_file_that_answers_nothing(cli: CommandLine, tmp_path: Path, jobs: BatchServer) -> None:
