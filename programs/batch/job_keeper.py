@@ -32,7 +32,7 @@ MOST_TIMES = 3
 SETTLING = 5.0
 """Seconds after which a batch is listed whose creation was interrupted."""
 
-ATTEMPTS = 8
+JOB_ATTEMPTS = 8
 """Of one request about jobs, if the provider cannot be reached or is busy."""
 
 _FIRST_PAUSE, _LAST_PAUSE = 1.0, 60.0
@@ -97,7 +97,7 @@ class JobKeeper:
         provider = self._provider(job)
         if job.state == "written":
             job = self.table.update(job.id, file_id=self._patiently(provider.upload, job), state="uploaded")
-        for attempt in range(ATTEMPTS):
+        for attempt in range(JOB_ATTEMPTS):
             job = self._found(job)
             if job.state not in ("uploaded", "creating"):
                 return
@@ -108,7 +108,7 @@ class JobKeeper:
                 self._drop(job)
                 raise
             except ConnectionError:  # It may have been created all the same.
-                if attempt == ATTEMPTS - 1:
+                if attempt == JOB_ATTEMPTS - 1:
                     raise
 
     def look(self, job: JobRow) -> JobRow:
@@ -289,7 +289,7 @@ class JobKeeper:
         self, ask: Callable[_Parameters, _Result], *args: _Parameters.args, **more: _Parameters.kwargs
     ) -> _Result:
         """Repeat a request about jobs that fails in passing."""
-        for attempt in range(ATTEMPTS - 1):
+        for attempt in range(JOB_ATTEMPTS - 1):
             try:
                 return ask(*args, **more)
             except ConnectionError:

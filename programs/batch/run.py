@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from programs.batch.charges import BatchCharges, owner_of
 from programs.batch.job_files import write_job
-from programs.batch.job_keeper import ATTEMPTS, JobKeeper
+from programs.batch.job_keeper import JOB_ATTEMPTS, JobKeeper
 from programs.batch.job_table import AT_WORK, OPEN, JobRow
 from programs.batch.providers import FILE
 from programs.batch.question import GIVEN_UP, BatchQuestion
@@ -279,7 +279,7 @@ class BatchRun:
         Raises:
             ConnectionError: if that was tried often enough.
         """
-        if attempts == ATTEMPTS:
+        if attempts == JOB_ATTEMPTS:
             raise ConnectionError(
                 f"{jobs[0].address}: {_jobs(len(jobs))} of {sum(job.lines for job in jobs)} questions were created "
                 f"{attempts} times, but not begun, as the account's limit is reached. Nothing is lost: run the same "

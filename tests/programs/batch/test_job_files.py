@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from programs.batch.job_keeper import ATTEMPTS
+from programs.batch.job_keeper import JOB_ATTEMPTS
 from programs.batch.openai_form import OpenAIForm
 from programs.lm.roles import local_roles
 from programs.runtime.errors import InputError
@@ -71,7 +71,7 @@ def test_a_job_that_alone_is_above_the_limit_of_enqueued_tokens(folder: Callable
         with pytest.raises(ConnectionError, match="run the same command later"):
             by_batches(roles, here)
         assert {batch.status for batch in server.batches.values()} == {"failed"}
-        assert len(server.batches) == ATTEMPTS
+        assert len(server.batches) == JOB_ATTEMPTS
         server.most_enqueued = 100
         rows = by_batches(roles, here)
     assert {row["status"] for row in rows.values()} == {"ok"}
@@ -80,7 +80,7 @@ def test_a_job_that_alone_is_above_the_limit_of_enqueued_tokens(folder: Callable
 
 def test_a_job_waits_for_those_of_another_run(folder: Callable[[str], Path]) -> None:
     here = folder("run")
-    with BatchServer(looks=3 * ATTEMPTS) as server:
+    with BatchServer(looks=3 * JOB_ATTEMPTS) as server:
         roles = local_roles(server.model())
         server.interrupt_at_look = 1
         with pytest.raises(KeyboardInterrupt):
@@ -91,7 +91,7 @@ def test_a_job_waits_for_those_of_another_run(folder: Callable[[str], Path]) -> 
         other = CASE.model_copy(update={"history": history, "candidates": CASE.candidates[3:]})
         rows = by_batches(roles, here.with_name("other run"), cases=[other])
         assert server.batches["batch-0"].status == "completed"
-        assert len(server.batches) > ATTEMPTS
+        assert len(server.batches) > JOB_ATTEMPTS
         assert {row["status"] for row in rows.values()} == {"ok"}
         by_batches(roles, here)
     assert server.paid_twice() == []
