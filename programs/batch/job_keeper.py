@@ -126,7 +126,7 @@ class JobKeeper:
         progress = self._patiently(provider.progress, job)
         answered = min(max(progress.answered, 0), job.lines)
         if answered != job.answered:
-            job = self.table.update(job.id, answered=answered)
+            self.table.update(job.id, answered=answered)
         if progress.ended:
             with self._unchanged(job) as same:
                 if same is not None and progress.busy:
@@ -156,7 +156,7 @@ class JobKeeper:
             try:
                 self._end(self._found(self.table.job(job.id)))
             except (InputError, ConnectionError):
-                self.table.update(job.id, cancelled=False)
+                self.table.update(job.id, cancelled=job.cancelled)
                 raise
 
     def settle(self, job: JobRow, lines: Iterable[AnswerLine]) -> Counter[str]:

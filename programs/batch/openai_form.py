@@ -29,6 +29,9 @@ _ENDED = ("completed", "failed", "expired", "cancelled")
 _TOO_MUCH_AT_WORK = "token_limit_exceeded"
 """Error of a batch that was created although the account's enqueued tokens are at their limit."""
 
+_LIMIT_REACHED = "Enqueued token limit reached"
+"""Beginning of its message."""
+
 _TIMEOUT = 600.0
 
 
@@ -134,7 +137,8 @@ class OpenAIForm:
             return JobProgress(batch.status in _ENDED, answered)
         errors = (batch.errors.data if batch.errors is not None else None) or ()
         said = "; ".join(error.message or "" for error in errors) or "the provider does not say why"
-        if any(error.code == _TOO_MUCH_AT_WORK for error in errors):
+        # Gateways may pass on the message alone.
+        if any(error.code == _TOO_MUCH_AT_WORK for error in errors) or said.startswith(_LIMIT_REACHED):
             return JobProgress(True, answered, busy=said)
         return JobProgress(True, answered, failure=said)
 

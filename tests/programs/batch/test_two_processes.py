@@ -25,8 +25,9 @@ def without_logprobs(body: Body) -> Reply:
     return Reply("unknown field: logprobs", status=400) if body.get("logprobs") else sensible(body)
 
 
+@pytest.mark.parametrize("answered", [0, 1])
 def test_a_refused_job_that_another_process_has_created_anew_goes_on(
-    folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, answered: int
 ) -> None:
     here = folder("run")
     with BatchServer() as server:
@@ -38,7 +39,7 @@ def test_a_refused_job_that_another_process_has_created_anew_goes_on(
 
         def refused(provider: OpenAIForm, seen: JobRow) -> JobProgress:
             keeper.table.update(job.id, batch_id="batch-of-the-other-process")
-            return JobProgress(ended=True, answered=0, failure="refused")
+            return JobProgress(ended=True, answered=answered, failure="refused")
 
         monkeypatch.setattr(OpenAIForm, "progress", refused)
         assert keeper.look(job).state == "created"
