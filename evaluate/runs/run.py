@@ -12,7 +12,7 @@ from dspy.utils.exceptions import DSPyError
 
 from evaluate.runs.journal import Journal
 from programs.lm.ledger import Ledger
-from programs.lm.pending import PendingCall
+from programs.lm.pending import GivenUpError, PendingCall
 from programs.ranker import BatchRanker, Ranker
 from programs.runtime.errors import BudgetExceededError, InputError, one_line
 from programs.runtime.interrupts import interruptible_wait, let_end, thread_pool
@@ -84,7 +84,7 @@ def run_cases(
             while under_way or (waiting and stopped is None):
                 while waiting and stopped is None and len(under_way) < 2 * workers:
                     some = [waiting.pop() for _ in range(min(batch, len(waiting)))]
-                    future = pool.submit(_rank, ranker, some, ledger)
+                    future = pool.submit(_rank, ranker, some, ledger, failures)
                     under_way[future] = some
                     future.add_done_callback(finished.put)
                 future = next_in(finished)
@@ -117,22 +117,30 @@ def run_cases(
 
 @dataclass
 class _Failures:
-    """Users whose last row failed, and how many rows failed in a row."""
+    """Users whose last row failed, and how many rows failed in a row.
+
+    Attributes:
+        unanswered: Users about whom batches left a question open: no sign of a backend that is down.
+    """
 
     users: set[str] = field(default_factory=set)
+    unanswered: set[str] = field(default_factory=set)
     in_a_row: int = 0
 
     def count(self, row: Ranking) -> None:
         """Count a new row; raises an `InputError` after too many failures in a row."""
         self.users.discard(row.user_id)
-        self.in_a_row = self.in_a_row + 1 if row.status is Status.FAILED else 0
-        if row.status is Status.FAILED:
-            self.users.add(row.user_id)
+        if row.status is not Status.FAILED:
+            self.in_a_row = 0
+            return
+        self.users.add(row.user_id)
+        if row.user_id not in self.unanswered:
+            self.in_a_row += 1
             if self.in_a_row >= MAX_FAILURES_IN_A_ROW:
                 raise InputError(f"{self.in_a_row} cases failed in a row, the last with: {row.error}")
 
 
-def _rank(ranker: Ranker, cases: Sequence[Case], ledger: Ledger) -> list[Ranking]:
+def _rank(ranker: Ranker, cases: Sequence[Case], ledger: Ledger, failures: _Failures) -> list[Ranking]:
     if isinstance(ranker, BatchRanker):
         with ledger.usage_of_case() as usage:
             rows = ranker.rank_many([case.blinded() for case in cases])
@@ -140,16 +148,18 @@ def _rank(ranker: Ranker, cases: Sequence[Case], ledger: Ledger) -> list[Ranking
         for row in rows:
             row.usage = usage.model_copy()
         return rows
-    return [_rank_one(ranker, case, ledger) for case in cases]
+    return [_rank_one(ranker, case, ledger, failures) for case in cases]
 
 
-def _rank_one(ranker: Ranker, case: Case, ledger: Ledger) -> Ranking:
+def _rank_one(ranker: Ranker, case: Case, ledger: Ledger, failures: _Failures) -> Ranking:
     with ledger.usage_of_case() as usage:
         try:
             # DSPy's trace is needed for bootstrapping demos only; here it would just grow.
             with dspy.context(trace=None):
                 row = ranker.rank(case.blinded())
         except (DSPyError, OSError) as error:
+            if isinstance(error, GivenUpError):
+                failures.unanswered.add(case.user_id)
             row = Ranking(
                 user_id=case.user_id, order=(), status=Status.FAILED, error=f"{type(error).__name__}: {one_line(error)}"
             )

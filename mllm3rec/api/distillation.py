@@ -13,7 +13,7 @@ from programs.batch.via import Via, batch_run
 from programs.lm.backends import UnparsableError
 from programs.lm.ledger import Ledger
 from programs.lm.model_options import Model, ModelOptions
-from programs.lm.pending import PendingCall
+from programs.lm.pending import GivenUpError, PendingCall
 from programs.mote import MOTE
 from programs.runtime.events import OnEvent, Progress, ignore
 from programs.runtime.interrupts import map_in_threads
@@ -31,6 +31,7 @@ class Distillation:
         refused: Number of phrases that validation refused.
         unparsable: Number of items without a readable answer.
         refused_items: Number of items whose text the provider refused; they have no traits.
+        failed: Number of items about which batches left the question open; the same call asks again.
         usage: Calls, tokens and dollars by role.
     """
 
@@ -39,6 +40,7 @@ class Distillation:
     refused: int
     unparsable: int
     refused_items: int
+    failed: int = 0
     usage: Mapping[str, Usage] = field(default_factory=dict)
 
 
@@ -84,10 +86,10 @@ def distill(
     module = MOTE(factory.backends_of(), factory.traits_of())
     wanted = list(dict.fromkeys(item_id for case in cases for item_id in case.candidates))
 
-    def distilled(item_id: str) -> Traits | UnparsableError | PendingCall:
+    def distilled(item_id: str) -> Traits | UnparsableError | GivenUpError | PendingCall:
         try:
             traits: Traits = module(item=cases.dataset.item(item_id)).traits
-        except (UnparsableError, PendingCall) as outcome:
+        except (UnparsableError, GivenUpError, PendingCall) as outcome:
             return outcome
         return traits
 
@@ -108,13 +110,14 @@ def distill(
     return replace(found, usage=calls.by_role())
 
 
-def _counted(outcomes: Sequence[Traits | UnparsableError], items: int) -> Distillation:
+def _counted(outcomes: Sequence[Traits | UnparsableError | GivenUpError], items: int) -> Distillation:
     traits = [outcome for outcome in outcomes if isinstance(outcome, Traits)]
     accepted = [one for one in traits if not one.refused_by_provider]
     return Distillation(
         items,
         traits=sum(len(one.phrases) for one in accepted),
         refused=sum(len(one.dropped) for one in accepted),
-        unparsable=len(outcomes) - len(traits),
+        unparsable=sum(isinstance(outcome, UnparsableError) for outcome in outcomes),
         refused_items=len(traits) - len(accepted),
+        failed=sum(isinstance(outcome, GivenUpError) for outcome in outcomes),
     )

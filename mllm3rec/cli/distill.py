@@ -137,11 +137,13 @@ def _show(found: Distillation, as_json: bool) -> int:
         say(f"{unparsable} of {items} items: no answer of the model could be read")
     if found.refused_items:
         say(f"{found.refused_items} of {items} items: no traits, because the provider refused their text")
+    if found.failed:
+        say(f"{found.failed} of {items} items: asked in several batches without an answer; the same command asks again")
     if as_json:
         facts = {"products": items, "traits": traits, "refused": refused, "unreadable": unparsable}
-        facts["refused_items"] = found.refused_items
+        facts |= {"refused_items": found.refused_items, "failed": found.failed}
         emit({**facts, "calls": sum(usage.calls for usage in found.usage.values())})
     else:
         out.print(f"{items} items, {traits} traits, {refused} phrases refused, {unparsable} items unparsable")
         out.print(usage_table(found.usage))
-    return 1 if unparsable or not is_readable(found.refused_items, items) else 0
+    return 1 if unparsable or found.failed or not is_readable(found.refused_items, items) else 0

@@ -155,6 +155,12 @@ def _explain(error: BaseException) -> int | None:
     if isinstance(error, BudgetExceededError):
         _print("stopped:", "bold yellow", str(error))
         return 3
+    if "programs.batch.question_file" in sys.modules:
+        from programs.batch.question_file import WaveWritten
+
+        if isinstance(error, WaveWritten):
+            _print("written:", "bold", str(error))
+            return batch.WAVE_WRITTEN
     if "dspy" in sys.modules:
         from dspy.utils.exceptions import DSPyError
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mllm3rec.stages.settings import StageSettings
 from mllm3rec.stages.stage import Stage
 from mllm3rec.stages.worker_ledgers import merge_ledgers
 from mllm3rec.stages.workers import run_in_processes
+from programs.batch.charges import record_earlier_batches
 from programs.batch.via import Via
 from programs.lm.ledger import Budget, Ledger
 from programs.runtime.errors import InputError
@@ -150,6 +152,9 @@ def run_job(
     identity = source.identity(settings)
     with opened(out, columns.OUTPUTS[settings.task], identity, settings.identity()) as parts:
         merge_ledgers(parts.folder, ledger_path)
+        if via == "calls":
+            with closing(Ledger(ledger_path)) as ledger:
+                record_earlier_batches(ledger)
         left = _rows_left(settings, source, parts, on_event)
         settings = settings.model_copy(update={"ledger": ledger_path, "budget": _left(ledger_path, budget)})
         if via != "calls" and left:

@@ -6,31 +6,31 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from programs.batch.job_keeper import JobKeeper
 from programs.batch.openai_form import openai_answer
 from programs.batch.provider import AnswerLine, whole_lines
 from programs.batch.providers import FILE
-from programs.batch.run import BatchRun
 from programs.runtime.errors import InputError
 from programs.runtime.untrusted import regular
 
 _PIECE = 1 << 20
 
 
-def read_answers(batches: BatchRun, path: Path) -> Counter[str]:
+def read_answers(keeper: JobKeeper, path: Path) -> Counter[str]:
     """Settle the written jobs that a file answers; a question without a line is asked again.
 
     Returns:
-        See `BatchRun.settle`; for all jobs together.
+        See `JobKeeper.settle`; for all jobs together.
 
     Raises:
         InputError: if the file cannot be read, or answers no question that waits.
     """
     total: Counter[str] = Counter()
-    waiting = [job for job in batches.table.jobs() if job.provider == FILE]
+    waiting = [job for job in keeper.table.jobs() if job.provider == FILE]
     keys = {line.key for line in _lines(path)}
-    answered = [job for job in waiting if keys & {question.key for question in batches.table.questions(job.id)}]
+    answered = [job for job in waiting if keys & {question.key for question in keeper.table.questions(job.id)}]
     for job in answered:
-        total += batches.settle(job, _lines(path))
+        total += keeper.settle(job, _lines(path))
     if not answered:
         raise InputError(
             f"{path}: answers none of the questions that wait ({sum(job.lines for job in waiting)} of them); give the "

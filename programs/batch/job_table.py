@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from programs.batch.question import BatchQuestion, Refusal
 from programs.lm.ledger import Call
+from programs.runtime.environment import cache_dir
 from programs.runtime.errors import InputError
 from programs.runtime.key_value_store import make_private
 
@@ -24,6 +25,8 @@ heard the answer; `created`: at work; `ended`: answers can be fetched; `fetched`
 `dropped`: given up before it was created."""
 
 OPEN: tuple[JobState, ...] = ("written", "uploaded", "creating", "created", "ended")
+AT_WORK: tuple[JobState, ...] = ("created", "ended")
+"""The provider has them."""
 
 _PATIENCE = 60.0
 _TABLES = """
@@ -31,12 +34,17 @@ CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, owner TEXT NOT NULL, provider TEXT NOT NULL, address TEXT NOT NULL, model TEXT NOT NULL,
     key_variable TEXT, path TEXT NOT NULL, sha256 TEXT NOT NULL, lines INTEGER NOT NULL, most_usd REAL, price TEXT,
     state TEXT NOT NULL, file_id TEXT NOT NULL DEFAULT '', batch_id TEXT NOT NULL DEFAULT '', written REAL NOT NULL,
-    submitted REAL, answered INTEGER NOT NULL DEFAULT 0);
+    submitted REAL, answered INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS lines (
     job TEXT NOT NULL, number INTEGER NOT NULL, key TEXT NOT NULL, form TEXT NOT NULL, question TEXT,
     call TEXT, refused INTEGER, body TEXT, PRIMARY KEY (job, number));
 CREATE INDEX IF NOT EXISTS line_keys ON lines (key);
 """
+
+
+def jobs_file() -> Path:
+    """Where the table of jobs is; their files are beside it."""
+    return cache_dir() / "batches" / "jobs.sqlite"
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,7 @@ class JobRow:
         file_id, batch_id: Of the provider; empty before it gave them.
         written, submitted: Unix seconds.
         answered: Lines that the provider has worked on, when last heard of.
+        cancelled: Whether somebody has ended it by hand.
     """
 
     id: str
@@ -77,6 +86,12 @@ class JobRow:
     written: float
     submitted: float | None
     answered: int
+    cancelled: bool = False
+
+    @property
+    def account(self) -> tuple[str, str, str]:
+        """Address, model and variable with the key, as `account_of` its questions."""
+        return self.address, self.model, self.key_variable or ""
 
 
 _COLUMNS = ", ".join(field.name for field in fields(JobRow))
@@ -115,6 +130,13 @@ class JobTable:
             # Unlike a cache: what was submitted must be known after a power cut, too.
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.executescript(_TABLES)
+        self._add_missing_column()
+
+    def _add_missing_column(self) -> None:
+        """Tables of older versions do not know which jobs were cancelled."""
+        with self._transaction() as database:
+            if "cancelled" not in {row[1] for row in database.execute("PRAGMA table_info(jobs)")}:
+                database.execute("ALTER TABLE jobs ADD COLUMN cancelled INTEGER NOT NULL DEFAULT 0")
 
     def close(self) -> None:
         """Close the file; the table cannot be used afterwards."""
@@ -209,13 +231,14 @@ class JobTable:
         rows = self._all(query, owner)
         return {(key, form): Refusal(status, body) for key, form, status, body in rows}
 
-    def forget_refusals(self, owner: str) -> None:
-        """Let the questions of a run that were refused be asked again."""
+    def forget_refusals(self, owner: str, status: int | None = None) -> None:
+        """Let the questions of a run that were refused be asked again; with `status`, only those refused so."""
+        query = "UPDATE lines SET refused = NULL, body = NULL WHERE job IN (SELECT id FROM jobs WHERE owner = ?)"
         with self._transaction() as database:
-            database.execute(
-                "UPDATE lines SET refused = NULL, body = NULL WHERE job IN (SELECT id FROM jobs WHERE owner = ?)",
-                [owner],
-            )
+            if status is None:
+                database.execute(query, [owner])
+            else:
+                database.execute(query + " AND refused = ?", [owner, status])
 
     def _all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with self._lock, self._errors():

@@ -26,6 +26,12 @@ _SKEW = 3600.0
 """Seconds by which the provider's clock may differ from ours."""
 
 _ENDED = ("completed", "failed", "expired", "cancelled")
+_TOO_MUCH_AT_WORK = "token_limit_exceeded"
+"""Error of a batch that was created although the account's enqueued tokens are at their limit."""
+
+_LIMIT_REACHED = "Enqueued token limit reached"
+"""Beginning of its message."""
+
 _TIMEOUT = 600.0
 
 
@@ -103,8 +109,10 @@ class OpenAIForm:
             for batch in self._client.batches.list(limit=100):
                 if batch.created_at < job.written - _SKEW:
                     break
-                # Not every server keeps metadata.
-                if (batch.metadata or {}).get(_NAME) == job.id or batch.input_file_id == job.file_id:
+                # What failed was not begun. Not every server keeps metadata.
+                if batch.status != "failed" and (
+                    (batch.metadata or {}).get(_NAME) == job.id or batch.input_file_id == job.file_id
+                ):
                     return batch.id
         return None
 
@@ -124,12 +132,15 @@ class OpenAIForm:
         with self._plain_errors():
             batch = self._client.batches.retrieve(job.batch_id)
         counts = batch.request_counts
-        failure = ""
-        if batch.status == "failed":
-            errors = batch.errors.data if batch.errors is not None else None
-            failure = "; ".join(error.message or "" for error in errors or ()) or "the provider does not say why"
         answered = 0 if counts is None else counts.completed + counts.failed
-        return JobProgress(batch.status in _ENDED, answered, failure)
+        if batch.status != "failed":
+            return JobProgress(batch.status in _ENDED, answered)
+        errors = (batch.errors.data if batch.errors is not None else None) or ()
+        said = "; ".join(error.message or "" for error in errors) or "the provider does not say why"
+        # Gateways may pass on the message alone.
+        if any(error.code == _TOO_MUCH_AT_WORK for error in errors) or said.startswith(_LIMIT_REACHED):
+            return JobProgress(True, answered, busy=said)
+        return JobProgress(True, answered, failure=said)
 
     def cancel(self, job: JobRow) -> None:
         """See `Provider`."""

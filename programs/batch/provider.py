@@ -44,11 +44,13 @@ class JobProgress:
         ended: Whether its answers can be fetched.
         answered: Lines worked on.
         failure: Why the provider refused the job as a whole; empty if it did not.
+        busy: Why it did not begin the job: others of this account are enough for now; empty if it did.
     """
 
     ended: bool
     answered: int
     failure: str = ""
+    busy: str = ""
 
 
 class Provider(Protocol):

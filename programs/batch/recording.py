@@ -10,14 +10,14 @@ from typing import Any, cast
 
 import dspy
 from dspy._vendor.lm15.transports import TransportRequest, TransportResponse
-from dspy.lm15 import InvalidRequestError, Request, Response
+from dspy.lm15 import Request, Response
 
 from programs.batch.providers import dialect_of
 from programs.batch.question import GIVEN_UP, BatchQuestion, Refusal, Refusals, form_of, most_tokens, without_messages
 from programs.lm.backends import Backends
 from programs.lm.chat_body import shown
 from programs.lm.ledger import Ledger
-from programs.lm.pending import PendingCall
+from programs.lm.pending import GivenUpError, PendingCall
 from programs.lm.prices import BatchPrices, price_table
 from programs.lm.response_cache import ResponseCache
 from programs.lm.role_lm import RoleLM
@@ -116,6 +116,7 @@ class RecordingEngine:
 
         Raises:
             PendingCall: after the question was noted.
+            GivenUpError: if this session has asked it several times in vain.
             LM15Error: if the provider has refused it.
         """
         with instead_of_sending(partial(self._answer, request, {})):
@@ -130,9 +131,7 @@ class RecordingEngine:
             raise PendingCall
         if refusal.status == GIVEN_UP:
             said = shown(refusal.body.encode())
-            raise InvalidRequestError(
-                f"asked several times in batches, without an answer; the last: {said}", status=GIVEN_UP
-            )
+            raise GivenUpError(f"asked several times in batches, without an answer; the last: {said}")
         refused[form] = refusal
         return arrived(refusal.body.encode(), refusal.status)
 

@@ -4,54 +4,34 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TypeVar
 
-from filelock import FileLock
-
-from programs.batch.job_files import account_of, by_account, split_by_limits, write_job
-from programs.batch.job_table import OPEN, JobRow, JobTable, LineEnd
-from programs.batch.line_answers import judge
-from programs.batch.provider import AnswerLine, Provider
-from programs.batch.providers import FILE, connect_provider
-from programs.batch.question import GIVEN_UP, BatchQuestion, Refusal
+from programs.batch.charges import BatchCharges, owner_of
+from programs.batch.job_files import write_job
+from programs.batch.job_keeper import JOB_ATTEMPTS, JobKeeper
+from programs.batch.job_table import AT_WORK, OPEN, JobRow
+from programs.batch.providers import FILE
+from programs.batch.question import GIVEN_UP, BatchQuestion
 from programs.batch.question_file import WaveWritten, lines_of_one_model
 from programs.batch.recording import BatchBackends, Recorder, cache_in_use, recording
-from programs.lm.ledger import Ledger, read_calls
-from programs.lm.prices import BatchPrices, Price, price_table
+from programs.lm.ledger import Ledger
+from programs.lm.prices import BatchPrices, price_table
 from programs.lm.roles import Roles
-from programs.runtime.environment import cache_dir
 from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.events import Note, OnEvent, Progress, ignore
-
-MOST_TIMES = 3
-"""How often one session asks a question whose line expires, is cancelled, is missing, or fails in passing."""
-
-SETTLING = 5.0
-"""Seconds after which a batch is listed whose creation was interrupted."""
 
 LOOK_EVERY = (1.0, 60.0)
 """Seconds between two looks at jobs: at first, and later."""
 
-_ATTEMPTS = 8
-"""Of one request about jobs, if the provider cannot be reached or is busy."""
-
-_FIRST_PAUSE = 1.0
 _WITHOUT_LEDGER = "no ledger "
 """Beginning of the owner of jobs whose run keeps no ledger file."""
 
 _TASK = "lines of batches"
 
 _Result = TypeVar("_Result")
-_Parameters = ParamSpec("_Parameters")
-
-
-def batch_folder() -> Path:
-    """Where the files and the table of jobs are."""
-    return cache_dir() / "batches"
 
 
 class BatchRun:
@@ -67,14 +47,12 @@ class BatchRun:
         self.ledger = ledger
         self.to_file = to_file
         self.on_event = on_event
-        self.folder = batch_folder()
-        self.table = JobTable(self.folder / "jobs.sqlite")
+        self.keeper = JobKeeper(ledger.wait, on_event)
+        self.table = self.keeper.table
         without = f"{_WITHOUT_LEDGER}{secrets.token_hex(8)}"
-        self.owner = without if ledger.path is None else str(ledger.path.absolute())
+        self.owner = without if ledger.path is None else owner_of(ledger.path)
         self.recorder = Recorder()
-        self._charged = set() if ledger.path is None else {call.id for call in read_calls(ledger.path)}
-        self._times: Counter[str] = Counter()
-        self._providers: dict[tuple[str, str, str], Provider] = {}
+        self._charges = BatchCharges(self.table, self.owner, ledger)
         self._prices = BatchPrices(**dict(price_table()))
 
     def backends(self, roles: Roles | None) -> BatchBackends:
@@ -89,7 +67,7 @@ class BatchRun:
 
     def close(self) -> None:
         """Close the table."""
-        self.table.close()
+        self.keeper.close()
 
     def until_answered(self, wave: Callable[[], _Result]) -> _Result:
         """Repeat a wave until none of its calls is pending; its last result.
@@ -99,14 +77,22 @@ class BatchRun:
 
         Raises:
             BudgetExceededError: before anything is submitted, if the questions might exceed the budget.
+            ConnectionError: if a provider cannot be reached, or takes no work.
             InputError: if a provider refuses a job.
             WaveWritten: after the questions of the next wave were written to `to_file`.
         """
-        self._charge()
+        # What an earlier session gave up, its provider may answer today.
+        self.table.forget_refusals(self.owner, GIVEN_UP)
         while True:
+            self._charges.record()
             self.recorder.refusals = self.table.refusals(self.owner)
-            with recording():
-                result = wave()
+            try:
+                with recording():
+                    result = wave()
+            except Exception:
+                # With the same refusals every later session would fail as this one, and ask nothing.
+                self.table.forget_refusals(self.owner)
+                raise
             questions = self.recorder.take()
             # Jobs that nobody waits for any more are to be paid all the same.
             if not questions and not self._open_jobs():
@@ -115,77 +101,40 @@ class BatchRun:
                 return result
             self._answer(questions)
 
-    def fetch(self) -> int:
-        """Fetch the answers of all jobs that have ended, whatever run they are of; the number of jobs still open."""
-        for job in self.table.jobs():
-            if job.provider != FILE and job.state in ("created", "ended"):
-                self._look(job)
-        return len(self.table.jobs())
-
-    def cancel(self, job: JobRow) -> None:
-        """End a job: what is answered by then can be fetched; one that was not created is given up."""
-        with self._alone():
-            job = self._found(self.table.job(job.id))
-            if job.provider != FILE and job.state == "created":
-                self._patiently(self._provider(job).cancel, job)
-            elif job.state != "ended":
-                self._drop(job)
-
-    def settle(self, job: JobRow, lines: Iterable[AnswerLine]) -> Counter[str]:
-        """Put the answers among the lines into the response cache, and the calls into the table.
-
-        Returns:
-            Number of lines `answered`, `refused` for good, to ask `again`, and `unknown`.
-        """
-        questions = {question.key: (number, question) for number, question in enumerate(self.table.questions(job.id))}
-        price = None if job.price is None else Price.model_validate_json(job.price)
-        cache = cache_in_use()
-        ends: dict[str, LineEnd] = {}
-        kept: dict[str, tuple[dict[str, Any], float | None]] = {}
-        counts: Counter[str] = Counter()
-        for line in lines:
-            if line.key not in questions or line.key in ends:
-                counts["unknown"] += 1
-                continue
-            number, question = questions[line.key]
-            judged = judge(question, line, f"{job.id}/{number}", price)
-            end = judged.end
-            if judged.kept is not None:
-                kept[line.key] = judged.kept, None
-            elif judged.again and self._times[line.key] >= MOST_TIMES:
-                end = LineEnd(end.call, Refusal(GIVEN_UP, line.body.decode()))
-            ends[line.key] = end
-            counts["answered" if judged.kept is not None else "refused" if end.refusal is not None else "again"] += 1
-        if not ends and counts["unknown"]:
-            return counts  # Another job's answers.
-        for key in questions.keys() - ends.keys():
-            gone = Refusal(GIVEN_UP, "no line in the answers") if self._times[key] >= MOST_TIMES else None
-            ends[key] = LineEnd(refusal=gone)
-            counts["again" if gone is None else "refused"] += 1
-        cache.keep(kept)
-        self.table.settle(job.id, ends)
-        self._delete(job)
-        self._charge()
-        return counts
-
     def _answer(self, questions: Sequence[BatchQuestion]) -> None:
         """Submit what is in no job yet, and wait for the jobs of all questions and of this run."""
         with ExitStack() as reservation:
-            with self._alone():
+            with self.keeper.alone():
                 claimed = self.table.open_keys()
-                new = [question for question in questions if question.key not in claimed]
+                new = [question for question in self._unanswered(questions) if question.key not in claimed]
                 wanted = {claimed[question.key] for question in questions if question.key in claimed}
                 jobs = [self._adopted(job) for job in self.table.jobs() if job.id in wanted]
                 jobs += [job for job in self._open_jobs() if job.id not in wanted]
                 reservation.enter_context(self._reserved(new, jobs))
-                # Those at work first: a provider may take no others before these have ended.
-                jobs = sorted(jobs + self._written(new), key=lambda job: job.state not in ("created", "ended"))
-                begun = self._begun(jobs)
+                jobs += self._written(new)
+            # Those at work first: a provider may take no others before these have ended.
+            jobs.sort(key=lambda job: job.state not in AT_WORK)
+            attempts = 0
             while jobs:
-                self._wait(begun)
-                jobs = jobs[len(begun) :]
-                with self._alone():
+                with self.keeper.alone():
                     begun = self._begun(jobs)
+                not_taken = self._wait(begun)
+                jobs = jobs[len(begun) :] + not_taken
+                if len(not_taken) < len(begun):
+                    attempts = 0
+                elif self._others_at_work(not_taken):
+                    attempts = 0
+                    self.ledger.wait(LOOK_EVERY[1])
+                else:
+                    attempts += 1
+                    self._pause(not_taken, attempts)
+
+    def _unanswered(self, questions: Sequence[BatchQuestion]) -> Iterator[BatchQuestion]:
+        """Those without an answer or a refusal: another process may have fetched some since they were recorded."""
+        cache, refusals = cache_in_use(), self.table.refusals(self.owner)
+        for question in questions:
+            if cache.find(question.key) is None and (question.key, question.form) not in refusals:
+                yield question
 
     def _adopted(self, job: JobRow) -> JobRow:
         """A job that has a question of this run, too; it pays for the job if the run that began it is gone.
@@ -213,13 +162,7 @@ class BatchRun:
             job = write_job(self.table, self.owner, FILE, questions, content, price, self.to_file)
             self.table.update(job.id, state="created", submitted=time.time())
             raise WaveWritten(len(questions), self.to_file)
-        jobs = []
-        for group in by_account(questions):
-            provider = self._connected(*account_of(group[0]))
-            price = self._prices.of(group[0].config.model)
-            for part, content in split_by_limits(group, provider):
-                jobs.append(write_job(self.table, self.owner, provider.name, part, content, price))
-        self._times.update(question.key for question in questions)
+        jobs = self.keeper.written(self.owner, questions, self._prices)
         if jobs:
             self.on_event(Note(f"{len(questions)} questions in {_jobs(len(jobs))}{_at_most(jobs)}"))
         return jobs
@@ -252,7 +195,7 @@ class BatchRun:
         begun: list[JobRow] = []
         for job in jobs:
             try:
-                self._begin(self.table.job(job.id))
+                self.keeper.begin(self.table.job(job.id))
             except ConnectionError as error:
                 if not begun:
                     raise
@@ -262,158 +205,88 @@ class BatchRun:
             begun.append(job)
         return begun
 
-    def _begin(self, job: JobRow) -> None:
-        """Bring a job to the provider, from wherever an earlier session left it; never twice."""
-        if job.state == "written" and not Path(job.path).exists():
-            self._drop(job)  # Nothing was submitted: its questions are asked anew.
-            return
-        provider = self._provider(job)
-        if job.state == "written":
-            job = self.table.update(job.id, file_id=self._patiently(provider.upload, job), state="uploaded")
-        for attempt in range(_ATTEMPTS):
-            job = self._found(job)
-            if job.state not in ("uploaded", "creating"):
-                return
-            job = self.table.update(job.id, state="creating", submitted=job.submitted or time.time())
-            try:
-                job = self.table.update(job.id, batch_id=provider.create(job), state="created")
-            except InputError:
-                self._drop(job)
-                raise
-            except ConnectionError:  # It may have been created all the same.
-                if attempt == _ATTEMPTS - 1:
-                    raise
+    def _wait(self, jobs: Sequence[JobRow]) -> list[JobRow]:
+        """Wait until all jobs have been fetched; those that are to be created again, as the provider took too many.
 
-    def _found(self, job: JobRow) -> JobRow:
-        """A job, with its batch if that was created without our hearing of it."""
-        if job.state not in ("uploaded", "creating"):
-            return job
-        if job.state == "creating":
-            self.ledger.wait(SETTLING)
-        others = {other.batch_id for other in self.table.jobs(("created", "ended", "fetched")) if other.id != job.id}
-        batch_id = self._patiently(self._provider(job).find, job, others)
-        if batch_id is None:
-            return job
-        return self.table.update(job.id, batch_id=batch_id, state="created", submitted=job.submitted or time.time())
-
-    def _wait(self, jobs: Sequence[JobRow]) -> None:
-        """Wait until all jobs have been fetched."""
+        Raises:
+            InputError: if a provider refused one, or somebody cancelled one, after the others were fetched.
+        """
         began = time.monotonic()
         total = sum(job.lines for job in jobs)
-        waiting = {job.id: job for job in jobs}
+        refused: dict[str, InputError] = {}
+
+        def at_work() -> list[JobRow]:
+            now = [self.table.job(job.id) for job in jobs if job.id not in refused]
+            return [job for job in now if job.state in AT_WORK]
+
+        left = at_work()
         try:
-            while waiting:
-                for job_id in [*waiting]:
-                    job = self._look(self.table.job(job_id))
-                    waiting[job_id] = job
-                    if job.state not in OPEN:
-                        del waiting[job_id]
-                done = total - sum(job.lines - job.answered for job in waiting.values())
+            while left:
+                for job in left:
+                    try:
+                        if self.keeper.look(job).state not in OPEN:
+                            self._charges.record()
+                    except InputError as error:
+                        refused[job.id] = error
+                        if len(left) > 1:
+                            self.on_event(Note(f"warning: {error}; first the other jobs end"))
+                left = at_work()
+                done = total - sum(job.lines - job.answered for job in left)
                 self.on_event(Progress(_TASK, done, total, self.ledger.total()))
-                if waiting:
+                if left:
                     first, last = LOOK_EVERY
                     self.ledger.wait(min(last, max(first, (time.monotonic() - began) / 20)))
         except KeyboardInterrupt:
             self.on_event(
                 Note(
-                    f"{_jobs(len(waiting))} of {sum(job.lines for job in waiting.values())} questions go on at the "
+                    f"{_jobs(len(left))} of {sum(job.lines for job in left)} questions go on at the "
                     "provider; the same command waits for them, `mllm3rec batch cancel` ends them"
                 )
             )
             raise
+        if refused:
+            raise next(iter(refused.values()))
+        return self._still_open(jobs)
 
-    def _look(self, job: JobRow) -> JobRow:
-        """Look at a job that is at work, and fetch it if it has ended."""
-        if job.state not in ("created", "ended"):
-            return job
-        provider = self._provider(job)
-        progress = self._patiently(provider.progress, job)
-        if progress.failure:
-            self._drop(job)
+    def _still_open(self, jobs: Sequence[JobRow]) -> list[JobRow]:
+        """Those of some jobs that were not fetched.
+
+        Raises:
+            InputError: if one was cancelled meanwhile. One that was cancelled before this session is submitted again:
+                whoever started it wants so.
+        """
+        now = [self.table.job(job.id) for job in jobs]
+        cancelled = [job.lines for job, before in zip(now, jobs, strict=True) if job.cancelled and not before.cancelled]
+        if cancelled:
             raise InputError(
-                f"{job.address}: the batch {job.batch_id} of {job.lines} questions was refused: {progress.failure}; "
-                "correct that, and run the same command"
+                f"{_jobs(len(cancelled))} of {sum(cancelled)} questions cancelled by `mllm3rec batch cancel`; run the "
+                "same command to submit again what they have not answered"
             )
-        answered = min(max(progress.answered, 0), job.lines)
-        if answered != job.answered:
-            job = self.table.update(job.id, answered=answered)
-        if not progress.ended:
-            return job
-        with self._alone():
-            job = self.table.job(job.id)
-            if job.state in ("created", "ended"):  # else another process has fetched it
-                self._fetch(self.table.update(job.id, state="ended"), provider)
-        return self.table.job(job.id)
+        return [job for job in now if job.state in OPEN]
 
-    def _fetch(self, job: JobRow, provider: Provider) -> None:
-        counts = self._patiently(self._settled, job, provider)
-        if self.table.job(job.id).state != "fetched":
-            # Not ours: a batch of the same size, begun at the same time by somebody else on this account.
-            self._times[job.id] += 1
-            if self._times[job.id] == MOST_TIMES:
-                self._drop(job)
-                raise InputError(
-                    f"{job.address}: {MOST_TIMES} batches, the last {job.batch_id}, came back with answers to other "
-                    "questions than theirs: ask the provider why, or leave out --via batch"
-                )
-            self.table.update(job.id, state="uploaded", batch_id="", submitted=None)
-            self._begin(self.table.job(job.id))
-            return
-        if counts["unknown"]:
-            self.on_event(
-                Note(f"warning: {counts['unknown']} lines of the answers are of no question, and are ignored")
+    def _others_at_work(self, jobs: Sequence[JobRow]) -> bool:
+        """Whether jobs of other runs are at work for the accounts of these; those that have ended are fetched."""
+        accounts = {job.account for job in jobs}
+        others = [job for job in self.table.jobs(AT_WORK) if job.account in accounts and job.provider != FILE]
+        for job in others:
+            with suppress(InputError):  # Its own run will say so.
+                self.keeper.look(job)
+        return any(self.table.job(job.id).state == "created" for job in others)
+
+    def _pause(self, jobs: Sequence[JobRow], attempts: int) -> None:
+        """Wait before jobs are created again that a provider does not begin, although we know of none at work.
+
+        Raises:
+            ConnectionError: if that was tried often enough.
+        """
+        if attempts == JOB_ATTEMPTS:
+            raise ConnectionError(
+                f"{jobs[0].address}: {_jobs(len(jobs))} of {sum(job.lines for job in jobs)} questions were created "
+                f"{attempts} times, but not begun, as the account's limit is reached. Nothing is lost: run the same "
+                "command later. If nothing of this account is at work, they are above its limit: give them up with "
+                "`mllm3rec batch cancel`, and leave out --via batch"
             )
-        if counts["again"] or counts["refused"]:
-            self.on_event(
-                Note(f"of {job.lines} lines {counts['refused']} were refused, and {counts['again']} are asked again")
-            )
-
-    def _charge(self) -> None:
-        """Record every line that this run has to pay for, and that is not in its ledger yet."""
-        for call in self.table.calls_of(self.owner):
-            if call.id not in self._charged:
-                self._charged.add(call.id)
-                self.ledger.record(call)
-
-    def _drop(self, job: JobRow) -> None:
-        self.table.drop(job.id)
-        self._delete(job)
-
-    def _delete(self, job: JobRow) -> None:
-        if job.provider != FILE:
-            Path(job.path).unlink(missing_ok=True)
-
-    def _provider(self, job: JobRow) -> Provider:
-        return self._connected(job.address, job.model, job.key_variable or "")
-
-    def _connected(self, address: str, model: str, variable: str) -> Provider:
-        account = address, model, variable
-        if account not in self._providers:
-            self._providers[account] = connect_provider(address, model, variable or None)
-        return self._providers[account]
-
-    def _settled(self, job: JobRow, provider: Provider) -> Counter[str]:
-        return self.settle(job, provider.answers(job))
-
-    def _patiently(
-        self, ask: Callable[_Parameters, _Result], *args: _Parameters.args, **more: _Parameters.kwargs
-    ) -> _Result:
-        """Repeat a request about jobs that fails in passing."""
-        for attempt in range(_ATTEMPTS - 1):
-            try:
-                return ask(*args, **more)
-            except ConnectionError:
-                self.ledger.wait(min(LOOK_EVERY[1], _FIRST_PAUSE * 2**attempt))
-        try:
-            return ask(*args, **more)
-        except ConnectionError as error:
-            raise ConnectionError(f"{error}; nothing is lost: run the same command later") from None
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One process at a time submits and fetches."""
-        with FileLock(self.folder / "lock", mode=0o600):
-            yield
+        self.keeper.pause(attempts)
 
 
 def _jobs(number: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from programs.batch.charges import record_earlier_batches
 from programs.lm.ledger import Ledger
 from programs.runtime.errors import InputError
 from programs.runtime.events import OnEvent
@@ -21,10 +22,14 @@ Via = str | Path
 def batch_run(via: Via, ledger: Ledger, retry_unparsable: bool, on_event: OnEvent) -> BatchRun | None:
     """What answers a run's calls by batches; None if each is sent by itself.
 
+    The ledger then has what earlier sessions of the run spent in batches.
+
     Raises:
-        InputError: if there is no such way, or answers are to be asked for again.
+        InputError: if there is no such way, answers are to be asked for again, or calls would repeat what is in open
+            batches.
     """
     if via == _CALLS:
+        record_earlier_batches(ledger)
         return None
     if via != _BATCH and Path(via).suffix != ".jsonl":
         raise InputError(f"via {str(via)!r}: choose calls, batch, or a file whose name ends with .jsonl")

@@ -1,4 +1,4 @@
-"""Pending calls: questions whose answers come later, with a batch, and programs that go on without them.
+"""Pending calls: questions whose answers come later, with a batch, or not in this session, and programs without them.
 
 A program goes on with what does not depend on the missing answer, so that its questions are asked together.
 """
@@ -8,12 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from dspy.utils.exceptions import LMError
+
 
 class PendingCall(BaseException):
     """The answer to this call comes later: what depends on it cannot go on now, and nothing has failed.
 
     Not an `Exception`: nothing may take it for a failed call.
     """
+
+
+class GivenUpError(LMError):
+    """This session has asked the question in several batches without an answer; another session asks it anew.
+
+    Nothing is known to be wrong with the question or the model: its lines expired, or failed in passing.
+    """
+
+    default_code = "given_up"
 
 
 @contextmanager

@@ -103,7 +103,7 @@ class ResponseCache(Cache):
             if self.this_call.answered is not None:
                 self.this_call.answered(plain, seconds)
             plain = {**plain, _SECONDS: seconds}
-        self._keep({key: asked_by(plain, *self.this_call.origin)})
+        self._put({key: asked_by(plain, *self.this_call.origin)})
 
     def find(self, key: str) -> tuple[dict[str, Any], float | None] | None:
         """The answer stored under a key, and the seconds it took when it was made (None if unknown)."""
@@ -118,12 +118,19 @@ class ResponseCache(Cache):
 
     def keep(self, answers: Mapping[str, tuple[dict[str, Any], float | None]]) -> None:
         """Store answers as plain data with their seconds, where these are known, by key; all in one transaction."""
-        self._keep({key: _timed(plain, seconds) for key, (plain, seconds) in answers.items()})
+        self._put({key: _timed(plain, seconds) for key, (plain, seconds) in answers.items()})
 
-    def _keep(self, answers: Mapping[str, dict[str, Any]]) -> None:
-        texts = {(key,): (_text_of(plain),) for key, plain in answers.items() if any(_texts(plain))}
-        if texts:
-            self._store.put_many(texts)
+    def keep_durably(self, answers: Mapping[str, dict[str, Any]]) -> None:
+        """Store answers as plain data, by key; they are on disk when this returns.
+
+        Raises:
+            InputError: if they cannot be written.
+        """
+        self._store.put_durably(_rows(answers))
+
+    def _put(self, answers: Mapping[str, dict[str, Any]]) -> None:
+        if rows := _rows(answers):
+            self._store.put_many(rows)
 
     def _key(self, request: dict[str, Any], ignored: list[str] | None) -> str:
         key: str = self.cache_key({**request, **self.this_call.settings}, ignored)
@@ -142,6 +149,11 @@ class ResponseCache(Cache):
 def asked_by(plain: dict[str, Any], model: str, role: str) -> dict[str, Any]:
     """An answer with the model and the role that asked for it, to be stored."""
     return {**plain, _MODEL: model, _ROLE: role}
+
+
+def _rows(answers: Mapping[str, dict[str, Any]]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+    """Those with a text, as the store keeps them."""
+    return {(key,): (_text_of(plain),) for key, plain in answers.items() if any(_texts(plain))}
 
 
 def _timed(plain: dict[str, Any], seconds: float | None) -> dict[str, Any]:

@@ -91,8 +91,7 @@ class KeyValueStore:
         with self._lock:
             waiting = self._unwritten | dict(entries)
             try:
-                with self._transaction():
-                    self._database.executemany(self._put, [key + value for key, value in waiting.items()])
+                self._write(waiting)
                 waiting = {}
             except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
                 raise  # A mistake of the caller, not of the file.
@@ -100,6 +99,20 @@ class KeyValueStore:
                 self._tell("written", error, "what is new is kept in memory until it can be")
                 self._database.execute(f"PRAGMA busy_timeout={_PATIENCE_AFTERWARDS * 1000:.0f}")
             self._unwritten = waiting
+
+    def put_durably(self, entries: Mapping[Values, Values]) -> None:
+        """Store all of the entries; they are on disk when this returns, and a power cut does not lose them.
+
+        Raises:
+            InputError: if they cannot be written; none of them is stored then.
+        """
+        with self._lock, self._errors():
+            self._database.execute("PRAGMA synchronous=FULL")
+            try:
+                self._write(self._unwritten | dict(entries))
+                self._unwritten = {}
+            finally:
+                self._database.execute("PRAGMA synchronous=NORMAL")
 
     def count(self, **key: object) -> int:
         """Number of entries, or of those with these values in the key."""
@@ -109,8 +122,17 @@ class KeyValueStore:
         return int(count)
 
     def close(self) -> None:
-        """Close the file; the store cannot be used afterwards."""
+        """Write what could not be written before, and close the file; the store cannot be used afterwards."""
+        if self._unwritten:
+            self.put_many({})
+        if self._unwritten:
+            lost, self._unwritten = len(self._unwritten), {}
+            self.on_event(Note(f"warning: {self.path}: {lost} new entries could not be written, and are lost"))
         self._database.close()
+
+    def _write(self, entries: Mapping[Values, Values]) -> None:
+        with self._transaction():
+            self._database.executemany(self._put, [key + value for key, value in entries.items()])
 
     def _make_table(self, key: Mapping[str, str], value: Mapping[str, str]) -> None:
         # A file that has all it needs is not written to: another process may have it locked.

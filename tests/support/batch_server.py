@@ -56,6 +56,7 @@ class FakeBatch:
     Attributes:
         lines: Custom id and body of each.
         looks: How often somebody asked how far it is.
+        error: Code and message, if it failed as a whole.
     """
 
     id: str
@@ -67,6 +68,7 @@ class FakeBatch:
     created: float = field(default_factory=time.time)
     output: bytes = b""
     errors: bytes = b""
+    error: tuple[str, str] = ("", "")
 
 
 class BatchServer:
@@ -86,6 +88,7 @@ class BatchServer:
         interrupt_at_look: At which look at a job this process gets Ctrl-C; 0 for none.
         refuse_batches: Message with which every batch as a whole is refused, or empty.
         most_at_work: Batches that it works on at a time; status 429 for more.
+        most_enqueued: Lines that it works on at a time; batches in OpenAI's form with more are created, and then fail.
     """
 
     def __init__(self, fate: Fate = always_ok, respond: Callable[[Body], Reply] = sensible, looks: int = 1) -> None:
@@ -103,6 +106,7 @@ class BatchServer:
         self.kill: tuple[int, int, bool] | None = None
         self.refuse_batches = ""
         self.most_at_work = 10**9
+        self.most_enqueued = 10**9
         self.interrupt_at_look = 0
         self._chat = FakeOpenAI(respond)
         self._lock = threading.RLock()
@@ -290,7 +294,12 @@ class BatchServer:
         assert all(line["url"] == asked["endpoint"] and line["method"] == "POST" for line in parsed)
         lines = [(line["custom_id"], line["body"]) for line in parsed]
         batch = FakeBatch(f"batch-{len(self.batches)}", lines, asked["metadata"], asked["input_file_id"])
+        enqueued = sum(len(other.lines) for other in self.batches.values() if other.status == "in_progress")
+        if enqueued + len(lines) > self.most_enqueued:
+            batch.error = "token_limit_exceeded", "Enqueued token limit reached for fake in organization o."
         if self.refuse_batches:
+            batch.error = "x", self.refuse_batches
+        if batch.error[0]:
             batch.status = "failed"
         self.batches[batch.id] = batch
         return batch
@@ -404,7 +413,8 @@ class BatchServer:
             "request_counts": {"total": len(batch.lines), "completed": len(batch.lines) if done else 0, "failed": 0},
         }
         if batch.status == "failed":
-            body["errors"] = {"object": "list", "data": [{"code": "x", "message": self.refuse_batches, "line": 1}]}
+            code, message = batch.error
+            body["errors"] = {"object": "list", "data": [{"code": code, "message": message, "line": 1}]}
         for name, content in (("output_file_id", batch.output), ("error_file_id", batch.errors)):
             if content:
                 known = [file_id for file_id, file in self.files.items() if file[0] == f"{name}-{batch.id}"]
@@ -426,7 +436,8 @@ class BatchServer:
     def paid_twice(self) -> list[str]:
         """Custom ids that were submitted again although they had been answered, or were at work."""
         again = [key for key, fates in self.submitted.items() if "ok" in fates[:-1]]
-        keys = Counter(key for batch in self.batches.values() for key, _ in batch.lines)
+        begun = [batch for batch in self.batches.values() if batch.status != "failed"]
+        keys = Counter(key for batch in begun for key, _ in batch.lines)
         return again + [key for key, times in keys.items() if times != len(self.submitted[key])]
 
     def __enter__(self) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import Roles, local_roles
 from programs.prior.scorers import Popularity
 from programs.program import Parts, pointwise
+from programs.runtime.environment import cache_dir
 from programs.trait_store import TraitStore
+from signatures.rows import Case
 from tests.support.batch_server import BatchServer
 from tests.support.encoders import LetterEncoder
 from tests.support.runs import MANIFEST, judgements
@@ -43,15 +45,26 @@ def parts(backends: Backends) -> Parts:
     return Parts(backends, SHOP, Popularity(POPULARITY), LetterEncoder(), TraitStore())
 
 
-def by_batches(roles: Roles, folder: Path) -> Mapping[str, Any]:
-    """A session of a run by batches: its rows."""
-    cache = use_response_cache(folder / "cache" / "calls.sqlite")
+def by_batches(
+    roles: Roles, folder: Path, after_wave: Callable[[], None] = lambda: None, cases: Sequence[Case] = CASES
+) -> Mapping[str, Any]:
+    """A session of a run by batches: its rows.
+
+    Args:
+        after_wave: Called at the end of every wave, before its questions are submitted.
+    """
+    cache = use_response_cache(cache_dir() / "calls.sqlite")
     ledger = Ledger(folder / _LEDGER)
     batch = BatchRun(ledger)
     try:
         program = pointwise(parts(batch.backends(roles)))
         with Journal.open(folder / "run", MANIFEST) as journal:
-            batch.until_answered(lambda: run_cases(CASES, program, journal, ledger))
+
+            def wave() -> None:
+                run_cases(cases, program, journal, ledger)
+                after_wave()
+
+            batch.until_answered(wave)
             return judgements(journal.rows())
     finally:
         batch.close()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from programs.batch import run
+from programs.batch import job_keeper, run
 from programs.lm.ledger import read_calls
 from programs.runtime.environment import variable
 from tests.support.batch_server import BatchServer, unlucky
@@ -24,8 +24,8 @@ from tests.support.runs import judgements, rows_in
 def hurried_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks at jobs follow each other at once."""
     monkeypatch.setattr(run, "LOOK_EVERY", (0.001, 0.001))
-    monkeypatch.setattr(run, "SETTLING", 0.0)
-    monkeypatch.setattr(run, "_FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(job_keeper, "SETTLING", 0.0)
+    monkeypatch.setattr(job_keeper, "_FIRST_PAUSE", 0.0)
     monkeypatch.setenv(variable("encoder"), "hashing")
 
 
@@ -74,6 +74,20 @@ def test_traits_of_a_whole_cases_file(cli: CommandLine, tmp_path: Path, jobs: Ba
     assert (ended.json["products"], ended.json["calls"], len(jobs.bodies)) == (len(items),) * 3
     assert len(jobs.batches) == 1
     assert cli("distill", path, "--mote", jobs.model(), "--json").json["calls"] == 0
+
+
+def test_traits_whose_lines_all_expire_are_asked_again_by_the_same_command(cli: CommandLine, tmp_path: Path) -> None:
+    path = tmp_path / "cases.jsonl"
+    cases_file(path, 2, negatives=3)
+    fate = "expired"
+    with BatchServer(lambda key, before: fate) as server:
+        command = ["distill", path, "--mote", server.model(), "--via", "batch", "--ledger", tmp_path / "calls.jsonl"]
+        ended = cli(*command, "--json")
+        assert (ended.code, ended.json["failed"]) == (1, ended.json["products"])
+        assert "the same command asks again" in ended.err
+        fate = "ok"
+        ended = cli(*command, "--json")
+    assert (ended.code, ended.json["failed"]) == (0, 0)
 
 
 def test_a_model_without_a_batch_price_is_refused_under_a_dollar_budget(
@@ -241,16 +255,45 @@ def test_ctrl_c_leaves_jobs_to_the_provider(cli: CommandLine, tmp_path: Path) ->
         assert (job["state"], job["answered"], job["batch"]) == ("created", 0, "batch-0")
         assert "created" in cli("batch", "status").out
         waiting = cli("batch", "fetch", "--json")
-        assert (waiting.code, waiting.json) == (1, {"fetched": 0, "left": 1})
+        assert (waiting.code, waiting.json) == (1, {"fetched": 0, "left": 1, "failed": {}})
         server.looks = server.interrupt_at_look = 0
         fetched = cli("batch", "fetch", "--json")
-        assert (fetched.code, fetched.json) == (0, {"fetched": 1, "left": 0})
+        assert (fetched.code, fetched.json) == (0, {"fetched": 1, "left": 0, "failed": {}})
         asked = len(server.bodies)
         assert cli(*command).code == 0
         assert server.paid_twice() == []
     assert len(server.bodies) > asked
     calls = [call for call in read_calls(tmp_path / "run" / "ledger.jsonl") if not call.hit]
     assert sum(call.usd or 0.0 for call in calls) == pytest.approx(server.bill), "the fetched job is paid by its run"
+
+
+@pytest.mark.parametrize("command", ["evaluate", "distill"])
+def test_a_run_that_goes_on_without_batches_pays_for_those_it_had(
+    cli: CommandLine, tmp_path: Path, command: str
+) -> None:
+    with BatchServer(looks=10**9) as server:
+        run = evaluated(server, tmp_path, "--out", tmp_path / "run")
+        ledger = tmp_path / "run" / "ledger.jsonl"
+        if command == "distill":
+            run = ["distill", "demo", "--mote", server.model(), "--prices", tmp_path / "prices.toml"]
+            run += ["--out", tmp_path / "traits.parquet", "--json"]
+            ledger = tmp_path / "traits.parquet.ledger.jsonl"
+        server.interrupt_at_look = 1
+        assert cli(*run, "--via", "batch").code == 130
+        refused = cli(*run)
+        assert refused.code == 2
+        assert "--via batch" in refused.err and "batch cancel" in refused.err
+        server.looks = server.interrupt_at_look = 0
+        assert cli("batch", "fetch").code == 0
+        assert server.bill > 0
+        # Nothing is left to ask of the traits.
+        assert cli(*run, "--budget-usd", server.bill).code == (3 if command == "evaluate" else 0)
+        asked = server.paths["POST /v1/chat/completions"]
+        assert cli(*run).code == 0
+        assert (server.paths["POST /v1/chat/completions"] > asked) == (command == "evaluate")
+    calls = [call for call in read_calls(ledger) if call.via == "batch"]
+    assert sum(call.usd or 0.0 for call in calls) == pytest.approx(server.bill)
+    assert len({call.id for call in calls}) == len(calls)
 
 
 def test_a_server_that_is_not_there(cli: CommandLine, tmp_path: Path) -> None:
@@ -270,19 +313,47 @@ def test_cancelled_jobs_are_asked_again(cli: CommandLine, tmp_path: Path) -> Non
         assert nothing.code == 1
         assert "batch status" in nothing.out
         assert len(cli("batch", "cancel", "--json").json["cancelled"]) == 1
-        assert cli("batch", "fetch", "--json").json == {"fetched": 1, "left": 0}
+        assert cli("batch", "fetch", "--json").json == {"fetched": 1, "left": 0, "failed": {}}
         server.looks = server.interrupt_at_look = 0
         assert cli(*command).code == 0
 
 
-def answered(questions: Path, answers: Path) -> None:
+def test_a_job_that_fails_keeps_no_other_from_being_fetched_or_cancelled(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-0123456789")
+    with BatchServer(looks=10**9) as server, BatchServer(looks=10**9) as hosted:
+        monkeypatch.setenv("OPENAI_BASE_URL", hosted.url)
+        commands = [
+            ["distill", "demo", "--mote", model, "--out", tmp_path / f"{n}.parquet", "--via", "batch"]
+            for n, model in enumerate(["openai/gpt-6-luna", server.model()])
+        ]
+        for one, command in zip((hosted, server), commands, strict=True):
+            one.interrupt_at_look = 1
+            assert cli(*command).code == 130
+            one.looks = one.interrupt_at_look = 0
+        monkeypatch.delenv("OPENAI_API_KEY")
+        first, second = (job["job"] for job in cli("batch", "status", "--json").json["jobs"])
+        server.looks = 10**9
+        cancelled = cli("batch", "cancel", "--json")
+        assert (cancelled.code, cancelled.json["cancelled"], [*cancelled.json["failed"]]) == (2, [second], [first])
+        assert "OPENAI_API_KEY" in cancelled.err
+        fetched = cli("batch", "fetch", "--json")
+        assert (fetched.code, fetched.json["fetched"], fetched.json["left"]) == (2, 1, 1)
+        assert [*fetched.json["failed"]] == [first]
+        assert "OPENAI_API_KEY" in fetched.err
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-0123456789")
+        assert cli(*commands[0]).code == 0, "what could not be cancelled is not cancelled"
+
+
+def answered(questions: Path, answers: Path, respond: Callable[[Body], Reply] = sensible) -> None:
     """What `vllm run-batch -i QUESTIONS -o ANSWERS` does."""
     server = BatchServer()
     lines = []
     for raw in reversed(questions.read_text().splitlines()):
         line = json.loads(raw)
         assert (line["method"], line["url"]) == ("POST", "/v1/chat/completions")
-        body = server._chat._payload(line["body"], sensible(line["body"]))
+        body = server._chat._payload(line["body"], respond(line["body"]))
         response = {"status_code": 200, "request_id": "vllm-1", "body": body}
         lines.append(json.dumps({"id": "vllm-1", "custom_id": line["custom_id"], "response": response, "error": None}))
     answers.write_text("\n".join([*lines, ""]))
@@ -293,7 +364,7 @@ def test_waves_in_files_need_no_network(cli: CommandLine, tmp_path: Path, jobs: 
     command = evaluated(jobs, tmp_path, "--out", tmp_path / "run")
     waves = 0
     while "questions" in (written := cli("batch", "write", questions, *command)).json:
-        assert written.code == 0
+        assert written.code == 4
         waves += 1
         assert cli("batch", "write", questions, *command).code == 2, "the answers are awaited"
         answered(questions, answers)
@@ -307,6 +378,22 @@ def test_waves_in_files_need_no_network(cli: CommandLine, tmp_path: Path, jobs: 
     assert cli(*evaluated(jobs, tmp_path, "--out", tmp_path / "calls")).code == 0
     assert jobs.requests == 0, "the answers are in the response cache"
     assert judgements(rows_in(tmp_path / "run")) == judgements(rows_in(tmp_path / "calls"))
+
+
+def test_writing_has_the_exit_code_of_its_command(cli: CommandLine, tmp_path: Path, jobs: BatchServer) -> None:
+    questions = tmp_path / "wave.jsonl"
+    command = evaluated(jobs, tmp_path, "--out", tmp_path / "run")
+    by_itself = cli(*command, "--via", questions)
+    assert by_itself.code == 4
+    assert "questions are in" in by_itself.err
+    cli("batch", "cancel")
+    codes = [cli("batch", "write", questions, *command).code]
+    while codes[-1] == 4:
+        answered(questions, tmp_path / "answers.jsonl", lambda body: Reply("I cannot tell."))
+        assert cli("batch", "read", tmp_path / "answers.jsonl").code == 0
+        codes.append(cli("batch", "write", questions, *command).code)
+    assert len(codes) > 1
+    assert codes[-1] == 1, "nobody has a readable answer"
 
 
 def test_a_file_that_answers_nothing(cli: CommandLine, tmp_path: Path, jobs: BatchServer) -> None:

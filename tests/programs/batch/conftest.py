@@ -8,7 +8,7 @@ from pathlib import Path
 import dspy
 import pytest
 
-from programs.batch import run
+from programs.batch import job_keeper, run
 from programs.lm.roles import Roles, local_roles
 from programs.runtime.environment import variable
 from tests.support.batch_server import BatchServer
@@ -19,8 +19,8 @@ from tests.support.batch_sessions import ANTHROPIC, GOOGLE, RolesOn, all_on
 def hurried_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks at jobs follow each other at once."""
     monkeypatch.setattr(run, "LOOK_EVERY", (0.0, 0.0))
-    monkeypatch.setattr(run, "SETTLING", 0.0)
-    monkeypatch.setattr(run, "_FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(job_keeper, "SETTLING", 0.0)
+    monkeypatch.setattr(job_keeper, "_FIRST_PAUSE", 0.0)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from programs.batch.run import MOST_TIMES
+from programs.batch.job_keeper import MOST_TIMES
 from programs.runtime.environment import variable
 from programs.runtime.errors import InputError
 from tests.support.batch_server import BatchServer, FakeBatch

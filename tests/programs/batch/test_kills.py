@@ -27,7 +27,7 @@ HERE: tuple[tuple[Any, str], ...] = (
     (JobTable, "add"),
     (JobTable, "update"),
     (JobTable, "settle"),
-    (ResponseCache, "keep"),
+    (ResponseCache, "keep_durably"),
     (Ledger, "record"),
     (Journal, "append"),
 )

@@ -348,3 +348,36 @@ class TestStoredValuesOfAnotherShape:
         store.encode(["a cup"])
         made_before(path, ("UPDATE vectors SET vector = ?", (vector,)))
         np.testing.assert_array_equal(store.encode(["a cup"]), expected)
+
+
+class TestDurableEntries:
+    def test_they_are_there_or_the_caller_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(key_value_store, "_PATIENCE", 0.1)
+        path = tmp_path / "pairs.sqlite"
+        store = pairs(path)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(InputError, match="wait until that ends"):
+                store.put_durably({("a", b"b"): ("x", 1)})
+            assert store.get("a", b"b") is None
+            other.execute("ROLLBACK")
+        store.put_durably({("a", b"b"): ("x", 1)})
+        assert pairs(path).get("a", b"b") == ("x", 1)
+        assert store._database.execute("PRAGMA synchronous").fetchone() == (1,), "other entries are not slower after it"
+        store.close()
+
+
+def test_what_could_not_be_written_is_written_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_value_store, "_PATIENCE", 0.1)
+    monkeypatch.setattr(key_value_store, "_PATIENCE_AFTERWARDS", 0.1)
+    path, told = tmp_path / "pairs.sqlite", list[Event]()
+    for locked_at_the_end in (False, True):
+        store = pairs(path, told.append)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            store.put(("a", b"b"), ("x", int(locked_at_the_end)))
+            if not locked_at_the_end:
+                other.execute("ROLLBACK")
+            store.close()
+        assert pairs(path).get("a", b"b") == ("x", 0)
+    assert [event.text for event in told if isinstance(event, Note) and "1 new entries" in event.text]
