@@ -21,7 +21,7 @@ class GraphRanker(FactorRanker):
     users.
 
     Args:
-        users, rows: Row by user id, and by item id.
+        users, rows: Row by user id, and by id of an item that can be ranked.
         network: Trained.
     """
 
@@ -31,7 +31,7 @@ class GraphRanker(FactorRanker):
         with torch.no_grad():
             self._layers = network.layers()
             of_users, of_items = (vectors.cpu().numpy() for vectors in network.vectors())
-        super().__init__(name, Factors(users, of_users, rows, of_items, np.zeros(len(rows), dtype=np.float32)))
+        super().__init__(name, Factors(users, of_users, rows, of_items, np.zeros(len(of_items), dtype=np.float32)))
         self.network = network
 
     def folded_in(self, case: Case) -> FactorVectors:

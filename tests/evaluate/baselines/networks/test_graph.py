@@ -160,9 +160,9 @@ class TestKGAT:
 
     def test_an_item_without_users_and_facts_ties_below_all_others(self) -> None:
         data = shop()
-        bare = {**data.items, "bare": Item(item_id="bare", title="thing"), "plain": Item(item_id="plain")}
+        bare = {"bare": Item(item_id="bare", title="thing"), "plain": Item(item_id="plain"), **data.items}
         ranker = KGAT(**TINY | {"layers": (8,)}).fit(replace(data, items=bare), 0)
-        candidates = ["bare", *(f"i{n}" for n in range(4, ITEMS)), "new0", "plain"]
+        candidates = ["bare", *(f"i{n}" for n in range(4, ITEMS)), "new2", "plain"]
         scores = ranker.rank(case(["i0", "i1"], candidates, "u0")).scores["kgat"]
         assert scores[0] == scores[-1] < min(scores[1:-1])
 
