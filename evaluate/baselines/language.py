@@ -30,6 +30,7 @@ from signatures.types import Interaction, Item
 if TYPE_CHECKING:
     from programs.tuned.backbone import Backbone
     from programs.tuned.finetuned import FineTuned
+    from programs.tuned.objective import TuningObjective
 
 TRAINING_FILE = "training.safetensors"
 """File of a kept fit: the state of its training."""
@@ -142,6 +143,36 @@ class LanguageModel(Baseline):
             average=0.98,
             seed=seed,
             stopping_users=self.dev_users,
+        )
+
+
+class LoRALanguageModel(LanguageModel):
+    """Common settings of the systems that train LoRA adapters.
+
+    Attributes:
+        layers: LoRA is in this many of the last layers.
+        rank, alpha: Of LoRA.
+    """
+
+    layers: int = Field(default=10, ge=1)
+    rank: int = Field(default=8, ge=1, le=256)
+    alpha: int = Field(default=16, ge=1)
+
+    @abstractmethod
+    def objective(self) -> TuningObjective:
+        """What is read for each candidate, and its loss."""
+
+    def model(self, base: Backbone, tuning: TuningSettings) -> FineTuned:
+        """See `LanguageModel.model`."""
+        from programs.tuned.finetuned import FineTuned
+
+        shape = {"layers": self.layers, "rank": self.rank, "alpha": self.alpha}
+        return FineTuned(
+            base,
+            tuning.model_copy(update=shape),
+            objective=self.objective(),
+            most_prefix=LONGEST_PREFIX,
+            most_suffix=LONGEST_SUFFIX,
         )
 
 

@@ -90,14 +90,14 @@ def align(pairs: Positions, code_size: int, plan: FitPlan, *, batch: int, rate: 
         states, items, texts, biases = (
             torch.from_numpy(part).to(device) for part in (pairs.states, pairs.items, pairs.texts, pairs.biases)
         )
-        known = texts.any(dim=1)
+        with_text = texts.any(dim=1)
         order = np.random.default_rng(plan.seed).permutation(len(pairs.targets))
         held_out, learned = np.split(order, [max(1, int(DEV_SHARE * len(order)))])
         fixed = np.random.default_rng([plan.seed, 1]).integers(len(items), size=len(held_out))
 
         def loss(rows: NDArray[np.int64], negatives: NDArray[np.int64]) -> Tensor:
             both = torch.from_numpy(np.stack([pairs.targets[rows], negatives])).to(device)
-            e, t, told = items[both], texts[both], known[both]
+            e, t, has_text = items[both], texts[both], with_text[both]
             code, text_code = network.item_encoder(e), network.text_encoder(t)
             decoded = network.item_decoder(code)
             logits = (states[torch.from_numpy(rows).to(device)] * decoded).sum(-1) + biases[both]
@@ -105,9 +105,9 @@ def align(pairs: Positions, code_size: int, plan: FitPlan, *, batch: int, rate: 
             answers[0] = 1
             return (
                 functional.binary_cross_entropy_with_logits(logits, answers)
-                + _mean_square(code - text_code, told)
+                + _mean_square(code - text_code, has_text)
                 + ITEM_WEIGHT * functional.mse_loss(decoded, e)
-                + TEXT_WEIGHT * _mean_square(network.text_decoder(text_code) - t, told)
+                + TEXT_WEIGHT * _mean_square(network.text_decoder(text_code) - t, has_text)
             )
 
         def losses(rng: np.random.Generator) -> Iterator[Tensor]:
@@ -121,6 +121,11 @@ def align(pairs: Positions, code_size: int, plan: FitPlan, *, batch: int, rate: 
     return network
 
 
-def _mean_square(apart: Tensor, told: Tensor) -> Tensor:
-    """Mean square over the vectors that are told, shape (2, b) of (2, b, c); 0 if there is none."""
-    return (apart.square().mean(dim=-1) * told).sum() / told.sum().clamp_min(1)
+def _mean_square(apart: Tensor, counted: Tensor) -> Tensor:
+    """Mean square of those vectors that count; 0 if none does.
+
+    Args:
+        apart: Shape (2, b, c).
+        counted: Shape (2, b): whether a vector counts.
+    """
+    return (apart.square().mean(dim=-1) * counted).sum() / counted.sum().clamp_min(1)

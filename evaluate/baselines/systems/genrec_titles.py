@@ -18,9 +18,7 @@ from pydantic import Field
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.language import (
-    LONGEST_PREFIX,
-    LONGEST_SUFFIX,
-    LanguageModel,
+    LoRALanguageModel,
     TitleRanker,
     Wording,
     drawn_cases,
@@ -29,52 +27,36 @@ from evaluate.baselines.language import (
     title_of,
     worded,
 )
-from programs.tuned.settings import PromptList, TuningSettings
+from programs.tuned.settings import PromptList
 from signatures.rows import Case
 from signatures.types import Item
 
 if TYPE_CHECKING:
-    from programs.tuned.backbone import Backbone
     from programs.tuned.finetuned import FineTuned
+    from programs.tuned.objective import TuningObjective
 
 COMPARED = 9
 """Items drawn at random beside the last one of each dev user."""
 
 
-class GenRecTitles(LanguageModel):
-    """LoRA tuning to write the next title.
-
-    Attributes:
-        layers: LoRA is in this many of the last layers.
-        rank, alpha: Of LoRA.
-    """
+class GenRecTitles(LoRALanguageModel):
+    """LoRA tuning to write the next title."""
 
     name: ClassVar[str] = "genrec-titles"
 
     users: int = Field(default=1024, ge=1)
     passes: int = Field(default=2, ge=1)
-    layers: int = Field(default=10, ge=1)
-    rank: int = Field(default=8, ge=1, le=256)
-    alpha: int = Field(default=16, ge=1)
 
     @classmethod
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
         return (cls(), cls(rate=3e-4), cls(users=4096, passes=1), cls(layers=30))
 
-    def model(self, base: Backbone, tuning: TuningSettings) -> FineTuned:
-        """See `LanguageModel.model`."""
-        from programs.tuned.finetuned import FineTuned
+    def objective(self) -> TuningObjective:
+        """See `LoRALanguageModel.objective`."""
         from programs.tuned.objective import TITLE
 
-        shape = {"layers": self.layers, "rank": self.rank, "alpha": self.alpha}
-        return FineTuned(
-            base,
-            tuning.model_copy(update=shape),
-            objective=TITLE,
-            most_prefix=LONGEST_PREFIX,
-            most_suffix=LONGEST_SUFFIX,
-        )
+        return TITLE
 
     def wording(self, training: TrainingData, seed: int, fitting: Fitting) -> NextTitle:
         """See `LanguageModel.wording`."""

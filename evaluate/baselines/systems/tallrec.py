@@ -18,10 +18,8 @@ from pydantic import Field
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.language import (
-    LONGEST_PREFIX,
-    LONGEST_SUFFIX,
     AnswerRanker,
-    LanguageModel,
+    LoRALanguageModel,
     Wording,
     drawn_cases,
     events_of,
@@ -29,49 +27,36 @@ from evaluate.baselines.language import (
     title_of,
     worded,
 )
-from programs.tuned.settings import PromptList, TuningSettings
+from programs.tuned.settings import PromptList
 from signatures.rows import Case
 from signatures.types import Item
 
 if TYPE_CHECKING:
-    from programs.tuned.backbone import Backbone
     from programs.tuned.finetuned import FineTuned
+    from programs.tuned.objective import TuningObjective
 
 
-class TALLRec(LanguageModel):
+class TALLRec(LoRALanguageModel):
     """Instruction tuning with answers of yes or no.
 
     Attributes:
         negatives: Items that each training user is said not to like; the first is one that the user rated low, if any.
-        layers: LoRA is in this many of the last layers.
-        rank, alpha: Of LoRA.
     """
 
     name: ClassVar[str] = "tallrec"
 
     negatives: int = Field(default=1, ge=1)
-    layers: int = Field(default=10, ge=1)
-    rank: int = Field(default=8, ge=1, le=256)
-    alpha: int = Field(default=16, ge=1)
 
     @classmethod
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
         return (cls(), cls(negatives=7), cls(rate=3e-4), cls(users=1024, passes=1))
 
-    def model(self, base: Backbone, tuning: TuningSettings) -> FineTuned:
-        """See `LanguageModel.model`."""
-        from programs.tuned.finetuned import FineTuned
+    def objective(self) -> TuningObjective:
+        """See `LoRALanguageModel.objective`."""
         from programs.tuned.objective import ANSWER
 
-        shape = {"layers": self.layers, "rank": self.rank, "alpha": self.alpha}
-        return FineTuned(
-            base,
-            tuning.model_copy(update=shape),
-            objective=ANSWER,
-            most_prefix=LONGEST_PREFIX,
-            most_suffix=LONGEST_SUFFIX,
-        )
+        return ANSWER
 
     def wording(self, training: TrainingData, seed: int, fitting: Fitting) -> QuestionOfTaste:
         """See `LanguageModel.wording`."""
