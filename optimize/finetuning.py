@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from evaluate.baselines.baseline import TrainingData
-from evaluate.baselines.training_lists import steps_back
+from evaluate.baselines.training_lists import further_lists, steps_back
 from optimize.artifact import SEARCH_FOLDER, ArtifactManifest
 from optimize.compiler import Compiler
 from optimize.forecast import Phase
@@ -65,12 +65,14 @@ class FineTuning(Compiler):
     @cached_property
     def training_lists(self) -> list[PromptList]:
         """Lists of the training data in the shape of the cases, at most as many as are read."""
-        protocol, dataset = self.cases.protocol, self.cases.dataset
+        protocol, dataset, seed = self.cases.protocol, self.cases.dataset, self.settings.seed
         data = TrainingData(self.cases.training, dataset.items, dataset.metadata, protocol=protocol)
-        cases = [case for step in steps_back(data, NEGATIVES, self.settings.seed) for case in step.cases]
-        order = np.random.default_rng(self.settings.seed).permutation(len(cases))[: self.tuning.lists]
+        cases = [case for step in steps_back(data, NEGATIVES, seed) for case in step.cases]
+        if self.tuning.every_purchase and len(cases) < self.tuning.lists:
+            cases += further_lists(data, cases, self.tuning.lists - len(cases), NEGATIVES, seed)
+        order = np.random.default_rng(seed).permutation(len(cases))[: self.tuning.lists]
         chosen = [cases[index] for index in order]
-        return self._lists(with_hard_negatives(chosen, self.cases.training, dataset.items, self.settings.seed))
+        return self._lists(with_hard_negatives(chosen, self.cases.training, dataset.items, seed))
 
     @cached_property
     def stopping_lists(self) -> list[PromptList]:

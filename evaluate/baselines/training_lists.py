@@ -6,7 +6,7 @@ the features may be fitted on. So features of training lists lack their targets,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ from evaluate.protocol.splits import (
 from programs.prior.scorers import Popularity, Training, histories_of
 from programs.runtime.errors import InputError
 from signatures.rows import Case, seed_of
+from signatures.types import Interaction
 
 _STEPS = 3
 """Earlier windows, or parts of the rarest items, that cold-start lists are drawn from."""
@@ -60,6 +61,38 @@ def steps_back(data: TrainingData, negatives: int, seed: int) -> list[StepBack]:
     steps = [_drawn(sequences, split, data.protocol, negatives, seed) for split in splits]
     steps = [step for step in steps if step.cases]
     return steps or [_drawn(sequences, _last_items(sequences), data.protocol, negatives, seed)]
+
+
+def further_lists(data: TrainingData, shaped: Sequence[Case], count: int, negatives: int, seed: int) -> list[Case]:
+    """Lists whose targets are other purchases of the training data, for rankers that read texts.
+
+    Weights of ids have to be fitted without the targets, so that a user gives one list; a reader of texts learns from
+    every purchase after a user's first. Histories are as long as those of the lists in the setting's own shape.
+
+    Args:
+        shaped: Those lists, see `steps_back`; their targets are not drawn again.
+        count: Most lists; fewer if there are not so many purchases.
+        negatives, seed: As for `steps_back`.
+    """
+    sequences = {user: tuple(events) for user, events in data.interactions.items()}
+    taken = {(case.user_id, case.target) for case in shaped}
+    places = [
+        (user, place)
+        for user, events in sequences.items()
+        for place in range(1, len(events))
+        if (user, events[place].item_id) not in taken
+        and events[place].item_id not in {event.item_id for event in events[:place]}
+    ]
+    rng = np.random.default_rng(seed_of("further lists", seed))
+    lengths = np.array([len(case.history) for case in shaped] or [1])
+    drawer = _Drawer(sequences, sequences, data.protocol, negatives)
+    cases = []
+    for index in rng.permutation(len(places))[:count].tolist():
+        user, place = places[index]
+        history = sequences[user][max(0, place - int(rng.choice(lengths))) : place]
+        target = sequences[user][place].item_id
+        cases.append(drawer.case(user, history, target, seed_of("further list", seed, user, place)))
+    return cases
 
 
 def _last_items(sequences: Sequences) -> Split:
@@ -125,15 +158,34 @@ def _drawn(
     sequences: Sequences, split: Split, protocol: EvaluationProtocol | None, negatives: int, seed: int
 ) -> StepBack:
     """One list per user; those whose target is a repetition are left out: it would be similar to itself."""
-    pool = sorted({event.item_id for events in sequences.values() for event in events})
-    popularity = Popularity.fit(histories_of(split.training)).counts
-    sampler = NegativeSampler(pool, popularity, protocol.sampling if protocol else "uniform", negatives)
-    cases = []
-    for user, own in split.held_out.items():
-        if own.target in {event.item_id for event in own.history}:
-            continue
-        rng = np.random.default_rng(seed_of("training", seed, user))
-        candidates = sampler.draw(rng, own.target, {event.item_id for event in sequences[user]})
-        candidates.insert(int(rng.integers(len(candidates) + 1)), own.target)
-        cases.append(Case(user_id=user, history=own.history, candidates=tuple(candidates), target=own.target))
+    drawer = _Drawer(sequences, split.training, protocol, negatives)
+    cases = [
+        drawer.case(user, own.history, own.target, seed_of("training", seed, user))
+        for user, own in split.held_out.items()
+        if own.target not in {event.item_id for event in own.history}
+    ]
     return StepBack(split.training, tuple(cases))
+
+
+class _Drawer:
+    """Draws the candidates of training lists, as the protocol draws those of the cases.
+
+    Args:
+        sequences: Their items are drawn, and a user's own are never negatives.
+        counted: Popularity is counted in these.
+    """
+
+    def __init__(
+        self, sequences: Sequences, counted: Training, protocol: EvaluationProtocol | None, negatives: int
+    ) -> None:
+        self.sequences = sequences
+        pool = sorted({event.item_id for events in sequences.values() for event in events})
+        popularity = Popularity.fit(histories_of(counted)).counts
+        self.sampler = NegativeSampler(pool, popularity, protocol.sampling if protocol else "uniform", negatives)
+
+    def case(self, user: str, history: Sequence[Interaction], target: str, seed: int) -> Case:
+        """One list; its target has a place of its own."""
+        rng = np.random.default_rng(seed)
+        candidates = self.sampler.draw(rng, target, {event.item_id for event in self.sequences[user]})
+        candidates.insert(int(rng.integers(len(candidates) + 1)), target)
+        return Case(user_id=user, history=tuple(history), candidates=tuple(candidates), target=target)

@@ -68,7 +68,7 @@ class CompileOptions(TypedDict, total=False):
         proposer: Model that writes instructions [MAR's].
         seed: Random seed of the search [0].
         base: Model that `finetune` trains: `local/NAME`, a GGUF file or a Hugging Face folder [`local/smollm2-135m`].
-        lists: Number of training lists that `finetune` reads [1200].
+        lists: Number of training lists that `finetune` reads [4000].
         preset, model, mope, mote, mar, timeout, max_tokens: As in `program`; not used with a `Program`, which has its
             own.
         head: MAR ranks only the prior's first `head` candidates [all, or the `Program`'s head].
@@ -205,7 +205,7 @@ def _tuning(options: CompileOptions, families: Sequence[str], tuning: Mapping[st
         return {}
     if list(families) != [FAMILY]:
         raise InputError(f"the optimizer finetune compiles the program {FAMILY!r} alone; use --program {FAMILY}")
-    settings = TuningSettings(**tuning, **_given(options, "lists"))
+    settings = TuningSettings(**{**tuning, **_given(options, "lists")})
     return {"base": options.get("base") or DEFAULT_BASE, "tuning": settings}
 
 

@@ -123,7 +123,7 @@ def compile_program(
     base: Annotated[
         str | None, _search(help="Model to finetune: local/NAME, a GGUF file or folder.  [default: local/smollm2-135m]")
     ] = None,
-    lists: Annotated[int | None, _search(min=1, help="Training lists that finetune reads.  [default: 1200]")] = None,
+    lists: Annotated[int | None, _search(min=1, help="Training lists that finetune reads.  [default: 4000]")] = None,
     budget_usd: BudgetUsd = None,
     prices: PricesFile = None,
     max_calls: MaxCalls = None,

@@ -40,8 +40,15 @@ class Frozen:
         raise ValueError(f"nothing projects the slot {slot.kind!r}")
 
 
+_MATRICES = {
+    "queries and values": ["q_proj", "v_proj"],
+    "all": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+}
+"""Names in models of Llama's form, which Qwen2's and Mistral's have, too."""
+
+
 class LoRA(Frozen):
-    """LoRA (Hu et al., ICLR 2022) on the queries and values of the last layers."""
+    """LoRA (Hu et al., ICLR 2022) on matrices of the last layers."""
 
     def __init__(self, base: Backbone, settings: TuningSettings) -> None:
         count = base.model.config.num_hidden_layers
@@ -49,7 +56,7 @@ class LoRA(Frozen):
             r=settings.rank,
             lora_alpha=settings.alpha,
             lora_dropout=0.0,
-            target_modules=["q_proj", "v_proj"],
+            target_modules=_MATRICES[settings.adapted],
             layers_to_transform=list(range(max(0, count - settings.layers), count)),
         )
         with torch.random.fork_rng(devices=[]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,10 @@ class TuningSettings(BaseModel):
 
     Attributes:
         layers: Adapters are in this many of the last layers; the ones below run without gradients.
+        adapted: Matrices with adapters: those of queries and values, or all of attention and of the feed-forward parts.
         rank, alpha: Of LoRA.
         lists: Training lists to read, with repetition where there are fewer.
+        every_purchase: Whether further purchases become targets where the setting's own lists are fewer than `lists`.
         batch: Lists of one step.
         block: Steps between two evaluations on dev lists; each ends with a checkpoint.
         rate: Highest learning rate, after `warmup` of the steps; it then falls to 0 in equal steps.
@@ -31,6 +33,9 @@ class TuningSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     layers: int = Field(default=10, ge=1)
+    adapted: Literal["queries and values", "all"] = Field(
+        default="queries and values", exclude_if=lambda adapted: adapted == "queries and values"
+    )
     rank: int = Field(default=8, ge=1, le=256)
     alpha: int = Field(default=16, ge=1)
     lists: int = Field(default=1200, ge=1)
@@ -42,6 +47,7 @@ class TuningSettings(BaseModel):
     seed: int = 0
     average: float = Field(default=0.0, ge=0, lt=1, exclude_if=lambda decay: not decay)
     stopping_users: int = Field(default=32, ge=1, exclude_if=lambda users: users == 32)
+    every_purchase: bool = Field(default=False, exclude_if=lambda every: not every)
 
     @property
     def steps(self) -> int:
@@ -70,8 +76,20 @@ class TuningSettings(BaseModel):
         return min(self.average, (1 + step) / (10 + step))
 
 
-NEWEST_TUNING: dict[str, Any] = {"patience": 8, "average": 0.98, "stopping_users": 96}
-"""What a new training has. Dev losses jump by more than a block gains: 32 users and a patience of 4 blocks
+NEWEST_TUNING: dict[str, Any] = {
+    "layers": 16,
+    "adapted": "all",
+    "rank": 16,
+    "alpha": 32,
+    "rate": 5e-4,
+    "lists": 4000,
+    "block": 50,
+    "patience": 6,
+    "average": 0.98,
+    "stopping_users": 96,
+    "every_purchase": True,
+}
+"""What a new training has. Dev losses jump by more than a block gains: 32 users and a patience of 4 small blocks
 stopped a training on noise."""
 
 

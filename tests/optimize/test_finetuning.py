@@ -41,14 +41,14 @@ class Killed(BaseException):
 
 
 def compiled(cases: Cases, base: Path, out: Path, **options: object) -> m3.Program:
-    return m3.compile_program(cases, "tuned", out=out, optimizer="finetune", base=str(base), lists=160, **options)
+    return m3.compile_program(cases, "tuned", out=out, optimizer="finetune", base=str(base), lists=400, **options)
 
 
 def test_a_compile_resumes_and_its_artifact_is_checked(cases: Cases, base: Path, tmp_path: Path) -> None:
     out = tmp_path / "art"
 
     def kill_in_the_second_block(event: Event) -> None:
-        if isinstance(event, Progress) and event.task == "fine-tuning" and event.done == 100:
+        if isinstance(event, Progress) and event.task == "fine-tuning" and event.done == 220:
             raise Killed
 
     with pytest.raises(Killed):
@@ -56,7 +56,7 @@ def test_a_compile_resumes_and_its_artifact_is_checked(cases: Cases, base: Path,
     seen: list[Event] = []
     program = compiled(cases, base, out, on_event=seen.append)
     trained = [event.done for event in seen if isinstance(event, Progress) and event.task == "fine-tuning"]
-    assert trained[0] == 84
+    assert trained[0] == 204
     manifest = program.manifest
     assert manifest is not None and manifest.adapter is not None
     assert manifest.optimizer == "finetune" and ADAPTER in manifest.files

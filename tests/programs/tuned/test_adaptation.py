@@ -83,3 +83,11 @@ def test_long_lists_are_scored_in_parts(base: Backbone, monkeypatch: pytest.Monk
     whole = model.logits("A shopper bought:", suffixes)
     monkeypatch.setattr(finetuned, "MOST_TOGETHER", 2)
     np.testing.assert_allclose(model.logits("A shopper bought:", suffixes), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize(("adapted", "matrices"), [("queries and values", 2), ("all", 7)])
+def test_adapters_of_chosen_matrices(base: Backbone, tmp_path: Path, adapted: str, matrices: int) -> None:
+    settings = SETTINGS.model_copy(update={"adapted": adapted, "layers": 1})
+    model, lists = FineTuned(base, settings), [PromptList("A shopper", (" red ball?", " blue ball?"), 0)] * 4
+    assert len(model.adapter) == 2 * matrices
+    assert model.fit(lists, lists, tmp_path / "fit.safetensors").ndcg == 1.0
