@@ -12,13 +12,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import InputError
 from programs.runtime.events import Note, OnEvent, Progress
+from programs.runtime.tensor_file import packed_tensors, read_packed
 from programs.tuned.backbone import Backbone
 from programs.tuned.settings import PromptList, TuningSettings
 
@@ -166,27 +165,17 @@ class AdapterTraining:
             "loss": self.best.loss,
             "ndcg": self.best.ndcg,
         }
-        metadata = {"identity": self.identity, "progress": json.dumps(progress)}
-        write_atomically(
-            self.checkpoint, save({name: t.cpu().contiguous() for name, t in tensors.items()}, metadata=metadata)
-        )
+        write_atomically(self.checkpoint, packed_tensors(tensors, {"identity": self.identity, "progress": progress}))
 
     def _restore(self) -> None:
         again = f"{self.checkpoint}: delete it to start this training again"
-        try:
-            with safe_open(self.checkpoint, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        except SafetensorError as error:
-            raise InputError(f"{again}; it cannot be read ({error})") from error
-        if metadata.get("identity") != self.identity:
+        tensors, about = read_packed(self.checkpoint, f"{again}; it is damaged, or from an older version")
+        if about["identity"] != self.identity:
             raise InputError(f"{again}; it is of another base, other settings or other lists")
-        progress = json.loads(metadata["progress"])
+        progress = about["progress"]
         self.model.load({name: tensors[f"now.{name}"] for name in self.names}, self.checkpoint)
         self.kept = {name: tensors[f"best.{name}"].to(self.model.base.device) for name in self.names}
-        # A checkpoint from before there was an average is of a training without one.
-        averages = {name: tensors.get(f"average.{name}", tensors[f"now.{name}"]) for name in self.names}
-        self.average = {name: tensor.to(self.model.base.device) for name, tensor in averages.items()}
+        self.average = {name: tensors[f"average.{name}"].to(self.model.base.device) for name in self.names}
         groups = self.optimizer.state_dict()["param_groups"]
         parts = ("exp_avg", "exp_avg_sq", "step")
         state = {n: {part: tensors[f"{part}.{name}"] for part in parts} for n, name in enumerate(self.names)}

@@ -15,8 +15,6 @@ A network is fitted like this, where all that is random follows from the seed of
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,8 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from evaluate.baselines.networks.fit_plan import FitPlan
@@ -35,6 +31,7 @@ from programs.runtime.atomic import sweep, write_atomically
 from programs.runtime.errors import InputError
 from programs.runtime.events import Note, Progress
 from programs.runtime.lock import awaited
+from programs.runtime.tensor_file import packed_tensors, read_packed
 
 UNFINISHED = "checkpoint.safetensors"
 """State after the last whole epoch of a fit that is not finished."""
@@ -142,10 +139,10 @@ def train_epochs(
             if not finished.exists():
                 sweep(folder)
                 trained = loop.run(folder / UNFINISHED)
-                write_atomically(finished, _packed(loop.best, {"trained": asdict(trained)}))
+                write_atomically(finished, packed_tensors(loop.best, {"trained": asdict(trained)}))
                 (folder / UNFINISHED).unlink(missing_ok=True)
                 return trained
-    state, about = _read(finished)
+    state, about = read_packed(finished, _damaged(finished))
     loop.take_over(state, finished)
     on_event(Note(f"{task}: the fit is kept in {folder}"))
     return Trained(**about["trained"])
@@ -220,10 +217,10 @@ class _Loop:
             for part, value in parts.items():
                 into = tensors if isinstance(value, Tensor) else values
                 into[f"optimizer.{number}.{part}"] = value
-        write_atomically(checkpoint, _packed(tensors, {"trained": asdict(self.now), "optimizer": values}))
+        write_atomically(checkpoint, packed_tensors(tensors, {"trained": asdict(self.now), "optimizer": values}))
 
     def _restore(self, checkpoint: Path) -> None:
-        tensors, about = _read(checkpoint)
+        tensors, about = read_packed(checkpoint, _damaged(checkpoint))
         parts: dict[str, State] = {"now": {}, "best": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
@@ -245,36 +242,8 @@ def _copied(state: Mapping[str, Tensor]) -> State:
     return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
-def _packed(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
-    """A safetensors file with JSON beside the tensors, and a hash over both."""
-    # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
-    plain = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
-    }
-    said = json.dumps(about, sort_keys=True)
-    return bytes(save(plain, metadata={"about": said, "sha256": _sha256(plain, said)}))
-
-
-def _read(path: Path) -> tuple[State, dict[str, Any]]:
-    damaged = f"{path}: the kept fit is damaged; delete its folder {path.parent} to fit again"
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{damaged} ({error})") from error
-    if metadata.get("sha256") != _sha256(tensors, metadata.get("about", "")):
-        raise InputError(f"{damaged} (its hash is not that of its content)")
-    return tensors, json.loads(metadata["about"])
-
-
-def _sha256(tensors: Mapping[str, Tensor], about: str) -> str:
-    digest = hashlib.sha256(about.encode())
-    for name in sorted(tensors):
-        flat = tensors[name].contiguous().reshape(-1).view(torch.uint8)
-        digest.update(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}".encode())
-        digest.update(flat.numpy().tobytes())
-    return digest.hexdigest()
+def _damaged(path: Path) -> str:
+    return f"{path}: the kept fit is damaged; delete its folder {path.parent} to fit again"
 
 
 def _check(given: Mapping[str, Tensor], own: Mapping[str, Tensor], where: Path) -> None:

@@ -24,6 +24,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 from evaluate.baselines.networks import epochs  # noqa: E402 - needs torch
+from programs.runtime.tensor_file import read_packed  # noqa: E402 - needs torch
 
 Hook = Callable[[int], None]
 
@@ -87,7 +88,7 @@ def test_a_killed_process_loses_at_most_one_epoch(tmp_path: Path) -> None:
 
 def _epochs_kept(folder: Path) -> int:
     path = folder / epochs.UNFINISHED
-    return int(epochs._read(path)[1]["trained"]["epochs"]) if path.exists() else 0
+    return int(read_packed(path, "damaged")[1]["trained"]["epochs"]) if path.exists() else 0
 
 
 def test_a_finished_fit_is_found_again(tmp_path: Path) -> None:
