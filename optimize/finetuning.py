@@ -14,6 +14,7 @@ import numpy as np
 
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.training_lists import further_lists, steps_back
+from evaluate.protocol.cases import Cases
 from optimize.artifact import SEARCH_FOLDER, ArtifactManifest
 from optimize.compiler import Compiler
 from optimize.forecast import Phase
@@ -64,15 +65,8 @@ class FineTuning(Compiler):
 
     @cached_property
     def training_lists(self) -> list[PromptList]:
-        """Lists of the training data in the shape of the cases, at most as many as are read."""
-        protocol, dataset, seed = self.cases.protocol, self.cases.dataset, self.settings.seed
-        data = TrainingData(self.cases.training, dataset.items, dataset.metadata, protocol=protocol)
-        cases = [case for step in steps_back(data, NEGATIVES, seed) for case in step.cases]
-        if self.tuning.every_purchase and len(cases) < self.tuning.lists:
-            cases += further_lists(data, cases, self.tuning.lists - len(cases), NEGATIVES, seed)
-        order = np.random.default_rng(seed).permutation(len(cases))[: self.tuning.lists]
-        chosen = [cases[index] for index in order]
-        return self._lists(with_hard_negatives(chosen, self.cases.training, dataset.items, seed))
+        """The prompts of the training cases."""
+        return self._lists(finetuning_cases(self.cases, self.tuning, self.settings.seed))
 
     @cached_property
     def stopping_lists(self) -> list[PromptList]:
@@ -147,3 +141,17 @@ class FineTuning(Compiler):
 
     def _scores(self, program: MLLM3Rec, cases: Sequence[Case]) -> list[UserScore]:
         return score_cases(self._scored(program, cases), cases, self.objective, self.workers, self.watcher.score)
+
+
+def finetuning_cases(cases: Cases, tuning: TuningSettings, seed: int) -> list[Case]:
+    """Lists of the cases' training data, at most as many as are read, in a random order.
+
+    They have the shape of the cases' setting. If it gives too few, and the settings say so, further purchases are
+    targets, too.
+    """
+    data = TrainingData(cases.training, cases.dataset.items, cases.dataset.metadata, protocol=cases.protocol)
+    found = [case for step in steps_back(data, NEGATIVES, seed) for case in step.cases]
+    if tuning.every_purchase and len(found) < tuning.lists:
+        found += further_lists(data, found, tuning.lists - len(found), NEGATIVES, seed)
+    order = np.random.default_rng(seed).permutation(len(found))[: tuning.lists]
+    return with_hard_negatives([found[index] for index in order], cases.training, cases.dataset.items, seed)

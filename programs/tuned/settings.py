@@ -89,8 +89,8 @@ NEWEST_TUNING: dict[str, Any] = {
     "stopping_users": 96,
     "every_purchase": True,
 }
-"""What a new training has. Dev losses jump by more than a block gains: 32 users and a patience of 4 small blocks
-stopped a training on noise."""
+"""What a new training has. For these adapters see docs/results.md, "Larger adapters". Dev losses jump by more than
+a block gains: 32 users and a patience of 4 small blocks stopped a training on noise."""
 
 
 @dataclass(frozen=True, eq=False)

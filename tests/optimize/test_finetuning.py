@@ -10,9 +10,11 @@ import pytest
 import mllm3rec as m3
 from evaluate.protocol.cases import Cases
 from optimize.artifact import ADAPTER, MANIFEST, ArtifactManifest, read_manifest, restore_program
+from optimize.finetuning import finetuning_cases
 from programs.runtime.environment import variable
 from programs.runtime.errors import InputError
 from programs.runtime.events import Event, Progress
+from programs.tuned.settings import TuningSettings
 from tests.support.cases import cases_file
 from tests.support.tiny_model import write_tiny_model
 
@@ -83,6 +85,21 @@ def test_a_compile_resumes_and_its_artifact_is_checked(cases: Cases, base: Path,
     with pytest.raises(InputError, match="does not belong to the artifact"):
         restore_program(out)
     assert read_manifest(out).adapter is not None
+
+
+def test_further_purchases_are_targets_where_the_lists_of_the_setting_are_too_few(cases: Cases) -> None:
+    few, many = (
+        finetuning_cases(cases, TuningSettings(lists=lists, every_purchase=every), seed=0)
+        for lists, every in ((5000, False), (5000, True))
+    )
+    own, all_of_them = ({(case.user_id, case.target) for case in found} for found in (few, many))
+    assert own < all_of_them and len(all_of_them) == len(many) > 2 * len(few)
+    for number in (len(few) - 1, len(few) + 1):
+        assert len(finetuning_cases(cases, TuningSettings(lists=number, every_purchase=True), seed=0)) == number
+    held_out = {(case.user_id, case.target) for case in cases.cases}
+    assert not held_out & all_of_them
+    bought = {(user, event.item_id) for user, events in cases.training.items() for event in events}
+    assert all_of_them <= bought
 
 
 def test_only_the_program_tuned_is_fine_tuned(cases: Cases, base: Path, tmp_path: Path) -> None:
