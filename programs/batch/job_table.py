@@ -17,7 +17,7 @@ from programs.batch.question import BatchQuestion, Refusal
 from programs.lm.ledger import Call
 from programs.runtime.environment import cache_dir
 from programs.runtime.errors import InputError
-from programs.runtime.key_value_store import make_private
+from programs.runtime.sqlite_file import open_database
 
 JobState = Literal["written", "uploaded", "creating", "created", "ended", "fetched", "dropped"]
 """`written`: the file is on disk; `uploaded`: the provider has it; `creating`: asked to begin, perhaps without having
@@ -124,9 +124,7 @@ class JobTable:
         self.path = path
         self._lock = threading.Lock()
         with self._errors():
-            make_private(path)
-            self._database = sqlite3.connect(path, check_same_thread=False, timeout=_PATIENCE, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database = open_database(path, _PATIENCE)
             # Unlike a cache: what was submitted must be known after a power cut, too.
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.executescript(_TABLES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 from programs.runtime.errors import InputError, abridged
 from programs.runtime.events import Note, OnEvent, ignore
+from programs.runtime.sqlite_file import open_database
 
 Values = tuple[Any, ...]
 
@@ -57,10 +57,7 @@ class KeyValueStore:
         self._unwritten: dict[Values, Values] = {}
         self._told: set[str] = set()
         with self._errors():
-            if path != ":memory:":
-                make_private(Path(path))
-            self._database = sqlite3.connect(path, check_same_thread=False, timeout=_PATIENCE, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database = open_database(path, _PATIENCE)
             # The log is synced to disk from time to time, not with every entry, which takes 6 ms.
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._make_table(key, value)
@@ -184,21 +181,6 @@ def _remedy(error: Exception) -> str:
     if kind == "SQLITE_FULL":
         return "make room on the disk"
     return "delete it or set MLLM3REC_CACHE to another folder"
-
-
-def make_private(path: Path) -> None:
-    """Make an empty file that only the user can read, and its folder, if it is missing.
-
-    Raises:
-        OSError: if it is a symbolic link.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    except FileExistsError:
-        # Not opened to find out: closing it would release the locks of another store of this process.
-        if path.is_symlink():
-            raise OSError("it is a symbolic link") from None
 
 
 def _all_equal(columns: Iterable[str]) -> str:
