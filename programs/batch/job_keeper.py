@@ -29,6 +29,9 @@ from programs.runtime.events import Note, OnEvent, ignore
 MOST_TIMES = 3
 """How often one session asks a question whose line expires, is cancelled, is missing, or fails in passing."""
 
+FEWEST_LINES = 100
+"""Of a job that is half of a larger one."""
+
 SETTLING = 5.0
 """Seconds after which a batch is listed whose creation was interrupted."""
 
@@ -83,6 +86,24 @@ class JobKeeper:
                 jobs.append(write_job(self.table, owner, provider.name, part, content, price))
         self._times.update(question.key for question in questions)
         return jobs
+
+    def halved(self, job: JobRow) -> list[JobRow]:
+        """Two jobs with half of the questions each, in place of one that was not created. To be called alone.
+
+        A small job, or one that was created or cancelled meanwhile, stays as it is.
+        """
+        if job.state != "uploaded" or job.cancelled or job.lines < 2 * FEWEST_LINES:
+            return [job]
+        content = Path(job.path).read_bytes().splitlines(keepends=True)
+        questions = self.table.questions(job.id)
+        price = None if job.price is None else Price.model_validate_json(job.price)
+        # First given up: a crash between the two leaves questions in no job, which are asked anew, never in two.
+        self._drop(job)
+        middle = job.lines // 2
+        return [
+            write_job(self.table, job.owner, job.provider, questions[part], b"".join(content[part]), price)
+            for part in (slice(middle), slice(middle, None))
+        ]
 
     def begin(self, job: JobRow) -> None:
         """Bring a job to the provider, from wherever an earlier session left it; never twice. To be called alone.

@@ -29,6 +29,9 @@ LOOK_EVERY = (1.0, 60.0)
 _WITHOUT_LEDGER = "no ledger "
 """Beginning of the owner of jobs whose run keeps no ledger file."""
 
+HALVED_AFTER = 2
+"""Attempts to begin jobs, with none at work, before they are halved."""
+
 _TASK = "lines of batches"
 
 _Result = TypeVar("_Result")
@@ -128,6 +131,8 @@ class BatchRun:
                 else:
                     attempts += 1
                     self._pause(not_taken, attempts)
+                    if attempts == HALVED_AFTER and len(halves := self._halved(jobs)) > len(jobs):
+                        jobs, attempts = halves, 0
 
     def _unanswered(self, questions: Sequence[BatchQuestion]) -> Iterator[BatchQuestion]:
         """Those without an answer or a refusal: another process may have fetched some since they were recorded."""
@@ -272,6 +277,16 @@ class BatchRun:
             with suppress(InputError):  # Its own run will say so.
                 self.keeper.look(job)
         return any(self.table.job(job.id).state == "created" for job in others)
+
+    def _halved(self, jobs: Sequence[JobRow]) -> list[JobRow]:
+        """Jobs of half the size: one alone may be above the account's limit."""
+        with self.keeper.alone():
+            halves = [half for job in jobs for half in self.keeper.halved(self.table.job(job.id))]
+        if len(halves) > len(jobs):
+            self.on_event(
+                Note(f"nothing of this account is at work, and {_jobs(len(jobs))} not begun: now {_jobs(len(halves))}")
+            )
+        return halves
 
     def _pause(self, jobs: Sequence[JobRow], attempts: int) -> None:
         """Wait before jobs are created again that a provider does not begin, although we know of none at work.

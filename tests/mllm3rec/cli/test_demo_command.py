@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from evaluate.stats.power import sample_size
 from mllm3rec.api.demonstration import AFTER, BEFORE, demonstrate
 from mllm3rec.cli.main import app
 from programs.default_demos import EXPLANATIONS, TRAITS
@@ -112,6 +114,10 @@ def test_what_was_found_is_told_plainly(tmp_path: Path) -> None:
     assert all(line[0] in "+-" for line in infer.diff)
     assert found.gained is (found.gain["NDCG@10/30"].low > 0)
     assert found.needed.startswith("Needed for a gain: a larger model")
+    by_prior = found.results["prior"].per_user["NDCG@10"] - found.results[BEFORE].per_user["NDCG@10"]
+    planned = re.search(r"in NDCG@10: ([\d,]+) test users", found.needed)
+    assert planned, found.needed
+    assert int(planned[1].replace(",", "")) >= sample_size(by_prior.std(ddof=1), 0.05).users
     assert found.results[BEFORE].figures.users == found.results[AFTER].figures.users == 3
     tasks = {event.task for event in events if isinstance(event, Progress)}
     assert "embedding-without-reflection: scoring the uncompiled program" in tasks

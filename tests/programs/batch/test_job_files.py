@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from programs.batch import job_keeper
+from programs.batch.job_files import write_job
 from programs.batch.job_keeper import JOB_ATTEMPTS
+from programs.batch.job_table import JobRow
 from programs.batch.openai_form import OpenAIForm
 from programs.lm.roles import local_roles
 from programs.runtime.errors import InputError
@@ -76,6 +80,47 @@ def test_a_job_that_alone_is_above_the_limit_of_enqueued_tokens(folder: Callable
         rows = by_batches(roles, here)
     assert {row["status"] for row in rows.values()} == {"ok"}
     assert server.paid_twice() == []
+
+
+def test_a_job_above_the_limit_of_enqueued_tokens_is_halved_until_it_is_taken(
+    folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_keeper, "FEWEST_LINES", 1)
+    here = folder("run")
+    with BatchServer() as server:
+        server.most_enqueued = 2
+        rows = by_batches(local_roles(server.model()), here)
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert server.paid_twice() == []
+    ended = [len(batch.lines) for batch in server.batches.values() if batch.status == "completed"]
+    assert max(ended) == 2
+    assert sum(ended) == len(paid_calls(here))
+
+
+def test_a_session_that_dies_while_a_job_is_halved_pays_nothing_twice(
+    folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_keeper, "FEWEST_LINES", 1)
+    here = folder("run")
+    written: list[JobRow] = []
+
+    def dies(*args: Any) -> JobRow:
+        if len(written) == 2:  # the second half of the first job
+            raise KeyboardInterrupt
+        written.append(write_job(*args))
+        return written[-1]
+
+    with BatchServer() as server:
+        roles = local_roles(server.model())
+        server.most_enqueued = 2
+        with monkeypatch.context() as first:
+            first.setattr(job_keeper, "write_job", dies)
+            with pytest.raises(KeyboardInterrupt):
+                by_batches(roles, here)
+        rows = by_batches(roles, here)
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert server.paid_twice() == []
+    assert len(paid_calls(here)) == len(server.bodies)
 
 
 def test_a_job_waits_for_those_of_another_run(folder: Callable[[str], Path]) -> None:
