@@ -100,7 +100,9 @@ class TestEqualsTheGeneralPath:
         for user in users:
             expected = program.recommend(user=user, k=3, candidates=8, explain=False)
             assert [one["item_id"] for one in found[user]["items"]] == [one.item_id for one in expected]
-            assert [one["score"] for one in found[user]["items"]] == [one.score for one in expected]
+            # Products of matrices for many users and for one: some processors add in another order.
+            scores = [one.score for one in expected]
+            assert [one["score"] for one in found[user]["items"]] == pytest.approx(scores, rel=1e-6)
 
     def test_processes_make_the_same_rows(self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path) -> None:
         job = m3.distill_all(demo, tmp_path / "t.parquet", model=server.model(), processes=2)

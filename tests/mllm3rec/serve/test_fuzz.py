@@ -65,7 +65,7 @@ def test_nothing_sent_is_a_fault_of_the_service() -> None:
 
     with FakeOpenAI() as server:
         asyncio.run(run(server))
-    assert codes[200] > EXAMPLES // 20
+    assert codes[200] > EXAMPLES // 50, "some requests are sound"
     assert set(codes) <= {200, 400, 413, 422, 503}
 
 
