@@ -15,6 +15,7 @@ import mllm3rec as m3
 from evaluate.baselines import TRAINED
 from evaluate.ranker_factory import RankerFactory
 from evaluate.stats.metrics import hit, ndcg, rank_of
+from programs.ranker import BatchRanker
 
 
 def main() -> None:
@@ -27,7 +28,12 @@ def main() -> None:
     for seed in range(int(seeds)):
         for settings in map(json.loads, given):
             started = time.process_time()
-            rankings = TRAINED[ranker].model_validate(settings).fit(training, seed).rank_many(blinded)
+            fitted = TRAINED[ranker].model_validate(settings).fit(training, seed)
+            rankings = (
+                fitted.rank_many(blinded)
+                if isinstance(fitted, BatchRanker)
+                else [fitted.rank(case) for case in blinded]
+            )
             ranks = [
                 rank_of(ranking.order, str(case.target)) for ranking, case in zip(rankings, cases.cases, strict=True)
             ]
