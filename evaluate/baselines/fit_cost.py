@@ -51,16 +51,22 @@ def fit_and_measure(
     """
     folder = settings.fit_folder(training, seed, fitting)
     file = None if folder is None else folder.with_name(f"{folder.name}.cost-{_encoder_digits()}.json")
-    if file is not None and file.exists():
-        return settings.fit(training, seed, fitting), read_json(file, FitCost, "delete it")
     begun = _folders(folder)
+    if file is not None and file.exists():
+        if begun:
+            return settings.fit(training, seed, fitting), read_json(file, FitCost, "delete it")
+        file.unlink()  # Somebody has deleted the fit.
     before = time.process_time()
     with _MemoryWatch() as memory:
         ranker = settings.fit(training, seed, fitting)
     cost = FitCost(cpu_seconds=time.process_time() - before, peak_mib=memory.peak / _MIB)
-    if begun:
+    kept = _folders(folder)
+    # With another sentence encoder a fit has a folder of its own beside that of the first.
+    if begun and not kept - begun:
         return ranker, None
-    if file is not None and _folders(folder):
+    if file is not None and kept:
+        if file.exists():  # Another process has made the fit, and this one has waited for it.
+            return ranker, read_json(file, FitCost, "delete it")
         save_fit_cost(cost, file)
     return ranker, cost
 
@@ -71,9 +77,9 @@ def save_fit_cost(cost: FitCost | None, path: Path) -> None:
         write_atomically(path, cost.model_dump_json().encode() + b"\n")
 
 
-def _folders(folder: Path | None) -> list[Path]:
+def _folders(folder: Path | None) -> set[Path]:
     """The folders of a fit: some baselines add to its name."""
-    return [] if folder is None else [path for path in folder.parent.glob(f"{folder.name}*") if path.is_dir()]
+    return set() if folder is None else {path for path in folder.parent.glob(f"{folder.name}*") if path.is_dir()}
 
 
 def _encoder_digits() -> str:

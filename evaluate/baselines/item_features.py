@@ -84,15 +84,35 @@ def feature_matrix(features: Sequence[Sequence[str]], columns: Mapping[str, int]
     Returns:
         Shape (rows, rows + len(columns)), float32.
     """
-    rows, cols, weights = [], [], []
-    for row, names in enumerate(features):
-        known = [row, *(columns[name] for name in names if name in columns)]
-        rows += [row] * len(known)
-        cols += known
-        weights += [1.0 / len(known)] * len(known)
-    indices = (np.array(rows, dtype=np.int32), np.array(cols, dtype=np.int32))  # LightFM needs 32-bit indices
-    shape = (len(features), len(features) + len(columns))
-    return sparse.csr_matrix((np.array(weights, dtype=np.float32), indices), shape=shape)
+    known = [[row, *_known(names, columns)] for row, names in enumerate(features)]
+    return _equal_weights(known, len(features) + len(columns))
+
+
+def matrix_of_features_alone(
+    features: Sequence[Sequence[str]], columns: Mapping[str, int], width: int
+) -> sparse.csr_matrix:
+    """As `feature_matrix`, for rows that were not fitted, so that they have no column of their own.
+
+    Args:
+        width: Columns of the matrix that was fitted.
+
+    Returns:
+        Shape (rows, width), float32; a row without a known feature is empty.
+    """
+    return _equal_weights([_known(names, columns) for names in features], width)
+
+
+def _known(names: Sequence[str], columns: Mapping[str, int]) -> list[int]:
+    return [columns[name] for name in names if name in columns]
+
+
+def _equal_weights(columns: Sequence[Sequence[int]], width: int) -> sparse.csr_matrix:
+    lengths = np.array([len(own) for own in columns], dtype=np.int32)
+    cols = np.concatenate([np.empty(0, dtype=np.int32), *(np.array(own, dtype=np.int32) for own in columns)])
+    weights = np.repeat(1.0 / np.maximum(lengths, 1), lengths).astype(np.float32)
+    # LightFM needs 32-bit indices.
+    rows = np.repeat(np.arange(len(columns), dtype=np.int32), lengths)
+    return sparse.csr_matrix((weights, (rows, cols)), shape=(len(columns), width))
 
 
 def columns_of(features: Sequence[Sequence[str]]) -> dict[str, int]:

@@ -98,10 +98,20 @@ class Learned(Baseline):
         Raises:
             InputError: if no history has two different items, or no list has a negative.
         """
-        return self.fit_asked(training, seed, (), ())
+        return self.fit_asked(training, seed, (), (), fitting=fitting)
+
+    def environment(self) -> dict[str, str]:
+        """See `Baseline.environment`."""
+        return self.sasrec.environment() if "sasrec" in self.groups else {}
 
     def fit_asked(
-        self, training: TrainingData, seed: int, asked: Sequence[Source], cases: Sequence[Case], name: str = name
+        self,
+        training: TrainingData,
+        seed: int,
+        asked: Sequence[Source],
+        cases: Sequence[Case],
+        name: str = name,
+        fitting: Fitting = UNKEPT,
     ) -> LearnedRanker:
         """Train with further features that are known for some lists only, such as what a language model said.
 
@@ -109,6 +119,7 @@ class Learned(Baseline):
             asked: Sources of these features.
             cases: Lists with targets, from which is learned, too: those of dev users that a model was asked about.
             name: Of the ranker.
+            fitting: Where fits of networks among the sources are kept.
 
         Raises:
             InputError: as `fit`.
@@ -117,12 +128,12 @@ class Learned(Baseline):
         index = ItemIndex.of([*training.items, *(item for own in training.histories.values() for item in own)])
         tables, targets, lengths = [], [], []
         for step in steps_back(training, self.negatives, seed):
-            fitted = self.sources(replace(training, interactions=step.training), index, seed)
+            fitted = self.sources(replace(training, interactions=step.training), index, seed, fitting)
             for lists in _batches(step.cases, index):
                 tables.append(joined_table([*fitted, *asked], lists))
             targets += [item == case.target for case in step.cases for item in case.candidates]
             lengths += [len(case.candidates) for case in step.cases]
-        sources = [*self.sources(training, index, seed), *asked]
+        sources = [*self.sources(training, index, seed, fitting), *asked]
         for lists in _batches(cases, index):
             tables.append(joined_table(sources, lists))
         targets += [item == case.target for case in cases for item in case.candidates]
@@ -153,7 +164,7 @@ class Learned(Baseline):
         data = lightgbm.Dataset(table, np.array(targets, dtype=int), group=lengths, feature_name=list(names))
         return lightgbm.train(settings, data, num_boost_round=self.trees)
 
-    def sources(self, training: TrainingData, index: ItemIndex, seed: int) -> list[Source]:
+    def sources(self, training: TrainingData, index: ItemIndex, seed: int, fitting: Fitting = UNKEPT) -> list[Source]:
         """The feature sources, fitted on the training data."""
         items = training.items
         makers: dict[Group, Callable[[], list[Source]]] = {
@@ -172,7 +183,7 @@ class Learned(Baseline):
                 Transitions(training.histories, leaf_categories(items), "category", index),
                 Transitions(training.histories, brands(items), "brand", index),
             ],
-            "sasrec": lambda: [SequenceScores(self.sasrec.fit(training, seed), index)],
+            "sasrec": lambda: [SequenceScores(self.sasrec.fit(training, seed, fitting), index)],
         }
         return [*(Relative(source) for group in self.groups for source in makers[group]()), User()]
 

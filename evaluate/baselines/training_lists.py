@@ -159,8 +159,9 @@ def _drawn(
 ) -> StepBack:
     """One list per user; those whose target is a repetition are left out: it would be similar to itself."""
     drawer = _Drawer(sequences, split.training, protocol, negatives)
+    last = protocol.last if protocol else None
     cases = [
-        drawer.case(user, own.history, own.target, seed_of("training", seed, user))
+        drawer.case(user, own.history[-last:] if last else own.history, own.target, seed_of("training", seed, user))
         for user, own in split.held_out.items()
         if own.target not in {event.item_id for event in own.history}
     ]

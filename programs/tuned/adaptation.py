@@ -35,6 +35,10 @@ class Frozen:
         found: Tensor = table(torch.tensor(list(ids), dtype=torch.long, device=self.base.device))
         return found
 
+    def ending(self) -> Tensor:
+        """Input vectors after the text of every candidate, shape (t, d); here t is 0."""
+        return self.vectors([])
+
     def project(self, slot: Slot) -> Tensor:
         """The input vector of a slot, shape (1, d)."""
         raise ValueError(f"nothing projects the slot {slot.kind!r}")
@@ -67,23 +71,28 @@ class LoRA(Frozen):
 
 
 class SoftPrompt(Frozen):
-    """Trainable vectors before every prompt (Lester et al., EMNLP 2021), which begin as those of random tokens.
+    """Trainable vectors (Lester et al., EMNLP 2021) between each candidate and the question about it.
+
+    They stand there, where they see the user and the candidate, and the answer is read right after the question. Before
+    the user's text they could change little of it. They begin as the vectors of random tokens.
 
     Args:
         tokens: Number of vectors.
+        question: Text after them.
     """
 
-    def __init__(self, base: Backbone, settings: TuningSettings, tokens: int) -> None:
+    def __init__(self, base: Backbone, settings: TuningSettings, tokens: int, question: str) -> None:
         super().__init__(base)
         table = base.model.get_input_embeddings().weight.detach()
         chosen = torch.randint(len(table), (tokens,), generator=torch.Generator().manual_seed(settings.seed))
         self._prompt = nn.Parameter(table[chosen.to(table.device)].float())
+        self._question = base.tokenizer.encode(question, add_special_tokens=False)
         self.tensors = {"soft_prompt": self._prompt}
 
-    def embed(self, pieces: Sequence[list[int] | Slot]) -> Tensor:
-        """See `Frozen.embed`; the soft prompt stands first."""
-        found = super().embed(pieces)
-        return torch.cat([self._prompt.to(found.dtype), found])
+    def ending(self) -> Tensor:
+        """See `Frozen.ending`; the soft prompt, and the question."""
+        question = self.vectors(self._question)
+        return torch.cat([self._prompt.to(question.dtype), question])
 
 
 class Projections(Frozen):

@@ -24,11 +24,14 @@ class Joint:
         """States of all tokens, shape (length, d).
 
         Args:
-            prefix: Input vectors of the prefix, shape (p, d); the ids of `packed` there are ignored.
+            prefix: Input vectors of the prefix, shape (p, d).
+            packed: The row; its ids are ignored in the prefix and where the ending of each suffix stands.
         """
-        vectors = self.adapted.vectors(packed.ids[len(prefix) :].tolist())
+        ending, vectors = self.adapted.ending(), [prefix]
+        for ids in _candidates(packed, len(ending)):
+            vectors += [self.adapted.vectors(ids), ending]
         states: Tensor = self.adapted.decoder(
-            inputs_embeds=torch.cat([prefix, vectors])[None],
+            inputs_embeds=torch.cat(vectors)[None],
             position_ids=torch.from_numpy(packed.positions)[None].to(prefix.device),
             attention_mask=additive_mask(packed.visible, prefix),
             use_cache=False,
@@ -39,7 +42,8 @@ class Joint:
 class LateInteraction:
     """The lower layers see each segment alone, the upper ones the packed row.
 
-    So the lower states of a suffix are computed once; nothing that is trained may change them.
+    So the lower states of a candidate's text are computed once; nothing that is trained may change them. The ending is
+    a segment of its own, and computed anew.
 
     Args:
         below: Number of lower layers, less than all.
@@ -61,9 +65,10 @@ class LateInteraction:
 
     def states(self, prefix: Tensor, packed: Packed) -> Tensor:
         """See `Joint.states`."""
-        suffixes = np.split(packed.ids[len(prefix) :], packed.ends[:-1] + 1 - len(prefix))
-        lower = [self._layers(prefix, _alone(len(prefix), prefix), torch.arange(len(prefix)), slice(self.below))]
-        lower += [self._lower_of(tuple(ids.tolist())) for ids in suffixes]
+        ending = self.adapted.ending()
+        lower, after = [self._below(prefix)], self._below(ending) if len(ending) else ending
+        for ids in _candidates(packed, len(ending)):
+            lower += [self._lower_of(tuple(ids)), after]
         upper = slice(self.below, None)
         mask = additive_mask(packed.visible, prefix)
         states = self._layers(torch.cat(lower), mask, torch.from_numpy(packed.positions), upper)
@@ -74,11 +79,15 @@ class LateInteraction:
     def _lower_of(self, ids: tuple[int, ...]) -> Tensor:
         found = self._lower.get(ids)
         if found is None:
-            vectors = self.adapted.vectors(ids)
-            found = self._layers(vectors, _alone(len(ids), vectors), torch.arange(len(ids)), slice(self.below))
+            found = self._below(self.adapted.vectors(ids))
             if len(self._lower) < self.most:
                 self._lower[ids] = found
         return found
+
+    def _below(self, vectors: Tensor) -> Tensor:
+        """Lower states of a segment that is read alone."""
+        mask = additive_mask(np.tri(len(vectors), dtype=bool), vectors)
+        return self._layers(vectors, mask, torch.arange(len(vectors)), slice(self.below))
 
     def _layers(self, vectors: Tensor, mask: Tensor, positions: Tensor, which: slice) -> Tensor:
         decoder, states = self.adapted.decoder, vectors[None]
@@ -102,5 +111,7 @@ def additive_mask(visible: NDArray[np.bool_], like: Tensor) -> Tensor:
     return mask.masked_fill(hidden, torch.finfo(like.dtype).min)[None, None]
 
 
-def _alone(length: int, like: Tensor) -> Tensor:
-    return additive_mask(np.tri(length, dtype=bool), like)
+def _candidates(packed: Packed, ending: int) -> list[list[int]]:
+    """Token ids of each suffix of a row, without its ending."""
+    starts = [packed.prefix, *(packed.ends[:-1] + 1)]
+    return [packed.ids[start : end + 1 - ending].tolist() for start, end in zip(starts, packed.ends, strict=True)]

@@ -59,6 +59,8 @@ class FineTuned:
         self.base, self.settings, self.objective = base, settings, objective
         self.most_prefix, self.most_suffix = most_prefix, most_suffix
         self._adapted = adapt(base, settings)
+        self._ending = [0] * len(self._adapted.ending())
+        """Stands for its vectors."""
         self._reading = objective.reading(base)
         self._decoding = decode(self._adapted)
         self.adapter: dict[str, Tensor] = self._adapted.tensors
@@ -81,7 +83,7 @@ class FineTuned:
             before = self._adapted.embed([self._ids(prefix)[-self.most_prefix :]])
         else:
             before = self._adapted.embed([self._ids(one) if isinstance(one, str) else one for one in prefix])
-        packed = pack([0] * len(before), [self._suffix(suffix) for suffix in suffixes])
+        packed = pack([0] * len(before), [self._suffix(suffix) + self._ending for suffix in suffixes])
         return self._reading(self._decoding.states(before, packed), packed)
 
     def _ids(self, text: str) -> list[int]:

@@ -13,14 +13,18 @@ from evaluate.baselines.networks.interactions import HistoryRows, LastItems
 
 
 def target_ndcg(scores: Tensor, targets: Tensor) -> Tensor:
-    """1 / log2(1 + rank) of the target of each of b lists, shape (b,); items of equal score rank below it.
+    """1 / log2(1 + rank) of the target of each of b lists, shape (b,).
+
+    Items of equal score share their mean rank. NaN where the target's score is no finite number.
 
     Args:
         scores: Shape (b, n).
         targets: Column of each target, shape (b,).
     """
     own = scores.gather(1, targets[:, None])
-    return 1 / torch.log2(2.0 + (scores > own).sum(dim=1))
+    better, equal = (scores > own).sum(dim=1), (scores == own).sum(dim=1)
+    found = 1 / torch.log2(2.0 + better + (equal - 1) / 2)
+    return torch.where(own[:, 0].isfinite(), found, torch.nan)
 
 
 def ndcg_among_new(

@@ -22,7 +22,11 @@ def later_positions(length: int, device: torch.device) -> Tensor:
 
 
 class AttentionEncoder(nn.Module):
-    """Transformer blocks with learned positions (SASRec; with `causal` off: BERT4Rec)."""
+    """Transformer blocks with learned positions (SASRec; with `causal` off: BERT4Rec).
+
+    Causal blocks count positions from the first item. The others count them from the last one, so that the place of the
+    next item is the same in histories of all lengths.
+    """
 
     def __init__(self, settings: AttentionSettings, causal: bool = True) -> None:
         super().__init__()
@@ -39,7 +43,10 @@ class AttentionEncoder(nn.Module):
     def forward(self, vectors: Tensor, padded: Tensor, users: Tensor) -> Tensor:
         """States, shape (batch, length, d)."""
         length = vectors.shape[1]
-        vectors = self.dropout(vectors * self.scale + self.position.weight[:length])
+        places = torch.arange(length, device=vectors.device)
+        if not self.causal:
+            places = ((~padded).sum(dim=1, keepdim=True) - 1 - places).clamp_min(0)
+        vectors = self.dropout(vectors * self.scale + self.position(places))
         if self.causal:
             return cast(Tensor, self.blocks(vectors, mask=later_positions(length, vectors.device), is_causal=True))
         return cast(Tensor, self.blocks(vectors, src_key_padding_mask=padded))

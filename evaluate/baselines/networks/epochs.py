@@ -188,6 +188,8 @@ class _Loop:
         self.network.eval()
         with torch.no_grad():
             score = float(number) if self.dev_score is None else self.dev_score()
+        if not math.isfinite(score):
+            raise InputError(f"{task}: the weights after epoch {number} are not finite; fit with a lower learning rate")
         if score > self.now.dev_score:
             self.now = Trained(number, number, score, loss)
             self.best = _copied(self.network.state_dict())

@@ -28,9 +28,12 @@ class KGATNetwork(GraphNetwork):
 
     Args:
         histories: Of every user.
-        items: Number of items, those without users last; their own vectors begin as zeros.
+        items: Number of items, those without users last; their own vectors are zeros and are not trained, since they
+            would be scored without having been learned from a purchase.
         graph: Triples of the items.
     """
+
+    learned: Tensor
 
     def __init__(
         self, histories: Sequence[HistoryRows], items: int, graph: KnowledgeGraph, settings: KGATSettings
@@ -47,19 +50,24 @@ class KGATNetwork(GraphNetwork):
         edges = _edges(histories, self.users, items, graph)
         self._fixed = symmetric_normalised(edges[:, [0, 2]], nodes)
         self._degrees = np.diff(self._fixed.indptr)
-        with torch.no_grad():
-            bought = np.unique(np.concatenate(list(histories)))
-            nobodys = np.setdiff1d(np.arange(items), bought)
-            self.node.weight[torch.from_numpy(self.users + nobodys)] = 0
+        learned = torch.ones(nodes, 1)
+        bought = np.unique(np.concatenate(list(histories)))
+        learned[torch.from_numpy(self.users + np.setdiff1d(np.arange(items), bought))] = 0
+        self.register_buffer("learned", learned, persistent=False)
         self.transr = _TransR(edges, nodes, settings.dimensions) if settings.attention else None
         self._propagation: Propagation | None = None
+
+    @property
+    def own(self) -> Tensor:
+        """Own vectors of all nodes, shape (nodes, d)."""
+        return cast(Tensor, self.node.weight * self.learned)
 
     def layers(self) -> list[Tensor]:
         """Vectors of all nodes before the first layer and after each: e' = f(W1 (e + Ae)) + f(W2 (e * Ae)) (eq. 8)."""
         if self._propagation is None:
-            attended = self._fixed if self.transr is None else self.transr.attention(self.node.weight)
+            attended = self._fixed if self.transr is None else self.transr.attention(self.own)
             self._propagation = Propagation(attended, self.node.weight.device)
-        found = [cast(Tensor, self.node.weight)]
+        found = [self.own]
         for number in range(len(self.sums)):
             found.append(self._layer(number, found[-1], self._propagation(found[-1])))
         return found
@@ -78,7 +86,7 @@ class KGATNetwork(GraphNetwork):
         """See `GraphNetwork.loss`."""
         of_users, of_items = self.vectors()
         losses = bpr(of_users[users], of_items[items], of_items[negatives])
-        own = self.node.weight
+        own = self.own
         lengths = own[users].square().sum(dim=1) + own[self.users + items].square().sum(dim=1)
         return losses.mean() + self.penalty * lengths.mean()
 
@@ -89,7 +97,7 @@ class KGATNetwork(GraphNetwork):
         for batch in np.array_split(
             rng.permutation(len(self.transr.edges)), max(1, len(self.transr.edges) // _TRIPLES)
         ):
-            yield self.transr.loss(self.node.weight, batch, rng)
+            yield self.transr.loss(self.own, batch, rng)
         self._propagation = None
 
     def train(self, mode: bool = True) -> KGATNetwork:

@@ -75,7 +75,9 @@ class MaskedSettings(AttentionSettings):
 
     Attributes:
         masked: Share of a history's items that are masked.
-        last_only: Share of histories in which only the last item is masked, as in ranking.
+        cut: Share of histories that are cut at a random item, which alone is masked, as in ranking. So items at every
+            place are learned as next ones.
+        last_only: Share of the others in which only the last item is masked.
     """
 
     encoder: ClassVar[EncoderName] = "masked"
@@ -85,6 +87,7 @@ class MaskedSettings(AttentionSettings):
     rate: float = Field(default=2e-3, gt=0)
     patience: int = Field(default=4, ge=1)
     masked: float = Field(default=0.4, gt=0, lt=1)
+    cut: float = Field(default=0.5, ge=0, le=1)
     last_only: float = Field(default=0.3, ge=0, le=1)
 
 

@@ -119,8 +119,8 @@ def _loss(
     rows = network.padded([window.rows for window in batch])
     users = torch.tensor([window.user for window in batch], device=network.device)
     if isinstance(settings, MaskedSettings):
-        outputs, predicted = rows, _masked_positions(rows != network.padding, settings)
-        inputs = rows.masked_fill(predicted, network.mask)
+        seen, predicted = _masked(rows != network.padding, settings)
+        inputs, outputs = rows.masked_fill(~seen, network.padding).masked_fill(predicted, network.mask), rows
     else:
         inputs, outputs = rows[:, :-1], rows[:, 1:]
         predicted = outputs != network.padding
@@ -166,12 +166,25 @@ def sampled_softmax(
     return (functional.cross_entropy(logits, first, reduction="none") * weights).sum() / weights.sum().clamp_min(1e-9)
 
 
-def _masked_positions(real: Tensor, settings: MaskedSettings) -> Tensor:
-    """Which positions are masked: each with the same probability, or only the last one, as in ranking."""
-    masked = (torch.rand(real.shape, device=real.device) < settings.masked) & real
-    last = torch.zeros_like(real).scatter(1, real.sum(dim=1, keepdim=True) - 1, True)
-    only_last = (torch.rand(len(real), device=real.device) < settings.last_only) | ~masked.any(dim=1)
-    return torch.where(only_last[:, None], last, masked)
+def _masked(real: Tensor, settings: MaskedSettings) -> tuple[Tensor, Tensor]:
+    """Which positions of each history are seen, and which of these are masked.
+
+    Masked are positions with the same probability each, or only the last one, as in ranking: that of the whole history,
+    or of a history that is cut at a random item.
+    """
+    ends = real.sum(dim=1) - 1
+    cut = _drawn(real[:, 0], settings.cut)
+    ends = torch.where(cut, 1 + (torch.rand(len(ends), device=real.device) * ends).long(), ends)
+    seen = real & (torch.arange(real.shape[1], device=real.device) <= ends[:, None])
+    masked = _drawn(real, settings.masked) & seen
+    last = torch.zeros_like(real).scatter(1, ends[:, None], True)
+    only_last = cut | _drawn(cut, settings.last_only) | ~masked.any(dim=1)
+    return seen, torch.where(only_last[:, None], last, masked)
+
+
+def _drawn(like: Tensor, share: float) -> Tensor:
+    """Random truths of the same shape."""
+    return torch.rand(like.shape, device=like.device) < share
 
 
 class _Teacher:

@@ -14,6 +14,7 @@ class BERT4Rec(MaskedSettings):
     """BERT4Rec: attention to both sides, masked items."""
 
     name: ClassVar[str] = "bert4rec"
+    fit_version: ClassVar[int] = 2
 
     @classmethod
     def grid(cls) -> tuple[Self, ...]:

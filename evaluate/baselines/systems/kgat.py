@@ -25,6 +25,7 @@ class KGAT(KGATSettings):
     """
 
     name: ClassVar[str] = "kgat"
+    fit_version: ClassVar[int] = 2
 
     @classmethod
     def grid(cls) -> tuple[Self, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy import sparse
 from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.baselines.factors import FactorRanker, Factors, trait_name
 from evaluate.baselines.fitting import UNKEPT, Fitting
-from evaluate.baselines.item_features import columns_of, feature_matrix, feature_names
+from evaluate.baselines.item_features import columns_of, feature_matrix, feature_names, matrix_of_features_alone
 from programs.runtime.errors import require_extra
 
 
@@ -45,7 +46,8 @@ class LightFM(Baseline):
         from lightfm import LightFM as Model
 
         users = {user: row for row, user in enumerate(training.histories)}
-        items = {item: row for row, item in enumerate(self._scorable(training))}
+        bought = dict.fromkeys(item for history in training.histories.values() for item in history)
+        items = {item: row for row, item in enumerate(bought)}
         user_names = self._user_features(training, list(users))
         item_names = self._item_features(training, list(items))
         user_columns, item_columns = columns_of(user_names), columns_of(item_names)
@@ -66,14 +68,19 @@ class LightFM(Baseline):
         )
         features = {"user_features": user_features, "item_features": item_features}
         model.fit(interactions, **features, epochs=self.epochs, num_threads=1)
-        biases, item_vectors = model.get_item_representations(item_features)
+        # Fitted as rows, items without users would be nothing but negatives.
+        others = self._others(training, items)
+        names = self._item_features(training, others)
+        alone = matrix_of_features_alone(names, item_columns, item_features.shape[1])
+        biases, item_vectors = model.get_item_representations(sparse.vstack([item_features, alone]).tocsr())
+        items |= {item: len(items) + place for place, item in enumerate(others)}
         _, user_vectors = model.get_user_representations(user_features)
         traits = {name: model.user_embeddings[column] for name, column in user_columns.items()}
         return FactorRanker(self.name, Factors(users, user_vectors, items, item_vectors, biases, traits))
 
-    def _scorable(self, training: TrainingData) -> list[str]:
-        """The items that get a vector: those with users."""
-        return list(dict.fromkeys(item for history in training.histories.values() for item in history))
+    def _others(self, training: TrainingData, bought: Container[str]) -> list[str]:
+        """Items without users that are scored, too."""
+        return []
 
     def _item_features(self, training: TrainingData, items: list[str]) -> list[list[str]]:
         return [[] for _ in items]
@@ -100,9 +107,9 @@ class LightFMFeatures(LightFM):
         """See `Baseline.grid`."""
         return (cls(), cls(epochs=15), cls(factors=128), cls(least_items=2), cls(penalty=1e-6))
 
-    def _scorable(self, training: TrainingData) -> list[str]:
-        """Every item of the catalogue, and items with users that are not in it."""
-        return list(dict.fromkeys([*super()._scorable(training), *training.items]))
+    def _others(self, training: TrainingData, bought: Container[str]) -> list[str]:
+        """Those of the catalogue with a feature that items with users have."""
+        return [item for item in training.items if item not in bought]
 
     def _item_features(self, training: TrainingData, items: list[str]) -> list[list[str]]:
         names = feature_names(training.items, self.least_items)

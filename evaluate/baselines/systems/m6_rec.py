@@ -3,8 +3,8 @@
 As published: behaviour and items as plain text, soft prompts in place of tuned weights, and late interaction: the
 lower layers read the user's text and each item's text by themselves, so that items are computed once and kept, and
 only the upper layers read both. Different here: no code and no weights of M6 were published, so the base is any local
-language model; one soft prompt without a choice among several; answers of yes against no in place of a trained output
-layer.
+language model; one soft prompt without a choice among several, which stands between the item and the question; answers
+of yes against no in place of a trained output layer.
 """
 
 from __future__ import annotations
@@ -37,8 +37,14 @@ if TYPE_CHECKING:
     from programs.tuned.finetuned import FineTuned
 
 
+QUESTION = "Does the shopper buy it? Answer:"
+"""After each item and the soft prompt."""
+
+
 class M6Rec(LanguageModel):
     """Prompt tuning with late interaction. It needs more passes than LoRA: 20 vectors are all that is trained.
+
+    Its loss stays for long at that of one answer to all, so training is more patient than LoRA's.
 
     Attributes:
         tokens: Vectors of the soft prompt.
@@ -47,9 +53,11 @@ class M6Rec(LanguageModel):
     """
 
     name: ClassVar[str] = "m6-rec"
+    fit_version: ClassVar[int] = 3
 
     passes: int = Field(default=6, ge=1)
     rate: float = Field(default=1e-2, gt=0)
+    patience: int = Field(default=12, ge=1)
     tokens: int = Field(default=20, ge=1)
     below: int = Field(default=20, ge=0)
     negatives: int = Field(default=7, ge=1)
@@ -69,7 +77,7 @@ class M6Rec(LanguageModel):
         return FineTuned(
             base,
             tuning,
-            adapt=lambda base, settings: SoftPrompt(base, settings, self.tokens),
+            adapt=lambda base, settings: SoftPrompt(base, settings, self.tokens, QUESTION),
             objective=ANSWER,
             decode=lambda adapted: LateInteraction(adapted, self.below),
             most_prefix=LONGEST_PREFIX,
@@ -91,7 +99,7 @@ class M6Rec(LanguageModel):
 
 
 class BoughtAndOffered:
-    """What a user bought, and an item with its category that is offered."""
+    """What a user bought, and an item that is offered."""
 
     def __init__(self, items: Mapping[str, Item]) -> None:
         self.items = items
@@ -99,8 +107,8 @@ class BoughtAndOffered:
     def prefix(self, case: Case) -> str:
         """See `Wording.prefix`."""
         titles = title_lines(events_of(case, self.items)) or " nothing yet"
-        return f"A shopper bought:{titles}\n"
+        return f"A shopper bought:{titles}"
 
     def suffix(self, item: Item) -> str:
         """See `Wording.suffix`."""
-        return f"Offered: {title_of(item)}\nDoes the shopper buy it? Answer:"
+        return f"\nOffered: {title_of(item)}\n"

@@ -67,9 +67,30 @@ def test_a_fit_that_was_begun_before_has_no_known_cost(tmp_path: Path) -> None:
     fitting = Fitting(tmp_path)
     folder = Slow().fit_folder(DATA, 0, fitting)
     assert folder is not None
-    folder.mkdir()
+    folder.with_name(f"{folder.name}-more").mkdir()
     for _ in range(2):
         assert fit_and_measure(Slow(), DATA, 0, fitting)[1] is None
+
+
+def test_a_fit_of_its_own_beside_that_of_another_encoder_has_a_cost(tmp_path: Path) -> None:
+    fitting = Fitting(tmp_path)
+    folder = Slow().fit_folder(DATA, 0, fitting)
+    assert folder is not None
+    folder.with_name(f"{folder.name}-of another encoder").mkdir()
+    first = fit_and_measure(Slow(), DATA, 0, fitting)[1]
+    assert first is not None
+    assert fit_and_measure(Slow(), DATA, 0, fitting)[1] == first
+
+
+def test_a_fit_that_was_deleted_is_measured_again(tmp_path: Path) -> None:
+    fitting = Fitting(tmp_path)
+    first = fit_and_measure(Slow(), DATA, 0, fitting)[1]
+    (kept,) = tmp_path.glob("*-more")
+    kept.rmdir()
+    again = fit_and_measure(Slow(), DATA, 0, fitting)[1]
+    assert again is not None
+    assert again != first
+    assert fit_and_measure(Slow(), DATA, 0, fitting)[1] == again
 
 
 def test_a_fit_that_is_not_kept_is_measured_each_time() -> None:

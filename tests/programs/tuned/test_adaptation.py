@@ -12,7 +12,7 @@ from programs.runtime.errors import InputError
 from programs.tuned import finetuned
 from programs.tuned.adaptation import Adapt, Frozen, Projections, SoftPrompt
 from programs.tuned.backbone import Backbone, load_backbone
-from programs.tuned.decoding import LateInteraction
+from programs.tuned.decoding import Joint, LateInteraction
 from programs.tuned.finetuned import FineTuned
 from programs.tuned.objective import ANSWER
 from programs.tuned.settings import PromptList, Slot, TuningSettings
@@ -37,7 +37,7 @@ def wanted(vector: np.ndarray, target: int) -> PromptList:
 
 
 def soft(base: Backbone, settings: TuningSettings) -> Frozen:
-    return SoftPrompt(base, settings, tokens=3)
+    return SoftPrompt(base, settings, tokens=3, question="Would this buy?")
 
 
 def projected(base: Backbone, settings: TuningSettings) -> Frozen:
@@ -75,6 +75,31 @@ def test_a_soft_prompt_is_all_that_is_trained(base: Backbone, tmp_path: Path, de
     untrained = model.figures(lists)
     assert model.fit(lists, lists, tmp_path / "fit.safetensors").loss < 0.7 * untrained.loss
     assert all(torch.equal(now, then) for now, then in zip(weights(base), before, strict=True))
+
+
+def test_a_soft_prompt_stands_between_each_candidate_and_the_question(base: Backbone) -> None:
+    adapted = soft(base, SETTINGS)
+    ids = {text: base.tokenizer.encode(text, add_special_tokens=False) for text in ("A shopper", " red ball", " blue")}
+    question = base.tokenizer.encode("Would this buy?", add_special_tokens=False)
+    plain = []
+    for candidate in (" red ball", " blue"):
+        row = [adapted.vectors([*ids["A shopper"], *ids[candidate]]), adapted.tensors["soft_prompt"]]
+        row.append(adapted.vectors(question))
+        last = base.model(inputs_embeds=torch.cat(row)[None]).logits[0, -1]
+        yes, no = (base.tokenizer.convert_tokens_to_ids(word) for word in ("Yes", "No"))
+        plain.append(float(last[yes] - last[no]))
+    for decode in (Joint, lambda adapted: LateInteraction(adapted, 0)):
+        model = FineTuned(base, SETTINGS, adapt=soft, objective=ANSWER, decode=decode)
+        np.testing.assert_allclose(model.logits("A shopper", [" red ball", " blue"]), plain, atol=1e-4)
+
+
+def test_a_soft_prompt_learns_who_buys_what_although_layers_below_see_neither(base: Backbone, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"lists": 400, "block": 20})
+    late = FineTuned(base, settings, adapt=soft, objective=ANSWER, decode=lambda adapted: LateInteraction(adapted, 1))
+    offered = (" red ball?", " blue ball?")
+    lists = [PromptList(f"A shopper bought {colour} car", offered, n) for n, colour in enumerate(("red", "blue"))]
+    assert late.figures(lists).ndcg < 1
+    assert late.fit(lists, lists, tmp_path / "fit.safetensors").ndcg == 1
 
 
 def test_long_lists_are_scored_in_parts(base: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
