@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from programs.runtime import weights
@@ -65,10 +66,14 @@ def load_backbone(name: str, dtype: torch.dtype | None = None) -> Backbone:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     else:
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+        found = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
         model.tie_weights()
+        tied = {"lm_head.weight"} if getattr(config, "tie_word_embeddings", False) else set()
+        if found.unexpected_keys or set(found.missing_keys) - tied:
+            raise InputError(f"{folder}: was written by another version of transformers; delete it")
     model.to(device=device, dtype=dtype or fastest_dtype(device)).eval()
     model.requires_grad_(False)
+    _check_form(name, model)
     return Backbone(name, digest, model, tokenizer, device)
 
 
@@ -113,6 +118,25 @@ def hardware_of(name: str) -> dict[str, str]:
     device = _device()
     dtype = str(fastest_dtype(device)).removeprefix("torch.")
     return {"base_sha256": sha256_of_base(source_of(name)), "device": device.type, "dtype": dtype}
+
+
+@torch.no_grad()
+def _check_form(name: str, model: Any) -> None:
+    """Check that the output layer after the decoder is all of the model, which is how states are read here.
+
+    Raises:
+        InputError: if there is more, such as a factor or a cap on the logits.
+    """
+    ids = torch.arange(3, device=model.device)[None]
+    states = getattr(model, model.base_model_prefix)(input_ids=ids, use_cache=False).last_hidden_state
+    expected = model(input_ids=ids, use_cache=False).logits
+    if not about_equal(model.get_output_embeddings()(states), expected):
+        raise InputError(f"{name}: changes its logits after the output layer; choose a base of Llama's form")
+
+
+def about_equal(values: Tensor, others: Tensor) -> bool:
+    """Whether two results of the same arithmetic differ by rounding at most, in any number format."""
+    return bool((values.float() - others.float()).norm() <= 0.05 * others.float().norm())
 
 
 def _device() -> torch.device:

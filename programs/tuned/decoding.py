@@ -11,6 +11,7 @@ from torch import Tensor
 
 from programs.runtime.errors import InputError
 from programs.tuned.adaptation import Frozen
+from programs.tuned.backbone import about_equal
 from programs.tuned.packing import Packed
 
 
@@ -62,6 +63,16 @@ class LateInteraction:
             raise InputError(f"{adapted.base.name}: late interaction needs layers of Llama's form; choose another base")
         self.adapted, self.below = adapted, min(below, len(layers) - 1)
         self._lower: dict[tuple[int, ...], Tensor] = {}
+        self._check_form()
+
+    @torch.no_grad()
+    def _check_form(self) -> None:
+        vectors = self.adapted.vectors(range(3))
+        mask = additive_mask(np.tri(3, dtype=bool), vectors)
+        own = self.adapted.decoder.norm(self._layers(vectors, mask, torch.arange(3), slice(None)))
+        expected = self.adapted.decoder(inputs_embeds=vectors[None], use_cache=False).last_hidden_state[0]
+        if not about_equal(own, expected):
+            raise InputError(f"{self.adapted.base.name}: is more than its layers; choose a base of Llama's form")
 
     def states(self, prefix: Tensor, packed: Packed) -> Tensor:
         """See `Joint.states`."""

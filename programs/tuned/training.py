@@ -74,6 +74,8 @@ class AdapterTraining:
         self.identity = json.dumps(
             {
                 "base": model.base.sha256,
+                "device": model.base.device.type,
+                "dtype": str(model.base.model.dtype),
                 "settings": self.settings.model_dump(),
                 "lists": _fingerprint(lists),
                 "dev": _fingerprint(dev),
@@ -89,14 +91,16 @@ class AdapterTraining:
             self.best = self.model.figures(self.dev)
             self.on_event(Note(f"untuned: dev loss {self.best.loss:.3f}, dev NDCG {self.best.ndcg:.3f}"))
         while self.step < self.settings.steps and self.stale < self.settings.patience:
-            self._block()
+            if not self._block():
+                break
             self._save()
         self.model.load(self.kept, self.checkpoint)
         total = self.settings.lists
         self.on_event(Progress(TASK, total, total))
         return self.best
 
-    def _block(self) -> None:
+    def _block(self) -> bool:
+        """Train a block and judge the average; False if the weights are no numbers any more."""
         start, losses = time.monotonic(), []
         last = min(self.step + self.settings.block, self.settings.steps)
         while self.step < last:
@@ -115,6 +119,14 @@ class AdapterTraining:
             self.on_event(
                 Progress(TASK, min(self.step * self.settings.batch, self.settings.lists), self.settings.lists)
             )
+        if not all(bool(tensor.isfinite().all()) for tensor in self.average.values()):
+            self.on_event(
+                Note(
+                    f"warning: after {self.step * self.settings.batch} lists the weights are not finite: training "
+                    "ends, and those with the least dev loss before are kept; a lower rate may do better"
+                )
+            )
+            return False
         reached = self._figures_of_average()
         if reached.loss < self.best.loss:
             self.best, self.stale = reached, 0
@@ -129,6 +141,7 @@ class AdapterTraining:
                 f"dev NDCG {reached.ndcg:.3f}; {left / 60:.1f} minutes left at most"
             )
         )
+        return True
 
     def _add_to_average(self, decay: float) -> None:
         for name, tensor in self.model.adapter.items():
@@ -170,8 +183,11 @@ class AdapterTraining:
     def _restore(self) -> None:
         again = f"{self.checkpoint}: delete it to start this training again"
         tensors, about = read_packed(self.checkpoint, f"{again}; it is damaged, or from an older version")
-        if about["identity"] != self.identity:
-            raise InputError(f"{again}; it is of another base, other settings or other lists")
+        known, own = json.loads(about["identity"]), json.loads(self.identity)
+        if other := [name for name, value in known.items() if own.get(name) != value]:
+            raise InputError(
+                f"{again}; it is of another base, other settings or other lists ({', '.join(other)} differ)"
+            )
         progress = about["progress"]
         self.model.load({name: tensors[f"now.{name}"] for name in self.names}, self.checkpoint)
         self.kept = {name: tensors[f"best.{name}"].to(self.model.base.device) for name in self.names}

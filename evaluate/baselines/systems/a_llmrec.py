@@ -12,6 +12,7 @@ are recorded beside it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
@@ -86,10 +87,14 @@ class ALLMRec(LanguageModel):
         return self.sasrec.environment() if self.stages == 1 else super().environment()
 
     def fit_folder(self, training: TrainingData, seed: int, fitting: Fitting) -> Path | None:
-        """See `Baseline.fit_folder`; text vectors of another sentence encoder give another fit."""
+        """See `Baseline.fit_folder`; text vectors of another sentence encoder, or another SASRec, give another fit."""
         folder = super().fit_folder(training, seed, fitting)
+        recommender = self.sasrec.fit_folder(training, seed, fitting)
+        if folder is None or recommender is None:
+            return None
         texts = ItemTexts(training.content.rows, training.content.matrix)
-        return folder and folder.with_name(f"{folder.name}-{texts.sha256[:16]}")
+        learned_from = hashlib.sha256(f"{texts.sha256} {recommender.name}".encode()).hexdigest()
+        return folder.with_name(f"{folder.name}-{learned_from[:16]}")
 
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> Ranker:
         """See `LanguageModel.fit`."""
@@ -167,6 +172,9 @@ class FrozenRecommender:
     def __init__(self, ranker: SequenceRanker) -> None:
         import torch
 
+        from evaluate.baselines.networks.epochs import score_on_one_thread
+
+        score_on_one_thread()  # a kept fit is found by what was computed here, to the last bit
         network = ranker.network
         self.network, self.rows = network, ranker.rows
         with torch.no_grad():

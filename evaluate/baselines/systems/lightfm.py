@@ -69,9 +69,10 @@ class LightFM(Baseline):
         features = {"user_features": user_features, "item_features": item_features}
         model.fit(interactions, **features, epochs=self.epochs, num_threads=1)
         # Fitted as rows, items without users would be nothing but negatives.
-        others = self._others(training, items)
-        names = self._item_features(training, others)
-        alone = matrix_of_features_alone(names, item_columns, item_features.shape[1])
+        candidates = self._others(training, items)
+        named = dict(zip(candidates, self._item_features(training, candidates), strict=True))
+        others = [item for item, names in named.items() if any(name in item_columns for name in names)]
+        alone = matrix_of_features_alone([named[item] for item in others], item_columns, item_features.shape[1])
         biases, item_vectors = model.get_item_representations(sparse.vstack([item_features, alone]).tocsr())
         items |= {item: len(items) + place for place, item in enumerate(others)}
         _, user_vectors = model.get_user_representations(user_features)
@@ -79,7 +80,7 @@ class LightFM(Baseline):
         return FactorRanker(self.name, Factors(users, user_vectors, items, item_vectors, biases, traits))
 
     def _others(self, training: TrainingData, bought: Container[str]) -> list[str]:
-        """Items without users that are scored, too."""
+        """Items without users that are scored, too, if they have a feature that others have."""
         return []
 
     def _item_features(self, training: TrainingData, items: list[str]) -> list[list[str]]:
@@ -92,7 +93,7 @@ class LightFM(Baseline):
 class LightFMFeatures(LightFM):
     """LightFM with features of items (`feature_names`) and users (metadata).
 
-    Every item of the catalogue gets a score, one without users by its features alone.
+    An item of the catalogue that nobody has is scored by its features alone, if items with users have them.
 
     Attributes:
         least_items: Fewest items of a brand or title word that is used as a feature.
@@ -108,7 +109,7 @@ class LightFMFeatures(LightFM):
         return (cls(), cls(epochs=15), cls(factors=128), cls(least_items=2), cls(penalty=1e-6))
 
     def _others(self, training: TrainingData, bought: Container[str]) -> list[str]:
-        """Those of the catalogue with a feature that items with users have."""
+        """See `LightFM._others`: those of the catalogue."""
         return [item for item in training.items if item not in bought]
 
     def _item_features(self, training: TrainingData, items: list[str]) -> list[list[str]]:

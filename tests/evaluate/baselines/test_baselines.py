@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar, Self
 
@@ -277,6 +278,17 @@ def test_lightfm_with_features_ranks_items_nobody_has_by_what_they_are() -> None
     for own, other in (KINDS, KINDS[::-1]):
         asked = case(GOODS[own][:3], [f"new {other}", f"new {own}", "nowhere"])
         assert fitted("lightfm-features").rank(asked).order == (f"new {own}", f"new {other}", "nowhere")
+
+
+def test_lightfm_scores_items_nobody_has_by_features_alone() -> None:
+    data = material()
+    ball = data.items["new ball"]
+    twins = {name: ball.model_copy(update={"item_id": name}) for name in ("twin 1", "twin 2")}
+    unlike = {"unlike": Item(item_id="unlike", title="zzz")}
+    ranker = LightFMFeatures(factors=8, epochs=30).fit(replace(data, items={**data.items, **twins, **unlike}), 0)
+    scores = ranker.rank(case(["ball1"], ["twin 1", "ball2", "twin 2", "unlike", "nowhere"])).scores["lightfm-features"]
+    assert scores[0] == scores[2]
+    assert scores[3] == scores[4] < min(scores[:3]), "nothing is known of it"
 
 
 @EACH

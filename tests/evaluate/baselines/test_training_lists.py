@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,6 +54,16 @@ def test_further_lists_are_purchases_with_the_history_before_them(
         assert any(items[place - len(before) : place] == before for place in places if place >= len(before))
         assert case.candidates.count(str(case.target)) == 1
         assert not set(case.candidates) & set(items) - {case.target}
+
+
+def test_histories_are_as_short_as_those_of_the_protocol() -> None:
+    shop = {user: [f"i{n}" for n in range(start, start + 6)] for start, user in enumerate(("a", "b", "c"))}
+    data = training(shop)
+    assert data.protocol is not None
+    short = replace(data, protocol=data.protocol.model_copy(update={"last": 2}))
+    shaped = [case for step in steps_back(short, 3, 0) for case in step.cases]
+    assert [[event.item_id for event in case.history] for case in shaped if case.user_id == "a"] == [["i3", "i4"]]
+    assert {len(case.history) for case in further_lists(short, shaped, 100, 3, 0)} <= {1, 2}
 
 
 def test_all_other_purchases_are_there() -> None:

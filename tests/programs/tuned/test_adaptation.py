@@ -87,7 +87,7 @@ def test_a_soft_prompt_stands_between_each_candidate_and_the_question(base: Back
         row.append(adapted.vectors(question))
         last = base.model(inputs_embeds=torch.cat(row)[None]).logits[0, -1]
         yes, no = (base.tokenizer.convert_tokens_to_ids(word) for word in ("Yes", "No"))
-        plain.append(float(last[yes] - last[no]))
+        plain.append(float((last[yes] - last[no]).detach()))
     for decode in (Joint, lambda adapted: LateInteraction(adapted, 0)):
         model = FineTuned(base, SETTINGS, adapt=soft, objective=ANSWER, decode=decode)
         np.testing.assert_allclose(model.logits("A shopper", [" red ball", " blue"]), plain, atol=1e-4)

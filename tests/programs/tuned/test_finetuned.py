@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
+from transformers import GraniteConfig, GraniteForCausalLM
 
 from programs.runtime.errors import InputError
 from programs.runtime.events import Event, Progress
+from programs.tuned.adaptation import Frozen
 from programs.tuned.backbone import load_backbone, sha256_of_base, source_of
+from programs.tuned.decoding import LateInteraction
 from programs.tuned.finetuned import FineTuned, read_tensors
 from programs.tuned.reader import AdapterRecord, tuned_reader
 from programs.tuned.settings import PromptList, TuningSettings
@@ -115,6 +118,44 @@ def test_the_average_over_steps_is_what_is_judged_and_saved(folder: Path, tmp_pa
     last.fit(lists, dev, tmp_path / "last.safetensors")
     saved = read_tensors((tmp_path / "last.safetensors").read_bytes(), "last")
     assert all(torch.equal(saved[f"average.{name}"], saved[f"now.{name}"]) for name in last.adapter)
+
+
+def test_a_training_that_diverges_keeps_the_best_weights_before_and_says_so(folder: Path, tmp_path: Path) -> None:
+    lists, dev = planted()[:36], planted()[36:]
+    wild = model(folder, SETTINGS.model_copy(update={"rate": 1e30, "warmup": 0.0}))
+    untuned = wild.figures(dev)
+    for _ in range(2):  # the same command again ends alike
+        events: list[Event] = []
+        assert wild.fit(lists, dev, tmp_path / "wild.safetensors", events.append) == untuned == wild.figures(dev)
+        assert any("the weights are not finite" in str(event) for event in events)
+
+
+def test_models_that_do_more_than_an_output_layer_are_refused(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "granite")
+    shape = {"vocab_size": 21, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    config = GraniteConfig(**shape, num_attention_heads=4, num_key_value_heads=2, logits_scaling=8.0)
+    GraniteForCausalLM(config).save_pretrained(folder)
+    with pytest.raises(InputError, match="changes its logits after the output layer"):
+        load_backbone(str(folder), torch.float32)
+    config.logits_scaling, config.embedding_multiplier = 1.0, 12.0
+    GraniteForCausalLM(config).save_pretrained(folder)
+    adapted = Frozen(load_backbone(str(folder), torch.float32))
+    with pytest.raises(InputError, match="is more than its layers"):
+        LateInteraction(adapted, 1)
+
+
+def test_unpacked_weights_of_another_form_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLLM3REC_CACHE", str(tmp_path / "cache"))
+    base = tmp_path / "base.gguf"
+    base.write_bytes(b"GGUF")
+    unpacked = write_tiny_model(tmp_path / "cache" / "dequantised" / sha256_of_base(base))
+    name = load_backbone(str(base), torch.float32).name
+    assert name == str(base)
+    tensors = load_file(unpacked / "model.safetensors")
+    tensors["another.name"] = tensors.pop(next(iter(tensors)))
+    (unpacked / "model.safetensors").write_bytes(save(tensors))
+    with pytest.raises(InputError, match="another version of transformers; delete it"):
+        load_backbone(str(base), torch.float32)
 
 
 def test_settings_of_older_trainings_are_recorded_as_they_were() -> None:

@@ -127,6 +127,18 @@ class TestKGAT:
         assert users.shape == (40, 8 + 8 + 4) and items.shape == (15, 20)
         assert users[:, 8:16].norm(dim=1).tolist() == pytest.approx([1.0] * 40, rel=1e-4)
 
+    @pytest.mark.parametrize("attention", [False, True])
+    def test_own_vectors_of_items_nobody_has_stay_zero(self, attention: bool) -> None:
+        network = self.network(attention=attention).train()
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
+        users, items, negatives = torch.tensor([0, 1]), torch.tensor([0, 1]), torch.tensor([[5], [6]])
+        for epoch in range(3):
+            take_steps(optimizer, (network.loss(users, items, negatives) for _ in range(2)))
+            take_steps(optimizer, network.graph_losses(np.random.default_rng(epoch)))
+        nobodys = slice(network.users + ITEMS, network.users + ITEMS + 3)
+        assert not network.own[nobodys].any() and network.own[network.users : network.users + ITEMS].any()
+        assert network.eval().vectors()[1][ITEMS:].norm(dim=1).min() > 0.5, "their facts give them vectors"
+
     def test_attention_is_a_softmax_over_the_edges_of_a_node(self) -> None:
         network = self.network(attention=True)
         transr, vectors = network.transr, network.node.weight.detach()
