@@ -12,6 +12,7 @@ import pytest
 
 from evaluate.baselines import TRAINED, Baseline, TrainingData
 from evaluate.baselines.fitting import Fitting
+from evaluate.baselines.learned import Learned
 from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.item_texts import item_texts
 from evaluate.baselines.networks.sequence_settings import SequenceSettings, TextSettings
@@ -183,6 +184,18 @@ def test_fits_are_kept_and_found_again(name: str, tmp_path: Path) -> None:
     settings.fit(shop(), 1, Fitting(tmp_path))
     assert len(list(tmp_path.iterdir())) == 2, "another seed is another fit"
     assert settings.fit(shop(), 0).rank(asked) == first, "keeping a fit does not change it"
+
+
+def test_learned_keeps_the_fits_of_the_network_among_its_sources(tmp_path: Path) -> None:
+    pytest.importorskip("lightgbm")
+    settings = Learned(groups=("content", "sasrec"), sasrec=SASRec(**SMALL), trees=2, negatives=3)
+    asked = case(["i1", "i2"], [f"i{n}" for n in range(ITEMS)], "u0")
+    events: list[Event] = []
+    first = settings.fit(shop(), 0, Fitting(tmp_path)).rank(asked)
+    assert len(list(tmp_path.glob("sasrec-*"))) == 2, "one on the training data of the lists, one on all"
+    assert settings.fit(shop(), 0, Fitting(tmp_path, events.append)).rank(asked) == first
+    assert sum("the fit is kept in" in str(event) for event in events) == 2
+    assert settings.environment() == SASRec().environment() and not Learned().environment()
 
 
 def test_other_texts_are_another_fit(tmp_path: Path) -> None:
