@@ -17,6 +17,7 @@ from programs.prior.choice import prior_name
 from programs.program import Fusion
 from programs.ranker import Ranker
 from programs.runtime.errors import InputError, quoted
+from programs.tuned.reader import require_packages
 from signatures.schema import MotivationSchema
 
 
@@ -38,9 +39,19 @@ class ArtifactChoice(RankerChoice):
         return self.manifest is not None and self.manifest.optimizer in ("prototypes", "finetune")
 
     def configuration(self, explain: int, check: bool, seed: int = 0) -> dict[str, Any]:
-        """See `RankerChoice.configuration`; contains the artifact's hash."""
+        """See `RankerChoice.configuration`; contains the artifact's hash.
+
+        Weights of its own are computed in another number format on other hardware, which is recorded, too: a run is
+        not finished with scores of both.
+        """
         assert self.manifest is not None  # noqa: S101 - set where this is built
-        return super().configuration(explain, check) | {"artifact": self.manifest.sha256}
+        found = super().configuration(explain, check) | {"artifact": self.manifest.sha256}
+        if self.manifest.adapter is None:
+            return found
+        require_packages("the program 'tuned'")
+        from programs.tuned.backbone import hardware_of
+
+        return found | {"hardware": hardware_of(self.manifest.adapter.base)}
 
     def refuse(self, cases: Cases) -> None:
         """Refuse users that the program was compiled on; see `RankerChoice.refuse`."""

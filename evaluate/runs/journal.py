@@ -224,10 +224,13 @@ def refuse_other_run(directory: Path, manifest: RunManifest) -> RunManifest | No
 _NOT_COMPARED = {"timeout"}
 """Recorded, but it decides no ranking: a run may go on with another one."""
 
+_RECORDED_LATER = {"hardware"}
+"""Runs of older versions lack it."""
+
 
 def _differences(name: str, stored: JsonValue, given: JsonValue) -> Iterator[str]:
     if isinstance(stored, dict) and isinstance(given, dict):
-        for key in sorted((stored.keys() | given.keys()) - _NOT_COMPARED):
+        for key in sorted((stored.keys() | given.keys()) - _NOT_COMPARED - (_RECORDED_LATER - stored.keys())):
             if key not in given or key not in stored:
                 yield f"{name}.{key} is only {'in the run' if key in stored else 'given'}"
             else:

@@ -105,3 +105,22 @@ def test_further_purchases_are_targets_where_the_lists_of_the_setting_are_too_fe
 def test_only_the_program_tuned_is_fine_tuned(cases: Cases, base: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--program tuned"):
         m3.compile_program(cases, "embedding", out=tmp_path / "art", optimizer="finetune", base=str(base))
+
+
+def test_a_run_of_tuned_weights_is_finished_on_hardware_of_the_same_kind(
+    cases: Cases, base: Path, tmp_path: Path
+) -> None:
+    compiled(cases, base, tmp_path / "art")
+    test = cases_file(tmp_path / "test.jsonl", 3, part="test")
+    run = tmp_path / "run"
+    m3.evaluate(test, tmp_path / "art", out=run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    hardware = manifest["configuration"]["hardware"]
+    assert hardware.keys() == {"base_sha256", "device", "dtype"}
+    hardware["dtype"] = "float8"
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r'hardware\.dtype is "float8"'):
+        m3.evaluate(test, tmp_path / "art", out=run)
+    del manifest["configuration"]["hardware"]
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    assert m3.evaluate(test, tmp_path / "art", out=run).figures.users == 3, "runs of older versions do not say"
