@@ -93,6 +93,8 @@ def shop(
     with ExitStack() as stack:
         other = stack.enter_context(FakeOpenAI())
         server = stack.enter_context(FakeOpenAI())
+        # It cannot answer in the form of every provider, and says so in the output that is searched for keys.
+        server._server.handle_error = lambda *_: None  # type: ignore[method-assign]
         server.respond = SERVERS[request.param](server, other.url)
         monkeypatch.setenv(key_variable(server.model()), SERVERS_OWN)
         for variable in ("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"):
