@@ -55,7 +55,7 @@ def fit_and_measure(
     if file is not None and file.exists():
         if begun:
             return settings.fit(training, seed, fitting), read_json(file, FitCost, "delete it")
-        file.unlink()  # Somebody has deleted the fit.
+        file.unlink(missing_ok=True)  # Somebody has deleted the fit.
     before = time.process_time()
     with _MemoryWatch() as memory:
         ranker = settings.fit(training, seed, fitting)

@@ -90,11 +90,12 @@ class JobKeeper:
     def halved(self, job: JobRow) -> list[JobRow]:
         """Two jobs with half of the questions each, in place of one that was not created. To be called alone.
 
-        A small job, or one that was created or cancelled meanwhile, stays as it is.
+        A small job stays as it is, and so does one that was created or cancelled meanwhile, or has lost its file.
         """
-        if job.state != "uploaded" or job.cancelled or job.lines < 2 * FEWEST_LINES:
+        path = Path(job.path)
+        if job.state != "uploaded" or job.cancelled or job.lines < 2 * FEWEST_LINES or not path.exists():
             return [job]
-        content = Path(job.path).read_bytes().splitlines(keepends=True)
+        content = path.read_bytes().splitlines(keepends=True)
         questions = self.table.questions(job.id)
         price = None if job.price is None else Price.model_validate_json(job.price)
         # First given up: a crash between the two leaves questions in no job, which are asked anew, never in two.

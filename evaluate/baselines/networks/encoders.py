@@ -24,8 +24,8 @@ def later_positions(length: int, device: torch.device) -> Tensor:
 class AttentionEncoder(nn.Module):
     """Transformer blocks with learned positions (SASRec; with `causal` off: BERT4Rec).
 
-    Causal blocks count positions from the first item. The others count them from the last one, so that the place of the
-    next item is the same in histories of all lengths.
+    Causal blocks count positions from the first item. The others count them from the last one, so that the next
+    item has the same position in histories of all lengths.
     """
 
     def __init__(self, settings: AttentionSettings, causal: bool = True) -> None:

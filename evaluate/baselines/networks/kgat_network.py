@@ -33,7 +33,7 @@ class KGATNetwork(GraphNetwork):
         graph: Triples of the items.
     """
 
-    learned: Tensor
+    has_own: Tensor
 
     def __init__(
         self, histories: Sequence[HistoryRows], items: int, graph: KnowledgeGraph, settings: KGATSettings
@@ -50,17 +50,17 @@ class KGATNetwork(GraphNetwork):
         edges = _edges(histories, self.users, items, graph)
         self._fixed = symmetric_normalised(edges[:, [0, 2]], nodes)
         self._degrees = np.diff(self._fixed.indptr)
-        learned = torch.ones(nodes, 1)
+        has_own = torch.ones(nodes, 1)
         bought = np.unique(np.concatenate(list(histories)))
-        learned[torch.from_numpy(self.users + np.setdiff1d(np.arange(items), bought))] = 0
-        self.register_buffer("learned", learned, persistent=False)
+        has_own[torch.from_numpy(self.users + np.setdiff1d(np.arange(items), bought))] = 0
+        self.register_buffer("has_own", has_own, persistent=False)
         self.transr = _TransR(edges, nodes, settings.dimensions) if settings.attention else None
         self._propagation: Propagation | None = None
 
     @property
     def own(self) -> Tensor:
         """Own vectors of all nodes, shape (nodes, d)."""
-        return cast(Tensor, self.node.weight * self.learned)
+        return cast(Tensor, self.node.weight * self.has_own)
 
     def layers(self) -> list[Tensor]:
         """Vectors of all nodes before the first layer and after each: e' = f(W1 (e + Ae)) + f(W2 (e * Ae)) (eq. 8)."""

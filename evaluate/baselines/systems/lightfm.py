@@ -49,7 +49,9 @@ class LightFM(Baseline):
         bought = dict.fromkeys(item for history in training.histories.values() for item in history)
         items = {item: row for row, item in enumerate(bought)}
         user_names = self._user_features(training, list(users))
-        item_names = self._item_features(training, list(items))
+        others = self._others(training, items)
+        names = self._item_features(training, [*items, *others])
+        item_names, other_names = names[: len(items)], names[len(items) :]
         user_columns, item_columns = columns_of(user_names), columns_of(item_names)
         user_features = feature_matrix(user_names, user_columns)
         item_features = feature_matrix(item_names, item_columns)
@@ -69,12 +71,10 @@ class LightFM(Baseline):
         features = {"user_features": user_features, "item_features": item_features}
         model.fit(interactions, **features, epochs=self.epochs, num_threads=1)
         # Fitted as rows, items without users would be nothing but negatives.
-        candidates = self._others(training, items)
-        named = dict(zip(candidates, self._item_features(training, candidates), strict=True))
-        others = [item for item, names in named.items() if any(name in item_columns for name in names)]
-        alone = matrix_of_features_alone([named[item] for item in others], item_columns, item_features.shape[1])
+        alone = matrix_of_features_alone(other_names, item_columns, item_features.shape[1])
         biases, item_vectors = model.get_item_representations(sparse.vstack([item_features, alone]).tocsr())
-        items |= {item: len(items) + place for place, item in enumerate(others)}
+        scored = alone.getnnz(axis=1) > 0
+        items |= {item: len(items) + place for place, item in enumerate(others) if scored[place]}
         _, user_vectors = model.get_user_representations(user_features)
         traits = {name: model.user_embeddings[column] for name, column in user_columns.items()}
         return FactorRanker(self.name, Factors(users, user_vectors, items, item_vectors, biases, traits))
