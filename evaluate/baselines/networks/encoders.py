@@ -43,10 +43,10 @@ class AttentionEncoder(nn.Module):
     def forward(self, vectors: Tensor, padded: Tensor, users: Tensor) -> Tensor:
         """States, shape (batch, length, d)."""
         length = vectors.shape[1]
-        places = torch.arange(length, device=vectors.device)
+        positions = torch.arange(length, device=vectors.device)
         if not self.causal:
-            places = ((~padded).sum(dim=1, keepdim=True) - 1 - places).clamp_min(0)
-        vectors = self.dropout(vectors * self.scale + self.position(places))
+            positions = ((~padded).sum(dim=1, keepdim=True) - 1 - positions).clamp_min(0)
+        vectors = self.dropout(vectors * self.scale + self.position(positions))
         if self.causal:
             return cast(Tensor, self.blocks(vectors, mask=later_positions(length, vectors.device), is_causal=True))
         return cast(Tensor, self.blocks(vectors, src_key_padding_mask=padded))

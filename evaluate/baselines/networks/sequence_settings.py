@@ -76,7 +76,7 @@ class MaskedSettings(AttentionSettings):
     Attributes:
         masked: Share of a history's items that are masked.
         cut: Share of histories that are cut at a random item, which alone is masked, as in ranking. So items at every
-            place are learned as next ones.
+            position are learned as next ones.
         last_only: Share of the others in which only the last item is masked.
     """
 
