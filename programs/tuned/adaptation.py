@@ -1,4 +1,4 @@
-"""What of a language model is trained: nothing, LoRA adapters, a soft prompt, or projections of outside vectors."""
+"""What is trained of a language model: nothing, LoRA adapters, a soft prompt, or projections of outside vectors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
+from programs.runtime.errors import InputError
 from programs.tuned.backbone import Backbone
 from programs.tuned.settings import Slot, TuningSettings
 
@@ -52,15 +53,26 @@ _MATRICES = {
 
 
 class LoRA(Frozen):
-    """LoRA (Hu et al., ICLR 2022) on matrices of the last layers."""
+    """LoRA (Hu et al., ICLR 2022) on matrices of the last layers.
+
+    Raises:
+        InputError: if the base lacks some of these matrices.
+    """
 
     def __init__(self, base: Backbone, settings: TuningSettings) -> None:
+        matrices = _MATRICES[settings.adapted]
+        own = {name.rpartition(".")[2] for name, _ in base.model.named_modules()}
+        if missing := [name for name in matrices if name not in own]:
+            raise InputError(
+                f"{base.name}: LoRA adapts matrices that this base does not have ({', '.join(missing)}); choose a base "
+                "with these matrices, such as one of Llama's form"
+            )
         count = base.model.config.num_hidden_layers
         config = LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha,
             lora_dropout=0.0,
-            target_modules=_MATRICES[settings.adapted],
+            target_modules=matrices,
             layers_to_transform=list(range(max(0, count - settings.layers), count)),
         )
         with torch.random.fork_rng(devices=[]):
@@ -77,17 +89,18 @@ class SoftPrompt(Frozen):
     the user's text they could change little of it. They begin as the vectors of random tokens.
 
     Args:
+        adapted: The model that reads them; what it trains is trained, too.
         tokens: Number of vectors.
         question: Text after them.
     """
 
-    def __init__(self, base: Backbone, settings: TuningSettings, tokens: int, question: str) -> None:
-        super().__init__(base)
-        table = base.model.get_input_embeddings().weight.detach()
+    def __init__(self, adapted: Frozen, settings: TuningSettings, tokens: int, question: str) -> None:
+        super().__init__(adapted.base)
+        table = self.base.model.get_input_embeddings().weight.detach()
         chosen = torch.randint(len(table), (tokens,), generator=torch.Generator().manual_seed(settings.seed))
         self._prompt = nn.Parameter(table[chosen.to(table.device)].float())
-        self._question = base.tokenizer.encode(question, add_special_tokens=False)
-        self.tensors = {"soft_prompt": self._prompt}
+        self._question = self.base.tokenizer.encode(question, add_special_tokens=False)
+        self.tensors = {**adapted.tensors, "soft_prompt": self._prompt}
 
     def ending(self) -> Tensor:
         """See `Frozen.ending`; the soft prompt, and the question."""

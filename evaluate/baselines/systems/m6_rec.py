@@ -1,10 +1,11 @@
-"""M6-Rec (Cui et al., 2022): a frozen language model with a soft prompt answers whether a user takes an item.
+"""M6-Rec (Cui et al., 2022): a language model with a soft prompt and adapters answers whether a user takes an item.
 
-As published: behaviour and items as plain text, soft prompts in place of tuned weights, and late interaction: the
-lower layers read the user's text and each item's text by themselves, so that items are computed once and kept, and
-only the upper layers read both. Different here: no code and no weights of M6 were published, so the base is any local
-language model; one soft prompt without a choice among several, which stands between the item and the question; answers
-of yes against no in place of a trained output layer.
+As published: behaviour and items as plain text; a soft prompt with adapters in place of tuned weights ("option-adapter
+tuning"); and late interaction: the lower layers read the user's text and each item's text by themselves, so that items
+are computed once and kept, and only the upper layers, which have the adapters, read both. Different here: no code and
+no weights of M6 were published, so the base is any local language model; one soft prompt without a choice among
+several, which stands between the item and the question; answers of yes against no, compared within the list, in place
+of a trained output layer.
 """
 
 from __future__ import annotations
@@ -42,43 +43,43 @@ QUESTION = "Does the shopper buy it? Answer:"
 
 
 class M6Rec(LanguageModel):
-    """Prompt tuning with late interaction. It needs more passes than LoRA: 20 vectors are all that is trained.
-
-    Its loss stays for long at that of one answer to all, so training is more patient than LoRA's.
+    """A soft prompt, adapters in the upper layers, and late interaction.
 
     Attributes:
         tokens: Vectors of the soft prompt.
-        below: Layers that read each text by itself; at most all but one.
+        below: Layers that read each text by itself; at most all but one. The others have adapters.
+        rank, alpha: Of the adapters, which are LoRA's.
         negatives: Items drawn at random that each training user is said not to take.
     """
 
     name: ClassVar[str] = "m6-rec"
-    fit_version: ClassVar[int] = 3
+    fit_version: ClassVar[int] = 4
 
-    passes: int = Field(default=6, ge=1)
-    rate: float = Field(default=1e-2, gt=0)
-    patience: int = Field(default=12, ge=1)
     tokens: int = Field(default=20, ge=1)
     below: int = Field(default=20, ge=0)
+    rank: int = Field(default=8, ge=1, le=256)
+    alpha: int = Field(default=16, ge=1)
     negatives: int = Field(default=7, ge=1)
 
     @classmethod
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
-        return (cls(), cls(below=10), cls(tokens=50), cls(rate=3e-2), cls(users=1024))
+        return (cls(), cls(below=10), cls(tokens=50), cls(rate=5e-4), cls(users=1024))
 
     def model(self, base: Backbone, tuning: TuningSettings) -> FineTuned:
         """See `LanguageModel.model`."""
-        from programs.tuned.adaptation import SoftPrompt
+        from programs.tuned.adaptation import LoRA, SoftPrompt
         from programs.tuned.decoding import LateInteraction
         from programs.tuned.finetuned import FineTuned
-        from programs.tuned.objective import ANSWER
+        from programs.tuned.objective import CHOICE
 
+        above = max(1, base.model.config.num_hidden_layers - self.below)
+        shape = {"layers": above, "adapted": "all", "rank": self.rank, "alpha": self.alpha}
         return FineTuned(
             base,
-            tuning,
-            adapt=lambda base, settings: SoftPrompt(base, settings, self.tokens, QUESTION),
-            objective=ANSWER,
+            tuning.model_copy(update=shape),
+            adapt=lambda base, settings: SoftPrompt(LoRA(base, settings), settings, self.tokens, QUESTION),
+            objective=CHOICE,
             decode=lambda adapted: LateInteraction(adapted, self.below),
             most_prefix=LONGEST_PREFIX,
             most_suffix=LONGEST_SUFFIX,

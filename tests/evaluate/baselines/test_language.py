@@ -42,7 +42,7 @@ SMALL: dict[str, LanguageModel] = {
     "a-llmrec": ALLMRec(
         users=28, passes=8, dev_users=8, block=7, rate=0.02, patience=9, negatives=2, sasrec=SHORT, align_rate=0.01
     ),
-    "m6-rec": M6Rec(users=28, passes=24, dev_users=8, block=7, rate=0.1, patience=9, tokens=4, below=1),
+    "m6-rec": M6Rec(users=28, passes=8, dev_users=8, block=7, rate=0.02, patience=9, tokens=4, below=1),
 }
 EACH = pytest.mark.parametrize("name", list(SMALL))
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from programs.runtime.errors import InputError
 from programs.tuned import finetuned
-from programs.tuned.adaptation import Adapt, Frozen, Projections, SoftPrompt
+from programs.tuned.adaptation import Adapt, Frozen, LoRA, Projections, SoftPrompt
 from programs.tuned.backbone import Backbone, load_backbone
 from programs.tuned.decoding import Joint, LateInteraction
 from programs.tuned.finetuned import FineTuned
@@ -37,7 +38,7 @@ def wanted(vector: np.ndarray, target: int) -> PromptList:
 
 
 def soft(base: Backbone, settings: TuningSettings) -> Frozen:
-    return SoftPrompt(base, settings, tokens=3, question="Would this buy?")
+    return SoftPrompt(Frozen(base), settings, tokens=3, question="Would this buy?")
 
 
 def projected(base: Backbone, settings: TuningSettings) -> Frozen:
@@ -102,6 +103,25 @@ def test_a_soft_prompt_learns_who_buys_what_although_layers_below_see_neither(ba
     assert late.fit(lists, lists, tmp_path / "fit.safetensors").ndcg == 1
 
 
+def test_a_soft_prompt_and_adapters_of_upper_layers_leave_kept_lower_states_right(
+    base: Backbone, tmp_path: Path
+) -> None:
+    settings = SETTINGS.model_copy(update={"layers": 1})
+
+    def both(base: Backbone, settings: TuningSettings) -> Frozen:
+        return SoftPrompt(LoRA(base, settings), settings, tokens=3, question="Would this buy?")
+
+    late = FineTuned(base, settings, adapt=both, decode=lambda adapted: LateInteraction(adapted, 1))
+    assert len(late.adapter) == 5 and "soft_prompt" in late.adapter
+    lists = [PromptList("A shopper bought car:", (" red ball?", " blue ball?"), 0)] * 4
+    untrained = late.logits(lists[0].prefix, lists[0].suffixes)
+    assert late.fit(lists, lists, tmp_path / "fit.safetensors").ndcg == 1.0
+    trained = late.logits(lists[0].prefix, lists[0].suffixes)
+    assert not np.allclose(trained, untrained, atol=1e-3)
+    late._decoding._lower.clear()
+    np.testing.assert_array_equal(late.logits(lists[0].prefix, lists[0].suffixes), trained)
+
+
 def test_long_lists_are_scored_in_parts(base: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     model = FineTuned(base, SETTINGS, adapt=soft)
     suffixes = [f" {colour} {thing}?" for colour in ("red", "blue", "green") for thing in ("ball", "cube", "car")]
@@ -116,3 +136,13 @@ def test_adapters_of_chosen_matrices(base: Backbone, tmp_path: Path, adapted: st
     model, lists = FineTuned(base, settings), [PromptList("A shopper", (" red ball?", " blue ball?"), 0)] * 4
     assert len(model.adapter) == 2 * matrices
     assert model.fit(lists, lists, tmp_path / "fit.safetensors").ndcg == 1.0
+
+
+def test_a_base_without_the_matrices_that_lora_adapts_is_refused_by_name(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "gpt2")
+    config = GPT2Config(vocab_size=21, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    with pytest.raises(
+        InputError, match=r"gpt2: LoRA adapts .* does not have \(q_proj, v_proj\); choose a base with these"
+    ):
+        LoRA(load_backbone(str(folder), torch.float32), SETTINGS)
