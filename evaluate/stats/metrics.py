@@ -1,4 +1,4 @@
-"""Hit rate, NDCG, MRR and MAP for one positive per user, with bounds for unresolved users."""
+"""Hit rate, NDCG, MRR and MAP for one target per user, with bounds for unresolved users."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CUTOFFS = (5, 10)
 
 
 def hit(rank: int, k: int) -> float:
-    """HR@k of one user: 1 if the positive is among the first k, else 0.
+    """HR@k of one user: 1 if the target is among the first k, else 0.
 
     Args:
-        rank: 1-based rank of the positive.
+        rank: 1-based rank of the target.
 
     >>> hit(5, 5), hit(6, 5)
     (1.0, 0.0)
@@ -29,10 +29,10 @@ def hit(rank: int, k: int) -> float:
 
 
 def ndcg(rank: int, k: int) -> float:
-    """NDCG@k of one user with a single positive: 1 / log2(rank + 1) within the first k, else 0. The ideal DCG is 1.
+    """NDCG@k of one user with a single target: 1 / log2(rank + 1) within the first k, else 0. The ideal DCG is 1.
 
     Args:
-        rank: 1-based rank of the positive.
+        rank: 1-based rank of the target.
 
     >>> ndcg(1, 5), ndcg(3, 5), ndcg(6, 5)
     (1.0, 0.5, 0.0)
@@ -41,13 +41,13 @@ def ndcg(rank: int, k: int) -> float:
 
 
 def reciprocal_rank(rank: int, k: int) -> float:
-    """RR@k of one user: 1 / rank of the positive within the first k, else 0; its mean over users is MRR@k.
+    """RR@k of one user: 1 / rank of the target within the first k, else 0; its mean over users is MRR@k.
 
-    It is also the average precision AP@k, whose mean is MAP@k: with one positive the only precision in that average is
+    It is also the average precision AP@k, whose mean is MAP@k: with one target the only precision in that average is
     1 / rank.
 
     Args:
-        rank: 1-based rank of the positive.
+        rank: 1-based rank of the target.
 
     >>> reciprocal_rank(1, 5), reciprocal_rank(4, 5), reciprocal_rank(6, 5)
     (1.0, 0.25, 0.0)
@@ -82,7 +82,7 @@ def per_user(ranks: Mapping[str, int], ks: Sequence[int] = CUTOFFS) -> pd.DataFr
     """HR@k and NDCG@k of every user.
 
     Args:
-        ranks: 1-based rank of each user's positive.
+        ranks: 1-based rank of each user's target.
         ks: Cutoffs.
 
     Returns:
@@ -147,7 +147,7 @@ class Bounds(BaseModel):
 
     Attributes:
         low: Mean if every unresolved user is a miss.
-        high: Mean if every unresolved user has the positive at rank 1.
+        high: Mean if every unresolved user has the target at rank 1.
         resolved: Number of scored users.
         unresolved: Number of users without a result.
     """
@@ -193,7 +193,7 @@ def chance(list_size: int, ks: Sequence[int] = CUTOFFS) -> dict[str, float]:
     """Expected metrics of a random order of the list.
 
     Args:
-        list_size: Candidates per user, the positive included; at least 1.
+        list_size: Candidates per user, the target included; at least 1.
 
     >>> {name: round(value, 4) for name, value in chance(30).items()}
     {'HR@5': 0.1667, 'NDCG@5': 0.0983, 'HR@10': 0.3333, 'NDCG@10': 0.1515}
