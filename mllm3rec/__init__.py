@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mllm3rec.stages.settings import StageSettings
     from mllm3rec.stages.stage import Stage
     from mllm3rec.stages.whole import distill_all, profile_all, recommend_all
+    from programs.batch.question_file import WaveWritten
     from programs.lm.backends import Backends, UnparsableError
     from programs.lm.roles import PRESETS, RoleConfig, Roles
     from programs.mar import Embedding, Listwise, Pointwise, Rerank
@@ -73,6 +74,7 @@ _MODULES = {
     "mllm3rec.stages.settings": ("StageSettings",),
     "mllm3rec.stages.stage": ("Stage",),
     "mllm3rec.stages.whole": ("distill_all", "profile_all", "recommend_all"),
+    "programs.batch.question_file": ("WaveWritten",),
     "programs.lm.backends": ("Backends", "UnparsableError"),
     "programs.lm.roles": ("PRESETS", "RoleConfig", "Roles"),
     "programs.mar": ("Embedding", "Listwise", "Pointwise", "Rerank"),
@@ -141,6 +143,7 @@ __all__ = [
     "Traits",
     "UnparsableError",
     "Usage",
+    "WaveWritten",
     "__version__",
     "attack",
     "compare",

@@ -68,7 +68,7 @@ class Interaction(BaseModel):
     """(i_j, r_j) of eq. 1: an item and the signal left on it.
 
     Attributes:
-        rating: 1 to 5 where the data has ratings, else None.
+        rating: 0 to 5 where the data has ratings, else None.
         timestamp: Unix seconds, or None where unknown.
     """
 

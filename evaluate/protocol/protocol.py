@@ -133,7 +133,8 @@ class EvaluationProtocol(BaseModel):
         dataset: The dataset's short name.
         source: Where the data was read from: an absolute path, `demo`, or `in-memory`.
         dataset_sha256: `Dataset.sha256` of that data.
-        target: Rule for the positive.
+        setting: How targets and training data are divided: warm, item-cold, user-cold or time.
+        target: Rule for the target: the last liked interaction, the one with the highest rating, or the last.
         negatives: Sampled items per list; a list has one more.
         sampling: How negatives are drawn; `default_sampling` of the setting unless given. Written with every file.
         part: Users to draw from.
@@ -143,6 +144,9 @@ class EvaluationProtocol(BaseModel):
         last: Length to which histories are cut; None keeps them whole.
         cold_share: Share of the items (item-cold) or of the records (user-cold) that is cold; of the records that are
             test where no date is given (time).
+        cold_positive: Item cold-start: evaluates users whose target is a cold item, or all users of a cold item.
+        cold_history: User cold-start: a history is the user's records in the test window before the target, or the last
+            records before it, inside the window or not.
         cold_below: User cold-start: users with fewer records than this in the test window.
         since: Setting time: the moment from which on everything is test, in unix seconds; a date is understood.
             None: the first moment of the latest `cold_share` of the records.

@@ -96,10 +96,10 @@ def attack(
         schema: Motivational schema or its file; only for programs given by name.
         workers: Number of lists ranked in parallel.
         budget_usd, max_calls, max_minutes: Most dollars, calls and minutes for all rankers; None for no limit.
-        retry_unparsable: Whether to rank lists with unreadable answers again, with new calls.
+        retry_unparsable: Whether to rank lists with unparsable answers again, with new calls.
         on_event: Receives notes and progress.
         command: The command to show in the report, to repeat the run.
-        models: `preset`, `model`, `mope`, `mote`, `mar`, `judge`, as in `evaluate`.
+        models: `preset`, `model`, `mope`, `mote`, `mar`, `judge`, `timeout`, `max_tokens`, as in `evaluate`.
 
     Raises:
         InputError: if there is no such ranker or attack, `out` holds another run, lists have fewer than 7 candidates,

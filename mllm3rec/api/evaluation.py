@@ -75,7 +75,7 @@ def evaluate(
         weight, head: See `Fusion`; only for programs given by name.
         gate: A gate (`fit_gate_on_run(...).gate`), or its file, in place of `weight`.
         ask: Share of users to ask about, those for whom the prior is least sure; the prior alone ranks the others. The
-            margin from which on nobody is asked is that of this share of the gate's dev users.
+            margin threshold is the quantile of the gate's dev users for this share.
         prior: Formula of the prior: `3` (the newest), `3-sales` or `2`, see docs/protocol.md. None: that of the run in
             `out`, or the newest; an artifact has its own.
         schema: Motivational schema or its file; only for programs given by name.
@@ -88,7 +88,8 @@ def evaluate(
         retry_unparsable: Whether to rank users with unparsable answers again, with new calls.
         budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes to spend; None for no limit.
         on_event: Receives notes and progress.
-        models: `preset`, `model`, `mope`, `mote`, `mar`, `judge`, as in `program`; not for a `Program`.
+        models: `preset`, `model`, `mope`, `mote`, `mar`, `judge`, `timeout`, `max_tokens`, as in `program`; not for a
+            `Program`.
 
     Raises:
         InputError: if there is no such ranker, `out` holds another run, or the cases do not fit the data.

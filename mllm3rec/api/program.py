@@ -48,8 +48,9 @@ class Program:
         explain: Number of first items that `rank` explains; `recommend` explains all items that it returns.
         check: Whether the judge re-checks reasons.
         budget: Limits for all calls of this object.
+        on_event: Receives notes and progress.
         ledger_path: File that records every call; calls already in it count against the budget.
-        retry_unparsable: Whether to ask again where a stored answer is unreadable.
+        retry_unparsable: Whether to ask again where a stored answer is unparsable.
         asking: Makes the backends that are asked from the usual ones.
     """
 
@@ -312,7 +313,8 @@ def program(
 
     Args:
         dataset: Catalogue and histories.
-        preset: Models of all roles: `local`, `hosted` or `paper`; `local` unless DSPy was configured with a model.
+        preset: Models of all roles: `local`, `hosted`, `hosted-cheap` or `paper`; `local` unless DSPy was configured
+            with a model.
         model: Model of every role: a model string (docs/models.md) or a `dspy.LM`.
         mope, mote, mar, judge: Model of one role.
         timeout, max_tokens: Most seconds of one call, and most tokens of one answer, for every role.
@@ -323,7 +325,7 @@ def program(
         check: Whether the judge re-checks reasons.
         budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes of this object; None for no limit.
         ledger: File that records every call; calls already in it count against the budget.
-        retry_unparsable: Whether to ask again where a stored answer is unreadable.
+        retry_unparsable: Whether to ask again where a stored answer is unparsable.
         on_event: Receives notes and progress.
 
     Raises:
