@@ -15,6 +15,7 @@ from torch import Tensor
 
 from programs.runtime.errors import InputError
 from programs.runtime.events import OnEvent, ignore
+from programs.runtime.one_thread import one_thread
 from programs.tuned.adaptation import Adapt, LoRA
 from programs.tuned.backbone import Backbone
 from programs.tuned.decoding import Decode, Joint
@@ -126,12 +127,8 @@ class FineTuned:
         Raises:
             InputError: if the checkpoint is of another training.
         """
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # sums depend on the number of threads
-        try:
+        with one_thread():
             return AdapterTraining(self, lists, dev_lists, checkpoint, on_event).run()
-        finally:
-            torch.set_num_threads(threads)
 
     def loss(self, one: PromptList) -> Tensor:
         """Loss of the objective on one list."""

@@ -2,10 +2,11 @@
 
 The loss of a batch of (user state x, next item i, random item j) is
 
-    BCE(x . D(C(e_i)), 1) + BCE(x . D(C(e_j)), 0) + MSE(C(e), T(t)) + .5 MSE(D(C(e)), e) + .2 MSE(U(T(t)), t)
+    BCE(x . D(C(e)) + b) + MSE(C(e), T(t)) + .5 MSE(D(C(e)), e) + .2 MSE(U(T(t)), t)
 
-with item encoder C and decoder D, text encoder T and decoder U (equations 1 to 5 of the paper), e and t of both items.
-The terms with t are means over the items that have a text.
+with item encoder C and decoder D, text encoder T and decoder U (equations 1 to 5 of the paper), and vectors e, biases b
+and texts t of both items. The first term is one mean over both, of the answers 1 for i and 0 for j, where the paper
+adds up a mean for each: it weighs half as much here. The terms with t are means over the items that have a text.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from evaluate.baselines.networks.batches import shuffled_batches
 from evaluate.baselines.networks.epochs import best_device, reproducible, take_steps, train_epochs
 from evaluate.baselines.networks.fit_plan import FitPlan
 from programs.prior.encoders import Vectors
+from programs.runtime.one_thread import one_thread
 
 ITEM_WEIGHT, TEXT_WEIGHT = 0.5, 0.2
 """Weights of the two reconstructions, as published."""
@@ -59,12 +61,14 @@ class JointCodes(nn.Module):
         self.text_encoder = nn.Sequential(nn.Linear(text_size, code_size), nn.Sigmoid())
         self.text_decoder = nn.Linear(code_size, text_size)
 
+    @one_thread()
     @torch.no_grad()
     def codes(self, vectors: Vectors, text: bool) -> Vectors:
         """Joint codes of item vectors, or of text vectors; shape (m, code size)."""
         encoder = self.text_encoder if text else self.item_encoder
         return np.asarray(encoder(self._tensor(vectors)).cpu().numpy(), dtype=np.float32)
 
+    @one_thread()
     @torch.no_grad()
     def decoded(self, codes: Vectors) -> Vectors:
         """Item vectors of joint codes, shape (m, d)."""

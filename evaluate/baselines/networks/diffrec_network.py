@@ -17,13 +17,13 @@ from evaluate.baselines.networks.diffusion import Diffusion, TimeSampler, linear
 from evaluate.baselines.networks.epochs import (
     best_device,
     reproducible,
-    score_on_one_thread,
     take_steps,
     train_epochs,
 )
 from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.held_out import hold_out_last
 from evaluate.baselines.networks.interactions import HistoryRows, LastItems
+from programs.runtime.one_thread import one_thread
 
 _TIME = 10
 """Width of the embedding of a time."""
@@ -79,10 +79,10 @@ class DiffRecNetwork(nn.Module):
         """Scores of all items for b users, shape (b, items): T steps from their rows as they are, without noise."""
         return self.diffusion.denoised(self, self.rows(histories))
 
+    @one_thread()
     @torch.no_grad()
     def scores(self, history: HistoryRows, items: NDArray[np.int64]) -> NDArray[np.float64]:
         """Scores of n items for one user, shape (n,)."""
-        score_on_one_thread()
         return np.asarray(self.denoised([history])[0, torch.from_numpy(items)].double().cpu().numpy())
 
 

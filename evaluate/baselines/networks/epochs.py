@@ -31,6 +31,7 @@ from programs.runtime.atomic import sweep, write_atomically
 from programs.runtime.errors import InputError
 from programs.runtime.events import Note, Progress
 from programs.runtime.lock import awaited
+from programs.runtime.one_thread import one_thread
 from programs.runtime.tensor_file import packed_tensors, read_packed
 
 UNFINISHED = "checkpoint.safetensors"
@@ -70,27 +71,12 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def score_on_one_thread() -> None:
-    """Have torch use one thread in this thread, from now on.
-
-    A score must not depend on the number of threads, and one user's lists are small: several threads would wait for
-    each other most of the time.
-    """
-    if torch.get_num_threads() != 1:
-        torch.set_num_threads(1)
-
-
 @contextmanager
 def reproducible(seed: int) -> Iterator[None]:
-    """One thread and a seeded torch inside the block; afterwards both are as they were."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums depend on the number of threads
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    """One thread of torch and a seeded torch inside the block; afterwards both are as they were."""
+    with one_thread(), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 def take_steps(optimizer: torch.optim.Optimizer, losses: Iterable[Tensor]) -> float:

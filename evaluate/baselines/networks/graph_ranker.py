@@ -8,6 +8,7 @@ import numpy as np
 
 from evaluate.baselines.factors import FactorRanker, Factors, FactorVectors
 from evaluate.baselines.networks.interactions import distinct_rows
+from programs.runtime.one_thread import one_thread
 from signatures.rows import Case
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class GraphRanker(FactorRanker):
         network: Trained.
     """
 
+    @one_thread()
     def __init__(self, name: str, users: dict[str, int], rows: dict[str, int], network: GraphNetwork) -> None:
         import torch
 

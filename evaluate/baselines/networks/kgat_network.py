@@ -13,11 +13,11 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
-from evaluate.baselines.networks.epochs import score_on_one_thread
 from evaluate.baselines.networks.graph import GraphNetwork, Propagation, bpr, symmetric_normalised
 from evaluate.baselines.networks.graph_settings import KGATSettings
 from evaluate.baselines.networks.interactions import HistoryRows
 from evaluate.baselines.networks.knowledge import RELATIONS, KnowledgeGraph
+from programs.runtime.one_thread import one_thread
 
 _TRIPLES = 8192
 """Triples per batch of TransR."""
@@ -107,10 +107,10 @@ class KGATNetwork(GraphNetwork):
         super().train(mode)
         return self
 
+    @one_thread()
     @torch.no_grad()
     def folded_in(self, history: HistoryRows, layers: Sequence[Tensor]) -> NDArray[np.float32]:
         """See `GraphNetwork.folded_in`."""
-        score_on_one_thread()
         rows = self.users + history
         if self.transr is None:
             weights = 1 / np.sqrt(len(history) * np.maximum(self._degrees[rows], 1))

@@ -13,10 +13,10 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
-from evaluate.baselines.networks.epochs import score_on_one_thread
 from evaluate.baselines.networks.graph import GraphNetwork, Propagation, bpr, symmetric_normalised
 from evaluate.baselines.networks.graph_settings import LLMRecSettings
 from evaluate.baselines.networks.interactions import HistoryRows
+from programs.runtime.one_thread import one_thread
 
 _CHUNK = 1000
 """Users whose candidates are scored at a time."""
@@ -147,10 +147,10 @@ class LLMRecNetwork(GraphNetwork):
             total = total + picked.sum() / len(users)
         return cast(Tensor, total)
 
+    @one_thread()
     @torch.no_grad()
     def folded_in(self, history: HistoryRows, layers: Sequence[Tensor]) -> NDArray[np.float32]:
         """See `GraphNetwork.folded_in`; the texts of the items count, too."""
-        score_on_one_thread()
         device = self.node.weight.device
         bought = self.users + history[history < len(self.node.weight) - self.users]
         degrees = np.diff(self._matrix.indptr)[bought]

@@ -16,7 +16,6 @@ from evaluate.baselines.networks.dev_ndcg import target_ndcg
 from evaluate.baselines.networks.epochs import (
     best_device,
     reproducible,
-    score_on_one_thread,
     take_steps,
     train_epochs,
 )
@@ -24,6 +23,7 @@ from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.held_out import hold_out_last
 from evaluate.baselines.networks.interactions import Pairs
 from evaluate.baselines.networks.neumf_settings import NeuMFSettings
+from programs.runtime.one_thread import one_thread
 
 _AGAINST = 100
 """Sampled items that a held-out item is ranked among."""
@@ -60,10 +60,10 @@ class NeuMFNetwork(nn.Module):
         deep = self.deep(torch.cat([user[:, self.size :], item[:, self.size :]], dim=1))
         return cast(Tensor, self.joined(torch.cat([product, deep], dim=1))[:, 0])
 
+    @one_thread()
     @torch.no_grad()
     def scores(self, vector: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Logits of n items for one user, shape (n,)."""
-        score_on_one_thread()
         device = self.item.weight.device
         user = torch.from_numpy(vector).to(device).expand(len(rows), -1)
         return np.asarray(self(user, torch.from_numpy(rows).to(device)).double().cpu().numpy())

@@ -13,10 +13,11 @@ from transformers import T5Config, T5Model
 
 from evaluate.baselines.networks.batches import batches_by_length
 from evaluate.baselines.networks.code_prompts import BEGIN, END, CodePrompt, CodePrompts, Example
-from evaluate.baselines.networks.epochs import best_device, reproducible, score_on_one_thread, train_epochs
+from evaluate.baselines.networks.epochs import best_device, reproducible, train_epochs
 from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.item_codes import ItemCode
 from evaluate.baselines.networks.seq_to_seq_settings import SeqToSeqSettings
+from programs.runtime.one_thread import one_thread
 
 WARM_UP = 0.05
 """Share of the training in which the learning rate rises."""
@@ -80,12 +81,12 @@ class SeqToSeq(nn.Module):
         total = (each.view_as(answers) * own).sum(dim=1)
         return total, total / own.sum(dim=1)
 
+    @one_thread()
     @torch.no_grad()
     def candidate_scores(self, prompt: CodePrompt, codes: Sequence[ItemCode]) -> NDArray[np.float64]:
         """Sum and mean log-likelihood of n codes after a prompt, which is read once; shape (2, n)."""
         if not codes:
             return np.zeros((2, 0))
-        score_on_one_thread()
         states, real = self.encoded([prompt])
         found = self.log_likelihoods(states.expand(len(codes), -1, -1), real.expand(len(codes), -1), [*codes])
         return torch.stack(found).double().cpu().numpy()

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evaluate.baselines.networks.encoders import AttentionEncoder, DualEncoder, GateEncoder, GRUEncoder
-from evaluate.baselines.networks.epochs import score_on_one_thread
 from evaluate.baselines.networks.item_vectors import Ids, SideBySide, Summed
 from evaluate.baselines.networks.sequence_settings import (
     AttentionSettings,
@@ -19,6 +18,7 @@ from evaluate.baselines.networks.sequence_settings import (
     SequenceSettings,
     TextSettings,
 )
+from programs.runtime.one_thread import one_thread
 
 Rows = NDArray[np.int64]
 """Item rows, oldest first."""
@@ -87,6 +87,7 @@ class SequenceNetwork(nn.Module):
         """Where the network is."""
         return self.bias.device
 
+    @one_thread()
     @torch.no_grad()
     def list_scores(
         self, histories: Sequence[Rows], users: Sequence[int], owner: Rows, items: Rows
@@ -97,7 +98,6 @@ class SequenceNetwork(nn.Module):
             users: User row of every history.
             owner: Shape (n,): the place of each item's history.
         """
-        score_on_one_thread()
         states = torch.zeros(len(histories), self.vectors.size, device=self.device)
         full = [place for place, history in enumerate(histories) if len(history)]
         if full:

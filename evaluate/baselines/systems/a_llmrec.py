@@ -40,6 +40,7 @@ from evaluate.baselines.networks.sequence_ranker import SequenceRanker
 from evaluate.baselines.systems.sasrec import SASRec
 from programs.prior.scorers import ContentSimilarity
 from programs.ranker import Ranker, ranking_from_scores
+from programs.runtime.one_thread import one_thread
 from programs.tuned.settings import PromptList, Slot, TuningSettings
 from signatures.rows import Case, Ranking
 from signatures.types import Item
@@ -169,12 +170,10 @@ class FrozenRecommender:
         biases: Shape (m,).
     """
 
+    @one_thread()  # a kept fit is found by what is computed here, to the last bit
     def __init__(self, ranker: SequenceRanker) -> None:
         import torch
 
-        from evaluate.baselines.networks.epochs import score_on_one_thread
-
-        score_on_one_thread()  # a kept fit is found by what was computed here, to the last bit
         network = ranker.network
         self.network, self.rows = network, ranker.rows
         with torch.no_grad():
@@ -182,6 +181,7 @@ class FrozenRecommender:
             self.items = np.asarray(network.vectors.outputs(all_rows).cpu().numpy(), dtype=np.float32)
             self.biases = np.asarray(network.bias.cpu().numpy(), dtype=np.float32)
 
+    @one_thread()
     def states(self, histories: Sequence[Sequence[int]], batch: int = 512) -> NDArray[np.float32]:
         """State after each history of item rows, shape (n, d); zeros after an empty one."""
         import torch

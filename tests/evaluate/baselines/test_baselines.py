@@ -32,6 +32,7 @@ from evaluate.baselines.item_features import columns_of, feature_matrix, feature
 from evaluate.baselines.language import LanguageModel
 from evaluate.baselines.learned import Group, Learned
 from evaluate.baselines.learned_v1 import LearnedV1, LearnedV1Ranker, learn
+from evaluate.baselines.networks.network_baseline import NetworkBaseline
 from evaluate.baselines.networks.sequence_settings import SequenceSettings
 from evaluate.baselines.systems.bert4rec import BERT4Rec
 from evaluate.baselines.systems.bpr import BPR
@@ -65,6 +66,7 @@ from signatures.rows import Case, Ranking
 from signatures.schema import CONSUMER
 from signatures.types import Item
 from tests.support.cases import case, training_of
+from tests.support.torch_threads import two_threads
 
 _SEQUENCES: dict[str, Any] = {
     "dimensions": 16,
@@ -322,6 +324,15 @@ def test_ranking_is_safe_across_threads(name: str) -> None:
     cases = [case(GOODS[kind][start : start + 3], ALL) for kind in KINDS for start in range(7)] * 3
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(ranker.rank, cases)) == [ranker.rank(one) for one in cases]
+
+
+@pytest.mark.parametrize("name", [name for name, settings in SMALL.items() if isinstance(settings, NetworkBaseline)])
+def test_ranking_leaves_the_threads_of_torch_alone(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    ranker = fitted(name)
+    with two_threads():
+        assert ranker.rank(case(["ball1", "ball2"], ALL)) == ranker.rank(case(["ball1", "ball2"], ALL))
+        assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("name", [name for name in SEQUENCES if name not in ("diff4rec", "diffuasr")])

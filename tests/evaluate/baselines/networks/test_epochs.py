@@ -18,7 +18,9 @@ from evaluate.baselines.networks.fit_plan import FitPlan
 from programs.runtime.errors import InputError
 from programs.runtime.events import Event, Note, Progress
 from programs.runtime.lock import owned
+from programs.runtime.one_thread import one_thread
 from tests.support.paths import ROOT
+from tests.support.torch_threads import two_threads
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
@@ -191,6 +193,18 @@ def test_each_loss_is_computed_after_the_step_on_the_one_before() -> None:
     assert epochs.take_steps(optimizer, (-network.weight.sum() for _ in range(2))) == np.mean([-1.0, -1.5])
     assert network.weight.item() == 2.0
     assert epochs.take_steps(optimizer, iter(())) == 0.0 and network.weight.item() == 2.0
+
+
+def test_one_thread_is_for_a_while() -> None:
+    @one_thread()
+    def threads() -> int:
+        return int(torch.get_num_threads())
+
+    with two_threads():
+        assert threads() == threads() == 1 and torch.get_num_threads() == 2
+        with pytest.raises(ValueError, match="stop"), one_thread():
+            raise ValueError("stop")
+        assert torch.get_num_threads() == 2
 
 
 def test_a_fit_leaves_threads_and_random_numbers_of_torch_alone() -> None:
