@@ -12,7 +12,7 @@ import dspy
 from dspy.teleprompt.utils import create_n_fewshot_demo_sets
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from optimize.feedback import REFLECTED_USERS, batch_feedback
+from optimize.feedback import REFLECTED_USERS
 from optimize.labeled_demos import labeled_demos
 from optimize.objective import Objective, UserScore
 from optimize.prompts import Demo, Prompt, Prompts, module_of, plain_demo, prompts_of, safe
@@ -287,7 +287,7 @@ def _reflected(
     size = min(REFLECTED_USERS, len(cases))
     step = max(1, len(cases) // max(1, settings.reflections))
     batches = [
-        batch_feedback([objective.outcome(case, program(case=case)) for case in _batch(cases, number * step, size)])
+        [objective.outcome(case, program(case=case)) for case in _batch(cases, number * step, size)]
         for number in range(settings.reflections)
     ]
     tasks = [(name, batch) for batch in batches for name in names]

@@ -154,9 +154,13 @@ def _on_prompts(manifest: ArtifactManifest) -> list[str]:
     if gain is None:
         return []
     cell = difference_cell(gain)
-    what = "prototypes" if manifest.optimizer == "prototypes" else "prompts"
+    what = {"prototypes": "prototypes", "finetune": "fine-tuned weights"}.get(manifest.optimizer, "prompts")
+    gated = (
+        manifest.finals is not None and manifest.finals.gate is not None and manifest.finals.gate.replaces_one_weight
+    )
+    same = "With the same gate" if gated else f"With the same weight, {manifest.weight:g}"
     return [
-        f"The fusion weight was fitted, too. With the same weight, {manifest.weight:g}, the uncompiled program differs "
+        f"The fusion weight was fitted, too. {same}, the uncompiled program differs "
         f"from the winner by {cell.text}, 95% interval {cell.interval}: that is what the {what} gained."
     ]
 

@@ -16,7 +16,7 @@ from optimize.consistency import Similarity
 from optimize.copied_text import CopyGuard
 from optimize.dspy_optimizers import ScoreRecorder, run_dspy_optimizer
 from optimize.event_watcher import Watcher
-from optimize.finals import final_round, finalists_of, finals_lines
+from optimize.finals import final_round, finalists_of, finals_lines, with_gate
 from optimize.forecast import (
     FinalUsers,
     Phase,
@@ -30,7 +30,7 @@ from optimize.forecast import (
     upper_bound,
 )
 from optimize.freezing import CheckedWinner, freeze
-from optimize.fusion_fit import TRIED_WEIGHTS, at_weight
+from optimize.fusion_fit import TRIED_WEIGHTS, all_at_weight
 from optimize.holdout import compare_on_holdout, split_dev
 from optimize.importance import importances_of
 from optimize.objective import Objective, UserScore, readable
@@ -207,7 +207,9 @@ class Compiler:
     def _final_round(self, result: SearchResult) -> SearchResult:
         """The best programs again, on more users and draws, and with fitted weights; who wins here is the winner."""
         settings = self.settings
-        if not (settings.finalists or settings.fit_weight) or settings.optimizer == "prototypes":
+        if settings.optimizer == "prototypes":
+            return self._gated(result)
+        if not (settings.finalists or settings.fit_weight):
             return result
         prompts = {attempt.number: own for attempt, own in result.ranked}
         readable_ones = [attempt for attempt, _ in result.ranked]
@@ -238,6 +240,19 @@ class Compiler:
         winner = decision.winner
         others = [one for one in result.ranked if one[0].number != winner.number]
         return replace(result, ranked=[(winner, prompts[winner.number]), *others], finals=decision.finals)
+
+    def _gated(self, result: SearchResult) -> SearchResult:
+        """The winner of a search over prototypes, which has its final round already, with a gate."""
+        if result.finals is None or not self.settings.fit_weight:
+            return result
+        (winner, prompts), *others = result.ranked
+        users = [*self.searched, *self.final_users]
+        scores = self._scores_of(PlannedScores(winner.configuration, prompts, users, users))
+        winner, gate = with_gate(winner, scores, self.settings.weights)
+        finals = result.finals.model_copy(update={"gate": gate})
+        for line in finals_lines(finals):
+            self.watcher.step(line)
+        return replace(result, ranked=[(winner, prompts), *others], finals=finals)
 
     @cached_property
     def _builder(self) -> ProgramBuilder:
@@ -426,9 +441,9 @@ class Compiler:
             users = f"{unread} of {len(result.best.scores) + len(self.held_out)} users"
             self.watcher.step(f"{users}: no answer of the models could be read; the prior alone ranks these users")
         chosen, weights = result.best.configuration, self.settings.weights
-        known = [one for score in before if (one := at_weight(score, weights, chosen.weight, chosen.gate)) is not None]
         other = chosen.gate is not None or chosen.weight != self._uncompiled.weight
-        verdict = compare_on_holdout(before, after, known if other and len(known) == len(before) else None)
+        weighed = all_at_weight(before, weights, chosen.weight, chosen.gate) if other else None
+        verdict = compare_on_holdout(before, after, weighed)
         original, winner = uncompiled.program(self._builder), planned.program(self._builder)
         return self._frozen(CheckedWinner(result, verdict, original, winner, after))
 

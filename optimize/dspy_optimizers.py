@@ -20,7 +20,7 @@ from gepa.strategies.proposal_sampling import PxNSampling
 from pydantic import TypeAdapter
 
 from optimize.candidates import CandidateSettings, dspy_examples, without_trait_store
-from optimize.feedback import Outcome, batch_feedback
+from optimize.feedback import Outcome
 from optimize.labeled_demos import labeled_demos
 from optimize.objective import Objective, UserScore
 from optimize.prompts import Prompts, fingerprint, prompts_of, texts_in
@@ -162,7 +162,7 @@ class _Run:
 
 
 class _SkippingMIPRO(dspy.MIPROv2):
-    """MIPROv2 with the original instruction in place of a proposal that could not be read, or copies training text."""
+    """MIPROv2 whose proposals are checked like all others, with the original instruction in place of a refused one."""
 
     proposer: Proposer
 
@@ -172,15 +172,14 @@ class _SkippingMIPRO(dspy.MIPROv2):
         candidates: dict[int, list[str]] = super()._propose_instructions(
             program, trainset, demo_candidates, *args, **options
         )
-        names = [name.removeprefix("program.") for name, _ in program.named_predictors()]
-        kept = {}
-        for number, texts in candidates.items():
+        predictors = [(name.removeprefix("program."), own.signature) for name, own in program.named_predictors()]
+        kept: dict[int, list[str]] = {}
+        for number, (original, *texts) in candidates.items():
             sets = (demo_candidates or {}).get(number) or []
             shown = [text for demos in sets for demo in demos for text in texts_in(_plain(demo))]
-            kept[number] = [
-                texts[0] if not text or self.proposer.refuses(names[number], text, shown, [texts[0]]) else text
-                for text in texts
-            ]
+            kept[number] = [original]
+            for text in texts:
+                kept[number] += self.proposer.valid(text, *predictors[number], shown=shown) or [original]
         return kept
 
 
@@ -208,7 +207,7 @@ class _BatchReflection:
         for name in components_to_update:
             outcomes = [self._outcome(example) for example in reflective_dataset.get(name, ())]
             predictor = name.removeprefix("program.")
-            texts = self.proposer.reflect(self.program, predictor, batch_feedback(outcomes), candidate[name])
+            texts = self.proposer.reflect(self.program, predictor, outcomes, candidate[name])
             written[name] = texts[0] if texts else candidate[name]
         return written
 
@@ -216,7 +215,8 @@ class _BatchReflection:
         """What came of the program for one user, with what this predictor answered."""
         outcome = self.recorder.outcomes[example["Feedback"]]
         answer = abridged(one_line(example["Generated Outputs"]), _ANSWER_CHARACTERS)
-        return replace(outcome, text=f"{outcome.text} This step answered: {answer}")
+        text = f"{outcome.text} This step answered: {answer}"
+        return replace(outcome, text=text, quoted=(*outcome.quoted, answer))
 
 
 def _mipro(run: _Run) -> Prompts:

@@ -29,6 +29,7 @@ class Outcome:
             the prompt holds no list, or not the target.
         named: Whether MAR scored the target itself.
         text: The outcome in words.
+        quoted: What `text` quotes of profile and traits; an instruction may not copy it.
     """
 
     size: int
@@ -38,6 +39,7 @@ class Outcome:
     places: int | None
     named: bool
     text: str
+    quoted: tuple[str, ...] = ()
 
 
 def outcome_of(
@@ -71,8 +73,10 @@ def outcome_of(
     if not named and any(score is not None for score in mar):
         lines.append("The answer left it out.")
     lines.append(_profile(ranking.profile, bool(ranking.error)))
+    quoted = [motivation.description for motivation in ranking.profile.motivations] if ranking.profile else []
     traits = {own.item_id: own.render() for own in ranking.traits}
     if case.target in traits:
+        quoted.append(traits[case.target])
         lines.append(f"The chosen product's traits speak of: {traits[case.target] or 'nothing usable'}.")
     if mar_rank > 1:
         best = order_by_score(case.candidates, ranking.scores["mar"], tie_seed=seed_of("ties", case.user_id))[0]
@@ -80,13 +84,14 @@ def outcome_of(
         if traits.get(best):
             where = "" if first is None else f", from place {first}"
             lines.append(f"Put first instead was a product of these traits{where}: {traits[best]}.")
+            quoted.append(traits[best])
     if coherence is not None and coherence <= 0:
         lines.append(
             "Profiles of this shopper's single purchases resemble strangers' as much as each other: too generic."
         )
     if ranking.unparsable:
         lines.append(f"{ranking.unparsable} answers could not be parsed.")
-    return Outcome(size, rank, mar_rank, place, places, named, " ".join(lines))
+    return Outcome(size, rank, mar_rank, place, places, named, " ".join(lines), tuple(quoted))
 
 
 def _profile(profile: Profile | None, failed: bool) -> str:

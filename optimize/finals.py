@@ -45,7 +45,8 @@ class Finals(BaseModel):
         users, new_users: Number of users, and of those among them that no trial had scored.
         finalists: The programs, the best first.
         fitted: The winner's fitted fusion weight, if it was fitted.
-        gate: The gate that was fitted on the winner's scores; the winner has it if it beats one weight for all.
+        gate: The gate that was fitted on the winner's scores; the winner has it if it beats one weight for all, or
+            if the prior alone does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -132,11 +133,19 @@ def final_round(
         raise ValueError("a final round needs a finalist")
     entries.sort(key=lambda one: merit(one.trial, one.score, one.prompt_tokens), reverse=True)
     _, winner, fitted, together = best
-    gate = fit_on_scores(together, weights) if fit else None
-    if gate is not None and gate.gate.signal is not None:
-        winner = replace(winner, configuration=winner.configuration.model_copy(update={"gate": gate.gate}))
+    winner, gate = with_gate(winner, together, weights) if fit else (winner, None)
     finals = Finals(users=users, new_users=new_users, finalists=tuple(entries), fitted=fitted, gate=gate)
     return Decision(winner, finals)
+
+
+def with_gate(
+    winner: Attempt, scores: Sequence[UserScore], weights: ObjectiveWeights
+) -> tuple[Attempt, FittedGate | None]:
+    """The winner with the gate that is fitted on its scores, if it replaces one weight for all; and the fit."""
+    gate = fit_on_scores(scores, weights)
+    if gate is not None and gate.replaces_one_weight:
+        winner = replace(winner, configuration=winner.configuration.model_copy(update={"gate": gate.gate}))
+    return winner, gate
 
 
 def finals_lines(finals: Finals) -> list[str]:
@@ -155,6 +164,7 @@ def finals_lines(finals: Finals) -> list[str]:
             f"{fitted.own:.4f} with the weight as it was"
         )
     if finals.gate is not None:
-        used = finals.gate.gate.signal is not None
-        lines += [f"gate: {line}" for line in finals.gate.lines] if used else ["no gate is clearly above one weight"]
+        lines += [f"gate: {line}" for line in finals.gate.lines]
+        if not finals.gate.replaces_one_weight:
+            lines.append("no gate is clearly above one weight")
     return lines

@@ -17,18 +17,20 @@ from evaluate.baselines.training_lists import further_lists, steps_back
 from evaluate.protocol.cases import Cases
 from optimize.artifact import SEARCH_FOLDER, ArtifactManifest
 from optimize.compiler import Compiler
+from optimize.finals import final_round, finals_lines
 from optimize.forecast import Phase
 from optimize.freezing import CheckedWinner
-from optimize.fusion_fit import at_weight, fit_weight
+from optimize.fusion_fit import all_at_weight
 from optimize.hard_negatives import with_hard_negatives
 from optimize.holdout import compare_on_holdout
 from optimize.objective import UserScore
 from optimize.scoring import score_cases
 from optimize.search import Attempt
 from optimize.search_result import SearchResult
-from optimize.space import ProgramBuilder
+from optimize.space import Configuration, ProgramBuilder
 from programs.program import MLLM3Rec
-from programs.runtime.events import Note, OnEvent, ignore
+from programs.runtime.errors import BudgetExceededError
+from programs.runtime.events import Event, Note, OnEvent, Progress, ignore
 from programs.tuned.aligner import prompt_list
 from programs.tuned.reader import AdapterRecord, Reader, require_packages, tuned_reader, untuned_reader
 from programs.tuned.settings import PromptList, TuningSettings
@@ -93,7 +95,7 @@ class FineTuning(Compiler):
             Phase(name=name, calls=0, tokens=0, usd=0.0, seconds=seconds)
             for name, seconds in (
                 ("fine-tuning", training),
-                ("fusion weight", users * score),
+                ("fusion weight", 2 * users * score),
                 ("held-out", 2 * len(self.held_out) * score),
             )
         ]
@@ -101,24 +103,25 @@ class FineTuning(Compiler):
     def _run(self) -> ArtifactManifest:
         record, adapter = self._trained()
         name = self.directory / CHECKPOINT
-        original = self._with(untuned_reader(record.base), self._uncompiled.weight)
+        before, weights = self._uncompiled, self.settings.weights
+        original = self._with(untuned_reader(record.base), before)
         reader = tuned_reader(record, adapter, name)
         users = [*self.searched, *self.final_users]
-        before, after = self._uncompiled, self._uncompiled
         self.watcher.step("untuned and fine-tuned on the users of the search", 2 * len(users))
-        base = self._scores(original, users)
-        found = self._scores(self._with(reader, after.weight), users)
-        weights = self.settings.weights
-        fitted = fit_weight(found, weights, after.weight) if self.settings.fit_weight else None
-        if fitted is not None:
-            after = after.model_copy(update={"weight": fitted.weight})
-            found = [score for one in found if (score := at_weight(one, weights, fitted.weight)) is not None]
-        winner = self._with(reader, after.weight)
+        untuned = Attempt(0, "COMPLETE", before, tuple(self._scores(original, users)))
+        tuned = Attempt(1, "COMPLETE", before, tuple(self._scores(self._with(reader, before), users)))
+        decision = final_round([tuned], lambda one, draw: one.scores, 1, weights, self.settings.fit_weight)
+        for line in finals_lines(decision.finals):
+            self.watcher.step(line)
+        after = decision.winner.configuration
+        found = all_at_weight(tuned.scores, weights, after.weight, after.gate) or tuned.scores
+        tuned = replace(tuned, configuration=after, scores=tuple(found))
+        winner = self._with(reader, after)
         self.watcher.step("held-out users", 2 * len(self.held_out))
         unchanged, checked = (self._scores(program, self.held_out) for program in (original, winner))
-        attempts = [Attempt(0, "COMPLETE", before, tuple(base)), Attempt(1, "COMPLETE", after, tuple(found))]
-        result = SearchResult(attempts, [(attempts[1], {})])
-        verdict = compare_on_holdout(unchanged, checked)
+        weighed = all_at_weight(unchanged, weights, after.weight, after.gate) if after != before else None
+        verdict = compare_on_holdout(unchanged, checked, weighed)
+        result = SearchResult([untuned, tuned], [(tuned, {})], finals=decision.finals)
         return self._frozen(CheckedWinner(result, verdict, original, winner, checked, record, adapter))
 
     def _trained(self) -> tuple[AdapterRecord, bytes]:
@@ -131,13 +134,21 @@ class FineTuning(Compiler):
             minutes = sum(phase.seconds or 0.0 for phase in self.forecast()) / 60
             self.on_event(Note(f"{self.tuning.lists} lists with {self.settings.base}: at most {minutes:.0f} minutes"))
         model = FineTuned(load_backbone(self.settings.base), self.tuning)
-        model.fit(self.training_lists, self.stopping_lists, checkpoint, self.on_event)
+        model.fit(self.training_lists, self.stopping_lists, checkpoint, self._told)
         record = AdapterRecord(base=self.settings.base, base_sha256=model.base.sha256, settings=self.tuning)
         return record, model.saved()
 
-    def _with(self, reader: Reader, weight: float) -> MLLM3Rec:
-        parts = replace(self.parts, reader=reader)
-        return ProgramBuilder(parts).program(self._uncompiled.model_copy(update={"weight": weight}))
+    def _told(self, event: Event) -> None:
+        """Pass an event of the training on; stop it when the minutes of the budget are over."""
+        self.on_event(event)
+        if isinstance(event, Progress) and event.done < (event.total or 0) and self.ledger.budget.over:
+            raise BudgetExceededError(
+                f"the minutes are over after {event.done} of {event.total} lists; run the same command with more of "
+                "them to go on after the last whole block"
+            )
+
+    def _with(self, reader: Reader, configuration: Configuration) -> MLLM3Rec:
+        return ProgramBuilder(replace(self.parts, reader=reader)).program(configuration)
 
     def _scores(self, program: MLLM3Rec, cases: Sequence[Case]) -> list[UserScore]:
         return score_cases(self._scored(program, cases), cases, self.objective, self.workers, self.watcher.score)

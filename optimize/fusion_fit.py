@@ -101,6 +101,15 @@ def at_weight(score: UserScore, weights: ObjectiveWeights, weight: float, gate: 
     return score.model_copy(update={"score": weighted_score(score, weights, rank)})
 
 
+def all_at_weight(
+    scores: Sequence[UserScore], weights: ObjectiveWeights, weight: float, gate: Gate | None = None
+) -> list[UserScore] | None:
+    """The scores of all users, see `at_weight`; None if one is not known."""
+    found = [at_weight(score, weights, weight, gate) for score in scores]
+    known = [score for score in found if score is not None]
+    return known if len(known) == len(found) else None
+
+
 def _best(table: NDArray[np.float64], own: float) -> int:
     """Index of the best weight; among equals the one nearest to `own`."""
     means = table.mean(axis=0)

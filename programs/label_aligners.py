@@ -37,7 +37,7 @@ class LabelAligner(dspy.Module):
 
     A list with labels l gives its candidates log p(l | user, list), less log p(l | nobody, list) where calibrated,
     less the mean over the list; a candidate's score is the mean over the lists it was in. A label's bias that depends
-    on neither user nor items cancels out exactly where calibrated.
+    on neither user nor items cancels out exactly where calibrated. A list that could not be calibrated is left out.
 
     Where the backend gives no log-probabilities, the label as written gets 1 and the others 0, less their mean; the
     source then is `label` instead of `logprobs`.
@@ -84,8 +84,10 @@ class LabelAligner(dspy.Module):
                     else:
                         positions.append(centred(value).tolist())
                         missing.update(shown[place] for place in absent)
-                        nobody = self._ask(NOBODY, products, len(shown), result) if self.calibrate else None
-                        if nobody is not None and nobody[1] is not None:
+                        if self.calibrate:
+                            nobody = self._ask(NOBODY, products, len(shown), result)
+                            if nobody is None or nobody[1] is None:
+                                continue  # its scale is another one than that of calibrated lists
                             value = value - nobody[0]
                             missing.update(shown[place] for place in nobody[1])
                     for index, one in zip(shown, centred(value), strict=True):

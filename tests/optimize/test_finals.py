@@ -10,10 +10,12 @@ import pytest
 from mllm3rec.api.compilation import compile_program
 from optimize.artifact import SEARCH_FOLDER, restore_program
 from optimize.compiler import PLAN
-from optimize.finals import final_round, finalists_of
+from optimize.finals import final_round, finalists_of, finals_lines
+from optimize.fusion_fit import TRIED_WEIGHTS
 from optimize.objective import ObjectiveWeights, UserScore
 from optimize.search import Attempt, by_merit
 from optimize.settings import AS_BEFORE, NEWEST_DEFAULTS, CompileSettings, defaults_of_compile
+from programs.gate import GateSignals
 from programs.lm.ledger import Budget
 from programs.runtime.errors import BudgetExceededError, InputError
 from tests.support.backends import roles_on
@@ -145,3 +147,23 @@ def test_a_compile_from_before_these_settings_resumes_as_it_was(
             compile_program(cases, **options, finalists=2)
     assert CompileSettings.model_validate_json(plan.read_text()).finalists == 0
     assert defaults_of_compile(tmp_path / "new") == NEWEST_DEFAULTS
+
+
+@pytest.mark.parametrize(("mar_rank", "gated"), [(9, True), (1, False)])
+def test_a_winner_that_is_no_better_than_the_prior_gets_the_prior(mar_rank: int, gated: bool) -> None:
+    """Its fitted weight stays as it was where no other one gains a standard error, however bad it is."""
+
+    def user(number: int) -> UserScore:
+        ranks = tuple(3 if weight == 0 else mar_rank for weight in TRIED_WEIGHTS)
+        signals = GateSignals(history=3, cold=0, margin=number / 40)
+        return score_of(f"u{number}", 1 / mar_rank).model_copy(update={"ranks": ranks, "signals": signals})
+
+    users = [user(number) for number in range(40)]
+    first = Attempt(0, "COMPLETE", attempt(0, 0, 0).configuration, tuple(users))
+    decision = final_round([first], lambda one, draw: one.scores, 1, ObjectiveWeights(ndcg=1, mar=0, hit=0), fit=True)
+    gate = decision.winner.configuration.gate
+    assert (gate is not None) == gated
+    assert gate is None or gate.weights == (0.0,)
+    said = finals_lines(decision.finals)
+    assert any(line.startswith("gate: out of fold, against the prior alone") for line in said)
+    assert ("no gate is clearly above one weight" in said) != gated

@@ -12,7 +12,7 @@ from evaluate.protocol.cases import Cases
 from optimize.artifact import ADAPTER, MANIFEST, ArtifactManifest, read_manifest, restore_program
 from optimize.finetuning import finetuning_cases
 from programs.runtime.environment import variable
-from programs.runtime.errors import InputError
+from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.events import Event, Progress
 from programs.tuned.settings import TuningSettings
 from tests.support.cases import cases_file
@@ -124,3 +124,25 @@ def test_a_run_of_tuned_weights_is_finished_on_hardware_of_the_same_kind(
     del manifest["configuration"]["hardware"]
     (run / "manifest.json").write_text(json.dumps(manifest))
     assert m3.evaluate(test, tmp_path / "art", out=run).figures.users == 3, "runs of older versions do not say"
+
+
+def test_what_the_weight_gains_is_not_taken_for_what_the_training_gained(
+    cases: Cases, base: Path, tmp_path: Path
+) -> None:
+    """The untuned model is compared at the winner's fitted weight or gate, too."""
+    many = cases_file(tmp_path / "many.jsonl", 30)
+    manifest = compiled(many, base, tmp_path / "art").manifest
+    assert manifest is not None and manifest.finals is not None
+    assert manifest.finals.fitted is not None and manifest.finals.gate is not None
+    chosen = manifest.chosen
+    assert chosen is not None and chosen.weight == manifest.finals.fitted.weight == manifest.weight
+    changed = chosen.gate is not None or chosen.weight != 0.3
+    assert (manifest.verdict.prompts is not None) == changed
+    assert (chosen.gate is not None) == manifest.finals.gate.replaces_one_weight
+    assert restore_program(tmp_path / "art")[0].fusion.gate == chosen.gate
+
+
+def test_a_training_ends_with_the_minutes_and_goes_on_later(cases: Cases, base: Path, tmp_path: Path) -> None:
+    with pytest.raises(BudgetExceededError, match=r"the minutes are over after \d+ of 400 lists"):
+        compiled(cases, base, tmp_path / "art", max_minutes=1e-6)
+    assert compiled(cases, base, tmp_path / "art").manifest is not None

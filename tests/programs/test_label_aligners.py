@@ -180,3 +180,25 @@ def test_too_many_candidates_and_bad_settings_are_refused(server: FakeOpenAI) ->
 def test_only_the_head_is_asked_about(server: FakeOpenAI) -> None:
     PROGRAMS["setwise"](parts_on(server, fusion=Fusion(head=2))).rank(CASE)
     assert all(len(shown(body)) == 2 for body in server.bodies if "Choice:" in last_user(body))
+
+
+def test_a_list_that_cannot_be_calibrated_is_left_out() -> None:
+    """Values of both kinds would have different scales."""
+    uncalibrated = listing(taste)
+
+    def respond(body: Body) -> Reply:
+        reply = uncalibrated(body)
+        asked_nobody, first = NOBODY in last_user(body), shown(body)[0][1]
+        return Reply("?") if asked_nobody and number(first) % 2 else reply
+
+    odd_first = next(seed for seed in range(30) if one_odd_list(seed))
+    result = align(FirstToken, respond, 8, odd_first)
+    assert scores(result) == pytest.approx(-0.3 * (np.arange(8) - 3.5)), "of the calibrated list alone"
+    none = align(FirstToken, lambda body: Reply("?") if NOBODY in last_user(body) else uncalibrated(body), 8)
+    assert none.alignments == [None] * 8
+    assert none.appended == 8
+
+
+def one_odd_list(seed: int) -> bool:
+    """Whether exactly one of the two lists of eight begins with an odd candidate."""
+    return sum(one[0] % 2 for one in FirstToken().lists(8, random.Random(seed))) == 1
