@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from evaluate.baselines import TRAINED, Baseline
 from evaluate.baselines.features import FeatureSource, RankerScores, RecordedScores
 from evaluate.baselines.fit_cost import save_fit_cost
@@ -40,7 +42,7 @@ from programs.program import Fusion
 from programs.ranker import Ranker
 from programs.runtime.atomic import sweep, write_atomically
 from programs.runtime.config_file import read_json
-from programs.runtime.errors import BudgetExceededError, InputError, quoted
+from programs.runtime.errors import BudgetExceededError, InputError, input_error, quoted
 from programs.runtime.events import Note, OnEvent, Progress, ignore
 from programs.runtime.lock import owned
 from signatures.rows import Ranking, total_usage
@@ -199,8 +201,10 @@ class StudyRunner:
             self._check_outside(cell)
             return
         stacked = spec.ranker == STACKED
-        if stacked or (spec.ranker in TRAINED and spec.tune):
+        if stacked or (spec.ranker in TRAINED and spec.tune and not spec.settings):
             require_test_users(cell.protocol)
+        if spec.settings:
+            self._given_settings(cell)
         if spec.gate is not None or spec.ask is not None:
             self._check_gate(cell)
         if is_free(spec.ranker):
@@ -316,7 +320,8 @@ class StudyRunner:
             lists = [*dev.cases, *cases.cases]
             asked.append(AskedAbout(name, lists, rows, spec.head, setting.factory.motivations))
         self.on_event(Note(f"{spec.label}: fitting, with {len(dev)} dev lists that the programs were asked about"))
-        return settings.fit_asked(setting.factory.training_data, seed, asked, dev.cases, STACKED)
+        factory = setting.factory
+        return settings.fit_asked(factory.training_data, seed, asked, dev.cases, STACKED, factory.fitting)
 
     def _weighted_sum(
         self,
@@ -380,11 +385,23 @@ class StudyRunner:
         return incomplete is None
 
     def _settings(self, cell: StudyCell, setting: StudySetting) -> Baseline:
-        if cell.ranker.tune:
-            return self._tuned(cell, setting).chosen
-        ranker, model = cell.ranker.ranker, cell.ranker.model
-        given = None if model is None else on_base(ranker, model)
-        return given or settings_for_runs(ranker, self.root)
+        if cell.ranker.settings:
+            return self._given_settings(cell)
+        return self._tuned(cell, setting).chosen if cell.ranker.tune else self._defaults(cell.ranker)
+
+    def _defaults(self, spec: RankerSpec) -> Baseline:
+        given = None if spec.model is None else on_base(spec.ranker, spec.model)
+        return given or settings_for_runs(spec.ranker, self.root)
+
+    def _given_settings(self, cell: StudyCell) -> Baseline:
+        spec = cell.ranker
+        if spec.ranker not in TRAINED:
+            raise InputError(f"{cell.path}: settings: {spec.ranker} is no trained baseline; leave them out")
+        defaults = self._defaults(spec)
+        try:
+            return type(defaults).model_validate(defaults.model_dump() | spec.settings)
+        except ValidationError as error:
+            raise input_error(f"{cell.path}: settings", error, "correct the study file") from None
 
     def _tuned(self, cell: StudyCell, setting: StudySetting) -> Tuned:
         path = tuned_path(self.root, cell)

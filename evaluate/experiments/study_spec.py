@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -128,6 +128,7 @@ class RankerSpec(_Strict):
             for none, and for all users.
         tune: Whether a trained baseline, or the one in `learned+mar`, is tuned on dev users; else it has its default
             settings.
+        settings: Settings of a trained baseline that differ from its defaults, in place of tuning.
         protocols, datasets: Names of those it runs on; None for all.
     """
 
@@ -135,6 +136,7 @@ class RankerSpec(_Strict):
     label: Name = ""
     seeds: tuple[TrainingSeed, ...] = (0,)
     tune: bool = True
+    settings: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda settings: not settings)
     users: int | None = Field(default=None, ge=1)
     draws: int | None = Field(default=None, ge=1)
     protocols: tuple[str, ...] | None = None
@@ -201,10 +203,12 @@ class StudySpec(_Strict):
     Attributes:
         reference: Label of the ranker that the others are compared with.
         pairs: Further pairs of labels to compare.
+        model: Model of all rankers that name neither a model nor a preset.
     """
 
     name: Name
     title: str = ""
+    model: str | None = Field(default=None, exclude_if=lambda model: model is None)
     reference: str = "prior"
     pairs: tuple[tuple[str, str], ...] = ()
     workers: int = Field(default=1, ge=1, le=MAX_WORKERS)
@@ -253,14 +257,19 @@ class StudySpec(_Strict):
             for protocol in self.protocols:
                 if protocol.datasets is not None and dataset.name not in protocol.datasets:
                     continue
-                for ranker in self.rankers:
-                    if not _runs_on(ranker, dataset.name, protocol.name):
+                for given in self.rankers:
+                    if not _runs_on(given, dataset.name, protocol.name):
                         continue
+                    ranker = self._with_model(given)
                     seeds: Sequence[int | None] = ranker.seeds if ranker.ranker in trained else (None,)
                     draws = min(protocol.draws, ranker.draws or protocol.draws)
                     for seed in seeds:
                         for draw in range(draws):
                             yield StudyCell(dataset, protocol, ranker, seed, draw)
+
+    def _with_model(self, ranker: RankerSpec) -> RankerSpec:
+        named = ranker.model_fields_set & {"model", "preset"}
+        return ranker if named or self.model is None else ranker.model_copy(update={"model": self.model})
 
 
 def _runs_on(ranker: RankerSpec, dataset: str, protocol: str) -> bool:

@@ -223,6 +223,46 @@ def test_a_run_that_is_done_is_complete_after_the_budget_has_ended(finished: Fin
     assert found.stopped is not None
 
 
+SETTINGS = """
+[[rankers]]
+ranker = "ials"
+label = "small iALS"
+protocols = ["warm"]
+draws = 1
+
+[rankers.settings]
+factors = 4
+"""
+
+
+def test_settings_of_a_trained_ranker_stand_in_the_study_file(tmp_path: Path) -> None:
+    pytest.importorskip("implicit")
+    study = write(tmp_path, "", STUDY + SETTINGS)
+    found = run("study", "run", study, "--out", tmp_path / "runs", "--only", "iALS", "--json")
+    assert found.exit_code == 0, found.output
+    (manifest,) = (tmp_path / "runs").glob("shop/warm/draw0/small_iALS-seed0/manifest.json")
+    assert json.loads(manifest.read_text())["configuration"]["settings"]["factors"] == 4
+    assert not list((tmp_path / "runs").rglob("*tuned*")), "given settings are not tuned"
+    for wrong, problem in (("factors = 0", "factors"), ("faktors = 4", "faktors")):
+        study.write_text((STUDY + SETTINGS).replace("factors = 4", wrong))
+        refused = run("study", "run", study, "--out", tmp_path / "other", "--only", "iALS")
+        assert f"settings: {problem}: " in str(refused.exception)
+    study.write_text((STUDY + SETTINGS).replace('ranker = "ials"', 'ranker = "knn"'))
+    refused = run("study", "run", study, "--out", tmp_path / "other", "--only", "iALS")
+    assert "settings: knn is no trained baseline" in str(refused.exception)
+
+
+def test_one_line_names_the_model_of_all_rankers_that_name_none(tmp_path: Path) -> None:
+    text = STUDY.replace('reference = "prior"', 'reference = "prior"\nmodel = "local/of-the-study"', 1)
+    text = text.replace('model = "{model}"', "", 1).replace('model = "{model}"', 'model = "local/its-own"', 1)
+    text += '\n[[rankers]]\nranker = "pointwise"\npreset = "hosted-best"\nprotocols = ["warm"]\n'
+    spec = read_study(write(tmp_path, "", text))
+    models = {cell.ranker.label: cell.ranker.model for cell in spec.cells(())}
+    assert models["listwise"] == "local/of-the-study"
+    assert models["llm-only"] == "local/its-own"
+    assert models["pointwise"] is None, "it has the models of its preset"
+
+
 TRAINED = """
 [[rankers]]
 ranker = "learned"
