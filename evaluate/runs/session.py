@@ -31,7 +31,7 @@ from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import BudgetExceededError, InputError, abridged
 from programs.runtime.events import Note, OnEvent, Progress, ignore
 from signatures.rows import Ranking, Status
-from signatures.schema import MotivationSchema
+from signatures.schema import CONSUMER, MotivationSchema
 
 _SHOWN_PROBLEMS = 3
 """Number of unparsable or failed users with a note of their own; further ones are counted at the end."""
@@ -266,5 +266,8 @@ def _recovered(cases: Cases, rows: Mapping[str, Ranking]) -> Recovery | None:
     if cases.protocol.source != "demo":
         return None
     profiles = {user: row.profile for user, row in rows.items() if row.profile is not None}
+    dimensions = {motivation.dimension for profile in profiles.values() for motivation in profile.motivations}
+    if not profiles or not dimensions <= set(CONSUMER.names):
+        return None  # the planted motivations have the dimensions of this schema, and cannot be found in another one
     truth = planted_motivations()
-    return recovery(profiles, {user: truth[user] for user in profiles}) if profiles else None
+    return recovery(profiles, {user: truth[user] for user in profiles})

@@ -100,6 +100,8 @@ def evaluate(
     cases = cases if isinstance(cases, Cases) else load_cases(cases)
     ranker = _outside_run(ranker, cases, on_event)
     with run_folder(out) as folder:
+        for warning in cases.list_warnings() if cases.has_dataset else ():
+            on_event(Note(f"warning: {warning.message}"))
         if isinstance(ranker, str | Path | Program):
             if isinstance(ranker, Program):
                 choice, explain, check = ranker.choice, ranker.explain, ranker.check
@@ -121,8 +123,6 @@ def evaluate(
             factory = factory_for(choice, cases, ledger, explain, check, on_event, batch)
             if retry_unparsable and choice.asks_models:
                 factory.backends_of().retry_unparsable = True
-            for warning in cases.list_warnings():
-                on_event(Note(f"warning: {warning.message}"))
             built = choice.build(factory, seed)
             fit_cost = factory.fit_cost
             label, configuration = name or choice.name, choice.configuration(explain, check, seed)

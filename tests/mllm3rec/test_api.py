@@ -19,6 +19,7 @@ import mllm3rec as m3
 from tests.support.compile_setup import sensitive
 from tests.support.fake_server import FakeOpenAI
 from tests.support.paths import ROOT
+from tests.support.schemas import FILMS
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,15 @@ class TestEvaluate:
         assert result.to_frame().loc["prior", "HR@5/10 mean"] == found.mean
         with pytest.raises(KeyError, match="HR@7"):
             _ = result.metrics["HR@7"]
+
+    def test_lists_that_give_targets_away_are_warned_about_for_own_rankers_too(self, data: m3.Dataset) -> None:
+        cold = m3.draw_cases(data, setting="item-cold", sampling="uniform", users=6, negatives=9)
+        said: list[m3.Event] = []
+        m3.evaluate(cold, lambda history, candidates: [0.0] * len(candidates), on_event=said.append)
+        assert any("warning: " in str(event) for event in said)
+
+    def test_a_schema_of_ones_own_on_the_demo_store_has_no_planted_motivations(self, cases: m3.Cases) -> None:
+        assert m3.evaluate(cases, "encoder", schema=FILMS).figures.users == len(cases)
 
     def test_a_function_an_object_and_a_difference(self, cases: m3.Cases, tmp_path: Path) -> None:
         class Last:
