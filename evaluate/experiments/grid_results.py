@@ -12,7 +12,13 @@ from pydantic import BaseModel, ConfigDict
 
 from evaluate.experiments.grid import Grid, Mix
 from evaluate.runs.costs import MixCost
-from evaluate.runs.run_metrics import is_readable, score_sources, unparsable_share, unreadable_warning
+from evaluate.runs.run_metrics import (
+    count_unparsable,
+    is_readable,
+    score_sources,
+    unparsable_share,
+    unreadable_warning,
+)
 from evaluate.stats.cheapest import CheapestMix, cheapest_mix
 from evaluate.stats.intervals import Estimate, bootstrap_mean
 from evaluate.stats.metrics import Bounds, bounds, per_user
@@ -46,7 +52,7 @@ class MixRun:
     @property
     def unparsable_users(self) -> int:
         """Number of users without a parsable answer; ranked by the prior."""
-        return sum(row.status is Status.UNPARSABLE for row in self.rows.values())
+        return count_unparsable(self.rows.values())
 
     @property
     def comparable(self) -> bool:

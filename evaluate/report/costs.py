@@ -55,7 +55,7 @@ def billed_table(groups: Sequence[RankerRuns]) -> Table:
     rows = [
         table_row(word_cell(group.label), word_cell(role), *usage_cells(usage, partly), kind=_kind(role))
         for group in groups
-        for role, usage, partly in _lines(group, [run.usage for run in group.runs])
+        for role, usage, partly in _lines([run.usage for run in group.runs])
     ]
     caption = (
         "Calls that were sent and paid in this study, over all draws and seeds. Cache hits are answers from earlier "
@@ -77,7 +77,7 @@ def stand_alone_table(groups: Sequence[RankerRuns]) -> Table:
     rows: list[TableRow] = []
     for group in groups:
         users = group.resolved
-        for role, usage, partly in _lines(group, [run.stand_alone for run in group.runs]):
+        for role, usage, partly in _lines([run.stand_alone for run in group.runs]):
             cells = [count_cell(n) for n in (usage.calls, usage.tokens_in, usage.tokens_out)]
             tokens = usage.tokens_in + usage.tokens_out
             each = None if usage.usd is None else usage.usd / users
@@ -141,7 +141,7 @@ def _kind(role: str) -> Kind:
     return "total" if role == ALL_ROLES else ""
 
 
-def _lines(group: RankerRuns, usages: Sequence[Mapping[str, Usage]]) -> list[tuple[str, Usage, bool]]:
+def _lines(usages: Sequence[Mapping[str, Usage]]) -> list[tuple[str, Usage, bool]]:
     roles = usage_by_role(usages)
     lines = [(role, usage, partly) for role, (usage, partly) in roles.items()]
     if len(lines) > 1:

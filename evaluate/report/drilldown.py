@@ -92,7 +92,7 @@ def drilldown(protocol: ProtocolRecord, groups: Sequence[RankerRuns], detailed: 
         rows: dict[str, JsonObject] = {}
         traits: dict[tuple[str, ...], int] = {}
         for case in _detailed(protocol.cases[run.draw].cases, run, detailed[0] if group.uses_lm else detailed[1]):
-            rows[str(number[case.user_id])] = _row(case, run.rows[case.user_id], items, traits)
+            rows[str(number[case.user_id])] = _row(case, run.rows[case.user_id], traits)
             wanted[run.draw, case.user_id] = case
         runs.append(
             {
@@ -160,7 +160,7 @@ def _case(case: Case, items: _Items) -> JsonObject:
     }
 
 
-def _row(case: Case, row: Ranking, items: _Items, traits: dict[tuple[str, ...], int]) -> JsonObject:
+def _row(case: Case, row: Ranking, traits: dict[tuple[str, ...], int]) -> JsonObject:
     """A ranker's row, aligned with the candidates; empty fields are left out."""
     index = {item_id: i for i, item_id in enumerate(case.candidates)}
     out: JsonObject = {

@@ -11,9 +11,9 @@ from evaluate.protocol.case_warnings import find_given_away, find_known_titles
 from evaluate.protocol.cases import Cases
 from evaluate.runs.further_metrics import FurtherMetrics
 from evaluate.runs.journal import RunManifest
-from evaluate.runs.run_metrics import is_readable
+from evaluate.runs.run_metrics import count_unparsable, is_readable
 from evaluate.stats.metrics import CUTOFFS
-from signatures.rows import Ranking, Status, Usage
+from signatures.rows import Ranking, Usage
 from signatures.types import Item
 
 FURTHER_AT = CUTOFFS[0]
@@ -99,7 +99,7 @@ class RunRecord:
     @property
     def unparsable_users(self) -> int:
         """Number of users without a parsable answer; ranked by the prior."""
-        return sum(row.status is Status.UNPARSABLE for row in self.rows.values())
+        return count_unparsable(self.rows.values())
 
     @property
     def readable(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -88,6 +88,11 @@ class RunMetrics(BaseModel):
 
 MOST_UNREADABLE = 0.5
 """Share of users without a readable answer above which figures are not about the model any more."""
+
+
+def count_unparsable(rows: Iterable[Ranking]) -> int:
+    """Number of users without a parsable answer; ranked by the prior."""
+    return sum(row.status is Status.UNPARSABLE for row in rows)
 
 
 def is_readable(unparsable_users: int, users: int) -> bool:
@@ -194,7 +199,7 @@ def run_metrics(
         raise InputError(f"no case has been ranked yet: nothing to report{cause}")
     scored = [rows[user] for user in ranks]
     size = len(cases[0].candidates)
-    unparsable = sum(row.status is Status.UNPARSABLE for row in scored)
+    unparsable = count_unparsable(scored)
     asked = [row for row in scored if row.asked]
     names = [name for name in scored[0].scores if all(name in row.scores for row in scored)]
     if unparsable == len(asked):

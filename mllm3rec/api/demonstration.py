@@ -58,7 +58,6 @@ class Demonstration:
 
     Attributes:
         user: Recommendations of the uncompiled program for one user.
-        share_before: Fusion weight before compiling.
         manifest: Manifest of the compiled program.
         tried: All programs of the search, the uncompiled one first.
         compared: Number of the program in `tried` whose prompts are shown in `changes`: the winner, or, if that is the
@@ -70,7 +69,6 @@ class Demonstration:
     """
 
     user: Recommendations
-    share_before: float
     manifest: ArtifactManifest
     tried: tuple[Tried, ...]
     compared: int
@@ -183,7 +181,6 @@ def demonstrate(
     examples = {BEFORE: Examples.of(original.module), AFTER: Examples.of(artifact.module)}
     return Demonstration(
         user=user,
-        share_before=original.choice.fusion.weight,
         manifest=manifest,
         tried=tried,
         compared=compared,

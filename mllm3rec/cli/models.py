@@ -21,14 +21,19 @@ def list_models(as_json: Json = False) -> None:
     from programs.lm.roles import PRESETS, ROLE_NAMES
     from programs.runtime.weights import available, locate
 
-    weights = [{"name": w.name, "purpose": w.purpose, "here": locate(w.name) is not None} for w in available()]
+    weights = [
+        {"name": w.name, "purpose": w.purpose, "licence": w.licence, "here": locate(w.name) is not None}
+        for w in available()
+    ]
     presets = {name: {role: roles.of(role).model for role in ROLE_NAMES} for name, roles in PRESETS.items()}
     if as_json:
         emit({"weights": weights, "presets": presets, "prices_dated": price_table().dated})
         return
-    table = Table("name", "what", "here", title="Weights", title_justify="left")
+    table = Table("name", "what", "licence", "here", title="Weights", title_justify="left")
     for entry in weights:
-        table.add_row(str(entry["name"]), str(entry["purpose"]), "yes" if entry["here"] else "no")
+        table.add_row(
+            str(entry["name"]), str(entry["purpose"]), str(entry["licence"]), "yes" if entry["here"] else "no"
+        )
     out.print(table)
     table = Table("preset", *ROLE_NAMES, title="Presets", title_justify="left")
     for name, by_role in presets.items():

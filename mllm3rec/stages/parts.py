@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -202,9 +201,3 @@ def _as_parquet(table: pa.Table) -> bytes:
     pq.write_table(table, sink)
     content: bytes = sink.getvalue().to_pybytes()
     return content
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of an output file."""
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    return rows

@@ -6,15 +6,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from mllm3rec.trackers.mlflow_tracker import MlflowTracker
 from mllm3rec.trackers.tracked_record import TrackedRecord, metric_name, tracked_record
 from mllm3rec.trackers.wandb_tracker import WandbTracker
 from programs.runtime.errors import InputError, one_line
 from programs.runtime.events import Event, Note, OnEvent, Progress
-
-TrackerName = Literal["mlflow", "wandb"]
 
 PERIOD = 2.0
 """Least seconds between two figures of a task."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from os.path import commonpath
@@ -44,7 +44,7 @@ from mllm3rec.view.frame import Watched
 from mllm3rec.view.library import Library
 from mllm3rec.view.notes import RunNote
 from mllm3rec.view.rows import UserFacts
-from mllm3rec.view.run_facts import RunFacts, ViewedRun
+from mllm3rec.view.run_facts import RunFacts, ViewedRun, of_metric
 from programs.runtime.errors import InputError
 from signatures.rows import Status, Usage
 
@@ -156,8 +156,7 @@ def _paired(run: ViewedRun, other: ViewedRun, metric: str) -> Difference | None:
     if not mine.keys() & theirs.keys():
         return None
     cutoffs = sorted({*CUTOFFS, _cutoff(metric)})
-    found = paired_by_metric(mine, theirs, run.rows.list_size, cutoffs)
-    return next((value for name, value in found.items() if name.partition("/")[0] == metric), None)
+    return of_metric(paired_by_metric(mine, theirs, run.rows.list_size, cutoffs), metric)
 
 
 def _cutoff(metric: str) -> int:
@@ -269,7 +268,7 @@ def _figures(place: Place, columns: Sequence[_Column], metric: str) -> None:
                 facts.ranker,
                 with_interval(facts.metric(metric)),
                 "first run" if one is columns[0] else with_interval(one.against),
-                with_interval(_sized(facts.against_prior, metric)),
+                with_interval(of_metric(facts.against_prior, metric)),
                 f"{facts.users:,}",
                 f"{facts.failed:,}",
                 f"{facts.unreadable:.1%}",
@@ -294,10 +293,6 @@ def _run_cell(place: Place, columns: Sequence[_Column], facts: RunFacts) -> None
         others = [one.facts.name for one in columns if one.facts.name != facts.name]
         tag("span", " ")
         link("leave out", place.here(run=others), "soft", aria_label=f"leave out {facts.name}")
-
-
-def _sized(found: Mapping[str, Difference], metric: str) -> Difference | None:
-    return next((value for name, value in found.items() if name.partition("/")[0] == metric), None)
 
 
 def _users(place: Place, columns: Sequence[_Column], metric: str, whole: bool) -> None:

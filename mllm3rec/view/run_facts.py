@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from evaluate.experiments.study_reading import CatalogueRanks
 from evaluate.runs.costs import stand_alone_usage
@@ -33,6 +34,8 @@ meanwhile, about eight times as many bytes."""
 
 _SLICE = 0.04
 """Seconds of indexing after which others may read the rows."""
+
+_Figure = TypeVar("_Figure")
 
 _ANEW = "evaluate the run again to write it anew"
 
@@ -71,15 +74,16 @@ class RunFacts:
 
     def metric(self, name: str) -> Estimate | None:
         """The metric of a name without the list size, such as `HR@5`."""
-        return _sized(self.metrics, name)
+        return of_metric(self.metrics, name)
 
     def metric_of_prior(self, name: str) -> Estimate | None:
         """Likewise, for the prior alone."""
-        return _sized(self.prior, name)
+        return of_metric(self.prior, name)
 
 
-def _sized(metrics: Mapping[str, Estimate], name: str) -> Estimate | None:
-    return next((value for key, value in metrics.items() if key.partition("/")[0] == name), None)
+def of_metric(figures: Mapping[str, _Figure], name: str) -> _Figure | None:
+    """The figure of a metric that is named without the list size, such as `HR@5`."""
+    return next((value for key, value in figures.items() if key.partition("/")[0] == name), None)
 
 
 class ViewedRun:

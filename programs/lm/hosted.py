@@ -11,6 +11,7 @@ import dspy
 from dspy.clients.engines.lm15_engine import LM15Engine
 from dspy.lm15 import CacheConfig, Request, Response, RouterConfig, UnknownModelError, UnsupportedFeatureError
 
+from programs.lm.capability_hints import CapabilityHints
 from programs.lm.chat_body import sound_body
 from programs.lm.checked_answer import checked_answer
 from programs.lm.keys import no_key_in_errors
@@ -19,12 +20,10 @@ from programs.lm.transport import Transport
 from programs.runtime.errors import InputError
 
 
-class HostedEngine:
+class HostedEngine(CapabilityHints):
     """Sends requests to one model of a provider that DSPy's native engine knows.
 
     Attributes:
-        supports_function_calling, supports_reasoning, supports_response_schema, supported_params: DSPy's capability
-            hints for the model, read by its adapters.
         refused: Parameters that the provider refused.
         transport: What brings requests there.
         key: Of the provider; None if DSPy's client reads it from the environment.
@@ -40,11 +39,7 @@ class HostedEngine:
     """
 
     def __init__(self, model: str, timeout: float, api_key: str | None = None, address: str | None = None) -> None:
-        hints = dspy.LM(model, engine="lm15")
-        self.supports_function_calling = hints.supports_function_calling
-        self.supports_reasoning = hints.supports_reasoning
-        self.supports_response_schema = hints.supports_response_schema
-        self.supported_params = hints.supported_params
+        super().__init__(dspy.LM(model, engine="lm15"))
         provider = LM15Engine(RouterConfig(env={})).resolve(model).provider
         # Keys of providers that we do not know are read by DSPy, from the variables it documents.
         self.transport = Transport(address or "", timeout, sound_body)

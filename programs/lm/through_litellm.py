@@ -13,18 +13,17 @@ from dspy.clients.engines.litellm_engine import LiteLLMEngine
 from dspy.lm15 import Request, Response
 from dspy.lm15 import TimeoutError as CallTimeoutError
 
+from programs.lm.capability_hints import CapabilityHints
 from programs.lm.keys import no_key_in_errors
 from programs.lm.refused_parameters import RefusedParameters
 
 
-class ThroughLiteLLM:
+class ThroughLiteLLM(CapabilityHints):
     """Sends requests to one model of a provider that DSPy's native engine does not know.
 
     Redirects are LiteLLM's own: they are followed, without an Authorization header where they lead to another host.
 
     Attributes:
-        supports_function_calling, supports_reasoning, supports_response_schema, supported_params: DSPy's capability
-            hints for the model, read by its adapters.
         refused: Parameters that the provider refused.
 
     Args:
@@ -34,11 +33,7 @@ class ThroughLiteLLM:
     """
 
     def __init__(self, model: str, timeout: float, api_key: str | None = None) -> None:
-        hints = dspy.LM(model)
-        self.supports_function_calling = hints.supports_function_calling
-        self.supports_reasoning = hints.supports_reasoning
-        self.supports_response_schema = hints.supports_response_schema
-        self.supported_params = hints.supported_params
+        super().__init__(dspy.LM(model))
         self._timeout = timeout
         self._engine = LiteLLMEngine(timeout=timeout, **({} if api_key is None else {"api_key": api_key}))
         self._key = api_key
