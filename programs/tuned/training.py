@@ -91,16 +91,15 @@ class AdapterTraining:
             self.best = self.model.figures(self.dev)
             self.on_event(Note(f"untuned: dev loss {self.best.loss:.3f}, dev NDCG {self.best.ndcg:.3f}"))
         while self.step < self.settings.steps and self.stale < self.settings.patience:
-            if not self._block():
-                break
+            self._block()
             self._save()
         self.model.load(self.kept, self.checkpoint)
         total = self.settings.lists
         self.on_event(Progress(TASK, total, total))
         return self.best
 
-    def _block(self) -> bool:
-        """Train a block and judge the average; False if the weights are no numbers any more."""
+    def _block(self) -> None:
+        """Train a block and judge the average; the training is over if the weights are no numbers any more."""
         start, losses = time.monotonic(), []
         last = min(self.step + self.settings.block, self.settings.steps)
         while self.step < last:
@@ -126,7 +125,8 @@ class AdapterTraining:
                     "ends, and those with the least dev loss before are kept; a lower rate may do better"
                 )
             )
-            return False
+            self._give_up()
+            return
         reached = self._figures_of_average()
         if reached.loss < self.best.loss:
             self.best, self.stale = reached, 0
@@ -141,7 +141,12 @@ class AdapterTraining:
                 f"dev NDCG {reached.ndcg:.3f}; {left / 60:.1f} minutes left at most"
             )
         )
-        return True
+
+    def _give_up(self) -> None:
+        """End the training with the best weights; a checkpoint without any others says the same to the next process."""
+        self.model.load(self.kept, self.checkpoint)
+        self.average = self._adapter()
+        self.stale = self.settings.patience
 
     def _add_to_average(self, decay: float) -> None:
         for name, tensor in self.model.adapter.items():
