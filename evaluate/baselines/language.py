@@ -105,9 +105,9 @@ class LanguageModel(Baseline):
     def examples(self, training: TrainingData, wording: Wording, seed: int) -> Iterator[PromptList]:
         """What is learned from each training user, in an order drawn by the seed; the first are the dev users'."""
 
-    @abstractmethod
-    def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> Ranker:
-        """The ranker of a trained model."""
+    def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> AnswerRanker:
+        """The ranker of a trained model: by yes against no, where a system reads nothing else."""
+        return AnswerRanker(self.name, model, wording, items)
 
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> Ranker:
         """Train; see `Baseline.fit`. A kept fit is read, one that was cut short goes on after its last block."""
@@ -193,6 +193,11 @@ def worded(case: Case, wording: Wording, items: Mapping[str, Item]) -> PromptLis
     """A training case in words: the text of the user, those of the candidates, and the place of the target."""
     suffixes = tuple(wording.suffix(items[item]) for item in case.candidates)
     return PromptList(wording.prefix(case), suffixes, case.candidates.index(str(case.target)))
+
+
+def worded_cases(training: TrainingData, wording: Wording, negatives: int, seed: int) -> Iterator[PromptList]:
+    """The cases of `drawn_cases` in words."""
+    return (worded(case, wording, training.items) for case in drawn_cases(training, negatives, seed))
 
 
 def title_of(item: Item) -> str:

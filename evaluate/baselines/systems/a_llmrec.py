@@ -4,15 +4,17 @@ Stage 1 aligns SASRec's item vectors with text vectors of the same items in join
 stage 2 projects user states and codes into the input vectors of the language model, which stays as it is, and learns
 to give the title of the next item out of a list of titles. Items that nobody has get the code of their text, as in
 the paper. Different here: the text encoder is the sentence encoder of the prior, frozen; stage 1 learns from every
-position of a history, not from the last alone. The authors' code never ranks: it generates one title, counts a hit
-where it is contained in the answer, and draws other candidates at every evaluation. Here each candidate's title is
-scored by its mean log-likelihood. `a-llmrec-sum`, `a-llmrec-pmi` and `a-llmrec-stage1`, the ranking by stage 1 alone,
-are recorded beside it.
+position of a history, not from the last alone; prompts list 10 titles in training (`negatives` and the true one) and
+all candidates in ranking, 30 in our lists. The authors' code never ranks: it generates one title, counts a hit where it
+is contained in the answer, and draws other candidates at every evaluation. Here each candidate's title is scored by its
+mean log-likelihood. `a-llmrec-sum`, `a-llmrec-pmi` and `a-llmrec-stage1`, the ranking by stage 1 alone, are recorded
+beside it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
@@ -29,10 +31,9 @@ from evaluate.baselines.language import (
     LanguageModel,
     TitleRanker,
     Wording,
-    drawn_cases,
     events_of,
     title_of,
-    worded,
+    worded_cases,
 )
 from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.item_texts import ItemTexts, item_texts
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 
 USER, ITEM = "user", "item"
 """Kinds of slots."""
+STAGE1_VERSION = 1
+"""Raised when code changes what stage 1 is fitted to, so that kept fits of older code are not used."""
 
 
 class ALLMRec(LanguageModel):
@@ -97,6 +100,18 @@ class ALLMRec(LanguageModel):
         learned_from = hashlib.sha256(f"{texts.sha256} {recommender.name}".encode()).hexdigest()
         return folder.with_name(f"{folder.name}-{learned_from[:16]}")
 
+    def stage1_folder(self, fitting: Fitting, recommender: Path | None, texts: ItemTexts) -> Path | None:
+        """The folder of stage 1, None if fits are not kept: one for all settings that differ in stage 2 alone.
+
+        Args:
+            recommender: Folder of the recommender's fit, whose name holds a hash of seed, training data and device.
+        """
+        if fitting.root is None or recommender is None:
+            return None
+        own = [STAGE1_VERSION, self.code, self.epochs, self.align_rate, recommender.name, texts.sha256]
+        decides = hashlib.sha256(json.dumps(own).encode()).hexdigest()
+        return fitting.root / f"stage1-{self.name}-{decides[:16]}"
+
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> Ranker:
         """See `LanguageModel.fit`."""
         if self.stages == 1:
@@ -125,8 +140,7 @@ class ALLMRec(LanguageModel):
 
     def examples(self, training: TrainingData, wording: Wording, seed: int) -> Iterator[PromptList]:
         """The title of the last item of each user, which stands at a random place of the list in the prompt."""
-        for case in drawn_cases(training, self.negatives, seed):
-            yield worded(case, wording, training.items)
+        return worded_cases(training, wording, self.negatives, seed)
 
     def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> TwoStageRanker:
         """See `LanguageModel.ranker`."""
@@ -143,7 +157,7 @@ class ALLMRec(LanguageModel):
             for history in training.histories.values()
         ]
         steps = [(history[:end], history[end]) for history in histories for end in range(1, len(history))]
-        folder = self.fit_folder(training, seed, fitting)
+        folder = self.stage1_folder(fitting, self.sasrec.fit_folder(training, seed, fitting), texts)
         pairs = Positions(
             frozen.states([before for before, _ in steps]),
             np.array([target for _, target in steps], dtype=np.int64),
@@ -151,8 +165,7 @@ class ALLMRec(LanguageModel):
             frozen.biases,
             texts.after(recommender.rows)[1][: len(recommender.rows)],
         )
-        stage1 = folder and folder / "stage1"
-        plan = FitPlan(f"{self.name}, stage 1", self.epochs, 3, seed, stage1, fitting.on_event)
+        plan = FitPlan(f"{self.name}, stage 1", self.epochs, 3, seed, folder, fitting.on_event)
         network = align(pairs, self.code, plan, batch=512, rate=self.align_rate)
         return AlignedItems(frozen, network, training.content)
 

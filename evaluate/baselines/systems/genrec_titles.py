@@ -3,9 +3,9 @@
 As published: an instruction, the titles of the history, and LoRA on queries and values. Different here: the loss is
 that of the title alone, where the authors' is of the whole text; titles stand on lines of their own, where the
 authors' commas are also in titles; nothing is cut from the prompt's end, which the authors' limit of 256 tokens can
-take away. Nothing is generated: candidates are ranked by the mean log-likelihood of their titles, which is what beam
-search with a length penalty of 1 maximizes. `genrec-titles-sum` and `genrec-titles-pmi` are recorded beside it. The
-other GenRec (Cao and Lio), over item ids, is `genrec`.
+take away. Smaller: LoRA is in the last ten layers, without dropout. Nothing is generated: candidates are ranked by the
+mean log-likelihood of their titles, which is what beam search with a length penalty of 1 maximizes. `genrec-titles-sum`
+and `genrec-titles-pmi` are recorded beside it. The other GenRec (Cao and Lio), over item ids, is `genrec`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from evaluate.baselines.language import (
     LoRALanguageModel,
     TitleRanker,
     Wording,
-    drawn_cases,
     events_of,
     title_lines,
     title_of,
-    worded,
+    worded_cases,
 )
 from programs.tuned.settings import PromptList
 from signatures.rows import Case
@@ -64,8 +63,7 @@ class GenRecTitles(LoRALanguageModel):
 
     def examples(self, training: TrainingData, wording: Wording, seed: int) -> Iterator[PromptList]:
         """The title of the last item of each user, and others, which only dev users are compared on."""
-        for case in drawn_cases(training, COMPARED, seed):
-            yield worded(case, wording, training.items)
+        return worded_cases(training, wording, COMPARED, seed)
 
     def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> TitleRanker:
         """See `LanguageModel.ranker`."""

@@ -2,10 +2,10 @@
 
 As published: behaviour and items as plain text; a soft prompt with adapters in place of tuned weights ("option-adapter
 tuning"); and late interaction: the lower layers read the user's text and each item's text by themselves, so that items
-are computed once and kept, and only the upper layers, which have the adapters, read both. Different here: no code and
-no weights of M6 were published, so the base is any local language model; one soft prompt without a choice among
-several, which stands between the item and the question; answers of yes against no, compared within the list, in place
-of a trained output layer.
+are computed once and kept, and only the upper layers read both. Different here: no code and no weights of M6 were
+published, so the base is any local language model; LoRA of rank 8 on all matrices of the upper layers stands in for the
+paper's adapters, which sit in the feed-forward parts; one soft prompt without a choice among several, which stands
+between the item and the question; yes against no, compared within the list by a softmax, in place of an output layer.
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.language import (
     LONGEST_PREFIX,
     LONGEST_SUFFIX,
-    AnswerRanker,
     LanguageModel,
     Wording,
-    drawn_cases,
     events_of,
     title_lines,
     title_of,
-    worded,
+    worded_cases,
 )
 from programs.tuned.settings import PromptList, TuningSettings
 from signatures.rows import Case
@@ -49,7 +47,7 @@ class M6Rec(LanguageModel):
         tokens: Vectors of the soft prompt.
         below: Layers that read each text by itself; at most all but one. The others have adapters.
         rank, alpha: Of the adapters, which are LoRA's.
-        negatives: Items drawn at random that each training user is said not to take.
+        negatives: Items drawn at random beside the last one.
     """
 
     name: ClassVar[str] = "m6-rec"
@@ -91,12 +89,7 @@ class M6Rec(LanguageModel):
 
     def examples(self, training: TrainingData, wording: Wording, seed: int) -> Iterator[PromptList]:
         """The last item of each user, and items drawn at random."""
-        for case in drawn_cases(training, self.negatives, seed):
-            yield worded(case, wording, training.items)
-
-    def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> AnswerRanker:
-        """See `LanguageModel.ranker`."""
-        return AnswerRanker(self.name, model, wording, items)
+        return worded_cases(training, wording, self.negatives, seed)
 
 
 class BoughtAndOffered:

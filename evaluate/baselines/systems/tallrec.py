@@ -18,7 +18,6 @@ from pydantic import Field
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.language import (
-    AnswerRanker,
     LoRALanguageModel,
     Wording,
     drawn_cases,
@@ -32,7 +31,6 @@ from signatures.rows import Case
 from signatures.types import Item
 
 if TYPE_CHECKING:
-    from programs.tuned.finetuned import FineTuned
     from programs.tuned.objective import TuningObjective
 
 
@@ -68,10 +66,6 @@ class TALLRec(LoRALanguageModel):
             if not training.interactions[case.user_id][-1].liked:
                 continue
             yield worded(labelled(case, training.items), wording, training.items)
-
-    def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> AnswerRanker:
-        """See `LanguageModel.ranker`."""
-        return AnswerRanker(self.name, model, wording, items)
 
 
 class QuestionOfTaste:

@@ -131,12 +131,59 @@ def test_lists_are_the_same_in_every_run_and_hold_nothing_but_training_data(name
     assert "red next" not in seen and "blue next" not in seen, "items outside the training data are never negatives"
 
 
+@EACH
+def test_dev_users_are_in_no_step(name: str, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each user's last item is their own, so it says whose list it is."""
+    import torch
+
+    from programs.tuned.finetuned import FineTuned
+    from programs.tuned.settings import PromptList
+    from programs.tuned.training import Figures
+
+    plain = material()
+    own = {f"own {user}": Item(item_id=f"own {user}", title=f"red {user}") for user in plain.histories}
+    histories = {user: [*before, f"own {user}"] for user, before in plain.histories.items()}
+    data = replace(plain, interactions=training_of(histories), items=ITEMS | own)
+    learned, judged = set[str](), set[str]()
+
+    def loss(model: FineTuned, one: PromptList) -> torch.Tensor:
+        learned.add(one.suffixes[one.target])
+        return sum(tensor.sum() for tensor in model.adapter.values()) * 0.0
+
+    def figures(model: FineTuned, lists: list[PromptList]) -> Figures:
+        judged.update(one.suffixes[one.target] for one in lists)
+        return Figures(1.0, 0.5)
+
+    monkeypatch.setattr(FineTuned, "loss", loss)
+    monkeypatch.setattr(FineTuned, "figures", figures)
+    SMALL[name].model_copy(update={"base": base, "passes": 1}).fit(data, 0)
+    assert len(learned) == 28 and len(judged) == 8 and learned.isdisjoint(judged)
+
+
 def test_stage_1_of_a_llmrec_ranks_alone_and_beside_the_language_model(fits: dict[str, Ranker]) -> None:
     asked = case(["green ball", "blue car", "green cube"], ["other", "blue cube", "red ball", "nowhere", "new"])
     alone = SMALL["a-llmrec"].model_copy(update={"stages": 1}).fit(material(), 0).rank(asked)
     assert alone.scores["a-llmrec"] == fits["a-llmrec"].rank(asked).scores["a-llmrec-stage1"]
     assert alone.order[0] == "red ball" and alone.order[-1] == "nowhere"
     assert alone.order.index("new") < alone.order.index("other"), "an item that nobody has gets the code of its text"
+
+
+def test_stage_1_is_fitted_once_for_settings_that_do_not_touch_it(tmp_path: Path) -> None:
+    for module in NEEDED:
+        pytest.importorskip(module)
+    data, events = material(), list[Event]()
+    one = ALLMRec(sasrec=SHORT, epochs=2)
+    one.wording(data, 0, Fitting(tmp_path, events.append))
+    alike: dict[str, Any] = {"users": 7, "rate": 0.5, "passes": 4, "negatives": 3, "stages": 1}
+    for name, value in alike.items():
+        events.clear()
+        one.model_copy(update={name: value})._aligned(data, 0, Fitting(tmp_path, events.append))
+        assert not any(isinstance(event, Progress) for event in events), f"{name}: nothing is fitted again"
+    other = SHORT.model_copy(update={"epochs": 1})
+    for name, value in {"code": 7, "epochs": 1, "align_rate": 0.5, "sasrec": other}.items():
+        one.model_copy(update={name: value})._aligned(data, 0, Fitting(tmp_path))
+    one._aligned(data, 1, Fitting(tmp_path))
+    assert len(list(tmp_path.glob("stage1-a-llmrec-*"))) == 6
 
 
 def test_late_interaction_computes_an_item_once_and_equals_joint_layers_where_none_is_below(base: str) -> None:
