@@ -252,7 +252,7 @@ class StudyRunner:
     @cached_property
     def _prior(self) -> PriorName:
         """The formula of the prior of all runs of the study."""
-        return prior_of_runs(self.root)
+        return self.spec.prior or prior_of_runs(self.root)
 
     def setting_of(self, cell: StudyCell) -> StudySetting:
         """The setting of a cell. Only the last one is kept: cells of one setting are adjacent."""

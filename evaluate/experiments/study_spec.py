@@ -22,6 +22,7 @@ from evaluate.protocol.protocol import (
     check_date,
 )
 from evaluate.runs.trec import RUN_PREFIX
+from programs.prior.choice import PriorName
 from programs.runtime.config_file import read_toml
 from programs.runtime.errors import listed, quoted
 from programs.runtime.interrupts import MAX_WORKERS
@@ -204,11 +205,13 @@ class StudySpec(_Strict):
         reference: Label of the ranker that the others are compared with.
         pairs: Further pairs of labels to compare.
         model: Model of all rankers that name neither a model nor a preset.
+        prior: Formula of the prior of all rankers; None for that of the runs in the study's folder, or the newest.
     """
 
     name: Name
     title: str = ""
     model: str | None = Field(default=None, exclude_if=lambda model: model is None)
+    prior: PriorName | None = Field(default=None, exclude_if=lambda prior: prior is None)
     reference: str = "prior"
     pairs: tuple[tuple[str, str], ...] = ()
     workers: int = Field(default=1, ge=1, le=MAX_WORKERS)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from evaluate.report.ranker_runs import RankerRuns
 from evaluate.report.table import NONE, Table, TableCell, TableRow, count_cell, share_cell, table_row, word_cell
 from evaluate.stats.metrics import CUTOFFS
+from programs.label_aligners import mean_by_position
 from signatures.rows import Status, total_usage
 
 FIRST = CUTOFFS[0]
@@ -76,6 +77,31 @@ def answer_table(groups: Sequence[RankerRuns]) -> Table | None:
     )
     columns = ("ranker", "unparsable", "left out", "labels dropped", "traits refused", "unfaithful reasons")
     return Table("answers", "Defects of answers", caption, columns, tuple(rows))
+
+
+def position_table(groups: Sequence[RankerRuns]) -> Table | None:
+    """MAR's preference by position in its prompt; None if no ranker reads the log-probabilities of a whole list."""
+    curves = {group.label: mean_by_position([found.by_position for found in group.scored]) for group in groups}
+    rows = []
+    for label, curve in curves.items():
+        if curve:
+            rows.append(table_row(word_cell(label), count_cell(len(curve)), *map(_nats, _landmarks(curve))))
+    if not rows:
+        return None
+    caption = (
+        "Mean score of MAR by position in its prompt, in nats, before calibration, over users and drawn orders. It is "
+        "0 everywhere for a model that positions do not influence. `metrics.json` of each run has every position."
+    )
+    columns = ("ranker", "positions", "first", "middle", "last", "highest", "lowest")
+    return Table("positions", "Preference by position in the prompt", caption, columns, tuple(rows))
+
+
+def _landmarks(curve: Sequence[float]) -> list[float]:
+    return [curve[0], curve[len(curve) // 2], curve[-1], max(curve), min(curve)]
+
+
+def _nats(value: float) -> TableCell:
+    return TableCell(f"{value:+.2f}", value)
 
 
 def _each(total: int, users: int) -> TableCell:

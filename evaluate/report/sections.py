@@ -82,7 +82,11 @@ def _section(record: StudyRecord, protocol: ProtocolRecord, marks: figures.Looks
     for slicing in slices.slicings(protocol, groups):
         table = slices.slice_table(slicing, groups)
         section.slices += [figures.sliced(slicing, groups, marks), Details("The figures as a table", [table])]
-    section.failures = [failures.outcome_table(groups), *_some(failures.answer_table(groups))]
+    section.failures = [
+        failures.outcome_table(groups),
+        *_some(failures.answer_table(groups)),
+        *_some(failures.position_table(groups)),
+    ]
     section.costs = [
         costs.stand_alone_table(groups),
         costs.billed_table(groups),

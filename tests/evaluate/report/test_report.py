@@ -18,7 +18,7 @@ from evaluate.report.blocks import Figure, Tab
 from evaluate.report.costs import billed_table, per_user_price, stand_alone_table
 from evaluate.report.drilldown import drilldown, users_per_run
 from evaluate.report.export import to_csv, to_latex, to_markdown
-from evaluate.report.failures import answer_table, outcome_table
+from evaluate.report.failures import answer_table, outcome_table, position_table
 from evaluate.report.page import inert_json
 from evaluate.report.pseudonyms import pseudonym
 from evaluate.report.ranker_runs import RankerRuns, over_draws, ranker_runs
@@ -164,6 +164,18 @@ def test_every_case_ends_in_exactly_one_way(found: list[RankerRuns]) -> None:
     assert row["traits refused"].text == "3 (33%)"
     assert row["unfaithful reasons"].text == "3 (50%)"
     assert answer_table(found[:2]) is None
+
+
+def test_preference_by_position_is_a_mean_over_users(record: StudyRecord, found: list[RankerRuns]) -> None:
+    assert position_table(found) is None
+    run = record.runs[-1]
+    curves = iter([[2.0, 0.0, -2.0], [1.0, 0.0, -1.0], [0.0, 0.0, 0.0]])
+    rows = {user: row.model_copy(update={"by_position": next(curves, [])}) for user, row in run.rows.items()}
+    table = position_table(
+        ranker_runs(dataclasses.replace(record, runs=[dataclasses.replace(run, rows=rows)]), record.protocols[0])
+    )
+    assert table is not None
+    assert [cell.text for cell in table.rows[0].cells[2:]] == ["+1.00", "+0.00", "-1.00", "+1.00", "-1.00"]
 
 
 def test_an_unknown_price_is_never_zero(found: list[RankerRuns]) -> None:

@@ -263,6 +263,17 @@ def test_one_line_names_the_model_of_all_rankers_that_name_none(tmp_path: Path) 
     assert models["pointwise"] is None, "it has the models of its preset"
 
 
+def test_the_formula_of_the_prior_is_one_line_too(tmp_path: Path) -> None:
+    study = write(tmp_path, "", STUDY.replace('reference = "prior"', 'reference = "prior"\nprior = "3-sales"', 1))
+    for _ in range(2):
+        assert run("study", "run", study, "--out", tmp_path / "runs", "--only", "warm/draw0/prior").exit_code == 0
+    (manifest,) = (tmp_path / "runs").glob("shop/warm/draw0/prior/manifest.json")
+    assert json.loads(manifest.read_text())["configuration"]["prior"] == "3-sales"
+    study.write_text(study.read_text().replace("3-sales", "3"))
+    refused = run("study", "run", study, "--out", tmp_path / "runs", "--only", "warm/draw0/prior")
+    assert "prior" in str(refused.exception)
+
+
 TRAINED = """
 [[rankers]]
 ranker = "learned"
