@@ -12,7 +12,7 @@ from programs.lm.backends import Accept, Backends, UnparsableError
 from programs.lm.ledger import Call, Ledger
 from programs.lm.roles import RoleConfig, RoleName
 from programs.lm.routes import Route
-from signatures.mope import Reassessment, draft_type
+from signatures.mope import MAX_NEEDS, NeedDraft, Reassessment, draft_type
 from signatures.schema import MotivationSchema
 
 LETTERS_PER_TOKEN = 4
@@ -87,6 +87,9 @@ class Rehearsal(Backends):
         if field == "ranking":
             return [int(label) for label in re.findall(r"^(\d\d): ", str(inputs.get("products", "")), re.MULTILINE)]
         return {
+            "needs": [NeedDraft(kind="things for long journeys", evidence=[1]) for _ in range(MAX_NEEDS)],
+            "occasions": ["birthdays", "evenings at home"],
+            "users": ["young children", "parents"],
             "reassessments": [Reassessment(number=number, action="keep", description="") for number in (1, 2, 3)],
             "traits": ["easy to use every day", "lasts for many years", "made to be given away"],
             "rating": "3",
