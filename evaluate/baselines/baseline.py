@@ -74,7 +74,8 @@ class TrainingData:
 class Baseline(BaseModel, ABC):
     """Settings of a trained baseline; `fit` returns the ranker. Studies record the settings as JSON.
 
-    A fit runs on one thread; it is reproducible for the same training data, settings, seed and machine.
+    A fit is reproducible for the same training data, settings, seed and machine. It runs on one thread, but for what is
+    computed by numpy (HFT, item codes, text vectors' principal components), whose last digits depend on its threads.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -14,7 +14,7 @@ class GraphSettings(NetworkBaseline):
 
     Attributes:
         dimensions: Dimension of the nodes' own vectors.
-        negatives: Items sampled for each interaction, anew in every epoch, that the user has not.
+        negatives: Items sampled for each interaction, anew in every epoch; one that the user has is drawn again, once.
         penalty: L2 regularization of the nodes' own vectors.
         batch: Interactions per batch; vectors are propagated over the whole graph once for each, so few large ones pay.
         rate: Learning rate of Adam.

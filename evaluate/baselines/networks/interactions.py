@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
+from scipy import sparse
 
 from programs.prior.scorers import Histories
 
@@ -38,6 +39,12 @@ class Interactions:
             for item in histories[user]:
                 items.setdefault(item, len(items))
         return cls(users, items, [distinct_rows(histories[user], items) for user in users])
+
+    def matrix(self, dtype: DTypeLike) -> sparse.csr_matrix[Any]:
+        """1 where a user has an item, shape (users, items)."""
+        pairs = Pairs(self.histories, len(self.items))
+        ones = np.ones(len(pairs.rows), dtype=dtype)
+        return sparse.csr_matrix((ones, (pairs.users, pairs.rows)), shape=(len(self.users), len(self.items)))
 
 
 def distinct_rows(history: Sequence[str], rows: Mapping[str, int]) -> HistoryRows:

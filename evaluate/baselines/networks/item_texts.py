@@ -48,6 +48,14 @@ class ItemTexts:
         vectors[[longer[item] for item in self.rows]] = self.vectors[list(self.rows.values())]
         return longer, vectors
 
+    def with_vectors_of(self, newer: ItemTexts) -> ItemTexts:
+        """The same rows, with the vectors of `newer` for the items that it has, all of which have a row here."""
+        if not newer.rows:
+            return self
+        vectors = np.array(self.vectors, dtype=np.float32)
+        vectors[[self.rows[item] for item in newer.rows]] = newer.vectors
+        return ItemTexts(self.rows, vectors)
+
 
 def item_texts(training: TrainingData, text: ReadText, name: str, on_event: OnEvent) -> ItemTexts:
     """The vectors of the items that have a text.
@@ -62,19 +70,36 @@ def item_texts(training: TrainingData, text: ReadText, name: str, on_event: OnEv
     if text == "item":
         found = ItemTexts(training.content.rows, training.content.matrix)
     else:
-        found = _traits_or_titles(training, name, on_event)
+        found = trait_texts(training, None, name, on_event)
     if not found.rows:
         raise InputError(f"the ranker '{name}' reads item texts, and no item has one; give titles, or choose another")
     return found
 
 
-def _traits_or_titles(training: TrainingData, name: str, on_event: OnEvent) -> ItemTexts:
-    if training.motivations is None:
+def trait_texts(training: TrainingData, others: ItemTexts | None, name: str, on_event: OnEvent) -> ItemTexts:
+    """The vectors of MOTE's traits, for the items whose traits are stored; asks no model.
+
+    Args:
+        others: Vectors of the other items, and of all items without a sentence encoder; None for those of their titles.
+        name: Of the ranker, for messages.
+        on_event: Told how many items have traits.
+
+    Raises:
+        InputError: if `others` is None and there is no sentence encoder.
+    """
+    encoder = None if training.motivations is None else training.motivations.encoder
+    if encoder is None and others is None:
         raise InputError(f"the ranker '{name}' needs training data with a sentence encoder to read traits")
-    traits = {} if training.traits is None else training.traits()
-    texts = {item.item_id: traits.get(item.item_id) or item.display_title for item in training.items.values()}
-    texts = {item: own for item, own in texts.items() if own}
-    known = sum(item in traits for item in texts)
-    on_event(Note(f"{name}: {known:,} items are known by their traits, {len(texts) - known:,} by their titles"))
-    vectors = training.motivations.encoder.encode(list(texts.values())) if texts else np.zeros((0, 0))
-    return ItemTexts({item: row for row, item in enumerate(texts)}, np.asarray(vectors, dtype=np.float32))
+    traits = {} if training.traits is None or encoder is None else training.traits()
+    if others is None:
+        texts = {item.item_id: traits.get(item.item_id) or item.display_title for item in training.items.values()}
+        texts = {item: own for item, own in texts.items() if own}
+        items, rest = list(texts), "titles"
+    else:
+        texts = {item: traits[item] for item in others.rows if item in traits}
+        items, rest = list(others.rows), "texts"
+    known = sum(item in traits for item in items)
+    on_event(Note(f"{name}: {known:,} items are known by their traits, {len(items) - known:,} by their {rest}"))
+    vectors = encoder.encode(list(texts.values())) if encoder is not None and texts else np.zeros((0, 0))
+    found = ItemTexts({item: row for row, item in enumerate(texts)}, np.asarray(vectors, dtype=np.float32))
+    return found if others is None else others.with_vectors_of(found)

@@ -12,11 +12,21 @@ from evaluate.baselines.networks.fit_plan import FitPlan
 from programs.runtime.errors import require_extra
 
 
+def require_divisible(dimensions: int, heads: int) -> None:
+    """Check the shape of a Transformer.
+
+    Raises:
+        ValueError: if the heads do not divide the dimensions.
+    """
+    if dimensions % heads:
+        raise ValueError(f"{dimensions} dimensions cannot be divided by {heads} heads")
+
+
 class NetworkBaseline(Baseline):
     """Settings of a network, trained in float32 on a graphics processor where there is one.
 
-    On a CPU a fit runs on one thread. A graphics processor sums in another order, so its fits are others: the manifest
-    and the folder of the fit name it.
+    On a CPU a fit runs on one thread of torch. A graphics processor sums in another order, so its fits are others: the
+    manifest and the folder of the fit name it.
     """
 
     if TYPE_CHECKING:  # fields of every subclass, which keeps its own order of fields

@@ -15,7 +15,7 @@ class NeuMFSettings(NetworkBaseline):
     Attributes:
         factors: Dimension of the vectors whose product is taken.
         layers: Widths of the network: its input, half of it the user's and half the item's, and its layers.
-        negatives: Items sampled for each interaction, anew in every epoch, that the user has not.
+        negatives: Items sampled for each interaction, anew in every epoch; one that the user has is drawn again, once.
         penalty: L2 regularization of the vectors of each pair.
         batch: Pairs per batch.
         rate: Learning rate of Adam.

@@ -14,7 +14,6 @@ from evaluate.baselines.networks.held_out import hold_out_last
 from evaluate.baselines.networks.item_codes import ItemCodes
 from evaluate.baselines.networks.seq_to_seq_settings import SeqToSeqSettings
 from programs.ranker import ranking_from_scores
-from programs.runtime.errors import require_extra
 from signatures.rows import Case, Ranking
 
 if TYPE_CHECKING:
@@ -63,8 +62,7 @@ def fit_seq_to_seq(
             without a code are left out of the histories.
         prompts_of: Gives the system's prompts over some codes.
     """
-    for package in ("torch", "transformers", "safetensors"):
-        require_extra(package, "finetune", f"the ranker '{settings.name}'")
+    settings.require_torch()
     from evaluate.baselines.networks.seq_to_seq import train_seq_to_seq
 
     histories = [history for history in training.histories.values() if history]

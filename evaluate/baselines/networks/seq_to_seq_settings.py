@@ -8,7 +8,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from evaluate.baselines.networks.item_codes import ItemCodes, collaborative_codes, sequential_codes
-from evaluate.baselines.networks.network_baseline import NetworkBaseline
+from evaluate.baselines.networks.network_baseline import NetworkBaseline, require_divisible
+from programs.runtime.errors import require_extra
 
 
 class SeqToSeqSettings(NetworkBaseline):
@@ -40,10 +41,14 @@ class SeqToSeqSettings(NetworkBaseline):
     patience: int = Field(default=3, ge=1)
     validation: int = Field(default=1000, ge=0)
 
+    def require_torch(self) -> None:
+        """Raise `MissingExtraError` if the extra `finetune`, which has T5 beside torch, is not installed."""
+        for package in ("torch", "transformers", "safetensors"):
+            require_extra(package, "finetune", f"the ranker '{self.name}'")
+
     @model_validator(mode="after")
     def _divisible(self) -> Self:
-        if self.dimensions % self.heads:
-            raise ValueError(f"{self.dimensions} dimensions cannot be divided by {self.heads} heads")
+        require_divisible(self.dimensions, self.heads)
         return self
 
 

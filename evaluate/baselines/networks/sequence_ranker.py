@@ -95,5 +95,21 @@ def fit_sequences(
     return SequenceRanker(settings, rows, users, network)
 
 
+class SequenceFit:
+    """The fit of the systems of which the settings say everything; stands before the settings among their bases.
+
+    It is not in `SequenceSettings`, as networks and their training are made of settings: the modules would be a loop.
+    """
+
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> SequenceRanker:
+        """Train; see `Baseline.fit`.
+
+        Raises:
+            InputError: if texts of items are read and no item has one.
+        """
+        assert isinstance(self, SequenceSettings)  # noqa: S101 - what the class is for
+        return fit_sequences(self, training, seed, fitting)
+
+
 def _rows(numbers: Iterable[int]) -> NDArray[np.int64]:
     return np.fromiter(numbers, dtype=np.int64)

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from evaluate.baselines.networks.network_baseline import NetworkBaseline
+from evaluate.baselines.networks.network_baseline import NetworkBaseline, require_divisible
 
 EncoderName = Literal["attention", "masked", "gru", "gates", "dual"]
 """How a history becomes a state, see `encoders.py`."""
@@ -58,8 +58,7 @@ class AttentionSettings(SequenceSettings):
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
-        if self.dimensions % self.heads:
-            raise ValueError(f"{self.dimensions} dimensions cannot be divided by {self.heads} heads")
+        require_divisible(self.dimensions, self.heads)
         return self
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-from evaluate.baselines.baseline import TrainingData
-from evaluate.baselines.fitting import UNKEPT, Fitting
-from evaluate.baselines.networks.sequence_ranker import SequenceRanker, fit_sequences
+from evaluate.baselines.networks.sequence_ranker import SequenceFit
 from evaluate.baselines.networks.sequence_settings import MaskedSettings
 
 
-class BERT4Rec(MaskedSettings):
+class BERT4Rec(SequenceFit, MaskedSettings):
     """BERT4Rec: attention to both sides, masked items."""
 
     name: ClassVar[str] = "bert4rec"
@@ -20,7 +18,3 @@ class BERT4Rec(MaskedSettings):
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
         return (cls(), cls(dropout=0.2), cls(masked=0.2), cls(masked=0.6), cls(dimensions=128, heads=4))
-
-    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> SequenceRanker:
-        """Train; see `Baseline.fit`."""
-        return fit_sequences(self, training, seed, fitting)

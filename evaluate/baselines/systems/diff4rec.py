@@ -11,7 +11,7 @@ from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.augmenter_settings import Diff4RecSettings
 from evaluate.baselines.networks.sequence_ranker import SequenceRanker, fit_sequences
 from evaluate.baselines.systems.diffrec import DiffRec
-from evaluate.baselines.systems.sasrec import SASRec
+from evaluate.baselines.systems.sasrec import sasrec_inside
 
 
 class Diff4Rec(Diff4RecSettings):
@@ -35,8 +35,7 @@ class Diff4Rec(Diff4RecSettings):
         self.require_torch()
         from evaluate.baselines.networks.diff4rec_augmenter import Diff4RecAugmenter
 
-        scorer = SASRec.model_validate(self.model_dump(include=set(SASRec.model_fields)))
-        items = len({item for history in training.histories.values() for item in history})
+        scorer, items = sasrec_inside(self, training)
         augment = Diff4RecAugmenter(self, self.diffusion, scorer, items, self.plan(training, seed, fitting))
         return fit_sequences(self, training, seed, fitting, augment)
 

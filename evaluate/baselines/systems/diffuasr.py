@@ -8,7 +8,7 @@ from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.augmenter_settings import DiffuASRSettings
 from evaluate.baselines.networks.sequence_ranker import SequenceRanker, fit_sequences
-from evaluate.baselines.systems.sasrec import SASRec
+from evaluate.baselines.systems.sasrec import sasrec_inside
 
 
 class DiffuASR(DiffuASRSettings):
@@ -26,8 +26,7 @@ class DiffuASR(DiffuASRSettings):
         self.require_torch()
         from evaluate.baselines.networks.diffuasr_augmenter import DiffuASRAugmenter
 
-        scorer = SASRec.model_validate(self.model_dump(include=set(SASRec.model_fields)))
-        items = len({item for history in training.histories.values() for item in history})
+        scorer, items = sasrec_inside(self, training)
         augment = DiffuASRAugmenter(self, scorer, items, self.plan(training, seed, fitting))
         return fit_sequences(self, training, seed, fitting, augment)
 

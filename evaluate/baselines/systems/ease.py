@@ -12,6 +12,7 @@ from scipy.linalg import lapack
 
 from evaluate.baselines.baseline import Baseline, TrainingData, rank_by_rows
 from evaluate.baselines.fitting import UNKEPT, Fitting
+from evaluate.baselines.networks.interactions import Interactions
 from programs.runtime.errors import InputError, require_extra
 from signatures.rows import Case, Ranking
 
@@ -46,22 +47,15 @@ class EASE(Baseline):
         require_extra("threadpoolctl", "baselines", f"the ranker '{self.name}'")
         from threadpoolctl import threadpool_limits
 
-        rows: dict[str, int] = {}
-        pairs = [
-            (user, rows.setdefault(item, len(rows)))
-            for user, history in enumerate(training.histories.values())
-            for item in dict.fromkeys(history)
-        ]
-        n = len(rows)
+        data = Interactions.of(training.histories)
+        n = len(data.items)
         if n > MOST_ITEMS:
             raise InputError(
                 f"the ranker '{self.name}' needs a matrix of items by items, and {n:,} items have users: it takes at "
                 f"most {MOST_ITEMS:,} ({12e-9 * MOST_ITEMS**2:.1f} GB of memory); use 'ials', which has no such matrix"
             )
-        users, items = np.array(pairs, dtype=np.int32).T
-        x = sparse.csr_matrix((np.ones(len(pairs)), (users, items)), shape=(len(training.histories), n))
         with threadpool_limits(limits=1):
-            return EASERanker(rows, _solved(x, self.penalty))
+            return EASERanker(data.items, _solved(data.matrix(np.float64), self.penalty))
 
 
 def _solved(x: sparse.csr_matrix, penalty: float) -> NDArray[np.float32]:

@@ -6,13 +6,11 @@ from typing import ClassVar, Self
 
 from pydantic import Field
 
-from evaluate.baselines.baseline import TrainingData
-from evaluate.baselines.fitting import UNKEPT, Fitting
-from evaluate.baselines.networks.sequence_ranker import SequenceRanker, fit_sequences
+from evaluate.baselines.networks.sequence_ranker import SequenceFit
 from evaluate.baselines.networks.sequence_settings import EncoderName, SequenceSettings
 
 
-class GRU4Rec(SequenceSettings):
+class GRU4Rec(SequenceFit, SequenceSettings):
     """GRU4Rec on whole histories.
 
     The original trains on parallel sessions without looking back, with BPR-max or cross-entropy over popular negatives;
@@ -29,7 +27,3 @@ class GRU4Rec(SequenceSettings):
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
         return (cls(), cls(dropout=0.5), cls(rate=1e-3), cls(dimensions=128), cls(negatives=4000))
-
-    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> SequenceRanker:
-        """Train; see `Baseline.fit`."""
-        return fit_sequences(self, training, seed, fitting)

@@ -6,13 +6,11 @@ from typing import ClassVar, Self
 
 from pydantic import Field
 
-from evaluate.baselines.baseline import TrainingData
-from evaluate.baselines.fitting import UNKEPT, Fitting
-from evaluate.baselines.networks.sequence_ranker import SequenceRanker, fit_sequences
+from evaluate.baselines.networks.sequence_ranker import SequenceFit
 from evaluate.baselines.networks.sequence_settings import GateSettings
 
 
-class HGN(GateSettings):
+class HGN(SequenceFit, GateSettings):
     """HGN; the loss is a sampled softmax in place of BPR.
 
     A user outside the fit has a vector of zeros, so that the gates depend on the items alone.
@@ -27,7 +25,3 @@ class HGN(GateSettings):
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
         return (cls(), cls(dropout=0.5), cls(window=3), cls(dimensions=128), cls(rate=1e-3))
-
-    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> SequenceRanker:
-        """Train; see `Baseline.fit`."""
-        return fit_sequences(self, training, seed, fitting)

@@ -11,6 +11,7 @@ from scipy import sparse
 from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.baselines.factors import FactorRanker, Factors, FactorVectors
 from evaluate.baselines.fitting import UNKEPT, Fitting
+from evaluate.baselines.networks.interactions import Interactions
 from programs.runtime.errors import require_extra
 from signatures.rows import Case
 
@@ -43,15 +44,7 @@ class IALS(Baseline):
         from implicit.cpu.als import AlternatingLeastSquares
         from threadpoolctl import threadpool_limits
 
-        users = {user: row for row, user in enumerate(training.histories)}
-        items: dict[str, int] = {}
-        rows, columns = [], []
-        for user, history in training.histories.items():
-            for item in dict.fromkeys(history):
-                rows.append(users[user])
-                columns.append(items.setdefault(item, len(items)))
-        ones = np.ones(len(rows), dtype=np.float32)
-        occurred = sparse.csr_matrix((ones, (rows, columns)), shape=(len(users), len(items)))
+        data = Interactions.of(training.histories)
         with threadpool_limits(limits=1):
             model = AlternatingLeastSquares(
                 factors=self.factors,
@@ -61,9 +54,9 @@ class IALS(Baseline):
                 random_state=seed,
                 num_threads=1,  # sums depend on the number of threads
             )
-            model.fit(occurred, show_progress=False)
-        biases = np.zeros(len(items), dtype=np.float32)
-        return IALSRanker(Factors(users, model.user_factors, items, model.item_factors, biases), model)
+            model.fit(data.matrix(np.float32), show_progress=False)
+        biases = np.zeros(len(data.items), dtype=np.float32)
+        return IALSRanker(Factors(data.users, model.user_factors, data.items, model.item_factors, biases), model)
 
 
 class IALSRanker(FactorRanker):

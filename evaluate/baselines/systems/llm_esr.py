@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-from evaluate.baselines.baseline import TrainingData
-from evaluate.baselines.fitting import UNKEPT, Fitting
-from evaluate.baselines.networks.sequence_ranker import SequenceRanker, fit_sequences
+from evaluate.baselines.networks.sequence_ranker import SequenceFit
 from evaluate.baselines.networks.sequence_settings import DistilledSettings
 
 
-class LLMESR(DistilledSettings):
+class LLMESR(SequenceFit, DistilledSettings):
     """LLM-ESR with the sentence encoder's vectors in place of ada-002's; see docs/systems.md."""
 
     name: ClassVar[str] = "llm-esr"
@@ -19,11 +17,3 @@ class LLMESR(DistilledSettings):
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
         return (cls(), cls(dropout=0.3), cls(distilled=0.0), cls(text="traits"), cls(rate=2e-3))
-
-    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> SequenceRanker:
-        """Train; see `Baseline.fit`.
-
-        Raises:
-            InputError: if no item has a text.
-        """
-        return fit_sequences(self, training, seed, fitting)

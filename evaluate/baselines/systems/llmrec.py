@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Self
 
-import numpy as np
-
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.graph_ranker import GraphRanker
 from evaluate.baselines.networks.graph_settings import LLMRecSettings
 from evaluate.baselines.networks.interactions import HistoryRows, Interactions
-from evaluate.baselines.networks.item_texts import ItemTexts, item_texts
-from programs.runtime.events import Note, OnEvent
+from evaluate.baselines.networks.item_texts import item_texts, trait_texts
 
 if TYPE_CHECKING:
     from evaluate.baselines.networks.llmrec_network import LLMRecNetwork
@@ -44,7 +41,8 @@ class LLMRec(LLMRecSettings):
         from evaluate.baselines.networks.graph import train_graph
         from evaluate.baselines.networks.llmrec_network import LLMRecNetwork
 
-        texts = _with_traits(item_texts(training, "item", self.name, fitting.on_event), training, fitting.on_event)
+        plain = item_texts(training, "item", self.name, fitting.on_event)
+        texts = trait_texts(training, plain, self.name, fitting.on_event)
         data = Interactions.of(training.histories)
         rows, vectors = texts.after(data.items)
 
@@ -54,18 +52,3 @@ class LLMRec(LLMRecSettings):
         plan = self.plan(training, seed, fitting).suffixed(texts.sha256[:16])
         network = train_graph(data.histories, len(data.items), make, self, plan)
         return GraphRanker(self.name, data.users, rows, network)
-
-
-def _with_traits(texts: ItemTexts, training: TrainingData, on_event: OnEvent) -> ItemTexts:
-    """The same, but vectors of the traits of those items whose traits are stored."""
-    traits = {} if training.traits is None or training.motivations is None else training.traits()
-    known = [item for item in texts.rows if item in traits]
-    others = len(texts.rows) - len(known)
-    on_event(Note(f"{LLMRec.name}: {len(known):,} items are known by their traits, {others:,} by their texts"))
-    if not known or training.motivations is None:
-        return texts
-    vectors = np.array(texts.vectors, dtype=np.float32)
-    vectors[[texts.rows[item] for item in known]] = training.motivations.encoder.encode(
-        [traits[item] for item in known]
-    )
-    return ItemTexts(texts.rows, vectors)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from evaluate.baselines.baseline import TrainingData, rank_by_rows
 from evaluate.baselines.fitting import UNKEPT, Fitting
+from evaluate.baselines.networks.interactions import Interactions
 from evaluate.baselines.networks.neumf_settings import NeuMFSettings
 from signatures.rows import Case, Ranking
 
@@ -28,20 +28,13 @@ class NeuMF(NeuMFSettings):
         return (cls(), cls(rate=5e-4), cls(factors=64), cls(negatives=8), cls(penalty=0.01))
 
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> NeuMFRanker:
-        """Train; see `Baseline.fit`. A repeated purchase counts once."""
+        """Train; see `Baseline.fit`. A repeated purchase counts once, where it was made last."""
         self.require_torch()
         from evaluate.baselines.networks.neumf_network import train_neumf
 
-        rows: dict[str, int] = {}
-        users: dict[str, int] = {}
-        histories = []
-        for user, history in training.histories.items():
-            if history:
-                users[user] = len(users)
-                own = (rows.setdefault(item, len(rows)) for item in dict.fromkeys(history))
-                histories.append(np.fromiter(own, dtype=np.int64))
-        network = train_neumf(histories, len(rows), self, self.plan(training, seed, fitting))
-        return NeuMFRanker(users, rows, histories, network)
+        data = Interactions.of(training.histories)
+        network = train_neumf(data.histories, len(data.items), self, self.plan(training, seed, fitting))
+        return NeuMFRanker(data, network)
 
 
 class NeuMFRanker:
@@ -51,22 +44,13 @@ class NeuMFRanker:
     any, the mean vector of all users. For candidates without a vector see `unknown_below`.
 
     Args:
-        users, rows: Row by user id, and by item id.
-        histories: Rows of the items of every user.
+        data: What the network was trained on.
     """
 
-    def __init__(
-        self,
-        users: dict[str, int],
-        rows: dict[str, int],
-        histories: list[NDArray[np.int64]],
-        network: NeuMFNetwork,
-    ) -> None:
-        self.users, self.rows, self.network = users, rows, network
+    def __init__(self, data: Interactions, network: NeuMFNetwork) -> None:
+        self.users, self.rows, self.network = data.users, data.items, network
         self._vectors: NDArray[np.float32] = network.user.weight.detach().cpu().numpy()
-        items = np.concatenate(histories)
-        owners = np.repeat(np.arange(len(histories)), [len(own) for own in histories])
-        bought = sparse.csr_matrix((np.ones(len(items), dtype=np.float32), (items, owners)))
+        bought = data.matrix(np.float32).T.tocsr()
         self._of_users = (bought @ self._vectors) / bought.sum(axis=1).A1[:, None]
 
     def rank(self, case: Case) -> Ranking:

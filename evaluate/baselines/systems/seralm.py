@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-from evaluate.baselines.baseline import TrainingData
-from evaluate.baselines.fitting import UNKEPT, Fitting
-from evaluate.baselines.networks.sequence_ranker import SequenceRanker, fit_sequences
+from evaluate.baselines.networks.sequence_ranker import SequenceFit
 from evaluate.baselines.networks.sequence_settings import ReadText, TextSettings
 
 
-class SeRALM(TextSettings):
+class SeRALM(SequenceFit, TextSettings):
     """SeRALM with MOTE's traits as what the model wrote, without aligning the model; see docs/systems.md."""
 
     name: ClassVar[str] = "seralm"
@@ -21,11 +19,3 @@ class SeRALM(TextSettings):
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
         return (cls(), cls(text="item"), cls(dropout=0.3), cls(rate=2e-3), cls(dimensions=128))
-
-    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> SequenceRanker:
-        """Train; see `Baseline.fit`.
-
-        Raises:
-            InputError: if no item has a text.
-        """
-        return fit_sequences(self, training, seed, fitting)

@@ -42,6 +42,7 @@ class TIGER(SeqToSeqSettings):
         Raises:
             InputError: if no item has a text.
         """
+        self.require_torch()  # before the codes, which take long
         texts = item_texts(training, "item", self.name, fitting.on_event)
         codes = semantic_codes([*texts.rows], texts.vectors[[*texts.rows.values()]], self.codebook)
         return fit_seq_to_seq(

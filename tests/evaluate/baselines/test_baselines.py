@@ -318,6 +318,12 @@ def test_a_missing_package_names_its_extra(name: str, monkeypatch: pytest.Monkey
         TRAINED[name]().fit(material(), 0)
 
 
+def test_tiger_asks_for_its_extra_before_it_makes_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingExtraError, match="'tiger' needs the package 'transformers'"):
+        TIGER().fit(replace(material(), content=ContentSimilarity({})), 0)  # where codes would be an error of their own
+
+
 @EACH
 def test_ranking_is_safe_across_threads(name: str) -> None:
     ranker = fitted(name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,24 @@ class TestNeuMF:
         nothing = ranker.user_vector(case(["nowhere"], [], "stranger"))
         np.testing.assert_allclose(nothing, vectors.mean(axis=0), rtol=1e-5)
         np.testing.assert_array_equal(ranker.user_vector(case(["i1"], [], "u3")), vectors[ranker.users["u3"]])
+
+    def test_a_repeated_purchase_counts_where_it_was_made_last(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """So that what is held out is the last item; histories without repeats stay as they are."""
+        pytest.importorskip("torch")
+        from evaluate.baselines.networks import neumf_network
+
+        learned: list[list[int]] = []
+        train = neumf_network.train_neumf
+
+        def seen(histories: list[np.ndarray], *given: Any) -> neumf_network.NeuMFNetwork:
+            learned.extend(history.tolist() for history in histories)
+            return train(histories, *given)
+
+        monkeypatch.setattr(neumf_network, "train_neumf", seen)
+        histories = {"u": ["a", "b", "c", "a"], "nobody": [], "v": ["c", "d", "a"]}
+        ranker = NeuMF(epochs=1, validation=0).fit(TrainingData(training_of(histories), {}), 0)
+        assert (ranker.users, ranker.rows) == ({"u": 0, "v": 1}, {"a": 0, "b": 1, "c": 2, "d": 3})
+        assert learned == [[1, 2, 0], [2, 3, 0]]
 
     def test_a_held_out_item_stands_before_sampled_ones(self) -> None:
         pytest.importorskip("torch")
