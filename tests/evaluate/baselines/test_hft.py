@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -9,6 +12,7 @@ from scipy.optimize import approx_fprime
 
 from evaluate.baselines import TrainingData
 from evaluate.baselines.fitting import Fitting
+from evaluate.baselines.systems import hft
 from evaluate.baselines.systems.hft import HFT, _Objective, _Pairs
 from evaluate.data.demo.store import demo_dataset
 from evaluate.protocol.splits import split_dataset
@@ -77,6 +81,28 @@ def test_zeros_are_drawn_once_and_never_a_users_own() -> None:
     own = {(users[user], rows[item]) for user, history in data.histories.items() for item in history}
     for user, item, value in zip(first.users.tolist(), first.items.tolist(), first.values.tolist(), strict=True):
         assert ((user, item) in own) == bool(value)
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_held_out_pairs_are_in_no_step(implicit: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After one iteration the parameters are the same whatever is held out, and others if a learned pair is another."""
+    purchases, ratings = HFT._purchases, hft._ratings
+    settings = HFT(implicit=implicit, factors=2, least_items=2, iterations=1, validation=0.2)
+
+    def parameters(changed: str) -> list[float]:
+        def altered(pairs: _Pairs, rng: np.random.Generator) -> _Pairs:
+            order = deepcopy(rng).permutation(len(pairs.values))
+            held, learned = np.split(order, [int(0.2 * len(order))])
+            values = pairs.values.copy()
+            values[{"held out": held, "learned": learned[:1], "nothing": []}[changed]] += 3
+            return replace(pairs, values=values)
+
+        monkeypatch.setattr(HFT, "_purchases", lambda *given: altered(purchases(*given), given[-1]))
+        monkeypatch.setattr(hft, "_ratings", lambda *given: altered(ratings(*given), np.random.default_rng(0)))
+        factors = settings.fit(rated(), 0).factors
+        return [*factors.user_vectors.ravel().tolist(), *factors.item_biases.tolist()]
+
+    assert parameters("held out") == parameters("nothing") != parameters("learned")
 
 
 def test_ratings_say_what_is_liked() -> None:
