@@ -43,6 +43,9 @@ QUESTION = "Does the shopper buy it? Answer:"
 class M6Rec(LanguageModel):
     """A soft prompt, adapters in the upper layers, and late interaction.
 
+    Each candidate has the soft prompt and the question after it, so that a list takes two to three times as long as
+    LoRA's alone; fewer passes and dev users than elsewhere are the default.
+
     Attributes:
         tokens: Vectors of the soft prompt.
         below: Layers that read each text by itself; at most all but one. The others have adapters.
@@ -53,6 +56,9 @@ class M6Rec(LanguageModel):
     name: ClassVar[str] = "m6-rec"
     fit_version: ClassVar[int] = 4
 
+    passes: int = Field(default=2, ge=1)
+    dev_users: int = Field(default=32, ge=1)
+    block: int = Field(default=16, ge=1)
     tokens: int = Field(default=20, ge=1)
     below: int = Field(default=20, ge=0)
     rank: int = Field(default=8, ge=1, le=256)
