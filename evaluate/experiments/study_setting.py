@@ -31,7 +31,7 @@ class StudySetting:
     prior: PriorName = NEWEST
     on_event: OnEvent = ignore
     _cases: dict[tuple[int, int | None], Cases] = field(default_factory=dict)
-    _factories: dict[str, RankerFactory] = field(default_factory=dict)
+    _factory: tuple[str, RankerFactory] | None = None
 
     @cached_property
     def sampling(self) -> Sampling | None:
@@ -52,16 +52,21 @@ class StudySetting:
 
     @property
     def factory(self) -> RankerFactory:
-        """Builds rankers without a language model, on the encoder that is in use; one for each encoder."""
-        if (name := encoder_name()) not in self._factories:
-            self._factories[name] = RankerFactory.create(
+        """Builds rankers without a language model, on the encoder that is in use.
+
+        Only the one of the last encoder is kept: its matrices of items by items take gigabytes.
+        """
+        name = encoder_name()
+        if self._factory is None or self._factory[0] != name:
+            made = RankerFactory.create(
                 self.data,
                 self.split.training,
                 prior=self.prior,
                 protocol=self._protocol(0, None),
                 on_event=self.on_event,
             )
-        return self._factories[name]
+            self._factory = name, made
+        return self._factory[1]
 
     def cases(self, draw: int, users: int | None) -> Cases:
         """The frozen cases of a draw; drawn if they are missing.
