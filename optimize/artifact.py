@@ -102,6 +102,7 @@ class ArtifactManifest(BaseModel):
         contracts: Signatures by predictor name.
         files: SHA-256 by path, of every file that is loaded.
         adapter: What the adapter of a fine-tuned reader belongs to; None without one.
+        start: Hash of the artifact that its compile went on from; empty without one.
         sha256: SHA-256 of all other fields of this manifest.
     """
 
@@ -134,6 +135,7 @@ class ArtifactManifest(BaseModel):
     files: dict[str, str] = {}
     versions: dict[str, str] = {}
     adapter: AdapterRecord | None = Field(default=None, exclude_if=lambda adapter: adapter is None)
+    start: str = Field(default="", exclude_if=lambda start: not start)
     sha256: str = ""
 
     def sealed(self) -> ArtifactManifest:

@@ -49,15 +49,16 @@ class AskAhead:
     Args:
         batch: Submits the questions, pays for them and waits for the answers.
         parts: Of the compile's programs.
+        start: See `ProgramBuilder`.
 
     Raises:
         InputError: if the model of a role has no batch interface, or no known price there under a dollar budget.
     """
 
-    def __init__(self, batch: BatchRun, parts: Parts) -> None:
+    def __init__(self, batch: BatchRun, parts: Parts, start: Prompts) -> None:
         self.parts = replace(parts, backends=batch.backends(parts.backends.roles))
         self._batch = batch
-        self._builder = ProgramBuilder(self.parts)
+        self._builder = ProgramBuilder(self.parts, start=start)
 
     def ask(
         self,

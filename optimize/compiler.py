@@ -42,6 +42,7 @@ from optimize.search import Attempt, Search, SearchPlan
 from optimize.search_result import SearchResult
 from optimize.settings import CompileSettings
 from optimize.space import Configuration, ProgramBuilder, uncompiled
+from optimize.start import Start
 from programs.lm.ledger import Budget, Ledger, interrupted_note
 from programs.lm.roles import RoleName
 from programs.mar import Embedding, Pointwise
@@ -71,6 +72,7 @@ class Compiler:
         parts: Parts of the programs. The ledger of their backends records and limits all calls.
         similarity: The function named by `settings.similarity`.
         ahead: Has the questions of fixed phases answered by batches; None to ask each when it is needed.
+        start: The compiled program to go on from; None for the original prompts.
     """
 
     directory: Path
@@ -81,6 +83,7 @@ class Compiler:
     watcher: Watcher
     workers: int = 1
     ahead: AskAhead | None = field(default=None, kw_only=True)
+    start: Start | None = field(default=None, kw_only=True)
     searched: list[Case] = field(init=False)
     final_users: list[Case] = field(init=False)
     held_out: list[Case] = field(init=False)
@@ -130,7 +133,7 @@ class Compiler:
     def rehearse(self) -> list[Phase]:
         """The same forecast without a call, from prompts and invented answers; less exact."""
         backends = Rehearsal(self.parts.backends, self.settings.motivations)
-        return self._forecast(ProgramBuilder(replace(self.parts, backends=backends, traits=TraitStore())))
+        return self._forecast(self._builder_on(replace(self.parts, backends=backends, traits=TraitStore())))
 
     def _forecast(self, builder: ProgramBuilder) -> list[Phase]:
         """A forecast from the usage of the first users with the programs of `builder`."""
@@ -256,7 +259,10 @@ class Compiler:
 
     @cached_property
     def _builder(self) -> ProgramBuilder:
-        return ProgramBuilder(self.parts)
+        return self._builder_on(self.parts)
+
+    def _builder_on(self, parts: Parts, candidates: Candidates | None = None) -> ProgramBuilder:
+        return ProgramBuilder(parts, candidates, None if self.start is None else self.start.prompts)
 
     @cached_property
     def _uncompiled(self) -> Configuration:
@@ -363,7 +369,7 @@ class Compiler:
             path=self.directory / SEARCH_FOLDER / STUDY,
             plan=SearchPlan(trials=self.settings.trials, seed=self.settings.seed, pareto=self.settings.pareto),
             space=self.settings.space,
-            builder=ProgramBuilder(self.parts, self._candidates()),
+            builder=self._builder_on(self.parts, self._candidates()),
             wrap=lambda program: self._scored(program, self.searched),
             cases=self.searched,
             objective=self.objective,
@@ -445,7 +451,10 @@ class Compiler:
         weighed = all_at_weight(before, weights, chosen.weight, chosen.gate) if other else None
         verdict = compare_on_holdout(before, after, weighed)
         original, winner = uncompiled.program(self._builder), planned.program(self._builder)
-        return self._frozen(CheckedWinner(result, verdict, original, winner, after))
+        checked = CheckedWinner(result, verdict, original, winner, after)
+        if self.start is not None:
+            checked = replace(checked, tuned=self.start.tuned, adapter=self.start.adapter)
+        return self._frozen(checked)
 
     def _frozen(self, winner: CheckedWinner) -> ArtifactManifest:
         """Write the winner, with its trials and report."""

@@ -1,14 +1,15 @@
 """Fine-tuning as an optimizer: LoRA on a local model over lists of the training data, checked as every compile is.
 
-Instead of prompts, the weights of the program `tuned` are searched: users of the search stop the training early and
-fit the fusion weight, held-out users compare the result with the base model as it is, and with the prior alone.
+Instead of prompts, the weights of the reader of `tuned` or `tuned-profiles` are searched: users of the search stop the
+training early and fit the fusion weight, held-out users compare the result with the program before, and with the prior.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -27,17 +28,21 @@ from optimize.objective import UserScore
 from optimize.scoring import score_cases
 from optimize.search import Attempt
 from optimize.search_result import SearchResult
-from optimize.space import Configuration, ProgramBuilder
-from programs.program import MLLM3Rec
+from optimize.space import Configuration
+from programs.lm.backends import UnparsableError
+from programs.program import WITHOUT_MODEL, MLLM3Rec, Parts
+from programs.rehearsal import LongestRehearsal
 from programs.runtime.errors import BudgetExceededError
 from programs.runtime.events import Event, Note, OnEvent, Progress, ignore
+from programs.runtime.interrupts import map_in_threads
+from programs.trait_store import TraitStore
 from programs.tuned.aligner import prompt_list
 from programs.tuned.reader import AdapterRecord, Reader, require_packages, tuned_reader, untuned_reader
 from programs.tuned.settings import PromptList, TuningSettings
-from signatures.rows import Case
+from signatures.rows import Case, Ranking, Usage
 
-FAMILY = "tuned"
-"""The program that is fine-tuned."""
+FAMILIES = ("tuned", "tuned-profiles")
+"""The programs that are fine-tuned, the default first."""
 CHECKPOINT = "adapter.safetensors"
 NEGATIVES = 7
 """Of a training list."""
@@ -67,44 +72,65 @@ class FineTuning(Compiler):
 
     @cached_property
     def training_lists(self) -> list[PromptList]:
-        """The prompts of the training cases."""
-        return self._lists(finetuning_cases(self.cases, self.tuning, self.settings.seed))
+        """The prompts of the training cases; MOPE and MOTE are asked where the program has them."""
+        cases = self._training_cases
+        if self._asks_models:
+            self.ledger.phase = "training lists"
+            self.watcher.step("profiles and traits of the training lists", len(cases))
+        return self._lists(cases)
+
+    @cached_property
+    def _training_cases(self) -> list[Case]:
+        return finetuning_cases(self.cases, self.tuning, self.settings.seed)
+
+    @property
+    def _asks_models(self) -> bool:
+        return self._uncompiled.family not in WITHOUT_MODEL
 
     @cached_property
     def stopping_lists(self) -> list[PromptList]:
         """Whole lists of the first users of the search, which are scored after every block."""
         return self._lists(self.searched[: self.tuning.stopping_users])
 
-    def _lists(self, cases: Sequence[Case]) -> list[PromptList]:
+    def _lists(self, cases: Sequence[Case], parts: Parts | None = None) -> list[PromptList]:
+        """The cases whose candidates are all in the catalogue, as the program's reader reads them."""
         catalogue = self.parts.catalogue
         known = [case for case in cases if all(item in catalogue for item in case.candidates)]
-        return [prompt_list(case, catalogue) for case in known if case.target is not None]
+        program = self._builder_on(parts or self.parts).program(self._uncompiled)
+        found = map_in_threads(partial(_read_by, program), known, self.workers, self.ledger.stop)
+        return [one for one in found if one is not None]
 
     def forecast(self) -> list[Phase]:
-        """Seconds of training and of scoring, from the first lists."""
+        """Seconds of training and of scoring, and the calls for profiles and traits, from the first lists."""
         from programs.tuned.backbone import load_backbone
         from programs.tuned.finetuned import FineTuned
 
         model = FineTuned(load_backbone(self.settings.base), self.tuning)
-        train = model.seconds_to_train(self.training_lists[:_MEASURED])
-        score = model.seconds_to_score(self.stopping_lists[:_MEASURED])
+        lists, of_lists = self._rehearsed(self._training_cases[:_MEASURED])
+        users, of_users = self._rehearsed(self.searched[:_MEASURED])
+        train, score = model.seconds_to_train(lists), model.seconds_to_score(users)
         blocks = -(-self.tuning.steps // self.tuning.block) + 1
-        training = self.tuning.lists * train + blocks * len(self.stopping_lists) * score
-        users = len(self.searched) + len(self.final_users)
+        stopping = min(self.tuning.stopping_users, len(self.searched))
+        seen, held_out = len(self.searched) + len(self.final_users), len(self.held_out)
+        known = min(self.tuning.lists, len(self._training_cases))
         return [
-            Phase(name=name, calls=0, tokens=0, usd=0.0, seconds=seconds)
-            for name, seconds in (
-                ("fine-tuning", training),
-                ("fusion weight", 2 * users * score),
-                ("held-out", 2 * len(self.held_out) * score),
-            )
+            _phase("training lists", of_lists, known / len(lists), 0.0),
+            _phase("fine-tuning", of_users, 0, self.tuning.lists * train + blocks * stopping * score),
+            _phase("fusion weight", of_users, seen / len(users), 2 * seen * score),
+            _phase("held-out", of_users, held_out / len(users), 2 * held_out * score),
         ]
+
+    def _rehearsed(self, cases: Sequence[Case]) -> tuple[list[PromptList], Usage]:
+        """Lists of invented profiles and traits, and what asking for real ones takes at most."""
+        rehearsal = LongestRehearsal(self.parts.backends, self.parts.schema)
+        lists = self._lists(cases, replace(self.parts, backends=rehearsal, traits=TraitStore()))
+        return lists, rehearsal.ledger.total()
 
     def _run(self) -> ArtifactManifest:
         record, adapter = self._trained()
         name = self.directory / CHECKPOINT
         before, weights = self._uncompiled, self.settings.weights
-        original = self._with(untuned_reader(record.base), before)
+        original = self._with((self.start and self.start.reader) or untuned_reader(record.base), before)
         reader = tuned_reader(record, adapter, name)
         users = [*self.searched, *self.final_users]
         self.watcher.step("untuned and fine-tuned on the users of the search", 2 * len(users))
@@ -148,10 +174,36 @@ class FineTuning(Compiler):
             )
 
     def _with(self, reader: Reader, configuration: Configuration) -> MLLM3Rec:
-        return ProgramBuilder(replace(self.parts, reader=reader)).program(configuration)
+        return self._builder_on(replace(self.parts, reader=reader)).program(configuration)
 
     def _scores(self, program: MLLM3Rec, cases: Sequence[Case]) -> list[UserScore]:
         return score_cases(self._scored(program, cases), cases, self.objective, self.workers, self.watcher.score)
+
+
+def _read_by(program: MLLM3Rec, case: Case) -> PromptList | None:
+    """What the reader reads of a case; None if it has no target, or no profile could be read."""
+    if case.target is None:
+        return None
+    every, nothing = np.arange(len(case.candidates)), np.zeros(len(case.candidates))
+    try:
+        user, candidates = program.views(
+            case.blinded(), every, nothing, Ranking(user_id=case.user_id, order=()), ignore
+        )
+    except UnparsableError:
+        return None
+    return prompt_list(user, candidates, case.candidates.index(case.target))
+
+
+def _phase(name: str, usage: Usage, times: float, seconds: float) -> Phase:
+    """A phase that takes some usage as many times; its calls are an upper bound, as items come again."""
+    usd = usage.usd if usage.calls else 0.0
+    return Phase(
+        name=name,
+        calls=math.ceil(usage.calls * times),
+        tokens=math.ceil((usage.tokens_in + usage.tokens_out) * times),
+        usd=None if usd is None else usd * times,
+        seconds=seconds,
+    )
 
 
 def finetuning_cases(cases: Cases, tuning: TuningSettings, seed: int) -> list[Case]:

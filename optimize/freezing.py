@@ -112,4 +112,5 @@ def _manifest(
         spent=dict(spent),
         versions=settings.versions,
         adapter=winner.tuned,
+        start=settings.start,
     )

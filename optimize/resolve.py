@@ -14,7 +14,7 @@ from optimize.artifact import ArtifactManifest, is_artifact, read_manifest, rest
 from programs.lm.model_options import ModelOptions
 from programs.lm.roles import ROLE_NAMES, Roles
 from programs.prior.choice import prior_name
-from programs.program import Fusion
+from programs.program import WITHOUT_MODEL, Fusion
 from programs.ranker import Ranker
 from programs.runtime.errors import InputError, quoted
 from programs.tuned.reader import require_packages
@@ -36,7 +36,7 @@ class ArtifactChoice(RankerChoice):
     @property
     def without_model(self) -> bool:
         """Whether it has prototypes or weights of its own; runs of other artifacts have models in their manifests."""
-        return self.manifest is not None and self.manifest.optimizer in ("prototypes", "finetune")
+        return self.manifest is not None and self.manifest.family in WITHOUT_MODEL
 
     def configuration(self, explain: int, check: bool, seed: int = 0) -> dict[str, Any]:
         """See `RankerChoice.configuration`; contains the artifact's hash.

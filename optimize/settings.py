@@ -69,6 +69,7 @@ class CompileSettings(BaseModel):
         prior: Formula of the prior, see `programs.prior.choice.recorded`; compiles from before there was a choice have
             none.
         base, tuning: Base model and training of the optimizer `finetune`.
+        start: Hash of the artifact that the compile goes on from; empty without one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -98,6 +99,7 @@ class CompileSettings(BaseModel):
     prior: int | str = 2
     motivations: MotivationSchema
     head: int | None = None
+    start: str = ""
     base: str = Field(default="", exclude_if=lambda base: not base)
     tuning: TuningSettings | None = Field(default=None, exclude_if=lambda tuning: tuning is None)
     cases_sha256: str
@@ -124,7 +126,7 @@ class CompileSettings(BaseModel):
 
 AS_BEFORE: dict[str, Any] = {
     name: CompileSettings.model_fields[name].get_default(call_default_factory=True)
-    for name in ("prior", "finalists", "draws", "final_share", "fit_weight", "deterministic")
+    for name in ("prior", "finalists", "draws", "final_share", "fit_weight", "deterministic", "start")
 } | {"gepa": GepaSettings().model_dump(mode="json")}
 """Settings that were added later, as a compile has them that was begun before."""
 

@@ -133,10 +133,14 @@ class ProgramBuilder:
     Args:
         parts: Parts of the uncompiled program.
         candidates: The prompts that configurations name.
+        start: Prompts of a compiled program that this compile goes on from, in place of the original ones.
     """
 
-    def __init__(self, parts: Parts, candidates: Candidates | None = None) -> None:
+    def __init__(
+        self, parts: Parts, candidates: Candidates | None = None, start: Mapping[str, Prompt] | None = None
+    ) -> None:
         self.parts = parts
+        self.start = start or {}
         self.candidates = candidates or Candidates(modules={})
         self._backends: dict[str, Backends] = {parts.backends.roles.model_dump_json(): parts.backends}
 
@@ -177,7 +181,7 @@ class ProgramBuilder:
             prototypes=configuration.prototypes,
         )
         chosen = self.prompts(configuration) if prompts is None else prompts
-        return with_prompts(PROGRAMS[configuration.family](parts), chosen)
+        return with_prompts(PROGRAMS[configuration.family](parts), {**self.start, **chosen})
 
     def _backends_of(self, roles: Roles) -> Backends:
         key = roles.model_dump_json()

@@ -136,7 +136,8 @@ class MLLM3Rec(dspy.Module):
         candidates_seen: list[Candidate] = []
         user = UserView(text="")
         try:
-            user, candidates_seen, result = self._aligned(case, head, prior, ranking, on_event)
+            user, candidates_seen = self.views(case, head, prior, ranking, on_event)
+            result = self._aligned(case, user, candidates_seen, on_event)
             for index, alignment in zip(head, result.alignments, strict=True):
                 if alignment is not None:
                     mar[index] = alignment.score
@@ -170,15 +171,14 @@ class MLLM3Rec(dspy.Module):
         ranking: Ranking = self(case=case, on_event=on_event).ranking
         return ranking
 
-    def _aligned(
-        self,
-        case: Case,
-        head: NDArray[np.intp],
-        prior: NDArray[np.float64],
-        ranking: Ranking,
-        on_event: OnEvent,
-    ) -> tuple[UserView, list[Candidate], Alignments]:
-        """Profile, traits and alignments of the candidates that MAR sees."""
+    def views(
+        self, case: Case, head: NDArray[np.intp], prior: NDArray[np.float64], ranking: Ranking, on_event: OnEvent
+    ) -> tuple[UserView, list[Candidate]]:
+        """The user and the candidates as MAR reads them, those at the indices `head`; kept in `ranking`, too.
+
+        Raises:
+            UnparsableError: if no profile could be read.
+        """
         seen: list[Candidate] = []
         with independent() as step:
             on_event(Progress(_PROFILE, 0, 1))
@@ -191,13 +191,16 @@ class MLLM3Rec(dspy.Module):
                     own = self._candidate(self.catalogue.value[case.candidates[index]], ranking)
                     seen.append(replace(own, prior=float(prior[index])))
         on_event(Progress(_TRAITS, len(head), len(head)))
+        return user, seen
+
+    def _aligned(self, case: Case, user: UserView, seen: Sequence[Candidate], on_event: OnEvent) -> Alignments:
         if asks := not isinstance(self.aligner, Embedding):
             on_event(Progress(_ALIGNMENT, 0, 1))
         seed = seed_of("labels", case.user_id, *([self.draw] if self.draw else []))
         result: Alignments = self.aligner(user=user, candidates=seen, seed=seed)
         if asks:
             on_event(Progress(_ALIGNMENT, 1, 1))
-        return user, seen, result
+        return result
 
     def _user_view(self, history: Sequence[Purchase], metadata: Mapping[str, str], ranking: Ranking) -> UserView:
         answer = self.shopper(history=history, metadata=metadata)
@@ -272,7 +275,7 @@ class Parts:
         check: Whether the judge checks reasons; without it every reason counts as faithful.
         histories: Training data, for sales evidence and the gate.
         prototypes: Of a compiled program `encoder`; None: the definitions of the schema.
-        reader: For the program `tuned`; None: its default base, not fine-tuned.
+        reader: For `tuned` and `tuned-profiles`; None: their default base, not fine-tuned.
     """
 
     backends: Backends
@@ -450,6 +453,11 @@ def tuned(parts: Parts) -> MLLM3Rec:
     return _compose(replace(parts, explain=0), RecentTitles(), ShortTitle(), TunedAligner(parts.reader))
 
 
+def tuned_profiles(parts: Parts) -> MLLM3Rec:
+    """MOPE and MOTE, and the local model of `tuned`, which reads profile and traits; beyond the paper."""
+    return _compose(parts, _mope(parts), _mote(parts), TunedAligner(parts.reader))
+
+
 PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
     "pointwise": pointwise,
     "listwise": listwise,
@@ -472,6 +480,7 @@ PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
     "evidence": evidence,
     "encoder": encoder,
     "tuned": tuned,
+    "tuned-profiles": tuned_profiles,
 }
 """Programs by the name they have on the command line."""
 

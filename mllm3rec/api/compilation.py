@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
 from evaluate.protocol.cases import Cases, load_cases
+from evaluate.ranker_choice import RankerChoice
 from evaluate.ranker_factory import RankerFactory, askable
 from evaluate.runs.directory import LEDGER
-from mllm3rec.api.compile_options import CompileOptions, compile_settings, roles_of
+from mllm3rec.api.compile_options import CompileOptions, compile_settings, models_of, roles_of
 from mllm3rec.api.options import budget_of
 from mllm3rec.api.program import Program, load_artifact
-from optimize.artifact import SEARCH_FOLDER
+from optimize.artifact import SEARCH_FOLDER, is_artifact
 from optimize.ask_ahead import AskAhead
 from optimize.compiler import PLAN, Compiler
 from optimize.consistency import similarity_named
 from optimize.event_watcher import EventWatcher
 from optimize.finetuning import FineTuning
 from optimize.forecast import Phase, check_unpaid, search_unpaid
+from optimize.resolve import ArtifactChoice, resolve_ranker
 from optimize.settings import defaults_of_compile, prior_of_compile, tuning_of_compile
+from optimize.start import Start
 from programs.batch.run import BatchRun
 from programs.batch.via import Via, batch_run
 from programs.lm.ledger import Budget, Ledger
@@ -28,8 +32,8 @@ from programs.program import PROGRAMS, Fusion
 from programs.runtime.errors import InputError
 from programs.runtime.events import Note, OnEvent, ignore
 
-Compilable = Program | str | Sequence[str]
-"""A `Program` that is not compiled, or one or more names of programs."""
+Compilable = Program | str | Path | Sequence[str]
+"""A `Program`, the folder of an artifact, or one or more names of programs."""
 
 
 def compile_program(
@@ -51,7 +55,9 @@ def compile_program(
 
     Args:
         cases: Cases of dev users, or their file; some users are held out to check the winner.
-        program: A `Program`, with its models, schema and head; or names of programs to search over.
+        program: A `Program`, with its models, schema and head; or names of programs to search over. A compiled one, or
+            the folder of its artifact, is where the compile goes on from: its prompts take the place of the original
+            ones, and its adapter stays unless `finetune` trains another.
         out: Folder of the artifact; its subfolder `search/` holds the state to resume from.
         trials: Number of programs to try, with the uncompiled one.
         budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes to spend; None for no limit.
@@ -130,10 +136,17 @@ def _ahead(batch: BatchRun, compiler: Compiler) -> AskAhead:
     optimizer = compiler.settings.optimizer
     if optimizer in ("finetune", "prototypes"):
         raise InputError(f"the optimizer {optimizer} asks no model that takes batches: leave out --via")
-    ahead = AskAhead(batch, compiler.parts)
+    ahead = AskAhead(batch, compiler.parts, {} if compiler.start is None else compiler.start.prompts)
     for family in compiler.settings.space.families:
         askable(PROGRAMS[family](ahead.parts))
     return ahead
+
+
+def _artifact_choice(names: Sequence[str | Path], options: CompileOptions) -> RankerChoice | None:
+    """The compiled program in a folder; None for names of programs."""
+    if len(names) != 1 or not is_artifact(Path(names[0])):
+        return None
+    return resolve_ranker(str(names[0]), models_of(options), Fusion())
 
 
 def _compiler(
@@ -148,20 +161,23 @@ def _compiler(
 ) -> Compiler:
     """The compiler; refuses programs whose models cannot be used."""
     cases = cases if isinstance(cases, Cases) else load_cases(cases)
-    if isinstance(program, Program):
-        choice = program.choice
-        if program.manifest is not None or choice.roles is None:
-            raise InputError(f"{program.name}: give a program that is not compiled and has its own models")
-        families, roles, given = [choice.name], choice.roles, choice.given
-        own = CompileOptions(schema=choice.schema, head=choice.fusion.head, weights=[choice.fusion.weight])
-        options = CompileOptions(**{**own, **options})
-    else:
-        families = [program] if isinstance(program, str) else list(program)
+    names = [program] if isinstance(program, str | Path) else [] if isinstance(program, Program) else list(program)
+    choice = program.choice if isinstance(program, Program) else _artifact_choice(names, options)
+    if choice is None:
+        families, start = [str(name) for name in names], None
         roles, given = roles_of(options)
+    else:
+        if choice.roles is None:
+            raise InputError(f"{choice.name}: give a program that has its own models")
+        start = Start.of(choice.path) if isinstance(choice, ArtifactChoice) else None
+        families, roles, given = [choice.name if start is None else start.family], choice.roles, choice.given
+        own = CompileOptions(schema=choice.schema, head=choice.fusion.head, weights=[choice.fusion.weight])
+        options = CompileOptions(**{**own, **{name: value for name, value in options.items() if value is not None}})  # type: ignore[typeddict-item]
     plan = Path(out) / SEARCH_FOLDER / PLAN
     prior = prior_of_compile(plan)
     begun = defaults_of_compile(plan), tuning_of_compile(plan)
-    settings = compile_settings(cases, families, roles, trials, options, prior, *begun)
+    sha256 = "" if start is None else start.sha256
+    settings = compile_settings(cases, families, roles, trials, options, prior, *begun, sha256)
     ledger = Ledger(Path(out) / SEARCH_FOLDER / LEDGER, budget)
     for warning in cases.list_warnings():
         on_event(Note(f"warning: {warning.message}"))
@@ -176,11 +192,12 @@ def _compiler(
         given=given,
         on_event=on_event,
     )
-    parts = factory.parts()
+    parts = factory.parts() if start is None else replace(factory.parts(), reader=start.reader)
     for family in families:
         askable(PROGRAMS[family](parts))
     similarity = similarity_named(settings.similarity, factory.encoder)
     watcher = EventWatcher(ledger, on_event)
+    whole = Path(out), settings, cases, parts, similarity, watcher, workers
     if settings.optimizer == "finetune":
-        return FineTuning(Path(out), settings, cases, parts, similarity, watcher, workers, on_event)
-    return Compiler(Path(out), settings, cases, parts, similarity, watcher, workers)
+        return FineTuning(*whole, on_event, start=start)
+    return Compiler(*whole, start=start)

@@ -12,7 +12,7 @@ from evaluate.runs.session import model_names, versions
 from mllm3rec.api.options import Schema, read_schema
 from optimize.candidates import CandidateSettings
 from optimize.consistency import SIMILARITIES
-from optimize.finetuning import FAMILY
+from optimize.finetuning import FAMILIES
 from optimize.objective import ObjectiveWeights
 from optimize.prototype_search import TUNED_PROGRAM
 from optimize.settings import NEWEST_DEFAULTS, CompileSettings, GepaSettings
@@ -21,7 +21,7 @@ from programs.lm.model_options import ModelOptions
 from programs.lm.roles import ROLE_NAMES, RoleConfig, RoleName, Roles
 from programs.prior.choice import NEWEST, PriorName, recorded
 from programs.prior.default_encoder import encoder_name
-from programs.program import DEFAULT_WEIGHT, PROGRAMS
+from programs.program import DEFAULT_WEIGHT, PROGRAMS, WITHOUT_MODEL
 from programs.runtime.errors import InputError, input_error
 from programs.tuned.reader import DEFAULT_BASE
 from programs.tuned.settings import NEWEST_TUNING, TuningSettings
@@ -43,7 +43,8 @@ class CompileOptions(TypedDict, total=False):
 
     Attributes:
         optimizer: [`study`] (our resumable Optuna search), or of DSPy `mipro`, `gepa`, `random-search`, `labeled`;
-            `prototypes`, of the program `encoder`; or `finetune`: LoRA on a local model, for the program `tuned`.
+            `prototypes`, of the program `encoder`; or `finetune`: LoRA on a local model, for the programs `tuned` and
+            `tuned-profiles`.
         modules: Modules to tune: `mope`, `mote`, `mar` [all].
         demo_sets: Number of demo sets to bootstrap for each module [2].
         max_demos: Most demos in a set [3].
@@ -122,6 +123,7 @@ def compile_settings(
     prior: PriorName = NEWEST,
     defaults: Mapping[str, Any] = NEWEST_DEFAULTS,
     tuning: Mapping[str, Any] = NEWEST_TUNING,
+    start: str = "",
 ) -> CompileSettings:
     """Validate the options of a compile.
 
@@ -130,6 +132,7 @@ def compile_settings(
         prior: Formula of the prior.
         defaults: Of options that are not given, see `optimize.settings.defaults_of_compile`.
         tuning: How `finetune` stops, see `optimize.settings.tuning_of_compile`.
+        start: Hash of the artifact that the compile goes on from; empty without one.
 
     Raises:
         InputError: naming the option that is not valid.
@@ -146,6 +149,8 @@ def compile_settings(
             f"optimizer prototypes: it tunes the program {TUNED_PROGRAM!r} alone, and without a head: only this "
             f"one has prototypes; give it as the program (--program {TUNED_PROGRAM})"
         )
+    if start and (by_prototypes or list(families) == [TUNED_PROGRAM]):
+        raise InputError(f"{TUNED_PROGRAM!r} has no prompts to go on from; compile it anew")
     backends, temperatures = options.get("backends") or {}, options.get("temperatures") or {}
     _require("backends", list(backends), ROLE_NAMES)
     _require("temperatures", list(temperatures), ROLE_NAMES)
@@ -185,12 +190,13 @@ def compile_settings(
                 **_tuning(options, families, {**tuning, "seed": seed}),
                 "roles": roles,
                 "proposer": proposer_config(roles, options.get("proposer")),
-                # These two ask no model of a role, so none of them has to be there.
-                "models": {} if by_prototypes or options.get("optimizer") == "finetune" else model_names(roles),
+                # Programs that ask no model of a role: none of them has to be there.
+                "models": {} if set(families) <= WITHOUT_MODEL else model_names(roles),
                 "encoder": encoder_name(),
                 "prior": recorded(prior),
                 "motivations": read_schema(options.get("schema")) or CONSUMER,
                 "head": options.get("head"),
+                "start": start,
                 "cases_sha256": cases.sha256,
                 "versions": versions(),
             }
@@ -203,8 +209,10 @@ def _tuning(options: CompileOptions, families: Sequence[str], tuning: Mapping[st
     """Base and training of the optimizer `finetune`; nothing for others."""
     if options.get("optimizer") != "finetune":
         return {}
-    if list(families) != [FAMILY]:
-        raise InputError(f"the optimizer finetune compiles the program {FAMILY!r} alone; use --program {FAMILY}")
+    if len(families) != 1 or families[0] not in FAMILIES:
+        raise InputError(
+            f"the optimizer finetune compiles one of the programs {' and '.join(FAMILIES)}; use --program {FAMILIES[0]}"
+        )
     settings = TuningSettings(**{**tuning, **_given(options, "lists")})
     return {"base": options.get("base") or DEFAULT_BASE, "tuning": settings}
 
@@ -220,8 +228,13 @@ def roles_of(options: CompileOptions) -> tuple[Roles, Mapping[str, dspy.LM]]:
     Raises:
         InputError: if there is no such preset.
     """
-    chosen = ModelOptions(**_given(options, "preset", "model", "mope", "mote", "mar", "timeout", "max_tokens"))
+    chosen = models_of(options)
     return chosen.roles(), chosen.given
+
+
+def models_of(options: CompileOptions) -> ModelOptions:
+    """The options that name models."""
+    return ModelOptions(**_given(options, "preset", "model", "mope", "mote", "mar", "timeout", "max_tokens"))
 
 
 def proposer_config(roles: Roles, model: str | None = None) -> RoleConfig:

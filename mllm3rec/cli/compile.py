@@ -56,7 +56,9 @@ def compile_program(
     family: Annotated[
         list[str] | None,
         typer.Option(
-            "--program", "--family", help="Program to compile; repeat to try several. Default: listwise, or tuned."
+            "--program",
+            "--family",
+            help="Program to compile (repeat to try several), or artifact to go on from. Default: listwise, or tuned.",
         ),
     ] = None,
     module: Annotated[

@@ -1,4 +1,4 @@
-"""MAR as a fine-tuned reader: recent titles of the user and the title of a candidate, answered by yes or no."""
+"""MAR as a fine-tuned reader: a text of the user and one of each candidate, answered by yes or no."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from programs.runtime.nocopy import NoCopy
 from programs.seller_text import prompt_line
 from programs.tuned.reader import Reader, untuned_reader
 from programs.tuned.settings import PromptList
-from signatures.rows import Case
 from signatures.types import Alignment, Interaction, Item
 
 RECENT = 6
@@ -50,7 +49,7 @@ class TunedAligner(dspy.Module):
         """No call to a server; `seed` decides nothing, as candidates do not see each other."""
         if not candidates:
             return Alignments()
-        values = self.reader.value.logits(question(user.text), [answer_to(one.text) for one in candidates])
+        values = self.reader.value.logits(question(user), [answer_to(one.text) for one in candidates])
         return Alignments(
             [
                 Alignment(item_id=one.item_id, score=float(value), source="tuned")
@@ -66,9 +65,10 @@ def short_title(item: Item) -> str:
     return f"{title} ({category})" if category else title
 
 
-def question(purchases: str) -> str:
-    """The common beginning of a list's prompts."""
-    return f"A shopper bought, oldest first:\n{purchases}\nWould this shopper buy next:"
+def question(user: UserView) -> str:
+    """The common beginning of a list's prompts: the profile where there is one, else the purchases."""
+    begins = "A shopper bought, oldest first:" if user.profile is None else "What moves a shopper:"
+    return f"{begins}\n{user.text}\nWould this shopper buy next:"
 
 
 def answer_to(product: str) -> str:
@@ -76,16 +76,10 @@ def answer_to(product: str) -> str:
     return f" {product}?"
 
 
-def prompt_list(case: Case, catalogue: Mapping[str, Item]) -> PromptList:
-    """A case with a target as the reader learns from it, worded as `TunedAligner` asks.
+def prompt_list(user: UserView, candidates: Sequence[Candidate], target: int) -> PromptList:
+    """A list as the reader learns from it, worded as `TunedAligner` asks.
 
     Args:
-        catalogue: Has all candidates; items of the history that it lacks are left out.
+        target: Index of the candidate that the user chose.
     """
-    assert case.target is not None  # noqa: S101 - training lists have one
-    history = [(catalogue[event.item_id], event) for event in case.history if event.item_id in catalogue]
-    return PromptList(
-        question(RecentTitles()(history=history).text),
-        tuple(answer_to(short_title(catalogue[item])) for item in case.candidates),
-        case.candidates.index(case.target),
-    )
+    return PromptList(question(user), tuple(answer_to(one.text) for one in candidates), target)

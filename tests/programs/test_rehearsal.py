@@ -15,7 +15,7 @@ from tests.support.fake_server import FakeOpenAI
 from tests.support.small_shop import CASE, parts_on
 
 
-@pytest.mark.parametrize("name", sorted(set(PROGRAMS) - WITHOUT_MODEL))
+@pytest.mark.parametrize("name", sorted(set(PROGRAMS) - WITHOUT_MODEL - {"tuned-profiles"}))
 def test_every_program_is_rehearsed_to_its_end(name: str) -> None:
     with FakeOpenAI() as server:
         parts = parts_on(server, explain=1)

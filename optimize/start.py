@@ -1,0 +1,51 @@
+"""A compiled program that a compile goes on from: its prompts, and the adapter of its reader where it has one.
+
+So prompts and weights are tuned in turn, as DSPy's BetterTogether does: each compile is checked by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from optimize.artifact import ADAPTER, restore_program
+from optimize.prompts import Prompts, module_of, prompts_of
+from programs.runtime.untrusted import read_untrusted
+from programs.tuned.reader import AdapterRecord, LazyReader, tuned_reader
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a compile takes over from an artifact.
+
+    Attributes:
+        directory: Of the artifact.
+        sha256: Its hash.
+        family: Name of its program.
+        prompts: Its prompts.
+        tuned, adapter: Of its fine-tuned reader; None and empty without one.
+    """
+
+    directory: Path
+    sha256: str
+    family: str
+    prompts: Prompts
+    tuned: AdapterRecord | None
+    adapter: bytes
+
+    @classmethod
+    def of(cls, directory: Path) -> Start:
+        """Read and check an artifact.
+
+        Raises:
+            InputError: as `restore_program`.
+        """
+        program, manifest = restore_program(directory)
+        prompts = {name: own for name, own in prompts_of(program).items() if module_of(name, manifest.family)}
+        adapter = b"" if manifest.adapter is None else read_untrusted(directory / ADAPTER)
+        return cls(directory, manifest.sha256, manifest.family, prompts, manifest.adapter, adapter)
+
+    @property
+    def reader(self) -> LazyReader | None:
+        """Its fine-tuned reader, if it has one."""
+        return None if self.tuned is None else tuned_reader(self.tuned, self.adapter, self.directory / ADAPTER)

@@ -1,0 +1,106 @@
+"""Prompts and weights in turn: a compile goes on from a compiled program, with its prompts and its adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import mllm3rec as m3
+from evaluate.protocol.cases import Cases
+from mllm3rec.api.compilation import forecast_compile_cost
+from optimize.artifact import ADAPTER, SEARCH_FOLDER, read_manifest, restore_program
+from optimize.candidates import Candidates
+from optimize.compiler import POOLS
+from optimize.prompts import prompts_of
+from programs.lm.ledger import read_calls
+from programs.mope import MOPE
+from programs.runtime.environment import variable
+from programs.runtime.errors import InputError
+from programs.tuned.aligner import TunedAligner
+from tests.support.cases import cases_file
+from tests.support.compile_setup import sensitive
+from tests.support.fake_server import FakeOpenAI
+from tests.support.tiny_model import write_tiny_model
+
+SMALL = {"trials": 3, "demo_sets": 1, "wordings": 1, "reflections": 0, "interactions": 0, "finalists": 0}
+INFER, RANK = "shopper.infer.predict", "aligner.rank.predict"
+
+
+@pytest.fixture(autouse=True)
+def hashing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prior's encoder that needs no weights."""
+    monkeypatch.setenv(variable("encoder"), "hashing")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A base model; tests are skipped without the packages to train it."""
+    for module in ("torch", "transformers", "peft", "gguf", "safetensors"):
+        pytest.importorskip(module)
+    return str(write_tiny_model(tmp_path_factory.mktemp("base")))
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> Cases:
+    return cases_file(tmp_path / "dev.jsonl", 10)
+
+
+def instructions(artifact: Path) -> str:
+    return prompts_of(restore_program(artifact)[0])[INFER].instructions
+
+
+def test_a_compile_goes_on_from_the_prompts_of_another(cases: Cases, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    with FakeOpenAI(sensitive) as server:
+        model = server.model()
+        m3.compile_program(cases, "listwise", out=first, optimizer="labeled", modules=["mar"], model=model, trials=2)
+        own = prompts_of(restore_program(first)[0])[RANK]
+        assert own.demos != prompts_of(m3.program("listwise", cases.dataset, model=model).module)[RANK].demos
+        compiled = m3.compile_program(cases, first, out=second, modules=["mar"], **SMALL)
+        assert compiled.manifest is not None
+        assert compiled.manifest.start == read_manifest(first).sha256
+        original = Candidates.load(second / SEARCH_FOLDER / POOLS).modules["listwise"].prompts("original", "original")
+        assert original[RANK] == own
+        assert read_manifest(first).start == ""
+        with pytest.raises(InputError, match="this compile has other start"):
+            m3.compile_program(cases, "listwise", out=second, modules=["mar"], model=model, **SMALL)
+
+
+def test_prompts_and_weights_of_one_program_in_turn(cases: Cases, base: str, tmp_path: Path) -> None:
+    weights, prompts, again = tmp_path / "weights", tmp_path / "prompts", tmp_path / "again"
+    tuned = {"optimizer": "finetune", "base": base, "lists": 40, "interactions": 0}
+    with FakeOpenAI(sensitive) as server:
+        foreseen = forecast_compile_cost(cases, "tuned-profiles", out=weights, model=server.model(), **tuned)
+        assert server.bodies == [], "a forecast asks no model"
+        m3.compile_program(cases, "tuned-profiles", out=weights, model=server.model(), workers=4, **tuned)
+        program, manifest = restore_program(weights)
+        assert isinstance(program.shopper, MOPE) and isinstance(program.aligner, TunedAligner)
+        assert manifest.adapter is not None
+        asked = [call for call in read_calls(weights / SEARCH_FOLDER / "ledger.jsonl") if not call.hit]
+        of_lists = [call for call in asked if call.phase == "training lists"]
+        assert {call.role for call in of_lists} == {"mope", "mote"}
+        assert len(of_lists) <= foreseen[0].calls
+        assert len(asked) <= sum(phase.calls for phase in foreseen)
+
+        m3.compile_program(cases, weights, out=prompts, modules=["mope"], **SMALL)
+        second = read_manifest(prompts)
+        assert second.family == "tuned-profiles" and second.start == manifest.sha256
+        assert (prompts / ADAPTER).read_bytes() == (weights / ADAPTER).read_bytes()
+        assert isinstance(restore_program(prompts)[0].aligner, TunedAligner)
+
+        m3.compile_program(cases, prompts, out=again, **tuned)
+    third = read_manifest(again)
+    assert third.start == second.sha256
+    assert instructions(again) == instructions(prompts), "a fine-tuning changes no prompt"
+    test = cases_file(tmp_path / "test.jsonl", 2, part="test")
+    with FakeOpenAI(sensitive) as server:
+        found = m3.evaluate(test, again, model=server.model())
+    assert found.figures.score_sources == {"tuned": 2}
+
+
+def test_a_compile_without_prompts_cannot_be_gone_on_from(cases: Cases, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    m3.compile_program(cases, "encoder", out=first, optimizer="prototypes", trials=12)
+    with pytest.raises(InputError, match="has no prompts to go on from"):
+        m3.compile_program(cases, first, out=tmp_path / "second", optimizer="prototypes", trials=12)
