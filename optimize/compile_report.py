@@ -155,10 +155,7 @@ def _on_prompts(manifest: ArtifactManifest) -> list[str]:
         return []
     cell = difference_cell(gain)
     what = {"prototypes": "prototypes", "finetune": "fine-tuned weights"}.get(manifest.optimizer, "prompts")
-    gated = (
-        manifest.finals is not None and manifest.finals.gate is not None and manifest.finals.gate.replaces_one_weight
-    )
-    same = "With the same gate" if gated else f"With the same weight, {manifest.weight:g}"
+    same = "With the same gate" if manifest.gate is not None else f"With the same weight, {manifest.weight:g}"
     return [
         f"The fusion weight was fitted, too. {same}, the uncompiled program differs "
         f"from the winner by {cell.text}, 95% interval {cell.interval}: that is what the {what} gained."
@@ -256,7 +253,10 @@ def _search(record: CompileRecord) -> list[Block]:
     if record.importances:
         blocks.append(by_parameter(record.importances))
     if record.manifest.finals is not None:
-        blocks += [_finals_table(record.manifest, record.manifest.finals), Lines(finals_lines(record.manifest.finals))]
+        blocks += [
+            _finals_table(record.manifest, record.manifest.finals),
+            Lines(finals_lines(record.manifest.finals, record.manifest.gate)),
+        ]
     return [*blocks, _trial_table(record)]
 
 

@@ -238,7 +238,7 @@ class Compiler:
                 raise
             self.watcher.step(f"no final round: {error}")
             return result
-        for line in finals_lines(decision.finals):
+        for line in finals_lines(decision.finals, decision.winner.configuration.gate):
             self.watcher.step(line)
         winner = decision.winner
         others = [one for one in result.ranked if one[0].number != winner.number]
@@ -253,7 +253,7 @@ class Compiler:
         scores = self._scores_of(PlannedScores(winner.configuration, prompts, users, users))
         winner, gate = with_gate(winner, scores, self.settings.weights)
         finals = result.finals.model_copy(update={"gate": gate})
-        for line in finals_lines(finals):
+        for line in finals_lines(finals, winner.configuration.gate):
             self.watcher.step(line)
         return replace(result, ranked=[(winner, prompts), *others], finals=finals)
 

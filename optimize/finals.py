@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from optimize.fusion_fit import FittedWeight, fit_weight
+from optimize.fusion_fit import FittedWeight, all_at_weight, fit_weight
 from optimize.gate_fit import FittedGate, fit_on_scores
 from optimize.objective import ObjectiveWeights, UserScore, readable
 from optimize.search import Attempt, by_merit, merit
+from programs.gate import Gate
 
 
 class Finalist(BaseModel):
@@ -45,8 +46,7 @@ class Finals(BaseModel):
         users, new_users: Number of users, and of those among them that no trial had scored.
         finalists: The programs, the best first.
         fitted: The winner's fitted fusion weight, if it was fitted.
-        gate: The gate that was fitted on the winner's scores; the winner has it if it beats one weight for all, or
-            if the prior alone does.
+        gate: The gate that was fitted on the winner's scores, see `with_gate`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -141,15 +141,27 @@ def final_round(
 def with_gate(
     winner: Attempt, scores: Sequence[UserScore], weights: ObjectiveWeights
 ) -> tuple[Attempt, FittedGate | None]:
-    """The winner with the gate that is fitted on its scores, if it replaces one weight for all; and the fit."""
-    gate = fit_on_scores(scores, weights)
-    if gate is not None and gate.replaces_one_weight:
-        winner = replace(winner, configuration=winner.configuration.model_copy(update={"gate": gate.gate}))
-    return winner, gate
+    """The winner with a gate that is fitted on its scores, and the fit.
+
+    It gets the gate if weights by ranges of a signal are clearly better than one weight, or if with its own weight it
+    is worse than the prior alone, which the gate then leaves all users to.
+    """
+    fitted = fit_on_scores(scores, weights)
+    if fitted is None:
+        return winner, None
+    own, prior = (all_at_weight(scores, weights, weight) or () for weight in (winner.configuration.weight, 0.0))
+    below = sum(score.score for score in own) < sum(score.score for score in prior)
+    if fitted.gate.signal is not None or (below and not any(fitted.gate.weights)):
+        winner = replace(winner, configuration=winner.configuration.model_copy(update={"gate": fitted.gate}))
+    return winner, fitted
 
 
-def finals_lines(finals: Finals) -> list[str]:
-    """The final round in words: the spread of one and the same program, and the fitted weight."""
+def finals_lines(finals: Finals, gate: Gate | None) -> list[str]:
+    """The final round in words: the spread of one and the same program, and the fitted weight.
+
+    Args:
+        gate: The winner's.
+    """
     lines = []
     if finals.spread is not None:
         same = min(finals.finalists, key=lambda one: one.trial)
@@ -165,6 +177,6 @@ def finals_lines(finals: Finals) -> list[str]:
         )
     if finals.gate is not None:
         lines += [f"gate: {line}" for line in finals.gate.lines]
-        if not finals.gate.replaces_one_weight:
-            lines.append("no gate is clearly above one weight")
+        if gate is None:
+            lines.append("the winner has no gate: none is clearly above one weight")
     return lines

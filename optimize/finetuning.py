@@ -25,7 +25,7 @@ from optimize.fusion_fit import all_at_weight
 from optimize.hard_negatives import with_hard_negatives
 from optimize.holdout import compare_on_holdout
 from optimize.objective import UserScore
-from optimize.scoring import score_cases
+from optimize.scoring import naming_user, score_cases
 from optimize.search import Attempt
 from optimize.search_result import SearchResult
 from optimize.space import Configuration
@@ -137,7 +137,7 @@ class FineTuning(Compiler):
         untuned = Attempt(0, "COMPLETE", before, tuple(self._scores(original, users)))
         tuned = Attempt(1, "COMPLETE", before, tuple(self._scores(self._with(reader, before), users)))
         decision = final_round([tuned], lambda one, draw: one.scores, 1, weights, self.settings.fit_weight)
-        for line in finals_lines(decision.finals):
+        for line in finals_lines(decision.finals, decision.winner.configuration.gate):
             self.watcher.step(line)
         after = decision.winner.configuration
         found = all_at_weight(tuned.scores, weights, after.weight, after.gate) or tuned.scores
@@ -185,10 +185,10 @@ def _read_by(program: MLLM3Rec, case: Case) -> PromptList | None:
     if case.target is None:
         return None
     every, nothing = np.arange(len(case.candidates)), np.zeros(len(case.candidates))
+    row = Ranking(user_id=case.user_id, order=())
     try:
-        user, candidates = program.views(
-            case.blinded(), every, nothing, Ranking(user_id=case.user_id, order=()), ignore
-        )
+        with naming_user(case.user_id):
+            user, candidates = program.views(case.blinded(), every, nothing, row, ignore)
     except UnparsableError:
         return None
     return prompt_list(user, candidates, case.candidates.index(case.target))

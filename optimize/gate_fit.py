@@ -64,11 +64,6 @@ class FittedGate(BaseModel):
     over_one_weight: Difference
 
     @property
-    def replaces_one_weight(self) -> bool:
-        """Whether users get different weights, or the prior alone is best for all; else one fitted weight is used."""
-        return self.gate.signal is not None or not any(self.gate.weights)
-
-    @property
     def lines(self) -> list[str]:
         """The fit in words."""
         gate = self.gate

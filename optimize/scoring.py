@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import dspy
 from dspy.utils.exceptions import DSPyError
@@ -31,6 +32,16 @@ class EvaluationError(BaseException):
     Not an `Exception`, because DSPy's optimizers turn exceptions into a score of zero. A server that is down must not
     count against a prompt.
     """
+
+
+@contextmanager
+def naming_user(user_id: str) -> Iterator[None]:
+    """A failure of the infrastructure inside the block becomes an `EvaluationError` that names the user."""
+    try:
+        yield
+    except (DSPyError, OSError) as error:
+        problem = f"{type(error).__name__}: {abridged(one_line(error), 1000)}"
+        raise EvaluationError(f"user {quoted(user_id)}: {problem}") from error
 
 
 class ScoredProgram(dspy.Module):
@@ -70,17 +81,13 @@ class ScoredProgram(dspy.Module):
         Raises:
             EvaluationError: if a call failed after all retries.
         """
-        try:
-            with independent() as step:
-                with step(), self.ledger.standalone_usage() as roles:
-                    ranked = self.program(case=case.blinded(), ask_all=True)
-                with step(), dspy.context(trace=[]):
-                    own = self._profiles(case)
-                    others = self.other_users.value.get(case.user_id, ()) if len(own) > 1 else ()
-                    other_profiles = [profile for other in others for profile in self._profiles(other)]
-        except (DSPyError, OSError) as error:
-            problem = f"{type(error).__name__}: {abridged(one_line(error), 1000)}"
-            raise EvaluationError(f"user {quoted(case.user_id)}: {problem}") from error
+        with naming_user(case.user_id), independent() as step:
+            with step(), self.ledger.standalone_usage() as roles:
+                ranked = self.program(case=case.blinded(), ask_all=True)
+            with step(), dspy.context(trace=[]):
+                own = self._profiles(case)
+                others = self.other_users.value.get(case.user_id, ()) if len(own) > 1 else ()
+                other_profiles = [profile for other in others for profile in self._profiles(other)]
         return dspy.Prediction(
             ranking=ranked.ranking,
             mar=ranked.mar,

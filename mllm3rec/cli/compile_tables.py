@@ -26,7 +26,7 @@ def show_manifest(manifest: ArtifactManifest) -> None:
         table.add_row(part, before, after, format_estimate(difference), str(difference.n))
     out.print(table)
     if manifest.finals is not None:
-        for line in finals_lines(manifest.finals):
+        for line in finals_lines(manifest.finals, manifest.gate):
             out.print(line, markup=False)
     if verdict.prompts is not None:
         what = "prototypes" if manifest.optimizer == "prototypes" else "prompts"

@@ -283,8 +283,6 @@ class TestCompile:
             assert m3.evaluate(test, tmp_path / "artifact").metrics == m3.evaluate(test, service).metrics
             with pytest.raises(m3.InputError, match="were used to compile"):
                 m3.evaluate(dev, service)
-            with pytest.raises(m3.InputError, match="give a program that is not compiled"):
-                m3.compile_program(dev, service, out=tmp_path / "again")
         with pytest.raises(m3.InputError, match="this folder has no artifact"):
             m3.load_artifact(tmp_path / "nothing", data)
 

@@ -138,7 +138,6 @@ def test_what_the_weight_gains_is_not_taken_for_what_the_training_gained(
     assert chosen is not None and chosen.weight == manifest.finals.fitted.weight == manifest.weight
     changed = chosen.gate is not None or chosen.weight != 0.3
     assert (manifest.verdict.prompts is not None) == changed
-    assert (chosen.gate is not None) == manifest.finals.gate.replaces_one_weight
     assert restore_program(tmp_path / "art")[0].fusion.gate == chosen.gate
 
 

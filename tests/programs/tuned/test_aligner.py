@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from programs.program import PROGRAMS
 from programs.runtime.errors import MissingExtraError
+from programs.runtime.events import ignore
 from programs.tuned.aligner import RECENT, prompt_list, short_title
 from programs.tuned.reader import untuned_reader
-from signatures.rows import Case, Status
+from programs.tuned.settings import PromptList
+from signatures.rows import Case, Ranking, Status
 from signatures.types import Interaction, Item
 from tests.support.fake_server import FakeOpenAI
 from tests.support.small_shop import parts_on
@@ -50,7 +52,8 @@ def test_the_program_ranks_by_the_reader_without_a_call(server: FakeOpenAI) -> N
     assert ranking.scores["mar"] == [1.0, 2.0, 0.0]
     assert (ranking.status, ranking.score_source, ranking.rationales) == (Status.OK, "tuned", [])
     assert not server.bodies
-    assert reader.asked == [(prompt_list(CASE, ITEMS).prefix, prompt_list(CASE, ITEMS).suffixes)]
+    learned = read_by_tuned(server, CASE)
+    assert reader.asked == [(learned.prefix, learned.suffixes)]
 
 
 def test_copies_share_the_reader(server: FakeOpenAI) -> None:
@@ -58,15 +61,23 @@ def test_copies_share_the_reader(server: FakeOpenAI) -> None:
     assert copy.deepcopy(program).aligner.reader.value is program.aligner.reader.value
 
 
-def test_a_training_list_says_what_the_program_asks() -> None:
-    one = prompt_list(CASE, ITEMS)
+def read_by_tuned(server: FakeOpenAI, case: Case) -> PromptList:
+    """What the program reads of a case."""
+    program = PROGRAMS["tuned"](replace(parts_on(server), catalogue=ITEMS, reader=SharedWords()))
+    every = np.arange(len(case.candidates))
+    user, candidates = program.views(case, every, np.zeros(len(every)), Ranking(user_id="u", order=()), ignore)
+    return prompt_list(user, candidates, 1)
+
+
+def test_a_training_list_says_what_the_program_asks(server: FakeOpenAI) -> None:
+    one = read_by_tuned(server, CASE)
     assert one.prefix == (
         "A shopper bought, oldest first:\n- red ball (Things)\n- red cube (Things)\nWould this shopper buy next:"
     )
     assert one.suffixes == (" blue ball (Things)?", " red car (Things)?", " green car (Things)?")
     assert one.target == 1
     long = CASE.model_copy(update={"history": tuple(Interaction(item_id="i4") for _ in range(20))})
-    assert prompt_list(long, ITEMS).prefix.count("blue cube") == RECENT
+    assert read_by_tuned(server, long).prefix.count("blue cube") == RECENT
 
 
 def test_titles_are_cut_and_harmless() -> None:
