@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mllm3rec.api.compilation import compile_program
@@ -149,14 +150,15 @@ def test_a_compile_from_before_these_settings_resumes_as_it_was(
     assert defaults_of_compile(tmp_path / "new") == NEWEST_DEFAULTS
 
 
-@pytest.mark.parametrize(("mar_rank", "gated"), [(9, True), (3, False), (1, False)])
-def test_a_winner_that_is_no_better_than_the_prior_gets_the_prior(mar_rank: int, gated: bool) -> None:
-    """Its fitted weight stays as it was where no other one gains a standard error, however bad it is."""
+@pytest.mark.parametrize(("ranks", "gated"), [((2, 4), True), ((3, 3), False), ((1, 1), False)])
+def test_a_winner_that_is_worse_than_the_prior_gets_the_prior(ranks: tuple[int, int], gated: bool) -> None:
+    """It helps three users of ten by a rank and harms the others: no weight gains a standard error over its own."""
 
     def user(number: int) -> UserScore:
-        ranks = tuple(3 if weight == 0 else mar_rank for weight in TRIED_WEIGHTS)
-        signals = GateSignals(history=3, cold=0, margin=number / 40)
-        return score_of(f"u{number}", 1 / mar_rank).model_copy(update={"ranks": ranks, "signals": signals})
+        rank = ranks[0] if number % 10 < 3 else ranks[1]
+        signals = GateSignals(history=3, cold=0, margin=(number * 7 % 40) / 40)
+        tried = tuple(3 if weight == 0 else rank for weight in TRIED_WEIGHTS)
+        return score_of(f"u{number}", 1 / np.log2(1 + rank)).model_copy(update={"ranks": tried, "signals": signals})
 
     users = [user(number) for number in range(40)]
     first = Attempt(0, "COMPLETE", attempt(0, 0, 0).configuration, tuple(users))

@@ -269,7 +269,9 @@ class TestCompile:
         own = ProgramBuilder(made.parts).program(manifest.chosen)
         plain = PROGRAMS["encoder"](made.parts)
         assert program.rank(case).scores == own.rank(case).scores
-        assert program.rank(case).scores["mar"] != plain.rank(case).scores["mar"]
+        # Its gate may leave this user to the prior.
+        asked, unchanged = (one(case=case, ask_all=True).ranking.scores["mar"] for one in (program, plain))
+        assert asked != unchanged
         page = (made.directory / SEARCH_FOLDER / REPORT).read_text()
         assert "sustainability" in page
 
