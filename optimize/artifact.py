@@ -67,6 +67,7 @@ class CompileData(BaseModel):
 
     Attributes:
         searched, held_out: Ids of dev users.
+        earlier: Ids of further users that a compiled program was tuned on which this compile went on from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,6 +79,7 @@ class CompileData(BaseModel):
     negatives: int
     searched: tuple[str, ...]
     held_out: tuple[str, ...]
+    earlier: tuple[str, ...] = Field(default=(), exclude_if=lambda users: not users)
 
 
 class ArtifactManifest(BaseModel):

@@ -49,7 +49,7 @@ from programs.mar import Embedding, Pointwise
 from programs.program import MLLM3Rec, Parts
 from programs.rehearsal import Rehearsal
 from programs.runtime.atomic import sweep
-from programs.runtime.errors import BudgetExceededError, InputError
+from programs.runtime.errors import BudgetExceededError, InputError, quoted
 from programs.runtime.interrupts import map_in_threads
 from programs.runtime.lock import owned
 from programs.trait_store import TraitStore
@@ -101,6 +101,20 @@ class Compiler:
             self.searched[: len(self.searched) - kept],
             self.searched[len(self.searched) - kept :],
         )
+
+        self._refuse_seen_before()
+
+    def _refuse_seen_before(self) -> None:
+        """A held-out check with users that the compiled program was tuned on would be none."""
+        if self.start is None:
+            return
+        known = self.start.searched(self.cases.protocol.dataset_sha256)
+        seen = [case.user_id for case in self.held_out if case.user_id in known]
+        if seen:
+            raise InputError(
+                f"{len(seen)} held-out users, such as {quoted(seen[0])}, are among those that {self.start.directory} "
+                "was tuned on; give the same cases and the same --held-out, or cases of other users"
+            )
 
     @property
     def ledger(self) -> Ledger:
@@ -467,6 +481,7 @@ class Compiler:
 
     def _data(self) -> CompileData:
         protocol = self.cases.protocol
+        earlier = set() if self.start is None else self.start.searched(protocol.dataset_sha256)
         return CompileData(
             dataset=protocol.dataset,
             dataset_sha256=protocol.dataset_sha256,
@@ -475,4 +490,5 @@ class Compiler:
             negatives=protocol.negatives,
             searched=tuple(case.user_id for case in (*self.searched, *self.final_users)),
             held_out=tuple(case.user_id for case in self.held_out),
+            earlier=tuple(sorted(earlier.difference(case.user_id for case in self.cases))),
         )

@@ -59,7 +59,7 @@ class ArtifactChoice(RankerChoice):
         data = self.manifest.data
         if data.dataset_sha256 != cases.protocol.dataset_sha256:
             return
-        compiled_on = {*data.searched, *data.held_out} & {case.user_id for case in cases}
+        compiled_on = {*data.searched, *data.held_out, *data.earlier} & {case.user_id for case in cases}
         if compiled_on:
             raise InputError(
                 f"{len(compiled_on)} of these users ({quoted(min(compiled_on))}, ...) were used to compile the "

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from optimize.artifact import ADAPTER, restore_program
+from optimize.artifact import ADAPTER, CompileData, restore_program
 from optimize.prompts import Prompts, module_of, prompts_of
 from programs.runtime.untrusted import read_untrusted
 from programs.tuned.reader import AdapterRecord, LazyReader, tuned_reader
@@ -24,6 +24,7 @@ class Start:
         family: Name of its program.
         prompts: Its prompts.
         tuned, adapter: Of its fine-tuned reader; None and empty without one.
+        data: What it was compiled on.
     """
 
     directory: Path
@@ -32,6 +33,7 @@ class Start:
     prompts: Prompts
     tuned: AdapterRecord | None
     adapter: bytes
+    data: CompileData
 
     @classmethod
     def of(cls, directory: Path) -> Start:
@@ -43,7 +45,11 @@ class Start:
         program, manifest = restore_program(directory)
         prompts = {name: own for name, own in prompts_of(program).items() if module_of(name, manifest.family)}
         adapter = b"" if manifest.adapter is None else read_untrusted(directory / ADAPTER)
-        return cls(directory, manifest.sha256, manifest.family, prompts, manifest.adapter, adapter)
+        return cls(directory, manifest.sha256, manifest.family, prompts, manifest.adapter, adapter, manifest.data)
+
+    def searched(self, dataset_sha256: str) -> set[str]:
+        """Users of a dataset that it, or a compile that it went on from, was tuned on."""
+        return {*self.data.searched, *self.data.earlier} if self.data.dataset_sha256 == dataset_sha256 else set()
 
     @property
     def reader(self) -> LazyReader | None:

@@ -67,6 +67,22 @@ def test_a_compile_goes_on_from_the_prompts_of_another(cases: Cases, tmp_path: P
             m3.compile_program(cases, "listwise", out=second, modules=["mar"], model=model, **SMALL)
 
 
+def test_users_of_earlier_compiles_are_not_unseen(cases: Cases, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    own = {case.user_id for case in cases}
+    drawn = (m3.draw_cases(cases.dataset, part="dev", users=10, negatives=9, seed=seed) for seed in range(1, 30))
+    others = next(found for found in drawn if own.isdisjoint(case.user_id for case in found))
+    with FakeOpenAI(sensitive) as server:
+        model = server.model()
+        m3.compile_program(cases, "listwise", out=first, optimizer="labeled", modules=["mar"], model=model, trials=2)
+        with pytest.raises(InputError, match=r"held-out users, such as .*, are among those that .*first was tuned on"):
+            m3.compile_program(cases, first, out=tmp_path / "refused", modules=["mar"], held_out=0.9, **SMALL)
+        m3.compile_program(others, first, out=second, modules=["mar"], **SMALL)
+        assert set(read_manifest(second).data.earlier) == set(read_manifest(first).data.searched)
+        with pytest.raises(InputError, match="were used to compile"):
+            m3.evaluate(cases, second, model=model)
+
+
 def test_prompts_and_weights_of_one_program_in_turn(cases: Cases, base: str, tmp_path: Path) -> None:
     weights, prompts, again = tmp_path / "weights", tmp_path / "prompts", tmp_path / "again"
     tuned = {"optimizer": "finetune", "base": base, "lists": 40, "interactions": 0}
