@@ -158,7 +158,9 @@ class FineTuning(Compiler):
         checkpoint = self.directory / SEARCH_FOLDER / CHECKPOINT
         if not checkpoint.exists():
             minutes = sum(phase.seconds or 0.0 for phase in self.forecast()) / 60
-            self.on_event(Note(f"{self.tuning.lists} lists with {self.settings.base}: at most {minutes:.0f} minutes"))
+            calls = ", without the answers of models" if self._asks_models else ""
+            whole = f"{self.tuning.lists} lists with {self.settings.base}: at most {minutes:.0f} minutes{calls}"
+            self.on_event(Note(whole))
         model = FineTuned(load_backbone(self.settings.base), self.tuning)
         model.fit(self.training_lists, self.stopping_lists, checkpoint, self._told)
         record = AdapterRecord(base=self.settings.base, base_sha256=model.base.sha256, settings=self.tuning)
@@ -195,14 +197,18 @@ def _read_by(program: MLLM3Rec, case: Case) -> PromptList | None:
 
 
 def _phase(name: str, usage: Usage, times: float, seconds: float) -> Phase:
-    """A phase that takes some usage as many times; its calls are an upper bound, as items come again."""
-    usd = usage.usd if usage.calls else 0.0
+    """A phase that takes some usage as many times; its calls are an upper bound, as items come again.
+
+    Args:
+        seconds: Without the calls, whose time nobody has measured: with some the phase's is unknown.
+    """
+    usd, calls = usage.usd if usage.calls else 0.0, math.ceil(usage.calls * times)
     return Phase(
         name=name,
-        calls=math.ceil(usage.calls * times),
+        calls=calls,
         tokens=math.ceil((usage.tokens_in + usage.tokens_out) * times),
         usd=None if usd is None else usd * times,
-        seconds=seconds,
+        seconds=None if calls else seconds,
     )
 
 

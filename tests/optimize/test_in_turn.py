@@ -89,6 +89,7 @@ def test_prompts_and_weights_of_one_program_in_turn(cases: Cases, base: str, tmp
     with FakeOpenAI(sensitive) as server:
         foreseen = forecast_compile_cost(cases, "tuned-profiles", out=weights, model=server.model(), **tuned)
         assert server.bodies == [], "a forecast asks no model"
+        assert [phase.seconds is None for phase in foreseen] == [True, False, True, True], "calls were not timed"
         m3.compile_program(cases, "tuned-profiles", out=weights, model=server.model(), workers=4, **tuned)
         program, manifest = restore_program(weights)
         assert isinstance(program.shopper, MOPE) and isinstance(program.aligner, TunedAligner)
