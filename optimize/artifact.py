@@ -24,6 +24,7 @@ import dspy
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
+from evaluate.protocol.cases import Cases
 from evaluate.runs.directory import MANIFEST
 from optimize.finals import Finals
 from optimize.holdout import HoldoutVerdict
@@ -67,7 +68,10 @@ class CompileData(BaseModel):
 
     Attributes:
         searched, held_out: Ids of dev users.
-        earlier: Ids of further users that a compiled program was tuned on which this compile went on from.
+        earlier: Ids of further users that the compiled programs were tuned on which this compile went on from, by the
+            hash of their dataset.
+        fitted_on: Rules of the training data that weights or prototypes were fitted on
+            (`EvaluationProtocol.training_rules`), by the hash of the dataset; those of earlier compiles, too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,7 +83,28 @@ class CompileData(BaseModel):
     negatives: int
     searched: tuple[str, ...]
     held_out: tuple[str, ...]
-    earlier: tuple[str, ...] = Field(default=(), exclude_if=lambda users: not users)
+    earlier: dict[str, tuple[str, ...]] = Field(default_factory=dict, exclude_if=lambda users: not users)
+    fitted_on: dict[str, dict[str, str | int | float]] = Field(default_factory=dict, exclude_if=lambda rules: not rules)
+
+    def tuned_on(self, dataset_sha256: str) -> set[str]:
+        """Users of a dataset that the program, or one that its compile went on from, was tuned on."""
+        own = self.searched if self.dataset_sha256 == dataset_sha256 else ()
+        return {*own, *self.earlier.get(dataset_sha256, ())}
+
+    def refuse_seen_targets(self, cases: Cases) -> None:
+        """Refuse cases whose targets are in the training data that weights or prototypes were fitted on.
+
+        Raises:
+            InputError: if some are, which other rules than those of the cases can have led to.
+        """
+        rules = self.fitted_on.get(cases.protocol.dataset_sha256)
+        if rules is None or not (leaks := cases.leaks_by(rules)):
+            return
+        fitted = ", ".join(f"{name} {value}" for name, value in rules.items())
+        raise InputError(
+            f"{leaks[0]}; the program was fitted on it ({fitted}), so metrics on these cases are not valid; draw cases "
+            "by the rules that it was fitted by, or compile it on cases like these"
+        )
 
 
 class ArtifactManifest(BaseModel):

@@ -149,12 +149,17 @@ def _on_searched_users(manifest: ArtifactManifest) -> list[str]:
     ]
 
 
+def what_is_tuned(optimizer: str) -> str:
+    """What an optimizer changes, in words."""
+    return {"prototypes": "prototypes", "finetune": "fine-tuned weights"}.get(optimizer, "prompts")
+
+
 def _on_prompts(manifest: ArtifactManifest) -> list[str]:
     gain = manifest.verdict.prompts
     if gain is None:
         return []
     cell = difference_cell(gain)
-    what = {"prototypes": "prototypes", "finetune": "fine-tuned weights"}.get(manifest.optimizer, "prompts")
+    what = what_is_tuned(manifest.optimizer)
     same = "With the same gate" if manifest.gate is not None else f"With the same weight, {manifest.weight:g}"
     return [
         f"The fusion weight was fitted, too. {same}, the uncompiled program differs "
@@ -194,7 +199,9 @@ def prior_sentence(verdict: HoldoutVerdict) -> str:
 
 
 def _unchanged(record: CompileRecord) -> bool:
-    return record.before == record.after and record.manifest.chosen in (None, record.uncompiled)
+    manifest = record.manifest
+    trained = manifest.optimizer == "finetune"
+    return not trained and record.before == record.after and manifest.chosen in (None, record.uncompiled)
 
 
 def _verdict_table(manifest: ArtifactManifest) -> Table:

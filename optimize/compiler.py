@@ -105,10 +105,11 @@ class Compiler:
         self._refuse_seen_before()
 
     def _refuse_seen_before(self) -> None:
-        """A held-out check with users that the compiled program was tuned on would be none."""
+        """A held-out check with users or targets that the compiled program was tuned on would be none."""
         if self.start is None:
             return
-        known = self.start.searched(self.cases.protocol.dataset_sha256)
+        self.start.data.refuse_seen_targets(self.cases)
+        known = self.start.data.tuned_on(self.cases.protocol.dataset_sha256)
         seen = [case.user_id for case in self.held_out if case.user_id in known]
         if seen:
             raise InputError(
@@ -282,6 +283,11 @@ class Compiler:
     def _uncompiled(self) -> Configuration:
         return uncompiled(self.settings.space)
 
+    @cached_property
+    def _before(self) -> Configuration:
+        """What the winner is compared with: the uncompiled program, or the compiled one that it began with."""
+        return self._uncompiled.model_copy(update={"gate": None if self.start is None else self.start.gate})
+
     @property
     def _families(self) -> dict[str, Configuration]:
         """The uncompiled program of each family, by its name."""
@@ -445,7 +451,7 @@ class Compiler:
         """Check the winner on the held-out users, and write its artifact, trials and report."""
         self.ledger.phase = "held-out"
         self.watcher.step("held-out users", 2 * len(self.held_out))
-        uncompiled = self._on_held_out(self._uncompiled)
+        uncompiled = self._on_held_out(self._before)
         ranked = [self._on_held_out(one.configuration, safe_prompts(own)) for one, own in result.ranked]
         self._ask_ahead([uncompiled, ranked[0]])
         before = self._scores_of(uncompiled)
@@ -461,7 +467,7 @@ class Compiler:
             users = f"{unread} of {len(result.best.scores) + len(self.held_out)} users"
             self.watcher.step(f"{users}: no answer of the models could be read; the prior alone ranks these users")
         chosen, weights = result.best.configuration, self.settings.weights
-        other = chosen.gate is not None or chosen.weight != self._uncompiled.weight
+        other = (chosen.weight, chosen.gate) != (self._before.weight, self._before.gate)
         weighed = all_at_weight(before, weights, chosen.weight, chosen.gate) if other else None
         verdict = compare_on_holdout(before, after, weighed)
         original, winner = uncompiled.program(self._builder), planned.program(self._builder)
@@ -479,16 +485,23 @@ class Compiler:
     def _on_held_out(self, configuration: Configuration, prompts: Prompts | None = None) -> PlannedScores:
         return PlannedScores(configuration, prompts, self.held_out, self.held_out)
 
+    @property
+    def _fits_on_training_data(self) -> bool:
+        """Whether weights or prototypes are fitted on training data, in which other rules may not hold out the same."""
+        return self.settings.optimizer in ("finetune", "prototypes")
+
     def _data(self) -> CompileData:
-        protocol = self.cases.protocol
-        earlier = set() if self.start is None else self.start.searched(protocol.dataset_sha256)
+        protocol, start = self.cases.protocol, self.start
+        dataset = protocol.dataset_sha256
+        fitted = {dataset: protocol.training_rules()} if self._fits_on_training_data else {}
         return CompileData(
             dataset=protocol.dataset,
-            dataset_sha256=protocol.dataset_sha256,
+            dataset_sha256=dataset,
             cases_sha256=self.cases.sha256,
             target=protocol.target,
             negatives=protocol.negatives,
             searched=tuple(case.user_id for case in (*self.searched, *self.final_users)),
             held_out=tuple(case.user_id for case in self.held_out),
-            earlier=tuple(sorted(earlier.difference(case.user_id for case in self.cases))),
+            earlier={} if start is None else start.earlier((case.user_id for case in self.cases), dataset),
+            fitted_on=({} if start is None else start.data.fitted_on) | fitted,
         )

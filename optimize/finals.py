@@ -149,7 +149,8 @@ def with_gate(
     fitted = fit_on_scores(scores, weights)
     if fitted is None:
         return winner, None
-    own, prior = (all_at_weight(scores, weights, weight) or () for weight in (winner.configuration.weight, 0.0))
+    own = all_at_weight(scores, weights, winner.configuration.weight) or scores  # of a weight that is not in the grid
+    prior = all_at_weight(scores, weights, 0.0) or own
     below = sum(score.score for score in own) < sum(score.score for score in prior)
     if fitted.gate.signal is not None or (below and not any(fitted.gate.weights)):
         winner = replace(winner, configuration=winner.configuration.model_copy(update={"gate": fitted.gate}))

@@ -17,14 +17,14 @@ from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.training_lists import further_lists, steps_back
 from evaluate.protocol.cases import Cases
 from optimize.artifact import SEARCH_FOLDER, ArtifactManifest
-from optimize.compiler import Compiler
+from optimize.compiler import UNREADABLE, Compiler
 from optimize.finals import final_round, finals_lines
 from optimize.forecast import Phase
 from optimize.freezing import CheckedWinner
 from optimize.fusion_fit import all_at_weight
 from optimize.hard_negatives import with_hard_negatives
 from optimize.holdout import compare_on_holdout
-from optimize.objective import UserScore
+from optimize.objective import UserScore, readable
 from optimize.scoring import naming_user, score_cases
 from optimize.search import Attempt
 from optimize.search_result import SearchResult
@@ -32,7 +32,7 @@ from optimize.space import Configuration
 from programs.lm.backends import UnparsableError
 from programs.program import WITHOUT_MODEL, MLLM3Rec, Parts
 from programs.rehearsal import LongestRehearsal
-from programs.runtime.errors import BudgetExceededError
+from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.events import Event, Note, OnEvent, Progress, ignore
 from programs.runtime.interrupts import map_in_threads
 from programs.trait_store import TraitStore
@@ -102,40 +102,51 @@ class FineTuning(Compiler):
 
     def forecast(self) -> list[Phase]:
         """Seconds of training and of scoring, and the calls for profiles and traits, from the first lists."""
+        return [_phase(work) for work in self._foreseen()]
+
+    def _foreseen(self) -> list[_Work]:
         from programs.tuned.backbone import load_backbone
         from programs.tuned.finetuned import FineTuned
 
         model = FineTuned(load_backbone(self.settings.base), self.tuning)
-        lists, of_lists = self._rehearsed(self._training_cases[:_MEASURED])
-        users, of_users = self._rehearsed(self.searched[:_MEASURED])
+        lists, of_lists, _ = self._rehearsed(self._training_cases[:_MEASURED])
+        users, to_read, to_score = self._rehearsed(self.searched[:_MEASURED])
         train, score = model.seconds_to_train(lists), model.seconds_to_score(users)
         blocks = -(-self.tuning.steps // self.tuning.block) + 1
         stopping = min(self.tuning.stopping_users, len(self.searched))
         seen, held_out = len(self.searched) + len(self.final_users), len(self.held_out)
         known = min(self.tuning.lists, len(self._training_cases))
         return [
-            _phase("training lists", of_lists, known / len(lists), 0.0),
-            _phase("fine-tuning", of_users, 0, self.tuning.lists * train + blocks * stopping * score),
-            _phase("fusion weight", of_users, seen / len(users), 2 * seen * score),
-            _phase("held-out", of_users, held_out / len(users), 2 * held_out * score),
+            _Work("training lists", of_lists, known / len(lists), 0.0),
+            _Work("fine-tuning", to_read, 0, self.tuning.lists * train + blocks * stopping * score),
+            _Work("fusion weight", to_score, seen / len(users), 2 * seen * score),
+            _Work("held-out", to_score, held_out / len(users), 2 * held_out * score),
         ]
 
-    def _rehearsed(self, cases: Sequence[Case]) -> tuple[list[PromptList], Usage]:
-        """Lists of invented profiles and traits, and what asking for real ones takes at most."""
+    def _rehearsed(self, cases: Sequence[Case]) -> tuple[list[PromptList], Usage, Usage]:
+        """Lists of invented profiles and traits, and what asking for real ones takes at most: to read, and to score."""
         rehearsal = LongestRehearsal(self.parts.backends, self.parts.schema)
-        lists = self._lists(cases, replace(self.parts, backends=rehearsal, traits=TraitStore()))
-        return lists, rehearsal.ledger.total()
+        parts = replace(self.parts, backends=rehearsal, traits=TraitStore())
+        lists = self._lists(cases, parts)
+        to_read = rehearsal.ledger.total()
+        scored = self._scored(self._builder_on(parts).program(self._uncompiled), self.searched, rehearsal.ledger)
+        for case in cases:
+            scored.profiles(case)
+        return lists, to_read, rehearsal.ledger.total()
 
     def _run(self) -> ArtifactManifest:
         record, adapter = self._trained()
         name = self.directory / CHECKPOINT
-        before, weights = self._uncompiled, self.settings.weights
+        before, plain, weights = self._before, self._uncompiled, self.settings.weights
         original = self._with((self.start and self.start.reader) or untuned_reader(record.base), before)
         reader = tuned_reader(record, adapter, name)
         users = [*self.searched, *self.final_users]
+        self.ledger.phase = "fusion weight"
         self.watcher.step("untuned and fine-tuned on the users of the search", 2 * len(users))
         untuned = Attempt(0, "COMPLETE", before, tuple(self._scores(original, users)))
-        tuned = Attempt(1, "COMPLETE", before, tuple(self._scores(self._with(reader, before), users)))
+        tuned = Attempt(1, "COMPLETE", plain, tuple(self._scores(self._with(reader, plain), users)))
+        if not readable(tuned.scores):
+            raise InputError(UNREADABLE)
         decision = final_round([tuned], lambda one, draw: one.scores, 1, weights, self.settings.fit_weight)
         for line in finals_lines(decision.finals, decision.winner.configuration.gate):
             self.watcher.step(line)
@@ -143,9 +154,12 @@ class FineTuning(Compiler):
         found = all_at_weight(tuned.scores, weights, after.weight, after.gate) or tuned.scores
         tuned = replace(tuned, configuration=after, scores=tuple(found))
         winner = self._with(reader, after)
+        self.ledger.phase = "held-out"
         self.watcher.step("held-out users", 2 * len(self.held_out))
         unchanged, checked = (self._scores(program, self.held_out) for program in (original, winner))
         weighed = all_at_weight(unchanged, weights, after.weight, after.gate) if after != before else None
+        if not readable(checked):
+            raise InputError(UNREADABLE)
         verdict = compare_on_holdout(unchanged, checked, weighed)
         result = SearchResult([untuned, tuned], [(tuned, {})], finals=decision.finals)
         return self._frozen(CheckedWinner(result, verdict, original, winner, checked, record, adapter))
@@ -157,12 +171,15 @@ class FineTuning(Compiler):
 
         checkpoint = self.directory / SEARCH_FOLDER / CHECKPOINT
         if not checkpoint.exists():
-            minutes = sum(phase.seconds or 0.0 for phase in self.forecast()) / 60
+            minutes = sum(work.seconds for work in self._foreseen()) / 60
             calls = ", without the answers of models" if self._asks_models else ""
             whole = f"{self.tuning.lists} lists with {self.settings.base}: at most {minutes:.0f} minutes{calls}"
             self.on_event(Note(whole))
         model = FineTuned(load_backbone(self.settings.base), self.tuning)
-        model.fit(self.training_lists, self.stopping_lists, checkpoint, self._told)
+        lists, stopping = self.training_lists, self.stopping_lists
+        if not (lists and stopping):
+            raise InputError(UNREADABLE)
+        model.fit(lists, stopping, checkpoint, self._told)
         record = AdapterRecord(base=self.settings.base, base_sha256=model.base.sha256, settings=self.tuning)
         return record, model.saved()
 
@@ -196,19 +213,26 @@ def _read_by(program: MLLM3Rec, case: Case) -> PromptList | None:
     return prompt_list(user, candidates, case.candidates.index(case.target))
 
 
-def _phase(name: str, usage: Usage, times: float, seconds: float) -> Phase:
-    """A phase that takes some usage as many times; its calls are an upper bound, as items come again.
+@dataclass(frozen=True)
+class _Work:
+    """A phase that takes some usage as many times, and seconds beside the calls."""
 
-    Args:
-        seconds: Without the calls, whose time nobody has measured: with some the phase's is unknown.
-    """
+    name: str
+    usage: Usage
+    times: float
+    seconds: float
+
+
+def _phase(work: _Work) -> Phase:
+    """The forecast of some work; its calls are an upper bound, as items come again, and their time is unknown."""
+    usage, times = work.usage, work.times
     usd, calls = usage.usd if usage.calls else 0.0, math.ceil(usage.calls * times)
     return Phase(
-        name=name,
+        name=work.name,
         calls=calls,
         tokens=math.ceil((usage.tokens_in + usage.tokens_out) * times),
         usd=None if usd is None else usd * times,
-        seconds=None if calls else seconds,
+        seconds=None if calls else work.seconds,
     )
 
 

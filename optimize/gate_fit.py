@@ -31,7 +31,8 @@ LEAST_DEV_USERS = 20
 
 _FOLDS = 5
 _AS_ALL = 10
-"""Users that behave like all, counted in every range: its weight shrinks to the one that is best for all."""
+"""Users that behave like all, counted in every range: its weight shrinks to the one that is best for all. So many users
+are at least on each side of a cut."""
 
 _SIGNALS: tuple[SignalName, ...] = ("history", "cold", "margin", "entropy")
 _STEPS = 21
@@ -136,6 +137,11 @@ class _Rows:
         self.signals = signals
         self.owner = owner
 
+    @property
+    def each(self) -> float:
+        """Mean number of rows of a user: one for each draw of labels."""
+        return len(self.owner) / len(np.unique(self.owner))
+
     def some(self, inside: NDArray[np.bool_]) -> _Rows:
         return _Rows(self.values[inside], [self.signals[int(i)] for i in np.flatnonzero(inside)], self.owner[inside])
 
@@ -197,7 +203,8 @@ def _ranges(rows: _Rows, name: SignalName) -> Gate:
     weights = []
     for place in range(len(gate.weights)):
         own = rows.values[places == place]
-        shrunk = (own.sum(axis=0) + _AS_ALL * for_all) / (len(own) + _AS_ALL)
+        as_all = _AS_ALL * rows.each
+        shrunk = (own.sum(axis=0) + as_all * for_all) / (len(own) + as_all)
         weights.append(TRIED_WEIGHTS[_first_best(shrunk)])
     return gate.model_copy(update={"weights": tuple(weights)})
 
@@ -209,7 +216,7 @@ def _cuts(rows: _Rows, name: SignalName) -> tuple[float, ...]:
         return ()
     cut = float(np.median(known))
     above = int((known > cut).sum())
-    return (cut,) if min(above, len(known) - above) >= _AS_ALL else ()
+    return (cut,) if min(above, len(known) - above) >= _AS_ALL * rows.each else ()
 
 
 def _first_best(means: Qualities) -> int:

@@ -54,12 +54,12 @@ class ArtifactChoice(RankerChoice):
         return found | {"hardware": hardware_of(self.manifest.adapter.base)}
 
     def refuse(self, cases: Cases) -> None:
-        """Refuse users that the program was compiled on; see `RankerChoice.refuse`."""
+        """Refuse users that the program was compiled on, and targets it was fitted on; see `RankerChoice.refuse`."""
         assert self.manifest is not None  # noqa: S101 - set where this is built
-        data = self.manifest.data
-        if data.dataset_sha256 != cases.protocol.dataset_sha256:
-            return
-        compiled_on = {*data.searched, *data.held_out, *data.earlier} & {case.user_id for case in cases}
+        data, dataset = self.manifest.data, cases.protocol.dataset_sha256
+        data.refuse_seen_targets(cases)
+        checked = data.held_out if data.dataset_sha256 == dataset else ()
+        compiled_on = {*data.tuned_on(dataset), *checked} & {case.user_id for case in cases}
         if compiled_on:
             raise InputError(
                 f"{len(compiled_on)} of these users ({quoted(min(compiled_on))}, ...) were used to compile the "

@@ -85,9 +85,9 @@ class ScoredProgram(dspy.Module):
             with step(), self.ledger.standalone_usage() as roles:
                 ranked = self.program(case=case.blinded(), ask_all=True)
             with step(), dspy.context(trace=[]):
-                own = self._profiles(case)
+                own = self.profiles(case)
                 others = self.other_users.value.get(case.user_id, ()) if len(own) > 1 else ()
-                other_profiles = [profile for other in others for profile in self._profiles(other)]
+                other_profiles = [profile for other in others for profile in self.profiles(other)]
         return dspy.Prediction(
             ranking=ranked.ranking,
             mar=ranked.mar,
@@ -106,7 +106,8 @@ class ScoredProgram(dspy.Module):
             return ()
         return ranks_by_weight(case, ranked.mar, ranked.ranking.scores["prior"], self.program.fusion.head)
 
-    def _profiles(self, case: Case) -> list[Profile]:
+    def profiles(self, case: Case) -> list[Profile]:
+        """Profiles of a user's last purchases, one of each; empty for a program without MOPE."""
         if not self.interactions or not isinstance(self.program.shopper, MOPE):
             return []
         purchases = self.program.purchases(case)

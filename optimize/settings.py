@@ -159,14 +159,17 @@ def defaults_of_compile(plan: Path) -> dict[str, Any]:
     return {name: value if name in known else before[name] for name, value in NEWEST_DEFAULTS.items()}
 
 
-def prior_of_compile(plan: Path) -> PriorName:
-    """The formula of the prior for a compile: that of its settings file, or the newest if there is none.
+def prior_of_compile(plan: Path, new: PriorName = NEWEST) -> PriorName:
+    """The formula of the prior for a compile: that of its settings file.
+
+    Args:
+        new: Of a compile that has no settings file yet.
 
     Raises:
         InputError: if the file cannot be read.
     """
     if not plan.exists():
-        return NEWEST
+        return new
     return recorded_prior(read_json(plan, dict[str, Any], "choose another --out"))
 
 

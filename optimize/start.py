@@ -5,11 +5,13 @@ So prompts and weights are tuned in turn, as DSPy's BetterTogether does: each co
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from optimize.artifact import ADAPTER, CompileData, restore_program
 from optimize.prompts import Prompts, module_of, prompts_of
+from programs.gate import Gate
 from programs.runtime.untrusted import read_untrusted
 from programs.tuned.reader import AdapterRecord, LazyReader, tuned_reader
 
@@ -24,6 +26,7 @@ class Start:
         family: Name of its program.
         prompts: Its prompts.
         tuned, adapter: Of its fine-tuned reader; None and empty without one.
+        gate: Its gate, if it has one.
         data: What it was compiled on.
     """
 
@@ -33,6 +36,7 @@ class Start:
     prompts: Prompts
     tuned: AdapterRecord | None
     adapter: bytes
+    gate: Gate | None
     data: CompileData
 
     @classmethod
@@ -45,11 +49,14 @@ class Start:
         program, manifest = restore_program(directory)
         prompts = {name: own for name, own in prompts_of(program).items() if module_of(name, manifest.family)}
         adapter = b"" if manifest.adapter is None else read_untrusted(directory / ADAPTER)
-        return cls(directory, manifest.sha256, manifest.family, prompts, manifest.adapter, adapter, manifest.data)
+        found = manifest.adapter, adapter, manifest.gate, manifest.data
+        return cls(directory, manifest.sha256, manifest.family, prompts, *found)
 
-    def searched(self, dataset_sha256: str) -> set[str]:
-        """Users of a dataset that it, or a compile that it went on from, was tuned on."""
-        return {*self.data.searched, *self.data.earlier} if self.data.dataset_sha256 == dataset_sha256 else set()
+    def earlier(self, now: Iterable[str], dataset_sha256: str) -> dict[str, tuple[str, ...]]:
+        """Users that it was tuned on, without those of the compile that goes on, by the hash of their dataset."""
+        datasets = sorted({self.data.dataset_sha256, *self.data.earlier})
+        users = {one: self.data.tuned_on(one).difference(now if one == dataset_sha256 else ()) for one in datasets}
+        return {one: tuple(sorted(own)) for one, own in users.items() if own}
 
     @property
     def reader(self) -> LazyReader | None:

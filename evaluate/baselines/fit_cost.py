@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ from programs.prior.default_encoder import encoder_name
 from programs.ranker import Ranker
 from programs.runtime.atomic import write_atomically
 from programs.runtime.config_file import read_json
+from programs.runtime.events import Event, KeptFit
 
 _PERIOD = 0.05
 """Seconds between two looks at the memory."""
@@ -43,30 +45,38 @@ def fit_and_measure(
     """Fit a baseline, and measure what that takes.
 
     Returns:
-        The ranker, and the cost. That of a kept fit was measured when it was made; it is None if the fit was stopped
-        and went on, or is older than this measurement.
+        The ranker, and the cost. That of a kept fit was measured when it was made, also where it is a part of another
+        fit. It is None if a fit was stopped and went on, or is older than this measurement.
 
     Raises:
         InputError, MissingExtraError: see `Baseline.fit`.
     """
     folder = settings.fit_folder(training, seed, fitting)
-    file = None if folder is None else folder.with_name(f"{folder.name}.cost-{_encoder_digits()}.json")
-    begun = _folders(folder)
-    if file is not None and file.exists():
-        if begun:
-            return settings.fit(training, seed, fitting), read_json(file, FitCost, "delete it")
-        file.unlink(missing_ok=True)  # Somebody has deleted the fit.
+    file = None if folder is None else _cost_file(folder)
+    kept: list[Path] = []
+
+    def told(event: Event) -> None:
+        if isinstance(event, KeptFit):
+            kept.append(event.folder)
+        fitting.on_event(event)
+
     before = time.process_time()
     with _MemoryWatch() as memory:
-        ranker = settings.fit(training, seed, fitting)
-    cost = FitCost(cpu_seconds=time.process_time() - before, peak_mib=memory.peak / _MIB)
-    kept = _folders(folder)
-    # With another sentence encoder a fit has a folder of its own beside that of the first.
-    if begun and not kept - begun:
+        ranker = settings.fit(training, seed, replace(fitting, on_event=told))
+    spent = FitCost(cpu_seconds=time.process_time() - before, peak_mib=memory.peak / _MIB)
+    if folder is None or file is None:
+        return ranker, spent
+    if any(one.name.startswith(folder.name) for one in kept):
+        return ranker, _read(file)
+    parts = [_read(_cost_file(one)) for one in dict.fromkeys(kept)]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
         return ranker, None
-    if file is not None and kept:
-        if file.exists():  # Another process has made the fit, and this one has waited for it.
-            return ranker, read_json(file, FitCost, "delete it")
+    cost = FitCost(
+        cpu_seconds=sum(part.cpu_seconds for part in (spent, *known)),
+        peak_mib=max(part.peak_mib for part in (spent, *known)),
+    )
+    if any(folder.parent.glob(f"{folder.name}*/")):
         save_fit_cost(cost, file)
     return ranker, cost
 
@@ -77,14 +87,14 @@ def save_fit_cost(cost: FitCost | None, path: Path) -> None:
         write_atomically(path, cost.model_dump_json().encode() + b"\n")
 
 
-def _folders(folder: Path | None) -> set[Path]:
-    """The folders of a fit: some baselines add to its name."""
-    return set() if folder is None else {path for path in folder.parent.glob(f"{folder.name}*") if path.is_dir()}
+def _cost_file(folder: Path) -> Path:
+    """Where the cost of a fit is kept; its name holds the sentence encoder in use, whose vectors some baselines fit."""
+    encoder = hashlib.sha256(encoder_name().encode()).hexdigest()[:8]
+    return folder.with_name(f"{folder.name}.cost-{encoder}.json")
 
 
-def _encoder_digits() -> str:
-    """Of the sentence encoder in use: some baselines fit its vectors."""
-    return hashlib.sha256(encoder_name().encode()).hexdigest()[:8]
+def _read(file: Path) -> FitCost | None:
+    return read_json(file, FitCost, "delete it") if file.exists() else None
 
 
 class _MemoryWatch:

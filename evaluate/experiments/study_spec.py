@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from evaluate.baselines.baseline import LARGEST_SEED
+from evaluate.baselines.stacked import NAME as STACKED
 from evaluate.protocol.protocol import (
     ColdHistory,
     ColdPositive,
@@ -23,6 +24,7 @@ from evaluate.protocol.protocol import (
 )
 from evaluate.runs.trec import RUN_PREFIX
 from programs.prior.choice import PriorName
+from programs.program import PROGRAMS
 from programs.runtime.config_file import read_toml
 from programs.runtime.errors import listed, quoted
 from programs.runtime.interrupts import MAX_WORKERS
@@ -204,7 +206,7 @@ class StudySpec(_Strict):
     Attributes:
         reference: Label of the ranker that the others are compared with.
         pairs: Further pairs of labels to compare.
-        model: Model of all rankers that name neither a model nor a preset.
+        model: Model of all programs that name neither a model nor a preset; not of artifacts and trained rankers.
         prior: Formula of the prior of all rankers; None for that of the runs in the study's folder, or the newest.
     """
 
@@ -271,8 +273,8 @@ class StudySpec(_Strict):
                             yield StudyCell(dataset, protocol, ranker, seed, draw)
 
     def _with_model(self, ranker: RankerSpec) -> RankerSpec:
-        named = ranker.model_fields_set & {"model", "preset"}
-        return ranker if named or self.model is None else ranker.model_copy(update={"model": self.model})
+        own = ranker.model_fields_set & {"model", "preset"} or ranker.ranker not in {*PROGRAMS, STACKED}
+        return ranker if own or self.model is None else ranker.model_copy(update={"model": self.model})
 
 
 def _runs_on(ranker: RankerSpec, dataset: str, protocol: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -108,6 +108,22 @@ class Cases:
         """`leaks`, if rankers are fitted on the training data of `split`."""
         found = find_leaks(self.cases, self.dataset, split.training, self.protocol.setting, self.protocol.since)
         return found + find_changed(self.cases, draw_lists(self.dataset, self.protocol, split))
+
+    def leaks_by(self, rules: Mapping[str, str | int | float]) -> list[Leak]:
+        """Held-out interactions in the training data that other rules give (`EvaluationProtocol.training_rules`).
+
+        Raises:
+            InputError: if there are no such rules.
+        """
+        if rules == self.protocol.training_rules():
+            return []
+        own = self.protocol.model_dump(exclude={"since"}) | dict(rules)
+        try:
+            other = EvaluationProtocol.model_validate(own)
+        except ValidationError as error:
+            raise input_error("rules of training data", error) from None
+        training = split_dataset(self.dataset, other).training
+        return find_leaks(self.cases, self.dataset, training, self.protocol.setting, self.protocol.since)
 
     def warnings(self) -> list[DataWarning]:
         """What makes targets easy to find in data and lists, natural or planted; counted, not refused."""

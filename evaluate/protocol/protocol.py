@@ -206,6 +206,21 @@ class EvaluationProtocol(BaseModel):
         except ValidationError as error:
             raise input_error("protocol", error) from None
 
+    def training_rules(self) -> dict[str, str | int | float]:
+        """The fields that decide which interactions of a dataset are training data, with their values.
+
+        >>> protocol = EvaluationProtocol(dataset="d", source="demo", dataset_sha256="0", setting="item-cold")
+        >>> protocol.training_rules()
+        {'setting': 'item-cold', 'target': 'last-liked', 'cold_share': 0.1, 'cold_positive': 'target'}
+        """
+        further = {
+            "warm": (),
+            "item-cold": ("cold_share", "cold_positive"),
+            "user-cold": ("cold_share", "cold_history", "cold_below"),
+            "time": ("cold_share",) if self.since is None else ("since",),
+        }[self.setting]
+        return {name: getattr(self, name) for name in ("setting", "target", *further)}
+
     def choices(self) -> dict[str, str]:
         """What the paper leaves open, and the choice made here: one line each, for people."""
         lines = {

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 def show_manifest(manifest: ArtifactManifest) -> None:
     """Print the held-out check, the search score and the cost of an artifact."""
+    from optimize.compile_report import what_is_tuned
     from optimize.finals import finals_lines
 
     verdict = manifest.verdict
@@ -29,8 +30,9 @@ def show_manifest(manifest: ArtifactManifest) -> None:
         for line in finals_lines(manifest.finals, manifest.gate):
             out.print(line, markup=False)
     if verdict.prompts is not None:
-        what = "prototypes" if manifest.optimizer == "prototypes" else "prompts"
-        out.print(f"with the winner's fusion weight, the {what} alone gained {format_estimate(verdict.prompts)}")
+        what = what_is_tuned(manifest.optimizer)
+        same = "gate" if manifest.gate is not None else "fusion weight"
+        out.print(f"with the winner's {same}, the {what} alone gained {format_estimate(verdict.prompts)}")
     out.print(
         f"on the {len(manifest.data.searched)} users of the search the score was "
         f"{manifest.searched['before']:.4f} before and {manifest.searched['after']:.4f} after compiling "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from signatures.rows import Usage
 
@@ -13,6 +14,17 @@ class Note:
     """A message of one sentence."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class KeptFit(Note):
+    """A note that a fit, or a part of it, was found in a folder and need not be made.
+
+    Attributes:
+        folder: Folder of the fit.
+    """
+
+    folder: Path
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 def one_thread() -> Iterator[None]:
     """One thread of torch inside the block, or inside the decorated function; afterwards as many as before.
 
-    It is for the calling thread alone, and says nothing about the threads of numpy's libraries.
+    Other threads that use torch for the first time meanwhile may keep one thread for good, so that what has to be the
+    same with any number of workers is always computed with it. The threads of numpy's libraries are not concerned.
     """
     import torch
 

@@ -66,6 +66,7 @@ class FineTuned:
         self._decoding = decode(self._adapted)
         self.adapter: dict[str, Tensor] = self._adapted.tensors
 
+    @one_thread()
     def logits(self, prefix: Prefix, suffixes: Sequence[str]) -> NDArray[np.float64]:
         """What is read after the user's text and each candidate's text, shape (k,); higher is better."""
         with torch.no_grad():

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import InputError
-from programs.runtime.events import Note, OnEvent, Progress
+from programs.runtime.events import KeptFit, Note, OnEvent, Progress
 from programs.runtime.tensor_file import packed_tensors, read_packed
 from programs.tuned.backbone import Backbone
 from programs.tuned.settings import PromptList, TuningSettings
@@ -87,6 +87,8 @@ class AdapterTraining:
         """All blocks that are left."""
         if self.checkpoint.exists():
             self._restore()
+            done = min(self.step * self.settings.batch, self.settings.lists)
+            self.on_event(KeptFit(f"{TASK}: goes on after {done} lists", self.checkpoint.parent))
         else:
             self.best = self.model.figures(self.dev)
             self.on_event(Note(f"untuned: dev loss {self.best.loss:.3f}, dev NDCG {self.best.ndcg:.3f}"))

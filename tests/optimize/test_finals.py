@@ -150,9 +150,15 @@ def test_a_compile_from_before_these_settings_resumes_as_it_was(
     assert defaults_of_compile(tmp_path / "new") == NEWEST_DEFAULTS
 
 
+@pytest.mark.parametrize("weight", [0.3, 0.36])
 @pytest.mark.parametrize(("ranks", "gated"), [((2, 4), True), ((3, 3), False), ((1, 1), False)])
-def test_a_winner_that_is_worse_than_the_prior_gets_the_prior(ranks: tuple[int, int], gated: bool) -> None:
-    """It helps three users of ten by a rank and harms the others: no weight gains a standard error over its own."""
+def test_a_winner_that_is_worse_than_the_prior_gets_the_prior(
+    ranks: tuple[int, int], gated: bool, weight: float
+) -> None:
+    """It helps three users of ten by a rank and harms the others: no weight gains a standard error over its own.
+
+    The second weight is not among those that are tried.
+    """
 
     def user(number: int) -> UserScore:
         rank = ranks[0] if number % 10 < 3 else ranks[1]
@@ -161,7 +167,8 @@ def test_a_winner_that_is_worse_than_the_prior_gets_the_prior(ranks: tuple[int, 
         return score_of(f"u{number}", 1 / np.log2(1 + rank)).model_copy(update={"ranks": tried, "signals": signals})
 
     users = [user(number) for number in range(40)]
-    first = Attempt(0, "COMPLETE", attempt(0, 0, 0).configuration, tuple(users))
+    own = attempt(0, 0, 0).configuration.model_copy(update={"weight": weight})
+    first = Attempt(0, "COMPLETE", own, tuple(users))
     decision = final_round([first], lambda one, draw: one.scores, 1, ObjectiveWeights(ndcg=1, mar=0, hit=0), fit=True)
     gate = decision.winner.configuration.gate
     assert (gate is not None) == gated

@@ -9,7 +9,7 @@ import pytest
 
 import mllm3rec as m3
 from evaluate.protocol.cases import Cases
-from optimize.artifact import ADAPTER, MANIFEST, ArtifactManifest, read_manifest, restore_program
+from optimize.artifact import ADAPTER, MANIFEST, SEARCH_FOLDER, ArtifactManifest, read_manifest, restore_program
 from optimize.finetuning import finetuning_cases
 from programs.runtime.environment import variable
 from programs.runtime.errors import BudgetExceededError, InputError
@@ -43,22 +43,24 @@ class Killed(BaseException):
 
 
 def compiled(cases: Cases, base: Path, out: Path, **options: object) -> m3.Program:
-    return m3.compile_program(cases, "tuned", out=out, optimizer="finetune", base=str(base), lists=400, **options)
+    return m3.compile_program(
+        cases, "tuned", out=out, optimizer="finetune", base=str(base), **{"lists": 400, **options}
+    )
 
 
 def test_a_compile_resumes_and_its_artifact_is_checked(cases: Cases, base: Path, tmp_path: Path) -> None:
     out = tmp_path / "art"
 
     def kill_in_the_second_block(event: Event) -> None:
-        if isinstance(event, Progress) and event.task == "fine-tuning" and event.done == 220:
+        if isinstance(event, Progress) and event.task == "fine-tuning" and event.done == 620:
             raise Killed
 
     with pytest.raises(Killed):
-        compiled(cases, base, out, on_event=kill_in_the_second_block)
+        compiled(cases, base, out, lists=800, on_event=kill_in_the_second_block)
     seen: list[Event] = []
-    program = compiled(cases, base, out, on_event=seen.append)
+    program = compiled(cases, base, out, lists=800, on_event=seen.append)
     trained = [event.done for event in seen if isinstance(event, Progress) and event.task == "fine-tuning"]
-    assert trained[0] == 204
+    assert trained[0] == 404
     manifest = program.manifest
     assert manifest is not None and manifest.adapter is not None
     assert manifest.optimizer == "finetune" and ADAPTER in manifest.files
@@ -139,6 +141,8 @@ def test_what_the_weight_gains_is_not_taken_for_what_the_training_gained(
     changed = chosen.gate is not None or chosen.weight != 0.3
     assert (manifest.verdict.prompts is not None) == changed
     assert restore_program(tmp_path / "art")[0].fusion.gate == chosen.gate
+    page = (tmp_path / "art" / SEARCH_FOLDER / "report.html").read_text("utf-8")
+    assert "of the search was better than the uncompiled program" not in page, "its weights are other ones"
 
 
 def test_a_training_ends_with_the_minutes_and_goes_on_later(cases: Cases, base: Path, tmp_path: Path) -> None:

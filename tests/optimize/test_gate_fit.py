@@ -66,6 +66,18 @@ def test_the_margins_of_dev_users_are_kept_for_shares() -> None:
     assert 14 <= sum(asked) <= 16
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_the_same_rows_three_times_say_no_more(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    _, signals = people(24, 0, 0)
+    values = 0.5 + 0.2 * rng.normal(size=(24, 1)) * WEIGHTS
+    once = fit_gate(values, signals, names(24))
+    thrice = fit_gate(np.tile(values, (3, 1)), signals * 3, names(24) * 3)
+    assert thrice.gate.margins == pytest.approx(once.gate.margins)
+    assert thrice.gate.model_copy(update={"margins": once.gate.margins}) == once.gate
+    assert thrice.gain.mean == pytest.approx(once.gain.mean)
+
+
 def test_rows_of_one_user_count_as_one_user() -> None:
     values, signals = people(20, 0.3, 0.3)
     fitted = fit_gate(np.vstack([values, values]), [*signals, *signals], [*names(20), *names(20)])

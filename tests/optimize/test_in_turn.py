@@ -9,10 +9,11 @@ import pytest
 import mllm3rec as m3
 from evaluate.protocol.cases import Cases
 from mllm3rec.api.compilation import forecast_compile_cost
-from optimize.artifact import ADAPTER, SEARCH_FOLDER, read_manifest, restore_program
+from optimize.artifact import ADAPTER, MANIFEST, SEARCH_FOLDER, read_manifest, restore_program
 from optimize.candidates import Candidates
 from optimize.compiler import POOLS
 from optimize.prompts import prompts_of
+from programs.gate import Gate
 from programs.lm.ledger import read_calls
 from programs.mope import MOPE
 from programs.runtime.environment import variable
@@ -20,7 +21,7 @@ from programs.runtime.errors import InputError
 from programs.tuned.aligner import TunedAligner
 from tests.support.cases import cases_file
 from tests.support.compile_setup import sensitive
-from tests.support.fake_server import FakeOpenAI
+from tests.support.fake_server import FakeOpenAI, Reply
 from tests.support.tiny_model import write_tiny_model
 
 SMALL = {"trials": 3, "demo_sets": 1, "wordings": 1, "reflections": 0, "interactions": 0, "finalists": 0}
@@ -78,14 +79,20 @@ def test_users_of_earlier_compiles_are_not_unseen(cases: Cases, tmp_path: Path) 
         with pytest.raises(InputError, match=r"held-out users, such as .*, are among those that .*first was tuned on"):
             m3.compile_program(cases, first, out=tmp_path / "refused", modules=["mar"], held_out=0.9, **SMALL)
         m3.compile_program(others, first, out=second, modules=["mar"], **SMALL)
-        assert set(read_manifest(second).data.earlier) == set(read_manifest(first).data.searched)
+        data = read_manifest(second).data
+        assert {key: set(users) for key, users in data.earlier.items()} == {
+            data.dataset_sha256: set(read_manifest(first).data.searched)
+        }
+        assert data.tuned_on("of another dataset") == set()
+        elsewhere = data.model_copy(update={"dataset_sha256": "of another dataset"})
+        assert elsewhere.tuned_on(data.dataset_sha256) == set(read_manifest(first).data.searched)
         with pytest.raises(InputError, match="were used to compile"):
             m3.evaluate(cases, second, model=model)
 
 
 def test_prompts_and_weights_of_one_program_in_turn(cases: Cases, base: str, tmp_path: Path) -> None:
     weights, prompts, again = tmp_path / "weights", tmp_path / "prompts", tmp_path / "again"
-    tuned = {"optimizer": "finetune", "base": base, "lists": 40, "interactions": 0}
+    tuned = {"optimizer": "finetune", "base": base, "lists": 40}
     with FakeOpenAI(sensitive) as server:
         foreseen = forecast_compile_cost(cases, "tuned-profiles", out=weights, model=server.model(), **tuned)
         assert server.bodies == [], "a forecast asks no model"
@@ -95,6 +102,7 @@ def test_prompts_and_weights_of_one_program_in_turn(cases: Cases, base: str, tmp
         assert isinstance(program.shopper, MOPE) and isinstance(program.aligner, TunedAligner)
         assert manifest.adapter is not None
         asked = [call for call in read_calls(weights / SEARCH_FOLDER / "ledger.jsonl") if not call.hit]
+        assert {call.phase for call in asked} == {"training lists", "fusion weight", "held-out"}
         of_lists = [call for call in asked if call.phase == "training lists"]
         assert {call.role for call in of_lists} == {"mope", "mote"}
         assert len(of_lists) <= foreseen[0].calls
@@ -114,6 +122,44 @@ def test_prompts_and_weights_of_one_program_in_turn(cases: Cases, base: str, tmp
     with FakeOpenAI(sensitive) as server:
         found = m3.evaluate(test, again, model=server.model())
     assert found.figures.score_sources == {"tuned": 2}
+
+
+def test_a_compile_is_compared_with_the_compiled_program_as_it_was(cases: Cases, tmp_path: Path) -> None:
+    """Its gate, and the formula of its prior, are part of it."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    with FakeOpenAI(sensitive) as server:
+        model = server.model()
+        m3.compile_program(cases, "listwise", out=first, optimizer="labeled", modules=["mar"], model=model, trials=2)
+        changed = read_manifest(first).model_copy(update={"gate": Gate(weights=(0.0,)), "prior": 2})
+        (first / MANIFEST).write_text(changed.sealed().model_dump_json())
+        m3.compile_program(cases, first, out=second, modules=["mar"], **SMALL)
+    found = read_manifest(second)
+    assert found.prior == 2
+    assert found.verdict.against_prior is not None
+    prior = found.verdict.after["ndcg"].mean - found.verdict.against_prior.ndcg.mean
+    assert found.verdict.before["ndcg"].mean == pytest.approx(prior)
+
+
+def test_weights_are_not_trained_on_profiles_that_nobody_can_read(cases: Cases, base: str, tmp_path: Path) -> None:
+    options = {"optimizer": "finetune", "base": base, "lists": 8}
+    with FakeOpenAI(lambda body: Reply("not JSON")) as server, pytest.raises(InputError, match="nothing is frozen"):
+        m3.compile_program(cases, "tuned-profiles", out=tmp_path / "art", model=server.model(), **options)
+
+
+@pytest.mark.parametrize("setting", ["item-cold", "user-cold"])
+def test_targets_that_prototypes_were_fitted_on_are_refused(setting: str, tmp_path: Path) -> None:
+    """Their training data has whole sequences of warm users."""
+    data = m3.load_dataset("demo")
+    cold = m3.draw_cases(data, part="dev", setting=setting, users=12, negatives=9)
+    m3.compile_program(cold, "encoder", out=tmp_path / "art", optimizer="prototypes", trials=12)
+    warm = m3.draw_cases(data, part="test", users=20, negatives=9)
+    with pytest.raises(InputError, match=rf"the program was fitted on it \(setting {setting}"):
+        m3.evaluate(warm, tmp_path / "art")
+    same = m3.draw_cases(data, part="test", setting=setting, users=5, negatives=9, seed=3)
+    assert m3.evaluate(same, tmp_path / "art").figures.users == 5
+    fitted = read_manifest(tmp_path / "art").data
+    with pytest.raises(InputError, match=r"rules of training data: target"):
+        warm.leaks_by({**fitted.fitted_on[data.sha256], "target": "no_such_target"})
 
 
 def test_a_compile_without_prompts_cannot_be_gone_on_from(cases: Cases, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from evaluate.baselines.networks.fit_plan import FitPlan
 from programs.runtime.atomic import sweep, write_atomically
 from programs.runtime.errors import InputError
-from programs.runtime.events import Note, Progress
+from programs.runtime.events import KeptFit, Note, Progress
 from programs.runtime.lock import awaited
 from programs.runtime.one_thread import one_thread
 from programs.runtime.tensor_file import packed_tensors, read_packed
@@ -130,7 +130,7 @@ def train_epochs(
                 return trained
     state, about = read_packed(finished, _damaged(finished))
     loop.take_over(state, finished)
-    on_event(Note(f"{task}: the fit is kept in {folder}"))
+    on_event(KeptFit(f"{task}: the fit is kept in {folder}", folder))
     return Trained(**about["trained"])
 
 
@@ -153,7 +153,7 @@ class _Loop:
     def run(self, checkpoint: Path | None) -> Trained:
         if checkpoint is not None and checkpoint.exists():
             self._restore(checkpoint)
-            self.plan.on_event(Note(f"{self.plan.task}: goes on after epoch {self.now.epochs}"))
+            self.plan.on_event(KeptFit(f"{self.plan.task}: goes on after epoch {self.now.epochs}", checkpoint.parent))
         self._report(self.now.epochs)
         while self.now.epochs < self.plan.epochs and self.now.epochs - self.now.best_epoch < self.plan.patience:
             self._epoch(self.now.epochs + 1)

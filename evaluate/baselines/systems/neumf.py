@@ -21,6 +21,7 @@ class NeuMF(NeuMFSettings):
     """NeuMF without pre-training of its parts, and with a penalty on the vectors of each pair."""
 
     name: ClassVar[str] = "neumf"
+    fit_version: ClassVar[int] = 2
 
     @classmethod
     def grid(cls) -> tuple[Self, ...]:

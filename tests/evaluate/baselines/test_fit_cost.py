@@ -18,6 +18,7 @@ from programs.prior.default_encoder import use_encoder
 from programs.prior.score_ranker import ScoreRanker
 from programs.prior.scorers import Popularity
 from programs.runtime.errors import InputError
+from programs.runtime.events import KeptFit
 from signatures.rows import Interaction
 
 DATA = TrainingData({"ann": [Interaction(item_id="mug", timestamp=1)]}, {})
@@ -39,7 +40,9 @@ class Slow(Baseline):
         """Fit, or find the fit."""
         folder = self.fit_folder(training, seed, fitting)
         kept = None if folder is None else folder.with_name(f"{folder.name}-more")
-        if kept is None or not kept.exists():
+        if kept is not None and kept.exists():
+            fitting.on_event(KeptFit("kept", kept))
+        else:
             taken = np.ones(MEGABYTES << 17)
             end = time.process_time() + self.seconds
             while time.process_time() < end:
@@ -57,7 +60,7 @@ def test_the_cost_of_a_kept_fit_is_that_of_making_it(tmp_path: Path) -> None:
     assert first.peak_mib > MEGABYTES
     assert fit_and_measure(Slow(), DATA, 0, fitting)[1] == first
     with use_encoder("hashing"):
-        assert fit_and_measure(Slow(), DATA, 0, fitting)[1] is None, "of another encoder's fit nothing is known"
+        assert fit_and_measure(Slow(), DATA, 0, fitting)[1] is None, "what is fitted to other vectors costs otherwise"
     other = fit_and_measure(Slow(seconds=0.0), DATA, 0, fitting)[1]
     assert other is not None
     assert other.cpu_seconds < first.cpu_seconds
@@ -80,6 +83,33 @@ def test_a_fit_of_its_own_beside_that_of_another_encoder_has_a_cost(tmp_path: Pa
     first = fit_and_measure(Slow(), DATA, 0, fitting)[1]
     assert first is not None
     assert fit_and_measure(Slow(), DATA, 0, fitting)[1] == first
+
+
+class Stacked(Slow):
+    """Needs the fit of another baseline, which is kept."""
+
+    name: ClassVar[str] = "stacked"
+    part: ClassVar[Path]
+
+    def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> ScoreRanker:
+        """Find the part, fit the rest."""
+        fitting.on_event(KeptFit("kept", self.part))
+        return super().fit(training, seed, fitting)
+
+
+def test_the_cost_of_a_part_that_was_kept_is_in_the_cost_of_the_whole(tmp_path: Path) -> None:
+    fitting = Fitting(tmp_path)
+    own = fit_and_measure(Slow(), DATA, 0, fitting)[1]
+    part = Slow().fit_folder(DATA, 0, fitting)
+    assert part is not None and own is not None
+    Stacked.part = part
+    whole = fit_and_measure(Stacked(), DATA, 0, fitting)[1]
+    assert whole is not None
+    assert whole.cpu_seconds >= own.cpu_seconds + 0.2
+    for file in tmp_path.glob("slow-*.cost-*.json"):
+        file.unlink()
+    assert fit_and_measure(Stacked(), DATA, 0, fitting)[1] == whole
+    assert fit_and_measure(Stacked(seconds=0.1), DATA, 0, fitting)[1] is None, "the cost of a part is not known"
 
 
 def test_a_fit_that_was_deleted_is_measured_again(tmp_path: Path) -> None:

@@ -252,15 +252,18 @@ def test_settings_of_a_trained_ranker_stand_in_the_study_file(tmp_path: Path) ->
     assert "settings: knn is no trained baseline" in str(refused.exception)
 
 
-def test_one_line_names_the_model_of_all_rankers_that_name_none(tmp_path: Path) -> None:
+def test_one_line_names_the_model_of_all_programs_that_name_none(tmp_path: Path) -> None:
     text = STUDY.replace('reference = "prior"', 'reference = "prior"\nmodel = "local/of-the-study"', 1)
     text = text.replace('model = "{model}"', "", 1).replace('model = "{model}"', 'model = "local/its-own"', 1)
     text += '\n[[rankers]]\nranker = "pointwise"\npreset = "hosted-best"\nprotocols = ["warm"]\n'
+    for other in ("tallrec", "compiled/artifact"):
+        text += f'\n[[rankers]]\nranker = "{other}"\nlabel = "{Path(other).name}"\nprotocols = ["warm"]\n'
     spec = read_study(write(tmp_path, "", text))
     models = {cell.ranker.label: cell.ranker.model for cell in spec.cells(())}
     assert models["listwise"] == "local/of-the-study"
     assert models["llm-only"] == "local/its-own"
     assert models["pointwise"] is None, "it has the models of its preset"
+    assert (models["tallrec"], models["artifact"]) == (None, None), "a base, and an artifact's own models"
 
 
 def test_the_formula_of_the_prior_is_one_line_too(tmp_path: Path) -> None:

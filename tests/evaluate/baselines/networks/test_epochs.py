@@ -16,7 +16,7 @@ import pytest
 
 from evaluate.baselines.networks.fit_plan import FitPlan
 from programs.runtime.errors import InputError
-from programs.runtime.events import Event, Note, Progress
+from programs.runtime.events import Event, KeptFit, Note, Progress
 from programs.runtime.lock import owned
 from programs.runtime.one_thread import one_thread
 from tests.support.paths import ROOT
@@ -66,7 +66,7 @@ def test_an_interrupted_fit_goes_on_bit_for_bit(tmp_path: Path, last: int, score
     resumed, events = fit(tmp_path / "fit", trained.append, scored=scored)
     assert resumed == whole
     assert trained[0] == last + 1, "only the epoch that was under way is lost"
-    assert Note(f"fitting: goes on after epoch {last}") in events
+    assert KeptFit(f"fitting: goes on after epoch {last}", tmp_path / "fit") in events
 
 
 def test_a_killed_process_loses_at_most_one_epoch(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_finished_fit_is_found_again(tmp_path: Path) -> None:
     trained: list[int] = []
     again, events = fit(tmp_path / "fit", trained.append)
     assert again == first and not trained
-    assert events == [Note(f"fitting: the fit is kept in {tmp_path / 'fit'}")]
+    assert events == [KeptFit(f"fitting: the fit is kept in {tmp_path / 'fit'}", tmp_path / "fit")]
     assert {path.name for path in (tmp_path / "fit").iterdir()} == {epochs.FINISHED, ".lock"}
 
 

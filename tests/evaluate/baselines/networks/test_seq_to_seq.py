@@ -21,7 +21,7 @@ from evaluate.protocol.splits import split_dataset
 from programs.prior.encoders import HashingEncoder
 from programs.prior.scorers import ContentSimilarity
 from programs.runtime.errors import InputError
-from programs.runtime.events import Event, Note, Progress
+from programs.runtime.events import Event, KeptFit, Progress
 from tests.support.cases import case, demo_cases, training_of
 from tests.support.datasets import protocol_for
 
@@ -150,7 +150,7 @@ class TestWhatAFitSees:
         assert longer == settings.fit(DATA, 0, Fitting(tmp_path / "whole")).rank(asked)
         events.clear()
         assert settings.fit(DATA, 0, Fitting(tmp_path / "whole", events.append)).rank(asked) == longer
-        assert [type(event) for event in events] == [Note], "nothing is trained again"
+        assert [type(event) for event in events] == [KeptFit], "nothing is trained again"
 
     @pytest.mark.parametrize("settings", [*SYSTEMS, SMALL_TIGER], ids=lambda one: one.name)
     def test_the_demo_store_is_fitted_and_ranked(self, settings: SeqToSeqSettings) -> None:

@@ -28,7 +28,7 @@ from programs.motivation_encoder import MotivationEncoder
 from programs.prior.encoders import HashingEncoder
 from programs.prior.scorers import ContentSimilarity
 from programs.runtime.errors import InputError
-from programs.runtime.events import Event, Note
+from programs.runtime.events import Event, KeptFit, Note
 from programs.trait_store import TraitStore, trait_key
 from signatures.schema import CONSUMER
 from signatures.types import Item
@@ -180,7 +180,7 @@ def test_fits_are_kept_and_found_again(name: str, tmp_path: Path) -> None:
     before = len(events)
     again = settings.fit(shop(), 0, Fitting(tmp_path, events.append)).rank(asked)
     assert again == first
-    assert Note(f"fitting {name}: the fit is kept in {folder}") in events[before:]
+    assert KeptFit(f"fitting {name}: the fit is kept in {folder}", folder) in events[before:]
     settings.fit(shop(), 1, Fitting(tmp_path))
     assert len(list(tmp_path.iterdir())) == 2, "another seed is another fit"
     assert settings.fit(shop(), 0).rank(asked) == first, "keeping a fit does not change it"
