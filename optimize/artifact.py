@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +43,7 @@ from programs.runtime.lock import LOCK
 from programs.runtime.untrusted import parse_untrusted_json, read_untrusted
 from programs.trait_store import TraitStore
 from programs.tuned.reader import AdapterRecord, tuned_reader
-from signatures.rows import Usage
+from signatures.rows import Case, Usage
 from signatures.schema import MotivationSchema
 
 ARTIFACT_FORMAT = "mllm3rec-artifact/1"
@@ -85,6 +85,36 @@ class CompileData(BaseModel):
     held_out: tuple[str, ...]
     earlier: dict[str, tuple[str, ...]] = Field(default_factory=dict, exclude_if=lambda users: not users)
     fitted_on: dict[str, dict[str, str | int | float]] = Field(default_factory=dict, exclude_if=lambda rules: not rules)
+
+    @classmethod
+    def of(
+        cls, cases: Cases, searched: Sequence[Case], held_out: Sequence[Case], before: CompileData | None, fitted: bool
+    ) -> CompileData:
+        """The data of a compile.
+
+        Args:
+            before: Of the compiled program that it went on from, if there is one.
+            fitted: Whether weights or prototypes were fitted on the training data of the cases.
+        """
+        protocol, now = cases.protocol, {case.user_id for case in cases}
+        dataset = protocol.dataset_sha256
+        earlier, rules = {}, {dataset: protocol.training_rules()} if fitted else {}
+        if before is not None:
+            users = {one: before.tuned_on(one) for one in sorted({before.dataset_sha256, *before.earlier})}
+            users[dataset] = users.get(dataset, set()) - now
+            earlier = {one: tuple(sorted(own)) for one, own in users.items() if own}
+            rules = before.fitted_on | rules
+        return cls(
+            dataset=protocol.dataset,
+            dataset_sha256=dataset,
+            cases_sha256=cases.sha256,
+            target=protocol.target,
+            negatives=protocol.negatives,
+            searched=tuple(case.user_id for case in searched),
+            held_out=tuple(case.user_id for case in held_out),
+            earlier=earlier,
+            fitted_on=rules,
+        )
 
     def tuned_on(self, dataset_sha256: str) -> set[str]:
         """Users of a dataset that the program, or one that its compile went on from, was tuned on."""

@@ -485,23 +485,7 @@ class Compiler:
     def _on_held_out(self, configuration: Configuration, prompts: Prompts | None = None) -> PlannedScores:
         return PlannedScores(configuration, prompts, self.held_out, self.held_out)
 
-    @property
-    def _fits_on_training_data(self) -> bool:
-        """Whether weights or prototypes are fitted on training data, in which other rules may not hold out the same."""
-        return self.settings.optimizer in ("finetune", "prototypes")
-
     def _data(self) -> CompileData:
-        protocol, start = self.cases.protocol, self.start
-        dataset = protocol.dataset_sha256
-        fitted = {dataset: protocol.training_rules()} if self._fits_on_training_data else {}
-        return CompileData(
-            dataset=protocol.dataset,
-            dataset_sha256=dataset,
-            cases_sha256=self.cases.sha256,
-            target=protocol.target,
-            negatives=protocol.negatives,
-            searched=tuple(case.user_id for case in (*self.searched, *self.final_users)),
-            held_out=tuple(case.user_id for case in self.held_out),
-            earlier={} if start is None else start.earlier((case.user_id for case in self.cases), dataset),
-            fitted_on=({} if start is None else start.data.fitted_on) | fitted,
-        )
+        fitted = self.settings.optimizer in ("finetune", "prototypes")
+        before = None if self.start is None else self.start.data
+        return CompileData.of(self.cases, [*self.searched, *self.final_users], self.held_out, before, fitted)

@@ -5,7 +5,6 @@ So prompts and weights are tuned in turn, as DSPy's BetterTogether does: each co
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,12 +50,6 @@ class Start:
         adapter = b"" if manifest.adapter is None else read_untrusted(directory / ADAPTER)
         found = manifest.adapter, adapter, manifest.gate, manifest.data
         return cls(directory, manifest.sha256, manifest.family, prompts, *found)
-
-    def earlier(self, now: Iterable[str], dataset_sha256: str) -> dict[str, tuple[str, ...]]:
-        """Users that it was tuned on, without those of the compile that goes on, by the hash of their dataset."""
-        datasets = sorted({self.data.dataset_sha256, *self.data.earlier})
-        users = {one: self.data.tuned_on(one).difference(now if one == dataset_sha256 else ()) for one in datasets}
-        return {one: tuple(sorted(own)) for one, own in users.items() if own}
 
     @property
     def reader(self) -> LazyReader | None:
