@@ -310,7 +310,7 @@ class TestKilled:
         assert sum(asked.values()) - len(asked) <= in_flight < 3 * 64
         assert not parts_folder(out).exists()
 
-    def test_ctrl_c_ends_all_processes_without_loss(self, demo: m3.Dataset, tmp_path: Path) -> None:
+    def test_ctrl_c_ends_all_processes_without_loss(self, tmp_path: Path) -> None:
         out = tmp_path / "t.parquet"
         with FakeOpenAI(slow) as server:
             command = ["distill", "demo", "--mote", server.model(), "--out", str(out)]

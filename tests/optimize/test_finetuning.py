@@ -128,9 +128,7 @@ def test_a_run_of_tuned_weights_is_finished_on_hardware_of_the_same_kind(
     assert m3.evaluate(test, tmp_path / "art", out=run).figures.users == 3, "runs of older versions do not say"
 
 
-def test_what_the_weight_gains_is_not_taken_for_what_the_training_gained(
-    cases: Cases, base: Path, tmp_path: Path
-) -> None:
+def test_what_the_weight_gains_is_not_taken_for_what_the_training_gained(base: Path, tmp_path: Path) -> None:
     """The untuned model is compared at the winner's fitted weight or gate, too."""
     many = cases_file(tmp_path / "many.jsonl", 30)
     manifest = compiled(many, base, tmp_path / "art").manifest

@@ -488,9 +488,7 @@ def test_rows_of_two_encoders_do_not_mix(cli: CommandLine, tmp_path: Path, monke
     refused(cli(*evaluate), "configuration.encoder is only in the run")
 
 
-def test_an_encoder_is_chosen_for_one_command(
-    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_encoder_is_chosen_for_one_command(cli: CommandLine, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     cases, run = tmp_path / "cases.jsonl", tmp_path / "run"
     draw(cli, cases, users=2)

@@ -44,10 +44,6 @@ def named_servers(*names: str) -> Iterator[dict[str, FakeOpenAI]]:
         yield {name: stack.enter_context(FakeOpenAI()) for name in names}
 
 
-def asked_for(server: FakeOpenAI, output: str) -> int:
-    return sum(f"`{output}`" in json.dumps(body["messages"]) or output in json.dumps(body) for body in server.bodies)
-
-
 BOTH = 'mope = ["a", "b"]\nmote = ["a"]\nmar = ["a", "b"]'
 
 

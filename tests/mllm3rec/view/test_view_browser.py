@@ -336,7 +336,7 @@ class TestWhileItRuns:
         page.wait_for("stopped; the same command goes on from here", 30)
 
 
-def test_optuna_dashboard_opens_the_same_study(shown: Shown, tmp_path: Path) -> None:
+def test_optuna_dashboard_opens_the_same_study(shown: Shown) -> None:
     pytest.importorskip("optuna_dashboard")
     program = str(Path(sys.executable).with_name("optuna-dashboard"))
     with socket.socket() as free:
