@@ -118,6 +118,7 @@ class RankerFactory:
         beside: Backends | None = None,
         given: Mapping[str, dspy.LM] | None = None,
         batch: BatchRun | None = None,
+        retry_unparsable: bool = False,
         on_event: OnEvent = ignore,
     ) -> RankerFactory:
         """A factory on this machine's encoder, response cache and trait store.
@@ -130,12 +131,18 @@ class RankerFactory:
             beside: Backends of other runs in this process, to share their rate limits.
             given: `dspy.LM` objects by model string, see `ModelOptions`.
             batch: Records the calls for batches; None to send each by itself.
+            retry_unparsable: Whether programs ask again where a stored answer is unparsable.
             on_event: Told when texts are embedded, a model is loaded, or a cache cannot be used.
         """
 
         @cache
         def backends() -> Backends:
             use_response_cache(cache_dir() / "calls.sqlite", on_event)
+            made = new_backends()
+            made.retry_unparsable = retry_unparsable
+            return made
+
+        def new_backends() -> Backends:
             if batch is not None:
                 return batch.backends(roles)
             if roles is None:

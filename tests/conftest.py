@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 # Fits of the tests are so small that their threads mostly wait for one another, for minutes on a busy machine.
@@ -19,8 +20,12 @@ from tenacity import wait_fixed
 from programs.lm import circuit_breaker, rate_limiter, role_lm
 from programs.lm.response_cache import use_response_cache
 from programs.runtime.environment import Environment, variable
+from tests.support.browser import started
 from tests.support.command_line import CommandLine, command_line
 from tests.support.fake_server import FakeOpenAI
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 # Tests must not depend on how busy the machine is.
 settings.register_profile("unhurried", deadline=None)
@@ -59,6 +64,13 @@ def server() -> Iterator[FakeOpenAI]:
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
     """The command line in this process."""
     return command_line(monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """A browser."""
+    with started(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from programs.runtime.config_file import load_schema
 from programs.runtime.errors import InputError
 from signatures.types import Item
 from tests.support.command_line import run
+from tests.support.files import jsonl
 
 TABLE = "method,dataset,HR@5,NDCG@5,HR@10,NDCG@10\n"
 GRID = 'mope = ["a"]\nmote = ["a"]\nmar = ["a"]\n[backends.a]\nmodel = "local/smollm2-135m"\n'
@@ -67,21 +67,17 @@ def write(folder: Path, **files: str) -> Path:
     return folder
 
 
-def lines(*records: dict[str, Any]) -> str:
-    return "".join(json.dumps(record) + "\n" for record in records)
-
-
-REVIEWS_2018 = lines(
-    *(
+REVIEWS_2018 = jsonl(
+    [
         {"reviewerID": user, "asin": item, "overall": 5.0, "unixReviewTime": 1_400_000_000 + day}
         for user in ("A1", "A2")
         for day, item in enumerate(("B0QA", "B0QB", "B0QC", "B0QD"))
-    )
+    ]
 )
 
 
 def amazon_2018(folder: Path, *meta: dict[str, Any]) -> dict[str, Item]:
-    return load_dataset(write(folder, Things_5_json=REVIEWS_2018, meta_Things_json=lines(*meta))).items
+    return load_dataset(write(folder, Things_5_json=REVIEWS_2018, meta_Things_json=jsonl(meta))).items
 
 
 class TestAmazon:

@@ -66,9 +66,7 @@ class GridRunner:
     @cached_property
     def backends(self) -> Backends:
         """The backends of all mixes, which share rate limits."""
-        backends = Backends(PRESETS[self.grid.preset], on_event=self.on_event)
-        backends.retry_unparsable = self.retry_unparsable
-        return backends
+        return Backends(PRESETS[self.grid.preset], on_event=self.on_event)
 
     @cached_property
     def _prior(self) -> PriorName:
@@ -100,6 +98,7 @@ class GridRunner:
             explain=self.grid.explain,
             prior=self._prior,
             beside=self.backends,
+            retry_unparsable=self.retry_unparsable,
             on_event=self.on_event,
         )
         program = factory.ranker(self.grid.ranker)

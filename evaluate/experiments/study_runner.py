@@ -78,9 +78,7 @@ class StudyRunner:
     @cached_property
     def backends(self) -> Backends:
         """The backends of all runs, which share rate limits."""
-        backends = Backends(ModelOptions().roles(), on_event=self.on_event)
-        backends.retry_unparsable = self.retry_unparsable
-        return backends
+        return Backends(ModelOptions().roles(), on_event=self.on_event)
 
     def cells(self, only: Sequence[str] = ()) -> list[StudyCell]:
         """The runs of the study, or those whose name contains one of `only`.
@@ -364,6 +362,7 @@ class StudyRunner:
                     check=spec.check,
                     prior=choice.prior,
                     beside=self.backends,
+                    retry_unparsable=self.retry_unparsable,
                     on_event=self.on_event,
                 )
             )

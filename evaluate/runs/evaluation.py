@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -18,15 +19,22 @@ from evaluate.stats.metrics import CUTOFFS, per_user
 from programs.runtime.errors import InputError
 from signatures.rows import Ranking, Usage
 
+_Figure = TypeVar("_Figure")
+
+
+def of_metric(figures: Mapping[str, _Figure], name: str) -> _Figure | None:
+    """The figure of a metric that is named without the list length, such as `HR@5`."""
+    return next((figure for known, figure in figures.items() if known.partition("/")[0] == name), None)
+
 
 class MetricTable(dict[str, Estimate]):
     """Metrics by name (`HR@5/30`); the list length may be left out (`HR@5`)."""
 
     def __missing__(self, name: str) -> Estimate:
-        for known, estimate in self.items():
-            if known.partition("/")[0] == name:
-                return estimate
-        raise KeyError(f"no metric {name!r}; there are {', '.join(self)}")
+        found = of_metric(self, name)
+        if found is None:
+            raise KeyError(f"no metric {name!r}; there are {', '.join(self)}")
+        return found
 
 
 @dataclass(frozen=True)

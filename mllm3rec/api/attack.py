@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
@@ -20,13 +21,14 @@ from evaluate.attacks.attacked_ranker import (
 from evaluate.attacks.results import AttackResults, Observation, values_frame
 from evaluate.attacks.runner import AttackRunner
 from evaluate.attacks.suite import chosen_attacks
-from evaluate.protocol.cases import Cases, load_cases
+from evaluate.protocol.cases import Cases
 from evaluate.ranker_choice import RankerChoice
 from evaluate.ranker_factory import RankerFactory
 from evaluate.runs.directory import RunDirectory
 from mllm3rec.api.evaluation import factory_for
 from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema
 from mllm3rec.api.program import Program, choice_of
+from mllm3rec.api.sessions import read_cases
 from programs.lm.ledger import Ledger
 from programs.program import DEFAULT_WEIGHT, Fusion
 from programs.runtime.errors import InputError
@@ -106,7 +108,7 @@ def attack(
             or a backend fails many times in a row.
         BudgetExceededError: if the budget ended before any attacked list was ranked.
     """
-    cases = cases if isinstance(cases, Cases) else load_cases(cases)
+    cases = read_cases(cases)
     suite = _attacks(attacks)
     fusion, motivations = Fusion(weight=weight, head=head), read_schema(schema)
     ledger = Ledger(RunDirectory(Path(out)).ledger, budget_of(budget_usd, max_calls, max_minutes))
@@ -121,17 +123,12 @@ def attack(
         else:
             choice = choice_of(str(given), model_options(models), fusion, motivations)
         choice.refuse(cases)
-        factory = _factory(choice, cases, ledger, made, on_event)
-        if choice.asks_models:
-            factory.backends_of().retry_unparsable = retry_unparsable
+        factory = _factory(choice, cases, ledger, made, retry_unparsable, on_event)
         configuration = choice.configuration(explain=0, check=True)
         attacked.append(attacked_ranker(name or choice.name, choice.build(factory), factory, configuration))
-    runner = AttackRunner(cases, attacked, suite, Path(out), ledger, users, seed, workers, on_event)
-    runner.retry_unparsable = retry_unparsable
-    try:
+    runner = AttackRunner(cases, attacked, suite, Path(out), ledger, users, seed, workers, on_event, retry_unparsable)
+    with closing(ledger):
         run = runner.run()
-    finally:
-        ledger.close()
     written = write_attack_report(runner, run, command)
     return AttackOutcome(run.results, run.observations, tuple(written), ledger.by_role(), run.stopped, run.complete)
 
@@ -160,11 +157,15 @@ def _factory(
     cases: Cases,
     ledger: Ledger,
     made: list[tuple[RankerChoice, RankerFactory]],
+    retry_unparsable: bool,
     on_event: OnEvent,
 ) -> RankerFactory:
     """A factory that rankers with the same models, fusion and schema share."""
     for other, factory in made:
         if (other.roles, other.fusion, other.schema) == (choice.roles, choice.fusion, choice.schema):
             return factory
-    made.append((choice, factory_for(choice, cases, ledger, explain=0, check=True, on_event=on_event)))
-    return made[-1][1]
+    factory = factory_for(
+        choice, cases, ledger, explain=0, check=True, on_event=on_event, retry_unparsable=retry_unparsable
+    )
+    made.append((choice, factory))
+    return factory

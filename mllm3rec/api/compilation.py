@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
-from evaluate.protocol.cases import Cases, load_cases
+from evaluate.protocol.cases import Cases
 from evaluate.ranker_choice import RankerChoice
 from evaluate.ranker_factory import RankerFactory, askable
 from evaluate.runs.directory import LEDGER
 from mllm3rec.api.compile_options import CompileOptions, compile_settings, models_of, roles_of
 from mllm3rec.api.options import budget_of
 from mllm3rec.api.program import Program, load_artifact
+from mllm3rec.api.sessions import closing_calls, read_cases, tell_list_warnings
 from optimize.artifact import SEARCH_FOLDER, is_artifact
 from optimize.ask_ahead import AskAhead
 from optimize.compiler import PLAN, Compiler
@@ -63,7 +65,7 @@ def compile_program(
         trials: Number of programs to try, with the uncompiled one.
         budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes to spend; None for no limit.
         workers: Number of users scored in parallel.
-        retry_unparsable: Whether to ask again where a stored answer is unreadable.
+        retry_unparsable: Whether to ask again where a stored answer is unparsable.
         via: `batch` has the questions of the fixed phases (the uncompiled program, the finalists, the held-out check)
             answered by batches, at their price; the search itself asks call by call. See `evaluate`.
         on_event: Receives notes and progress.
@@ -77,19 +79,13 @@ def compile_program(
         BudgetExceededError: if the budget ended before there was a checked winner; all answers are cached.
         WaveWritten: after questions were written to the file `via`.
     """
-    compiler = _compiler(
-        cases, program, out, trials, budget_of(budget_usd, max_calls, max_minutes), workers, on_event, options
-    )
-    compiler.parts.backends.retry_unparsable = retry_unparsable
+    budget = budget_of(budget_usd, max_calls, max_minutes)
+    compiler = _compiler(cases, program, out, trials, budget, workers, on_event, options, retry_unparsable)
     batch = batch_run(via, compiler.ledger, retry_unparsable, on_event)
-    try:
+    with closing_calls(compiler.ledger, batch):
         if batch is not None:
             compiler.ahead = _ahead(batch, compiler)
         compiler.run()
-    finally:
-        compiler.ledger.close()
-        if batch is not None:
-            batch.close()
     given = program.choice.given if isinstance(program, Program) else {}
     roles = compiler.settings.roles
     models = {role: given[roles.of(role).model] for role in ROLE_NAMES if roles.of(role).model in given}
@@ -119,17 +115,14 @@ def forecast_compile_cost(
     optimizer = options.get("optimizer", "study")
     if optimizer not in ("study", "finetune"):
         raise InputError(f"only study and finetune have a forecast; limit {optimizer} with --max-calls or --budget-usd")
-    compiler = _compiler(
-        cases, program, out, trials, budget_of(budget_usd, max_calls, max_minutes), workers, on_event, options
-    )
-    try:
+    budget = budget_of(budget_usd, max_calls, max_minutes)
+    compiler = _compiler(cases, program, out, trials, budget, workers, on_event, options)
+    with closing(compiler.ledger):
         phases = compiler.forecast()
         problem = check_unpaid(phases, compiler.ledger.budget) or search_unpaid(phases, compiler.ledger.budget)
         if problem is not None:
             on_event(Note(f"warning: {problem}"))
         return phases
-    finally:
-        compiler.ledger.close()
 
 
 def _ahead(batch: BatchRun, compiler: Compiler) -> AskAhead:
@@ -159,9 +152,10 @@ def _compiler(
     workers: int,
     on_event: OnEvent,
     options: CompileOptions,
+    retry_unparsable: bool = False,
 ) -> Compiler:
     """The compiler; refuses programs whose models cannot be used."""
-    cases = cases if isinstance(cases, Cases) else load_cases(cases)
+    cases = read_cases(cases)
     names = [program] if isinstance(program, str | Path) else [] if isinstance(program, Program) else list(program)
     choice = program.choice if isinstance(program, Program) else _artifact_choice(names, options)
     if choice is None:
@@ -180,8 +174,7 @@ def _compiler(
     sha256 = "" if start is None else start.sha256
     settings = compile_settings(cases, families, roles, trials, options, prior, *begun, sha256)
     ledger = Ledger(Path(out) / SEARCH_FOLDER / LEDGER, budget)
-    for warning in cases.list_warnings():
-        on_event(Note(f"warning: {warning.message}"))
+    tell_list_warnings(cases, on_event)
     factory = RankerFactory.create(
         cases.dataset,
         cases.training,
@@ -191,6 +184,7 @@ def _compiler(
         fusion=Fusion(head=settings.head),
         prior=prior,
         given=given,
+        retry_unparsable=retry_unparsable,
         on_event=on_event,
     )
     parts = factory.parts() if start is None else replace(factory.parts(), reader=start.reader)

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from evaluate.protocol.cases import Cases, load_cases
+from evaluate.protocol.cases import Cases
 from evaluate.ranker_factory import RankerFactory
 from mllm3rec.api.options import budget_of
+from mllm3rec.api.sessions import closing_calls, read_cases
 from programs.batch.via import Via, batch_run
 from programs.lm.backends import UnparsableError
 from programs.lm.ledger import Ledger
@@ -65,7 +66,7 @@ def distill(
     Args:
         preset, mote: Model of MOTE.
         timeout, max_tokens: Most seconds of one call, and most tokens of one answer.
-        retry_unparsable: Whether to ask again where the stored answer is unreadable.
+        retry_unparsable: Whether to ask again where the stored answer is unparsable.
         workers: Number of items processed in parallel.
         via: See `evaluate`.
         ledger: File that records every call; calls already in it count against the budget.
@@ -75,14 +76,20 @@ def distill(
         InputError: if the model of MOTE cannot be used.
         WaveWritten: after questions were written to the file `via`.
     """
-    cases = cases if isinstance(cases, Cases) else load_cases(cases)
+    cases = read_cases(cases)
     options = ModelOptions(preset, mote=mote, timeout=timeout, max_tokens=max_tokens)
     calls = Ledger(ledger, budget_of(budget_usd, max_calls, max_minutes))
     batch = batch_run(via, calls, retry_unparsable, on_event)
     factory = RankerFactory.create(
-        cases.dataset, {}, options.roles(), calls, given=options.given, batch=batch, on_event=on_event
+        cases.dataset,
+        {},
+        options.roles(),
+        calls,
+        given=options.given,
+        batch=batch,
+        retry_unparsable=retry_unparsable,
+        on_event=on_event,
     )
-    factory.backends_of().retry_unparsable = retry_unparsable
     module = MOTE(factory.backends_of(), factory.traits_of())
     wanted = list(dict.fromkeys(item_id for case in cases for item_id in case.candidates))
 
@@ -101,12 +108,8 @@ def distill(
                 on_event(Progress("items distilled", len(outcomes), len(wanted), calls.total()))
         return _counted(outcomes, len(wanted))
 
-    try:
+    with closing_calls(calls, batch):
         found = wave() if batch is None else batch.until_answered(wave)
-    finally:
-        calls.close()
-        if batch is not None:
-            batch.close()
     return replace(found, usage=calls.by_role())
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Unpack
 
 from evaluate.baselines.fit_cost import save_fit_cost
-from evaluate.protocol.cases import Cases, load_cases
+from evaluate.protocol.cases import Cases
 from evaluate.protocol.leakage import refuse_leaks
 from evaluate.ranker_choice import RankerChoice
 from evaluate.ranker_factory import RankerFactory
@@ -24,6 +24,7 @@ from evaluate.stats.metrics import CUTOFFS
 from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema
 from mllm3rec.api.own_ranker import own_ranker
 from mllm3rec.api.program import Program, choice_of
+from mllm3rec.api.sessions import closing_calls, read_cases, tell_list_warnings
 from programs.batch.run import BatchRun
 from programs.batch.via import Via, batch_run
 from programs.gate import Gate, read_gate
@@ -31,7 +32,7 @@ from programs.lm.ledger import Ledger
 from programs.prior.choice import prior_name
 from programs.program import DEFAULT_WEIGHT, Fusion
 from programs.runtime.errors import InputError
-from programs.runtime.events import Note, OnEvent, ignore
+from programs.runtime.events import OnEvent, ignore
 
 
 def evaluate(
@@ -97,11 +98,11 @@ def evaluate(
         WaveWritten: after questions were written to the file `via`.
         MissingExtraError: if the library of a trained baseline is not installed.
     """
-    cases = cases if isinstance(cases, Cases) else load_cases(cases)
+    cases = read_cases(cases)
     ranker = _outside_run(ranker, cases, on_event)
     with run_folder(out) as folder:
-        for warning in cases.list_warnings() if cases.has_dataset else ():
-            on_event(Note(f"warning: {warning.message}"))
+        if cases.has_dataset:
+            tell_list_warnings(cases, on_event)
         if isinstance(ranker, str | Path | Program):
             if isinstance(ranker, Program):
                 choice, explain, check = ranker.choice, ranker.explain, ranker.check
@@ -120,9 +121,7 @@ def evaluate(
                 budget_of(budget_usd, max_calls, max_minutes),
             )
             batch = batch_run(via, ledger, retry_unparsable, on_event) if choice.asks_models else None
-            factory = factory_for(choice, cases, ledger, explain, check, on_event, batch)
-            if retry_unparsable and choice.asks_models:
-                factory.backends_of().retry_unparsable = True
+            factory = factory_for(choice, cases, ledger, explain, check, on_event, batch, retry_unparsable)
             built = choice.build(factory, seed)
             fit_cost = factory.fit_cost
             label, configuration = name or choice.name, choice.configuration(explain, check, seed)
@@ -135,7 +134,7 @@ def evaluate(
             label, built = own_ranker(ranker, name)
             file = {"run file": ranker.sha256} if isinstance(ranker, TrecRun) else {}
             configuration = {"own ranker": label, **file}
-        try:
+        with closing_calls(ledger, batch):
             result = run_session(
                 folder,
                 label,
@@ -150,10 +149,6 @@ def evaluate(
                 batch,
             )
             save_fit_cost(fit_cost, RunDirectory(folder).fit_cost)
-        finally:
-            ledger.close()
-            if batch is not None:
-                batch.close()
         compared = {} if against is None else _differences(result, against, folder, ks)
     return replace(result, directory=None if out is None else folder, against=compared)
 
@@ -175,6 +170,7 @@ def factory_for(
     check: bool,
     on_event: OnEvent = ignore,
     batch: BatchRun | None = None,
+    retry_unparsable: bool = False,
 ) -> RankerFactory:
     """A factory that fits the chosen ranker on the training data of the cases."""
     return RankerFactory.create(
@@ -190,6 +186,7 @@ def factory_for(
         protocol=cases.protocol,
         given=choice.given,
         batch=batch,
+        retry_unparsable=retry_unparsable,
         on_event=on_event,
     )
 

@@ -20,12 +20,13 @@ from evaluate.experiments.grid_runner import GridRunner
 from evaluate.experiments.study_forecast import RankerForecast, forecast_runs
 from evaluate.experiments.study_runner import StudyRunner
 from evaluate.experiments.study_spec import DatasetSpec, StudySpec, read_study
-from evaluate.protocol.cases import Cases, load_cases
+from evaluate.protocol.cases import Cases
 from evaluate.report.record import StudyRecord
 from evaluate.report.write import write_report
 from evaluate.runs.session import versions
 from evaluate.stats.metrics import per_user
 from mllm3rec.api.options import budget_of
+from mllm3rec.api.sessions import read_cases, tell_list_warnings
 from optimize.resolve import resolve_ranker
 from programs.lm.ledger import Budget
 from programs.runtime.config_file import validated_config
@@ -121,7 +122,7 @@ def compare(
         budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes for all mixes together; None for no
             limit.
         timeout, max_tokens: Most seconds of one call, and most tokens of one answer.
-        retry_unparsable: Whether to rank users with unreadable answers again, with new calls.
+        retry_unparsable: Whether to rank users with unparsable answers again, with new calls.
         on_event: Receives notes and progress.
         command: The command to show in the report, to repeat the comparison.
 
@@ -129,8 +130,8 @@ def compare(
         InputError: if the grid is not valid, or no mix ranked any user.
         BudgetExceededError: if the budget ended before any user was ranked.
     """
-    runner = _grid_runner(cases, grid, Path(out), budget_of(budget_usd, max_calls, max_minutes), on_event)
-    runner.timeout, runner.max_tokens, runner.retry_unparsable = timeout, max_tokens, retry_unparsable
+    budget = budget_of(budget_usd, max_calls, max_minutes)
+    runner = _grid_runner(cases, grid, Path(out), budget, on_event, timeout, max_tokens, retry_unparsable)
     runs, stopped = runner.run(search)
     results = runner.results(runs)
     written = write_comparison(results, runner, runs, command, versions())
@@ -145,23 +146,37 @@ def forecast_comparison(
     budget_usd: float | None = None,
     max_calls: int | None = None,
     max_minutes: float | None = None,
+    timeout: float | None = None,
+    max_tokens: int | None = None,
     on_event: OnEvent = ignore,
 ) -> list[MixForecast]:
-    """Forecast of the cost of `compare` with the same arguments, from a few users measured on every mix."""
-    return _grid_runner(cases, grid, Path(out), budget_of(budget_usd, max_calls, max_minutes), on_event).forecast()
+    """Forecast of the cost of `compare` with the same arguments, from a few users measured on every mix.
+
+    Raises:
+        InputError: as `compare`.
+        BudgetExceededError: if the budget ended before all mixes were measured; all answers are cached.
+    """
+    budget = budget_of(budget_usd, max_calls, max_minutes)
+    return _grid_runner(cases, grid, Path(out), budget, on_event, timeout, max_tokens).forecast()
 
 
 def _grid_runner(
-    cases: Cases | str | Path, grid: Grid | Mapping[str, Any] | str | Path, out: Path, budget: Budget, on_event: OnEvent
+    cases: Cases | str | Path,
+    grid: Grid | Mapping[str, Any] | str | Path,
+    out: Path,
+    budget: Budget,
+    on_event: OnEvent,
+    timeout: float | None,
+    max_tokens: int | None,
+    retry_unparsable: bool = False,
 ) -> GridRunner:
-    cases = cases if isinstance(cases, Cases) else load_cases(cases)
+    cases = read_cases(cases)
     if isinstance(grid, str | Path):
         grid = read_grid(Path(grid))
     elif not isinstance(grid, Grid):
         grid = validated_config("grid", grid, Grid)
-    for warning in cases.list_warnings():
-        on_event(Note(f"warning: {warning.message}"))
-    return GridRunner(grid, cases, out, budget, on_event)
+    tell_list_warnings(cases, on_event)
+    return GridRunner(grid, cases, out, budget, on_event, timeout, max_tokens, retry_unparsable)
 
 
 def run_study(
@@ -187,7 +202,7 @@ def run_study(
         only: Make only runs whose name (dataset/protocol/draw/ranker) contains one of these texts; empty for all.
         budget_usd, max_calls, max_minutes: Replace the study's own budget, for all runs together.
         timeout, max_tokens: Most seconds of one call, and most tokens of one answer.
-        retry_unparsable: Whether programs rank users with unreadable answers again, with new calls.
+        retry_unparsable: Whether programs rank users with unparsable answers again, with new calls.
         on_event: Receives notes and progress.
 
     Raises:
@@ -195,8 +210,7 @@ def run_study(
         BudgetExceededError: if the budget ended before a run was complete.
     """
     given = budget_of(budget_usd, max_calls, max_minutes)
-    runner = _study_runner(study, out, data, on_event, given)
-    runner.timeout, runner.max_tokens, runner.retry_unparsable = timeout, max_tokens, retry_unparsable
+    runner = _study_runner(study, out, data, on_event, given, timeout, max_tokens, retry_unparsable)
     runs = len(runner.cells(only))
     forecast = forecast_runs(runner, only)
     for one in forecast:
@@ -222,8 +236,7 @@ def forecast_study(
     Raises:
         InputError: as `run_study`.
     """
-    runner = _study_runner(study, out, data, on_event)
-    runner.max_tokens = max_tokens
+    runner = _study_runner(study, out, data, on_event, max_tokens=max_tokens)
     return forecast_runs(runner, only)
 
 
@@ -250,13 +263,17 @@ def _study_runner(
     data: Mapping[str, Dataset | str | Path] | None,
     on_event: OnEvent,
     given: Budget | None = None,
+    timeout: float | None = None,
+    max_tokens: int | None = None,
+    retry_unparsable: bool = False,
 ) -> StudyRunner:
     """The runner of a study; limits that are given replace its own, and its minutes begin."""
     spec = read_spec(study)
     replaced = {} if given is None else given.model_dump(exclude_none=True)
     budget = Budget.model_validate(spec.budget.model_dump() | replaced)
     datasets = study_datasets(spec, data, on_event)
-    return StudyRunner(spec, study_root(study, spec, out), resolve_ranker, datasets, budget, on_event)
+    root = study_root(study, spec, out)
+    return StudyRunner(spec, root, resolve_ranker, datasets, budget, on_event, timeout, max_tokens, retry_unparsable)
 
 
 def read_spec(study: StudySpec | Mapping[str, Any] | str | Path) -> StudySpec:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evaluate.protocol.cases import Cases, load_cases
+from evaluate.protocol.cases import Cases
+from mllm3rec.api.sessions import read_cases
 from optimize.gate_fit import FittedGate, fit_on_run
 
 
@@ -21,7 +22,7 @@ def fit_gate_on_run(cases: Cases | str | Path, run: str | Path, *, out: str | Pa
     Raises:
         InputError: if the cases are not of dev users, the run ranked others, or it has no scores of MAR.
     """
-    fitted = fit_on_run(cases if isinstance(cases, Cases) else load_cases(cases), Path(run))
+    fitted = fit_on_run(read_cases(cases), Path(run))
     if out is not None:
         fitted.save(Path(out))
     return fitted

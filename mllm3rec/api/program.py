@@ -235,11 +235,10 @@ class Program:
             check=self.check,
             prior=self.choice.prior,
             given=self.choice.given,
+            retry_unparsable=self.retry_unparsable,
             on_event=self.on_event,
         )
-        backends = factory.backends_of()
-        backends.retry_unparsable = self.retry_unparsable
-        asked = self.asking(backends)
+        asked = self.asking(factory.backends_of())
         factory.backends_of = lambda: asked
         return factory
 

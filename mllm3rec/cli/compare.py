@@ -68,7 +68,15 @@ def compare(
         drawn = m3.load_cases(cases, dataset)
         if dry_run:
             forecasts = forecast_comparison(
-                drawn, grid, out=directory, budget_usd=budget_usd, max_calls=max_calls, on_event=events
+                drawn,
+                grid,
+                out=directory,
+                budget_usd=budget_usd,
+                max_calls=max_calls,
+                max_minutes=max_minutes,
+                timeout=timeout,
+                max_tokens=max_tokens,
+                on_event=events,
             )
         else:
             found = m3.compare(

@@ -34,6 +34,7 @@ from mllm3rec.cli.options import (
     Timeout,
     ViaOption,
     Workers,
+    assignments,
     option_group,
 )
 
@@ -171,7 +172,7 @@ def compile_program(
         "final_share": final_share,
         "fit_weight": fit_weight,
         "deterministic": deterministic,
-        "gepa": _named("--gepa", gepa),
+        "gepa": assignments("--gepa", gepa, "NAME=VALUE"),
         "pareto": pareto,
         "weights": weight,
         "backends": _by_role("--backend", backend),
@@ -223,18 +224,6 @@ def _by_role(option: str, values: Sequence[str] | None) -> dict[str, list[str]]:
         if match is None:
             raise InputError(f"{option} {value!r}: write ROLE=VALUE, where ROLE is {', '.join(ROLE_CHOICES)}")
         found.setdefault(match[1], []).append(match[2])
-    return found
-
-
-def _named(option: str, values: Sequence[str] | None) -> dict[str, str]:
-    from mllm3rec import InputError
-
-    found: dict[str, str] = {}
-    for value in values or ():
-        name, equals, text = value.partition("=")
-        if not (name and equals and text):
-            raise InputError(f"{option} {value!r}: write NAME=VALUE")
-        found[name] = text
     return found
 
 

@@ -6,9 +6,7 @@ import datetime
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
-from mllm3rec.cli.console import out
+from mllm3rec.cli.console import figure_table, out
 
 if TYPE_CHECKING:
     from evaluate.paper.current_costs import CurrentCost, PaperCost
@@ -20,9 +18,8 @@ def show_costs(costs: Sequence[CurrentCost], paper: Sequence[PaperCost]) -> None
     """Print both tables, and the source and date of every price."""
     sources = {text: number for number, text in enumerate(dict.fromkeys(_source(cost) for cost in costs), start=1)}
     for title, unit in (("1,000 users", "per_thousand_users"), ("a million items", "per_million_items")):
-        table = _table(
-            f"Dollars for {title}, {datetime.date.today()}", *(way.replace("_", ", ") for way in _WAYS), "price"
-        )
+        columns = (*(way.replace("_", ", ") for way in _WAYS), "price")
+        table = figure_table(f"Dollars for {title}, {datetime.date.today()}", "model", *columns)
         for cost in costs:
             figures = [getattr(getattr(cost, unit), way) for way in _WAYS]
             table.add_row(cost.model, *map(_usd, figures), str(sources[_source(cost)]))
@@ -31,19 +28,12 @@ def show_costs(costs: Sequence[CurrentCost], paper: Sequence[PaperCost]) -> None
         out.print(f"price {number}: {text}", soft_wrap=True)
     out.print("cached: all that the prompts share is read from the provider's cache, if it keeps prompts this short.")
     title = "Dollars for one user, whose 30 candidates are distilled for that user alone"
-    table = _table(title, "here", f"the paper's Table 7: {', '.join(paper[0].published)}")
+    table = figure_table(title, "model", "here", f"the paper's Table 7: {', '.join(paper[0].published)}")
     for cost in costs:
         table.add_row(cost.model, f"{cost.per_list:.4f}", "")
     for row in paper:
         table.add_row(f"{row.deployment} (paper)", f"{row.per_list:.4f}", " ".join(map(str, row.published.values())))
     out.print(table)
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table("model", title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
 
 
 def _source(cost: CurrentCost) -> str:

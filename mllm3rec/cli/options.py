@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +33,29 @@ def read_columns(written: str | None) -> dict[str, str]:
             raise InputError(f"--columns {written!r:.200}: give each column once, as user_id=who,item_id=what")
         columns[ours] = yours
     return columns
+
+
+def assignments(option: str, values: Sequence[str] | None, form: str) -> dict[str, str]:
+    """The texts given for each name with an option that may be repeated.
+
+    >>> assignments("--data", ["toys=/data/toys", "shop=demo"], "NAME=DIRECTORY")
+    {'toys': '/data/toys', 'shop': 'demo'}
+
+    Args:
+        form: How a value is written, for the message.
+
+    Raises:
+        InputError: if a value has no name or no text.
+    """
+    from programs.runtime.errors import InputError
+
+    found: dict[str, str] = {}
+    for value in values or ():
+        name, _, text = value.partition("=")
+        if not name or not text:
+            raise InputError(f"{option} {value!r}: write {form}")
+        found[name] = text
+    return found
 
 
 def _use_encoder(context: typer.Context, setting: str | None) -> str | None:
@@ -97,7 +120,7 @@ MaxTokens = Annotated[
     _model(min=1, help="Most tokens of one answer. Default: enough for a valid answer."),
 ]
 RetryUnparsable = Annotated[
-    bool, typer.Option("--retry-unparsable", help="Ask again where a stored answer is unreadable.")
+    bool, typer.Option("--retry-unparsable", help="Ask again where a stored answer is unparsable.")
 ]
 Workers = Annotated[int, _limit(min=1, help="Number of users processed in parallel.")]
 ViaOption = Annotated[

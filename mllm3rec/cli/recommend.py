@@ -102,7 +102,7 @@ def recommend(
             job = m3.recommend_all(
                 data,
                 to,
-                users=None if users == "all" else chosen_users(users, list(data.sequences)),
+                users=chosen_users(users, list(data.sequences)),
                 k=k,
                 candidates=candidates,
                 explain=explain,

@@ -22,6 +22,7 @@ from mllm3rec.cli.options import (
     PricesFile,
     RetryUnparsable,
     Timeout,
+    assignments,
 )
 
 if TYPE_CHECKING:
@@ -74,9 +75,8 @@ def run(
     from mllm3rec.trackers.live_tracking import tracked
     from programs.lm.fresh_answers import fresh_answers
 
-    chosen: dict[str, Any] = {
-        "out": directory, "data": _sources(data), "only": only or (), "max_tokens": max_tokens
-    }  # fmt: skip
+    sources = assignments("--data", data, "NAME=DIRECTORY")
+    chosen: dict[str, Any] = {"out": directory, "data": sources, "only": only or (), "max_tokens": max_tokens}
     if dry_run:
         with ConsoleEvents() as events:
             forecast = forecast_study(study, on_event=events, **chosen)
@@ -137,7 +137,7 @@ def report(study: StudyFile, directory: Directory = None, data: DataOption = Non
     from mllm3rec.api.experiments import report_study
 
     with ConsoleEvents() as events:
-        found = report_study(study, out=directory, data=_sources(data), on_event=events)
+        found = report_study(study, out=directory, data=assignments("--data", data, "NAME=DIRECTORY"), on_event=events)
     if as_json:
         written = [str(path) for path in found.written]
         emit({"study": found.record.name, "warnings": list(found.record.warnings), "written": written})
@@ -176,15 +176,3 @@ def _say_written(written: Sequence[Path]) -> None:
     page, *tables = written
     out.print(f"written: {page}")
     out.print(f"written: {len(tables)} tables as CSV, Markdown and LaTeX in {tables[0].parent}")
-
-
-def _sources(data: Sequence[str] | None) -> dict[str, str]:
-    from mllm3rec import InputError
-
-    sources = {}
-    for entry in data or ():
-        name, equals, source = entry.partition("=")
-        if not (name and equals and source):
-            raise InputError(f"--data {entry!r}: write NAME=DIRECTORY")
-        sources[name] = source
-    return sources

@@ -58,7 +58,7 @@ class StageSettings(BaseModel):
         ledger: File that gets every call; None to keep none.
         budget: What this stage may spend; calls that are in the ledger already do not count.
         workers: Number of stages that work at the same time, and share the limits of their models.
-        retry_unparsable: Whether to ask again where a stored answer is unreadable.
+        retry_unparsable: Whether to ask again where a stored answer is unparsable.
         cache: Cache folder; None for the usual one.
     """
 

@@ -181,6 +181,7 @@ class Stage:
             self.ledger,
             schema=choice.schema,
             fusion=choice.fusion,
+            retry_unparsable=self.settings.retry_unparsable,
             on_event=self._on_event,
         )
         factory.encoder_of = HashingEncoder
@@ -200,14 +201,18 @@ class Stage:
         if self.settings.dataset is None:
             raise InputError("recommend: the settings name no dataset")
         dataset = load_dataset(self.settings.dataset, self.settings.columns)
-        program = Program(self.settings.choice(), dataset, on_event=self._on_event, asking=self._bulk)
-        program.retry_unparsable = self.settings.retry_unparsable
+        program = Program(
+            self.settings.choice(),
+            dataset,
+            retry_unparsable=self.settings.retry_unparsable,
+            on_event=self._on_event,
+            asking=self._bulk,
+        )
         program.ledger = self.ledger
         return program
 
     def _bulk(self, backends: Backends) -> Backends:
         """The same backends on this stage's event loop, with this worker's share of their limits."""
-        backends.retry_unparsable = self.settings.retry_unparsable
         roles = {backends.roles.of(role).model: backends.roles.of(role) for role in ROLE_NAMES}
         backends.limits = {
             model: limits_for(config, backends.limits).shared(self.settings.workers) for model, config in roles.items()

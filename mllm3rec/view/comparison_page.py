@@ -18,6 +18,7 @@ from evaluate.experiments.grid_results import front_of
 from evaluate.experiments.grid_tab import PRIOR_ALONE
 from evaluate.report.blocks import Figure
 from evaluate.report.figures import COLOURS, GREY, error_bars, escaped, looks, pareto_line
+from evaluate.runs.evaluation import of_metric
 from evaluate.runs.run_metrics import paired_by_metric
 from evaluate.stats.intervals import Difference, Estimate
 from evaluate.stats.metrics import CUTOFFS
@@ -44,7 +45,7 @@ from mllm3rec.view.frame import Watched
 from mllm3rec.view.library import Library
 from mllm3rec.view.notes import RunNote
 from mllm3rec.view.rows import UserFacts
-from mllm3rec.view.run_facts import RunFacts, ViewedRun, of_metric
+from mllm3rec.view.run_facts import RunFacts, ViewedRun
 from programs.runtime.errors import InputError
 from signatures.rows import Status, Usage
 
@@ -60,12 +61,13 @@ COST_AXES = {
     "seconds": "stand-alone seconds",
     "tokens": "tokens",
 }
+# The keys are in addresses that people keep.
 USER_FILTERS = {
     "": "all users",
     "different": "different ranks",
     "won": "A hit and B missed",
     "lost": "B hit and A missed",
-    "unreadable": "unreadable",
+    "unreadable": "unparsable",
     "failed": "failed",
 }
 
@@ -271,7 +273,7 @@ def _figures(place: Place, columns: Sequence[_Column], metric: str) -> None:
                 with_interval(of_metric(facts.against_prior, metric)),
                 f"{facts.users:,}",
                 f"{facts.failed:,}",
-                f"{facts.unreadable:.1%}",
+                f"{facts.unparsable:.1%}",
                 in_dollars(facts.usage),
                 "not summed" if one.alone is None else in_dollars(one.alone),
                 facts.problem or facts.state,
@@ -282,7 +284,7 @@ def _figures(place: Place, columns: Sequence[_Column], metric: str) -> None:
         rows.append([PRIOR_ALONE, "", with_interval(prior), "", "", f"{prior.n:,}", "", "", "", "", ""])
     heads = (
         "run", "ranker", f"{metric} [95% interval]", "minus the first run, paired", "minus the prior, paired", "users",
-        "unresolved", "unreadable", "billed", "stand-alone", "state",
+        "unresolved", "unparsable", "billed", "stand-alone", "state",
     )  # fmt: skip
     table("Figures of the runs", heads, rows, numbers=(2, 3, 4, 5, 6, 7, 8, 9))
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 from evaluate.experiments.study_reading import CatalogueRanks
 from evaluate.runs.costs import stand_alone_usage
 from evaluate.runs.directory import RunDirectory
+from evaluate.runs.evaluation import of_metric
 from evaluate.runs.journal import RunManifest, stored_manifest
 from evaluate.runs.run_metrics import RunMetrics
 from evaluate.stats.intervals import Difference, Estimate
@@ -35,8 +35,6 @@ meanwhile, about eight times as many bytes."""
 _SLICE = 0.04
 """Seconds of indexing after which others may read the rows."""
 
-_Figure = TypeVar("_Figure")
-
 _ANEW = "evaluate the run again to write it anew"
 
 
@@ -51,7 +49,7 @@ class RunFacts:
         against_prior: Paired differences to the prior alone.
         users: With a scored row.
         failed: Whose calls failed.
-        unreadable: Share of users without a readable answer.
+        unparsable: Share of users without a readable answer.
         usage: What was really sent and paid for.
         state: `finished`, `running`, or `stopped` with users left.
         problem: Why it could not be read; or empty.
@@ -67,7 +65,7 @@ class RunFacts:
     users: int = 0
     unresolved: int = 0
     failed: int = 0
-    unreadable: float = 0.0
+    unparsable: float = 0.0
     usage: Usage = field(default_factory=Usage)
     state: str = "stopped"
     problem: str = ""
@@ -79,11 +77,6 @@ class RunFacts:
     def metric_of_prior(self, name: str) -> Estimate | None:
         """Likewise, for the prior alone."""
         return of_metric(self.prior, name)
-
-
-def of_metric(figures: Mapping[str, _Figure], name: str) -> _Figure | None:
-    """The figure of a metric that is named without the list size, such as `HR@5`."""
-    return next((value for key, value in figures.items() if key.partition("/")[0] == name), None)
 
 
 class ViewedRun:
@@ -185,7 +178,7 @@ class ViewedRun:
                 users=found.users,
                 unresolved=found.unresolved,
                 failed=found.unresolved,
-                unreadable=found.unparsable_users / max(1, found.asked),
+                unparsable=found.unparsable_users / max(1, found.asked),
                 usage=found.usage,
                 state="stopped" if found.unresolved else "finished",
             )
@@ -206,7 +199,7 @@ class ViewedRun:
             prior=summarize(per_user(prior), negatives) if prior else {},
             users=spent.users - spent.failed,
             failed=spent.failed,
-            unreadable=spent.unparsable / max(1, spent.users - spent.failed),
+            unparsable=spent.unparsable / max(1, spent.users - spent.failed),
             usage=usage,
             state=state,
         )

@@ -31,12 +31,13 @@ from mllm3rec.view.run_facts import RunFacts
 RUNS_A_PAGE = 100
 FIRST_METRIC = "HR@5"
 
+# The keys are in addresses that people keep.
 _COLUMNS = {
     "name": "run",
     "metric": "",
     "users": "users",
     "dollars": "dollars",
-    "unreadable": "unreadable",
+    "unreadable": "unparsable",
     "state": "state",
     "ranker": "ranker",
     "cases": "cases",
@@ -144,7 +145,7 @@ def _sorted(lines: Sequence[_Line], place: Place, metric: str) -> list[_Line]:
             "metric": None if found is None else found.mean,
             "users": value.users,
             "dollars": value.usage.usd,
-            "unreadable": value.unreadable,
+            "unreadable": value.unparsable,
             "state": value.state,
             "begun": value.created,
         }
@@ -191,7 +192,7 @@ def _row(place: Place, line: _Line, metric: str) -> list[Cell]:
         with_interval(facts.metric(metric)),
         f"{facts.users:,}" + (f" (+{facts.unresolved} unresolved)" if facts.unresolved else ""),
         in_dollars(facts.usage),
-        f"{facts.unreadable:.1%}",
+        f"{facts.unparsable:.1%}",
         lambda: tag("span", facts.problem or facts.state, "badge " + _LOOKS.get(facts.state, "")),
         facts.ranker,
         line.cases,

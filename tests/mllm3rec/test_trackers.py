@@ -119,7 +119,7 @@ class TestMlflow:
         assert prompt.version == 1
         assert "{history}" in prompt.template
 
-    def test_figures_come_while_a_command_runs(self, cli: CommandLine, server: FakeOpenAI, tmp_path: Path) -> None:
+    def test_figures_come_while_a_command_runs(self, cli: CommandLine, server: FakeOpenAI) -> None:
         cli("cases", "demo", "--users", 4, "--out", "cases.json")
         options = ("--ranker", "listwise", "--model", server.model(), "--out", "run", "--log", "mlflow")
         ended = cli("evaluate", "cases.json", *options)

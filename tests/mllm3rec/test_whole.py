@@ -8,7 +8,6 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -26,15 +25,10 @@ from programs.lm.ledger import read_calls
 from programs.lm.response_cache import use_response_cache
 from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.events import Event, Note
-from tests.support.command_line import CommandLine
+from tests.support.command_line import CommandLine, process_of
 from tests.support.fake_server import Body, FakeOpenAI, Reply, last_user, sensible
 from tests.support.files import plain_files
 from tests.support.paths import TINY_ENCODER
-
-
-@pytest.fixture(autouse=True)
-def hashing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLLM3REC_ENCODER", "hashing")
 
 
 @pytest.fixture(scope="module")
@@ -277,8 +271,7 @@ class TestFailures:
 
 
 def started(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "mllm3rec", *arguments]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    return subprocess.Popen(process_of(*arguments), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
 
 
 def slow(body: Body) -> Reply:
@@ -310,13 +303,13 @@ class TestKilled:
         assert sum(asked.values()) - len(asked) <= in_flight < 3 * 64
         assert not parts_folder(out).exists()
 
-    def test_ctrl_c_ends_all_processes_without_loss(self, demo: m3.Dataset, tmp_path: Path) -> None:
+    def test_ctrl_c_ends_all_processes_without_loss(self, tmp_path: Path) -> None:
         out = tmp_path / "t.parquet"
         with FakeOpenAI(slow) as server:
             command = ["distill", "demo", "--mote", server.model(), "--out", str(out)]
             for processes in ("1", "2"):
                 process = subprocess.Popen(  # noqa: S603
-                    [sys.executable, "-m", "mllm3rec", *command, "--processes", processes],
+                    process_of(*command, "--processes", processes),
                     stderr=subprocess.PIPE,
                     text=True,
                     start_new_session=True,

@@ -1,4 +1,4 @@
-"""One finished compile for all tests that look at one, or go on from one."""
+"""What compiles of several tests start from, and one finished compile for tests that look at one or go on from it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from optimize.artifact import ArtifactManifest
 from optimize.compiler import Compiler
 from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import Roles
+from programs.runtime.environment import variable
 from tests.support.backends import roles_on, served
 from tests.support.cases import cases_file
 from tests.support.compile_setup import compiler, sensitive
 from tests.support.fake_server import FakeOpenAI
+from tests.support.tiny_model import need_training, write_tiny_model
 
 ANSWERS = "calls.sqlite"
 
@@ -42,6 +44,25 @@ class Finished:
         shutil.copy(self.made.directory.parent / ANSWERS, folder / ANSWERS)
         use_response_cache(folder / ANSWERS)
         return Path(shutil.copytree(self.made.directory, folder / "art"))
+
+
+@pytest.fixture
+def hashing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prior's encoder that needs no weights."""
+    monkeypatch.setenv(variable("encoder"), "hashing")
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> Cases:
+    """Ten dev users."""
+    return cases_file(tmp_path / "dev.jsonl", 10)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model to fine-tune; tests are skipped without the packages to train it."""
+    need_training()
+    return write_tiny_model(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="session")

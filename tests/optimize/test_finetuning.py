@@ -11,35 +11,13 @@ import mllm3rec as m3
 from evaluate.protocol.cases import Cases
 from optimize.artifact import ADAPTER, MANIFEST, SEARCH_FOLDER, ArtifactManifest, read_manifest, restore_program
 from optimize.finetuning import finetuning_cases
-from programs.runtime.environment import variable
 from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.events import Event, Progress
 from programs.tuned.settings import TuningSettings
 from tests.support.cases import cases_file
-from tests.support.tiny_model import write_tiny_model
+from tests.support.failures import Killed
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base model; tests are skipped without the packages to train it."""
-    for module in ("torch", "transformers", "peft", "gguf", "safetensors"):
-        pytest.importorskip(module)
-    return write_tiny_model(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(autouse=True)
-def hashing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The prior's encoder that needs no weights."""
-    monkeypatch.setenv(variable("encoder"), "hashing")
-
-
-@pytest.fixture
-def cases(tmp_path: Path) -> Cases:
-    return cases_file(tmp_path / "dev.jsonl", 10)
-
-
-class Killed(BaseException):
-    """Stands for `kill -9`."""
+pytestmark = pytest.mark.usefixtures("hashing")
 
 
 def compiled(cases: Cases, base: Path, out: Path, **options: object) -> m3.Program:
@@ -128,9 +106,7 @@ def test_a_run_of_tuned_weights_is_finished_on_hardware_of_the_same_kind(
     assert m3.evaluate(test, tmp_path / "art", out=run).figures.users == 3, "runs of older versions do not say"
 
 
-def test_what_the_weight_gains_is_not_taken_for_what_the_training_gained(
-    cases: Cases, base: Path, tmp_path: Path
-) -> None:
+def test_what_the_weight_gains_is_not_taken_for_what_the_training_gained(base: Path, tmp_path: Path) -> None:
     """The untuned model is compared at the winner's fitted weight or gate, too."""
     many = cases_file(tmp_path / "many.jsonl", 30)
     manifest = compiled(many, base, tmp_path / "art").manifest

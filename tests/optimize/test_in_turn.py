@@ -16,35 +16,16 @@ from optimize.prompts import prompts_of
 from programs.gate import Gate
 from programs.lm.ledger import read_calls
 from programs.mope import MOPE
-from programs.runtime.environment import variable
 from programs.runtime.errors import InputError
 from programs.tuned.aligner import TunedAligner
 from tests.support.cases import cases_file
 from tests.support.compile_setup import sensitive
 from tests.support.fake_server import FakeOpenAI, Reply
-from tests.support.tiny_model import write_tiny_model
+
+pytestmark = pytest.mark.usefixtures("hashing")
 
 SMALL = {"trials": 3, "demo_sets": 1, "wordings": 1, "reflections": 0, "interactions": 0, "finalists": 0}
 INFER, RANK = "shopper.infer.predict", "aligner.rank.predict"
-
-
-@pytest.fixture(autouse=True)
-def hashing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The prior's encoder that needs no weights."""
-    monkeypatch.setenv(variable("encoder"), "hashing")
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A base model; tests are skipped without the packages to train it."""
-    for module in ("torch", "transformers", "peft", "gguf", "safetensors"):
-        pytest.importorskip(module)
-    return str(write_tiny_model(tmp_path_factory.mktemp("base")))
-
-
-@pytest.fixture
-def cases(tmp_path: Path) -> Cases:
-    return cases_file(tmp_path / "dev.jsonl", 10)
 
 
 def instructions(artifact: Path) -> str:
@@ -90,9 +71,9 @@ def test_users_of_earlier_compiles_are_not_unseen(cases: Cases, tmp_path: Path) 
             m3.evaluate(cases, second, model=model)
 
 
-def test_prompts_and_weights_of_one_program_in_turn(cases: Cases, base: str, tmp_path: Path) -> None:
+def test_prompts_and_weights_of_one_program_in_turn(cases: Cases, base: Path, tmp_path: Path) -> None:
     weights, prompts, again = tmp_path / "weights", tmp_path / "prompts", tmp_path / "again"
-    tuned = {"optimizer": "finetune", "base": base, "lists": 40}
+    tuned = {"optimizer": "finetune", "base": str(base), "lists": 40}
     with FakeOpenAI(sensitive) as server:
         foreseen = forecast_compile_cost(cases, "tuned-profiles", out=weights, model=server.model(), **tuned)
         assert server.bodies == [], "a forecast asks no model"
@@ -140,8 +121,8 @@ def test_a_compile_is_compared_with_the_compiled_program_as_it_was(cases: Cases,
     assert found.verdict.before["ndcg"].mean == pytest.approx(prior)
 
 
-def test_weights_are_not_trained_on_profiles_that_nobody_can_read(cases: Cases, base: str, tmp_path: Path) -> None:
-    options = {"optimizer": "finetune", "base": base, "lists": 8}
+def test_weights_are_not_trained_on_profiles_that_nobody_can_read(cases: Cases, base: Path, tmp_path: Path) -> None:
+    options = {"optimizer": "finetune", "base": str(base), "lists": 8}
     with FakeOpenAI(lambda body: Reply("not JSON")) as server, pytest.raises(InputError, match="nothing is frozen"):
         m3.compile_program(cases, "tuned-profiles", out=tmp_path / "art", model=server.model(), **options)
 

@@ -124,7 +124,7 @@ def test_an_answer_without_values_is_a_failure_of_the_server(values: float | Non
         aligned(server)
 
 
-def test_a_text_that_is_refused_has_no_score(server: FakeOpenAI) -> None:
+def test_a_text_that_is_refused_has_no_score() -> None:
     too_long = Reply("the prompt is too long for this model's context", status=400)
     with replying(too_long) as refusing:
         result = aligned(refusing)

@@ -30,16 +30,6 @@ from tests.support.compile_setup import sensitive
 from tests.support.flaky_server import FlakyOpenAI
 from tests.support.runs import judgements, rows_in
 
-OUTCOMES = {
-    "SAME": "exit code 0; rows, trials and frozen files as where nothing fails",
-    "FINE": "exit code 0; everybody has a readable answer, but with other words or scores",
-    "ONE": "exit code 0; the one item or user that the provider refuses is counted, and the others go on",
-    "UNREAD": "exit code 1 or 2; says how many had no readable answer; nothing recommended or frozen, no figure of MAR",
-    "FAILED": "exit code 1 or 2; shows the words of the server, and no figure",
-    "STOPPED": "exit code 3 or 1; a limit of time stopped it, and it says so",
-}
-"""Words of the matrix. Where nothing fails any more, the same command then ends as if nothing had failed."""
-
 MATRIX = """
 fault                evaluate  recommend distill   compile   compare   study     attack
 healthy              SAME      SAME      SAME      SAME      SAME      SAME      SAME
@@ -106,7 +96,16 @@ only unknown labels  UNREAD*   UNREAD    SAME      UNREAD    UNREAD    UNREAD   
 labels as floats     SAME      SAME      SAME      SAME      SAME      SAME      SAME
 labels as fractions  UNREAD    UNREAD    SAME      UNREAD    UNREAD*   UNREAD    UNREAD
 """
-"""A fault in each line, a command in each column."""
+"""A fault in each line, a command in each column. Where nothing fails any more, the same command then ends as if
+nothing had failed.
+
+SAME: exit code 0; rows, trials and frozen files as where nothing fails.
+FINE: exit code 0; everybody has a readable answer, but with other words or scores.
+ONE: exit code 0; the one item or user that the provider refuses is counted, and the others go on.
+UNREAD: exit code 1 or 2; says how many had no readable answer; nothing recommended or frozen, no figure of MAR.
+FAILED: exit code 1 or 2; shows the words of the server, and no figure.
+STOPPED: exit code 3 or 1; a limit of time stopped it, and it says so.
+"""
 
 USERS = 3
 DATASET_USER = "S0001"

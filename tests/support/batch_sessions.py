@@ -13,15 +13,12 @@ from programs.lm.backends import Backends
 from programs.lm.ledger import Call, Ledger, read_calls
 from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import Roles, local_roles
-from programs.prior.scorers import Popularity
-from programs.program import Parts, pointwise
+from programs.program import pointwise
 from programs.runtime.environment import cache_dir
-from programs.trait_store import TraitStore
 from signatures.rows import Case
 from tests.support.batch_server import BatchServer
-from tests.support.encoders import LetterEncoder
 from tests.support.runs import MANIFEST, judgements
-from tests.support.small_shop import CASE, POPULARITY, SHOP
+from tests.support.small_shop import CASE, parts_of
 
 CASES = [
     CASE.model_copy(update={"candidates": CASE.candidates[:3]}),
@@ -40,11 +37,6 @@ def all_on(server: BatchServer, model: str) -> Roles:
     return local_roles(server.model()).with_models(**dict.fromkeys(("mope", "mote", "mar", "judge"), model))
 
 
-def parts(backends: Backends) -> Parts:
-    """Of the program on a small shop."""
-    return Parts(backends, SHOP, Popularity(POPULARITY), LetterEncoder(), TraitStore())
-
-
 def by_batches(
     roles: Roles, folder: Path, after_wave: Callable[[], None] = lambda: None, cases: Sequence[Case] = CASES
 ) -> Mapping[str, Any]:
@@ -57,7 +49,7 @@ def by_batches(
     ledger = Ledger(folder / _LEDGER)
     batch = BatchRun(ledger)
     try:
-        program = pointwise(parts(batch.backends(roles)))
+        program = pointwise(parts_of(batch.backends(roles)))
         with Journal.open(folder / "run", MANIFEST) as journal:
 
             def wave() -> None:
@@ -75,7 +67,7 @@ def by_batches(
 def by_calls(roles: Roles, folder: Path) -> Mapping[str, Any]:
     """The rows of the same run, each call sent by itself."""
     cache = use_response_cache(folder / "cache" / "calls.sqlite")
-    program = pointwise(parts(Backends(roles, Ledger())))
+    program = pointwise(parts_of(Backends(roles, Ledger())))
     with Journal.open(folder / "run", MANIFEST) as journal:
         run_cases(CASES, program, journal, Ledger())
         rows = judgements(journal.rows())

@@ -1,4 +1,4 @@
-"""The command line in this process."""
+"""The command line, in this process and in one of its own."""
 
 from __future__ import annotations
 
@@ -56,6 +56,11 @@ def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 def run(*arguments: object) -> Result:
     """A command on a wide terminal, without the handling of its errors: they are in `Result.exception`."""
     return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(argument) for argument in arguments])
+
+
+def process_of(*arguments: object) -> list[str]:
+    """How a process of its own runs a command."""
+    return [sys.executable, "-m", "mllm3rec", *map(str, arguments)]
 
 
 @contextmanager

@@ -1,8 +1,12 @@
-"""Errors that models raise."""
+"""Errors that models raise, and the end of a process."""
 
 from __future__ import annotations
 
 from dspy.utils.exceptions import LMRateLimitError, LMTransportError
+
+
+class Killed(BaseException):
+    """Stands for `kill -9` in this process."""
 
 
 def too_many(retry_after: float | None = None) -> LMRateLimitError:

@@ -1,4 +1,4 @@
-"""Files of datasets, and what loading them says."""
+"""Files of datasets and what loading them says, and databases that are damaged."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
     data = text.encode(encoding)
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     return path
+
+
+def overwrite_pages(database: Path) -> None:
+    """Damage all pages of a database but the first."""
+    content = database.read_bytes()
+    database.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
 
 
 def jsonl(rows: Rows) -> str:

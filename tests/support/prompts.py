@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from tests.support.fake_server import Body, FakeOpenAI, last_user
@@ -12,6 +13,11 @@ from tests.support.fake_server import Body, FakeOpenAI, last_user
 def asking(server: FakeOpenAI, cue: str) -> list[Body]:
     """The bodies whose question ends with that cue."""
     return [body for body in server.bodies if last_user(body).endswith(cue)]
+
+
+def sent(bodies: Sequence[Body]) -> Counter[str]:
+    """How often each question was asked."""
+    return Counter(json.dumps(body, sort_keys=True) for body in bodies)
 
 
 def text_of(bodies: Sequence[Body]) -> str:

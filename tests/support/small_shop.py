@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from programs.lm.backends import Backends
 from programs.mar import UserView
 from programs.prior.scorers import Popularity
 from programs.program import Parts
@@ -33,6 +34,11 @@ PURCHASES = [(SHOP["I-teapot"], Interaction(item_id="I-teapot", rating=5)), (SHO
 SHOPPER = UserView(text="- value (strong): much for little")
 
 
-def parts_on(server: FakeOpenAI, **more: Any) -> Parts:
+def parts_of(backends: Backends, **more: Any) -> Parts:
     """What programs on this shop are made of."""
-    return Parts(backends_on(server), SHOP, Popularity(POPULARITY), LetterEncoder(), TraitStore(), **more)
+    return Parts(backends, SHOP, Popularity(POPULARITY), LetterEncoder(), TraitStore(), **more)
+
+
+def parts_on(server: FakeOpenAI, **more: Any) -> Parts:
+    """The same, with every role on one server."""
+    return parts_of(backends_on(server), **more)

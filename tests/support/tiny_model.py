@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+NEEDED = ("torch", "transformers", "peft", "gguf", "safetensors")
+"""Packages that train a language model."""
 WORDS = ("red", "blue", "green", "ball", "cube", "car", "A", "shopper", "bought", "Would", "this", "buy", "next", "-")
+
+
+def need_training() -> None:
+    """Skip the test where the packages to train a language model are not installed."""
+    for package in NEEDED:
+        pytest.importorskip(package)
 
 
 def write_tiny_model(folder: Path, seed: int = 0) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from urllib.parse import urlencode
 
 from programs.runtime.environment import variable
 from tests.support.browser import Page
+from tests.support.command_line import process_of
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -32,15 +32,10 @@ def environment_in(folder: Path) -> dict[str, str]:
     }
 
 
-def command(*arguments: object) -> list[str]:
-    """A command as it is started in a process."""
-    return [sys.executable, "-m", "mllm3rec", *map(str, arguments)]
-
-
 @contextmanager
 def view_of(folder: Path) -> Iterator[str]:
     """The address of a view of a folder, while the block runs."""
-    line = command("view", folder, "--port", 0, "--json")
+    line = process_of("view", folder, "--port", 0, "--json")
     with subprocess.Popen(line, stdout=subprocess.PIPE, env=environment_in(folder)) as view:  # noqa: S603
         assert view.stdout is not None
         try:

@@ -28,9 +28,9 @@ from programs.runtime.events import Event, Progress
 from signatures.rows import Case
 from signatures.types import Interaction, Item
 from tests.support.cases import case, training_of
-from tests.support.tiny_model import write_tiny_model
+from tests.support.failures import Killed
+from tests.support.tiny_model import need_training, write_tiny_model
 
-NEEDED = ("torch", "transformers", "peft", "gguf", "safetensors")
 COLOURS, SHAPES = ("red", "blue", "green"), ("ball", "cube", "car")
 ITEMS = {f"{c} {s}": Item(item_id=f"{c} {s}", title=f"{c} {s}") for c, s in itertools.product(COLOURS, SHAPES)}
 ITEMS["new"] = Item(item_id="new", title="red next")
@@ -61,8 +61,7 @@ def material() -> TrainingData:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A base model; tests are skipped without the packages to train it."""
-    for module in NEEDED:
-        pytest.importorskip(module)
+    need_training()
     return str(write_tiny_model(tmp_path_factory.mktemp("base")))
 
 
@@ -87,10 +86,6 @@ def test_a_history_of_nothing_known_is_ranked(name: str, fits: dict[str, Ranker]
     for history in ([], ["nowhere"]):
         assert sorted(fits[name].rank(case(history, ["new", "nowhere"])).order) == ["new", "nowhere"]
     assert fits[name].rank(case([], ["nowhere"])).scores[name] == [0.0]
-
-
-class Killed(BaseException):
-    """Stands for `kill -9`."""
 
 
 @EACH
@@ -169,8 +164,7 @@ def test_stage_1_of_a_llmrec_ranks_alone_and_beside_the_language_model(fits: dic
 
 
 def test_stage_1_is_fitted_once_for_settings_that_do_not_touch_it(tmp_path: Path) -> None:
-    for module in NEEDED:
-        pytest.importorskip(module)
+    need_training()
     data, events = material(), list[Event]()
     one = ALLMRec(sasrec=SHORT, epochs=2)
     one.wording(data, 0, Fitting(tmp_path, events.append))

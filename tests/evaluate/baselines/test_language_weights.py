@@ -14,6 +14,7 @@ from evaluate.baselines.systems.tallrec import TALLRec
 from evaluate.ranker_factory import RankerFactory
 from mllm3rec import draw_cases, load_dataset
 from programs.runtime.environment import variable
+from tests.support.tiny_model import need_training
 
 pytestmark = pytest.mark.llm
 
@@ -31,8 +32,7 @@ LEAST = {"users": 8, "passes": 1, "dev_users": 4}
     ids=lambda settings: settings.name,
 )
 def test_the_demo_store_is_ranked(settings: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    for package in ("torch", "transformers", "peft", "gguf"):
-        pytest.importorskip(package)
+    need_training()
     monkeypatch.setenv(variable("encoder"), "hashing")
     cases = draw_cases(load_dataset("demo"), part="test", users=2)
     ranker = settings.fit(RankerFactory.create(cases.dataset, cases.training).training_data, 0)

@@ -17,6 +17,7 @@ from evaluate.experiments import resumable_trials
 from evaluate.experiments.resumable_trials import naming_file, open_study
 from optimize.search import attempt_of
 from programs.runtime.errors import InputError
+from tests.support.files import overwrite_pages
 from tests.support.paths import ROOT
 
 
@@ -26,8 +27,7 @@ def study(path: Path) -> optuna.Study:
 
 def damage(path: Path) -> None:
     study(path)
-    content = path.read_bytes()
-    path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+    overwrite_pages(path)
 
 
 def edit(path: Path, statement: str) -> None:

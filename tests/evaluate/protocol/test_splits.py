@@ -117,7 +117,7 @@ def test_another_draw_has_the_same_users_and_targets_and_other_negatives(shop: D
 # Negatives
 
 
-def test_matched_negatives_of_a_cold_item_are_cold(shop: Dataset) -> None:
+def test_matched_negatives_of_a_cold_item_are_cold() -> None:
     sampler = NegativeSampler(["p", "q", "r", "s", "t"], {"p": 9, "q": 8, "r": 7}, "matched", 1)
     drawn = {sampler.draw(np.random.default_rng(seed), "s", {"s"})[0] for seed in range(30)}
     # One negative is drawn among four times as many candidates, the nearest first: everything, in a pool of five.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import pytest
 
 from evaluate.report.pseudonyms import pseudonym
 from evaluate.report.write import write_report
-from tests.support.browser import CHROMIUM, FLAGS, Page, needs_browser, started
+from tests.support.browser import CHROMIUM, FLAGS, Page, needs_browser
 from tests.support.small_study import SCRIPT, USERS, study
 
 if TYPE_CHECKING:
@@ -34,12 +33,6 @@ TABS = {
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_report(study(), tmp_path_factory.mktemp("page"))[0].as_uri()
-
-
-@pytest.fixture(scope="module")
-def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    with started(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
 
 
 @pytest.fixture

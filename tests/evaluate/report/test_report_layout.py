@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from evaluate.report.write import write_report
-from tests.support.browser import Page, needs_browser, started
+from tests.support.browser import Page, needs_browser
 from tests.support.report_pages import attack_page, comparison_page, compile_page
 from tests.support.small_study import study
 
@@ -28,12 +27,6 @@ SCREENS = {"phone": (390, 844), "desk": (1440, 900)}
 GROUNDS = {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 28)"}
 TEXTS = {"light": "rgb(28, 33, 40)", "dark": "rgb(228, 232, 238)"}
 FINDINGS = Path(__file__).with_name("layout.js").read_text("utf-8")
-
-
-@pytest.fixture(scope="module")
-def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    with started(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module", params=REPORTS)

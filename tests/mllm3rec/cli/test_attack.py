@@ -6,9 +6,7 @@ import json
 import re
 import signal
 import subprocess
-import sys
 import threading
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,9 +17,10 @@ from evaluate.attacks.suite import ATTACKS
 from evaluate.runs.directory import JOURNAL
 from tests.support.attacks import HIDDEN, MAGIC, OPEN, TitleReader
 from tests.support.cases import cases_file
-from tests.support.command_line import CommandLine
+from tests.support.command_line import CommandLine, process_of
 from tests.support.fake_server import Body, FakeOpenAI, Reply, digest, last_user, sensible
 from tests.support.paths import ROOT
+from tests.support.prompts import sent
 from tests.support.runs import judgements, rows_in
 
 PROGRAMS = ("llm-only", "without-mote", "listwise", "pointwise", "embedding")
@@ -37,11 +36,6 @@ def gullible(body: Body) -> Reply:
         ordered = sorted(lines, key=lambda line: (MAGIC not in line[1], digest(line[0])))
         return Reply(json.dumps({"ranking": [int(label) for label, _ in ordered]}))
     return sensible(body)
-
-
-def sent(bodies: list[Body]) -> Counter[str]:
-    """How often each question was asked."""
-    return Counter(json.dumps(body, sort_keys=True) for body in bodies)
 
 
 def test_every_ranker_is_attacked_and_reported(cli: CommandLine, tmp_path: Path, server: FakeOpenAI) -> None:
@@ -102,7 +96,7 @@ def test_a_run_killed_for_real_resumes_to_the_same_rows(
     with FakeOpenAI(held) as server:
         options = ("--ranker", "pointwise", "--attack", "json", "--model", server.model())
         process = subprocess.Popen(  # noqa: S603 - our own command line
-            [sys.executable, "-m", "mllm3rec", "attack", str(cases), *options, "--out", str(run)],
+            process_of("attack", cases, *options, "--out", run),
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -26,7 +26,6 @@ def hurried_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "LOOK_EVERY", (0.001, 0.001))
     monkeypatch.setattr(job_keeper, "SETTLING", 0.0)
     monkeypatch.setattr(job_keeper, "_FIRST_PAUSE", 0.0)
-    monkeypatch.setenv(variable("encoder"), "hashing")
 
 
 @pytest.fixture

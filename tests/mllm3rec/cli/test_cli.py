@@ -35,9 +35,10 @@ from programs.prior.encoders import HashingEncoder
 from programs.runtime.environment import cache_dir
 from programs.runtime.errors import InputError
 from signatures.rows import Case, Status
-from tests.support.command_line import CommandLine, Ended
+from tests.support.command_line import CommandLine, Ended, process_of
 from tests.support.fake_server import Body, FakeOpenAI, Reply, last_user, sensible
 from tests.support.paths import ROOT, TINY_ENCODER
+from tests.support.prompts import sent
 
 PATIENCE = 900  # seconds, for a machine that is busy with something else
 
@@ -48,7 +49,7 @@ def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     # A test run in the background of a script inherits a deaf ear for Ctrl-C, and would pass it on.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(  # noqa: S603 - our own command line
-        [sys.executable, "-m", "mllm3rec", *map(str, arguments)],
+        process_of(*arguments),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -128,10 +129,6 @@ def metrics(directory: Path) -> dict[str, Any]:
     figures: dict[str, Any] = json.loads((directory / METRICS).read_text())
     del figures["usage"]
     return figures
-
-
-def sent(bodies: list[Body]) -> Counter[str]:
-    return Counter(json.dumps(body, sort_keys=True) for body in bodies)
 
 
 def asked(body: Body) -> str:
@@ -488,9 +485,7 @@ def test_rows_of_two_encoders_do_not_mix(cli: CommandLine, tmp_path: Path, monke
     refused(cli(*evaluate), "configuration.encoder is only in the run")
 
 
-def test_an_encoder_is_chosen_for_one_command(
-    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_encoder_is_chosen_for_one_command(cli: CommandLine, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     cases, run = tmp_path / "cases.jsonl", tmp_path / "run"
     draw(cli, cases, users=2)

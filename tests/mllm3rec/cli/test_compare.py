@@ -44,10 +44,6 @@ def named_servers(*names: str) -> Iterator[dict[str, FakeOpenAI]]:
         yield {name: stack.enter_context(FakeOpenAI()) for name in names}
 
 
-def asked_for(server: FakeOpenAI, output: str) -> int:
-    return sum(f"`{output}`" in json.dumps(body["messages"]) or output in json.dumps(body) for body in server.bodies)
-
-
 BOTH = 'mope = ["a", "b"]\nmote = ["a"]\nmar = ["a", "b"]'
 
 
@@ -197,6 +193,25 @@ def test_what_a_forecast_pays_counts_for_the_budget(tmp_path: Path) -> None:
         with pytest.raises(BudgetExceededError):
             run("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--max-calls", str(sent + 5))
         assert sent_to(servers) <= sent + 5
+
+
+def test_a_forecast_keeps_to_the_limits_of_the_command(tmp_path: Path) -> None:
+    cases = drawn(tmp_path, 3)
+
+    def slow(body: Body) -> Reply:
+        reply = sensible(body)
+        reply.seconds = 0.7
+        return reply
+
+    with FakeOpenAI(slow) as server:
+        grid = grid_file(tmp_path / "grid.toml", {"a": server}, 'mope = ["a"]\nmote = ["a"]\nmar = ["a"]')
+        forecast = ("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--dry-run")
+        with pytest.raises(BudgetExceededError, match="the minutes of this session are over"):
+            run(*forecast, "--max-minutes", 0.01)
+        server.respond = sensible
+        server.bodies.clear()
+        assert run(*forecast, "--max-tokens", 777).exit_code == 0
+        assert {body["max_tokens"] for body in server.bodies} == {777}, "other limits are other questions"
 
 
 def test_a_search_goes_on_and_refuses_another_grid(tmp_path: Path) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner, Result
 
 from evaluate.stats.power import sample_size
@@ -18,15 +16,11 @@ from mllm3rec.api.demonstration import AFTER, BEFORE, demonstrate
 from mllm3rec.cli.main import app
 from programs.default_demos import EXPLANATIONS, TRAITS
 from programs.runtime.events import Event, Progress
+from tests.support.command_line import process_of
 from tests.support.compile_setup import sensitive
 from tests.support.fake_server import Body, FakeOpenAI, Reply, last_user
 
 SMALL = ["--users", "3", "--dev-users", "4", "--trials", "2"]
-
-
-@pytest.fixture(autouse=True)
-def hashing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLLM3REC_ENCODER", "hashing")
 
 
 def demo(out: Path, server: FakeOpenAI, *more: str) -> Result:
@@ -141,7 +135,7 @@ def test_a_killed_demonstration_goes_on_where_it_was(tmp_path: Path) -> None:
     with FakeOpenAI(counted) as server:
         arguments = ["demo", "--out", str(tmp_path / "demo"), "--model", server.model(), *SMALL, "--json"]
         process = subprocess.Popen(  # noqa: S603 - our own command line
-            [sys.executable, "-m", "mllm3rec", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            process_of(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
             assert reached.wait(300)

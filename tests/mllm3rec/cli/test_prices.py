@@ -37,7 +37,7 @@ class TestCommand:
         assert [cell.strip() for cell in line.split("│")[2:9]] == ["-"] * 6 + ["0.36"]
         assert "our contract" in result.stdout
 
-    def test_check_tells_retired_and_age(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_check_tells_retired_and_age(self) -> None:
         code, payload = command("check", "openai/gpt-4o", "openai/gpt-3.5-turbo")
         assert code == 0
         new, old = payload["models"]["openai/gpt-4o"], payload["models"]["openai/gpt-3.5-turbo"]

@@ -15,12 +15,13 @@ from programs.runtime import key_value_store
 from tests.support.cases import cases_file
 from tests.support.command_line import CommandLine
 from tests.support.fake_server import FakeOpenAI
+from tests.support.files import overwrite_pages
 from tests.support.runs import judgements
 
 
 @pytest.fixture(autouse=True)
-def hashing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLLM3REC_ENCODER", "hashing")
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A locked store is not waited for."""
     monkeypatch.setattr(key_value_store, "_PATIENCE", 0.05)
     monkeypatch.setattr(key_value_store, "_PATIENCE_AFTERWARDS", 0.01)
 
@@ -38,8 +39,7 @@ def damage(path: Path) -> None:
     """All pages but the first are gone; what was in the log is in the file before."""
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    content = path.read_bytes()
-    path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+    overwrite_pages(path)
 
 
 def evaluated(cli: CommandLine, tmp_path: Path, server: FakeOpenAI, out: str) -> tuple[dict[str, object], str]:

@@ -173,7 +173,7 @@ def test_requests_are_limited() -> None:
     asyncio.run(run())
 
 
-def test_who_may_come_in(server: FakeOpenAI) -> None:
+def test_who_may_come_in() -> None:
     key = "a key of this service"
 
     async def run() -> None:
@@ -256,7 +256,7 @@ def test_files_that_change_are_noticed(server: FakeOpenAI, tmp_path: Path, monke
     asyncio.run(run())
 
 
-def test_a_log_holds_no_prompt_and_no_key(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_holds_no_prompt_and_no_key(caplog: pytest.LogCaptureFixture) -> None:
     secret, text = "sk-very-secret-key", "an orange kettle of my aunt"
     replies = [Reply("not JSON"), Reply(f"no {secret} {text}", status=401), Reply(text, status=400)]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 
 from mcp import Client, StdioServerParameters
 
 from mllm3rec.serve.mcp_server import mcp_server
+from tests.support.command_line import process_of
 from tests.support.fake_server import FakeOpenAI
 from tests.support.paths import ROOT
 from tests.support.served import serving
@@ -45,8 +45,8 @@ def test_tools_in_this_process(server: FakeOpenAI) -> None:
 
 
 def test_tools_over_standard_input_and_output(server: FakeOpenAI) -> None:
-    command = ["-m", "mllm3rec", "serve", "listwise", "demo", "--mcp", "--model", server.model()]
-    parameters = StdioServerParameters(command=sys.executable, args=command, env=dict(os.environ), cwd=str(ROOT))
+    program, *arguments = process_of("serve", "listwise", "demo", "--mcp", "--model", server.model())
+    parameters = StdioServerParameters(command=program, args=arguments, env=dict(os.environ), cwd=str(ROOT))
 
     async def run() -> None:
         async with Client(parameters) as client:

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ import pytest
 from mcp import Client
 
 from programs.runtime.environment import variable
-from tests.support.command_line import CommandLine
+from tests.support.command_line import CommandLine, process_of
 from tests.support.fake_server import Body, FakeOpenAI, Reply, sensible
 from tests.support.paths import ROOT
 from tests.support.served import freeze
@@ -28,7 +27,7 @@ from tests.support.served import freeze
 @contextmanager
 def served(*arguments: object, **environment: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """The address of `mllm3rec serve` in a process of its own, and that process."""
-    command = [sys.executable, "-m", "mllm3rec", "serve", *map(str, arguments), "--port", "0", "--json"]
+    command = process_of("serve", *arguments, "--port", 0, "--json")
     process = subprocess.Popen(  # noqa: S603 - our own command
         command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | environment
     )

@@ -60,7 +60,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
 
 
 @pytest.fixture
-def cache(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(ran: Ran) -> Path:
     """The run's response cache, in use."""
     use_response_cache(ran.cache)
     return ran.cache

@@ -19,12 +19,12 @@ import pytest
 from evaluate.protocol.cases import load_cases
 from mllm3rec.view.notes import NoteBook
 from optimize.compiler import STUDY
-from tests.support.browser import needs_browser, started
+from tests.support.browser import needs_browser
 from tests.support.cases import cases_file
-from tests.support.command_line import commands_in, run
+from tests.support.command_line import commands_in, process_of, run
 from tests.support.compile_setup import sensitive
 from tests.support.fake_server import Body, FakeOpenAI, Reply, sensible
-from tests.support.view_page import ViewPage, command, environment_in, view_of
+from tests.support.view_page import ViewPage, environment_in, view_of
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -90,12 +90,6 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         users = tuple(case.user_id for case in load_cases(folder / "test.jsonl"))
         with view_of(folder) as address:
             yield Shown(folder, address, server, users)
-
-
-@pytest.fixture(scope="module")
-def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    with started(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
 
 
 @pytest.fixture
@@ -302,7 +296,7 @@ class TestWhileItRuns:
         page.open()
         assert "No run below" in page.text()
         options = ("--ranker", "llm-only", "--model", server.model(), "--out", folder / "run")
-        line = command("evaluate", folder / "test.jsonl", *options)
+        line = process_of("evaluate", folder / "test.jsonl", *options)
         with subprocess.Popen(line, env=environment_in(folder), stderr=subprocess.DEVNULL) as evaluating:  # noqa: S603
             page.wait_for("running", 60)
             page.wait_for("1 run")
@@ -321,7 +315,7 @@ class TestWhileItRuns:
     def test_a_compile_is_stopped_as_by_ctrl_c(self, chrome: Chrome, live: tuple[Path, FakeOpenAI, str]) -> None:
         folder, server, address = live
         page = ViewPage(chrome, address)
-        line = command("compile", folder / "dev.jsonl", "--out", folder / "art", "--model", server.model(), *SMALL)
+        line = process_of("compile", folder / "dev.jsonl", "--out", folder / "art", "--model", server.model(), *SMALL)
         pipes = {"stderr": subprocess.PIPE, "text": True}
         with subprocess.Popen(line, env=environment_in(folder), **pipes) as compiling:  # noqa: S603
             page.open()
@@ -336,7 +330,7 @@ class TestWhileItRuns:
         page.wait_for("stopped; the same command goes on from here", 30)
 
 
-def test_optuna_dashboard_opens_the_same_study(shown: Shown, tmp_path: Path) -> None:
+def test_optuna_dashboard_opens_the_same_study(shown: Shown) -> None:
     pytest.importorskip("optuna_dashboard")
     program = str(Path(sys.executable).with_name("optuna-dashboard"))
     with socket.socket() as free:

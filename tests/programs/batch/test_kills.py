@@ -20,6 +20,7 @@ from programs.lm.response_cache import ResponseCache
 from programs.runtime.environment import variable
 from tests.support.batch_server import BatchServer, FakeBatch, unlucky
 from tests.support.batch_sessions import ANTHROPIC, GOOGLE, RolesOn, by_batches, by_calls, paid_calls
+from tests.support.failures import Killed
 
 KILLS = 40
 HERE: tuple[tuple[Any, str], ...] = (
@@ -37,10 +38,6 @@ STEPS = (*HERE, *((form, step) for form in (OpenAIForm, AnthropicForm, GoogleFor
 
 Moment = tuple[str, str]
 """Name of a step, and `before` or `after`."""
-
-
-class Killed(BaseException):
-    """Stands for `kill -9` in this process."""
 
 
 class Killer:

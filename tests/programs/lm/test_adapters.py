@@ -161,7 +161,7 @@ class TestCachedParsing:
         ranking = rank_candidates("profile", "traits")
         assert self.read(adapter.parse, ranking, '{"ranking": [12, "34"]}') == {"ranking": [12, 34]}
 
-    def test_an_answer_in_a_fence_is_read(self, server: FakeOpenAI) -> None:
+    def test_an_answer_in_a_fence_is_read(self) -> None:
         text = '```json\n{"traits": ["easy to use"]}\n```'
         assert StrictAdapter().parse(DistillTraits, text) == {"traits": ["easy to use"]}
 

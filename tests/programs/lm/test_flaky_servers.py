@@ -208,7 +208,7 @@ class TestOneBackend:
             assert outcome(Backends(local_roles(server.model())), "mote", "a cup") is None
             assert len(server.bodies) == 8
 
-    def test_one_that_refuses_the_key_is_asked_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_that_refuses_the_key_is_asked_once(self) -> None:
         with FakeOpenAI(lambda body: Reply("invalid key", status=401)) as server, FakeOpenAI() as other:
             roles = local_roles(server.model()).with_models(mar=other.model())
             backends = Backends(roles)

@@ -387,7 +387,7 @@ class TestDeadline:
 
 
 def test_a_hosted_model_keeps_the_key_of_its_stored_answers(
-    server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Answers stored by DSPy's own engine choice, whose requests held the timeout, are found again."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")

@@ -28,6 +28,7 @@ from programs.runtime.key_value_store import KeyValueStore
 from programs.trait_store import Distilled, TraitStore
 from signatures.rows import Usage
 from tests.support.encoders import LetterEncoder
+from tests.support.files import overwrite_pages
 from tests.support.paths import ROOT
 
 
@@ -200,8 +201,7 @@ def damage_pages(path: Path) -> None:
     store = pairs(path)
     store.put_many({("k", n.to_bytes(2, "big")): ("x" * 200, n) for n in range(500)})
     store.close()
-    content = path.read_bytes()
-    path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+    overwrite_pages(path)
 
 
 def no_database(path: Path) -> None:

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-_NEEDED = ("torch", "transformers", "peft", "gguf", "safetensors")
-collect_ignore = [] if all(map(find_spec, _NEEDED)) else ["test_adaptation.py", "test_finetuned.py"]
+from tests.support.tiny_model import NEEDED
+
+collect_ignore = [] if all(map(find_spec, NEEDED)) else ["test_adaptation.py", "test_finetuned.py"]

@@ -20,6 +20,7 @@ from programs.tuned.decoding import LateInteraction
 from programs.tuned.finetuned import FineTuned, read_tensors
 from programs.tuned.reader import AdapterRecord, tuned_reader
 from programs.tuned.settings import PromptList, TuningSettings
+from tests.support.failures import Killed
 from tests.support.tiny_model import write_tiny_model
 
 COLOURS, SHAPES = ("red", "blue", "green"), ("ball", "cube", "car")
@@ -63,10 +64,6 @@ def test_packed_logits_equal_separate_ones_and_those_of_the_model_itself(folder:
 def test_only_adapters_of_the_last_layers_are_trained(folder: Path) -> None:
     names = list(model(folder, SETTINGS.model_copy(update={"layers": 1})).adapter)
     assert len(names) == 4 and all("layers.1." in name and "lora_" in name for name in names)
-
-
-class Killed(BaseException):
-    """Stands for `kill -9`: nothing is tidied up after it."""
 
 
 def test_training_finds_a_planted_rule_and_resumes_to_the_same_weights(folder: Path, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_finished_fit_is_found_again(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "fit").iterdir()} == {epochs.FINISHED, ".lock"}
 
 
-def test_a_fit_stops_where_dev_is_best_and_says_how_it_goes(tmp_path: Path) -> None:
+def test_a_fit_stops_where_dev_is_best_and_says_how_it_goes() -> None:
     scores = iter([0.1, 0.3, 0.2, 0.3, 0.1, 0.9])
     states = []
     network = torch.nn.Linear(1, 1)
