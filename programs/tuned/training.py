@@ -87,18 +87,26 @@ class AdapterTraining:
         """All blocks that are left."""
         if self.checkpoint.exists():
             self._restore()
-            done = min(self.step * self.settings.batch, self.settings.lists)
-            self.on_event(KeptFit(f"{TASK}: goes on after {done} lists", self.checkpoint.parent))
+            self._say_kept()
         else:
             self.best = self.model.figures(self.dev)
             self.on_event(Note(f"untuned: dev loss {self.best.loss:.3f}, dev NDCG {self.best.ndcg:.3f}"))
-        while self.step < self.settings.steps and self.stale < self.settings.patience:
+        while not self._over:
             self._block()
             self._save()
         self.model.load(self.kept, self.checkpoint)
         total = self.settings.lists
         self.on_event(Progress(TASK, total, total))
         return self.best
+
+    @property
+    def _over(self) -> bool:
+        return self.step >= self.settings.steps or self.stale >= self.settings.patience
+
+    def _say_kept(self) -> None:
+        folder, done = self.checkpoint.parent, min(self.step * self.settings.batch, self.settings.lists)
+        what = f"the fit is kept in {folder}" if self._over else f"goes on after {done} lists"
+        self.on_event(KeptFit(f"{TASK}: {what}", folder))
 
     def _block(self) -> None:
         """Train a block and judge the average; the training is over if the weights are no numbers any more."""

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from transformers import GraniteConfig, GraniteForCausalLM
 
 from programs.runtime.errors import InputError
-from programs.runtime.events import Event, Progress
+from programs.runtime.events import Event, KeptFit, Progress
 from programs.tuned.adaptation import Frozen
 from programs.tuned.backbone import load_backbone, sha256_of_base, source_of
 from programs.tuned.decoding import LateInteraction
@@ -126,7 +126,8 @@ def test_a_training_that_diverges_keeps_the_best_weights_before_and_says_so(fold
     assert any("the weights are not finite" in str(event) for event in events)
     again, seen = model(folder, wild.settings), list[Event]()
     assert again.fit(lists, dev, tmp_path / "wild.safetensors", seen.append) == untuned == again.figures(dev)
-    assert seen == [Progress("fine-tuning", 72, 72)], "nothing is trained again"
+    kept = KeptFit(f"fine-tuning: the fit is kept in {tmp_path}", tmp_path)
+    assert seen == [kept, Progress("fine-tuning", 72, 72)], "nothing is trained again"
 
 
 def test_models_that_do_more_than_an_output_layer_are_refused(tmp_path: Path) -> None:
