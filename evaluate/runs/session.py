@@ -257,9 +257,7 @@ def versions() -> dict[str, str]:
 def ledger_within(root: Path, path: Path, budget: Budget) -> Ledger:
     """Ledger of one of several runs below `root`, with the part of their common budget that the others have left."""
     others = [call for other in root.rglob(path.name) if other != path for call in read_calls(other) if not call.hit]
-    usd = None if budget.usd is None else max(0.0, budget.usd - sum(call.at_most_usd for call in others))
-    calls = None if budget.calls is None else max(0, budget.calls - len(others))
-    return Ledger(path, budget.model_copy(update={"usd": usd, "calls": calls}))
+    return Ledger(path, budget.minus(sum(call.at_most_usd for call in others), len(others)))
 
 
 def _recovered(cases: Cases, rows: Mapping[str, Ranking]) -> Recovery | None:
