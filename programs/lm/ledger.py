@@ -23,6 +23,7 @@ from typing import Any, TextIO
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from programs.runtime.errors import BudgetExceededError, input_error
+from programs.runtime.nocopy import SharedByCopies
 from programs.runtime.untrusted import regular
 from signatures.rows import Usage, add_usd, total_usage
 
@@ -205,7 +206,7 @@ def by_role(calls: Iterable[Call]) -> dict[str, Usage]:
     return totals
 
 
-class Ledger:
+class Ledger(SharedByCopies):
     """Thread-safe record of a run's calls, kept in a JSON Lines file when `path` is given.
 
     Reopening the file continues its sums, so that a resumed run keeps to the same budget. Calls that were in flight
@@ -247,9 +248,6 @@ class Ledger:
         ledger = cls(None, budget)
         ledger.path = path
         return ledger
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Ledger:
-        return self
 
     def _restore(self, path: Path) -> None:
         for call in read_calls(path):
