@@ -14,11 +14,11 @@ from programs.runtime.errors import InputError, abridged
 MAX_BYTES = 16 << 20
 
 
-def read_untrusted(path: Path) -> bytes:
+def read_untrusted(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     """The content of a regular file.
 
     Raises:
-        InputError: if it is missing, a symbolic link or no regular file, or larger than `MAX_BYTES`.
+        InputError: if it is missing, a symbolic link or no regular file, or larger than `max_bytes`.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -29,9 +29,9 @@ def read_untrusted(path: Path) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise InputError(f"{path}: is not a regular file")
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise InputError(f"{path}: is larger than {MAX_BYTES >> 20} MiB, the limit for its kind of file")
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise InputError(f"{path}: is larger than {max_bytes >> 20} MiB, the limit for its kind of file")
     return content
 
 
