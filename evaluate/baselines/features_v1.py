@@ -1,4 +1,7 @@
-"""Features of candidates for learned rankers: feature sources, and the table of their columns."""
+"""Features of candidates, case by case, for version 1 of `learned` and the weighted sum of studies.
+
+Version 2 computes them for many lists at once, see `evaluate.baselines.sources`.
+"""
 
 from __future__ import annotations
 
