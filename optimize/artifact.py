@@ -48,6 +48,8 @@ from signatures.schema import MotivationSchema
 
 ARTIFACT_FORMAT = "mllm3rec-artifact/1"
 PROGRAM, PROMPTS, SEARCH_FOLDER, ADAPTER = "program.json", "prompts", "search", "adapter.safetensors"
+ADAPTER_BYTES = 1 << 30
+"""Largest adapter: rank 16 on all matrices of 16 layers takes 10 MB for a base of 135M parameters, and 80 for 7B."""
 _SEARCH_SUFFIXES = {
     ".safetensors",
     ".json",
@@ -244,11 +246,16 @@ def save_artifact(
 
     Returns:
         The manifest as written. An equal artifact stays as it is, so that evaluations of it can be resumed.
+
+    Raises:
+        InputError: if the adapter is too large to be read again.
     """
     state = program.dump_state(json_mode=True)
     _refuse_models(state)
     # Keys keep their order, in which demos are rendered.
     files = {PROGRAM: json.dumps(state, ensure_ascii=False, indent=1).encode() + b"\n"}
+    if len(adapter) > ADAPTER_BYTES:
+        raise InputError(f"the adapter has {len(adapter) >> 20} MiB; at most {ADAPTER_BYTES >> 20} can be read again")
     if adapter:
         files[ADAPTER] = adapter
     for name, text in render_prompts(program).items():
@@ -266,6 +273,15 @@ def save_artifact(
         write_atomically(directory / path, content)
     write_atomically(directory / MANIFEST, whole.model_dump_json(indent=1).encode() + b"\n")
     return whole
+
+
+def read_adapter(directory: Path) -> bytes:
+    """The adapter file of an artifact.
+
+    Raises:
+        InputError: as `read_untrusted`.
+    """
+    return read_untrusted(directory / ADAPTER, ADAPTER_BYTES)
 
 
 def _same(directory: Path, manifest: ArtifactManifest) -> ArtifactManifest | None:
@@ -368,7 +384,7 @@ def _loaded(directory: Path, parts: Parts, manifest: ArtifactManifest) -> MLLM3R
     if manifest.adapter is not None:
         if ADAPTER not in manifest.files:
             raise InputError(f"{directory}: has no {ADAPTER}, but its manifest names an adapter; {REMEDY}")
-        adapter = read_untrusted(directory / ADAPTER)
+        adapter = read_adapter(directory)
         if _sha256(adapter) != manifest.files[ADAPTER]:
             raise InputError(f"{directory / ADAPTER}: was changed after it was written (sha256 differs)")
         parts = replace(parts, reader=tuned_reader(manifest.adapter, adapter, directory / ADAPTER))
@@ -414,7 +430,8 @@ def _check_files(directory: Path, manifest: ArtifactManifest) -> None:
         if name not in files:
             problem = "is missing" if _is_plain(name) else "is outside the artifact's folder"
             raise InputError(f"{directory}: file {name[:100]!r} {problem}; the artifact is damaged")
-        if _sha256(read_untrusted(files[name])) != sha256:
+        content = read_adapter(directory) if name == ADAPTER else read_untrusted(files[name])
+        if _sha256(content) != sha256:
             raise InputError(f"{files[name]}: was changed after it was written (sha256 differs)")
     for name in files.keys() - {MANIFEST, *manifest.files}:
         path = Path(name)

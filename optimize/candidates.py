@@ -241,7 +241,7 @@ def _demo_sets(names: Sequence[str], bootstrapped: Sequence[Prompts], originals:
         demos = {name: prompts[name].demos for name in names}
         # A predictor without a bootstrapped demo keeps its original ones.
         whole = {name: demos[name] or originals[name].demos for name in names}
-        if any(demos.values()) and demos not in kept:
+        if any(demos.values()) and whole not in kept:
             kept.append(whole)
     return [DemoSet(name=f"bootstrapped-{number}", demos=demos) for number, demos in enumerate(kept, start=1)]
 

@@ -16,7 +16,7 @@ from optimize.consistency import Similarity
 from optimize.copied_text import CopyGuard
 from optimize.dspy_optimizers import ScoreRecorder, run_dspy_optimizer
 from optimize.event_watcher import Watcher
-from optimize.finals import final_round, finalists_of, finals_lines, with_gate
+from optimize.finals import Decision, final_round, finalists_of, finals_lines, with_gate
 from optimize.forecast import (
     FinalUsers,
     Phase,
@@ -31,7 +31,7 @@ from optimize.forecast import (
 )
 from optimize.freezing import CheckedWinner, freeze
 from optimize.fusion_fit import TRIED_WEIGHTS, all_at_weight
-from optimize.holdout import compare_on_holdout, split_dev
+from optimize.holdout import HoldoutVerdict, compare_on_holdout, split_dev
 from optimize.importance import importances_of
 from optimize.objective import Objective, UserScore, readable
 from optimize.prompts import Prompts, prompts_of, safe_prompts
@@ -49,7 +49,7 @@ from programs.mar import Embedding, Pointwise
 from programs.program import MLLM3Rec, Parts
 from programs.rehearsal import Rehearsal
 from programs.runtime.atomic import sweep
-from programs.runtime.errors import BudgetExceededError, InputError, quoted
+from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.interrupts import map_in_threads
 from programs.runtime.lock import owned
 from programs.trait_store import TraitStore
@@ -101,21 +101,8 @@ class Compiler:
             self.searched[: len(self.searched) - kept],
             self.searched[len(self.searched) - kept :],
         )
-
-        self._refuse_seen_before()
-
-    def _refuse_seen_before(self) -> None:
-        """A held-out check with users or targets that the compiled program was tuned on would be none."""
-        if self.start is None:
-            return
-        self.start.data.refuse_seen_targets(self.cases)
-        known = self.start.data.tuned_on(self.cases.protocol.dataset_sha256)
-        seen = [case.user_id for case in self.held_out if case.user_id in known]
-        if seen:
-            raise InputError(
-                f"{len(seen)} held-out users, such as {quoted(seen[0])}, are among those that {self.start.directory} "
-                "was tuned on; give the same cases and the same --held-out, or cases of other users"
-            )
+        if self.start is not None:
+            self.start.refuse_seen(self.cases, self.held_out)
 
     @property
     def ledger(self) -> Ledger:
@@ -253,24 +240,24 @@ class Compiler:
                 raise
             self.watcher.step(f"no final round: {error}")
             return result
-        for line in finals_lines(decision.finals, decision.winner.configuration.gate):
-            self.watcher.step(line)
-        winner = decision.winner
-        others = [one for one in result.ranked if one[0].number != winner.number]
-        return replace(result, ranked=[(winner, prompts[winner.number]), *others], finals=decision.finals)
+        self._tell(decision)
+        return result.won_by(decision.winner, decision.finals)
 
     def _gated(self, result: SearchResult) -> SearchResult:
         """The winner of a search over prototypes, which has its final round already, with a gate."""
         if result.finals is None or not self.settings.fit_weight:
             return result
-        (winner, prompts), *others = result.ranked
+        winner, prompts = result.ranked[0]
         users = [*self.searched, *self.final_users]
         scores = self._scores_of(PlannedScores(winner.configuration, prompts, users, users))
         winner, gate = with_gate(winner, scores, self.settings.weights)
-        finals = result.finals.model_copy(update={"gate": gate})
-        for line in finals_lines(finals, winner.configuration.gate):
+        decision = Decision(winner, result.finals.model_copy(update={"gate": gate}))
+        self._tell(decision)
+        return result.won_by(decision.winner, decision.finals)
+
+    def _tell(self, decision: Decision) -> None:
+        for line in finals_lines(decision.finals, decision.winner.configuration.gate):
             self.watcher.step(line)
-        return replace(result, ranked=[(winner, prompts), *others], finals=finals)
 
     @cached_property
     def _builder(self) -> ProgramBuilder:
@@ -466,15 +453,20 @@ class Compiler:
         if unread := sum(score.unreadable for score in (*result.best.scores, *after)):
             users = f"{unread} of {len(result.best.scores) + len(self.held_out)} users"
             self.watcher.step(f"{users}: no answer of the models could be read; the prior alone ranks these users")
-        chosen, weights = result.best.configuration, self.settings.weights
-        other = (chosen.weight, chosen.gate) != (self._before.weight, self._before.gate)
-        weighed = all_at_weight(before, weights, chosen.weight, chosen.gate) if other else None
-        verdict = compare_on_holdout(before, after, weighed)
+        verdict = self._verdict(before, after, result.best.configuration)
         original, winner = uncompiled.program(self._builder), planned.program(self._builder)
         checked = CheckedWinner(result, verdict, original, winner, after)
         if self.start is not None:
             checked = replace(checked, tuned=self.start.tuned, adapter=self.start.adapter)
         return self._frozen(checked)
+
+    def _verdict(
+        self, before: Sequence[UserScore], after: Sequence[UserScore], chosen: Configuration
+    ) -> HoldoutVerdict:
+        """Of the held-out check; the program before also with the winner's weight and gate, if they are other ones."""
+        other = (chosen.weight, chosen.gate) != (self._before.weight, self._before.gate)
+        weighed = all_at_weight(before, self.settings.weights, chosen.weight, chosen.gate) if other else None
+        return compare_on_holdout(before, after, weighed)
 
     def _frozen(self, winner: CheckedWinner) -> ArtifactManifest:
         """Write the winner, with its trials and report."""

@@ -298,4 +298,3 @@ _RUNNERS: dict[str, Callable[[_Run], Prompts]] = {
     "random-search": _random_search,
     "labeled": _labeled,
 }
-DSPY_OPTIMIZERS = tuple(_RUNNERS)

@@ -18,12 +18,11 @@ from evaluate.baselines.training_lists import further_lists, steps_back
 from evaluate.protocol.cases import Cases
 from optimize.artifact import SEARCH_FOLDER, ArtifactManifest
 from optimize.compiler import UNREADABLE, Compiler
-from optimize.finals import final_round, finals_lines
+from optimize.finals import final_round
 from optimize.forecast import Phase
 from optimize.freezing import CheckedWinner
 from optimize.fusion_fit import all_at_weight
 from optimize.hard_negatives import with_hard_negatives
-from optimize.holdout import compare_on_holdout
 from optimize.objective import UserScore, readable
 from optimize.scoring import naming_user, score_cases
 from optimize.search import Attempt
@@ -148,8 +147,7 @@ class FineTuning(Compiler):
         if not readable(tuned.scores):
             raise InputError(UNREADABLE)
         decision = final_round([tuned], lambda one, draw: one.scores, 1, weights, self.settings.fit_weight)
-        for line in finals_lines(decision.finals, decision.winner.configuration.gate):
-            self.watcher.step(line)
+        self._tell(decision)
         after = decision.winner.configuration
         found = all_at_weight(tuned.scores, weights, after.weight, after.gate) or tuned.scores
         tuned = replace(tuned, configuration=after, scores=tuple(found))
@@ -157,10 +155,9 @@ class FineTuning(Compiler):
         self.ledger.phase = "held-out"
         self.watcher.step("held-out users", 2 * len(self.held_out))
         unchanged, checked = (self._scores(program, self.held_out) for program in (original, winner))
-        weighed = all_at_weight(unchanged, weights, after.weight, after.gate) if after != before else None
         if not readable(checked):
             raise InputError(UNREADABLE)
-        verdict = compare_on_holdout(unchanged, checked, weighed)
+        verdict = self._verdict(unchanged, checked, after)
         result = SearchResult([untuned, tuned], [(tuned, {})], finals=decision.finals)
         return self._frozen(CheckedWinner(result, verdict, original, winner, checked, record, adapter))
 

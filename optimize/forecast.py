@@ -62,9 +62,7 @@ class Phase(BaseModel):
 
     def deducted_from(self, budget: Budget) -> Budget:
         """What is left of a budget after this phase; an unknown price counts as 0."""
-        usd = None if budget.usd is None else max(0.0, budget.usd - (self.usd or 0.0))
-        calls = None if budget.calls is None else max(0, budget.calls - self.calls)
-        return budget.model_copy(update={"usd": usd, "calls": calls})
+        return budget.minus(self.usd or 0.0, self.calls)
 
 
 def measure_compile(program: ScoredProgram, cases: Sequence[Case], ledger: Ledger) -> MeasuredCompile:

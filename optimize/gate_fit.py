@@ -24,7 +24,6 @@ from optimize.objective import ObjectiveWeights, UserScore, weighted_score
 from programs.gate import Gate, GateSignals, SignalName, recorded_scores
 from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import InputError
-from signatures.rows import Status
 
 LEAST_DEV_USERS = 20
 """Fewest users that a gate is fitted on."""
@@ -246,7 +245,7 @@ def fit_on_run(cases: Cases, directory: Path) -> FittedGate:
     values, signals, users = [], [], []
     for case in cases:
         row = rows.get(case.user_id)
-        if row is None or row.status is Status.FAILED:
+        if row is None or not row.scored:
             continue
         if not {"prior", "mar"} <= row.scores.keys() or case.target is None:
             raise InputError(f"{directory}: has no scores of MAR; give the run of a program that asked about all users")

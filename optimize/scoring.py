@@ -114,11 +114,11 @@ class ScoredProgram(dspy.Module):
         return self.program.shopper.per_interaction(purchases, case.metadata, last=self.interactions)
 
 
-def next_users(cases: Sequence[Case], n: int = NEXT_USERS) -> dict[str, list[Case]]:
-    """For each user the next n cases of the list (cyclic), whose profiles are needed anyway."""
+def next_users(cases: Sequence[Case]) -> dict[str, list[Case]]:
+    """For each user the next `NEXT_USERS` cases of the list (cyclic), whose profiles are needed anyway."""
     size = len(cases)
     return {
-        case.user_id: [cases[(index + step) % size] for step in range(1, min(n, size - 1) + 1)]
+        case.user_id: [cases[(index + step) % size] for step in range(1, min(NEXT_USERS, size - 1) + 1)]
         for index, case in enumerate(cases)
     }
 

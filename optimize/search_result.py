@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -37,6 +37,12 @@ class SearchResult:
     def best(self) -> Attempt:
         """The winner."""
         return self.ranked[0][0]
+
+    def won_by(self, winner: Attempt, finals: Finals) -> SearchResult:
+        """The result after a final round: the program that won it first, with what was fitted there."""
+        prompts = {attempt.number: own for attempt, own in self.ranked}
+        others = [one for one in self.ranked if one[0].number != winner.number]
+        return replace(self, ranked=[(winner, prompts[winner.number]), *others], finals=finals)
 
     def means(self, uncompiled: Attempt) -> dict[Literal["before", "after"], float]:
         """Scores of the uncompiled program and of the winner on the users of the search; of the final round if any."""

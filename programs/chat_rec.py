@@ -15,9 +15,8 @@ import dspy
 from programs.default_demos import SHORTLISTS
 from programs.lm.backends import Backends
 from programs.mar import Candidate, Listwise
-from programs.mope import HISTORY_ITEMS, ITEM_CHARACTERS, Purchase, render_metadata
+from programs.mope import HISTORY_ITEMS, Purchase, purchase_line, render_metadata
 from programs.role_predictor import RolePredictor
-from programs.seller_text import prompt_line
 from signatures.chat import Order, rank_shortlist
 
 SHORTLIST = 20
@@ -53,8 +52,4 @@ class Shortlist(Listwise):
 
 
 def _named(purchases: Sequence[Purchase]) -> str:
-    lines = []
-    for item, event in purchases:
-        rated = "" if event.rating is None else f" (rated {event.rating:g} of 5)"
-        lines.append(f"\n- {prompt_line(item.text, ITEM_CHARACTERS)}{rated}")
-    return "".join(lines) or " nothing"
+    return "".join(f"\n- {purchase_line(*purchase)}" for purchase in purchases) or " nothing"

@@ -170,18 +170,17 @@ class Setwise(LabelAligner):
         rounds: Number of groups that each candidate is in.
     """
 
+    rounds = 3
+
     def __init__(
         self,
         backends: Backends | None = None,
-        calibrate: bool = True,
         size: int = 5,
-        rounds: int = 3,
     ) -> None:
-        super().__init__(backends, calibrate)
+        super().__init__(backends)
         if not 2 <= size <= len(LETTERS):
             raise InputError(f"size {size}: give the number of candidates in a group, 2 to {len(LETTERS)}")
         self.size = size
-        self.rounds = at_least_one("rounds", rounds)
 
     def lists(self, n: int, draw: random.Random) -> Iterator[Sequence[int]]:
         """Seeded partitions of the candidates into groups."""
@@ -203,10 +202,9 @@ class Pairwise(LabelAligner):
     def __init__(
         self,
         backends: Backends | None = None,
-        calibrate: bool = False,
         neighbours: int = 2,
     ) -> None:
-        super().__init__(backends, calibrate)
+        super().__init__(backends, calibrate=False)
         self.neighbours = at_least_one("neighbours", neighbours)
 
     def lists(self, n: int, draw: random.Random) -> Iterator[Sequence[int]]:

@@ -53,12 +53,18 @@ def render_purchases(history: Sequence[Purchase]) -> str:
 
     Line breaks inside a seller's text are folded, so that a text cannot pose as several purchases.
     """
-    lines = []
-    for number, (item, interaction) in enumerate(history[-HISTORY_ITEMS:], start=1):
-        text = prompt_line(item.text, ITEM_CHARACTERS)
-        rated = "" if interaction.rating is None else f" (rated {interaction.rating:g} of 5)"
-        lines.append(f"{number}. {text}{rated}")
-    return "\n".join(lines)
+    shown = history[-HISTORY_ITEMS:]
+    return "\n".join(f"{number}. {purchase_line(*purchase)}" for number, purchase in enumerate(shown, start=1))
+
+
+def purchase_line(item: Item, interaction: Interaction) -> str:
+    """A purchase on one line: the item's text, cut, and the rating if there is one.
+
+    >>> purchase_line(Item(item_id="a", title="hand saw"), Interaction(item_id="a", rating=4))
+    'hand saw (rated 4 of 5)'
+    """
+    rated = "" if interaction.rating is None else f" (rated {interaction.rating:g} of 5)"
+    return prompt_line(item.text, ITEM_CHARACTERS) + rated
 
 
 def render_metadata(metadata: Mapping[str, str]) -> str:
@@ -80,8 +86,7 @@ def validated(drafts: Sequence[MotivationDraft], schema: MotivationSchema, purch
     """
     kept: list[Motivation] = []
     for draft in drafts:
-        evidence = tuple(dict.fromkeys(n for n in draft.evidence if 1 <= n <= purchases))
-        evidence = evidence or ((1,) if purchases == 1 else ())
+        evidence = _evidence(draft.evidence, purchases)
         description = prompt_line(draft.description, DESCRIPTION_CHARACTERS).strip(" .")
         repeated = any((m.dimension, m.description) == (draft.dimension, description) for m in kept)
         if draft.dimension in schema.names and evidence and description and not repeated:
@@ -92,6 +97,11 @@ def validated(drafts: Sequence[MotivationDraft], schema: MotivationSchema, purch
             )
     order = {"strong": 0, "moderate": 1, "weak": 2}
     return Profile(motivations=tuple(sorted(kept, key=lambda m: order[m.strength])[:MAX_MOTIVATIONS]))
+
+
+def _evidence(numbers: Sequence[int], purchases: int) -> tuple[int, ...]:
+    """The numbers that are in the prompt, without repetition; where none is, the only purchase, if there is one."""
+    return tuple(dict.fromkeys(n for n in numbers if 1 <= n <= purchases)) or ((1,) if purchases == 1 else ())
 
 
 def reassessed(profile: Profile, reassessments: Sequence[Reassessment]) -> Profile:
@@ -213,8 +223,7 @@ def validated_needs(drafts: Sequence[NeedDraft], purchases: int) -> tuple[Need, 
     """The valid needs without repetition, at most `MAX_NEEDS`; evidence as in `validated`."""
     kept: dict[str, Need] = {}
     for draft in drafts:
-        evidence = tuple(dict.fromkeys(n for n in draft.evidence if 1 <= n <= purchases))
-        evidence = evidence or ((1,) if purchases == 1 else ())
+        evidence = _evidence(draft.evidence, purchases)
         phrase = prompt_line(draft.kind, DESCRIPTION_CHARACTERS).strip(" .")
         if evidence and phrase:
             kept.setdefault(phrase.casefold(), Need(phrase=phrase, evidence=evidence))

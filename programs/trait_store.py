@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from programs.runtime.environment import environment
 from programs.runtime.events import OnEvent, ignore
 from programs.runtime.key_value_store import KeyValueStore
+from programs.runtime.nocopy import SharedByCopies
 from signatures.rows import Usage
 
 _PHRASES = TypeAdapter(tuple[str, ...])
@@ -37,7 +38,7 @@ class Distilled:
     usage: Usage | None = None
 
 
-class TraitStore:
+class TraitStore(SharedByCopies):
     """MOTE's phrases by `trait_key` in SQLite: safe against `kill -9`, shared by threads.
 
     Deep copies are the same store.
@@ -61,9 +62,6 @@ class TraitStore:
         The reader has to check that an entry still fits the item and the prompt.
         """
         return self._memo
-
-    def __deepcopy__(self, memo: dict[int, object]) -> TraitStore:
-        return self
 
     def get(self, key: str) -> Distilled | None:
         """The stored traits; None if there are none, or what is stored are no traits, which are distilled again."""

@@ -175,6 +175,16 @@ class Ranking(BaseModel):
     by_position: list[float] = Field(default_factory=list, exclude_if=lambda means: not means)
     asked: bool = Field(default=True, exclude_if=lambda asked: asked)
 
+    @property
+    def scored(self) -> bool:
+        """Whether the row counts in metrics; if not, its calls failed and the user is unresolved."""
+        return self.status is not Status.FAILED
+
+    @property
+    def unread(self) -> bool:
+        """Whether an answer about this user could not be read, even if a repeated one could."""
+        return bool(self.unparsable) or self.status is Status.UNPARSABLE
+
 
 def seed_of(*parts: object) -> int:
     """A 64-bit seed that depends on the parts alone: the same on every machine and in every process.

@@ -13,7 +13,7 @@ from evaluate.report.export import to_csv
 from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord
 from evaluate.report.table import Table, count_cell, table_row, word_cell
 from evaluate.report.write import write_report
-from evaluate.runs.costs import once_each
+from evaluate.runs.costs import stand_alone_usage
 from evaluate.runs.directory import RunDirectory
 from evaluate.runs.run_metrics import ranks_of
 from evaluate.runs.session import run_manifest, versions
@@ -97,7 +97,7 @@ def _record(runner: AttackRunner, run: AttackRun, missing: dict[str, str], comma
                 list_size=len(runner.chosen[0].candidates),
                 unresolved=len(runner.chosen) - len(rows),
                 usage=by_role(own),
-                stand_alone=by_role(call.model_copy(update={"hit": False}) for call in once_each(own)),
+                stand_alone=stand_alone_usage(own),
                 command=command,
             )
         )

@@ -162,8 +162,8 @@ class AttackRunner:
 
         def on_row(row: Ranking) -> None:
             nonlocal done, error
-            done += row.status is not Status.FAILED
-            error = row.error if row.status is Status.FAILED else error
+            done += row.scored
+            error = error if row.scored else row.error
             self.on_event(Progress(task, done, len(trials), self.ledger.total()))
 
         cases = [trial.case.model_copy(update={"user_id": trial.id}) for trial in trials]
@@ -182,14 +182,14 @@ class AttackRunner:
             edited = edited_trials(ranker.name, self.chosen, self.attacks, rows, self.seed)
             for trial in (*clean_trials(ranker.name, self.chosen), *edited):
                 row = rows.get(trial.id)
-                if row is not None and (row.unparsable or row.status is Status.UNPARSABLE):
+                if row is not None and row.unread:
                     found.add((ranker.name, trial.case.user_id))
         return found
 
     def _read(self, rows: Mapping[str, Ranking], stopped: str | None) -> AttackRun:
         observations, missing = [], {}
         clean: dict[str, dict[str, Ranking]] = {}
-        scored = {name: row for name, row in rows.items() if row.status is not Status.FAILED}
+        scored = {name: row for name, row in rows.items() if row.scored}
         for ranker in self.rankers:
             own = {
                 trial.case.user_id: scored[trial.id].model_copy(update={"user_id": trial.case.user_id})

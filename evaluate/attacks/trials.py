@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evaluate.attacks.attack import Attack
-from signatures.rows import Case, Ranking, Status, seed_of
+from signatures.rows import Case, Ranking, seed_of
 from signatures.types import Item
 
 TOP = 5
@@ -85,7 +85,7 @@ def edited_trials(
     victims = {}
     for trial in clean_trials(ranker, cases):
         row = rows.get(trial.id)
-        if row is not None and row.status is not Status.FAILED:
+        if row is not None and row.scored:
             victims[trial.case.user_id] = victim_of(trial.case, row.order, seed)
     for attack in attacks:
         for case in cases:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from programs.runtime.events import OnEvent, ignore
+from programs.runtime.events import Note, OnEvent, ignore
+from programs.runtime.lock import awaited
 
 
 @dataclass(frozen=True)
@@ -23,3 +25,12 @@ class Fitting:
 
 UNKEPT = Fitting()
 """Keeps no fit and tells nobody."""
+
+
+def held(folder: Path, task: str, on_event: OnEvent) -> AbstractContextManager[None]:
+    """Hold the folder of a kept fit inside the block, after a process that fits the same now.
+
+    Args:
+        task: What is fitted, for the note that it waits.
+    """
+    return awaited(folder, lambda holder: on_event(Note(f"{task}: waiting for process {holder}, which fits the same")))

@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from evaluate.baselines.baseline import Baseline, TrainingData, unknown_below
-from evaluate.baselines.fitting import UNKEPT, Fitting
+from evaluate.baselines.fitting import UNKEPT, Fitting, held
 from evaluate.baselines.training_cases import training_cases
 from programs.ranker import Ranker, ranking_from_scores
 from programs.runtime.errors import InputError
-from programs.runtime.events import Note
-from programs.runtime.lock import awaited
 from programs.seller_text import prompt_line
 from programs.tuned.aligner import SHOWN_TITLE
 from programs.tuned.reader import DEFAULT_BASE, require_packages
@@ -270,7 +268,5 @@ def _folder(task: str, fitting: Fitting, kept: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
         return
-    with awaited(
-        kept, lambda holder: fitting.on_event(Note(f"{task}: waiting for process {holder}, which fits the same"))
-    ):
+    with held(kept, task, fitting.on_event):
         yield kept

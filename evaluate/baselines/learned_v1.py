@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from evaluate.baselines.baseline import Baseline, TrainingData
-from evaluate.baselines.features import (
+from evaluate.baselines.features_v1 import (
     FeatureSource,
     HistoryLength,
     OverlapV1,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluate.baselines.features import FeatureSource, feature_table
+from evaluate.baselines.features_v1 import FeatureSource, feature_table
 from programs.prior.standard_scores import z
 from programs.ranker import ranking_from_scores
 from programs.runtime.errors import InputError, require_extra

@@ -24,7 +24,7 @@ from evaluate.stats.intervals import Estimate, bootstrap_mean
 from evaluate.stats.metrics import Bounds, bounds, per_user
 from evaluate.stats.significance import PairedComparison, compare_to
 from programs.lm.roles import ROLE_NAMES, RoleName
-from signatures.rows import Ranking, Status
+from signatures.rows import Ranking
 
 LabelT = TypeVar("LabelT", str, int)
 
@@ -215,7 +215,7 @@ def _comparable(costs: Sequence[MixCost]) -> tuple[list[float | None], str]:
 
 
 def _row(grid: Grid, run: MixRun, frame: pd.DataFrame | None, against: Mapping[str, PairedComparison]) -> MixRow:
-    scored = [row for row in run.rows.values() if row.status is not Status.FAILED]
+    scored = [row for row in run.rows.values() if row.scored]
     answers = sum(role.calls for role in run.cost.roles)
     stored = sum(role.stored for role in run.cost.roles)
     empty = frame if frame is not None else per_user({})

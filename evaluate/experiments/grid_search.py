@@ -16,11 +16,10 @@ from signatures.rows import seed_of
 GRID_SEARCH = "mixes"
 DUPLICATES_IN_A_ROW = 3
 """After this many suggestions of tried mixes in a row, one of the remaining mixes is chosen at random."""
+_SEED = 0
 
 
-def search_mixes(
-    grid: Grid, trials: int, path: Path, run: Callable[[Mix], tuple[float, float] | None], seed: int = 0
-) -> list[Mix]:
+def search_mixes(grid: Grid, trials: int, path: Path, run: Callable[[Mix], tuple[float, float] | None]) -> list[Mix]:
     """Try `trials` different mixes, or all of them.
 
     A killed search continues with the mix under way and tries the same mixes as an uninterrupted one.
@@ -37,7 +36,7 @@ def search_mixes(
         InputError: if the file cannot be used, or holds a search over another grid or for another metric.
     """
     with naming_file(path):
-        return _search(open_study(path, GRID_SEARCH, ["maximize", "minimize"]), grid, trials, path, run, seed)
+        return _search(open_study(path, GRID_SEARCH, ["maximize", "minimize"]), grid, trials, path, run)
 
 
 def _search(
@@ -46,7 +45,6 @@ def _search(
     trials: int,
     path: Path,
     run: Callable[[Mix], tuple[float, float] | None],
-    seed: int,
 ) -> list[Mix]:
     by_label = {mix.label: mix for mix in grid.mixes()}
     searched = grid.model_dump(mode="json", exclude={"workers", "reference", "margin", "confidence"})
@@ -56,14 +54,14 @@ def _search(
     if not study.get_trials(deepcopy=False):
         study.enqueue_trial(_parameters(by_label[grid.reference_label]))
     while len(tried := tried_mixes(study, by_label)) < min(trials, len(by_label)):
-        trial = next_trial(study, lambda number: _sampler(seed, number))
+        trial = next_trial(study, _sampler)
         mix = _suggest(trial, grid)
         if mix in tried:
             # Failed, not complete: the sampler must not see the same result twice.
             study.tell(trial, state=TrialState.FAIL)
             if duplicates_in_a_row(study, lambda trial: "mix" not in trial.user_attrs) >= DUPLICATES_IN_A_ROW:
                 left = [other for other in by_label.values() if other not in tried]
-                study.enqueue_trial(_parameters(left[seed_of("left", seed, len(tried)) % len(left)]))
+                study.enqueue_trial(_parameters(left[seed_of("left", _SEED, len(tried)) % len(left)]))
             continue
         objectives = run(mix)
         trial.set_user_attr("mix", mix.label)
@@ -82,8 +80,8 @@ def tried_mixes(study: optuna.Study, by_label: dict[str, Mix]) -> list[Mix]:
     return [by_label[label] for label in labels if label in by_label]
 
 
-def _sampler(seed: int, number: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.TPESampler(seed=seed_of("mix", seed, number) % 2**32, n_startup_trials=4)
+def _sampler(number: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.TPESampler(seed=seed_of("mix", _SEED, number) % 2**32, n_startup_trials=4)
 
 
 def _parameters(mix: Mix) -> dict[str, str]:

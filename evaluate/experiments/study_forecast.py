@@ -36,7 +36,7 @@ from programs.rehearsal import LongestRehearsal
 from programs.runtime.errors import InputError
 from programs.runtime.lock import owned
 from programs.trait_store import TraitStore
-from signatures.rows import Case, Ranking, Status, Usage, total_usage
+from signatures.rows import Case, Ranking, Usage, total_usage
 
 
 class RankerForecast(BaseModel):
@@ -141,7 +141,7 @@ def _runs_of(runner: StudyRunner, cell: StudyCell) -> Iterator[_Run]:
 
 def _forecast(runner: StudyRunner, run: _Run, pace: Mapping[str, float]) -> RankerForecast:
     rows = _rows(run.directory)
-    ranked = {user for user, row in rows.items() if row.status is not Status.FAILED}
+    ranked = {user for user, row in rows.items() if row.scored}
     left = [case for case in run.cases if case.user_id not in ranked]
     forecast = RankerForecast(ranker=run.spec.label, users=len(left), work=Work())
     if not left:
@@ -175,7 +175,7 @@ def _measured(alike: Sequence[Sequence[Path]]) -> tuple[MeasuredMix, int]:
         users = items = 0
         for directory in directories:
             rows = _rows(directory)
-            users += sum(row.status is not Status.FAILED for row in rows.values())
+            users += sum(row.scored for row in rows.values())
             items += len({traits.item_id for row in rows.values() for traits in row.traits})
             if rows:
                 for role, usage in stand_alone_usage(list(read_calls(directory / LEDGER))).items():

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from evaluate.baselines import TRAINED, Baseline
-from evaluate.baselines.features import FeatureSource, RankerScores, RecordedScores
+from evaluate.baselines.features_v1 import FeatureSource, RankerScores, RecordedScores
 from evaluate.baselines.fit_cost import save_fit_cost
 from evaluate.baselines.learned import Learned
 from evaluate.baselines.sources.asked import AskedAbout

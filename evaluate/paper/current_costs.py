@@ -126,7 +126,7 @@ def paper_costs(prices: PriceTable) -> list[PaperCost]:
     """The deployments of Table 7 with the same tokens."""
     out = []
     for deployment, models in DEPLOYMENTS.items():
-        usd = {role: _usd((role,), _standard(prices.models[models[role]])) for role in MEASURED}
+        usd = {role: _usd((role,), prices.models[models[role]].standard) for role in MEASURED}
         per_user = usd["mope"] + usd["mar"]
         out.append(
             PaperCost(
@@ -141,7 +141,7 @@ def paper_costs(prices: PriceTable) -> list[PaperCost]:
 
 
 def _cost(model: str, price: Price) -> CurrentCost:
-    standard = _standard(price)
+    standard = price.standard
     per_user, per_item = (_dollars(roles, standard, price.batch) for roles in (("mope", "mar"), (MOTE_ROLE,)))
     return CurrentCost(
         model=model,
@@ -150,10 +150,6 @@ def _cost(model: str, price: Price) -> CurrentCost:
         per_list=_usd(("mope", "mar"), standard) + LIST * _usd((MOTE_ROLE,), standard),
         price=price,
     )
-
-
-def _standard(price: Price) -> Tariff:
-    return Tariff(input=price.input, output=price.output, cached=price.cached)
 
 
 def _dollars(roles: Sequence[str], standard: Tariff, batch: Tariff | None) -> Dollars:

@@ -1,4 +1,4 @@
-"""Published results of the paper (doi 10.1145/3746252.3761214, Tables 2 to 8), for context only.
+"""Published results of the paper (doi 10.1145/3746252.3761214, Tables 2 to 4 and 7), for context only.
 
 No ranking can produce fourteen of the rows of Table 2 (see `evaluate.stats.audit`), and the protocols differ from ours
 and perhaps from each other: only baselines on the same frozen candidates are comparable.
@@ -19,9 +19,9 @@ class PublishedRow(BaseModel):
     """A row as printed in the paper.
 
     Attributes:
-        table: Number of the paper's table, 2 to 8.
+        table: Number of the paper's table, 2 to 4.
         setting: What the table varies.
-        row: The figures; tables 3 to 8 print k = 5 only.
+        row: The figures; tables 3 and 4 print k = 5 only.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -97,37 +97,6 @@ USER_COLD = _rows(
     M-LLM³REC: .464 .2704 | .37 .212 | .456 .262
     """,
 )
-
-ABLATIONS = _rows(
-    5,
-    "ablation",
-    """
-    without MOPE: .175 .076 | .21 .096 | .250 .111
-    without MOTE: .478 .285 | .32 .190 | .45 .231
-    """,
-)
-
-ONE_MODEL = _rows(
-    6,
-    "one model for all modules",
-    """
-    gpt-3.5-turbo: .379 .223 | .34 .209 | .32 .216
-    gpt-4-turbo: .564 .340 | .45 .255 | .49 .290
-    gpt-4o: .480 .275 | .44 .258 | .48 .273
-    """,
-)
-
-MOPE_MODEL = _rows(
-    8,
-    "model of MOPE",
-    """
-    MOPE on gpt-3.5-turbo: .4 .234 | .458 .313 | .46 .284
-    MOPE on gpt-4o: .53 .268 | .462 .311 | .48 .292
-    """,
-)
-
-PUBLISHED: tuple[PublishedRow, ...] = MAIN + ITEM_COLD + USER_COLD + ABLATIONS + ONE_MODEL + MOPE_MODEL
-"""Every published row of metrics, in the paper's order."""
 
 COSTS: tuple[PublishedCost, ...] = tuple(
     PublishedCost(models=models, dataset=dataset, usd=Decimal(usd))

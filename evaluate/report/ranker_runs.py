@@ -61,7 +61,7 @@ class RankerRuns:
     @property
     def scored(self) -> list[Ranking]:
         """Every scored row of every run."""
-        return [row for run in self.runs for row in run.rows.values() if row.status is not Status.FAILED]
+        return [row for run in self.runs for row in run.rows.values() if row.scored]
 
     @property
     def uses_lm(self) -> bool:

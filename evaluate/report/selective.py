@@ -20,7 +20,7 @@ from evaluate.report.table import (
 )
 from evaluate.stats.selective import SelectivePoint, selective_curve
 from programs.gate import margin
-from signatures.rows import Status, Usage
+from signatures.rows import Usage
 
 SHOWN_METRICS = ("HR@5", "NDCG@5")
 
@@ -56,7 +56,7 @@ def _curve(group: RankerRuns) -> list[SelectivePoint]:
     spent: dict[str, list[Usage]] = defaultdict(list)
     for run in group.runs:
         for user, row in run.rows.items():
-            if row.status is not Status.FAILED and "prior" in row.scores:
+            if row.scored and "prior" in row.scores:
                 margins[user].append(margin(row.scores["prior"]))
                 spent[user].append(row.usage)
     return selective_curve(

@@ -111,7 +111,7 @@ def cost_of(
         products: Number of distinct items distilled for them.
         population_users, catalogue: Number of users and items of the whole dataset.
     """
-    needed = once_each(calls)
+    needed = _once_each(calls)
     roles = tuple(_role(role, [c for c in needed if c.role == role]) for role in dict.fromkeys(c.role for c in needed))
     user_usd = known_sum(role.usd for role in roles if role.role != MOTE_ROLE)
     mote_usd = known_sum(role.usd for role in roles if role.role == MOTE_ROLE)
@@ -137,7 +137,12 @@ def cost_of(
     )
 
 
-def once_each(calls: Sequence[Call]) -> list[Call]:
+def stand_alone_usage(calls: Sequence[Call]) -> dict[str, Usage]:
+    """Usage by role as if there had been no cache hits, and no kill whose calls had to be sent again."""
+    return by_role(call.model_copy(update={"hit": False}) for call in _once_each(calls) if not call.in_flight)
+
+
+def _once_each(calls: Sequence[Call]) -> list[Call]:
     """The calls without repeated cache hits: those with the role and `about` of an earlier call.
 
     The traits of an item count once, however often they are taken from the store.
@@ -151,11 +156,6 @@ def once_each(calls: Sequence[Call]) -> list[Call]:
         if not (call.failed or call.in_flight):
             seen.add(key)
     return out
-
-
-def stand_alone_usage(calls: Sequence[Call]) -> dict[str, Usage]:
-    """Usage by role as if there had been no cache hits, and no kill whose calls had to be sent again."""
-    return by_role(call.model_copy(update={"hit": False}) for call in once_each(calls) if not call.in_flight)
 
 
 def _role(role: str, calls: Sequence[Call]) -> RoleCost:

@@ -30,7 +30,7 @@ from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import InputError, input_error
 from programs.runtime.lock import take
 from programs.runtime.untrusted import regular
-from signatures.rows import Ranking, Status
+from signatures.rows import Ranking
 
 FSYNC_SECONDS = 0.5
 
@@ -133,7 +133,7 @@ class Journal:
 
     def resolved(self) -> frozenset[str]:
         """Users whose latest row is not `failed`; all others have to be ranked."""
-        return frozenset(user for user, row in self.rows().items() if row.status is not Status.FAILED)
+        return frozenset(user for user, row in self.rows().items() if row.scored)
 
     def close(self) -> None:
         """Sync all rows to disk and release the directory. Closing twice does nothing."""
@@ -182,7 +182,7 @@ def _agreed(directory: Path, manifest: RunManifest) -> RunManifest:
     except InputError:
         # A first try with a mistyped model: nothing was ranked, so nothing is lost by starting anew.
         journal = RunDirectory(directory).journal
-        if not journal.exists() or any(row.status is not Status.FAILED for row in _rows(journal).values()):
+        if not journal.exists() or any(row.scored for row in _rows(journal).values()):
             raise
         journal.unlink()
         stored = None

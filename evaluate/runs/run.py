@@ -130,7 +130,7 @@ class _Failures:
     def count(self, row: Ranking) -> None:
         """Count a new row; raises an `InputError` after too many failures in a row."""
         self.users.discard(row.user_id)
-        if row.status is not Status.FAILED:
+        if row.scored:
             self.in_a_row = 0
             return
         self.users.add(row.user_id)

@@ -121,7 +121,7 @@ def ranks_of(cases: Sequence[Case], rows: Mapping[str, Ranking], component: str 
     ranks = {}
     for case in cases:
         row = rows.get(case.user_id)
-        if row is None or row.status is Status.FAILED or case.target is None:
+        if row is None or not row.scored or case.target is None:
             continue
         order = row.order
         if component is not None:
@@ -147,7 +147,7 @@ def ranks_and_manifest(directory: Path) -> tuple[RunManifest, dict[str, int], in
     if not path.exists():
         raise InputError(f"{path} is missing: evaluate the run again to write it")
     targets: dict[str, str] = read_json(path, dict[str, str], "delete it and evaluate the run again")
-    scored = {user: row for user, row in rows.items() if row.status is not Status.FAILED}
+    scored = {user: row for user, row in rows.items() if row.scored}
     if lost := scored.keys() - targets.keys():
         raise InputError(f"{path}: has no target of user {quoted(min(lost))}; delete it and evaluate the run again")
     ranks = {user: rank_of(row.order, targets[user]) for user, row in scored.items()}

@@ -61,7 +61,7 @@ class _Problems:
 
     def count(self, row: Ranking) -> None:
         """Count a new row, if it is one of a problem."""
-        if row.status is Status.FAILED:
+        if not row.scored:
             self.failed.add(row.user_id)
         if row.status is not Status.OK:
             self._counts[row.status] += 1
@@ -107,7 +107,7 @@ def run_session(
     problems = _Problems(on_event)
     task = f"{name}: users"
     with Journal.open(directory, run_manifest(name, configuration, cases)) as journal:
-        unread = {user for user, row in journal.rows().items() if row.unparsable or row.status is Status.UNPARSABLE}
+        unread = {user for user, row in journal.rows().items() if row.unread}
         again = unread if retry_unparsable else set()
         done = len(journal.resolved() - again)
         if done:
@@ -131,7 +131,7 @@ def run_session(
         on_event(Note(f"{name}: of {len(cases)} users {others} in this session; the others are listed in {directory}"))
     if status.stopped:
         on_event(Note(f"stopped: {status.stopped}; {status.left} users left; run the same command to resume"))
-        if all(row.status is Status.FAILED for row in rows.values()):
+        if not any(row.scored for row in rows.values()):
             raise BudgetExceededError(status.stopped)
     files = RunDirectory(directory)
     targets = {case.user_id: case.target for case in cases}
@@ -257,9 +257,7 @@ def versions() -> dict[str, str]:
 def ledger_within(root: Path, path: Path, budget: Budget) -> Ledger:
     """Ledger of one of several runs below `root`, with the part of their common budget that the others have left."""
     others = [call for other in root.rglob(path.name) if other != path for call in read_calls(other) if not call.hit]
-    usd = None if budget.usd is None else max(0.0, budget.usd - sum(call.at_most_usd for call in others))
-    calls = None if budget.calls is None else max(0, budget.calls - len(others))
-    return Ledger(path, budget.model_copy(update={"usd": usd, "calls": calls}))
+    return Ledger(path, budget.minus(sum(call.at_most_usd for call in others), len(others)))
 
 
 def _recovered(cases: Cases, rows: Mapping[str, Ranking]) -> Recovery | None:

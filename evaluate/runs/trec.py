@@ -19,7 +19,7 @@ from programs.runtime.atomic import write_atomically
 from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError, abridged, listed, quoted
 from programs.runtime.events import Note, OnEvent, ignore
-from signatures.rows import Case, Ranking, Status
+from signatures.rows import Case, Ranking
 
 RUN_PREFIX = "run:"
 """Before the file of an outside run, in the name of a ranker."""
@@ -77,7 +77,7 @@ def write_trec(directory: Path, folder: Path) -> TrecFiles:
             "ranking of the whole catalogue keeps only ranks, and cannot be exported)"
         )
     targets: dict[str, str] = read_json(targets_file, dict[str, str], "delete it and evaluate the run again")
-    scored = {user: row for user, row in sorted(rows.items()) if row.status is not Status.FAILED}
+    scored = {user: row for user, row in sorted(rows.items()) if row.scored}
     if lost := scored.keys() - targets.keys():
         raise InputError(f"{targets_file}: has no target of user {quoted(min(lost))}; evaluate the run again")
     files = TrecFiles(folder / "run.txt", folder / "qrels.txt", len(scored), len(targets) - len(scored))

@@ -14,6 +14,7 @@ from scipy import stats
 from programs.runtime.errors import InputError
 
 _RESAMPLES = 4000
+_SEED = 0
 
 
 class MixLoss(BaseModel):
@@ -78,7 +79,6 @@ def cheapest_mix(
     metric: str,
     margin: float,
     confidence: float,
-    seed: int = 0,
 ) -> CheapestMix:
     """Choose the cheapest acceptable mix.
 
@@ -99,7 +99,7 @@ def cheapest_mix(
         raise InputError("no user was ranked by all mixes: nothing to recommend")
     scores = frame.to_numpy(dtype=float)
     means = scores.mean(axis=0)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(_SEED)
     n = len(scores) + 1
     picks = rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES) / n
     uppers = [_upper(scores, i, picks, confidence) for i in range(scores.shape[1])]

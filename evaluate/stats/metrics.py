@@ -121,13 +121,12 @@ def reciprocal_ranks(ranks: Mapping[str, int], ks: Sequence[int]) -> pd.DataFram
     return pd.DataFrame(columns, index=pd.Index(users, name="user_id", dtype=object))
 
 
-def summarize(frame: pd.DataFrame, negatives: int, seed: int = 0) -> dict[str, Estimate]:
+def summarize(frame: pd.DataFrame, negatives: int) -> dict[str, Estimate]:
     """Mean and interval of every metric; names contain the list size, because it decides the level of a metric.
 
     Args:
         frame: Result of `per_user`, one row per scored user.
         negatives: Sampled negatives per user; the list has one more.
-        seed: Decides the bootstrap resamples.
 
     Raises:
         InputError: if no user was scored.
@@ -135,7 +134,7 @@ def summarize(frame: pd.DataFrame, negatives: int, seed: int = 0) -> dict[str, E
     >>> list(summarize(per_user({"u1": 3, "u2": 7}), negatives=29))
     ['HR@5/30', 'NDCG@5/30', 'HR@10/30', 'NDCG@10/30']
     """
-    return {_sized(name, negatives): bootstrap_mean(frame[name].to_numpy(), seed) for name in frame.columns}
+    return {_sized(name, negatives): bootstrap_mean(frame[name].to_numpy(), seed=0) for name in frame.columns}
 
 
 def _sized(metric: str, negatives: int) -> str:
@@ -189,7 +188,7 @@ def bounds(frame: pd.DataFrame, unresolved: int, negatives: int) -> dict[str, Bo
     return out
 
 
-def chance(list_size: int, ks: Sequence[int] = CUTOFFS) -> dict[str, float]:
+def chance(list_size: int) -> dict[str, float]:
     """Expected metrics of a random order of the list.
 
     Args:
@@ -202,7 +201,7 @@ def chance(list_size: int, ks: Sequence[int] = CUTOFFS) -> dict[str, float]:
         raise InputError(f"list size {list_size}: a list has at least the positive")
     ranks = range(1, list_size + 1)
     out = {}
-    for k in ks:
+    for k in CUTOFFS:
         out[f"HR@{k}"] = sum(hit(rank, k) for rank in ranks) / list_size
         out[f"NDCG@{k}"] = sum(ndcg(rank, k) for rank in ranks) / list_size
     return out

@@ -6,7 +6,7 @@ targets that it is judged by.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -43,7 +43,6 @@ def selective_curve(
     margins: Mapping[str, float],
     calls: Mapping[str, float],
     usd: Mapping[str, float | None],
-    shares: Sequence[float] = SHARES,
 ) -> list[SelectivePoint]:
     """Quality and cost by share of users asked about, those with the smallest margin first.
 
@@ -59,7 +58,7 @@ def selective_curve(
     if not users:
         raise InputError("no user was ranked both by the prior and with the model")
     points = []
-    for share in shares:
+    for share in SHARES:
         chosen = users[: round(share * len(users))]
         mixed = alone.loc[sorted(users)].copy()
         mixed.loc[chosen] = asked.loc[chosen]

@@ -69,11 +69,6 @@ class UserCall:
     problem: str = ""
     recorded: Sequence[Call] = ()
 
-    @property
-    def was_asked(self) -> bool:
-        """Whether this exact question is in the run's ledger."""
-        return bool(self.recorded)
-
 
 @dataclass(frozen=True)
 class UserCalls:

@@ -205,9 +205,9 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def details(summary: str, classes: str = "") -> TextElement:
+def details(summary: str) -> TextElement:
     """A part that opens on a click or on Enter; returns it, to be filled."""
-    part = tag("details", classes=classes)
+    part = tag("details")
     with part:
         tag("summary", summary)
     return part

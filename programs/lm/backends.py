@@ -47,6 +47,7 @@ from programs.lm.roles import GIVEN, ROLE_NAMES, RoleConfig, RoleName, Roles
 from programs.lm.routes import Route, RouteLM
 from programs.runtime.errors import InputError, abridged, one_line
 from programs.runtime.events import Note, OnEvent, ignore
+from programs.runtime.nocopy import SharedByCopies
 
 _RETRIES_AFTER_UNPARSABLE = 1
 _KEYED_TIMEOUT = 600.0
@@ -76,7 +77,7 @@ class RefusedTextError(UnparsableError):
     """The provider refuses the text of this one user or item (content filter, too long): asking again does not help."""
 
 
-class Backends:
+class Backends(SharedByCopies):
     """The language models of all roles, built when first used. Deep copies are the same object.
 
     Attributes:
@@ -133,9 +134,6 @@ class Backends:
                 rate_limiter.reset()
         other._refuse_unpriced()
         return other
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Backends:
-        return self
 
     def _refuse_unpriced(self) -> None:
         for role in ROLE_NAMES:

@@ -23,6 +23,7 @@ from typing import Any, TextIO
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from programs.runtime.errors import BudgetExceededError, input_error
+from programs.runtime.nocopy import SharedByCopies
 from programs.runtime.untrusted import regular
 from signatures.rows import Usage, add_usd, total_usage
 
@@ -123,6 +124,16 @@ class Budget(BaseModel):
         minutes = None if self._until is None else max(_A_MOMENT, (self._until - time.monotonic()) / 60)
         return Budget(usd=usd, calls=calls, minutes=minutes)
 
+    def minus(self, usd: float, calls: int) -> Budget:
+        """What is left after so many dollars and calls, at least 0 of each; its minutes end at the same moment.
+
+        >>> Budget(usd=1.0, calls=10).minus(0.25, 12)
+        Budget(usd=0.75, calls=0, minutes=None)
+        """
+        left_usd = None if self.usd is None else max(0.0, self.usd - usd)
+        left_calls = None if self.calls is None else max(0, self.calls - calls)
+        return self.model_copy(update={"usd": left_usd, "calls": left_calls})
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Budget.model_validate, (self.shared(1).model_dump(),)
 
@@ -195,7 +206,7 @@ def by_role(calls: Iterable[Call]) -> dict[str, Usage]:
     return totals
 
 
-class Ledger:
+class Ledger(SharedByCopies):
     """Thread-safe record of a run's calls, kept in a JSON Lines file when `path` is given.
 
     Reopening the file continues its sums, so that a resumed run keeps to the same budget. Calls that were in flight
@@ -237,9 +248,6 @@ class Ledger:
         ledger = cls(None, budget)
         ledger.path = path
         return ledger
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Ledger:
-        return self
 
     def _restore(self, path: Path) -> None:
         for call in read_calls(path):
@@ -455,10 +463,7 @@ class Ledger:
         """What is left of the budget."""
         with self._lock:
             total = self.total()
-            usd = None if self.budget.usd is None else self.budget.usd - (total.usd or 0.0) - self._assumed_usd
-            calls = None if self.budget.calls is None else self.budget.calls - total.calls
-        left = {"usd": None if usd is None else max(0.0, usd), "calls": None if calls is None else max(0, calls)}
-        return self.budget.model_copy(update=left)
+            return self.budget.minus((total.usd or 0.0) + self._assumed_usd, total.calls)
 
     def close(self) -> None:
         """Close the file; the sums stay readable."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,14 +14,16 @@ from programs.lm.answer_text import ends_reasoning
 MARKUP = " \t\r\n\"'*`"
 """Characters that may surround a label."""
 
+_RATING, _CHOICE = "rating:", "choice:"
+"""What an answer may begin with, as in "Rating: 4"."""
 
-def expected_label(logprobs: Mapping[str, Any] | None, labels: Sequence[str], field: str = "rating") -> float | None:
+
+def expected_label(logprobs: Mapping[str, Any] | None, labels: Sequence[str]) -> float | None:
     """Expected value over numeric labels at the first token of the answer that is neither markup nor its field's name.
 
     Args:
         logprobs: OpenAI-shaped token log-probabilities: `content[i]` with `token`, `top_logprobs`.
         labels: Numeric labels, one token each, e.g. "1" to "5".
-        field: Name that an answer may begin with, as in "Rating: 4".
 
     Returns:
         The expectation, in the labels' range; None where that token is no label or has no log-probabilities.
@@ -36,28 +39,21 @@ def expected_label(logprobs: Mapping[str, Any] | None, labels: Sequence[str], fi
             if before.lstrip().startswith("<"):
                 before = "" if ends_reasoning(before) else before
                 continue
-            if not f"{field}:".startswith(before.strip(MARKUP).lower()):
+            if not _RATING.startswith(before.strip(MARKUP).lower()):
                 return None
             continue
-        probability: dict[str, float] = {}
-        for top in token.get("top_logprobs") or []:
-            label, logprob = top["token"].strip(), top["logprob"]
-            if label in labels and isinstance(logprob, (int, float)) and math.isfinite(logprob):
-                probability[label] = probability.get(label, 0.0) + math.exp(min(logprob, 0.0))
+        probability, _ = _probabilities(token, labels)
         mass = sum(probability.values())
         return sum(float(label) * p for label, p in probability.items()) / mass if mass > 0 else None
     return None
 
 
-def label_logprobs(
-    logprobs: Mapping[str, Any] | None, labels: Sequence[str], field: str = "choice"
-) -> tuple[dict[str, float], float] | None:
+def label_logprobs(logprobs: Mapping[str, Any] | None, labels: Sequence[str]) -> tuple[dict[str, float], float] | None:
     """Log-probability of each label where the answer names one, else at its first token.
 
     Args:
         logprobs: OpenAI-shaped token log-probabilities: `content[i]` with `token`, `top_logprobs`.
         labels: Labels of one token each; upper and lower case differ.
-        field: Name that an answer may begin with, as in "Choice: B".
 
     Returns:
         The labels among the tokens listed, and the least log-probability of the list, in nats: a label that is missing
@@ -76,16 +72,23 @@ def label_logprobs(
             position = token
             break
         before += token["token"]
-        if not f"{field}:".startswith(before.strip(MARKUP).lower()):
+        if not _CHOICE.startswith(before.strip(MARKUP).lower()):
             break
+    probability, listed = _probabilities(position, labels)
+    found = {label: math.log(p) for label, p in probability.items() if p > 0}
+    return (found, min(listed)) if found else None
+
+
+def _probabilities(token: Mapping[str, Any], labels: Sequence[str]) -> tuple[dict[str, float], list[float]]:
+    """Probabilities of the labels in the place of a token, and all log-probabilities that are listed there."""
     probability: dict[str, float] = {}
     listed: list[float] = []
-    for top in position.get("top_logprobs") or []:
+    for top in token.get("top_logprobs") or []:
         label, logprob = top["token"].strip(), top["logprob"]
-        if not isinstance(logprob, (int, float)) or not math.isfinite(logprob):
+        # Not `isfinite`, which fails for an integer of hundreds of digits; NaN is not within the bound either.
+        if not isinstance(logprob, (int, float)) or not abs(logprob) <= sys.float_info.max:
             continue
         listed.append(float(logprob))
         if label in labels:
             probability[label] = probability.get(label, 0.0) + math.exp(min(logprob, 0.0))
-    found = {label: math.log(p) for label, p in probability.items() if p > 0}
-    return (found, min(listed)) if found else None
+    return probability, listed

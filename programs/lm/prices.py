@@ -138,6 +138,11 @@ class Price(BaseModel):
         tariff = self._tariff(tokens_in, batch)
         return (tokens_in * tariff.dearest_input + tokens_out * tariff.output) / 1e6
 
+    @property
+    def standard(self) -> Tariff:
+        """The prices of a call of its own with a prompt that is not long."""
+        return Tariff(input=self.input, output=self.output, cached=self.cached, cache_write=self.cache_write)
+
     def in_batches(self) -> Price | None:
         """The price of a line of a batch, as the price of a call; None where it is unknown.
 
@@ -162,14 +167,10 @@ class Price(BaseModel):
         if long is not None and tokens_in > long.above:
             found = long.batch if batch else long
         else:
-            found = self.batch if batch else self._standard
+            found = self.batch if batch else self.standard
         if found is None:
             raise InputError("the price in a batch is not known; add `batch` to the price in a file for --prices")
         return found
-
-    @property
-    def _standard(self) -> Tariff:
-        return Tariff(input=self.input, output=self.output, cached=self.cached, cache_write=self.cache_write)
 
 
 class PriceTable(BaseModel):

@@ -23,6 +23,7 @@ from programs.lm.refused_parameters import LEAST_CAP
 from programs.lm.response_cache import CurrentCall, ResponseCache
 from programs.lm.single_flight import SingleFlight
 from programs.runtime.environment import environment
+from programs.runtime.nocopy import SharedByCopies
 
 ATTEMPTS = 4
 """Attempts per call before a transient failure is final."""
@@ -66,7 +67,7 @@ class _OfThread(threading.local):
         self.anew = False
 
 
-class RoleLM(dspy.LM):
+class RoleLM(SharedByCopies, dspy.LM):
     """A `dspy.LM` that belongs to a role: its calls are budgeted, logged, and never made twice at the same time.
 
     Deep copies are the same object, so that a copied program keeps its client and its ledger.
@@ -113,9 +114,6 @@ class RoleLM(dspy.LM):
             reraise=True,
         )
         self._flights = SingleFlight()
-
-    def __deepcopy__(self, memo: dict[int, object]) -> RoleLM:
-        return self
 
     def copy(self, **kwargs: Any) -> Any:
         """A copy with other settings, but no temperature where this model has none.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -194,7 +194,6 @@ class MiniLMEncoder(OnnxEncoder):
     """all-MiniLM-L6-v2 (int8 weights): d = 384, mean pooling, texts cut at 128 tokens.
 
     Args:
-        files: `model.onnx` and `tokenizer.json`; by default those of `weights.locate("minilm")`.
         batch: See `OnnxEncoder`.
 
     Raises:
@@ -202,10 +201,10 @@ class MiniLMEncoder(OnnxEncoder):
         InputError: the weights are not there.
     """
 
-    def __init__(self, files: Mapping[str, Path] | None = None, batch: int = 32) -> None:
+    def __init__(self, batch: int = 32) -> None:
         for name in ("onnxruntime", "tokenizers"):
             require_extra(name, "local", "embedding texts on this machine")
-        found = files if files is not None else weights.locate("minilm")
+        found = weights.locate("minilm")
         if found is None:
             raise InputError(
                 f"the MiniLM weights are not in {weights.folder('minilm')}: "

@@ -9,13 +9,15 @@ from programs.prior.scorers import Scores
 
 
 def z(values: NDArray[np.floating], counts: NDArray[np.floating] | None = None) -> Scores:
-    """Standard scores over the candidates of a case, shape (n,), or of several features of them, shape (n, k).
+    """Standard scores over the n candidates of a case, shape (n,), or of several features of them, shape (n, k).
+
+    More axes are more of the same: (n, lists, k) for lists of n candidates, the shorter ones filled with NaN.
 
     NaN (unknown) stays NaN and does not count; values that are equal up to rounding become 0, where
     `scipy.stats.zscore` gives NaN or noise.
 
     Args:
-        counts: How many candidates each of the n stands for, itself included; None: 1.
+        counts: How many candidates each of the n stands for, itself included, of up to two axes; None: 1.
 
     >>> z(np.array([1.0, 3.0, np.nan])).tolist(), z(np.array([0.1, 0.1, 0.1])).tolist()
     ([-1.0, 1.0, nan], [0.0, 0.0, 0.0])

@@ -11,6 +11,7 @@ from typing import Any
 
 from programs.runtime.errors import InputError, abridged
 from programs.runtime.events import Note, OnEvent, ignore
+from programs.runtime.nocopy import SharedByCopies
 from programs.runtime.sqlite_file import open_database
 
 Values = tuple[Any, ...]
@@ -19,7 +20,7 @@ _PATIENCE, _PATIENCE_AFTERWARDS = 60.0, 1.0
 """Seconds to wait for a file that another process has locked, and once a wait was in vain."""
 
 
-class KeyValueStore:
+class KeyValueStore(SharedByCopies):
     """Rows of values by key. Deep copies are the same store.
 
     Safe against `kill -9`; a power cut may lose the last entries but damages nothing. Only the owner can read the file,
@@ -61,9 +62,6 @@ class KeyValueStore:
             # The log is synced to disk from time to time, not with every entry, which takes 6 ms.
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._make_table(key, value)
-
-    def __deepcopy__(self, memo: dict[int, object]) -> KeyValueStore:
-        return self
 
     def get(self, *key: object) -> Values | None:
         """The values of a key, or None."""

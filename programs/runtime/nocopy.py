@@ -1,20 +1,21 @@
-"""Holder whose value is shared, not copied, by deepcopy."""
+"""What deep copies share: optimizers deep-copy programs many times, and not all they hold may be copied each time."""
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 T = TypeVar("T")
 
 
-class NoCopy(Generic[T]):
-    """Holds a value that deep copies share: a large read-only object, or a handle.
+class SharedByCopies:
+    """A base of classes whose deep copies are the same object: handles, and what counts money or keeps answers."""
 
-    Optimizers deep-copy programs many times; a catalogue or a fitted prior must not be copied each time.
-    """
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self
+
+
+class NoCopy(SharedByCopies, Generic[T]):
+    """Holds a value that deep copies share: a large read-only object, such as a catalogue or a fitted prior."""
 
     def __init__(self, value: T) -> None:
         self.value = value
-
-    def __deepcopy__(self, memo: dict[int, object]) -> NoCopy[T]:
-        return self

@@ -14,12 +14,14 @@ import pytest
 from pydantic import BaseModel
 
 from optimize.artifact import (
+    ADAPTER,
     MANIFEST,
     PROGRAM,
     PROMPTS,
     ArtifactManifest,
     check_contracts,
     contract,
+    read_adapter,
     read_manifest,
     render_prompts,
     restore_program,
@@ -30,6 +32,7 @@ from optimize.resolve import ArtifactChoice, resolve_ranker
 from programs.lm.model_options import ModelOptions
 from programs.program import Fusion
 from programs.runtime.errors import InputError
+from programs.runtime.untrusted import MAX_BYTES
 from signatures.mote import DistillTraits
 from signatures.schema import Dimension, MotivationSchema
 from tests.optimize.conftest import Finished
@@ -225,3 +228,9 @@ def test_an_adapter_that_renders_otherwise_is_refused(artifact: Path) -> None:
     reseal(artifact, lambda found: found["roles"]["mote"].update(adapter="chat"))
     with pytest.raises(InputError, match=r"product\.distill\.predict.*renders"):
         restore_program(artifact)
+
+
+def test_adapters_may_be_larger_than_other_files(tmp_path: Path) -> None:
+    """Those of a base of half a billion parameters are."""
+    (tmp_path / ADAPTER).write_bytes(bytes(MAX_BYTES + 1))
+    assert len(read_adapter(tmp_path)) == MAX_BYTES + 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from optimize.artifact import SEARCH_FOLDER
-from optimize.candidates import Candidates, CandidateSettings
+from optimize.candidates import Candidates, CandidateSettings, _demo_sets
 from optimize.compiler import POOLS
 from optimize.labeled_demos import labeled_demos
-from optimize.prompts import safe
+from optimize.prompts import Prompt, safe
 from programs.mope import render_purchases
 from programs.program import PROGRAMS
 from tests.optimize.conftest import Finished
@@ -101,3 +101,14 @@ def test_reflected_instructions_are_written_from_a_batch_of_users(tmp_path: Path
     assert "reflected-1" in names
     assert len(asked) == 2
     assert all("Over 5 shoppers" in text and "stood at place" in text for text in asked)
+
+
+def test_equal_demo_sets_are_kept_once_where_a_predictor_keeps_its_original_demos() -> None:
+    originals = {name: Prompt(instructions="", demos=({"history": f"original of {name}"},)) for name in ("a", "b")}
+    once, other = ({"a": Prompt(instructions="", demos=({"history": text},))} for text in ("one", "another"))
+    nothing = {"b": Prompt(instructions="", demos=())}
+    bootstrapped = [once | nothing, other | nothing, once | nothing, {"a": nothing["b"]} | nothing]
+    kept = _demo_sets(["a", "b"], bootstrapped, originals)
+    assert [one.name for one in kept] == ["bootstrapped-1", "bootstrapped-2"]
+    assert [one.demos["a"] for one in kept] == [once["a"].demos, other["a"].demos]
+    assert all(one.demos["b"] == originals["b"].demos for one in kept)

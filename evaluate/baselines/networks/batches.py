@@ -1,4 +1,4 @@
-"""Random batches of an epoch: every example once, as arrays of the examples' numbers."""
+"""Batches: the examples of an epoch in random order, as arrays of their numbers, and sequences of one batch padded."""
 
 from __future__ import annotations
 
@@ -25,6 +25,18 @@ def batches_by_length(lengths: Sequence[int], size: int, rng: np.random.Generato
     batches = list(_cut(order, size))
     for number in rng.permutation(len(batches)):
         yield batches[number]
+
+
+def padded(rows: Sequence[Sequence[int] | NDArray[np.int64]], padding: int) -> NDArray[np.int64]:
+    """Sequences as one array, padded at the end; many times as fast as torch's `pad_sequence`.
+
+    >>> padded([[1, 2], [3]], padding=0).tolist()
+    [[1, 2], [3, 0]]
+    """
+    out = np.full((len(rows), max(map(len, rows))), padding, dtype=np.int64)
+    for place, row in zip(out, rows, strict=True):
+        place[: len(row)] = row
+    return out
 
 
 def _cut(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:

@@ -14,7 +14,7 @@ Predictor = Callable[[Tensor, Tensor], Tensor]
 """Predicts x_0, shape (n, ...), from x_t and times of shape (n,)."""
 
 
-def linear_betas(steps: int, first: float = 1e-4, last: float = 0.02) -> NDArray[np.float64]:
+def linear_betas(steps: int, first: float, last: float) -> NDArray[np.float64]:
     """β_1 to β_T at equal distances, as in DDPM."""
     return np.linspace(first, last, steps)
 

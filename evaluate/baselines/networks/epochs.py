@@ -26,11 +26,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evaluate.baselines.fitting import held
 from evaluate.baselines.networks.fit_plan import FitPlan
 from programs.runtime.atomic import sweep, write_atomically
 from programs.runtime.errors import InputError
-from programs.runtime.events import KeptFit, Note, Progress
-from programs.runtime.lock import awaited
+from programs.runtime.events import KeptFit, Progress
 from programs.runtime.one_thread import one_thread
 from programs.runtime.tensor_file import packed_tensors, read_packed
 
@@ -119,9 +119,7 @@ def train_epochs(
         return loop.run(None)
     finished = folder / FINISHED
     if not finished.exists():
-        with awaited(
-            folder, lambda holder: on_event(Note(f"{task}: waiting for process {holder}, which fits the same"))
-        ):
+        with held(folder, task, on_event):
             if not finished.exists():
                 sweep(folder)
                 trained = loop.run(folder / UNFINISHED)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import T5Config, T5Model
 
-from evaluate.baselines.networks.batches import batches_by_length
+from evaluate.baselines.networks.batches import batches_by_length, padded
 from evaluate.baselines.networks.code_prompts import BEGIN, END, CodePrompt, CodePrompts, Example
 from evaluate.baselines.networks.epochs import best_device, reproducible, train_epochs
 from evaluate.baselines.networks.fit_plan import FitPlan
@@ -93,10 +93,7 @@ class SeqToSeq(nn.Module):
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Shape (rows, longest), padded at the end."""
-        out = np.full((len(rows), max(map(len, rows))), BEGIN, dtype=np.int64)
-        for place, row in zip(out, rows, strict=True):
-            place[: len(row)] = row
-        return torch.from_numpy(out).to(self.token.weight.device)
+        return torch.from_numpy(padded(rows, BEGIN)).to(self.token.weight.device)
 
 
 def train_seq_to_seq(

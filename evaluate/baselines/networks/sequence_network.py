@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from evaluate.baselines.networks.batches import padded
 from evaluate.baselines.networks.encoders import AttentionEncoder, DualEncoder, GateEncoder, GRUEncoder
 from evaluate.baselines.networks.item_vectors import Ids, SideBySide, Summed
 from evaluate.baselines.networks.sequence_settings import (
@@ -77,10 +78,7 @@ class SequenceNetwork(nn.Module):
 
     def padded(self, sequences: Sequence[Rows]) -> Tensor:
         """Sequences as one array, padded on the right."""
-        rows = np.full((len(sequences), max(map(len, sequences))), self.padding, dtype=np.int64)
-        for row, sequence in zip(rows, sequences, strict=True):
-            row[: len(sequence)] = sequence
-        return torch.from_numpy(rows).to(self.device)
+        return torch.from_numpy(padded(sequences, self.padding)).to(self.device)
 
     @property
     def device(self) -> torch.device:

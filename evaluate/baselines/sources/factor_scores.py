@@ -14,8 +14,7 @@ class FactorScores:
     def __init__(self, ranker: FactorRanker, index: ItemIndex) -> None:
         self.names = (ranker.name,)
         self.ranker = ranker
-        factors = ranker.factors
-        self._row = np.array([factors.items.get(item, -1) for item in index.rows] + [-1], dtype=np.intp)
+        self._row = index.rows_in(ranker.factors.items)
 
     def features(self, lists: Lists) -> FeatureColumns:
         """See `Source.features`."""

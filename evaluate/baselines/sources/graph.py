@@ -26,7 +26,7 @@ class Graph:
 
     def __init__(self, histories: Histories, content: ContentSimilarity, index: ItemIndex) -> None:
         self.walk = RandomWalk(histories, index.rows, precision=np.float32)
-        self._column = np.array([self.walk.columns[item] for item in index.rows] + [-1], dtype=np.intp)
+        self._column = index.rows_in(self.walk.columns)
         self._neighbours, self._weights = self._near(content, index)
         # A further last row without entries, which column -1 means.
         nothing = sparse.csr_matrix(np.zeros((1, self.walk.to_users.shape[1]), dtype=np.float32))

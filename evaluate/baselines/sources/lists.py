@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -42,6 +42,14 @@ class ItemIndex:
     def of_items(self, items: Iterable[str]) -> ItemRows:
         """ItemRows of items; -1 for those that have none."""
         return np.array([self.rows.get(item, -1) for item in items], dtype=np.intp)
+
+    def rows_in(self, other: Mapping[str, int]) -> ItemRows:
+        """An array over rows: the rows of the items in another table; -1 for items that it has not, and for no item.
+
+        >>> ItemIndex.of("ab").rows_in({"b": 7}).tolist()
+        [-1, 7, -1]
+        """
+        return np.array([other.get(item, -1) for item in self.rows] + [-1], dtype=np.intp)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from evaluate.baselines.sources.lists import FeatureColumns, Lists, Source
+from programs.prior.standard_scores import z
 
 
 class Relative:
@@ -31,11 +32,7 @@ class Relative:
         padded[lists.owner, places] = own
         known = ~np.isnan(padded)
         n = np.maximum(known.sum(axis=1, keepdims=True), 1)
-        filled = np.where(known, padded, 0.0)
-        centred = np.where(known, padded - filled.sum(axis=1, keepdims=True) / n, 0.0)
-        spread = np.sqrt((centred**2).sum(axis=1, keepdims=True) / n)
-        equal = spread <= 1e-6 * np.abs(filled).max(axis=1, keepdims=True, initial=0.0)
-        scores = np.where(known, np.where(equal, 0.0, centred / np.where(equal, 1.0, spread)), np.nan)
+        scores = z(padded.swapaxes(0, 1)).swapaxes(0, 1)
         above = np.where(known, _smaller(padded) / n, np.nan)
         return np.hstack([own, scores[lists.owner, places], above[lists.owner, places]])
 

@@ -14,7 +14,7 @@ class SequenceScores:
     def __init__(self, ranker: SequenceRanker, index: ItemIndex) -> None:
         self.names = (ranker.settings.name,)
         self.ranker = ranker
-        self._row = np.array([ranker.rows.get(item, -1) for item in index.rows] + [-1], dtype=np.int64)
+        self._row = index.rows_in(ranker.rows).astype(np.int64)
 
     def features(self, lists: Lists) -> FeatureColumns:
         """See `Source.features`."""

@@ -18,7 +18,7 @@ class Content:
     names = ("content", "content.nearest", "content.newest")
 
     def __init__(self, content: ContentSimilarity, index: ItemIndex) -> None:
-        self._row = np.array([content.rows.get(item, -1) for item in index.rows] + [-1], dtype=np.intp)
+        self._row = index.rows_in(content.rows)
         width = content.matrix.shape[1] if len(content.matrix) else 1
         self._vectors = np.vstack([content.matrix.reshape(-1, width), np.zeros((1, width), dtype=np.float32)])
         self._nearest = content.nearest

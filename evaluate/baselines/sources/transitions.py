@@ -32,7 +32,7 @@ class Transitions:
     def __init__(self, histories: Histories, labels: Mapping[str, str], kind: str, index: ItemIndex) -> None:
         self.names = (f"{kind}.next", f"{kind}.next.newest", f"{kind}.lift", f"{kind}.run")
         numbers = {label: number for number, label in enumerate(dict.fromkeys(labels.values()))}
-        self._labels = np.array([numbers.get(labels.get(item, ""), -1) for item in index.rows] + [-1], dtype=np.intp)
+        self._labels = index.rows_in({item: numbers[label] for item, label in labels.items()})
         pairs = [
             (before, after)
             for history in histories.values()

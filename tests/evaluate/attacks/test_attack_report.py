@@ -12,10 +12,12 @@ from evaluate.attacks.attack import Attack, Insertion
 from evaluate.attacks.attack_report import row_table, write_attack_report
 from evaluate.attacks.attack_tab import attack_tab, with_escapes
 from evaluate.attacks.results import AttackResults
-from evaluate.attacks.runner import AttackRun, AttackRunner
+from evaluate.attacks.runner import CLEAN_PHASE, AttackRun, AttackRunner, phase_of
 from evaluate.report.export import to_csv
 from evaluate.report.pseudonyms import pseudonym
 from evaluate.report.table import Table
+from evaluate.runs.directory import RunDirectory
+from programs.lm.ledger import Call
 from tests.support.attacks import HIDDEN, OPEN, deaf, obeying, shop_cases
 from tests.support.small_study import SCRIPT
 
@@ -87,3 +89,15 @@ def test_inwith_escapes_characters_are_written_out() -> None:
 def test_nan_never_reaches_the_figures(made: tuple[AttackRunner, AttackRun, list[Path]]) -> None:
     runner, _, _ = made
     json.loads((runner.directory / "metrics.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+
+
+def test_calls_that_a_kill_interrupted_are_no_part_of_the_stand_alone_cost(tmp_path: Path) -> None:
+    runner = AttackRunner(shop_cases(), [deaf([])], (OPEN,), tmp_path)
+    run = runner.run()
+    answered = Call(role="mar", model="m", tokens_in=100, tokens_out=10, usd=0.5, phase=phase_of("deaf", CLEAN_PHASE))
+    interrupted = answered.model_copy(update={"in_flight": True, "id": "killed-1"})
+    lines = [call.model_dump_json(exclude_defaults=True) + "\n" for call in (interrupted, answered)]
+    RunDirectory(tmp_path).ledger.write_text("".join(lines))
+    tables = {path.name: path for path in write_attack_report(runner, run)}
+    for table, calls in (("billed", 2), ("stand-alone", 1)):
+        assert pd.read_csv(tables[f"demo-cases-{table}.csv"])["calls"].tolist() == [calls], table

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from evaluate.baselines import TRAINED, Baseline, TrainingData
 from evaluate.baselines.baseline import unknown_below
 from evaluate.baselines.factors import FactorRanker, Factors
-from evaluate.baselines.features import (
+from evaluate.baselines.features_v1 import (
     HistoryLength,
     OverlapV1,
     PriceAndBrand,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluate.baselines.features import RecordedScores
+from evaluate.baselines.features_v1 import RecordedScores
 from evaluate.baselines.stacked import StackedRanker, stack, standard_scores
 from programs.runtime.errors import InputError
 from signatures.rows import Case, Ranking

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from evaluate.paper.published import COSTS, DATASETS, MAIN, PUBLISHED
+from evaluate.paper.published import COSTS, DATASETS, ITEM_COLD, MAIN, USER_COLD
 from evaluate.stats.audit import ROUNDED_ONCE, MetricRow, audit_ranks, audit_row, read_metric_table
 from evaluate.stats.metrics import per_user
 from programs.runtime.errors import InputError
@@ -146,12 +146,11 @@ def test_a_float_has_no_printed_digits() -> None:
 
 
 def test_published_rows() -> None:
-    assert {t: sum(p.table == t for p in PUBLISHED) for t in (2, 3, 4, 5, 6, 8)} == {
-        2: 27, 3: 9, 4: 18, 5: 6, 6: 9, 8: 6
-    }  # fmt: skip
-    assert {p.row.dataset for p in PUBLISHED} == set(DATASETS)
-    assert all((p.row.hr10 is not None) == (p.table == 2) for p in PUBLISHED)
-    assert PUBLISHED[0].label == "BPR (as published, Table 2)"
+    for table, (rows, count) in {2: (MAIN, 27), 3: (ITEM_COLD, 9), 4: (USER_COLD, 18)}.items():
+        assert [row.table for row in rows] == [table] * count
+        assert {row.row.dataset for row in rows} == set(DATASETS)
+        assert all((row.row.hr10 is not None) == (table == 2) for row in rows)
+    assert MAIN[0].label == "BPR (as published, Table 2)"
     assert len(COSTS) == 12 and COSTS[3].usd == Decimal("0.100")
 
 

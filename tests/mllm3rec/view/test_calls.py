@@ -72,7 +72,7 @@ def test_messages_are_those_that_the_server_got(ran: Ran, cache: Path) -> None:
     assert (found.missing, found.same) == ("", True)
     bodies = [body["messages"] for body in ran.server.bodies]
     assert all(list(call.messages) in bodies for call in found.calls)
-    assert all(call.was_asked for call in found.calls)
+    assert all(call.recorded for call in found.calls)
     assert {call.role for call in found.calls} == {"mope", "mote", "mar", "judge"}
     first = next(call for call in found.calls if call.role == "mar")
     assert first.answer == "I would rather not say."
@@ -106,7 +106,7 @@ def test_what_is_not_in_the_cache_is_not_kept(ran: Ran, tmp_path: Path) -> None:
     assert found.same is None
     # The questions that need no other answer are known, and that the run asked them.
     assert {call.role for call in found.calls} == {"mope", "mote"}
-    assert all(call.answer is None and call.was_asked for call in found.calls)
+    assert all(call.answer is None and call.recorded for call in found.calls)
     assert len(ran.server.bodies) == sent
 
 
@@ -126,7 +126,7 @@ def test_another_prompt_is_not_taken_for_the_one_that_was_sent(
     monkeypatch.setattr(viewed.cases, "find", lambda user: shorter)
     found = calls_of_user(viewed.manifest, viewed.cases, row, viewed.ledger, {})
     assert len(case.history) > 1
-    assert not next(call for call in found.calls if call.role == "mope").was_asked
+    assert not next(call for call in found.calls if call.role == "mope").recorded
 
 
 @pytest.mark.parametrize("ranker", ["prior"])

@@ -38,8 +38,10 @@ class TestExpectedLabel:
         content = [self.at(text, ("1", 0.0)) for text in before] + [self.at(" 4", (" 4", math.log(0.5)))]
         assert expected_label({"content": content}, LABELS) == 4.0
 
-    @pytest.mark.parametrize("logprob", [math.nan, -math.inf, math.inf])
-    def test_a_probability_that_is_none_is_left_out(self, logprob: float) -> None:
+    @pytest.mark.parametrize(
+        "logprob", [math.nan, -math.inf, math.inf, pytest.param(-(10**400), id="400 digits"), None]
+    )
+    def test_a_probability_that_is_none_is_left_out(self, logprob: Any) -> None:
         top = [("5", logprob), ("2", math.log(0.25))]
         assert expected_label({"content": [self.at("2", *top)]}, LABELS) == pytest.approx(2.0)
 

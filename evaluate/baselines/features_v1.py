@@ -1,4 +1,7 @@
-"""Features of candidates for learned rankers: feature sources, and the table of their columns."""
+"""Features of candidates, case by case, for version 1 of `learned` and the weighted sum of studies.
+
+Version 2 computes them for many lists at once, see `evaluate.baselines.sources`.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,9 @@ from signatures.rows import Case, Ranking
 from signatures.types import Item
 
 Features = NDArray[np.float64]
+
+_LAST_ITEMS = 20
+"""Number of last items of a history that count for overlaps."""
 
 
 class FeatureSource(Protocol):
@@ -105,12 +111,10 @@ class OverlapV1:
     Args:
         terms: Distinct terms of each item, by id.
         kind: Kind of the terms, for the names of the features.
-        items_last: Number of last items of the history that count.
     """
 
-    def __init__(self, terms: Mapping[str, Sequence[str]], kind: str, items_last: int = 20) -> None:
+    def __init__(self, terms: Mapping[str, Sequence[str]], kind: str) -> None:
         self.names = (f"{kind}.nearest", f"{kind}.mean", f"{kind}.newest")
-        self.items_last = items_last
         self.rows = {item: row for row, item in enumerate(terms)}
         counts = Counter(term for own in terms.values() for term in own)
         columns = {term: column for column, term in enumerate(counts)}
@@ -125,7 +129,7 @@ class OverlapV1:
     def features(self, case: Case) -> Features:
         """See `FeatureSource.features`."""
         out = np.full((len(case.candidates), len(self.names)), np.nan)
-        recent = [self.rows[item] for item in case.item_ids[-self.items_last :] if item in self.rows]
+        recent = [self.rows[item] for item in case.item_ids[-_LAST_ITEMS:] if item in self.rows]
         known = {index: self.rows[item] for index, item in enumerate(case.candidates) if item in self.rows}
         if recent and known:
             cosines = (self.matrix[list(known.values())] @ self.matrix[recent].T).toarray()
