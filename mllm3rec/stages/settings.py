@@ -51,6 +51,7 @@ class StageSettings(BaseModel):
         schema_file: Motivational schema; None for the program's own.
         weight, head: See `mllm3rec.program`.
         dataset: Directory, file or `demo`, for `recommend`.
+        dataset_sha256: Its `Dataset.sha256`, which the data of every worker must have; None to check nothing.
         columns: Names of its columns by ours, see `load_dataset`.
         k: Items to recommend to each user.
         candidates: Items that the prior retrieves for each user.
@@ -78,6 +79,7 @@ class StageSettings(BaseModel):
     weight: float = DEFAULT_WEIGHT
     head: int | None = None
     dataset: str | None = None
+    dataset_sha256: str | None = None
     columns: dict[str, str] = {}
     k: int = Field(default=5, ge=1)
     candidates: int = Field(default=15, ge=1)

@@ -201,6 +201,10 @@ class Stage:
         if self.settings.dataset is None:
             raise InputError("recommend: the settings name no dataset")
         dataset = load_dataset(self.settings.dataset, self.settings.columns)
+        if self.settings.dataset_sha256 not in (None, dataset.sha256):
+            raise InputError(
+                f"{self.settings.dataset}: has other data here than where the job began; every worker needs the same"
+            )
         program = Program(
             self.settings.choice(),
             dataset,

@@ -155,6 +155,7 @@ def recommend_all(
     settings = StageSettings(
         task="recommend",
         dataset=data.source,
+        dataset_sha256=data.sha256,
         columns=dict(data.columns),
         k=k,
         candidates=candidates,

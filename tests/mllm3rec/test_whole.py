@@ -348,6 +348,16 @@ class TestStage:
         assert [row["item_id"] for batch in made for row in batch.to_pylist()] == list(demo.items)[:9]
         assert (tmp_path / "elsewhere" / "traits.sqlite").exists()
 
+    def test_a_worker_with_other_data_is_refused(self, server: FakeOpenAI, demo: m3.Dataset) -> None:
+        settings = m3.StageSettings(task="recommend", model=server.model(), dataset="demo", dataset_sha256=demo.sha256)
+        for sha256, refused in ((demo.sha256, False), ("0" * 64, True)):
+            with m3.Stage(settings.model_copy(update={"dataset_sha256": sha256})) as stage:
+                if refused:
+                    with pytest.raises(InputError, match="has other data here"):
+                        stage.prepare()
+                else:
+                    stage.prepare()
+
     def test_a_user_without_purchases_is_a_row(self, server: FakeOpenAI) -> None:
         use_response_cache(":memory:")
         settings = m3.StageSettings(task="profile", model=server.model())
