@@ -30,7 +30,7 @@ from programs.batch.run import BatchRun
 from programs.batch.via import Via, batch_run
 from programs.lm.ledger import Budget, Ledger
 from programs.lm.roles import ROLE_NAMES
-from programs.prior.choice import NEWEST
+from programs.prior.choice import NEWEST, prior_name
 from programs.program import PROGRAMS, Fusion
 from programs.runtime.errors import InputError
 from programs.runtime.events import Note, OnEvent, ignore
@@ -169,7 +169,13 @@ def _compiler(
         own = CompileOptions(schema=choice.schema, head=choice.fusion.head, weights=[choice.fusion.weight])
         options = CompileOptions(**{**own, **{name: value for name, value in options.items() if value is not None}})  # type: ignore[typeddict-item]
     plan = Path(out) / SEARCH_FOLDER / PLAN
-    prior = prior_of_compile(plan, NEWEST if choice is None else choice.prior or NEWEST)
+    given_prior = options.get("prior")
+    if given_prior is None:
+        prior = prior_of_compile(plan, NEWEST if choice is None else choice.prior or NEWEST)
+    else:
+        prior = prior_name(given_prior)
+        if choice is not None:
+            choice.with_prior(prior)
     begun = defaults_of_compile(plan), tuning_of_compile(plan)
     sha256 = "" if start is None else start.sha256
     settings = compile_settings(cases, families, roles, trials, options, prior, *begun, sha256)

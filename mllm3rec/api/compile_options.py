@@ -73,6 +73,7 @@ class CompileOptions(TypedDict, total=False):
         preset, model, mope, mote, mar, timeout, max_tokens: As in `program`; not used with a `Program`, which has its
             own.
         head: MAR ranks only the prior's first `head` candidates [all, or the `Program`'s head].
+        prior: Formula of the prior, see `evaluate` [3, or the `Program`'s].
         schema: Motivational schema or its file [the consumer schema, or the `Program`'s schema].
     """
 
@@ -111,6 +112,7 @@ class CompileOptions(TypedDict, total=False):
     mote: Model | None
     mar: Model | None
     head: int | None
+    prior: str | None
     schema: Schema | None
 
 

@@ -20,6 +20,7 @@ from programs.lm.ledger import Budget, Ledger
 from programs.lm.model_options import Model, ModelOptions
 from programs.mope import MOPE, GivenProfile, Purchase
 from programs.mote import MOTE
+from programs.prior.choice import prior_name
 from programs.prior.encoders import Encoder
 from programs.prior.prior import Prior
 from programs.prior.prior_v2 import PriorV2
@@ -299,6 +300,7 @@ def program(
     schema: Schema | None = None,
     weight: float = DEFAULT_WEIGHT,
     head: int | None = None,
+    prior: str | None = None,
     explain: int = 0,
     check: bool = True,
     budget_usd: float | None = None,
@@ -320,6 +322,7 @@ def program(
         schema: Motivational schema, or its TOML or YAML file; None for the consumer schema.
         weight: Fusion weight: the share of MAR in the fused score, 0 to 1; the rest is the prior's.
         head: MAR ranks only the prior's first `head` candidates; None for all.
+        prior: Formula of the prior, see `evaluate`; None for the newest, or that of the artifact.
         explain: Number of first items that get a reason in an evaluation.
         check: Whether the judge re-checks reasons.
         budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes of this object; None for no limit.
@@ -328,12 +331,15 @@ def program(
         on_event: Receives notes and progress.
 
     Raises:
-        InputError: if there is no such program or preset, or the schema cannot be read.
+        InputError: if there is no such program, preset or prior, an artifact has another prior, or the schema cannot
+            be read.
     """
     models = Models(
         preset=preset, model=model, mope=mope, mote=mote, mar=mar, judge=judge, timeout=timeout, max_tokens=max_tokens
     )
     choice = choice_of(name, model_options(models), Fusion(weight=weight, head=head), read_schema(schema))
+    if prior is not None:
+        choice = choice.with_prior(prior_name(prior))
     if not choice.asks_models:
         raise InputError(f"{name!r} uses no language model: call evaluate(cases, {name!r}) instead")
     budget = budget_of(budget_usd, max_calls, max_minutes)

@@ -105,6 +105,10 @@ EncoderOption = Annotated[
     _model("--encoder", callback=_use_encoder, help="Sentence encoder, as in docs/models.md. Default: minilm."),
 ]
 Weight = Annotated[float, _fusion(min=0, max=1, help="Fusion weight: MAR's share of the fused score, 0 to 1.")]
+PriorOption = Annotated[
+    str | None,
+    _fusion(help="Formula of the prior: 3, 3-sales, or 2, of older runs. Default: that of what is resumed, or 3."),
+]
 Head = Annotated[int | None, _fusion(min=1, help="MAR ranks only the prior's first N candidates. Default: all.")]
 SchemaFile = Annotated[
     Path | None, _schema("--schema", help="Motivational schema, a TOML or YAML file. Default: consumer.")

@@ -121,6 +121,23 @@ def test_a_compile_is_compared_with_the_compiled_program_as_it_was(cases: Cases,
     assert found.verdict.before["ndcg"].mean == pytest.approx(prior)
 
 
+def test_a_compile_has_the_prior_of_its_program(cases: Cases, tmp_path: Path) -> None:
+    options = {"optimizer": "labeled", "modules": ["mar"], "trials": 2}
+    with FakeOpenAI(sensitive) as server:
+        program = m3.program("listwise", cases.dataset, model=server.model(), prior="3-sales")
+        compiled = m3.compile_program(cases, program, out=tmp_path / "of-a-program", **options)
+        assert compiled.manifest is not None and compiled.manifest.prior == "3-sales"
+        named = {"model": server.model(), "prior": "2", **options}
+        m3.compile_program(cases, "listwise", out=tmp_path / "named", **named)
+        assert read_manifest(tmp_path / "named").prior == 2
+        with pytest.raises(InputError, match="prior"):
+            m3.compile_program(cases, "listwise", out=tmp_path / "named", **{**named, "prior": "3"})
+        with pytest.raises(InputError, match="was compiled with the prior 2"):
+            m3.compile_program(cases, tmp_path / "named", out=tmp_path / "other", prior="3")
+    with pytest.raises(InputError, match="no prior 4"):
+        m3.program("listwise", cases.dataset, model="local/any", prior="4")
+
+
 def test_weights_are_not_trained_on_profiles_that_nobody_can_read(cases: Cases, base: Path, tmp_path: Path) -> None:
     options = {"optimizer": "finetune", "base": str(base), "lists": 8}
     with FakeOpenAI(lambda body: Reply("not JSON")) as server, pytest.raises(InputError, match="nothing is frozen"):
