@@ -2,7 +2,8 @@
 
 A more complex rule has to pay for itself: one weight for all must be clearly above the prior alone, and weights by
 ranges of a signal clearly above one weight, both on users that they were not fitted on. Clearly means by more than one
-standard error.
+standard error. The choice itself is checked, too: where choosing in this way is not above its simpler alternatives on
+users that it was not made on, they are what is used.
 """
 
 from __future__ import annotations
@@ -106,10 +107,12 @@ def fit_gate(values: Qualities, signals: Sequence[GateSignals], users: Sequence[
     data = _Rows(values, signals, np.array([names.index(user) for user in users]))
     gate = _chosen(data)
     gated, single = (_out_of_fold(data, choose) for choose in (_chosen, _one_weight))
-    floor = data.by_user(values[:, 0])
+    floor, chosen, one = (data.by_user(found) for found in (values[:, 0], gated, single))
     steps = np.linspace(0, 1, _STEPS)
     margins = np.quantile(data.by_user(np.array([one.margin for one in signals])), steps)
-    if data.by_user(gated).mean() < floor.mean():
+    if gate.signal is not None and chosen.mean() <= one.mean():
+        gate = _one_weight(data)
+    if chosen.mean() < floor.mean():
         gate = Gate(weights=(0.0,))
     found = [gate.range_of(one) for one in signals]
     ranges = [{user for user, own in zip(users, found, strict=True) if own == n} for n in range(len(gate.weights))]
@@ -118,8 +121,8 @@ def fit_gate(values: Qualities, signals: Sequence[GateSignals], users: Sequence[
         users=len(names),
         in_range=tuple(map(len, ranges)),
         floor=float(floor.mean()),
-        gain=_difference(names, data.by_user(gated), floor),
-        over_one_weight=_difference(names, data.by_user(gated), data.by_user(single)),
+        gain=_difference(names, chosen, floor),
+        over_one_weight=_difference(names, chosen, one),
     )
 
 

@@ -66,6 +66,16 @@ def test_the_margins_of_dev_users_are_kept_for_shares() -> None:
     assert 14 <= sum(asked) <= 16
 
 
+@pytest.mark.parametrize("seed", [6, 11, 56, 57, 68, 108])
+def test_ranges_are_used_only_where_choosing_them_gains_on_other_users(seed: int) -> None:
+    """A small effect in much noise: chosen on all users, ranges look good; chosen on others, one weight is better."""
+    rng = np.random.default_rng(seed)
+    _, signals = people(60, 0, 0)
+    slopes = np.array([0.06 if one.history < 5 else 0.0 for one in signals])[:, None] + 0.2 * rng.normal(size=(60, 1))
+    fitted = fit_gate(0.5 + slopes * WEIGHTS - 0.05 * WEIGHTS**2, signals, names(60))
+    assert fitted.gate.signal is None or fitted.over_one_weight.mean > 0
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_the_same_rows_three_times_say_no_more(seed: int) -> None:
     rng = np.random.default_rng(seed)
