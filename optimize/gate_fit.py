@@ -2,8 +2,8 @@
 
 A more complex rule has to pay for itself: one weight for all must be clearly above the prior alone, and weights by
 ranges of a signal clearly above one weight, both on users that they were not fitted on. Clearly means by more than one
-standard error. The choice itself is checked, too: where choosing in this way is not above its simpler alternatives on
-users that it was not made on, they are what is used.
+standard error. The choice of ranges is checked, too: where choosing in this way is not above one weight on users that
+the choice was not made on, it is made without ranges.
 """
 
 from __future__ import annotations
@@ -107,11 +107,11 @@ def fit_gate(values: Qualities, signals: Sequence[GateSignals], users: Sequence[
     data = _Rows(values, signals, np.array([names.index(user) for user in users]))
     gate = _chosen(data)
     gated, single = (_out_of_fold(data, choose) for choose in (_chosen, _one_weight))
-    floor, chosen, one = (data.by_user(found) for found in (values[:, 0], gated, single))
+    floor, chosen, for_all = (data.by_user(found) for found in (values[:, 0], gated, single))
     steps = np.linspace(0, 1, _STEPS)
     margins = np.quantile(data.by_user(np.array([one.margin for one in signals])), steps)
-    if gate.signal is not None and chosen.mean() <= one.mean():
-        gate = _one_weight(data)
+    if gate.signal is not None and chosen.mean() <= for_all.mean():
+        gate = _without_ranges(data)
     if chosen.mean() < floor.mean():
         gate = Gate(weights=(0.0,))
     found = [gate.range_of(one) for one in signals]
@@ -122,7 +122,7 @@ def fit_gate(values: Qualities, signals: Sequence[GateSignals], users: Sequence[
         in_range=tuple(map(len, ranges)),
         floor=float(floor.mean()),
         gain=_difference(names, chosen, floor),
-        over_one_weight=_difference(names, chosen, one),
+        over_one_weight=_difference(names, chosen, for_all),
     )
 
 
@@ -175,15 +175,19 @@ def _out_of_fold(rows: _Rows, choose: Callable[[_Rows], Gate]) -> Qualities:
 
 def _chosen(rows: _Rows) -> Gate:
     """The simplest rule that no more complex one clearly beats."""
-    best, reached = Gate(weights=(0.0,)), rows.values[:, 0]
-    single = _out_of_fold(rows, _one_weight)
-    if _clearly(rows, single - reached):
-        best, reached = _one_weight(rows), single
+    best = _without_ranges(rows)
+    reached = _out_of_fold(rows, _one_weight) if any(best.weights) else rows.values[:, 0]
     tried = {name: _out_of_fold(rows, partial(_ranges, name=name)) for name in _SIGNALS if len(_cuts(rows, name))}
     name = max(tried, key=lambda one: tried[one].mean(), default=None)
     if name is not None and _clearly(rows, tried[name] - reached):
         best = _ranges(rows, name)
     return best
+
+
+def _without_ranges(rows: _Rows) -> Gate:
+    """One weight for all if it clearly beats the prior alone, else the prior."""
+    gain = _out_of_fold(rows, _one_weight) - rows.values[:, 0]
+    return _one_weight(rows) if _clearly(rows, gain) else Gate(weights=(0.0,))
 
 
 def _clearly(rows: _Rows, gain: Qualities) -> bool:

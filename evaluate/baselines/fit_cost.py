@@ -52,7 +52,6 @@ def fit_and_measure(
         InputError, MissingExtraError: see `Baseline.fit`.
     """
     folder = settings.fit_folder(training, seed, fitting)
-    file = None if folder is None else _cost_file(folder)
     kept: list[Path] = []
 
     def told(event: Event) -> None:
@@ -64,8 +63,9 @@ def fit_and_measure(
     with _MemoryWatch() as memory:
         ranker = settings.fit(training, seed, replace(fitting, on_event=told))
     spent = FitCost(cpu_seconds=time.process_time() - before, peak_mib=memory.peak / _MIB)
-    if folder is None or file is None:
+    if folder is None:
         return ranker, spent
+    file = _cost_file(folder)
     if any(one.name.startswith(folder.name) for one in kept):
         return ranker, _read(file)
     parts = [_read(_cost_file(one)) for one in dict.fromkeys(kept)]

@@ -273,8 +273,10 @@ class StudySpec(_Strict):
                             yield StudyCell(dataset, protocol, ranker, seed, draw)
 
     def _with_model(self, ranker: RankerSpec) -> RankerSpec:
-        own = ranker.model_fields_set & {"model", "preset"} or ranker.ranker not in {*PROGRAMS, STACKED}
-        return ranker if own or self.model is None else ranker.model_copy(update={"model": self.model})
+        named = ranker.model_fields_set & {"model", "preset"}
+        if self.model is None or named or ranker.ranker not in {*PROGRAMS, STACKED}:
+            return ranker
+        return ranker.model_copy(update={"model": self.model})
 
 
 def _runs_on(ranker: RankerSpec, dataset: str, protocol: str) -> bool:
