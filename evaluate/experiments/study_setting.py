@@ -88,7 +88,7 @@ class StudySetting:
         """
         require_test_users(self.protocol)
         folder = cases_path(self.root, self.dataset.name, self.protocol.name, 0, None).parents[1] / "tuned"
-        changes = {"part": "dev", "users": users, "negatives": self.protocol.negatives}
+        changes = {"part": "dev", "users": users, "skip": 0, "negatives": self.protocol.negatives}
         return self._drawn(folder / f"dev-{users}.jsonl", self._protocol(0, None).model_copy(update=changes))
 
     def _drawn(self, path: Path, protocol: EvaluationProtocol) -> Cases:

@@ -75,6 +75,7 @@ class ProtocolSpec(_Strict):
     Attributes:
         since: Date of the setting time, such as 2018-01-01.
         sampling: None for that of the setting, or that of the cases which a study's folder holds already.
+        skip: Number of first users that are left out, see `EvaluationProtocol`.
         draws: Number of draws of negatives, for the same users and targets.
         catalogue: Rank the whole catalogue instead of sampled negatives; for rankers without a language model.
         tune_users: Number of dev users that trained baselines are tuned on.
@@ -87,6 +88,7 @@ class ProtocolSpec(_Strict):
     sampling: Sampling | None = None
     part: Literal["dev", "test", "all"] = "test"
     users: int | None = Field(default=None, ge=1)
+    skip: int = Field(default=0, ge=0, exclude_if=lambda skip: not skip)
     seed: int = 0
     draws: int = Field(default=1, ge=1)
     last: int | None = Field(default=None, ge=1)

@@ -201,7 +201,8 @@ def draw_lists(dataset: Dataset, protocol: EvaluationProtocol, split: Split | No
 
     Negatives are drawn without replacement (`EvaluationProtocol.sampling`) from the items with interactions, without
     the user's own; the target's position is uniform. A list depends only on data, setting, seed, draw and user id:
-    fewer users, another part or shorter histories give the same lists, and 40 users are the first of 100.
+    fewer users, another part or shorter histories give the same lists, and 40 users are the first of 100, or the
+    last of them with `protocol.skip` of 60.
 
     Args:
         split: `split_dataset(dataset, protocol)`, if it was computed already.
@@ -210,8 +211,9 @@ def draw_lists(dataset: Dataset, protocol: EvaluationProtocol, split: Split | No
         `protocol.users` cases, or fewer if the part has fewer users.
 
     Raises:
-        InputError: if the protocol was made for other data, no user can be evaluated, or the catalogue is too small for
-            so many negatives. Users who have too many items for that are left out (`users_short_of_items`).
+        InputError: if the protocol was made for other data, no user can be evaluated, none is left after the skipped
+            ones, or the catalogue is too small for so many negatives. Users who have too many items for that are left
+            out (`users_short_of_items`).
     """
     _require_same_data(protocol, dataset)
     split = split or split_dataset(dataset, protocol)
@@ -227,7 +229,9 @@ def draw_lists(dataset: Dataset, protocol: EvaluationProtocol, split: Split | No
     enough = [user for user in held_out if len(pool) - len(own[user]) >= protocol.negatives]
     if not enough:
         _refuse_too_many(len(pool), own, protocol.negatives)
-    users = sorted(enough, key=lambda user: seed_of("order", protocol.seed, user))[: protocol.users]
+    users = sorted(enough, key=lambda user: seed_of("order", protocol.seed, user))[protocol.skip :][: protocol.users]
+    if not users:
+        raise InputError(f"skip {protocol.skip}: there are only {len(enough)} users; skip fewer")
     popularity = Popularity.fit(histories_of(split.training)).counts
     sampler = NegativeSampler(pool, popularity, protocol.sampling, protocol.negatives)
     cases = []

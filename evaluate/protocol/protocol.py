@@ -139,6 +139,7 @@ class EvaluationProtocol(BaseModel):
         sampling: How negatives are drawn; `default_sampling` of the setting unless given. Written with every file.
         part: Users to draw from.
         users: Most users, or None for all of the part.
+        skip: Number of first users in the seeded order that are left out, so that a result is confirmed on others.
         seed: Decides the order of users, the negatives and the target's position.
         draw: Number of the draw: other negatives and positions for the same users.
         last: Length to which histories are cut; None keeps them whole.
@@ -165,6 +166,7 @@ class EvaluationProtocol(BaseModel):
     sampling: Sampling = Field(default_factory=lambda given: default_sampling(given.get("setting", "warm")))
     part: Literal["dev", "test", "all"] = "dev"
     users: int | None = Field(default=None, ge=1)
+    skip: int = Field(default=0, ge=0, exclude_if=lambda skip: not skip)
     seed: int = 0
     draw: int = Field(default=0, ge=0)
     last: int | None = Field(default=None, ge=1)

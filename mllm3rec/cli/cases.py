@@ -22,6 +22,9 @@ def cases(
         Literal["dev", "test", "all"], typer.Option(help="Dev users (for tuning), test users (for figures), or all.")
     ] = "dev",
     users: Annotated[str, typer.Option(help="Number of users, or `all`.")] = "all",
+    skip: Annotated[
+        int, typer.Option(min=0, help="Users to leave out first, to confirm a figure on others of the same order.")
+    ] = 0,
     negatives: Annotated[int, typer.Option(min=1, help="Negatives to sample for each user.")] = 29,
     target: Annotated[
         Literal["last-liked", "highest", "last"], typer.Option(help="Interaction to hold out, see docs/protocol.md.")
@@ -67,6 +70,7 @@ def cases(
         data,
         part=part,
         users=wanted,
+        skip=skip,
         negatives=negatives,
         target=target,
         setting=setting,
@@ -82,7 +86,8 @@ def cases(
     if short:
         say(f"note: left out {len(short)} users ({short[0]!r}, ...): fewer than {negatives} items are new to them")
     if wanted is not None and len(drawn) < wanted:
-        say(f"note: only {len(drawn)} users of part {part!r} have a target of type {target}")
+        after = f" after the first {skip}" if skip else ""
+        say(f"note: only {len(drawn)} users of part {part!r} have a target of type {target}{after}")
     drawn.save(path)
     warnings = drawn.warnings()
     for warning in warnings:

@@ -135,6 +135,19 @@ def test_fewer_users_are_a_prefix_and_other_parts_give_the_same_lists(shop: Data
     assert len(draw_lists(shop, protocol_for(shop, users=10_000))) == 200
 
 
+def test_skipped_users_are_the_first_ones(shop: Dataset, tmp_path: Path) -> None:
+    everyone = draw_lists(shop, protocol_for(shop))
+    protocol = protocol_for(shop, users=30, skip=40)
+    assert draw_lists(shop, protocol) == everyone[40:70]
+    write_cases(tmp_path / "cases.jsonl", protocol, draw_lists(shop, protocol))
+    again = load_cases(tmp_path / "cases.jsonl").on(shop)
+    assert again.protocol.skip == 40
+    assert not again.leaks_in(split_dataset(shop, protocol))
+    assert len(draw_lists(shop, protocol_for(shop, skip=190))) == 10
+    with pytest.raises(InputError, match="skip 200: there are only 200 users"):
+        draw_lists(shop, protocol_for(shop, skip=200))
+
+
 def test_policies_that_agree_on_a_target_agree_on_the_list(shop: Dataset) -> None:
     assert draw_lists(shop, protocol_for(shop, target="last")) == draw_lists(shop, protocol_for(shop))
 
