@@ -18,7 +18,6 @@ from evaluate.runs.directory import RunDirectory
 from evaluate.runs.run_metrics import ranks_of
 from evaluate.runs.session import run_manifest, versions
 from programs.lm.ledger import by_role, read_calls
-from programs.prior.scorers import Popularity, histories_of
 from programs.runtime.atomic import write_atomically
 
 ROWS, _REPORT = "rows.csv", "report"
@@ -70,15 +69,7 @@ def row_table(observations: Sequence[Observation]) -> Table:
 def _record(runner: AttackRunner, run: AttackRun, missing: dict[str, str], command: str) -> StudyRecord:
     """The clean rankings as a study: how good each ranker is without an attack."""
     cases, data = runner.cases, runner.cases.dataset
-    shown = {item for case in runner.chosen for item in (*case.candidates, *case.item_ids)}
-    protocol = ProtocolRecord(
-        dataset=data.name,
-        name=_PROTOCOL,
-        choices=cases.protocol.choices(),
-        cases={0: cases},
-        popularity=Popularity.fit(histories_of(cases.training)).counts,
-        catalogue={item: data.items[item] for item in shown if item in data.items},
-    )
+    protocol = ProtocolRecord.of(_PROTOCOL, {0: cases}, data, cases.training)
     calls = list(read_calls(RunDirectory(runner.directory).ledger))
     runs = []
     configurations = {ranker.name: ranker.configuration for ranker in runner.rankers}

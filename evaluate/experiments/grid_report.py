@@ -15,7 +15,6 @@ from evaluate.runs.costs import stand_alone_usage
 from evaluate.runs.further_metrics import background_of, further_metrics
 from evaluate.runs.journal import read_journal
 from programs.lm.ledger import by_role, read_calls
-from programs.prior.scorers import Popularity, histories_of
 from programs.runtime.atomic import write_atomically
 
 RECORD = "comparison.json"
@@ -38,17 +37,7 @@ def write_comparison(
 
 def _record(runner: GridRunner, runs: Sequence[MixRun], command: str, versions: Mapping[str, str]) -> StudyRecord:
     grid, case_file, data, directory = runner.grid, runner.cases, runner.cases.dataset, runner.root
-    name = "cases"
-    shown = {item for case in case_file.cases for item in case.candidates}
-    shown |= {event.item_id for case in case_file.cases for event in case.history}
-    protocol = ProtocolRecord(
-        dataset=data.name,
-        name=name,
-        choices=case_file.protocol.choices(),
-        cases={0: case_file},
-        popularity=Popularity.fit(histories_of(runner.training)).counts,
-        catalogue={item: data.items[item] for item in shown if item in data.items},
-    )
+    protocol = ProtocolRecord.of("cases", {0: case_file}, data, runner.training)
     background = background_of(data, runner.training)
     records = []
     for run in runs:
@@ -59,7 +48,7 @@ def _record(runner: GridRunner, runs: Sequence[MixRun], command: str, versions: 
         records.append(
             RunRecord(
                 dataset=data.name,
-                protocol=name,
+                protocol=protocol.name,
                 draw=0,
                 ranker=run.mix.label,
                 seed=None,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,11 +23,11 @@ from evaluate.report.record import FURTHER_AT, ProtocolRecord, RunRecord, StudyR
 from evaluate.runs.costs import stand_alone_usage
 from evaluate.runs.directory import LEDGER, RunDirectory
 from evaluate.runs.further_metrics import FurtherMetrics, background_of, further_metrics
-from evaluate.runs.journal import read_journal
+from evaluate.runs.journal import read_journal, refuse_other_run
 from evaluate.runs.run_metrics import ranks_of, unreadable_warning
+from evaluate.runs.session import run_manifest
 from evaluate.stats.list_metrics import Background
 from programs.lm.ledger import by_role, read_calls
-from programs.prior.scorers import Popularity, histories_of
 from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError
 from programs.runtime.untrusted import regular
@@ -71,6 +72,16 @@ def is_done(directory: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False  # a damaged file is written again
     return isinstance(facts, dict) and facts.get("unresolved") == 0
+
+
+def is_finished(directory: Path, label: str, configuration: Mapping[str, Any], cases: Cases) -> bool:
+    """Whether the run in a folder is complete.
+
+    Raises:
+        InputError: if it is a run of other cases or settings.
+    """
+    refuse_other_run(directory, run_manifest(label, configuration, cases))
+    return is_done(directory)
 
 
 def read_record(
@@ -259,22 +270,14 @@ def _protocol(root: Path, dataset: DatasetSpec, protocol: ProtocolSpec, data: Da
         if paths:
             draws[draw] = max(map(load_cases, paths), key=len)
     first = next(iter(draws.values()))
-    shown = {item for cases in draws.values() for case in cases for item in (*case.candidates, *case.item_ids)}
-    choices = first.protocol.choices()
+    record = ProtocolRecord.of(protocol.name, draws, data, split_dataset(data, first.protocol).training)
+    choices = dict(record.choices)
     if protocol.catalogue:
         choices["negatives"] = "none: the whole catalogue is ranked, without the user's own items"
-    return ProtocolRecord(
-        dataset=data.shown_name_as(dataset.name),
-        name=protocol.name,
-        choices=choices,
-        cases=draws,
-        popularity=Popularity.fit(histories_of(split_dataset(data, first.protocol).training)).counts,
-        catalogue={item: data.items[item] for item in shown if item in data.items},
-        # Published rows do not belong beside other data, which may be used as fallback.
-        published=()
-        if protocol.catalogue or data.stands_for or data.source == "demo"
-        else _published(dataset, protocol),
-    )
+    # Published rows do not belong beside other data, which may be used as fallback.
+    other = protocol.catalogue or data.stands_for or data.source == "demo"
+    published = () if other else _published(dataset, protocol)
+    return replace(record, dataset=data.shown_name_as(dataset.name), choices=choices, published=published)
 
 
 def _published(dataset: DatasetSpec, protocol: ProtocolSpec) -> Sequence[PublishedRow]:

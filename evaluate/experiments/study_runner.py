@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from evaluate.baselines import TRAINED, Baseline
-from evaluate.baselines.features_v1 import FeatureSource, RankerScores, RecordedScores
 from evaluate.baselines.fit_cost import save_fit_cost
-from evaluate.baselines.learned import Learned
-from evaluate.baselines.sources.asked import AskedAbout
 from evaluate.baselines.stacked import NAME as STACKED
-from evaluate.baselines.stacked import StackedRanker, stack
-from evaluate.baselines.tuning import Tuned, tune
 from evaluate.data.dataset import Dataset
-from evaluate.experiments.study_reading import TUNE_AGAIN, CatalogueRanks, is_done, read_record, tuned_path
+from evaluate.experiments.study_fits import StudyFits
+from evaluate.experiments.study_reading import CatalogueRanks, is_done, is_finished, read_record
 from evaluate.experiments.study_setting import StudySetting, require_test_users
 from evaluate.experiments.study_spec import RankerSpec, StudyCell, StudySpec
+from evaluate.experiments.study_stacking import StudyStacking
 from evaluate.protocol.cases import Cases
-from evaluate.ranker_choice import RankerChoice, Resolve, is_free, is_free_program, on_base, settings_for_runs
+from evaluate.ranker_choice import RankerChoice, Resolve, is_free, is_free_program
 from evaluate.ranker_factory import RankerFactory
 from evaluate.report.record import StudyRecord
 from evaluate.runs.directory import LEDGER, RunDirectory
 from evaluate.runs.full_ranking import full_ranking_ranks, owned_before_target
-from evaluate.runs.journal import Journal, read_journal, refuse_other_run, stored_manifest
+from evaluate.runs.journal import Journal
 from evaluate.runs.session import prior_of_runs, run_manifest, run_of_several, run_session, versions
 from evaluate.runs.trec import RUN_PREFIX, read_trec_run
 from programs.gate import read_gate
@@ -37,15 +31,14 @@ from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Ledger, by_role, read_calls
 from programs.lm.model_options import ModelOptions
 from programs.prior.choice import UNRECORDED, PriorName, recorded
-from programs.prior.default_encoder import encoder_name, use_encoder
+from programs.prior.default_encoder import use_encoder
 from programs.program import Fusion
 from programs.ranker import Ranker
 from programs.runtime.atomic import sweep, write_atomically
-from programs.runtime.config_file import read_json
-from programs.runtime.errors import BudgetExceededError, InputError, input_error, quoted
+from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.events import Note, OnEvent, Progress, ignore
 from programs.runtime.lock import owned
-from signatures.rows import Ranking, total_usage
+from signatures.rows import total_usage
 
 
 @dataclass
@@ -73,12 +66,16 @@ class StudyRunner:
     max_tokens: int | None = None
     retry_unparsable: bool = False
     _setting: StudySetting | None = None
-    _fitted: tuple[object, Ranker] | None = None
 
     @cached_property
     def backends(self) -> Backends:
         """The backends of all runs, which share rate limits."""
         return Backends(ModelOptions().roles(), on_event=self.on_event)
+
+    @cached_property
+    def fits(self) -> StudyFits:
+        """Settings and fits of the trained rankers."""
+        return StudyFits(self.root, self.on_event)
 
     def cells(self, only: Sequence[str] = ()) -> list[StudyCell]:
         """The runs of the study, or those whose name contains one of `only`.
@@ -159,7 +156,8 @@ class StudyRunner:
         cases = setting.cases(cell.draw, spec.users)
         directory = self.root / cell.path
         if spec.ranker == STACKED:
-            return self._run_stacked(cell, setting, cases)
+            stacking = StudyStacking(self.root, self.spec.rankers, self.fits, self._run_program, self.on_event)
+            return stacking.run(cell, setting, cases)
         if spec.ranker.startswith(RUN_PREFIX):
             return self._run_outside(directory, spec, cases)
         if not is_free(spec.ranker) or (is_free_program(spec.ranker) and not cell.protocol.catalogue):
@@ -169,13 +167,13 @@ class StudyRunner:
             configuration |= {"prior": recorded(self._prior)}
         settings: Baseline | None = None
         if spec.ranker in TRAINED:
-            settings = self._settings(cell, setting)
+            settings = self.fits.settings(cell, setting)
             configuration |= settings.configuration(cell.seed or 0)
         if cell.protocol.catalogue:
             configuration |= {"catalogue": True}
-        if self._finished(directory, spec, configuration, cases):
+        if is_finished(directory, spec.label, configuration, cases):
             return True
-        ranker = setting.factory.ranker(spec.ranker) if settings is None else self._fit(cell, setting, settings)
+        ranker = setting.factory.ranker(spec.ranker) if settings is None else self.fits.fit(cell, setting, settings)
         if cell.protocol.catalogue:
             self._rank_catalogue(cell, setting, cases, ranker, configuration)
             return True
@@ -188,7 +186,7 @@ class StudyRunner:
         """Rank by another system's run; a changed file is another run."""
         run = read_trec_run(Path(spec.ranker.removeprefix(RUN_PREFIX)))
         configuration = {"ranker": spec.ranker, "run file": run.sha256}
-        if self._finished(directory, spec, configuration, cases):
+        if is_finished(directory, spec.label, configuration, cases):
             return True
         run.check(cases, self.on_event)
         return run_session(directory, spec.label, run, configuration, cases, Ledger(), on_event=self.on_event).complete
@@ -202,7 +200,7 @@ class StudyRunner:
         if stacked or (spec.ranker in TRAINED and spec.tune and not spec.settings):
             require_test_users(cell.protocol)
         if spec.settings:
-            self._given_settings(cell)
+            self.fits.given(cell)
         if spec.gate is not None or spec.ask is not None:
             self._check_gate(cell)
         if is_free(spec.ranker):
@@ -262,91 +260,11 @@ class StudyRunner:
             )
         return setting
 
-    def _finished(self, directory: Path, spec: RankerSpec, configuration: dict[str, Any], cases: Cases) -> bool:
-        """Whether the run is complete; a run of other cases or settings is an error."""
-        refuse_other_run(directory, run_manifest(spec.label, configuration, cases))
-        return is_done(directory)
-
-    def _run_stacked(self, cell: StudyCell, setting: StudySetting, cases: Cases) -> bool:
-        """Learn from dev users, too, then rank; every program has a run of its own on dev and on test users.
-
-        The settings are those of the study's `learned`, if there is one, so that the two differ in MAR and dev lists.
-        Runs that were begun with a weighted sum go on with it (`evaluate/baselines/stacked.py`).
-        """
-        spec, directory = cell.ranker, self.root / cell.path
-        dev = setting.tuning_cases(spec.learn_users)
-        default = spec.model_copy(update={"ranker": Learned.name, "seeds": (0,)})
-        learned_spec = next((ranker for ranker in self.spec.rankers if ranker.ranker == Learned.name), default)
-        learned_cell = replace(cell, ranker=learned_spec, seed=learned_spec.seeds[0])
-        settings = self._settings(learned_cell, setting)
-        configuration: dict[str, Any] = {"ranker": STACKED, "programs": list(spec.programs), "dev": dev.sha256}
-        configuration |= {"learned": settings.model_dump(mode="json"), "seed": learned_cell.seed}
-        begun = stored_manifest(directory)
-        trees = isinstance(settings, Learned) and (begun is None or "version" in begun.configuration)
-        configuration |= {"version": 2} if trees else {}
-        if self._finished(directory, spec, configuration, cases):
-            return True
-        for part, part_cases in (("dev", dev), ("test", cases)):
-            for name in spec.programs:
-                program = spec.model_copy(update={"ranker": name, "label": name})
-                if not self._run_program(directory / part / name, program, setting, part_cases):
-                    return False
-        if isinstance(settings, Learned) and trees:
-            ranker: Ranker = self._fit_asked(directory, spec, setting, settings, dev, cases, learned_cell.seed or 0)
-        else:
-            ranker = self._weighted_sum(directory, spec, setting, settings, dev, learned_cell)
-        return run_session(
-            directory, spec.label, ranker, configuration, cases, Ledger(), on_event=self.on_event
-        ).complete
-
-    def _fit_asked(
-        self,
-        directory: Path,
-        spec: RankerSpec,
-        setting: StudySetting,
-        settings: Learned,
-        dev: Cases,
-        cases: Cases,
-        seed: int,
-    ) -> Ranker:
-        """`learned` with what the programs say about dev and test lists; it learns from the dev lists, too."""
-        asked = []
-        for name in spec.programs:
-            rows: dict[str, Ranking] = {}
-            for part in ("dev", "test"):
-                rows |= read_journal(directory / part / name)[1]
-            lists = [*dev.cases, *cases.cases]
-            asked.append(AskedAbout(name, lists, rows, spec.head, setting.factory.motivations))
-        self.on_event(Note(f"{spec.label}: fitting, with {len(dev)} dev lists that the programs were asked about"))
-        factory = setting.factory
-        return settings.fit_asked(factory.training_data, seed, asked, dev.cases, STACKED, factory.fitting)
-
-    def _weighted_sum(
-        self,
-        directory: Path,
-        spec: RankerSpec,
-        setting: StudySetting,
-        settings: Baseline,
-        dev: Cases,
-        learned_cell: StudyCell,
-    ) -> Ranker:
-        """Version 1: a weighted sum of the learned ranker's score and MAR's."""
-        learned = RankerScores(self._fit(learned_cell, setting, settings), Learned.name)
-        sources: dict[str, list[FeatureSource]] = {
-            part: [learned, *(_mar_scores(directory / part / name, name) for name in spec.programs)]
-            for part in ("dev", "test")
-        }
-        ranker = StackedRanker(sources["test"], stack(sources["dev"], dev.cases, seed=0).weights)
-        weights = ", ".join(f"{name} {value:.2f}" for name, value in ranker.weight_by_feature.items())
-        self.on_event(Note(f"{spec.label}: weights {weights}"))
-        write_atomically(RunDirectory(directory).weights, json.dumps(ranker.weight_by_feature).encode() + b"\n")
-        return ranker
-
     def _run_program(self, directory: Path, spec: RankerSpec, setting: StudySetting, cases: Cases) -> bool:
         choice = self.choice_of(spec)
         configuration = choice.configuration(spec.explain, spec.check) | {"ranker": spec.ranker}
         choice.refuse(cases)
-        if self._finished(directory, spec, configuration, cases) and not self.retry_unparsable:
+        if is_finished(directory, spec.label, configuration, cases) and not self.retry_unparsable:
             return True
 
         def build(ledger: Ledger) -> Ranker:
@@ -383,45 +301,6 @@ class StudyRunner:
             self.on_event(Note(f"{spec.label}: incomplete: {incomplete}"))
         return incomplete is None
 
-    def _settings(self, cell: StudyCell, setting: StudySetting) -> Baseline:
-        if cell.ranker.settings:
-            return self._given_settings(cell)
-        return self._tuned(cell, setting).chosen if cell.ranker.tune else self._defaults(cell.ranker)
-
-    def _defaults(self, spec: RankerSpec) -> Baseline:
-        given = None if spec.model is None else on_base(spec.ranker, spec.model)
-        return given or settings_for_runs(spec.ranker, self.root)
-
-    def _given_settings(self, cell: StudyCell) -> Baseline:
-        spec = cell.ranker
-        if spec.ranker not in TRAINED:
-            raise InputError(f"{cell.path}: settings: {spec.ranker} is no trained baseline; leave them out")
-        defaults = self._defaults(spec)
-        try:
-            return type(defaults).model_validate(defaults.model_dump() | spec.settings)
-        except ValidationError as error:
-            raise input_error(f"{cell.path}: settings", error, "correct the study file") from None
-
-    def _tuned(self, cell: StudyCell, setting: StudySetting) -> Tuned:
-        path = tuned_path(self.root, cell)
-        if path.exists():
-            known: Tuned = read_json(path, Tuned, TUNE_AGAIN)
-            return known
-        baseline = TRAINED[cell.ranker.ranker]
-        dev = setting.tuning_cases(cell.protocol.tune_users)
-        self.on_event(Note(f"{cell.ranker.ranker}: tuning on {len(dev)} dev users"))
-        tuned = tune(baseline, setting.factory.training_data, dev.cases, 0, fitting=setting.factory.fitting)
-        write_atomically(path, tuned.model_dump_json(indent=2).encode() + b"\n")
-        return tuned
-
-    def _fit(self, cell: StudyCell, setting: StudySetting, settings: Baseline) -> Ranker:
-        fit = (cell.dataset.name, cell.protocol.name, settings.model_dump_json(), cell.ranker.ranker, cell.seed)
-        key = (*fit, encoder_name())
-        if self._fitted is None or self._fitted[0] != key:
-            self.on_event(Note(f"{cell.ranker.label}: fitting, seed {cell.seed}"))
-            self._fitted = key, setting.factory.ranker(cell.ranker.ranker, cell.seed or 0, settings)
-        return self._fitted[1]
-
     def _rank_catalogue(
         self, cell: StudyCell, setting: StudySetting, cases: Cases, ranker: Ranker, configuration: dict[str, Any]
     ) -> None:
@@ -453,17 +332,3 @@ def run_states(spec: StudySpec, root: Path) -> Iterator[dict[str, Any]]:
         state = "done" if is_done(root / cell.path) else "begun" if rows else "waiting"
         facts = {"run": str(cell.path), "state": state, "users": rows, "calls": spent.calls, "usd": spent.usd}
         yield facts | ({"interrupted": spent.interrupted} if spent.interrupted else {})
-
-
-def _mar_scores(directory: Path, name: str) -> RecordedScores:
-    """MAR's scores of a run, under the program's name; NaN for candidates that MAR did not see."""
-    named = {}
-    for user, row in read_journal(directory)[1].items():
-        scores = row.scores.get("mar", ())
-        if len(scores) != len(row.order) or not scores:
-            raise InputError(f"{directory}: the row of user {quoted(user)} has no scores of MAR")
-        seen = {traits.item_id for traits in row.traits} or set(row.order)
-        unseen = min(scores) if len(seen) < len(row.order) else None
-        known = [float("nan") if value == unseen else value for value in scores]
-        named[user] = row.model_copy(update={"scores": {name: known}})
-    return RecordedScores(named, name)

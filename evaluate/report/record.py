@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from evaluate.baselines.fit_cost import FitCost
+from evaluate.data.dataset import Dataset
 from evaluate.paper.published import PublishedRow
 from evaluate.protocol.case_warnings import find_given_away, find_known_titles
 from evaluate.protocol.cases import Cases
@@ -13,6 +15,7 @@ from evaluate.runs.further_metrics import FurtherMetrics
 from evaluate.runs.journal import RunManifest
 from evaluate.runs.run_metrics import count_unparsable, is_readable
 from evaluate.stats.metrics import CUTOFFS
+from programs.prior.scorers import Popularity, Training, histories_of
 from signatures.rows import Ranking, Usage
 from signatures.types import Item
 
@@ -41,6 +44,24 @@ class ProtocolRecord:
     popularity: Mapping[str, int]
     catalogue: Mapping[str, Item]
     published: Sequence[PublishedRow] = ()
+
+    @classmethod
+    def of(cls, name: str, cases: Mapping[int, Cases], data: Dataset, training: Training) -> Self:
+        """A protocol under a name.
+
+        Args:
+            cases: By draw; at least one.
+            training: The training data of the protocol.
+        """
+        shown = {item for drawn in cases.values() for case in drawn for item in (*case.candidates, *case.item_ids)}
+        return cls(
+            dataset=data.name,
+            name=name,
+            choices=next(iter(cases.values())).protocol.choices(),
+            cases=cases,
+            popularity=Popularity.fit(histories_of(training)).counts,
+            catalogue={item: data.items[item] for item in shown if item in data.items},
+        )
 
     @property
     def given_away(self) -> list[str]:

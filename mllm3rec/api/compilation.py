@@ -59,8 +59,9 @@ def compile_program(
     Args:
         cases: Cases of dev users, or their file; some users are held out to check the winner.
         program: A `Program`, with its models, schema and head; or names of programs to search over. A compiled one, or
-            the folder of its artifact, is where the compile goes on from: its prompts take the place of the original
-            ones, and its adapter stays unless `finetune` trains another.
+            the folder of its artifact (`./tuned` or a `Path`, if it has the name of a program), is where the compile
+            goes on from: its prompts take the place of the original ones, and its adapter stays unless `finetune`
+            trains another.
         out: Folder of the artifact; its subfolder `search/` holds the state to resume from.
         trials: Number of programs to try, with the uncompiled one.
         budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes to spend; None for no limit.
@@ -137,8 +138,8 @@ def _ahead(batch: BatchRun, compiler: Compiler) -> AskAhead:
 
 
 def _artifact_choice(names: Sequence[str | Path], options: CompileOptions) -> RankerChoice | None:
-    """The compiled program in a folder; None for names of programs."""
-    if len(names) != 1 or not is_artifact(Path(names[0])):
+    """The compiled program in a folder; None for names of programs, also where a folder has the same name."""
+    if len(names) != 1 or names[0] in PROGRAMS or not is_artifact(Path(names[0])):
         return None
     return resolve_ranker(str(names[0]), models_of(options), Fusion())
 

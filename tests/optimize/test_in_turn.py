@@ -49,6 +49,19 @@ def test_a_compile_goes_on_from_the_prompts_of_another(cases: Cases, tmp_path: P
             m3.compile_program(cases, "listwise", out=second, modules=["mar"], model=model, **SMALL)
 
 
+def test_a_folder_with_the_name_of_a_program_is_not_gone_on_from(
+    cases: Cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"optimizer": "prototypes", "trials": 4, "coherence": 0.0}
+    first = m3.compile_program(cases, "encoder", out="encoder", **given).manifest
+    again = m3.compile_program(cases, "encoder", out="encoder", **given).manifest
+    assert first is not None and first.start == ""
+    assert again == first
+    with pytest.raises(InputError, match="'encoder' has no prompts to go on from"):
+        m3.compile_program(cases, Path("encoder"), out="encoder", **given)
+
+
 def test_users_of_earlier_compiles_are_not_unseen(cases: Cases, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     own = {case.user_id for case in cases}
