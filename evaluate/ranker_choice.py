@@ -18,12 +18,13 @@ from evaluate.runs.directory import MANIFEST
 from evaluate.runs.journal import stored_manifest
 from evaluate.runs.session import gate_configuration, prior_of_runs, program_configuration
 from evaluate.runs.trec import RUN_PREFIX
+from programs.chat_rec import fusion_of
 from programs.gate import Gate
 from programs.lm.ambient import AmbientBackends
 from programs.lm.model_options import Model, ModelOptions
 from programs.lm.roles import Roles
 from programs.prior.choice import NEWEST, UNRECORDED, PriorName, recorded
-from programs.program import RERANKING, WITHOUT_MODEL, Fusion, reranking
+from programs.program import WITHOUT_MODEL, Fusion
 from programs.ranker import Ranker
 from programs.runtime.errors import InputError
 from signatures.schema import MotivationSchema
@@ -197,9 +198,9 @@ def choose_by_name(name: str, options: ModelOptions, fusion: Fusion, schema: Mot
 
     require_known(name)
     trained = None if options.model is None else on_base(name, options.model)
-    if name in RERANKING:
-        fusion = reranking(fusion)
-    return RankerChoice(name, options.roles(), fusion, schema or CONSUMER, options.given, trained=trained)
+    return RankerChoice(
+        name, options.roles(), fusion_of(name, fusion), schema or CONSUMER, options.given, trained=trained
+    )
 
 
 def on_base(name: str, model: Model) -> Baseline | None:

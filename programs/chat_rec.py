@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import dspy
 
 from programs.default_demos import SHORTLISTS
+from programs.fusion import Fusion
 from programs.lm.backends import Backends
 from programs.mar import Candidate, Listwise
 from programs.mope import HISTORY_ITEMS, Purchase, purchase_line, render_metadata
@@ -21,6 +23,14 @@ from signatures.chat import Order, rank_shortlist
 
 SHORTLIST = 20
 """Most candidates in the prompt, unless `--head` says otherwise."""
+
+RERANKING = frozenset({"chat-rec", "chat-rec-shuffled"})
+"""Programs whose answer is the order of the prior's first candidates, see `fusion_of`."""
+
+
+def fusion_of(name: str, given: Fusion) -> Fusion:
+    """The given fusion, but with `RERANKING` the model's order stands, and the rest of the list is the prior's."""
+    return replace(given, weight=1.0, head=given.head or SHORTLIST) if name in RERANKING else given
 
 
 class LikesDislikes(dspy.Module):

@@ -14,7 +14,7 @@ import dspy
 import numpy as np
 from numpy.typing import NDArray
 
-from programs.chat_rec import SHORTLIST, LikesDislikes, Shortlist
+from programs.chat_rec import LikesDislikes, Shortlist
 from programs.explain import Explainer
 from programs.fusion import DEFAULT_WEIGHT, Fusion, head_of, lowest, mixed
 from programs.gate import GateSignals
@@ -376,11 +376,6 @@ def likelihood(parts: Parts) -> MLLM3Rec:
     return _compose(parts, _mope(parts), _mote(parts), TraitLikelihood(parts.backends))
 
 
-def reranking(fusion: Fusion) -> Fusion:
-    """The fusion of a program of `RERANKING`: the model's order stands, the rest of the list is the prior's."""
-    return replace(fusion, weight=1.0, head=fusion.head or SHORTLIST)
-
-
 def without_mope(parts: Parts) -> MLLM3Rec:
     """The paper's ablation without MOPE: MAR reads the raw history (section 5.1, table 5)."""
     return _compose(parts, RawHistory(), _mote(parts), Listwise(parts.backends, shopper_text="history"))
@@ -484,13 +479,10 @@ PROGRAMS: dict[str, Callable[[Parts], MLLM3Rec]] = {
 }
 """Programs by the name they have on the command line."""
 
-RERANKING = frozenset({"chat-rec", "chat-rec-shuffled"})
-"""Programs whose answer is the order of the prior's first candidates: chosen by name they have `reranking`."""
-
 WITHOUT_MODEL = frozenset({"encoder", "tuned"})
 """Programs that need no language model to rank."""
 
 __all__ = [
-    "DEFAULT_WEIGHT", "PROGRAMS", "RERANKING", "WITHOUT_MODEL", "Aligner", "Fusion", "MLLM3Rec", "Parts", "head_of",
-    "mixed", "prior_alone", "reranking",
+    "DEFAULT_WEIGHT", "PROGRAMS", "WITHOUT_MODEL", "Aligner", "Fusion", "MLLM3Rec", "Parts", "head_of", "mixed",
+    "prior_alone",
 ]  # fmt: skip

@@ -68,7 +68,7 @@ def find_data_warnings(dataset: Dataset) -> list[DataWarning]:
     backwards = [
         user
         for user, events in dataset.sequences.items()
-        if any((b.timestamp or 0) < (a.timestamp or 0) for a, b in pairwise(events))
+        if any(b < a for a, b in pairwise(event.timestamp for event in events if event.timestamp is not None))
     ]
     if backwards:
         message = (

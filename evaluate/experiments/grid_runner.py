@@ -18,6 +18,7 @@ from evaluate.runs.directory import RunDirectory
 from evaluate.runs.journal import read_journal
 from evaluate.runs.run_metrics import ranks_of
 from evaluate.runs.session import ledger_within, prior_of_runs, program_configuration, run_of_several
+from programs.chat_rec import fusion_of
 from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Ledger, read_calls
 from programs.lm.model_options import ModelOptions
@@ -61,7 +62,7 @@ class GridRunner:
     def __post_init__(self) -> None:
         if self.grid.preset not in PRESETS:
             raise InputError(f"no preset {self.grid.preset!r}: choose one of {', '.join(PRESETS)}")
-        self.fusion = Fusion(weight=self.grid.weight, head=self.grid.head)
+        self.fusion = fusion_of(self.grid.ranker, Fusion(weight=self.grid.weight, head=self.grid.head))
 
     @cached_property
     def backends(self) -> Backends:

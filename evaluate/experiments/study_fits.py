@@ -31,7 +31,8 @@ class StudyFits:
         """The settings of a cell; a ranker that is to be tuned is tuned once for each protocol.
 
         Raises:
-            InputError: if the settings of the study file, or those of an earlier tuning, are invalid.
+            InputError: if the settings of the study file, or those of an earlier tuning, are invalid, or they were
+                tuned on another number of dev users.
         """
         if cell.ranker.settings:
             return self.given(cell)
@@ -69,6 +70,9 @@ class StudyFits:
         path = tuned_path(self.root, cell)
         if path.exists():
             known: Tuned = read_json(path, Tuned, TUNE_AGAIN)
+            wanted = cell.protocol.tune_users
+            if known.users != wanted and len(setting.tuning_cases(wanted)) != known.users:
+                raise InputError(f"{path}: was tuned on {known.users} dev users, not on {wanted}; {TUNE_AGAIN}")
             return known
         baseline = TRAINED[cell.ranker.ranker]
         dev = setting.tuning_cases(cell.protocol.tune_users)

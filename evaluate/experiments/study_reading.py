@@ -40,8 +40,8 @@ _PUBLISHED = {"warm": MAIN, "item-cold": ITEM_COLD, "user-cold": USER_COLD}
 
 TUNE_AGAIN = "delete it to have the settings tried again"
 """What to do about a damaged file of `tuned_path`."""
-
-_MAKE_AGAIN = "delete the run to have it made again"
+RUN_AGAIN = "delete the run to have it made again"
+"""What to do about a damaged file of a run."""
 
 
 class CatalogueRanks(BaseModel):
@@ -143,7 +143,7 @@ def read_record(
         ]
         + [
             f"{run.dataset}, {run.protocol}, draw {run.draw}, {run.ranker}: "
-            f"{unreadable_warning(run.unparsable_users, len(run.ranks))}."
+            f"{unreadable_warning(run.unparsable_users, run.asked)}."
             for run in runs
             if not run.readable
         ]
@@ -196,7 +196,7 @@ def _run(root: Path, cell: StudyCell, lists: _Lists, commands: Sequence[str]) ->
     ledgers = sorted(directory.rglob(LEDGER))
     calls = [call for path in ledgers for call in read_calls(path)]
     # Calls for the dev users that weights are learned on are not part of the cost of ranking a user.
-    ranking = [call for path in ledgers if "dev" not in path.parts for call in read_calls(path)]
+    ranking = [call for path in ledgers if path.relative_to(directory).parts[0] != "dev" for call in read_calls(path)]
     facts = {
         "dataset": lists.data[cell.dataset.name].shown_name_as(cell.dataset.name),
         "protocol": cell.protocol.name,
@@ -216,7 +216,7 @@ def _run(root: Path, cell: StudyCell, lists: _Lists, commands: Sequence[str]) ->
         path = RunDirectory(directory).ranks
         if not path.exists():
             raise InputError(f"{directory}: not finished")
-        full: CatalogueRanks = read_json(path, CatalogueRanks, "delete it to have the run made again")
+        full: CatalogueRanks = read_json(path, CatalogueRanks, RUN_AGAIN)
         return RunRecord(**facts, rows={}, ranks=full.ranks, list_size=full.size)  # type: ignore[arg-type]
     if not rows:
         raise InputError(f"{directory}: no row yet")
@@ -234,7 +234,7 @@ def _run(root: Path, cell: StudyCell, lists: _Lists, commands: Sequence[str]) ->
 
 
 def _kept(rows: Mapping[str, Ranking], cases: Cases) -> dict[str, Ranking]:
-    if any("mar" in row.scores for row in rows.values()):
+    if any("mar" in row.scores or not row.asked for row in rows.values()):
         return dict(rows)
     first: Iterable[str] = (case.user_id for case in cases.cases[:ROWS_KEPT])
     return {user: rows[user] for user in first if user in rows}
@@ -242,16 +242,18 @@ def _kept(rows: Mapping[str, Ranking], cases: Cases) -> dict[str, Ranking]:
 
 def _tuned(root: Path, cell: StudyCell) -> list[Mapping[str, object]]:
     path = tuned_path(root, cell)
+    if not cell.ranker.tune or cell.ranker.settings:
+        return []
     return read_json(path, Tuned, TUNE_AGAIN).model_dump(mode="json")["tried"] if path.exists() else []
 
 
 def _importance(path: Path) -> Mapping[str, float]:
-    found: Mapping[str, float] = read_json(path, dict[str, float], _MAKE_AGAIN) if path.exists() else {}
+    found: Mapping[str, float] = read_json(path, dict[str, float], RUN_AGAIN) if path.exists() else {}
     return found
 
 
 def _fit_cost(path: Path) -> FitCost | None:
-    found: FitCost | None = read_json(path, FitCost, _MAKE_AGAIN) if path.exists() else None
+    found: FitCost | None = read_json(path, FitCost, RUN_AGAIN) if path.exists() else None
     return found
 
 

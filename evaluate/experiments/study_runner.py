@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from evaluate.baselines.fit_cost import save_fit_cost
 from evaluate.baselines.stacked import NAME as STACKED
 from evaluate.data.dataset import Dataset
 from evaluate.experiments.study_fits import StudyFits
-from evaluate.experiments.study_reading import CatalogueRanks, is_done, is_finished, read_record
+from evaluate.experiments.study_reading import RUN_AGAIN, CatalogueRanks, is_done, is_finished, read_record
 from evaluate.experiments.study_setting import StudySetting, require_test_users
 from evaluate.experiments.study_spec import RankerSpec, StudyCell, StudySpec
 from evaluate.experiments.study_stacking import StudyStacking
@@ -23,7 +23,7 @@ from evaluate.ranker_factory import RankerFactory
 from evaluate.report.record import StudyRecord
 from evaluate.runs.directory import LEDGER, RunDirectory
 from evaluate.runs.full_ranking import full_ranking_ranks, owned_before_target
-from evaluate.runs.journal import Journal
+from evaluate.runs.journal import Journal, read_journal
 from evaluate.runs.session import prior_of_runs, run_manifest, run_of_several, run_session, versions
 from evaluate.runs.trec import RUN_PREFIX, read_trec_run
 from programs.gate import read_gate
@@ -35,6 +35,7 @@ from programs.prior.default_encoder import use_encoder
 from programs.program import Fusion
 from programs.ranker import Ranker
 from programs.runtime.atomic import sweep, write_atomically
+from programs.runtime.config_file import read_json
 from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.events import Note, OnEvent, Progress, ignore
 from programs.runtime.lock import owned
@@ -160,8 +161,14 @@ class StudyRunner:
             return stacking.run(cell, setting, cases)
         if spec.ranker.startswith(RUN_PREFIX):
             return self._run_outside(directory, spec, cases)
-        if not is_free(spec.ranker) or (is_free_program(spec.ranker) and not cell.protocol.catalogue):
+        if cell.protocol.catalogue and is_free_program(spec.ranker):
+            return self._run_program_on_catalogue(cell, setting, cases)
+        if not is_free(spec.ranker) or is_free_program(spec.ranker):
             return self._run_program(directory, spec, setting, cases)
+        return self._run_baseline(cell, setting, cases)
+
+    def _run_baseline(self, cell: StudyCell, setting: StudySetting, cases: Cases) -> bool:
+        spec, directory = cell.ranker, self.root / cell.path
         configuration: dict[str, Any] = {"ranker": spec.ranker}
         if spec.ranker == "prior" and self._prior != UNRECORDED:
             configuration |= {"prior": recorded(self._prior)}
@@ -182,6 +189,16 @@ class StudyRunner:
             save_fit_cost(setting.factory.fit_cost, RunDirectory(directory).fit_cost)
         return made.complete
 
+    def _run_program_on_catalogue(self, cell: StudyCell, setting: StudySetting, cases: Cases) -> bool:
+        """Rank the whole catalogue by a program that asks no model."""
+        choice = self.choice_of(cell.ranker)
+        configuration = choice.configuration(0, check=False) | {"ranker": cell.ranker.ranker, "catalogue": True}
+        if is_finished(self.root / cell.path, cell.ranker.label, configuration, cases):
+            return True
+        ranker = choice.build(replace(setting.factory, fusion=choice.fusion))
+        self._rank_catalogue(cell, setting, cases, ranker, configuration)
+        return True
+
     def _run_outside(self, directory: Path, spec: RankerSpec, cases: Cases) -> bool:
         """Rank by another system's run; a changed file is another run."""
         run = read_trec_run(Path(spec.ranker.removeprefix(RUN_PREFIX)))
@@ -196,9 +213,14 @@ class StudyRunner:
         if spec.ranker.startswith(RUN_PREFIX):
             self._check_outside(cell)
             return
-        stacked = spec.ranker == STACKED
-        if stacked or (spec.ranker in TRAINED and spec.tune and not spec.settings):
+        stacked, tuned = spec.ranker == STACKED, spec.ranker in TRAINED and spec.tune and not spec.settings
+        if stacked or tuned:
             require_test_users(cell.protocol)
+        if tuned and spec.model is not None:
+            raise InputError(
+                f"{cell.path}: model: the settings that are tried on dev users have the default base model; set "
+                "tune = false, or leave the model out"
+            )
         if spec.settings:
             self.fits.given(cell)
         if spec.gate is not None or spec.ask is not None:
@@ -325,10 +347,18 @@ def run_states(spec: StudySpec, root: Path) -> Iterator[dict[str, Any]]:
     `interrupted`, if there are any, are the calls among them that were in flight at a kill.
     """
     for cell in spec.cells(tuple(TRAINED)):
-        journal = RunDirectory(root / cell.path).journal
-        rows = sum(1 for _ in journal.open("rb")) if journal.exists() else 0
+        users = _ranked_users(root / cell.path)
         ledgers = (root / cell.path).rglob(LEDGER)
         spent = total_usage(usage for path in ledgers for usage in by_role(read_calls(path)).values())
-        state = "done" if is_done(root / cell.path) else "begun" if rows else "waiting"
-        facts = {"run": str(cell.path), "state": state, "users": rows, "calls": spent.calls, "usd": spent.usd}
+        state = "done" if is_done(root / cell.path) else "begun" if users else "waiting"
+        facts = {"run": str(cell.path), "state": state, "users": users, "calls": spent.calls, "usd": spent.usd}
         yield facts | ({"interrupted": spent.interrupted} if spent.interrupted else {})
+
+
+def _ranked_users(directory: Path) -> int:
+    if (ranks := RunDirectory(directory).ranks).exists():
+        found: CatalogueRanks = read_json(ranks, CatalogueRanks, RUN_AGAIN)
+        return len(found.ranks)
+    if not RunDirectory(directory).journal.exists():
+        return 0
+    return sum(row.scored for row in read_journal(directory)[1].values())

@@ -65,13 +65,15 @@ class StudyStacking:
         begun = stored_manifest(directory)
         trees = isinstance(settings, Learned) and (begun is None or "version" in begun.configuration)
         configuration |= {"version": 2} if trees else {}
-        if is_finished(directory, spec.label, configuration, cases):
-            return True
+        finished = is_finished(directory, spec.label, configuration, cases)
+        # Runs of programs that are complete are checked against the study, and cost nothing.
         for part, part_cases in (("dev", dev), ("test", cases)):
             for name in spec.programs:
                 program = spec.model_copy(update={"ranker": name, "label": name})
                 if not self.run_program(directory / part / name, program, setting, part_cases):
                     return False
+        if finished:
+            return True
         if isinstance(settings, Learned) and trees:
             ranker: Ranker = self._fit_asked(directory, spec, setting, settings, dev, cases, learned_cell.seed or 0)
         else:

@@ -227,6 +227,8 @@ class EvaluationProtocol(BaseModel):
         """What the paper leaves open, and the choice made here: one line each, for people."""
         lines = {
             "setting": self.setting,
+            "users": {"dev": "dev users", "test": "test users", "all": "dev and test users"}[self.part]
+            + (f", without the first {self.skip:,}" if self.skip else ""),
             "positive": {
                 "last-liked": "the last interaction rated above 3; without ratings, the last",
                 "highest": "the interaction rated highest, above 3; the latest of equals",

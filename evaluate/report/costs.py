@@ -39,14 +39,14 @@ def usage_by_role(usages: Sequence[Mapping[str, Usage]]) -> dict[str, tuple[Usag
 
 
 def _sum(usages: Sequence[Usage]) -> tuple[Usage, bool]:
-    cost = Cost.of(usage.usd for usage in usages if usage.calls)
-    return total_usage(usages), cost.known is not None and not cost.complete
+    total, parts = total_usage(usages), Cost.of(usage.usd for usage in usages if usage.calls)
+    return total, total.usd is not None and (total.unpriced > 0 or not parts.complete)
 
 
 def per_user_price(group: RankerRuns) -> float | None:
-    """Stand-alone dollars of one ranked case; None if a price is unknown."""
+    """Stand-alone dollars of one user in all draws and seeds of the ranker; None if a price is unknown."""
     total, partly = _sum([usage for run in group.runs for usage in run.stand_alone.values()])
-    return None if total.usd is None or partly or not group.resolved else total.usd / group.resolved
+    return None if total.usd is None or partly or not len(group.users) else total.usd / len(group.users)
 
 
 def billed_table(groups: Sequence[RankerRuns]) -> Table:

@@ -83,7 +83,8 @@ def drilldown(protocol: ProtocolRecord, groups: Sequence[RankerRuns], detailed: 
     Args:
         detailed: Result of `users_per_run`.
     """
-    first = next(iter(protocol.cases.values())).cases
+    # A draw of which fewer users are ranked has the first of them.
+    first = max(protocol.cases.values(), key=len).cases
     number = {case.user_id: i for i, case in enumerate(first)}
     items = _Items(protocol.catalogue)
     runs, wanted = [], {}

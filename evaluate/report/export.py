@@ -117,6 +117,6 @@ def to_latex(table: Table) -> str:
 
 
 def _latex(text: str) -> str:
-    # LaTeX reads "[" at the start of a row as an argument of the \\ before it.
+    # LaTeX reads "[" or "*" at the start of a row as part of the \\ before it.
     flat = "".join(_LATEX.get(character, character) for character in re.sub(r"\s+", " ", text))
-    return "{[}" + flat[1:] if flat.startswith("[") else flat
+    return f"{{{flat[0]}}}{flat[1:]}" if flat.startswith(("[", "*")) else flat

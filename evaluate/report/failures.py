@@ -53,7 +53,7 @@ def answer_table(groups: Sequence[RankerRuns]) -> Table | None:
     rows: list[TableRow] = []
     for group in asking:
         scored = group.scored
-        usage = total_usage(found.usage for found in scored)
+        usage, asked = total_usage(found.usage for found in scored), sum(found.asked for found in scored)
         refused = sum(len(traits.dropped) for found in scored for traits in found.traits)
         kept = sum(len(traits.phrases) for found in scored for traits in found.traits)
         verdicts = [rationale.verdict for found in scored for rationale in found.rationales]
@@ -63,8 +63,8 @@ def answer_table(groups: Sequence[RankerRuns]) -> Table | None:
             table_row(
                 word_cell(group.label),
                 share_cell(sum(found.unparsable for found in scored), usage.calls + usage.cache_hits),
-                _each(sum(found.appended for found in scored), len(scored)),
-                _each(sum(found.dropped for found in scored), len(scored)),
+                _each(sum(found.appended for found in scored), asked),
+                _each(sum(found.dropped for found in scored), asked),
                 share_cell(refused, refused + kept),
                 share_cell(unfaithful, len(checked)),
             )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from ast import literal_eval
 
 PSEUDONYM_DIGITS = 10
 
-_NAMED = re.compile(r"""\buser (?P<quote>['"])(?P<id>.*?)(?P=quote)""")
+_NAMED = re.compile(r"""\buser (?P<id>'(?:\\.|[^\\'])*'|"(?:\\.|[^\\"])*")""")
 
 
 def pseudonym(user_id: str) -> str:
@@ -27,4 +28,12 @@ def without_ids(text: str) -> str:
     >>> without_ids("rank of user 'A1B2C3' <= 30")
     'rank of user u-91e45b9dc4 <= 30'
     """
-    return _NAMED.sub(lambda found: f"user {pseudonym(found['id'])}", text)
+    return _NAMED.sub(lambda found: f"user {pseudonym(_unquoted(found['id']))}", text)
+
+
+def _unquoted(written: str) -> str:
+    """The id that `quoted` wrote; of a shortened one what is there."""
+    try:
+        return str(literal_eval(written))
+    except (SyntaxError, ValueError):
+        return written[1:-1]

@@ -123,9 +123,14 @@ class RunRecord:
         return count_unparsable(self.rows.values())
 
     @property
+    def asked(self) -> int:
+        """Number of users about whom the models were asked; all of a ranker without models."""
+        return len(self.ranks) - sum(row.scored and not row.asked for row in self.rows.values())
+
+    @property
     def readable(self) -> bool:
         """Whether enough users have a readable answer for the figures to be about the ranker."""
-        return is_readable(self.unparsable_users, len(self.ranks))
+        return is_readable(self.unparsable_users, self.asked)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ WORTH_SEEING = 0.03
 
 POWER = 0.8
 
+ROUNDING = 1e-9
+"""A standard deviation up to this is 0: means of hits over draws differ in their last digits."""
+
 
 def variance_table(groups: Sequence[RankerRuns]) -> Table | None:
     """Standard errors by source; None if every ranker has one draw and one seed."""
@@ -89,7 +92,7 @@ def planner_table(groups: Sequence[RankerRuns], reference: RankerRuns | None) ->
         values = mine["HR@5"] - theirs["HR@5"]
         sd = float(values.std(ddof=1)) if len(values) > 1 else 0.0
         first = [word_cell(group.label), figure_cell(sd) if len(values) > 1 else NONE, count_cell(len(values))]
-        if sd <= 0:
+        if sd <= ROUNDING:
             rows.append(filled(first, len(columns)))
             continue
         price = per_user_price(group)
@@ -100,7 +103,8 @@ def planner_table(groups: Sequence[RankerRuns], reference: RankerRuns | None) ->
         rows.append(table_row(*first, count_cell(planned.users), cost, figure_cell(detectable(len(values), sd, POWER))))
     caption = (
         f"Users needed to detect a difference of {WORTH_SEEING:g} in {reference.sized('HR@5')} between a ranker and "
-        f"{reference.label} with power {POWER:g} in a two-sided test at 5%, and the price of these users. "
+        f"{reference.label} with power {POWER:g} in a two-sided test at 5%, and the price of these users with as many "
+        "draws and seeds as here. "
         "“Detectable” is the smallest difference that the users of this study can show. “sd” is the standard deviation "
         "of the measured per-user differences. Holm's correction for several comparisons needs more users."
     )

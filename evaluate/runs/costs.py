@@ -138,8 +138,9 @@ def cost_of(
 
 
 def stand_alone_usage(calls: Sequence[Call]) -> dict[str, Usage]:
-    """Usage by role as if there had been no cache hits, and no kill whose calls had to be sent again."""
-    return by_role(call.model_copy(update={"hit": False}) for call in _once_each(calls) if not call.in_flight)
+    """Usage by role as if there had been no cache hits, and no failures and kills whose calls had to be sent again."""
+    answered = (call for call in _once_each(calls) if not (call.failed or call.in_flight))
+    return by_role(call.model_copy(update={"hit": False}) for call in answered)
 
 
 def _once_each(calls: Sequence[Call]) -> list[Call]:

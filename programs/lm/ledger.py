@@ -155,6 +155,7 @@ def add_call(usage: Usage, call: Call) -> None:
         return
     usage.calls += 1
     usage.interrupted += call.in_flight
+    usage.unpriced += call.usd is None and not call.failed
     usage.tokens_in += call.tokens_in
     usage.tokens_out += call.tokens_out
     usage.tokens_cached += call.tokens_cached

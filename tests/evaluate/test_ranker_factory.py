@@ -17,12 +17,13 @@ from evaluate.protocol.splits import split_dataset
 from evaluate.ranker_factory import BASELINES, RankerFactory
 from evaluate.runs.journal import Journal
 from evaluate.runs.run import run_cases
+from programs.chat_rec import RERANKING
 from programs.lm.backends import Backends
 from programs.lm.ledger import Ledger
 from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import PRESETS, Roles, local_roles
 from programs.prior.encoders import Encoder, HashingEncoder
-from programs.program import PROGRAMS, RERANKING
+from programs.program import PROGRAMS
 from programs.runtime.errors import InputError
 from programs.trait_store import TraitStore
 from signatures.rows import Status

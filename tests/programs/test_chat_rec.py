@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from evaluate.ranker_choice import choose_by_name
-from programs.chat_rec import SHORTLIST, LikesDislikes
+from programs.chat_rec import SHORTLIST, LikesDislikes, fusion_of
 from programs.fusion import Fusion
 from programs.lm.model_options import ModelOptions
 from programs.prior.scorers import Popularity
-from programs.program import PROGRAMS, reranking
+from programs.program import PROGRAMS
 from signatures.rows import Case
 from signatures.types import Interaction, Item
 from tests.support.fake_server import FakeOpenAI
@@ -30,7 +30,7 @@ CASE = Case(
 
 def shown(name: str, server: FakeOpenAI, head: int) -> tuple[list[str], tuple[str, ...]]:
     """Items as the prompt lists them, and the whole ranking."""
-    parts = replace(parts_on(server), catalogue=ITEMS, prior=PRIOR, fusion=reranking(Fusion(head=head)))
+    parts = replace(parts_on(server), catalogue=ITEMS, prior=PRIOR, fusion=fusion_of("chat-rec", Fusion(head=head)))
     ranking = PROGRAMS[name](parts).rank(CASE)
     question = server.bodies[-1]["messages"][-1]["content"]
     return re.findall(r"\d\d: thing (\w)", question), ranking.order

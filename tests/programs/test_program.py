@@ -15,11 +15,12 @@ from evaluate.data.demo.store import demo_dataset
 from evaluate.protocol.cases import draw_lists
 from evaluate.protocol.protocol import EvaluationProtocol
 from evaluate.protocol.splits import split_dataset
+from programs.chat_rec import RERANKING
 from programs.lm.backends import Backends
 from programs.mar import Aligner, Pointwise
 from programs.mope import MOPE
 from programs.prior.scorers import Popularity, histories_of
-from programs.program import PROGRAMS, RERANKING, WITHOUT_MODEL, Fusion, MLLM3Rec, Parts, head_of
+from programs.program import PROGRAMS, WITHOUT_MODEL, Fusion, MLLM3Rec, Parts, head_of
 from programs.ranker import Ranker, order_by_score
 from programs.runtime.events import Event, Progress
 from programs.trait_store import TraitStore

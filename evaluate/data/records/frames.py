@@ -95,11 +95,11 @@ def _named(
 
 
 def _in_seconds(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with dates as unix seconds."""
+    """The frame with dates as unix seconds, with their fractions."""
     if "timestamp" not in frame or not pd.api.types.is_datetime64_any_dtype(frame["timestamp"]):
         return frame
     times = pd.to_datetime(frame["timestamp"], utc=True)
-    seconds = times.astype("datetime64[s, UTC]").astype("int64").astype(float)
+    seconds = times.astype("datetime64[us, UTC]").astype("int64") / 1e6
     return frame.assign(timestamp=seconds.where(times.notna()))
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluate.data.dataset import Dataset
 from evaluate.data.load import load_dataset
 from evaluate.data.records import reading
 from evaluate.data.records.interactions import INTERACTION_COLUMNS
@@ -264,6 +265,13 @@ def test_dates_of_a_parquet_file(tmp_path: Path) -> None:
     dataset = load_dataset(tmp_path)
     assert bought(dataset, "u") == ["b", "a"]
     assert dataset.sequences["u"][1].timestamp == 1530924496
+
+
+@pytest.mark.parametrize("unit", ["ns", "us", "ms"])
+def test_dates_of_a_frame_are_in_order_within_a_second(unit: str) -> None:
+    times = pd.to_datetime(["2018-07-07 00:48:16.900", "2018-07-07 00:48:16.100"]).as_unit(unit)
+    frame = pd.DataFrame({"user_id": ["u", "u"], "item_id": ["late", "early"], "timestamp": times})
+    assert bought(Dataset.from_frames(frame, None, name="shop"), "u") == ["early", "late"]
 
 
 def test_a_date_in_no_known_form_says_which_are(tmp_path: Path) -> None:

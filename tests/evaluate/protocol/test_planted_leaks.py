@@ -262,6 +262,18 @@ def test_dates_that_contradict_positions_are_warned_about() -> None:
     assert drawn(backwards).leaks == []
 
 
+def test_a_missing_time_contradicts_no_position() -> None:
+    rows = shop().interactions
+    assert (
+        kinds(
+            Dataset.from_frames(
+                rows.assign(timestamp=rows["timestamp"].where(rows["position"] % 2 == 0)), None, name="shop"
+            )
+        )
+        == []
+    )
+
+
 # Item cold-start
 
 

@@ -20,7 +20,7 @@ from evaluate.report.drilldown import drilldown, users_per_run
 from evaluate.report.export import to_csv, to_latex, to_markdown
 from evaluate.report.failures import answer_table, outcome_table, position_table
 from evaluate.report.page import inert_json
-from evaluate.report.pseudonyms import pseudonym
+from evaluate.report.pseudonyms import pseudonym, without_ids
 from evaluate.report.ranker_runs import RankerRuns, over_draws, ranker_runs
 from evaluate.report.record import StudyRecord
 from evaluate.report.selective import selective_table
@@ -29,10 +29,12 @@ from evaluate.report.table import BETTER, Table, TableCell, TableRow, word_cell
 from evaluate.report.uncertainty import planner_table, variance_table
 from evaluate.report.write import write_report
 from evaluate.stats.significance import holm
-from programs.runtime.errors import InputError
-from signatures.rows import Status
+from programs.lm.ledger import by_role
+from programs.runtime.errors import InputError, quoted
+from signatures.rows import Status, Usage
 from signatures.types import Rationale, Verdict
-from tests.support.small_study import SCRIPT, SIZE, USERS, assert_self_contained, cases_of, plain, run, study
+from tests.support.grids import call
+from tests.support.small_study import SCRIPT, SIZE, USERS, assert_self_contained, cases_of, plain, run, spoken, study
 
 THIRD_OF_LOG = 1 / math.log2(3)  # NDCG of rank 2
 
@@ -192,6 +194,49 @@ def test_an_unknown_price_is_never_zero(found: list[RankerRuns]) -> None:
     assert "no language model" in billed_table(found[:1]).rows[0].cells[0].text
 
 
+def test_a_price_that_is_partly_unknown_within_a_role_says_so(record: StudyRecord, found: list[RankerRuns]) -> None:
+    usage = by_role([call("mar"), call("mar", None), call("mope"), call("mope", None, failed=True, tokens_in=0)])
+    partly = dataclasses.replace(record.runs[-1], usage=usage, stand_alone=usage)
+    group = RankerRuns("model", SIZE, record.protocols[0], (partly,))
+    rows = {row.cells[1].text: row for row in billed_table([group]).rows}
+    dollars = list(billed_table([group]).columns).index("dollars")
+    assert rows["mar"].cells[dollars].text == "≥ $0.1000"
+    assert rows["mope"].cells[dollars].text == "$0.1000", "a failed call has no price"
+    assert per_user_price(group) is None
+
+
+def test_the_price_of_a_plan_is_that_of_all_draws_of_a_user(record: StudyRecord) -> None:
+    rows, usage = record.runs[-1].rows, {"mar": Usage(calls=3, usd=0.3)}
+    cases = {draw: cases_of(draw) for draw in (0, 1)}
+    runs = [run("model", rows, cases[draw], draw, usage=usage, stand_alone=usage) for draw in cases]
+    group = RankerRuns("model", SIZE, record.protocols[0], tuple(runs))
+    assert (group.resolved, len(group.users)) == (6, 3)
+    assert per_user_price(group) == pytest.approx(0.2)
+
+
+def test_a_model_whose_few_answers_could_not_be_read_is_not_judged(record: StudyRecord) -> None:
+    asked, *others = cases_of(0).cases
+    rows = {asked.user_id: spoken(asked, 1, 8, 1, Status.UNPARSABLE)}
+    rows |= {one.user_id: plain(one, 1).model_copy(update={"asked": False}) for one in others}
+    gated = run("gated", rows, cases_of(0))
+    assert (gated.asked, gated.unparsable_users, gated.readable) == (1, 1, False)
+    answers = answer_table([RankerRuns("gated", SIZE, record.protocols[0], (gated,))])
+    assert answers is not None
+    assert cells(answers, "gated")["left out"].text == "2 (2.0 per user)"
+
+
+def test_users_of_a_later_draw_alone_are_drilled_into(record: StudyRecord) -> None:
+    first, whole = cases_of(0, USERS[:2]), cases_of(1)
+    protocol = dataclasses.replace(record.protocols[0], cases={0: first, 1: whole})
+    runs = [
+        run(label, {one.user_id: plain(one, 1) for one in cases.cases}, cases, draw)
+        for label, cases, draw in (("few", first, 0), ("all", whole, 1))
+    ]
+    found = ranker_runs(dataclasses.replace(record, protocols=[protocol], runs=runs), protocol)
+    data = json.loads(inert_json(drilldown(protocol, found, users_per_run([found]))))
+    assert [len(data["users"]), *(one["ranks"] for one in data["runs"])] == [4, "1100", "1111"]
+
+
 def test_asking_about_some_users_lies_between_the_prior_and_the_model(found: list[RankerRuns]) -> None:
     table = selective_table(found)
     assert table is not None
@@ -218,6 +263,22 @@ def test_spread_and_plan(found: list[RankerRuns]) -> None:
     assert plan is not None
     assert cells(plan, "model | one")["price"].text == "unknown"
     assert cells(plan, "trained")["price"].text == "no model calls"
+
+
+def test_a_difference_that_only_rounding_makes_needs_no_plan(record: StudyRecord) -> None:
+    """Hits of three draws: 1/3 - 0 and 1 - 2/3 are equal but for their last digits."""
+    users, draws = USERS[:2], (0, 1, 2)
+    cases = {draw: cases_of(draw, users) for draw in draws}
+    runs = []
+    for label, ranks in (("prior", [(9, 1), (9, 1), (9, 9)]), ("other", [(1, 1), (9, 1), (9, 1)])):
+        for draw, pair in zip(draws, ranks, strict=True):
+            rows = {one.user_id: plain(one, rank) for one, rank in zip(cases[draw].cases, pair, strict=True)}
+            runs.append(run(label, rows, cases[draw], draw))
+    protocol = dataclasses.replace(record.protocols[0], cases=cases)
+    found = ranker_runs(dataclasses.replace(record, protocols=[protocol], runs=runs), protocol)
+    plan = planner_table(found, found[0])
+    assert plan is not None
+    assert cells(plan, "other")["detectable"].text == "–"
 
 
 def test_slices(record: StudyRecord, found: list[RankerRuns]) -> None:
@@ -260,6 +321,19 @@ def test_markdown_and_latex_escape_names() -> None:
         in latex
     )
     assert r"\begin{tabular}{lr}" in latex
+
+
+@pytest.mark.parametrize("first", ["[", "*"])
+def test_latex_reads_no_first_letter_of_a_row_as_a_part_of_its_line_break(first: str) -> None:
+    table = Table("t", "T", "C", ("name",), (TableRow((word_cell(f"{first}x"),)),))
+    assert f"{{{first}}}x" in to_latex(table)
+
+
+@pytest.mark.parametrize("user", ["plain", "a'b", 'a"b', "a'b\"c", "back\\slash'"])
+def test_no_letter_of_a_user_id_stays_in_a_message(user: str) -> None:
+    assert re.fullmatch(r"rank of user u-[0-9a-f]{10} <= 30", without_ids(f"rank of user {quoted(user)} <= 30"))
+    if user == "plain":
+        assert without_ids("user 'plain'") == f"user {pseudonym('plain')}"
 
 
 def test_inert_json_cannot_leave_its_element() -> None:

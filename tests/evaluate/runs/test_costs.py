@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluate.runs.costs import cost_of, known_sum
+from evaluate.runs.costs import cost_of, known_sum, stand_alone_usage
 from tests.support.grids import call
 
 
@@ -44,6 +44,13 @@ def test_unknown_prices_stay_unknown() -> None:
     assert cost.population is None
     assert [role.usd for role in cost.roles] == [None, pytest.approx(0.1)]
     assert known_sum([]) == 0
+
+
+def test_the_stand_alone_cost_is_that_of_answers_alone() -> None:
+    calls = [call("mar", 0.9, failed=True, seconds=600.0), call("mar"), call("mope", 0.5, in_flight=True)]
+    found = stand_alone_usage(calls)
+    assert {role: (usage.calls, usage.usd, usage.seconds) for role, usage in found.items()} == {"mar": (1, 0.1, 1.0)}
+    assert cost_of(calls, 1, 10, 0, 1, 1).roles[0].usd == found["mar"].usd
 
 
 def test_a_failed_call_is_counted_apart() -> None:

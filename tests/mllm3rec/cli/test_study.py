@@ -483,6 +483,58 @@ def test_dev_cases_of_a_stacked_ranker_are_checked(trained: Finished, tmp_path: 
     assert "held-out interactions leak" in str(found.exception)
 
 
+def test_settings_that_were_tuned_on_other_dev_users_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("cornac")
+    study = tmp_path / "tuned.toml"
+    text = COLD.replace("{sampling}", "tune_users = 10\n").replace('part = "all"\n', "")
+    text = text.replace("item-cold", "warm").replace("draws = 2", "users = 10") + '\n[[rankers]]\nranker = "bpr"\n'
+    root = tmp_path / "runs"
+    study.write_text(text)
+    assert run("study", "run", study, "--out", root).exit_code == 0
+    study.write_text(text.replace("tune_users = 10", "tune_users = 12") + "seeds = [0, 1]\n")
+    found = run("study", "run", study, "--out", root)
+    assert isinstance(found.exception, InputError), found.output
+    assert "was tuned on 10 dev users, not on 12" in str(found.exception)
+
+
+def test_a_base_model_that_tuning_would_leave_out_is_refused(tmp_path: Path) -> None:
+    study = tmp_path / "base.toml"
+    text = COLD.replace("{sampling}", "").replace('part = "all"\n', "").replace("item-cold", "warm")
+    study.write_text(text + '\n[[rankers]]\nranker = "tallrec"\nmodel = "local/other"\n')
+    found = run("study", "run", study, "--out", tmp_path / "runs")
+    assert isinstance(found.exception, InputError), found.output
+    assert "set tune = false" in str(found.exception)
+
+
+def test_a_finished_stacked_ranker_with_another_model_is_refused(trained: Finished, tmp_path: Path) -> None:
+    copied = trained.copy(tmp_path)
+    text = copied.file.read_text()
+    copied.file.write_text(text.replace("learn_users = 10\n", "learn_users = 10\nhead = 5\n"))
+    found = run("study", "run", copied.file, "--out", copied.root, "--only", "learned+mar")
+    assert isinstance(found.exception, InputError), found.output
+    assert "configuration.head" in str(found.exception)
+
+
+def test_a_free_program_ranks_a_catalogue_with_its_weight(tmp_path: Path) -> None:
+    study = tmp_path / "whole.toml"
+    head = STUDY.partition("[[rankers]]")[0].replace('pairs = [["listwise", "llm-only"]]\n', "")
+    rows = "".join(
+        f'[[rankers]]\nranker = "encoder"\nlabel = "weight {weight}"\nweight = {weight}\nprotocols = ["whole catalogue"]\n\n'
+        for weight in (0.0, 1.0)
+    )
+    study.write_text(head.replace('reference = "prior"', 'reference = "weight 0.0"') + rows)
+    root = tmp_path / "runs"
+    assert run("study", "run", study, "--out", root).exit_code == 0
+    folder = root / "shop/whole-catalogue/draw0"
+    found = {
+        path.name: json.loads((path / "ranks.json").read_text())["ranks"] for path in sorted(folder.glob("weight*"))
+    }
+    first, second = found.values()
+    assert first.keys() == second.keys() and first != second
+    manifest = read_journal(sorted(folder.glob("weight*"))[1])[0]
+    assert (manifest.configuration["weight"], manifest.configuration["prior"]) == (1.0, 3)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
