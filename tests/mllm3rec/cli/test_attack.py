@@ -15,7 +15,7 @@ import pytest
 import mllm3rec as m3
 from evaluate.attacks.suite import ATTACKS
 from evaluate.runs.directory import JOURNAL
-from tests.support.attacks import HIDDEN, MAGIC, OPEN, TitleReader
+from tests.support.attacks import HIDDEN, MAGIC, OPEN, TitleReader, shop_cases
 from tests.support.cases import cases_file
 from tests.support.command_line import CommandLine, process_of
 from tests.support.fake_server import Body, FakeOpenAI, Reply, digest, last_user, sensible
@@ -197,3 +197,15 @@ def test_the_whole_suite_on_the_prior(tmp_path: Path) -> None:
     assert [effect.attack for effect in found.results.by_attack] != []
     assert {effect.attack for effect in found.results.by_attack} == {attack.name for attack in ATTACKS}
     assert found.complete
+
+
+def test_rankers_with_another_prior_keep_it(tmp_path: Path, server: FakeOpenAI) -> None:
+    cases = shop_cases(6, 30)
+    newest = m3.program("embedding", cases.dataset, weight=0.0, model=server.model())
+    sales = m3.program("embedding", cases.dataset, weight=0.0, prior="3-sales", model=server.model())
+    both = m3.attack(cases, {"newest": newest, "sales": sales}, attacks=[OPEN], out=tmp_path / "a").to_frame()
+    alone = m3.attack(cases, {"sales": sales}, attacks=[OPEN], out=tmp_path / "b").to_frame()
+    ranks = [frame[frame["ranker"] == "sales"].reset_index(drop=True) for frame in (both, alone)]
+    assert ranks[0].equals(ranks[1])
+    other = both[both["ranker"] == "newest"].reset_index(drop=True)
+    assert not other.drop(columns="ranker").equals(ranks[0].drop(columns="ranker"))
