@@ -30,7 +30,7 @@ from programs.runtime.appending import open_to_append
 from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import InputError, input_error
 from programs.runtime.lock import take
-from programs.runtime.untrusted import regular
+from programs.runtime.untrusted import read_regular, regular
 from signatures.rows import Ranking
 
 FSYNC_SECONDS = 0.5
@@ -249,7 +249,7 @@ def stored_manifest(directory: Path) -> RunManifest | None:
     """
     path = RunDirectory(directory).manifest
     try:
-        return RunManifest.model_validate_json(regular(path).read_bytes())
+        return RunManifest.model_validate_json(read_regular(path))
     except FileNotFoundError:
         return None
     except OSError as error:

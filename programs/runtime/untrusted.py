@@ -38,7 +38,22 @@ def read_untrusted(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
         InputError: if it is missing, a symbolic link or no regular file, or larger than `max_bytes`.
     """
     with open_untrusted(path) as file:
-        content = file.read(max_bytes + 1)
+        return _bounded(file, path, max_bytes)
+
+
+def read_regular(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """The content of a regular file, also through a symbolic link.
+
+    Raises:
+        InputError: if it is no regular file, or larger than `max_bytes`.
+        OSError: if it cannot be read.
+    """
+    with regular(path).open("rb") as file:
+        return _bounded(file, path, max_bytes)
+
+
+def _bounded(file: BinaryIO, path: Path, max_bytes: int) -> bytes:
+    content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise InputError(f"{path}: is larger than {max_bytes >> 20} MiB, the limit for its kind of file")
     return content
