@@ -288,7 +288,7 @@ def _same(directory: Path, manifest: ArtifactManifest) -> ArtifactManifest | Non
     """The existing manifest if it differs only in its date and in cache hits, else None."""
     try:
         existing = read_manifest(directory)
-        _check_files(directory, existing)
+        check_files(directory, existing)
     except InputError:
         return None
     if _paid(manifest.spent) != _paid(existing.spent):
@@ -354,7 +354,7 @@ def restore_program(directory: Path, parts: Parts | None = None) -> tuple[MLLM3R
             not the artifact's, or a prompt is rendered differently.
     """
     manifest = read_manifest(directory)
-    _check_files(directory, manifest)
+    check_files(directory, manifest)
     if manifest.family not in PROGRAMS:
         raise InputError(f"{directory}: there is no program {quoted(manifest.family)}, only {', '.join(PROGRAMS)}")
     if parts is not None and parts.schema != manifest.motivations:
@@ -423,7 +423,12 @@ def check_contracts(where: str, stored: Mapping[str, Contract], present: Mapping
             )
 
 
-def _check_files(directory: Path, manifest: ArtifactManifest) -> None:
+def check_files(directory: Path, manifest: ArtifactManifest) -> None:
+    """Check that the files of an artifact are those of its manifest, and no links.
+
+    Raises:
+        InputError: naming the first file that is missing, was added or changed, or is a symbolic link.
+    """
     # Links are refused first, so that no file behind a link is read or hashed.
     files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if not _is_folder(path)}
     for name, sha256 in manifest.files.items():
