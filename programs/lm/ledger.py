@@ -30,7 +30,9 @@ from signatures.rows import Usage, add_usd, total_usage
 
 MINUTES_OVER = "the minutes of this session are over"
 
-_OF_CASE: ContextVar[Usage | None] = ContextVar("usage_of_case", default=None)
+_OF_CASE: ContextVar[tuple[Usage, ...]] = ContextVar("usage_of_case", default=())
+"""Sums of the blocks around a call, the outermost first."""
+
 _LABEL: ContextVar[str] = ContextVar("label", default="")
 _STANDALONE: ContextVar[dict[str, Usage] | None] = ContextVar("standalone_usage", default=None)
 
@@ -370,9 +372,8 @@ class Ledger(SharedByCopies):
             call = self._labeled(call)
             self._add(call)
             self._write(call)
-        of_case = _OF_CASE.get()
-        if of_case is not None:
-            add_call(of_case, call)
+            for usage in _OF_CASE.get():
+                add_call(usage, call)
         standalone = _STANDALONE.get()
         if standalone is not None:
             add_call(standalone.setdefault(call.role, Usage()), call.model_copy(update={"hit": False}))
@@ -395,7 +396,7 @@ class Ledger(SharedByCopies):
             # With a buffer for many lines, whole lines reach the file at once, whoever else writes to it.
             self._file = os.fdopen(private, "a", buffering=_BUFFERED_BYTES, encoding="utf-8")
         self._file.write(call.model_dump_json(exclude_defaults=True) + "\n")
-        if not call.hit or _OF_CASE.get() is None:
+        if not call.hit or not _OF_CASE.get():
             self._file.flush()
 
     @contextmanager
@@ -403,20 +404,16 @@ class Ledger(SharedByCopies):
         """Sum what was really sent inside the block by this thread, with the block's wall time: the usage of a case.
 
         Cache hits are counted in `cache_hits` alone. At the end of the block its calls are in the file. Blocks may be
-        nested: the outer one includes the inner one.
+        nested: the outer one includes the inner one, call by call.
         """
         usage = Usage()
-        outer = _OF_CASE.get()
-        token = _OF_CASE.set(usage)
+        token = _OF_CASE.set((*_OF_CASE.get(), usage))
         started = time.perf_counter()
         try:
             yield usage
         finally:
             usage.seconds = time.perf_counter() - started
             _OF_CASE.reset(token)
-            if outer is not None:
-                for name, value in total_usage([outer, usage]):
-                    setattr(outer, name, value)
             # Before the row of the case is written: a resumed run must not have a row without its calls.
             with self._lock:
                 if self._file is not None:
