@@ -37,7 +37,7 @@ from programs.lm.roles import ROLE_NAMES, Roles
 from programs.prior.encoders import HashingEncoder
 from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts
 from programs.role_predictor import RolePredictor
-from programs.runtime.atomic import write_atomically
+from programs.runtime.atomic import own_folder, write_atomically
 from programs.runtime.errors import InputError, input_error, listed, quoted
 from programs.runtime.lock import LOCK
 from programs.runtime.untrusted import parse_untrusted_json, read_untrusted
@@ -248,7 +248,7 @@ def save_artifact(
         The manifest as written. An equal artifact stays as it is, so that evaluations of it can be resumed.
 
     Raises:
-        InputError: if the adapter is too large to be read again.
+        InputError: if the adapter is too large to be read again, or the folder of prompts is a symbolic link.
     """
     state = program.dump_state(json_mode=True)
     _refuse_models(state)
@@ -267,8 +267,9 @@ def save_artifact(
     earlier = _same(directory, whole)
     if earlier is not None:
         return earlier
+    prompts = own_folder(directory / PROMPTS)
     (directory / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(directory / PROMPTS, ignore_errors=True)
+    shutil.rmtree(prompts, ignore_errors=True)
     for path, content in files.items():
         write_atomically(directory / path, content)
     write_atomically(directory / MANIFEST, whole.model_dump_json(indent=1).encode() + b"\n")

@@ -379,6 +379,19 @@ def test_waves_in_files_need_no_network(cli: CommandLine, tmp_path: Path, jobs: 
     assert judgements(rows_in(tmp_path / "run")) == judgements(rows_in(tmp_path / "calls"))
 
 
+def test_questions_are_written_over_no_other_file(cli: CommandLine, tmp_path: Path, jobs: BatchServer) -> None:
+    command = evaluated(jobs, tmp_path, "--out", tmp_path / "run")
+    cases = Path(str(command[1]))
+    before = cases.read_bytes()
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "nothing")
+    for path in (cases, tmp_path / "link.jsonl"):
+        ended = cli("batch", "write", path, *command)
+        assert ended.code == 2
+        assert "is there already" in ended.err
+    assert cases.read_bytes() == before
+    assert cli("batch", "write", tmp_path / "wave.jsonl", *command).code == 4
+
+
 def test_writing_has_the_exit_code_of_its_command(cli: CommandLine, tmp_path: Path, jobs: BatchServer) -> None:
     questions = tmp_path / "wave.jsonl"
     command = evaluated(jobs, tmp_path, "--out", tmp_path / "run")
