@@ -40,15 +40,16 @@ def fresh_answers(wanted: bool, folder: Path | None = None) -> Iterator[None]:
 def _salt(wanted: bool, folder: Path | None) -> str | None:
     path = None if folder is None else folder / SALT_FILE
     if path is not None and path.exists():
-        salt = read_untrusted(path).strip()
-        if not salt.isalnum():
+        stored = read_untrusted(path).strip()
+        if not stored.isalnum():
             raise InputError(f"{path}: not a file of `--fresh`; remove it, or choose another folder")
-        return salt.decode("ascii")
+        return stored.decode("ascii")
     if not wanted:
         return None
     if folder is not None and folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder}: was begun with stored answers; give another folder for new ones (--fresh)")
     salt = secrets.token_hex(8)
     if path is not None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(path, f"{salt}\n".encode())
     return salt

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import shlex
 import signal
 import subprocess
 import threading
@@ -39,7 +41,7 @@ def gullible(body: Body) -> Reply:
 
 
 def test_every_ranker_is_attacked_and_reported(cli: CommandLine, tmp_path: Path, server: FakeOpenAI) -> None:
-    cases = tmp_path / "cases.jsonl"
+    cases = tmp_path / "two cases.jsonl"
     cases_file(cases, 2)
     rankers = [word for name in ("prior", *PROGRAMS) for word in ("--ranker", name)]
     command = ("attack", cases, *rankers, "--attack", "urgency", "--attack", "german", "--model", server.model())
@@ -56,6 +58,9 @@ def test_every_ranker_is_attacked_and_reported(cli: CommandLine, tmp_path: Path,
     shown = cli(*command, "--out", tmp_path / "run")
     assert shown.code == 0
     assert len(server.bodies) == asked
+    page = html.unescape((tmp_path / "run" / "report" / "report.html").read_text())
+    given = (("attack", cases), ("--attack", "urgency", "--attack", "german"), ("--model", server.model()))
+    assert all(shlex.join(map(str, words)) in page for words in given), "the command repeats the run"
     for words in ("listwise by kind", "pointwise by attack", "urgency-danger", "Goal (mean gain", "report.html"):
         assert words in shown.out
     assert "resuming" in shown.err
