@@ -83,7 +83,7 @@ def _kept(row: Ranking, trial: Trial, seed: int) -> Ranking:
         victim = victim_of(trial.case, row.order, seed) if row.scored else None
         return row.model_copy(update={"user_id": trial.id, "victim": victim})
     traits = [one for one in row.traits if one.item_id == trial.victim]
-    kept = {"scores": {}, "profile": None, "traits": traits, "victim": trial.victim}
+    kept: dict[str, object] = {"scores": {}, "profile": None, "traits": traits, "victim": trial.victim}
     return row.model_copy(update=kept | {"user_id": trial.id})
 
 
