@@ -37,7 +37,7 @@ from programs.lm.roles import ROLE_NAMES, Roles
 from programs.prior.encoders import HashingEncoder
 from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts
 from programs.role_predictor import RolePredictor
-from programs.runtime.atomic import write_atomically
+from programs.runtime.atomic import own_folder, write_atomically
 from programs.runtime.errors import InputError, input_error, listed, quoted
 from programs.runtime.lock import LOCK
 from programs.runtime.untrusted import parse_untrusted_json, read_untrusted
@@ -248,7 +248,7 @@ def save_artifact(
         The manifest as written. An equal artifact stays as it is, so that evaluations of it can be resumed.
 
     Raises:
-        InputError: if the adapter is too large to be read again.
+        InputError: if the adapter is too large to be read again, or the folder of prompts is a symbolic link.
     """
     state = program.dump_state(json_mode=True)
     _refuse_models(state)
@@ -267,8 +267,9 @@ def save_artifact(
     earlier = _same(directory, whole)
     if earlier is not None:
         return earlier
+    prompts = own_folder(directory / PROMPTS)
     (directory / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(directory / PROMPTS, ignore_errors=True)
+    shutil.rmtree(prompts, ignore_errors=True)
     for path, content in files.items():
         write_atomically(directory / path, content)
     write_atomically(directory / MANIFEST, whole.model_dump_json(indent=1).encode() + b"\n")
@@ -288,7 +289,7 @@ def _same(directory: Path, manifest: ArtifactManifest) -> ArtifactManifest | Non
     """The existing manifest if it differs only in its date and in cache hits, else None."""
     try:
         existing = read_manifest(directory)
-        _check_files(directory, existing)
+        check_files(directory, existing)
     except InputError:
         return None
     if _paid(manifest.spent) != _paid(existing.spent):
@@ -354,7 +355,7 @@ def restore_program(directory: Path, parts: Parts | None = None) -> tuple[MLLM3R
             not the artifact's, or a prompt is rendered differently.
     """
     manifest = read_manifest(directory)
-    _check_files(directory, manifest)
+    check_files(directory, manifest)
     if manifest.family not in PROGRAMS:
         raise InputError(f"{directory}: there is no program {quoted(manifest.family)}, only {', '.join(PROGRAMS)}")
     if parts is not None and parts.schema != manifest.motivations:
@@ -423,7 +424,12 @@ def check_contracts(where: str, stored: Mapping[str, Contract], present: Mapping
             )
 
 
-def _check_files(directory: Path, manifest: ArtifactManifest) -> None:
+def check_files(directory: Path, manifest: ArtifactManifest) -> None:
+    """Check that the files of an artifact are those of its manifest, and no links.
+
+    Raises:
+        InputError: naming the first file that is missing, was added or changed, or is a symbolic link.
+    """
     # Links are refused first, so that no file behind a link is read or hashed.
     files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if not _is_folder(path)}
     for name, sha256 in manifest.files.items():

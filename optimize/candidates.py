@@ -23,6 +23,7 @@ from programs.program import MLLM3Rec
 from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import InputError, input_error
 from programs.runtime.interrupts import map_in_threads
+from programs.runtime.untrusted import read_untrusted
 from programs.trait_store import TraitStore
 from signatures.rows import Case
 
@@ -86,10 +87,10 @@ class Candidates(BaseModel):
         """Read a file that `save` wrote.
 
         Raises:
-            InputError: if it is not a valid file of candidates.
+            InputError: if it is not a regular file, or not a valid one of candidates.
         """
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate_json(read_untrusted(path))
         except ValidationError as error:
             raise input_error(path, error, "delete it to build the candidates again") from None
 

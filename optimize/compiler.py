@@ -48,7 +48,7 @@ from programs.lm.roles import RoleName
 from programs.mar import Embedding, Pointwise
 from programs.program import MLLM3Rec, Parts
 from programs.rehearsal import Rehearsal
-from programs.runtime.atomic import sweep
+from programs.runtime.atomic import own_folder, sweep
 from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.interrupts import map_in_threads
 from programs.runtime.lock import owned
@@ -164,10 +164,10 @@ class Compiler:
 
         Raises:
             InputError: if the directory holds a compile with other settings (naming them), the program cannot be
-                compiled, or a server failed outside a trial.
+                compiled, a server failed outside a trial, or the folder of the search is a symbolic link.
             BudgetExceededError: if the budget ended before there was a checked winner; all answers are cached.
         """
-        search_folder = self.directory / SEARCH_FOLDER
+        search_folder = own_folder(self.directory / SEARCH_FOLDER)
         with owned(search_folder):
             sweep(self.directory)
             self.settings.save(search_folder / PLAN)

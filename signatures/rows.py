@@ -157,6 +157,7 @@ class Ranking(BaseModel):
         unparsable: Number of model answers that could not be parsed, retries included.
         by_position: Mean score of MAR by position in the prompt, before calibration (`Alignments.by_position`).
         asked: Whether the models were asked about this user; if not, the prior alone ranks and there is no `mar`.
+        victim: In rows of an attack run, the item whose text is edited in this user's list; else None.
     """
 
     # Infinite scores as JSON constants: written as null they could not be read back.
@@ -177,6 +178,7 @@ class Ranking(BaseModel):
     error: str | None = None
     by_position: list[float] = Field(default_factory=list, exclude_if=lambda means: not means)
     asked: bool = Field(default=True, exclude_if=lambda asked: asked)
+    victim: str | None = Field(default=None, exclude_if=lambda victim: victim is None)
 
     @property
     def scored(self) -> bool:

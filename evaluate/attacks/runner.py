@@ -9,7 +9,7 @@ from pathlib import Path
 from evaluate.attacks.attack import Attack
 from evaluate.attacks.attacked_ranker import AttackedRanker
 from evaluate.attacks.results import AttackResults, Observation, attack_results
-from evaluate.attacks.trials import LEAST_CANDIDATES, TOP, Trial, clean_trials, edited_trials
+from evaluate.attacks.trials import LEAST_CANDIDATES, TOP, Trial, clean_trials, edited_trials, row_of, victim_of
 from evaluate.protocol.cases import Cases
 from evaluate.runs.journal import Journal, RunManifest
 from evaluate.runs.run import run_cases
@@ -59,8 +59,11 @@ class AttackRun:
 class _TrialRanker:
     """A `Ranker` of cases that stand for trials: the id of such a case is that of its trial."""
 
-    def __init__(self, ranker: AttackedRanker, trials: Sequence[Trial], catalogue: Mapping[str, Item]) -> None:
+    def __init__(
+        self, ranker: AttackedRanker, trials: Sequence[Trial], catalogue: Mapping[str, Item], seed: int
+    ) -> None:
         self.ranker = ranker
+        self.seed = seed
         self.trials = {trial.id: trial for trial in trials}
         self.catalogue = catalogue
 
@@ -68,15 +71,20 @@ class _TrialRanker:
         """See `programs.ranker.Ranker`. The ranker sees the user's own id, on which ties and labels depend."""
         trial = self.trials[case.user_id]
         row = self.ranker.rank(trial.case.blinded(), trial.item(self.catalogue))
-        return _kept(row, trial)
+        return _kept(row, trial, self.seed)
 
 
-def _kept(row: Ranking, trial: Trial) -> Ranking:
-    """The row as the journal keeps it; of an edited list without scores, profile and the traits of other items."""
+def _kept(row: Ranking, trial: Trial, seed: int) -> Ranking:
+    """The row as the journal keeps it, with its victim; an edited one without scores, profile and other items' traits.
+
+    A clean row has the victim that follows from it.
+    """
     if trial.condition == "clean":
-        return row.model_copy(update={"user_id": trial.id})
+        victim = victim_of(trial.case, row.order, seed) if row.scored else None
+        return row.model_copy(update={"user_id": trial.id, "victim": victim})
     traits = [one for one in row.traits if one.item_id == trial.victim]
-    return row.model_copy(update={"user_id": trial.id, "scores": {}, "profile": None, "traits": traits})
+    kept: dict[str, object] = {"scores": {}, "profile": None, "traits": traits, "victim": trial.victim}
+    return row.model_copy(update=kept | {"user_id": trial.id})
 
 
 @dataclass
@@ -156,7 +164,9 @@ class AttackRunner:
         """Rank the trials that are missing; why the budget stopped that, or None."""
         self.ledger.phase = phase_of(ranker.name, phase)
         task = f"{ranker.name}: {phase} lists"
-        done = len(journal.resolved() & {trial.id for trial in trials})
+        rows = journal.rows()
+        missing = {trial.id for trial in trials if row_of(trial, rows) is None}
+        done = len(trials) - len(missing)
         error: str | None = None
         self.on_event(Progress(task, done, len(trials), self.ledger.total()))
 
@@ -167,8 +177,9 @@ class AttackRunner:
             self.on_event(Progress(task, done, len(trials), self.ledger.total()))
 
         cases = [trial.case.model_copy(update={"user_id": trial.id}) for trial in trials]
-        trial_ranker = _TrialRanker(ranker, trials, self.cases.dataset.items)
-        again = {trial.id for trial in trials if (ranker.name, trial.case.user_id) in self._again}
+        trial_ranker = _TrialRanker(ranker, trials, self.cases.dataset.items, self.seed)
+        # A missing one may have a row: of another victim.
+        again = missing | {trial.id for trial in trials if (ranker.name, trial.case.user_id) in self._again}
         status = run_cases(cases, trial_ranker, journal, self.ledger, self.workers, on_row, again)
         if status.failed:
             problem = f"{status.failed} {phase} lists failed, the last with: {abridged(error or '', 1000)}"
@@ -189,23 +200,22 @@ class AttackRunner:
     def _read(self, rows: Mapping[str, Ranking], stopped: str | None) -> AttackRun:
         observations, missing = [], {}
         clean: dict[str, dict[str, Ranking]] = {}
-        scored = {name: row for name, row in rows.items() if row.scored}
         for ranker in self.rankers:
             own = {
-                trial.case.user_id: scored[trial.id].model_copy(update={"user_id": trial.case.user_id})
+                trial.case.user_id: row.model_copy(update={"user_id": trial.case.user_id, "victim": None})
                 for trial in clean_trials(ranker.name, self.chosen)
-                if trial.id in scored
+                if (row := row_of(trial, rows)) is not None
             }
             clean[ranker.name] = own
-            pairs = [*edited_trials(ranker.name, self.chosen, self.attacks, scored, self.seed)]
-            left = len(self.chosen) - len(own) + sum(trial.id not in scored for trial in pairs)
+            edited = [*edited_trials(ranker.name, self.chosen, self.attacks, rows, self.seed)]
+            made = [row_of(trial, rows) for trial in edited]
+            left = len(self.chosen) - len(own) + made.count(None)
             left += 2 * len(self.attacks) * (len(self.chosen) - len(own))
             if left:
                 missing[ranker.name] = left
-            for attacked, control in zip(pairs[::2], pairs[1::2], strict=True):
-                if attacked.id in scored and control.id in scored:
-                    user = attacked.case.user_id
-                    observations.append(_observed(attacked, own[user], scored[control.id], scored[attacked.id]))
+            for trial, attack, control in zip(edited[::2], made[::2], made[1::2], strict=True):
+                if attack is not None and control is not None:
+                    observations.append(_observed(trial, own[trial.case.user_id], control, attack))
         if not observations:
             raise (
                 BudgetExceededError(stopped)

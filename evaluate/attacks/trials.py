@@ -74,6 +74,24 @@ def clean_trials(ranker: str, cases: Sequence[Case]) -> list[Trial]:
     return [Trial(ranker, case) for case in cases]
 
 
+def row_of(trial: Trial, rows: Mapping[str, Ranking]) -> Ranking | None:
+    """The scored row of a trial; None if there is none, or if another item was edited when it was made.
+
+    The victim depends on the clean ranking. If that was made anew and the run then ended, edited rows of the earlier
+    victim are left. Rows of older versions do not name their victim; they belong to a clean row that does not either.
+
+    Args:
+        rows: Journal rows by trial id.
+    """
+    row = rows.get(trial.id)
+    if row is None or not row.scored:
+        return None
+    if trial.condition == "clean" or row.victim == trial.victim:
+        return row
+    clean = rows.get(Trial(trial.ranker, trial.case).id)
+    return row if row.victim is None and clean is not None and clean.victim is None else None
+
+
 def edited_trials(
     ranker: str, cases: Sequence[Case], attacks: Sequence[Attack], rows: Mapping[str, Ranking], seed: int
 ) -> Iterator[Trial]:
@@ -84,8 +102,7 @@ def edited_trials(
     """
     victims = {}
     for trial in clean_trials(ranker, cases):
-        row = rows.get(trial.id)
-        if row is not None and row.scored:
+        if (row := row_of(trial, rows)) is not None:
             victims[trial.case.user_id] = victim_of(trial.case, row.order, seed)
     for attack in attacks:
         for case in cases:

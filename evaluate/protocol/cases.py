@@ -26,6 +26,7 @@ from evaluate.protocol.splits import Split, dated, split_dataset
 from programs.prior.scorers import Popularity, Training, histories_of
 from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import InputError, abridged, input_error, quoted
+from programs.runtime.untrusted import regular
 from signatures.rows import Case, seed_of
 
 if TYPE_CHECKING:
@@ -355,12 +356,20 @@ def recorded_protocol(path: Path) -> EvaluationProtocol:
     Raises:
         InputError: if it is not a cases file.
     """
+    return _protocol_of(_read_header(header_of(path), path))
+
+
+def header_of(path: Path) -> bytes:
+    """The first line of a cases file as it is, no more of it than the longest header.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
     try:
-        with path.open("rb") as file:
-            first = file.readline()
+        with regular(path).open("rb") as file:
+            return file.readline(_LONGEST_HEADER).removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    return _protocol_of(_read_header(first.removeprefix(codecs.BOM_UTF8), path))
 
 
 def _protocol_of(header: _Header) -> EvaluationProtocol:

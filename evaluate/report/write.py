@@ -15,7 +15,7 @@ from evaluate.report.reproduction import study_tables
 from evaluate.report.sections import sections, summary_table
 from evaluate.report.study_page import study_page
 from evaluate.report.table import Table
-from programs.runtime.atomic import write_atomically
+from programs.runtime.atomic import own_folder, write_atomically
 
 PAGE, TABLES = "report.html", "tables"
 
@@ -32,10 +32,11 @@ def write_report(record: StudyRecord, directory: Path, tabs: Sequence[Tab] = ())
         Paths of the files, the page first.
 
     Raises:
-        InputError: if no run has a ranked user, or a run does not fit its protocol.
+        InputError: if no run has a ranked user, a run does not fit its protocol, or a folder is a symbolic link.
     """
     found = sections(record)
     labels = list(dict.fromkeys(group.label for section in found for group in section.groups))
+    tables = own_folder(own_folder(directory) / TABLES)
     files = {directory / PAGE: render(study_page(record, found, tabs))}
     named = [("study", table) for table in (summary_table(found, labels), *study_tables(record))]
     named += [(tab.name, table) for tab in tabs for table in tab.tables]
@@ -47,7 +48,7 @@ def write_report(record: StudyRecord, directory: Path, tabs: Sequence[Tab] = ())
         name = _file_name(part, table, names)
         names.add(name)
         for suffix, write in _FORMATS.items():
-            files[directory / TABLES / f"{name}.{suffix}"] = write(table)
+            files[tables / f"{name}.{suffix}"] = write(table)
     for path, content in files.items():
         write_atomically(path, content.encode())
     return list(files)

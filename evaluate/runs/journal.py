@@ -26,10 +26,11 @@ from filelock import BaseFileLock
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from evaluate.runs.directory import JOURNAL, MANIFEST, RunDirectory
+from programs.runtime.appending import open_to_append
 from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import InputError, input_error
 from programs.runtime.lock import take
-from programs.runtime.untrusted import regular
+from programs.runtime.untrusted import read_regular, regular
 from signatures.rows import Ranking
 
 FSYNC_SECONDS = 0.5
@@ -72,7 +73,7 @@ class Journal:
         self.manifest = manifest
         self._path = RunDirectory(directory).journal
         self._lock = lock
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._file = open_to_append(self._path)
         self._writing = threading.Lock()
         self._closed = False
         self._synced = time.monotonic()
@@ -90,7 +91,8 @@ class Journal:
 
         Raises:
             InputError: if another process has the run open, or the directory cannot be used, holds a run of other
-                cases, ranker or configuration (naming the differences), or has a damaged row.
+                cases, ranker or configuration (naming the differences), has a damaged row, or its journal is a
+                symbolic link.
         """
         lock = take(directory)
         try:
@@ -247,7 +249,7 @@ def stored_manifest(directory: Path) -> RunManifest | None:
     """
     path = RunDirectory(directory).manifest
     try:
-        return RunManifest.model_validate_json(regular(path).read_bytes())
+        return RunManifest.model_validate_json(read_regular(path))
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -30,6 +30,7 @@ from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_
 from mllm3rec.api.program import Program, choice_of
 from mllm3rec.api.sessions import read_cases
 from programs.lm.ledger import Ledger
+from programs.prior.choice import NEWEST
 from programs.program import DEFAULT_WEIGHT, Fusion
 from programs.runtime.errors import InputError
 from programs.runtime.events import OnEvent, ignore
@@ -160,12 +161,17 @@ def _factory(
     retry_unparsable: bool,
     on_event: OnEvent,
 ) -> RankerFactory:
-    """A factory that rankers with the same models, fusion and schema share."""
+    """A factory that rankers with the same models, fusion, schema and prior share."""
     for other, factory in made:
-        if (other.roles, other.fusion, other.schema) == (choice.roles, choice.fusion, choice.schema):
+        if _parts(other) == _parts(choice):
             return factory
     factory = factory_for(
         choice, cases, ledger, explain=0, check=True, on_event=on_event, retry_unparsable=retry_unparsable
     )
     made.append((choice, factory))
     return factory
+
+
+def _parts(choice: RankerChoice) -> tuple[object, ...]:
+    """What a factory is built from, and gives to every ranker."""
+    return choice.roles, choice.fusion, choice.schema, choice.prior or NEWEST, choice.given

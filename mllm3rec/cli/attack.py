@@ -34,6 +34,7 @@ from mllm3rec.cli.options import (
     Timeout,
     Weight,
     Workers,
+    given_command,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ EXPLANATION = (
 
 
 def attack(
+    context: typer.Context,
     cases: CasesFile,
     ranker: Annotated[
         list[str],
@@ -94,8 +96,6 @@ def attack(
     Exit code 1 if rankings are missing, or if no answer could be read for more than half of the attacked lists.
     """
     import mllm3rec as m3
-
-    options = [f"--ranker {one}" for one in ranker] + [f"--attack {one}" for one in attacks or ()]
     from programs.lm.fresh_answers import fresh_answers
 
     with fresh_answers(fresh, directory), ConsoleEvents() as events:
@@ -117,7 +117,7 @@ def attack(
             max_tokens=max_tokens,
             retry_unparsable=retry_unparsable,
             on_event=events,
-            command=" ".join([f"mllm3rec attack {cases}", *options, f"--out {directory}"]),
+            command=given_command(context),
             preset=preset,
             model=model,
             mope=mope,

@@ -51,10 +51,13 @@ def fetch(as_json: Json = False) -> None:
         before = keeper.table.jobs()
         failed = _each(before, keeper.look)
         left = len(keeper.table.jobs())
+        # Not by the numbers of jobs: other processes may have begun some meanwhile, and others were given up.
+        over = {job.id for job in keeper.table.jobs(["fetched"])}
+    fetched = sum(job.id in over for job in before)
     if as_json:
-        emit({"fetched": len(before) - left, "left": left, "failed": failed})
+        emit({"fetched": fetched, "left": left, "failed": failed})
     else:
-        out.print(f"{len(before) - left} jobs fetched, {left} under way")
+        out.print(f"{fetched} jobs fetched, {left} under way")
     raise typer.Exit(_FAILED if failed else 1 if left else 0)
 
 

@@ -24,6 +24,7 @@ from mllm3rec.cli.options import (
     PricesFile,
     RetryUnparsable,
     Timeout,
+    given_command,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 
 def compare(
+    context: typer.Context,
     cases: CasesFile,
     grid: Annotated[Path, typer.Option(help="TOML file with the models to try for each role, see docs/compare.md.")],
     directory: Annotated[Path, typer.Option("--out", help="Folder of the runs; the same command resumes.")],
@@ -91,7 +93,7 @@ def compare(
                 max_tokens=max_tokens,
                 retry_unparsable=retry_unparsable,
                 on_event=events,
-                command=f"mllm3rec compare {cases} --grid {grid} --out {directory}",
+                command=given_command(context),
             )
     if dry_run:
         _show_forecast(forecasts, as_json)

@@ -89,10 +89,11 @@ def say(message: str) -> None:
 
 
 def emit(payload: Mapping[str, Any]) -> None:
-    """Print one JSON object on stdout; characters that could control the terminal are escapes of JSON."""
+    """Print one JSON object on stdout, at once; characters that could control the terminal are escapes of JSON."""
     text = json.dumps(payload, ensure_ascii=False, default=str)
     # JSON escapes ASCII's own control characters only, and such characters stand in strings only.
-    print("".join(json.dumps(c)[1:-1] if category(c) in _INVISIBLE else c for c in text))
+    # At once, because a server goes on for hours after it has said where it is.
+    print("".join(json.dumps(c)[1:-1] if category(c) in _INVISIBLE else c for c in text), flush=True)
 
 
 def format_usd(usd: float | None) -> str:

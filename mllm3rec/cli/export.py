@@ -87,9 +87,11 @@ def users(
 ) -> None:
     """Write one row a user as Parquet: status, rank of the target, metrics, cost, profile and ranked items."""
     from evaluate.runs.user_frame import user_frame
+    from programs.runtime.atomic import replacing
 
     frame = user_frame(run)
-    frame.to_parquet(file, index=False)
+    with replacing(file) as written:
+        frame.to_parquet(written, index=False)
     if as_json:
         emit({"written": str(file), "users": len(frame), "columns": list(frame.columns)})
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,22 @@ def assignments(option: str, values: Sequence[str] | None, form: str) -> dict[st
             raise InputError(f"{option} {value!r}: write {form}")
         found[name] = text
     return found
+
+
+def given_command(context: typer.Context) -> str:
+    """The running command with all that was given to it, as a shell takes it: a report says how to repeat it."""
+    words = ["mllm3rec", context.info_name or ""]
+    for param in context.command.params:
+        source = context.get_parameter_source(param.name or "")
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[param.name or ""]
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if param.param_type_name == "option":
+                words.append(param.opts[0])
+            if not isinstance(one, bool):
+                words.append(str(one))
+    return shlex.join(words)
 
 
 def _use_encoder(context: typer.Context, setting: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ def chosen_users(users: str, known: list[str]) -> list[str] | None:
     """
     if users == "all":
         return None
-    if users.isdigit() and int(users):
+    if re.fullmatch("0*[1-9][0-9]{0,17}", users):
         return known[: int(users)]
     path = Path(users)
     if not path.is_file():

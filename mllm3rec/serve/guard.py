@@ -104,7 +104,7 @@ class Guard:
         if ANY_HOST not in self.hosts and _name(host) not in self.hosts:
             raise _RefusedError(421, "this service is not called by that name: start it with --allow-host NAME")
         origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin.decode("latin-1")).netloc != host:
+        if origin is not None and _address(origin.decode("latin-1")) != host:
             raise _RefusedError(403, "requests of other web pages are refused: call the service from a server")
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self.body_bytes:
@@ -125,6 +125,18 @@ def _name(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
+
+
+def _address(origin: str) -> str | None:
+    """Name and port in an Origin header; None for what is no address, which is foreign.
+
+    >>> _address("http://localhost:8000"), _address("http://[")
+    ('localhost:8000', None)
+    """
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 async def _refuse(refusal: _RefusedError, send: Send) -> None:

@@ -192,7 +192,7 @@ class Health(BaseModel):
 
     Attributes:
         since: Unix seconds when this program began to answer.
-        reload_error: Why the last new artifact was not taken, or null.
+        reload_error: In a word or two why the last new artifact was not taken, or null; the log says more.
     """
 
     status: Literal["ok"] = "ok"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -16,29 +17,39 @@ MOST_TEXTS = 20_000
 
 
 class OutsideItems(Mapping[str, Item]):
-    """Items by id, the newest `MOST_TEXTS` of them, for programs; `vectors` has their embeddings, for the prior.
+    """Items by id, the `MOST_TEXTS` that were used last, for programs; `vectors` has their embeddings, for the prior.
 
     Safe to use from several threads.
     """
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._items: dict[str, Item] = {}
+        self._items: OrderedDict[str, Item] = OrderedDict()
         self._lock = threading.Lock()
         self.vectors: dict[str, NDArray[np.floating]] = {}
 
     def add(self, texts: Sequence[str]) -> list[Item]:
-        """The items of free texts, which are their ids; new ones are embedded."""
+        """The items of free texts, which are their ids; new ones are embedded.
+
+        Raises:
+            InputError, BudgetExceededError, LMError: as the encoder's `encode`.
+        """
+        new = []
         with self._lock:
-            new = [text for text in dict.fromkeys(texts) if text not in self._items]
-            if new:
-                self.vectors.update(zip(new, self._encoder.encode(new), strict=True))
-            for text in new:
-                self._items[text] = Item.from_text(text)
-            while len(self._items) > MOST_TEXTS:
-                oldest = next(iter(self._items))
-                del self._items[oldest]
-                self.vectors.pop(oldest, None)
+            for text in dict.fromkeys(texts):
+                if text in self._items:
+                    self._items.move_to_end(text)  # in use again, so it is not the next to be forgotten
+                else:
+                    new.append(text)
+        if new:
+            # Outside of the lock: others need not wait while a server embeds these.
+            vectors = dict(zip(new, self._encoder.encode(new), strict=True))
+            with self._lock:
+                self.vectors.update(vectors)
+                self._items.update((text, Item.from_text(text)) for text in new)
+                while len(self._items) > MOST_TEXTS:
+                    oldest, _ = self._items.popitem(last=False)
+                    self.vectors.pop(oldest, None)
         return [Item.from_text(text) for text in texts]
 
     def __getitem__(self, item_id: str) -> Item:

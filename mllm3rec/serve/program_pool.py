@@ -12,6 +12,7 @@ from pathlib import Path
 from evaluate.runs.directory import MANIFEST
 from mllm3rec.serve.served_program import Build, ServedProgram
 from programs.runtime.errors import InputError, one_line
+from programs.runtime.untrusted import read_untrusted
 
 _log = logging.getLogger("mllm3rec.serve")
 
@@ -30,6 +31,11 @@ class ProgramPool:
         build: Builds and checks the program from its files; called in a thread.
         current: The first one.
         told: Called after each reload with whether it succeeded.
+
+    Attributes:
+        current: The program that answers.
+        since: Unix seconds when it began to.
+        error: Why a newer one is not taken, in a word or two; None if there is none.
     """
 
     def __init__(self, build: Build, current: ServedProgram, told: Callable[[bool], None] = lambda taken: None) -> None:
@@ -71,10 +77,13 @@ class ProgramPool:
             try:
                 new = await asyncio.to_thread(self._build)
             except Exception as error:  # whatever is wrong with the new one, the old one answers
-                self.error = one_line(error) if isinstance(error, InputError | OSError) else type(error).__name__
+                known = isinstance(error, InputError | OSError)
+                # Everybody may read it, so it names no path of this machine; the log does.
+                self.error = "not usable" if known else "a fault"
                 self._told(False)
-                _log.error("the new artifact is not taken, the old one goes on answering: %s", self.error)
-                raise InputError(f"not taken, the old artifact goes on answering: {self.error}") from error
+                said = one_line(error) if known else type(error).__name__
+                _log.error("the new artifact is not taken, the old one goes on answering: %s", said)
+                raise InputError(f"not taken, the old artifact goes on answering: {said}") from error
             old, self.error = self.current, None
             if new.artifact is not None and new.artifact == old.artifact:
                 await new.close()
@@ -90,7 +99,7 @@ class ProgramPool:
         failed = 0
         while True:
             await asyncio.sleep(LOOK)
-            now = artifact_fingerprint(folder)
+            now = await asyncio.to_thread(artifact_fingerprint, folder)
             if now is None or now == seen:
                 continue
             try:
@@ -110,8 +119,11 @@ class ProgramPool:
 
 
 def artifact_fingerprint(folder: Path) -> bytes | None:
-    """The manifest of an artifact, which is written last and holds the hashes of all its files; None without one."""
+    """The manifest of an artifact, which is written last and holds the hashes of all its files; None without one.
+
+    A pipe, a link and a file that is too large count as none, as for `read_manifest`.
+    """
     try:
-        return (folder / MANIFEST).read_bytes()
-    except OSError:
+        return read_untrusted(folder / MANIFEST)
+    except InputError:
         return None

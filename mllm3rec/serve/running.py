@@ -122,7 +122,7 @@ async def running_service(
     build = partial(_built, settings, dataset, engine, ledger, on_event)
     watching: asyncio.Task[None] | None = None
     folder = Path(settings.name)
-    seen = artifact_fingerprint(folder)
+    seen = await asyncio.to_thread(artifact_fingerprint, folder)
     try:
         pool = ProgramPool(build, await asyncio.to_thread(build), metrics.reloaded)
         if is_artifact(folder):
@@ -202,6 +202,7 @@ async def _serve_http(
     async with running_service(settings, dataset, on_event) as service:
         app = http_app(service, may_reload=key is not None)
         paths = {"/", "/openapi.json", "/mcp", *app.openapi()["paths"]}
+        grace = round(settings.limits.deadline + _AFTER_DEADLINE)
         guard = Guard(app, service.metrics, hosts, key, settings.limits.body_bytes, paths)
         server = Server(
             uvicorn.Config(
@@ -210,7 +211,7 @@ async def _serve_http(
                 access_log=False,
                 server_header=False,
                 limit_concurrency=_MOST_CONNECTIONS,
-                timeout_graceful_shutdown=round(settings.limits.deadline + _AFTER_DEADLINE),
+                timeout_graceful_shutdown=grace,
             )
         )
         loop = asyncio.get_running_loop()
@@ -223,7 +224,7 @@ async def _serve_http(
         on_event(Note(f"serving {service.health().program} at http://{shown}:{port} (Ctrl-C stops it)"))
         on_ready(f"http://{shown}:{port}/", service.health())
         await server.serve(sockets=[at])
-        on_event(Note("stopped; every request under way was answered"))
+        on_event(Note(f"stopped; requests under way had up to {grace} s to be answered"))
 
 
 def _reload(service: Service) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -31,6 +33,9 @@ from programs.runtime.errors import InputError
 from programs.runtime.events import Event, OnEvent, ignore
 from programs.runtime.nocopy import NoCopy
 from signatures.types import Item, Profile, Rationale, Traits
+
+_EMBEDDING_THREADS = 4
+"""Of their own: while a server is slow to embed free texts, the threads of retrieval stay free."""
 
 
 class UnsuitableError(InputError):
@@ -91,6 +96,7 @@ class ServedProgram:
         self._told = on_event
         self._engine = engine
         self._drivers: list[Driver] = []
+        self._embedding = ThreadPoolExecutor(_EMBEDDING_THREADS, thread_name_prefix="embedding")
         self.dataset = dataset
         self.asks = asks
         self.candidates = candidates
@@ -182,15 +188,22 @@ class ServedProgram:
         return Explanation(item, rationale, phrases, seen.profile)
 
     def read_texts(self, texts: Sequence[str]) -> list[Item]:
-        """The items of free texts, known to prior and program from now on."""
-        if not texts:
-            return []
-        if on_event_loop():
-            return wait_for(asyncio.to_thread(self.outside.add, texts))
-        return self.outside.add(texts)
+        """The items of free texts, known to prior and program from now on.
+
+        Raises:
+            InputError, BudgetExceededError, LMError: if they cannot be embedded.
+        """
+        return wait_for(self._embedded(texts)) if on_event_loop() else self.outside.add(texts)
+
+    async def _embedded(self, texts: Sequence[str]) -> list[Item]:
+        # With the deadline and the sums of its request, which are context variables.
+        context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._embedding, context.run, self.outside.add, texts)
 
     async def close(self) -> None:
         """Close connections; nothing may be under way."""
+        self._embedding.shutdown(wait=False)
         for driver in self._drivers:
             await asyncio.wrap_future(self._engine.begin(driver.close()))
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,7 @@ from programs.lm.backends import RefusedTextError, UnparsableError
 from programs.lm.circuit_breaker import BackendDownError
 from programs.mope import HISTORY_ITEMS
 from programs.runtime.errors import BudgetExceededError, InputError, quoted
-from signatures.rows import Usage
+from signatures.rows import Usage, total_usage
 from signatures.types import Interaction, Item, Profile
 
 _log = logging.getLogger("mllm3rec.serve")
@@ -129,8 +129,8 @@ class Service:
         with self.pool.using() as program:
             if request.k > program.candidates:
                 raise InputError(f"k is {request.k}: this service recommends at most {program.candidates} items")
-            user, unknown = await self._user(program, request.user, request.history, request.metadata)
-            asked = _Asked(why="prior" if not program.asks else None if user.purchases else "unknown")
+            user, unknown, texts = await self._user(program, until, request.user, request.history, request.metadata)
+            asked = _Asked(why=texts.why or ("prior" if not program.asks else None if user.purchases else "unknown"))
             if asked.why is None:
                 asked = await self._ask(program, until, program.recommend, user, request.k, request.explain)
             found: Recommendations | None = asked.value
@@ -143,7 +143,7 @@ class Service:
             by: AnsweredBy = "program" if why is None else "prior"
             self.metrics.answered(by, why)
             return RecommendAnswer(
-                **self._served_by(program, began, asked.usage),
+                **self._served_by(program, began, texts.usage, asked.usage),
                 items=answered,
                 answered_by=by,
                 why=why,
@@ -160,12 +160,13 @@ class Service:
         """
         until, began = self._admitted()
         with self.pool.using() as program:
-            user, unknown = await self._user(program, request.user, request.history, request.metadata)
+            user, unknown, texts = await self._user(program, until, request.user, request.history, request.metadata)
+            self._require_answered(texts)
             self._require_purchases(user)
             asked = await self._answered(program, until, program.profile, user)
             profile: Profile = asked.value
             return ProfileAnswer(
-                **self._served_by(program, began, asked.usage),
+                **self._served_by(program, began, texts.usage, asked.usage),
                 motivations=_motivations(profile, _titles(user)),
                 needs=[need.phrase for need in profile.needs],
                 unknown_items=unknown,
@@ -184,13 +185,14 @@ class Service:
         """A checked reason for one item and one user; raises as `profile`."""
         until, began = self._admitted()
         with self.pool.using() as program:
-            user, unknown = await self._user(program, request.user, request.history, request.metadata)
+            user, unknown, texts = await self._user(program, until, request.user, request.history, request.metadata)
+            self._require_answered(texts)
             self._require_purchases(user)
             item = _item(program, request.item, request.text)
             asked = await self._answered(program, until, program.explain, user, item)
             found = asked.value
             return ExplainAnswer(
-                **self._served_by(program, began, asked.usage),
+                **self._served_by(program, began, texts.usage, asked.usage),
                 item_id=item.item_id,
                 title=item.display_title or item.item_id,
                 reason=found.rationale.text,
@@ -222,11 +224,15 @@ class Service:
     async def _user(
         self,
         program: ServedProgram,
+        until: float,
         user: str | None,
         history: Sequence[HistoryEntry] | None,
         metadata: dict[str, str] | None,
-    ) -> tuple[UserHistory, list[str]]:
-        """The user of a request, and the ids in it that are not in the catalogue."""
+    ) -> tuple[UserHistory, list[str], _Asked]:
+        """The user of a request, the ids in it that are not in the catalogue, and what came of its free texts.
+
+        Texts that could not be embedded, in time or at all, are left out of the history.
+        """
         data = program.dataset
         if history is None:
             if user not in data.sequences:
@@ -234,26 +240,31 @@ class Service:
             events = data.sequences[user]
             purchases = [(data.items[event.item_id], event) for event in events if event.item_id in data.items]
             facts = data.metadata.get(user, {}) if metadata is None else metadata
-            return UserHistory(user, purchases, [event.item_id for event in events], facts), []
+            return UserHistory(user, purchases, [event.item_id for event in events], facts), [], _Asked()
         texts = [entry.text for entry in history if entry.text is not None]
-        read = iter(await asyncio.wrap_future(self._engine.start(program.read_texts, texts)) if texts else [])
+        asked = await self._ask(program, until, program.read_texts, texts) if texts else _Asked()
+        read: Iterator[Item] = iter(asked.value or ())
         purchases, unknown = [], []
         for entry in history:
-            item = next(read) if entry.text is not None else data.items.get(entry.item or "")
+            item = next(read, None) if entry.text is not None else data.items.get(entry.item or "")
             if item is None:
-                unknown.append(entry.item or "")
+                unknown += [] if entry.item is None else [entry.item]
                 continue
             event = Interaction(item_id=item.item_id, rating=entry.rating, timestamp=entry.timestamp)
             purchases.append((item, event))
-        return UserHistory("you", purchases, [item.item_id for item, _ in purchases], metadata or {}), unknown
+        user_history = UserHistory("you", purchases, [item.item_id for item, _ in purchases], metadata or {})
+        return user_history, unknown, asked
 
     async def _answered(self, program: ServedProgram, until: float, function: Callable[..., Any], *what: Any) -> _Asked:
         asked = await self._ask(program, until, function, *what)
+        self._require_answered(asked)
+        self.metrics.answered("program")
+        return asked
+
+    def _require_answered(self, asked: _Asked) -> None:
         if asked.why is not None:
             self.metrics.answered("nothing", asked.why)
             raise UnansweredError(asked.why)
-        self.metrics.answered("program")
-        return asked
 
     async def _ask(self, program: ServedProgram, until: float, function: Callable[..., Any], *what: Any) -> _Asked:
         """Ask the program until the deadline. What is in flight then ends, so that the next request finds its answer.
@@ -266,7 +277,8 @@ class Service:
         except TimeoutError:
             return _Asked(why="busy")
         release = self.pool.hold(program)
-        future = asyncio.wrap_future(self._engine.start(self._guarded, until, function, *what))
+        begun: list[Usage] = []
+        future = asyncio.wrap_future(self._engine.start(self._guarded, begun, until, function, *what))
 
         def ended(done: asyncio.Future[_Asked]) -> None:
             self._slots.release()
@@ -277,15 +289,20 @@ class Service:
         future.add_done_callback(ended)
         done, _ = await asyncio.wait([future], timeout=max(0.0, until - time.monotonic()))
         if not done:
-            return _Asked(why="deadline")
+            return _Asked(why="deadline", usage=begun[0].model_copy() if begun else Usage())
         asked = future.result()
         if asked.wrong is not None:
             raise asked.wrong
         return asked
 
-    def _guarded(self, until: float, function: Callable[..., Any], *what: Any) -> _Asked:
-        """On the engine: the value of a function, or why there is none."""
+    def _guarded(self, begun: list[Usage], until: float, function: Callable[..., Any], *what: Any) -> _Asked:
+        """On the engine: the value of a function, or why there is none.
+
+        Args:
+            begun: Gets the sums of the function's calls, which grow while it runs.
+        """
         with self._ledger.usage_of_case() as usage, deadline_at(until):
+            begun.append(usage)
             try:
                 return _Asked(function(*what), usage=usage)
             except DeadlineError:
@@ -307,7 +324,8 @@ class Service:
                 _log.error("%s at %s", type(error).__name__, " < ".join(reversed(where[-5:])))
                 return _Asked(why="error", usage=usage)
 
-    def _served_by(self, program: ServedProgram, began: float, usage: Usage) -> dict[str, Any]:
+    def _served_by(self, program: ServedProgram, began: float, *usages: Usage) -> dict[str, Any]:
+        usage = total_usage(usages)
         return {
             "program": program.name,
             "artifact": program.artifact,

@@ -12,7 +12,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from programs.lm.ledger import Ledger
+from programs.runtime.appending import cut_off_torn_line, open_to_append
+from programs.runtime.untrusted import open_untrusted
 
 _FOLDER = "ledgers"
 
@@ -28,19 +29,26 @@ def worker_ledgers(folder: Path) -> list[Path]:
 
 
 def merge_ledgers(folder: Path, ledger: Path) -> None:
-    """Add the lines of the workers to the job's ledger, each once."""
+    """Add the lines of the workers to the job's ledger, each once; a torn last line of the ledger is cut off first.
+
+    Workers that share the job's ledger append to it at once, so it has to end with a whole line before they begin.
+
+    Raises:
+        InputError: if a ledger is a symbolic link or no regular file.
+    """
     files = worker_ledgers(folder)
-    if not files:
+    if not files and not (ledger.exists() or ledger.is_symlink()):
         return
-    Ledger(ledger).close()  # cuts off a line that a kill has left without its end
-    known = set(_lines(ledger)) if ledger.exists() else set()
-    private = os.open(ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(private, "ab") as merged:
-        for path in files:
-            merged.writelines(line for line in _lines(path) if line not in known)
+    with os.fdopen(open_to_append(ledger), "a+b") as merged:
+        cut_off_torn_line(merged.fileno())
+        if files:
+            merged.seek(0)
+            known = set(merged)
+            for path in files:
+                merged.writelines(line for line in _lines(path) if line not in known)
 
 
 def _lines(path: Path) -> Iterator[bytes]:
     """The whole lines of a file."""
-    with path.open("rb") as file:
+    with open_untrusted(path) as file:
         yield from (line for line in file if line.endswith(b"\n"))

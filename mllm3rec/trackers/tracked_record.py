@@ -12,10 +12,11 @@ from evaluate.runs.directory import JOURNAL, LEDGER, MANIFEST, METRICS, RunDirec
 from evaluate.runs.journal import read_journal
 from evaluate.runs.run_metrics import RunMetrics
 from evaluate.stats.intervals import Estimate
-from optimize.artifact import PROMPTS, SEARCH_FOLDER, is_artifact, read_manifest
+from optimize.artifact import PROMPTS, SEARCH_FOLDER, check_files, is_artifact, read_manifest
 from programs.lm.ledger import by_role, read_calls
 from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError
+from programs.runtime.untrusted import read_untrusted
 from signatures.rows import Usage, total_usage
 
 RecordKind = Literal["run", "study", "artifact"]
@@ -50,7 +51,7 @@ def tracked_record(folder: Path) -> TrackedRecord:
     """Read a run directory, an artifact, or a folder with runs below it, as of a study or a comparison.
 
     Raises:
-        InputError: if there is none of them, or a file cannot be read.
+        InputError: if there is none of them, a file cannot be read, or an artifact was changed or holds a link.
     """
     if is_artifact(folder) and not (folder / JOURNAL).exists():
         return _artifact(folder)
@@ -111,6 +112,7 @@ def _run(folder: Path, name: str) -> TrackedRecord:
 
 def _artifact(folder: Path) -> TrackedRecord:
     manifest = read_manifest(folder)
+    check_files(folder, manifest)
     verdict = manifest.verdict
     metrics: dict[str, float] = {f"searched.{name}": score for name, score in manifest.searched.items()}
     for part, estimates in (("before", verdict.before), ("after", verdict.after), ("gain", verdict.difference)):
@@ -127,7 +129,8 @@ def _artifact(folder: Path) -> TrackedRecord:
         **{f"model.{role}": model for role, model in manifest.models.items()},
         **{f"version.{name}": one for name, one in manifest.versions.items()},
     }
-    prompts = {path.stem: path.read_text("utf-8") for path in sorted((folder / PROMPTS).glob("*.txt"))}
+    texts = sorted(name for name in manifest.files if name.startswith(f"{PROMPTS}/"))
+    prompts = {Path(name).stem: read_untrusted(folder / name).decode("utf-8", "replace") for name in texts}
     return TrackedRecord(
         "artifact",
         f"{manifest.family} {manifest.sha256[:8]}",
@@ -136,7 +139,7 @@ def _artifact(folder: Path) -> TrackedRecord:
         metrics | _sums(manifest.spent),
         prompts,
         _existing(folder, MANIFEST, "program.json", f"{SEARCH_FOLDER}/{LEDGER}"),
-        _page(folder / SEARCH_FOLDER),
+        _page(folder, SEARCH_FOLDER),
     )
 
 
@@ -165,8 +168,16 @@ def _flat(value: object, name: str = "") -> dict[str, str]:
 
 
 def _existing(folder: Path, *names: str) -> tuple[Path, ...]:
-    return tuple(folder / name for name in names if (folder / name).is_file())
+    """The files of those names. A link is left out: it may point to any file, which a tracker would then publish."""
+    return tuple(folder / name for name in names if (folder / name).is_file() and not _is_linked(folder, name))
 
 
-def _page(folder: Path) -> Path | None:
-    return next(iter(sorted(folder.glob("*.html"))), None)
+def _page(folder: Path, below: str = "") -> Path | None:
+    names = (path.relative_to(folder).as_posix() for path in sorted((folder / below).glob("*.html")))
+    return next(iter(_existing(folder, *names)), None)
+
+
+def _is_linked(folder: Path, name: str) -> bool:
+    """Whether a file, or a folder of ours that it is in, is a symbolic link."""
+    path = folder / name
+    return any(one.is_symlink() for one in (path, *path.parents[: len(Path(name).parts) - 1]))

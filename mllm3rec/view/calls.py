@@ -33,7 +33,7 @@ from programs.lm.role_lm import RoleLM
 from programs.lm.roles import RoleConfig, RoleName, Roles
 from programs.lm.routes import Route, RouteLM
 from programs.lm.through_litellm import ThroughLiteLLM
-from programs.prior.default_encoder import default_encoder
+from programs.prior.default_encoder import stored_encoder
 from programs.prior.scorers import histories_of
 from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts
 from programs.runtime.errors import InputError, one_line, quoted
@@ -159,13 +159,13 @@ class _RecordedPrior:
 
 @dataclass(frozen=True)
 class _EncoderWhenNeeded:
-    """The sentence encoder of this machine, loaded only by programs that compare embeddings."""
+    """The chosen sentence encoder, loaded only by programs that compare embeddings; it sends nothing."""
 
     name: str = "when needed"
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `programs.prior.encoders.Encoder`."""
-        return default_encoder().encode(texts)
+        return stored_encoder().encode(texts)
 
 
 def calls_of_user(

@@ -74,8 +74,13 @@ class CaseLines:
         """
         line = self._line(user)
         try:
-            case = None if line is None else orjson.loads(line)
-            return None if case is None else ListedTarget(case["candidates"], case["target"])
+            if line is None:
+                return None
+            case = orjson.loads(line)
+            listed = ListedTarget(case["candidates"], case["target"])
+            if not isinstance(listed.candidates, list) or listed.target not in listed.candidates:
+                raise TypeError
+            return listed
         except (orjson.JSONDecodeError, KeyError, TypeError):
             raise InputError(
                 f"{self.path}: the case of user {quoted(user)} cannot be read; draw the cases again"

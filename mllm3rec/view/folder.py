@@ -11,7 +11,7 @@ from typing import Literal
 import orjson
 
 from evaluate.experiments.grid_report import RECORD
-from evaluate.protocol.cases import is_cases_file
+from evaluate.protocol.cases import header_of, is_cases_file
 from evaluate.runs.directory import JOURNAL, LEDGER, MANIFEST
 from evaluate.runs.journal import RunManifest
 from optimize.artifact import ARTIFACT_FORMAT, SEARCH_FOLDER
@@ -131,10 +131,9 @@ def _kind_above_runs(folder: Path, runs: set[str], name: str) -> FolderKind | No
 def _cases_in(folder: Path, files: list[str]) -> Iterator[tuple[str, Path]]:
     for name in files:
         path = folder / name
-        if name.endswith(".jsonl") and name not in (JOURNAL, LEDGER) and not path.is_symlink() and is_cases_file(path):
-            with path.open("rb") as file:
-                header = file.readline()
+        if name.endswith(".jsonl") and name not in (JOURNAL, LEDGER) and not path.is_symlink():
             try:
-                yield str(orjson.loads(header)["sha256"]), path
-            except (orjson.JSONDecodeError, KeyError, TypeError):
+                if is_cases_file(path):
+                    yield str(orjson.loads(header_of(path))["sha256"]), path
+            except (orjson.JSONDecodeError, KeyError, TypeError, InputError, OSError):
                 continue

@@ -83,13 +83,12 @@ def _shown(run: ViewedRun, item_id: str) -> _Shown:
     run.rows.extend()
     found = _Shown()
     for row in run.rows.containing(to_json(item_id)):
-        order = row.get("order", [])
-        if item_id in order:
+        if item_id in row.order:
             found.listed += 1
-            if (rank := order.index(item_id) + 1) <= RECOMMENDED:
-                found.to.append((row["user_id"], rank))
-        for one in row.get("traits", ()):
-            if one.get("item_id") == item_id and (traits := Traits.model_validate(one)) not in found.traits:
+            if (rank := row.order.index(item_id) + 1) <= RECOMMENDED:
+                found.to.append((row.user_id, rank))
+        for traits in row.traits:
+            if traits.item_id == item_id and traits not in found.traits:
                 found.traits.append(traits)
     return found
 

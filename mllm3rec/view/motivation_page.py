@@ -51,10 +51,10 @@ async def motivation_page(library: Library, place: Place) -> Watched:
 def _holders(run: ViewedRun, dimension: str) -> list[_Holder]:
     run.rows.extend()
     return [
-        _Holder(row["user_id"], one["strength"], one["description"])
+        _Holder(row.user_id, one.strength, one.description)
         for row in run.rows.containing(b'"dimension":' + to_json(dimension))
-        for one in row["profile"]["motivations"]
-        if one["dimension"] == dimension
+        for one in (() if row.profile is None else row.profile.motivations)
+        if one.dimension == dimension
     ]
 
 
@@ -62,5 +62,6 @@ def _counts(run: ViewedRun) -> Counter[str]:
     run.rows.extend()
     counts: Counter[str] = Counter()
     for row in run.rows.containing(b'"dimension":'):
-        counts.update({one["dimension"] for one in (row.get("profile") or {}).get("motivations", ())})
+        if row.profile is not None:
+            counts.update({one.dimension for one in row.profile.motivations})
     return counts

@@ -8,6 +8,10 @@ from pathlib import Path
 
 from programs.runtime.errors import InputError
 from programs.runtime.lock import LOCK
+from programs.runtime.untrusted import open_untrusted
+
+_LONGEST_ID = 32
+"""Bytes."""
 
 
 def working_process(folder: Path) -> int | None:
@@ -18,8 +22,9 @@ def working_process(folder: Path) -> int | None:
     """
     lock = folder / LOCK
     try:
-        process = int(lock.read_text(errors="replace")[:32])
-        wanted = lock.stat()
+        with open_untrusted(lock) as file:  # no pipe, whose reader waits for ever, and no link
+            process = int(file.read(_LONGEST_ID))
+            wanted = os.fstat(file.fileno())
         for handle in Path(f"/proc/{process}/fd").iterdir():
             try:
                 found = handle.stat()

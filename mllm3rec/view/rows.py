@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 from pydantic import ValidationError
@@ -24,6 +24,7 @@ from programs.runtime.untrusted import regular
 from signatures.rows import Ranking, Status, seed_of
 
 _BLOCK = 1 << 18
+_LONGEST_LINE = 64 << 20
 _KEY = b'","row":{"user_id":'
 _STATES = {status: number for number, status in enumerate(Status)}
 _NAMES = tuple(_STATES)
@@ -74,7 +75,7 @@ class RunRows:
 
     def _clear(self) -> None:
         self._place: dict[str, int] = {}
-        self._offsets, self._lengths = array("Q"), array("L")
+        self._offsets = array("Q")
         self._ranks, self._prior_ranks = array("L"), array("L")
         self._states = bytearray()
         self._end = 0
@@ -126,6 +127,8 @@ class RunRows:
                     *lines, rest = (rest + block).split(b"\n")
                     for line in lines:
                         self._add(line)
+                    if len(rest) > _LONGEST_LINE:
+                        raise InputError(f"{self.path}: at byte {self._end:,}: a line is too long to be a row")
                     if seconds is not None and time.monotonic() - began > seconds:
                         return self._end + len(rest) >= self.size
             return True
@@ -136,14 +139,18 @@ class RunRows:
             row = orjson.loads(line)["row"]
             user, order = row["user_id"], row["order"]
             status = Status(row.get("status", Status.OK))
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            if not isinstance(user, str) or not isinstance(order, list):
+                raise TypeError
+            rank, prior_rank = self._ranks_of(user, order, row.get("scores") or {}, status)
+        except InputError:
+            raise  # about the cases
+        except (KeyError, TypeError, ValueError, AttributeError):
             raise InputError(
                 f"{where}: not a row of a journal; delete that line to have its user ranked again"
             ) from None
         place = self._place.setdefault(user, len(self._offsets))
-        rank, prior_rank = self._ranks_of(user, order, row.get("scores") or {}, status)
-        values = (self._end, len(line) + 1, rank, prior_rank)
-        columns = (self._offsets, self._lengths, self._ranks, self._prior_ranks)
+        values = (self._end, rank, prior_rank)
+        columns = (self._offsets, self._ranks, self._prior_ranks)
         if place == len(self._offsets):
             for column, value in zip(columns, values, strict=True):
                 column.append(value)
@@ -187,16 +194,19 @@ class RunRows:
     def _read(self, offset: int, user: str) -> Ranking:
         with regular(self.path).open("rb") as file:
             file.seek(offset)
-            body = row_in(file.readline())
+            body = row_in(file.readline(_LONGEST_LINE))
         if body is None:
             raise InputError(
                 f"{self.path}: the row of user {quoted(user)} was damaged (its checksum differs); delete that line to "
                 "have the user ranked again"
             )
+        return self._checked(body, f"the row of user {quoted(user)}")
+
+    def _checked(self, body: bytes, what: str) -> Ranking:
         try:
             return Ranking.model_validate_json(body)
         except ValidationError as error:
-            raise input_error(f"{self.path}: the row of user {quoted(user)}", error) from None
+            raise input_error(f"{self.path}: {what}", error) from None
 
     def users(self) -> list[UserFacts]:
         """The users in the index, in the order of their first rows."""
@@ -226,8 +236,12 @@ class RunRows:
             count = self._states.count
             return Spent(len(self._place), count(_STATES[Status.UNPARSABLE]), count(_STATES[Status.FAILED]))
 
-    def containing(self, text: bytes) -> Iterator[dict[str, Any]]:
-        """The latest rows whose JSON contains some bytes, as plain data, in order; others are only looked through."""
+    def containing(self, text: bytes) -> Iterator[Ranking]:
+        """The latest rows whose JSON contains some bytes, in order; others are only looked through.
+
+        Raises:
+            InputError: if one of them is not a ranking.
+        """
         with self._lock:
             offsets = list(self._offsets)
         if not offsets:
@@ -235,10 +249,10 @@ class RunRows:
         with regular(self.path).open("rb") as file:
             for offset in offsets:
                 file.seek(offset)
-                line = file.readline()
+                line = file.readline(_LONGEST_LINE)
                 body = row_in(line) if text in line else None
                 if body is not None:
-                    yield orjson.loads(body)
+                    yield self._checked(body, f"at byte {offset:,}")
 
 
 def _rank_by(scores: list[float], case: ListedTarget, user: str) -> int:

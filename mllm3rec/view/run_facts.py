@@ -152,7 +152,7 @@ class ViewedRun:
             return self._facts[1]
         try:
             found = self._read()
-        except (InputError, OSError) as error:
+        except (InputError, OSError, ArithmeticError) as error:  # ranks may be numbers that no integer of ours holds
             found = RunFacts(self.name, self.name.rpartition("/")[2], "", problem=str(error))
         self._facts = state, found
         if found.state == "running":

@@ -215,10 +215,6 @@ def _candidates(place: Place, seen: _Seen, row: Ranking, other: Ranking | None) 
     table(f"{len(rows)} candidates of {seen.run.name}, best first", columns, rows, numbers)
 
 
-def _score(scores: Sequence[float], place: int | None) -> str:
-    return "–" if place is None or place >= len(scores) else f"{scores[place]:.3f}"
-
-
 def _candidate(place: Place, seen: _Seen, item_id: str) -> None:
     _item_link(place, seen, item_id)
     if seen.case is not None and item_id == seen.case.target:

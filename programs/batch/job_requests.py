@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import httpx
@@ -19,6 +19,30 @@ MOST_BYTES_OF_BODY = 512 << 20
 """Of one answer about jobs; Google's holds all answers of a job."""
 
 _TIMEOUT = 600.0
+
+
+@contextmanager
+def plain_job_errors(address: str, key: str) -> Iterator[None]:
+    """Errors inside the block as those of requests about jobs, also where an answer is not what its reader expects.
+
+    Args:
+        address: For messages.
+        key: Of the provider; it is taken out of errors.
+
+    Raises:
+        ConnectionError: for what may pass: the network, and answers that are cut off or cannot be read.
+        InputError: as it was raised inside the block.
+    """
+    with no_key_in_errors(key):
+        try:
+            yield
+        except InputError:
+            raise
+        except httpx.HTTPError as error:
+            raise ConnectionError(f"{address}: {one_line(error)}") from None
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+            # After a request to create a batch: it may have been created, so this is no refusal.
+            raise ConnectionError(f"{address}: the answer cannot be read ({one_line(error)})") from None
 
 
 class JobRequests:
@@ -61,19 +85,9 @@ class JobRequests:
                 self._text(response)
             yield from whole_lines(response.iter_bytes(), url, self._key)
 
-    @contextmanager
-    def plain_errors(self) -> Iterator[None]:
-        """Errors inside the block as those of `ask`, also where an answer is not what its reader expects."""
-        with no_key_in_errors(self._key):
-            try:
-                yield
-            except InputError:
-                raise
-            except httpx.HTTPError as error:
-                raise ConnectionError(f"{self._address}: {one_line(error)}") from None
-            except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-                # After a request to create a batch: it may have been created, so this is no refusal.
-                raise ConnectionError(f"{self._address}: the answer cannot be read ({one_line(error)})") from None
+    def plain_errors(self) -> AbstractContextManager[None]:
+        """See `plain_job_errors`: for a block that reads what `ask` has answered."""
+        return plain_job_errors(self._address, self._key)
 
     def _text(self, response: httpx.Response) -> str:
         """The body of an answer, without the key; raises if it is an error, or too large."""

@@ -6,12 +6,13 @@ import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from programs.batch.job_requests import plain_job_errors
 from programs.batch.job_table import JobRow
 from programs.batch.provider import AnswerLine, JobProgress, line_fields, provider_error, whole_lines
 from programs.batch.question import BatchQuestion
-from programs.lm.keys import no_key_in_errors
+from programs.lm.keys import without_key
 from programs.lm.transport import is_this_machine
 from programs.runtime.errors import one_line
 
@@ -154,24 +155,33 @@ class OpenAIForm:
             for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
                 with self._client.files.with_streaming_response.content(file_id) as response:
                     where = f"{self._address}: file {file_id}"
-                    for raw in whole_lines(response.iter_bytes(), where, self._key or ""):
+                    for raw in whole_lines(self._received(response.iter_bytes()), where, self._key or ""):
                         if (line := openai_answer(raw)) is not None:
                             yield line
 
+    def _received(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The pieces of a file; raises `ConnectionError` if they end early."""
+        try:
+            yield from chunks
+        # While a file arrives, the client passes on the errors of its HTTP library, which depends on its version.
+        except Exception as error:
+            raise ConnectionError(f"{self._address}: {one_line(error)}") from None
+
     @contextmanager
-    def _plain_errors(self) -> Iterator[Any]:
+    def _plain_errors(self) -> Iterator[None]:
+        """See `plain_job_errors`; also for the errors of OpenAI's client."""
         import openai
 
-        with no_key_in_errors(self._key or ""):
+        key = self._key or ""
+        with plain_job_errors(self._address, key):
             try:
                 yield
             except openai.APIStatusError as error:
-                raise provider_error(error.status_code, one_line(error), self._address, self._variable) from None
+                # The key first: a message is cut, which may leave half a key.
+                said = without_key(one_line(error), key)
+                raise provider_error(error.status_code, said, self._address, self._variable) from None
             except openai.APIError as error:
                 raise ConnectionError(f"{self._address}: {one_line(error)}") from None
-            except (LookupError, TypeError, AttributeError) as error:
-                # After a request to create a batch: it may have been created, so this is no refusal.
-                raise ConnectionError(f"{self._address}: the answer cannot be read ({one_line(error)})") from None
 
 
 def _sound(identity: object) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from programs.batch.job_table import JobTable
 from programs.batch.openai_form import OpenAIForm, openai_line
 from programs.batch.providers import dialect_of
 from programs.batch.question import BatchQuestion
@@ -25,6 +27,29 @@ class WaveWritten(BaseException):
         super().__init__(f"{questions} questions are in {path}")
         self.questions = questions
         self.path = path
+
+
+def refuse_foreign_file(table: JobTable, path: Path, content: bytes) -> None:
+    """Refuse to write questions over a file that may still be needed, such as the cases of the same command.
+
+    Args:
+        table: Of all jobs, also of those that are over.
+        content: The questions.
+
+    Raises:
+        InputError: if there is a file that holds neither these questions nor those of a job that is over.
+    """
+    if not path.exists() and not path.is_symlink():
+        return
+    over = {job.sha256 for job in table.jobs(("fetched", "dropped")) if job.path == str(path.absolute())}
+    if path.is_file() and not path.is_symlink():
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found in over | {hashlib.sha256(content).hexdigest()}:
+            return
+    raise InputError(
+        f"{path}: is there already, and holds no questions whose answers were read; name another file, or remove it"
+    )
 
 
 def lines_of_one_model(questions: Sequence[BatchQuestion]) -> bytes:

@@ -15,7 +15,7 @@ from programs.batch.job_keeper import JOB_ATTEMPTS, JobKeeper
 from programs.batch.job_table import AT_WORK, OPEN, JobRow
 from programs.batch.providers import FILE
 from programs.batch.question import GIVEN_UP, BatchQuestion
-from programs.batch.question_file import WaveWritten, lines_of_one_model
+from programs.batch.question_file import WaveWritten, lines_of_one_model, refuse_foreign_file
 from programs.batch.recording import BatchBackends, Recorder, cache_in_use, recording
 from programs.lm.ledger import Ledger
 from programs.lm.prices import BatchPrices, price_table
@@ -163,6 +163,7 @@ class BatchRun:
         """The new jobs of a wave; in a file, if they are not to be submitted."""
         if self.to_file is not None and questions:
             content = lines_of_one_model(questions)
+            refuse_foreign_file(self.table, self.to_file, content)
             price = self._prices.of(questions[0].config.model)
             job = write_job(self.table, self.owner, FILE, questions, content, price, self.to_file)
             self.table.update(job.id, state="created", submitted=time.time())

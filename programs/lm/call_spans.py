@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal
@@ -117,6 +118,11 @@ def span_tracer() -> Any:
 
 
 def _exporter(name: str) -> Any:
+    if name == "console":
+        from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+
+        # Standard output is for results: one JSON object, or the messages of MCP.
+        return ConsoleSpanExporter(out=sys.stderr)
     protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
     known = _OTLP.get(protocol, name) if name == "otlp" else name
     for entry in entry_points(group=_EXPORTERS, name=known):

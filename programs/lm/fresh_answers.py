@@ -13,6 +13,7 @@ from pathlib import Path
 from programs.runtime.atomic import write_atomically
 from programs.runtime.environment import using
 from programs.runtime.errors import InputError
+from programs.runtime.untrusted import read_untrusted
 
 SALT_FILE = "fresh.txt"
 
@@ -26,7 +27,7 @@ def fresh_answers(wanted: bool, folder: Path | None = None) -> Iterator[None]:
         folder: Of the results; None to ask anew each time.
 
     Raises:
-        InputError: if the folder was begun with stored answers.
+        InputError: if the folder was begun with stored answers, or its salt cannot be read.
     """
     salt = _salt(wanted, folder)
     if salt is None:
@@ -39,12 +40,16 @@ def fresh_answers(wanted: bool, folder: Path | None = None) -> Iterator[None]:
 def _salt(wanted: bool, folder: Path | None) -> str | None:
     path = None if folder is None else folder / SALT_FILE
     if path is not None and path.exists():
-        return path.read_text("ascii").strip()
+        stored = read_untrusted(path).strip()
+        if not stored.isalnum():
+            raise InputError(f"{path}: not a file of `--fresh`; remove it, or choose another folder")
+        return stored.decode("ascii")
     if not wanted:
         return None
     if folder is not None and folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder}: was begun with stored answers; give another folder for new ones (--fresh)")
     salt = secrets.token_hex(8)
     if path is not None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(path, f"{salt}\n".encode())
     return salt

@@ -22,14 +22,17 @@ from typing import Any, TextIO
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
+from programs.runtime.appending import cut_off_torn_line, open_to_append
 from programs.runtime.errors import BudgetExceededError, input_error
 from programs.runtime.nocopy import SharedByCopies
-from programs.runtime.untrusted import regular
+from programs.runtime.untrusted import open_untrusted, regular
 from signatures.rows import Usage, add_usd, total_usage
 
 MINUTES_OVER = "the minutes of this session are over"
 
-_OF_CASE: ContextVar[Usage | None] = ContextVar("usage_of_case", default=None)
+_OF_CASE: ContextVar[tuple[Usage, ...]] = ContextVar("usage_of_case", default=())
+"""Sums of the blocks around a call, the outermost first."""
+
 _LABEL: ContextVar[str] = ContextVar("label", default="")
 _STANDALONE: ContextVar[dict[str, Usage] | None] = ContextVar("standalone_usage", default=None)
 
@@ -172,16 +175,19 @@ def read_calls(path: Path) -> Iterator[Call]:
     Raises:
         InputError: naming file and line, if a line is not a call.
     """
-    if not path.exists():
-        return
-    calls = list(_lines(path))
+    if path.exists():
+        yield from _calls(regular(path).read_bytes(), path)
+
+
+def _calls(content: bytes, path: Path) -> Iterator[Call]:
+    calls = list(_lines(content, path))
     ended = {call.id for call in calls if not call.in_flight}
     yield from (call for call in calls if not (call.in_flight and call.id in ended))
 
 
-def _lines(path: Path) -> Iterator[Call]:
+def _lines(content: bytes, path: Path) -> Iterator[Call]:
     # As bytes: a foreign byte is in a line that can be named, and only a line feed ends a line.
-    *lines, _ = regular(path).read_bytes().split(b"\n")
+    *lines, _ = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
             yield Call.model_validate_json(line)
@@ -216,6 +222,9 @@ class Ledger(SharedByCopies):
 
     Attributes:
         phase: Phase of a compile that is under way; written with every call from now on.
+
+    Raises:
+        InputError: if the file is a symbolic link or no regular file, or a line of it is not a call.
     """
 
     def __init__(self, path: Path | None = None, budget: Budget | None = None) -> None:
@@ -235,7 +244,9 @@ class Ledger(SharedByCopies):
         self._sent = 0
         # Opened with the first call, so that a command that fails earlier leaves no file.
         self._file: TextIO | None = None
-        if path is not None and path.exists():
+        # Whether a kill has left a last line without its end; it is cut off with the first call, too.
+        self._torn = False
+        if path is not None and (path.exists() or path.is_symlink()):
             self._restore(path)
 
     @classmethod
@@ -251,14 +262,11 @@ class Ledger(SharedByCopies):
         return ledger
 
     def _restore(self, path: Path) -> None:
-        for call in read_calls(path):
+        with open_untrusted(path) as file:
+            content = file.read()
+        for call in _calls(content, path):
             self._add(call)
-        content = path.read_bytes()
-        # A kill in the middle of a write leaves one line without its end: cut it off, or it would swallow the next.
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with path.open("r+b") as file:
-                file.truncate(whole)
+        self._torn = not content.endswith(b"\n")
 
     def _add(self, call: Call) -> None:
         add_call(self._totals.setdefault(call.role, Usage()), call)
@@ -365,9 +373,8 @@ class Ledger(SharedByCopies):
             call = self._labeled(call)
             self._add(call)
             self._write(call)
-        of_case = _OF_CASE.get()
-        if of_case is not None:
-            add_call(of_case, call)
+            for usage in _OF_CASE.get():
+                add_call(usage, call)
         standalone = _STANDALONE.get()
         if standalone is not None:
             add_call(standalone.setdefault(call.role, Usage()), call.model_copy(update={"hit": False}))
@@ -383,11 +390,14 @@ class Ledger(SharedByCopies):
             return
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            private = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            private = open_to_append(self.path)
+            if self._torn:
+                cut_off_torn_line(private)
+                self._torn = False
             # With a buffer for many lines, whole lines reach the file at once, whoever else writes to it.
             self._file = os.fdopen(private, "a", buffering=_BUFFERED_BYTES, encoding="utf-8")
         self._file.write(call.model_dump_json(exclude_defaults=True) + "\n")
-        if not call.hit or _OF_CASE.get() is None:
+        if not call.hit or not _OF_CASE.get():
             self._file.flush()
 
     @contextmanager
@@ -395,20 +405,16 @@ class Ledger(SharedByCopies):
         """Sum what was really sent inside the block by this thread, with the block's wall time: the usage of a case.
 
         Cache hits are counted in `cache_hits` alone. At the end of the block its calls are in the file. Blocks may be
-        nested: the outer one includes the inner one.
+        nested: the outer one includes the inner one, call by call.
         """
         usage = Usage()
-        outer = _OF_CASE.get()
-        token = _OF_CASE.set(usage)
+        token = _OF_CASE.set((*_OF_CASE.get(), usage))
         started = time.perf_counter()
         try:
             yield usage
         finally:
             usage.seconds = time.perf_counter() - started
             _OF_CASE.reset(token)
-            if outer is not None:
-                for name, value in total_usage([outer, usage]):
-                    setattr(outer, name, value)
             # Before the row of the case is written: a resumed run must not have a row without its calls.
             with self._lock:
                 if self._file is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from programs.lm.endpoints import is_server, model_name
 from programs.lm.ledger import Ledger
+from programs.lm.pending import PendingCall
 from programs.lm.roles import RoleConfig
 from programs.prior.embedding_store import EmbeddingStore, store_path
 from programs.prior.encoders import ConcatenatedEncoder, Encoder, HashingEncoder, Vectors
@@ -76,6 +77,18 @@ def default_encoder(on_event: OnEvent = ignore, ledger: Ledger | None = None) ->
     return encoders[0] if len(encoders) == 1 else ConcatenatedEncoder(encoders)
 
 
+def stored_encoder() -> Encoder:
+    """The chosen encoder where nothing may be sent: what a model would compute comes from the store, or not at all.
+
+    Its `encode` raises `PendingCall` for a text whose vector is not stored. Encoders in this process compute as usual.
+
+    Raises:
+        InputError: if the setting names no encoder, or its weights are missing.
+    """
+    encoders = [_encoder(part, ignore, None, may_send=False) for part in _parts()]
+    return encoders[0] if len(encoders) == 1 else ConcatenatedEncoder(encoders)
+
+
 def _parts() -> list[str]:
     return environment().encoder.split(_AND)
 
@@ -92,7 +105,7 @@ def _identity(part: str) -> str:
     return EncoderFiles.of_folder(_folder(part)).identity
 
 
-def _encoder(part: str, on_event: OnEvent, ledger: Ledger | None) -> Encoder:
+def _encoder(part: str, on_event: OnEvent, ledger: Ledger | None, may_send: bool = True) -> Encoder:
     if part == "hashing":
         return HashingEncoder()
     encoder: Encoder
@@ -104,7 +117,8 @@ def _encoder(part: str, on_event: OnEvent, ledger: Ledger | None) -> Encoder:
             )
         encoder = MiniLMEncoder()
     elif part == "openai" or _is_model(part):
-        encoder = ServedEncoder(OPENAI if part == "openai" else part, ledger, on_event=on_event)
+        model = OPENAI if part == "openai" else part
+        encoder = ServedEncoder(model, ledger, on_event=on_event) if may_send else _NotAsked(model)
     else:
         encoder = OnnxEncoder(EncoderFiles.of_folder(_folder(part)))
     return _ReportingEncoder(EmbeddingStore(store_path(), encoder, on_event=on_event), on_event)
@@ -119,6 +133,17 @@ def _folder(part: str) -> Path:
             f"http://host:port/v1#NAME, or several joined by {_AND} (docs/models.md)"
         )
     return folder
+
+
+class _NotAsked:
+    """In place of a model's encoder: it has the model's name in the store, and computes nothing."""
+
+    def __init__(self, model: str) -> None:
+        self.name = model_name(RoleConfig(model=model))
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """See `programs.prior.encoders.Encoder`; raises `PendingCall`."""
+        raise PendingCall
 
 
 class _ReportingEncoder:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from programs.runtime.errors import InputError
+
 _SUFFIX = ".partial"
 
 
@@ -34,6 +36,17 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError):  # a full disk does not say which file it could not hold
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def own_folder(folder: Path) -> Path:
+    """A folder that we make inside one of results, before files are written to it.
+
+    Raises:
+        InputError: if it is a symbolic link. In a folder of a stranger it may lead to files that are none of ours.
+    """
+    if folder.is_symlink():
+        raise InputError(f"{folder}: is a symbolic link, and nothing is written through one; remove it")
+    return folder
 
 
 def sweep(directory: Path) -> None:

@@ -11,13 +11,16 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from programs.runtime.errors import InputError, input_error
-from programs.runtime.untrusted import parse_untrusted, regular
+from programs.runtime.untrusted import parse_untrusted, read_regular
 from signatures.schema import MotivationSchema
 
 Checked = TypeVar("Checked")
 
 MAX_CONFIG_BYTES, MAX_SCHEMA_BYTES = 1 << 20, 1 << 17
 """Of files that people write; the largest of this project has 10 kB. The parser of YAML takes seconds for 100 kB."""
+
+MAX_JSON_BYTES = 256 << 20
+"""Of files that a command wrote; the ranks of a million users over a whole catalogue have 30 MB."""
 
 _MAX_DOTS = 1000
 """In a line of TOML: its parser takes time that is quadratic in the length of a dotted key."""
@@ -68,7 +71,7 @@ def read_json(path: Path, kind: Any, remedy: str) -> Any:
         InputError: naming file, field and remedy, if it cannot be read or is not a valid `kind`.
     """
     try:
-        return TypeAdapter(kind).validate_json(regular(path).read_bytes())
+        return TypeAdapter(kind).validate_json(read_regular(path, MAX_JSON_BYTES))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; {remedy}") from None
     except ValidationError as error:

@@ -7,11 +7,28 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from programs.runtime.errors import InputError, abridged
 
 MAX_BYTES = 16 << 20
+
+
+def open_untrusted(path: Path) -> BinaryIO:
+    """A regular file, open to be read.
+
+    Raises:
+        InputError: if it is missing, a symbolic link or no regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        problem = "is a symbolic link" if path.is_symlink() else error.strerror
+        raise InputError(f"{path}: {problem}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError(f"{path}: is not a regular file")
+    return os.fdopen(descriptor, "rb")
 
 
 def read_untrusted(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
@@ -20,16 +37,23 @@ def read_untrusted(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     Raises:
         InputError: if it is missing, a symbolic link or no regular file, or larger than `max_bytes`.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        problem = "is a symbolic link" if path.is_symlink() else error.strerror
-        raise InputError(f"{path}: {problem}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{path}: is not a regular file")
-        content = file.read(max_bytes + 1)
+    with open_untrusted(path) as file:
+        return _bounded(file, path, max_bytes)
+
+
+def read_regular(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """The content of a regular file, also through a symbolic link.
+
+    Raises:
+        InputError: if it is no regular file, or larger than `max_bytes`.
+        OSError: if it cannot be read.
+    """
+    with regular(path).open("rb") as file:
+        return _bounded(file, path, max_bytes)
+
+
+def _bounded(file: BinaryIO, path: Path, max_bytes: int) -> bytes:
+    content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise InputError(f"{path}: is larger than {max_bytes >> 20} MiB, the limit for its kind of file")
     return content

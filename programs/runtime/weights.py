@@ -127,10 +127,10 @@ REGISTRY: dict[str, WeightSet] = {
         ),
     )
 }
+"""All sets of weights, by name."""
 
 PINNED = frozenset(file.sha256 for weights in REGISTRY.values() for file in weights.files)
 """Hashes of the files that this project fetches."""
-"""All sets of weights, by name."""
 
 
 def folder(name: str) -> Path:

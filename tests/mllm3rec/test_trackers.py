@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,35 @@ def test_an_artifact_has_its_prompts(tmp_path: Path) -> None:
     assert "{history}" in record.prompts["shopper.infer.predict"]
 
 
+def test_what_links_point_to_is_not_taken(run: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "id_rsa"
+    secret.write_text("a secret")
+    for name in ("report.html", "ledger.jsonl", "secret.toml"):
+        (run / name).unlink(missing_ok=True)
+        (run.parent / name).unlink(missing_ok=True)
+        (run.parent / name).symlink_to(secret)
+    (run / "report.html").symlink_to(secret)
+    study = tracked_record(run.parent)
+    child = study.children[0]
+    assert (study.report, study.files, child.report) == (None, (), None)
+    assert {path.name for path in child.files} == {"manifest.json", "metrics.json"}
+
+
+def test_an_artifact_with_a_link_or_a_changed_prompt_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "artifact"
+    freeze(folder, "openai/gpt-4o-mini")
+    prompt = next((folder / "prompts").iterdir())
+    content = prompt.read_bytes()
+    prompt.write_bytes(b"changed")
+    with pytest.raises(InputError, match="was changed"):
+        tracked_record(folder)
+    prompt.unlink()
+    (tmp_path / "same.txt").write_bytes(content)
+    prompt.symlink_to(tmp_path / "same.txt")
+    with pytest.raises(InputError, match="symbolic link"):
+        tracked_record(folder)
+
+
 def test_users_as_parquet(cli: CommandLine, run: Path, tmp_path: Path) -> None:
     ended = cli("export", "users", run, "--out", tmp_path / "users.parquet", "--json")
     assert ended.json["users"] == 6
@@ -66,6 +96,20 @@ def test_users_as_parquet(cli: CommandLine, run: Path, tmp_path: Path) -> None:
     assert frame["HR@5/30"].mean() == pytest.approx(figures.metrics["HR@5/30"].mean)
     assert len(frame["order"][0]) == 30
     assert frame["motivations"].map(len).min() > 0
+
+
+def test_parquet_that_does_not_fit_on_the_disk_leaves_the_earlier_file(
+    cli: CommandLine, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def to_parquet(frame: pd.DataFrame, file: Any, index: bool) -> None:
+        (file.open("wb") if isinstance(file, Path) else file).write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    earlier = tmp_path / "users.parquet"
+    earlier.write_text("earlier")
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", to_parquet)
+    assert cli("export", "users", run, "--out", earlier).code == 2
+    assert earlier.read_text() == "earlier"
 
 
 def test_wandb_offline(cli: CommandLine, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

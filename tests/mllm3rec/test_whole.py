@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import mllm3rec as m3
+from mllm3rec.cli.whole import chosen_users
 from mllm3rec.stages import columns
 from mllm3rec.stages.parts import inputs_file, parts_folder
 from programs.lm.ledger import read_calls
@@ -45,6 +46,13 @@ def rows(path: Path) -> dict[str, dict[str, Any]]:
 
 def questions(server: FakeOpenAI) -> Counter[str]:
     return Counter(json.dumps(body["messages"]) for body in server.bodies)
+
+
+@pytest.mark.parametrize("users", ["²", "0", "١", "9" * 40])
+def test_users_that_are_no_number_are_a_file(users: str) -> None:
+    with pytest.raises(m3.InputError, match="there is no such file"):
+        chosen_users(users, ["ann"])
+    assert chosen_users("1", ["ann", "ben"]) == ["ann"]
 
 
 def test_recommendations_need_a_dataset_that_workers_can_load(demo: m3.Dataset, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from programs.runtime.environment import variable
 from programs.runtime.errors import InputError
 from tests.support.fake_server import FakeOpenAI
 from tests.support.paths import OLD_FILES
+from tests.support.served import freeze
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -138,6 +139,17 @@ def test_symbolic_links_are_refused_and_what_they_point_at_stays(artifact: Path,
         restore_program(artifact)
     if victim.is_file() and name in ("search/.lock", "extra.json"):
         assert victim.read_text() == "precious"
+
+
+def test_no_artifact_is_written_through_a_linked_folder(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "shopper.txt").write_text("precious")
+    (tmp_path / "artifact").mkdir()
+    (tmp_path / "artifact" / "prompts").symlink_to(mine)
+    with pytest.raises(InputError, match="is a symbolic link"):
+        freeze(tmp_path / "artifact", "openai/gpt-4o-mini")
+    assert [path.read_text() for path in mine.iterdir()] == ["precious"]
 
 
 @pytest.mark.parametrize("name", ["config with an address", "a language model", "callbacks"])

@@ -88,6 +88,7 @@ class BatchServer:
         kill: Process to kill, number of the request at which, and whether after it was worked on; or None.
         interrupt_at_look: At which look at a job this process gets Ctrl-C; 0 for none.
         refuse_batches: Message with which every batch as a whole is refused, or empty.
+        cuts: Of how many more files of answers in OpenAI's form the connection ends half way.
         most_at_work: Batches that it works on at a time; status 429 for more.
         most_enqueued: Lines that it works on at a time; batches in OpenAI's form with more are created, and then fail.
     """
@@ -106,6 +107,7 @@ class BatchServer:
         self.keys: set[str] = set()
         self.kill: tuple[int, int, bool] | None = None
         self.refuse_batches = ""
+        self.cuts = 0
         self.most_at_work = 10**9
         self.most_enqueued = 10**9
         self.interrupt_at_look = 0
@@ -136,6 +138,10 @@ class BatchServer:
                     self.send_header("Content-Type", "application/json")
                     self.send_header("Content-Length", str(len(payload)))
                     self.end_headers()
+                    if server.cuts and self.path.endswith("/content"):
+                        server.cuts -= 1
+                        payload = payload[: len(payload) // 2]
+                        self.close_connection = True
                     self.wfile.write(payload)
                 except (BrokenPipeError, ConnectionResetError):
                     pass  # a client that was killed on purpose

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +62,11 @@ def run(*arguments: object) -> Result:
 def process_of(*arguments: object) -> list[str]:
     """How a process of its own runs a command."""
     return [sys.executable, "-m", "mllm3rec", *map(str, arguments)]
+
+
+def buffered_environment() -> dict[str, str]:
+    """The environment of this process, without the variable that hides that a command keeps its output back."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from urllib.parse import urlencode
 
 from programs.runtime.environment import variable
 from tests.support.browser import Page
-from tests.support.command_line import process_of
+from tests.support.command_line import buffered_environment, process_of
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -24,10 +23,9 @@ READY = "document.querySelector('#content[aria-busy=false]') !== null"
 
 def environment_in(folder: Path) -> dict[str, str]:
     """The environment of a command with a cache of its own in a folder, and without weights."""
-    return os.environ | {
+    return buffered_environment() | {
         variable("cache"): str(folder / "cache"),
         variable("encoder"): "hashing",
-        "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": "1",
     }
 

@@ -10,6 +10,7 @@ import pytest
 from evaluate.attacks.attack import Attack, Insertion
 from evaluate.attacks.attacked_ranker import AttackedRanker, attacked_own_ranker
 from evaluate.attacks.runner import AttackRun, AttackRunner
+from evaluate.runs.journal import Journal, read_journal
 from programs.ranker import Ranker
 from programs.runtime.errors import BudgetExceededError, InputError
 from signatures.rows import Case, Ranking, Status
@@ -130,6 +131,53 @@ def test_unparsable_lists_are_counted(tmp_path: Path) -> None:
     run = runner(tmp_path, mumbling).run()
     assert run.complete
     assert [effect.unparsable for effect in run.results.by_attack] == [4, 4]
+
+
+class Wavering(TitleReader):
+    """Ranks by an order of its own, which is another one than that of `TitleReader`; its answers cannot be read."""
+
+    def rank(self, case: Case) -> Ranking:
+        row = super().rank(case)
+        return row.model_copy(update={"order": row.order[::-1], "status": Status.UNPARSABLE})
+
+
+class Interrupted(TitleReader):
+    """Ends the process, as it seems, when it is asked for an edited list."""
+
+    def rank(self, case: Case) -> Ranking:
+        if not isinstance(self.catalogue, dict):
+            raise KeyboardInterrupt
+        return super().rank(case)
+
+
+def victims_of(run: AttackRun) -> set[tuple[str, str]]:
+    """The edited item of each user."""
+    return {(one.user_id, one.item_id) for one in run.observations}
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_retry_that_was_interrupted_keeps_no_rows_of_earlier_victims(tmp_path: Path, older: bool) -> None:
+    items, asked = CASES.dataset.items, list[str]()
+    first = runner(tmp_path / "run", attacked_own_ranker("obeying", lambda one: Wavering(one, []), items)).run()
+    whole = runner(tmp_path / "whole", obeying([])).run()
+    same = {user for user, _ in victims_of(first) & victims_of(whole)}
+    assert len(same) < len(CASES)
+    if older:  # rows that do not name their victim
+        manifest, rows = read_journal(tmp_path / "run")
+        (tmp_path / "run" / "journal.jsonl").unlink()
+        with Journal.open(tmp_path / "run", manifest) as journal:
+            for row in rows.values():
+                journal.append(row.model_copy(update={"victim": None}))
+        assert runner(tmp_path / "run", obeying(asked)).run().complete and not asked, "such a folder stays readable"
+    retry = runner(tmp_path / "run", attacked_own_ranker("obeying", lambda one: Interrupted(one, []), items))
+    retry.retry_unparsable = True
+    with pytest.raises(KeyboardInterrupt):
+        retry.run()
+    resumed = runner(tmp_path / "run", obeying(asked)).run()
+    assert set(asked) >= {case.user_id for case in CASES} - same, "edited lists are made again, for new victims"
+    assert victims_of(resumed) == victims_of(whole)
+    remade = [one for one in resumed.observations if one.user_id in asked]
+    assert remade == [one for one in whole.observations if one.user_id in asked]
 
 
 def test_other_attacks_seeds_or_rankers_are_another_run(tmp_path: Path) -> None:

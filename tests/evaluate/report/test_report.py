@@ -434,6 +434,16 @@ def test_a_report_is_the_same_twice(record: StudyRecord, written: Path, tmp_path
     assert all(path.read_bytes() == (written / path.relative_to(tmp_path)).read_bytes() for path in again)
 
 
+@pytest.mark.parametrize("linked", ["report", "report/tables"])
+def test_nothing_is_written_through_a_linked_folder(record: StudyRecord, tmp_path: Path, linked: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / linked).parent.mkdir(exist_ok=True)
+    (tmp_path / linked).symlink_to(tmp_path / "mine")
+    with pytest.raises(InputError, match="is a symbolic link"):
+        write_report(record, tmp_path / "report")
+    assert not list((tmp_path / "mine").iterdir())
+
+
 def test_runs_that_do_not_fit_are_refused(record: StudyRecord, tmp_path: Path) -> None:
     nothing = [dataclasses.replace(each, ranks={}, rows={}, unresolved=4) for each in record.runs]
     with pytest.raises(InputError, match=r"no run has a ranked user.*shop/warm/absent"):

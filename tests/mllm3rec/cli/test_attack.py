@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import shlex
 import signal
 import subprocess
 import threading
@@ -15,7 +17,7 @@ import pytest
 import mllm3rec as m3
 from evaluate.attacks.suite import ATTACKS
 from evaluate.runs.directory import JOURNAL
-from tests.support.attacks import HIDDEN, MAGIC, OPEN, TitleReader
+from tests.support.attacks import HIDDEN, MAGIC, OPEN, TitleReader, shop_cases
 from tests.support.cases import cases_file
 from tests.support.command_line import CommandLine, process_of
 from tests.support.fake_server import Body, FakeOpenAI, Reply, digest, last_user, sensible
@@ -39,7 +41,7 @@ def gullible(body: Body) -> Reply:
 
 
 def test_every_ranker_is_attacked_and_reported(cli: CommandLine, tmp_path: Path, server: FakeOpenAI) -> None:
-    cases = tmp_path / "cases.jsonl"
+    cases = tmp_path / "two cases.jsonl"
     cases_file(cases, 2)
     rankers = [word for name in ("prior", *PROGRAMS) for word in ("--ranker", name)]
     command = ("attack", cases, *rankers, "--attack", "urgency", "--attack", "german", "--model", server.model())
@@ -56,6 +58,9 @@ def test_every_ranker_is_attacked_and_reported(cli: CommandLine, tmp_path: Path,
     shown = cli(*command, "--out", tmp_path / "run")
     assert shown.code == 0
     assert len(server.bodies) == asked
+    page = html.unescape((tmp_path / "run" / "report" / "report.html").read_text())
+    given = (("attack", cases), ("--attack", "urgency", "--attack", "german"), ("--model", server.model()))
+    assert all(shlex.join(map(str, words)) in page for words in given), "the command repeats the run"
     for words in ("listwise by kind", "pointwise by attack", "urgency-danger", "Goal (mean gain", "report.html"):
         assert words in shown.out
     assert "resuming" in shown.err
@@ -197,3 +202,15 @@ def test_the_whole_suite_on_the_prior(tmp_path: Path) -> None:
     assert [effect.attack for effect in found.results.by_attack] != []
     assert {effect.attack for effect in found.results.by_attack} == {attack.name for attack in ATTACKS}
     assert found.complete
+
+
+def test_rankers_with_another_prior_keep_it(tmp_path: Path, server: FakeOpenAI) -> None:
+    cases = shop_cases(6, 30)
+    newest = m3.program("embedding", cases.dataset, weight=0.0, model=server.model())
+    sales = m3.program("embedding", cases.dataset, weight=0.0, prior="3-sales", model=server.model())
+    both = m3.attack(cases, {"newest": newest, "sales": sales}, attacks=[OPEN], out=tmp_path / "a").to_frame()
+    alone = m3.attack(cases, {"sales": sales}, attacks=[OPEN], out=tmp_path / "b").to_frame()
+    ranks = [frame[frame["ranker"] == "sales"].reset_index(drop=True) for frame in (both, alone)]
+    assert ranks[0].equals(ranks[1])
+    other = both[both["ranker"] == "newest"].reset_index(drop=True)
+    assert not other.drop(columns="ranker").equals(ranks[0].drop(columns="ranker"))

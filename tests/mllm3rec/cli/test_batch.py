@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from programs.batch import job_keeper, run
+from programs.batch.job_table import JobTable, jobs_file
+from programs.batch.providers import FILE
 from programs.lm.ledger import read_calls
 from programs.runtime.environment import variable
 from tests.support.batch_server import BatchServer, unlucky
@@ -345,6 +348,29 @@ def test_a_job_that_fails_keeps_no_other_from_being_fetched_or_cancelled(
         assert cli(*commands[0]).code == 0, "what could not be cancelled is not cancelled"
 
 
+def test_jobs_that_another_process_begins_meanwhile_are_not_fetched(cli: CommandLine, tmp_path: Path) -> None:
+    class Busy(BatchServer):
+        """A server at whose look another process begins two jobs."""
+
+        def serve(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+            if self.others and path.endswith("/batches/batch-0"):
+                table = JobTable(jobs_file())
+                (job,) = table.jobs()
+                while self.others:
+                    table.add(replace(job, id=f"other-{self.others}", provider=FILE, state="created"), [])
+                    self.others -= 1
+                table.close()
+            return super().serve(method, path, body)
+
+        others = 0
+
+    with Busy(looks=10**9) as server:
+        server.interrupt_at_look = 3
+        assert cli(*evaluated(server, tmp_path, "--out", tmp_path / "run", "--via", "batch")).code == 130
+        server.looks, server.interrupt_at_look, server.others = 0, 0, 2
+        assert cli("batch", "fetch", "--json").json == {"fetched": 1, "left": 2, "failed": {}}
+
+
 def answered(questions: Path, answers: Path, respond: Callable[[Body], Reply] = sensible) -> None:
     """What `vllm run-batch -i QUESTIONS -o ANSWERS` does."""
     server = BatchServer()
@@ -377,6 +403,19 @@ def test_waves_in_files_need_no_network(cli: CommandLine, tmp_path: Path, jobs: 
     assert cli(*evaluated(jobs, tmp_path, "--out", tmp_path / "calls")).code == 0
     assert jobs.requests == 0, "the answers are in the response cache"
     assert judgements(rows_in(tmp_path / "run")) == judgements(rows_in(tmp_path / "calls"))
+
+
+def test_questions_are_written_over_no_other_file(cli: CommandLine, tmp_path: Path, jobs: BatchServer) -> None:
+    command = evaluated(jobs, tmp_path, "--out", tmp_path / "run")
+    cases = Path(str(command[1]))
+    before = cases.read_bytes()
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "nothing")
+    for path in (cases, tmp_path / "link.jsonl"):
+        ended = cli("batch", "write", path, *command)
+        assert ended.code == 2
+        assert "is there already" in ended.err
+    assert cases.read_bytes() == before
+    assert cli("batch", "write", tmp_path / "wave.jsonl", *command).code == 4
 
 
 def test_writing_has_the_exit_code_of_its_command(cli: CommandLine, tmp_path: Path, jobs: BatchServer) -> None:

@@ -59,6 +59,7 @@ def test_fresh_asks_anew_once(cli: CommandLine, server: FakeOpenAI, tmp_path: Pa
     calls = evaluated(cli, server, tmp_path / "run")
     assert evaluated(cli, server, tmp_path / "stored") == 0
     assert evaluated(cli, server, tmp_path / "fresh", "--fresh") == calls
+    assert (tmp_path / "fresh").stat().st_mode & 0o777 == 0o700
     journal = tmp_path / "fresh" / "journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join(lines[:2]))  # as if it had been killed

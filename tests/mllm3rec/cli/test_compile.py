@@ -115,6 +115,18 @@ def test_artifact_verify_refuses_a_damaged_one(compiled: Compiled, tmp_path: Pat
     assert isinstance(refused.exception, InputError)
 
 
+def test_nothing_is_searched_in_a_linked_folder(tmp_path: Path, server: FakeOpenAI) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "art").mkdir()
+    (tmp_path / "art" / "search").symlink_to(tmp_path / "mine")
+    cases_file(tmp_path / "dev.jsonl", 6)
+    model = ("--model", server.model(), "--out", tmp_path / "art", *SMALL)
+    ended = run("compile", tmp_path / "dev.jsonl", *model)
+    assert "search: is a symbolic link" in str(ended.exception)
+    assert not list((tmp_path / "mine").iterdir())
+    assert server.bodies == []
+
+
 def test_a_dry_run_forecasts_and_makes_no_artifact(tmp_path: Path) -> None:
     dev = tmp_path / "dev.jsonl"
     cases_file(dev, 6)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import threading
@@ -18,7 +17,7 @@ import pytest
 from mcp import Client
 
 from programs.runtime.environment import variable
-from tests.support.command_line import CommandLine, process_of
+from tests.support.command_line import CommandLine, buffered_environment, process_of
 from tests.support.fake_server import Body, FakeOpenAI, Reply, sensible
 from tests.support.paths import ROOT
 from tests.support.served import freeze
@@ -29,7 +28,7 @@ def served(*arguments: object, **environment: str) -> Iterator[tuple[str, subpro
     """The address of `mllm3rec serve` in a process of its own, and that process."""
     command = process_of("serve", *arguments, "--port", 0, "--json")
     process = subprocess.Popen(  # noqa: S603 - our own command
-        command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | environment
+        command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=buffered_environment() | environment
     )
     assert process.stdout is not None
     try:

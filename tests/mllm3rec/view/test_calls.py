@@ -12,6 +12,7 @@ from mllm3rec.view.calls import UserCalls, calls_of_user
 from mllm3rec.view.library import Library
 from mllm3rec.view.run_facts import ViewedRun
 from programs.lm.response_cache import use_response_cache
+from programs.runtime.environment import variable
 from tests.support.cases import cases_file
 from tests.support.command_line import commands_in, run
 from tests.support.fake_server import Body, FakeOpenAI, Reply, sensible
@@ -107,6 +108,15 @@ def test_what_is_not_in_the_cache_is_not_kept(ran: Ran, tmp_path: Path) -> None:
     # The questions that need no other answer are known, and that the run asked them.
     assert {call.role for call in found.calls} == {"mope", "mote"}
     assert all(call.answer is None and call.recorded for call in found.calls)
+    assert len(ran.server.bodies) == sent
+
+
+def test_no_vector_is_asked_for(ran: Ran, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable("encoder"), ran.server.model("embedder"))
+    sent = len(ran.server.bodies)
+    assert ran.calls("second").missing.startswith("Answers that are not in the response cache")
+    monkeypatch.setenv(variable("encoder"), "openai")  # without a key
+    assert ran.calls("second").missing.startswith("Answers that are not in the response cache")
     assert len(ran.server.bodies) == sent
 
 

@@ -76,7 +76,7 @@ def test_rows_are_those_of_the_journal(folder: Path) -> None:
     assert read.ranks() == read.ranks(of_prior=True) == ranks_of(cases.cases, rows)
     assert [one.user_id for one in read.users()] == list(rows)
     item = rows[user].order[0]
-    assert {row["user_id"] for row in read.containing(f'"{item}"'.encode())} == {
+    assert {row.user_id for row in read.containing(f'"{item}"'.encode())} == {
         name for name, row in rows.items() if item in row.order
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from evaluate.runs.journal import Journal, RunManifest
 from mllm3rec.view.elements import Place
 from mllm3rec.view.server import OwnAddressOnly, listen
 from programs.runtime.errors import InputError
-from tests.support.command_line import CommandLine, process_of
+from tests.support.command_line import CommandLine, buffered_environment, process_of
 
 
 async def _plain(scope: Any, receive: Any, send: Any) -> None:
@@ -83,7 +82,7 @@ def test_an_address_holds_the_state_of_its_page() -> None:
 def test_view_prints_where_it_is_and_what_it_found(tmp_path: Path) -> None:
     Journal.open(tmp_path / "run", RunManifest(cases_sha256="0", ranker="r")).close()
     command = process_of("view", tmp_path, "--port", 0, "--json")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONUNBUFFERED": "1"}) as view:  # noqa: S603
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=buffered_environment()) as view:  # noqa: S603
         assert view.stdout is not None
         said = json.loads(view.stdout.readline())
         assert said["found"] == {"run": 1}

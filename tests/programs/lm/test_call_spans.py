@@ -92,6 +92,15 @@ def test_a_failed_call_has_its_kind_of_error_and_not_its_text(
     assert answered.status.is_unset
 
 
+def test_spans_on_the_console_leave_standard_output_to_results(capsys: pytest.CaptureFixture[str]) -> None:
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(_exporter("console")))
+    provider.get_tracer("test").start_span("a call").end()
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "a call" in said.err
+
+
 def test_an_unknown_exporter_is_named() -> None:
     with pytest.raises(InputError, match="OTEL_TRACES_EXPORTER is 'nowhere'"):
         _exporter("nowhere")

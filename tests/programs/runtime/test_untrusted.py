@@ -12,7 +12,7 @@ import pytest
 from evaluate.experiments.grid import read_grid
 from evaluate.experiments.study_spec import read_study
 from evaluate.protocol.cases import load_cases
-from programs.lm.ledger import Ledger, read_calls
+from programs.lm.ledger import Call, Ledger, read_calls
 from programs.lm.limits import stated_limits
 from programs.lm.prices import read_prices
 from programs.runtime.config_file import load_schema
@@ -161,6 +161,11 @@ def test_a_ledger_names_the_line_with_a_foreign_byte_and_keeps_the_others(tmp_pa
     for read in (lambda: list(read_calls(path)), lambda: [Ledger(path)]):
         with pytest.raises(InputError, match=rf"^{path}:2: not a ledger line: .*remove this line"):
             read()
-    path.write_bytes(call * 2 + b'{"role":"mar","model":"\xff')
-    assert Ledger(path).total().tokens_in == 6, "a line separator in a name ends no line; a cut line is left out"
-    assert path.read_bytes() == call * 2
+    torn = call * 2 + b'{"role":"mar","model":"\xff'
+    path.write_bytes(torn)
+    ledger = Ledger(path)
+    assert ledger.total().tokens_in == 6, "a line separator in a name ends no line; a cut line is left out"
+    assert path.read_bytes() == torn, "a dry run changes nothing"
+    ledger.record(Call(role="mar", model="m"))
+    ledger.close()
+    assert path.read_bytes() == call * 2 + b'{"role":"mar","model":"m"}\n'
