@@ -55,6 +55,7 @@ def load_backbone(name: str, dtype: torch.dtype | None = None) -> Backbone:
     source = source_of(name)
     digest = sha256_of_base(source)
     device = _device()
+    dtype = dtype or fastest_dtype(device)
     folder, config = source, None
     if source.is_file():
         folder = cache_dir() / _UNPACKED / digest
@@ -63,15 +64,15 @@ def load_backbone(name: str, dtype: torch.dtype | None = None) -> Backbone:
         config = AutoConfig.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if config is None:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     else:
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
         found = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
         model.tie_weights()
         tied = {"lm_head.weight"} if getattr(config, "tie_word_embeddings", False) else set()
         if found.unexpected_keys or set(found.missing_keys) - tied:
             raise InputError(f"{folder}: was written by another version of transformers; delete it")
-    model.to(device=device, dtype=dtype or fastest_dtype(device)).eval()
+    model.to(device).eval()  # not `to(dtype)`, which also rounds the frequencies of the positions
     model.requires_grad_(False)
     _check_form(name, model)
     return Backbone(name, digest, model, tokenizer, device)

@@ -144,6 +144,26 @@ def test_models_that_do_more_than_an_output_layer_are_refused(tmp_path: Path) ->
         LateInteraction(adapted, 1)
 
 
+@pytest.mark.parametrize("form", ["folder", "gguf"])
+def test_bfloat16_rounds_weights_and_not_frequencies(
+    form: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = folder
+    if form == "gguf":
+        monkeypatch.setenv("MLLM3REC_CACHE", str(tmp_path / "cache"))
+        name = tmp_path / "base.gguf"
+        name.write_bytes(b"GGUF")
+        write_tiny_model(tmp_path / "cache" / "dequantised" / sha256_of_base(name))
+    exact, rounded = (load_backbone(str(name), dtype).model for dtype in (torch.float32, torch.bfloat16))
+    kept = dict(rounded.named_parameters())
+    for parameter, value in exact.named_parameters():
+        assert torch.equal(kept[parameter], value.to(torch.bfloat16)), parameter
+    assert dict(rounded.named_buffers())
+    for buffer, value in rounded.named_buffers():
+        assert value.dtype == torch.float32, buffer
+        assert torch.equal(value, exact.get_buffer(buffer)), buffer
+
+
 def test_unpacked_weights_of_another_form_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLLM3REC_CACHE", str(tmp_path / "cache"))
     base = tmp_path / "base.gguf"
