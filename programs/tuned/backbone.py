@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from programs.runtime import weights
 from programs.runtime.atomic import write_atomically
 from programs.runtime.environment import cache_dir
 from programs.runtime.errors import InputError
+from programs.runtime.lock import awaited
 
 LOCAL = "local/"
 """Prefix of the models that `mllm3rec models fetch` gets."""
@@ -58,9 +60,7 @@ def load_backbone(name: str, dtype: torch.dtype | None = None) -> Backbone:
     dtype = dtype or fastest_dtype(device)
     folder, config = source, None
     if source.is_file():
-        folder = cache_dir() / _UNPACKED / digest
-        if not (folder / "tokenizer_config.json").exists():
-            _dequantise(source, folder)
+        folder = _dequantised(source, digest)
         config = AutoConfig.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if config is None:
@@ -153,8 +153,30 @@ def fastest_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+def _dequantised(source: Path, digest: str) -> Path:
+    """The folder of a GGUF file's weights in float32; made where it is missing or was not finished.
+
+    It is moved to its place when it is complete. Of two processes that need it, one waits for the other.
+    """
+    folder = cache_dir() / _UNPACKED / digest
+    if not _is_whole(folder):
+        with awaited(folder.parent, on_wait=lambda holder: None):
+            if not _is_whole(folder):
+                partial = folder.with_name(f"{digest}.partial")
+                for left in (folder, partial):
+                    shutil.rmtree(left, ignore_errors=True)
+                _dequantise(source, partial)
+                partial.rename(folder)
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether nothing is missing: older versions wrote into the folder itself, this file last."""
+    return (folder / "tokenizer.json").exists()
+
+
 def _dequantise(source: Path, folder: Path) -> None:
-    """Write tokenizer, configuration and float32 weights of a GGUF file to a folder, the weights first."""
+    """Write tokenizer, configuration and float32 weights of a GGUF file to a folder."""
     where = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
     model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     tensors, seen = {}, set()
