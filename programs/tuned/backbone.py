@@ -27,6 +27,15 @@ LOCAL = "local/"
 _UNPACKED = "dequantised"
 """Subfolder of the cache for weights of GGUF files: reading them there takes a second, dequantising half a minute."""
 
+_TOKENIZER = "tokenizer.json"
+"""The whole tokenizer in one file, which is read before all others of it."""
+
+_IDENTITY = ("*.safetensors", "*.json")
+"""Files of a folder that decide what a base computes: weights, configuration and the tokenizer in one file."""
+
+_VOCABULARY = ("*.txt", "*.model")
+"""Further ones where the tokenizer is not in one file: merges.txt, vocab.txt, tokenizer.model."""
+
 
 @dataclass
 class Backbone:
@@ -34,7 +43,7 @@ class Backbone:
 
     Attributes:
         name: As given: a folder, a GGUF file, or `local/NAME`.
-        sha256: Of the GGUF file; of the names and hashes of all weight files of a folder.
+        sha256: Of the GGUF file; of the names and hashes of a folder's files of weights, configuration and tokenizer.
     """
 
     name: str
@@ -104,7 +113,8 @@ def sha256_of_base(source: Path) -> str:
     """Identity of a base model: what its weights and tokenizer are, wherever it is stored."""
     if source.is_file():
         return weights.sha256_of(source)
-    files = sorted([*source.glob("*.safetensors"), *source.glob("*.json")])
+    kinds = _IDENTITY if (source / _TOKENIZER).exists() else _IDENTITY + _VOCABULARY
+    files = sorted(path for kind in kinds for path in source.glob(kind))
     listing = [[path.name, weights.sha256_of(path)] for path in files]
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
@@ -172,7 +182,7 @@ def _dequantised(source: Path, digest: str) -> Path:
 
 def _is_whole(folder: Path) -> bool:
     """Whether nothing is missing: older versions wrote into the folder itself, this file last."""
-    return (folder / "tokenizer.json").exists()
+    return (folder / _TOKENIZER).exists()
 
 
 def _dequantise(source: Path, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -247,6 +248,19 @@ def test_an_adapter_is_loaded_only_where_it_fits(folder: Path, tmp_path: Path) -
     next(iter(tensors.values()))[0, 0] = float("nan")
     with pytest.raises(InputError, match="finite numbers"):
         own.load(tensors, where)
+
+
+def test_a_tokenizer_in_several_files_is_part_of_the_identity_of_a_base(folder: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(folder, tmp_path / "base"))
+    whole = sha256_of_base(base)
+    (base / "merges.txt").write_text("r ed")
+    assert sha256_of_base(base) == whole, "tokenizer.json is read in its place"
+    (base / "tokenizer.json").unlink()
+    seen = [whole, sha256_of_base(base)]
+    for name in ("merges.txt", "tokenizer.model"):
+        (base / name).write_text("b lue")
+        seen.append(sha256_of_base(base))
+    assert len(set(seen)) == 4
 
 
 def test_a_base_is_a_gguf_file_a_folder_or_a_local_name(tmp_path: Path) -> None:
