@@ -100,6 +100,11 @@ class Learned(Baseline):
         """
         return self.fit_asked(training, seed, (), (), fitting=fitting)
 
+    def part_versions(self) -> tuple[int, ...]:
+        """See `Baseline.part_versions`: those of the rankers whose scores are features."""
+        parts: dict[Group, Baseline] = {"bpr": self.bpr, "ials": self.ials, "sasrec": self.sasrec}
+        return tuple(part.fit_version for group, part in parts.items() if group in self.groups)
+
     def environment(self) -> dict[str, str]:
         """See `Baseline.environment`."""
         return self.sasrec.environment() if "sasrec" in self.groups else {}

@@ -86,6 +86,10 @@ class ALLMRec(LanguageModel):
         """See `Baseline.grid`."""
         return (cls(), cls(rate=3e-4), cls(passes=2), cls(users=1024, negatives=19))
 
+    def part_versions(self) -> tuple[int, ...]:
+        """See `Baseline.part_versions`: those of SASRec and stage 1."""
+        return SASRec.fit_version, STAGE1_VERSION
+
     def environment(self) -> dict[str, str]:
         """See `Baseline.environment`."""
         return self.sasrec.environment() if self.stages == 1 else super().environment()
