@@ -22,6 +22,7 @@ from programs.prior.scorers import ContentSimilarity, Histories, Training, histo
 from programs.ranker import Ranker, ranking_from_scores
 from programs.runtime.errors import InputError
 from signatures.rows import Case, Ranking
+from signatures.schema import MotivationSchema
 from signatures.types import Item
 
 LARGEST_SEED = 2**31 - 1
@@ -109,7 +110,7 @@ class Baseline(BaseModel, ABC):
 
     @property
     def fit_versions(self) -> list[int]:
-        """Its own `fit_version`, and those of its parts, which older names of folders lack: left out while all are 1."""
+        """Its own `fit_version`, and those of its parts, which older folders' names lack: left out while all are 1."""
         parts = self.part_versions()
         return [self.fit_version, *(parts if set(parts) - {1} else ())]
 
@@ -120,8 +121,12 @@ class Baseline(BaseModel, ABC):
         """
         return {}
 
-    def configuration(self, seed: int) -> dict[str, Any]:
-        """Everything that decides its rankings besides the data, for the run's manifest."""
+    def configuration(self, seed: int, schema: MotivationSchema) -> dict[str, Any]:
+        """What decides its rankings besides the data, for the run's manifest; stored traits that it reads are left out.
+
+        Args:
+            schema: Of `TrainingData.motivations`; recorded by those that read leanings.
+        """
         found = self.environment()
         own = {"seed": seed, "settings": self.model_dump(mode="json"), "fit_versions": self.fit_versions}
         return own | ({"environment": found} if found else {})

@@ -32,6 +32,7 @@ from programs.motivation_encoder import MotivationEncoder
 from programs.ranker import ranking_from_scores
 from programs.runtime.errors import InputError, require_extra
 from signatures.rows import Case, Ranking
+from signatures.schema import MotivationSchema
 
 Group = Literal["graph", "content", "words", "shop", "past", "bpr", "ials", "transitions", "sasrec", "leanings"]
 """A group of features; the modules of `sources` say what is in it. Constants of the user are always there."""
@@ -108,6 +109,11 @@ class Learned(Baseline):
     def environment(self) -> dict[str, str]:
         """See `Baseline.environment`."""
         return self.sasrec.environment() if "sasrec" in self.groups else {}
+
+    def configuration(self, seed: int, schema: MotivationSchema) -> dict[str, Any]:
+        """See `Baseline.configuration`."""
+        read = {"leanings_schema": schema.model_dump(mode="json")} if "leanings" in self.groups else {}
+        return super().configuration(seed, schema) | read
 
     def fit_asked(
         self,

@@ -57,13 +57,15 @@ from evaluate.baselines.systems.tiger import TIGER
 from evaluate.baselines.training_cases import shortened, training_cases
 from evaluate.baselines.tuning import Tuned, tune
 from evaluate.protocol.protocol import part_of
+from evaluate.ranker_choice import RankerChoice
 from programs.motivation_encoder import MotivationEncoder
 from programs.prior.encoders import HashingEncoder
 from programs.prior.scorers import ContentSimilarity, histories_of
+from programs.program import Fusion
 from programs.ranker import Ranker, ranking_from_scores
 from programs.runtime.errors import InputError, MissingExtraError
 from signatures.rows import Case, Ranking
-from signatures.schema import CONSUMER
+from signatures.schema import CONSUMER, MotivationSchema
 from signatures.types import Item
 from tests.support.cases import case, training_of
 from tests.support.torch_threads import two_threads
@@ -656,6 +658,13 @@ def test_learned_takes_groups_of_features_that_are_not_in_its_default(groups: tu
     assert ranker.rank(asked[3]) == ranker.rank_many(asked)[3]
     # A score does not depend on the lists that are computed at the same time.
     assert ranker.rank_many(asked * 9) == ranker.rank_many(asked) * 9
+
+
+def test_the_schema_of_leanings_is_recorded_where_they_are_read() -> None:
+    other = MotivationSchema(name="two", dimensions=CONSUMER.dimensions[:2])
+    reading = RankerChoice("learned", None, Fusion(), other, trained=Learned(groups=("shop", "leanings")))
+    assert reading.configuration(0, True)["leanings_schema"] == other.model_dump(mode="json")
+    assert "leanings_schema" not in replace(reading, trained=Learned()).configuration(0, True)
 
 
 def test_learned_can_classify_candidates() -> None:

@@ -19,6 +19,7 @@ from evaluate.baselines.systems.diffrec import DiffRec
 from evaluate.baselines.systems.diffuasr import DiffuASR
 from evaluate.baselines.systems.sasrec import SASRec
 from programs.runtime.events import Event
+from signatures.schema import CONSUMER
 from tests.support.cases import training_of
 
 TRAINING = TrainingData(training_of({"u": ("a", "b")}), {})
@@ -62,7 +63,7 @@ def test_a_manifest_has_the_versions_of_the_fit(monkeypatch: pytest.MonkeyPatch)
     everything = [DiffRec(), Diff4Rec(), ALLMRec(stages=1), Learned(), Learned(groups=("sasrec",))]
 
     def recorded() -> list[object]:
-        return [settings.configuration(3)["fit_versions"] for settings in everything]
+        return [settings.configuration(3, CONSUMER)["fit_versions"] for settings in everything]
 
     assert recorded() == [[1], [1], [2], [1], [1]]
     monkeypatch.setattr(SASRec, "fit_version", 2)
