@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from evaluate.baselines import TrainingData
+from evaluate.baselines.fit_cost import FitCost, fit_and_measure
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.language import LanguageModel, TitleRanker
 from evaluate.baselines.systems.a_llmrec import ALLMRec
@@ -177,7 +178,20 @@ def test_stage_1_is_fitted_once_for_settings_that_do_not_touch_it(tmp_path: Path
     for name, value in {"code": 7, "epochs": 1, "align_rate": 0.5, "sasrec": other}.items():
         one.model_copy(update={name: value})._aligned(data, 0, Fitting(tmp_path))
     one._aligned(data, 1, Fitting(tmp_path))
-    assert len(list(tmp_path.glob("stage1-a-llmrec-*"))) == 6
+    assert len(list(tmp_path.glob("stage1-a-llmrec-*/"))) == 6
+
+
+def test_kept_parts_of_a_llmrec_are_in_its_cost(base: str, tmp_path: Path) -> None:
+    data, fitting = material(), Fitting(tmp_path)
+    alone = ALLMRec(base=base, sasrec=SHORT, epochs=2, users=2, dev_users=2, stages=1)
+    assert fit_and_measure(alone, data, 0, fitting)[1] is not None
+    parts = [FitCost.model_validate_json(file.read_text()) for file in tmp_path.glob("*.cost-*.json")]
+    assert len(parts) == 2, "SASRec and stage 1"
+    for settings in (alone, alone.model_copy(update={"stages": 2})):
+        cost = fit_and_measure(settings, data, 0, fitting)[1]
+        assert cost is not None
+        assert cost.cpu_seconds > sum(part.cpu_seconds for part in parts)
+    assert fit_and_measure(settings, data, 0, fitting)[1] == cost
 
 
 def test_late_interaction_computes_an_item_once_and_equals_joint_layers_where_none_is_below(base: str) -> None:
