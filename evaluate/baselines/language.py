@@ -177,7 +177,7 @@ class LoRALanguageModel(LanguageModel):
 def drawn_cases(training: TrainingData, negatives: int, seed: int) -> Iterator[Case]:
     """Training cases in an order drawn by the seed; the same lists in every run.
 
-    A user's case depends on the seed, the set of items and the user alone. Items without a text are left out.
+    A user's case depends on the seed, the set of items and the user alone. Items outside the catalogue are left out.
     """
     cases = training_cases(training.interactions, negatives, seed)
     for index in np.random.default_rng(seed).permutation(len(cases)):
