@@ -17,6 +17,7 @@ from evaluate.baselines.baseline import Baseline, TrainingData, unknown_below
 from evaluate.baselines.fitting import UNKEPT, Fitting, held
 from evaluate.baselines.training_cases import training_cases
 from programs.ranker import Ranker, ranking_from_scores
+from programs.runtime.atomic import sweep
 from programs.runtime.errors import InputError
 from programs.seller_text import prompt_line
 from programs.tuned.aligner import SHOWN_TITLE
@@ -269,4 +270,5 @@ def _folder(task: str, fitting: Fitting, kept: Path | None) -> Iterator[Path]:
             yield Path(folder)
         return
     with held(kept, task, fitting.on_event):
+        sweep(kept)
         yield kept
