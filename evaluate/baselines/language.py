@@ -15,7 +15,7 @@ from pydantic import Field
 
 from evaluate.baselines.baseline import Baseline, TrainingData, unknown_below
 from evaluate.baselines.fitting import UNKEPT, Fitting, held
-from evaluate.baselines.training_cases import training_cases
+from evaluate.baselines.training_lists import last_item_lists
 from programs.ranker import Ranker, ranking_from_scores
 from programs.runtime.atomic import sweep
 from programs.runtime.errors import InputError
@@ -180,7 +180,7 @@ def drawn_cases(training: TrainingData, negatives: int, seed: int) -> Iterator[C
 
     A user's case depends on the seed, the set of items and the user alone. Items outside the catalogue are left out.
     """
-    cases = training_cases(training.interactions, negatives, seed)
+    cases = last_item_lists(training.interactions, negatives, seed).cases
     for index in np.random.default_rng(seed).permutation(len(cases)):
         case = cases[index]
         known = tuple(item for item in case.candidates if item in training.items)
