@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from programs.runtime import weights
 from programs.runtime.atomic import write_atomically
+from programs.runtime.device import best_device, device_name
 from programs.runtime.environment import cache_dir
 from programs.runtime.errors import InputError
 from programs.runtime.lock import awaited
@@ -65,7 +66,7 @@ def load_backbone(name: str, dtype: torch.dtype | None = None) -> Backbone:
     """
     source = source_of(name)
     digest = sha256_of_base(source)
-    device = _device()
+    device = best_device()
     dtype = dtype or fastest_dtype(device)
     folder, config = source, None
     if source.is_file():
@@ -126,9 +127,9 @@ def hardware_of(name: str) -> dict[str, str]:
     Raises:
         InputError: if there is no such model.
     """
-    device = _device()
+    device = best_device()
     dtype = str(fastest_dtype(device)).removeprefix("torch.")
-    return {"base_sha256": sha256_of_base(source_of(name)), "device": device.type, "dtype": dtype}
+    return {"base_sha256": sha256_of_base(source_of(name)), "device": device_name(device), "dtype": dtype}
 
 
 @torch.no_grad()
@@ -148,10 +149,6 @@ def _check_form(name: str, model: Any) -> None:
 def about_equal(values: Tensor, others: Tensor) -> bool:
     """Whether two results of the same arithmetic differ by rounding at most, in any number format."""
     return bool((values.float() - others.float()).norm() <= 0.05 * others.float().norm())
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def fastest_dtype(device: torch.device) -> torch.dtype:

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evaluate.baselines.networks.batches import shuffled_batches
-from evaluate.baselines.networks.epochs import best_device, reproducible, take_steps, train_epochs
+from evaluate.baselines.networks.epochs import reproducible, take_steps, train_epochs
 from evaluate.baselines.networks.fit_plan import FitPlan
 from programs.prior.encoders import Vectors
+from programs.runtime.device import best_device
 from programs.runtime.errors import InputError
 from programs.runtime.one_thread import one_thread
 

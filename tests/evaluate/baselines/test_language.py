@@ -24,6 +24,7 @@ from programs.lm.model_options import ModelOptions
 from programs.prior.encoders import HashingEncoder
 from programs.prior.scorers import ContentSimilarity
 from programs.ranker import Ranker
+from programs.runtime.device import best_device, device_name
 from programs.runtime.errors import InputError
 from programs.runtime.events import Event, Progress
 from signatures.rows import Case
@@ -334,7 +335,7 @@ def test_the_option_model_names_the_base_and_the_manifest_says_what_it_ran_on(ba
     assert choice.for_runs(Path("nowhere")).trained == choice.trained
     recorded = choice.configuration(0, True, 3)
     assert recorded["settings"]["base"] == base and recorded["seed"] == 3
-    assert recorded["environment"]["device"] in ("cpu", "cuda")
+    assert recorded["environment"]["device"] == device_name(best_device())
     assert recorded["environment"]["dtype"] in ("bfloat16", "float32")
     assert len(recorded["environment"]["base_sha256"]) == 64
     assert choose_by_name("bpr", ModelOptions(model=base), Fusion(), None).trained is None
