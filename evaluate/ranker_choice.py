@@ -115,7 +115,7 @@ class RankerChoice:
             seed: Training seed of a trained baseline.
         """
         if self.name in TRAINED:
-            return self._settings.configuration(seed)
+            return self._settings.configuration(seed, self.schema)
         prior = self.prior or NEWEST
         if self.without_model:
             fused = {"weight": self.fusion.weight, "head": self.fusion.head, "prior": recorded(prior)}

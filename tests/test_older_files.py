@@ -116,6 +116,7 @@ def manifest(run: Path) -> dict[str, Any]:
     """What a run says that it is."""
     found: dict[str, Any] = parsed((run / "manifest.json").read_text("utf-8"))
     del found["created"], found["versions"]
+    found["configuration"].pop("fit_versions", None)  # recorded since these files were made
     return found
 
 

@@ -22,6 +22,7 @@ from programs.prior.scorers import ContentSimilarity, Histories, Training, histo
 from programs.ranker import Ranker, ranking_from_scores
 from programs.runtime.errors import InputError
 from signatures.rows import Case, Ranking
+from signatures.schema import MotivationSchema
 from signatures.types import Item
 
 LARGEST_SEED = 2**31 - 1
@@ -103,6 +104,16 @@ class Baseline(BaseModel, ABC):
             MissingExtraError: if its library is not installed.
         """
 
+    def part_versions(self) -> tuple[int, ...]:
+        """Versions of the fits that this one is made of, always in the same order."""
+        return ()
+
+    @property
+    def fit_versions(self) -> list[int]:
+        """Its own `fit_version`, and those of its parts, which older folders' names lack: left out while all are 1."""
+        parts = self.part_versions()
+        return [self.fit_version, *(parts if set(parts) - {1} else ())]
+
     def environment(self) -> dict[str, str]:
         """What decides a fit besides settings, seed and training data, such as the device; for manifests.
 
@@ -110,20 +121,26 @@ class Baseline(BaseModel, ABC):
         """
         return {}
 
-    def configuration(self, seed: int) -> dict[str, Any]:
-        """Everything that decides its rankings besides the data, for the run's manifest."""
+    def configuration(self, seed: int, schema: MotivationSchema) -> dict[str, Any]:
+        """What decides its rankings besides the data, for the run's manifest; stored traits that it reads are left out.
+
+        Args:
+            schema: Of `TrainingData.motivations`; recorded by those that read leanings.
+        """
         found = self.environment()
-        return {"seed": seed, "settings": self.model_dump(mode="json")} | ({"environment": found} if found else {})
+        own = {"seed": seed, "settings": self.model_dump(mode="json"), "fit_versions": self.fit_versions}
+        return own | ({"environment": found} if found else {})
 
     def fit_folder(self, training: TrainingData, seed: int, fitting: Fitting) -> Path | None:
         """The folder of this fit, None if fits are not kept.
 
-        Its name holds a hash of settings, seed and training data, so that another protocol or run finds the same fit.
+        Its name holds a hash of versions, settings, seed and training data, so that another protocol or run finds the
+        same fit.
         """
         if fitting.root is None:
             return None
         found = self.environment()
-        own = [self.fit_version, self.model_dump(mode="json"), seed, training.sha256, found]
+        own = [*self.fit_versions, self.model_dump(mode="json"), seed, training.sha256, found]
         decides = json.dumps(own, sort_keys=True)
         return fitting.root / f"{self.name}-{hashlib.sha256(decides.encode()).hexdigest()[:16]}"
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,7 +19,9 @@ from programs.prior.default_encoder import encoder_name
 from programs.ranker import Ranker
 from programs.runtime.atomic import write_atomically
 from programs.runtime.config_file import read_json
-from programs.runtime.events import Event, KeptFit
+from programs.runtime.events import Event, KeptFit, OnEvent
+
+Fitted = TypeVar("Fitted")
 
 _PERIOD = 0.05
 """Seconds between two looks at the memory."""
@@ -51,34 +55,51 @@ def fit_and_measure(
     Raises:
         InputError, MissingExtraError: see `Baseline.fit`.
     """
-    folder = settings.fit_folder(training, seed, fitting)
+
+    def fit(on_event: OnEvent) -> Ranker:
+        return settings.fit(training, seed, replace(fitting, on_event=on_event))
+
+    return measured(fit, settings.fit_folder(training, seed, fitting), fitting.on_event)
+
+
+def measured(fit: Callable[[OnEvent], Fitted], folder: Path | None, on_event: OnEvent) -> tuple[Fitted, FitCost | None]:
+    """Make a fit, or find it, and measure what making it takes; so the parts of a fit have costs of their own, too.
+
+    Args:
+        fit: Makes the fit; tells of kept ones by `KeptFit`.
+        folder: Where it is kept; its cost is kept beside it. None if fits are not kept.
+        on_event: Told all that `fit` tells.
+
+    Returns:
+        As `fit_and_measure`.
+    """
     kept: list[Path] = []
 
     def told(event: Event) -> None:
         if isinstance(event, KeptFit):
             kept.append(event.folder)
-        fitting.on_event(event)
+        on_event(event)
 
     before = time.process_time()
     with _MemoryWatch() as memory:
-        ranker = settings.fit(training, seed, replace(fitting, on_event=told))
+        fitted = fit(told)
     spent = FitCost(cpu_seconds=time.process_time() - before, peak_mib=memory.peak / _MIB)
     if folder is None:
-        return ranker, spent
+        return fitted, spent
     file = _cost_file(folder)
     if any(one.name.startswith(folder.name) for one in kept):
-        return ranker, _read(file)
+        return fitted, _read(file)
     parts = [_read(_cost_file(one)) for one in dict.fromkeys(kept)]
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):
-        return ranker, None
+        return fitted, None
     cost = FitCost(
         cpu_seconds=sum(part.cpu_seconds for part in (spent, *known)),
         peak_mib=max(part.peak_mib for part in (spent, *known)),
     )
     if any(folder.parent.glob(f"{folder.name}*/")):
         save_fit_cost(cost, file)
-    return ranker, cost
+    return fitted, cost
 
 
 def save_fit_cost(cost: FitCost | None, path: Path) -> None:

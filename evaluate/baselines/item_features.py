@@ -26,11 +26,8 @@ def category_prefixes(item: Item) -> list[str]:
 
 
 def leaf_categories(items: Mapping[str, Item]) -> dict[str, str]:
-    """The longest category path of every item that has one, as one string."""
-    paths = {
-        item_id: max(item.categories, key=lambda path: len(path)) for item_id, item in items.items() if item.categories
-    }
-    return {item_id: " > ".join(path) for item_id, path in paths.items()}
+    """The most specific category path of every item that has one, as one string."""
+    return {item_id: " > ".join(item.category) for item_id, item in items.items() if item.category}
 
 
 def brands(items: Mapping[str, Item]) -> dict[str, str]:
@@ -44,7 +41,12 @@ def title_words(item: Item) -> list[str]:
     >>> title_words(Item(item_id="a", title="The Little Box: a Little Easel"))
     ['the', 'little', 'box', 'easel']
     """
-    return list(dict.fromkeys(_WORD.findall(item.title.lower())))
+    return list(dict.fromkeys(words_of(item.title)))
+
+
+def words_of(text: str) -> list[str]:
+    """The words of at least three letters or digits, lower case, as often as they occur."""
+    return _WORD.findall(text.lower())
 
 
 def price_edges(items: Mapping[str, Item]) -> NDArray[np.float64]:

@@ -15,8 +15,9 @@ from pydantic import Field
 
 from evaluate.baselines.baseline import Baseline, TrainingData, unknown_below
 from evaluate.baselines.fitting import UNKEPT, Fitting, held
-from evaluate.baselines.training_cases import training_cases
+from evaluate.baselines.training_lists import last_item_lists
 from programs.ranker import Ranker, ranking_from_scores
+from programs.runtime.atomic import sweep
 from programs.runtime.errors import InputError
 from programs.seller_text import prompt_line
 from programs.tuned.aligner import SHOWN_TITLE
@@ -177,9 +178,9 @@ class LoRALanguageModel(LanguageModel):
 def drawn_cases(training: TrainingData, negatives: int, seed: int) -> Iterator[Case]:
     """Training cases in an order drawn by the seed; the same lists in every run.
 
-    A user's case depends on the seed, the set of items and the user alone. Items without a text are left out.
+    A user's case depends on the seed, the set of items and the user alone. Items outside the catalogue are left out.
     """
-    cases = training_cases(training.interactions, negatives, seed)
+    cases = last_item_lists(training.interactions, negatives, seed).cases
     for index in np.random.default_rng(seed).permutation(len(cases)):
         case = cases[index]
         known = tuple(item for item in case.candidates if item in training.items)
@@ -269,4 +270,5 @@ def _folder(task: str, fitting: Fitting, kept: Path | None) -> Iterator[Path]:
             yield Path(folder)
         return
     with held(kept, task, fitting.on_event):
+        sweep(kept)
         yield kept

@@ -32,6 +32,7 @@ from programs.motivation_encoder import MotivationEncoder
 from programs.ranker import ranking_from_scores
 from programs.runtime.errors import InputError, require_extra
 from signatures.rows import Case, Ranking
+from signatures.schema import MotivationSchema
 
 Group = Literal["graph", "content", "words", "shop", "past", "bpr", "ials", "transitions", "sasrec", "leanings"]
 """A group of features; the modules of `sources` say what is in it. Constants of the user are always there."""
@@ -100,9 +101,19 @@ class Learned(Baseline):
         """
         return self.fit_asked(training, seed, (), (), fitting=fitting)
 
+    def part_versions(self) -> tuple[int, ...]:
+        """See `Baseline.part_versions`: those of the rankers whose scores are features."""
+        parts: dict[Group, Baseline] = {"bpr": self.bpr, "ials": self.ials, "sasrec": self.sasrec}
+        return tuple(part.fit_version for group, part in parts.items() if group in self.groups)
+
     def environment(self) -> dict[str, str]:
         """See `Baseline.environment`."""
         return self.sasrec.environment() if "sasrec" in self.groups else {}
+
+    def configuration(self, seed: int, schema: MotivationSchema) -> dict[str, Any]:
+        """See `Baseline.configuration`."""
+        read = {"leanings_schema": schema.model_dump(mode="json")} if "leanings" in self.groups else {}
+        return super().configuration(seed, schema) | read
 
     def fit_asked(
         self,

@@ -23,8 +23,7 @@ from evaluate.baselines.features_v1 import (
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.item_features import category_prefixes, title_words
 from evaluate.baselines.systems.bpr import BPR
-from evaluate.baselines.training_cases import shortened, training_cases
-from programs.prior.scorers import Training
+from evaluate.baselines.training_lists import NO_LAST_ITEM, last_item_lists
 from programs.ranker import ranking_from_scores
 from programs.runtime.errors import InputError, require_extra
 from signatures.rows import Case, Ranking
@@ -33,7 +32,7 @@ from signatures.rows import Case, Ranking
 class LearnedV1(Baseline):
     """Gradient-boosted trees that classify candidates as target or negative, with logistic loss.
 
-    They learn from cases made of the training data (`training_cases.py`), never from targets of dev or test users. All
+    They learn from cases made of the training data (`last_item_lists`), never from targets of dev or test users. All
     cores are used; the result does not depend on their number.
 
     Attributes:
@@ -65,9 +64,11 @@ class LearnedV1(Baseline):
         Raises:
             InputError: if no history has two different items.
         """
-        before = replace(training, interactions=_shortened(training))
-        cases = training_cases(training.interactions, self.negatives, seed)
-        trees = learn(cases, self.sources(before, seed), self, seed)
+        lists = last_item_lists(training.interactions, self.negatives, seed)
+        if not lists.training:
+            raise InputError(NO_LAST_ITEM)
+        before = replace(training, interactions=lists.training)
+        trees = learn(lists.cases, self.sources(before, seed), self, seed)
         return LearnedV1Ranker(self.name, self.sources(training, seed), trees)
 
     def sources(self, training: TrainingData, seed: int) -> list[FeatureSource]:
@@ -83,13 +84,6 @@ class LearnedV1(Baseline):
         if self.bpr is not None:
             sources.append(RelativeV1(RankerScores(self.bpr.fit(training, seed), BPR.name)))
         return sources
-
-
-def _shortened(training: TrainingData) -> Training:
-    before = shortened(training.interactions)
-    if not before:
-        raise InputError("no history has two items, but 'learned' needs the last item of each as a training target")
-    return before
 
 
 def learn(cases: Sequence[Case], sources: Sequence[FeatureSource], settings: LearnedV1, seed: int) -> Any:

@@ -1,4 +1,4 @@
-"""Training lists for `learned`, in the shape of the lists to rank: warm, item cold-start, user cold-start or by time.
+"""Training lists of learned rankers, in the shape of the lists to rank: warm, item or user cold-start, or by time.
 
 Each step back holds targets out of the training data as the protocol held targets out of the whole data, and keeps what
 the features may be fitted on. So features of training lists lack their targets, as in an evaluation.
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluate.baselines.baseline import TrainingData
-from evaluate.baselines.training_cases import shortened
 from evaluate.protocol.negatives import NegativeSampler
 from evaluate.protocol.protocol import EvaluationProtocol
 from evaluate.protocol.splits import (
@@ -32,6 +31,8 @@ from signatures.types import Interaction
 
 _STEPS = 3
 """Earlier windows, or parts of the rarest items, that cold-start lists are drawn from."""
+
+NO_LAST_ITEM = "no history has two items, but 'learned' needs the last item of each as a training target"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,29 @@ def steps_back(data: TrainingData, negatives: int, seed: int) -> list[StepBack]:
     splits = _SPLITS[data.protocol.setting](sequences, data.protocol) if data.protocol else iter(())
     steps = [_drawn(sequences, split, data.protocol, negatives, seed) for split in splits]
     steps = [step for step in steps if step.cases]
-    return steps or [_drawn(sequences, _last_items(sequences), data.protocol, negatives, seed)]
+    if steps:
+        return steps
+    last = last_item_lists(sequences, negatives, seed, data.protocol)
+    if not last.training:
+        raise InputError(NO_LAST_ITEM)
+    return [last]
+
+
+def last_item_lists(
+    training: Training, negatives: int, seed: int, protocol: EvaluationProtocol | None = None
+) -> StepBack:
+    """Warm lists: the last item of every history of at least two, and the histories without it.
+
+    Users whose last item is a repetition have no list: it would be similar to itself. A user's list depends only on
+    the seed, the set of items and the user.
+
+    Args:
+        negatives: Sampled items per list; fewer if the catalogue has fewer.
+        seed: Decides negatives and their order.
+        protocol: How negatives are sampled, and how long histories are; None: uniformly, and whole ones.
+    """
+    sequences = {user: tuple(events) for user, events in training.items() if events}
+    return _drawn(sequences, _last_items(sequences), protocol, negatives, seed)
 
 
 def further_lists(data: TrainingData, shaped: Sequence[Case], count: int, negatives: int, seed: int) -> list[Case]:
@@ -96,10 +119,8 @@ def further_lists(data: TrainingData, shaped: Sequence[Case], count: int, negati
 
 
 def _last_items(sequences: Sequences) -> Split:
-    before = shortened(sequences)
-    if not before:
-        raise InputError("no history has two items, but 'learned' needs the last item of each as a training target")
-    held_out = {user: HeldOut(tuple(history), sequences[user][-1].item_id) for user, history in before.items()}
+    before = {user: events[:-1] for user, events in sequences.items() if len(events) > 1}
+    held_out = {user: HeldOut(history, sequences[user][-1].item_id) for user, history in before.items()}
     return Split(held_out, before)
 
 

@@ -175,7 +175,7 @@ class StudyRunner:
         settings: Baseline | None = None
         if spec.ranker in TRAINED:
             settings = self.fits.settings(cell, setting)
-            configuration |= settings.configuration(cell.seed or 0)
+            configuration |= settings.configuration(cell.seed or 0, setting.factory.schema)
         if cell.protocol.catalogue:
             configuration |= {"catalogue": True}
         if is_finished(directory, spec.label, configuration, cases):

@@ -62,6 +62,7 @@ class StudyStacking:
         settings = self.fits.settings(learned_cell, setting)
         configuration: dict[str, Any] = {"ranker": STACKED, "programs": list(spec.programs), "dev": dev.sha256}
         configuration |= {"learned": settings.model_dump(mode="json"), "seed": learned_cell.seed}
+        configuration |= {"fit_versions": settings.fit_versions}
         begun = stored_manifest(directory)
         trees = isinstance(settings, Learned) and (begun is None or "version" in begun.configuration)
         configuration |= {"version": 2} if trees else {}

@@ -226,7 +226,7 @@ def refuse_other_run(directory: Path, manifest: RunManifest) -> RunManifest | No
 _NOT_COMPARED = {"timeout"}
 """Recorded, but it decides no ranking: a run may go on with another one."""
 
-_RECORDED_LATER = {"hardware"}
+_RECORDED_LATER = {"hardware", "fit_versions", "leanings_schema"}
 """Runs of older versions lack it."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,14 +17,25 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from programs.runtime import weights
 from programs.runtime.atomic import write_atomically
+from programs.runtime.device import best_device, device_name
 from programs.runtime.environment import cache_dir
 from programs.runtime.errors import InputError
+from programs.runtime.lock import awaited
 
 LOCAL = "local/"
 """Prefix of the models that `mllm3rec models fetch` gets."""
 
 _UNPACKED = "dequantised"
 """Subfolder of the cache for weights of GGUF files: reading them there takes a second, dequantising half a minute."""
+
+_TOKENIZER = "tokenizer.json"
+"""The whole tokenizer in one file, which is read before all others of it."""
+
+_IDENTITY = ("*.safetensors", "*.json")
+"""Files of a folder that decide what a base computes: weights, configuration and the tokenizer in one file."""
+
+_VOCABULARY = ("*.txt", "*.model")
+"""Further ones where the tokenizer is not in one file: merges.txt, vocab.txt, tokenizer.model."""
 
 
 @dataclass
@@ -32,7 +44,7 @@ class Backbone:
 
     Attributes:
         name: As given: a folder, a GGUF file, or `local/NAME`.
-        sha256: Of the GGUF file; of the names and hashes of all weight files of a folder.
+        sha256: Of the GGUF file; of the names and hashes of a folder's files of weights, configuration and tokenizer.
     """
 
     name: str
@@ -54,24 +66,23 @@ def load_backbone(name: str, dtype: torch.dtype | None = None) -> Backbone:
     """
     source = source_of(name)
     digest = sha256_of_base(source)
-    device = _device()
+    device = best_device()
+    dtype = dtype or fastest_dtype(device)
     folder, config = source, None
     if source.is_file():
-        folder = cache_dir() / _UNPACKED / digest
-        if not (folder / "tokenizer_config.json").exists():
-            _dequantise(source, folder)
+        folder = _dequantised(source, digest)
         config = AutoConfig.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if config is None:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     else:
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
         found = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
         model.tie_weights()
         tied = {"lm_head.weight"} if getattr(config, "tie_word_embeddings", False) else set()
         if found.unexpected_keys or set(found.missing_keys) - tied:
             raise InputError(f"{folder}: was written by another version of transformers; delete it")
-    model.to(device=device, dtype=dtype or fastest_dtype(device)).eval()
+    model.to(device).eval()  # not `to(dtype)`, which also rounds the frequencies of the positions
     model.requires_grad_(False)
     _check_form(name, model)
     return Backbone(name, digest, model, tokenizer, device)
@@ -103,7 +114,8 @@ def sha256_of_base(source: Path) -> str:
     """Identity of a base model: what its weights and tokenizer are, wherever it is stored."""
     if source.is_file():
         return weights.sha256_of(source)
-    files = sorted([*source.glob("*.safetensors"), *source.glob("*.json")])
+    kinds = _IDENTITY if (source / _TOKENIZER).exists() else _IDENTITY + _VOCABULARY
+    files = sorted(path for kind in kinds for path in source.glob(kind))
     listing = [[path.name, weights.sha256_of(path)] for path in files]
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
@@ -115,9 +127,9 @@ def hardware_of(name: str) -> dict[str, str]:
     Raises:
         InputError: if there is no such model.
     """
-    device = _device()
+    device = best_device()
     dtype = str(fastest_dtype(device)).removeprefix("torch.")
-    return {"base_sha256": sha256_of_base(source_of(name)), "device": device.type, "dtype": dtype}
+    return {"base_sha256": sha256_of_base(source_of(name)), "device": device_name(device), "dtype": dtype}
 
 
 @torch.no_grad()
@@ -139,10 +151,6 @@ def about_equal(values: Tensor, others: Tensor) -> bool:
     return bool((values.float() - others.float()).norm() <= 0.05 * others.float().norm())
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def fastest_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 on a GPU and on a CPU with bfloat16 instructions (AVX-512 BF16, AMX); float32 otherwise.
 
@@ -152,8 +160,30 @@ def fastest_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+def _dequantised(source: Path, digest: str) -> Path:
+    """The folder of a GGUF file's weights in float32; made where it is missing or was not finished.
+
+    It is moved to its place when it is complete. Of two processes that need it, one waits for the other.
+    """
+    folder = cache_dir() / _UNPACKED / digest
+    if not _is_whole(folder):
+        with awaited(folder.parent, on_wait=lambda holder: None):
+            if not _is_whole(folder):
+                partial = folder.with_name(f"{digest}.partial")
+                for left in (folder, partial):
+                    shutil.rmtree(left, ignore_errors=True)
+                _dequantise(source, partial)
+                partial.rename(folder)
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether nothing is missing: older versions wrote into the folder itself, this file last."""
+    return (folder / _TOKENIZER).exists()
+
+
 def _dequantise(source: Path, folder: Path) -> None:
-    """Write tokenizer, configuration and float32 weights of a GGUF file to a folder, the weights first."""
+    """Write tokenizer, configuration and float32 weights of a GGUF file to a folder."""
     where = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
     model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     tensors, seen = {}, set()

@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evaluate.baselines.networks.batches import shuffled_batches
-from evaluate.baselines.networks.epochs import best_device, reproducible, take_steps, train_epochs
+from evaluate.baselines.networks.epochs import reproducible, take_steps, train_epochs
 from evaluate.baselines.networks.fit_plan import FitPlan
 from programs.prior.encoders import Vectors
+from programs.runtime.device import best_device
+from programs.runtime.errors import InputError
 from programs.runtime.one_thread import one_thread
 
 ITEM_WEIGHT, TEXT_WEIGHT = 0.5, 0.2
@@ -86,7 +88,15 @@ def align(pairs: Positions, code_size: int, plan: FitPlan, *, batch: int, rate: 
     Args:
         batch: Positions of one step.
         rate: Learning rate of Adam.
+
+    Raises:
+        InputError: if there are fewer than two positions: one is held out.
     """
+    if len(pairs.targets) < 2:
+        raise InputError(
+            f"{plan.task}: learns what users have after their first item, and the training data have "
+            f"{len(pairs.targets)} such items; it needs two, so choose data with longer histories"
+        )
     device = best_device()
     with reproducible(plan.seed):
         network = JointCodes(pairs.items.shape[1], pairs.texts.shape[1], code_size).to(device)

@@ -51,14 +51,15 @@ class Diff4RecAugmenter:
         if self._likely is None:
             self._likely = self._scored(training)
         easy = self._likely.easiest(min(1.0, number / self.settings.ramp))
-        chosen = easy & (rng.random(len(training)) < self.settings.inserted)
+        new = self._likely.new
+        chosen = easy & (new > 0) & (rng.random(len(training)) < self.settings.inserted)
         pick = rng.integers(self._likely.rows.shape[1], size=len(training))
         found = []
         for user, own in enumerate(training):
             weights = np.ones(len(own), dtype=np.float32)
             if chosen[user]:
                 place = int(rng.integers(1, len(own) + 1))
-                own = np.insert(own, place, self._likely.rows[user, pick[user]])
+                own = np.insert(own, place, self._likely.rows[user, pick[user] % new[user]])
                 weights = np.insert(weights, place, np.float32(self.settings.auxiliary))
             found.append((own, weights))
         return found
@@ -76,11 +77,13 @@ class Likely:
     """Items that a user is likely to want.
 
     Attributes:
-        rows: Shape (users, kept).
+        rows: Shape (users, kept); those that are new to the user first.
+        new: How many of them are new, shape (users,): fewer than kept for a user who has nearly all items.
         agreement: How much the two scorers agree on them, shape (users,).
     """
 
     rows: NDArray[np.int64]
+    new: NDArray[np.int64]
     agreement: NDArray[np.float64]
 
     def easiest(self, share: float) -> NDArray[np.bool_]:
@@ -97,7 +100,7 @@ def likely_items(
 
     Agreement is minus the mean of the places that DiffRec gives to what SASRec keeps.
     """
-    items, agreement = [], []
+    items, new, agreement = [], [], []
     candidates = min(settings.candidates, diffusion.items)
     kept = min(settings.kept, candidates)
     for start in range(0, len(training), _USERS):
@@ -111,5 +114,6 @@ def likely_items(
         fine = (sequences.vectors.outputs(coarse) @ states[:, :, None])[:, :, 0] + sequences.bias[coarse]
         places = fine.masked_fill(~unseen, -torch.inf).topk(kept, dim=1).indices
         items.append(coarse.gather(1, places).cpu().numpy())
+        new.append(unseen.sum(dim=1).clamp_max(kept).cpu().numpy())
         agreement.append(-places.double().mean(dim=1).cpu().numpy())
-    return Likely(np.concatenate(items), np.concatenate(agreement))
+    return Likely(np.concatenate(items), np.concatenate(new), np.concatenate(agreement))

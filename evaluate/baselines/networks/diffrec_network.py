@@ -15,7 +15,6 @@ from evaluate.baselines.networks.dev_ndcg import ndcg_among_new
 from evaluate.baselines.networks.diffrec_settings import DiffRecSettings
 from evaluate.baselines.networks.diffusion import Diffusion, TimeSampler, linear_variances, time_embedding
 from evaluate.baselines.networks.epochs import (
-    best_device,
     reproducible,
     take_steps,
     train_epochs,
@@ -23,6 +22,7 @@ from evaluate.baselines.networks.epochs import (
 from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.held_out import hold_out_last
 from evaluate.baselines.networks.interactions import HistoryRows, LastItems
+from programs.runtime.device import best_device
 from programs.runtime.one_thread import one_thread
 
 _TIME = 10

@@ -39,7 +39,7 @@ class DiffuASRAugmenter:
     scorer: SequenceSettings
     items: int
     plan: FitPlan
-    _before: NDArray[np.int64] | None = field(default=None, init=False)
+    _before: list[Rows] | None = field(default=None, init=False)
 
     def __call__(
         self, number: int, training: Sequence[Rows], rng: np.random.Generator
@@ -56,7 +56,7 @@ class DiffuASRAugmenter:
             found.append((np.concatenate([before, own]), weights))
         return found
 
-    def _generated(self, training: Sequence[Rows]) -> NDArray[np.int64]:
+    def _generated(self, training: Sequence[Rows]) -> list[Rows]:
         sequences = train(training, self.items, self.scorer, self.scorer.plan_beside(self.plan, "scorer"))
         table = sequences.vectors.outputs(torch.arange(self.items, device=sequences.device)).detach()
         plan = replace(
@@ -68,12 +68,16 @@ class DiffuASRAugmenter:
         return generated(denoiser, training, plan.seed)
 
 
-def generated(denoiser: SequenceDenoiser, training: Sequence[Rows], seed: int) -> NDArray[np.int64]:
-    """Items before each sequence, shape (users, generated)."""
-    found = []
+def generated(denoiser: SequenceDenoiser, training: Sequence[Rows], seed: int) -> list[Rows]:
+    """Items before each sequence; none before one that has nearly all items, see `SequenceDenoiser.can_precede`."""
+    found = [np.zeros(0, dtype=np.int64) for _ in training]
+    places = [place for place, own in enumerate(training) if denoiser.can_precede(own)]
     with reproducible(seed):
-        for start in range(0, len(training), _USERS):
-            some = training[start : start + _USERS]
+        for start in range(0, len(places), _USERS):
+            some = places[start : start + _USERS]
             shape = (len(some), denoiser.settings.generated, denoiser.table.shape[1])
-            found.append(denoiser.generate(some, torch.randn(shape, device=denoiser.table.device)))
-    return np.concatenate(found)
+            noise = torch.randn(shape, device=denoiser.table.device)
+            before = denoiser.generate([training[place] for place in some], noise)
+            for place, items in zip(some, before, strict=True):
+                found[place] = items
+    return found

@@ -66,11 +66,6 @@ class Trained:
     loss: float = math.nan
 
 
-def best_device() -> torch.device:
-    """The graphics processor if there is one that torch can use, otherwise the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 @contextmanager
 def reproducible(seed: int) -> Iterator[None]:
     """One thread of torch and a seeded torch inside the block; afterwards both are as they were."""

@@ -16,11 +16,12 @@ from torch.nn import functional
 
 from evaluate.baselines.networks.batches import shuffled_batches
 from evaluate.baselines.networks.dev_ndcg import ndcg_among_new
-from evaluate.baselines.networks.epochs import best_device, reproducible, take_steps, train_epochs
+from evaluate.baselines.networks.epochs import reproducible, take_steps, train_epochs
 from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.graph_settings import GraphSettings
 from evaluate.baselines.networks.held_out import hold_out_last
 from evaluate.baselines.networks.interactions import HistoryRows, LastItems, Pairs
+from programs.runtime.device import best_device
 
 _SCORED = 500
 """Users whose held-out items are scored at a time."""

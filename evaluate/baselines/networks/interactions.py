@@ -42,9 +42,19 @@ class Interactions:
 
     def matrix(self, dtype: DTypeLike) -> sparse.csr_matrix[Any]:
         """1 where a user has an item, shape (users, items)."""
-        pairs = Pairs(self.histories, len(self.items))
-        ones = np.ones(len(pairs.rows), dtype=dtype)
-        return sparse.csr_matrix((ones, (pairs.users, pairs.rows)), shape=(len(self.users), len(self.items)))
+        return user_item_matrix(self.histories, len(self.items), dtype)
+
+
+def pairs_of(histories: Sequence[HistoryRows]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The user and the item of each of n interactions, both of shape (n,)."""
+    users = np.repeat(np.arange(len(histories)), [len(own) for own in histories])
+    return users, np.concatenate(list(histories))
+
+
+def user_item_matrix(histories: Sequence[HistoryRows], items: int, dtype: DTypeLike) -> sparse.csr_matrix[Any]:
+    """1 where a user has an item, shape (users, items)."""
+    users, rows = pairs_of(histories)
+    return sparse.csr_matrix((np.ones(len(rows), dtype=dtype), (users, rows)), shape=(len(histories), items))
 
 
 def distinct_rows(history: Sequence[str], rows: Mapping[str, int]) -> HistoryRows:
@@ -90,8 +100,7 @@ class Pairs:
     """
 
     def __init__(self, histories: Sequence[HistoryRows], items: int) -> None:
-        self.users = np.repeat(np.arange(len(histories)), [len(own) for own in histories])
-        self.rows = np.concatenate(histories)
+        self.users, self.rows = pairs_of(histories)
         self._items = items
         self._taken = np.sort(self.users * items + self.rows)
 

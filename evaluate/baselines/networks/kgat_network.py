@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from evaluate.baselines.networks.graph import GraphNetwork, Propagation, bpr, symmetric_normalised
 from evaluate.baselines.networks.graph_settings import KGATSettings
-from evaluate.baselines.networks.interactions import HistoryRows
+from evaluate.baselines.networks.interactions import HistoryRows, pairs_of
 from evaluate.baselines.networks.knowledge import RELATIONS, KnowledgeGraph
 from programs.runtime.one_thread import one_thread
 
@@ -130,8 +130,8 @@ def _joined(layers: Sequence[Tensor]) -> Tensor:
 
 def _edges(histories: Sequence[HistoryRows], users: int, items: int, graph: KnowledgeGraph) -> NDArray[np.int64]:
     """Shape (edges, 3): node, relation and node; relation 0 is a purchase."""
-    owners = np.repeat(np.arange(users), [len(own) for own in histories])
-    bought = np.column_stack([owners, np.zeros_like(owners), users + np.concatenate(list(histories))])
+    owners, rows = pairs_of(histories)
+    bought = np.column_stack([owners, np.zeros_like(owners), users + rows])
     heads, relations, entities = graph.triples.T
     known = np.column_stack([users + heads, 1 + relations, users + items + entities])
     return np.concatenate([bought, known])

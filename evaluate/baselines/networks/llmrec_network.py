@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from evaluate.baselines.networks.graph import GraphNetwork, Propagation, bpr, symmetric_normalised
 from evaluate.baselines.networks.graph_settings import LLMRecSettings
-from evaluate.baselines.networks.interactions import HistoryRows
+from evaluate.baselines.networks.interactions import HistoryRows, pairs_of, user_item_matrix
 from programs.runtime.one_thread import one_thread
 
 _CHUNK = 1000
@@ -46,9 +46,7 @@ def text_picks(histories: Sequence[HistoryRows], items: int, texts: NDArray[np.f
         texts: Shape (items or more, d).
         candidates: Items with the highest sums of cosines over common users (item kNN), without those of the history.
     """
-    owners = np.repeat(np.arange(len(histories)), [len(own) for own in histories])
-    rows = np.concatenate(list(histories))
-    x = sparse.csr_matrix((np.ones(len(rows), dtype=np.float32), (owners, rows)), shape=(len(histories), items))
+    x = user_item_matrix(histories, items, np.float32)
     counts = np.maximum(np.asarray(x.sum(axis=0)).ravel(), 1)
     scaled = x @ sparse.diags((1 / np.sqrt(counts)).astype(np.float32))
     cosines = sparse.csr_matrix(scaled.T @ scaled)
@@ -89,8 +87,8 @@ class LLMRecNetwork(GraphNetwork):
         nn.init.xavier_uniform_(self.node.weight)
         self.item_text = nn.Linear(texts.shape[1], settings.dimensions, bias=False)
         self.user_text = nn.Linear(texts.shape[1], settings.dimensions, bias=False)
-        owners = np.repeat(np.arange(self.users), [len(own) for own in histories])
-        ends = np.column_stack([owners, self.users + np.concatenate(list(histories))])
+        owners, rows = pairs_of(histories)
+        ends = np.column_stack([owners, self.users + rows])
         self._matrix = symmetric_normalised(ends, self.users + items)
         self._propagation: Propagation | None = None
         self.picks = text_picks(histories, items, texts) if settings.picked else None

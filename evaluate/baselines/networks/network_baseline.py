@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.networks.fit_plan import FitPlan
+from programs.runtime.device import best_device, device_name
 from programs.runtime.errors import require_extra
 
 
@@ -37,9 +38,8 @@ class NetworkBaseline(Baseline):
         """See `Baseline.environment`; empty on a CPU."""
         if find_spec("torch") is None:
             return {}  # `fit` says which extra is missing
-        import torch
-
-        return {"device": torch.cuda.get_device_name(), "dtype": "float32"} if torch.cuda.is_available() else {}
+        device = best_device()
+        return {} if device.type == "cpu" else {"device": device_name(device), "dtype": "float32"}
 
     def require_torch(self) -> None:
         """Raise `MissingExtraError` if the extra `neural` is not installed."""

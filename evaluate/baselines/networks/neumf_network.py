@@ -14,7 +14,6 @@ from torch.nn import functional
 from evaluate.baselines.networks.batches import shuffled_batches
 from evaluate.baselines.networks.dev_ndcg import target_ndcg
 from evaluate.baselines.networks.epochs import (
-    best_device,
     reproducible,
     take_steps,
     train_epochs,
@@ -23,6 +22,7 @@ from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.held_out import hold_out_last
 from evaluate.baselines.networks.interactions import Pairs
 from evaluate.baselines.networks.neumf_settings import NeuMFSettings
+from programs.runtime.device import best_device
 from programs.runtime.one_thread import one_thread
 
 _AGAINST = 100

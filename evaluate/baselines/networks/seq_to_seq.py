@@ -13,10 +13,11 @@ from transformers import T5Config, T5Model
 
 from evaluate.baselines.networks.batches import batches_by_length, padded
 from evaluate.baselines.networks.code_prompts import BEGIN, END, CodePrompt, CodePrompts, Example
-from evaluate.baselines.networks.epochs import best_device, reproducible, train_epochs
+from evaluate.baselines.networks.epochs import reproducible, train_epochs
 from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.item_codes import ItemCode
 from evaluate.baselines.networks.seq_to_seq_settings import SeqToSeqSettings
+from programs.runtime.device import best_device
 from programs.runtime.one_thread import one_thread
 
 WARM_UP = 0.05

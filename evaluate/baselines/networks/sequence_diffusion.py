@@ -93,11 +93,16 @@ class SequenceDenoiser(nn.Module):
         seen = self(self.diffusion.noised(data, times, noise), times, guide, real & guided[:, None])
         return functional.mse_loss(seen, data)
 
+    def can_precede(self, own: Rows) -> bool:
+        """Whether there are as many items outside a sequence as are generated before it."""
+        return len(self.table) - len(np.unique(own)) >= self.settings.generated
+
     @torch.no_grad()
     def generate(self, following: Sequence[Rows], noise: Tensor) -> NDArray[np.int64]:
         """Items before each sequence, none of them in it and each once; shape (b, generated).
 
         Args:
+            following: Each lacks at least `generated` items, see `can_precede`.
             noise: Standard normal, shape (b, generated, d).
         """
         guide, real = self.guides(following)

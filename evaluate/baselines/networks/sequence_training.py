@@ -14,11 +14,12 @@ from torch.nn import functional
 
 from evaluate.baselines.networks.batches import batches_by_length
 from evaluate.baselines.networks.dev_ndcg import target_ndcg
-from evaluate.baselines.networks.epochs import best_device, reproducible, take_steps, train_epochs
+from evaluate.baselines.networks.epochs import reproducible, take_steps, train_epochs
 from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.held_out import hold_out_last
 from evaluate.baselines.networks.sequence_network import Rows, SequenceNetwork
 from evaluate.baselines.networks.sequence_settings import DistilledSettings, MaskedSettings, SequenceSettings
+from programs.runtime.device import best_device
 
 
 @dataclass(frozen=True)

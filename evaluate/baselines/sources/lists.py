@@ -31,7 +31,7 @@ class ItemIndex:
 
     @classmethod
     def of(cls, items: Iterable[str]) -> ItemIndex:
-        """ItemRows in the order of the items; repeated ones count once."""
+        """Rows in the order of the items; repeated ones count once."""
         return cls({item: row for row, item in enumerate(dict.fromkeys(items))})
 
     @property
@@ -40,7 +40,7 @@ class ItemIndex:
         return len(self.rows) + 1
 
     def of_items(self, items: Iterable[str]) -> ItemRows:
-        """ItemRows of items; -1 for those that have none."""
+        """Rows of items; -1 for those that have none."""
         return np.array([self.rows.get(item, -1) for item in items], dtype=np.intp)
 
     def rows_in(self, other: Mapping[str, int]) -> ItemRows:
@@ -93,7 +93,7 @@ class Lists:
         return places, ages
 
     def similarities(self, values: NDArray[np.floating]) -> FeatureColumns:
-        """FeatureColumns of the pairs as shape (n, LISTED_ITEMS); NaN where there is no pair."""
+        """Values of the pairs in shape (n, LISTED_ITEMS); NaN where there is no pair."""
         out = np.full((len(self.candidates), LISTED_ITEMS), np.nan)
         out[self.pairs] = values
         return out

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from evaluate.baselines.baseline import TrainingData, unknown_below
+from evaluate.baselines.fit_cost import measured
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.language import (
     LONGEST_PREFIX,
@@ -85,6 +87,10 @@ class ALLMRec(LanguageModel):
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
         return (cls(), cls(rate=3e-4), cls(passes=2), cls(users=1024, negatives=19))
+
+    def part_versions(self) -> tuple[int, ...]:
+        """See `Baseline.part_versions`: those of SASRec and stage 1."""
+        return SASRec.fit_version, STAGE1_VERSION
 
     def environment(self) -> dict[str, str]:
         """See `Baseline.environment`."""
@@ -148,7 +154,10 @@ class ALLMRec(LanguageModel):
 
     def _aligned(self, training: TrainingData, seed: int, fitting: Fitting) -> AlignedItems:
         texts = item_texts(training, "item", self.name, fitting.on_event)
-        recommender = self.sasrec.fit(training, seed, fitting)
+        fitted = self.sasrec.fit_folder(training, seed, fitting)
+        recommender, _ = measured(
+            lambda told: self.sasrec.fit(training, seed, replace(fitting, on_event=told)), fitted, fitting.on_event
+        )
         from evaluate.baselines.networks.alignment import Positions, align
 
         frozen = FrozenRecommender(recommender)
@@ -157,7 +166,7 @@ class ALLMRec(LanguageModel):
             for history in training.histories.values()
         ]
         steps = [(history[:end], history[end]) for history in histories for end in range(1, len(history))]
-        folder = self.stage1_folder(fitting, self.sasrec.fit_folder(training, seed, fitting), texts)
+        folder = self.stage1_folder(fitting, fitted, texts)
         pairs = Positions(
             frozen.states([before for before, _ in steps]),
             np.array([target for _, target in steps], dtype=np.int64),
@@ -165,8 +174,12 @@ class ALLMRec(LanguageModel):
             frozen.biases,
             texts.after(recommender.rows)[1][: len(recommender.rows)],
         )
-        plan = FitPlan(f"{self.name}, stage 1", self.epochs, 3, seed, folder, fitting.on_event)
-        network = align(pairs, self.code, plan, batch=512, rate=self.align_rate)
+        plan = FitPlan(f"{self.name}, stage 1", self.epochs, 3, seed, folder)
+        network, _ = measured(
+            lambda told: align(pairs, self.code, replace(plan, on_event=told), batch=512, rate=self.align_rate),
+            folder,
+            fitting.on_event,
+        )
         return AlignedItems(frozen, network, training.content)
 
 

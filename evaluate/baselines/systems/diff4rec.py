@@ -11,7 +11,7 @@ from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.augmenter_settings import Diff4RecSettings
 from evaluate.baselines.networks.sequence_ranker import SequenceRanker, fit_sequences
 from evaluate.baselines.systems.diffrec import DiffRec
-from evaluate.baselines.systems.sasrec import sasrec_inside
+from evaluate.baselines.systems.sasrec import SASRec, sasrec_inside
 
 
 class Diff4Rec(Diff4RecSettings):
@@ -29,6 +29,10 @@ class Diff4Rec(Diff4RecSettings):
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
         return (cls(), cls(inserted=0.1), cls(auxiliary=0.3), cls(auxiliary=0.0), cls(dropout=0.2))
+
+    def part_versions(self) -> tuple[int, ...]:
+        """See `Baseline.part_versions`: DiffRec's and SASRec's."""
+        return DiffRec.fit_version, SASRec.fit_version
 
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> SequenceRanker:
         """Train DiffRec, SASRec, and SASRec on augmented sequences; see `Baseline.fit`."""

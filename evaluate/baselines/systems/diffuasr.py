@@ -8,7 +8,7 @@ from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.augmenter_settings import DiffuASRSettings
 from evaluate.baselines.networks.sequence_ranker import SequenceRanker, fit_sequences
-from evaluate.baselines.systems.sasrec import sasrec_inside
+from evaluate.baselines.systems.sasrec import SASRec, sasrec_inside
 
 
 class DiffuASR(DiffuASRSettings):
@@ -20,6 +20,10 @@ class DiffuASR(DiffuASRSettings):
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""
         return (cls(), cls(guidance=0.0), cls(generated=1), cls(guidance=3.0), cls(dropout=0.2))
+
+    def part_versions(self) -> tuple[int, ...]:
+        """See `Baseline.part_versions`: SASRec's."""
+        return (SASRec.fit_version,)
 
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> SequenceRanker:
         """Train SASRec, the diffusion, and SASRec on augmented sequences; see `Baseline.fit`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,13 +17,12 @@ from scipy.special import log_softmax, softmax
 from evaluate.baselines.baseline import Baseline, TrainingData
 from evaluate.baselines.factors import FactorRanker, Factors
 from evaluate.baselines.fitting import UNKEPT, Fitting
+from evaluate.baselines.item_features import words_of
 from programs.runtime.errors import InputError
 from programs.runtime.events import Progress
 from signatures.types import Item
 
 Vector = NDArray[np.float64]
-
-_WORD = re.compile(r"\w{3,}")
 
 
 class HFT(Baseline):
@@ -164,8 +162,7 @@ def _ratings(training: TrainingData, users: Mapping[str, int], rows: Mapping[str
 def _texts(items: Mapping[str, Item], least_items: int) -> tuple[dict[str, Counter[int]], Vector]:
     """How often each word is in the title and category of every item with a word, and in the whole catalogue."""
     found = {
-        item_id: Counter(_WORD.findall(" ".join([item.display_title, *item.category]).lower()))
-        for item_id, item in items.items()
+        item_id: Counter(words_of(" ".join([item.display_title, *item.category]))) for item_id, item in items.items()
     }
     holders = Counter(word for own in found.values() for word in own)
     columns = {word: column for column, word in enumerate(w for w, n in holders.items() if n >= least_items)}

@@ -54,16 +54,18 @@ from evaluate.baselines.systems.p5 import P5
 from evaluate.baselines.systems.sasrec import SASRec
 from evaluate.baselines.systems.seralm import SeRALM
 from evaluate.baselines.systems.tiger import TIGER
-from evaluate.baselines.training_cases import shortened, training_cases
+from evaluate.baselines.training_lists import last_item_lists
 from evaluate.baselines.tuning import Tuned, tune
 from evaluate.protocol.protocol import part_of
+from evaluate.ranker_choice import RankerChoice
 from programs.motivation_encoder import MotivationEncoder
 from programs.prior.encoders import HashingEncoder
 from programs.prior.scorers import ContentSimilarity, histories_of
+from programs.program import Fusion
 from programs.ranker import Ranker, ranking_from_scores
 from programs.runtime.errors import InputError, MissingExtraError
 from signatures.rows import Case, Ranking
-from signatures.schema import CONSUMER
+from signatures.schema import CONSUMER, MotivationSchema
 from signatures.types import Item
 from tests.support.cases import case, training_of
 from tests.support.torch_threads import two_threads
@@ -507,10 +509,10 @@ class TestSources:
             recorded.features(case(["a"], ["x", "z"]))
 
 
-class TestTrainingCases:
+class TestLastItemLists:
     def test_hold_out_the_last_item_among_strangers_of_the_user(self) -> None:
         histories = material().histories
-        cases = training_cases(training_of(histories), negatives=8, seed=0)
+        cases = last_item_lists(training_of(histories), negatives=8, seed=0).cases
         assert {one.user_id for one in cases} == set(histories)
         for one in cases:
             history = histories[one.user_id]
@@ -520,23 +522,24 @@ class TestTrainingCases:
 
     def test_depend_on_seed_and_user_alone(self) -> None:
         histories = material().histories
-        cases = {one.user_id: one for one in training_cases(training_of(histories), 8, seed=0)}
+        cases = {one.user_id: one for one in last_item_lists(training_of(histories), 8, seed=0).cases}
         fewer = {user: history for user, history in histories.items() if user not in ("ball 3", "doll 30")}
-        assert all(cases[one.user_id] == one for one in training_cases(training_of(fewer), 8, seed=0))
-        assert training_cases(training_of(histories), 8, seed=1) != list(cases.values())
+        assert all(cases[one.user_id] == one for one in last_item_lists(training_of(fewer), 8, seed=0).cases)
+        assert last_item_lists(training_of(histories), 8, seed=1).cases != tuple(cases.values())
         places = {one.candidates.index(str(one.target)) for one in cases.values()}
         assert len(places) > 4
 
     def test_leave_out_what_gives_itself_away(self) -> None:
         histories = {"again": ("a", "b", "a"), "short": ("c",), "fine": ("d", "e")}
-        assert [one.user_id for one in training_cases(training_of(histories), 2, seed=0)] == ["fine"]
+        assert [one.user_id for one in last_item_lists(training_of(histories), 2, seed=0).cases] == ["fine"]
 
     def test_their_features_do_not_know_the_target(self) -> None:
         """An item that only one shopper has resembles nothing once it is held out."""
         training = training_of({"u": ("a", "b", "rare"), "v": ("a", "b", "c")})
-        asked = training_cases(training, 1, seed=0)[0]
+        lists = last_item_lists(training, 1, seed=0)
+        asked = lists.cases[0]
         leaking = Signals(histories_of(training), ContentSimilarity({})).features(asked)
-        clean = Signals(histories_of(shortened(training)), ContentSimilarity({})).features(asked)
+        clean = Signals(histories_of(lists.training), ContentSimilarity({})).features(asked)
         place = asked.candidates.index("rare")
         assert leaking[place, 0] > 0 and clean[place].tolist() == [0] * 5
 
@@ -656,6 +659,13 @@ def test_learned_takes_groups_of_features_that_are_not_in_its_default(groups: tu
     assert ranker.rank(asked[3]) == ranker.rank_many(asked)[3]
     # A score does not depend on the lists that are computed at the same time.
     assert ranker.rank_many(asked * 9) == ranker.rank_many(asked) * 9
+
+
+def test_the_schema_of_leanings_is_recorded_where_they_are_read() -> None:
+    other = MotivationSchema(name="two", dimensions=CONSUMER.dimensions[:2])
+    reading = RankerChoice("learned", None, Fusion(), other, trained=Learned(groups=("shop", "leanings")))
+    assert reading.configuration(0, True)["leanings_schema"] == other.model_dump(mode="json")
+    assert "leanings_schema" not in replace(reading, trained=Learned()).configuration(0, True)
 
 
 def test_learned_can_classify_candidates() -> None:

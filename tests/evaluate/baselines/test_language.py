@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from evaluate.baselines import TrainingData
+from evaluate.baselines.fit_cost import FitCost, fit_and_measure
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.language import LanguageModel, TitleRanker
 from evaluate.baselines.systems.a_llmrec import ALLMRec
@@ -23,6 +24,7 @@ from programs.lm.model_options import ModelOptions
 from programs.prior.encoders import HashingEncoder
 from programs.prior.scorers import ContentSimilarity
 from programs.ranker import Ranker
+from programs.runtime.device import best_device, device_name
 from programs.runtime.errors import InputError
 from programs.runtime.events import Event, Progress
 from signatures.rows import Case
@@ -101,10 +103,14 @@ def test_a_killed_fit_goes_on_and_a_kept_one_is_read(
 
     with pytest.raises(Killed):
         settings.fit(data, 0, Fitting(tmp_path, kill))
+    left = [folder / ".training.safetensors.0.partial" for folder in tmp_path.glob(f"{name}-*/")]
+    for file in left:
+        file.write_bytes(b"cut")
     seen: list[Event] = []
     resumed = settings.fit(data, 0, Fitting(tmp_path, seen.append)).rank(asked)
     assert next(event.done for event in seen if isinstance(event, Progress)) == 32
     assert resumed == fits[name].rank(asked)
+    assert left and not any(file.exists() for file in left), "what the kill left in the middle of a write"
     seen.clear()
     assert settings.fit(data, 0, Fitting(tmp_path, seen.append)).rank(asked) == resumed
     assert sum(isinstance(event, Progress) for event in seen) == 1, "nothing is trained again"
@@ -177,7 +183,20 @@ def test_stage_1_is_fitted_once_for_settings_that_do_not_touch_it(tmp_path: Path
     for name, value in {"code": 7, "epochs": 1, "align_rate": 0.5, "sasrec": other}.items():
         one.model_copy(update={name: value})._aligned(data, 0, Fitting(tmp_path))
     one._aligned(data, 1, Fitting(tmp_path))
-    assert len(list(tmp_path.glob("stage1-a-llmrec-*"))) == 6
+    assert len(list(tmp_path.glob("stage1-a-llmrec-*/"))) == 6
+
+
+def test_kept_parts_of_a_llmrec_are_in_its_cost(base: str, tmp_path: Path) -> None:
+    data, fitting = material(), Fitting(tmp_path)
+    alone = ALLMRec(base=base, sasrec=SHORT, epochs=2, users=2, dev_users=2, stages=1)
+    assert fit_and_measure(alone, data, 0, fitting)[1] is not None
+    parts = [FitCost.model_validate_json(file.read_text()) for file in tmp_path.glob("*.cost-*.json")]
+    assert len(parts) == 2, "SASRec and stage 1"
+    for settings in (alone, alone.model_copy(update={"stages": 2})):
+        cost = fit_and_measure(settings, data, 0, fitting)[1]
+        assert cost is not None
+        assert cost.cpu_seconds > sum(part.cpu_seconds for part in parts)
+    assert fit_and_measure(settings, data, 0, fitting)[1] == cost
 
 
 def test_late_interaction_computes_an_item_once_and_equals_joint_layers_where_none_is_below(base: str) -> None:
@@ -316,7 +335,7 @@ def test_the_option_model_names_the_base_and_the_manifest_says_what_it_ran_on(ba
     assert choice.for_runs(Path("nowhere")).trained == choice.trained
     recorded = choice.configuration(0, True, 3)
     assert recorded["settings"]["base"] == base and recorded["seed"] == 3
-    assert recorded["environment"]["device"] in ("cpu", "cuda")
+    assert recorded["environment"]["device"] == device_name(best_device())
     assert recorded["environment"]["dtype"] in ("bfloat16", "float32")
     assert len(recorded["environment"]["base_sha256"]) == 64
     assert choose_by_name("bpr", ModelOptions(model=base), Fusion(), None).trained is None

@@ -195,6 +195,20 @@ def test_another_run_is_refused_and_named(tmp_path: Path, change: dict[str, obje
     assert (tmp_path / "journal.jsonl").read_bytes() == before
 
 
+def test_what_is_recorded_since_a_later_version_is_compared_where_the_run_has_it(tmp_path: Path) -> None:
+    _written(tmp_path / "older", _ranking("u1"))
+
+    def manifest(version: int) -> RunManifest:
+        return MANIFEST.model_copy(update={"configuration": MANIFEST.configuration | {"fit_versions": [version]}})
+
+    with Journal.open(tmp_path / "older", manifest(2)) as journal:
+        assert journal.resolved() == {"u1"}
+    with Journal.open(tmp_path / "newer", manifest(1)) as journal:
+        journal.append(_ranking("u1"))
+    with pytest.raises(InputError, match=r"configuration\.fit_versions is \[1\], given \[2\]"):
+        Journal.open(tmp_path / "newer", manifest(2))
+
+
 def test_date_and_versions_do_not_make_another_run(tmp_path: Path) -> None:
     _written(tmp_path, _ranking("u1"))
     later = RunManifest(**MANIFEST.model_dump(include={"cases_sha256", "ranker", "configuration"}), versions={"x": "2"})

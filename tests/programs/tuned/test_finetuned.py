@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from transformers import GraniteConfig, GraniteForCausalLM
 
 from programs.runtime.errors import InputError
 from programs.runtime.events import Event, KeptFit, Progress
+from programs.runtime.lock import owned
 from programs.tuned.adaptation import Frozen
 from programs.tuned.backbone import load_backbone, sha256_of_base, source_of
 from programs.tuned.decoding import LateInteraction
@@ -21,7 +24,7 @@ from programs.tuned.finetuned import FineTuned, read_tensors
 from programs.tuned.reader import AdapterRecord, tuned_reader
 from programs.tuned.settings import PromptList, TuningSettings
 from tests.support.failures import Killed
-from tests.support.tiny_model import write_tiny_model
+from tests.support.tiny_model import write_tiny_gguf, write_tiny_model
 
 COLOURS, SHAPES = ("red", "blue", "green"), ("ball", "cube", "car")
 SETTINGS = TuningSettings(layers=2, rank=4, lists=72, batch=4, block=6, rate=0.02, patience=9, average=0.8)
@@ -144,6 +147,26 @@ def test_models_that_do_more_than_an_output_layer_are_refused(tmp_path: Path) ->
         LateInteraction(adapted, 1)
 
 
+@pytest.mark.parametrize("form", ["folder", "gguf"])
+def test_bfloat16_rounds_weights_and_not_frequencies(
+    form: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = folder
+    if form == "gguf":
+        monkeypatch.setenv("MLLM3REC_CACHE", str(tmp_path / "cache"))
+        name = tmp_path / "base.gguf"
+        name.write_bytes(b"GGUF")
+        write_tiny_model(tmp_path / "cache" / "dequantised" / sha256_of_base(name))
+    exact, rounded = (load_backbone(str(name), dtype).model for dtype in (torch.float32, torch.bfloat16))
+    kept = dict(rounded.named_parameters())
+    for parameter, value in exact.named_parameters():
+        assert torch.equal(kept[parameter], value.to(torch.bfloat16)), parameter
+    assert dict(rounded.named_buffers())
+    for buffer, value in rounded.named_buffers():
+        assert value.dtype == torch.float32, buffer
+        assert torch.equal(value, exact.get_buffer(buffer)), buffer
+
+
 def test_unpacked_weights_of_another_form_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLLM3REC_CACHE", str(tmp_path / "cache"))
     base = tmp_path / "base.gguf"
@@ -156,6 +179,38 @@ def test_unpacked_weights_of_another_form_are_refused(tmp_path: Path, monkeypatc
     (unpacked / "model.safetensors").write_bytes(save(tensors))
     with pytest.raises(InputError, match="another version of transformers; delete it"):
         load_backbone(str(base), torch.float32)
+
+
+def test_unpacked_weights_that_were_not_finished_are_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLLM3REC_CACHE", str(tmp_path / "cache"))
+    base = write_tiny_gguf(tmp_path / "base.gguf")
+    first = load_backbone(str(base), torch.float32)
+    (folder,) = (tmp_path / "cache" / "dequantised").glob("*/")
+    assert folder.name == first.sha256
+    (folder / "tokenizer.json").unlink()  # what a kill left behind: it is written last
+    (folder / "model.safetensors").write_bytes(b"cut")
+    folder.with_name(f"{folder.name}.partial").mkdir()
+    again = load_backbone(str(base), torch.float32)
+    assert again.tokenizer.encode("ab") == first.tokenizer.encode("ab")
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], value), name
+    assert list((tmp_path / "cache" / "dequantised").glob("*/")) == [folder]
+
+
+def test_weights_that_another_process_unpacks_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLLM3REC_CACHE", str(tmp_path / "cache"))
+    base = tmp_path / "base.gguf"
+    base.write_bytes(b"GGUF")  # holds no weights: unpacking it would be an error
+    unpacked = tmp_path / "cache" / "dequantised"
+    with ThreadPoolExecutor() as pool:
+        with owned(unpacked):
+            waiting = pool.submit(load_backbone, str(base), torch.float32)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.5)
+            write_tiny_model(tmp_path / "made").rename(unpacked / sha256_of_base(base))
+        assert waiting.result().tokenizer.convert_tokens_to_ids("Yes") == 2
 
 
 def test_settings_of_older_trainings_are_recorded_as_they_were() -> None:
@@ -193,6 +248,19 @@ def test_an_adapter_is_loaded_only_where_it_fits(folder: Path, tmp_path: Path) -
     next(iter(tensors.values()))[0, 0] = float("nan")
     with pytest.raises(InputError, match="finite numbers"):
         own.load(tensors, where)
+
+
+def test_a_tokenizer_in_several_files_is_part_of_the_identity_of_a_base(folder: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(folder, tmp_path / "base"))
+    whole = sha256_of_base(base)
+    (base / "merges.txt").write_text("r ed")
+    assert sha256_of_base(base) == whole, "tokenizer.json is read in its place"
+    (base / "tokenizer.json").unlink()
+    seen = [whole, sha256_of_base(base)]
+    for name in ("merges.txt", "tokenizer.model"):
+        (base / name).write_text("b lue")
+        seen.append(sha256_of_base(base))
+    assert len(set(seen)) == 4
 
 
 def test_a_base_is_a_gguf_file_a_folder_or_a_local_name(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from evaluate.baselines.networks.fit_plan import FitPlan
+from programs.runtime.errors import InputError
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
@@ -43,3 +44,10 @@ def test_held_out_positions_are_in_no_step() -> None:
     for one, other in zip(changed(held_out), weights(pairs), strict=True):
         np.testing.assert_array_equal(one, other)
     assert any((one != other).any() for one, other in zip(changed(learned[:1]), weights(pairs), strict=True))
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_data_in_which_nothing_follows_are_refused(count: int) -> None:
+    pairs = positions()
+    with pytest.raises(InputError, match=f"stage 1: .* have {count} such items; it needs two"):
+        weights(replace(pairs, states=pairs.states[:count], targets=pairs.targets[:count]))

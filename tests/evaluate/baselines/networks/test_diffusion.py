@@ -216,6 +216,11 @@ class TestDiffuASR:
         for own, before in zip(following, found, strict=True):
             assert len({*own.tolist(), *before.tolist()}) == 8
 
+    def test_nothing_is_generated_before_a_sequence_of_nearly_all_items(self, denoiser: SequenceDenoiser) -> None:
+        whole, all_but_one, short = np.arange(20), np.arange(19), np.arange(18)
+        found = diffuasr_augmenter.generated(denoiser, [whole, short, all_but_one], 0)
+        assert [sorted(before.tolist()) for before in found] == [[], [18, 19], []]
+
     def test_without_a_guide_nothing_of_it_is_read(self, denoiser: SequenceDenoiser) -> None:
         unread = torch.zeros(1, 3, dtype=torch.bool)
         with torch.no_grad():
@@ -267,6 +272,14 @@ class TestDiff4Rec:
             assert place > 0 and np.delete(rows, place).tolist() == own.tolist()
             assert rows[place] not in own
             assert augment._likely is not None and rows[place] in augment._likely.rows[user]
+
+    def test_only_items_that_are_new_to_the_user_are_inserted(self) -> None:
+        augment = self.augmenter(inserted=1.0, ramp=1, auxiliary=0.25)
+        training = [np.arange(20), np.arange(19), *SEQUENCES[2:]]
+        for number in range(1, 5):
+            given = augment(number, training, np.random.default_rng(number))
+            assert given[0][0].tolist() == list(range(20)), "nothing is new"
+            assert sorted(given[1][0].tolist()) == list(range(20)), "one item is"
 
     def test_kept_items_are_those_that_the_sequence_network_scores_highest(self) -> None:
         torch.manual_seed(0)

@@ -90,7 +90,10 @@ def test_a_killed_process_loses_at_most_one_epoch(tmp_path: Path) -> None:
 
 def _epochs_kept(folder: Path) -> int:
     path = folder / epochs.UNFINISHED
-    return int(read_packed(path, "damaged")[1]["trained"]["epochs"]) if path.exists() else 0
+    try:
+        return int(read_packed(path, "damaged")[1]["trained"]["epochs"]) if path.exists() else 0
+    except InputError:  # replaced while it was read, which safetensors opens twice
+        return 0
 
 
 def test_a_finished_fit_is_found_again(tmp_path: Path) -> None:
