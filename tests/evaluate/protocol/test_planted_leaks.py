@@ -264,14 +264,8 @@ def test_dates_that_contradict_positions_are_warned_about() -> None:
 
 def test_a_missing_time_contradicts_no_position() -> None:
     rows = shop().interactions
-    assert (
-        kinds(
-            Dataset.from_frames(
-                rows.assign(timestamp=rows["timestamp"].where(rows["position"] % 2 == 0)), None, name="shop"
-            )
-        )
-        == []
-    )
+    known = rows["timestamp"].where(rows["position"] % 2 == 0)
+    assert kinds(Dataset.from_frames(rows.assign(timestamp=known), None, name="shop")) == []
 
 
 # Item cold-start

@@ -518,10 +518,8 @@ def test_a_finished_stacked_ranker_with_another_model_is_refused(trained: Finish
 def test_a_free_program_ranks_a_catalogue_with_its_weight(tmp_path: Path) -> None:
     study = tmp_path / "whole.toml"
     head = STUDY.partition("[[rankers]]")[0].replace('pairs = [["listwise", "llm-only"]]\n', "")
-    rows = "".join(
-        f'[[rankers]]\nranker = "encoder"\nlabel = "weight {weight}"\nweight = {weight}\nprotocols = ["whole catalogue"]\n\n'
-        for weight in (0.0, 1.0)
-    )
+    ranker = '[[rankers]]\nranker = "encoder"\nlabel = "weight {0}"\nweight = {0}\nprotocols = ["whole catalogue"]\n\n'
+    rows = "".join(map(ranker.format, (0.0, 1.0)))
     study.write_text(head.replace('reference = "prior"', 'reference = "weight 0.0"') + rows)
     root = tmp_path / "runs"
     assert run("study", "run", study, "--out", root).exit_code == 0
