@@ -523,7 +523,7 @@ def test_a_free_program_ranks_a_catalogue_with_its_weight(tmp_path: Path) -> Non
     study.write_text(head.replace('reference = "prior"', 'reference = "weight 0.0"') + rows)
     root = tmp_path / "runs"
     assert run("study", "run", study, "--out", root).exit_code == 0
-    folder = root / "shop/whole-catalogue/draw0"
+    folder = root / "shop/whole_catalogue/draw0"
     found = {
         path.name: json.loads((path / "ranks.json").read_text())["ranks"] for path in sorted(folder.glob("weight*"))
     }
