@@ -28,19 +28,14 @@ def list_table(groups: Sequence[RankerRuns]) -> Table | None:
     if not rows:
         return None
     size = groups[0].size
-    columns = (
-        "ranker",
-        *(f"{name}@{FURTHER_AT}/{size}" for name in _METRICS),
-        f"coverage@{FURTHER_AT}/{size}",
-        "users",
-    )
+    columns = ("ranker", *(f"{name}@{FURTHER_AT}/{size}" for name in (*_METRICS, "coverage")), "users")
     caption = (
         f"The first {FURTHER_AT} items of each user's list, whether they are right or not, in the first draw and seed; "
         "means over users with 95% intervals. MRR is 1 / rank of the held-out item, 0 below the cutoff, and here equal "
         "to MAP. Novelty: bits of self-information, higher for items that few users have. Popularity bias: how many "
         "more users the items have than those of the user's own history. Diversity: 1 minus the similarity of the "
-        "items' categories. Coverage: items that somebody is shown, of all items that are among the candidates; it grows "
-        "with the number of users."
+        "items' categories. Coverage: items that somebody is shown, of all items that are among the candidates; it "
+        "grows with the number of users."
     )
     return Table("lists", "What is recommended", caption, columns, tuple(rows))
 
