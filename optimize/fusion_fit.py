@@ -1,7 +1,7 @@
 """Fit of the fusion weight on recorded scores, cross-validated over users; asks no model.
 
-Every `UserScore` holds the target's rank at all `TRIED_WEIGHTS`, from the same answers. `gate_fit` fits on the same
-ranks what gives every user a weight of their own.
+Every `UserScore` holds the scores that are fused, and the target's rank at all `TRIED_WEIGHTS`, from the same answers.
+`gate_fit` fits on the ranks what gives every user a weight of their own.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from evaluate.stats.metrics import rank_of
+from optimize.likelihood import Likelihood
 from optimize.objective import ObjectiveWeights, UserScore, weighted_score
 from programs.gate import Gate
 from programs.program import Fusion
@@ -31,7 +31,7 @@ class FittedWeight(BaseModel):
     Attributes:
         weight: The weight to use.
         own, fitted: Mean score with the weight before, and cross-validated with fitted ones: every user is scored with
-            the weight that is best for the users of the other folds.
+            the weight that is likeliest for the users of the other folds.
         users: Number of users.
     """
 
@@ -64,7 +64,9 @@ def ranks_by_weight(
 
 
 def fit_weight(scores: Sequence[UserScore], weights: ObjectiveWeights, own: float) -> FittedWeight | None:
-    """Fit the weight; it stays as it is unless fitted ones gain more than one standard error on users of other folds.
+    """Fit the weight at which the targets are likeliest.
+
+    It stays as it is unless fitted weights make the targets of other folds likelier by more than one standard error.
 
     Args:
         scores: Of one program; a user may have several (other draws of labels), which stay in one fold.
@@ -72,22 +74,29 @@ def fit_weight(scores: Sequence[UserScore], weights: ObjectiveWeights, own: floa
         own: The weight that the program has.
 
     Returns:
-        None if there are fewer than five users, or scores without ranks, as those of older compiles are.
+        None if fewer than five users have a list that the weight changes, or scores are of an older compile.
     """
     users = list(dict.fromkeys(score.user_id for score in scores))
-    if len(users) < _FOLDS or any(len(score.ranks) != len(TRIED_WEIGHTS) for score in scores):
+    if any(len(score.ranks) != len(TRIED_WEIGHTS) for score in scores):
         return None
-    table = np.array([[weighted_score(score, weights, rank) for rank in score.ranks] for score in scores])
-    fold = np.array([users.index(score.user_id) % _FOLDS for score in scores])
-    chosen = np.empty(len(scores))
-    for number in range(_FOLDS):
-        inside = fold == number
-        chosen[inside] = table[inside, _best(table[~inside], own)]
-    before = np.array([score.score for score in scores])
+    known = np.array([score.lists is not None for score in scores])
     of_user = np.array([users.index(score.user_id) for score in scores])
-    gains = np.bincount(of_user, chosen - before) / np.bincount(of_user)
-    error = float(gains.std(ddof=1)) / len(users) ** 0.5
-    weight = TRIED_WEIGHTS[_best(table, own)] if gains.mean() > error else own
+    if len(set(of_user[known].tolist())) < _FOLDS:
+        return None
+    found = Likelihood([score.lists for score in scores if score.lists is not None])
+    table = np.array([[weighted_score(score, weights, rank) for rank in score.ranks] for score in scores])
+    before = np.array([score.score for score in scores])
+    chosen, gains = np.empty(len(scores)), np.zeros(len(scores))
+    for number in range(_FOLDS):
+        inside = of_user % _FOLDS == number
+        others = ~inside[known]
+        weight, scale = found.likeliest(TRIED_WEIGHTS, others)
+        chosen[inside] = table[inside, TRIED_WEIGHTS.index(weight)]
+        likelier = found.at(weight, scale) - found.at(own, found.scale(own, others))
+        gains[known & inside] = likelier[~others]
+    each = np.bincount(of_user, gains) / np.bincount(of_user)
+    clear = each.mean() > float(each.std(ddof=1)) / len(users) ** 0.5
+    weight = found.likeliest(TRIED_WEIGHTS, np.ones(known.sum(), dtype=bool))[0] if clear else own
     return FittedWeight(weight=weight, own=float(before.mean()), fitted=float(chosen.mean()), users=len(users))
 
 
@@ -108,10 +117,3 @@ def all_at_weight(
     found = [at_weight(score, weights, weight, gate) for score in scores]
     known = [score for score in found if score is not None]
     return known if len(known) == len(found) else None
-
-
-def _best(table: NDArray[np.float64], own: float) -> int:
-    """Index of the best weight; among equals the one nearest to `own`."""
-    means = table.mean(axis=0)
-    near = [index for index in range(len(TRIED_WEIGHTS)) if means[index] >= means.max() - 1e-12]
-    return min(near, key=lambda index: abs(TRIED_WEIGHTS[index] - own))

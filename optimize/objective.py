@@ -17,6 +17,7 @@ from evaluate.runs.run_metrics import is_readable
 from evaluate.stats.metrics import hit, ndcg, rank_of
 from optimize.consistency import Similarity, agreement, consistency, resemblance, schema_cooccurrence
 from optimize.feedback import Outcome, outcome_of
+from optimize.likelihood import ListScores
 from programs.gate import GateSignals
 from programs.ranker import order_by_score
 from signatures.rows import Case, Ranking, Status, seed_of
@@ -68,6 +69,7 @@ class UserScore(BaseModel):
         tokens: Their prompt and answer tokens.
         tokens_in: Their prompt tokens.
         ranks: Rank of the target at each fusion weight of `optimize.fusion_fit.TRIED_WEIGHTS`; empty if unknown.
+        lists: Standard scores by MAR and by the prior; None if unknown, or if no weight changes the target's place.
         usd: Their price, or None if unknown.
         signals: What a gate may look at; None if unknown.
     """
@@ -90,6 +92,7 @@ class UserScore(BaseModel):
     tokens_in: int = 0
     usd: float | None = None
     ranks: tuple[int, ...] = Field(default=(), exclude_if=lambda ranks: not ranks)
+    lists: ListScores | None = Field(default=None, exclude_if=lambda lists: lists is None)
     signals: GateSignals | None = Field(default=None, exclude_if=lambda signals: signals is None)
 
 
@@ -152,7 +155,12 @@ class Objective:
             "tokens_in": spent.tokens_in,
             "usd": spent.usd,
         }
-        return score.model_copy(update=cost | {"ranks": tuple(prediction.ranks), "signals": prediction.get("signals")})
+        fused = {
+            "ranks": tuple(prediction.ranks),
+            "lists": prediction.get("lists"),
+            "signals": prediction.get("signals"),
+        }
+        return score.model_copy(update=cost | fused)
 
     def coherence(self, own: Sequence[Profile], others: Sequence[Profile]) -> float | None:
         """Agreement of different profiles of one user, minus their resemblance to other users' profiles.

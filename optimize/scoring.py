@@ -9,6 +9,7 @@ import dspy
 from dspy.utils.exceptions import DSPyError
 
 from optimize.fusion_fit import ranks_by_weight
+from optimize.likelihood import ListScores
 from optimize.objective import Objective, UserScore
 from optimize.prompts import prompts_of
 from programs.lm.ledger import Ledger
@@ -76,7 +77,8 @@ class ScoredProgram(dspy.Module):
             Prediction with `ranking`, the profiles `own` and `others`, the number of own profiles of a program with
             MOPE (`expected`), the usage of MOPE and MAR for the ranking, cache hits counted as paid (`spent`), and the
             `prompts` of the program; MAR's own scores (`mar`), their positions in its prompt (`shown`), and the
-            ranks of the target at other fusion weights (`ranks`), and the user's `signals` for a gate.
+            ranks of the target at other fusion weights (`ranks`), the scores that are fused (`lists`), and the user's
+            `signals` for a gate.
 
         Raises:
             EvaluationError: if a call failed after all retries.
@@ -93,6 +95,7 @@ class ScoredProgram(dspy.Module):
             mar=ranked.mar,
             shown=ranked.shown,
             ranks=self._ranks(case, ranked),
+            lists=self._lists(case, ranked),
             signals=ranked.signals,
             own=own,
             others=other_profiles,
@@ -105,6 +108,11 @@ class ScoredProgram(dspy.Module):
         if case.target is None:
             return ()
         return ranks_by_weight(case, ranked.mar, ranked.ranking.scores["prior"], self.program.fusion.head)
+
+    def _lists(self, case: Case, ranked: dspy.Prediction) -> ListScores | None:
+        if case.target is None:
+            return None
+        return ListScores.of(case, ranked.mar, ranked.ranking.scores["prior"], self.program.fusion.head)
 
     def profiles(self, case: Case) -> list[Profile]:
         """Profiles of a user's last purchases, one of each; empty for a program without MOPE."""

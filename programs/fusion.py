@@ -49,16 +49,24 @@ class Fusion:
         Inside the head they get MAR's lowest score, so that being left out by the model is no advantage. If MAR scored
         none, the prior alone decides. Outside the head, and among ties of MAR, the prior's order holds.
         """
-        head = head_of(prior, self.head)
+        head, own, base = standard_scores(mar, prior, self.head)
         fused = np.empty(len(prior))
-        scored = np.where(np.isnan(mar[head]), lowest(mar[head]), mar[head])
         weight = 0.0 if np.isnan(mar[head]).all() else self.weight
-        fused[head] = mixed(z(scored), z(prior[head]), weight)
+        fused[head] = mixed(own, base, weight)
         if len(head) < len(prior):
             below = np.setdiff1d(np.arange(len(prior)), head)
             falling = below[np.argsort(-prior[below], kind="stable")]
             fused[falling] = fused[head].min() - 1 - np.arange(len(falling))
         return fused
+
+
+def standard_scores(
+    mar: NDArray[np.float64], prior: NDArray[np.float64], head: int | None
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+    """Indices of the head's candidates, and their standard scores by MAR and by the prior; see `Fusion.fuse`."""
+    shown = head_of(prior, head)
+    scored = np.where(np.isnan(mar[shown]), lowest(mar[shown]), mar[shown])
+    return shown, z(scored), z(prior[shown])
 
 
 def mixed(mar: NDArray[np.float64], prior: NDArray[np.float64], weight: float) -> NDArray[np.float64]:

@@ -1,0 +1,105 @@
+"""Log-likelihood of targets under fused scores: what a fusion weight is fitted by.
+
+NDCG of some hundred users jumps from one weight to the next. The log-likelihood is smooth and uses every list, also
+those where the target's rank stays the same (a conditional logit model, McFadden, 1974).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from scipy.optimize import minimize_scalar
+
+from programs.fusion import mixed, standard_scores
+from signatures.rows import Case
+
+LARGEST_SCALE = 10.0
+"""A scale of 10 makes a candidate that is one standard deviation ahead 22,000 times as likely."""
+
+
+class ListScores(BaseModel):
+    """Standard scores of one list: of the candidates that MAR was asked about.
+
+    Attributes:
+        mar, prior: One for each candidate.
+        target: Index of the target in both.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    mar: tuple[float, ...] = Field(min_length=1)
+    prior: tuple[float, ...]
+    target: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _one_list(self) -> Self:
+        if len(self.prior) != len(self.mar) or self.target >= len(self.mar):
+            raise ValueError("the scores of the prior and of MAR, and the target, belong to different lists")
+        return self
+
+    @classmethod
+    def of(cls, case: Case, mar: Sequence[float | None], prior: Sequence[float], head: int | None) -> ListScores | None:
+        """The scores that are fused.
+
+        Args:
+            mar: MAR's own scores of the candidates, None where it gave none.
+            prior: The prior's.
+            head: See `Fusion`.
+
+        Returns:
+            None where no weight changes the target's place: it is outside the head, or MAR gave no score.
+        """
+        own = np.array([np.nan if score is None else score for score in mar], dtype=float)
+        shown, known, base = standard_scores(own, np.asarray(prior, dtype=float), head)
+        candidates = [case.candidates[place] for place in shown.tolist()]
+        if case.target not in candidates or np.isnan(own[shown]).all():
+            return None
+        return cls(mar=known.tolist(), prior=base.tolist(), target=candidates.index(case.target))
+
+
+class Likelihood:
+    """The targets' log-likelihood, with a softmax over fused scores.
+
+    Args:
+        lists: At least one.
+    """
+
+    def __init__(self, lists: Sequence[ListScores]) -> None:
+        width = max(len(one.mar) for one in lists)
+        self._mar, self._prior = np.zeros((2, len(lists), width))
+        self._there = np.zeros((len(lists), width), dtype=bool)
+        for row, one in enumerate(lists):
+            self._mar[row, : len(one.mar)], self._prior[row, : len(one.mar)] = one.mar, one.prior
+            self._there[row, : len(one.mar)] = True
+        self._targets = np.array([one.target for one in lists])
+
+    def at(self, weight: float, scale: float) -> NDArray[np.float64]:
+        """Log-likelihood of each target in nats, shape (lists,).
+
+        Args:
+            weight: MAR's share.
+            scale: Of the fused scores before the softmax; 0 makes all candidates equally likely.
+        """
+        fused = np.where(self._there, scale * mixed(self._mar, self._prior, weight), -np.inf)
+        fused -= fused.max(axis=1, keepdims=True)
+        own = fused[np.arange(len(fused)), self._targets]
+        found: NDArray[np.float64] = own - np.log(np.exp(fused).sum(axis=1))
+        return found
+
+    def scale(self, weight: float, rows: NDArray[np.bool_]) -> float:
+        """The scale at which the targets of some lists are likeliest with a weight."""
+        found = minimize_scalar(
+            lambda scale: -self.at(weight, scale)[rows].mean(), bounds=(0.0, LARGEST_SCALE), method="bounded"
+        )
+        return float(found.x)
+
+    def likeliest(self, tried: Sequence[float], rows: NDArray[np.bool_]) -> tuple[float, float]:
+        """Weight and scale at which the targets of some lists are likeliest; among equals the smallest weight."""
+        scales = [self.scale(weight, rows) for weight in tried]
+        means = [float(self.at(weight, scale)[rows].mean()) for weight, scale in zip(tried, scales, strict=True)]
+        best = next(place for place, mean in enumerate(means) if mean >= max(means) - 1e-9)
+        return tried[best], scales[best]

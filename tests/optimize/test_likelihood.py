@@ -1,0 +1,69 @@
+"""Log-likelihood of targets: chances that sum to one, the scores that a program fuses, and the scale of choices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from optimize.likelihood import Likelihood, ListScores
+from programs.fusion import Fusion
+from signatures.rows import Case
+
+NUMBER = st.floats(-5, 5, allow_nan=False)
+WEIGHT = st.sampled_from([0.0, 0.3, 1.0])
+
+
+@given(scores=st.lists(st.tuples(NUMBER, NUMBER), min_size=1, max_size=9), weight=WEIGHT, scale=st.floats(0, 10))
+def test_the_chances_of_a_list_sum_to_one(scores: list[tuple[float, float]], weight: float, scale: float) -> None:
+    mar, prior = zip(*scores, strict=True)
+    longer = ListScores(mar=(1.0,) * 12, prior=(2.0,) * 12, target=11)
+    lists = [ListScores(mar=mar, prior=prior, target=target) for target in range(len(mar))]
+    found = Likelihood([*lists, longer]).at(weight, scale)
+    assert np.exp(found[:-1]).sum() == pytest.approx(1)
+    assert found[-1] == pytest.approx(-np.log(12))
+
+
+@given(
+    mar=st.lists(st.none() | NUMBER, min_size=6, max_size=6),
+    prior=st.permutations([-2.0, -1.0, 0.0, 1.5, 2.0, 4.0]),
+    weight=WEIGHT,
+    head=st.none() | st.integers(1, 6),
+    target=st.integers(0, 5),
+)
+def test_the_scores_are_those_that_a_program_fuses(
+    mar: list[float | None], prior: list[float], weight: float, head: int | None, target: int
+) -> None:
+    case = Case(user_id="u", history=(), candidates=tuple("abcdef"), target="abcdef"[target])
+    found = ListScores.of(case, mar, prior, head)
+    own = np.array([np.nan if score is None else score for score in mar], dtype=float)
+    fused = Fusion(weight, head).fuse(own, np.array(prior))
+    inside = np.sort(np.argsort(-np.array(prior))[:head])
+    if target not in inside or np.isnan(own[inside]).all():
+        assert found is None
+        return
+    assert found is not None
+    chances = np.exp(fused[inside] - fused[inside].max())
+    expected = np.log(chances[inside.tolist().index(target)] / chances.sum())
+    assert Likelihood([found]).at(weight, 1.0)[0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_scale_of_choices_is_found() -> None:
+    rng = np.random.default_rng(3)
+    lists = []
+    for _ in range(4000):
+        prior = rng.normal(size=10)
+        chances = np.exp(0.7 * prior)
+        place = int(rng.choice(10, p=chances / chances.sum()))
+        lists.append(ListScores(mar=(0.0,) * 10, prior=tuple(prior), target=place))
+    every = np.ones(len(lists), dtype=bool)
+    assert Likelihood(lists).scale(0.0, every) == pytest.approx(0.7, abs=0.06)
+    assert Likelihood(lists).likeliest((0.0, 0.5), every)[0] == 0.0, "of equals the smallest"
+
+
+def test_lists_whose_parts_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="different lists"):
+        ListScores(mar=(1.0, 2.0), prior=(1.0,), target=0)
+    with pytest.raises(ValueError, match="different lists"):
+        ListScores(mar=(1.0,), prior=(1.0,), target=1)
