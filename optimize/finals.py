@@ -146,7 +146,7 @@ def with_gate(
     It gets the gate if weights by ranges of a signal are clearly better than one weight, or if with its own weight it
     is worse than the prior alone, which the gate then leaves all users to.
     """
-    fitted = fit_on_scores(scores, weights)
+    fitted = fit_on_scores(scores)
     if fitted is None:
         return winner, None
     own = all_at_weight(scores, weights, winner.configuration.weight) or scores  # of a weight that is not in the grid

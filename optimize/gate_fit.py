@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict
 from evaluate.protocol.cases import Cases
 from evaluate.runs.journal import read_journal
 from evaluate.stats.intervals import Difference, paired_difference
-from evaluate.stats.metrics import ndcg
-from optimize.fusion_fit import TRIED_WEIGHTS, ranks_by_weight
-from optimize.objective import ObjectiveWeights, UserScore, weighted_score
+from optimize.fusion_fit import TRIED_WEIGHTS
+from optimize.likelihood import ListScores, log_likelihoods
+from optimize.objective import UserScore
 from programs.gate import Gate, GateSignals, SignalName, recorded_scores
 from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import InputError
@@ -39,7 +39,7 @@ _STEPS = 21
 """Margins of dev users that a gate keeps."""
 
 Qualities = NDArray[np.float64]
-"""Quality of every row at every tried weight, shape (rows, weights)."""
+"""Quality of every row at every tried weight, shape (rows, weights): see `optimize.likelihood`."""
 
 
 class FittedGate(BaseModel):
@@ -49,7 +49,7 @@ class FittedGate(BaseModel):
         gate: The rule; fitted on all users.
         users: Number of users.
         in_range: Number of users in each range of the gate.
-        floor: Mean quality of the prior alone.
+        floor: Mean quality of the prior alone: the log-likelihood of a target, in nats.
         gain: Of the whole procedure, over the prior alone: every user is ranked with the gate that is chosen and fitted
             on the other folds.
         over_one_weight: Likewise, over one weight for all, which is fitted in the same way.
@@ -73,7 +73,8 @@ class FittedGate(BaseModel):
             lines.append(f"{_range(gate, place)}: fusion weight {weight:g} ({users} dev users)")
         for name, found in (("the prior alone", self.gain), ("one weight for all", self.over_one_weight)):
             lines.append(
-                f"out of fold, against {name}: {found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}], n={found.n}"
+                f"targets likelier than by {name}, out of fold: {found.mean:+.4f} nats "
+                f"[{found.low:+.4f}, {found.high:+.4f}], n={found.n}"
             )
         return lines
 
@@ -233,8 +234,6 @@ def _first_best(means: Qualities) -> int:
 def fit_on_run(cases: Cases, directory: Path) -> FittedGate:
     """Fit a gate on a finished run of a program on dev users.
 
-    Quality is NDCG over the whole list, as in the objective of a compile.
-
     Raises:
         InputError: if the cases are not of dev users, the run ranked others, or its rows have no scores of MAR.
     """
@@ -249,7 +248,7 @@ def fit_on_run(cases: Cases, directory: Path) -> FittedGate:
     given = manifest.configuration.get("head")
     head = given if isinstance(given, int) else None
     owned = {event.item_id for events in cases.training.values() for event in events}
-    values, signals, users = [], [], []
+    lists, signals, users = [], [], []
     for case in cases:
         row = rows.get(case.user_id)
         if row is None or not row.scored:
@@ -257,21 +256,22 @@ def fit_on_run(cases: Cases, directory: Path) -> FittedGate:
         if not {"prior", "mar"} <= row.scores.keys() or case.target is None:
             raise InputError(f"{directory}: has no scores of MAR; give the run of a program that asked about all users")
         mar, prior = recorded_scores(row, head), row.scores["prior"]
-        ranks = ranks_by_weight(case, [None if np.isnan(score) else score for score in mar.tolist()], prior, head)
-        values.append([ndcg(rank, len(case.candidates)) for rank in ranks])
+        lists.append(ListScores.of(case, [None if np.isnan(score) else score for score in mar.tolist()], prior, head))
         signals.append(GateSignals.of(case, prior, owned, mar))
         users.append(case.user_id)
     if not users:
         raise InputError(f"{directory}: no user has been ranked yet")
-    return fit_gate(np.array(values), signals, users)
+    return fit_gate(log_likelihoods(lists, TRIED_WEIGHTS), signals, users)
 
 
-def fit_on_scores(scores: Sequence[UserScore], weights: ObjectiveWeights) -> FittedGate | None:
-    """Fit a gate on the users of a compile; None if they are too few, or older scores have no ranks or signals."""
+def fit_on_scores(scores: Sequence[UserScore]) -> FittedGate | None:
+    """Fit a gate on the users of a compile; None if they are too few, or scores are of an older compile."""
     known = [(one, one.signals) for one in scores if one.signals is not None]
     if len(known) < len(scores) or len({one.user_id for one in scores}) < LEAST_DEV_USERS:
         return None
-    if any(len(one.ranks) != len(TRIED_WEIGHTS) for one in scores):
+    lists = [one.lists for one in scores]
+    if not any(lists):
         return None
-    values = np.array([[weighted_score(one, weights, rank) for rank in one.ranks] for one in scores])
-    return fit_gate(values, [signals for _, signals in known], [one.user_id for one in scores])
+    return fit_gate(
+        log_likelihoods(lists, TRIED_WEIGHTS), [signals for _, signals in known], [one.user_id for one in scores]
+    )

@@ -103,3 +103,17 @@ class Likelihood:
         means = [float(self.at(weight, scale)[rows].mean()) for weight, scale in zip(tried, scales, strict=True)]
         best = next(place for place, mean in enumerate(means) if mean >= max(means) - 1e-9)
         return tried[best], scales[best]
+
+
+def log_likelihoods(lists: Sequence[ListScores | None], tried: Sequence[float]) -> NDArray[np.float64]:
+    """Log-likelihood of each target at each weight, in nats, shape (lists, weights); 0 where no weight changes it.
+
+    Each weight has the scale at which all targets are likeliest.
+    """
+    known = [one for one in lists if one is not None]
+    values = np.zeros((len(lists), len(tried)))
+    if known:
+        found, every = Likelihood(known), np.ones(len(known), dtype=bool)
+        columns = [found.at(weight, found.scale(weight, every)) for weight in tried]
+        values[[one is not None for one in lists]] = np.stack(columns, axis=1)
+    return values

@@ -13,6 +13,7 @@ from optimize.artifact import SEARCH_FOLDER, restore_program
 from optimize.compiler import PLAN
 from optimize.finals import final_round, finalists_of, finals_lines
 from optimize.fusion_fit import TRIED_WEIGHTS
+from optimize.likelihood import ListScores
 from optimize.objective import ObjectiveWeights, UserScore
 from optimize.search import Attempt, by_merit
 from optimize.settings import AS_BEFORE, NEWEST_DEFAULTS, CompileSettings, defaults_of_compile
@@ -155,7 +156,7 @@ def test_a_compile_from_before_these_settings_resumes_as_it_was(
 def test_a_winner_that_is_worse_than_the_prior_gets_the_prior(
     ranks: tuple[int, int], gated: bool, weight: float
 ) -> None:
-    """It helps three users of ten by a rank and harms the others: no weight gains a standard error over its own.
+    """It helps three users of ten by a rank and harms the others; its scores are the prior's: no weight is likelier.
 
     The second weight is not among those that are tried.
     """
@@ -164,7 +165,9 @@ def test_a_winner_that_is_worse_than_the_prior_gets_the_prior(
         rank = ranks[0] if number % 10 < 3 else ranks[1]
         signals = GateSignals(history=3, cold=0, margin=(number * 7 % 40) / 40)
         tried = tuple(3 if weight == 0 else rank for weight in TRIED_WEIGHTS)
-        return score_of(f"u{number}", 1 / np.log2(1 + rank)).model_copy(update={"ranks": tried, "signals": signals})
+        same = ListScores(mar=(1.0, 0.0, -1.0), prior=(1.0, 0.0, -1.0), target=number % 3)
+        more = {"ranks": tried, "signals": signals, "lists": same}
+        return score_of(f"u{number}", 1 / np.log2(1 + rank)).model_copy(update=more)
 
     users = [user(number) for number in range(40)]
     own = attempt(0, 0, 0).configuration.model_copy(update={"weight": weight})
@@ -174,5 +177,5 @@ def test_a_winner_that_is_worse_than_the_prior_gets_the_prior(
     assert (gate is not None) == gated
     assert gate is None or gate.weights == (0.0,)
     said = finals_lines(decision.finals, gate)
-    assert any(line.startswith("gate: out of fold, against the prior alone") for line in said)
+    assert any(line.startswith("gate: targets likelier than by the prior alone") for line in said)
     assert ("the winner has no gate: none is clearly above one weight" in said) != gated

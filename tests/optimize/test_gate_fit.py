@@ -7,7 +7,7 @@ import pytest
 
 from optimize.fusion_fit import TRIED_WEIGHTS
 from optimize.gate_fit import fit_gate, fit_on_scores
-from optimize.objective import ObjectiveWeights, UserScore
+from optimize.objective import UserScore
 from programs.gate import GateSignals
 from programs.runtime.errors import InputError
 
@@ -98,4 +98,4 @@ def test_rows_of_one_user_count_as_one_user() -> None:
 
 def test_scores_of_older_compiles_have_no_gate() -> None:
     old = [UserScore(user_id=f"u{n}", score=0, rank=1, mar_rank=1, ndcg=0, mar=0, hit=0) for n in range(30)]
-    assert fit_on_scores(old, ObjectiveWeights()) is None
+    assert fit_on_scores(old) is None

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimize.likelihood import Likelihood, ListScores
+from optimize.likelihood import Likelihood, ListScores, log_likelihoods
 from programs.fusion import Fusion
 from signatures.rows import Case
 
@@ -67,3 +67,14 @@ def test_lists_whose_parts_do_not_fit_are_refused() -> None:
         ListScores(mar=(1.0, 2.0), prior=(1.0,), target=0)
     with pytest.raises(ValueError, match="different lists"):
         ListScores(mar=(1.0,), prior=(1.0,), target=1)
+
+
+def test_lists_that_no_weight_changes_are_the_same_at_every_weight() -> None:
+    rng = np.random.default_rng(4)
+    lists = [ListScores(mar=tuple(rng.normal(size=5)), prior=tuple(rng.normal(size=5)), target=0) for _ in range(30)]
+    found = log_likelihoods([*lists, None], (0.0, 0.5, 1.0))
+    assert found.shape == (31, 3)
+    assert found[-1].tolist() == [0.0, 0.0, 0.0]
+    every = np.ones(30, dtype=bool)
+    assert found[:-1, 1].mean() == pytest.approx(Likelihood(lists).at(0.5, Likelihood(lists).scale(0.5, every)).mean())
+    assert (log_likelihoods([None], (0.0, 1.0)) == 0).all()
