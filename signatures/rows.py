@@ -65,7 +65,7 @@ class Usage(BaseModel):
     Attributes:
         interrupted: Those of `calls` that were in flight when a process was killed: their tokens and dollars are upper
             estimates.
-        unpriced: Those of `calls` that were answered, or may have been, at an unknown price.
+        unpriced: Those of `calls` that were answered, or may have been, at an unknown price; written to no file.
         tokens_in: Tokens of prompts, of which the provider read `tokens_cached` from its cache and billed
             `tokens_written` as written to it.
     """
@@ -74,7 +74,7 @@ class Usage(BaseModel):
 
     calls: int = 0
     interrupted: int = Field(default=0, exclude_if=lambda calls: not calls)
-    unpriced: int = Field(default=0, exclude_if=lambda calls: not calls)
+    unpriced: int = Field(default=0, exclude=True)
     cache_hits: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
