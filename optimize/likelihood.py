@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.optimize import minimize_scalar
 
-from programs.fusion import mixed, standard_scores
+from programs.fusion import mixed, scores_to_fuse
 from signatures.rows import Case
 
 LARGEST_SCALE = 10.0
@@ -54,7 +54,7 @@ class ListScores(BaseModel):
             None where no weight changes the target's place: it is outside the head, or MAR gave no score.
         """
         own = np.array([np.nan if score is None else score for score in mar], dtype=float)
-        shown, known, base = standard_scores(own, np.asarray(prior, dtype=float), head)
+        shown, known, base = scores_to_fuse(own, np.asarray(prior, dtype=float), head)
         candidates = [case.candidates[place] for place in shown.tolist()]
         if case.target not in candidates or np.isnan(own[shown]).all():
             return None

@@ -49,7 +49,7 @@ class Fusion:
         Inside the head they get MAR's lowest score, so that being left out by the model is no advantage. If MAR scored
         none, the prior alone decides. Outside the head, and among ties of MAR, the prior's order holds.
         """
-        head, own, base = standard_scores(mar, prior, self.head)
+        head, own, base = scores_to_fuse(mar, prior, self.head)
         fused = np.empty(len(prior))
         weight = 0.0 if np.isnan(mar[head]).all() else self.weight
         fused[head] = mixed(own, base, weight)
@@ -60,7 +60,7 @@ class Fusion:
         return fused
 
 
-def standard_scores(
+def scores_to_fuse(
     mar: NDArray[np.float64], prior: NDArray[np.float64], head: int | None
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
     """Indices of the head's candidates, and their standard scores by MAR and by the prior; see `Fusion.fuse`."""
