@@ -40,7 +40,7 @@ from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts
 from programs.ranker import Ranker
 from programs.role_predictor import RolePredictor
 from programs.runtime.environment import cache_dir
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, quoted
 from programs.runtime.events import OnEvent, ignore
 from programs.trait_likelihood import TraitLikelihood
 from programs.trait_store import TraitStore
@@ -58,6 +58,8 @@ def require_known(name: str) -> None:
     """
     names = (*BASELINES, *TRAINED, *PROGRAMS, PLANTED_TRUTH)
     if name not in names:
+        if "/" in name:
+            raise InputError(f"{quoted(name)} is no folder of an artifact: compile one there, or name a ranker")
         near = get_close_matches(name, names, n=1)
         hint = f": did you mean {near[0]!r}?" if near else "."
         raise InputError(f"no ranker {name!r}{hint} Choose one of {', '.join(names)}, or the folder of an artifact")

@@ -155,6 +155,7 @@ def test_a_budget_stops_it_and_the_next_run_goes_on(cli: CommandLine, tmp_path: 
     ("options", "message"),
     [
         (("--ranker", "piror"), "no ranker 'piror': did you mean 'prior'?"),
+        (("--ranker", "./prior"), "'./prior' is no folder of an artifact"),
         (("--ranker", "prior", "--attack", "jsno"), "no attack 'jsno': did you mean 'json'?"),
         (("--ranker", "prior", "--ranker", "prior"), "ranker 'prior' is named twice"),
         (("--ranker", "bpr"), "bpr: trained rankers are not attacked"),
