@@ -299,8 +299,8 @@ def _same(directory: Path, manifest: ArtifactManifest) -> ArtifactManifest | Non
 
 
 def _paid(spent: Mapping[str, Usage]) -> dict[str, Usage]:
-    """Usage by phase without cache hits; empty ones are left out."""
-    paid = {phase: usage.model_copy(update={"cache_hits": 0}) for phase, usage in spent.items()}
+    """Usage by phase without cache hits, and without what no file keeps; empty ones are left out."""
+    paid = {phase: usage.model_copy(update={"cache_hits": 0, "unpriced": 0}) for phase, usage in spent.items()}
     return {phase: usage for phase, usage in paid.items() if usage != Usage()}
 
 
