@@ -1,7 +1,7 @@
 """Fit of the fusion weight on recorded scores, cross-validated over users; asks no model.
 
 Every `UserScore` holds the scores that are fused, and the target's rank at all `TRIED_WEIGHTS`, from the same answers.
-`gate_fit` fits on the ranks what gives every user a weight of their own.
+`gate_fit` fits on the same scores what gives every user a weight of their own.
 """
 
 from __future__ import annotations

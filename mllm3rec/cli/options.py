@@ -69,7 +69,7 @@ def given_command(context: typer.Context) -> str:
         value = context.params[param.name or ""]
         for one in value if isinstance(value, list | tuple) else [value]:
             if param.param_type_name == "option":
-                words.append(param.opts[0])
+                words.append(param.secondary_opts[0] if one is False else param.opts[0])
             if not isinstance(one, bool):
                 words.append(str(one))
     return shlex.join(words)
