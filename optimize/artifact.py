@@ -261,7 +261,9 @@ def save_artifact(
     for name, text in render_prompts(program).items():
         files[f"{PROMPTS}/{name}.txt"] = text.encode()
     contracts = {name: contract(predictor.signature) for name, predictor in program.named_predictors()}
-    whole = manifest.model_copy(
+    # Some fields, such as unpriced calls, are in no file: what is returned equals what will be read.
+    written = ArtifactManifest.model_validate_json(manifest.model_dump_json())
+    whole = written.model_copy(
         update={"contracts": contracts, "files": {path: _sha256(content) for path, content in files.items()}}
     ).sealed()
     earlier = _same(directory, whole)
@@ -299,8 +301,8 @@ def _same(directory: Path, manifest: ArtifactManifest) -> ArtifactManifest | Non
 
 
 def _paid(spent: Mapping[str, Usage]) -> dict[str, Usage]:
-    """Usage by phase without cache hits, and without what no file keeps; empty ones are left out."""
-    paid = {phase: usage.model_copy(update={"cache_hits": 0, "unpriced": 0}) for phase, usage in spent.items()}
+    """Usage by phase without cache hits; empty ones are left out."""
+    paid = {phase: usage.model_copy(update={"cache_hits": 0}) for phase, usage in spent.items()}
     return {phase: usage for phase, usage in paid.items() if usage != Usage()}
 
 
