@@ -347,7 +347,7 @@ def restore_program(directory: Path, parts: Parts | None = None) -> tuple[MLLM3R
 
     Args:
         parts: Parts of the program; its name, motivational schema and fusion come from the artifact, except for a gate
-            that the parts have. None builds the program without data, only to check it.
+            or a head that the parts have. None builds the program without data, only to check it.
 
     Returns:
         The program, marked as compiled for DSPy's optimizers, and the manifest.
@@ -379,7 +379,7 @@ def restore_program(directory: Path, parts: Parts | None = None) -> tuple[MLLM3R
     _check_prompts(directory, render_prompts(checked))
     if parts is None:
         return checked, manifest
-    fusion = replace(bare.fusion, gate=parts.fusion.gate or manifest.gate)
+    fusion = replace(bare.fusion, gate=parts.fusion.gate or manifest.gate, head=parts.fusion.head or manifest.head)
     return _loaded(directory, replace(parts, fusion=fusion, prototypes=bare.prototypes), manifest), manifest
 
 

@@ -143,8 +143,9 @@ def with_gate(
 ) -> tuple[Attempt, FittedGate | None]:
     """The winner with a gate that is fitted on its scores, and the fit.
 
-    It gets the gate if weights by ranges of a signal are clearly better than one weight, or if with its own weight it
-    is worse than the prior alone, which the gate then leaves all users to.
+    It gets the gate if weights by ranges of a signal are clearly better than one weight, if the same deviations for all
+    lists are clearly better than their own, or if with its own weight it is worse than the prior alone, which the gate
+    then leaves all users to.
     """
     fitted = fit_on_scores(scores)
     if fitted is None:
@@ -152,7 +153,8 @@ def with_gate(
     own = all_at_weight(scores, weights, winner.configuration.weight) or scores  # of a weight that is not in the grid
     prior = all_at_weight(scores, weights, 0.0) or own
     below = sum(score.score for score in own) < sum(score.score for score in prior)
-    if fitted.gate.signal is not None or (below and not any(fitted.gate.weights)):
+    better = fitted.gate.signal is not None or fitted.gate.deviations is not None
+    if better or (below and not any(fitted.gate.weights)):
         winner = replace(winner, configuration=winner.configuration.model_copy(update={"gate": fitted.gate}))
     return winner, fitted
 

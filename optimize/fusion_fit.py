@@ -104,6 +104,11 @@ def at_weight(score: UserScore, weights: ObjectiveWeights, weight: float, gate: 
     """A user's score with another of `TRIED_WEIGHTS`, or the one that a gate gives; None if its ranks are not known."""
     if gate is not None and score.signals is not None:
         weight = gate.weight(score.signals)
+        if gate.deviations is not None and score.lists is not None:
+            if score.lists.deviations is None:
+                return None
+            rank = score.lists.over(gate.deviations).rank(weight)
+            return score.model_copy(update={"score": weighted_score(score, weights, rank)})
     if weight not in TRIED_WEIGHTS or len(score.ranks) != len(TRIED_WEIGHTS):
         return None
     rank = score.ranks[TRIED_WEIGHTS.index(weight)]

@@ -20,7 +20,7 @@ from evaluate.protocol.cases import Cases
 from evaluate.runs.journal import read_journal
 from evaluate.stats.intervals import Difference, paired_difference
 from optimize.fusion_fit import TRIED_WEIGHTS
-from optimize.likelihood import ListScores, log_likelihoods
+from optimize.likelihood import ListScores, log_likelihoods, mean_deviations
 from optimize.objective import UserScore
 from programs.gate import Gate, GateSignals, SignalName, recorded_scores
 from programs.runtime.atomic import write_atomically
@@ -71,6 +71,9 @@ class FittedGate(BaseModel):
         lines = []
         for place, (weight, users) in enumerate(zip(gate.weights, self.in_range, strict=True)):
             lines.append(f"{_range(gate, place)}: fusion weight {weight:g} ({users} dev users)")
+        if gate.deviations is not None:
+            mar, prior = gate.deviations.mar, gate.deviations.prior
+            lines.append(f"all lists: MAR's scores divided by {mar:.3g}, the prior's by {prior:.3g}")
         for name, found in (("the prior alone", self.gain), ("one weight for all", self.over_one_weight)):
             lines.append(
                 f"targets likelier than by {name}, out of fold: {found.mean:+.4f} nats "
@@ -105,7 +108,7 @@ def fit_gate(values: Qualities, signals: Sequence[GateSignals], users: Sequence[
     names = list(dict.fromkeys(users))
     if len(names) < LEAST_DEV_USERS:
         raise InputError(f"{len(names)} users: a gate needs at least {LEAST_DEV_USERS} dev users to be fitted on")
-    data = _Rows(values, signals, np.array([names.index(user) for user in users]))
+    data = _Rows(values, signals, _owners(users))
     gate = _chosen(data)
     gated, single = (_out_of_fold(data, choose) for choose in (_chosen, _one_weight))
     floor, chosen, for_all = (data.by_user(found) for found in (values[:, 0], gated, single))
@@ -261,7 +264,7 @@ def fit_on_run(cases: Cases, directory: Path) -> FittedGate:
         users.append(case.user_id)
     if not users:
         raise InputError(f"{directory}: no user has been ranked yet")
-    return fit_gate(log_likelihoods(lists, TRIED_WEIGHTS), signals, users)
+    return fit_on_lists(lists, signals, users)
 
 
 def fit_on_scores(scores: Sequence[UserScore]) -> FittedGate | None:
@@ -272,6 +275,44 @@ def fit_on_scores(scores: Sequence[UserScore]) -> FittedGate | None:
     lists = [one.lists for one in scores]
     if not any(lists):
         return None
-    return fit_gate(
-        log_likelihoods(lists, TRIED_WEIGHTS), [signals for _, signals in known], [one.user_id for one in scores]
-    )
+    return fit_on_lists(lists, [signals for _, signals in known], [one.user_id for one in scores])
+
+
+def fit_on_lists(
+    lists: Sequence[ListScores | None], signals: Sequence[GateSignals], users: Sequence[str]
+) -> FittedGate:
+    """Fit a gate by the log-likelihood of the targets.
+
+    The scores of all lists are divided by the same deviations where that makes the targets clearly likelier than each
+    list's own do, with the best weight of both.
+
+    Args:
+        lists: The scores of each row; None where no weight changes the target's place.
+        signals, users: As for `fit_gate`.
+
+    Raises:
+        InputError: as `fit_gate`.
+    """
+    values, common = log_likelihoods(lists, TRIED_WEIGHTS), mean_deviations(lists)
+    if common is None:
+        return fit_gate(values, signals, users)
+    over = log_likelihoods([None if one is None else one.over(common) for one in lists], TRIED_WEIGHTS)
+    rows = _Rows(over, signals, _owners(users))
+    if not _clearly(rows, _best_column(over) - _best_column(values)):
+        return fit_gate(values, signals, users)
+    fitted = fit_gate(over, signals, users)
+    if not any(fitted.gate.weights):
+        return fitted
+    return fitted.model_copy(update={"gate": fitted.gate.model_copy(update={"deviations": common})})
+
+
+def _best_column(values: Qualities) -> Qualities:
+    """Quality of every row with the one weight that is best for all."""
+    column: Qualities = values[:, _first_best(values.mean(axis=0))]
+    return column
+
+
+def _owners(users: Sequence[str]) -> NDArray[np.intp]:
+    names = list(dict.fromkeys(users))
+    place = {name: number for number, name in enumerate(names)}
+    return np.array([place[user] for user in users])

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.optimize import minimize_scalar
 
-from programs.fusion import mixed, scores_to_fuse
+from programs.fusion import head_scores, mixed, scores_to_fuse
+from programs.gate import Deviations
 from signatures.rows import Case
 
 LARGEST_SCALE = 10.0
@@ -27,6 +28,8 @@ class ListScores(BaseModel):
     Attributes:
         mar, prior: One for each candidate.
         target: Index of the target in both.
+        deviations: Standard deviations of MAR's scores and of the prior's, which they were divided by; None in older
+            compiles.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -34,6 +37,7 @@ class ListScores(BaseModel):
     mar: tuple[float, ...] = Field(min_length=1)
     prior: tuple[float, ...]
     target: int = Field(ge=0)
+    deviations: Deviations | None = Field(default=None, exclude_if=lambda two: two is None)
 
     @model_validator(mode="after")
     def _one_list(self) -> Self:
@@ -58,7 +62,46 @@ class ListScores(BaseModel):
         candidates = [case.candidates[place] for place in shown.tolist()]
         if case.target not in candidates or np.isnan(own[shown]).all():
             return None
-        return cls(mar=known.tolist(), prior=base.tolist(), target=candidates.index(case.target))
+        raw = head_scores(own, shown), np.asarray(prior, dtype=float)[shown]
+        return cls(
+            mar=known.tolist(),
+            prior=base.tolist(),
+            target=candidates.index(case.target),
+            deviations=Deviations(mar=float(raw[0].std()), prior=float(raw[1].std())),
+        )
+
+    def over(self, common: Deviations) -> ListScores:
+        """The same list with its scores divided by the deviations of all lists, in place of its own.
+
+        Raises:
+            ValueError: if these are not known.
+        """
+        if self.deviations is None:
+            raise ValueError("the deviations of this list are not known")
+        mar, prior = self.deviations.mar / common.mar, self.deviations.prior / common.prior
+        return self.model_copy(
+            update={
+                "mar": tuple(score * mar for score in self.mar),
+                "prior": tuple(score * prior for score in self.prior),
+            }
+        )
+
+    def rank(self, weight: float) -> int:
+        """Rank of the target by the fused scores, from 1; the target is the last of its ties."""
+        fused = mixed(np.array(self.mar), np.array(self.prior), weight)
+        return int((fused >= fused[self.target]).sum())
+
+
+def mean_deviations(lists: Sequence[ListScores | None]) -> Deviations | None:
+    """The mean deviations of lists; None where they are not known, or the scores of one kind are all alike."""
+    known = [one for one in lists if one is not None]
+    found = [one.deviations for one in known if one.deviations is not None]
+    if not found or len(found) < len(known):
+        return None
+    mean = Deviations(
+        mar=float(np.mean([one.mar for one in found])), prior=float(np.mean([one.prior for one in found]))
+    )
+    return mean if mean.mar and mean.prior else None
 
 
 class Likelihood:

@@ -79,7 +79,7 @@ def resolve_ranker(
     Args:
         options: Models given here replace those of an artifact; a preset does not. A server on another machine is used
             only if it is given here, because it receives histories.
-        fusion: For rankers that are not artifacts.
+        fusion: For rankers that are not artifacts; its head, if it has one, replaces that of an artifact, too.
         schema: Motivational schema; an artifact accepts only its own.
 
     Raises:
@@ -94,7 +94,7 @@ def resolve_ranker(
     return ArtifactChoice(
         name=f"compiled {manifest.family} ({manifest.sha256[:8]})",
         roles=roles,
-        fusion=Fusion(manifest.weight, manifest.head, manifest.gate),
+        fusion=Fusion(manifest.weight, fusion.head or manifest.head, manifest.gate),
         schema=manifest.motivations if schema is None else schema,
         given=options.given,
         prior=prior_name(manifest.prior),

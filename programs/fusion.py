@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from programs.gate import Gate, GateSignals
+from programs.gate import Deviations, Gate, GateSignals
 from programs.prior.standard_scores import z
 from programs.runtime.errors import InputError
 
@@ -22,12 +22,14 @@ class Fusion:
     Attributes:
         weight: Share of MAR in 0..1: fused = weight * z(MAR) + (1 - weight) * z(prior), z over the candidates.
         head: MAR scores only the prior's first `head` candidates, the others stay below them; None: all.
-        gate: Gives every user a weight of their own, in place of `weight`.
+        gate: Gives every user a weight of their own, in place of `weight`, and perhaps the deviations.
+        deviations: See `Gate`.
     """
 
     weight: float = DEFAULT_WEIGHT
     head: int | None = None
     gate: Gate | None = None
+    deviations: Deviations | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1:
@@ -37,7 +39,9 @@ class Fusion:
 
     def of_user(self, signals: GateSignals) -> Fusion:
         """The fusion of one user: with the weight that the gate gives, if there is one."""
-        return self if self.gate is None else Fusion(self.gate.weight(signals), self.head)
+        if self.gate is None:
+            return self
+        return Fusion(self.gate.weight(signals), self.head, deviations=self.gate.deviations)
 
     def asks(self, signals: GateSignals) -> bool:
         """Whether MAR is asked about a user; all users without a gate."""
@@ -49,7 +53,7 @@ class Fusion:
         Inside the head they get MAR's lowest score, so that being left out by the model is no advantage. If MAR scored
         none, the prior alone decides. Outside the head, and among ties of MAR, the prior's order holds.
         """
-        head, own, base = scores_to_fuse(mar, prior, self.head)
+        head, own, base = scores_to_fuse(mar, prior, self.head, self.deviations)
         fused = np.empty(len(prior))
         weight = 0.0 if np.isnan(mar[head]).all() else self.weight
         fused[head] = mixed(own, base, weight)
@@ -61,12 +65,19 @@ class Fusion:
 
 
 def scores_to_fuse(
-    mar: NDArray[np.float64], prior: NDArray[np.float64], head: int | None
+    mar: NDArray[np.float64], prior: NDArray[np.float64], head: int | None, deviations: Deviations | None = None
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
     """Indices of the head's candidates, and their standard scores by MAR and by the prior; see `Fusion.fuse`."""
     shown = head_of(prior, head)
-    scored = np.where(np.isnan(mar[shown]), lowest(mar[shown]), mar[shown])
-    return shown, z(scored), z(prior[shown])
+    scored, base = head_scores(mar, shown), prior[shown]
+    if deviations is None:
+        return shown, z(scored), z(base)
+    return shown, (scored - scored.mean()) / deviations.mar, (base - base.mean()) / deviations.prior
+
+
+def head_scores(mar: NDArray[np.float64], shown: NDArray[np.intp]) -> NDArray[np.float64]:
+    """MAR's scores of the head's candidates; those without one (NaN) have its lowest."""
+    return np.where(np.isnan(mar[shown]), lowest(mar[shown]), mar[shown])
 
 
 def mixed(mar: NDArray[np.float64], prior: NDArray[np.float64], weight: float) -> NDArray[np.float64]:

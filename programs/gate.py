@@ -115,6 +115,19 @@ def recorded_scores(row: Ranking, head: int | None) -> NDArray[np.float64]:
     return np.where(scores == distinct[0], np.nan, scores) if unseen or left_out else scores
 
 
+class Deviations(BaseModel):
+    """Standard deviations of the scores within a list.
+
+    Attributes:
+        mar, prior: Of MAR's scores and of the prior's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    mar: float = Field(ge=0)
+    prior: float = Field(ge=0)
+
+
 class Gate(BaseModel):
     """Fusion weights by ranges of one signal, and the margin up to which users are asked about.
 
@@ -124,6 +137,8 @@ class Gate(BaseModel):
         weights: Fusion weight of each range.
         margins: Margins of dev users at equal steps of their share, from the smallest to the largest.
         ask_below: Users with a smaller margin are asked about; None: all.
+        deviations: What the scores of every list are divided by before they are fused, above 0, so that a list in which
+            one of the two is sure moves more; None: the deviations of the list itself, which make all lists alike.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -133,6 +148,7 @@ class Gate(BaseModel):
     weights: tuple[Annotated[float, Field(ge=0, le=1)], ...]
     margins: tuple[float, ...] = ()
     ask_below: float | None = Field(default=None, exclude_if=lambda margin: margin is None)
+    deviations: Deviations | None = Field(default=None, exclude_if=lambda two: two is None)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -143,6 +159,8 @@ class Gate(BaseModel):
             raise ValueError("cuts must be ascending")
         if self.cuts and self.signal is None:
             raise ValueError("cuts need a signal")
+        if self.deviations is not None and not (self.deviations.mar and self.deviations.prior):
+            raise ValueError("scores cannot be divided by deviations of 0")
         return self
 
     def range_of(self, signals: GateSignals) -> int | None:

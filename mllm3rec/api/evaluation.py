@@ -73,7 +73,8 @@ def evaluate(
         ks: Cutoffs of further metrics (`Evaluation.further`, `figures.coverage`): HR, NDCG, MRR, MAP, novelty,
             popularity, popularity bias, diversity and coverage; HR and NDCG are then compared at them as well.
         out: Run directory; the same call resumes it. None keeps only the answers of language models (in the cache).
-        weight, head: See `Fusion`; only for programs given by name.
+        weight: See `Fusion`; only for programs given by name.
+        head: See `Fusion`; None for that of an artifact.
         gate: A gate (`fit_gate_on_run(...).gate`), or its file, in place of `weight`.
         ask: Share of users to ask about, those for whom the prior is least sure; the prior alone ranks the others. The
             margin threshold is the quantile of the gate's dev users for this share.

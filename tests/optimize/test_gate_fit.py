@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from optimize.fusion_fit import TRIED_WEIGHTS
-from optimize.gate_fit import fit_gate, fit_on_scores
+from optimize.gate_fit import fit_gate, fit_on_lists, fit_on_scores
+from optimize.likelihood import ListScores
 from optimize.objective import UserScore
-from programs.gate import GateSignals
+from programs.gate import Deviations, GateSignals
 from programs.runtime.errors import InputError
 
 WEIGHTS = np.array(TRIED_WEIGHTS)
@@ -99,3 +100,44 @@ def test_rows_of_one_user_count_as_one_user() -> None:
 def test_scores_of_older_compiles_have_no_gate() -> None:
     old = [UserScore(user_id=f"u{n}", score=0, rank=1, mar_rank=1, ndcg=0, mar=0, hit=0) for n in range(30)]
     assert fit_on_scores(old) is None
+
+
+def drawn_lists(n: int, sure: float, seed: int = 5) -> list[ListScores]:
+    """Targets drawn by scores of which every second list has `sure` times as large ones; the prior says nothing."""
+    rng = np.random.default_rng(seed)
+    lists = []
+    for number in range(n):
+        size = sure if number % 2 else 1.0
+        mar, prior = rng.normal(size=(2, 10))
+        mar, prior = (mar - mar.mean()) / mar.std(), (prior - prior.mean()) / prior.std()
+        chances = np.exp(size * mar)
+        target = int(rng.choice(10, p=chances / chances.sum()))
+        lists.append(
+            ListScores(
+                mar=tuple(mar),
+                prior=tuple(prior),
+                target=target,
+                deviations=Deviations(mar=size, prior=float(1 + number % 3)),
+            )
+        )
+    return lists
+
+
+def test_a_model_that_knows_how_sure_it_is_has_the_same_deviations_for_all_lists() -> None:
+    lists = drawn_lists(300, 6.0)
+    _, signals = people(300, 0, 0)
+    gate = fit_on_lists(lists, signals, names(300)).gate
+    assert gate.deviations is not None
+    assert gate.deviations.mar == pytest.approx(3.5)
+    assert gate.deviations.prior == pytest.approx(2)
+    older = [one.model_copy(update={"deviations": None}) for one in lists]
+    assert fit_on_lists(older, signals, names(300)).gate.deviations is None
+
+
+def test_a_model_whose_deviations_say_nothing_keeps_those_of_each_list() -> None:
+    alike = [
+        one.model_copy(update={"deviations": Deviations(mar=1.0 + n % 7, prior=1.0)})
+        for n, one in enumerate(drawn_lists(300, 1.0))
+    ]
+    _, signals = people(300, 0, 0)
+    assert fit_on_lists(alike, signals, names(300)).gate.deviations is None

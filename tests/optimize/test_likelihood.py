@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimize.likelihood import Likelihood, ListScores, log_likelihoods
+from optimize.likelihood import Likelihood, ListScores, log_likelihoods, mean_deviations
 from programs.fusion import Fusion
+from programs.gate import Deviations
 from signatures.rows import Case
 
 NUMBER = st.floats(-5, 5, allow_nan=False)
@@ -31,19 +32,27 @@ def test_the_chances_of_a_list_sum_to_one(scores: list[tuple[float, float]], wei
     weight=WEIGHT,
     head=st.none() | st.integers(1, 6),
     target=st.integers(0, 5),
+    common=st.none() | st.just(Deviations(mar=0.5, prior=2.5)),
 )
 def test_the_scores_are_those_that_a_program_fuses(
-    mar: list[float | None], prior: list[float], weight: float, head: int | None, target: int
+    mar: list[float | None],
+    prior: list[float],
+    weight: float,
+    head: int | None,
+    target: int,
+    common: Deviations | None,
 ) -> None:
     case = Case(user_id="u", history=(), candidates=tuple("abcdef"), target="abcdef"[target])
     found = ListScores.of(case, mar, prior, head)
     own = np.array([np.nan if score is None else score for score in mar], dtype=float)
-    fused = Fusion(weight, head).fuse(own, np.array(prior))
+    fused = Fusion(weight, head, deviations=common).fuse(own, np.array(prior))
     inside = np.sort(np.argsort(-np.array(prior))[:head])
     if target not in inside or np.isnan(own[inside]).all():
         assert found is None
         return
     assert found is not None
+    found = found if common is None else found.over(common)
+    assert found.rank(weight) == (fused >= fused[target] - 1e-12).sum() or len(set(np.round(fused, 9))) < len(fused)
     chances = np.exp(fused[inside] - fused[inside].max())
     expected = np.log(chances[inside.tolist().index(target)] / chances.sum())
     assert Likelihood([found]).at(weight, 1.0)[0] == pytest.approx(expected, abs=1e-6)
@@ -78,3 +87,14 @@ def test_lists_that_no_weight_changes_are_the_same_at_every_weight() -> None:
     every = np.ones(30, dtype=bool)
     assert found[:-1, 1].mean() == pytest.approx(Likelihood(lists).at(0.5, Likelihood(lists).scale(0.5, every)).mean())
     assert (log_likelihoods([None], (0.0, 1.0)) == 0).all()
+
+
+def test_common_deviations_are_the_mean_of_the_lists() -> None:
+    case = Case(user_id="u", history=(), candidates=tuple("ab"), target="a")
+    lists = [ListScores.of(case, mar, prior, None) for mar, prior in (([0, 2], [0, 4]), ([0, 6], [4, 4]))]
+    assert mean_deviations([*lists, None]) == Deviations(mar=2, prior=1)
+    assert mean_deviations([ListScores.of(case, [1, 1], [0, 4], None)]) is None, "MAR's scores are all alike"
+    old = ListScores(mar=(-1.0, 1.0), prior=(1.0, -1.0), target=0)
+    assert mean_deviations([*lists, old]) is None
+    with pytest.raises(ValueError, match="not known"):
+        old.over(Deviations(mar=1, prior=1))

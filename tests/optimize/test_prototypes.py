@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,12 @@ from optimize.objective import Objective, ObjectiveWeights
 from optimize.prototype_candidates import wordings, worked_examples
 from optimize.prototype_search import PrototypeSearch
 from optimize.prototype_table import PrototypeTable, mean_of_rows
+from optimize.resolve import resolve_ranker
 from optimize.scoring import ScoredProgram, next_users, score_cases
 from optimize.space import Configuration, ProgramBuilder, Space, uncompiled
+from programs.fusion import Fusion
 from programs.lm.ledger import Ledger
+from programs.lm.model_options import ModelOptions
 from programs.motivation_encoder import MotivationEncoder, leanings_of
 from programs.prior.encoders import HashingEncoder
 from programs.program import PROGRAMS
@@ -274,6 +278,17 @@ class TestCompile:
         assert asked != unchanged
         page = (made.directory / SEARCH_FOLDER / REPORT).read_text()
         assert "sustainability" in page
+
+    def test_an_artifact_ranks_only_the_head_that_is_asked_for(self, compiled: Compiled) -> None:
+        made, manifest = compiled
+        program, _ = restore_program(made.directory, replace(made.parts, fusion=Fusion(head=3)))
+        case = made.held_out[0].blinded()
+        scores = np.array(program(case=case, ask_all=True).mar, dtype=float)
+        first = np.argsort(-np.array(program.rank(case).scores["prior"]))[:3]
+        assert np.flatnonzero(~np.isnan(scores)).tolist() == sorted(first.tolist())
+        chosen = resolve_ranker(str(made.directory), ModelOptions(), Fusion(head=3))
+        assert (chosen.fusion.head, chosen.fusion.gate) == (3, manifest.gate)
+        assert resolve_ranker(str(made.directory), ModelOptions(), Fusion()).fusion.head is manifest.head is None
 
     def test_the_same_command_makes_the_same_artifact(self, tmp_path: Path, server: FakeOpenAI) -> None:
         manifest = built(tmp_path, server, trials=12, users=20).run()
