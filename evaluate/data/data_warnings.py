@@ -1,4 +1,4 @@
-"""Warnings about a dataset: what makes targets easy to find, and may be natural or planted.
+"""Warnings about a dataset: what makes targets easy to find, and may be natural or planted; days read as seconds.
 
 A leak is refused; these are counted and shown, because natural data has some of each.
 """
@@ -30,7 +30,7 @@ EXAMPLES = 3
 
 @dataclass(frozen=True)
 class DataWarning:
-    """Something in the data that makes targets easy to find.
+    """Something in the data that makes targets easy to find, or is not meant as it is read.
 
     Attributes:
         kind: A short name of what it is.
@@ -49,7 +49,7 @@ class DataWarning:
 
 
 def find_data_warnings(dataset: Dataset) -> list[DataWarning]:
-    """Search for second accounts, user ids in the items' texts, and dates that contradict positions."""
+    """Search for second accounts, user ids in the items' texts, and dates that cannot be meant as they are read."""
     found: list[DataWarning] = []
     users = len(dataset.histories)
     if twins := users_with_a_twin(dataset.histories):
@@ -76,7 +76,26 @@ def find_data_warnings(dataset: Dataset) -> list[DataWarning]:
             "target is not their latest one, so fits may know what came after it"
         )
         found.append(DataWarning("dates against positions", len(backwards), message, tuple(backwards[:EXAMPLES])))
+    times = [
+        event.timestamp for events in dataset.sequences.values() for event in events if event.timestamp is not None
+    ]
+    if times and all(map(_reads_as_a_day, times)):
+        message = (
+            f"all {len(times):,} timestamps read as days, such as {times[0]}, but numbers are taken as Unix seconds: "
+            "write days as 2018-07-07"
+        )
+        found.append(DataWarning("days as numbers", len(times), message))
     return found
+
+
+def _reads_as_a_day(time: int) -> bool:
+    """Whether the digits of a time are year, month and day.
+
+    >>> [_reads_as_a_day(time) for time in (20180707, 20181307, 1530921600, 1)]
+    [True, False, False, False]
+    """
+    year, month, day = time // 10_000, time // 100 % 100, time % 100
+    return 1900 <= year <= 2100 and 1 <= month <= 12 and 1 <= day <= 31
 
 
 def users_with_a_twin(histories: Mapping[str, Sequence[str]]) -> list[str]:

@@ -262,6 +262,16 @@ def test_dates_that_contradict_positions_are_warned_about() -> None:
     assert drawn(backwards).leaks == []
 
 
+def test_days_written_as_numbers_are_warned_about() -> None:
+    rows = shop().interactions
+    days = Dataset.from_frames(rows.assign(timestamp=20180700 + rows["position"] + 1), None, name="shop")
+    (warning,) = find_data_warnings(days)
+    assert (warning.kind, warning.count) == ("days as numbers", len(rows))
+    assert "20180701" in warning.message
+    one_more = rows.assign(timestamp=20180700 + rows["position"] + 1 + 40 * (rows.index == 0))
+    assert kinds(Dataset.from_frames(one_more, None, name="shop")) == ["dates against positions"], "the 41st of July"
+
+
 def test_a_missing_time_contradicts_no_position() -> None:
     rows = shop().interactions
     known = rows["timestamp"].where(rows["position"] % 2 == 0)
