@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
+from mllm3rec.view.rows import LONGEST_LINE
 from programs.lm.ledger import Call, add_call
+from programs.runtime.errors import InputError
 from programs.runtime.untrusted import regular
 from signatures.rows import Usage
 
@@ -37,7 +39,11 @@ class LedgerLines:
         self._usage, self._summed = Usage(), 0
 
     def extend(self) -> None:
-        """Index what was appended since the last time."""
+        """Index what was appended since the last time.
+
+        Raises:
+            InputError: naming file and byte, if a line is too long to be a call.
+        """
         with self._lock:
             size = self.path.stat().st_size if self.path.exists() else 0
             if size < self._end:  # another run was begun in the folder
@@ -56,6 +62,8 @@ class LedgerLines:
                             self._abouts.append(int(found[1], 16))
                             self._offsets.append(self._end)
                         self._end += len(line) + 1
+                    if len(rest) > LONGEST_LINE:
+                        raise InputError(f"{self.path}: at byte {self._end:,}: a line is too long to be a call")
 
     def spent(self) -> Usage:
         """What was paid by the calls that have ended; only lines that were appended since the last time are read."""
@@ -66,7 +74,7 @@ class LedgerLines:
             if size > self._summed:
                 with regular(self.path).open("rb") as file:
                     file.seek(self._summed)
-                    for line in file:
+                    for line in iter(lambda: file.readline(LONGEST_LINE), b""):
                         if not line.endswith(b"\n"):
                             break  # being written right now
                         self._summed += len(line)
@@ -100,7 +108,7 @@ class LedgerLines:
                 for offset in offsets:
                     file.seek(offset)
                     try:
-                        calls.append(Call.model_validate_json(file.readline()))
+                        calls.append(Call.model_validate_json(file.readline(LONGEST_LINE)))
                     except ValidationError:
                         continue  # `evaluate` names damaged lines, with a remedy
         return calls

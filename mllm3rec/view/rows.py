@@ -24,7 +24,7 @@ from programs.runtime.untrusted import regular
 from signatures.rows import Ranking, Status, seed_of
 
 _BLOCK = 1 << 18
-_LONGEST_LINE = 64 << 20
+LONGEST_LINE = 64 << 20
 _KEY = b'","row":{"user_id":'
 _STATES = {status: number for number, status in enumerate(Status)}
 _NAMES = tuple(_STATES)
@@ -127,7 +127,7 @@ class RunRows:
                     *lines, rest = (rest + block).split(b"\n")
                     for line in lines:
                         self._add(line)
-                    if len(rest) > _LONGEST_LINE:
+                    if len(rest) > LONGEST_LINE:
                         raise InputError(f"{self.path}: at byte {self._end:,}: a line is too long to be a row")
                     if seconds is not None and time.monotonic() - began > seconds:
                         return self._end + len(rest) >= self.size
@@ -194,7 +194,7 @@ class RunRows:
     def _read(self, offset: int, user: str) -> Ranking:
         with regular(self.path).open("rb") as file:
             file.seek(offset)
-            body = row_in(file.readline(_LONGEST_LINE))
+            body = row_in(file.readline(LONGEST_LINE))
         if body is None:
             raise InputError(
                 f"{self.path}: the row of user {quoted(user)} was damaged (its checksum differs); delete that line to "
@@ -249,7 +249,7 @@ class RunRows:
         with regular(self.path).open("rb") as file:
             for offset in offsets:
                 file.seek(offset)
-                line = file.readline(_LONGEST_LINE)
+                line = file.readline(LONGEST_LINE)
                 body = row_in(line) if text in line else None
                 if body is not None:
                     yield self._checked(body, f"at byte {offset:,}")

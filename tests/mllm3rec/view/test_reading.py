@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,20 @@ def test_calls_are_found_by_what_they_are_about(tmp_path: Path) -> None:
     assert lines.about("not a hash") == []
     assert lines.spent() == ledger.total()
     ledger.close()
+
+
+def test_a_line_that_is_too_long_to_be_a_call_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mllm3rec.view.ledger_lines.LONGEST_LINE", 500)
+    path = tmp_path / "ledger.jsonl"
+    with closing(Ledger(path)) as ledger:
+        ledger.record(Call(role="mar", model="m", about=f"{1:016x}", usd=1))
+    end = path.stat().st_size
+    with path.open("ab") as file:
+        file.write(b"x" * 501)
+    lines = LedgerLines(path)
+    with pytest.raises(InputError, match=f"at byte {end:,}: a line is too long to be a call"):
+        lines.about(f"{1:016x}")
+    assert lines.spent().usd == 1
 
 
 def test_facts_of_an_unfinished_run_are_those_that_it_ends_with(folder: Path) -> None:
