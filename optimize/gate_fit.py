@@ -20,7 +20,7 @@ from evaluate.protocol.cases import Cases
 from evaluate.runs.journal import read_journal
 from evaluate.stats.intervals import Difference, paired_difference
 from optimize.fusion_fit import TRIED_WEIGHTS
-from optimize.likelihood import ListScores, log_likelihoods, mean_deviations
+from optimize.likelihood import Likelihood, ListScores, log_likelihoods, mean_deviations
 from optimize.objective import UserScore
 from programs.gate import Gate, GateSignals, SignalName, recorded_scores
 from programs.runtime.atomic import write_atomically
@@ -159,8 +159,7 @@ class _Rows:
 
     def by_user(self, found: Qualities) -> Qualities:
         """Mean over the rows of each user."""
-        _, place = np.unique(self.owner, return_inverse=True)
-        return np.bincount(place, found) / np.bincount(place)
+        return _by_user(self.owner, found)
 
     def at(self, gate: Gate) -> Qualities:
         """Quality of each row with the weight that a gate gives it."""
@@ -183,7 +182,7 @@ def _chosen(rows: _Rows) -> Gate:
     reached = _out_of_fold(rows, _one_weight) if any(best.weights) else rows.values[:, 0]
     tried = {name: _out_of_fold(rows, partial(_ranges, name=name)) for name in _SIGNALS if len(_cuts(rows, name))}
     name = max(tried, key=lambda one: tried[one].mean(), default=None)
-    if name is not None and _clearly(rows, tried[name] - reached):
+    if name is not None and _clearly(rows.owner, tried[name] - reached):
         best = _ranges(rows, name)
     return best
 
@@ -191,12 +190,12 @@ def _chosen(rows: _Rows) -> Gate:
 def _without_ranges(rows: _Rows) -> Gate:
     """One weight for all if it clearly beats the prior alone, else the prior."""
     gain = _out_of_fold(rows, _one_weight) - rows.values[:, 0]
-    return _one_weight(rows) if _clearly(rows, gain) else Gate(weights=(0.0,))
+    return _one_weight(rows) if _clearly(rows.owner, gain) else Gate(weights=(0.0,))
 
 
-def _clearly(rows: _Rows, gain: Qualities) -> bool:
+def _clearly(owner: NDArray[np.intp], gain: Qualities) -> bool:
     """Whether the mean gain is above zero by more than one standard error over users."""
-    own = rows.by_user(gain)
+    own = _by_user(owner, gain)
     return bool(own.mean() > own.std(ddof=1) / np.sqrt(len(own)))
 
 
@@ -283,8 +282,9 @@ def fit_on_lists(
 ) -> FittedGate:
     """Fit a gate by the log-likelihood of the targets.
 
-    The scores of all lists are divided by the same deviations where that makes the targets clearly likelier than each
-    list's own do, with the best weight of both.
+    The scores of all lists are divided by the same deviations where that makes the targets of other folds clearly
+    likelier than each list's own do, with the best weight of both. The gain is then that of the gate for these
+    deviations.
 
     Args:
         lists: The scores of each row; None where no weight changes the target's place.
@@ -293,23 +293,43 @@ def fit_on_lists(
     Raises:
         InputError: as `fit_gate`.
     """
-    values, common = log_likelihoods(lists, TRIED_WEIGHTS), mean_deviations(lists)
-    if common is None:
-        return fit_gate(values, signals, users)
+    common = mean_deviations(lists)
+    if common is None or not _all_alike_is_better(lists, users):
+        return fit_gate(log_likelihoods(lists, TRIED_WEIGHTS), signals, users)
     over = log_likelihoods([None if one is None else one.over(common) for one in lists], TRIED_WEIGHTS)
-    rows = _Rows(over, signals, _owners(users))
-    if not _clearly(rows, _best_column(over) - _best_column(values)):
-        return fit_gate(values, signals, users)
     fitted = fit_gate(over, signals, users)
     if not any(fitted.gate.weights):
         return fitted
     return fitted.model_copy(update={"gate": fitted.gate.model_copy(update={"deviations": common})})
 
 
-def _best_column(values: Qualities) -> Qualities:
-    """Quality of every row with the one weight that is best for all."""
-    column: Qualities = values[:, _first_best(values.mean(axis=0))]
-    return column
+def _all_alike_is_better(lists: Sequence[ListScores | None], users: Sequence[str]) -> bool:
+    """Whether the same deviations for all lists make the targets of other folds clearly likelier."""
+    known = [(one, user) for one, user in zip(lists, users, strict=True) if one is not None]
+    owner = _owners([user for _, user in known])
+    if len(np.unique(owner)) < _FOLDS:
+        return False
+    found = [one for one, _ in known]
+    gain = _likelihood_out_of_fold(found, owner, common=True) - _likelihood_out_of_fold(found, owner, common=False)
+    return _clearly(owner, gain)
+
+
+def _likelihood_out_of_fold(lists: Sequence[ListScores], owner: NDArray[np.intp], common: bool) -> Qualities:
+    """Log-likelihood of each target with the weight, scale and, if `common`, deviations of the other folds."""
+    out, fold = np.empty(len(lists)), owner % _FOLDS
+    for number in range(_FOLDS):
+        inside = fold == number
+        deviations = mean_deviations([one for one, mine in zip(lists, inside, strict=True) if not mine])
+        divided = [one.over(deviations) for one in lists] if common and deviations else lists
+        found = Likelihood(divided)
+        out[inside] = found.at(*found.likeliest(TRIED_WEIGHTS, ~inside))[inside]
+    return out
+
+
+def _by_user(owner: NDArray[np.intp], found: Qualities) -> Qualities:
+    _, place = np.unique(owner, return_inverse=True)
+    mean: Qualities = np.bincount(place, found) / np.bincount(place)
+    return mean
 
 
 def _owners(users: Sequence[str]) -> NDArray[np.intp]:

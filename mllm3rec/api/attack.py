@@ -95,7 +95,8 @@ def attack(
         attacks: Names or kinds of attacks of the suite, or your own attacks; empty for the whole suite.
         users: Number of users, the first of the cases; None for all.
         seed: Random seed of the attacked item in each list.
-        weight, head: See `Fusion`; only for programs given by name.
+        weight: See `Fusion`; only for programs given by name.
+        head: See `Fusion`; None for that of an artifact.
         schema: Motivational schema or its file; only for programs given by name.
         workers: Number of lists ranked in parallel.
         budget_usd, max_calls, max_minutes: Most dollars, calls and minutes for all rankers; None for no limit.

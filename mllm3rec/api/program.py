@@ -321,7 +321,7 @@ def program(
         timeout, max_tokens: Most seconds of one call, and most tokens of one answer, for every role.
         schema: Motivational schema, or its TOML or YAML file; None for the consumer schema.
         weight: Fusion weight: the share of MAR in the fused score, 0 to 1; the rest is the prior's.
-        head: MAR ranks only the prior's first `head` candidates; None for all.
+        head: MAR ranks only the prior's first `head` candidates; None for all, or those of an artifact.
         prior: Formula of the prior, see `evaluate`; None for the newest, or that of the artifact.
         explain: Number of first items that get a reason in an evaluation.
         check: Whether the judge re-checks reasons.

@@ -126,7 +126,10 @@ PriorOption = Annotated[
     str | None,
     _fusion(help="Formula of the prior: 3, 3-sales, or 2, of older runs. Default: that of what is resumed, or 3."),
 ]
-Head = Annotated[int | None, _fusion(min=1, help="MAR ranks only the prior's first N candidates. Default: all.")]
+Head = Annotated[
+    int | None,
+    _fusion(min=1, help="MAR ranks only the prior's first N candidates. Default: all, or those of an artifact."),
+]
 SchemaFile = Annotated[
     Path | None, _schema("--schema", help="Motivational schema, a TOML or YAML file. Default: consumer.")
 ]
