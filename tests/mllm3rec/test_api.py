@@ -138,6 +138,15 @@ class TestEvaluate:
         m3.evaluate(cold, lambda history, candidates: [0.0] * len(candidates), on_event=said.append)
         assert any("warning: " in str(event) for event in said)
 
+    def test_a_run_does_not_go_on_over_other_data_with_the_same_lists(self, data: m3.Dataset, tmp_path: Path) -> None:
+        item_id, item = next(iter(data.items.items()))
+        changed = replace(data, items=data.items | {item_id: item.model_copy(update={"title": "Another title"})})
+        lists = [m3.draw_cases(one, users=3, negatives=9) for one in (data, changed)]
+        assert lists[0].sha256 == lists[1].sha256 and data.sha256 != changed.sha256
+        m3.evaluate(lists[0], "popularity", out=tmp_path / "run")
+        with pytest.raises(m3.InputError, match=f'holds another run: dataset_sha256 is "{data.sha256}'):
+            m3.evaluate(lists[1], "popularity", out=tmp_path / "run")
+
     def test_a_schema_of_ones_own_on_the_demo_store_has_no_planted_motivations(self, cases: m3.Cases) -> None:
         assert m3.evaluate(cases, "encoder", schema=FILMS).figures.users == len(cases)
 
