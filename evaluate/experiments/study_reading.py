@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from evaluate.protocol.splits import split_dataset
 from evaluate.report.record import FURTHER_AT, ProtocolRecord, RunRecord, StudyRecord
 from evaluate.runs.costs import stand_alone_usage
 from evaluate.runs.directory import LEDGER, RunDirectory
-from evaluate.runs.further_metrics import FurtherMetrics, background_of, further_metrics
+from evaluate.runs.further_metrics import background_of, further_metrics
 from evaluate.runs.journal import read_journal, refuse_other_run
 from evaluate.runs.run_metrics import ranks_of, unreadable_warning
 from evaluate.runs.session import run_manifest
@@ -100,7 +99,7 @@ def read_record(
         data: Datasets by name.
 
     Raises:
-        InputError: if nothing has been run, or a journal is damaged.
+        InputError: if nothing has been run, or no run can be reported, such as runs on other data.
     """
     cells = list(spec.cells(trained))
     runs, missing = [], {}
@@ -111,6 +110,9 @@ def read_record(
         except InputError as error:
             missing[str(cell.path)] = str(error)
     if not runs:
+        begun = next((why for path, why in missing.items() if RunDirectory(root / path).manifest.exists()), None)
+        if begun is not None:
+            raise InputError(f"{root}: no run can be reported: {begun}")
         raise InputError(f"{root}: nothing has been run yet; start with `mllm3rec study run`")
     settings = {(cell.dataset.name, cell.protocol.name): (cell.dataset, cell.protocol) for cell in cells}
     used = {(run.dataset, run.protocol) for run in runs}
@@ -171,12 +173,14 @@ class _Lists:
     _backgrounds: dict[tuple[str, str], Background] = field(default_factory=dict)
 
     def cases(self, cell: StudyCell) -> Cases:
-        """The cases of a run."""
+        """The cases of a run.
+
+        Raises:
+            InputError: if they cannot be read, or were drawn from other data.
+        """
         path = cases_path(self.root, cell.dataset.name, cell.protocol.name, cell.draw, cell.ranker.users)
         if path not in self._cases:
-            self._cases[path] = load_cases(path)
-            with suppress(InputError):  # other data, of which the metrics of the lists say nothing
-                self._cases[path] = self._cases[path].on(self.data[cell.dataset.name])
+            self._cases[path] = load_cases(path).on(self.data[cell.dataset.name])
         return self._cases[path]
 
     def background(self, cell: StudyCell) -> Background:
@@ -227,9 +231,7 @@ def _run(root: Path, cell: StudyCell, lists: _Lists, commands: Sequence[str]) ->
         ranks=ranks,
         list_size=len(cases.cases[0].candidates),
         unresolved=len(cases.cases) - len(ranks),
-        further=further_metrics(cases, rows, (FURTHER_AT,), lists.background(cell))
-        if cases.has_dataset
-        else FurtherMetrics(),
+        further=further_metrics(cases, rows, (FURTHER_AT,), lists.background(cell)),
     )
 
 
