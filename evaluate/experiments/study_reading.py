@@ -18,7 +18,7 @@ from evaluate.experiments.study_spec import DatasetSpec, ProtocolSpec, StudyCell
 from evaluate.paper.published import ITEM_COLD, MAIN, USER_COLD, PublishedRow
 from evaluate.protocol.cases import Cases, load_cases
 from evaluate.protocol.splits import split_dataset
-from evaluate.report.record import FURTHER_AT, ProtocolRecord, RunRecord, StudyRecord
+from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord, further_cutoffs
 from evaluate.runs.costs import stand_alone_usage
 from evaluate.runs.directory import LEDGER, RunDirectory
 from evaluate.runs.further_metrics import background_of, further_metrics
@@ -224,14 +224,14 @@ def _run(root: Path, cell: StudyCell, lists: _Lists, commands: Sequence[str]) ->
         return RunRecord(**facts, rows={}, ranks=full.ranks, list_size=full.size)  # type: ignore[arg-type]
     if not rows:
         raise InputError(f"{directory}: no row yet")
-    ranks = ranks_of(cases.cases, rows)
+    ranks, size = ranks_of(cases.cases, rows), len(cases[0].candidates)
     return RunRecord(
         **facts,  # type: ignore[arg-type]
         rows=_kept(rows, cases),
         ranks=ranks,
-        list_size=len(cases.cases[0].candidates),
+        list_size=size,
         unresolved=len(cases.cases) - len(ranks),
-        further=further_metrics(cases, rows, (FURTHER_AT,), lists.background(cell)),
+        further=further_metrics(cases, rows, further_cutoffs(size), lists.background(cell)),
     )
 
 

@@ -617,6 +617,14 @@ ranker = "prior"
 """
 
 
+def test_lists_shorter_than_five_are_reported(tmp_path: Path) -> None:
+    study = write(tmp_path, "", TOYS.replace("negatives = 8", "negatives = 3"))
+    ended = run("study", "run", study, "--out", tmp_path / "runs", "--json")
+    assert ended.exit_code == 0, ended.output
+    tables = tmp_path / "runs" / "report" / "tables"
+    assert list(tables.glob("*-warm-main.csv")) and not list(tables.glob("*-warm-lists.csv"))
+
+
 def test_data_in_the_place_of_others_are_called_so_everywhere(tmp_path: Path) -> None:
     root = tmp_path / "runs"
     ended = run("study", "run", write(tmp_path, "", TOYS), "--out", root)
