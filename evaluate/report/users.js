@@ -4,7 +4,6 @@
   const { data, el, find, findAll, plural, escaped, colour, draw, go, view } = report;
   const DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
   const LISTED = 200;
-  const MOST_POINTS = 4000;
   const SHOW = {
     all: "all users",
     hits: `hits in the first ${data.first}`,
@@ -317,7 +316,7 @@
 
   function scatter(a, b, ranks, both) {
     const cells = new Map();
-    for (const user of both.slice(0, MOST_POINTS)) {
+    for (const user of both) {
       const key = ranks[user].join("-");
       cells.set(key, (cells.get(key) ?? 0) + 1);
     }

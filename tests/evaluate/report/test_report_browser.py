@@ -242,3 +242,14 @@ def test_rankers_of_other_draws_are_compared_no_longer_but_others_are_again(page
     for b, there in (("prior", True), ("trained", False), ("prior", True)):
         page.run("report.go({ a: 'model | one', b: arguments[0] })", b)
         page.wait(f"(document.querySelector('#counts') !== null) === {str(there).lower()}")
+
+
+def test_the_plot_of_ranks_counts_all_users(page: Page) -> None:
+    page.open("tab=versus")
+    page.run("""
+        const many = 4100, shop = report.data.protocols[0];
+        Object.assign(shop, { users: Array.from({ length: many }, (_, i) => `u-${i}`), lengths: Array(many).fill(2) });
+        for (const run of shop.runs) Object.assign(run, { ranks: "1".repeat(many), asked: many, rows: {} });
+        report.go({ a: "prior", b: "trained" });
+    """)
+    page.wait("document.querySelector('#scatter')?.data?.[1].text.join() === '4,100 users'")
