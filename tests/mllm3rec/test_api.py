@@ -92,6 +92,12 @@ class TestData:
         with pytest.raises(m3.InputError, match="'cost' is not one of our columns"):
             m3.Dataset.from_frames(odd, columns={"cost": "what"})
 
+    def test_a_mistyped_column_is_named_and_unused_ones_are_noted(self) -> None:
+        odd = self.INTERACTIONS.rename(columns={"date": "moment"})
+        with pytest.raises(m3.InputError, match="columns: no frame has a column 'mment' to read as timestamp; there"):
+            m3.Dataset.from_frames(odd, self.MOVIES, columns={"timestamp": "mment"})
+        assert "Fields of interactions that are not used: moment." in m3.Dataset.from_frames(odd, self.MOVIES).notes
+
     def test_a_wrong_value_is_named_with_its_row(self) -> None:
         with pytest.raises(m3.InputError, match="interactions, row 2: field 'rating': 9 is not between 0 and 5"):
             m3.Dataset.from_frames(self.INTERACTIONS.assign(overall=[5, 9, 1, 1, 1, 1]))
