@@ -110,6 +110,16 @@ class TestData:
         assert data.metadata == {"1": {"age": "34", "region": "north"}, "2": {"region": "south"}}
         assert any("item ids stand in" in note for note in data.notes)
 
+    def test_a_given_column_of_users_is_not_overwritten(self, tmp_path: Path) -> None:
+        users = pd.DataFrame({"user_id": [71, 72], "who": [1, 2], "age": [34, 50]})
+        bought = self.INTERACTIONS.rename(columns={"userId": "who"})
+        data = m3.Dataset.from_frames(bought, self.MOVIES, users, columns={"user_id": "who"})
+        assert data.metadata == {"1": {"age": "34"}, "2": {"age": "50"}}
+        assert "Fields of users that are not used: user_id." in data.notes
+        for name, frame in (("interactions", bought), ("items", self.MOVIES), ("users", users)):
+            frame.to_csv(tmp_path / f"{name}.csv", index=False)
+        assert m3.load_dataset(tmp_path, columns={"user_id": "who"}).metadata == data.metadata
+
     def test_cases_are_saved_loaded_and_stay_with_their_data(self, tmp_path: Path) -> None:
         data = m3.Dataset.from_frames(self.INTERACTIONS, self.MOVIES)
         cases = m3.draw_cases(data, part="all", negatives=1)

@@ -124,7 +124,9 @@ class Renamer:
         else:
             names = recognized(columns, self.ours, self.mapped)
         if self.keep_others:
-            names |= {column: column for column in columns if column not in names and column.strip()}
+            # A column that has our name, in whose place another one was given, would overwrite that one.
+            taken = {*names, *names.values()}
+            names |= {column: column for column in columns if column not in taken and column.strip()}
         return names
 
     def beside(self, other: Renamer) -> None:
