@@ -120,6 +120,13 @@ class TestData:
             frame.to_csv(tmp_path / f"{name}.csv", index=False)
         assert m3.load_dataset(tmp_path, columns={"user_id": "who"}).metadata == data.metadata
 
+    def test_paths_of_categories_in_a_frame_from_parquet(self, tmp_path: Path) -> None:
+        paths = [[["x", "y"], ["z"]], [["x"]], [], [["z"]]]
+        self.MOVIES.drop(columns="genres").assign(genres=paths).to_parquet(tmp_path / "movies.parquet")
+        data = m3.Dataset.from_frames(self.INTERACTIONS, pd.read_parquet(tmp_path / "movies.parquet"))
+        assert data.items["10"].categories == (("x", "y"), ("z",))
+        assert data.items["12"].categories == ()
+
     def test_cases_are_saved_loaded_and_stay_with_their_data(self, tmp_path: Path) -> None:
         data = m3.Dataset.from_frames(self.INTERACTIONS, self.MOVIES)
         cases = m3.draw_cases(data, part="all", negatives=1)

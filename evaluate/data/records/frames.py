@@ -107,12 +107,14 @@ def _records(frame: pd.DataFrame) -> Iterator[tuple[int, Record]]:
 
 
 def _plain_value(value: Any) -> object:
-    """A value as plain Python: numpy scalars and arrays converted, NA as None."""
+    """A value as plain Python: numpy scalars and arrays converted, also inside lists; NA as None."""
     if isinstance(value, float | int | str) or value is None:
         return value
     if value is pd.NA or value is pd.NaT:
         return None
-    return value.tolist() if hasattr(value, "tolist") else value
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    # An array of arrays, as Parquet gives lists of lists, becomes a list of arrays.
+    return [_plain_value(part) for part in plain] if isinstance(plain, list | tuple) else plain
 
 
 def _item_by_id(record: Record) -> tuple[str, Item]:
