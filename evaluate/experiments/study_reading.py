@@ -47,7 +47,7 @@ class CatalogueRanks(BaseModel):
     """Result of a full-catalogue run: the ranks of the targets.
 
     Attributes:
-        size: Number of items in the catalogue; a user's own are not ranked.
+        size: Number of items in the catalogue; a user's items before the target are not ranked.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -277,7 +277,7 @@ def _protocol(root: Path, dataset: DatasetSpec, protocol: ProtocolSpec, data: Da
     record = ProtocolRecord.of(protocol.name, draws, data, split_dataset(data, first.protocol).training)
     choices = dict(record.choices)
     if protocol.catalogue:
-        choices["negatives"] = "none: the whole catalogue is ranked, without the user's own items"
+        choices["negatives"] = "none: the whole catalogue is ranked, without the user's items before the target"
     # Published rows do not belong beside other data, which may be used as fallback.
     other = protocol.catalogue or data.stands_for or data.source == "demo"
     published = () if other else _published(dataset, protocol)
