@@ -117,6 +117,7 @@ def test_user_metadata(tmp_path: Path, name: str) -> None:
     dataset = load_dataset(tmp_path)
     assert dataset.metadata == {"u": {"age": "34", "region": "Wales"}, "w": {"age": "20"}}
     assert "Users with metadata and without any interaction: 1." in dataset.notes
+    assert dataset.describe()["users with metadata"] == f"{1 / len(dataset.sequences):.2%}"
 
 
 PLAIN_ERRORS: list[tuple[str, str, list[str]]] = [
