@@ -247,6 +247,8 @@ def fit_on_run(cases: Cases, directory: Path) -> FittedGate:
     manifest, rows = read_journal(directory)
     if manifest.cases_sha256 != cases.sha256:
         raise InputError(f"{directory}: ranked other cases than these")
+    if manifest.dataset_sha256 not in ("", cases.protocol.dataset_sha256):
+        raise InputError(f"{directory}: ranked with other data than that of these cases")
     given = manifest.configuration.get("head")
     head = given if isinstance(given, int) else None
     owned = {event.item_id for events in cases.training.values() for event in events}

@@ -70,6 +70,7 @@ class CompileSettings(BaseModel):
             none.
         base, tuning: Base model and training of the optimizer `finetune`.
         start: Hash of the artifact that the compile goes on from; empty without one.
+        dataset_sha256: Hash of the data that the cases were drawn from; empty in compiles of older versions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -103,6 +104,7 @@ class CompileSettings(BaseModel):
     base: str = Field(default="", exclude_if=lambda base: not base)
     tuning: TuningSettings | None = Field(default=None, exclude_if=lambda tuning: tuning is None)
     cases_sha256: str
+    dataset_sha256: str = Field(default="", exclude_if=lambda sha256: not sha256)
     versions: dict[str, str] = {}
 
     def save(self, path: Path) -> None:
@@ -114,7 +116,8 @@ class CompileSettings(BaseModel):
         if path.exists():
             stored = AS_BEFORE | read_json(path, dict[str, Any], "choose another --out")
             stored["recipe"] = {"reflections": 0} | stored.get("recipe", {})
-            settings = self.model_dump(mode="json", exclude=_MAY_CHANGE)
+            unknown = set() if stored.get("dataset_sha256") else {"dataset_sha256"}
+            settings = self.model_dump(mode="json", exclude=_MAY_CHANGE | unknown)
             differing = [name for name, value in settings.items() if _decisive(stored.get(name)) != _decisive(value)]
             if differing:
                 raise InputError(

@@ -116,7 +116,9 @@ def manifest(run: Path) -> dict[str, Any]:
     """What a run says that it is."""
     found: dict[str, Any] = parsed((run / "manifest.json").read_text("utf-8"))
     del found["created"], found["versions"]
-    found["configuration"].pop("fit_versions", None)  # recorded since these files were made
+    # Recorded since these files were made.
+    found.pop("dataset_sha256", None)
+    found["configuration"].pop("fit_versions", None)
     return found
 
 

@@ -113,7 +113,7 @@ class Dataset:
             "items with description": _share(sum(bool(item.description) for item in items), len(items)),
             "items with brand": _share(sum(item.brand is not None for item in items), len(items)),
             "items with price": _share(sum(item.price is not None for item in items), len(items)),
-            "users with metadata": _share(len(self.metadata), len(lengths)),
+            "users with metadata": _share(len(self.metadata.keys() & set(lengths.index)), len(lengths)),
             "interactions per user, median": float(lengths.median()),
             "interactions per user, longest": int(lengths.max()),
             "sha256": self.sha256,

@@ -29,7 +29,8 @@ class DataForm:
 
     Attributes:
         files: Its files, for people.
-        find: Finds them in a directory; None if they are not there.
+        find: Finds them in a directory; None if they are not there. In a tuple of their paths, each stands for the
+            directory.
         load: Reads what `find` found, with the names of columns that were given.
         own: Whether the owner of the data names the columns, so that names of columns may be given.
     """

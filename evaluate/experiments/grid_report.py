@@ -9,7 +9,7 @@ from evaluate.data.data_warnings import find_data_warnings
 from evaluate.experiments.grid_results import GridResults, MixRun
 from evaluate.experiments.grid_runner import GridRunner
 from evaluate.experiments.grid_tab import grid_tab
-from evaluate.report.record import FURTHER_AT, ProtocolRecord, RunRecord, StudyRecord
+from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord, further_cutoffs
 from evaluate.report.write import write_report
 from evaluate.runs.costs import stand_alone_usage
 from evaluate.runs.further_metrics import background_of, further_metrics
@@ -38,7 +38,7 @@ def write_comparison(
 def _record(runner: GridRunner, runs: Sequence[MixRun], command: str, versions: Mapping[str, str]) -> StudyRecord:
     grid, case_file, data, directory = runner.grid, runner.cases, runner.cases.dataset, runner.root
     protocol = ProtocolRecord.of("cases", {0: case_file}, data, runner.training)
-    background = background_of(data, runner.training)
+    background, size = background_of(data, runner.training), len(case_file[0].candidates)
     records = []
     for run in runs:
         path = directory / run.mix.label
@@ -55,12 +55,12 @@ def _record(runner: GridRunner, runs: Sequence[MixRun], command: str, versions: 
                 manifest=read_journal(path)[0],
                 rows=run.rows,
                 ranks=run.ranks,
-                list_size=len(case_file.cases[0].candidates),
+                list_size=size,
                 unresolved=run.unresolved,
                 usage=by_role(calls),
                 stand_alone=stand_alone_usage(calls),
                 command=command,
-                further=further_metrics(case_file, run.rows, (FURTHER_AT,), background),
+                further=further_metrics(case_file, run.rows, further_cutoffs(size), background),
             )
         )
     return StudyRecord(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from evaluate.experiments.study_spec import DatasetSpec, ProtocolSpec, StudyCell
 from evaluate.paper.published import ITEM_COLD, MAIN, USER_COLD, PublishedRow
 from evaluate.protocol.cases import Cases, load_cases
 from evaluate.protocol.splits import split_dataset
-from evaluate.report.record import FURTHER_AT, ProtocolRecord, RunRecord, StudyRecord
+from evaluate.report.record import ProtocolRecord, RunRecord, StudyRecord, further_cutoffs
 from evaluate.runs.costs import stand_alone_usage
 from evaluate.runs.directory import LEDGER, RunDirectory
-from evaluate.runs.further_metrics import FurtherMetrics, background_of, further_metrics
+from evaluate.runs.further_metrics import background_of, further_metrics
 from evaluate.runs.journal import read_journal, refuse_other_run
 from evaluate.runs.run_metrics import ranks_of, unreadable_warning
 from evaluate.runs.session import run_manifest
@@ -48,7 +47,7 @@ class CatalogueRanks(BaseModel):
     """Result of a full-catalogue run: the ranks of the targets.
 
     Attributes:
-        size: Number of items in the catalogue; a user's own are not ranked.
+        size: Number of items in the catalogue; a user's items before the target are not ranked.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -100,7 +99,7 @@ def read_record(
         data: Datasets by name.
 
     Raises:
-        InputError: if nothing has been run, or a journal is damaged.
+        InputError: if nothing has been run, or no run can be reported, such as runs on other data.
     """
     cells = list(spec.cells(trained))
     runs, missing = [], {}
@@ -111,6 +110,9 @@ def read_record(
         except InputError as error:
             missing[str(cell.path)] = str(error)
     if not runs:
+        begun = next((why for path, why in missing.items() if RunDirectory(root / path).manifest.exists()), None)
+        if begun is not None:
+            raise InputError(f"{root}: no run can be reported: {begun}")
         raise InputError(f"{root}: nothing has been run yet; start with `mllm3rec study run`")
     settings = {(cell.dataset.name, cell.protocol.name): (cell.dataset, cell.protocol) for cell in cells}
     used = {(run.dataset, run.protocol) for run in runs}
@@ -171,12 +173,14 @@ class _Lists:
     _backgrounds: dict[tuple[str, str], Background] = field(default_factory=dict)
 
     def cases(self, cell: StudyCell) -> Cases:
-        """The cases of a run."""
+        """The cases of a run.
+
+        Raises:
+            InputError: if they cannot be read, or were drawn from other data.
+        """
         path = cases_path(self.root, cell.dataset.name, cell.protocol.name, cell.draw, cell.ranker.users)
         if path not in self._cases:
-            self._cases[path] = load_cases(path)
-            with suppress(InputError):  # other data, of which the metrics of the lists say nothing
-                self._cases[path] = self._cases[path].on(self.data[cell.dataset.name])
+            self._cases[path] = load_cases(path).on(self.data[cell.dataset.name])
         return self._cases[path]
 
     def background(self, cell: StudyCell) -> Background:
@@ -220,16 +224,14 @@ def _run(root: Path, cell: StudyCell, lists: _Lists, commands: Sequence[str]) ->
         return RunRecord(**facts, rows={}, ranks=full.ranks, list_size=full.size)  # type: ignore[arg-type]
     if not rows:
         raise InputError(f"{directory}: no row yet")
-    ranks = ranks_of(cases.cases, rows)
+    ranks, size = ranks_of(cases.cases, rows), len(cases[0].candidates)
     return RunRecord(
         **facts,  # type: ignore[arg-type]
         rows=_kept(rows, cases),
         ranks=ranks,
-        list_size=len(cases.cases[0].candidates),
+        list_size=size,
         unresolved=len(cases.cases) - len(ranks),
-        further=further_metrics(cases, rows, (FURTHER_AT,), lists.background(cell))
-        if cases.has_dataset
-        else FurtherMetrics(),
+        further=further_metrics(cases, rows, further_cutoffs(size), lists.background(cell)),
     )
 
 
@@ -275,7 +277,7 @@ def _protocol(root: Path, dataset: DatasetSpec, protocol: ProtocolSpec, data: Da
     record = ProtocolRecord.of(protocol.name, draws, data, split_dataset(data, first.protocol).training)
     choices = dict(record.choices)
     if protocol.catalogue:
-        choices["negatives"] = "none: the whole catalogue is ranked, without the user's own items"
+        choices["negatives"] = "none: the whole catalogue is ranked, without the user's items before the target"
     # Published rows do not belong beside other data, which may be used as fallback.
     other = protocol.catalogue or data.stands_for or data.source == "demo"
     published = () if other else _published(dataset, protocol)

@@ -23,6 +23,15 @@ FURTHER_AT = CUTOFFS[0]
 """Cutoff of the further metrics in reports."""
 
 
+def further_cutoffs(list_size: int) -> tuple[int, ...]:
+    """Cutoffs of the further metrics for lists of this length; none for shorter ones than the cutoff.
+
+    >>> further_cutoffs(30), further_cutoffs(4)
+    ((5,), ())
+    """
+    return (FURTHER_AT,) if list_size >= FURTHER_AT else ()
+
+
 @dataclass(frozen=True)
 class ProtocolRecord:
     """One protocol on one dataset, over one or more draws of negatives.
@@ -94,7 +103,7 @@ class RunRecord:
         command: The command that repeats only this run.
         tuned: Settings that were tried on dev users; may be empty.
         further: Metrics of the lists beside their hits, in their first `FURTHER_AT` items; empty where a list is the
-            whole catalogue.
+            whole catalogue, or shorter.
         importance: Share of every feature in what the trees of a learned ranker gain; empty for other rankers.
         fit_cost: Of a trained baseline, if it is known.
     """

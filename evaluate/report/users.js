@@ -4,7 +4,6 @@
   const { data, el, find, findAll, plural, escaped, colour, draw, go, view } = report;
   const DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
   const LISTED = 200;
-  const MOST_POINTS = 4000;
   const SHOW = {
     all: "all users",
     hits: `hits in the first ${data.first}`,
@@ -50,10 +49,16 @@
     root.replaceChildren(...build());
   }
 
+  /** A sentence in place of what was built, so that it is built again when it is wanted next. */
+  function instead(root, text) {
+    delete root.dataset.key;
+    root.replaceChildren(el("p", {}, text));
+  }
+
   function renderUsers() {
     const root = find("#users");
     const { runs } = protocol();
-    if (!runs.length) return root.replaceChildren(el("p", {}, "No user was ranked here."));
+    if (!runs.length) return instead(root, "No user was ranked here.");
     const run = runNamed(state().ranker) ?? runs.find((each) => each.uses_lm) ?? runs[0];
     controls(root, state().protocol, () => [
       el("h2", {}, protocol().name),
@@ -236,7 +241,7 @@
   function renderVersus() {
     const root = find("#versus");
     const { runs } = protocol();
-    if (runs.length < 2) return root.replaceChildren(el("p", {}, "Only one ranker ran here."));
+    if (runs.length < 2) return instead(root, "Only one ranker ran here.");
     const withModel = runs.find((run) => run.uses_lm && run.label !== data.reference);
     const a = runNamed(state().a) ?? withModel ?? runs.find((run) => run.label !== data.reference);
     const b = runNamed(state().b) ?? runs.find((run) => run.label === data.reference && run !== a) ?? runs.find((run) => run !== a);
@@ -252,7 +257,7 @@
     ]);
     find("#a").value = a.label;
     find("#b").value = b.label;
-    if (a.draw !== b.draw) return find("#compared").replaceChildren(el("p", {}, "These two rankers ranked different lists (other draws). Compare them in the tables."));
+    if (a.draw !== b.draw) return instead(find("#compared"), "These two rankers ranked different lists (other draws). Compare them in the tables.");
     compare(a, b);
   }
 
@@ -311,7 +316,7 @@
 
   function scatter(a, b, ranks, both) {
     const cells = new Map();
-    for (const user of both.slice(0, MOST_POINTS)) {
+    for (const user of both) {
       const key = ranks[user].join("-");
       cells.set(key, (cells.get(key) ?? 0) + 1);
     }

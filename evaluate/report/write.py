@@ -25,6 +25,8 @@ _FORMATS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 def write_report(record: StudyRecord, directory: Path, tabs: Sequence[Tab] = ()) -> list[Path]:
     """Write `report.html` and `tables/*.csv|md|tex`; each existing file is replaced atomically.
 
+    Tables of an earlier report that this one does not have are removed, so that nobody takes them for its own.
+
     Args:
         tabs: Further tabs, put before those of the study.
 
@@ -51,6 +53,9 @@ def write_report(record: StudyRecord, directory: Path, tabs: Sequence[Tab] = ())
             files[tables / f"{name}.{suffix}"] = write(table)
     for path, content in files.items():
         write_atomically(path, content.encode())
+    for path in tables.iterdir():
+        if path.suffix.removeprefix(".") in _FORMATS and path not in files and path.is_file() and not path.is_symlink():
+            path.unlink()
     return list(files)
 
 

@@ -17,7 +17,7 @@ def full_ranking_ranks(
     owned: Mapping[str, Collection[str]],
     on_user: Callable[[], None] = lambda: None,
 ) -> dict[str, int]:
-    """Rank of every user's target among all items that the user does not have yet.
+    """Rank of every user's target among all items that the user does not have before it.
 
     Args:
         ranker: One without a language model: every list is as long as the catalogue.

@@ -40,10 +40,12 @@ _DIGITS = 16
 
 
 class RunManifest(BaseModel):
-    """Identity of a run: a run resumes only if cases, ranker and configuration are the same.
+    """Identity of a run: a run resumes only if cases, data, ranker and configuration are the same.
 
     Attributes:
         cases_sha256: Hash of the frozen cases (`Cases.sha256`).
+        dataset_sha256: Hash of the data that the cases were drawn from (`Dataset.sha256`). Empty in runs of older
+            versions, which go on without this check.
         configuration: Everything else that decides a ranking, as JSON with finite numbers.
         created: When the run was first opened.
         versions: Package versions at that time; recorded, not compared.
@@ -53,6 +55,7 @@ class RunManifest(BaseModel):
 
     format: Literal["mllm3rec-run/1"] = "mllm3rec-run/1"
     cases_sha256: str
+    dataset_sha256: str = Field(default="", exclude_if=lambda sha256: not sha256)
     ranker: str
     configuration: dict[str, JsonValue] = Field(default_factory=dict)
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
@@ -91,7 +94,7 @@ class Journal:
 
         Raises:
             InputError: if another process has the run open, or the directory cannot be used, holds a run of other
-                cases, ranker or configuration (naming the differences), has a damaged row, or its journal is a
+                cases, data, ranker or configuration (naming the differences), has a damaged row, or its journal is a
                 symbolic link.
         """
         lock = take(directory)
@@ -210,9 +213,11 @@ def refuse_other_run(directory: Path, manifest: RunManifest) -> RunManifest | No
         return None
     # Through JSON, so that both are compared in the stored form.
     manifest = RunManifest.model_validate_json(manifest.model_dump_json())
+    # Equal lists can come from other data, whose counts and texts rank them otherwise.
+    of_data = ("dataset_sha256",) if stored.dataset_sha256 and manifest.dataset_sha256 else ()
     differences = [
         line
-        for field in ("cases_sha256", "ranker", "configuration")
+        for field in ("cases_sha256", *of_data, "ranker", "configuration")
         for line in _differences(field, getattr(stored, field), getattr(manifest, field))
     ]
     if differences:

@@ -194,6 +194,7 @@ def run_manifest(name: str, configuration: Mapping[str, Any], cases: Cases) -> R
     """The manifest of a run with the current encoder and package versions."""
     return RunManifest(
         cases_sha256=cases.sha256,
+        dataset_sha256=cases.protocol.dataset_sha256,
         ranker=name,
         configuration=dict(configuration) | encoder_setting(),
         versions=versions(),

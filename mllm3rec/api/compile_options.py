@@ -200,6 +200,7 @@ def compile_settings(
                 "head": options.get("head"),
                 "start": start,
                 "cases_sha256": cases.sha256,
+                "dataset_sha256": cases.protocol.dataset_sha256,
                 "versions": versions(),
             }
         )

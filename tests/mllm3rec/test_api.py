@@ -92,6 +92,12 @@ class TestData:
         with pytest.raises(m3.InputError, match="'cost' is not one of our columns"):
             m3.Dataset.from_frames(odd, columns={"cost": "what"})
 
+    def test_a_mistyped_column_is_named_and_unused_ones_are_noted(self) -> None:
+        odd = self.INTERACTIONS.rename(columns={"date": "moment"})
+        with pytest.raises(m3.InputError, match="columns: no frame has a column 'mment' to read as timestamp; there"):
+            m3.Dataset.from_frames(odd, self.MOVIES, columns={"timestamp": "mment"})
+        assert "Fields of interactions that are not used: moment." in m3.Dataset.from_frames(odd, self.MOVIES).notes
+
     def test_a_wrong_value_is_named_with_its_row(self) -> None:
         with pytest.raises(m3.InputError, match="interactions, row 2: field 'rating': 9 is not between 0 and 5"):
             m3.Dataset.from_frames(self.INTERACTIONS.assign(overall=[5, 9, 1, 1, 1, 1]))
@@ -103,6 +109,23 @@ class TestData:
         data = m3.Dataset.from_frames(self.INTERACTIONS, users=users)
         assert data.metadata == {"1": {"age": "34", "region": "north"}, "2": {"region": "south"}}
         assert any("item ids stand in" in note for note in data.notes)
+
+    def test_a_given_column_of_users_is_not_overwritten(self, tmp_path: Path) -> None:
+        users = pd.DataFrame({"user_id": [71, 72], "who": [1, 2], "age": [34, 50]})
+        bought = self.INTERACTIONS.rename(columns={"userId": "who"})
+        data = m3.Dataset.from_frames(bought, self.MOVIES, users, columns={"user_id": "who"})
+        assert data.metadata == {"1": {"age": "34"}, "2": {"age": "50"}}
+        assert "Fields of users that are not used: user_id." in data.notes
+        for name, frame in (("interactions", bought), ("items", self.MOVIES), ("users", users)):
+            frame.to_csv(tmp_path / f"{name}.csv", index=False)
+        assert m3.load_dataset(tmp_path, columns={"user_id": "who"}).metadata == data.metadata
+
+    def test_paths_of_categories_in_a_frame_from_parquet(self, tmp_path: Path) -> None:
+        paths = [[["x", "y"], ["z"]], [["x"]], [], [["z"]]]
+        self.MOVIES.drop(columns="genres").assign(genres=paths).to_parquet(tmp_path / "movies.parquet")
+        data = m3.Dataset.from_frames(self.INTERACTIONS, pd.read_parquet(tmp_path / "movies.parquet"))
+        assert data.items["10"].categories == (("x", "y"), ("z",))
+        assert data.items["12"].categories == ()
 
     def test_cases_are_saved_loaded_and_stay_with_their_data(self, tmp_path: Path) -> None:
         data = m3.Dataset.from_frames(self.INTERACTIONS, self.MOVIES)
@@ -137,6 +160,15 @@ class TestEvaluate:
         said: list[m3.Event] = []
         m3.evaluate(cold, lambda history, candidates: [0.0] * len(candidates), on_event=said.append)
         assert any("warning: " in str(event) for event in said)
+
+    def test_a_run_does_not_go_on_over_other_data_with_the_same_lists(self, data: m3.Dataset, tmp_path: Path) -> None:
+        item_id, item = next(iter(data.items.items()))
+        changed = replace(data, items=data.items | {item_id: item.model_copy(update={"title": "Another title"})})
+        lists = [m3.draw_cases(one, users=3, negatives=9) for one in (data, changed)]
+        assert lists[0].sha256 == lists[1].sha256 and data.sha256 != changed.sha256
+        m3.evaluate(lists[0], "popularity", out=tmp_path / "run")
+        with pytest.raises(m3.InputError, match=f'holds another run: dataset_sha256 is "{data.sha256}'):
+            m3.evaluate(lists[1], "popularity", out=tmp_path / "run")
 
     def test_a_schema_of_ones_own_on_the_demo_store_has_no_planted_motivations(self, cases: m3.Cases) -> None:
         assert m3.evaluate(cases, "encoder", schema=FILMS).figures.users == len(cases)

@@ -9,10 +9,13 @@ import signal
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from evaluate.protocol.cases import load_cases
 from optimize.artifact import MANIFEST, ArtifactManifest
 from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import local_roles
+from programs.runtime.errors import InputError
 from tests.support.cases import cases_file
 from tests.support.compile_setup import compiler, sensitive, trials_of
 from tests.support.fake_server import Body, FakeOpenAI, Reply
@@ -27,6 +30,20 @@ def compile_in(directory: Path, cases: Path, model: str) -> None:
     directory.mkdir(exist_ok=True)
     use_response_cache(directory / "calls.sqlite")
     compiler(directory / "art", load_cases(cases), local_roles(model), trials=6).run()
+
+
+def test_a_compile_goes_on_over_the_same_data_only(tmp_path: Path) -> None:
+    cases, path = cases_file(tmp_path / "dev.jsonl", 6), tmp_path / "settings.json"
+    settings = compiler(tmp_path / "art", cases, local_roles("http://127.0.0.1:9/v1#fake")).settings
+    settings.save(path)
+    settings.save(path)
+    other = settings.model_copy(update={"dataset_sha256": "f" * 64})
+    with pytest.raises(InputError, match="this compile has other dataset_sha256"):
+        other.save(path)
+    older = json.loads(path.read_text("utf-8"))
+    del older["dataset_sha256"]
+    path.write_text(json.dumps(older), "utf-8")
+    other.save(path)
 
 
 def test_killed_and_resumed_gives_the_same_trials_and_pays_nothing_twice(tmp_path: Path) -> None:

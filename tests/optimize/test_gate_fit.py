@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from evaluate.runs.journal import Journal, RunManifest
 from optimize.fusion_fit import TRIED_WEIGHTS
-from optimize.gate_fit import fit_gate, fit_on_lists, fit_on_scores
+from optimize.gate_fit import fit_gate, fit_on_lists, fit_on_run, fit_on_scores
 from optimize.likelihood import ListScores
 from optimize.objective import UserScore
 from programs.gate import Deviations, GateSignals
 from programs.runtime.errors import InputError
+from tests.support.cases import cases_file
 
 WEIGHTS = np.array(TRIED_WEIGHTS)
 
@@ -141,3 +145,11 @@ def test_a_model_whose_deviations_say_nothing_keeps_those_of_each_list() -> None
     ]
     _, signals = people(300, 0, 0)
     assert fit_on_lists(alike, signals, names(300)).gate.deviations is None
+
+
+def test_a_run_on_other_data_with_the_same_lists_is_refused(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 6)
+    manifest = RunManifest(cases_sha256=cases.sha256, dataset_sha256="f" * 64, ranker="listwise")
+    Journal.open(tmp_path / "run", manifest).close()
+    with pytest.raises(InputError, match="ranked with other data"):
+        fit_on_run(cases, tmp_path / "run")

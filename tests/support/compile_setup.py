@@ -98,6 +98,7 @@ def compiler(
             "proposer": roles.mar.model_copy(update={"terse": False}),
             "motivations": schema,
             "cases_sha256": cases.sha256,
+            "dataset_sha256": cases.protocol.dataset_sha256,
             **settings,
         }
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from evaluate.data.dataset import Dataset
 from evaluate.data.records.fields import categories, has_text, identifier, present, rating, seconds, text
@@ -79,9 +80,8 @@ class MovieLensTable:
     separator: str
     columns: tuple[str, ...]
 
-    def records(self, directory: Path) -> Iterator[tuple[int, Record]]:
+    def records(self, path: Path) -> Iterator[tuple[int, Record]]:
         """The file's records with their line numbers; a line with another number of fields is an InputError."""
-        path = directory / self.name
         lines = ((line, row) for line, row in read_lines(path, encoding=_encoding(path)) if row.strip())
         return parsed(path, lines, self._record)
 
@@ -150,19 +150,22 @@ MOVIELENS_RELEASES = (
 )
 
 
-@dataclass(frozen=True)
-class MovieLensFiles:
-    """A directory and the release found in it."""
+class MovieLensFiles(NamedTuple):
+    """The files of a release, and which it is."""
 
-    directory: Path
+    ratings: Path
+    movies: Path
+    users: Path
     release: MovieLensRelease
 
 
 def find_movielens(directory: Path) -> MovieLensFiles | None:
     """The release whose three files are in `directory`, or None."""
     for release in MOVIELENS_RELEASES:
-        if all((directory / table.name).is_file() for table in (release.ratings, release.movies, release.users)):
-            return MovieLensFiles(directory, release)
+        tables = (release.ratings, release.movies, release.users)
+        ratings, movies, users = (directory / table.name for table in tables)
+        if all(path.is_file() for path in (ratings, movies, users)):
+            return MovieLensFiles(ratings, movies, users, release)
     return None
 
 
@@ -172,11 +175,10 @@ def load_movielens(files: MovieLensFiles) -> Dataset:
     Raises:
         InputError: On an invalid line; names file, line and field.
     """
-    directory, release = files.directory, files.release
-    movies, users, ratings = (directory / table.name for table in (release.movies, release.users, release.ratings))
-    items = by_id(movies, parsed(movies, release.movies.records(directory), lambda row: movie_of(row, release)))
-    metadata = by_id(users, parsed(users, release.users.records(directory), lambda row: movielens_user(row, release)))
-    events = list(parsed(ratings, release.ratings.records(directory), movielens_interaction))
+    ratings, movies, users, release = files
+    items = by_id(movies, parsed(movies, release.movies.records(movies), lambda row: movie_of(row, release)))
+    metadata = by_id(users, parsed(users, release.users.records(users), lambda row: movielens_user(row, release)))
+    events = list(parsed(ratings, release.ratings.records(ratings), movielens_interaction))
     check_known(ratings, events, items, listed_in=movies)
     interactions, notes = in_order(ratings, events)
     return Dataset(

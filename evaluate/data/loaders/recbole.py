@@ -10,7 +10,7 @@ from typing import NamedTuple
 from evaluate.data.dataset import Dataset
 from evaluate.data.loaders.tables import DataTable, assembled, interaction_names, item_names, user_names
 from evaluate.data.records.column_names import check_all_found
-from evaluate.data.records.fields import written_list
+from evaluate.data.records.fields import NO_GENRES, written_list
 from evaluate.data.records.reading import FieldError, Record, column_problem, parsed, read_lines
 from programs.runtime.errors import InputError, listed
 
@@ -98,6 +98,8 @@ def _value(name: str, kind: str, value: str) -> object:
         return None
     if kind != "token_seq" or name.lower() not in _CATEGORIES:
         return value
+    if value.strip() == NO_GENRES:
+        return None
     written = written_list(f"[{value}]") if value[0] in "'\"" else None
     if written is not None:
         return [str(level) for level in written]  # one path, as a list of Python was printed

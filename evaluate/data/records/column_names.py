@@ -107,21 +107,26 @@ class Renamer:
 
     def __call__(self, record: Mapping[str, object]) -> dict[str, object]:
         """The record under our names."""
-        columns = tuple(record)
+        return {our: record[theirs] for theirs, our in self.names_of(tuple(record)).items()}
+
+    def names_of(self, columns: tuple[str, ...]) -> dict[str, str]:
+        """Our name for each column that is kept; remembered as read, and the others as unused."""
         if columns not in self._names:
-            names = self._names_of(columns)
+            names = self._kept(columns)
             self._names[columns] = names
             self.read |= names
             self.unused |= set(columns) - names.keys() - KNOWN_UNUSED
-        return {our: record[theirs] for theirs, our in self._names[columns].items()}
+        return self._names[columns]
 
-    def _names_of(self, columns: tuple[str, ...]) -> dict[str, str]:
+    def _kept(self, columns: tuple[str, ...]) -> dict[str, str]:
         if self.fixed:
             names = {theirs: our for our, theirs in self.mapped.items() if theirs in columns}
         else:
             names = recognized(columns, self.ours, self.mapped)
         if self.keep_others:
-            names |= {column: column for column in columns if column not in names and column.strip()}
+            # A column that has our name, in whose place another one was given, would overwrite that one.
+            taken = {*names, *names.values()}
+            names |= {column: column for column in columns if column not in taken and column.strip()}
         return names
 
     def beside(self, other: Renamer) -> None:
@@ -151,11 +156,12 @@ class Renamer:
         return tuple(notes)
 
 
-def check_all_found(columns: Mapping[str, str], tables: Sequence[Renamer]) -> None:
+def check_all_found(columns: Mapping[str, str], tables: Sequence[Renamer], kind: str = "file") -> None:
     """Check that each given column was in one of the tables that were read.
 
     Args:
         columns: Their name by ours.
+        kind: What the tables are, for people.
 
     Raises:
         InputError: naming the first that was in none.
@@ -164,5 +170,5 @@ def check_all_found(columns: Mapping[str, str], tables: Sequence[Renamer]) -> No
         if not any(table.read.get(theirs) == our for table in tables):
             there = sorted({name for table in tables for name in (*table.read, *table.unused)})
             raise InputError(
-                f"columns: no file has a column {quoted(theirs)} to read as {our}; there are {listed(there)}"
+                f"columns: no {kind} has a column {quoted(theirs)} to read as {our}; there are {listed(there)}"
             )

@@ -18,6 +18,9 @@ from signatures.types import Item
 LONGEST_LITERAL = 20_000
 """Characters of a list written out in a cell; longer ones are read as text."""
 
+NO_GENRES = "(no genres listed)"
+"""What MovieLens writes in place of genres."""
+
 LATEST_SECOND = 1e11
 """The year 5138: larger timestamps are not in seconds."""
 
@@ -198,7 +201,7 @@ def categories(record: Record, field: str) -> tuple[tuple[str, ...], ...]:
             raise FieldError(
                 f"field {field!r}: {quoted(path)} is not a category path; give a list of texts, root first"
             )
-    cleaned = (tuple(clean_line(level) for level in path if level.strip()) for path in paths)
+    cleaned = (tuple(clean_line(level) for level in path if level.strip() not in ("", NO_GENRES)) for path in paths)
     return tuple(dict.fromkeys(path for path in cleaned if path))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from evaluate.data.records.column_names import check_our_columns, recognized
+from evaluate.data.records.column_names import Renamer, check_all_found, check_our_columns
 from evaluate.data.records.interactions import INTERACTION_COLUMNS, check_known, in_order
 from evaluate.data.records.plain_records import ITEM_COLUMNS, plain_interaction, plain_item, plain_user
 from evaluate.data.records.reading import Record, by_id, parsed
@@ -37,7 +37,8 @@ def read_frames(
     """
     check_our_columns(columns)
     where = Path("interactions")
-    frame = _named(where, interactions, INTERACTION_COLUMNS, ("user_id", "item_id"), columns)
+    renamers = {"interactions": Renamer(INTERACTION_COLUMNS, mapped=columns)}
+    frame = _named(where, interactions, ("user_id", "item_id"), renamers["interactions"])
     events = list(parsed(where, _records(_in_seconds(frame)), plain_interaction))
     if not events:
         raise InputError("interactions: the frame has no rows")
@@ -46,16 +47,20 @@ def read_frames(
         catalogue = {event.item_id: Item(item_id=event.item_id, title=event.item_id) for _, event in events}
         notes += ("No items given: item ids stand in for their texts, so nothing can be learned from content.",)
     else:
-        listed = _named(Path("items"), items, ITEM_COLUMNS, ("item_id",), columns)
-        catalogue = by_id(Path("items"), parsed(Path("items"), _records(listed), _item_by_id))
+        renamers["items"] = Renamer(ITEM_COLUMNS, mapped=columns)
+        known = _named(Path("items"), items, ("item_id",), renamers["items"])
+        catalogue = by_id(Path("items"), parsed(Path("items"), _records(known), _item_by_id))
         check_known(where, events, catalogue, listed_in=Path("items"))
     ordered, order_notes = in_order(where, events)
     metadata: dict[str, dict[str, str]] = {}
     if users is not None:
-        table = _named(Path("users"), users, ("user_id",), ("user_id",), columns, keep_others=True)
+        renamers["users"] = Renamer(("user_id",), keep_others=True, mapped=columns)
+        table = _named(Path("users"), users, ("user_id",), renamers["users"])
         by_user = by_id(Path("users"), parsed(Path("users"), _records(table), plain_user))
         metadata = {user_id: values for user_id, values in by_user.items() if values}
-    return FrameRecords(catalogue, ordered, metadata, notes + order_notes)
+    check_all_found(columns, list(renamers.values()), "frame")
+    of_columns = tuple(note for name, renamer in renamers.items() for note in renamer.notes(name))
+    return FrameRecords(catalogue, ordered, metadata, notes + order_notes + of_columns)
 
 
 def _pandas(where: Path, frame: object) -> pd.DataFrame:
@@ -68,18 +73,11 @@ def _pandas(where: Path, frame: object) -> pd.DataFrame:
     return converted
 
 
-def _named(
-    where: Path,
-    frame: object,
-    ours: tuple[str, ...],
-    required: tuple[str, ...],
-    columns: Mapping[str, str],
-    keep_others: bool = False,
-) -> pd.DataFrame:
-    """The frame with our column names; other columns are left out unless `keep_others`."""
+def _named(where: Path, frame: object, required: tuple[str, ...], renamer: Renamer) -> pd.DataFrame:
+    """The frame with the columns that are kept, under our names."""
     table = _pandas(where, frame)
     table = table.rename(columns=str)
-    names = recognized(table.columns, ours, columns)
+    names = renamer.names_of(tuple(table.columns))
     missing = [column for column in required if column not in names.values()]
     if missing:
         named = ", ".join(f"{column!r}: YOUR_COLUMN" for column in missing)
@@ -90,8 +88,7 @@ def _named(
     if not table.columns.is_unique:
         twice = listed(table.columns[table.columns.duplicated()].unique())
         raise InputError(f"{where}: column {twice} exists twice; keep one")
-    kept = list(table.columns) if keep_others else list(names)
-    return table[kept].rename(columns=names)
+    return table[list(names)].rename(columns=names)
 
 
 def _in_seconds(frame: pd.DataFrame) -> pd.DataFrame:
@@ -110,12 +107,14 @@ def _records(frame: pd.DataFrame) -> Iterator[tuple[int, Record]]:
 
 
 def _plain_value(value: Any) -> object:
-    """A value as plain Python: numpy scalars and arrays converted, NA as None."""
+    """A value as plain Python: numpy scalars and arrays converted, also inside lists; NA as None."""
     if isinstance(value, float | int | str) or value is None:
         return value
     if value is pd.NA or value is pd.NaT:
         return None
-    return value.tolist() if hasattr(value, "tolist") else value
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    # An array of arrays, as Parquet gives lists of lists, becomes a list of arrays.
+    return [_plain_value(part) for part in plain] if isinstance(plain, list | tuple) else plain
 
 
 def _item_by_id(record: Record) -> tuple[str, Item]:

@@ -49,6 +49,13 @@ def test_movielens_1m(tmp_path: Path) -> None:
     assert dataset.metadata == {"7": {"age": "under 18", "gender": "F", "occupation": "K-12 student", "zip": "48067"}}
 
 
+@pytest.mark.parametrize("make", [movielens_100k, movielens_1m])
+def test_each_file_stands_for_its_directory(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    whole = load_dataset(make(tmp_path))
+    for path in tmp_path.iterdir():
+        assert load_dataset(path).sha256 == whole.sha256, path.name
+
+
 @pytest.mark.parametrize(
     ("make", "name", "content", "parts"),
     [

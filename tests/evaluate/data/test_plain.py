@@ -117,6 +117,7 @@ def test_user_metadata(tmp_path: Path, name: str) -> None:
     dataset = load_dataset(tmp_path)
     assert dataset.metadata == {"u": {"age": "34", "region": "Wales"}, "w": {"age": "20"}}
     assert "Users with metadata and without any interaction: 1." in dataset.notes
+    assert dataset.describe()["users with metadata"] == f"{1 / len(dataset.sequences):.2%}"
 
 
 PLAIN_ERRORS: list[tuple[str, str, list[str]]] = [
@@ -214,6 +215,7 @@ def test_names_of_columns_and_files_that_others_use(tmp_path: Path) -> None:
     lens = load_dataset(tmp_path / "lens")
     assert bought(lens, "1") == ["1", "2"]
     assert lens.items["1"].categories == (("Animation",), ("Comedy",))
+    assert lens.items["2"].categories == ()
     write(tmp_path / "amazon" / "items.csv", "asin,title,cat\nB1,Kite,Toys > Kites\nB2,Ball,Toys\n")
     reviews = "reviewerID,asin,overall,unixReviewTime\nA1,B2,5.0,20\nA1,B1,4.0,10\n"
     write(tmp_path / "amazon" / "interactions.csv", reviews)

@@ -42,6 +42,13 @@ def test_category_paths_as_they_were_printed(tmp_path: Path) -> None:
     assert dataset.items["b"].categories == (("Balls",), ("Gifts",))
 
 
+def test_a_film_without_genres_has_no_category(tmp_path: Path) -> None:
+    item = "item_id:token\ttitle:token\tgenre:token_seq\na\tKite\t(no genres listed)\nb\tBall\tDrama War\n"
+    dataset = load_dataset(files(tmp_path, item=item))
+    assert dataset.items["a"].categories == ()
+    assert dataset.items["b"].categories == (("Drama",), ("War",))
+
+
 def test_errors_name_file_line_and_field(tmp_path: Path) -> None:
     fails(files(tmp_path, INTER + "u\ta\n"), "ml.inter, line 5", "2 fields separated by tabs where the header has 4")
     fails(files(tmp_path, INTER.replace("\t4\t", "\tgood\t")), "ml.inter, line 2", "'rating': 'good' is not a number")

@@ -434,6 +434,20 @@ def test_a_report_is_the_same_twice(record: StudyRecord, written: Path, tmp_path
     assert all(path.read_bytes() == (written / path.relative_to(tmp_path)).read_bytes() for path in again)
 
 
+def test_tables_that_are_no_longer_in_the_report_are_removed(record: StudyRecord, tmp_path: Path) -> None:
+    tables, mine = tmp_path / "tables", tmp_path / "mine.csv"
+    tables.mkdir()
+    mine.write_text("mine")
+    (tables / "linked.csv").symlink_to(mine)
+    (tables / "folder.csv").mkdir()
+    for name in ("shop-cold-main.csv", "shop-cold-main.md", "shop-cold-main.tex", "notes.txt"):
+        (tables / name).write_text("from an earlier report")
+    written = write_report(record, tmp_path)
+    left = {path.name for path in tables.iterdir()} - {path.name for path in written}
+    assert left == {"linked.csv", "folder.csv", "notes.txt"}
+    assert mine.read_text() == "mine"
+
+
 @pytest.mark.parametrize("linked", ["report", "report/tables"])
 def test_nothing_is_written_through_a_linked_folder(record: StudyRecord, tmp_path: Path, linked: str) -> None:
     (tmp_path / "mine").mkdir()

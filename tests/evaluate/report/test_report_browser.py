@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -216,3 +217,39 @@ def test_a_legend_hides_and_shows_a_ranker(page: Page) -> None:
     page.wait(f"{lines} === 3")
     page.browser.find_element("xpath", button).click()
     page.wait(f"{lines} === 4")
+
+
+def test_users_are_shown_after_a_protocol_without_them(chrome: Chrome, tmp_path: Path) -> None:
+    record = study()
+    (warm,) = record.protocols
+    protocols = [warm, *(dataclasses.replace(warm, name=name) for name in ("one ranker", "nobody"))]
+    runs = [*record.runs, dataclasses.replace(record.runs[0], protocol="one ranker")]
+    record = dataclasses.replace(record, protocols=protocols, runs=runs)
+    page = Page(chrome, write_report(record, tmp_path)[0].as_uri())
+    chrome.get_log("browser")
+    for tab, place, without in (("users", "#user-list", "2"), ("versus", "#counts", "1"), ("versus", "#counts", "2")):
+        page.open(f"tab={tab}")
+        page.wait(f"document.querySelector('{place}') !== null")
+        for protocol in (without, "0"):
+            page.run("report.go({ protocol: arguments[0] })", protocol)
+            page.wait(f"(document.querySelector('{place}') !== null) === (arguments[0] === '0')", protocol)
+    assert not [line for line in chrome.get_log("browser") if line["level"] == "SEVERE"]
+
+
+def test_rankers_of_other_draws_are_compared_no_longer_but_others_are_again(page: Page) -> None:
+    page.open("tab=versus")
+    page.run("report.data.protocols[0].runs.find((run) => run.label === 'trained').draw = 1")
+    for b, there in (("prior", True), ("trained", False), ("prior", True)):
+        page.run("report.go({ a: 'model | one', b: arguments[0] })", b)
+        page.wait(f"(document.querySelector('#counts') !== null) === {str(there).lower()}")
+
+
+def test_the_plot_of_ranks_counts_all_users(page: Page) -> None:
+    page.open("tab=versus")
+    page.run("""
+        const many = 4100, shop = report.data.protocols[0];
+        Object.assign(shop, { users: Array.from({ length: many }, (_, i) => `u-${i}`), lengths: Array(many).fill(2) });
+        for (const run of shop.runs) Object.assign(run, { ranks: "1".repeat(many), asked: many, rows: {} });
+        report.go({ a: "prior", b: "trained" });
+    """)
+    page.wait("document.querySelector('#scatter')?.data?.[1].text.join() === '4,100 users'")

@@ -209,6 +209,22 @@ def test_what_is_recorded_since_a_later_version_is_compared_where_the_run_has_it
         Journal.open(tmp_path / "newer", manifest(2))
 
 
+def test_a_run_of_an_older_version_without_a_hash_of_its_data_goes_on(tmp_path: Path) -> None:
+    _written(tmp_path, _ranking("u1"))
+    before = (tmp_path / "manifest.json").read_bytes()
+    assert b"dataset_sha256" not in before
+    with Journal.open(tmp_path, MANIFEST.model_copy(update={"dataset_sha256": "e" * 64})) as journal:
+        assert journal.resolved() == {"u1"}
+    assert (tmp_path / "manifest.json").read_bytes() == before
+
+
+def test_a_run_on_other_data_with_the_same_lists_is_refused(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, MANIFEST.model_copy(update={"dataset_sha256": "e" * 64})) as journal:
+        journal.append(_ranking("u1"))
+    with pytest.raises(InputError, match=r'dataset_sha256 is "eeee.*, given "ffff'):
+        Journal.open(tmp_path, MANIFEST.model_copy(update={"dataset_sha256": "f" * 64}))
+
+
 def test_date_and_versions_do_not_make_another_run(tmp_path: Path) -> None:
     _written(tmp_path, _ranking("u1"))
     later = RunManifest(**MANIFEST.model_dump(include={"cases_sha256", "ranker", "configuration"}), versions={"x": "2"})

@@ -138,6 +138,15 @@ def test_the_report_shows_every_mix_and_the_front(compared: Compared) -> None:
     assert "a_a_b" in page
 
 
+def test_lists_shorter_than_five_are_compared(tmp_path: Path) -> None:
+    with named_servers("a") as servers:
+        grid = grid_file(tmp_path / "grid.toml", servers, 'mope = ["a"]\nmote = ["a"]\nmar = ["a"]\n')
+        found = run("compare", drawn(tmp_path, 3, negatives=3), "--grid", grid, "--out", tmp_path / "run", "--json")
+    assert found.exit_code == 0, found.output
+    assert json.loads((tmp_path / "run" / "comparison.json").read_bytes())["rows"]
+    assert (tmp_path / "run" / "report" / "report.html").is_file()
+
+
 def test_a_dead_backend_ends_its_mixes_and_no_others(tmp_path: Path) -> None:
     cases = drawn(tmp_path, 4)
     served = threading.Event()

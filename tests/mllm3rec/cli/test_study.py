@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 import re
 import shutil
 from collections.abc import Iterator
@@ -616,6 +617,14 @@ ranker = "prior"
 """
 
 
+def test_lists_shorter_than_five_are_reported(tmp_path: Path) -> None:
+    study = write(tmp_path, "", TOYS.replace("negatives = 8", "negatives = 3"))
+    ended = run("study", "run", study, "--out", tmp_path / "runs", "--json")
+    assert ended.exit_code == 0, ended.output
+    tables = tmp_path / "runs" / "report" / "tables"
+    assert list(tables.glob("*-warm-main.csv")) and not list(tables.glob("*-warm-lists.csv"))
+
+
 def test_data_in_the_place_of_others_are_called_so_everywhere(tmp_path: Path) -> None:
     root = tmp_path / "runs"
     ended = run("study", "run", write(tmp_path, "", TOYS), "--out", root)
@@ -637,6 +646,25 @@ def test_data_in_the_place_of_others_are_called_so_everywhere(tmp_path: Path) ->
         )
     told = run("study", "report", tmp_path / "small.toml", "--out", root, "--json")
     assert json.loads(told.stdout)["warnings"] == [f"{warning}, so no figure here is about toys."]
+
+
+def test_runs_on_other_data_are_not_reported(tmp_path: Path) -> None:
+    folder, root = tmp_path / "toys", tmp_path / "runs"
+    draw = random.Random(1)
+    items = [f"i{number}" for number in range(40)]
+    bought = [(user, item) for user in range(40) for item in draw.sample(items, 5)]
+    folder.mkdir()
+    (folder / "interactions.csv").write_text("user_id,item_id\n" + "".join(f"u{u},{i}\n" for u, i in bought))
+    (folder / "items.csv").write_text("item_id,title\n" + "".join(f"{item},Toy {item}\n" for item in items))
+    file = write(tmp_path, "", TOYS.replace("nowhere", str(folder)))
+    assert run("study", "run", file, "--out", root, "--only", "popularity").exit_code == 0
+    folder.rename(tmp_path / "moved")
+    refused = run("study", "report", file, "--out", root)
+    assert isinstance(refused.exception, InputError)
+    assert "no run can be reported: dataset 'demo'" in str(refused.exception)
+    assert "is not the data of these cases: 'toys'" in str(refused.exception)
+    told = run("study", "report", file, "--out", root, "--data", f"toys={tmp_path / 'moved'}", "--json")
+    assert told.exit_code == 0, "the same data in another place"
 
 
 def test_a_dataset_that_is_nowhere_and_has_no_fallback_is_refused(tmp_path: Path) -> None:
