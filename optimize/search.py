@@ -30,7 +30,7 @@ from signatures.rows import Case, seed_of
 
 PROMPT_SEARCH = "mllm3rec"
 USERS_A_ROUND = 5
-"""Users between two looks at a trial, where no more are scored in parallel."""
+"""Users between two looks at a trial, however many are scored in parallel: that must not change which trials stop."""
 
 FEWEST_USERS = 6
 """Of an interval that can stop a trial."""
@@ -204,7 +204,7 @@ class Search:
     ) -> None:
         program = self.wrap(self.builder.program(configuration))
         scores: list[UserScore] = []
-        rounds = max(1, len(self.cases) // max(USERS_A_ROUND, self.workers))
+        rounds = max(1, len(self.cases) // USERS_A_ROUND)
         for fold in np.array_split(np.arange(len(self.cases)), rounds):
             part = [self.cases[i] for i in fold]
             scores += score_cases(program, part, self.objective, self.workers, on_score)

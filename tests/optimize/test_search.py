@@ -6,11 +6,14 @@ import math
 from pathlib import Path
 
 import optuna
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evaluate.experiments.resumable_trials import open_study
 from optimize.artifact import SEARCH_FOLDER
-from optimize.search import pareto_front, should_prune
+from optimize.compiler import STUDY
+from optimize.search import PROMPT_SEARCH, pareto_front, should_prune
 from optimize.space import Configuration, Space
 from tests.support.backends import roles_on
 from tests.support.cases import cases_file
@@ -86,6 +89,18 @@ def test_a_new_mote_prompt_is_tried_only_as_often_as_it_pays(tmp_path: Path) -> 
     ]
     # Distilling 70 products costs more than the three calls of four shoppers: MOTE may change in the sixth trial.
     assert len(set(changes[:5])) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_workers_do_not_change_when_a_trial_is_looked_at(workers: int, tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 22)
+    space = Space(families=("embedding",))
+    with FakeOpenAI(sensitive) as server:
+        made = compiler(tmp_path / "art", cases, roles_on(server), space=space, modules=("mar",), trials=1)
+        made.workers = workers
+        made.run()
+    study = open_study(tmp_path / "art" / SEARCH_FOLDER / STUDY, PROMPT_SEARCH, ["maximize"])
+    assert list(study.trials[0].intermediate_values) == [5, 10, 15]
 
 
 def test_hopeless_trials_are_stopped_early() -> None:
