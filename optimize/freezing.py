@@ -76,6 +76,7 @@ def freeze(
         render_prompts(winner.program),
         result.importances,
         winner.held_out,
+        winner.original.fusion.gate,
     )
     write_atomically(folder / REPORT, compile_report(record).encode())
     return save_artifact(directory, winner.program, manifest, winner.adapter)
