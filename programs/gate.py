@@ -163,6 +163,29 @@ class Gate(BaseModel):
             raise ValueError("scores cannot be divided by deviations of 0")
         return self
 
+    def range_named(self, place: int) -> str:
+        """The range of this number in words."""
+        if self.signal is None:
+            return "all users"
+        if place < len(self.cuts):
+            return f"{self.signal} up to {self.cuts[place]:.4g}"
+        return f"{self.signal} above {self.cuts[-1]:.4g}" if self.cuts else f"any {self.signal}"
+
+    @property
+    def text(self) -> str:
+        """The gate in a line.
+
+        >>> Gate(signal="margin", cuts=(1.0,), weights=(0.5, 0.1), deviations=Deviations(mar=0.2, prior=3)).text
+        'weight 0.5 for margin up to 1, 0.1 for margin above 1; deviations 0.2 of MAR, 3 of the prior'
+        """
+        weights = [f"{weight:g} for {self.range_named(place)}" for place, weight in enumerate(self.weights)]
+        parts = [f"weight {', '.join(weights)}"]
+        if self.deviations is not None:
+            parts.append(f"deviations {self.deviations.mar:.3g} of MAR, {self.deviations.prior:.3g} of the prior")
+        if self.ask_below is not None:
+            parts.append(f"asks about margins below {self.ask_below:.4g}")
+        return "; ".join(parts)
+
     def range_of(self, signals: GateSignals) -> int | None:
         """Number of the user's range; None if the signal is not known."""
         value = 0.0 if self.signal is None else getattr(signals, self.signal)

@@ -96,7 +96,9 @@ class Demonstration:
         if self.manifest.trial == 0:
             others = self.manifest.trials - 1
             return f"Compiling gained nothing: no other program scored higher than the uncompiled one ({others} tried)."
-        if any(one.number == 0 and one.configuration.weight != self.manifest.weight for one in self.tried):
+        if self.manifest.gate is not None:
+            figure += f"; with a gate: {self.manifest.gate.text}"
+        elif any(one.number == 0 and one.configuration.weight != self.manifest.weight for one in self.tried):
             figure += f"; the fusion weight is now {self.manifest.weight:g}"
         if self.gained:
             return f"Compiling gained: {figure}."

@@ -50,6 +50,15 @@ def test_a_winner_that_lost_only_the_gate_of_its_start_may_be_better() -> None:
     assert "none of the 9 trials of the search was better" in verdict_sentence(same)
 
 
+def test_a_chosen_gate_stands_in_place_of_the_weight() -> None:
+    record = compile_record()
+    assert record.manifest.chosen is not None
+    chosen = record.manifest.chosen.model_copy(update={"gate": Gate(weights=(0.2,))})
+    manifest = record.manifest.model_copy(update={"chosen": chosen, "gate": chosen.gate})
+    verdict = panel(compile_report(dataclasses.replace(record, manifest=manifest)), "verdict")
+    assert "by the gate" in verdict and "weight 0.2 for all users" in verdict
+
+
 def test_a_gain_that_may_be_chance_is_no_gain() -> None:
     record = compile_record(0.01)
     verdict = record.manifest.verdict.model_copy(update={"judgement": "not clearly better"})
