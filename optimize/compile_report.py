@@ -148,7 +148,7 @@ def _on_searched_users(manifest: ArtifactManifest) -> list[str]:
     if math.isnan(before + after):
         return []
     return [
-        f"On the {len(manifest.data.searched)} dev users of the search the score was {before:.3f} before and "
+        f"On the {manifest.users_of_search} dev users of the search the score was {before:.3f} before and "
         f"{after:.3f} after. The winner was chosen on these users, so the figures of held-out users are more reliable."
     ]
 

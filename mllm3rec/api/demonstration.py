@@ -21,6 +21,7 @@ from optimize.artifact import SEARCH_FOLDER, ArtifactManifest
 from optimize.candidates import Candidates
 from optimize.compiler import POOLS
 from optimize.freezing import TRIALS
+from optimize.objective import UserScore
 from optimize.prompt_changes import PromptChange, prompt_changes
 from optimize.prompts import prompts_of
 from optimize.space import Configuration, chosen_prompts
@@ -45,11 +46,13 @@ class Tried:
 
     Attributes:
         score: Mean over the dev users of the search; None if the trial failed.
+        scores: Of each of these users.
     """
 
     number: int
     configuration: Configuration
     score: float | None
+    scores: tuple[UserScore, ...] = ()
 
 
 @dataclass(frozen=True)

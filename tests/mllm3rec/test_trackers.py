@@ -61,11 +61,13 @@ def test_an_artifact_has_its_prompts(tmp_path: Path) -> None:
     assert "gate" not in record.params
 
 
-def test_an_artifact_with_a_gate_names_it_beside_the_weight(tmp_path: Path) -> None:
+def test_an_artifact_with_a_gate_names_it_beside_the_weight(cli: CommandLine, tmp_path: Path) -> None:
     freeze(tmp_path / "artifact", "openai/gpt-4o-mini", gate=Gate(signal="history", cuts=(3.0,), weights=(0.0, 0.4)))
     assert tracked_record(tmp_path / "artifact").params["gate"] == (
         "weight 0 for history up to 3, 0.4 for history above 3"
     )
+    shown = cli("artifact", "show", tmp_path / "artifact").out
+    assert "fusion weight: by the gate" in shown and "gate: weight 0 for history up to 3" in shown
 
 
 def test_what_links_point_to_is_not_taken(run: Path, tmp_path: Path) -> None:

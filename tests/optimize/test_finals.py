@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from optimize.fusion_fit import TRIED_WEIGHTS
 from optimize.likelihood import ListScores
 from optimize.objective import ObjectiveWeights, UserScore
 from optimize.search import Attempt, by_merit
+from optimize.search_result import SearchedScores, SearchResult
 from optimize.settings import AS_BEFORE, NEWEST_DEFAULTS, CompileSettings, defaults_of_compile
 from programs.gate import GateSignals
 from programs.lm.ledger import Budget
@@ -37,6 +39,9 @@ def test_finalists_are_scored_again_and_the_spread_of_one_program_is_said(tmp_pa
     finals = manifest.finals
     assert finals is not None
     assert (finals.users, finals.new_users) == (7, 2)
+    assert manifest.users_of_search == 7
+    older = manifest.model_copy(update={"searched_users": 0})
+    assert older.users_of_search == 7
     assert [len(one.by_draw) for one in finals.finalists] == [3] * len(finals.finalists)
     assert 0 in {one.trial for one in finals.finalists}, "the winner must beat the uncompiled program"
     assert finals.spread is not None
@@ -82,6 +87,15 @@ def test_who_was_lucky_in_the_search_does_not_win() -> None:
     assert decision.finals.spread == 0.0
 
 
+def test_scores_of_the_search_are_about_users_that_both_programs_have() -> None:
+    whole = Attempt(2, "COMPLETE", attempt(0, 0, 0).configuration, tuple(score_of(f"u{n}", n / 10) for n in range(4)))
+    result = SearchResult([], [(whole, {})])
+    assert result.searched(replace(whole, number=0, scores=whole.scores[:2])) == SearchedScores(
+        {"before": 0.05, "after": 0.05}, 2
+    )
+    assert result.searched(replace(whole, number=0, state="FAIL", scores=())) == SearchedScores({}, 0)
+
+
 def test_of_equal_scores_the_shorter_prompt_wins() -> None:
     long, short = (
         Attempt(
@@ -102,7 +116,10 @@ def test_a_budget_for_the_search_alone_still_ends_with_a_checked_winner(tmp_path
         with pytest.raises(BudgetExceededError, match="the best of"):
             made.run()
         assert len(server.bodies) <= 200
-    assert restore_program(tmp_path / "art")[1].verdict.judgement
+    manifest = restore_program(tmp_path / "art")[1]
+    assert manifest.verdict.judgement
+    assert manifest.finals is None and made.final_users
+    assert manifest.users_of_search == len(made.searched)
 
 
 def test_a_budget_is_refused_with_a_sum_that_pays_the_final_round_too(tmp_path: Path) -> None:
