@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -13,11 +14,11 @@ from hypothesis import strategies as st
 from evaluate.experiments.resumable_trials import open_study
 from optimize.artifact import SEARCH_FOLDER
 from optimize.compiler import STUDY
-from optimize.search import PROMPT_SEARCH, pareto_front, should_prune
+from optimize.search import PROMPT_SEARCH, by_merit, pareto_front, should_prune, with_repeated_start
 from optimize.space import Configuration, Space
 from tests.support.backends import roles_on
 from tests.support.cases import cases_file
-from tests.support.compile_setup import attempt, compiler, sensitive, trials_of
+from tests.support.compile_setup import attempt, compiler, score_of, sensitive, trials_of
 from tests.support.fake_server import FakeOpenAI
 
 
@@ -101,6 +102,18 @@ def test_workers_do_not_change_when_a_trial_is_looked_at(workers: int, tmp_path:
         made.run()
     study = open_study(tmp_path / "art" / SEARCH_FOLDER / STUDY, PROMPT_SEARCH, ["maximize"])
     assert list(study.trials[0].intermediate_values) == [5, 10, 15]
+
+
+def test_a_repeat_of_the_uncompiled_program_takes_its_place() -> None:
+    unread = replace(attempt(0, 0.2, 10), scores=(score_of("u", 0.2).model_copy(update={"unreadable": True}),))
+    other = Configuration(family="pointwise")
+    rival, repeat = replace(attempt(1, 0.45, 10), configuration=other), attempt(2, 0.45, 10)
+    for first in (unread, replace(unread, state="FAIL", scores=())):
+        found = with_repeated_start([first, rival, repeat])
+        assert [(one.number, one.score) for one in found] == [(0, 0.45), (1, 0.45)]
+        assert max(found, key=by_merit).configuration == repeat.configuration, "of equals the uncompiled program wins"
+        assert with_repeated_start([first, rival]) == [first, rival]
+    assert with_repeated_start([attempt(0, 0.2, 10), rival]) == [attempt(0, 0.2, 10), rival]
 
 
 def test_hopeless_trials_are_stopped_early() -> None:
