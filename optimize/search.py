@@ -228,7 +228,7 @@ class Search:
         self.study.tell(trial, [attempt.score, attempt.cost(self.unit)] if self.plan.pareto else attempt.score)
 
     def _should_prune(self, attempt: Attempt) -> bool:
-        complete = [a for a in self.attempts() if a.state == "COMPLETE"]
+        complete = [a for a in self.attempts() if a.can_win]
         if self.plan.pareto:
             # A more expensive trial that is better does not make this one useless.
             complete = [a for a in complete if a.cost(self.unit) <= attempt.cost(self.unit)]

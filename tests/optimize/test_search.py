@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from evaluate.experiments.resumable_trials import open_study
 from optimize.artifact import SEARCH_FOLDER
 from optimize.compiler import STUDY
-from optimize.search import PROMPT_SEARCH, by_merit, pareto_front, should_prune, with_repeated_start
+from optimize.search import PROMPT_SEARCH, Search, SearchPlan, by_merit, pareto_front, should_prune, with_repeated_start
 from optimize.space import Configuration, Space
 from tests.support.backends import roles_on
 from tests.support.cases import cases_file
@@ -121,6 +121,25 @@ def test_hopeless_trials_are_stopped_early() -> None:
     assert not should_prune([0.1] * 4, [0.9] * 9), "too few shoppers to tell"
     assert not should_prune([0.5] * 6, [0.5] * 6)
     assert not should_prune([0.6] * 6, [0.5] * 6)
+
+
+def test_a_trial_that_could_not_be_read_stops_no_other(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 12)
+
+    def searched(folder: str, readable_best: bool) -> Search:
+        with FakeOpenAI(sensitive) as server:
+            made = compiler(tmp_path / folder, cases, roles_on(server))
+        wrapped = (lambda program: made._scored(program, made.searched), made.searched, made.objective)
+        search = Search(tmp_path / f"{folder}.sqlite", SearchPlan(), made.settings.space, made._builder, *wrapped)
+        scores = [score_of(f"u{n}", 0.9).model_copy(update={"unreadable": not readable_best}) for n in range(8)]
+        values = {"configuration": Configuration(family="listwise").model_dump(mode="json")}
+        values["scores"] = [score.model_dump(mode="json") for score in scores]
+        search.study.add_trial(optuna.trial.create_trial(value=0.9, user_attrs=values))
+        return search
+
+    running = replace(attempt(1, 0, 0, "RUNNING"), scores=tuple(score_of(f"u{n}", 0.1) for n in range(6)))
+    assert searched("read", readable_best=True)._should_prune(running)
+    assert not searched("unread", readable_best=False)._should_prune(running)
 
 
 def test_the_front_holds_what_nothing_beats() -> None:
