@@ -53,7 +53,7 @@ class Finals(BaseModel):
 
     users: int
     new_users: int
-    finalists: tuple[Finalist, ...]
+    finalists: tuple[Finalist, ...] = Field(min_length=1)
     fitted: FittedWeight | None = None
     gate: FittedGate | None = Field(default=None, exclude_if=lambda gate: gate is None)
 

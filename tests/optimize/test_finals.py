@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from mllm3rec.api.compilation import compile_program
 from optimize.artifact import SEARCH_FOLDER, restore_program
 from optimize.compiler import PLAN
-from optimize.finals import final_round, finalists_of, finals_lines
+from optimize.finals import Finals, final_round, finalists_of, finals_lines
 from optimize.fusion_fit import TRIED_WEIGHTS
 from optimize.likelihood import ListScores
 from optimize.objective import ObjectiveWeights, UserScore
@@ -73,6 +74,11 @@ def test_the_weight_is_fitted_without_a_call(tmp_path: Path) -> None:
     if manifest.weight != 0.3:
         assert manifest.verdict.prompts is not None
         assert manifest.verdict.prompts.mean == 0, "the same prompts and the same weight"
+
+
+def test_a_final_round_has_a_finalist() -> None:
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        Finals(users=1, new_users=0, finalists=())
 
 
 def test_who_was_lucky_in_the_search_does_not_win() -> None:
