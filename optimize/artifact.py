@@ -155,6 +155,7 @@ class ArtifactManifest(BaseModel):
         trial, trials: Number of the winning trial, and number of trials.
         weights, similarity, interactions: The objective.
         searched: Mean score of the uncompiled program and of the winner over the users of the search.
+        searched_users: Number of these users; 0 in older artifacts, see `users_of_search`.
         finals: The final round, if there was one.
         verdict: Result of the held-out check.
         spent: Usage by phase of the compile.
@@ -187,6 +188,7 @@ class ArtifactManifest(BaseModel):
     interactions: int
     data: CompileData
     searched: dict[Literal["before", "after"], float] = {}
+    searched_users: int = Field(default=0, exclude_if=lambda users: not users)
     finals: Finals | None = Field(default=None, exclude_if=lambda finals: finals is None)
     verdict: HoldoutVerdict
     spent: dict[str, Usage] = {}
@@ -196,6 +198,12 @@ class ArtifactManifest(BaseModel):
     adapter: AdapterRecord | None = Field(default=None, exclude_if=lambda adapter: adapter is None)
     start: str = Field(default="", exclude_if=lambda start: not start)
     sha256: str = ""
+
+    @property
+    def users_of_search(self) -> int:
+        """Number of users that `searched` is about."""
+        found = len(self.data.searched) if self.finals is None else self.finals.users
+        return self.searched_users or found
 
     def sealed(self) -> ArtifactManifest:
         """The manifest with its own hash."""

@@ -41,6 +41,7 @@ from optimize.objective import UserScore
 from optimize.prompts import Demo, Prompt, Prompts, module_of
 from optimize.search import Attempt
 from optimize.space import Configuration
+from programs.gate import Gate
 from programs.lm.ledger import interrupted_note
 from programs.lm.roles import ROLE_NAMES
 from signatures.rows import Usage, total_usage
@@ -76,6 +77,7 @@ class CompileRecord:
         sent: Messages of the winner as text, by predictor, with placeholders for the inputs.
         importances: Share of each parameter in the variation of the score; may be empty.
         held_out: Scores of the winner on the held-out users.
+        gate: Of the program before: that of the artifact that the compile went on from. Trials have none.
     """
 
     manifest: ArtifactManifest
@@ -86,11 +88,13 @@ class CompileRecord:
     sent: Mapping[str, str]
     importances: Mapping[str, float]
     held_out: Sequence[UserScore] = ()
+    gate: Gate | None = None
 
     @property
     def uncompiled(self) -> Configuration | None:
-        """The configuration of trial 0, the uncompiled program."""
-        return next((attempt.configuration for attempt in self.attempts if attempt.number == 0), None)
+        """The configuration of trial 0, the uncompiled program, with its gate."""
+        first = next((attempt.configuration for attempt in self.attempts if attempt.number == 0), None)
+        return None if first is None else first.model_copy(update={"gate": self.gate})
 
 
 def compile_report(record: CompileRecord) -> str:
@@ -144,7 +148,7 @@ def _on_searched_users(manifest: ArtifactManifest) -> list[str]:
     if math.isnan(before + after):
         return []
     return [
-        f"On the {len(manifest.data.searched)} dev users of the search the score was {before:.3f} before and "
+        f"On the {manifest.users_of_search} dev users of the search the score was {before:.3f} before and "
         f"{after:.3f} after. The winner was chosen on these users, so the figures of held-out users are more reliable."
     ]
 

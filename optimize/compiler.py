@@ -449,6 +449,9 @@ class Compiler:
             self.watcher.step(f"program {best[0].number}: no answer on held-out users could be read; the next best one")
         else:
             raise InputError(UNREADABLE)
+        if best is not result.ranked[0] and result.finals is not None:
+            # Weight and gate were fitted on the answers of the program that gave way.
+            result = replace(result, finals=result.finals.model_copy(update={"fitted": None, "gate": None}))
         result = replace(result, ranked=[best])
         if unread := sum(score.unreadable for score in (*result.best.scores, *after)):
             users = f"{unread} of {len(result.best.scores) + len(self.held_out)} users"

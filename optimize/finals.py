@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from optimize.fusion_fit import FittedWeight, all_at_weight, fit_weight
 from optimize.gate_fit import FittedGate, fit_on_scores
-from optimize.objective import ObjectiveWeights, UserScore, readable
+from optimize.objective import ObjectiveWeights, UserScore
 from optimize.search import Attempt, by_merit, merit
 from programs.gate import Gate
 
@@ -53,7 +53,7 @@ class Finals(BaseModel):
 
     users: int
     new_users: int
-    finalists: tuple[Finalist, ...]
+    finalists: tuple[Finalist, ...] = Field(min_length=1)
     fitted: FittedWeight | None = None
     gate: FittedGate | None = Field(default=None, exclude_if=lambda gate: gate is None)
 
@@ -83,7 +83,7 @@ class Decision:
 
 def finalists_of(attempts: Sequence[Attempt], n: int) -> list[Attempt]:
     """The `n` best complete trials, and the uncompiled program, which the winner must beat."""
-    complete = [a for a in attempts if a.state == "COMPLETE" and readable(a.scores)]
+    complete = [a for a in attempts if a.can_win]
     best = sorted(complete, key=by_merit, reverse=True)[: max(n, 1)]
     return best + [a for a in complete if a.number == 0 and a not in best]
 

@@ -76,6 +76,7 @@ def freeze(
         render_prompts(winner.program),
         result.importances,
         winner.held_out,
+        winner.original.fusion.gate,
     )
     write_atomically(folder / REPORT, compile_report(record).encode())
     return save_artifact(directory, winner.program, manifest, winner.adapter)
@@ -87,6 +88,7 @@ def _manifest(
     result = winner.result
     configuration = result.best.configuration
     first = next((attempt for attempt in result.attempts if attempt.number == 0), result.best)
+    searched = result.searched(first)
     return ArtifactManifest(
         family=configuration.family,
         # Evaluations of the winner need not be as slow as its compile.
@@ -106,7 +108,8 @@ def _manifest(
         similarity=settings.similarity,
         interactions=settings.interactions,
         data=data,
-        searched=result.means(first),
+        searched=searched.means,
+        searched_users=searched.users,
         finals=result.finals,
         verdict=winner.verdict,
         spent=dict(spent),

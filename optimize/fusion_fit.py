@@ -74,14 +74,15 @@ def fit_weight(scores: Sequence[UserScore], weights: ObjectiveWeights, own: floa
         own: The weight that the program has.
 
     Returns:
-        None if fewer than five users have a list that the weight changes, or scores are of an older compile.
+        None if fewer than five users have a list that the weight changes, all of them are in one fold, or scores are of
+        an older compile.
     """
     users = list(dict.fromkeys(score.user_id for score in scores))
     if any(len(score.ranks) != len(TRIED_WEIGHTS) for score in scores):
         return None
     known = np.array([score.lists is not None for score in scores])
     of_user = np.array([users.index(score.user_id) for score in scores])
-    if len(set(of_user[known].tolist())) < _FOLDS:
+    if len(set(of_user[known].tolist())) < _FOLDS or len(set((of_user[known] % _FOLDS).tolist())) < 2:
         return None
     found = Likelihood([score.lists for score in scores if score.lists is not None])
     table = np.array([[weighted_score(score, weights, rank) for rank in score.ranks] for score in scores])

@@ -70,7 +70,7 @@ class FittedGate(BaseModel):
         gate = self.gate
         lines = []
         for place, (weight, users) in enumerate(zip(gate.weights, self.in_range, strict=True)):
-            lines.append(f"{_range(gate, place)}: fusion weight {weight:g} ({users} dev users)")
+            lines.append(f"{gate.range_named(place)}: fusion weight {weight:g} ({users} dev users)")
         if gate.deviations is not None:
             mar, prior = gate.deviations.mar, gate.deviations.prior
             lines.append(f"all lists: MAR's scores divided by {mar:.3g}, the prior's by {prior:.3g}")
@@ -84,14 +84,6 @@ class FittedGate(BaseModel):
     def save(self, path: Path) -> None:
         """Write the file that `mllm3rec evaluate --gate` reads."""
         write_atomically(path, self.model_dump_json(indent=2).encode() + b"\n")
-
-
-def _range(gate: Gate, place: int) -> str:
-    if gate.signal is None:
-        return "all users"
-    if place < len(gate.cuts):
-        return f"{gate.signal} up to {gate.cuts[place]:.4g}"
-    return f"{gate.signal} above {gate.cuts[-1]:.4g}"
 
 
 def fit_gate(values: Qualities, signals: Sequence[GateSignals], users: Sequence[str]) -> FittedGate:

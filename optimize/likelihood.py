@@ -101,7 +101,7 @@ def mean_deviations(lists: Sequence[ListScores | None]) -> Deviations | None:
     mean = Deviations(
         mar=float(np.mean([one.mar for one in found])), prior=float(np.mean([one.prior for one in found]))
     )
-    return mean if mean.mar and mean.prior else None
+    return mean if mean.can_divide else None
 
 
 class Likelihood:

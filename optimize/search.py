@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from signatures.rows import Case, seed_of
 
 PROMPT_SEARCH = "mllm3rec"
 USERS_A_ROUND = 5
-"""Users between two looks at a trial, where no more are scored in parallel."""
+"""Users between two looks at a trial, however many are scored in parallel: that must not change which trials stop."""
 
 FEWEST_USERS = 6
 """Of an interval that can stop a trial."""
@@ -69,6 +69,11 @@ class Attempt:
     configuration: Configuration
     scores: tuple[UserScore, ...] = ()
     error: str | None = None
+
+    @property
+    def can_win(self) -> bool:
+        """Whether it is complete, and its answers could be read."""
+        return self.state == TrialState.COMPLETE.name and readable(self.scores)
 
     @property
     def score(self) -> float:
@@ -130,7 +135,11 @@ class Search:
         self.study = open_study(self.path, PROMPT_SEARCH, directions)
 
     def attempts(self) -> list[Attempt]:
-        """The finished trials without duplicates, in order."""
+        """The finished trials without duplicates, in order; see `with_repeated_start`."""
+        return with_repeated_start(self._made())
+
+    def _made(self) -> list[Attempt]:
+        """The finished trials as the study has them: each repeat is one of them, with a number of its own."""
         trials = self.study.get_trials(deepcopy=False)
         return [attempt_of(trial) for trial in trials if trial.state.is_finished() and not _is_duplicate(trial)]
 
@@ -145,12 +154,12 @@ class Search:
             self.study.enqueue_trial(parameters(uncompiled(self.space), self.builder.candidates))
         again = self._unread() if self.retry_unparsable else set()
         failures = 0
-        while len(self.attempts()) - len(again) < self.plan.trials and self._duplicates() < _DUPLICATES_IN_A_ROW:
+        while len(self._made()) - len(again) < self.plan.trials and self._duplicates() < _DUPLICATES_IN_A_ROW:
             trial = next_trial(self.study, self._sampler)
             configuration = suggest(trial, self.space, self.builder.candidates)
             trial.set_user_attr("configuration", configuration.model_dump(mode="json"))
             # A configuration whose trial failed may be tried again.
-            tried = [a for a in self.attempts() if a.state != TrialState.FAIL.name and a.number not in again]
+            tried = [a for a in self._made() if a.state != TrialState.FAIL.name and a.number not in again]
             original = next((a.number for a in tried if a.configuration == configuration), None)
             if original is not None:
                 # Failed, not pruned: the sampler must not see the same result twice.
@@ -178,7 +187,7 @@ class Search:
         best = self.best()
         # After many duplicates MOTE may change in every trial.
         many_duplicates = self._duplicates() > _DUPLICATES_IN_A_ROW // 2
-        if best is None or len(self.attempts()) % self.period == 0 or many_duplicates:
+        if best is None or len(self._made()) % self.period == 0 or many_duplicates:
             return tpe
         params = self.study.get_trials(deepcopy=False)[best.number].params
         fixed = {name: value for name, value in params.items() if name.startswith("mote_")}
@@ -193,7 +202,7 @@ class Search:
 
         In one period the other modules make about as many calls as MOTE; it ends before the last trial.
         """
-        first = next(iter(self.attempts()), None)
+        first = next(iter(self._made()), None)
         calls = sum(score.calls for score in first.scores) if first else 0
         if not calls:
             return 1
@@ -204,7 +213,7 @@ class Search:
     ) -> None:
         program = self.wrap(self.builder.program(configuration))
         scores: list[UserScore] = []
-        rounds = max(1, len(self.cases) // max(USERS_A_ROUND, self.workers))
+        rounds = max(1, len(self.cases) // USERS_A_ROUND)
         for fold in np.array_split(np.arange(len(self.cases)), rounds):
             part = [self.cases[i] for i in fold]
             scores += score_cases(program, part, self.objective, self.workers, on_score)
@@ -219,7 +228,7 @@ class Search:
         self.study.tell(trial, [attempt.score, attempt.cost(self.unit)] if self.plan.pareto else attempt.score)
 
     def _should_prune(self, attempt: Attempt) -> bool:
-        complete = [a for a in self.attempts() if a.state == "COMPLETE"]
+        complete = [a for a in self.attempts() if a.can_win]
         if self.plan.pareto:
             # A more expensive trial that is better does not make this one useless.
             complete = [a for a in complete if a.cost(self.unit) <= attempt.cost(self.unit)]
@@ -231,7 +240,7 @@ class Search:
     def _unread(self) -> set[int]:
         """Trials whose answers could not be read, and which no other trial has repeated; they are enqueued again."""
         trials = self.study.get_trials(deepcopy=False)
-        complete = [a for a in self.attempts() if a.state == TrialState.COMPLETE.name]
+        complete = [a for a in self._made() if a.state == TrialState.COMPLETE.name]
         last = {a.configuration.model_dump_json(): a for a in complete}
         unread = {a.number for a in last.values() if not readable(a.scores)}
         waiting = [trial.system_attrs.get("fixed_params") for trial in trials if trial.state is TrialState.WAITING]
@@ -242,12 +251,25 @@ class Search:
 
     def readable(self) -> list[Attempt]:
         """The complete trials whose answers could be read, the best first; see `by_merit`."""
-        complete = [a for a in self.attempts() if a.state == TrialState.COMPLETE.name and readable(a.scores)]
-        return sorted(complete, key=by_merit, reverse=True)
+        return sorted((a for a in self.attempts() if a.can_win), key=by_merit, reverse=True)
 
     def best(self) -> Attempt | None:
         """The first of the readable trials, or None."""
         return next(iter(self.readable()), None)
+
+
+def with_repeated_start(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """The trials, with a repeat of the uncompiled program as number 0 where the first one could not be read or failed.
+
+    The number 0 says what the winner must beat, so the repeat takes the place of the first one.
+    """
+    first = next((a for a in attempts if a.number == 0), None)
+    if first is None or first.can_win:
+        return list(attempts)
+    again = next((a for a in attempts if a.can_win and a.configuration == first.configuration), None)
+    if again is None:
+        return list(attempts)
+    return [replace(again, number=0), *(a for a in attempts if a.number not in (0, again.number))]
 
 
 def by_merit(attempt: Attempt) -> tuple[float, bool, float, int]:

@@ -12,6 +12,22 @@ from optimize.finals import Finals
 from optimize.prompts import Prompts
 from optimize.search import Attempt
 
+Means = dict[Literal["before", "after"], float]
+"""Mean score of the uncompiled program and of the winner."""
+
+
+@dataclass(frozen=True)
+class SearchedScores:
+    """Scores on the users of the search.
+
+    Attributes:
+        means: Empty if no user was scored under both programs.
+        users: Number of users that were scored.
+    """
+
+    means: Means
+    users: int
+
 
 @dataclass(frozen=True)
 class SearchResult:
@@ -44,10 +60,16 @@ class SearchResult:
         others = [one for one in self.ranked if one[0].number != winner.number]
         return replace(self, ranked=[(winner, prompts[winner.number]), *others], finals=finals)
 
-    def means(self, uncompiled: Attempt) -> dict[Literal["before", "after"], float]:
+    def searched(self, uncompiled: Attempt) -> SearchedScores:
         """Scores of the uncompiled program and of the winner on the users of the search; of the final round if any."""
         if self.finals is not None:
             before, after = self.finals.of(uncompiled.number), self.finals.of(self.best.number)
             if before is not None and after is not None:
-                return {"before": float(np.mean(before.by_draw)), "after": after.score}
-        return {"before": uncompiled.score, "after": self.best.score}
+                means: Means = {"before": float(np.mean(before.by_draw)), "after": after.score}
+                return SearchedScores(means, self.finals.users)
+        own = {score.user_id: score.score for score in self.best.scores}
+        known = [score for score in uncompiled.scores if score.user_id in own]
+        if not known:
+            return SearchedScores({}, 0)
+        first, last = ([score.score for score in known], [own[score.user_id] for score in known])
+        return SearchedScores({"before": float(np.mean(first)), "after": float(np.mean(last))}, len(known))

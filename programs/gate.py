@@ -23,6 +23,9 @@ from signatures.rows import Case, Ranking, Status
 RIVALS = 4
 """Candidates after the first that the margin compares it with."""
 
+LEAST_DEVIATION = 1e-9
+"""That scores are divided by: of smaller ones the quotients may be infinite."""
+
 SignalName = Literal["history", "cold", "margin", "entropy"]
 
 _FORM = "fit it again with `mllm3rec gate`"
@@ -127,6 +130,11 @@ class Deviations(BaseModel):
     mar: float = Field(ge=0)
     prior: float = Field(ge=0)
 
+    @property
+    def can_divide(self) -> bool:
+        """Whether scores can be divided by both."""
+        return min(self.mar, self.prior) >= LEAST_DEVIATION
+
 
 class Gate(BaseModel):
     """Fusion weights by ranges of one signal, and the margin up to which users are asked about.
@@ -137,8 +145,9 @@ class Gate(BaseModel):
         weights: Fusion weight of each range.
         margins: Margins of dev users at equal steps of their share, from the smallest to the largest.
         ask_below: Users with a smaller margin are asked about; None: all.
-        deviations: What the scores of every list are divided by before they are fused, above 0, so that a list in which
-            one of the two is sure moves more; None: the deviations of the list itself, which make all lists alike.
+        deviations: What the scores of every list are divided by before they are fused, at least `LEAST_DEVIATION`, so
+            that a list in which one of the two is sure moves more; None: the deviations of the list itself, which make
+            all lists alike.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -159,9 +168,32 @@ class Gate(BaseModel):
             raise ValueError("cuts must be ascending")
         if self.cuts and self.signal is None:
             raise ValueError("cuts need a signal")
-        if self.deviations is not None and not (self.deviations.mar and self.deviations.prior):
-            raise ValueError("scores cannot be divided by deviations of 0")
+        if self.deviations is not None and not self.deviations.can_divide:
+            raise ValueError(f"scores cannot be divided by deviations below {LEAST_DEVIATION:g}")
         return self
+
+    def range_named(self, place: int) -> str:
+        """The range of this number in words."""
+        if self.signal is None:
+            return "all users"
+        if place < len(self.cuts):
+            return f"{self.signal} up to {self.cuts[place]:.4g}"
+        return f"{self.signal} above {self.cuts[-1]:.4g}" if self.cuts else f"any {self.signal}"
+
+    @property
+    def text(self) -> str:
+        """The gate in a line.
+
+        >>> Gate(signal="margin", cuts=(1.0,), weights=(0.5, 0.1), deviations=Deviations(mar=0.2, prior=3)).text
+        'weight 0.5 for margin up to 1, 0.1 for margin above 1; deviations 0.2 of MAR, 3 of the prior'
+        """
+        weights = [f"{weight:g} for {self.range_named(place)}" for place, weight in enumerate(self.weights)]
+        parts = [f"weight {', '.join(weights)}"]
+        if self.deviations is not None:
+            parts.append(f"deviations {self.deviations.mar:.3g} of MAR, {self.deviations.prior:.3g} of the prior")
+        if self.ask_below is not None:
+            parts.append(f"asks about margins below {self.ask_below:.4g}")
+        return "; ".join(parts)
 
     def range_of(self, signals: GateSignals) -> int | None:
         """Number of the user's range; None if the signal is not known."""

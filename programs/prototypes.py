@@ -72,6 +72,13 @@ class Prototypes(BaseModel):
             raise ValueError("one of the prototypes needs a weight above 0")
         return self
 
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        lengths = sorted({len(one.vector) for one in self.prototypes if one.vector})
+        if len(lengths) > 1:
+            raise ValueError(f"learned vectors must have one length, but there are {lengths[0]} and {lengths[-1]}")
+        return self
+
     @classmethod
     def of_definitions(cls, schema: MotivationSchema) -> Self:
         """The schema's own text, `name: definition`: those of the program that was not compiled."""
@@ -110,10 +117,11 @@ def directions(prototypes: Prototypes, encoder: Encoder) -> Directions:
     """The vectors to compare items with; all texts are encoded at once.
 
     Raises:
-        InputError: if a vector was learned for another encoder.
+        InputError: if a vector was learned for another encoder, or has not the length of its vectors.
     """
     texts = [text for one in prototypes.prototypes for text in one.texts]
-    encoded = encoder.encode(texts) if texts else np.zeros((0, 0), dtype=np.float32)
+    # Without a text, one is encoded for the length of a vector.
+    encoded = encoder.encode(texts or [prototypes.prototypes[0].dimension])
     ends = list(accumulate(len(one.texts) for one in prototypes.prototypes))
     rows = []
     for one, end in zip(prototypes.prototypes, ends, strict=True):
@@ -122,6 +130,11 @@ def directions(prototypes: Prototypes, encoder: Encoder) -> Directions:
                 raise InputError(
                     f"prototypes were learned for the encoder {prototypes.encoder!r:.80}, not for "
                     f"{encoder.name!r:.80}: choose that one with --encoder, or compile again"
+                )
+            if len(one.vector) != encoded.shape[1]:
+                raise InputError(
+                    f"the learned prototype of {one.dimension!r:.60} has {len(one.vector)} numbers, but the encoder "
+                    f"{encoder.name!r:.80} makes {encoded.shape[1]}: compile again"
                 )
             rows.append(np.array(one.vector, dtype=np.float32))
         elif len(one.texts) == 1:

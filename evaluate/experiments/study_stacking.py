@@ -71,7 +71,7 @@ class StudyStacking:
         for part, part_cases in (("dev", dev), ("test", cases)):
             for name in spec.programs:
                 program = spec.model_copy(update={"ranker": name, "label": name})
-                if not self.run_program(directory / part / name, program, setting, part_cases):
+                if not self.run_program(_run_of(directory, part, name), program, setting, part_cases):
                     return False
         if finished:
             return True
@@ -96,11 +96,8 @@ class StudyStacking:
         """`learned` with what the programs say about dev and test lists; it learns from the dev lists, too."""
         asked = []
         for name in spec.programs:
-            rows: dict[str, Ranking] = {}
-            for part in ("dev", "test"):
-                rows |= read_journal(directory / part / name)[1]
             lists = [*dev.cases, *cases.cases]
-            asked.append(AskedAbout(name, lists, rows, spec.head, setting.factory.motivations))
+            asked.append(AskedAbout(name, lists, *recorded_answers(directory, name), setting.factory.motivations))
         self.on_event(Note(f"{spec.label}: fitting, with {len(dev)} dev lists that the programs were asked about"))
         factory = setting.factory
         return settings.fit_asked(factory.training_data, seed, asked, dev.cases, STACKED, factory.fitting)
@@ -117,7 +114,7 @@ class StudyStacking:
         """Version 1: a weighted sum of the learned ranker's score and MAR's."""
         learned = RankerScores(self.fits.fit(learned_cell, setting, settings), Learned.name)
         sources: dict[str, list[FeatureSource]] = {
-            part: [learned, *(_mar_scores(directory / part / name, name) for name in spec.programs)]
+            part: [learned, *(_mar_scores(_run_of(directory, part, name), name) for name in spec.programs)]
             for part in ("dev", "test")
         }
         ranker = StackedRanker(sources["test"], stack(sources["dev"], dev.cases, seed=0).weights)
@@ -125,6 +122,24 @@ class StudyStacking:
         self.on_event(Note(f"{spec.label}: weights {weights}"))
         write_atomically(RunDirectory(directory).weights, json.dumps(ranker.weight_by_feature).encode() + b"\n")
         return ranker
+
+
+def recorded_answers(directory: Path, name: str) -> tuple[dict[str, Ranking], int | None]:
+    """The rows of a program on dev and on test users, and its head: that of its runs, which may be its own.
+
+    Args:
+        directory: Of the stacked ranker's run.
+        name: Of the program.
+    """
+    _, of_dev = read_journal(_run_of(directory, "dev", name))
+    manifest, of_test = read_journal(_run_of(directory, "test", name))
+    head = manifest.configuration.get("head")
+    return of_dev | of_test, head if isinstance(head, int) else None
+
+
+def _run_of(directory: Path, part: str, name: str) -> Path:
+    """Folder of a program's run on dev or on test users."""
+    return directory / part / name
 
 
 def _mar_scores(directory: Path, name: str) -> RecordedScores:

@@ -28,6 +28,7 @@ from optimize.settings import defaults_of_compile, prior_of_compile, tuning_of_c
 from optimize.start import Start
 from programs.batch.run import BatchRun
 from programs.batch.via import Via, batch_run
+from programs.chat_rec import RERANKING, fusion_of
 from programs.lm.ledger import Budget, Ledger
 from programs.lm.roles import ROLE_NAMES
 from programs.prior.choice import NEWEST, prior_name
@@ -144,6 +145,29 @@ def _artifact_choice(names: Sequence[str | Path], options: CompileOptions) -> Ra
     return resolve_ranker(str(names[0]), models_of(options), Fusion())
 
 
+def _with_defaults(options: CompileOptions, families: Sequence[str], choice: RankerChoice | None) -> CompileOptions:
+    """The options, with those of the programs where they do not say otherwise.
+
+    Args:
+        choice: The program that is compiled; None for names of programs.
+
+    Raises:
+        InputError: if only some of the programs have no fusion weight to choose, see `fusion_of`.
+    """
+    own = CompileOptions()
+    if reranking := [name for name in families if name in RERANKING]:
+        if others := [name for name in families if name not in RERANKING]:
+            raise InputError(
+                f"program: {reranking[0]!r} ranks the prior's first candidates alone and has no fusion weight, so it "
+                f"cannot be searched together with {others[0]!r}; compile each of them by itself"
+            )
+        fusion = fusion_of(reranking[0], Fusion())
+        own |= CompileOptions(head=fusion.head, weights=[fusion.weight], fit_weight=False)
+    if choice is not None:
+        own |= CompileOptions(schema=choice.schema, head=choice.fusion.head, weights=[choice.fusion.weight])
+    return CompileOptions(**{**own, **{name: value for name, value in options.items() if value is not None}})  # type: ignore[typeddict-item]
+
+
 def _compiler(
     cases: Cases | str | Path,
     program: Compilable,
@@ -167,8 +191,7 @@ def _compiler(
             raise InputError(f"{choice.name}: give a program that has its own models")
         start = Start.of(choice.path) if isinstance(choice, ArtifactChoice) else None
         families, roles, given = [choice.name if start is None else start.family], choice.roles, choice.given
-        own = CompileOptions(schema=choice.schema, head=choice.fusion.head, weights=[choice.fusion.weight])
-        options = CompileOptions(**{**own, **{name: value for name, value in options.items() if value is not None}})  # type: ignore[typeddict-item]
+    options = _with_defaults(options, families, choice)
     plan = Path(out) / SEARCH_FOLDER / PLAN
     given_prior = options.get("prior")
     if given_prior is None:

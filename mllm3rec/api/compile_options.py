@@ -58,12 +58,12 @@ class CompileOptions(TypedDict, total=False):
         finalists: Number of best programs that are scored again before the winner is chosen [3].
         draws: Number of draws of labels and order that each finalist is scored with [3].
         final_share: Share of the users of the search that only the finalists are scored on [.25].
-        fit_weight: Whether the winner's fusion weight is fitted, without further calls [True].
+        fit_weight: Whether the winner's fusion weight is fitted, without further calls [True; False for `chat-rec`].
         deterministic: Whether models on this machine answer deterministically, at about a third of the speed [True].
         gepa: Options of the optimizer `gepa`: `reflected_users` [15], `parents` [1], `proposals` [2], `frontier`
             [`instance`], `acceptance` [`strict_improvement`], `merge` [True].
         pareto: Whether to search for quality and low cost together [False].
-        weights: Fusion weights to try, 0 to 1 [.3, or the `Program`'s weight].
+        weights: Fusion weights to try, 0 to 1 [.3, 1 for `chat-rec`, or the `Program`'s weight].
         backends: Further models to try, by role [none].
         temperatures: Further temperatures to try, 0 to 2, by role [none].
         proposer: Model that writes instructions [MAR's].
@@ -72,7 +72,7 @@ class CompileOptions(TypedDict, total=False):
         lists: Number of training lists that `finetune` reads [4000].
         preset, model, mope, mote, mar, timeout, max_tokens: As in `program`; not used with a `Program`, which has its
             own.
-        head: MAR ranks only the prior's first `head` candidates [all, or the `Program`'s head].
+        head: MAR ranks only the prior's first `head` candidates [all, 20 for `chat-rec`, or the `Program`'s head].
         prior: Formula of the prior, see `evaluate` [3, or the `Program`'s].
         schema: Motivational schema or its file [the consumer schema, or the `Program`'s schema].
     """

@@ -21,6 +21,7 @@ from optimize.artifact import SEARCH_FOLDER, ArtifactManifest
 from optimize.candidates import Candidates
 from optimize.compiler import POOLS
 from optimize.freezing import TRIALS
+from optimize.objective import UserScore
 from optimize.prompt_changes import PromptChange, prompt_changes
 from optimize.prompts import prompts_of
 from optimize.space import Configuration, chosen_prompts
@@ -45,11 +46,13 @@ class Tried:
 
     Attributes:
         score: Mean over the dev users of the search; None if the trial failed.
+        scores: Of each of these users.
     """
 
     number: int
     configuration: Configuration
     score: float | None
+    scores: tuple[UserScore, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,9 @@ class Demonstration:
         if self.manifest.trial == 0:
             others = self.manifest.trials - 1
             return f"Compiling gained nothing: no other program scored higher than the uncompiled one ({others} tried)."
-        if any(one.number == 0 and one.configuration.weight != self.manifest.weight for one in self.tried):
+        if self.manifest.gate is not None:
+            figure += f"; with a gate: {self.manifest.gate.text}"
+        elif any(one.number == 0 and one.configuration.weight != self.manifest.weight for one in self.tried):
             figure += f"; the fusion weight is now {self.manifest.weight:g}"
         if self.gained:
             return f"Compiling gained: {figure}."

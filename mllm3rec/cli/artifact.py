@@ -82,7 +82,8 @@ def _facts(manifest: ArtifactManifest) -> dict[str, Any]:
     return {
         "family": manifest.family,
         **{f"{role} model": model for role, model in models.items()},
-        "fusion weight": manifest.weight,
+        "fusion weight": manifest.weight if manifest.gate is None else "by the gate",
+        **({} if manifest.gate is None else {"gate": manifest.gate.text}),
         "head": manifest.head,
         "motivational schema": manifest.motivations.name,
         "optimizer": manifest.optimizer,

@@ -33,11 +33,13 @@ def show_manifest(manifest: ArtifactManifest) -> None:
         what = what_is_tuned(manifest.optimizer)
         same = "gate" if manifest.gate is not None else "fusion weight"
         out.print(f"with the winner's {same}, the {what} alone gained {format_estimate(verdict.prompts)}")
-    out.print(
-        f"on the {len(manifest.data.searched)} users of the search the score was "
-        f"{manifest.searched['before']:.4f} before and {manifest.searched['after']:.4f} after compiling "
-        f"(trial {manifest.trial} of {manifest.trials})"
-    )
+    searched = manifest.searched
+    if "before" in searched and "after" in searched:
+        out.print(
+            f"on the {manifest.users_of_search} users of the search the score was "
+            f"{searched['before']:.4f} before and {searched['after']:.4f} after compiling "
+            f"(trial {manifest.trial} of {manifest.trials})"
+        )
     parts: list[str | Text] = [
         "on held-out users the compiled program is ",
         _coloured(verdict.judgement),

@@ -83,7 +83,7 @@ def _show(found: Demonstration, directory: Path) -> None:
 def _show_changes(found: Demonstration) -> None:
     manifest = found.manifest
     columns = ("program", "MOPE's demos", "MOPE's instruction", "fusion weight", "score")
-    title = f"{len(found.tried)} programs tried on {len(manifest.data.searched)} dev users"
+    title = f"{len(found.tried)} programs tried on {max(len(one.scores) for one in found.tried)} dev users"
     table = Table(*columns, title=title, title_justify="left")
     for one in found.tried:
         chosen = one.configuration

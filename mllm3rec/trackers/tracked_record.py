@@ -122,6 +122,7 @@ def _artifact(folder: Path) -> TrackedRecord:
         "optimizer": manifest.optimizer,
         "judgement": verdict.judgement,
         "weight": f"{manifest.weight:g}",
+        **({} if manifest.gate is None else {"gate": manifest.gate.text}),
         "trials": str(manifest.trials),
         "encoder": manifest.encoder,
         "sha256": manifest.sha256,

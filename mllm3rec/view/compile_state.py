@@ -19,7 +19,7 @@ from optimize.candidates import Candidates
 from optimize.compiler import POOLS, STUDY
 from optimize.objective import UserScore
 from optimize.prompts import Prompt
-from optimize.search import PROMPT_SEARCH, Attempt, attempt_of
+from optimize.search import PROMPT_SEARCH, Attempt, attempt_of, with_repeated_start
 from programs.lm.ledger import add_call, read_calls
 from programs.runtime.errors import InputError
 from signatures.rows import Usage
@@ -97,7 +97,7 @@ class ViewedCompile:
             finally:
                 storage.engine.dispose()
         begun = [trial for trial in trials if "configuration" in trial.user_attrs and "twin" not in trial.user_attrs]
-        return [attempt_of(trial) for trial in begun]
+        return with_repeated_start([attempt_of(trial) for trial in begun])
 
     def candidates(self) -> Candidates | None:
         """Demos and instructions to choose from; None before they are made."""

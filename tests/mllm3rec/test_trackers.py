@@ -12,6 +12,7 @@ import pytest
 
 from evaluate.runs.run_metrics import RunMetrics
 from mllm3rec.trackers.tracked_record import tracked_record
+from programs.gate import Gate
 from programs.lm.ledger import by_role, read_calls
 from programs.runtime.errors import InputError
 from tests.support.command_line import CommandLine
@@ -57,6 +58,16 @@ def test_an_artifact_has_its_prompts(tmp_path: Path) -> None:
     record = tracked_record(tmp_path / "artifact")
     assert record.identity == record.params["sha256"] == sha256
     assert "{history}" in record.prompts["shopper.infer.predict"]
+    assert "gate" not in record.params
+
+
+def test_an_artifact_with_a_gate_names_it_beside_the_weight(cli: CommandLine, tmp_path: Path) -> None:
+    freeze(tmp_path / "artifact", "openai/gpt-4o-mini", gate=Gate(signal="history", cuts=(3.0,), weights=(0.0, 0.4)))
+    assert tracked_record(tmp_path / "artifact").params["gate"] == (
+        "weight 0 for history up to 3, 0.4 for history above 3"
+    )
+    shown = cli("artifact", "show", tmp_path / "artifact").out
+    assert "fusion weight: by the gate" in shown and "gate: weight 0 for history up to 3" in shown
 
 
 def test_what_links_point_to_is_not_taken(run: Path, tmp_path: Path) -> None:

@@ -109,10 +109,14 @@ def test_a_winner_that_held_out_users_cannot_read_gives_way_to_the_next_best(tmp
         return Reply("I am sorry.") if held_out and before_it != originals[0] else sensitive(body)
 
     with FakeOpenAI(respond) as server:
-        compilers.append(compiler(tmp_path / "art", cases, roles_on(server), trials=4, modules=("mar",)))
+        settings = {"trials": 4, "modules": ("mar",), "fit_weight": True}
+        compilers.append(compiler(tmp_path / "art", cases, roles_on(server), **settings))
         manifest = compilers[0].run()
     assert any("the next best one" in step for step in compilers[0].watcher.steps)
+    assert any("cross-validated" in step for step in compilers[0].watcher.steps)
     assert manifest.trial == 0
+    assert manifest.finals is not None
+    assert manifest.finals.fitted is manifest.finals.gate is None, "they belong to the program that gave way"
 
 
 def test_unreadable_trials_are_made_again_in_the_same_folder(tmp_path: Path) -> None:
@@ -141,4 +145,7 @@ def test_unreadable_trials_are_made_again_in_the_same_folder(tmp_path: Path) -> 
         asked = len(server.bodies)
         assert made(retry=True).run() == manifest
         assert len(server.bodies) == asked
-    assert manifest.trial >= 2
+    winner = next(trial for trial in trials_of(tmp_path / "art") if trial["number"] == manifest.trial)
+    assert not any(score["unreadable"] for score in winner["scores"])
+    assert not any(score["unreadable"] for score in trials_of(tmp_path / "art")[0]["scores"])
+    assert manifest.trials == 3, "the repeat of the uncompiled program stands in its place"

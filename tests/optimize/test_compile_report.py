@@ -9,6 +9,7 @@ import pytest
 from evaluate.report.pseudonyms import pseudonym
 from optimize.compile_report import compile_report, verdict_sentence
 from optimize.holdout import AgainstPrior
+from programs.gate import Gate
 from tests.support.report_pages import DEV_USERS, compile_record
 from tests.support.small_study import assert_self_contained
 
@@ -40,6 +41,22 @@ def test_the_first_sentence_says_what_was_won(gain: float, unchanged: bool, firs
     sentence = verdict_sentence(compile_record(gain, unchanged))
     assert sentence.startswith(first)
     assert f"On 6 held-out dev users the score was 0.425 before and {0.425 + gain:.3f} after" in sentence
+
+
+def test_a_winner_that_lost_only_the_gate_of_its_start_may_be_better() -> None:
+    record = dataclasses.replace(compile_record(0.3, unchanged=True), gate=Gate(weights=(0.0,)))
+    assert verdict_sentence(record).startswith("The compiled program is better than the uncompiled one.")
+    same = dataclasses.replace(record, manifest=record.manifest.model_copy(update={"chosen": record.uncompiled}))
+    assert "none of the 9 trials of the search was better" in verdict_sentence(same)
+
+
+def test_a_chosen_gate_stands_in_place_of_the_weight() -> None:
+    record = compile_record()
+    assert record.manifest.chosen is not None
+    chosen = record.manifest.chosen.model_copy(update={"gate": Gate(weights=(0.2,))})
+    manifest = record.manifest.model_copy(update={"chosen": chosen, "gate": chosen.gate})
+    verdict = panel(compile_report(dataclasses.replace(record, manifest=manifest)), "verdict")
+    assert "by the gate" in verdict and "weight 0.2 for all users" in verdict
 
 
 def test_a_gain_that_may_be_chance_is_no_gain() -> None:

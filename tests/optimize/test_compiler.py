@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+import mllm3rec as m3
 from optimize.artifact import SEARCH_FOLDER, restore_program
 from optimize.candidates import ORIGINAL, Candidates
 from optimize.compiler import PLAN, POOLS
 from optimize.freezing import REPORT
+from programs.chat_rec import SHORTLIST
 from programs.runtime.errors import InputError
 from tests.optimize.conftest import Finished
 from tests.support.backends import roles_on
@@ -104,3 +106,22 @@ def test_what_a_killed_write_left_is_swept_away(tmp_path: Path) -> None:
     with FakeOpenAI(sensitive) as server:
         compiler(tmp_path / "art", cases, roles_on(server), trials=1).run()
     restore_program(tmp_path / "art")
+
+
+@pytest.mark.usefixtures("hashing")
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_reranking_program_is_compiled_as_it_is_evaluated(by_name: bool, tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 5, negatives=29)
+    small = {"trials": 1, "modules": ["mar"], "wordings": 0, "demo_sets": 0, "reflections": 0, "finalists": 0}
+    with FakeOpenAI(sensitive) as server:
+        models = {"model": server.model()}
+        given = "chat-rec" if by_name else m3.program("chat-rec", cases.dataset, **models)
+        made = m3.compile_program(cases, given, out=tmp_path / "art", **small, **(models if by_name else {})).manifest
+    assert made is not None
+    assert (made.weight, made.head, made.gate, made.finals) == (1.0, SHORTLIST, None, None)
+
+
+def test_a_reranking_program_is_not_searched_together_with_others(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 5)
+    with pytest.raises(InputError, match=r"'chat-rec' .* cannot be searched together with 'listwise'"):
+        m3.compile_program(cases, ["listwise", "chat-rec"], out=tmp_path / "art")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from mllm3rec.api.compilation import compile_program
 from optimize.artifact import SEARCH_FOLDER, restore_program
 from optimize.compiler import PLAN
-from optimize.finals import final_round, finalists_of, finals_lines
+from optimize.finals import Finals, final_round, finalists_of, finals_lines
 from optimize.fusion_fit import TRIED_WEIGHTS
 from optimize.likelihood import ListScores
 from optimize.objective import ObjectiveWeights, UserScore
 from optimize.search import Attempt, by_merit
+from optimize.search_result import SearchedScores, SearchResult
 from optimize.settings import AS_BEFORE, NEWEST_DEFAULTS, CompileSettings, defaults_of_compile
 from programs.gate import GateSignals
 from programs.lm.ledger import Budget
@@ -37,6 +40,9 @@ def test_finalists_are_scored_again_and_the_spread_of_one_program_is_said(tmp_pa
     finals = manifest.finals
     assert finals is not None
     assert (finals.users, finals.new_users) == (7, 2)
+    assert manifest.users_of_search == 7
+    older = manifest.model_copy(update={"searched_users": 0})
+    assert older.users_of_search == 7
     assert [len(one.by_draw) for one in finals.finalists] == [3] * len(finals.finalists)
     assert 0 in {one.trial for one in finals.finalists}, "the winner must beat the uncompiled program"
     assert finals.spread is not None
@@ -70,6 +76,11 @@ def test_the_weight_is_fitted_without_a_call(tmp_path: Path) -> None:
         assert manifest.verdict.prompts.mean == 0, "the same prompts and the same weight"
 
 
+def test_a_final_round_has_a_finalist() -> None:
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        Finals(users=1, new_users=0, finalists=())
+
+
 def test_who_was_lucky_in_the_search_does_not_win() -> None:
     attempts = [attempt(0, 0.4, 10), attempt(1, 0.9, 10), attempt(2, 0.6, 10), attempt(3, 0.1, 10)]
 
@@ -80,6 +91,15 @@ def test_who_was_lucky_in_the_search_does_not_win() -> None:
     decision = final_round(finalists_of(attempts, 2), score, 3, ObjectiveWeights(), fit=False)
     assert decision.winner.number == 2
     assert decision.finals.spread == 0.0
+
+
+def test_scores_of_the_search_are_about_users_that_both_programs_have() -> None:
+    whole = Attempt(2, "COMPLETE", attempt(0, 0, 0).configuration, tuple(score_of(f"u{n}", n / 10) for n in range(4)))
+    result = SearchResult([], [(whole, {})])
+    assert result.searched(replace(whole, number=0, scores=whole.scores[:2])) == SearchedScores(
+        {"before": 0.05, "after": 0.05}, 2
+    )
+    assert result.searched(replace(whole, number=0, state="FAIL", scores=())) == SearchedScores({}, 0)
 
 
 def test_of_equal_scores_the_shorter_prompt_wins() -> None:
@@ -102,7 +122,10 @@ def test_a_budget_for_the_search_alone_still_ends_with_a_checked_winner(tmp_path
         with pytest.raises(BudgetExceededError, match="the best of"):
             made.run()
         assert len(server.bodies) <= 200
-    assert restore_program(tmp_path / "art")[1].verdict.judgement
+    manifest = restore_program(tmp_path / "art")[1]
+    assert manifest.verdict.judgement
+    assert manifest.finals is None and made.final_users
+    assert manifest.users_of_search == len(made.searched)
 
 
 def test_a_budget_is_refused_with_a_sum_that_pays_the_final_round_too(tmp_path: Path) -> None:

@@ -78,6 +78,12 @@ def test_lists_that_no_weight_changes_say_nothing() -> None:
     assert (both.weight, both.users) == (fitted.weight, 450)
 
 
+def test_nothing_is_fitted_where_users_that_could_tell_are_in_one_fold() -> None:
+    users = drawn(0, 25, 1.0)
+    one_fold = [one if n % 5 == 0 else one.model_copy(update={"lists": None}) for n, one in enumerate(users)]
+    assert fit_weight(one_fold, ONLY_NDCG, 0.3) is None
+
+
 def test_nothing_is_fitted_on_few_users_or_on_scores_of_older_compiles() -> None:
     users = drawn(0, 9, 1.0)
     assert fit_weight(users[:4], ONLY_NDCG, 0.3) is None

@@ -94,6 +94,7 @@ def test_common_deviations_are_the_mean_of_the_lists() -> None:
     lists = [ListScores.of(case, mar, prior, None) for mar, prior in (([0, 2], [0, 4]), ([0, 6], [4, 4]))]
     assert mean_deviations([*lists, None]) == Deviations(mar=2, prior=1)
     assert mean_deviations([ListScores.of(case, [1, 1], [0, 4], None)]) is None, "MAR's scores are all alike"
+    assert mean_deviations([ListScores.of(case, [0, 1e-12], [0, 4], None)]) is None, "a gate could not hold them"
     old = ListScores(mar=(-1.0, 1.0), prior=(1.0, -1.0), target=0)
     assert mean_deviations([*lists, old]) is None
     with pytest.raises(ValueError, match="not known"):

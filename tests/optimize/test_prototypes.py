@@ -164,6 +164,17 @@ class TestPrototypes:
         with pytest.raises(InputError, match="learned for the encoder 'letters', not for 'hashing-1024'"):
             directions(of, ENCODER)
 
+    def test_learned_vectors_have_the_length_of_the_encoders(self) -> None:
+        def learned(*lengths: int) -> Prototypes:
+            some = [Prototype(dimension=f"d{n}", label="learned", vector=(1.0,) * n) for n in lengths]
+            return Prototypes(prototypes=tuple(some), encoder="letters")
+
+        with pytest.raises(ValidationError, match="learned vectors must have one length, but there are 3 and 4"):
+            learned(4, 3)
+        assert directions(learned(4, 4), LetterEncoder()).shape == (2, 4)
+        with pytest.raises(InputError, match="has 3 numbers, but the encoder 'letters' makes 4"):
+            directions(learned(3, 3), LetterEncoder())
+
     def test_a_prototype_is_texts_or_a_vector_and_one_counts(self) -> None:
         for wrong in ({}, {"texts": ("a",), "vector": (1.0,)}, {"texts": ("a",), "weight": -1.0}):
             with pytest.raises(ValidationError):
@@ -299,6 +310,7 @@ class TestCompile:
         assert manifest.finals is not None
         assert manifest.finals.users == manifest.finals.new_users == len(made.final_users) == 7
         assert len({*manifest.data.searched}) == len(made.searched) + 7
+        assert manifest.users_of_search == 7
         best = max(manifest.finals.finalists, key=lambda one: (one.score, one.trial == 0, -one.trial))
         assert manifest.trial == best.trial
         trials = trials_of(made.directory)

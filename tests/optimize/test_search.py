@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evaluate.experiments.resumable_trials import open_study
 from optimize.artifact import SEARCH_FOLDER
-from optimize.search import pareto_front, should_prune
+from optimize.compiler import STUDY
+from optimize.search import PROMPT_SEARCH, Search, SearchPlan, by_merit, pareto_front, should_prune, with_repeated_start
 from optimize.space import Configuration, Space
 from tests.support.backends import roles_on
 from tests.support.cases import cases_file
-from tests.support.compile_setup import attempt, compiler, sensitive, trials_of
+from tests.support.compile_setup import attempt, compiler, score_of, sensitive, trials_of
 from tests.support.fake_server import FakeOpenAI
 
 
@@ -88,11 +92,54 @@ def test_a_new_mote_prompt_is_tried_only_as_often_as_it_pays(tmp_path: Path) -> 
     assert len(set(changes[:5])) == 1
 
 
+@pytest.mark.parametrize("workers", [1, 8])
+def test_workers_do_not_change_when_a_trial_is_looked_at(workers: int, tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 22)
+    space = Space(families=("embedding",))
+    with FakeOpenAI(sensitive) as server:
+        made = compiler(tmp_path / "art", cases, roles_on(server), space=space, modules=("mar",), trials=1)
+        made.workers = workers
+        made.run()
+    study = open_study(tmp_path / "art" / SEARCH_FOLDER / STUDY, PROMPT_SEARCH, ["maximize"])
+    assert list(study.trials[0].intermediate_values) == [5, 10, 15]
+
+
+def test_a_repeat_of_the_uncompiled_program_takes_its_place() -> None:
+    unread = replace(attempt(0, 0.2, 10), scores=(score_of("u", 0.2).model_copy(update={"unreadable": True}),))
+    other = Configuration(family="pointwise")
+    rival, repeat = replace(attempt(1, 0.45, 10), configuration=other), attempt(2, 0.45, 10)
+    for first in (unread, replace(unread, state="FAIL", scores=())):
+        found = with_repeated_start([first, rival, repeat])
+        assert [(one.number, one.score) for one in found] == [(0, 0.45), (1, 0.45)]
+        assert max(found, key=by_merit).configuration == repeat.configuration, "of equals the uncompiled program wins"
+        assert with_repeated_start([first, rival]) == [first, rival]
+    assert with_repeated_start([attempt(0, 0.2, 10), rival]) == [attempt(0, 0.2, 10), rival]
+
+
 def test_hopeless_trials_are_stopped_early() -> None:
     assert should_prune([0.1] * 6, [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9])
     assert not should_prune([0.1] * 4, [0.9] * 9), "too few shoppers to tell"
     assert not should_prune([0.5] * 6, [0.5] * 6)
     assert not should_prune([0.6] * 6, [0.5] * 6)
+
+
+def test_a_trial_that_could_not_be_read_stops_no_other(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 12)
+
+    def searched(folder: str, readable_best: bool) -> Search:
+        with FakeOpenAI(sensitive) as server:
+            made = compiler(tmp_path / folder, cases, roles_on(server))
+        wrapped = (lambda program: made._scored(program, made.searched), made.searched, made.objective)
+        search = Search(tmp_path / f"{folder}.sqlite", SearchPlan(), made.settings.space, made._builder, *wrapped)
+        scores = [score_of(f"u{n}", 0.9).model_copy(update={"unreadable": not readable_best}) for n in range(8)]
+        values = {"configuration": Configuration(family="listwise").model_dump(mode="json")}
+        values["scores"] = [score.model_dump(mode="json") for score in scores]
+        search.study.add_trial(optuna.trial.create_trial(value=0.9, user_attrs=values))
+        return search
+
+    running = replace(attempt(1, 0, 0, "RUNNING"), scores=tuple(score_of(f"u{n}", 0.1) for n in range(6)))
+    assert searched("read", readable_best=True)._should_prune(running)
+    assert not searched("unread", readable_best=False)._should_prune(running)
 
 
 def test_the_front_holds_what_nothing_beats() -> None:

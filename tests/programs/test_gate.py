@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from programs.gate import Gate, GateSignals, entropy, read_gate, recorded_scores
+from programs.gate import LEAST_DEVIATION, Deviations, Gate, GateSignals, entropy, read_gate, recorded_scores
 from programs.program import Fusion
 from programs.runtime.errors import InputError
 from signatures.rows import Case, Ranking, Status
@@ -90,6 +90,13 @@ def test_a_file_that_holds_no_gate_is_refused(tmp_path: Path, content: str, prob
 def test_cuts_ascend() -> None:
     with pytest.raises(ValidationError, match="ascending"):
         Gate(signal="margin", cuts=(2.0, 1.0), weights=(0.1, 0.2, 0.3))
+
+
+def test_deviations_are_large_enough_to_divide_by() -> None:
+    for wrong in (0.0, 1e-320, 1e-10):
+        with pytest.raises(ValidationError, match="deviations below 1e-09"):
+            Gate(weights=(0.3,), deviations=Deviations(mar=wrong, prior=1.0))
+    assert Gate(weights=(0.3,), deviations=Deviations(mar=LEAST_DEVIATION, prior=1.0)).deviations is not None
 
 
 def test_the_fusion_of_a_user_has_the_weight_of_the_gate() -> None:

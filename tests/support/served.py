@@ -19,6 +19,7 @@ from mllm3rec.serve.service import Service
 from optimize.artifact import ArtifactManifest, CompileData, save_artifact
 from optimize.holdout import HoldoutVerdict
 from optimize.objective import ObjectiveWeights
+from programs.gate import Gate
 from programs.lm.backends import Backends
 from programs.lm.ledger import Ledger
 from programs.lm.model_options import ModelOptions
@@ -29,7 +30,7 @@ from programs.trait_store import TraitStore
 from signatures.schema import CONSUMER
 
 
-def freeze(folder: Path, model: str, weight: float = 0.3, family: str = "listwise") -> str:
+def freeze(folder: Path, model: str, weight: float = 0.3, family: str = "listwise", gate: Gate | None = None) -> str:
     """An artifact of an uncompiled program, and its hash; another weight makes another artifact."""
     roles = ModelOptions("local", model).roles()
     parts = Parts(Backends(roles, Ledger()), {}, Popularity({}), HashingEncoder(), TraitStore())
@@ -42,6 +43,7 @@ def freeze(folder: Path, model: str, weight: float = 0.3, family: str = "listwis
         family=family,
         roles=roles,
         weight=weight,
+        gate=gate,
         motivations=CONSUMER,
         optimizer="none",
         weights=ObjectiveWeights(),
