@@ -8,21 +8,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+import mllm3rec as m3
 from evaluate.protocol.cases import load_cases
 from evaluate.runs.journal import Journal, RunManifest, read_journal
 from evaluate.runs.run_metrics import ranks_of
+from mllm3rec.trackers.tracked_record import tracked_record
 from mllm3rec.view.case_lines import CaseLines
 from mllm3rec.view.folder import contents_of
 from mllm3rec.view.ledger_lines import LedgerLines
 from mllm3rec.view.notes import NoteBook, RunNote
 from mllm3rec.view.process import interrupt, working_process
 from mllm3rec.view.rows import RunRows
-from mllm3rec.view.run_facts import ViewedRun
+from mllm3rec.view.run_facts import RunFacts, ViewedRun
 from programs.lm.ledger import Call, Ledger
 from programs.runtime.errors import InputError
 from programs.runtime.lock import LOCK
@@ -163,6 +166,36 @@ def test_facts_of_an_unfinished_run_are_those_that_it_ends_with(folder: Path) ->
     assert unfinished.metrics == finished.metrics
     (path / "manifest.json").write_text("{}")
     assert "manifest" in ViewedRun("prior", path, None).facts().problem
+
+
+def test_no_figures_of_an_earlier_session_are_left_beside_rows_of_an_interrupted_one(folder: Path) -> None:
+    cases, path = load_cases(folder / "cases.jsonl"), folder / "runs" / "own"
+
+    def session(failing: Collection[int], error: type[BaseException]) -> m3.Evaluation:
+        class Own:
+            name = "own"
+
+            def rank(self, case: m3.Case) -> m3.Ranking:
+                if [one.user_id for one in cases].index(case.user_id) in failing:
+                    raise error
+                return m3.Ranking(user_id=case.user_id, order=case.candidates)
+
+        return m3.evaluate(cases, Own(), out=path)
+
+    def facts() -> RunFacts:
+        return ViewedRun("own", path, CaseLines(folder / "cases.jsonl")).facts()
+
+    session((3, 5), OSError)
+    assert (facts().users, facts().failed, facts().state) == (4, 2, "stopped")
+    assert tracked_record(path).metrics["users"] == 4
+    with pytest.raises(KeyboardInterrupt):
+        session([5], KeyboardInterrupt)
+    assert (facts().users, facts().failed, facts().state) == (5, 1, "stopped")
+    with pytest.raises(InputError, match=r"has no metrics\.json yet"):
+        tracked_record(path)
+    for _ in range(2):  # a session that adds no row leaves it finished
+        session((), OSError)
+        assert (facts().users, facts().state) == (6, "finished")
 
 
 def test_notes_are_kept_beside_the_runs(folder: Path) -> None:
