@@ -22,7 +22,9 @@ from mllm3rec.trackers.tracked_record import tracked_record
 from mllm3rec.view.case_lines import CaseLines
 from mllm3rec.view.folder import contents_of
 from mllm3rec.view.ledger_lines import LedgerLines
+from mllm3rec.view.library import Library
 from mllm3rec.view.notes import NoteBook, RunNote
+from mllm3rec.view.playground_page import chosen_data
 from mllm3rec.view.process import interrupt, working_process
 from mllm3rec.view.rows import RunRows
 from mllm3rec.view.run_facts import RunFacts, ViewedRun
@@ -196,6 +198,20 @@ def test_no_figures_of_an_earlier_session_are_left_beside_rows_of_an_interrupted
     for _ in range(2):  # a session that adds no row leaves it finished
         session((), OSError)
         assert (facts().users, facts().state) == (6, "finished")
+
+
+def test_the_playground_reads_data_by_the_columns_of_its_cases(cli: CommandLine, folder: Path) -> None:
+    sales = folder / "sales.csv"
+    rows = [f"U{user},I{(user + step) % 9},2024-01-{step + 1:02}" for user in range(12) for step in range(6)]
+    sales.write_text("\n".join(["who,what,bought", *rows]) + "\n")
+    columns = "user_id=who,item_id=what,timestamp=bought"
+    drawn = cli("cases", sales, "--columns", columns, "--negatives", 2, "--out", folder / "own.jsonl")
+    assert drawn.code == 0, drawn.err
+    library = Library(folder)
+    assert set(chosen_data(library, str(sales)).sequences) == {f"U{user}" for user in range(12)}
+    assert "S0001" in chosen_data(library, "demo").sequences
+    with pytest.raises(InputError, match="not that of a run"):
+        chosen_data(library, str(folder))
 
 
 def test_notes_are_kept_beside_the_runs(folder: Path) -> None:
