@@ -125,6 +125,9 @@ def run_session(
         def wave() -> RunStatus:
             return run_cases(cases.cases, ranker, journal, ledger, workers, on_row, again, problems.failed)
 
+        if done < len(cases):
+            # Figures of an earlier session would be stale beside the rows of this one if it is killed.
+            RunDirectory(directory).metrics.unlink(missing_ok=True)
         status = wave() if batch is None else batch.until_answered(wave)
         rows = journal.rows()
     if (others := problems.not_told) is not None:

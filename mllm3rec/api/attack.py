@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
@@ -28,7 +27,7 @@ from evaluate.runs.directory import RunDirectory
 from mllm3rec.api.evaluation import factory_for
 from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema
 from mllm3rec.api.program import Program, choice_of
-from mllm3rec.api.sessions import read_cases
+from mllm3rec.api.sessions import closing_calls, read_cases
 from programs.lm.ledger import Ledger
 from programs.prior.choice import NEWEST
 from programs.program import DEFAULT_WEIGHT, Fusion
@@ -73,7 +72,7 @@ def attack(
     attacks: Sequence[str | Attack] = (),
     users: int | None = None,
     seed: int = 0,
-    weight: float = DEFAULT_WEIGHT,
+    weight: float | None = None,
     head: int | None = None,
     schema: Schema | None = None,
     workers: int = 1,
@@ -95,11 +94,12 @@ def attack(
         attacks: Names or kinds of attacks of the suite, or your own attacks; empty for the whole suite.
         users: Number of users, the first of the cases; None for all.
         seed: Random seed of the attacked item in each list.
-        weight: See `Fusion`; only for programs given by name.
-        head: See `Fusion`; None for that of an artifact.
+        weight: See `Fusion`, None for .3; only for programs given by name.
+        head: See `Fusion`; None for all, or for that of an artifact.
         schema: Motivational schema or its file; only for programs given by name.
         workers: Number of lists ranked in parallel.
-        budget_usd, max_calls, max_minutes: Most dollars, calls and minutes for all rankers; None for no limit.
+        budget_usd, max_calls, max_minutes: Most dollars, calls and minutes for all rankers; None for no limit. The
+            limits of each `Program` hold for all rankers together, and what is spent counts against them.
         retry_unparsable: Whether to rank lists with unparsable answers again, with new calls.
         on_event: Receives notes and progress.
         command: The command to show in the report, to repeat the run.
@@ -107,16 +107,25 @@ def attack(
 
     Raises:
         InputError: if there is no such ranker or attack, `out` holds another run, lists have fewer than 7 candidates,
-            or a backend fails many times in a row.
+            a backend fails many times in a row, or options for rankers by name are given without such a ranker, and a
+            `Program` has others.
         BudgetExceededError: if the budget ended before any attacked list was ranked.
     """
     cases = read_cases(cases)
     suite = _attacks(attacks)
-    fusion, motivations = Fusion(weight=weight, head=head), read_schema(schema)
-    ledger = Ledger(RunDirectory(Path(out)).ledger, budget_of(budget_usd, max_calls, max_minutes))
+    fusion, motivations = Fusion(weight=DEFAULT_WEIGHT if weight is None else weight, head=head), read_schema(schema)
+    named = _named(rankers)
+    programs = [given for _, given in named if isinstance(given, Program)]
+    if not any(isinstance(given, str | Path) for _, given in named):
+        for program in programs:
+            program.refuse_other(weight=weight, head=head, schema=motivations, **models)
+    budget, calls = budget_of(budget_usd, max_calls, max_minutes), RunDirectory(Path(out)).ledger
+    for program in programs:
+        budget = program.budget_within(budget, calls)
+    ledger = Ledger(calls, budget)
     made: list[tuple[RankerChoice, RankerFactory]] = []
     attacked: list[AttackedRanker] = []
-    for name, given in _named(rankers):
+    for name, given in named:
         if not isinstance(given, Attackable):
             attacked.append(attacked_own_ranker(name, given, cases.dataset.items))
             continue
@@ -129,7 +138,7 @@ def attack(
         configuration = choice.configuration(explain=0, check=True)
         attacked.append(attacked_ranker(name or choice.name, choice.build(factory), factory, configuration))
     runner = AttackRunner(cases, attacked, suite, Path(out), ledger, users, seed, workers, on_event, retry_unparsable)
-    with closing(ledger):
+    with closing_calls(ledger, None, programs):
         run = runner.run()
     written = write_attack_report(runner, run, command)
     return AttackOutcome(run.results, run.observations, tuple(written), ledger.by_role(), run.stopped, run.complete)

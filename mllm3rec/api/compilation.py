@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
@@ -12,7 +11,7 @@ from evaluate.protocol.cases import Cases
 from evaluate.ranker_choice import RankerChoice
 from evaluate.ranker_factory import RankerFactory, askable
 from evaluate.runs.directory import LEDGER
-from mllm3rec.api.compile_options import CompileOptions, compile_settings, models_of, roles_of
+from mllm3rec.api.compile_options import CompileOptions, compile_settings, given_models, models_of, roles_of
 from mllm3rec.api.options import budget_of
 from mllm3rec.api.program import Program, load_artifact
 from mllm3rec.api.sessions import closing_calls, read_cases, tell_list_warnings
@@ -65,7 +64,8 @@ def compile_program(
             trains another.
         out: Folder of the artifact; its subfolder `search/` holds the state to resume from.
         trials: Number of programs to try, with the uncompiled one.
-        budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes to spend; None for no limit.
+        budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes to spend; None for no limit. The
+            limits of a `Program` hold as well, and what is spent counts against them; the compiled one has none.
         workers: Number of users scored in parallel.
         retry_unparsable: Whether to ask again where a stored answer is unparsable.
         via: `batch` has the questions of the fixed phases (the uncompiled program, the finalists, the held-out check)
@@ -77,14 +77,15 @@ def compile_program(
         The compiled program; its `manifest` holds the verdict of the held-out check.
 
     Raises:
-        InputError: if the cases are not dev cases, `out` holds another compile, or an option is not valid.
+        InputError: if the cases are not dev cases, `out` holds another compile, an option is not valid, or models are
+            given with a `Program`.
         BudgetExceededError: if the budget ended before there was a checked winner; all answers are cached.
         WaveWritten: after questions were written to the file `via`.
     """
     budget = budget_of(budget_usd, max_calls, max_minutes)
     compiler = _compiler(cases, program, out, trials, budget, workers, on_event, options, retry_unparsable)
     batch = batch_run(via, compiler.ledger, retry_unparsable, on_event)
-    with closing_calls(compiler.ledger, batch):
+    with closing_calls(compiler.ledger, batch, _programs(program)):
         if batch is not None:
             compiler.ahead = _ahead(batch, compiler)
         compiler.run()
@@ -119,12 +120,17 @@ def forecast_compile_cost(
         raise InputError(f"only study and finetune have a forecast; limit {optimizer} with --max-calls or --budget-usd")
     budget = budget_of(budget_usd, max_calls, max_minutes)
     compiler = _compiler(cases, program, out, trials, budget, workers, on_event, options)
-    with closing(compiler.ledger):
+    with closing_calls(compiler.ledger, None, _programs(program)):
         phases = compiler.forecast()
         problem = check_unpaid(phases, compiler.ledger.budget) or search_unpaid(phases, compiler.ledger.budget)
         if problem is not None:
             on_event(Note(f"warning: {problem}"))
         return phases
+
+
+def _programs(program: Compilable) -> list[Program]:
+    """Those whose limits hold."""
+    return [program] if isinstance(program, Program) else []
 
 
 def _ahead(batch: BatchRun, compiler: Compiler) -> AskAhead:
@@ -182,6 +188,8 @@ def _compiler(
     """The compiler; refuses programs whose models cannot be used."""
     cases = read_cases(cases)
     names = [program] if isinstance(program, str | Path) else [] if isinstance(program, Program) else list(program)
+    for given_program in _programs(program):
+        given_program.refuse_other(**given_models(options))
     choice = program.choice if isinstance(program, Program) else _artifact_choice(names, options)
     if choice is None:
         families, start = [str(name) for name in names], None
@@ -202,8 +210,11 @@ def _compiler(
             choice.with_prior(prior)
     begun = defaults_of_compile(plan), tuning_of_compile(plan)
     sha256 = "" if start is None else start.sha256
+    path = Path(out) / SEARCH_FOLDER / LEDGER
+    for limited in _programs(program):
+        budget = limited.budget_within(budget, path)
     settings = compile_settings(cases, families, roles, trials, options, prior, *begun, sha256)
-    ledger = Ledger(Path(out) / SEARCH_FOLDER / LEDGER, budget)
+    ledger = Ledger(path, budget)
     tell_list_warnings(cases, on_event)
     factory = RankerFactory.create(
         cases.dataset,

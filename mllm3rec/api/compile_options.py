@@ -70,7 +70,7 @@ class CompileOptions(TypedDict, total=False):
         seed: Random seed of the search [0].
         base: Model that `finetune` trains: `local/NAME`, a GGUF file or a Hugging Face folder [`local/smollm2-135m`].
         lists: Number of training lists that `finetune` reads [4000].
-        preset, model, mope, mote, mar, timeout, max_tokens: As in `program`; not used with a `Program`, which has its
+        preset, model, mope, mote, mar, timeout, max_tokens: As in `program`; refused with a `Program`, which has its
             own.
         head: MAR ranks only the prior's first `head` candidates [all, 20 for `chat-rec`, or the `Program`'s head].
         prior: Formula of the prior, see `evaluate` [3, or the `Program`'s].
@@ -237,7 +237,12 @@ def roles_of(options: CompileOptions) -> tuple[Roles, Mapping[str, dspy.LM]]:
 
 def models_of(options: CompileOptions) -> ModelOptions:
     """The options that name models."""
-    return ModelOptions(**_given(options, "preset", "model", "mope", "mote", "mar", "timeout", "max_tokens"))
+    return ModelOptions(**given_models(options))
+
+
+def given_models(options: CompileOptions) -> dict[str, Any]:
+    """The options that name models, as far as they are given."""
+    return _given(options, "preset", "model", "mope", "mote", "mar", "timeout", "max_tokens")
 
 
 def proposer_config(roles: Roles, model: str | None = None) -> RoleConfig:

@@ -43,14 +43,14 @@ def evaluate(
     against: Evaluation | str | Path | None = None,
     ks: Sequence[int] = (),
     out: str | Path | None = None,
-    weight: float = DEFAULT_WEIGHT,
+    weight: float | None = None,
     prior: str | None = None,
     head: int | None = None,
     gate: Gate | str | Path | None = None,
     ask: float | None = None,
     schema: Schema | None = None,
-    explain: int = 0,
-    check: bool = True,
+    explain: int | None = None,
+    check: bool | None = None,
     seed: int = 0,
     workers: int = 1,
     via: Via = "calls",
@@ -73,7 +73,7 @@ def evaluate(
         ks: Cutoffs of further metrics (`Evaluation.further`, `figures.coverage`): HR, NDCG, MRR, MAP, novelty,
             popularity, popularity bias, diversity and coverage; HR and NDCG are then compared at them as well.
         out: Run directory; the same call resumes it. None keeps only the answers of language models (in the cache).
-        weight: See `Fusion`; only for programs given by name.
+        weight: See `Fusion`, None for .3; only for programs given by name.
         head: See `Fusion`; None for that of an artifact.
         gate: A gate (`fit_gate_on_run(...).gate`), or its file, in place of `weight`.
         ask: Share of users to ask about, those for whom the prior is least sure; the prior alone ranks the others. The
@@ -81,20 +81,22 @@ def evaluate(
         prior: Formula of the prior: `3` (the newest), `3-sales` or `2`, see docs/protocol.md. None: that of the run in
             `out`, or the newest; an artifact has its own.
         schema: Motivational schema or its file; only for programs given by name.
-        explain: Number of first items per user that get a reason.
-        check: Whether the judge re-checks reasons.
+        explain: Number of first items per user that get a reason; None for that of a `Program`, or none.
+        check: Whether the judge re-checks reasons; None for that of a `Program`, or yes.
         seed: Training seed of a trained baseline.
         workers: Number of users ranked in parallel.
         via: `calls`, or `batch` for the provider's batch interface, at its price (docs/batch.md); or a file, to which
             the questions of the next wave are written.
         retry_unparsable: Whether to rank users with unparsable answers again, with new calls.
-        budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes to spend; None for no limit.
+        budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes to spend; None for no limit. The
+            limits of a `Program` hold as well, and what is spent counts against them.
         on_event: Receives notes and progress.
         models: `preset`, `model`, `mope`, `mote`, `mar`, `judge`, `timeout`, `max_tokens`, as in `program`; not for a
             `Program`.
 
     Raises:
-        InputError: if there is no such ranker, `out` holds another run, or the cases do not fit the data.
+        InputError: if there is no such ranker, `out` holds another run, the cases do not fit the data, or weight, head,
+            prior, schema, explain, check or models are given with a `Program` that has others.
         BudgetExceededError: if the budget ended before any user was ranked, or does not hold for a wave of batches.
         WaveWritten: after questions were written to the file `via`.
         MissingExtraError: if the library of a trained baseline is not installed.
@@ -105,22 +107,24 @@ def evaluate(
         if cases.has_dataset:
             tell_list_warnings(cases, on_event)
         if isinstance(ranker, str | Path | Program):
+            budget, calls = budget_of(budget_usd, max_calls, max_minutes), RunDirectory(folder).ledger
+            named = None if prior is None else prior_name(prior)
+            options = {"weight": weight, "head": head, "schema": read_schema(schema), "prior": named}
             if isinstance(ranker, Program):
+                ranker.refuse_other(**options, explain=explain, check=check, **models)
                 choice, explain, check = ranker.choice, ranker.explain, ranker.check
+                budget, limited = ranker.budget_within(budget, calls), [ranker]
             else:
-                fusion = Fusion(weight=weight, head=head)
+                fusion = Fusion(weight=DEFAULT_WEIGHT if weight is None else weight, head=head)
                 choice = choice_of(str(ranker), model_options(models), fusion, read_schema(schema))
-                if prior is not None:
-                    choice = choice.with_prior(prior_name(prior))
+                choice = choice if named is None else choice.with_prior(named)
+                explain, check, limited = explain or 0, check is not False, []
             if gate is not None or ask is not None:
                 read = read_gate(Path(gate)) if isinstance(gate, str | Path) else gate
                 choice = choice.with_gate(read, ask, explain)
             choice = choice.for_runs(folder)
             choice.refuse(cases)
-            ledger = Ledger(
-                RunDirectory(folder).ledger if choice.asks_models else None,
-                budget_of(budget_usd, max_calls, max_minutes),
-            )
+            ledger = Ledger(calls if choice.asks_models else None, budget)
             batch = batch_run(via, ledger, retry_unparsable, on_event) if choice.asks_models else None
             factory = factory_for(choice, cases, ledger, explain, check, on_event, batch, retry_unparsable)
             built = choice.build(factory, seed)
@@ -131,11 +135,11 @@ def evaluate(
                 raise InputError("a gate weighs MAR's scores against the prior's; your own ranker has none")
             if cases.has_dataset:
                 refuse_leaks(cases.leaks)
-            ledger, batch, fit_cost = Ledger(), None, None
+            ledger, batch, fit_cost, limited = Ledger(), None, None, []
             label, built = own_ranker(ranker, name)
             file = {"run file": ranker.sha256} if isinstance(ranker, TrecRun) else {}
             configuration = {"own ranker": label, **file}
-        with closing_calls(ledger, batch):
+        with closing_calls(ledger, batch, limited):
             result = run_session(
                 folder,
                 label,

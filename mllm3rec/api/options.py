@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -62,6 +63,24 @@ def read_schema(schema: Schema | None) -> MotivationSchema | None:
         InputError: naming file and field, if the file is not valid.
     """
     return load_schema(Path(schema)) if isinstance(schema, str | Path) else schema
+
+
+def tighter(one: Budget, other: Budget) -> Budget:
+    """Limits that keep both budgets; the minutes are those that end first.
+
+    >>> tighter(Budget(usd=1.0), Budget(usd=2.0, calls=10))
+    Budget(usd=1.0, calls=10, minutes=None)
+    """
+
+    def minutes_left(budget: Budget) -> float:
+        left = budget.shared(1).minutes
+        return math.inf if left is None else left
+
+    usd, calls = [
+        min((limit for limit in limits if limit is not None), default=None)
+        for limits in ((one.usd, other.usd), (one.calls, other.calls))
+    ]
+    return min(one, other, key=minutes_left).model_copy(update={"usd": usd, "calls": calls})
 
 
 def budget_of(budget_usd: float | None, max_calls: int | None, max_minutes: float | None = None) -> Budget:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from evaluate.data.dataset import Dataset
 from evaluate.ranker_choice import RankerChoice
 from evaluate.ranker_factory import RankerFactory
-from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema
+from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema, tighter
 from mllm3rec.api.recommendation import Recommendations
 from mllm3rec.api.recommender import Recommender
 from optimize.artifact import ArtifactManifest, is_artifact
@@ -48,7 +48,7 @@ class Program:
         dataset: Catalogue and histories.
         explain: Number of first items that `rank` explains; `recommend` explains all items that it returns.
         check: Whether the judge re-checks reasons.
-        budget: Limits for all calls of this object.
+        budget: Limits for all calls of this object, and of evaluations, attacks and compiles of it.
         on_event: Receives notes and progress.
         ledger_path: File that records every call; calls already in it count against the budget.
         retry_unparsable: Whether to ask again where a stored answer is unparsable.
@@ -64,6 +64,8 @@ class Program:
     ledger_path: Path | None = None
     retry_unparsable: bool = False
     asking: Callable[[Backends], Backends] = lambda backends: backends
+    _spent: dict[Path, tuple[float, int]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Dollars and calls in the ledgers of evaluations, attacks and compiles."""
 
     @property
     def name(self) -> str:
@@ -79,6 +81,42 @@ class Program:
     def ledger(self) -> Ledger:
         """Ledger of all calls of this object."""
         return Ledger(self.ledger_path, self.budget)
+
+    def budget_within(self, given: Budget, path: Path) -> Budget:
+        """The budget of an evaluation, an attack or a compile of this object: within given limits and its own.
+
+        Args:
+            path: File of its ledger. What that holds already is not taken off here, because the ledger counts it.
+        """
+        spent = [self.ledger.spent(), *(sums for known, sums in self._spent.items() if known != path.absolute())]
+        return tighter(given, self.budget.minus(*_sum(spent)))
+
+    def count(self, ledger: Ledger) -> None:
+        """Count what another ledger holds against the limits of this object."""
+        if ledger.path is not None:
+            self._spent[ledger.path.absolute()] = ledger.spent()
+            self.ledger.budget = self.budget.minus(*_sum(self._spent.values()))
+
+    def refuse_other(self, **options: object) -> None:
+        """Refuse options of which this object has its own.
+
+        Args:
+            options: None for what was not given.
+
+        Raises:
+            InputError: naming one that was given, unless it is the same.
+        """
+        own: dict[str, object] = {
+            "explain": self.explain,
+            "check": self.check,
+            "weight": self.choice.fusion.weight,
+            "head": self.choice.fusion.head,
+            "schema": self.choice.schema,
+            "prior": self.choice.prior,
+        }
+        for name, value in options.items():
+            if value is not None and value != own.get(name):
+                raise InputError(f"{name}: a Program has its own; give {name} to mllm3rec.program(...) instead")
 
     @cached_property
     def module(self) -> MLLM3Rec:
@@ -325,8 +363,10 @@ def program(
         prior: Formula of the prior, see `evaluate`; None for the newest, or that of the artifact.
         explain: Number of first items that get a reason in an evaluation.
         check: Whether the judge re-checks reasons.
-        budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes of this object; None for no limit.
-        ledger: File that records every call; calls already in it count against the budget.
+        budget_usd, max_calls, max_minutes: Most dollars, model calls and minutes of this object, and of evaluations,
+            attacks and compiles of it; None for no limit.
+        ledger: File that records every call; calls already in it count against the budget. Evaluations, attacks and
+            compiles have ledgers of their own.
         retry_unparsable: Whether to ask again where a stored answer is unparsable.
         on_event: Receives notes and progress.
 
@@ -380,6 +420,11 @@ def load_artifact(
     options = ModelOptions("local", model, mope, mote, mar, judge, timeout, max_tokens)
     choice = resolve_ranker(str(path), options, Fusion())
     return Program(choice, dataset, explain, check, budget_of(budget_usd, max_calls, max_minutes), on_event)
+
+
+def _sum(spent: Iterable[tuple[float, int]]) -> tuple[float, int]:
+    dollars, calls = zip(*spent, strict=True)
+    return sum(dollars), sum(calls)
 
 
 def choice_of(name: str, options: ModelOptions | None, fusion: Fusion, schema: MotivationSchema | None) -> RankerChoice:

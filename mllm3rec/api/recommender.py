@@ -12,7 +12,7 @@ from programs.lm.ledger import Ledger
 from programs.mope import Purchase
 from programs.prior.retrieval import Retriever
 from programs.program import MLLM3Rec
-from programs.runtime.errors import InputError, quoted
+from programs.runtime.errors import NothingLeftError, quoted
 from programs.runtime.events import Note, OnEvent, ignore
 from signatures.rows import Case
 from signatures.types import Item
@@ -51,11 +51,13 @@ class Recommender:
             known: Ids of the history, also of items that are not in the catalogue any more.
 
         Raises:
-            InputError: if the user has all items.
+            NothingLeftError: if the user has all items.
         """
         retrieved = next(self.retriever.first([known], self.candidates))
         if not retrieved:
-            raise InputError(f"user {quoted(user)} has all items of {self.dataset.name!r}: none is left to recommend")
+            raise NothingLeftError(
+                f"user {quoted(user)} has all items of {self.dataset.name!r}: none is left to recommend"
+            )
         count = f"{len(retrieved)} candidates of {len(self.dataset.items)} items"
         self.on_event(Note(f"the prior retrieved {count}; asking the models"))
         events = tuple(event for _, event in purchases)

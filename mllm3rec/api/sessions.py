@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from programs.lm.ledger import Ledger
 from programs.runtime.events import Note, OnEvent
 
 if TYPE_CHECKING:
+    from mllm3rec.api.program import Program
     from programs.batch.run import BatchRun
 
 
@@ -35,11 +36,17 @@ def tell_list_warnings(cases: Cases, on_event: OnEvent) -> None:
 
 
 @contextmanager
-def closing_calls(ledger: Ledger, batch: BatchRun | None) -> Iterator[None]:
-    """Close the ledger and the table of batches when the block ends."""
+def closing_calls(ledger: Ledger, batch: BatchRun | None, programs: Iterable[Program] = ()) -> Iterator[None]:
+    """Close the ledger and the table of batches when the block ends.
+
+    Args:
+        programs: Against whose limits the calls count.
+    """
     try:
         yield
     finally:
         ledger.close()
+        for program in programs:
+            program.count(ledger)
         if batch is not None:
             batch.close()

@@ -80,6 +80,8 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(UnansweredError)
     async def unanswered(request: Request, error: UnansweredError) -> Response:
+        if error.why == "refused":  # as it would be the next time
+            return problem(503, str(error))
         return problem(503, f"{error}; try again later", {"Retry-After": "5"})
 
     @app.exception_handler(TooManyRequestsError)

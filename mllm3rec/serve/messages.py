@@ -13,10 +13,13 @@ ItemId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 FreeText = Annotated[str, StringConstraints(min_length=1, max_length=2000, strip_whitespace=True)]
 
 AnsweredBy = Literal["program", "prior"]
-Why = Literal["deadline", "budget", "busy", "backend", "unreadable", "refused", "error", "unknown", "prior"]
+Why = Literal[
+    "deadline", "budget", "busy", "backend", "unreadable", "refused", "error", "unknown", "none_left", "prior"
+]
 """Why the prior answered: the deadline passed; the dollars of a minute or a day are spent; too many users are asked
 about at the time; a model's server fails; its answers could not be read; it refuses this text; a fault of the service;
-nothing of the history is known; or the service was started with the prior alone."""
+nothing of the history is known; the user has all items, so the list is empty; or the service was started with the prior
+alone."""
 
 
 class _Strict(BaseModel):

@@ -24,7 +24,7 @@ from mllm3rec.serve.program_loop import ProgramLoop
 from programs.bulk.backends import BulkBackends
 from programs.bulk.driver import Driver
 from programs.bulk.greenlets import on_event_loop, wait_for
-from programs.lm.backends import Backends
+from programs.lm.backends import Backends, RefusedTextError
 from programs.lm.ledger import Ledger
 from programs.mar import Candidate, UserView
 from programs.mope import MOPE, Purchase
@@ -133,7 +133,7 @@ class ServedProgram:
         """The k best items, ranked by the program.
 
         Raises:
-            InputError: if the user has all items.
+            NothingLeftError: if the user has all items.
         """
         module = copy.copy(self._built.module)
         module.explain = k if explain else 0
@@ -162,12 +162,15 @@ class ServedProgram:
 
         Raises:
             UnsuitableError: if the program has no MOTE.
+            RefusedTextError: if the provider refuses the item's text.
         """
         mote = self._built.module.product if self.asks else None
         if not isinstance(mote, MOTE):
             raise UnsuitableError(f"{self.name}: this program has no MOTE, so it cannot make traits")
         found: Traits = mote(item=item).traits
         self._forget(mote, item)
+        if found.refused_by_provider:
+            raise RefusedTextError(found.dropped[0], 1)
         return found
 
     def explain(self, user: UserHistory, item: Item) -> Explanation:

@@ -38,7 +38,7 @@ from mllm3rec.serve.service_metrics import ServiceMetrics
 from programs.lm.backends import RefusedTextError, UnparsableError
 from programs.lm.circuit_breaker import BackendDownError
 from programs.mope import HISTORY_ITEMS
-from programs.runtime.errors import BudgetExceededError, InputError, quoted
+from programs.runtime.errors import BudgetExceededError, InputError, NothingLeftError, quoted
 from signatures.rows import Usage, total_usage
 from signatures.types import Interaction, Item, Profile
 
@@ -53,6 +53,7 @@ _SAID: dict[Why, str] = {
     "refused": "the provider refuses this text",
     "error": "a fault of the service; its log says where",
     "unknown": "nothing of the history is known",
+    "none_left": "the user has all items",
     "prior": "the service answers by the prior alone",
 }
 
@@ -137,6 +138,7 @@ class Service:
             why = asked.why or ("unreadable" if found is not None and found.status != "ok" else None)
             if found is None or why is not None:
                 items = await asyncio.wrap_future(self._engine.start(program.by_prior, user, request.k))
+                why = why if items else "none_left"
                 answered = [_by_prior(item, rank) for rank, item in enumerate(items, start=1)]
             else:
                 answered = [_recommended(one) for one in found]
@@ -313,11 +315,13 @@ class Service:
                 return _Asked(why="refused", usage=usage)
             except UnparsableError:
                 return _Asked(why="unreadable", usage=usage)
+            except NothingLeftError:
+                return _Asked(why="none_left", usage=usage)
+            except UnsuitableError as error:
+                return _Asked(wrong=error, usage=usage)
             except (BackendDownError, DSPyError, InputError) as error:  # the last: key, name or address
                 _log.warning("a model did not answer: %s", type(error).__name__)
                 return _Asked(why="backend", usage=usage)
-            except UnsuitableError as error:
-                return _Asked(wrong=error, usage=usage)
             except Exception as error:
                 # Where, not what: messages of exceptions may hold prompts.
                 where = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]

@@ -45,7 +45,7 @@ _STRENGTHS = get_args(Strength)
 async def playground_page(library: Library, place: Place) -> Watched:
     """Make the page."""
     tag("h1", "Playground")
-    artifacts, sources = library.artifacts(), _sources(library)
+    artifacts, sources = library.artifacts(), list(_sources(library))
     with form("/playground", "program and data"):
         hidden_fields(place, ("data", "artifact", "program", "model", "calls", "k", "user", "history"))
         choice("Data", "data", [(one, one) for one in sources], place.one("data", sources[0]))
@@ -73,10 +73,22 @@ async def playground_page(library: Library, place: Place) -> Watched:
     return None
 
 
-def _sources(library: Library) -> list[str]:
-    """Where the data of the runs came from; the demo store is always there."""
+def _sources(library: Library) -> dict[str, dict[str, str]]:
+    """Where the data of the runs came from, with the columns it was read by; the demo store is always there."""
     found = [library.cases(sha256) for sha256 in library.contents.cases]
-    return list(dict.fromkeys([*(one.protocol.source for one in found if one is not None), DEMO]))
+    return {one.protocol.source: one.protocol.columns for one in found if one is not None} | {DEMO: {}}
+
+
+def chosen_data(library: Library, source: str) -> Dataset:
+    """The data of a source, read as it was for the runs.
+
+    Raises:
+        InputError: if it is not that of a run in the folder, or cannot be read.
+    """
+    sources = _sources(library)
+    if source not in sources:
+        raise InputError("this data is not that of a run in the folder; choose it in the list")
+    return load_dataset(source, sources[source])
 
 
 class _Desk:
@@ -151,10 +163,7 @@ class _Desk:
         return made, work(made)
 
     def _program(self) -> Program:
-        source = self.place.one("data", DEMO)
-        if source not in _sources(self.library):
-            raise InputError("this data is not that of a run in the folder; choose it in the list")
-        dataset: Dataset = load_dataset(source)
+        dataset = chosen_data(self.library, self.place.one("data", DEMO))
         calls = max(0, self.place.number("calls", MOST_CALLS_A_PRESS))
         model, sealed = self.place.one("model") or None, self.place.one("artifact")
         if sealed:

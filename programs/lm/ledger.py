@@ -466,11 +466,15 @@ class Ledger(SharedByCopies):
         with self._lock:
             return total_usage(self._totals.values())
 
-    def left(self) -> Budget:
-        """What is left of the budget."""
+    def spent(self) -> tuple[float, int]:
+        """What budgets count: dollars, at their upper estimate where a price is unknown, and calls."""
         with self._lock:
             total = self.total()
-            return self.budget.minus((total.usd or 0.0) + self._assumed_usd, total.calls)
+            return (total.usd or 0.0) + self._assumed_usd, total.calls
+
+    def left(self) -> Budget:
+        """What is left of the budget."""
+        return self.budget.minus(*self.spent())
 
     def close(self) -> None:
         """Close the file; the sums stay readable."""

@@ -28,6 +28,10 @@ class InputError(ValueError):
         super().__init__(abridged(message, MESSAGE_CHARACTERS))
 
 
+class NothingLeftError(InputError):
+    """There is no item that a user does not have."""
+
+
 def abridged(text: str, most: int = QUOTED_CHARACTERS) -> str:
     """A text within `most` characters; one that was cut says so, with its length.
 

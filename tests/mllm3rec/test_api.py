@@ -299,6 +299,60 @@ class TestProgram:
             program.recommend(user="S0001", k=1)
         assert len(server.bodies) == 1
 
+    def test_budget_of_a_program_holds_where_it_is_evaluated_attacked_and_compiled(
+        self, data: m3.Dataset, cases: m3.Cases, server: FakeOpenAI, tmp_path: Path
+    ) -> None:
+        program = m3.program("listwise", data, model=server.model(), max_calls=40)
+        assert not m3.evaluate(cases, program, out=tmp_path / "run").complete
+        assert len(server.bodies) == 40
+        # A resumed run counts its own calls once.
+        with pytest.raises(m3.BudgetExceededError):
+            program.traits("D050")
+        m3.evaluate(cases, program, out=tmp_path / "run")
+        with pytest.raises(m3.BudgetExceededError):
+            m3.attack(cases, program, attacks=["spanish"], users=1, out=tmp_path / "attack")
+        dev = m3.draw_cases(data, part="dev", users=6, negatives=5)
+        with pytest.raises(m3.BudgetExceededError):
+            m3.compile_program(dev, program, trials=2, out=tmp_path / "artifact")
+        assert len(server.bodies) == 40
+
+    def test_the_tighter_of_two_budgets_holds_and_what_is_left_can_be_used(
+        self, data: m3.Dataset, cases: m3.Cases, server: FakeOpenAI, tmp_path: Path
+    ) -> None:
+        program = m3.program("listwise", data, model=server.model(), max_calls=40)
+        m3.evaluate(cases, program, max_calls=30, out=tmp_path / "run")
+        assert len(server.bodies) == 30
+        m3.evaluate(cases, program, max_calls=100, out=tmp_path / "run")
+        assert len(server.bodies) == 40
+
+    def test_options_that_a_program_has_already_are_refused(
+        self, data: m3.Dataset, cases: m3.Cases, server: FakeOpenAI, tmp_path: Path
+    ) -> None:
+        program = m3.program("listwise", data, model=server.model(), explain=1)
+        others: list[dict[str, Any]] = [
+            {"explain": 2},
+            {"explain": 0},
+            {"check": False},
+            {"weight": 0.5},
+            {"head": 3},
+            {"prior": "2"},
+            {"schema": FILMS},
+            {"model": server.model("other")},
+            {"timeout": 3},
+        ]
+        for options in others:
+            (name,) = options
+            with pytest.raises(m3.InputError, match=f"^{name}: a Program has its own"):
+                m3.evaluate(cases, program, **options)
+            if name in ("weight", "head", "schema", "model", "timeout"):
+                with pytest.raises(m3.InputError, match=f"^{name}: a Program has its own"):
+                    m3.attack(cases, [program], out=tmp_path / "attack", **options)
+            if name in ("model", "timeout"):
+                with pytest.raises(m3.InputError, match=f"^{name}: a Program has its own"):
+                    m3.compile_program(cases, program, out=tmp_path / "artifact", **options)
+        assert server.bodies == []
+        assert m3.evaluate(cases, program, explain=1, check=True, weight=0.3).complete
+
 
 class TestCompile:
     def test_compile_load_and_use(self, data: m3.Dataset, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from evaluate.data.load import load_dataset
 from mllm3rec.serve import program_pool
 from mllm3rec.serve.limits import ServiceLimits
 from programs.lm.ledger import read_calls
@@ -161,6 +162,51 @@ def test_failures_of_models_are_answered_by_the_prior() -> None:
     with FakeOpenAI(lambda body: Reply("no such key", status=401)) as server:
         assert asyncio.run(why(server)) == "backend"
     assert asyncio.run(why(server)) == "backend"  # it is closed
+
+
+def test_what_no_program_can_answer_is_no_failure_of_a_model(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        async with serving("prior") as served:
+            for path, wanted in (
+                ("/profile", {"history": HISTORY}),
+                ("/traits", {"item": "D001"}),
+                ("/explain", {"history": HISTORY, "item": "D005"}),
+            ):
+                answer = await served.client.post(path, json=wanted)
+                assert (answer.status_code, answer.headers.get("Retry-After")) == (400, None)
+                assert answer.json()["error"].startswith("prior: this program ")
+
+    asyncio.run(run())
+    assert "did not answer" not in caplog.text
+
+
+def test_a_user_who_has_all_items_gets_none_and_no_model_is_blamed(
+    server: FakeOpenAI, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run(name: str, *model: str) -> None:
+        async with serving(name, *model) as served:
+            found = await served.ask("/recommend", history=sorted(load_dataset("demo").items))
+            assert (found["items"], found["answered_by"], found["why"]) == ([], "prior", "none_left")
+            assert 'mllm3rec_answers_total{by="prior",why="none_left"} 1.0' in served.service.metrics.text().decode()
+
+    asyncio.run(run("listwise", server.model()))
+    asyncio.run(run("prior"))
+    assert server.bodies == []
+    assert "did not answer" not in caplog.text
+
+
+def test_traits_of_a_text_that_the_provider_refuses_are_not_none() -> None:
+    async def run(server: FakeOpenAI) -> None:
+        async with serving("listwise", server.model()) as served:
+            for _ in range(2):  # the second time it is known, and not asked again
+                answer = await served.client.post("/traits", json={"item": "D001"})
+                assert (answer.status_code, answer.headers.get("Retry-After")) == (503, None)
+                assert answer.json()["error"] == "the provider refuses this text"
+
+    refusing = Reply("the response was filtered by the content management policy", status=400)
+    with FakeOpenAI(lambda body: refusing) as server:
+        asyncio.run(run(server))
+        assert len(server.bodies) == 1
 
 
 def test_requests_are_limited() -> None:

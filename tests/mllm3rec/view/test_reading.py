@@ -8,21 +8,26 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+import mllm3rec as m3
 from evaluate.protocol.cases import load_cases
 from evaluate.runs.journal import Journal, RunManifest, read_journal
 from evaluate.runs.run_metrics import ranks_of
+from mllm3rec.trackers.tracked_record import tracked_record
 from mllm3rec.view.case_lines import CaseLines
 from mllm3rec.view.folder import contents_of
 from mllm3rec.view.ledger_lines import LedgerLines
+from mllm3rec.view.library import Library
 from mllm3rec.view.notes import NoteBook, RunNote
+from mllm3rec.view.playground_page import chosen_data
 from mllm3rec.view.process import interrupt, working_process
 from mllm3rec.view.rows import RunRows
-from mllm3rec.view.run_facts import ViewedRun
+from mllm3rec.view.run_facts import RunFacts, ViewedRun
 from programs.lm.ledger import Call, Ledger
 from programs.runtime.errors import InputError
 from programs.runtime.lock import LOCK
@@ -163,6 +168,50 @@ def test_facts_of_an_unfinished_run_are_those_that_it_ends_with(folder: Path) ->
     assert unfinished.metrics == finished.metrics
     (path / "manifest.json").write_text("{}")
     assert "manifest" in ViewedRun("prior", path, None).facts().problem
+
+
+def test_no_figures_of_an_earlier_session_are_left_beside_rows_of_an_interrupted_one(folder: Path) -> None:
+    cases, path = load_cases(folder / "cases.jsonl"), folder / "runs" / "own"
+
+    def session(failing: Collection[int], error: type[BaseException]) -> m3.Evaluation:
+        class Own:
+            name = "own"
+
+            def rank(self, case: m3.Case) -> m3.Ranking:
+                if [one.user_id for one in cases].index(case.user_id) in failing:
+                    raise error
+                return m3.Ranking(user_id=case.user_id, order=case.candidates)
+
+        return m3.evaluate(cases, Own(), out=path)
+
+    def facts() -> RunFacts:
+        return ViewedRun("own", path, CaseLines(folder / "cases.jsonl")).facts()
+
+    session((3, 5), OSError)
+    assert (facts().users, facts().failed, facts().state) == (4, 2, "stopped")
+    assert tracked_record(path).metrics["users"] == 4
+    with pytest.raises(KeyboardInterrupt):
+        session([5], KeyboardInterrupt)
+    assert (facts().users, facts().failed, facts().state) == (5, 1, "stopped")
+    with pytest.raises(InputError, match=r"has no metrics\.json yet"):
+        tracked_record(path)
+    for _ in range(2):  # a session that adds no row leaves it finished
+        session((), OSError)
+        assert (facts().users, facts().state) == (6, "finished")
+
+
+def test_the_playground_reads_data_by_the_columns_of_its_cases(cli: CommandLine, folder: Path) -> None:
+    sales = folder / "sales.csv"
+    rows = [f"U{user},I{(user + step) % 9},2024-01-{step + 1:02}" for user in range(12) for step in range(6)]
+    sales.write_text("\n".join(["who,what,bought", *rows]) + "\n")
+    columns = "user_id=who,item_id=what,timestamp=bought"
+    drawn = cli("cases", sales, "--columns", columns, "--negatives", 2, "--out", folder / "own.jsonl")
+    assert drawn.code == 0, drawn.err
+    library = Library(folder)
+    assert set(chosen_data(library, str(sales)).sequences) == {f"U{user}" for user in range(12)}
+    assert "S0001" in chosen_data(library, "demo").sequences
+    with pytest.raises(InputError, match="not that of a run"):
+        chosen_data(library, str(folder))
 
 
 def test_notes_are_kept_beside_the_runs(folder: Path) -> None:
