@@ -261,6 +261,8 @@ class Backends(SharedByCopies):
             self.prices.of(lm.model),
             self.rate_limiter(config),
             max_seconds=config.timeout,
+            # DSPy leaves the address out of the key of a stored answer.
+            keyed={"address": address} if (address := _own_address(lm)) else None,
             model_type=lm.model_type,
             engine=lm._engine_spec,
             **lm.kwargs,
@@ -271,6 +273,10 @@ class Backends(SharedByCopies):
         if lm is None:
             raise InputError(f"{role}: the model {config.model!r} was a dspy.LM object: pass that object again")
         return lm
+
+    def known_as(self, role: RoleName) -> str:
+        """What a role's model is known by where its results are stored: its name, and a given object's own address."""
+        return with_address(model_name(self.roles.of(role)), self.given.get(self.roles.of(role).model))
 
     def rate_limiter(self, config: RoleConfig) -> RateLimiter:
         """The rate limiter of a role's backend; one for all roles on one model and key."""
@@ -424,6 +430,17 @@ class Backends(SharedByCopies):
 def _cap_of(lm: dspy.BaseLM) -> str:
     """The name of the limit on an answer's length as DSPy set it for this model: newer OpenAI models have another."""
     return "max_completion_tokens" if "max_completion_tokens" in lm.kwargs else "max_tokens"
+
+
+def _own_address(lm: dspy.BaseLM) -> str:
+    """The address that a `dspy.LM` object was made with; empty for that of its provider."""
+    return str(lm.kwargs.get("api_base") or lm.kwargs.get("base_url") or "")
+
+
+def with_address(name: str, lm: dspy.BaseLM | None) -> str:
+    """The name of a model that may be a `dspy.LM` object, and the object's address if it has one of its own."""
+    address = "" if lm is None else _own_address(lm)
+    return f"{name} {address}" if address else name
 
 
 @contextmanager
