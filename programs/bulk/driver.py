@@ -38,10 +38,12 @@ class Answer:
 
     Attributes:
         hit: Whether it came from the response cache.
+        cut_off_thinking: Whether it was cut off before the model wrote more than its thoughts.
     """
 
     outputs: list[Any]
     hit: bool
+    cut_off_thinking: bool
 
 
 class ForeignAnswerError(Exception):
@@ -108,7 +110,7 @@ class Driver:
                 raise ForeignAnswerError
             stored = CallResult.load(plain)
             attempt.answered(stored.raw, seconds)
-            return Answer(stored.outputs, hit=True)
+            return Answer(stored.outputs, True, attempt.unfinished)
         await self._permitted(lm, attempt)
         try:
             result = await self._complete(call, attempt)
@@ -116,7 +118,7 @@ class Driver:
             attempt.ended(error)
             raise
         attempt.ended()
-        return Answer(result.outputs, hit=False)
+        return Answer(result.outputs, False, attempt.unfinished)
 
     async def _permitted(self, lm: RoleLM, attempt: CallAttempt) -> None:
         lm.before_first()
