@@ -204,7 +204,9 @@ class RoleLM(SharedByCopies, dspy.LM):
         try:
             if not isinstance(store, ResponseCache) or not self.cache:
                 check()
-            answer = super().__call__(prompt, messages=messages, **kwargs)
+            # The setting skips the hook that records an answer; no history is kept there in any case.
+            with dspy.context(disable_history=False):
+                answer = super().__call__(prompt, messages=messages, **kwargs)
         except BaseException as error:
             attempt.ended(error)
             raise
