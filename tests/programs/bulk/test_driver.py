@@ -18,6 +18,7 @@ from programs.lm.circuit_breaker import FAILURES, BackendDownError
 from programs.lm.ledger import Budget, Call, Ledger, read_calls
 from programs.lm.limits import Limits
 from programs.lm.prices import Price
+from programs.lm.rate_limiter import Permit
 from programs.lm.response_cache import use_response_cache
 from programs.lm.role_lm import ATTEMPTS
 from programs.runtime.errors import BudgetExceededError, InputError
@@ -197,6 +198,23 @@ class TestLimits:
             with in_bulk(backends) as bulk:
                 assert len(mapped(bulk, lambda n: traits(bulk, f"cup {n}"), range(40), ahead=30)) == 40
         assert most[0] == 3
+
+    @pytest.mark.parametrize("in_loop", [False, True])
+    @pytest.mark.parametrize("says_usage", [False, True])
+    def test_an_answer_that_does_not_say_its_tokens_counts_with_all_that_were_reserved(
+        self, in_loop: bool, says_usage: bool
+    ) -> None:
+        message = {"role": "assistant", "content": json.dumps({"traits": ["keeps tea warm"]})}
+        answer = {"id": "x", "model": "fake", "choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
+        usage = {"usage": {"prompt_tokens": 9, "completion_tokens": 9}} if says_usage else {}
+
+        with FakeOpenAI(lambda body: Reply(raw=json.dumps(answer | usage).encode())) as server:
+            backends = Backends(roles_on(server), limits={server.model(): Limits(tpm=500)})
+            with in_bulk(backends) as bulk:
+                found = mapped(bulk, lambda name: traits(bulk, name), "a") if in_loop else [traits(backends, "a")]
+        assert found == [["keeps tea warm"]]
+        limiter = backends.rate_limiter(backends.roles.mote)
+        assert isinstance(limiter.try_acquire(100, limiter.now()), Permit) == says_usage
 
     def test_a_pause_that_the_server_asks_for_is_kept(self) -> None:
         with replying(Reply("slow down", status=429, headers={"Retry-After": "1"})) as server:
