@@ -198,7 +198,7 @@ class _Line:
             future, tokens, came, ledger = self._waiting[0]
             if not future.done():
                 try:
-                    ledger.wait(0)
+                    ledger.require_time()
                     found = self._limiter.try_acquire(tokens, came)
                 except BaseException as error:
                     future.set_exception(error)

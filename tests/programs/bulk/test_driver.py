@@ -25,6 +25,7 @@ from programs.runtime.errors import BudgetExceededError, InputError
 from signatures.mote import DistillTraits
 from tests.support.backends import backends_on, distill, prices_for, rate, roles_on, served
 from tests.support.bulk import in_bulk, mapped
+from tests.support.failures import too_many
 from tests.support.fake_server import Body, FakeOpenAI, Reply, last_user, replying, sensible
 
 PREDICTOR = dspy.Predict(DistillTraits)
@@ -215,6 +216,20 @@ class TestLimits:
         assert found == [["keeps tea warm"]]
         limiter = backends.rate_limiter(backends.roles.mote)
         assert isinstance(limiter.try_acquire(100, limiter.now()), Permit) == says_usage
+
+    @pytest.mark.parametrize("in_loop", [False, True])
+    def test_a_call_that_waits_for_its_permit_until_the_minutes_are_over_is_not_sent(
+        self, in_loop: bool, server: FakeOpenAI
+    ) -> None:
+        backends = backends_on(server, Ledger(budget=Budget(minutes=0.5 / 60)))
+        limiter = backends.rate_limiter(backends.roles.mote)
+        limiter.release(limiter.acquire(1, Ledger()), None, too_many(retry_after=1.0))
+        with in_bulk(backends) as bulk, pytest.raises(BudgetExceededError, match="minutes of this session are over"):
+            if in_loop:
+                mapped(bulk, lambda name: traits(bulk, name), "a")
+            else:
+                traits(backends, "a")
+        assert (server.bodies, backends.ledger._reserved_calls) == ([], 0)
 
     def test_a_pause_that_the_server_asks_for_is_kept(self) -> None:
         with replying(Reply("slow down", status=429, headers={"Retry-After": "1"})) as server:
