@@ -89,20 +89,20 @@ class Driver:
         await self._client.close()
 
     async def _retried(self, call: PromptCall) -> Answer:
-        lm, began = call.prompt.lm, time.monotonic()
+        lm, began, queued = call.prompt.lm, time.monotonic(), 0.0
         for attempts in count(1):
+            attempt = lm.account.attempt(call.question.about, call.question.most, call.question.asked)
             try:
-                return await self._attempt(call)
+                return await self._answered(call, attempt)
             except Exception as error:
-                pause = lm.retry_pause(error, attempts, time.monotonic() - began)
+                queued += attempt.queued
+                pause = lm.retry_pause(error, attempts, time.monotonic() - began - queued)
                 if pause is None:
                     raise
             await _pause(lm.ledger, pause)
         raise AssertionError("there is always another attempt, or an error")
 
-    async def _attempt(self, call: PromptCall) -> Answer:
-        lm = call.prompt.lm
-        attempt = lm.account.attempt(call.question.about, call.question.most, call.question.asked)
+    async def _answered(self, call: PromptCall, attempt: CallAttempt) -> Answer:
         found = self._store.find(call.key)
         if found is not None:
             plain, seconds = found
@@ -111,7 +111,7 @@ class Driver:
             stored = CallResult.load(plain)
             attempt.answered(stored.raw, seconds)
             return Answer(stored.outputs, True, attempt.unfinished)
-        await self._permitted(lm, attempt)
+        await self._permitted(call.prompt.lm, attempt)
         try:
             result = await self._complete(call, attempt)
         except BaseException as error:

@@ -76,6 +76,7 @@ class CallAttempt:
         released: Whether the permit was given back.
         unfinished: Whether its answer was cut off before the model wrote more than its thoughts.
         started: `time.perf_counter()` when it was sent, or looked up.
+        queued: Seconds that it waited for budget and permit.
         took: Seconds until its answer arrived; None without an answer, or without our response cache.
         was_answered: Whether an answer was recorded.
         tokens: Tokens of prompt and answer, None where the answer does not say them, or there is none.
@@ -92,6 +93,7 @@ class CallAttempt:
     released: bool = False
     unfinished: bool = False
     started: float = field(default_factory=time.perf_counter)
+    queued: float = 0.0
     took: float | None = None
     was_answered: bool = False
     tokens: int | None = None
@@ -113,7 +115,8 @@ class CallAttempt:
                 in_flight=True,
             )
         )
-        self.started = time.perf_counter()
+        now = time.perf_counter()
+        self.started, self.queued = now, now - self.started
 
     def not_sent(self, error: BaseException) -> None:
         """It will not be sent although its budget was reserved: that is given back, with the permit if it had one."""

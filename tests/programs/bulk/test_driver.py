@@ -231,6 +231,16 @@ class TestLimits:
                 traits(backends, "a")
         assert (server.bodies, backends.ledger._reserved_calls) == ([], 0)
 
+    @pytest.mark.parametrize("in_loop", [False, True])
+    def test_the_wait_for_a_permit_uses_up_no_retries(self, in_loop: bool, hurried: None) -> None:
+        with replying(Reply("no", status=500)) as server:
+            backends = backends_on(server, timeout=0.4)
+            limiter = backends.rate_limiter(backends.roles.mote)
+            limiter.release(limiter.acquire(1, Ledger()), None, too_many(retry_after=1.0))
+            with in_bulk(backends) as bulk:
+                found = mapped(bulk, lambda name: traits(bulk, name), "a") if in_loop else [traits(backends, "a")]
+            assert found[0] and len(server.bodies) == 2
+
     def test_a_pause_that_the_server_asks_for_is_kept(self) -> None:
         with replying(Reply("slow down", status=429, headers={"Retry-After": "1"})) as server:
             began = time.monotonic()
