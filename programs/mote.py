@@ -16,7 +16,6 @@ import dspy
 from programs.default_demos import TRAITS, USES
 from programs.lm.ambient import AmbientBackends
 from programs.lm.backends import Backends, RefusedTextError
-from programs.lm.endpoints import model_name
 from programs.lm.ledger import Call
 from programs.role_predictor import RolePredictor
 from programs.runtime.nocopy import NoCopy
@@ -138,7 +137,7 @@ class MOTE(dspy.Module):
         """
         prompt = self.prompt()
         text = item_text(item)
-        key = trait_key(text, prompt, model_name(self.backends.roles.mote))
+        key = trait_key(text, prompt, self.backends.known_as("mote"))
         distilled = self.store.get(key)
         unparsable = 0
         if distilled is None:
@@ -161,7 +160,7 @@ class MOTE(dspy.Module):
 
     def stored(self, item: Item) -> str | None:
         """The traits of an item that was distilled before, as a text; None if there are none. Asks no model."""
-        key = trait_key(item_text(item), self.prompt(), model_name(self.backends.roles.mote))
+        key = trait_key(item_text(item), self.prompt(), self.backends.known_as("mote"))
         distilled = self.store.get(key)
         return None if distilled is None else self._validated(item, distilled.phrases).render() or None
 
@@ -190,7 +189,7 @@ class MOTE(dspy.Module):
         self.backends.ledger.record(
             Call(
                 role="mote",
-                model=model_name(self.backends.roles.mote),
+                model=self.backends.known_as("mote"),
                 about=key[:16],
                 tokens_in=spent.tokens_in,
                 tokens_out=spent.tokens_out,

@@ -21,7 +21,11 @@ _PHRASES = TypeAdapter(tuple[str, ...])
 
 
 def trait_key(text: str, prompt: str, model: str) -> str:
-    """Hash of everything that traits depend on: the item's text, the whole prompt around it, and the model."""
+    """Hash of everything that traits depend on: the item's text, the whole prompt around it, and the model.
+
+    Args:
+        model: See `Backends.known_as`.
+    """
     return hashlib.sha256("\x1f".join((text, prompt, model)).encode()).hexdigest()
 
 

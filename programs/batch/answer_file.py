@@ -26,11 +26,13 @@ def read_answers(keeper: JobKeeper, path: Path) -> Counter[str]:
         InputError: if the file cannot be read, or answers no question that waits.
     """
     total: Counter[str] = Counter()
-    waiting = [job for job in keeper.table.jobs() if job.provider == FILE]
     keys = {line.key for line in _lines(path)}
-    answered = [job for job in waiting if keys & {question.key for question in keeper.table.questions(job.id)}]
-    for job in answered:
-        total += keeper.settle(job, _lines(path))
+    # Another process may read the same file, or give these jobs up.
+    with keeper.alone():
+        waiting = [job for job in keeper.table.jobs() if job.provider == FILE]
+        answered = [job for job in waiting if keys & {question.key for question in keeper.table.questions(job.id)}]
+        for job in answered:
+            total += keeper.settle(job, _lines(path))
     if not answered:
         raise InputError(
             f"{path}: answers none of the questions that wait ({sum(job.lines for job in waiting)} of them); give the "

@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 from filelock import BaseFileLock, FileLock
 
 from programs.batch.job_files import account_of, by_account, split_by_limits, write_job
-from programs.batch.job_table import AT_WORK, JobRow, JobTable, LineEnd, jobs_file
+from programs.batch.job_table import AT_WORK, OPEN, JobRow, JobTable, LineEnd, jobs_file
 from programs.batch.line_answers import judge
 from programs.batch.provider import AnswerLine, Provider
 from programs.batch.providers import FILE, connect_provider
@@ -166,13 +166,16 @@ class JobKeeper:
     def cancel(self, job: JobRow) -> None:
         """End a job: what is answered by then can be fetched; one that was not created is given up.
 
-        A run that waits for it does not submit its questions again, but stops.
+        A run that waits for it does not submit its questions again, but stops. A job that another process has fetched
+        or given up meanwhile stays as it is.
 
         Raises:
             ConnectionError: if the provider cannot be reached.
             InputError: if it does not end the job.
         """
         with self.alone():
+            if self.table.job(job.id).state not in OPEN:
+                return
             # Before the provider is told: the run may hear of it at once.
             self.table.update(job.id, cancelled=True)
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import dspy
@@ -12,7 +13,7 @@ from dspy.utils.exceptions import AdapterParseError
 from programs.bulk.driver import Driver, ForeignAnswerError
 from programs.bulk.greenlets import on_event_loop, wait_for
 from programs.bulk.rendered import RenderedPrompt, engine_of
-from programs.lm.backends import Accept, Backends, plain_errors
+from programs.lm.backends import Accept, Backends, UnreadAnswer, plain_errors
 from programs.lm.role_lm import RoleLM
 from programs.lm.roles import RoleConfig, RoleName
 from programs.lm.routes import Route
@@ -23,7 +24,7 @@ class BulkBackends(Backends):
     """The same models, ledger, limits and answers as `backends`, asked on an event loop.
 
     Inside `in_greenlet` a question is sent from a rendered prompt. The general path answers, in a thread, whatever
-    needs more than one good answer: it finds the first one in the response cache, and goes on from there as always.
+    needs more than one good answer: it goes on after the first one, or finds that one in the response cache.
     Predictors must not change, as those of a compiled program do not: their prompts are rendered once.
 
     Args:
@@ -64,30 +65,33 @@ class BulkBackends(Backends):
         accept: Accept | None,
         inputs: dict[str, Any],
     ) -> dspy.Prediction:
-        prediction, sent = await self._first_answer(role, predictor, rollout, enough, inputs)
-        final = sent or not self.retry_unparsable
-        if prediction is None or not (final or accept is None or accept(prediction)):
-            return await asyncio.to_thread(self._readable, role, predictor, rollout, enough, accept, inputs, sent)
-        prediction.unparsable = 0
-        return prediction
+        first = await self._first_answer(role, predictor, rollout, enough, inputs)
+        unread = first if isinstance(first, UnreadAnswer) else None
+        if isinstance(first, _Read):
+            final = first.sent or not self.retry_unparsable
+            if final or accept is None or accept(first.prediction):
+                first.prediction.unparsable = 0
+                return first.prediction
+        return await asyncio.to_thread(self._readable, role, predictor, rollout, enough, accept, inputs, unread)
 
     async def _first_answer(
         self, role: RoleName, predictor: dspy.Predict, rollout: int | None, enough: int | None, inputs: dict[str, Any]
-    ) -> tuple[dspy.Prediction | None, bool]:
-        """What the first answer says, None if it cannot be asked for here or not be parsed, and whether it was sent."""
+    ) -> _Read | UnreadAnswer | None:
+        """The first answer; None if it cannot be asked for here, or is stored and cannot be parsed."""
         prompt = self._prompt(role, predictor, rollout, enough)
-        sent = False
         if prompt is None:
-            return None, sent
+            return None
         try:
             with self.told_of_refused_items(role), plain_errors(role, self.roles.of(role)):
                 answer = await self._driver.ask(prompt.call(inputs))
-            sent = not answer.hit
-            return prompt.prediction(answer.outputs), sent
-        except (AdapterParseError, ForeignAnswerError, UnsupportedFeatureError):
-            return None, sent
+        except (ForeignAnswerError, UnsupportedFeatureError):
+            return None
         finally:
             self._tell_refused(role)
+        try:
+            return _Read(prompt.prediction(answer.outputs), sent=not answer.hit)
+        except AdapterParseError as error:
+            return None if answer.hit else UnreadAnswer(error, answer.cut_off_thinking)
 
     def _prompt(
         self, role: RoleName, predictor: dspy.Predict, rollout: int | None, enough: int | None
@@ -112,6 +116,14 @@ class BulkBackends(Backends):
             self.on_event(Note(f"{role}: its prompt cannot be rendered once, so it is rendered for every call"))
             prompt = RenderedPrompt(lm, adapter, predictor, config, dict.fromkeys(predictor.signature.input_fields, ""))
         return _Frozen(predictor, prompt)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """An answer that could be parsed, and whether it was sent, or stored before."""
+
+    prediction: dspy.Prediction
+    sent: bool
 
 
 class _Frozen:

@@ -38,10 +38,12 @@ class Answer:
 
     Attributes:
         hit: Whether it came from the response cache.
+        cut_off_thinking: Whether it was cut off before the model wrote more than its thoughts.
     """
 
     outputs: list[Any]
     hit: bool
+    cut_off_thinking: bool
 
 
 class ForeignAnswerError(Exception):
@@ -87,20 +89,20 @@ class Driver:
         await self._client.close()
 
     async def _retried(self, call: PromptCall) -> Answer:
-        lm, began = call.prompt.lm, time.monotonic()
+        lm, began, queued = call.prompt.lm, time.monotonic(), 0.0
         for attempts in count(1):
+            attempt = lm.account.attempt(call.question.about, call.question.most, call.question.asked)
             try:
-                return await self._attempt(call)
+                return await self._answered(call, attempt)
             except Exception as error:
-                pause = lm.retry_pause(error, attempts, time.monotonic() - began)
+                queued += attempt.queued
+                pause = lm.retry_pause(error, attempts, time.monotonic() - began - queued)
                 if pause is None:
                     raise
             await _pause(lm.ledger, pause)
         raise AssertionError("there is always another attempt, or an error")
 
-    async def _attempt(self, call: PromptCall) -> Answer:
-        lm = call.prompt.lm
-        attempt = lm.account.attempt(call.question.about, call.question.most, call.question.asked)
+    async def _answered(self, call: PromptCall, attempt: CallAttempt) -> Answer:
         found = self._store.find(call.key)
         if found is not None:
             plain, seconds = found
@@ -108,15 +110,15 @@ class Driver:
                 raise ForeignAnswerError
             stored = CallResult.load(plain)
             attempt.answered(stored.raw, seconds)
-            return Answer(stored.outputs, hit=True)
-        await self._permitted(lm, attempt)
+            return Answer(stored.outputs, True, attempt.unfinished)
+        await self._permitted(call.prompt.lm, attempt)
         try:
             result = await self._complete(call, attempt)
         except BaseException as error:
             attempt.ended(error)
             raise
         attempt.ended()
-        return Answer(result.outputs, hit=False)
+        return Answer(result.outputs, False, attempt.unfinished)
 
     async def _permitted(self, lm: RoleLM, attempt: CallAttempt) -> None:
         lm.before_first()
@@ -196,7 +198,7 @@ class _Line:
             future, tokens, came, ledger = self._waiting[0]
             if not future.done():
                 try:
-                    ledger.wait(0)
+                    ledger.require_time()
                     found = self._limiter.try_acquire(tokens, came)
                 except BaseException as error:
                     future.set_exception(error)

@@ -7,7 +7,8 @@ from typing import Any
 
 import dspy
 
-from programs.lm.backends import Backends
+from programs.lm.backends import Backends, with_address
+from programs.lm.endpoints import model_name
 from programs.lm.ledger import Ledger
 from programs.lm.roles import GIVEN, RoleConfig, RoleName, Roles
 from programs.lm.routes import Route
@@ -47,6 +48,10 @@ class AmbientBackends(Backends):
     def lm(self, role: RoleName) -> dspy.BaseLM:
         """The current model."""
         return self._current()
+
+    def known_as(self, role: RoleName) -> str:
+        """See `Backends.known_as`."""
+        return with_address(model_name(self.roles.of(role)), self._current())
 
     def ask_route(self, role: str, config: RoleConfig, route: Route, **fields: Any) -> Any:
         """Refused: a `dspy.LM` has chat only."""

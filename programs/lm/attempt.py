@@ -76,8 +76,10 @@ class CallAttempt:
         released: Whether the permit was given back.
         unfinished: Whether its answer was cut off before the model wrote more than its thoughts.
         started: `time.perf_counter()` when it was sent, or looked up.
+        queued: Seconds that it waited for budget and permit.
         took: Seconds until its answer arrived; None without an answer, or without our response cache.
-        tokens: Tokens of prompt and answer, None without an answer.
+        was_answered: Whether an answer was recorded.
+        tokens: Tokens of prompt and answer, None where the answer does not say them, or there is none.
         id: Of its line in the ledger; empty while nothing was sent.
         hit: Whether its answer came from the response cache.
     """
@@ -91,7 +93,9 @@ class CallAttempt:
     released: bool = False
     unfinished: bool = False
     started: float = field(default_factory=time.perf_counter)
+    queued: float = 0.0
     took: float | None = None
+    was_answered: bool = False
     tokens: int | None = None
     id: str = ""
     hit: bool = False
@@ -111,7 +115,8 @@ class CallAttempt:
                 in_flight=True,
             )
         )
-        self.started = time.perf_counter()
+        now = time.perf_counter()
+        self.started, self.queued = now, now - self.started
 
     def not_sent(self, error: BaseException) -> None:
         """It will not be sent although its budget was reserved: that is given back, with the permit if it had one."""
@@ -123,7 +128,7 @@ class CallAttempt:
     def arrived(self, answer: Any, seconds: float) -> None:
         """Its answer is here, in DSPy's form or as plain data, and not stored yet: the next call may be sent."""
         self.took = seconds
-        self._release(tokens_of(answer, self.account.model).sent_and_written)
+        self._release(self._counted(answer))
 
     def answered(self, response: Any, stored_seconds: float | None = None) -> None:
         """Record the answer, sent or from the response cache.
@@ -134,7 +139,7 @@ class CallAttempt:
         price = self.account.price
         self.unfinished = _unfinished(response)
         tokens = tokens_of(response, self.account.model)
-        self.tokens = tokens.sent_and_written
+        self.was_answered, self.tokens = True, self._counted(response)
         hit = self.hit = self.permit is None
         # Without usage the price per token is unknown, which is not zero; one per hour needs none.
         metered = has_usage(response) or (price is not None and price.usd_per_hour is not None)
@@ -166,7 +171,7 @@ class CallAttempt:
         if self.permit is None:
             return
         self._release(self.tokens, error)
-        if self.tokens is None:
+        if not self.was_answered:
             self.account.record(
                 Call(
                     role=self.account.role,
@@ -182,6 +187,10 @@ class CallAttempt:
                 error=error,
             )
         self.account.ledger.release(self.worst)
+
+    def _counted(self, answer: Any) -> int | None:
+        """Tokens of an answer; None if it does not say them: what was reserved of the limit per minute stays."""
+        return tokens_of(answer, self.account.model).sent_and_written if has_usage(answer) else None
 
     def _release(self, tokens: int | None, error: BaseException | None = None) -> None:
         if self.permit is not None and not self.released:

@@ -11,6 +11,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -75,6 +76,19 @@ class UnparsableError(Exception):
 
 class RefusedTextError(UnparsableError):
     """The provider refuses the text of this one user or item (content filter, too long): asking again does not help."""
+
+
+@dataclass(frozen=True)
+class UnreadAnswer:
+    """An answer that could not be parsed.
+
+    Attributes:
+        error: What was wrong with it.
+        cut_off_thinking: Whether it was cut off before the model wrote more than its thoughts.
+    """
+
+    error: AdapterParseError
+    cut_off_thinking: bool
 
 
 class Backends(SharedByCopies):
@@ -261,6 +275,8 @@ class Backends(SharedByCopies):
             self.prices.of(lm.model),
             self.rate_limiter(config),
             max_seconds=config.timeout,
+            # DSPy leaves the address out of the key of a stored answer.
+            keyed={"address": address} if (address := _own_address(lm)) else None,
             model_type=lm.model_type,
             engine=lm._engine_spec,
             **lm.kwargs,
@@ -271,6 +287,10 @@ class Backends(SharedByCopies):
         if lm is None:
             raise InputError(f"{role}: the model {config.model!r} was a dspy.LM object: pass that object again")
         return lm
+
+    def known_as(self, role: RoleName) -> str:
+        """What a role's model is known by where its results are stored: its name, and a given object's own address."""
+        return with_address(model_name(self.roles.of(role)), self.given.get(self.roles.of(role).model))
 
     def rate_limiter(self, config: RoleConfig) -> RateLimiter:
         """The rate limiter of a role's backend; one for all roles on one model and key."""
@@ -319,35 +339,30 @@ class Backends(SharedByCopies):
         enough: int | None,
         accept: Accept | None,
         inputs: dict[str, Any],
-        just_sent: bool = False,
+        first: UnreadAnswer | None = None,
     ) -> dspy.Prediction:
         """See `ask`.
 
         Args:
-            just_sent: Whether the first answer is in the response cache because this question has just been sent: it
-                is not sent again for being stored.
+            first: The first answer, if this question has just been sent elsewhere: it is not sent once more.
         """
         adapter = self.adapter_for(role, predictor)
         lm, model = self.lm(role), self.roles.of(role)
         config = self.call_settings(role, adapter, rollout, enough)
         cap = _cap_of(lm)
-        last = ""
-        for attempt in range(_RETRIES_AFTER_UNPARSABLE + 1):
+        last = "" if first is None else self._unread(first, model, config, cap)
+        for attempt in range(0 if first is None else 1, _RETRIES_AFTER_UNPARSABLE + 1):
             if attempt:
                 # Repeated unchanged, a greedy call would give the same answer.
                 config["rollout_id"] = 1000 * attempt + (rollout or 0)
                 if model.temperature is not None:
                     config["temperature"] = 0.7
-            again = self.retry_unparsable and not (just_sent and attempt == 0)
+            again = self.retry_unparsable
             try:
                 with dspy.context(adapter=adapter), self.told_of_refused_items(role), plain_errors(role, model):
                     prediction = self._predicted(lambda: predictor(**inputs, lm=lm, config=config), lm, accept, again)
             except AdapterParseError as error:
-                last = _brief(error)
-                if getattr(lm, "cut_off_thinking", False):
-                    # A model that thinks before it answers needs more tokens than a valid answer fits in.
-                    self._thinking.add(model.model)
-                    last = _THINKING.format(config.pop(cap, model.max_tokens))
+                last = self._unread(UnreadAnswer(error, getattr(lm, "cut_off_thinking", False)), model, config, cap)
                 continue
             finally:
                 self._tell_refused(role)
@@ -355,6 +370,14 @@ class Backends(SharedByCopies):
             return prediction
         answers = _RETRIES_AFTER_UNPARSABLE + 1
         raise UnparsableError(f"{role}: {answers} answers could not be parsed; the last: {last}", answers)
+
+    def _unread(self, answer: UnreadAnswer, model: RoleConfig, config: dict[str, Any], cap: str) -> str:
+        """What was wrong with an answer; lifts the limit `cap` in the settings of the next call if it was too low."""
+        if not answer.cut_off_thinking:
+            return _brief(answer.error)
+        # A model that thinks before it answers needs more tokens than a valid answer fits in.
+        self._thinking.add(model.model)
+        return _THINKING.format(config.pop(cap, model.max_tokens))
 
     def _predicted(
         self, ask: Callable[[], dspy.Prediction], lm: dspy.BaseLM, accept: Accept | None, again: bool
@@ -424,6 +447,17 @@ class Backends(SharedByCopies):
 def _cap_of(lm: dspy.BaseLM) -> str:
     """The name of the limit on an answer's length as DSPy set it for this model: newer OpenAI models have another."""
     return "max_completion_tokens" if "max_completion_tokens" in lm.kwargs else "max_tokens"
+
+
+def _own_address(lm: dspy.BaseLM) -> str:
+    """The address that a `dspy.LM` object was made with; empty for that of its provider."""
+    return str(lm.kwargs.get("api_base") or lm.kwargs.get("base_url") or "")
+
+
+def with_address(name: str, lm: dspy.BaseLM | None) -> str:
+    """The name of a model that may be a `dspy.LM` object, and the object's address if it has one of its own."""
+    address = "" if lm is None else _own_address(lm)
+    return f"{name} {address}" if address else name
 
 
 @contextmanager

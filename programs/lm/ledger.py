@@ -294,6 +294,16 @@ class Ledger(SharedByCopies):
         if self._halt.is_set() or (seconds and self._halt.wait(seconds)):
             raise BudgetExceededError(self._stopped or "stopped")
 
+    def require_time(self) -> None:
+        """Check that a call that has waited for its permit may still be sent.
+
+        Raises:
+            BudgetExceededError: after `stop`, or if the minutes are over.
+        """
+        self.wait(0)
+        if self.budget.over:
+            raise BudgetExceededError(MINUTES_OVER)
+
     def reserve(self, worst_usd: float | None) -> None:
         """Reserve budget for one call before it is made.
 

@@ -9,7 +9,7 @@ import dspy
 from pydantic import ValidationError
 
 from programs.lm.roles import GIVEN, PRESETS, ROLE_NAMES, RoleConfig, RoleName, Roles
-from programs.runtime.errors import InputError, input_error
+from programs.runtime.errors import InputError, input_error, listed
 
 Model: TypeAlias = "str | dspy.LM"
 """A model string, see `RoleConfig.model`, or a `dspy.LM` object."""
@@ -81,12 +81,21 @@ class ModelOptions:
 
     @property
     def given(self) -> dict[str, dspy.LM]:
-        """The `dspy.LM` objects among the models, by model string."""
-        return {
-            f"{GIVEN}{model.model}": model
-            for model in map(self.of, ROLE_NAMES)
-            if model is not None and not isinstance(model, str)
-        }
+        """The `dspy.LM` objects among the models, by model string.
+
+        Raises:
+            InputError: if two objects with one name differ in their settings: later on models are told apart by name.
+        """
+        found: dict[str, dspy.LM] = {}
+        for model in map(self.of, ROLE_NAMES):
+            if model is None or isinstance(model, str):
+                continue
+            if different := _differences(model, found.setdefault(f"{GIVEN}{model.model}", model)):
+                raise InputError(
+                    f"two dspy.LM objects are called {model.model!r} and differ in {listed(different)}: models are "
+                    "told apart by their names; give one object for all roles on this model"
+                )
+        return found
 
     @property
     def names(self) -> frozenset[str]:
@@ -98,6 +107,14 @@ def _string(model: Model | None) -> str | None:
     if model is None or isinstance(model, str):
         return model
     return f"{GIVEN}{model.model}"
+
+
+def _differences(one: dspy.LM, other: dspy.LM) -> list[str]:
+    """Names of the settings in which two objects differ; their values may be keys."""
+    if one is other:
+        return []
+    settings, others = ({**lm.kwargs, "model_type": lm.model_type, "engine": lm._engine_spec} for lm in (one, other))
+    return sorted(name for name in settings.keys() | others.keys() if settings.get(name) != others.get(name))
 
 
 def _sampling(model: dspy.LM) -> dict[str, object]:

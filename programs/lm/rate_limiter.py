@@ -91,10 +91,10 @@ class RateLimiter:
 
         Args:
             tokens: Most tokens the call may take, prompt and answer together.
-            ledger: Its `stop` ends the wait.
+            ledger: Its `stop` ends the wait, and so does the end of its minutes.
 
         Raises:
-            BudgetExceededError: after `ledger.stop`.
+            BudgetExceededError: after `ledger.stop`, or if the minutes are over.
             BackendDownError: if the circuit is open.
         """
         came = self.now()
@@ -103,7 +103,7 @@ class RateLimiter:
             self._queue.append(me)
             try:
                 while True:
-                    ledger.wait(0)
+                    ledger.require_time()
                     delay = _POLL
                     if self._queue[0] is me:
                         permit = self.try_acquire(tokens, came)

@@ -59,11 +59,13 @@ class _OfThread(threading.local):
 
     Attributes:
         attempt: The last attempt; None before the first.
+        queued: Seconds that all attempts of the call waited for budget and permits.
         anew: Whether a stored answer is passed over.
     """
 
     def __init__(self) -> None:
         self.attempt: CallAttempt | None = None
+        self.queued = 0.0
         self.anew = False
 
 
@@ -75,7 +77,8 @@ class RoleLM(SharedByCopies, dspy.LM):
     Args:
         rate_limiter: Of its backend, shared by all roles that use it.
         max_seconds: Seconds one attempt may take; bounds its cost at a price per hour. A call is given up after twice
-            as many, so that a server that never answers costs a bounded time.
+            as many, so that a server that never answers costs a bounded time; waits for budget and permits are not
+            counted.
         before_first: Called before the first call is sent; may raise.
         keyed: Settings that are part of the response cache's key beside those of `dspy.LM`, and the salt of
             `programs.lm.fresh_answers`.
@@ -129,13 +132,13 @@ class RoleLM(SharedByCopies, dspy.LM):
         Args:
             error: Of the last attempt.
             attempts: How many there were.
-            seconds: Since the first one began.
+            seconds: That they took, without those in which they waited for budget and permits.
         """
         state = RetryCallState(self._retrying, None, (), {})
         state.attempt_number = attempts
         state.set_exception((type(error), error, error.__traceback__))
         state.outcome_timestamp = state.start_time + seconds
-        if not self._retrying.retry(state) or self._give_up(state):
+        if not self._retrying.retry(state) or self._is_final(error, attempts, seconds):
             return None
         return _wait(state)
 
@@ -147,8 +150,8 @@ class RoleLM(SharedByCopies, dspy.LM):
         Equal calls in two threads, or in two processes with one response cache, are sent once.
 
         A call with a transient failure (server error, lost connection) is retried with exponential backoff and jitter,
-        up to `ATTEMPTS` times; one rejected because of overload, up to `ATTEMPTS_AT_LIMIT` times, when the rate limiter
-        sends calls again.
+        up to `ATTEMPTS` times; one rejected because of a limit (429), up to `ATTEMPTS_AT_LIMIT` times. After an
+        overload (429, 503, 529) it waits until the rate limiter sends calls again.
 
         Raises:
             BudgetExceededError: before a call that might exceed the budget, first or repeated.
@@ -158,6 +161,7 @@ class RoleLM(SharedByCopies, dspy.LM):
         store = dspy.cache
         flights = store.flights if isinstance(store, ResponseCache) else self._flights
         with flights.flight(question.flight, self.ledger.wait, self.max_seconds):
+            self._here.queued = 0.0
             try:
                 return self._retrying(self._attempt, question, prompt, messages, kwargs)
             except Exception as error:
@@ -197,6 +201,7 @@ class RoleLM(SharedByCopies, dspy.LM):
                 attempt.not_sent(error)
                 raise
             this_call.sent = attempt.started
+            self._here.queued += attempt.queued
 
         this_call.check, this_call.answered, this_call.sent, this_call.seconds = check, attempt.arrived, None, None
         this_call.settings, this_call.anew = self.keyed, self._here.anew
@@ -204,7 +209,9 @@ class RoleLM(SharedByCopies, dspy.LM):
         try:
             if not isinstance(store, ResponseCache) or not self.cache:
                 check()
-            answer = super().__call__(prompt, messages=messages, **kwargs)
+            # The setting skips the hook that records an answer; no history is kept there in any case.
+            with dspy.context(disable_history=False):
+                answer = super().__call__(prompt, messages=messages, **kwargs)
         except BaseException as error:
             attempt.ended(error)
             raise
@@ -257,9 +264,14 @@ class RoleLM(SharedByCopies, dspy.LM):
         attempt.answered(entry["response"], dspy.cache.this_call.seconds if attempt.permit is None else None)
 
     def _give_up(self, state: RetryCallState) -> bool:
-        if isinstance(_error(state), LMRateLimitError):
-            return state.attempt_number >= ATTEMPTS_AT_LIMIT
-        return state.attempt_number >= ATTEMPTS or (state.seconds_since_start or 0.0) >= 2 * self.max_seconds
+        return self._is_final(
+            _error(state), state.attempt_number, (state.seconds_since_start or 0.0) - self._here.queued
+        )
+
+    def _is_final(self, error: BaseException | None, attempts: int, seconds: float) -> bool:
+        if isinstance(error, LMRateLimitError):
+            return attempts >= ATTEMPTS_AT_LIMIT
+        return attempts >= ATTEMPTS or seconds >= 2 * self.max_seconds
 
 
 @lru_cache(maxsize=_SCHEMAS)

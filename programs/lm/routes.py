@@ -26,6 +26,7 @@ from dspy.lm15 import (
 )
 
 from programs.lm.chat_body import object_in, shown, token_count
+from programs.lm.keys import no_key_in_errors
 from programs.lm.role_lm import RoleLM
 from programs.lm.transport import Transport
 from programs.runtime.errors import one_line
@@ -139,6 +140,7 @@ class RouteEngine:
         if api_key is not None:
             self._headers.append(("Authorization", f"Bearer {api_key}"))
         self._transport = Transport(base_url, timeout, lambda body: body)
+        self._key = api_key or ""
 
     def complete(self, request: Request) -> Response:
         """One attempt.
@@ -146,6 +148,10 @@ class RouteEngine:
         Raises:
             LM15Error: if the call fails, or the server answers with status 200 but without what was asked for.
         """
+        with no_key_in_errors(self._key):
+            return self._complete(request)
+
+    def _complete(self, request: Request) -> Response:
         (part,) = request.messages[-1].parts
         fields: Fields = json.loads(part.text)
         sent = {name: value for name, value in fields.items() if name not in self._route.unsent}

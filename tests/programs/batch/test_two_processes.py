@@ -13,7 +13,9 @@ from programs.batch.job_keeper import JobKeeper
 from programs.batch.job_table import JobRow, JobTable
 from programs.batch.openai_form import OpenAIForm
 from programs.batch.provider import JobProgress
+from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import local_roles
+from programs.runtime.environment import cache_dir
 from programs.runtime.errors import InputError
 from tests.support.batch_server import BatchServer
 from tests.support.batch_sessions import by_batches, paid_calls
@@ -100,6 +102,28 @@ def test_lines_that_are_cancelled_in_another_terminal_are_not_submitted_again(
         assert len({key for lines in asked for key, _ in lines}) == sum(map(len, asked))
         rows = by_batches(local_roles(server.model()), here)
     assert {row["status"] for row in rows.values()} == {"ok"}
+
+
+def test_a_job_that_another_process_has_fetched_meanwhile_is_not_cancelled(folder: Callable[[str], Path]) -> None:
+    here = folder("run")
+    with BatchServer() as server:
+        server.interrupt_at_look = 1
+        with pytest.raises(KeyboardInterrupt):
+            by_batches(local_roles(server.model()), here)
+        server.interrupt_at_look = 0
+        use_response_cache(cache_dir() / "calls.sqlite")
+        keeper, other = JobKeeper(), JobKeeper()
+        listed = keeper.table.jobs()
+        for job in listed:
+            while other.look(job).state == "created":
+                pass
+        paid = [call for job in listed for call in keeper.table.calls_of(job.owner)]
+        for job in listed:
+            keeper.cancel(job)
+        assert {keeper.table.job(job.id).state for job in listed} == {"fetched"}
+        assert paid and [call for job in listed for call in keeper.table.calls_of(job.owner)] == paid
+        keeper.close()
+        other.close()
 
 
 def test_a_table_of_an_older_version_opens(tmp_path: Path) -> None:

@@ -18,12 +18,14 @@ from programs.lm.circuit_breaker import FAILURES, BackendDownError
 from programs.lm.ledger import Budget, Call, Ledger, read_calls
 from programs.lm.limits import Limits
 from programs.lm.prices import Price
+from programs.lm.rate_limiter import Permit
 from programs.lm.response_cache import use_response_cache
 from programs.lm.role_lm import ATTEMPTS
 from programs.runtime.errors import BudgetExceededError, InputError
 from signatures.mote import DistillTraits
 from tests.support.backends import backends_on, distill, prices_for, rate, roles_on, served
 from tests.support.bulk import in_bulk, mapped
+from tests.support.failures import too_many
 from tests.support.fake_server import Body, FakeOpenAI, Reply, last_user, replying, sensible
 
 PREDICTOR = dspy.Predict(DistillTraits)
@@ -76,12 +78,27 @@ class TestSameAsInThreads:
             with in_bulk(backends_on(other, Ledger(tmp_path / "bulk.jsonl"), other_prices)) as bulk:
                 got = results(lambda product: mapped(bulk, lambda p: traits(bulk, p), [product])[0], bulk.ledger)
         assert got[0] == expected[0]
-        # The second answer is asked for by the general path, which finds the first one in the response cache.
-        hits = [line for line in got[1] if line["hit"]]
-        assert [without(line, "model") for line in got[1] if not line["hit"]] == [
-            without(line, "model") for line in expected[1] if not line["hit"]
-        ]
-        assert len(hits) == sum(line["hit"] for line in expected[1]) + 1
+        assert [without(line, "model") for line in got[1]] == [without(line, "model") for line in expected[1]]
+
+    def test_an_answer_without_text_is_paid_once(self) -> None:
+        """It is not stored, so that nothing finds it in the response cache."""
+        thoughts = {"role": "assistant", "content": "", "reasoning_content": "hm"}
+        cut = {"choices": [{"index": 0, "finish_reason": "length", "message": thoughts}], "model": "fake", "id": "x"}
+
+        def respond(body: Body) -> Reply:
+            return Reply(raw=json.dumps(cut).encode()) if body["max_tokens"] < 512 else sensible(body)
+
+        caps = []
+        for bulk in (False, True):
+            use_response_cache(":memory:")
+            with FakeOpenAI(respond) as server, in_bulk(backends_on(server, terse=True)) as in_loop:
+                for product in "ab":
+                    if bulk:
+                        mapped(in_loop, lambda name: traits(in_loop, name, enough=60), [product])
+                    else:
+                        traits(in_loop, product, enough=60)
+                caps.append([body["max_tokens"] for body in server.bodies])
+        assert caps == [[60, 512, 512]] * 2
 
     def test_log_probabilities_are_read(self, server: FakeOpenAI) -> None:
         expected = rate(backends_on(server)).logprobs
@@ -182,6 +199,47 @@ class TestLimits:
             with in_bulk(backends) as bulk:
                 assert len(mapped(bulk, lambda n: traits(bulk, f"cup {n}"), range(40), ahead=30)) == 40
         assert most[0] == 3
+
+    @pytest.mark.parametrize("in_loop", [False, True])
+    @pytest.mark.parametrize("says_usage", [False, True])
+    def test_an_answer_that_does_not_say_its_tokens_counts_with_all_that_were_reserved(
+        self, in_loop: bool, says_usage: bool
+    ) -> None:
+        message = {"role": "assistant", "content": json.dumps({"traits": ["keeps tea warm"]})}
+        answer = {"id": "x", "model": "fake", "choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
+        usage = {"usage": {"prompt_tokens": 9, "completion_tokens": 9}} if says_usage else {}
+
+        with FakeOpenAI(lambda body: Reply(raw=json.dumps(answer | usage).encode())) as server:
+            backends = Backends(roles_on(server), limits={server.model(): Limits(tpm=500)})
+            with in_bulk(backends) as bulk:
+                found = mapped(bulk, lambda name: traits(bulk, name), "a") if in_loop else [traits(backends, "a")]
+        assert found == [["keeps tea warm"]]
+        limiter = backends.rate_limiter(backends.roles.mote)
+        assert isinstance(limiter.try_acquire(100, limiter.now()), Permit) == says_usage
+
+    @pytest.mark.parametrize("in_loop", [False, True])
+    def test_a_call_that_waits_for_its_permit_until_the_minutes_are_over_is_not_sent(
+        self, in_loop: bool, server: FakeOpenAI
+    ) -> None:
+        backends = backends_on(server, Ledger(budget=Budget(minutes=0.5 / 60)))
+        limiter = backends.rate_limiter(backends.roles.mote)
+        limiter.release(limiter.acquire(1, Ledger()), None, too_many(retry_after=1.0))
+        with in_bulk(backends) as bulk, pytest.raises(BudgetExceededError, match="minutes of this session are over"):
+            if in_loop:
+                mapped(bulk, lambda name: traits(bulk, name), "a")
+            else:
+                traits(backends, "a")
+        assert (server.bodies, backends.ledger._reserved_calls) == ([], 0)
+
+    @pytest.mark.parametrize("in_loop", [False, True])
+    def test_the_wait_for_a_permit_uses_up_no_retries(self, in_loop: bool, hurried: None) -> None:
+        with replying(Reply("no", status=500)) as server:
+            backends = backends_on(server, timeout=0.4)
+            limiter = backends.rate_limiter(backends.roles.mote)
+            limiter.release(limiter.acquire(1, Ledger()), None, too_many(retry_after=1.0))
+            with in_bulk(backends) as bulk:
+                found = mapped(bulk, lambda name: traits(bulk, name), "a") if in_loop else [traits(backends, "a")]
+            assert found[0] and len(server.bodies) == 2
 
     def test_a_pause_that_the_server_asks_for_is_kept(self) -> None:
         with replying(Reply("slow down", status=429, headers={"Retry-After": "1"})) as server:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import dspy
 import pytest
@@ -12,13 +13,17 @@ from programs.lm.adapters import (
     AdapterName,
 )
 from programs.lm.backends import Backends, UnparsableError
+from programs.lm.model_options import ModelOptions
 from programs.lm.roles import local_roles
+from programs.mote import MOTE
 from programs.role_predictor import RolePredictor
 from programs.runtime.errors import InputError
+from programs.trait_store import TraitStore
 from signatures.mar import score_candidate
 from signatures.mope import infer_motivations
 from signatures.mote import DistillTraits
 from signatures.schema import CONSUMER
+from signatures.types import Item
 from tests.support.backends import backends_on, distill, paid, rate
 from tests.support.fake_server import FakeOpenAI, Reply, replying
 
@@ -99,3 +104,37 @@ class TestRetries:
         turns = [(m["role"], m["content"]) for m in server.bodies[0]["messages"]]
         assert [role for role, _ in turns] == ["system", *["user", "assistant"] * 3, "user"]
         assert [text for role, text in turns if role == "assistant"] == ["5", "1", "3"]
+
+
+def lm_at(server: FakeOpenAI, **settings: Any) -> dspy.LM:
+    return dspy.LM("openai/served", **{"api_base": server.url, "api_key": CANARY, "max_tokens": 100, **settings})
+
+
+def on_objects(**models: dspy.LM) -> Backends:
+    options = ModelOptions(**models)
+    return Backends(options.roles(), given=options.given)
+
+
+class TestGivenObjects:
+    @pytest.mark.parametrize("other", [{"temperature": 0.3}, {"api_key": CANARY[::-1]}, {"api_base": "http://x/v1"}])
+    def test_two_with_one_name_and_other_settings_are_refused(self, other: dict[str, Any], server: FakeOpenAI) -> None:
+        options = ModelOptions(model=lm_at(server), mar=lm_at(server, **other))
+        with pytest.raises(InputError, match=f"'openai/served' and differ in {next(iter(other))}") as error:
+            options.given  # noqa: B018
+        assert "canary" not in str(error.value)
+
+    def test_one_for_several_roles_is_one_model_and_so_are_equal_ones(self, server: FakeOpenAI) -> None:
+        one = lm_at(server)
+        for options in (ModelOptions(model=one, mar=one), ModelOptions(model=one, mar=lm_at(server))):
+            assert list(options.given) == ["dspy:openai/served"]
+
+    def test_answers_and_traits_of_two_servers_that_call_their_model_alike_are_kept_apart(self) -> None:
+        store, cup = TraitStore(), Item(item_id="x", title="Cup")
+        elsewhere = Reply(json.dumps({"traits": ["kept somewhere else"]}))
+        with FakeOpenAI() as one, FakeOpenAI(lambda body: elsewhere) as other:
+            three = [on_objects(model=lm_at(server)) for server in (one, other, one)]
+            answers = [distill(backends).traits for backends in three]
+            traits = [MOTE(backends, store=store)(item=cup).text for backends in three]
+            assert (len(one.bodies), len(other.bodies)) == (2, 2)
+        assert answers[0] == answers[2] != answers[1] == ["kept somewhere else"]
+        assert traits[0] == traits[2] != traits[1]

@@ -12,6 +12,7 @@ import pytest
 from programs.lm.backends import Backends
 from programs.lm.endpoints import key_variable
 from programs.lm.roles import ROLE_NAMES, RoleConfig, Roles
+from programs.lm.routes import RERANK
 from programs.runtime.errors import InputError
 from tests.support.backends import backends_on, distill
 from tests.support.fake_server import Body, FakeOpenAI, Reply, sensible
@@ -27,6 +28,11 @@ def wire(raw: str) -> Reply:
     return Reply(wire=send)
 
 
+def rerank(backends: Backends) -> object:
+    return backends.ask_route("mar", backends.roles.mar, RERANK, query="a cup", documents=["a bowl"])
+
+
+@pytest.mark.parametrize("ask", [distill, rerank])
 @pytest.mark.parametrize(
     "reply",
     [
@@ -39,7 +45,9 @@ def wire(raw: str) -> Reply:
         lambda: wire(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{KEY}\r\n"),
     ],
 )
-def test_a_server_repeats_it_in_any_spelling(reply: Callable[[], Reply], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_repeats_it_in_any_spelling(
+    reply: Callable[[], Reply], ask: Callable[[Backends], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def respond(body: Body) -> Reply:
         return reply()
 
@@ -47,7 +55,7 @@ def test_a_server_repeats_it_in_any_spelling(reply: Callable[[], Reply], monkeyp
         monkeypatch.setenv(key_variable(server.model()), KEY)
         monkeypatch.setattr("programs.lm.role_lm.ATTEMPTS", 1)
         with pytest.raises(Exception, match=r".") as error:
-            distill(backends_on(server))
+            ask(backends_on(server))
     assert server.keys == [f"Bearer {KEY}"]
     assert "canary" not in "".join(traceback.format_exception(error.value))
 

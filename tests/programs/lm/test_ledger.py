@@ -48,6 +48,13 @@ class TestLedger:
         assert {role: usage.calls for role, usage in by_role.items()} == {"mote": 24, "mar": 16}
         assert sum(usage.tokens_in for usage in by_role.values()) == server.tokens_in
 
+    def test_calls_are_recorded_where_dspy_keeps_no_history(self, server: FakeOpenAI) -> None:
+        backends = backends_on(server)
+        with dspy.context(disable_history=True):
+            assert distill(backends).traits and distill(backends).traits
+        assert paid(backends.ledger.total()) == served(server)
+        assert backends.ledger.total().cache_hits == 1
+
     def test_copies_of_a_program_write_to_the_same_ledger(self, server: FakeOpenAI) -> None:
         backends = backends_on(server)
         program = RolePredictor(DistillTraits, "mote", backends, 104, TRAITS)
