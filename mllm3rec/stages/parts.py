@@ -1,7 +1,8 @@
 """The finished Parquet parts of an output: files in a folder beside it, joined into one file at the end.
 
 A part is written whole or not at all, so a killed process loses the rows since the last one; their answers are in the
-response cache. Rows of failed calls are made again by the next run, and the later row of an id counts.
+response cache. Rows of failed calls are made again by the next run, and the later row of an id counts. An output that
+earlier runs finished is read where it is, before the parts, and stays until the new one replaces it.
 
 What each row was made from is kept as a hash: in a further column of the parts, and in a file of its own beside the
 finished output, whose columns are public.
@@ -31,6 +32,7 @@ _ROWS, _SECONDS = 1000, 30.0
 
 _IDENTITY = b"mllm3rec.identity"
 _JOB = "job.json"
+_PARTS = f"part-{6 * '[0-9]'}.parquet"
 _INPUT = "input"
 """Column with the hash of what a row was made from."""
 
@@ -81,7 +83,7 @@ class OutputParts:
         self._written = time.monotonic()
         if self._waiting:
             table = pa.Table.from_batches(self._waiting).cast(self._part_schema)
-            write_atomically(self.folder / f"part-{len(self._files()):06d}.parquet", _as_parquet(table))
+            write_atomically(self.folder / f"part-{self._next_number():06d}.parquet", _as_parquet(table))
             self._waiting = []
 
     def join(self) -> None:
@@ -104,7 +106,7 @@ class OutputParts:
         shutil.rmtree(self.folder)
 
     def open(self) -> None:
-        """Find what earlier runs have made; an output file that they finished becomes the first part.
+        """Find what earlier runs have made, in parts and in an output file that they finished.
 
         Raises:
             InputError: if it was made with other settings.
@@ -117,8 +119,6 @@ class OutputParts:
             made_with = (pq.read_schema(self.out).metadata or {}).get(_IDENTITY, b"")
             self._check(self.out, made_with.decode("utf-8", "replace"))
         write_atomically(job, json.dumps({"identity": self._identity}).encode())
-        if self.out.exists():
-            self.out.replace(self.folder / "part-000000.parquet")
         if inputs_file(self.out).exists() and self._files():
             self._note_inputs(pq.read_table(inputs_file(self.out)))
         for batch in self._batches([self._key, "status", _INPUT]):
@@ -139,7 +139,7 @@ class OutputParts:
         It stays if it has ledgers of workers, which may not have ended yet, or the salt of `--fresh`, without which
         answers that were paid are not found again.
         """
-        if not self._files() and not worker_ledgers(self.folder) and not (self.folder / SALT_FILE).exists():
+        if not self._parts() and not worker_ledgers(self.folder) and not (self.folder / SALT_FILE).exists():
             shutil.rmtree(self.folder)
 
     def _count(self, batch: pa.RecordBatch) -> None:
@@ -151,8 +151,16 @@ class OutputParts:
         made_from = zip(rows[self._key].to_pylist(), rows[_INPUT].to_pylist(), strict=True)
         self.inputs.update((key, digest) for key, digest in made_from if digest is not None)
 
+    def _parts(self) -> list[Path]:
+        return sorted(self.folder.glob(_PARTS))
+
+    def _next_number(self) -> int:
+        """From 1: older versions move a finished output to part 0."""
+        return max((int(path.stem.removeprefix("part-")) for path in self._parts()), default=0) + 1
+
     def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("part-*.parquet"))
+        """All files with rows, oldest first."""
+        return [*([self.out] if self.out.exists() else []), *self._parts()]
 
     def _batches(self, names: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         for path in self._files():

@@ -21,6 +21,7 @@ import pytest
 import mllm3rec as m3
 from mllm3rec.cli.whole import chosen_users
 from mllm3rec.stages import columns
+from mllm3rec.stages.job import FIRST_ROWS
 from mllm3rec.stages.parts import inputs_file, parts_folder
 from programs.lm.ledger import read_calls
 from programs.lm.response_cache import use_response_cache
@@ -190,6 +191,60 @@ class TestChangedInput:
         assert len(server.bodies) == before
         assert ["count as unchanged" in text for text in warnings] == [True, False]
         assert "count as the same" in warnings[1]
+
+
+class TestFinishedOutput:
+    def test_it_stays_whole_until_the_next_run_is_complete(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
+    ) -> None:
+        out, title = tmp_path / "t.parquet", "Brass compass"
+        m3.distill_all(demo, out, model=server.model())
+        finished, before = out.read_bytes(), len(server.bodies)
+        edited = {key: item.model_copy(update={"title": f"{title} {key}"}) for key, item in demo.items.items()}
+        changed = dataclasses.replace(demo, items=edited)
+        assert not m3.distill_all(changed, out, model=server.model(), dry_run=True).written
+        assert (out.read_bytes(), len(server.bodies) - before) == (finished, FIRST_ROWS)
+        with pytest.raises(BudgetExceededError):
+            m3.distill_all(changed, out, model=server.model(), max_calls=len(demo.items) + 20)
+        assert out.read_bytes() == finished
+        job = m3.distill_all(changed, out, model=server.model())
+        assert (job.complete, len(rows(out))) == (True, len(demo.items))
+        assert sum(title in last_user(body) for body in server.bodies) == len(demo.items)
+        assert not parts_folder(out).exists()
+
+    def test_a_dry_run_without_work_leaves_nothing_behind(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "t.parquet"
+        m3.distill_all(demo, out, model=server.model())
+        finished = out.read_bytes()
+        assert m3.distill_all(demo, out, model=server.model(), dry_run=True).rows == {"ok": len(demo.items)}
+        assert (out.read_bytes(), parts_folder(out).exists()) == (finished, False)
+
+    def test_a_kill_while_parts_are_removed_loses_nothing(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
+    ) -> None:
+        out, parts = tmp_path / "t.parquet", parts_folder(tmp_path / "t.parquet")
+        with pytest.raises(BudgetExceededError):
+            m3.distill_all(demo, out, model=server.model(), max_calls=40)
+        left = {path.name: path.read_bytes() for path in parts.iterdir()}
+        m3.distill_all(demo, out, model=server.model())
+        parts.mkdir()
+        for name, content in left.items():
+            (parts / name).write_bytes(content)
+        job = m3.distill_all(demo, out, model=server.model())
+        assert (dict(job.rows), len(rows(out)), len(server.bodies)) == ({"ok": len(demo.items)}, *(2 * [len(demo.items)]))
+
+    def test_an_output_that_an_older_version_took_apart_is_read(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
+    ) -> None:
+        out, users = tmp_path / "p.parquet", list(demo.sequences)[:4]
+        m3.profile_all(demo, out, users=users[:2], model=server.model())
+        before = len(server.bodies)
+        parts_folder(out).mkdir()
+        out.rename(parts_folder(out) / "part-000000.parquet")
+        m3.profile_all(demo, out, users=users, model=server.model())
+        assert (list(rows(out)), len(server.bodies)) == (users, 2 * before)
 
 
 class TestFailures:
