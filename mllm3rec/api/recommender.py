@@ -18,6 +18,10 @@ from signatures.rows import Case
 from signatures.types import Item
 
 
+class NothingLeftError(InputError):
+    """The user has all items. It concerns this user alone: among many users it must not end the others' work."""
+
+
 @dataclass(frozen=True)
 class Recommender:
     """A program that is built once, for any number of users.
@@ -51,11 +55,13 @@ class Recommender:
             known: Ids of the history, also of items that are not in the catalogue any more.
 
         Raises:
-            InputError: if the user has all items.
+            NothingLeftError: if the user has all items.
         """
         retrieved = next(self.retriever.first([known], self.candidates))
         if not retrieved:
-            raise InputError(f"user {quoted(user)} has all items of {self.dataset.name!r}: none is left to recommend")
+            raise NothingLeftError(
+                f"user {quoted(user)} has all items of {self.dataset.name!r}: none is left to recommend"
+            )
         count = f"{len(retrieved)} candidates of {len(self.dataset.items)} items"
         self.on_event(Note(f"the prior retrieved {count}; asking the models"))
         events = tuple(event for _, event in purchases)

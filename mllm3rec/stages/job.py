@@ -128,8 +128,8 @@ def run_job(
 ) -> Job:
     """Make the row of every id of the source that has none yet.
 
-    Rows are kept in a folder beside `out` until all are there; an `out` of earlier runs stays until then. What was made before is not made again; answers that a
-    killed process has got are in the response cache.
+    Rows are kept in a folder beside `out` until all are there; an `out` of earlier runs stays until then. What was made
+    before is not made again; answers that a killed process has got are in the response cache.
 
     Args:
         settings: Of the stage; its ledger is by default a file beside `out`.

@@ -233,7 +233,10 @@ class TestFinishedOutput:
         for name, content in left.items():
             (parts / name).write_bytes(content)
         job = m3.distill_all(demo, out, model=server.model())
-        assert (dict(job.rows), len(rows(out)), len(server.bodies)) == ({"ok": len(demo.items)}, *(2 * [len(demo.items)]))
+        assert (dict(job.rows), len(rows(out)), len(server.bodies)) == (
+            {"ok": len(demo.items)},
+            *(2 * [len(demo.items)]),
+        )
 
     def test_an_output_that_an_older_version_took_apart_is_read(
         self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
@@ -292,6 +295,17 @@ class TestFailures:
             assert m3.distill_all(demo, tmp_path / "t.parquet", model=server.model()).rows["unparsable"] == 1
             job = m3.distill_all(demo, tmp_path / "t.parquet", model=server.model(), retry_unparsable=True)
         assert (dict(job.rows), len(server.bodies) - before) == ({"ok": len(demo.items)}, 1)
+
+    def test_a_user_who_has_every_item_gets_an_empty_list_and_ends_no_job(
+        self, server: FakeOpenAI, tmp_path: Path
+    ) -> None:
+        folder = Path(plain_files(tmp_path / "shop", ["steel", "folding", "bench", "clamp", "long"], 60, 25))
+        with (folder / "interactions.csv").open("a") as file:
+            file.writelines(f"everything,p{n:03},5.0,{n}\n" for n in range(120))
+        out = tmp_path / "r.parquet"
+        job = m3.recommend_all(folder, out, users=["u000", "everything", "u001"], model=server.model())
+        found = {user: (row["status"], len(row["items"])) for user, row in rows(out).items()}
+        assert (job.complete, found) == (True, {"u000": ("ok", 5), "everything": ("ok", 0), "u001": ("ok", 5)})
 
     def test_a_spent_budget_ends_the_job_and_more_finishes_it(
         self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
