@@ -11,6 +11,7 @@ finished output, whose columns are public.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections import Counter
@@ -24,8 +25,9 @@ import pyarrow.parquet as pq
 from mllm3rec.stages.worker_ledgers import worker_ledgers
 from programs.lm.fresh_answers import SALT_FILE
 from programs.runtime.atomic import sweep, write_atomically
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, abridged, one_line
 from programs.runtime.lock import owned
+from programs.runtime.untrusted import parse_untrusted_json, read_regular, regular
 
 _ROWS, _SECONDS = 1000, 30.0
 """A part is written when there are so many rows, or after so long."""
@@ -92,11 +94,15 @@ class OutputParts:
         last = {key: number for number, key in enumerate(self._keys())}
         partial = self.folder / f".{self.out.name}.partial"
         number = 0
-        with pq.ParquetWriter(partial, self._schema) as writer:
-            for batch in self._batches(self._schema.names):
-                keep = [last[key] == n for n, key in enumerate(batch[self._key].to_pylist(), start=number)]
-                number += batch.num_rows
-                writer.write_batch(batch.filter(pa.array(keep)).cast(self._schema))
+        with partial.open("wb") as file:
+            with pq.ParquetWriter(file, self._schema) as writer:
+                for batch in self._batches(self._schema.names):
+                    keep = [last[key] == n for n, key in enumerate(batch[self._key].to_pylist(), start=number)]
+                    number += batch.num_rows
+                    writer.write_batch(batch.filter(pa.array(keep)).cast(self._schema))
+            # The parts are removed below: a power cut must not leave neither.
+            file.flush()
+            os.fsync(file.fileno())
         # Before the output: after a kill in between, the parts are joined again.
         known = [key for key in self._status if key in self.inputs]
         if known:
@@ -109,22 +115,24 @@ class OutputParts:
         """Find what earlier runs have made, in parts and in an output file that they finished.
 
         Raises:
-            InputError: if it was made with other settings.
+            InputError: if it was made with other settings, or a file cannot be read.
         """
         sweep(self.folder)
         job = self.folder / _JOB
         if job.exists():
-            self._check(self.folder, json.loads(job.read_text("utf-8")).get("identity"))
+            self._check(self.folder, _identity_in(job))
         if self.out.exists():
-            made_with = (pq.read_schema(self.out).metadata or {}).get(_IDENTITY, b"")
+            with _reading(self.out) as file:
+                made_with = (file.schema_arrow.metadata or {}).get(_IDENTITY, b"")
             self._check(self.out, made_with.decode("utf-8", "replace"))
         write_atomically(job, json.dumps({"identity": self._identity}).encode())
         if inputs_file(self.out).exists() and self._files():
-            self._note_inputs(pq.read_table(inputs_file(self.out)))
+            with _reading(inputs_file(self.out)) as file:
+                self._note_inputs(file.read())
         for batch in self._batches([self._key, "status", _INPUT]):
             self._count(batch)
 
-    def _check(self, where: Path, identity: str | None) -> None:
+    def _check(self, where: Path, identity: object) -> None:
         if identity != self._identity and identity == self._older_identity:
             self.is_older = True
         elif identity != self._identity:
@@ -164,7 +172,7 @@ class OutputParts:
 
     def _batches(self, names: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         for path in self._files():
-            with pq.ParquetFile(path) as file:
+            with _reading(path) as file:
                 yield from file.iter_batches(columns=names)
 
     def _keys(self) -> Iterator[str]:
@@ -191,17 +199,40 @@ def opened(out: Path, schema: pa.Schema, identity: str, older_identity: str) -> 
         older_identity: That which an older version would have written; its rows are taken.
 
     Raises:
-        InputError: if another process makes the same file, or it was made with other settings.
+        InputError: if another process makes the same file, it was made with other settings, or it is no Parquet file.
     """
     parts = OutputParts(out, schema, identity, older_identity)
     with owned(parts.folder):
-        parts.open()
         try:
+            parts.open()
             yield parts
         finally:
             if parts.folder.exists():
                 parts.write()
                 parts.remove_if_empty()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file, open to be read.
+
+    Raises:
+        InputError: if it is none, or damaged.
+    """
+    try:
+        with pq.ParquetFile(regular(path)) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # Arrow raises some of its own without a number.
+            raise
+        raise InputError(
+            f"{path}: not a Parquet file, or damaged ({abridged(one_line(error))}); delete it, or choose another --out"
+        ) from None
+
+
+def _identity_in(job: Path) -> object:
+    found = parse_untrusted_json(read_regular(job), job, f"delete the folder {job.parent}, or choose another --out")
+    return found.get("identity") if isinstance(found, dict) else None
 
 
 def _as_parquet(table: pa.Table) -> bytes:

@@ -193,6 +193,14 @@ class TestChangedInput:
         assert "count as the same" in warnings[1]
 
 
+def empty_output(settings: m3.StageSettings) -> bytes:
+    """A finished output without rows."""
+    sink = pa.BufferOutputStream()
+    schema = columns.OUTPUTS[settings.task].with_metadata({"mllm3rec.identity": settings.identity()})
+    pq.write_table(schema.empty_table(), sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
 class TestFinishedOutput:
     def test_it_stays_whole_until_the_next_run_is_complete(
         self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
@@ -248,6 +256,38 @@ class TestFinishedOutput:
         out.rename(parts_folder(out) / "part-000000.parquet")
         m3.profile_all(demo, out, users=users, model=server.model())
         assert (list(rows(out)), len(server.bodies)) == (users, 2 * before)
+
+    @pytest.mark.parametrize("name", ["t.parquet", "t.parquet.inputs", "part-000001.parquet", "job.json"])
+    @pytest.mark.parametrize("content", [b"", b"no such thing", b"PAR1" + bytes(100) + b"PAR1"])
+    def test_a_damaged_file_is_named_before_anything_is_asked(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path, name: str, content: bytes
+    ) -> None:
+        out = tmp_path / "t.parquet"
+        if name.startswith(out.name):
+            out.write_bytes(empty_output(m3.StageSettings(task="distill", model=server.model())))
+            damaged = tmp_path / name
+        else:
+            damaged = parts_folder(out) / name
+            damaged.parent.mkdir()
+        damaged.write_bytes(content)
+        with pytest.raises(InputError, match=rf"{name}: not a .*delete .*or choose another --out"):
+            m3.distill_all(demo, out, model=server.model())
+        assert (damaged.exists(), server.bodies) == (name != "job.json", [])
+        assert parts_folder(out).exists() == name.startswith("part-")
+
+    def test_the_output_is_on_the_disk_before_its_parts_are_removed(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out, synced = tmp_path / "t.parquet", set[int]()
+        fsync = os.fsync
+
+        def noted(handle: int) -> None:
+            fsync(handle)
+            synced.add(os.fstat(handle).st_ino)
+
+        monkeypatch.setattr(os, "fsync", noted)
+        m3.distill_all(demo, out, model=server.model())
+        assert out.stat().st_ino in synced
 
 
 class TestFailures:
