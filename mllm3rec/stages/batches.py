@@ -12,6 +12,7 @@ from programs.lm.backends import Backends
 from programs.lm.pending import PendingCall
 from programs.runtime.errors import InputError
 from programs.runtime.events import OnEvent
+from signatures.rows import Usage
 
 
 class BatchStage(Stage):
@@ -49,6 +50,11 @@ class BatchStage(Stage):
                     continue
 
         self._batch.until_answered(wave)
+
+    @property
+    def paid(self) -> Usage:
+        """What the waves sent. A wave repeats the questions of those before it: its cache hits are not counted."""
+        return self.ledger.total().model_copy(update={"cache_hits": 0})
 
     def _bulk(self, backends: Backends) -> Backends:
         return self._batch.backends(backends.roles)

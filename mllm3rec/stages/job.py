@@ -27,7 +27,7 @@ from programs.batch.via import Via
 from programs.lm.ledger import Budget, Ledger
 from programs.runtime.errors import InputError
 from programs.runtime.events import Note, OnEvent, Progress, ignore
-from signatures.rows import Usage, add_usd
+from signatures.rows import Usage, add_usd, total_usage
 
 BATCH_ROWS = 32
 """Rows of a batch."""
@@ -128,8 +128,8 @@ def run_job(
 ) -> Job:
     """Make the row of every id of the source that has none yet.
 
-    Rows are kept in a folder beside `out` until all are there. What was made before is not made again; answers that a
-    killed process has got are in the response cache.
+    Rows are kept in a folder beside `out` until all are there; an `out` of earlier runs stays until then. What was made
+    before is not made again; answers that a killed process has got are in the response cache.
 
     Args:
         settings: Of the stage; its ledger is by default a file beside `out`.
@@ -157,11 +157,13 @@ def run_job(
                 record_earlier_batches(ledger)
         left = _rows_left(settings, source, parts, on_event)
         settings = settings.model_copy(update={"ledger": ledger_path, "budget": _left(ledger_path, budget)})
+        asked = Usage()
         if via != "calls" and left:
             with BatchStage(settings, via, on_event) as batches:
                 batches.ask(lambda: (row for batch in _batches(source, left) for row in batch.to_pylist()))
+                asked = batches.paid
             settings = settings.model_copy(update={"budget": _left(ledger_path, budget)})
-        progress = _Progress(source, len(source.ids) - len(left), on_event)
+        progress = _Progress(source, len(source.ids) - len(left), asked, on_event)
         rows = _batches(source, left)
         forecast = None
         if len(left) > FIRST_ROWS:
@@ -170,12 +172,12 @@ def run_job(
             rows = _batches(source, left[FIRST_ROWS:])
             settings = settings.model_copy(update={"budget": _left(ledger_path, budget)})
         if dry_run:
-            return Job(out, parts.counts, progress.usage, forecast, written=False)
+            return Job(out, parts.counts, progress.total, forecast, written=False)
         workers = _Workers(processes, cluster, parts.folder)
         for batch in workers.made(settings, rows, len(left), on_event) if left else ():
             progress.add(batch, parts)
         parts.join()
-        return Job(out, parts.counts, progress.usage, forecast, written=True)
+        return Job(out, parts.counts, progress.total, forecast, written=True)
 
 
 @dataclass(frozen=True)
@@ -269,15 +271,29 @@ def _sampled(
 
 
 class _Progress:
-    """Rows and costs so far."""
+    """Rows and costs so far.
 
-    def __init__(self, source: RowSource, done: int, on_event: OnEvent) -> None:
+    Args:
+        done: Rows that earlier runs have made.
+        asked: What was paid before the first row: the rows find these answers in the response cache.
+
+    Attributes:
+        usage: Of the rows that this run has made.
+    """
+
+    def __init__(self, source: RowSource, done: int, asked: Usage, on_event: OnEvent) -> None:
         self.usage = Usage()
         self.on_event = on_event
         self._source = source
+        self._asked = asked
         self._task = f"{source.what} done"
         self._done = done
-        self._total = len(source.ids)
+        self._rows = len(source.ids)
+
+    @property
+    def total(self) -> Usage:
+        """What this run sent: for its rows, and before them."""
+        return total_usage([self._asked, self.usage])
 
     def add(self, batch: pa.RecordBatch, parts: OutputParts) -> None:
         """Keep a batch, and tell."""
@@ -287,7 +303,7 @@ class _Progress:
         for usd in batch["usd"].to_pylist():
             self.usage.usd = add_usd(self.usage.usd, usd)
         self._done += batch.num_rows
-        self.on_event(Progress(self._task, self._done, self._total, self.usage.model_copy()))
+        self.on_event(Progress(self._task, self._done, self._rows, self.total))
 
 
 def _span(hours: float) -> str:

@@ -1,7 +1,8 @@
 """The finished Parquet parts of an output: files in a folder beside it, joined into one file at the end.
 
 A part is written whole or not at all, so a killed process loses the rows since the last one; their answers are in the
-response cache. Rows of failed calls are made again by the next run, and the later row of an id counts.
+response cache. Rows of failed calls are made again by the next run, and the later row of an id counts. An output that
+earlier runs finished is read where it is, before the parts, and stays until the new one replaces it.
 
 What each row was made from is kept as a hash: in a further column of the parts, and in a file of its own beside the
 finished output, whose columns are public.
@@ -10,6 +11,7 @@ finished output, whose columns are public.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections import Counter
@@ -23,14 +25,16 @@ import pyarrow.parquet as pq
 from mllm3rec.stages.worker_ledgers import worker_ledgers
 from programs.lm.fresh_answers import SALT_FILE
 from programs.runtime.atomic import sweep, write_atomically
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, abridged, one_line
 from programs.runtime.lock import owned
+from programs.runtime.untrusted import parse_untrusted_json, read_regular, regular
 
 _ROWS, _SECONDS = 1000, 30.0
 """A part is written when there are so many rows, or after so long."""
 
 _IDENTITY = b"mllm3rec.identity"
 _JOB = "job.json"
+_PARTS = f"part-{6 * '[0-9]'}.parquet"
 _INPUT = "input"
 """Column with the hash of what a row was made from."""
 
@@ -81,7 +85,7 @@ class OutputParts:
         self._written = time.monotonic()
         if self._waiting:
             table = pa.Table.from_batches(self._waiting).cast(self._part_schema)
-            write_atomically(self.folder / f"part-{len(self._files()):06d}.parquet", _as_parquet(table))
+            write_atomically(self.folder / f"part-{self._next_number():06d}.parquet", _as_parquet(table))
             self._waiting = []
 
     def join(self) -> None:
@@ -90,11 +94,15 @@ class OutputParts:
         last = {key: number for number, key in enumerate(self._keys())}
         partial = self.folder / f".{self.out.name}.partial"
         number = 0
-        with pq.ParquetWriter(partial, self._schema) as writer:
-            for batch in self._batches(self._schema.names):
-                keep = [last[key] == n for n, key in enumerate(batch[self._key].to_pylist(), start=number)]
-                number += batch.num_rows
-                writer.write_batch(batch.filter(pa.array(keep)).cast(self._schema))
+        with partial.open("wb") as file:
+            with pq.ParquetWriter(file, self._schema) as writer:
+                for batch in self._batches(self._schema.names):
+                    keep = [last[key] == n for n, key in enumerate(batch[self._key].to_pylist(), start=number)]
+                    number += batch.num_rows
+                    writer.write_batch(batch.filter(pa.array(keep)).cast(self._schema))
+            # The parts are removed below: a power cut must not leave neither.
+            file.flush()
+            os.fsync(file.fileno())
         # Before the output: after a kill in between, the parts are joined again.
         known = [key for key in self._status if key in self.inputs]
         if known:
@@ -104,27 +112,27 @@ class OutputParts:
         shutil.rmtree(self.folder)
 
     def open(self) -> None:
-        """Find what earlier runs have made; an output file that they finished becomes the first part.
+        """Find what earlier runs have made, in parts and in an output file that they finished.
 
         Raises:
-            InputError: if it was made with other settings.
+            InputError: if it was made with other settings, or a file cannot be read.
         """
         sweep(self.folder)
         job = self.folder / _JOB
         if job.exists():
-            self._check(self.folder, json.loads(job.read_text("utf-8")).get("identity"))
+            self._check(self.folder, _identity_in(job))
         if self.out.exists():
-            made_with = (pq.read_schema(self.out).metadata or {}).get(_IDENTITY, b"")
+            with _reading(self.out) as file:
+                made_with = (file.schema_arrow.metadata or {}).get(_IDENTITY, b"")
             self._check(self.out, made_with.decode("utf-8", "replace"))
         write_atomically(job, json.dumps({"identity": self._identity}).encode())
-        if self.out.exists():
-            self.out.replace(self.folder / "part-000000.parquet")
         if inputs_file(self.out).exists() and self._files():
-            self._note_inputs(pq.read_table(inputs_file(self.out)))
+            with _reading(inputs_file(self.out)) as file:
+                self._note_inputs(file.read())
         for batch in self._batches([self._key, "status", _INPUT]):
             self._count(batch)
 
-    def _check(self, where: Path, identity: str | None) -> None:
+    def _check(self, where: Path, identity: object) -> None:
         if identity != self._identity and identity == self._older_identity:
             self.is_older = True
         elif identity != self._identity:
@@ -139,7 +147,7 @@ class OutputParts:
         It stays if it has ledgers of workers, which may not have ended yet, or the salt of `--fresh`, without which
         answers that were paid are not found again.
         """
-        if not self._files() and not worker_ledgers(self.folder) and not (self.folder / SALT_FILE).exists():
+        if not self._parts() and not worker_ledgers(self.folder) and not (self.folder / SALT_FILE).exists():
             shutil.rmtree(self.folder)
 
     def _count(self, batch: pa.RecordBatch) -> None:
@@ -151,12 +159,20 @@ class OutputParts:
         made_from = zip(rows[self._key].to_pylist(), rows[_INPUT].to_pylist(), strict=True)
         self.inputs.update((key, digest) for key, digest in made_from if digest is not None)
 
+    def _parts(self) -> list[Path]:
+        return sorted(self.folder.glob(_PARTS))
+
+    def _next_number(self) -> int:
+        """From 1: older versions move a finished output to part 0."""
+        return max((int(path.stem.removeprefix("part-")) for path in self._parts()), default=0) + 1
+
     def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("part-*.parquet"))
+        """All files with rows, oldest first."""
+        return [*([self.out] if self.out.exists() else []), *self._parts()]
 
     def _batches(self, names: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         for path in self._files():
-            with pq.ParquetFile(path) as file:
+            with _reading(path) as file:
                 yield from file.iter_batches(columns=names)
 
     def _keys(self) -> Iterator[str]:
@@ -183,17 +199,40 @@ def opened(out: Path, schema: pa.Schema, identity: str, older_identity: str) -> 
         older_identity: That which an older version would have written; its rows are taken.
 
     Raises:
-        InputError: if another process makes the same file, or it was made with other settings.
+        InputError: if another process makes the same file, it was made with other settings, or it is no Parquet file.
     """
     parts = OutputParts(out, schema, identity, older_identity)
     with owned(parts.folder):
-        parts.open()
         try:
+            parts.open()
             yield parts
         finally:
             if parts.folder.exists():
                 parts.write()
                 parts.remove_if_empty()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file, open to be read.
+
+    Raises:
+        InputError: if it is none, or damaged.
+    """
+    try:
+        with pq.ParquetFile(regular(path)) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # Arrow raises some of its own without a number.
+            raise
+        raise InputError(
+            f"{path}: not a Parquet file, or damaged ({abridged(one_line(error))}); delete it, or choose another --out"
+        ) from None
+
+
+def _identity_in(job: Path) -> object:
+    found = parse_untrusted_json(read_regular(job), job, f"delete the folder {job.parent}, or choose another --out")
+    return found.get("identity") if isinstance(found, dict) else None
 
 
 def _as_parquet(table: pa.Table) -> bytes:

@@ -23,6 +23,7 @@ from evaluate.data.records.interactions import INTERACTION_COLUMNS
 from evaluate.ranker_factory import RankerFactory
 from mllm3rec.api.program import Program
 from mllm3rec.api.recommendation import Recommendations
+from mllm3rec.api.recommender import NothingLeftError
 from mllm3rec.stages import columns
 from mllm3rec.stages.settings import StageSettings
 from programs.bulk.backends import BulkBackends
@@ -149,7 +150,10 @@ class Stage:
         return {name: [one.model_dump() for one in getattr(profile, name)] for name in ("motivations", "needs")}
 
     def _recommend_row(self, row: Row) -> Row:
-        found = self._recommender(row["user_id"])
+        try:
+            found = self._recommender(row["user_id"])
+        except NothingLeftError:
+            return {"items": []}
         names = ("item_id", "title", "score", "prior_rank", "mar_rank", "traits", "reason", "reason_checked")
         items = [{name: getattr(item, name) for name in names} for item in found]
         return {"items": items, **columns.outcome(found.usage, str(found.status), found.error)}

@@ -21,6 +21,7 @@ import pytest
 import mllm3rec as m3
 from mllm3rec.cli.whole import chosen_users
 from mllm3rec.stages import columns
+from mllm3rec.stages.job import FIRST_ROWS
 from mllm3rec.stages.parts import inputs_file, parts_folder
 from programs.lm.ledger import read_calls
 from programs.lm.response_cache import use_response_cache
@@ -192,6 +193,103 @@ class TestChangedInput:
         assert "count as the same" in warnings[1]
 
 
+def empty_output(settings: m3.StageSettings) -> bytes:
+    """A finished output without rows."""
+    sink = pa.BufferOutputStream()
+    schema = columns.OUTPUTS[settings.task].with_metadata({"mllm3rec.identity": settings.identity()})
+    pq.write_table(schema.empty_table(), sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+class TestFinishedOutput:
+    def test_it_stays_whole_until_the_next_run_is_complete(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
+    ) -> None:
+        out, title = tmp_path / "t.parquet", "Brass compass"
+        m3.distill_all(demo, out, model=server.model())
+        finished, before = out.read_bytes(), len(server.bodies)
+        edited = {key: item.model_copy(update={"title": f"{title} {key}"}) for key, item in demo.items.items()}
+        changed = dataclasses.replace(demo, items=edited)
+        assert not m3.distill_all(changed, out, model=server.model(), dry_run=True).written
+        assert (out.read_bytes(), len(server.bodies) - before) == (finished, FIRST_ROWS)
+        with pytest.raises(BudgetExceededError):
+            m3.distill_all(changed, out, model=server.model(), max_calls=len(demo.items) + 20)
+        assert out.read_bytes() == finished
+        job = m3.distill_all(changed, out, model=server.model())
+        assert (job.complete, len(rows(out))) == (True, len(demo.items))
+        assert sum(title in last_user(body) for body in server.bodies) == len(demo.items)
+        assert not parts_folder(out).exists()
+
+    def test_a_dry_run_without_work_leaves_nothing_behind(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "t.parquet"
+        m3.distill_all(demo, out, model=server.model())
+        finished = out.read_bytes()
+        assert m3.distill_all(demo, out, model=server.model(), dry_run=True).rows == {"ok": len(demo.items)}
+        assert (out.read_bytes(), parts_folder(out).exists()) == (finished, False)
+
+    def test_a_kill_while_parts_are_removed_loses_nothing(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
+    ) -> None:
+        out, parts = tmp_path / "t.parquet", parts_folder(tmp_path / "t.parquet")
+        with pytest.raises(BudgetExceededError):
+            m3.distill_all(demo, out, model=server.model(), max_calls=40)
+        left = {path.name: path.read_bytes() for path in parts.iterdir()}
+        m3.distill_all(demo, out, model=server.model())
+        parts.mkdir()
+        for name, content in left.items():
+            (parts / name).write_bytes(content)
+        job = m3.distill_all(demo, out, model=server.model())
+        assert (dict(job.rows), len(rows(out)), len(server.bodies)) == (
+            {"ok": len(demo.items)},
+            *(2 * [len(demo.items)]),
+        )
+
+    def test_an_output_that_an_older_version_took_apart_is_read(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
+    ) -> None:
+        out, users = tmp_path / "p.parquet", list(demo.sequences)[:4]
+        m3.profile_all(demo, out, users=users[:2], model=server.model())
+        before = len(server.bodies)
+        parts_folder(out).mkdir()
+        out.rename(parts_folder(out) / "part-000000.parquet")
+        m3.profile_all(demo, out, users=users, model=server.model())
+        assert (list(rows(out)), len(server.bodies)) == (users, 2 * before)
+
+    @pytest.mark.parametrize("name", ["t.parquet", "t.parquet.inputs", "part-000001.parquet", "job.json"])
+    @pytest.mark.parametrize("content", [b"", b"no such thing", b"PAR1" + bytes(100) + b"PAR1"])
+    def test_a_damaged_file_is_named_before_anything_is_asked(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path, name: str, content: bytes
+    ) -> None:
+        out = tmp_path / "t.parquet"
+        if name.startswith(out.name):
+            out.write_bytes(empty_output(m3.StageSettings(task="distill", model=server.model())))
+            damaged = tmp_path / name
+        else:
+            damaged = parts_folder(out) / name
+            damaged.parent.mkdir()
+        damaged.write_bytes(content)
+        with pytest.raises(InputError, match=rf"{name}: not a .*delete .*or choose another --out"):
+            m3.distill_all(demo, out, model=server.model())
+        assert (damaged.exists(), server.bodies) == (name != "job.json", [])
+        assert parts_folder(out).exists() == name.startswith("part-")
+
+    def test_the_output_is_on_the_disk_before_its_parts_are_removed(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out, synced = tmp_path / "t.parquet", set[int]()
+        fsync = os.fsync
+
+        def noted(handle: int) -> None:
+            fsync(handle)
+            synced.add(os.fstat(handle).st_ino)
+
+        monkeypatch.setattr(os, "fsync", noted)
+        m3.distill_all(demo, out, model=server.model())
+        assert out.stat().st_ino in synced
+
+
 class TestFailures:
     def test_a_failed_row_is_a_row_and_made_again(self, demo: m3.Dataset, tmp_path: Path) -> None:
         bad = demo.items[list(demo.items)[20]].title
@@ -237,6 +335,17 @@ class TestFailures:
             assert m3.distill_all(demo, tmp_path / "t.parquet", model=server.model()).rows["unparsable"] == 1
             job = m3.distill_all(demo, tmp_path / "t.parquet", model=server.model(), retry_unparsable=True)
         assert (dict(job.rows), len(server.bodies) - before) == ({"ok": len(demo.items)}, 1)
+
+    def test_a_user_who_has_every_item_gets_an_empty_list_and_ends_no_job(
+        self, server: FakeOpenAI, tmp_path: Path
+    ) -> None:
+        folder = Path(plain_files(tmp_path / "shop", ["steel", "folding", "bench", "clamp", "long"], 60, 25))
+        with (folder / "interactions.csv").open("a") as file:
+            file.writelines(f"everything,p{n:03},5.0,{n}\n" for n in range(120))
+        out = tmp_path / "r.parquet"
+        job = m3.recommend_all(folder, out, users=["u000", "everything", "u001"], model=server.model())
+        found = {user: (row["status"], len(row["items"])) for user, row in rows(out).items()}
+        assert (job.complete, found) == (True, {"u000": ("ok", 5), "everything": ("ok", 0), "u001": ("ok", 5)})
 
     def test_a_spent_budget_ends_the_job_and_more_finishes_it(
         self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path

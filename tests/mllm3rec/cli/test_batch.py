@@ -530,6 +530,10 @@ def test_whole_catalogues(cli: CommandLine, tmp_path: Path, command: str, monkey
     assert server.paid_twice() == []
     paid = [call for call in read_calls(tmp_path / "batches.parquet.ledger.jsonl") if not call.hit]
     assert sum(call.usd or 0.0 for call in paid) == pytest.approx(server.bill)
+    usage = in_batches.json["usage"]
+    assert (usage["calls"], usage["tokens_in"]) == (len(paid), sum(call.tokens_in for call in paid))
+    assert usage["usd"] == pytest.approx(server.bill)
+    assert (in_batches.json["forecast"] or {"calls": 0})["calls"] == 0, "what is left are cache hits"
     tables = [pq.read_table(tmp_path / name).to_pandas() for name in ("calls.parquet", "batches.parquet")]
     cost = ["calls", "cache_hits", "tokens_in", "tokens_out", "usd", "seconds"]
     first, second = (table.drop(columns=cost).to_json() for table in tables)
