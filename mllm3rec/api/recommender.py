@@ -18,10 +18,6 @@ from signatures.rows import Case
 from signatures.types import Item
 
 
-class NothingLeftError(InputError):
-    """The user has all items. It concerns this user alone: among many users it must not end the others' work."""
-
-
 @dataclass(frozen=True)
 class Recommender:
     """A program that is built once, for any number of users.

@@ -23,7 +23,6 @@ from evaluate.data.records.interactions import INTERACTION_COLUMNS
 from evaluate.ranker_factory import RankerFactory
 from mllm3rec.api.program import Program
 from mllm3rec.api.recommendation import Recommendations
-from mllm3rec.api.recommender import NothingLeftError
 from mllm3rec.stages import columns
 from mllm3rec.stages.settings import StageSettings
 from programs.bulk.backends import BulkBackends
@@ -39,7 +38,7 @@ from programs.mote import MOTE
 from programs.prior.encoders import HashingEncoder
 from programs.program import MLLM3Rec
 from programs.runtime.environment import using
-from programs.runtime.errors import InputError, one_line
+from programs.runtime.errors import InputError, NothingLeftError, one_line
 from programs.runtime.events import OnEvent, ignore
 
 _AHEAD = 3

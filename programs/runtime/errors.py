@@ -29,7 +29,7 @@ class InputError(ValueError):
 
 
 class NothingLeftError(InputError):
-    """There is no item that a user does not have."""
+    """A user has all items. It concerns this user alone: among many users it ends nobody else's work."""
 
 
 def abridged(text: str, most: int = QUOTED_CHARACTERS) -> str:
