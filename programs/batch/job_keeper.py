@@ -23,6 +23,7 @@ from programs.batch.providers import FILE, connect_provider
 from programs.batch.question import GIVEN_UP, BatchQuestion, Refusal
 from programs.batch.recording import cache_in_use
 from programs.lm.prices import BatchPrices, Price
+from programs.lm.response_cache import asked_by
 from programs.runtime.errors import InputError
 from programs.runtime.events import Note, OnEvent, ignore
 
@@ -207,7 +208,7 @@ class JobKeeper:
             judged = judge(question, line, f"{job.id}/{number}", price)
             end = judged.end
             if judged.kept is not None:
-                kept[line.key] = judged.kept
+                kept[line.key] = asked_by(judged.kept, question.model, question.role)
             elif judged.again and self._times[line.key] >= MOST_TIMES:
                 end = LineEnd(end.call, Refusal(GIVEN_UP, line.body.decode()))
             ends[line.key] = end

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from programs.batch.job_requests import plain_job_errors
 from programs.batch.job_table import JobRow
@@ -18,6 +18,7 @@ from programs.runtime.errors import one_line
 
 if TYPE_CHECKING:
     import openai
+    from openai.types import Batch
 
 ENDPOINT: Final = "/v1/chat/completions"
 _NAME = "mllm3rec"
@@ -131,17 +132,7 @@ class OpenAIForm:
     def progress(self, job: JobRow) -> JobProgress:
         """See `Provider`."""
         with self._plain_errors():
-            batch = self._client.batches.retrieve(job.batch_id)
-        counts = batch.request_counts
-        answered = 0 if counts is None else counts.completed + counts.failed
-        if batch.status != "failed":
-            return JobProgress(batch.status in _ENDED, answered)
-        errors = (batch.errors.data if batch.errors is not None else None) or ()
-        said = "; ".join(error.message or "" for error in errors) or "the provider does not say why"
-        # Gateways may pass on the message alone.
-        if any(error.code == _TOO_MUCH_AT_WORK for error in errors) or said.startswith(_LIMIT_REACHED):
-            return JobProgress(True, answered, busy=said)
-        return JobProgress(True, answered, failure=said)
+            return _progress(self._client.batches.retrieve(job.batch_id))
 
     def cancel(self, job: JobRow) -> None:
         """See `Provider`."""
@@ -182,6 +173,25 @@ class OpenAIForm:
                 raise provider_error(error.status_code, said, self._address, self._variable) from None
             except openai.APIError as error:
                 raise ConnectionError(f"{self._address}: {one_line(error)}") from None
+
+
+def _progress(batch: Batch) -> JobProgress:
+    """How far a batch is, as the server says; the client has not checked it."""
+    answered = sum(int(_field(batch.request_counts, name) or 0) for name in ("completed", "failed"))
+    if batch.status != "failed":
+        return JobProgress(batch.status in _ENDED, answered)
+    listed = batch.errors if isinstance(batch.errors, list) else _field(batch.errors, "data")
+    errors = listed if isinstance(listed, list) else []
+    said = "; ".join(str(_field(error, "message") or "") for error in errors) or "the provider does not say why"
+    # Gateways may pass on the message alone.
+    if any(_field(error, "code") == _TOO_MUCH_AT_WORK for error in errors) or said.startswith(_LIMIT_REACHED):
+        return JobProgress(True, answered, busy=said)
+    return JobProgress(True, answered, failure=said)
+
+
+def _field(part: object, name: str) -> Any:
+    """A field of a part of an answer; None if the server left it out."""
+    return part.get(name) if isinstance(part, dict) else getattr(part, name, None)
 
 
 def _sound(identity: object) -> str:

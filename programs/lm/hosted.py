@@ -19,6 +19,9 @@ from programs.lm.refused_parameters import RefusedParameters
 from programs.lm.transport import Transport
 from programs.runtime.errors import InputError
 
+_ANTHROPIC_VERSION = "/v1"
+"""End of the address of Anthropic's interface."""
+
 
 class HostedEngine(CapabilityHints):
     """Sends requests to one model of a provider that DSPy's native engine knows.
@@ -92,6 +95,8 @@ def is_known(model: str) -> bool:
 def gateway(model: str) -> str | None:
     """The address of a gateway in front of the provider, by the variables that its own clients read; None without.
 
+    Anthropic's own clients take it without `/v1`, which DSPy's address of the provider has: it is added.
+
     Raises:
         InputError: naming the variable, if it is no address, or holds what messages must not show: a user name, a
             password or a query.
@@ -112,4 +117,6 @@ def gateway(model: str) -> str | None:
             f"the environment variable {variable}: write the address of a gateway as https://host/path, without a user "
             "name, a password or a query"
         )
+    if provider == "ANTHROPIC" and not parts.path.rstrip("/").endswith(_ANTHROPIC_VERSION):
+        return address.rstrip("/") + _ANTHROPIC_VERSION
     return address

@@ -44,6 +44,10 @@ _TEXT_IS_REFUSED = re.compile(
 )
 
 
+_IS_UNKNOWN = re.compile(r"unsupported|not supported|instead", re.IGNORECASE)
+"""In a refusal of a parameter that the server does not know, whatever its value."""
+
+
 class RefusedParameters:
     """What one server refused so far. Safe to use from several threads."""
 
@@ -157,11 +161,18 @@ def _refused(error: InvalidRequestError, request: Request) -> dict[str, Any] | N
 
 
 def _other_cap(message: str, sent: int, request: Request) -> dict[str, Any] | None:
-    """Another limit on the answer's length: one that the message states, or under its other name, or half of it."""
+    """Another limit on the answer's length: under its other name, or one that the message states, or half of it.
+
+    Numbers below any limit that is tried, and those in a message that names the other name, may be anything: a version,
+    a status.
+    """
+    unnamed = request.config.max_tokens is not None and _OTHER_NAME in message
+    if unnamed and _IS_UNKNOWN.search(message):
+        return {_OTHER_NAME: None}
     if sent < LEAST_CAP and any(sent < n <= LEAST_CAP for n in _numbers(message)):
         return {_AT_LEAST: LEAST_CAP}
-    smaller = max((n for n in _numbers(message) if 0 < n < sent), default=None)
-    if smaller is None and _OTHER_NAME in message and request.config.max_tokens is not None:
+    smaller = max((n for n in _numbers(message) if min(LEAST_CAP, sent) <= n < sent), default=None)
+    if smaller is None and unnamed:
         return {_OTHER_NAME: None}
     lower = sent // 2 if smaller is None else smaller
     return {"max_tokens": lower} if lower >= min(LEAST_CAP, sent) else None

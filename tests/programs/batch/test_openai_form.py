@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from programs.batch.job_table import JobRow
 from programs.batch.openai_form import OpenAIForm
+from programs.batch.provider import JobProgress
 from programs.lm.roles import local_roles
 from programs.runtime.errors import InputError
 from tests.support.batch_server import BatchServer
@@ -62,6 +64,27 @@ def test_no_part_of_a_key_is_shown_where_a_message_is_cut(before: int) -> None:
     with FailingServer((401, said), 1) as server, pytest.raises(InputError, match=VARIABLE) as caught:
         OpenAIForm(server.url, KEY, VARIABLE).progress(JOB)
     assert KEY[:8] not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("odd", "expected"),
+    [
+        ({"status": "in_progress", "request_counts": {"total": 3}}, JobProgress(False, 0)),
+        ({"status": "in_progress", "request_counts": {"completed": None, "failed": 2}}, JobProgress(False, 2)),
+        ({"status": "failed", "errors": [{"message": "no"}]}, JobProgress(True, 0, failure="no")),
+        ({"status": "failed", "errors": {"data": [{"message": 7}, None]}}, JobProgress(True, 0, failure="7; ")),
+        ({"status": "failed", "errors": "no"}, JobProgress(True, 0, failure="the provider does not say why")),
+    ],
+)
+def test_odd_counts_and_errors_are_read_as_far_as_they_can_be(odd: dict[str, object], expected: JobProgress) -> None:
+    with FailingServer((200, json.dumps({"id": "batch-0", "object": "batch"} | odd).encode()), 1) as server:
+        assert OpenAIForm(server.url, KEY, VARIABLE).progress(JOB) == expected
+
+
+def test_counts_that_are_no_numbers_may_pass() -> None:
+    odd = b'{"id": "batch-0", "status": "in_progress", "request_counts": {"completed": "many"}}'
+    with FailingServer((200, odd), 1) as server, pytest.raises(ConnectionError, match="the answer cannot be read"):
+        OpenAIForm(server.url, KEY, VARIABLE).progress(JOB)
 
 
 def test_an_answer_that_is_cut_off_may_pass() -> None:

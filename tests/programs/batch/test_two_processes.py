@@ -13,6 +13,8 @@ from programs.batch.job_keeper import JobKeeper
 from programs.batch.job_table import JobRow, JobTable
 from programs.batch.openai_form import OpenAIForm
 from programs.batch.provider import JobProgress
+from programs.lm.cache_contents import answer_counts
+from programs.lm.endpoints import model_name
 from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import local_roles
 from programs.runtime.environment import cache_dir
@@ -124,6 +126,15 @@ def test_a_job_that_another_process_has_fetched_meanwhile_is_not_cancelled(folde
         assert paid and [call for job in listed for call in keeper.table.calls_of(job.owner)] == paid
         keeper.close()
         other.close()
+
+
+def test_answers_of_batches_belong_to_their_model_and_role(folder: Callable[[str], Path]) -> None:
+    here = folder("run")
+    with BatchServer() as server:
+        by_batches(local_roles(server.model()), here)
+        counts = answer_counts(cache_dir())
+    assert {one.role for one in counts} == {"mope", "mote", "mar"}
+    assert {one.model for one in counts} == {model_name(local_roles(server.model()).mar)}
 
 
 def test_a_table_of_an_older_version_opens(tmp_path: Path) -> None:

@@ -41,6 +41,16 @@ def test_each_family_takes_the_first_request(model: str, tmp_path: Path, monkeyp
     assert call.tokens_in == 1000
 
 
+@pytest.mark.parametrize("ending", ["/v1", "/v1/", "", "/"])
+def test_anthropics_address_may_have_its_version_or_not(ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = "anthropic/claude-haiku-5-5"
+    with FakeOpenAI(FAMILIES[model]) as server:
+        roles = on(model, server, monkeypatch)
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url.removesuffix("/v1") + ending)
+        MOTE(Backends(roles))(item=CUP)
+    assert [path.replace("//", "/") for path in server.paths] == ["/v1/messages"]
+
+
 ODD: dict[str, tuple[str, ...]] = {
     "anthropic/claude-haiku-5-5": (
         "[1]",

@@ -254,6 +254,26 @@ class TestRefusedParameters:
         assert sent == caps
         assert ["max_tokens" in note for note in notes] == [True]
 
+    @pytest.mark.parametrize("before", ["", "gpt-5.1: ", "Error code: 400 - ", "litellm: gpt-5-mini: "])
+    def test_a_number_in_a_refusal_of_a_name_is_no_limit(self, before: str) -> None:
+        said = "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead."
+
+        def respond(body: Body) -> Reply:
+            return Reply(before + said, status=400) if "max_tokens" in body else sensible(body)
+
+        with FakeOpenAI(respond) as server:
+            assert distill(self.told(server)[0]).traits
+        assert [body.get("max_completion_tokens") for body in server.bodies] == [None, 512]
+
+    def test_a_number_that_is_too_small_for_a_limit_is_none(self) -> None:
+        def respond(body: Body) -> Reply:
+            said = "qwen2.5: max_tokens is too large"
+            return Reply(said, status=400) if body["max_tokens"] > 300 else sensible(body)
+
+        with FakeOpenAI(respond) as server:
+            assert distill(self.told(server)[0]).traits
+        assert [body["max_tokens"] for body in server.bodies] == [512, 256]
+
     def test_a_call_that_is_refused_with_every_limit_fails_with_the_servers_words(self) -> None:
         def respond(body: Body) -> Reply:
             limited = {"max_tokens", "max_completion_tokens"} & {*body}
