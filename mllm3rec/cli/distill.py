@@ -84,7 +84,7 @@ def distill(
         if dataset is not None or workers != 1:
             raise InputError("--dataset and --workers are for a cases file; a dataset takes --processes")
         to = out_file or Path("traits.parquet")
-        with fresh_rows(fresh and not dry_run, to), ConsoleEvents() as events:
+        with fresh_rows(fresh, to), ConsoleEvents() as events:
             job = m3.distill_all(
                 m3.load_dataset(source, read_columns(columns)),
                 to,

@@ -68,7 +68,7 @@ def profile(
     import mllm3rec as m3
 
     to = out_file or Path("profiles.parquet")
-    with fresh_rows(fresh and not dry_run, to), ConsoleEvents() as events:
+    with fresh_rows(fresh, to), ConsoleEvents() as events:
         events(Note(f"loading {dataset}"))
         data = m3.load_dataset(dataset, read_columns(columns))
         job = m3.profile_all(

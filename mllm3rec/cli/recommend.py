@@ -96,7 +96,7 @@ def recommend(
         if user is not None or history:
             raise m3.InputError("give --users, or one --user or --history")
         to = out_file or Path("recommendations.parquet")
-        with fresh_rows(fresh and not dry_run, to), ConsoleEvents() as events:
+        with fresh_rows(fresh, to), ConsoleEvents() as events:
             events(Note(f"loading {dataset}"))
             data = m3.load_dataset(dataset, read_columns(columns))
             job = m3.recommend_all(

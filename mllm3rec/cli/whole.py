@@ -41,12 +41,13 @@ def fresh_rows(wanted: bool, to: Path) -> AbstractContextManager[None]:
     """`--fresh` of a command that makes the rows of a file.
 
     Raises:
-        InputError: if the file is finished, or was begun with stored answers.
+        InputError: if the file is finished, or was begun with stored answers. One that was begun with `--fresh` and has
+            rows that failed is not finished.
     """
     from mllm3rec.stages.parts import parts_folder
-    from programs.lm.fresh_answers import fresh_answers
+    from programs.lm.fresh_answers import SALT_FILE, fresh_answers
 
-    if wanted and to.exists() and not parts_folder(to).exists():
+    if wanted and to.exists() and not (parts_folder(to) / SALT_FILE).exists():
         raise InputError(f"{to}: is there already; choose another --out for new answers (--fresh)")
     return fresh_answers(wanted, parts_folder(to))
 

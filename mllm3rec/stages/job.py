@@ -17,7 +17,7 @@ from pydantic_core import to_json
 from mllm3rec.stages import columns
 from mllm3rec.stages.batches import BatchStage
 from mllm3rec.stages.cluster import run_on_cluster
-from mllm3rec.stages.parts import OutputParts, inputs_file, opened
+from mllm3rec.stages.parts import AGAIN, OutputParts, inputs_file, opened
 from mllm3rec.stages.settings import StageSettings
 from mllm3rec.stages.stage import Stage
 from mllm3rec.stages.worker_ledgers import merge_ledgers
@@ -211,7 +211,7 @@ class _Workers:
 
 def _rows_left(settings: StageSettings, source: RowSource, parts: OutputParts, on_event: OnEvent) -> list[str]:
     """Ids of the rows to make: those that are missing, those to be made again, and those whose input has changed."""
-    again = {columns.FAILED, columns.UNPARSABLE} if settings.retry_unparsable else {columns.FAILED}
+    again = AGAIN if settings.retry_unparsable else {columns.FAILED}
     done = parts.done(again)
     left: list[str] = []
     changed = unknown = 0

@@ -22,15 +22,19 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mllm3rec.stages.columns import FAILED, UNPARSABLE
 from mllm3rec.stages.worker_ledgers import worker_ledgers
 from programs.lm.fresh_answers import SALT_FILE
 from programs.runtime.atomic import sweep, write_atomically
 from programs.runtime.errors import InputError, abridged, one_line
-from programs.runtime.lock import owned
+from programs.runtime.lock import LOCK, owned
 from programs.runtime.untrusted import parse_untrusted_json, read_regular, regular
 
 _ROWS, _SECONDS = 1000, 30.0
 """A part is written when there are so many rows, or after so long."""
+
+AGAIN = frozenset({FAILED, UNPARSABLE})
+"""Statuses of rows that another run makes again, those that are unparsable only on demand."""
 
 _IDENTITY = b"mllm3rec.identity"
 _JOB = "job.json"
@@ -89,7 +93,10 @@ class OutputParts:
             self._waiting = []
 
     def join(self) -> None:
-        """Write the output file, in the order in which its rows were made, and remove the parts."""
+        """Write the output file, in the order in which its rows were made, and remove the parts.
+
+        The salt of `--fresh` stays while there are rows that another run makes again: their answers are to be new, too.
+        """
         self.write()
         last = {key: number for number, key in enumerate(self._keys())}
         partial = self.folder / f".{self.out.name}.partial"
@@ -109,7 +116,17 @@ class OutputParts:
             content = {self._key: known, _INPUT: [self.inputs[key] for key in known]}
             write_atomically(inputs_file(self.out), _as_parquet(pa.table(content)))
         partial.replace(self.out)
-        shutil.rmtree(self.folder)
+        if (self.folder / SALT_FILE).exists() and self.counts.keys() & AGAIN:
+            self._remove_all_but_salt()
+        else:
+            shutil.rmtree(self.folder)
+
+    def _remove_all_but_salt(self) -> None:
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in (SALT_FILE, LOCK):
+                path.unlink()
 
     def open(self) -> None:
         """Find what earlier runs have made, in parts and in an output file that they finished.

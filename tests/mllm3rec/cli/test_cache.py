@@ -6,11 +6,14 @@ import json
 import sqlite3
 from pathlib import Path
 
+import pytest
+
+from mllm3rec.stages.parts import parts_folder
 from programs.lm.cache_contents import answer_counts
 from programs.lm.fresh_answers import SALT_FILE
 from programs.runtime.environment import cache_dir
 from tests.support.command_line import CommandLine
-from tests.support.fake_server import FakeOpenAI
+from tests.support.fake_server import Body, FakeOpenAI, Reply, last_user, sensible
 
 
 def evaluated(cli: CommandLine, server: FakeOpenAI, folder: Path, *more: str) -> int:
@@ -101,3 +104,37 @@ def test_fresh_for_many_users_goes_on_where_it_was_stopped(
     assert profiled("again", "--fresh") == calls
     ended = cli("profile", "demo", "--users", 6, "--out", tmp_path / "again.parquet", "--fresh")
     assert ended.code == 2 and "is there already" in ended.err
+
+
+@pytest.mark.parametrize("again", [("--fresh",), ()])
+@pytest.mark.parametrize("reply", [Reply("no", status=400), Reply("nothing that could be read")])
+def test_rows_without_an_answer_are_asked_anew_by_the_same_command(
+    cli: CommandLine, tmp_path: Path, again: tuple[str, ...], reply: Reply
+) -> None:
+    well, out = [True], tmp_path / "t.parquet"
+
+    def respond(body: Body) -> Reply:
+        return sensible(body) if well or "Waxed Canvas" not in last_user(body) else reply
+
+    with FakeOpenAI(respond) as server:
+        command = ("distill", "demo", "--mote", server.model(), "--out", out, "--json")
+        stored = cli(*command[:-2], tmp_path / "stored.parquet", "--json").json["usage"]["calls"]
+        well.clear()
+        ended = cli(*command, "--fresh")
+        (bad,) = {status: count for status, count in ended.json["status"].items() if status != "ok"}.values()
+        assert (ended.code, {path.name for path in parts_folder(out).iterdir()} - {".lock"}) == (1, {SALT_FILE})
+        well.append(True)
+        before = len(server.bodies)
+        ended = cli(*command, *again, "--retry-unparsable")
+        assert (ended.code, ended.json["status"], len(server.bodies) - before) == (0, {"ok": stored}, bad)
+        assert not parts_folder(out).exists()
+        assert cli(*command, "--fresh").code == 2
+
+
+def test_a_dry_run_with_fresh_is_the_beginning_of_the_run(cli: CommandLine, server: FakeOpenAI, tmp_path: Path) -> None:
+    command = ("distill", "demo", "--mote", server.model(), "--json", "--out")
+    calls = cli(*command, tmp_path / "stored.parquet").json["usage"]["calls"]
+    sample = cli(*command, tmp_path / "t.parquet", "--fresh", "--dry-run").json["usage"]["calls"]
+    assert 0 < sample < calls
+    ended = cli(*command, tmp_path / "t.parquet", "--fresh")
+    assert (ended.code, ended.json["usage"]["calls"]) == (0, calls - sample)
