@@ -155,7 +155,7 @@ class ArtifactManifest(BaseModel):
         trial, trials: Number of the winning trial, and number of trials.
         weights, similarity, interactions: The objective.
         searched: Mean score of the uncompiled program and of the winner over the users of the search.
-        searched_users: Number of these users; 0 in older artifacts, see `users_of_search`.
+        searched_users: Number of these users where finals and data do not tell it, else 0; see `users_of_search`.
         finals: The final round, if there was one.
         verdict: Result of the held-out check.
         spent: Usage by phase of the compile.

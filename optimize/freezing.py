@@ -89,7 +89,7 @@ def _manifest(
     configuration = result.best.configuration
     first = next((attempt for attempt in result.attempts if attempt.number == 0), result.best)
     searched = result.searched(first)
-    return ArtifactManifest(
+    manifest = ArtifactManifest(
         family=configuration.family,
         # Evaluations of the winner need not be as slow as its compile.
         roles=roles.deterministic(False),
@@ -109,7 +109,6 @@ def _manifest(
         interactions=settings.interactions,
         data=data,
         searched=searched.means,
-        searched_users=searched.users,
         finals=result.finals,
         verdict=winner.verdict,
         spent=dict(spent),
@@ -117,3 +116,6 @@ def _manifest(
         adapter=winner.tuned,
         start=settings.start,
     )
+    # Written only where it says more: the same compile of an older version freezes the same artifact again.
+    more = {} if manifest.users_of_search == searched.users else {"searched_users": searched.users}
+    return manifest.model_copy(update=more)
