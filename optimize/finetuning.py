@@ -7,9 +7,10 @@ training early and fit the fusion weight, held-out users compare the result with
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.training_lists import further_lists, steps_back
 from evaluate.protocol.cases import Cases
 from optimize.artifact import SEARCH_FOLDER, ArtifactManifest
+from optimize.beside_prior import HEAD, SCALED_ON, HeadList, beside_prior, head_lists, training_head_lists
 from optimize.compiler import UNREADABLE, Compiler
 from optimize.finals import final_round
 from optimize.forecast import Phase
@@ -29,6 +31,9 @@ from optimize.search import Attempt
 from optimize.search_result import SearchResult
 from optimize.space import Configuration
 from programs.lm.backends import UnparsableError
+from programs.prior.choice import fit_prior, prior_name
+from programs.prior.prior import Prior
+from programs.prior.prior_v2 import PriorV2
 from programs.program import WITHOUT_MODEL, MLLM3Rec, Parts
 from programs.rehearsal import LongestRehearsal
 from programs.runtime.errors import BudgetExceededError, InputError
@@ -40,9 +45,13 @@ from programs.tuned.reader import AdapterRecord, Reader, require_packages, tuned
 from programs.tuned.settings import PromptList, TuningSettings
 from signatures.rows import Case, Ranking, Usage
 
+if TYPE_CHECKING:
+    from programs.tuned.finetuned import FineTuned
+
 FAMILIES = ("tuned", "tuned-profiles")
 """The programs that are fine-tuned, the default first."""
 CHECKPOINT = "adapter.safetensors"
+CHECKPOINT_BESIDE_PRIOR = "beside-prior.safetensors"
 NEGATIVES = 7
 """Of a training list."""
 _MEASURED = 2
@@ -93,11 +102,17 @@ class FineTuning(Compiler):
 
     def _lists(self, cases: Sequence[Case], parts: Parts | None = None) -> list[PromptList]:
         """The cases whose candidates are all in the catalogue, as the program's reader reads them."""
-        catalogue = self.parts.catalogue
-        known = [case for case in cases if all(item in catalogue for item in case.candidates)]
+        return [one for one in self._read(cases, parts) if one is not None]
+
+    def _read(self, cases: Sequence[Case], parts: Parts | None = None) -> list[PromptList | None]:
+        """Each case as the program's reader reads it; None where a candidate is not in the catalogue."""
         program = self._builder_on(parts or self.parts).program(self._uncompiled)
-        found = map_in_threads(partial(_read_by, program), known, self.workers, self.ledger.stop)
-        return [one for one in found if one is not None]
+        read = partial(_read_by, program, self.parts.catalogue)
+        return list(map_in_threads(read, cases, self.workers, self.ledger.stop))
+
+    def _both(self, lists: Sequence[HeadList]) -> list[tuple[HeadList, PromptList]]:
+        prompts = self._read([one.case for one in lists])
+        return [(one, prompt) for one, prompt in zip(lists, prompts, strict=True) if prompt is not None]
 
     def forecast(self) -> list[Phase]:
         """Seconds of training and of scoring, and the calls for profiles and traits, from the first lists."""
@@ -118,9 +133,17 @@ class FineTuning(Compiler):
         return [
             _Work("training lists", of_lists, known / len(lists), 0.0),
             _Work("fine-tuning", to_read, 0, self.tuning.lists * train + blocks * stopping * score),
+            *self._foreseen_beside_prior(train, score, stopping),
             _Work("fusion weight", to_score, seen / len(users), 2 * seen * score),
             _Work("held-out", to_score, held_out / len(users), 2 * held_out * score),
         ]
+
+    def _foreseen_beside_prior(self, train: float, score: float, stopping: int) -> list[_Work]:
+        """At most: lists of the head are a little longer than those trained on, and shorter than whole ones."""
+        if not self.tuning.beside_prior:
+            return []
+        seconds = self.tuning.beside_prior * train * HEAD / (1 + NEGATIVES) + (5 * stopping + SCALED_ON) * score
+        return [_Work("fine-tuning beside the prior", Usage(), 0, seconds)]
 
     def _rehearsed(self, cases: Sequence[Case]) -> tuple[list[PromptList], Usage, Usage]:
         """Lists of invented profiles and traits, and what asking for real ones takes at most: to read, and to score."""
@@ -177,8 +200,31 @@ class FineTuning(Compiler):
         if not (lists and stopping):
             raise InputError(UNREADABLE)
         model.fit(lists, stopping, checkpoint, self._told)
+        if self.tuning.beside_prior:
+            self._train_beside_prior(model)
         record = AdapterRecord(base=self.settings.base, base_sha256=model.base.sha256, settings=self.tuning)
         return record, model.saved()
+
+    def _train_beside_prior(self, model: FineTuned) -> None:
+        """Train on lists whose loss is that of the fused scores."""
+        prior = self.parts.prior
+        assert isinstance(prior, Prior | PriorV2)  # noqa: S101 - a compile has data
+        drawn = training_head_lists(
+            self.cases,
+            lambda training: fit_prior(prior_name(self.settings.prior), training, prior.content),
+            self.tuning.beside_prior,
+            self.settings.seed,
+            {(case.user_id, str(case.target)) for case in self._training_cases},
+        )
+        judges = head_lists(self.searched[: self.tuning.stopping_users], prior)
+        lists, stopping = beside_prior(
+            self._both(drawn),
+            lambda one: model.logits(one.prefix, one.suffixes),
+            self._uncompiled.weight,
+            self._both(judges),
+        )
+        model.settings = self.tuning.of_lists_beside_prior
+        model.fit(lists, stopping, self.directory / SEARCH_FOLDER / CHECKPOINT_BESIDE_PRIOR, self._told)
 
     def _told(self, event: Event) -> None:
         """Pass an event of the training on; stop it when the minutes of the budget are over."""
@@ -196,9 +242,9 @@ class FineTuning(Compiler):
         return score_cases(self._scored(program, cases), cases, self.objective, self.workers, self.watcher.score)
 
 
-def _read_by(program: MLLM3Rec, case: Case) -> PromptList | None:
-    """What the reader reads of a case; None if it has no target, or no profile could be read."""
-    if case.target is None:
+def _read_by(program: MLLM3Rec, catalogue: Container[str], case: Case) -> PromptList | None:
+    """What the reader reads of a case; None if its target or texts are missing, or no profile could be read."""
+    if case.target is None or not all(item in catalogue for item in case.candidates):
         return None
     every, nothing = np.arange(len(case.candidates)), np.zeros(len(case.candidates))
     row = Ranking(user_id=case.user_id, order=())

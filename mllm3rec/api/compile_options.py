@@ -70,6 +70,7 @@ class CompileOptions(TypedDict, total=False):
         seed: Random seed of the search [0].
         base: Model that `finetune` trains: `local/NAME`, a GGUF file or a Hugging Face folder [`local/smollm2-135m`].
         lists: Number of training lists that `finetune` reads [4000].
+        beside_prior: Number of further lists that it reads beside the prior, with the loss of the fused scores [0].
         preset, model, mope, mote, mar, timeout, max_tokens: As in `program`; refused with a `Program`, which has its
             own.
         head: MAR ranks only the prior's first `head` candidates [all, 20 for `chat-rec`, or the `Program`'s head].
@@ -104,6 +105,7 @@ class CompileOptions(TypedDict, total=False):
     seed: int
     base: str | None
     lists: int | None
+    beside_prior: int | None
     preset: str
     timeout: float | None
     max_tokens: int | None
@@ -216,7 +218,7 @@ def _tuning(options: CompileOptions, families: Sequence[str], tuning: Mapping[st
         raise InputError(
             f"the optimizer finetune compiles one of the programs {' and '.join(FAMILIES)}; use --program {FAMILIES[0]}"
         )
-    settings = TuningSettings(**{**tuning, **_given(options, "lists")})
+    settings = TuningSettings(**{**tuning, **_given(options, "lists", "beside_prior")})
     return {"base": options.get("base") or DEFAULT_BASE, "tuning": settings}
 
 

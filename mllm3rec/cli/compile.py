@@ -129,6 +129,9 @@ def compile_program(
         str | None, _search(help="Model to finetune: local/NAME, a GGUF file or folder.  [default: local/smollm2-135m]")
     ] = None,
     lists: Annotated[int | None, _search(min=1, help="Training lists that finetune reads.  [default: 4000]")] = None,
+    beside_prior: Annotated[
+        int | None, _search(min=0, help="Further lists that it reads beside the prior.  [default: 0]")
+    ] = None,
     budget_usd: BudgetUsd = None,
     prices: PricesFile = None,
     max_calls: MaxCalls = None,
@@ -193,6 +196,7 @@ def compile_program(
         "seed": seed,
         "base": base,
         "lists": lists,
+        "beside_prior": beside_prior,
     }
     family = family or ["tuned" if optimizer == "finetune" else "listwise"]
     with (

@@ -97,10 +97,12 @@ class FineTuned:
         return ids if len(ids) <= self.most_suffix else [*ids[: self.most_suffix - 1], ids[-1]]
 
     def figures(self, lists: Sequence[PromptList]) -> Figures:
-        """Loss and NDCG on lists."""
+        """Loss and NDCG on lists, of the fused scores for lists beside the prior."""
         losses, gains = [], []
         for one in lists:
             values = self.logits(one.prefix, one.suffixes)
+            if one.beside is not None:
+                values = one.beside.share * values + np.array(one.beside.prior)
             losses.append(float(self.objective.loss(torch.from_numpy(values), one.target)))
             above = (values > values[one.target]).sum() + ((values == values[one.target]).sum() - 1) / 2
             gains.append(1 / np.log2(2 + above))
@@ -132,11 +134,14 @@ class FineTuned:
             return AdapterTraining(self, lists, dev_lists, checkpoint, on_event).run()
 
     def loss(self, one: PromptList) -> Tensor:
-        """Loss of the objective on one list."""
+        """Loss of the objective on one list, on the fused scores of one beside the prior."""
         suffixes, target = one.suffixes, one.target
         if self.objective.alone:
             suffixes, target = (suffixes[target],), 0
-        return self.objective.loss(self._values(one.prefix, suffixes), target)
+        values = self._values(one.prefix, suffixes)
+        if one.beside is not None:
+            values = one.beside.share * values + values.new_tensor(one.beside.prior)
+        return self.objective.loss(values, target)
 
     @one_thread()
     def seconds_to_train(self, lists: Sequence[PromptList]) -> float:

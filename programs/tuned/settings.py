@@ -26,6 +26,7 @@ class TuningSettings(BaseModel):
         patience: Blocks without a lower dev loss after which training stops.
         average: Decay of the moving average of the adapters over steps, see `decay_at`; 0 keeps those of the last step.
         stopping_users: Most dev users whose lists decide when to stop.
+        beside_prior: Further lists that are read beside the prior, see `optimize.beside_prior`.
 
     Defaults are those of records that leave a field out; a new training has `NEWEST_TUNING`.
     """
@@ -48,6 +49,14 @@ class TuningSettings(BaseModel):
     average: float = Field(default=0.0, ge=0, lt=1, exclude_if=lambda decay: not decay)
     stopping_users: int = Field(default=32, ge=1, exclude_if=lambda users: users == 32)
     every_purchase: bool = Field(default=False, exclude_if=lambda every: not every)
+    beside_prior: int = Field(default=0, ge=0, exclude_if=lambda lists: not lists)
+
+    @property
+    def of_lists_beside_prior(self) -> TuningSettings:
+        """Settings of the training that follows, on `beside_prior` lists: a lower rate, and four blocks."""
+        block = max(1, -(-self.beside_prior // (4 * self.batch)))
+        changed = {"lists": self.beside_prior, "beside_prior": 0, "rate": 0.4 * self.rate, "block": block}
+        return self.model_copy(update=changed)
 
     @property
     def steps(self) -> int:
@@ -112,22 +121,38 @@ Prefix = str | tuple[str | Slot, ...]
 
 
 @dataclass(frozen=True)
+class Beside:
+    """What the prior says of a list that is learned from beside it.
+
+    Attributes:
+        prior: Its scores of the candidates, in nats.
+        share: What the reader's scores are multiplied with before they are added.
+    """
+
+    prior: tuple[float, ...]
+    share: float
+
+
+@dataclass(frozen=True)
 class PromptList:
     """A user's text, the texts of candidates, and which of them the user chose.
 
     Attributes:
         target: Index in `suffixes`.
+        beside: The prior's part of the fused scores whose loss is trained; None for the reader's scores alone.
     """
 
     prefix: Prefix
     suffixes: tuple[str, ...]
     target: int
+    beside: Beside | None = None
 
     @property
     def facts(self) -> list[Any]:
         """Everything in it, as JSON; vectors by their hash."""
         whole = self.prefix if isinstance(self.prefix, str) else [_piece(one) for one in self.prefix]
-        return [whole, self.suffixes, self.target]
+        beside = [] if self.beside is None else [self.beside.prior, self.beside.share]
+        return [whole, self.suffixes, self.target, *beside]
 
 
 def _piece(piece: str | Slot) -> str | list[str]:

@@ -10,7 +10,7 @@ import pytest
 import mllm3rec as m3
 from evaluate.protocol.cases import Cases
 from optimize.artifact import ADAPTER, MANIFEST, SEARCH_FOLDER, ArtifactManifest, read_manifest, restore_program
-from optimize.finetuning import finetuning_cases
+from optimize.finetuning import CHECKPOINT_BESIDE_PRIOR, finetuning_cases
 from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.events import Event, Progress
 from programs.tuned.settings import TuningSettings
@@ -80,6 +80,31 @@ def test_further_purchases_are_targets_where_the_lists_of_the_setting_are_too_fe
     assert not held_out & all_of_them
     bought = {(user, event.item_id) for user, events in cases.training.items() for event in events}
     assert all_of_them <= bought
+
+
+def test_a_compile_beside_the_prior_resumes_and_learns_what_the_prior_lacks(base: Path, tmp_path: Path) -> None:
+    many = cases_file(tmp_path / "many.jsonl", 30)
+
+    def kill_in_the_second_block_beside(event: Event) -> None:
+        if isinstance(event, Progress) and event.task == "fine-tuning" and event.total == 80 and event.done == 32:
+            raise Killed
+
+    with pytest.raises(Killed):
+        compiled(many, base, tmp_path / "art", beside_prior=80, on_event=kill_in_the_second_block_beside)
+    seen: list[Event] = []
+    program = compiled(many, base, tmp_path / "art", beside_prior=80, on_event=seen.append)
+    done = [one.done for one in seen if isinstance(one, Progress) and one.task == "fine-tuning" and one.total == 80]
+    assert done[0] == 24, "it goes on after the last whole block"
+    manifest = program.manifest
+    assert manifest is not None and manifest.adapter is not None and manifest.adapter.settings.beside_prior == 80
+    alone = compiled(many, base, tmp_path / "alone").manifest
+    assert alone is not None and "beside_prior" not in alone.model_dump_json()
+    kept = [(tmp_path / name / SEARCH_FOLDER / CHECKPOINT_BESIDE_PRIOR).exists() for name in ("art", "alone")]
+    assert kept == [True, False]
+    forecast = m3.forecast_compile_cost(
+        many, "tuned", out=tmp_path / "other", optimizer="finetune", base=str(base), lists=400, beside_prior=80
+    )
+    assert "fine-tuning beside the prior" in {phase.name for phase in forecast}
 
 
 def test_only_the_program_tuned_is_fine_tuned(cases: Cases, base: Path, tmp_path: Path) -> None:
