@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from programs.bulk.greenlets import in_greenlet
-from programs.runtime.interrupts import Result
+from programs.runtime.interrupts import GRACE, Result
 
 _THREADS = 64
 """For questions that only the general path can ask."""
@@ -39,5 +39,5 @@ class ProgramLoop:
     def close(self) -> None:
         """End the loop; what is under way is given up."""
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
+        self._thread.join(GRACE)
         self._threads.shutdown(wait=False, cancel_futures=True)
