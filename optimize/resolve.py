@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from evaluate.ranker_choice import RankerChoice, choose_by_name
 from evaluate.ranker_factory import RankerFactory, askable
 from optimize.artifact import ArtifactManifest, is_artifact, read_manifest, restore_program
 from programs.lm.model_options import ModelOptions
-from programs.lm.roles import ROLE_NAMES, Roles
+from programs.lm.roles import ROLE_NAMES, RoleName, Roles
 from programs.prior.choice import prior_name
 from programs.program import WITHOUT_MODEL, Fusion
 from programs.ranker import Ranker
@@ -72,7 +73,11 @@ class ArtifactChoice(RankerChoice):
 
 
 def resolve_ranker(
-    name: str, options: ModelOptions, fusion: Fusion, schema: MotivationSchema | None = None
+    name: str,
+    options: ModelOptions,
+    fusion: Fusion,
+    schema: MotivationSchema | None = None,
+    asked: Collection[RoleName] = ROLE_NAMES,
 ) -> RankerChoice:
     """Find a ranker by its name or by the folder of an artifact.
 
@@ -81,6 +86,7 @@ def resolve_ranker(
             only if it is given here, because it receives histories.
         fusion: For rankers that are not artifacts; its head, if it has one, replaces that of an artifact, too.
         schema: Motivational schema; an artifact accepts only its own.
+        asked: Roles whose models will be asked; servers of the others need not be confirmed.
 
     Raises:
         InputError: if there is no such ranker or artifact, or an artifact names a server that you must confirm.
@@ -90,7 +96,7 @@ def resolve_ranker(
         return choose_by_name(name, options, fusion, schema)
     manifest = read_manifest(path)
     roles = options.over(manifest.roles)
-    _refuse_unnamed_servers(path, roles, options)
+    _refuse_unnamed_servers(path, roles, options, asked)
     return ArtifactChoice(
         name=f"compiled {manifest.family} ({manifest.sha256[:8]})",
         roles=roles,
@@ -103,8 +109,8 @@ def resolve_ranker(
     )
 
 
-def _refuse_unnamed_servers(path: Path, roles: Roles, options: ModelOptions) -> None:
-    for role in ROLE_NAMES:
+def _refuse_unnamed_servers(path: Path, roles: Roles, options: ModelOptions, asked: Collection[RoleName]) -> None:
+    for role in asked:
         model = roles.of(role).model
         is_local = urlsplit(model).hostname in ("127.0.0.1", "localhost", "::1")
         if model.startswith(("http://", "https://")) and not is_local and model not in options.names:

@@ -19,6 +19,9 @@ from programs.runtime.config_file import load_schema
 
 Task = Literal["distill", "profile", "recommend"]
 
+_ALONE: dict[Task, RoleName] = {"distill": "mote", "profile": "mope"}
+"""The role that a task asks, where it asks one alone."""
+
 
 class StageOptions(TypedDict, total=False):
     """Program and models of a stage, see `StageSettings`."""
@@ -101,8 +104,8 @@ class StageSettings(BaseModel):
     def roles(self) -> Roles:
         """The models that the task asks; the others are never asked, and so need not be there."""
         roles: Roles = self.choice().roles
-        asked: dict[Task, RoleName] = {"distill": "mote", "profile": "mope"}
-        return Roles.all_on(roles.of(asked[self.task])) if self.task in asked else roles
+        alone = _ALONE.get(self.task)
+        return roles if alone is None else Roles.all_on(roles.of(alone))
 
     def choice(self) -> Any:
         """The program with its models, fusion and schema (`evaluate.ranker_choice.RankerChoice`).
@@ -111,7 +114,9 @@ class StageSettings(BaseModel):
             InputError: if there is no such program or preset, or a file cannot be read.
         """
         schema = None if self.schema_file is None else load_schema(self.schema_file)
-        return resolve_ranker(self.program, self.models, Fusion(weight=self.weight, head=self.head), schema)
+        fusion = Fusion(weight=self.weight, head=self.head)
+        asked = (_ALONE[self.task],) if self.task in _ALONE else ROLE_NAMES
+        return resolve_ranker(self.program, self.models, fusion, schema, asked)
 
     def identity(self) -> str:
         """Hash of what decides the rows: two jobs with the same one may share their output."""

@@ -175,9 +175,7 @@ class Stage:
     @cached_property
     def _module(self) -> MLLM3Rec:
         """The program without data: MOPE and MOTE need none."""
-        # The models of roles that this task does not ask must not matter, or be on this machine.
-        asked = {"distill": self.settings.mote, "profile": self.settings.mope}[self.settings.task]
-        choice = self.settings.model_copy(update={"model": asked or self.settings.model}).choice()
+        choice = self.settings.choice()
         factory = RankerFactory.create(
             _NO_DATA,
             {},

@@ -23,14 +23,18 @@ from mllm3rec.cli.whole import chosen_users
 from mllm3rec.stages import columns
 from mllm3rec.stages.job import FIRST_ROWS
 from mllm3rec.stages.parts import inputs_file, parts_folder
+from mllm3rec.stages.settings import Task
+from optimize.artifact import MANIFEST, ArtifactManifest
 from programs.lm.ledger import read_calls
 from programs.lm.response_cache import use_response_cache
+from programs.lm.roles import ROLE_NAMES, RoleName
 from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.events import Event, Note
 from tests.support.command_line import CommandLine, process_of
 from tests.support.fake_server import Body, FakeOpenAI, Reply, last_user, sensible
 from tests.support.files import plain_files
 from tests.support.paths import TINY_ENCODER
+from tests.support.served import freeze
 
 
 @pytest.fixture(scope="module")
@@ -288,6 +292,46 @@ class TestFinishedOutput:
         monkeypatch.setattr(os, "fsync", noted)
         m3.distill_all(demo, out, model=server.model())
         assert out.stat().st_ino in synced
+
+
+class TestServersOfArtifacts:
+    """An artifact with each role on another server, as `https://gpu-mope.example/v1#m`."""
+
+    @pytest.fixture
+    def artifact(self, tmp_path: Path) -> Path:
+        freeze(tmp_path / "artifact", "local/smollm2-135m")
+        manifest = tmp_path / "artifact" / MANIFEST
+        found = json.loads(manifest.read_text())
+        for role in ROLE_NAMES:
+            found["roles"][role]["model"] = f"https://gpu-{role}.example/v1#m"
+        manifest.write_text(json.dumps(ArtifactManifest.model_validate(found).sealed().model_dump(mode="json")))
+        return manifest.parent
+
+    @pytest.mark.parametrize(("task", "role"), [("distill", "mote"), ("profile", "mope")])
+    def test_only_the_server_that_is_asked_must_be_confirmed(self, artifact: Path, task: Task, role: RoleName) -> None:
+        there = f"https://gpu-{role}.example/v1#m"
+        settings = m3.StageSettings(task=task, program=str(artifact))
+        with pytest.raises(InputError, match=f"{role} would send histories .* add --{role} {there}"):
+            settings.identity()
+        confirmed = settings.model_copy(update={role: there})
+        assert {confirmed.roles.of(one).model for one in ROLE_NAMES} == {there}
+        assert confirmed.identity() != settings.model_copy(update={role: "local/smollm2-135m"}).identity()
+        with m3.Stage(confirmed) as stage:
+            stage.prepare()
+
+    def test_recommendations_need_all(self, artifact: Path) -> None:
+        given = {role: f"https://gpu-{role}.example/v1#m" for role in ROLE_NAMES}
+        settings = m3.StageSettings.model_validate({"task": "recommend", "program": str(artifact), **given})
+        assert settings.roles.judge.model == given["judge"]
+        for role in ("mope", "mote"):
+            with pytest.raises(InputError, match=f"add --{role} {given[role]}"):
+                settings.model_copy(update={role: None}).identity()
+
+    def test_traits_by_the_server_that_was_named(
+        self, artifact: Path, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
+    ) -> None:
+        job = m3.distill_all(demo, tmp_path / "t.parquet", program=str(artifact), mote=server.model())
+        assert (job.complete, len(server.bodies)) == (True, len(demo.items))
 
 
 class TestFailures:
