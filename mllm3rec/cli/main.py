@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
-import time
 from contextlib import suppress
 from io import TextIOWrapper
 from typing import Annotated, NoReturn
@@ -38,7 +35,7 @@ from mllm3rec.cli import (
 )
 from mllm3rec.cli import compile as compile_command
 from mllm3rec.cli.console import err, printable, say
-from programs.runtime.interrupts import GRACE, Terminated, end_on_termination
+from programs.runtime.interrupts import Terminated, end_despite_threads, end_on_termination
 
 INTERRUPTED = 130
 _SIGNALLED = 128
@@ -132,16 +129,7 @@ def _leave(error: KeyboardInterrupt) -> NoReturn:
         word, code = f"ended by {error}", _SIGNALLED + error.number
     with suppress(OSError):  # After SIGHUP there may be no terminal any more.
         say(f"{word}; everything done so far is kept: the same command goes on from there")
-    end = time.monotonic() + GRACE
-    others = [one for one in threading.enumerate() if one is not threading.current_thread() and not one.daemon]
-    for other in others:
-        other.join(max(0.0, end - time.monotonic()))
-    if any(other.is_alive() for other in others):
-        # Python would wait for the answer. The ledger counts the call at its upper estimate, as after `kill -9`.
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(code)
+    end_despite_threads(code)
     sys.exit(code)
 
 

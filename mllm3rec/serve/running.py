@@ -7,7 +7,8 @@ import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,6 +32,7 @@ from programs.program import DEFAULT_WEIGHT, Fusion
 from programs.runtime.environment import environment, variable
 from programs.runtime.errors import InputError, one_line
 from programs.runtime.events import Note, OnEvent, ignore
+from programs.runtime.interrupts import end_despite_threads
 from signatures.schema import MotivationSchema
 
 PRIOR = "prior"
@@ -117,12 +119,12 @@ async def running_service(
     Raises:
         InputError: if the program cannot be used.
     """
-    engine, metrics = ProgramLoop(), ServiceMetrics()
-    ledger = RenewingLedger(settings.ledger, settings.limits)
-    build = partial(_built, settings, dataset, engine, ledger, on_event)
+    ledger, metrics = RenewingLedger(settings.ledger, settings.limits), ServiceMetrics()
     watching: asyncio.Task[None] | None = None
     folder = Path(settings.name)
     seen = await asyncio.to_thread(artifact_fingerprint, folder)
+    engine = ProgramLoop()
+    build = partial(_built, settings, dataset, engine, ledger, on_event)
     try:
         pool = ProgramPool(build, await asyncio.to_thread(build), metrics.reloaded)
         if is_artifact(folder):
@@ -159,6 +161,8 @@ def serve_http(
 ) -> None:
     """Answer HTTP until SIGTERM or Ctrl-C; requests under way are answered first.
 
+    Ends the process if a thread still waits for a server some seconds later.
+
     Args:
         on_ready: Told the address and what answers there, when requests can come.
 
@@ -167,7 +171,22 @@ def serve_http(
     """
     hosts, key = settings.hosts, settings.key
     with _listening(settings.host, settings.port) as at:
-        asyncio.run(_serve_http(settings, dataset, at, hosts, key, on_event, on_ready))
+        _run(_serve_http(settings, dataset, at, hosts, key, on_event, on_ready))
+
+
+def _run(serving: Coroutine[Any, Any, None]) -> None:
+    """Run the service to its end; ends the process with code 0 if threads still wait for a server then."""
+    threads = ThreadPoolExecutor(thread_name_prefix="build")
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        loop.set_default_executor(threads)
+        try:
+            runner.run(serving)
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+            # The runner waits five minutes for threads of the loop's executor, so it gets one without threads.
+            loop.set_default_executor(ThreadPoolExecutor(1))
+        end_despite_threads(0)
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -242,7 +261,7 @@ def serve_mcp(settings: ServiceSettings, dataset: Dataset, on_event: OnEvent = i
     Raises:
         InputError: if the program cannot be used.
     """
-    asyncio.run(_serve_mcp(settings, dataset, on_event))
+    _run(_serve_mcp(settings, dataset, on_event))
 
 
 async def _serve_mcp(settings: ServiceSettings, dataset: Dataset, on_event: OnEvent) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,6 +70,44 @@ def test_sigterm_answers_what_is_under_way_and_sighup_reloads(tmp_path: Path) ->
             asking.join()
             assert found[0].json()["answered_by"] == "program"
             assert process.wait(20) == 0
+
+
+def _hanging(text: str) -> Callable[[Body], Reply]:
+    """Answers of a server that takes minutes to embed a text."""
+
+    def respond(body: Body) -> Reply:
+        reply = sensible(body)
+        reply.seconds = 120.0 if text in str(body.get("input")) else 0.0
+        return reply
+
+    return respond
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_although_a_text_is_still_being_embedded(number: signal.Signals) -> None:
+    with (
+        FakeOpenAI(_hanging("orange kettle")) as server,
+        served("prior", "demo", "--deadline", 1, **{variable("encoder"): server.model()}) as (url, process),
+    ):
+        found = httpx.post(f"{url}/recommend", json={"history": [{"text": "an orange kettle"}]}, timeout=60)
+        assert found.json()["why"] == "deadline"
+        process.send_signal(number)
+        assert process.wait(20) == 0
+
+
+def test_it_ends_although_the_catalogue_is_still_being_embedded() -> None:
+    with FakeOpenAI(_hanging("")) as server:
+        command = process_of("serve", "prior", "demo", "--port", 0, "--json")
+        environment = buffered_environment() | {variable("encoder"): server.model()}
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT, env=environment) as process:  # noqa: S603
+            try:
+                while not server.bodies:
+                    assert process.poll() is None
+                    time.sleep(0.01)
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(20) == 128 + signal.SIGTERM
+            finally:
+                process.kill()
 
 
 def test_mcp_over_http(server: FakeOpenAI) -> None:
