@@ -17,6 +17,8 @@ RUN pip install --no-cache-dir ".[serve,local]" \
 
 USER serving
 ENV MLLM3REC_CACHE=/cache
+# The default encoder. Before VOLUME: a new named volume begins with what the image has here.
+RUN mllm3rec models fetch minilm
 VOLUME ["/cache"]
 EXPOSE 8000
 HEALTHCHECK --start-period=120s \
