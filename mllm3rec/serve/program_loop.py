@@ -25,7 +25,8 @@ class ProgramLoop:
         self.loop = asyncio.new_event_loop()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="service")
         self.loop.set_default_executor(self._threads)
-        self._thread = threading.Thread(target=self.loop.run_forever, name="engine", daemon=True)
+        # No daemon, as the threads of executors would then be: `end_despite_threads` leaves daemons out, Python waits.
+        self._thread = threading.Thread(target=self.loop.run_forever, name="engine", daemon=False)
         self._thread.start()
 
     def start(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
@@ -37,7 +38,7 @@ class ProgramLoop:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def close(self) -> None:
-        """End the loop; what is under way is given up."""
+        """End the loop; what is under way is given up. Without it the process does not end."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(GRACE)
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -119,12 +119,12 @@ async def running_service(
     Raises:
         InputError: if the program cannot be used.
     """
-    engine, metrics = ProgramLoop(), ServiceMetrics()
-    ledger = RenewingLedger(settings.ledger, settings.limits)
-    build = partial(_built, settings, dataset, engine, ledger, on_event)
+    ledger, metrics = RenewingLedger(settings.ledger, settings.limits), ServiceMetrics()
     watching: asyncio.Task[None] | None = None
     folder = Path(settings.name)
     seen = await asyncio.to_thread(artifact_fingerprint, folder)
+    engine = ProgramLoop()
+    build = partial(_built, settings, dataset, engine, ledger, on_event)
     try:
         pool = ProgramPool(build, await asyncio.to_thread(build), metrics.reloaded)
         if is_artifact(folder):
