@@ -9,6 +9,7 @@ import pytest
 
 import mllm3rec as m3
 from evaluate.protocol.cases import Cases
+from mllm3rec.api.compilation import forecast_compile_cost
 from optimize.artifact import ADAPTER, MANIFEST, SEARCH_FOLDER, ArtifactManifest, read_manifest, restore_program
 from optimize.finetuning import CHECKPOINT_BESIDE_PRIOR, finetuning_cases
 from programs.runtime.errors import BudgetExceededError, InputError
@@ -82,7 +83,7 @@ def test_further_purchases_are_targets_where_the_lists_of_the_setting_are_too_fe
     assert all_of_them <= bought
 
 
-def test_a_compile_beside_the_prior_resumes_and_learns_what_the_prior_lacks(base: Path, tmp_path: Path) -> None:
+def test_a_compile_beside_the_prior_resumes(base: Path, tmp_path: Path) -> None:
     many = cases_file(tmp_path / "many.jsonl", 30)
 
     def kill_in_the_second_block_beside(event: Event) -> None:
@@ -101,7 +102,7 @@ def test_a_compile_beside_the_prior_resumes_and_learns_what_the_prior_lacks(base
     assert alone is not None and "beside_prior" not in alone.model_dump_json()
     kept = [(tmp_path / name / SEARCH_FOLDER / CHECKPOINT_BESIDE_PRIOR).exists() for name in ("art", "alone")]
     assert kept == [True, False]
-    forecast = m3.forecast_compile_cost(
+    forecast = forecast_compile_cost(
         many, "tuned", out=tmp_path / "other", optimizer="finetune", base=str(base), lists=400, beside_prior=80
     )
     assert "fine-tuning beside the prior" in {phase.name for phase in forecast}
