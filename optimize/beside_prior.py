@@ -76,6 +76,8 @@ def training_head_lists(
     found: dict[tuple[int, int], HeadList] = {}
     for number, step in enumerate(steps):
         own = [place for other, place in order if other == number]
+        if not own:
+            continue
         chosen = {step.cases[place].user_id: (number, place) for place in own}
         for one in head_lists([step.cases[place] for place in own], fit(step.training)):
             found[chosen[one.case.user_id]] = one
