@@ -1,9 +1,9 @@
 """Fit of a gate on recorded scores, cross-validated over users; asks no model.
 
-A more complex rule has to pay for itself: one weight for all must be clearly above the prior alone, and weights by
-ranges of a signal clearly above one weight, both on users that they were not fitted on. Clearly means by more than one
-standard error. The choice of ranges is checked, too: where choosing in this way is not above one weight on users that
-the choice was not made on, it is made without ranges.
+A more complex rule has to pay for itself. One weight for all takes the place of the prior alone where the dev users
+make it likelier than not that MAR adds something (`_adds`). Weights by ranges of a signal must be clearly above one
+weight on users that they were not fitted on, by more than one standard error. The choice of ranges is checked, too:
+where choosing in this way is not above one weight on users that the choice was not made on, it is made without ranges.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+from scipy.special import logsumexp
 
 from evaluate.protocol.cases import Cases
 from evaluate.runs.journal import read_journal
 from evaluate.stats.intervals import Difference, paired_difference
 from optimize.fusion_fit import TRIED_WEIGHTS
-from optimize.likelihood import Likelihood, ListScores, log_likelihoods, mean_deviations
+from optimize.likelihood import ListScores, log_likelihoods, mean_deviations
 from optimize.objective import UserScore
-from programs.gate import Gate, GateSignals, SignalName, recorded_scores
+from programs.gate import Deviations, Gate, GateSignals, SignalName, recorded_scores
 from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import InputError
 
@@ -38,8 +39,8 @@ _SIGNALS: tuple[SignalName, ...] = ("history", "cold", "margin", "entropy")
 _STEPS = 21
 """Margins of dev users that a gate keeps."""
 
-Qualities = NDArray[np.float64]
-"""Quality of every row at every tried weight, shape (rows, weights): see `optimize.likelihood`."""
+LogLikelihoods = NDArray[np.float64]
+"""Log-likelihoods of every row's target at every tried weight, in nats, shape (rows, weights)."""
 
 
 class FittedGate(BaseModel):
@@ -49,7 +50,7 @@ class FittedGate(BaseModel):
         gate: The rule; fitted on all users.
         users: Number of users.
         in_range: Number of users in each range of the gate.
-        floor: Mean quality of the prior alone: the log-likelihood of a target, in nats.
+        floor: Mean log-likelihood of a target by the prior alone, in nats.
         gain: Of the whole procedure, over the prior alone: every user is ranked with the gate that is chosen and fitted
             on the other folds.
         over_one_weight: Likewise, over one weight for all, which is fitted in the same way.
@@ -86,11 +87,12 @@ class FittedGate(BaseModel):
         write_atomically(path, self.model_dump_json(indent=2).encode() + b"\n")
 
 
-def fit_gate(values: Qualities, signals: Sequence[GateSignals], users: Sequence[str]) -> FittedGate:
+def fit_gate(values: LogLikelihoods, signals: Sequence[GateSignals], users: Sequence[str]) -> FittedGate:
     """Choose and fit a gate: ranges of one signal, one weight for all, or the prior alone.
 
     Args:
-        values: Quality of each row at each of `TRIED_WEIGHTS`, shape (rows, weights); that at weight 0 is the prior's.
+        values: Log-likelihood of each row's target at each of `TRIED_WEIGHTS`, in nats, shape (rows, weights); that at
+            weight 0 is the prior's.
         signals: Of each row.
         users: User of each row; all rows of a user are in one fold.
 
@@ -108,8 +110,6 @@ def fit_gate(values: Qualities, signals: Sequence[GateSignals], users: Sequence[
     margins = np.quantile(data.by_user(np.array([one.margin for one in signals])), steps)
     if gate.signal is not None and chosen.mean() <= for_all.mean():
         gate = _without_ranges(data)
-    if chosen.mean() < floor.mean():
-        gate = Gate(weights=(0.0,))
     found = [gate.range_of(one) for one in signals]
     ranges = [{user for user, own in zip(users, found, strict=True) if own == n} for n in range(len(gate.weights))]
     return FittedGate(
@@ -122,7 +122,7 @@ def fit_gate(values: Qualities, signals: Sequence[GateSignals], users: Sequence[
     )
 
 
-def _difference(users: Sequence[str], mine: Qualities, theirs: Qualities) -> Difference:
+def _difference(users: Sequence[str], mine: LogLikelihoods, theirs: LogLikelihoods) -> Difference:
     a, b = (dict(zip(users, found.tolist(), strict=True)) for found in (mine, theirs))
     return paired_difference(a, b, seed=0)
 
@@ -130,7 +130,7 @@ def _difference(users: Sequence[str], mine: Qualities, theirs: Qualities) -> Dif
 class _Rows:
     """Rows of users with their quality at every weight, and their signals."""
 
-    def __init__(self, values: Qualities, signals: Sequence[GateSignals], owner: NDArray[np.intp]) -> None:
+    def __init__(self, values: LogLikelihoods, signals: Sequence[GateSignals], owner: NDArray[np.intp]) -> None:
         self.values = values
         self.signals = signals
         self.owner = owner
@@ -149,17 +149,17 @@ class _Rows:
         place: NDArray[np.intp] = np.unique(self.owner, return_inverse=True)[1] % _FOLDS
         return place
 
-    def by_user(self, found: Qualities) -> Qualities:
+    def by_user(self, found: LogLikelihoods) -> LogLikelihoods:
         """Mean over the rows of each user."""
         return _by_user(self.owner, found)
 
-    def at(self, gate: Gate) -> Qualities:
-        """Quality of each row with the weight that a gate gives it."""
+    def at(self, gate: Gate) -> LogLikelihoods:
+        """Log-likelihood of each row with the weight that a gate gives it."""
         columns = [TRIED_WEIGHTS.index(gate.weight(one)) for one in self.signals]
         return self.values[np.arange(len(self.values)), columns]
 
 
-def _out_of_fold(rows: _Rows, choose: Callable[[_Rows], Gate]) -> Qualities:
+def _out_of_fold(rows: _Rows, choose: Callable[[_Rows], Gate]) -> LogLikelihoods:
     out = np.empty(len(rows.values))
     fold = rows.fold
     for number in range(_FOLDS):
@@ -180,12 +180,19 @@ def _chosen(rows: _Rows) -> Gate:
 
 
 def _without_ranges(rows: _Rows) -> Gate:
-    """One weight for all if it clearly beats the prior alone, else the prior."""
-    gain = _out_of_fold(rows, _one_weight) - rows.values[:, 0]
-    return _one_weight(rows) if _clearly(rows.owner, gain) else Gate(weights=(0.0,))
+    return _one_weight(rows) if _adds(rows) else Gate(weights=(0.0,))
 
 
-def _clearly(owner: NDArray[np.intp], gain: Qualities) -> bool:
+def _adds(rows: _Rows) -> bool:
+    """Whether MAR more likely adds something than not, by a Bayes factor above 1.
+
+    Before the users are seen, both are equally likely, and so are all weights above 0.
+    """
+    total = np.array([rows.by_user(rows.values[:, place]).sum() for place in range(rows.values.shape[1])])
+    return bool(logsumexp(total[1:]) - np.log(len(total) - 1) > total[0])
+
+
+def _clearly(owner: NDArray[np.intp], gain: LogLikelihoods) -> bool:
     """Whether the mean gain is above zero by more than one standard error over users."""
     own = _by_user(owner, gain)
     return bool(own.mean() > own.std(ddof=1) / np.sqrt(len(own)))
@@ -220,7 +227,7 @@ def _cuts(rows: _Rows, name: SignalName) -> tuple[float, ...]:
     return (cut,) if min(above, len(known) - above) >= _AS_ALL * rows.each else ()
 
 
-def _first_best(means: Qualities) -> int:
+def _first_best(means: LogLikelihoods) -> int:
     """Index of the best weight; among equals the smallest."""
     return int(np.flatnonzero(means >= means.max() - 1e-12)[0])
 
@@ -276,9 +283,8 @@ def fit_on_lists(
 ) -> FittedGate:
     """Fit a gate by the log-likelihood of the targets.
 
-    The scores of all lists are divided by the same deviations where that makes the targets of other folds clearly
-    likelier than each list's own do, with the best weight of both. The gain is then that of the gate for these
-    deviations.
+    The scores of all lists are divided by the same deviations where that makes the targets likelier than each list's
+    own do. The gain is then that of the gate for these deviations.
 
     Args:
         lists: The scores of each row; None where no weight changes the target's place.
@@ -288,7 +294,7 @@ def fit_on_lists(
         InputError: as `fit_gate`.
     """
     common = mean_deviations(lists)
-    if common is None or not _all_alike_is_better(lists, users):
+    if common is None or not _all_alike_is_better(lists, common):
         return fit_gate(log_likelihoods(lists, TRIED_WEIGHTS), signals, users)
     over = log_likelihoods([None if one is None else one.over(common) for one in lists], TRIED_WEIGHTS)
     fitted = fit_gate(over, signals, users)
@@ -297,32 +303,21 @@ def fit_on_lists(
     return fitted.model_copy(update={"gate": fitted.gate.model_copy(update={"deviations": common})})
 
 
-def _all_alike_is_better(lists: Sequence[ListScores | None], users: Sequence[str]) -> bool:
-    """Whether the same deviations for all lists make the targets of other folds clearly likelier."""
-    known = [(one, user) for one, user in zip(lists, users, strict=True) if one is not None]
-    owner = _owners([user for _, user in known])
-    if len(np.unique(owner)) < _FOLDS:
-        return False
-    found = [one for one, _ in known]
-    gain = _likelihood_out_of_fold(found, owner, common=True) - _likelihood_out_of_fold(found, owner, common=False)
-    return _clearly(owner, gain)
+def _all_alike_is_better(lists: Sequence[ListScores | None], common: Deviations) -> bool:
+    """Whether the targets are likelier with the same deviations for all lists, each way with its best weight.
+
+    Both ways have as many fitted numbers, so the likelihood itself decides.
+    """
+    known = [one for one in lists if one is not None]
+    best = [
+        log_likelihoods(way, TRIED_WEIGHTS).mean(axis=0).max() for way in (known, [one.over(common) for one in known])
+    ]
+    return bool(best[1] > best[0])
 
 
-def _likelihood_out_of_fold(lists: Sequence[ListScores], owner: NDArray[np.intp], common: bool) -> Qualities:
-    """Log-likelihood of each target with the weight, scale and, if `common`, deviations of the other folds."""
-    out, fold = np.empty(len(lists)), owner % _FOLDS
-    for number in range(_FOLDS):
-        inside = fold == number
-        deviations = mean_deviations([one for one, mine in zip(lists, inside, strict=True) if not mine])
-        divided = [one.over(deviations) for one in lists] if common and deviations else lists
-        found = Likelihood(divided)
-        out[inside] = found.at(*found.likeliest(TRIED_WEIGHTS, ~inside))[inside]
-    return out
-
-
-def _by_user(owner: NDArray[np.intp], found: Qualities) -> Qualities:
+def _by_user(owner: NDArray[np.intp], found: LogLikelihoods) -> LogLikelihoods:
     _, place = np.unique(owner, return_inverse=True)
-    mean: Qualities = np.bincount(place, found) / np.bincount(place)
+    mean: LogLikelihoods = np.bincount(place, found) / np.bincount(place)
     return mean
 
 

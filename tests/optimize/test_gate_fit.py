@@ -64,6 +64,16 @@ def test_a_model_that_says_nothing_gets_no_weight(seed: int) -> None:
     assert fitted.gain.mean <= 0.02
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize(("nats", "asks"), [(1.0, False), (5.0, True), (20.0, True)])
+def test_one_weight_needs_a_bayes_factor_above_one(nats: float, asks: bool, noise: float) -> None:
+    """The likelihood of all dev users decides, however different single users are: e^5 is more than 20 weights."""
+    draws = np.random.default_rng(2).normal(size=(60, 1))
+    values = nats / 60 - nats / 60 * ((WEIGHTS - 0.2) / 0.2) ** 2 + noise * (draws - draws.mean()) * WEIGHTS
+    _, signals = people(60, 0, 0)
+    assert fit_gate(values, signals, names(60)).gate.weights == ((0.2,) if asks else (0.0,))
+
+
 def test_the_margins_of_dev_users_are_kept_for_shares() -> None:
     values, signals = people(60, 0.3, 0.3)
     gate = fit_gate(values, signals, names(60)).gate
