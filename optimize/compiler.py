@@ -11,7 +11,7 @@ from evaluate.experiments.resumable_trials import naming_file
 from evaluate.protocol.cases import Cases
 from optimize.artifact import SEARCH_FOLDER, ArtifactManifest, CompileData
 from optimize.ask_ahead import AskAhead, PlannedScores
-from optimize.candidates import Candidates, build_candidates, without_trait_store
+from optimize.candidates import Candidates, build_candidates, original_candidates, without_trait_store
 from optimize.consistency import Similarity
 from optimize.copied_text import CopyGuard
 from optimize.dspy_optimizers import ScoreRecorder, run_dspy_optimizer
@@ -140,22 +140,22 @@ class Compiler:
     def _forecast(self, builder: ProgramBuilder) -> list[Phase]:
         """A forecast from the usage of the first users with the programs of `builder`."""
         ledger = builder.parts.backends.ledger
-        programs = [builder.program(configuration) for configuration in self._families.values()]
+        programs = {name: builder.program(configuration) for name, configuration in self._families.items()}
         measured = [
             measure_compile(self._scored(without_trait_store(program), self.searched, ledger), self.searched, ledger)
-            for program in programs
+            for program in programs.values()
         ]
-        names = {name for program in programs for name, _ in program.named_predictors()}
+        pools = original_candidates(programs).modules
         return forecast_compile(
             upper_bound(measured, most_expensive(self.settings, self.parts.backends.prices)),
             self.settings,
             users=(len(self.searched), len(self.held_out)),
             items=(self._distilled_items(self.searched), self._distilled_items(self.held_out)),
-            predictors=sum(not name.startswith("reasons") for name in names),
+            pools={name: len(pool.wordings[0].instructions) for name, pool in pools.items()},
             finals=FinalUsers(
                 users=len(self.final_users),
                 items=self._distilled_items(self.final_users),
-                drawn=any(not isinstance(program.aligner, Pointwise | Embedding) for program in programs),
+                drawn=any(not isinstance(one.aligner, Pointwise | Embedding) for one in programs.values()),
             ),
         )
 
@@ -300,7 +300,10 @@ class Compiler:
     def _candidates(self) -> Candidates:
         path = self.directory / SEARCH_FOLDER / POOLS
         if path.exists():
-            return Candidates.load(path)
+            candidates = Candidates.load(path)
+            plain = {name: self._builder.program(one) for name, one in self._families.items()}
+            candidates.refuse_foreign(plain, path)
+            return candidates
         self.ledger.phase = "pools"
         families, users = self._families, self.searched
         self._ask_ahead([PlannedScores(one, None, users, users) for one in families.values()])

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
 
+import optuna
+import pytest
+
 from optimize.artifact import SEARCH_FOLDER
-from optimize.candidates import Candidates, CandidateSettings, _demo_sets
+from optimize.candidates import ORIGINAL, Candidates, CandidateSettings, _demo_sets, original_candidates
 from optimize.compiler import POOLS
 from optimize.labeled_demos import labeled_demos
-from optimize.prompts import Prompt, safe
+from optimize.prompts import Prompt, prompts_of, safe
+from optimize.space import ProgramBuilder, Space, parameters, suggest, uncompiled
+from programs.chat_rec import RERANKING
 from programs.mope import render_purchases
 from programs.program import PROGRAMS
+from programs.runtime.errors import InputError
 from tests.optimize.conftest import Finished
 from tests.support.backends import roles_on
 from tests.support.cases import cases_file
-from tests.support.compile_setup import compiler, sensitive
+from tests.support.compile_setup import compiler, sensitive, trials_of
 from tests.support.fake_server import FakeOpenAI, last_user
 
 
@@ -112,3 +119,58 @@ def test_equal_demo_sets_are_kept_once_where_a_predictor_keeps_its_original_demo
     assert [one.name for one in kept] == ["bootstrapped-1", "bootstrapped-2"]
     assert [one.demos["a"] for one in kept] == [once["a"].demos, other["a"].demos]
     assert all(one.demos["b"] == originals["b"].demos for one in kept)
+
+
+def test_original_prompts_are_those_of_each_program_whichever_are_searched_together(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 4)
+    with FakeOpenAI() as server:
+        parts = compiler(tmp_path / "art", cases, roles_on(server)).parts
+        plain = {name: build(parts) for name, build in PROGRAMS.items() if name not in RERANKING}
+        for names in permutations(plain, 2):
+            pools = original_candidates({name: plain[name] for name in names})
+            builder = ProgramBuilder(parts, pools)
+            for name in names:
+                first = parameters(uncompiled(Space(families=(name,))), pools)
+                chosen = suggest(optuna.trial.FixedTrial(first), Space(families=(name,)), pools)
+                assert set(chosen.demos.values()) <= {ORIGINAL}
+                assert prompts_of(builder.program(chosen)) == prompts_of(plain[name]), names
+        assert server.bodies == []
+    shared = original_candidates({name: plain[name] for name in ("listwise", "pointwise", "without-mope")})
+    assert set(shared.modules) == {"mope", "mote", "listwise", "pointwise", "without-mope"}
+    assert set(shared.of("without-mope")) == {"mote", "without-mope"}
+    apart = original_candidates({name: plain[name] for name in ("listwise", "needs")})
+    assert set(apart.of("needs")) == {"mope.needs", "mote.needs"}
+
+
+def test_programs_with_other_predictors_are_searched_together(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 6)
+    space = Space(families=("listwise", "without-reflection", "llm-only"))
+    with FakeOpenAI(sensitive) as server:
+        made = compiler(tmp_path / "art", cases, roles_on(server), space=space, trials=8)
+        foreseen = {phase.name: phase.calls for phase in made.forecast()}
+        made.run()
+    assert {one["configuration"]["family"] for one in trials_of(tmp_path / "art")} == set(space.families)
+    assert made.ledger.by_phase()["pools"].calls <= foreseen["pools"]
+    pools = Candidates.load(tmp_path / "art" / SEARCH_FOLDER / POOLS)
+    assert [one.name for one in pools.modules["mope.without-reflection"].wordings] == [
+        ORIGINAL,
+        "proposed-1",
+        "adjusted",
+    ]
+
+
+def test_candidates_of_an_older_version_are_refused_where_programs_got_each_others_prompts(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 4)
+    with FakeOpenAI() as server:
+        parts = compiler(tmp_path / "art", cases, roles_on(server)).parts
+    plain = {name: build(parts) for name, build in PROGRAMS.items() if name in ("listwise", "pointwise", "needs")}
+
+    def older(*names: str) -> Candidates:
+        shared = original_candidates({name: plain[name] for name in names})
+        return Candidates(modules={name: pool for name, pool in shared.modules.items() if "." not in name})
+
+    path = tmp_path / POOLS
+    for names in (("listwise", "pointwise"), ("needs",)):
+        older(*names).refuse_foreign({name: plain[name] for name in names}, path)
+    with pytest.raises(InputError, match="gave needs the prompts of another program; choose another --out"):
+        older("listwise", "needs").refuse_foreign({name: plain[name] for name in ("listwise", "needs")}, path)
