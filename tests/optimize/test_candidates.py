@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 
@@ -13,16 +16,19 @@ from optimize.candidates import ORIGINAL, Candidates, CandidateSettings, _demo_s
 from optimize.compiler import POOLS
 from optimize.labeled_demos import labeled_demos
 from optimize.prompts import Prompt, prompts_of, safe
+from optimize.scoring import EvaluationError
 from optimize.space import ProgramBuilder, Space, parameters, suggest, uncompiled
 from programs.chat_rec import RERANKING
+from programs.fusion import Fusion, head_of
 from programs.mope import render_purchases
+from programs.prior.scorers import scores_of
 from programs.program import PROGRAMS
 from programs.runtime.errors import InputError
 from tests.optimize.conftest import Finished
 from tests.support.backends import roles_on
 from tests.support.cases import cases_file
 from tests.support.compile_setup import compiler, sensitive, trials_of
-from tests.support.fake_server import FakeOpenAI, last_user
+from tests.support.fake_server import FakeOpenAI, Reply, last_user
 
 
 def test_pools_hold_bootstrapped_labelled_proposed_and_adjusted_choices(finished: Finished) -> None:
@@ -85,6 +91,36 @@ def test_labelled_lists_put_what_was_chosen_first(tmp_path: Path) -> None:
             assert lines[str(demo.ranking[0])] == product(item=made.parts.catalogue[case.target]).text
     assert [demo.rating for demo in ratings] == ["5", "1", "5", "1"]
     assert none == []
+
+
+@pytest.mark.parametrize("family", ["listwise", "pointwise"])
+def test_labelled_lists_with_a_head_are_of_what_the_model_is_asked_about(tmp_path: Path, family: str) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 8)
+    with FakeOpenAI() as server:
+        made = compiler(tmp_path / "art", cases, roles_on(server))
+        program = PROGRAMS[family](replace(made.parts, fusion=Fusion(head=4)))
+        demos = labeled_demos(program, cases.cases, seed=0)
+        inside, read = 0, set()
+        for case in cases.cases:
+            prior = np.asarray(scores_of(made.parts.prior, case))
+            head = [case.candidates[place] for place in head_of(prior, 4)]
+            inside += case.target in head
+            read |= set(head)
+        for item in read:
+            program.product(item=made.parts.catalogue[item])
+        asked = sum("`traits`" in json.dumps(body) for body in server.bodies)
+    assert 0 < len(demos) == inside < len(cases.cases)
+    assert asked == len(read), "no traits of others were asked for"
+    if family == "listwise":
+        assert all(len(demo.ranking) == 4 for demo in demos)
+
+
+def test_a_server_that_fails_under_labelled_lists_is_named_with_its_user(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 4)
+    with FakeOpenAI(lambda _: Reply("gone", status=400)) as server:
+        made = compiler(tmp_path / "art", cases, roles_on(server))
+        with pytest.raises(EvaluationError, match=f"user '{cases.cases[0].user_id}'"):
+            labeled_demos(PROGRAMS["listwise"](made.parts), cases.cases, seed=0)
 
 
 def test_reflected_instructions_are_written_from_a_batch_of_users(tmp_path: Path) -> None:
