@@ -169,8 +169,14 @@ class FineTuning(Compiler):
         """The whole budget: what ends a fine-tuning before its check leaves no winner to check.
 
         Raises:
-            InputError: if a new compile cannot pay for the held-out check.
+            InputError: if a new compile cannot pay for the held-out check, or nothing can judge the training beside the
+                prior.
         """
+        if self.tuning.beside_prior and not self._judges:
+            raise InputError(
+                f"--beside-prior: no user of the search has a target among the prior's first {HEAD} candidates, so "
+                "nothing can judge this training; give more dev users, or leave out --beside-prior"
+            )
         if self._asks_models and budget != Budget() and not self.ledger.total().calls:
             problem = check_unpaid(self.forecast(), budget)
             if problem is not None:
@@ -217,11 +223,6 @@ class FineTuning(Compiler):
             whole = f"{self.tuning.lists} lists with {self.settings.base}: at most {minutes:.0f} minutes{calls}"
             self.on_event(Note(whole))
         model = FineTuned(load_backbone(self.settings.base), self.tuning)
-        if self.tuning.beside_prior and not self._judges:
-            raise InputError(
-                f"--beside-prior: no user of the search has a target among the prior's first {HEAD} candidates, so "
-                "nothing can judge this training; give more dev users, or leave out --beside-prior"
-            )
         lists, stopping = self.training_lists, self.stopping_lists
         if not (lists and stopping):
             raise InputError(UNREADABLE)

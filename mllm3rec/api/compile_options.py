@@ -61,7 +61,7 @@ _FEWEST_OF_RANDOM_SEARCH = 4
 
 
 class CompileOptions(TypedDict, total=False):
-    """Options of a compile; defaults are in brackets.
+    """Options of a compile; defaults are in brackets. A new compile refuses those that its optimizer does not read.
 
     Attributes:
         optimizer: [`study`] (our resumable Optuna search), or of DSPy `mipro`, `gepa`, `random-search`, `labeled`;

@@ -13,6 +13,7 @@ from evaluate.stats.metrics import hit, ndcg
 from mllm3rec.api.compilation import forecast_compile_cost
 from optimize.artifact import ADAPTER, MANIFEST, SEARCH_FOLDER, ArtifactManifest, read_manifest, restore_program
 from optimize.beside_prior import head_lists
+from optimize.compiler import PLAN
 from optimize.finetuning import CHECKPOINT_BESIDE_PRIOR, finetuning_cases
 from optimize.objective import HIT_AT
 from programs.lm.roles import local_roles
@@ -140,6 +141,7 @@ def test_a_training_beside_the_prior_that_nothing_can_judge_is_refused_first(
     with pytest.raises(InputError, match="no user of the search has a target among the prior's first 10 candidates"):
         compiled(few, base, tmp_path / "art", lists=40, beside_prior=40)
     assert not list((tmp_path / "art").rglob("*.safetensors"))
+    assert not (tmp_path / "art" / SEARCH_FOLDER / PLAN).exists(), "with more dev users it is another compile"
 
 
 def test_only_the_program_tuned_is_fine_tuned(cases: Cases, base: Path, tmp_path: Path) -> None:
