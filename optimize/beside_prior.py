@@ -26,6 +26,9 @@ from signatures.rows import Case
 HEAD = 10
 """Candidates of a list: the prior's first ones."""
 
+LEAST_SCALE = 0.01
+"""Smallest scale of the fused scores, in nats for a standard deviation; below it the loss is that of equal scores."""
+
 SCALED_ON = 100
 """Lists that decide the share of the reader's scores."""
 
@@ -106,8 +109,11 @@ def beside_prior(
         others: To judge by.
 
     Raises:
-        InputError: if there is no list, or the scores of all candidates are alike.
+        InputError: if one of the groups is empty, the scores of all candidates are alike, or the fused scores say
+            nothing about the targets, so that nothing would be learned.
     """
+    if not others:
+        raise InputError("there is no list to judge the training beside the prior by; give more dev users")
     scored = [
         found
         for one, prompt in lists[:SCALED_ON]
@@ -118,6 +124,12 @@ def beside_prior(
         raise InputError("there is no list to learn from beside the prior, or nothing tells its candidates apart")
     likelihood = Likelihood([one.over(deviations) for one in scored])
     scale = likelihood.scale(weight, np.ones(len(scored), dtype=bool))
+    if scale < LEAST_SCALE:
+        raise InputError(
+            f"the prior's scores with a share of {weight:g} of the reader's do not tell the targets of {len(scored)} "
+            "training lists from their other candidates, so nothing can be learned beside the prior; give a larger "
+            "--beside-prior or another --base, or leave out --beside-prior"
+        )
     of_prior, share = scale * (1 - weight) / deviations.prior, scale * weight / deviations.mar
 
     def prompt_beside(one: HeadList, prompt: PromptList) -> PromptList:

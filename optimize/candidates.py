@@ -71,12 +71,44 @@ class Pool(BaseModel):
 
 
 class Candidates(BaseModel):
-    """The pools of all modules: `mope`, `mote`, and MAR's under the name of each program."""
+    """The pools of all modules, and which of them each program draws from.
+
+    Attributes:
+        modules: By name: `mope`, `mote`, and MAR's under the name of each program. A program whose MOPE or MOTE has
+            other prompts than those of the programs before has a pool of its own, such as `mope.needs`.
+        programs: Names of the pools of each program; empty in compiles from before programs had pools of their own.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["mllm3rec-pools/1"] = CANDIDATES_FORMAT
     modules: dict[str, Pool]
+    programs: dict[str, tuple[str, ...]] = {}
+
+    def of(self, program: str) -> dict[str, Pool]:
+        """The pools of a program by name: of MOPE, of MOTE, and of MAR, as far as it has them."""
+        names = self.programs.get(program, ("mope", "mote", program))
+        return {name: self.modules[name] for name in names if name in self.modules}
+
+    def refuse_foreign(self, programs: Mapping[str, MLLM3Rec], path: Path) -> None:
+        """Refuse candidates of an older version that give a program the prompts of another one.
+
+        Args:
+            programs: The uncompiled programs of the search, by name.
+            path: Where the candidates were read, for the message.
+
+        Raises:
+            InputError: naming the program.
+        """
+        if self.programs or len(programs) == 1:
+            return
+        for name, program in programs.items():
+            own = prompts_of(program)
+            for pool in self.of(name).values():
+                if any(own.get(one) != prompt for one, prompt in pool.prompts(ORIGINAL, ORIGINAL).items()):
+                    raise InputError(
+                        f"{path}: an older version gave {name} the prompts of another program; choose another --out"
+                    )
 
     def save(self, path: Path) -> None:
         """Write atomically, as JSON that can be read and edited."""
@@ -140,6 +172,47 @@ def dspy_examples(cases: Sequence[Case]) -> list[dspy.Example]:
     return [dspy.Example(case=case).with_inputs("case") for case in cases]
 
 
+def original_candidates(programs: Mapping[str, MLLM3Rec]) -> Candidates:
+    """The original prompts alone: one pool for each module, which programs share where it is the same in them.
+
+    Args:
+        programs: The uncompiled programs of the search, by name.
+    """
+    pools: dict[str, Pool] = {}
+    fields: dict[str, list[list[str]]] = {}
+    of_programs: dict[str, tuple[str, ...]] = {}
+    for program_name, program in programs.items():
+        originals, predictors = prompts_of(program), dict(program.named_predictors())
+        by_module: dict[str, list[str]] = {}
+        for name in originals:
+            if (module := module_of(name, program_name)) is not None:
+                by_module.setdefault(module, []).append(name)
+        own = []
+        for module, names in by_module.items():
+            demos = DemoSet(name=ORIGINAL, demos={name: originals[name].demos for name in names})
+            texts = InstructionSet(name=ORIGINAL, instructions={name: originals[name].instructions for name in names})
+            pool, read = Pool(demos=(demos,), wordings=(texts,)), [list(predictors[n].signature.fields) for n in names]
+            alike = [
+                other
+                for other, known in pools.items()
+                if kind_of(other) == module and known == pool and fields[other] == read
+            ]
+            name = alike[0] if alike else f"{module}.{program_name}" if module in pools else module
+            pools[name], fields[name] = pool, read
+            own.append(name)
+        of_programs[program_name] = tuple(own)
+    return Candidates(modules=pools, programs=of_programs)
+
+
+def kind_of(pool: str) -> str:
+    """The module of a pool: `mope`, `mote`, or MAR under the name of its program.
+
+    >>> kind_of("mope.needs"), kind_of("listwise")
+    ('mope', 'listwise')
+    """
+    return pool.partition(".")[0]
+
+
 def build_candidates(
     programs: Mapping[str, ScoredProgram],
     cases: Sequence[Case],
@@ -166,6 +239,7 @@ def build_candidates(
     Raises:
         InputError: if no answer of an uncompiled program could be read.
     """
+    originals = original_candidates({name: scored.program for name, scored in programs.items()})
     pools: dict[str, Pool] = {}
     for program_name, program in programs.items():
         on_step(f"{program_name}: scoring the uncompiled program", len(cases))
@@ -177,29 +251,25 @@ def build_candidates(
             )
         on_step(f"{program_name}: bootstrapping demos", 0)
         bootstrapped = _bootstrapped(program, cases, objective, settings)
-        originals = prompts_of(program.program)
-        by_module: dict[str, list[str]] = {}
-        for name in originals:
-            if (module := module_of(name, program_name)) is not None and module not in pools:
-                by_module.setdefault(module, []).append(name)
-        for module, names in by_module.items():
-            is_mar = module == program_name
-            demos = [DemoSet(name=ORIGINAL, demos={name: originals[name].demos for name in names})]
-            texts = {name: originals[name].instructions for name in names}
-            instructions = [InstructionSet(name=ORIGINAL, instructions=texts)]
-            if ("mar" if is_mar else module) in modules:
-                demos += _demo_sets(names, bootstrapped, originals)
+        for module, original in originals.of(program_name).items():
+            if module in pools:
+                continue
+            kind, is_mar = kind_of(module), module == program_name
+            demos, instructions = list(original.demos), list(original.wordings)
+            names = list(instructions[0].instructions)
+            if ("mar" if is_mar else kind) in modules:
+                demos += _demo_sets(names, bootstrapped, prompts_of(program.program))
                 if is_mar:
                     demos += _labeled(program.program, cases, names, settings)
                 on_step(f"{module}: proposing instructions", 0)
                 instructions += _proposed(program.program, names, demos[1:], settings, proposer)
-                if module == "mope":
+                if kind == "mope":
                     instructions += _adjusted(program, cases, scores, names[0], proposer)
                 if settings.reflections:
                     on_step(f"{module}: reflecting on what came of it for users", 0)
                     instructions += _reflected(program, cases, objective, names, settings, proposer, workers)
             pools[module] = Pool(demos=tuple(demos), wordings=tuple(instructions))
-    return Candidates(modules=pools)
+    return originals.model_copy(update={"modules": pools})
 
 
 def _bootstrapped(

@@ -164,10 +164,15 @@ def _on_prompts(manifest: ArtifactManifest) -> list[str]:
         return []
     cell = difference_cell(gain)
     what = what_is_tuned(manifest.optimizer)
-    same = "With the same gate" if manifest.gate is not None else f"With the same weight, {manifest.weight:g}"
+    if manifest.gate is not None:
+        other, same = "A gate was fitted, too.", "With the same gate"
+    else:
+        fitted = manifest.finals is not None and manifest.finals.fitted is not None
+        other = f"The fusion weight {'was fitted' if fitted else 'is another one'}, too."
+        same = f"With the same weight, {manifest.weight:g}"
     return [
-        f"The fusion weight was fitted, too. {same}, the uncompiled program differs "
-        f"from the winner by {cell.text}, 95% interval {cell.interval}: that is what the {what} gained."
+        f"{other} {same}, the winner differs from the uncompiled program by {cell.text}, 95% interval {cell.interval}: "
+        f"that is what the {what} gained."
     ]
 
 
@@ -181,13 +186,27 @@ def verdict_sentence(record: CompileRecord) -> str:
         f"difference of {cell.text}, 95% interval {cell.interval}."
     )
     if _unchanged(record):
-        tried = f"none of the {len(record.attempts)} trials of the search was better than the uncompiled program"
-        return f"The compile gained nothing: {tried}. {figures}"
+        return f"The compile gained nothing: {_why_unchanged(record.attempts)}. {figures}"
     return {
         "better": "The compiled program is better than the uncompiled one. ",
         "not clearly better": "The compile shows no clear gain: the difference may be due to chance. ",
         "not better": "The compile gained nothing: the compiled program is not better than the uncompiled one. ",
     }[verdict.judgement] + figures
+
+
+def _why_unchanged(attempts: Sequence[Attempt]) -> str:
+    """Why the uncompiled program, trial 0, was kept."""
+    start = max((one.score for one in attempts if one.number == 0 and one.scores), default=math.inf)
+    others = [one for one in attempts if one.number]
+    if not others:
+        return "no other program was tried"
+    better = sum(one.can_win and one.score > start for one in others)
+    if better:
+        return (
+            f"{better} of {len(others)} other trials scored better than the uncompiled program in the search, but not "
+            "when they were scored again"
+        )
+    return f"none of {len(others)} other trials was better than the uncompiled program"
 
 
 def prior_sentence(verdict: HoldoutVerdict) -> str:

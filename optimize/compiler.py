@@ -11,12 +11,12 @@ from evaluate.experiments.resumable_trials import naming_file
 from evaluate.protocol.cases import Cases
 from optimize.artifact import SEARCH_FOLDER, ArtifactManifest, CompileData
 from optimize.ask_ahead import AskAhead, PlannedScores
-from optimize.candidates import Candidates, build_candidates, without_trait_store
+from optimize.candidates import Candidates, build_candidates, original_candidates, without_trait_store
 from optimize.consistency import Similarity
 from optimize.copied_text import CopyGuard
 from optimize.dspy_optimizers import ScoreRecorder, run_dspy_optimizer
 from optimize.event_watcher import Watcher
-from optimize.finals import Decision, final_round, finalists_of, finals_lines, with_gate
+from optimize.finals import Decision, final_round, finalists_of, finals_lines, unopposed, with_gate
 from optimize.forecast import (
     FinalUsers,
     Phase,
@@ -140,22 +140,22 @@ class Compiler:
     def _forecast(self, builder: ProgramBuilder) -> list[Phase]:
         """A forecast from the usage of the first users with the programs of `builder`."""
         ledger = builder.parts.backends.ledger
-        programs = [builder.program(configuration) for configuration in self._families.values()]
+        programs = {name: builder.program(configuration) for name, configuration in self._families.items()}
         measured = [
             measure_compile(self._scored(without_trait_store(program), self.searched, ledger), self.searched, ledger)
-            for program in programs
+            for program in programs.values()
         ]
-        names = {name for program in programs for name, _ in program.named_predictors()}
+        pools = original_candidates(programs).modules
         return forecast_compile(
             upper_bound(measured, most_expensive(self.settings, self.parts.backends.prices)),
             self.settings,
             users=(len(self.searched), len(self.held_out)),
             items=(self._distilled_items(self.searched), self._distilled_items(self.held_out)),
-            predictors=sum(not name.startswith("reasons") for name in names),
+            pools={name: len(pool.wordings[0].instructions) for name, pool in pools.items()},
             finals=FinalUsers(
                 users=len(self.final_users),
                 items=self._distilled_items(self.final_users),
-                drawn=any(not isinstance(program.aligner, Pointwise | Embedding) for program in programs),
+                drawn=any(not isinstance(one.aligner, Pointwise | Embedding) for one in programs.values()),
             ),
         )
 
@@ -170,12 +170,16 @@ class Compiler:
         search_folder = own_folder(self.directory / SEARCH_FOLDER)
         with owned(search_folder):
             sweep(self.directory)
-            self.settings.save(search_folder / PLAN)
+            self.settings.refuse_other(search_folder / PLAN)
             self._builder.require(self.settings.space)
             if interrupted := self.ledger.total().interrupted:
                 self.watcher.step(interrupted_note(interrupted))
             try:
-                return self._run()
+                whole = self.ledger.budget
+                self.ledger.budget = self._search_budget(whole)
+                # After the checks: who follows the advice of a refusal begins another compile, not this one.
+                self.settings.save(search_folder / PLAN)
+                return self._run(whole)
             except KeyboardInterrupt:
                 # Threads of DSPy go on after an interruption, and would go on paying.
                 self.ledger.stop("interrupted")
@@ -183,9 +187,8 @@ class Compiler:
             except EvaluationError as error:
                 raise InputError(f"{error}; all answers are cached: run the same command to resume") from error
 
-    def _run(self) -> ArtifactManifest:
-        budget = self.ledger.budget
-        self.ledger.budget = self._search_budget(budget)
+    def _run(self, budget: Budget) -> ArtifactManifest:
+        """Search, final round and held-out check; `budget` is the whole one, the ledger's that of the search."""
         with naming_file(self.directory / SEARCH_FOLDER / STUDY):
             result = self._search()
         self.ledger.budget = self._final_budget(budget)
@@ -225,33 +228,39 @@ class Compiler:
         new = len(self.final_users) + (draws - 1) * len(users)
         self.watcher.step(f"{len(chosen)} finalists on {len(users)} users with {draws} draws", len(chosen) * new)
 
-        def planned(attempt: Attempt, draw: int) -> PlannedScores:
-            cases = users if draw else self.final_users
-            return PlannedScores(attempt.configuration, prompts[attempt.number], cases, users, draw)
+        def planned(attempt: Attempt, draw: int) -> list[PlannedScores]:
+            # Users of the search are compared with one another in every draw, as in the search: draws differ in labels.
+            groups = [(self.searched, self.searched)] if draw else []
+            groups.append((self.final_users, users))
+            own = prompts[attempt.number]
+            return [PlannedScores(attempt.configuration, own, cases, among, draw) for cases, among in groups]
 
         def score(attempt: Attempt, draw: int) -> list[UserScore]:
-            return ([] if draw else list(attempt.scores)) + self._scores_of(planned(attempt, draw))
+            found = [one for part in planned(attempt, draw) for one in self._scores_of(part)]
+            return found if draw else [*attempt.scores, *found]
 
         try:
-            self._ask_ahead([planned(attempt, draw) for attempt in chosen for draw in range(draws)])
+            self._ask_ahead([part for attempt in chosen for draw in range(draws) for part in planned(attempt, draw)])
             decision = final_round(chosen, score, draws, settings.weights, settings.fit_weight)
         except BudgetExceededError as error:
             if self.ledger.stopped:
                 raise
             self.watcher.step(f"no final round: {error}")
-            return result
+            return replace(result, stopped=result.stopped or f"no final round: {error}")
         self._tell(decision)
         return result.won_by(decision.winner, decision.finals)
 
     def _gated(self, result: SearchResult) -> SearchResult:
         """The winner of a search over prototypes, which has its final round already, with a gate."""
-        if result.finals is None or not self.settings.fit_weight:
+        if not self.settings.fit_weight:
             return result
         winner, prompts = result.ranked[0]
         users = [*self.searched, *self.final_users]
         scores = self._scores_of(PlannedScores(winner.configuration, prompts, users, users))
         winner, gate = with_gate(winner, scores, self.settings.weights)
-        decision = Decision(winner, result.finals.model_copy(update={"gate": gate}))
+        if gate is None:
+            return result
+        decision = Decision(winner, (result.finals or unopposed(winner)).model_copy(update={"gate": gate}))
         self._tell(decision)
         return result.won_by(decision.winner, decision.finals)
 
@@ -300,7 +309,10 @@ class Compiler:
     def _candidates(self) -> Candidates:
         path = self.directory / SEARCH_FOLDER / POOLS
         if path.exists():
-            return Candidates.load(path)
+            candidates = Candidates.load(path)
+            plain = {name: self._builder.program(one) for name, one in self._families.items()}
+            candidates.refuse_foreign(plain, path)
+            return candidates
         self.ledger.phase = "pools"
         families, users = self._families, self.searched
         self._ask_ahead([PlannedScores(one, None, users, users) for one in families.values()])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -155,10 +156,17 @@ class _Run:
         """DSPy reads a seed of 0 as no seed."""
         return self.settings.seed + 1
 
-    def compiled_by(self, optimizer: Any, **options: Any) -> Prompts:
-        """Prompts of the program that a DSPy optimizer returns."""
+    def compiled_by(self, optimizer: Any, shuffle: bool = False, **options: Any) -> Prompts:
+        """Prompts of the program that a DSPy optimizer returns.
+
+        Args:
+            shuffle: Whether the seed orders the examples that demos are made from, for an optimizer without a seed.
+        """
         examples = dspy_examples(self.cases)
-        return prompts_of(optimizer.compile(self.student, trainset=examples, valset=examples, **options).program)
+        training = list(examples)
+        if shuffle and self.settings.seed:  # Seed 0 is the order of the cases, as in older versions.
+            random.Random(self.settings.seed).shuffle(training)  # noqa: S311 - a reproducible draw, no secret
+        return prompts_of(optimizer.compile(self.student, trainset=training, valset=examples, **options).program)
 
 
 class _SkippingMIPRO(dspy.MIPROv2):
@@ -275,7 +283,7 @@ def _random_search(run: _Run) -> Prompts:
         num_candidate_programs=max(1, run.trials - 3),  # it scores three more programs: zero-shot, labeled, unshuffled
         num_threads=run.workers,
     )
-    return run.compiled_by(optimizer)
+    return run.compiled_by(optimizer, shuffle=True)
 
 
 def _labeled(run: _Run) -> Prompts:

@@ -138,6 +138,18 @@ def final_round(
     return Decision(winner, finals)
 
 
+def unopposed(winner: Attempt) -> Finals:
+    """The final round of a search whose own users chose the winner."""
+    only = Finalist(
+        trial=winner.number,
+        searched=winner.score,
+        by_draw=(winner.score,),
+        score=winner.score,
+        prompt_tokens=winner.prompt_tokens,
+    )
+    return Finals(users=len(winner.scores), new_users=0, finalists=(only,))
+
+
 def with_gate(
     winner: Attempt, scores: Sequence[UserScore], weights: ObjectiveWeights
 ) -> tuple[Attempt, FittedGate | None]:

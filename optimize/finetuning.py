@@ -21,7 +21,7 @@ from optimize.artifact import SEARCH_FOLDER, ArtifactManifest
 from optimize.beside_prior import HEAD, SCALED_ON, HeadList, beside_prior, head_lists, training_head_lists
 from optimize.compiler import UNREADABLE, Compiler
 from optimize.finals import final_round
-from optimize.forecast import Phase
+from optimize.forecast import Phase, check_unpaid
 from optimize.freezing import CheckedWinner
 from optimize.fusion_fit import all_at_weight
 from optimize.hard_negatives import with_hard_negatives
@@ -31,10 +31,11 @@ from optimize.search import Attempt
 from optimize.search_result import SearchResult
 from optimize.space import Configuration
 from programs.lm.backends import UnparsableError
+from programs.lm.ledger import Budget
 from programs.prior.choice import fit_prior, prior_name
 from programs.prior.prior import Prior
 from programs.prior.prior_v2 import PriorV2
-from programs.program import WITHOUT_MODEL, MLLM3Rec, Parts
+from programs.program import DEFAULT_WEIGHT, WITHOUT_MODEL, MLLM3Rec, Parts
 from programs.rehearsal import LongestRehearsal
 from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.events import Event, Note, OnEvent, Progress, ignore
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 FAMILIES = ("tuned", "tuned-profiles")
 """The programs that are fine-tuned, the default first."""
 CHECKPOINT = "adapter.safetensors"
+BESIDE_PRIOR = "fine-tuning beside the prior"
+"""Phase of the second training."""
 CHECKPOINT_BESIDE_PRIOR = "beside-prior.safetensors"
 NEGATIVES = 7
 """Of a training list."""
@@ -133,17 +136,23 @@ class FineTuning(Compiler):
         return [
             _Work("training lists", of_lists, known / len(lists), 0.0),
             _Work("fine-tuning", to_read, 0, self.tuning.lists * train + blocks * stopping * score),
-            *self._foreseen_beside_prior(train, score, stopping),
+            *self._foreseen_beside_prior(of_lists, len(lists), train, score, stopping),
             _Work("fusion weight", to_score, seen / len(users), 2 * seen * score),
             _Work("held-out", to_score, held_out / len(users), 2 * held_out * score),
         ]
 
-    def _foreseen_beside_prior(self, train: float, score: float, stopping: int) -> list[_Work]:
-        """At most: lists of the head are a little longer than those trained on, and shorter than whole ones."""
+    def _foreseen_beside_prior(
+        self, of_lists: Usage, measured: int, train: float, score: float, stopping: int
+    ) -> list[_Work]:
+        """At most: lists of the head are a little longer than those trained on, and shorter than whole ones.
+
+        Args:
+            of_lists: What was measured to read so many lists of the first training.
+        """
         if not self.tuning.beside_prior:
             return []
-        seconds = self.tuning.beside_prior * train * HEAD / (1 + NEGATIVES) + (5 * stopping + SCALED_ON) * score
-        return [_Work("fine-tuning beside the prior", Usage(), 0, seconds)]
+        lists = self.tuning.beside_prior * HEAD / (1 + NEGATIVES)
+        return [_Work(BESIDE_PRIOR, of_lists, lists / measured, lists * train + (5 * stopping + SCALED_ON) * score)]
 
     def _rehearsed(self, cases: Sequence[Case]) -> tuple[list[PromptList], Usage, Usage]:
         """Lists of invented profiles and traits, and what asking for real ones takes at most: to read, and to score."""
@@ -156,7 +165,25 @@ class FineTuning(Compiler):
             scored.profiles(case)
         return lists, to_read, rehearsal.ledger.total()
 
-    def _run(self) -> ArtifactManifest:
+    def _search_budget(self, budget: Budget) -> Budget:
+        """The whole budget: what ends a fine-tuning before its check leaves no winner to check.
+
+        Raises:
+            InputError: if a new compile cannot pay for the held-out check, or nothing can judge the training beside the
+                prior.
+        """
+        if self.tuning.beside_prior and not self._judges:
+            raise InputError(
+                f"--beside-prior: no user of the search has a target among the prior's first {HEAD} candidates, so "
+                "nothing can judge this training; give more dev users, or leave out --beside-prior"
+            )
+        if self._asks_models and budget != Budget() and not self.ledger.total().calls:
+            problem = check_unpaid(self.forecast(), budget)
+            if problem is not None:
+                raise InputError(problem)
+        return budget
+
+    def _run(self, budget: Budget) -> ArtifactManifest:
         record, adapter = self._trained()
         name = self.directory / CHECKPOINT
         before, plain, weights = self._before, self._uncompiled, self.settings.weights
@@ -175,7 +202,7 @@ class FineTuning(Compiler):
         found = all_at_weight(tuned.scores, weights, after.weight, after.gate) or tuned.scores
         tuned = replace(tuned, configuration=after, scores=tuple(found))
         winner = self._with(reader, after)
-        self.ledger.phase = "held-out"
+        self.ledger.budget, self.ledger.phase = budget, "held-out"
         self.watcher.step("held-out users", 2 * len(self.held_out))
         unchanged, checked = (self._scores(program, self.held_out) for program in (original, winner))
         if not readable(checked):
@@ -205,10 +232,20 @@ class FineTuning(Compiler):
         record = AdapterRecord(base=self.settings.base, base_sha256=model.base.sha256, settings=self.tuning)
         return record, model.saved()
 
-    def _train_beside_prior(self, model: FineTuned) -> None:
-        """Train on lists whose loss is that of the fused scores."""
+    @property
+    def _prior(self) -> Prior | PriorV2:
         prior = self.parts.prior
         assert isinstance(prior, Prior | PriorV2)  # noqa: S101 - a compile has data
+        return prior
+
+    @cached_property
+    def _judges(self) -> list[HeadList]:
+        """Lists of the first users of the search, which judge the training beside the prior."""
+        return head_lists(self.searched[: self.tuning.stopping_users], self._prior)
+
+    def _train_beside_prior(self, model: FineTuned) -> None:
+        """Train on lists whose loss is that of the fused scores."""
+        prior = self._prior
         drawn = training_head_lists(
             self.cases,
             lambda training: fit_prior(prior_name(self.settings.prior), training, prior.content),
@@ -216,12 +253,16 @@ class FineTuning(Compiler):
             self.settings.seed,
             {(case.user_id, str(case.target)) for case in self._training_cases},
         )
-        judges = head_lists(self.searched[: self.tuning.stopping_users], prior)
+        if self._asks_models:
+            self.ledger.phase = BESIDE_PRIOR
+            self.watcher.step("profiles and traits of the lists beside the prior", len(drawn))
+        weight = self._uncompiled.weight
         lists, stopping = beside_prior(
             self._both(drawn),
             lambda one: model.logits(one.prefix, one.suffixes),
-            self._uncompiled.weight,
-            self._both(judges),
+            # At 0 the reader has no part in the fused scores, and at 1 the prior has none.
+            weight if 0 < weight < 1 else DEFAULT_WEIGHT,
+            self._both(self._judges),
         )
         model.settings = self.tuning.of_lists_beside_prior
         model.fit(lists, stopping, self.directory / SEARCH_FOLDER / CHECKPOINT_BESIDE_PRIOR, self._told)

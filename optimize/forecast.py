@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
 from evaluate.runs.costs import known_sum
+from optimize.candidates import kind_of
 from optimize.scoring import ScoredProgram
 from optimize.settings import CompileSettings
 from programs.lm.ledger import Budget, Ledger
@@ -155,7 +157,7 @@ def forecast_compile(
     settings: CompileSettings,
     users: tuple[int, int],
     items: tuple[int, int],
-    predictors: int,
+    pools: Mapping[str, int],
     finals: FinalUsers = FinalUsers(),
 ) -> list[Phase]:
     """Upper bounds by phase.
@@ -163,10 +165,12 @@ def forecast_compile(
     Args:
         users: Number of users in the search, and held out.
         items: Number of items that need traits after MOTE's prompt changed, for each of the two.
-        predictors: Number of predictors; each proposal is counted as one call of MAR's model with twice its tokens.
+        pools: Number of predictors of each pool; each proposal is counted as one call of MAR's model with twice its
+            tokens.
         finals: Users of the final round.
     """
-    proposals = predictors * (settings.recipe.wordings + settings.recipe.reflections) + 1
+    kinds = Counter(map(kind_of, pools))
+    proposals = sum(pools.values()) * (settings.recipe.wordings + settings.recipe.reflections) + kinds["mope"]
     mote_changes = _mote_changes(measured, settings, users[0], items[0])
     per_user = {**measured.ranking, "mope": measured.ranking.get("mope", 0.0) + measured.profiles}
     scoring = {role: calls * users[0] for role, calls in per_user.items()}
@@ -176,7 +180,7 @@ def forecast_compile(
         finals_calls[FINALS] = _final_calls(measured, settings, users[0], finals, mote_changes)
     calls_by_phase = {
         "pools": {role: calls * programs for role, calls in scoring.items()}
-        | {"mote": float(items[0]), "proposer": float(proposals)},
+        | {"mote": float(items[0] * kinds["mote"]), "proposer": float(proposals)},
         "search": {role: calls * (trials - 1) for role, calls in scoring.items()}
         | {"mote": float(items[0] * mote_changes)},
         **finals_calls,

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from evaluate.stats.metrics import rank_of
 from optimize.likelihood import Likelihood
-from optimize.objective import ObjectiveWeights, UserScore, weighted_score
+from optimize.objective import ObjectiveWeights, UserScore, at_rank, weighted_score
 from programs.gate import Gate
 from programs.program import Fusion
 from programs.ranker import order_by_score
@@ -108,12 +108,10 @@ def at_weight(score: UserScore, weights: ObjectiveWeights, weight: float, gate: 
         if gate.deviations is not None and score.lists is not None:
             if score.lists.deviations is None:
                 return None
-            rank = score.lists.over(gate.deviations).rank(weight)
-            return score.model_copy(update={"score": weighted_score(score, weights, rank)})
+            return at_rank(score, weights, score.lists.over(gate.deviations).rank(weight))
     if weight not in TRIED_WEIGHTS or len(score.ranks) != len(TRIED_WEIGHTS):
         return None
-    rank = score.ranks[TRIED_WEIGHTS.index(weight)]
-    return score.model_copy(update={"score": weighted_score(score, weights, rank)})
+    return at_rank(score, weights, score.ranks[TRIED_WEIGHTS.index(weight)])
 
 
 def all_at_weight(

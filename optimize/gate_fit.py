@@ -229,7 +229,7 @@ def _cuts(rows: _Rows, name: SignalName) -> tuple[float, ...]:
 
 def _first_best(means: LogLikelihoods) -> int:
     """Index of the best weight; among equals the smallest."""
-    return int(np.flatnonzero(means >= means.max() - 1e-12)[0])
+    return int(np.flatnonzero(means >= means.max() - 1e-9)[0])
 
 
 def fit_on_run(cases: Cases, directory: Path) -> FittedGate:

@@ -135,10 +135,13 @@ class Likelihood:
 
     def scale(self, weight: float, rows: NDArray[np.bool_]) -> float:
         """The scale at which the targets of some lists are likeliest with a weight."""
-        found = minimize_scalar(
-            lambda scale: -self.at(weight, scale)[rows].mean(), bounds=(0.0, LARGEST_SCALE), method="bounded"
-        )
-        return float(found.x)
+
+        def loss(scale: float) -> float:
+            return -float(self.at(weight, scale)[rows].mean())
+
+        found = minimize_scalar(loss, bounds=(0.0, LARGEST_SCALE), method="bounded")
+        # The minimiser never reaches a bound, and near 0 weights that are equal would differ.
+        return float(found.x) if found.fun < loss(0.0) else 0.0
 
     def likeliest(self, tried: Sequence[float], rows: NDArray[np.bool_]) -> tuple[float, float]:
         """Weight and scale at which the targets of some lists are likeliest; among equals the smallest weight."""

@@ -247,6 +247,12 @@ def weighted_score(score: UserScore, weights: ObjectiveWeights, rank: int) -> fl
     return sum(of[name] * value for name, value in known.items()) / total if total else 0.0
 
 
+def at_rank(score: UserScore, weights: ObjectiveWeights, rank: int) -> UserScore:
+    """A user's score with the target at another `rank` of the final order."""
+    fused = {"rank": rank, "ndcg": ndcg(rank, rank), "hit": hit(rank, HIT_AT)}
+    return score.model_copy(update={**fused, "score": weighted_score(score, weights, rank)})
+
+
 def readable(scores: Sequence[UserScore]) -> bool:
     """Whether enough users have a readable answer for the scores to be about the program, and not about the prior."""
     return is_readable(sum(score.unreadable for score in scores), len(scores))

@@ -190,7 +190,7 @@ class Search:
         if best is None or len(self._made()) % self.period == 0 or many_duplicates:
             return tpe
         params = self.study.get_trials(deepcopy=False)[best.number].params
-        fixed = {name: value for name, value in params.items() if name.startswith("mote_")}
+        fixed = {name: value for name, value in params.items() if name.startswith(("mote_", "mote."))}
         return optuna.samplers.PartialFixedSampler(fixed, tpe) if fixed else tpe
 
     def _duplicates(self) -> int:

@@ -108,10 +108,19 @@ class CompileSettings(BaseModel):
     versions: dict[str, str] = {}
 
     def save(self, path: Path) -> None:
-        """Write the settings of a new or resumed compile; trials, versions and timeouts may change.
+        """Write the settings of a new or resumed compile.
 
         Raises:
-            InputError: naming the settings that differ from those in the file.
+            InputError: as `refuse_other`.
+        """
+        self.refuse_other(path)
+        write_atomically(path, self.model_dump_json(indent=1).encode() + b"\n")
+
+    def refuse_other(self, path: Path) -> None:
+        """Refuse to resume a compile with other settings; trials, versions and timeouts may change.
+
+        Raises:
+            InputError: naming the settings that differ from those in the file, if there is one.
         """
         if path.exists():
             stored = AS_BEFORE | read_json(path, dict[str, Any], "choose another --out")
@@ -124,7 +133,6 @@ class CompileSettings(BaseModel):
                     f"{path}: this compile has other {', '.join(differing)}; give the same options to resume it, "
                     "or another --out"
                 )
-        write_atomically(path, self.model_dump_json(indent=1).encode() + b"\n")
 
 
 AS_BEFORE: dict[str, Any] = {

@@ -47,8 +47,8 @@ class Configuration(BaseModel):
 
     Attributes:
         family: Name of the program.
-        demos: Name of the demo set by module (see `Candidates`).
-        wordings: Name of the instruction set by module.
+        demos: Name of the demo set by pool (see `Candidates`).
+        wordings: Name of the instruction set by pool.
         weight: Fusion weight.
         gate: Fitted in the final round, in place of the weight.
         models, temperatures: By role, if they are searched over.
@@ -67,11 +67,6 @@ class Configuration(BaseModel):
     prototypes: Prototypes | None = Field(default=None, exclude_if=lambda prototypes: prototypes is None)
 
 
-def modules_of(program: str, candidates: Candidates) -> list[str]:
-    """The modules of a program that have candidates."""
-    return [module for module in ("mope", "mote", program) if module in candidates.modules]
-
-
 def uncompiled(space: Space) -> Configuration:
     """The uncompiled program: the first program with the first of every choice."""
     return Configuration(
@@ -85,7 +80,7 @@ def uncompiled(space: Space) -> Configuration:
 def parameters(configuration: Configuration, candidates: Candidates) -> dict[str, object]:
     """Optuna parameters of a configuration, named as in `suggest`; modules without a choice have original prompts."""
     named: dict[str, object] = {"family": configuration.family, "fusion_weight": configuration.weight}
-    for module in modules_of(configuration.family, candidates):
+    for module in candidates.of(configuration.family):
         named[f"{module}_demos"] = configuration.demos.get(module, ORIGINAL)
         named[f"{module}_wording"] = configuration.wordings.get(module, ORIGINAL)
     named |= {f"{role}_model": model for role, model in configuration.models.items()}
@@ -103,7 +98,7 @@ def chosen_prompts(configuration: Configuration, candidates: Candidates) -> Prom
 def suggest(trial: optuna.Trial, space: Space, candidates: Candidates) -> Configuration:
     """A configuration chosen by a trial; its parameters are `mope_demos`, `listwise_wording`, `mar_model`, ..."""
     program = _choice(trial, "family", space.families)
-    pools = {module: candidates.modules[module] for module in modules_of(program, candidates)}
+    pools = candidates.of(program)
     return Configuration(
         family=program,
         demos={

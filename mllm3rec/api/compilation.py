@@ -11,7 +11,14 @@ from evaluate.protocol.cases import Cases
 from evaluate.ranker_choice import RankerChoice
 from evaluate.ranker_factory import RankerFactory, askable
 from evaluate.runs.directory import LEDGER
-from mllm3rec.api.compile_options import CompileOptions, compile_settings, given_models, models_of, roles_of
+from mllm3rec.api.compile_options import (
+    CompileOptions,
+    compile_settings,
+    given_models,
+    models_of,
+    refuse_unread,
+    roles_of,
+)
 from mllm3rec.api.options import budget_of
 from mllm3rec.api.program import Program, load_artifact
 from mllm3rec.api.sessions import closing_calls, read_cases, tell_list_warnings
@@ -213,6 +220,8 @@ def _compiler(
     path = Path(out) / SEARCH_FOLDER / LEDGER
     for limited in _programs(program):
         budget = limited.budget_within(budget, path)
+    if not plan.exists():  # An older version took such options: what it began has to resume with them.
+        refuse_unread(options, families, trials)
     settings = compile_settings(cases, families, roles, trials, options, prior, *begun, sha256)
     ledger = Ledger(path, budget)
     tell_list_warnings(cases, on_event)

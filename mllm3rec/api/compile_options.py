@@ -38,8 +38,30 @@ PROPOSAL_TOKENS = 700
 OPTIMIZERS: tuple[str, ...] = get_args(CompileSettings.model_fields["optimizer"].annotation)
 
 
+_READ_BY: dict[str, tuple[str, ...]] = {
+    "modules": ("study", "mipro", "gepa", "random-search", "labeled"),
+    "demo_sets": ("study", "mipro"),
+    "max_demos": ("study", "mipro", "random-search", "labeled"),
+    "wordings": ("study",),
+    "reflections": ("study",),
+    "proposer": ("study", "mipro", "gepa"),
+    "gepa": ("gepa",),
+    "pareto": ("study",),
+    "backends": ("study",),
+    "temperatures": ("study",),
+    "base": ("finetune",),
+    "lists": ("finetune",),
+    "beside_prior": ("finetune",),
+}
+"""The optimizers that read an option, for options that some ignore."""
+_SEVERAL = {"program": ("study",), "weights": ("study", "prototypes")}
+"""Likewise for options of which only these optimizers read more than one."""
+_FEWEST_OF_RANDOM_SEARCH = 4
+"""Programs that DSPy's random search scores at least."""
+
+
 class CompileOptions(TypedDict, total=False):
-    """Options of a compile; defaults are in brackets.
+    """Options of a compile; defaults are in brackets. A new compile refuses those that its optimizer does not read.
 
     Attributes:
         optimizer: [`study`] (our resumable Optuna search), or of DSPy `mipro`, `gepa`, `random-search`, `labeled`;
@@ -208,6 +230,33 @@ def compile_settings(
         )
     except ValidationError as error:
         raise input_error("compile options", error) from None
+
+
+def refuse_unread(options: CompileOptions, families: Sequence[str], trials: int) -> None:
+    """Refuse options that the optimizer of a new compile would ignore; those with their default value are none.
+
+    Args:
+        families: Names of the programs to compile.
+
+    Raises:
+        InputError: naming the option, and the optimizers that read it.
+    """
+    optimizer = options.get("optimizer", OPTIMIZERS[0])
+    _require("optimizer", [optimizer], OPTIMIZERS)
+    usual = {**CandidateSettings().model_dump(), "reflections": NEWEST_DEFAULTS["reflections"]}
+    several = {"program": families, "weights": options.get("weights") or ()}
+    given = {name: value for name, value in options.items() if value and value != usual.get(name)}
+    for readers, named in (
+        *((readers, name) for name, readers in _READ_BY.items() if name in given),
+        *((readers, f"several values of {name}") for name, readers in _SEVERAL.items() if len(several[name]) > 1),
+    ):
+        if optimizer not in readers:
+            raise InputError(
+                f"the optimizer {optimizer} does not read {named}, as {' and '.join(readers)} would; leave it out, or "
+                "choose another optimizer"
+            )
+    if optimizer == "random-search" and trials < _FEWEST_OF_RANDOM_SEARCH:
+        raise InputError(f"random-search scores at least {_FEWEST_OF_RANDOM_SEARCH} programs; give as many trials")
 
 
 def _tuning(options: CompileOptions, families: Sequence[str], tuning: Mapping[str, Any]) -> dict[str, Any]:

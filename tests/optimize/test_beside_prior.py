@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +74,17 @@ def test_reader_and_prior_are_added_at_the_given_weight() -> None:
     assert in_reader / in_prior == pytest.approx(0.25 / 0.75)
     assert first[0].facts != lists[0][1].facts
     with pytest.raises(InputError, match="no list to learn from"):
-        beside_prior([], lambda one: np.zeros(4), 0.25, [])
+        beside_prior([], lambda one: np.zeros(4), 0.25, lists[:1])
     with pytest.raises(InputError, match="nothing tells its candidates apart"):
-        beside_prior(lists, lambda one: np.zeros(4), 0.25, [])
+        beside_prior(lists, lambda one: np.zeros(4), 0.25, lists[:1])
+    with pytest.raises(InputError, match="no list to judge the training"):
+        beside_prior(lists, lambda one: logits[id(one)], 0.25, [])
+
+
+def test_scores_that_put_the_targets_last_teach_nothing() -> None:
+    lists = [(replace(one, prior=tuple(-np.eye(4)[prompt.target])), prompt) for one, prompt in drawn(50)]
+    with pytest.raises(InputError, match="do not tell the targets of 50 training lists from their other candidates"):
+        beside_prior(lists, lambda one: -np.eye(4)[one.target], 0.25, lists[:3])
 
 
 def test_the_second_training_is_shorter_and_slower() -> None:

@@ -9,6 +9,7 @@ import pytest
 from evaluate.runs.directory import LEDGER
 from mllm3rec.api.compilation import forecast_compile_cost
 from optimize.artifact import SEARCH_FOLDER, restore_program
+from optimize.compiler import PLAN
 from optimize.space import Space
 from programs.lm.ledger import Budget, Ledger
 from programs.lm.response_cache import use_response_cache
@@ -29,6 +30,7 @@ def test_a_backend_that_cannot_be_priced_is_refused_before_anything_is_paid(tmp_
         with pytest.raises(InputError, match="dear"):
             made.run()
         assert server.bodies == []
+    assert not (tmp_path / "art" / SEARCH_FOLDER / PLAN).exists(), "another command may use this folder"
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,7 @@ def test_a_budget_that_cannot_pay_the_held_out_check_is_refused_before_the_first
         with pytest.raises(InputError, match=said):
             made.run()
         assert server.bodies == []
+    assert not (tmp_path / "art" / SEARCH_FOLDER / PLAN).exists(), "with fewer dev users it is another compile"
 
 
 @pytest.mark.parametrize("family", ["listwise", "pointwise", "embedding", "without-reflection", "llm-only"])

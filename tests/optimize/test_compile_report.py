@@ -33,7 +33,8 @@ def panel(page: str, tab: str) -> str:
         (
             0.0,
             True,
-            "The compile gained nothing: none of the 9 trials of the search was better than the uncompiled program",
+            "The compile gained nothing: 1 of 8 other trials scored better than the uncompiled program in the search, "
+            "but not when they were scored again.",
         ),
     ],
 )
@@ -47,7 +48,23 @@ def test_a_winner_that_lost_only_the_gate_of_its_start_may_be_better() -> None:
     record = dataclasses.replace(compile_record(0.3, unchanged=True), gate=Gate(weights=(0.0,)))
     assert verdict_sentence(record).startswith("The compiled program is better than the uncompiled one.")
     same = dataclasses.replace(record, manifest=record.manifest.model_copy(update={"chosen": record.uncompiled}))
-    assert "none of the 9 trials of the search was better" in verdict_sentence(same)
+    lucky = "1 of 8 other trials scored better than the uncompiled program in the search, but not when"
+    assert lucky in verdict_sentence(same)
+    unlucky = dataclasses.replace(same, attempts=[one for one in same.attempts if one.number != 3])
+    assert "none of 7 other trials was better than the uncompiled program" in verdict_sentence(unlucky)
+    alone = dataclasses.replace(same, attempts=same.attempts[:1])
+    assert "The compile gained nothing: no other program was tried." in verdict_sentence(alone)
+
+
+def test_what_the_prompts_gained_has_the_sign_of_the_gain() -> None:
+    record = compile_record(0.3)
+    verdict = record.manifest.verdict
+    manifest = record.manifest.model_copy(
+        update={"verdict": verdict.model_copy(update={"prompts": verdict.difference["score"]})}
+    )
+    said = panel(compile_report(dataclasses.replace(record, manifest=manifest)), "verdict")
+    assert "The fusion weight is another one, too. With the same weight, 0.6, the winner differs from the" in said
+    assert "from the uncompiled program by +0.300" in said
 
 
 def test_a_chosen_gate_stands_in_place_of_the_weight() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from mllm3rec.api.compilation import compile_program
 from optimize.artifact import PROGRAM, restore_program
+from optimize.candidates import CandidateSettings
 from optimize.prompts import prompts_of
 from programs.lm.ledger import Budget
 from programs.lm.response_cache import use_response_cache
@@ -107,6 +108,21 @@ def test_dspy_optimizers_leave_modules_alone_that_are_not_tuned(tmp_path: Path, 
     assert {name for name in after if after[name] != before[name]} <= {"aligner.rank.predict"}
     assert set(after) == set(before)
     assert len(distilled) == 1, "MOTE was asked in one wording only"
+
+
+def test_the_seed_decides_what_random_search_bootstraps(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 14)
+    asked = []
+    with FakeOpenAI(sensitive) as server:
+        for seed in (0, 7, 7):
+            use_response_cache(":memory:")
+            first = len(server.bodies)
+            recipe = CandidateSettings(max_demos=2, seed=seed)
+            settings = {"optimizer": "random-search", "trials": 4, "modules": ("mar",), "recipe": recipe}
+            compiler(tmp_path / str(len(asked)), cases, roles_on(server), **settings).run()
+            asked.append(Counter(json.dumps(body["messages"]) for body in server.bodies[first:]))
+    assert asked[1] == asked[2]
+    assert asked[0] != asked[1]
 
 
 def test_one_reflection_of_gepa_sees_a_batch_of_users_and_where_their_products_stood(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from optimize.objective import ObjectiveWeights, UserScore
 from optimize.search import Attempt, by_merit
 from optimize.search_result import SearchedScores, SearchResult
 from optimize.settings import AS_BEFORE, NEWEST_DEFAULTS, CompileSettings, defaults_of_compile
+from optimize.space import Space
 from programs.gate import GateSignals
 from programs.lm.ledger import Budget
 from programs.runtime.errors import BudgetExceededError, InputError
@@ -126,6 +127,32 @@ def test_a_budget_for_the_search_alone_still_ends_with_a_checked_winner(tmp_path
     assert manifest.users_of_search == len(made.searched)
 
 
+def test_a_budget_that_ends_before_the_final_round_ends_the_compile_as_stopped(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 8)
+    many = {"trials": 2, "modules": ("mar",), **FINALS, "draws": 20}
+    with FakeOpenAI(sensitive) as server:
+        foreseen = {
+            phase.name: phase.calls for phase in compiler(tmp_path / "art", cases, roles_on(server), **many).rehearse()
+        }
+        enough = Budget(calls=foreseen["pools"] + foreseen["search"] + foreseen["held-out"])
+        made = compiler(tmp_path / "art", cases, roles_on(server), enough, **many)
+        with pytest.raises(BudgetExceededError, match=r"no final round: .* the best of 2 trials is saved"):
+            made.run()
+        assert restore_program(tmp_path / "art")[1].finals is None
+        made.ledger.close()
+        assert compiler(tmp_path / "art", cases, roles_on(server), **many).run().finals is not None
+
+
+def test_the_spread_is_0_where_nothing_is_drawn(tmp_path: Path) -> None:
+    cases = cases_file(tmp_path / "dev.jsonl", 10)
+    space = Space(families=("embedding",))
+    settings = {**FINALS, "trials": 1, "modules": ("mar",), "space": space, "fit_weight": False}
+    with FakeOpenAI(sensitive) as server:
+        finals = compiler(tmp_path / "art", cases, roles_on(server), **settings).run().finals
+    assert finals is not None and finals.new_users
+    assert finals.spread == 0
+
+
 def test_a_budget_is_refused_with_a_sum_that_pays_the_final_round_too(tmp_path: Path) -> None:
     cases = cases_file(tmp_path / "dev.jsonl", 8)
     sums = []
@@ -157,7 +184,7 @@ def test_a_compile_from_before_these_settings_resumes_as_it_was(
         before = {
             name: AS_BEFORE[name] for name in ("finalists", "draws", "final_share", "fit_weight", "deterministic")
         }
-        compile_program(cases, **options, **before, gepa=AS_BEFORE["gepa"], reflections=0)
+        compile_program(cases, **options, **before, reflections=0)
         old = json.loads(plan.read_text())
         for name in ("gepa", *before):
             del old[name]

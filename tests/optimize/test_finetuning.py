@@ -9,13 +9,21 @@ import pytest
 
 import mllm3rec as m3
 from evaluate.protocol.cases import Cases
+from evaluate.stats.metrics import hit, ndcg
 from mllm3rec.api.compilation import forecast_compile_cost
 from optimize.artifact import ADAPTER, MANIFEST, SEARCH_FOLDER, ArtifactManifest, read_manifest, restore_program
+from optimize.beside_prior import head_lists
+from optimize.compiler import PLAN
 from optimize.finetuning import CHECKPOINT_BESIDE_PRIOR, finetuning_cases
+from optimize.objective import HIT_AT
+from programs.lm.roles import local_roles
+from programs.prior.prior import Prior
+from programs.prior.prior_v2 import PriorV2
 from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.events import Event, Progress
 from programs.tuned.settings import TuningSettings
 from tests.support.cases import cases_file
+from tests.support.compile_setup import compiler, trials_of
 from tests.support.failures import Killed
 
 pytestmark = pytest.mark.usefixtures("hashing")
@@ -108,6 +116,34 @@ def test_a_compile_beside_the_prior_resumes(base: Path, tmp_path: Path) -> None:
     assert "fine-tuning beside the prior" in {phase.name for phase in forecast}
 
 
+def test_a_start_with_one_signal_alone_is_trained_beside_the_prior_as_with_both(base: Path, tmp_path: Path) -> None:
+    many = cases_file(tmp_path / "many.jsonl", 20)
+    adapters = []
+    for weight in (0.0, 0.3, 1.0):
+        out = tmp_path / f"at-{weight}"
+        compiled(many, base, out, lists=40, beside_prior=40, weights=[weight])
+        adapters.append((out / ADAPTER).read_bytes())
+    assert adapters[0] == adapters[1] == adapters[2]
+
+
+def test_a_training_beside_the_prior_that_nothing_can_judge_is_refused_first(
+    cases: Cases, base: Path, tmp_path: Path
+) -> None:
+    roles = local_roles("http://127.0.0.1:9/v1#fake")
+
+    def judged(cases: Cases) -> bool:
+        made = compiler(tmp_path / "other", cases, roles)
+        assert isinstance(made.parts.prior, Prior | PriorV2)
+        return bool(head_lists(made.searched, made.parts.prior))
+
+    drawn = (m3.draw_cases(cases.dataset, part="dev", users=2, negatives=29, seed=seed) for seed in range(40))
+    few = next(cases for cases in drawn if not judged(cases))
+    with pytest.raises(InputError, match="no user of the search has a target among the prior's first 10 candidates"):
+        compiled(few, base, tmp_path / "art", lists=40, beside_prior=40)
+    assert not list((tmp_path / "art").rglob("*.safetensors"))
+    assert not (tmp_path / "art" / SEARCH_FOLDER / PLAN).exists(), "with more dev users it is another compile"
+
+
 def test_only_the_program_tuned_is_fine_tuned(cases: Cases, base: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--program tuned"):
         m3.compile_program(cases, "embedding", out=tmp_path / "art", optimizer="finetune", base=str(base))
@@ -144,7 +180,12 @@ def test_what_the_weight_gains_is_not_taken_for_what_the_training_gained(base: P
     assert (manifest.verdict.prompts is not None) == changed
     assert restore_program(tmp_path / "art")[0].fusion.gate == chosen.gate
     page = (tmp_path / "art" / SEARCH_FOLDER / "report.html").read_text("utf-8")
-    assert "of the search was better than the uncompiled program" not in page, "its weights are other ones"
+    assert "was better than the uncompiled program" not in page, "its weights are other ones"
+    (tuned,) = [one for one in trials_of(tmp_path / "art") if one["number"] == 1]
+    for one in tuned["scores"]:
+        assert (one["ndcg"], one["hit"]) == (ndcg(one["rank"], one["rank"]), hit(one["rank"], HIT_AT))
+        parts = {name: weight for name, weight in manifest.weights.model_dump().items() if one[name] is not None}
+        assert one["score"] == pytest.approx(sum(w * one[name] for name, w in parts.items()) / sum(parts.values()))
 
 
 def test_a_training_ends_with_the_minutes_and_goes_on_later(cases: Cases, base: Path, tmp_path: Path) -> None:

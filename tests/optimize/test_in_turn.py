@@ -12,6 +12,7 @@ from mllm3rec.api.compilation import forecast_compile_cost
 from optimize.artifact import ADAPTER, MANIFEST, SEARCH_FOLDER, read_manifest, restore_program
 from optimize.candidates import Candidates
 from optimize.compiler import POOLS
+from optimize.finetuning import BESIDE_PRIOR
 from optimize.prompts import prompts_of
 from programs.gate import Gate
 from programs.lm.ledger import read_calls
@@ -101,6 +102,11 @@ def test_prompts_and_weights_of_one_program_in_turn(cases: Cases, base: Path, tm
         assert {call.role for call in of_lists} == {"mope", "mote"}
         assert len(of_lists) <= foreseen[0].calls
         assert len(asked) <= sum(phase.calls for phase in foreseen)
+        small = {**tuned, "model": server.model(), "max_calls": 5}
+        answered = len(server.bodies)
+        with pytest.raises(InputError, match="budget of 5 calls is too small: the held-out check alone takes up to"):
+            m3.compile_program(cases, "tuned-profiles", out=tmp_path / "small", **small)
+        assert len(server.bodies) == answered
 
         m3.compile_program(cases, weights, out=prompts, modules=["mope"], **SMALL)
         second = read_manifest(prompts)
@@ -116,6 +122,16 @@ def test_prompts_and_weights_of_one_program_in_turn(cases: Cases, base: Path, tm
     with FakeOpenAI(sensitive) as server:
         found = m3.evaluate(test, again, model=server.model())
     assert found.figures.score_sources == {"tuned": 2}
+
+
+def test_profiles_and_traits_beside_the_prior_are_foreseen(cases: Cases, base: Path, tmp_path: Path) -> None:
+    tuned = {"optimizer": "finetune", "base": str(base), "lists": 4, "beside_prior": 20}
+    with FakeOpenAI(sensitive) as server:
+        given = {**tuned, "out": tmp_path / "art", "model": server.model()}
+        foreseen = {phase.name: phase.calls for phase in forecast_compile_cost(cases, "tuned-profiles", **given)}
+        m3.compile_program(cases, "tuned-profiles", **given)
+    spent = read_manifest(tmp_path / "art").spent
+    assert 0 < spent[BESIDE_PRIOR].calls <= foreseen[BESIDE_PRIOR]
 
 
 def test_a_compile_is_compared_with_the_compiled_program_as_it_was(cases: Cases, tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from optimize.fusion_fit import TRIED_WEIGHTS
+from optimize.gate_fit import fit_on_lists
 from optimize.likelihood import Likelihood, ListScores, log_likelihoods, mean_deviations
 from programs.fusion import Fusion
-from programs.gate import Deviations
+from programs.gate import Deviations, GateSignals
 from signatures.rows import Case
 
 NUMBER = st.floats(-5, 5, allow_nan=False)
@@ -99,3 +101,16 @@ def test_common_deviations_are_the_mean_of_the_lists() -> None:
     assert mean_deviations([*lists, old]) is None
     with pytest.raises(ValueError, match="not known"):
         old.over(Deviations(mar=1, prior=1))
+
+
+def test_where_no_weight_helps_the_smallest_is_taken() -> None:
+    rng = np.random.default_rng(5)
+    lists = []
+    for _ in range(40):
+        mar, prior = rng.normal(size=(2, 6))
+        lists.append(ListScores(mar=tuple(mar), prior=tuple(prior), target=int(np.argmin(mar + prior))))
+    every = np.ones(40, dtype=bool)
+    assert Likelihood(lists).likeliest(TRIED_WEIGHTS, every) == (0.0, 0.0)
+    assert np.ptp(log_likelihoods(lists, TRIED_WEIGHTS)) < 1e-9
+    signals = [GateSignals(history=1, cold=0, margin=rng.random()) for _ in lists]
+    assert fit_on_lists(lists, signals, [str(number) for number in range(40)]).gate.weights == (0.0,)

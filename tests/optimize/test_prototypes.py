@@ -326,6 +326,15 @@ class TestCompile:
         assert made.final_users == []
         assert manifest.searched["after"] == max(one["score"] for one in trials)
 
+    @pytest.mark.parametrize("without", [{"finalists": 0}, {"final_share": 0.0}])
+    def test_without_final_users_a_gate_is_fitted(
+        self, without: dict[str, float], tmp_path: Path, server: FakeOpenAI
+    ) -> None:
+        made = built(tmp_path, server, trials=12, **without)
+        finals = made.run().finals
+        assert finals is not None and finals.gate is not None
+        assert (finals.users, finals.new_users, finals.gate.users) == (len(made.searched), 0, len(made.searched))
+
     def test_more_trials_are_better_on_the_users_of_the_search(self, compiled: Compiled) -> None:
         made, _ = compiled
         few, many = (

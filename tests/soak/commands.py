@@ -70,9 +70,12 @@ def _evaluate(folder: Path, url: str) -> list[object]:
 
 
 def _compile(folder: Path, url: str) -> list[object]:
+    return [*_compile_by(folder, url), "--trials", 3, "--demo-sets", 1, "--wordings", 1, "--max-demos", 1]
+
+
+def _compile_by(folder: Path, url: str) -> list[object]:
     cases_file(folder / "cases.jsonl", 6)
-    small = ["--trials", 3, "--demo-sets", 1, "--wordings", 1, "--max-demos", 1, "--interactions", 1]
-    return ["compile", folder / "cases.jsonl", "--model", f"{url}#m", "--workers", WORKERS, *small]
+    return ["compile", folder / "cases.jsonl", "--model", f"{url}#m", "--workers", WORKERS, "--interactions", 1]
 
 
 def _compare(folder: Path, url: str) -> list[object]:
@@ -94,8 +97,13 @@ COMMANDS: dict[str, Callable[[Path, str], list[object]]] = {
 }
 """From a folder for input files and a server's address to the command, without `--out`."""
 
-OPTIMIZERS = ("mipro", "gepa", "random-search", "labeled")
-"""DSPy's optimizers: names of further jobs, a compile each."""
+OPTIMIZERS: dict[str, list[object]] = {
+    "mipro": ["--trials", 3, "--demo-sets", 1, "--max-demos", 1],
+    "gepa": ["--trials", 3],
+    "random-search": ["--trials", 4, "--max-demos", 1],
+    "labeled": ["--trials", 3, "--max-demos", 1],
+}
+"""DSPy's optimizers, names of further jobs, a compile each, and their options."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +157,8 @@ class Job:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.cache = self.cache or self.folder / "cache"
         optimizer = self.name in OPTIMIZERS
-        self._arguments = COMMANDS["compile" if optimizer else self.name](self.folder, self.server.url)
-        self._arguments += ["--optimizer", self.name] if optimizer else []
+        self._arguments = (_compile_by if optimizer else COMMANDS[self.name])(self.folder, self.server.url)
+        self._arguments += ["--optimizer", self.name, *OPTIMIZERS[self.name]] if optimizer else []
         self._environment = {variable("cache"): str(self.cache), variable("encoder"): "hashing"}
         if self.price is not None:
             prices = self.folder / "prices.toml"

@@ -217,8 +217,10 @@ def test_what_batches_refuse_a_compile_asks_by_itself(
 
 
 def test_an_optimizer_without_calls_takes_no_batches(cli: CommandLine, tmp_path: Path, jobs: BatchServer) -> None:
+    cases_file(tmp_path / "dev.jsonl", 6, negatives=3)
+    model = ["--model", jobs.model(), "--prices", jobs.prices(tmp_path / "prices.toml")]
     more = ["--program", "encoder", "--optimizer", "prototypes", "--via", "batch"]
-    ended = cli(*compiled(jobs, tmp_path, "art", *more))
+    ended = cli("compile", tmp_path / "dev.jsonl", "--out", tmp_path / "art", *model, *more)
     assert ended.code == 2
     assert "prototypes" in ended.err and "--via" in ended.err
 

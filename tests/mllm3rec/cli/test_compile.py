@@ -18,7 +18,8 @@ from tests.support.command_line import commands_in, run
 from tests.support.compile_setup import sensitive
 from tests.support.fake_server import FakeOpenAI
 
-SMALL = ["--trials", "2", "--demo-sets", "1", "--wordings", "1", "--max-demos", "1", "--interactions", "2"]
+FEW = ["--trials", "2", "--max-demos", "1", "--interactions", "2"]
+SMALL = [*FEW, "--demo-sets", "1", "--wordings", "1"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Compiled:
 
     def command(self, directory: Path, *more: str) -> Result:
         """The command that makes an artifact."""
-        return run("compile", self.dev, "--out", directory, "--model", self.server.model(), *SMALL, *more)
+        small = FEW if "--optimizer" in more else SMALL
+        return run("compile", self.dev, "--out", directory, "--model", self.server.model(), *small, *more)
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +163,15 @@ def test_a_forecast_reads_as_a_table(tmp_path: Path, server: FakeOpenAI) -> None
         (["--similarity", "magic"], "keywords"),
         (["--backend", "magic"], "ROLE=VALUE"),
         (["--temperature", "mope=hot"], "--temperature"),
+        (["--optimizer", "gepa", "--wordings", "5"], "the optimizer gepa does not read wordings, as study would"),
+        (["--optimizer", "gepa", "--demo-sets", "5"], "does not read demo_sets, as study and mipro would"),
+        (["--gepa", "merge=false"], "the optimizer study does not read gepa, as gepa would"),
+        (["--beside-prior", "50"], "the optimizer study does not read beside_prior, as finetune would"),
+        (["--optimizer", "finetune", "--module", "mar"], "does not read modules, as study and mipro"),
+        (["--optimizer", "mipro", "--program", "listwise", "--program", "needs"], "not read several values of program"),
+        (["--optimizer", "mipro", "--weight", "0.2", "--weight", "0.4"], "does not read several values of weights"),
+        (["--optimizer", "labeled", "--pareto"], "the optimizer labeled does not read pareto"),
+        (["--optimizer", "random-search", "--trials", "3"], "scores at least 4 programs"),
     ],
 )
 def test_bad_options_are_refused_with_what_there_is(tmp_path: Path, options: list[str], message: str) -> None:
