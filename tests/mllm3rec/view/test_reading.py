@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from mllm3rec.trackers.tracked_record import tracked_record
 from mllm3rec.view.case_lines import CaseLines, ListedTarget
 from mllm3rec.view.folder import contents_of
 from mllm3rec.view.ledger_lines import LedgerLines
-from mllm3rec.view.library import Library
+from mllm3rec.view.library import SCAN_EVERY, Library
 from mllm3rec.view.notes import NoteBook, RunNote
 from mllm3rec.view.playground_page import chosen_data
 from mllm3rec.view.process import interrupt, working_process
@@ -60,7 +61,7 @@ def test_folders_are_told_apart(folder: Path) -> None:
         ("comparison", "runs"),
         ("run", "runs/prior"),
     ]
-    assert contents.cases == {load_cases(folder / "cases.jsonl").sha256: folder / "cases.jsonl"}
+    assert contents.cases == {load_cases(folder / "cases.jsonl").sha256: [folder / "cases.jsonl"]}
     with pytest.raises(InputError, match="no run"):
         contents.named("run", "../runs/prior")
 
@@ -68,6 +69,40 @@ def test_folders_are_told_apart(folder: Path) -> None:
 def test_cases_may_lie_elsewhere(folder: Path) -> None:
     assert contents_of(folder / "runs").cases == {}
     assert len(contents_of(folder / "runs", folder / "cases.jsonl").cases) == 1
+
+
+def test_cases_under_the_header_of_others_are_not_taken(folder: Path) -> None:
+    cases = load_cases(folder / "cases.jsonl")
+    path = folder / "runs" / "theirs" / "cases.jsonl"
+    path.parent.mkdir()
+    head, *lines = (folder / "cases.jsonl").read_text().splitlines(keepends=True)
+    changed = [json.loads(line) for line in lines]
+    path.write_text(head + "".join(json.dumps(one | {"target": one["candidates"][0]}) + "\n" for one in changed))
+    library = Library(folder, [path])
+    assert library.contents.cases == {cases.sha256: [folder / "cases.jsonl", path, path]}
+    run = library.run("runs/prior")
+    assert run.cases is not None
+    assert run.cases.path == folder / "cases.jsonl"
+    (folder / "cases.jsonl").unlink()
+    assert Library(folder).run("runs/prior").cases is None
+
+
+def test_a_run_that_was_made_again_in_its_folder_is_another_one(cli: CommandLine, folder: Path) -> None:
+    library, out = Library(folder), folder / "runs" / "prior"
+    before = library.run("runs/prior")
+    assert before.index(60)
+    assert before.facts().ranker == "prior"
+    shutil.rmtree(out)
+    cases_file(folder / "more.jsonl", 9, part="test", negatives=9)
+    ended = cli("evaluate", folder / "more.jsonl", "--ranker", "popularity", "--out", out)
+    assert ended.code == 0, ended.err
+    time.sleep(SCAN_EVERY + 0.5)  # until the folder is looked at again, for the other cases
+    after = library.run("runs/prior")
+    assert after.index(60)
+    manifest, rows = read_journal(out)
+    assert (after.facts().ranker, after.facts().cases) == ("popularity", manifest.cases_sha256)
+    assert after.rows.ranks() == ranks_of(load_cases(folder / "more.jsonl").cases, rows)
+    assert library.run("runs/prior") is after
 
 
 def test_rows_are_those_of_the_journal(folder: Path) -> None:
