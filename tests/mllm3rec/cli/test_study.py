@@ -574,6 +574,8 @@ def test_a_dead_backend_ends_its_own_runs_and_the_report_is_written(tmp_path: Pa
         ("users = 6", "usres = 6", "protocols.0.usres: Extra inputs are not permitted"),
         ('ranker = "popularity"', 'ranker = "prior"', "rankers: 'prior' is repeated"),
         ('name = "warm"', 'name = "whole_catalogue"', "protocols: 'whole_catalogue' is repeated"),
+        ('ranker = "popularity"', 'ranker = "bpr"\nseeds = [0, 0]', "seeds: a seed is given twice"),
+        ('ranker = "popularity"', 'ranker = "bpr"\nseeds = []', "seeds: Tuple should have at least 1 item"),
         ('protocols = ["warm"]', 'protocols = ["cold"]', "'cold' is not among warm, whole catalogue"),
         ("[[rankers]]", "[[rankers", "not a readable TOML file"),
     ],
