@@ -39,12 +39,14 @@ class StudyStacking:
     Attributes:
         rankers: Of the study.
         run_program: Makes the run of one program in a directory, and says whether it is complete.
+        retry_unparsable: Whether that asks for unreadable answers again, so that answers may change.
     """
 
     root: Path
     rankers: Sequence[RankerSpec]
     fits: StudyFits
     run_program: Callable[[Path, RankerSpec, StudySetting, Cases], bool]
+    retry_unparsable: bool
     on_event: OnEvent
 
     def run(self, cell: StudyCell, setting: StudySetting, cases: Cases) -> bool:
@@ -71,7 +73,7 @@ class StudyStacking:
         configuration |= {"version": 2} if trees else {}
         finished = is_finished(directory, spec.label, configuration, cases)
         files = RunDirectory(directory)
-        if finished and not files.learned_from.exists():  # made before this file was: by the answers there are
+        if finished and self.retry_unparsable and not files.learned_from.exists():  # of an older version
             write_atomically(files.learned_from, _hash_of_answers(directory, spec.programs))
         # Runs of programs that are complete are checked against the study, and cost nothing.
         for part, part_cases in (("dev", dev), ("test", cases)):

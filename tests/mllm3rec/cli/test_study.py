@@ -530,6 +530,7 @@ def test_a_stacked_ranker_ranks_with_answers_that_were_asked_for_again(trained: 
     before = (stacked / "journal.jsonl").read_bytes()
     assert run(*command).exit_code == 0
     assert (stacked / "journal.jsonl").read_bytes() == before
+    assert not (stacked / "learned_from.sha256").exists()
     again = run(*command, "--retry-unparsable")
     assert again.exit_code == 0, again.output
     assert read_journal(stacked / "test/embedding")[1][unread.user_id].status is Status.OK
