@@ -284,7 +284,7 @@ def _effect(
         after=after,
         mixes=len(pairs),
         metric=grid.metric,
-        gain=bootstrap_mean(per_user_gain.to_numpy(), 0),
+        gain=bootstrap_mean(per_user_gain.to_numpy(), 0, shares=False),
         usd_per_user=_mean([_minus(b.cost.per_user, a.cost.per_user) for a, b in pairs]),
         usd_per_product=_mean([_minus(b.cost.per_product, a.cost.per_product) for a, b in pairs]),
         seconds=float(np.mean([b.cost.seconds - a.cost.seconds for a, b in pairs])),

@@ -28,7 +28,7 @@ from evaluate.runs.session import run_manifest
 from evaluate.stats.list_metrics import Background
 from programs.lm.ledger import by_role, read_calls
 from programs.runtime.config_file import read_json
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, quoted
 from programs.runtime.untrusted import regular
 from signatures.rows import Ranking
 
@@ -196,6 +196,12 @@ def _run(root: Path, cell: StudyCell, lists: _Lists, commands: Sequence[str]) ->
     directory = root / cell.path
     manifest, rows = read_journal(directory)
     cases = lists.cases(cell)
+    if manifest.cases_sha256 != cases.sha256:
+        raise InputError(f"{directory}: is a run of other cases than those of the study; {RUN_AGAIN}")
+    asked = manifest.configuration.get("ranker", cell.ranker.ranker)
+    for given, wanted in ((manifest.ranker, cell.ranker.label), (asked, cell.ranker.ranker)):
+        if given != wanted:
+            raise InputError(f"{directory}: is a run of {quoted(str(given))}, not of {quoted(wanted)}; {RUN_AGAIN}")
     # A stacked ranker has the runs of its programs, with their ledgers, in folders below its own.
     ledgers = sorted(directory.rglob(LEDGER))
     calls = [call for path in ledgers for call in read_calls(path)]

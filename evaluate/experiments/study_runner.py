@@ -157,7 +157,9 @@ class StudyRunner:
         cases = setting.cases(cell.draw, spec.users)
         directory = self.root / cell.path
         if spec.ranker == STACKED:
-            stacking = StudyStacking(self.root, self.spec.rankers, self.fits, self._run_program, self.on_event)
+            stacking = StudyStacking(
+                self.root, self.spec.rankers, self.fits, self._run_program, self.retry_unparsable, self.on_event
+            )
             return stacking.run(cell, setting, cases)
         if spec.ranker.startswith(RUN_PREFIX):
             return self._run_outside(directory, spec, cases)

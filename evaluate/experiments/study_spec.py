@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from evaluate.baselines.baseline import LARGEST_SEED
 from evaluate.baselines.stacked import NAME as STACKED
@@ -139,7 +139,7 @@ class RankerSpec(_Strict):
 
     ranker: str
     label: Name = ""
-    seeds: tuple[TrainingSeed, ...] = (0,)
+    seeds: tuple[TrainingSeed, ...] = Field(default=(0,), min_length=1)
     tune: bool = True
     settings: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda settings: not settings)
     users: int | None = Field(default=None, ge=1)
@@ -161,6 +161,13 @@ class RankerSpec(_Strict):
     learn_users: int = Field(default=100, ge=10)
     gate: Path | None = None
     ask: float | None = Field(default=None, ge=0, le=1)
+
+    @field_validator("seeds")
+    @classmethod
+    def _once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed is given twice; its two runs would have one folder")
+        return seeds
 
     @model_validator(mode="before")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from programs.ranker import Ranker
 from programs.runtime.atomic import write_atomically
 from programs.runtime.errors import InputError, quoted
 from programs.runtime.events import Note, OnEvent
+from programs.runtime.untrusted import regular
 from signatures.rows import Ranking
 
 
@@ -37,19 +39,22 @@ class StudyStacking:
     Attributes:
         rankers: Of the study.
         run_program: Makes the run of one program in a directory, and says whether it is complete.
+        retry_unparsable: Whether that asks for unreadable answers again, so that answers may change.
     """
 
     root: Path
     rankers: Sequence[RankerSpec]
     fits: StudyFits
     run_program: Callable[[Path, RankerSpec, StudySetting, Cases], bool]
+    retry_unparsable: bool
     on_event: OnEvent
 
     def run(self, cell: StudyCell, setting: StudySetting, cases: Cases) -> bool:
         """Learn from dev users, too, then rank; every program has a run of its own on dev and on test users.
 
         The settings are those of the study's `learned`, if there is one, so that the two differ in MAR and dev lists.
-        Runs that were begun with a weighted sum go on with it (`evaluate/baselines/stacked.py`).
+        Runs that were begun with a weighted sum go on with it (`evaluate/baselines/stacked.py`). If programs have other
+        answers by now, because unreadable ones were asked for again, the rows are dropped and made anew.
 
         Returns:
             Whether it is complete.
@@ -67,14 +72,24 @@ class StudyStacking:
         trees = isinstance(settings, Learned) and (begun is None or "version" in begun.configuration)
         configuration |= {"version": 2} if trees else {}
         finished = is_finished(directory, spec.label, configuration, cases)
+        files = RunDirectory(directory)
+        if finished and self.retry_unparsable and not files.learned_from.exists():  # of an older version
+            write_atomically(files.learned_from, _hash_of_answers(directory, spec.programs))
         # Runs of programs that are complete are checked against the study, and cost nothing.
         for part, part_cases in (("dev", dev), ("test", cases)):
             for name in spec.programs:
                 program = spec.model_copy(update={"ranker": name, "label": name})
                 if not self.run_program(_run_of(directory, part, name), program, setting, part_cases):
                     return False
+        answers = _hash_of_answers(directory, spec.programs)
+        if files.learned_from.exists() and regular(files.learned_from).read_bytes() != answers:
+            self.on_event(Note(f"{spec.label}: answers of its programs have changed; it is made anew"))
+            files.metrics.unlink(missing_ok=True)
+            write_atomically(files.journal, b"")  # a new file: who reads the old one notices
+            finished = False
         if finished:
             return True
+        write_atomically(files.learned_from, answers)
         if isinstance(settings, Learned) and trees:
             ranker: Ranker = self._fit_asked(directory, spec, setting, settings, dev, cases, learned_cell.seed or 0)
         else:
@@ -135,6 +150,18 @@ def recorded_answers(directory: Path, name: str) -> tuple[dict[str, Ranking], in
     manifest, of_test = read_journal(_run_of(directory, "test", name))
     head = manifest.configuration.get("head")
     return of_dev | of_test, head if isinstance(head, int) else None
+
+
+def _hash_of_answers(directory: Path, programs: Sequence[str]) -> bytes:
+    """Hash of the rows of programs on dev and on test users, as a line; what they took does not count."""
+    digest = hashlib.sha256()
+    for part in ("dev", "test"):
+        for name in programs:
+            folder = _run_of(directory, part, name)
+            rows = read_journal(folder)[1] if RunDirectory(folder).journal.exists() else {}
+            for _, row in sorted(rows.items()):
+                digest.update(row.model_dump_json(exclude={"usage"}).encode() + b"\n")
+    return digest.hexdigest().encode() + b"\n"
 
 
 def _run_of(directory: Path, part: str, name: str) -> Path:

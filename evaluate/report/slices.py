@@ -51,7 +51,8 @@ class Slicing:
 
 def slicings(protocol: ProtocolRecord, groups: Sequence[RankerRuns]) -> list[Slicing]:
     """All ways to divide the users of a protocol; slices without users are left out."""
-    cases = next(iter(protocol.cases.values())).cases  # histories and targets are the same in all draws
+    # Histories and targets are the same in all draws; a draw of which fewer users are ranked has the first of them.
+    cases = max(protocol.cases.values(), key=len).cases
     decile = Deciles(protocol.popularity)
     return [
         _sliced(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 MANIFEST, JOURNAL, LEDGER = "manifest.json", "journal.jsonl", "ledger.jsonl"
 METRICS, TARGETS, RANKS, WEIGHTS = "metrics.json", "targets.json", "ranks.json", "weights.json"
-IMPORTANCE, FIT_COST = "importance.json", "fit_cost.json"
+IMPORTANCE, FIT_COST, LEARNED_FROM = "importance.json", "fit_cost.json", "learned_from.sha256"
 
 
 @dataclass(frozen=True)
@@ -64,3 +64,8 @@ class RunDirectory:
     def fit_cost(self) -> Path:
         """CPU time and memory of a trained baseline's fit (`FitCost`)."""
         return self.path / FIT_COST
+
+    @property
+    def learned_from(self) -> Path:
+        """Hash of the answers of programs that a stacked ranker learned from and ranked with."""
+        return self.path / LEARNED_FROM

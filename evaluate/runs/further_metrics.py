@@ -9,7 +9,7 @@ from evaluate.data.dataset import Dataset
 from evaluate.protocol.cases import Cases
 from evaluate.runs.run_metrics import ranks_of
 from evaluate.stats.intervals import Estimate, bootstrap_mean
-from evaluate.stats.list_metrics import Background, Coverage, coverage, list_metrics
+from evaluate.stats.list_metrics import UNBOUNDED, Background, Coverage, coverage, list_metrics
 from evaluate.stats.metrics import per_user, reciprocal_ranks
 from programs.prior.scorers import Popularity, Training, histories_of
 from programs.runtime.errors import InputError
@@ -55,7 +55,7 @@ def further_metrics(
         list_metrics(orders, shown, background or background_of(cases.dataset, cases.training), ks)
     )
     means = {
-        f"{name}/{size}": bootstrap_mean(values.to_numpy(), seed=0)
+        f"{name}/{size}": bootstrap_mean(values.to_numpy(), seed=0, shares=name.partition("@")[0] not in UNBOUNDED)
         for name in sorted(frame.columns, key=lambda name: int(name.rpartition("@")[2]))
         if len(values := frame[name].dropna())
     }

@@ -14,7 +14,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, computed_field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    computed_field,
+    model_validator,
+)
 
 from evaluate.stats.metrics import chance, ndcg, per_user
 from programs.runtime.errors import InputError, input_error, quoted
@@ -39,7 +48,16 @@ def _as_printed(value: object) -> object:
     return value
 
 
-MetricValue = Annotated[Decimal, BeforeValidator(_as_printed), Field(ge=-1000, le=1000)]
+def _with_its_digits(value: Decimal) -> Decimal:
+    if int(value.as_tuple().exponent) > _LARGEST_EXPONENT:  # of a zero: any other figure is too large with it
+        raise ValueError("give the figure as printed, such as .540: a zero has no such exponent")
+    return value
+
+
+_LARGEST_EXPONENT = 3
+MetricValue = Annotated[
+    Decimal, BeforeValidator(_as_printed), Field(ge=-1000, le=1000), AfterValidator(_with_its_digits)
+]
 """A figure with the digits it was printed with: `.540` and `.54` differ. Shares and percentages lie well inside."""
 
 

@@ -15,6 +15,8 @@ from programs.runtime.errors import InputError
 
 _RESAMPLES = 4000
 _SEED = 0
+_CELLS_PER_BATCH = 4_000_000
+"""Resamples times users that are drawn at once, 8 bytes each."""
 
 
 class MixLoss(BaseModel):
@@ -99,10 +101,7 @@ def cheapest_mix(
         raise InputError("no user was ranked by all mixes: nothing to recommend")
     scores = frame.to_numpy(dtype=float)
     means = scores.mean(axis=0)
-    rng = np.random.default_rng(_SEED)
-    n = len(scores) + 1
-    picks = rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES) / n
-    uppers = [_upper(scores, i, picks, confidence) for i in range(scores.shape[1])]
+    uppers = _uppers(scores, confidence)
     best = int(means.argmax())
     labels = list(frame.columns)
     losses = {
@@ -129,16 +128,30 @@ def cheapest_mix(
     )
 
 
-def _upper(scores: NDArray[np.float64], mix: int, picks: NDArray[np.float64], confidence: float) -> float:
-    """Upper bound of the loss of one mix, with one adverse pseudo-user on whom its loss is 1.
+def _uppers(scores: NDArray[np.float64], confidence: float) -> NDArray[np.float64]:
+    """Upper bound of the loss of each mix, with one adverse pseudo-user on whom its loss is 1.
 
     Without this user the bootstrap of equal values would have no spread, but ten equal users are compatible with a loss
     of a quarter (rule of three).
+
+    Args:
+        scores: Users by mixes.
     """
-    adverse = np.ones(scores.shape[1])
-    adverse[mix] = 0.0
-    means = picks @ np.vstack([scores, adverse])
-    return float(np.quantile(means.max(axis=1) - means[:, mix], confidence))
+    rng = np.random.default_rng(_SEED)
+    n, mixes = len(scores) + 1, scores.shape[1]
+    at_once = max(1, _CELLS_PER_BATCH // n)  # resamples of all users at once may not fit in memory
+    losses = []
+    for start in range(0, _RESAMPLES, at_once):
+        picks = rng.multinomial(n, np.full(n, 1 / n), size=min(at_once, _RESAMPLES - start)) / n
+        means = picks[:, :-1] @ scores
+        few = np.empty_like(means)
+        for mix in range(mixes):
+            with_adverse = means + picks[:, -1:]
+            with_adverse[:, mix] = means[:, mix]
+            few[:, mix] = with_adverse.max(axis=1) - means[:, mix]
+        losses.append(few)
+    bounds: NDArray[np.float64] = np.quantile(np.concatenate(losses), confidence, axis=0)
+    return bounds
 
 
 def _order(label: str, cost: Mapping[str, float | None], losses: Mapping[str, MixLoss]) -> tuple[bool, float, float]:

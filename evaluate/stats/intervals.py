@@ -47,7 +47,9 @@ class Difference(Estimate):
     unpaired: int = Field(ge=0)
 
 
-def bootstrap_mean(values: ArrayLike, seed: int, level: float = 0.95, resamples: int = 2000) -> Estimate:
+def bootstrap_mean(
+    values: ArrayLike, seed: int, level: float = 0.95, resamples: int = 2000, shares: bool = True
+) -> Estimate:
     """Mean and percentile-bootstrap interval of one value per user, widened for small n.
 
     For equal values, where a bootstrap has no spread, 0/1 data gets the Wilson score interval and other data the
@@ -58,6 +60,8 @@ def bootstrap_mean(values: ArrayLike, seed: int, level: float = 0.95, resamples:
         seed: Decides the resamples.
         level: Confidence level, between 0 and 1.
         resamples: Bootstrap resamples.
+        shares: Whether values lie between 0 and 1 by definition, so that equal ones of 0 or 1 are hits or misses; False
+            for counts, bits and differences.
 
     Raises:
         InputError: if there are no values, one is not finite, or the level is not between 0 and 1.
@@ -68,7 +72,7 @@ def bootstrap_mean(values: ArrayLike, seed: int, level: float = 0.95, resamples:
     0.566
     """
     sample = _sample(values, level)
-    if sample[0] == sample[-1] and sample[0] in (0.0, 1.0):
+    if shares and sample[0] == sample[-1] and sample[0] in (0.0, 1.0):
         wilson = stats.binomtest(int(sample.sum()), len(sample)).proportion_ci(level, method="wilson")
         low, high = float(wilson.low), float(wilson.high)
     else:

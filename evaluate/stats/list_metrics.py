@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from programs.runtime.errors import InputError
 
 NOVELTY, POPULARITY, POPULARITY_BIAS, DIVERSITY = "novelty", "popularity", "popularity bias", "diversity"
+UNBOUNDED = (NOVELTY, POPULARITY, POPULARITY_BIAS)
+"""Metrics in bits or users; all others lie between 0 and 1."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mllm3rec.trackers.mlflow_tracker import MlflowTracker
-from mllm3rec.trackers.tracked_record import TrackedRecord, metric_name, tracked_record
+from mllm3rec.trackers.tracked_record import TrackedRecord, identity_of, metric_name, tracked_record
 from mllm3rec.trackers.wandb_tracker import WandbTracker
 from programs.runtime.errors import InputError, one_line
 from programs.runtime.events import Event, Note, OnEvent, Progress
@@ -21,20 +21,20 @@ PERIOD = 2.0
 class Tracker(Protocol):
     """A place for records."""
 
-    def begin(self, name: str) -> None:
-        """Open a run for figures that come while work goes on."""
+    def begin(self, name: str, identity: str) -> None:
+        """Open the run of an identity for figures that come while work goes on: the one there is, or a new one."""
         ...
 
     def step(self, values: Mapping[str, float], step: int) -> None:
         """Add figures to it."""
         ...
 
-    def write(self, record: TrackedRecord) -> str:
-        """Write a record; returns where it is."""
+    def write(self, record: TrackedRecord, failed: bool = False) -> str:
+        """Write a record, of work that ended early if `failed`; returns where it is."""
         ...
 
-    def end(self, failed: bool) -> None:
-        """Close the open run, if `write` has not."""
+    def give_up(self) -> None:
+        """Close the open run as failed, if `write` has not closed it."""
         ...
 
 
@@ -55,8 +55,10 @@ def tracker_of(name: str) -> Tracker:
 class _Steps:
     """Sends events on, and figures of their progress to the tracker."""
 
-    def __init__(self, tracker: Tracker, on_event: OnEvent) -> None:
+    def __init__(self, tracker: Tracker, folder: Path, on_event: OnEvent) -> None:
         self._tracker = tracker
+        self._folder = folder
+        self._begun = False
         self._on_event = on_event
         self._sent: dict[str, float] = {}
         self._broken = False
@@ -78,6 +80,9 @@ class _Steps:
             facts = event.usage.model_dump(include={"calls", "cache_hits", "tokens_in", "tokens_out", "usd"})
             values |= {f"live.{name}": value for name, value in facts.items() if value is not None}
         try:
+            if not self._begun:  # not earlier: a run has its identity when its manifest is written
+                self._begun = True
+                self._tracker.begin(self._folder.resolve().name, identity_of(self._folder))
             self._tracker.step(values, event.done)
         except Exception as error:  # paid work does not end because nobody can look at it
             self._broken = True
@@ -97,16 +102,14 @@ def tracked(name: str | None, folder: Path, on_event: OnEvent) -> Iterator[OnEve
         yield on_event
         return
     tracker = tracker_of(name)
-    tracker.begin(folder.resolve().name)
     failed = True
     try:
-        yield _Steps(tracker, on_event)
+        yield _Steps(tracker, folder, on_event)
         failed = False
     finally:
         try:
-            on_event(Note(f"written: {tracker.write(tracked_record(folder))}"))
-            tracker.end(failed)
+            on_event(Note(f"written: {tracker.write(tracked_record(folder), failed)}"))
         except Exception as error:  # of the tracker: the results are in the folder
             on_event(Note(f"warning: not written to {name}: {one_line(error)}; try `mllm3rec export {name} {folder}`"))
             with suppress(Exception):
-                tracker.end(failed=True)
+                tracker.give_up()

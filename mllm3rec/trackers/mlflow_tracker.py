@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from mllm3rec.trackers.tracked_record import TrackedRecord
 from programs.runtime.errors import require_extra
 
-_IDENTITY = "mllm3rec.identity"
+_IDENTITY, _FOUND_BY = "mllm3rec.identity", "mllm3rec.identity_sha256"
+"""Tags: an identity, and its hash, because a filter cannot quote every path or name."""
 _LONGEST = 6000
 """Most characters of a parameter in MLflow."""
 
@@ -36,9 +38,10 @@ class MlflowTracker:
         self._experiment: str = mlflow.set_experiment(experiment).experiment_id
         self._live: str | None = None
 
-    def begin(self, name: str) -> None:
-        """Open a run for figures that come while work goes on; the next `write` fills it."""
-        self._live = self._client.create_run(self._experiment, run_name=name).info.run_id
+    def begin(self, name: str, identity: str) -> None:
+        """Open the run of an identity, or a new one, for figures that come while work goes on; `write` fills it."""
+        self._live = self._known(identity) or self._new(name, identity)
+        self._client.update_run(self._live, status="RUNNING")
 
     def step(self, values: Mapping[str, float], step: int) -> None:
         """Add figures to the open run."""
@@ -46,22 +49,31 @@ class MlflowTracker:
         metrics = [self._mlflow.entities.Metric(name, float(value), now, step) for name, value in values.items()]
         self._client.log_batch(self._live, metrics=metrics)
 
-    def write(self, record: TrackedRecord) -> str:
-        """Write a record with its children; returns where it is."""
-        run_id, self._live = self._live, None
-        found = self._written(record, run_id=run_id)
+    def write(self, record: TrackedRecord, failed: bool = False) -> str:
+        """Write a record with its children.
+
+        Args:
+            failed: Whether the work ended early; a later `write` of the same identity may end it well.
+
+        Returns:
+            Where it is.
+        """
+        found = self._written(record, run_id=self._live, status="FAILED" if failed else "FINISHED")
+        self._live = None
         self._register(record)
         return f"{self._mlflow.get_tracking_uri()}, experiment {self._experiment}, run {found}"
 
-    def end(self, failed: bool) -> None:
-        """Close the open run, if `write` has not."""
+    def give_up(self) -> None:
+        """Close the open run as failed, if `write` has not closed it."""
         if self._live is not None:
-            self._client.set_terminated(self._live, "FAILED" if failed else "FINISHED")
+            self._client.set_terminated(self._live, "FAILED")
 
-    def _written(self, record: TrackedRecord, parent: str | None = None, run_id: str | None = None) -> str:
-        run_id = run_id or self._known(record) or self._new(record)
+    def _written(
+        self, record: TrackedRecord, parent: str | None = None, run_id: str | None = None, status: str = "FINISHED"
+    ) -> str:
+        run_id = run_id or self._known(record.identity) or self._new(record.name, record.identity)
         entities, now = self._mlflow.entities, round(time.time() * 1000)
-        tags = {_IDENTITY: record.identity, "mllm3rec.kind": record.kind}
+        tags = {**_tags(record.identity), "mllm3rec.kind": record.kind}
         if parent is not None:
             tags["mlflow.parentRunId"] = parent
         known = self._client.get_run(run_id).data.params
@@ -79,15 +91,16 @@ class MlflowTracker:
             self._client.log_text(run_id, text, f"prompts/{name}.txt")
         for child in record.children:
             self._written(child, run_id)
-        self._client.set_terminated(run_id)
+        self._client.set_terminated(run_id, status)
         return run_id
 
-    def _known(self, record: TrackedRecord) -> str | None:
-        found = self._client.search_runs([self._experiment], f"tags.`{_IDENTITY}` = '{record.identity}'", max_results=1)
+    def _known(self, identity: str) -> str | None:
+        wanted = f"tags.`{_FOUND_BY}` = '{_tags(identity)[_FOUND_BY]}'"
+        found = self._client.search_runs([self._experiment], wanted, max_results=1)
         return found[0].info.run_id if found else None
 
-    def _new(self, record: TrackedRecord) -> str:
-        made: str = self._client.create_run(self._experiment, run_name=record.name).info.run_id
+    def _new(self, name: str, identity: str) -> str:
+        made: str = self._client.create_run(self._experiment, run_name=name, tags=_tags(identity)).info.run_id
         return made
 
     def _register(self, record: TrackedRecord) -> None:
@@ -98,6 +111,10 @@ class MlflowTracker:
             latest = genai.load_prompt(f"prompts:/{full}@latest", allow_missing=True)
             if latest is None or latest.template != text:
                 genai.register_prompt(name=full, template=text, tags={"artifact": record.params["sha256"]})
+
+
+def _tags(identity: str) -> dict[str, str]:
+    return {_IDENTITY: identity, _FOUND_BY: hashlib.sha256(identity.encode()).hexdigest()}
 
 
 def _in_batches(client: Any, run_id: str, params: list[Any], metrics: list[Any], tags: list[Any]) -> None:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from evaluate.experiments.study_reading import RUN_AGAIN, CatalogueRanks
 from evaluate.runs.directory import JOURNAL, LEDGER, MANIFEST, METRICS, RunDirectory
-from evaluate.runs.journal import read_journal
+from evaluate.runs.journal import read_journal, stored_manifest
 from evaluate.runs.run_metrics import RunMetrics
 from evaluate.stats.intervals import Estimate
+from evaluate.stats.metrics import per_user, summarize
 from optimize.artifact import PROMPTS, SEARCH_FOLDER, check_files, is_artifact, read_manifest
 from programs.lm.ledger import by_role, read_calls
 from programs.runtime.config_file import read_json
@@ -50,28 +52,44 @@ class TrackedRecord:
 def tracked_record(folder: Path) -> TrackedRecord:
     """Read a run directory, an artifact, or a folder with runs below it, as of a study or a comparison.
 
+    Runs of a study that have no figures yet are counted and left out.
+
     Raises:
-        InputError: if there is none of them, a file cannot be read, or an artifact was changed or holds a link.
+        InputError: if there is none of them, no run has figures, a file cannot be read, or an artifact was changed or
+            holds a link.
     """
     if is_artifact(folder) and not (folder / JOURNAL).exists():
         return _artifact(folder)
     if (folder / JOURNAL).exists():
         return _run(folder, folder.resolve().name)
     runs = sorted(path.parent for path in folder.rglob(JOURNAL))
-    if not runs:
-        raise InputError(f"{folder}: holds no run, study or artifact; give the folder of --out")
-    children = tuple(_run(run, run.relative_to(folder).as_posix()) for run in runs)
-    usage = _sums(total_by_role(runs))
+    ended = [run for run in runs if _has_figures(run)]
+    if not ended:
+        why = "no run in it has figures yet; repeat its command" if runs else "holds no run, study or artifact"
+        raise InputError(f"{folder}: {why}; give the folder of --out")
     return TrackedRecord(
         "study",
         folder.resolve().name,
-        str(folder.resolve()),
-        {"runs": str(len(children))},
-        usage,
+        identity_of(folder),
+        metrics={"runs": len(ended), "unfinished": len(runs) - len(ended)} | _sums(total_by_role(runs)),
         files=_existing(folder, *(path.name for path in folder.glob("*.toml"))),
         report=_page(folder),
-        children=children,
+        children=tuple(_run(run, run.relative_to(folder).as_posix()) for run in ended),
     )
+
+
+def identity_of(folder: Path) -> str:
+    """Identity of the record of a folder, also before it has one; the end of a compile decides that of its artifact.
+
+    Raises:
+        InputError: if a manifest cannot be read.
+    """
+    if is_artifact(folder) and not (folder / JOURNAL).exists():
+        return read_manifest(folder).sha256
+    manifest = stored_manifest(folder)
+    if manifest is None:
+        return str(folder.resolve())
+    return f"{manifest.cases_sha256} {manifest.ranker} {manifest.created.isoformat()}"
 
 
 def metric_name(name: str) -> str:
@@ -90,24 +108,34 @@ def total_by_role(runs: list[Path]) -> dict[str, Usage]:
 
 def _run(folder: Path, name: str) -> TrackedRecord:
     manifest, _ = read_journal(folder)
-    path = RunDirectory(folder).metrics
-    if not path.exists():
+    if not _has_figures(folder):
         raise InputError(f"{folder}: has no {METRICS} yet; repeat its command to finish it")
-    figures = read_json(path, RunMetrics, "delete it and repeat the run's command")
+    metrics = _figures(RunDirectory(folder))
+    params = {"ranker": manifest.ranker, "cases_sha256": manifest.cases_sha256, **_flat(manifest.configuration)}
+    params |= {f"version.{name}": one for name, one in manifest.versions.items()}
+    files = _existing(folder, MANIFEST, METRICS, LEDGER)
+    usage = _sums(total_by_role([folder]))
+    return TrackedRecord("run", name, identity_of(folder), params, metrics | usage, files=files, report=_page(folder))
+
+
+def _has_figures(folder: Path) -> bool:
+    return RunDirectory(folder).metrics.exists() or RunDirectory(folder).ranks.exists()
+
+
+def _figures(files: RunDirectory) -> dict[str, float]:
+    if files.ranks.exists():  # of the whole catalogue; such a run has no rows and no other figures
+        found = read_json(files.ranks, CatalogueRanks, RUN_AGAIN)
+        whole = summarize(per_user(found.ranks), negatives=found.size - 1)
+        return dict(_estimates(whole)) | {"users": len(found.ranks)}
+    figures = read_json(files.metrics, RunMetrics, "delete it and repeat the run's command")
     metrics = dict(_estimates(figures.metrics)) | dict(_estimates(figures.further))
     metrics |= dict(_estimates({f"minus prior {name}": one for name, one in figures.against_prior.items()}))
-    metrics |= {
+    return metrics | {
         "users": figures.users,
         "unresolved": figures.unresolved,
         "unparsable_share": figures.unparsable_answers,
         **{f"coverage {metric_name(name)}": one.share for name, one in figures.coverage.items()},
     }
-    params = {"ranker": manifest.ranker, "cases_sha256": manifest.cases_sha256, **_flat(manifest.configuration)}
-    params |= {f"version.{name}": one for name, one in manifest.versions.items()}
-    files = _existing(folder, MANIFEST, METRICS, LEDGER)
-    identity = f"{manifest.cases_sha256} {manifest.ranker} {manifest.created.isoformat()}"
-    usage = _sums(total_by_role([folder]))
-    return TrackedRecord("run", name, identity, params, metrics | usage, files=files, report=_page(folder))
 
 
 def _artifact(folder: Path) -> TrackedRecord:

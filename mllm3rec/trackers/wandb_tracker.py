@@ -29,41 +29,41 @@ class WandbTracker:
         self._project = project
         self._live: Any = None
 
-    def begin(self, name: str) -> None:
+    def begin(self, name: str, identity: str) -> None:
         """See `MlflowTracker.begin`."""
-        self._live = self._opened(name, None)
+        self._live = self._opened(name, identity)
 
     def step(self, values: Mapping[str, float], step: int) -> None:
         """See `MlflowTracker.step`."""
         self._live.log(dict(values))
 
-    def write(self, record: TrackedRecord) -> str:
+    def write(self, record: TrackedRecord, failed: bool = False) -> str:
         """See `MlflowTracker.write`."""
-        run, self._live = self._live, None
-        where = self._written(record, run)
+        where = self._written(record, self._live, failed=failed)
+        self._live = None
         for child in record.children:
             self._written(child, group=record.name)
         return where
 
-    def end(self, failed: bool) -> None:
-        """See `MlflowTracker.end`."""
+    def give_up(self) -> None:
+        """See `MlflowTracker.give_up`."""
         if self._live is not None:
-            self._live.finish(exit_code=int(failed))
+            self._live.finish(exit_code=1)
 
-    def _opened(self, name: str, identity: str | None, group: str | None = None) -> Any:
+    def _opened(self, name: str, identity: str, group: str | None = None) -> Any:
         return self._wandb.init(
             project=self._project,
             name=name,
-            id=None if identity is None else hashlib.sha256(identity.encode()).hexdigest()[:16],
+            id=hashlib.sha256(identity.encode()).hexdigest()[:16],
             group=group,
             dir=self._folder,
             mode=os.environ.get("WANDB_MODE", "offline"),
-            resume=None if identity is None else "allow",
+            resume="allow",
             # Neither the source nor the terminal of this machine belongs to the record.
             settings=self._wandb.Settings(console="off", disable_code=True, disable_git=True, silent=True),
         )
 
-    def _written(self, record: TrackedRecord, run: Any = None, group: str | None = None) -> str:
+    def _written(self, record: TrackedRecord, run: Any = None, group: str | None = None, failed: bool = False) -> str:
         run = run or self._opened(record.name, record.identity, group)
         run.config.update({"kind": record.kind, **record.params}, allow_val_change=True)
         run.summary.update(dict(record.metrics))
@@ -78,5 +78,5 @@ class WandbTracker:
                 kept.add_file(str(path))
             run.log_artifact(kept)
         where = str(Path(run.dir).parent)
-        run.finish()
+        run.finish(exit_code=int(failed))
         return where

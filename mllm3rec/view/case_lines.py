@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import threading
 from functools import cached_property
@@ -37,7 +38,8 @@ class ListedTarget(NamedTuple):
 class CaseLines:
     """Cases of one file. Safe to use from several threads.
 
-    The hash of the whole file is not checked: `evaluate` did so when it made the runs.
+    Attributes:
+        sha256: Hash of the case lines as they are, which their header may deny: compare it with that of a run.
 
     Raises:
         InputError: if it is not a cases file.
@@ -48,11 +50,10 @@ class CaseLines:
         self.protocol: EvaluationProtocol = recorded_protocol(path)
         self._lock = threading.Lock()
         self._last = 0
-
-    @cached_property
-    def _whole(self) -> mmap.mmap:
-        with regular(self.path).open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with regular(path).open("rb") as file:
+            self._whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with memoryview(self._whole) as whole, whole[self._whole.find(b"\n") + 1 :] as body:
+            self.sha256 = hashlib.sha256(body).hexdigest()
 
     def find(self, user: str) -> Case | None:
         """The case of a user, or None.

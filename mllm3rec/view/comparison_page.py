@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -79,7 +80,9 @@ class _Column:
     Attributes:
         label: Its name without the folder that all runs lie in.
         alone: Stand-alone usage; None where a large ledger is not summed (yet).
-        against: Difference to the first run, paired by user; None for the first, and for other cases.
+        against: Difference to the first run, paired by user; None for the first, for other cases, and while `indexing`.
+        indexing: Whether some users of this run or the first are not in the index yet: a difference would be without
+            them.
     """
 
     run: ViewedRun
@@ -87,6 +90,7 @@ class _Column:
     label: str
     alone: Usage | None
     against: Difference | None
+    indexing: bool
 
 
 async def comparison_page(library: Library, place: Place) -> Watched:
@@ -95,10 +99,11 @@ async def comparison_page(library: Library, place: Place) -> Watched:
     if not names:
         raise InputError("no run was chosen; mark some in the list of runs")
     runs = [library.run(name) for name in names[:MOST_SHOWN]]
-    whole = await asyncio.to_thread(_indexed, runs)
+    indexed = await asyncio.to_thread(_indexed, runs)
+    whole = all(indexed)
     metrics = await asyncio.to_thread(_metrics_of, runs)
     metric = place.one("metric", metrics[0] if metrics else "HR@5")
-    columns = await asyncio.to_thread(_columns, runs, metric)
+    columns = await asyncio.to_thread(_columns, runs, metric, indexed)
     tag("h1", columns[0].facts.name if len(columns) == 1 else f"Comparison of {len(columns)} runs")
     if len(names) > MOST_SHOWN:
         tag("p", f"Only the first {MOST_SHOWN} of {len(names)} runs are shown.", "soft")
@@ -110,35 +115,36 @@ async def comparison_page(library: Library, place: Place) -> Watched:
     _figures(place, columns, metric)
     _users(place, columns, metric, whole)
     _notes(library, columns)
-    return partial(_state, library, runs)
+    return partial(_state, library, runs, whole)
 
 
-def _indexed(runs: Sequence[ViewedRun]) -> bool:
-    done = [run.index(INDEX_SECONDS) for run in runs]
-    return all(done)
+def _indexed(runs: Sequence[ViewedRun]) -> list[bool]:
+    return [run.index(INDEX_SECONDS) for run in runs]
 
 
-def _state(library: Library, runs: Sequence[ViewedRun]) -> object:
-    done = [run.index(INDEX_SECONDS) for run in runs]
+def _state(library: Library, runs: Sequence[ViewedRun], whole: bool) -> object:
+    done = _indexed(runs)
+    # An index may be complete before the first look at it: the page that was made before is renewed all the same.
+    ripe = time.monotonic() if all(done) and not whole else None
     summed = [run.stand_alone() for run in runs]
-    return [run.state_of_files for run in runs], done, summed, library.notes.read()
+    return [run.state_of_files for run in runs], done, ripe, summed, library.notes.read()
 
 
 def _metrics_of(runs: Sequence[ViewedRun]) -> list[str]:
     return list(dict.fromkeys(name.partition("/")[0] for run in runs for name in run.facts().metrics))
 
 
-def _columns(runs: Sequence[ViewedRun], metric: str) -> list[_Column]:
+def _columns(runs: Sequence[ViewedRun], metric: str, indexed: Sequence[bool]) -> list[_Column]:
     first = runs[0].facts()
     shared = _shared_folder([run.facts().name for run in runs])
     columns = []
-    for run in runs:
+    for run, whole in zip(runs, indexed, strict=True):
         facts = run.facts()
-        against = None
-        if run is not runs[0] and facts.cases == first.cases and run.cases is not None:
-            against = _paired(run, runs[0], metric)
+        paired = run is not runs[0] and facts.cases == first.cases and run.cases is not None
+        indexing = paired and not (whole and indexed[0])
+        against = _paired(run, runs[0], metric) if paired and not indexing else None
         label = facts.name.removeprefix(shared)
-        columns.append(_Column(run, facts, label, run.stand_alone(wait=False), against))
+        columns.append(_Column(run, facts, label, run.stand_alone(wait=False), against, indexing))
     return columns
 
 
@@ -269,7 +275,7 @@ def _figures(place: Place, columns: Sequence[_Column], metric: str) -> None:
                 partial(_run_cell, place, columns, facts),
                 facts.ranker,
                 with_interval(facts.metric(metric)),
-                "first run" if one is columns[0] else with_interval(one.against),
+                "first run" if one is columns[0] else _difference(one, columns[0]),
                 with_interval(of_metric(facts.against_prior, metric)),
                 f"{facts.users:,}",
                 f"{facts.failed:,}",
@@ -287,6 +293,16 @@ def _figures(place: Place, columns: Sequence[_Column], metric: str) -> None:
         "unresolved", "unparsable", "billed", "stand-alone", "state",
     )  # fmt: skip
     table("Figures of the runs", heads, rows, numbers=(2, 3, 4, 5, 6, 7, 8, 9))
+
+
+def _difference(one: _Column, first: _Column) -> str:
+    """The paired difference, with its users where they are fewer than those of both runs."""
+    if one.indexing:
+        return "indexing…"
+    shown = with_interval(one.against)
+    if one.against is not None and one.against.n < min(one.facts.users, first.facts.users):
+        shown += f", n = {one.against.n:,}"
+    return shown
 
 
 def _run_cell(place: Place, columns: Sequence[_Column], facts: RunFacts) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -46,11 +47,11 @@ class Contents:
     """What lies below a folder.
 
     Attributes:
-        cases: Cases files by the hash of their cases.
+        cases: Cases files by the hash that their header names; copies, or files that name a hash that is not theirs.
     """
 
     found: tuple[ViewedFolder, ...]
-    cases: dict[str, Path]
+    cases: Mapping[str, Sequence[Path]]
 
     def of_kind(self, kind: FolderKind) -> list[ViewedFolder]:
         """The folders of one kind, by name."""
@@ -76,9 +77,10 @@ def contents_of(root: Path, *more_cases: Path) -> Contents:
         more_cases: Cases files, or folders with some, that lie elsewhere.
     """
     found: list[ViewedFolder] = []
-    cases: dict[str, Path] = {}
+    cases: defaultdict[str, list[Path]] = defaultdict(list)
     for folder, files in _walk(root):
-        cases.update(_cases_in(folder, files))
+        for sha256, path in _cases_in(folder, files):
+            cases[sha256].append(path)
         name = folder.relative_to(root).as_posix()
         kind = _kind_of(folder, files)
         if kind is not None:
@@ -90,8 +92,9 @@ def contents_of(root: Path, *more_cases: Path) -> Contents:
             found.append(ViewedFolder(kind, name, root / name))
     for place in more_cases:
         for folder, files in [(place.parent, [place.name])] if place.is_file() else _walk(place):
-            cases.update(_cases_in(folder, files))
-    return Contents(tuple(sorted(found, key=lambda one: one.name)), cases)
+            for sha256, path in _cases_in(folder, files):
+                cases[sha256].append(path)
+    return Contents(tuple(sorted(found, key=lambda one: one.name)), dict(cases))
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:

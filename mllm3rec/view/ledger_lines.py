@@ -33,10 +33,29 @@ class LedgerLines:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
+        self._file: tuple[int, int] | None = None
+        self._clear()
+
+    def _clear(self) -> None:
         self._abouts, self._offsets = array("Q"), array("Q")
         self._sorted: np.ndarray | None = None
         self._end = 0
         self._usage, self._summed = Usage(), 0
+
+    def _size(self) -> int:
+        """Bytes of the ledger; what is known of an earlier one is forgotten, if this one was begun anew."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            self._file, size = None, 0
+        else:
+            own, size = (found.st_dev, found.st_ino), found.st_size
+            if own != self._file:
+                self._clear()
+                self._file = own
+        if size < max(self._end, self._summed):
+            self._clear()
+        return size
 
     def extend(self) -> None:
         """Index what was appended since the last time.
@@ -45,9 +64,7 @@ class LedgerLines:
             InputError: naming file and byte, if a line is too long to be a call.
         """
         with self._lock:
-            size = self.path.stat().st_size if self.path.exists() else 0
-            if size < self._end:  # another run was begun in the folder
-                self._abouts, self._offsets, self._end = array("Q"), array("Q"), 0
+            size = self._size()
             if size == self._end:
                 return
             self._sorted = None
@@ -68,9 +85,7 @@ class LedgerLines:
     def spent(self) -> Usage:
         """What was paid by the calls that have ended; only lines that were appended since the last time are read."""
         with self._lock:
-            size = self.path.stat().st_size if self.path.exists() else 0
-            if size < self._summed:  # another run was begun in the folder
-                self._usage, self._summed = Usage(), 0
+            size = self._size()
             if size > self._summed:
                 with regular(self.path).open("rb") as file:
                     file.seek(self._summed)

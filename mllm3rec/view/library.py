@@ -12,7 +12,7 @@ from mllm3rec.view.case_lines import CaseLines
 from mllm3rec.view.compile_state import ViewedCompile
 from mllm3rec.view.folder import Contents, ViewedFolder, contents_of
 from mllm3rec.view.notes import NoteBook
-from mllm3rec.view.run_facts import ViewedRun
+from mllm3rec.view.run_facts import ViewedRun, stamp_of
 from optimize.artifact import is_artifact, read_manifest
 from programs.runtime.errors import InputError
 
@@ -42,6 +42,7 @@ class Library:
         self._contents = Contents((), {})
         self._runs: dict[Path, ViewedRun] = {}
         self._cases: dict[str, CaseLines] = {}
+        self._others: set[tuple[Path, object]] = set()
 
     @property
     def contents(self) -> Contents:
@@ -69,7 +70,7 @@ class Library:
     def _opened(self, found: ViewedFolder) -> ViewedRun:
         with self._lock:
             known = self._runs.get(found.path)
-            if known is None:
+            if known is None or known.is_replaced:
                 known = self._runs[found.path] = ViewedRun(found.name, found.path, None)
             if known.cases is None:
                 with suppress(InputError):  # the run's own line says what is wrong with its manifest
@@ -81,9 +82,16 @@ class Library:
     def cases(self, sha256: str) -> CaseLines | None:
         """The cases of a hash; None if their file was not found."""
         with self._lock:
-            path = self.contents.cases.get(sha256)
-            if sha256 not in self._cases and path is not None:
-                self._cases[sha256] = CaseLines(path)
+            for path in () if sha256 in self._cases else self.contents.cases.get(sha256, ()):
+                version = path, stamp_of(path)
+                if version in self._others:
+                    continue
+                with suppress(InputError, OSError):  # no cases file, or gone since the last look
+                    lines = CaseLines(path)
+                    if lines.sha256 == sha256:
+                        self._cases[sha256] = lines
+                        break
+                self._others.add(version)  # changed after they were drawn, or a stranger's under our header
             return self._cases.get(sha256)
 
     def group(self, run: str) -> str:

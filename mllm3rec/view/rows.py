@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import mmap
+import os
 import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 from pydantic import ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from evaluate.runs.journal import row_in
 from evaluate.stats.metrics import rank_of
@@ -78,6 +80,7 @@ class RunRows:
         self._offsets = array("Q")
         self._ranks, self._prior_ranks = array("L"), array("L")
         self._states = bytearray()
+        self._file: tuple[int, int] | None = None
         self._end = 0
         self._list_size = 0
 
@@ -106,7 +109,7 @@ class RunRows:
         """Index what was appended since the last time.
 
         Args:
-            seconds: Stop after about as long; None for no limit.
+            seconds: Stop after about as long, and at least one row; None for no limit.
 
         Returns:
             Whether all whole rows are in the index.
@@ -116,27 +119,35 @@ class RunRows:
         """
         began = time.monotonic()
         with self._lock:
-            if self.size < self._end:  # another run was begun in the folder
+            if not self.size:
                 self._clear()
-            if self.size == self._end:
                 return True
             with regular(self.path).open("rb") as file:
+                found = os.fstat(file.fileno())
+                own = found.st_dev, found.st_ino
+                if own != self._file or found.st_size < self._end:  # the journal was begun anew
+                    self._clear()
+                    self._file = own
                 file.seek(self._end)
-                rest = b""
+                begun: list[bytes] = []  # the blocks of a line whose end was not read yet
                 while block := file.read(_BLOCK):
-                    *lines, rest = (rest + block).split(b"\n")
-                    for line in lines:
-                        self._add(line)
-                    if len(rest) > LONGEST_LINE:
+                    begun.append(block)
+                    if b"\n" in block:
+                        *lines, rest = b"".join(begun).split(b"\n")
+                        for line in lines:
+                            self._add(line)
+                        # Not within a line: what was read of it would be read again for ever.
+                        if seconds is not None and time.monotonic() - began > seconds:
+                            return self._end + len(rest) >= self.size
+                        begun = [rest]
+                    if sum(map(len, begun)) > LONGEST_LINE:
                         raise InputError(f"{self.path}: at byte {self._end:,}: a line is too long to be a row")
-                    if seconds is not None and time.monotonic() - began > seconds:
-                        return self._end + len(rest) >= self.size
             return True
 
     def _add(self, line: bytes) -> None:
         where = f"{self.path}: at byte {self._end:,}"
         try:
-            row = orjson.loads(line)["row"]
+            row = _json(line)["row"]
             user, order = row["user_id"], row["order"]
             status = Status(row.get("status", Status.OK))
             if not isinstance(user, str) or not isinstance(order, list):
@@ -145,9 +156,11 @@ class RunRows:
         except InputError:
             raise  # about the cases
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise InputError(
-                f"{where}: not a row of a journal; delete that line to have its user ranked again"
-            ) from None
+            whole = row_in(line + b"\n") is not None
+            remedy = (
+                "read it with the program that wrote it" if whole else "delete that line to have its user ranked again"
+            )
+            raise InputError(f"{where}: not a row of a journal; {remedy}") from None
         place = self._place.setdefault(user, len(self._offsets))
         values = (self._end, rank, prior_rank)
         columns = (self._offsets, self._ranks, self._prior_ranks)
@@ -178,10 +191,18 @@ class RunRows:
         """
         with self._lock:
             place = self._place.get(user)
-            if self._end == self.size:
+            if self._is_whole():
                 return None if place is None else self._read(self._offsets[place], user)
             offset = self._search(user)
         return None if offset is None else self._read(offset, user)
+
+    def _is_whole(self) -> bool:
+        """Whether the index is of the whole journal as it is now."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._file and found.st_size == self._end
 
     def _search(self, user: str) -> int | None:
         """Offset of the last line of a user, by looking for its bytes."""
@@ -255,10 +276,18 @@ class RunRows:
                     yield self._checked(body, f"at byte {offset:,}")
 
 
+def _json(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        # Scores may be infinite or no number, which is no JSON; that parser takes three times as long.
+        return from_json(line, allow_inf_nan=True)
+
+
 def _rank_by(scores: list[float], case: ListedTarget, user: str) -> int:
     """Rank of the target by scores, as `ranks_of` gives it."""
     own = scores[case.candidates.index(case.target)]
-    if scores.count(own) == 1:
+    if math.isfinite(own) and scores.count(own) == 1:
         # Without a tie nothing has to be drawn or sorted, which takes most of the time of an index.
         return 1 + sum(score > own for score in scores)
     return rank_of(order_by_score(case.candidates, scores, tie_seed=seed_of("ties", user)), case.target)

@@ -99,6 +99,12 @@ class ViewedRun:
         self._not_before = 0.0
         self._indexing: threading.Thread | None = None
         self._stand_alone: tuple[int, Usage] | None = None
+        self._begun = stamp_of(self.files.manifest)
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the folder holds another run now: nothing that was read of this one counts for that one."""
+        return stamp_of(self.files.manifest) != self._begun
 
     def _listed(self, user: str) -> ListedTarget | None:
         return None if self.cases is None else self.cases.listed(user)
@@ -140,7 +146,10 @@ class ViewedRun:
     def state_of_files(self) -> tuple[object, ...]:
         """Changes whenever the run goes on."""
         return (
-            *(_stamp(path) for path in (self.files.journal, self.files.metrics, self.files.ranks)),
+            *(
+                stamp_of(path)
+                for path in (self.files.manifest, self.files.journal, self.files.metrics, self.files.ranks)
+            ),
             working_process(self.files.path),
         )
 
@@ -221,9 +230,10 @@ class ViewedRun:
         return None if self._stand_alone is None else self._stand_alone[1]
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def stamp_of(path: Path) -> tuple[int, int, int] | None:
+    """What differs between two versions of a file: its number in the file system, bytes and nanoseconds; or None."""
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns
+    return found.st_ino, found.st_size, found.st_mtime_ns

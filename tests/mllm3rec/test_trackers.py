@@ -10,13 +10,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
+import mllm3rec as m3
 from evaluate.runs.run_metrics import RunMetrics
+from mllm3rec.trackers.live_tracking import tracked
 from mllm3rec.trackers.tracked_record import tracked_record
 from programs.gate import Gate
 from programs.lm.ledger import by_role, read_calls
 from programs.runtime.errors import InputError
+from programs.runtime.events import ignore
 from tests.support.command_line import CommandLine
-from tests.support.fake_server import FakeOpenAI
+from tests.support.fake_server import FakeOpenAI, Reply
 from tests.support.served import freeze
 
 
@@ -51,6 +54,33 @@ def test_a_folder_of_runs_is_a_study(run: Path) -> None:
     assert record.report == run.parent / "report.html"
     with pytest.raises(InputError, match="no run, study or artifact"):
         tracked_record(run.parent.parent / "nothing")
+
+
+def test_a_study_has_its_catalogue_runs_and_counts_those_without_figures(tmp_path: Path) -> None:
+    study = {
+        "name": "s",
+        "datasets": [{"name": "shop", "source": "demo"}],
+        "protocols": [{"name": "warm", "users": 5}, {"name": "whole", "users": 5, "catalogue": True}],
+        "rankers": [{"ranker": "popularity"}, {"ranker": "random"}],
+        "reference": "random",
+    }
+    m3.run_study(study, out=tmp_path / "s")
+    unfinished = tmp_path / "s" / "shop" / "warm" / "draw0" / "random"
+    (unfinished / "metrics.json").unlink()
+    record = tracked_record(tmp_path / "s")
+    names = ["shop/warm/draw0/popularity", "shop/whole/draw0/popularity", "shop/whole/draw0/random"]
+    assert [child.name for child in record.children] == names
+    assert (record.metrics["runs"], record.metrics["unfinished"]) == (3, 1)
+    whole = record.children[1]
+    assert whole.metrics["users"] == 5
+    (hits,) = (name for name in whole.metrics if name.startswith("HR_at_5") and name.endswith(".n"))
+    assert whole.metrics[hits] == 5
+    with pytest.raises(InputError, match=r"has no metrics\.json yet"):
+        tracked_record(unfinished)
+    (tmp_path / "begun").mkdir()
+    unfinished.rename(tmp_path / "begun" / "random")
+    with pytest.raises(InputError, match="no run in it has figures yet"):
+        tracked_record(tmp_path / "begun")
 
 
 def test_an_artifact_has_its_prompts(tmp_path: Path) -> None:
@@ -134,6 +164,20 @@ def test_wandb_offline(cli: CommandLine, run: Path, tmp_path: Path, monkeypatch:
     assert list(folder.glob("*.wandb"))
 
 
+def test_sessions_of_one_run_are_one_run_of_wandb(
+    cli: CommandLine, server: FakeOpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    cli("cases", "demo", "--users", 4, "--out", "cases.json")
+    for _ in range(2):
+        options = ("--ranker", "listwise", "--model", server.model(), "--out", "run", "--log", "wandb")
+        assert cli("evaluate", "cases.json", *options).code == 0
+    assert cli("export", "wandb", "run").code == 0
+    assert len({path.name.rpartition("-")[2] for path in (tmp_path / "wandb").glob("offline-run-*")}) == 1
+
+
 class TestMlflow:
     @pytest.fixture(autouse=True)
     def store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,6 +227,39 @@ class TestMlflow:
         assert found.data.metrics["live.calls"] > 0
         assert found.data.metrics["HR_at_5_of_30.n"] == 4
         assert json.dumps(found.data.params)
+
+    def test_a_session_that_fails_is_said_to_and_the_next_one_goes_on_with_its_run(
+        self, cli: CommandLine, server: FakeOpenAI
+    ) -> None:
+        cli("cases", "demo", "--users", 4, "--out", "cases.json")
+        options = ("--ranker", "listwise", "--model", server.model(), "--out", "run", "--log", "mlflow")
+        well = server.respond
+        server.respond = lambda body: Reply("no such key", status=401)
+        assert cli("evaluate", "cases.json", *options).code == 2
+        (failed,) = self.runs()
+        assert failed.info.status == "FAILED"
+        server.respond = well
+        for _ in range(2):
+            assert cli("evaluate", "cases.json", *options).code == 0
+            (found,) = self.runs()
+            assert (found.info.run_id, found.info.status) == (failed.info.run_id, "FINISHED")
+        assert found.data.metrics["HR_at_5_of_30.n"] == 4
+
+    def test_what_an_interrupted_study_has_is_written_as_failed(self, run: Path) -> None:
+        with pytest.raises(KeyboardInterrupt), tracked("mlflow", run.parent, ignore):
+            raise KeyboardInterrupt
+        assert {one.data.tags["mllm3rec.kind"]: one.info.status for one in self.runs()} == {
+            "study": "FAILED",
+            "run": "FINISHED",
+        }
+
+    def test_a_folder_may_have_quotes_in_its_name(self, cli: CommandLine, run: Path) -> None:
+        folder = run.parent.rename(run.parent.with_name('Ann\'s "best" `runs`'))
+        for _ in range(2):
+            ended = cli("export", "mlflow", folder)
+            assert ended.code == 0, ended.err
+        assert len(self.runs()) == 2
+        assert str(folder) in {one.data.tags["mllm3rec.identity"] for one in self.runs()}
 
 
 def test_an_unknown_tracker_is_refused(cli: CommandLine, run: Path) -> None:

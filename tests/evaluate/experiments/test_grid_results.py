@@ -67,6 +67,7 @@ def test_the_prior_alone_is_beside_the_mixes(tmp_path: Path) -> None:
     assert [cell.text for cell in costs.rows[-1].cells][:3] == ["prior alone", "$0.0000", "$0.0000"]
     without = grid_results(found, [MixRun(mix, {"u": 1}, {}, cost_of([], 1, 10, 0, 5, 5)) for mix in mixes], 30)
     assert (without.prior, len(mix_table(without).rows)) == ({}, len(mixes))
+    assert {(one.gain.low, one.gain.high) for one in without.effects} == {(0, 0)}  # a gain of 0 is no share of misses
 
 
 def test_cold_lists_have_the_row_of_nobody_has_it_first_as_every_table_has(tmp_path: Path) -> None:

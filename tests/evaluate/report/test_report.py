@@ -293,6 +293,12 @@ def test_slices(record: StudyRecord, found: list[RankerRuns]) -> None:
     assert deciles.of("i100") == "decile 10 (91–100 users)"
 
 
+def test_slices_have_the_users_of_the_longest_draw(record: StudyRecord, found: list[RankerRuns]) -> None:
+    short = dataclasses.replace(record.protocols[0], cases={0: cases_of(0, USERS[:2]), 1: cases_of(1)})
+    for slicing in slicings(short, found):
+        assert sum(len(each.users) for each in slicing.slices) == len(USERS)
+
+
 def test_csv_gives_full_figures_and_no_formulas() -> None:
     table = Table("t", "T", "C", ("ranker", "HR@5/30"), (
         TableRow((word_cell("=1+1"), TableCell("0.333", 1 / 3, 0.1, 0.5, BETTER))),

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import mllm3rec as m3
 from evaluate.runs.directory import METRICS
-from evaluate.runs.further_metrics import background_of
+from evaluate.runs.further_metrics import background_of, further_metrics
 from evaluate.runs.run_metrics import RunMetrics
-from evaluate.stats.list_metrics import coverage, list_metrics
+from evaluate.stats.list_metrics import Background, coverage, list_metrics
 from evaluate.stats.metrics import reciprocal_rank, reciprocal_ranks
 from programs.runtime.errors import InputError
 from tests.support.command_line import CommandLine
@@ -53,6 +53,17 @@ def test_popularity_recommends_what_is_popular(cases: m3.Cases) -> None:
     popular, random = (m3.evaluate(cases, name, ks=[5]) for name in ("popularity", "random"))
     assert popular.further["popularity bias@5"].low > random.further["popularity bias@5"].high
     assert popular.further["novelty@5"].high < random.further["novelty@5"].low
+
+
+def test_only_shares_get_the_interval_of_shares(cases: m3.Cases) -> None:
+    rows = m3.evaluate(cases, "popularity").rows
+    nobody = Background({}, {}, {})
+    means = further_metrics(cases, rows, [1], nobody).means
+    for name in ("novelty@1/30", "popularity@1/30"):  # 0 for all, of numbers that may be as large as the shop
+        assert (means[name].mean, means[name].low, means[name].high) == (0, 0, 0)
+    worst = {user: row.model_copy(update={"order": row.order[::-1]}) for user, row in rows.items()}
+    hits = [further_metrics(cases, found, [1], nobody).means["HR@1/30"] for found in (rows, worst)]
+    assert any(hit.mean == 0 < hit.high for hit in hits)
 
 
 def test_without_cutoffs_a_run_is_as_before(cases: m3.Cases, tmp_path: Path) -> None:

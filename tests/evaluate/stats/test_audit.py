@@ -202,7 +202,7 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
             read_metric_table(path)
 
 
-@pytest.mark.parametrize("cell", ["1e999999", "-1e400", "9" * 5000, "nan", "inf", "x" * 5000])
+@pytest.mark.parametrize("cell", ["1e999999", "-1e400", "0E999", "9" * 5000, "nan", "inf", "x" * 5000])
 def test_a_figure_that_is_no_share_is_refused_with_its_line(tmp_path: Path, cell: str) -> None:
     table = tmp_path / "t.csv"
     table.write_text(f"method,dataset,HR@5,NDCG@5,HR@10,NDCG@10\na,b,{cell},.3,.5,.3\n")

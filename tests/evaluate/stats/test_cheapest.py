@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -44,6 +46,24 @@ def test_a_mix_that_loses_too_much_is_rarely_recommended(n: int) -> None:
         values = {"dear": series(list(best)), "cheap": series(list(worse))}
         wrong += cheapest_mix(values, {"dear": 9.0, "cheap": 1.0}, "dollars", "HR@5", 0.02, 0.95).chosen == "cheap"
     assert wrong <= 10
+
+
+def test_many_users_take_little_memory_and_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    values = {name: series(list((rng.random(3000) < 0.5).astype(float))) for name in ("dear", "cheap")}
+    cost = {"dear": 9.0, "cheap": 1.0}
+    tracemalloc.start()
+    try:
+        found = cheapest_mix(values, cost, "dollars", "HR@5", 0.02, 0.95)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100 << 20  # all 4,000 resamples at once take 190 MB
+    monkeypatch.setattr("evaluate.stats.cheapest._CELLS_PER_BATCH", 1 << 30)
+    at_once = cheapest_mix(values, cost, "dollars", "HR@5", 0.02, 0.95)
+    assert [loss.upper for loss in found.losses.values()] == pytest.approx(
+        [loss.upper for loss in at_once.losses.values()], rel=1e-12
+    )
 
 
 def test_a_mix_of_unknown_price_does_not_beat_a_known_one() -> None:

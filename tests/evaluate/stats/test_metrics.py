@@ -124,6 +124,7 @@ def test_constant_zero_one_data_gets_wilson(n: int) -> None:
 @pytest.mark.parametrize("n", [1, 7, 6000])
 def test_other_constant_data_is_degenerate(n: int) -> None:
     assert bootstrap_mean([0.5] * n, seed=0) == Estimate(mean=0.5, low=0.5, high=0.5, n=n)
+    assert bootstrap_mean([0.0] * n, seed=0, shares=False) == Estimate(mean=0.0, low=0.0, high=0.0, n=n)
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,12 @@ from evaluate.data.locate import DATA_VARIABLE, find_source
 from evaluate.experiments.study_reading import cases_path
 from evaluate.experiments.study_spec import read_study
 from evaluate.protocol.cases import load_cases, write_cases
-from evaluate.runs.journal import read_journal
+from evaluate.runs.journal import Journal, read_journal
+from mllm3rec.api.experiments import report_study
 from programs.lm.ledger import read_calls
 from programs.prior.onnx_encoder import EncoderFiles
 from programs.runtime.errors import BudgetExceededError, InputError
+from signatures.rows import Status
 from tests.support.command_line import commands_in, run
 from tests.support.fake_server import FakeOpenAI, Reply
 from tests.support.files import plain_files
@@ -516,6 +518,30 @@ def test_a_finished_stacked_ranker_with_another_model_is_refused(trained: Finish
     assert "configuration.head" in str(found.exception)
 
 
+def test_a_stacked_ranker_ranks_with_answers_that_were_asked_for_again(trained: Finished, tmp_path: Path) -> None:
+    copied = trained.copy(tmp_path)
+    stacked = copied.root / "shop/warm/draw0/learned+mar"
+    command = ("study", "run", copied.file, "--out", copied.root, "--only", "learned+mar")
+    manifest, answers = read_journal(stacked / "test/embedding")
+    with Journal.open(stacked / "test/embedding", manifest) as journal:
+        unread = next(iter(answers.values())).model_copy(update={"status": Status.UNPARSABLE, "unparsable": 1})
+        journal.append(unread)
+    (stacked / "learned_from.sha256").unlink()  # as if it had been made with this answer by an older version
+    before = (stacked / "journal.jsonl").read_bytes()
+    assert run(*command).exit_code == 0
+    assert (stacked / "journal.jsonl").read_bytes() == before
+    assert not (stacked / "learned_from.sha256").exists()
+    again = run(*command, "--retry-unparsable")
+    assert again.exit_code == 0, again.output
+    assert read_journal(stacked / "test/embedding")[1][unread.user_id].status is Status.OK
+    after = (stacked / "journal.jsonl").read_bytes()
+    assert after != before
+    assert len(read_journal(stacked)[1]) == 3
+    assert json.loads((stacked / "metrics.json").read_text())["users"] == 3
+    assert run(*command, "--retry-unparsable").exit_code == 0
+    assert (stacked / "journal.jsonl").read_bytes() == after
+
+
 def test_a_free_program_ranks_a_catalogue_with_its_weight(tmp_path: Path) -> None:
     study = tmp_path / "whole.toml"
     head = STUDY.partition("[[rankers]]")[0].replace('pairs = [["listwise", "llm-only"]]\n', "")
@@ -574,6 +600,8 @@ def test_a_dead_backend_ends_its_own_runs_and_the_report_is_written(tmp_path: Pa
         ("users = 6", "usres = 6", "protocols.0.usres: Extra inputs are not permitted"),
         ('ranker = "popularity"', 'ranker = "prior"', "rankers: 'prior' is repeated"),
         ('name = "warm"', 'name = "whole_catalogue"', "protocols: 'whole_catalogue' is repeated"),
+        ('ranker = "popularity"', 'ranker = "bpr"\nseeds = [0, 0]', "seeds: a seed is given twice"),
+        ('ranker = "popularity"', 'ranker = "bpr"\nseeds = []', "seeds: Tuple should have at least 1 item"),
         ('protocols = ["warm"]', 'protocols = ["cold"]', "'cold' is not among warm, whole catalogue"),
         ("[[rankers]]", "[[rankers", "not a readable TOML file"),
     ],
@@ -665,6 +693,30 @@ def test_runs_on_other_data_are_not_reported(tmp_path: Path) -> None:
     assert "is not the data of these cases: 'toys'" in str(refused.exception)
     told = run("study", "report", file, "--out", root, "--data", f"toys={tmp_path / 'moved'}", "--json")
     assert told.exit_code == 0, "the same data in another place"
+
+
+def test_runs_of_other_cases_or_rankers_are_not_reported(finished: Finished, tmp_path: Path) -> None:
+    copy = finished.copy(tmp_path)
+    shop = copy.root / "shop"
+    for folder in (shop / "warm/draw0/popularity", shop / "whole_catalogue/draw0/popularity"):
+        shutil.rmtree(folder)
+        shutil.copytree(folder.with_name("prior"), folder)
+    others = shop / "warm/draw0/prior"
+    shutil.rmtree(others)
+    shutil.copytree(shop / "warm/draw1/prior", others)
+    edited = copy.file.read_text().replace('ranker = "llm-only"', 'ranker = "pointwise"\nlabel = "llm-only"')
+    copy.file.write_text(edited)
+    record = report_study(copy.file, out=copy.root).record
+    assert sorted(record.missing) == [
+        "shop/warm/draw0/llm-only",
+        "shop/warm/draw0/popularity",
+        "shop/warm/draw0/prior",
+        "shop/whole_catalogue/draw0/popularity",
+    ]
+    assert "is a run of 'prior', not of 'popularity'" in record.missing["shop/warm/draw0/popularity"]
+    assert "is a run of 'prior', not of 'popularity'" in record.missing["shop/whole_catalogue/draw0/popularity"]
+    assert "is a run of 'llm-only', not of 'pointwise'" in record.missing["shop/warm/draw0/llm-only"]
+    assert "is a run of other cases" in record.missing["shop/warm/draw0/prior"]
 
 
 def test_a_dataset_that_is_nowhere_and_has_no_fallback_is_refused(tmp_path: Path) -> None:

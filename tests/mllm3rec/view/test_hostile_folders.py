@@ -76,6 +76,7 @@ def test_an_odd_row_is_said_on_the_line_of_its_run(tmp_path: Path, row: object) 
     run_in(tmp_path / "sound", ROW)
     odd, sound = (run.facts() for run in Library(tmp_path).runs())
     assert "not a row of a journal" in odd.problem
+    assert "delete" not in odd.problem  # it was written as it is
     assert (sound.problem, sound.users) == ("", 2)
 
 

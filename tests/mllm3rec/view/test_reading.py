@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,10 +20,10 @@ from evaluate.protocol.cases import load_cases
 from evaluate.runs.journal import Journal, RunManifest, read_journal
 from evaluate.runs.run_metrics import ranks_of
 from mllm3rec.trackers.tracked_record import tracked_record
-from mllm3rec.view.case_lines import CaseLines
+from mllm3rec.view.case_lines import CaseLines, ListedTarget
 from mllm3rec.view.folder import contents_of
 from mllm3rec.view.ledger_lines import LedgerLines
-from mllm3rec.view.library import Library
+from mllm3rec.view.library import SCAN_EVERY, Library
 from mllm3rec.view.notes import NoteBook, RunNote
 from mllm3rec.view.playground_page import chosen_data
 from mllm3rec.view.process import interrupt, working_process
@@ -60,7 +61,7 @@ def test_folders_are_told_apart(folder: Path) -> None:
         ("comparison", "runs"),
         ("run", "runs/prior"),
     ]
-    assert contents.cases == {load_cases(folder / "cases.jsonl").sha256: folder / "cases.jsonl"}
+    assert contents.cases == {load_cases(folder / "cases.jsonl").sha256: [folder / "cases.jsonl"]}
     with pytest.raises(InputError, match="no run"):
         contents.named("run", "../runs/prior")
 
@@ -68,6 +69,40 @@ def test_folders_are_told_apart(folder: Path) -> None:
 def test_cases_may_lie_elsewhere(folder: Path) -> None:
     assert contents_of(folder / "runs").cases == {}
     assert len(contents_of(folder / "runs", folder / "cases.jsonl").cases) == 1
+
+
+def test_cases_under_the_header_of_others_are_not_taken(folder: Path) -> None:
+    cases = load_cases(folder / "cases.jsonl")
+    path = folder / "runs" / "theirs" / "cases.jsonl"
+    path.parent.mkdir()
+    head, *lines = (folder / "cases.jsonl").read_text().splitlines(keepends=True)
+    changed = [json.loads(line) for line in lines]
+    path.write_text(head + "".join(json.dumps(one | {"target": one["candidates"][0]}) + "\n" for one in changed))
+    library = Library(folder, [path])
+    assert library.contents.cases == {cases.sha256: [folder / "cases.jsonl", path, path]}
+    run = library.run("runs/prior")
+    assert run.cases is not None
+    assert run.cases.path == folder / "cases.jsonl"
+    (folder / "cases.jsonl").unlink()
+    assert Library(folder).run("runs/prior").cases is None
+
+
+def test_a_run_that_was_made_again_in_its_folder_is_another_one(cli: CommandLine, folder: Path) -> None:
+    library, out = Library(folder), folder / "runs" / "prior"
+    before = library.run("runs/prior")
+    assert before.index(60)
+    assert before.facts().ranker == "prior"
+    shutil.rmtree(out)
+    cases_file(folder / "more.jsonl", 9, part="test", negatives=9)
+    ended = cli("evaluate", folder / "more.jsonl", "--ranker", "popularity", "--out", out)
+    assert ended.code == 0, ended.err
+    time.sleep(SCAN_EVERY + 0.5)  # until the folder is looked at again, for the other cases
+    after = library.run("runs/prior")
+    assert after.index(60)
+    manifest, rows = read_journal(out)
+    assert (after.facts().ranker, after.facts().cases) == ("popularity", manifest.cases_sha256)
+    assert after.rows.ranks() == ranks_of(load_cases(folder / "more.jsonl").cases, rows)
+    assert library.run("runs/prior") is after
 
 
 def test_rows_are_those_of_the_journal(folder: Path) -> None:
@@ -107,6 +142,58 @@ def test_only_what_was_appended_is_read_again(tmp_path: Path) -> None:
     assert rows.find('a "quoted" ü') is not None
 
 
+def test_infinite_scores_are_read(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, RunManifest(cases_sha256="0", ranker="r")) as journal:
+        scores = {"prior": [float("-inf"), 1.0, float("nan")]}
+        journal.append(Ranking(user_id="a", order=("x", "y", "z"), scores=scores))
+    path = tmp_path / "journal.jsonl"
+    assert b"-Infinity" in path.read_bytes()
+    ranks = {}
+    for target in "xyz":
+        rows = RunRows(path, lambda user, target=target: ListedTarget(["x", "y", "z"], target))  # type: ignore[misc]
+        assert rows.extend()
+        ranks[target] = rows.ranks(of_prior=True)["a"]
+    assert ranks["y"] == 1
+    assert {ranks["x"], ranks["z"]} == {2, 3}  # equal, as in every report
+    assert rows.find("a") is not None
+
+
+def test_a_row_longer_than_can_be_read_at_once_is_indexed(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, RunManifest(cases_sha256="0", ranker="r")) as journal:
+        journal.append(Ranking(user_id="long", order=(), status=Status.FAILED, error="x" * (1 << 20)))
+        journal.append(Ranking(user_id="short", order=("x",)))
+    rows = RunRows(tmp_path / "journal.jsonl")
+    for _ in range(3):
+        whole = rows.extend(0)
+    assert whole
+    assert len(rows) == 2
+
+
+def test_a_journal_that_was_replaced_is_indexed_anew(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder, users in ((first, "ab"), (second, "cde")):
+        with (
+            Journal.open(folder, RunManifest(cases_sha256="0", ranker="r")) as journal,
+            closing(Ledger(folder / "ledger.jsonl")) as ledger,
+        ):
+            for number, user in enumerate(users):
+                journal.append(Ranking(user_id=user, order=("x",)))
+                ledger.record(Call(role="mar", model="m", about=f"{ord(user):016x}", usd=number + 1))
+    rows, lines = RunRows(first / "journal.jsonl"), LedgerLines(first / "ledger.jsonl")
+    assert rows.extend()
+    assert len(lines.about(f"{ord('a'):016x}")) == 1
+    assert lines.spent().usd == 3
+    for name in ("journal.jsonl", "ledger.jsonl"):
+        (second / name).replace(first / name)
+    found = rows.find("d")  # not at the offset of a user of the earlier journal
+    assert found is not None
+    assert found.user_id == "d"
+    assert rows.extend()
+    assert [one.user_id for one in rows.users()] == ["c", "d", "e"]
+    assert (lines.about(f"{ord('a'):016x}"), len(lines.about(f"{ord('d'):016x}"))) == ([], 1)
+    assert lines.spent().usd == 6
+
+
 def test_a_row_cut_off_is_left_for_later_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     with Journal.open(tmp_path, RunManifest(cases_sha256="0", ranker="r")) as journal:
         journal.append(Ranking(user_id="a", order=("x",)))
@@ -122,7 +209,7 @@ def test_a_row_cut_off_is_left_for_later_and_a_damaged_one_is_named(tmp_path: Pa
     with pytest.raises(InputError, match="damaged"):
         rows.find("a")
     path.write_bytes(b"[]\n")
-    with pytest.raises(InputError, match="not a row"):
+    with pytest.raises(InputError, match="not a row of a journal; delete that line"):
         RunRows(path).extend()
 
 
