@@ -90,7 +90,7 @@ class AdapterTraining:
             self._say_kept()
         else:
             self.best = self.model.figures(self.dev)
-            self.on_event(Note(f"untuned: dev loss {self.best.loss:.3f}, dev NDCG {self.best.ndcg:.3f}"))
+            self.on_event(Note(f"before this training: dev loss {self.best.loss:.3f}, dev NDCG {self.best.ndcg:.3f}"))
         while not self._over:
             self._block()
             self._save()
