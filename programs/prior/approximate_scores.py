@@ -154,13 +154,12 @@ class ApproximateScores:
         content = self.prior.content
         near = []
         for item in reversed(history[-content.items_last :]):
-            if item not in content.rows:
-                continue
-            place = self._places.get(item)
-            if place is not None:
+            row, place = content.rows.get(item), self._places.get(item)
+            vector = content.outside.get(item) if row is None else content.matrix[row]
+            if row is not None and place is not None:
                 near.append(self._graph["row"][self._node[place]])
-            else:  # a text of the user's own
-                cosines = self._vectors @ content.matrix[content.rows[item]]
+            elif vector is not None:  # a text of the user's own
+                cosines = self._vectors @ vector
                 near.append(_largest(np.arange(len(cosines)), cosines, self._graph.shape[1]))
         return self._of_node[np.concatenate(near)] if near else np.zeros(0, dtype=np.intp)
 

@@ -172,11 +172,13 @@ def test_means_over_a_sample_lead_to_nearly_the_same_items(monkeypatch: pytest.M
     assert np.mean([len(set(exact) & set(found)) / 10 for exact, found in pairs]) > 0.8
 
 
-def test_a_text_of_the_users_own_has_neighbours_too(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("item", ["i0", "text:1"])  # with a vector and not in the catalogue; a free text
+def test_a_text_of_the_users_own_has_neighbours_too(item: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WALKED", "POPULAR"):
         monkeypatch.setattr(approximate_scores, name, 1)
     prior = invented_prior(IDS, users=1, seed=3)
-    (found,) = ApproximateScores(prior, IDS[1:]).first([["i0"]], 100)  # i0 has a vector and is not in the catalogue
+    prior.content.outside = {"text:1": prior.content.matrix[0]}
+    (found,) = ApproximateScores(prior, IDS[1:]).first([[item]], 100)
     nearest_first = np.argsort(-(prior.content.matrix[1:] @ prior.content.matrix[0]))
     assert {f"i{1 + row}" for row in nearest_first[:NEIGHBOURS]} <= set(found)
     assert len(found) < 100
