@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from evaluate.data.data_warnings import DataWarning, find_data_warnings
 from evaluate.data.dataset import Dataset
@@ -40,7 +40,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 class _Header(EvaluationProtocol):
     """First line of a cases file: the protocol, the number of lines after it, and their hash."""
 
-    n: int
+    n: int = Field(ge=1)
     sha256: str
 
 
@@ -319,7 +319,7 @@ def load_cases(path: str | Path, dataset: Dataset | str | Path | None = None) ->
 
     Raises:
         InputError: naming file and line, if it is not a cases file, a line is malformed, a user is repeated, a list or
-            a user does not fit the header, or lines were added, lost or changed.
+            a user does not fit the header, there is no case, or lines were added, lost or changed.
     """
     path = Path(path)
     try:

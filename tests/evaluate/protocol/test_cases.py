@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -202,7 +203,7 @@ def test_by_popularity_a_user_with_too_few_items_to_draw_is_left_out() -> None:
     assert users_short_of_items(dataset, protocol) == ["most"]
     uniform = protocol.model_copy(update={"sampling": "uniform"})
     assert len(draw_lists(dataset, uniform)) == 6 and users_short_of_items(dataset, uniform) == []
-    with pytest.raises(InputError, match="catalogue of 6 items with users in the training data .* at most 4 negatives"):
+    with pytest.raises(InputError, match=r"of 6 items with users in the training data .* at most 4 negatives"):
         draw_lists(dataset, protocol.model_copy(update={"negatives": 5}))
 
 
@@ -320,6 +321,7 @@ def edited_header(**changes: object) -> Callable[[list[str]], list[str]]:
         (edited_header(part="test"), ":2: user 'user.*' is not a test user"),
         (edited_header(format="mllm3rec-cases/2"), ":1: format 'mllm3rec-cases/2' cannot be read"),
         (edited_header(n="many"), ":1: n: "),
+        (lambda lines: edited_header(n=0, sha256=hashlib.sha256(b"").hexdigest())(lines[:1]), ":1: n: .* equal to 1"),
         (edited_header(surprise=1), ":1: surprise: "),
         (lambda lines: lines[1:], ":1: not a cases file"),
         (lambda lines: ["user_id,item_id"], ":1: not a cases file"),

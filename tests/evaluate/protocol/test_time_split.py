@@ -118,6 +118,8 @@ def test_dates_that_do_not_fit() -> None:
         drawn(since="soon")
     with pytest.raises(InputError, match="'2018' is not a date; give one such as 2018-01-01"):
         drawn(since="2018")
+    with pytest.raises(InputError, match=r"since: 20180101 .* second 1970-08-22T13:35:01\+00:00; write '2018-01-01'"):
+        drawn(since=20180101)
     with pytest.raises(InputError, match="no user has a 'last-liked' target with an interaction before it"):
         drawn(since="2030-01-01")
     bare = m3.Dataset.from_frames(pd.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "b"]}))
@@ -182,7 +184,11 @@ def test_a_study_with_a_date(tmp_path: Path) -> None:
     assert study.incomplete == () and study.runs == 2
     (cases,) = (tmp_path / "runs").rglob("cases.jsonl")
     assert m3.load_cases(cases).protocol.since == pd.Timestamp(day).timestamp()
-    path.write_text(path.read_text("utf-8").replace('"time"', '"warm"'), "utf-8")
+    given = path.read_text("utf-8")
+    path.write_text(given.replace(f"since = {day}", "since = 20180101"), "utf-8")
+    with pytest.raises(InputError, match=r"since: 20180101 .*; write '2018-01-01'"):
+        m3.run_study(path, out=tmp_path / "a day as a number")
+    path.write_text(given.replace('"time"', '"warm"'), "utf-8")
     with pytest.raises(InputError, match="'since' is the date of the setting 'time'"):
         m3.run_study(path, out=tmp_path / "other")
 
