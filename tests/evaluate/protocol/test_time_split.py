@@ -102,6 +102,32 @@ def test_leaks_across_the_date_are_found() -> None:
     assert "the target 'i1' is before 1970-01-11" in problems([early], split.training)
 
 
+def test_the_date_decides_where_positions_contradict_it() -> None:
+    frame = pd.DataFrame(
+        [
+            ("ann", "i0", 12, 0),  # of ann's test data the first by position
+            ("ann", "i1", 2, 1),
+            ("ann", "i2", 11, 2),
+            ("bob", "i3", 11, 0),
+            ("bob", "i4", 3, 1),
+        ],
+        columns=["user_id", "item_id", "day", "position"],
+    )
+    others = pd.DataFrame([("x", f"i{n}", n % 9, n) for n in range(20)], columns=frame.columns)
+    rows = pd.concat([frame, others])
+    data = m3.Dataset.from_frames(rows.assign(timestamp=rows["day"] * DAY).drop(columns="day"))
+    cases = m3.draw_cases(data, part="all", setting="time", since=10 * DAY, negatives=3)
+    assert {case.user_id: (case.item_ids, case.target) for case in cases} == {
+        "ann": (("i1",), "i2"),
+        "bob": (("i4",), "i3"),
+    }
+    assert cases.leaks == []
+    bob = next(case for case in cases if case.user_id == "bob")
+    shown = bob.model_copy(update={"history": data.sequences["bob"]})
+    problems = "; ".join(map(str, find_leaks([shown], data, cases.training, "time", cases.protocol.since)))
+    assert "the history shows 'i3', bought at or after the date" in problems
+
+
 def test_a_split_with_a_later_interaction_is_refused() -> None:
     cases = drawn(since=10 * DAY)
     cases.__dict__["_split"] = replace(
