@@ -165,7 +165,7 @@ class ALLMRec(LanguageModel):
             [recommender.rows[item] for item in history if item in recommender.rows]
             for history in training.histories.values()
         ]
-        steps = [(history[:end], history[end]) for history in histories for end in range(1, len(history))]
+        steps = next_rows(histories, self.sasrec.length)
         folder = self.stage1_folder(fitting, fitted, texts)
         pairs = Positions(
             frozen.states([before for before, _ in steps]),
@@ -185,6 +185,17 @@ class ALLMRec(LanguageModel):
 
 FIRST_ALLMREC = ALLMRec(users=1024, negatives=19)
 """The default before it was made to fit in half an hour of a core: runs that were begun with it go on with it."""
+
+
+def next_rows(histories: Sequence[list[int]], most: int) -> list[tuple[list[int], int]]:
+    """Every item row of some histories but the first, after up to `most` rows before it: the recommender reads no more.
+
+    >>> next_rows([[7, 8, 9], [5]], most=1)
+    [([7], 8), ([8], 9)]
+    """
+    return [
+        (history[max(0, end - most) : end], history[end]) for history in histories for end in range(1, len(history))
+    ]
 
 
 class FrozenRecommender:
