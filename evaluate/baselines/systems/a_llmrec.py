@@ -43,6 +43,7 @@ from evaluate.baselines.networks.sequence_ranker import SequenceRanker
 from evaluate.baselines.systems.sasrec import SASRec
 from programs.prior.scorers import ContentSimilarity
 from programs.ranker import Ranker, ranking_from_scores
+from programs.runtime.errors import InputError, quoted
 from programs.runtime.one_thread import one_thread
 from programs.tuned.settings import PromptList, Slot, TuningSettings
 from signatures.rows import Case, Ranking
@@ -314,6 +315,22 @@ class ListOfTitles:
 
 class TwoStageRanker(TitleRanker):
     """Ranks by the likelihood of each title, with the scores of stage 1 beside it."""
+
+    def vectors(self, case: Case, items: Sequence[Item]) -> dict[str, NDArray[np.float64]]:
+        """See `AnswerRanker.vectors`.
+
+        Raises:
+            InputError: if the prompt, which names all candidates, is longer than the base model can read.
+        """
+        longest = int(self.model.lengths([self.wording.suffix(item) for item in items]).max())
+        tokens, most = self.model.prefix_length(self.wording.prefix(case)) + longest, self.model.base.positions
+        if most is not None and tokens > most:
+            raise InputError(
+                f"the ranker {self.name!r} names all candidates in its prompt, and for the {len(case.candidates)} of "
+                f"user {quoted(case.user_id)} that are {tokens} tokens; the base {self.model.base.name!r} reads {most}. "
+                "Draw shorter lists, or choose a base that reads more"
+            )
+        return super().vectors(case, items)
 
     def rank(self, case: Case) -> Ranking:
         """Rank the candidates of `case`; see `Ranker.rank`."""

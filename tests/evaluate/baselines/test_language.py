@@ -14,7 +14,7 @@ from evaluate.baselines import TrainingData
 from evaluate.baselines.fit_cost import FitCost, fit_and_measure
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.language import LanguageModel, TitleRanker
-from evaluate.baselines.systems.a_llmrec import ALLMRec, FrozenRecommender, next_rows
+from evaluate.baselines.systems.a_llmrec import ALLMRec, FrozenRecommender, ListOfTitles, TwoStageRanker, next_rows
 from evaluate.baselines.systems.genrec_titles import GenRecTitles
 from evaluate.baselines.systems.m6_rec import M6Rec
 from evaluate.baselines.systems.sasrec import SASRec
@@ -184,6 +184,16 @@ def test_stage_1_is_fitted_once_for_settings_that_do_not_touch_it(tmp_path: Path
         one.model_copy(update={name: value})._aligned(data, 0, Fitting(tmp_path))
     one._aligned(data, 1, Fitting(tmp_path))
     assert len(list(tmp_path.glob("stage1-a-llmrec-*/"))) == 6
+
+
+def test_a_list_whose_titles_the_base_cannot_read_is_refused(fits: dict[str, Ranker]) -> None:
+    fitted = fits["a-llmrec"]
+    assert isinstance(fitted, TwoStageRanker) and isinstance(fitted.wording, ListOfTitles)
+    many = {f"n{n}": Item(item_id=f"n{n}", title="red next") for n in range(100)}
+    ranker = TwoStageRanker(fitted.name, fitted.model, ListOfTitles(fitted.wording.aligned, many), many)
+    assert len(ranker.rank(case(["green ball"], [*many][:30])).order) == 30
+    with pytest.raises(InputError, match=r"the 100 of user .* tokens; the base .* reads 256\. Draw shorter lists"):
+        ranker.rank(case(["green ball"], [*many]))
 
 
 def test_stage_1_copies_no_more_of_a_history_than_the_recommender_reads() -> None:
