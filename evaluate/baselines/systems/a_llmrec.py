@@ -327,8 +327,8 @@ class TwoStageRanker(TitleRanker):
         if most is not None and tokens > most:
             raise InputError(
                 f"the ranker {self.name!r} names all candidates in its prompt, and for the {len(case.candidates)} of "
-                f"user {quoted(case.user_id)} that are {tokens} tokens; the base {self.model.base.name!r} reads {most}. "
-                "Draw shorter lists, or choose a base that reads more"
+                f"user {quoted(case.user_id)} that are {tokens} tokens; {self.model.base.name!r} reads {most}; "
+                "draw shorter lists, or choose a base that reads more"
             )
         return super().vectors(case, items)
 

@@ -17,6 +17,8 @@ from programs.prior.approximate_scores import ApproximateScores
 from programs.prior.catalogue_scores import CatalogueScores
 from programs.prior.nearest import nearest_neighbours
 from programs.prior.neighbour_graph import EDGE, graph_path, neighbour_graph
+from programs.prior.past_sales import SECONDS_PER_DAY, PastSales
+from programs.prior.prior import Prior
 from programs.prior.random_walk import RandomWalk
 from programs.prior.retrieval import retriever_of
 from programs.prior.scorers import NEIGHBOURS
@@ -170,6 +172,32 @@ def test_means_over_a_sample_lead_to_nearly_the_same_items(monkeypatch: pytest.M
     approximate = ApproximateScores(prior, ids)
     pairs = zip(approximate.exact(histories, 10), approximate.first(histories, 10), strict=True)
     assert np.mean([len(set(exact) & set(found)) / 10 for exact, found in pairs]) > 0.8
+
+
+@pytest.mark.usefixtures("all_probed")
+def test_with_dates_a_pool_of_everything_is_exact_search_too() -> None:
+    plain = invented_prior(IDS, users=100, seed=3)
+    rng = np.random.default_rng(0)
+    sold = {item: np.sort(rng.integers(0, 900, size=rng.integers(1, 30))) * SECONDS_PER_DAY for item in IDS}
+    prior = Prior(plain.walk, plain.content, plain.popularity, PastSales(sold, days=365))
+    histories = [IDS[n : n + 1 + n % 7] for n in range(0, 100, 3)]
+    moments = [None if n % 5 == 0 else n * 30 * SECONDS_PER_DAY for n in range(len(histories))]
+    found = list(ApproximateScores(prior, IDS).first(histories, 10, moments))
+    assert found == list(CatalogueScores(prior, IDS).first(histories, 10, moments))
+    assert found != list(ApproximateScores(prior, IDS).first(histories, 10))
+
+
+def test_what_sold_best_lately_is_in_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WALKED", "POPULAR"):
+        monkeypatch.setattr(approximate_scores, name, 1)
+    plain = invented_prior(IDS, users=30, seed=3)
+    rare = min(plain.popularity.counts, key=plain.popularity.counts.__getitem__)
+    sold = {rare: np.array([500, 510]) * SECONDS_PER_DAY}
+    prior = Prior(plain.walk, plain.content, plain.popularity, PastSales(sold, days=365))
+    then, before = ApproximateScores(prior, IDS).first(
+        [["unlisted"]] * 2, 100, [520 * SECONDS_PER_DAY, 490 * SECONDS_PER_DAY]
+    )
+    assert rare in then and rare not in before
 
 
 @pytest.mark.parametrize("item", ["i0", "text:1"])  # with a vector and not in the catalogue; a free text
