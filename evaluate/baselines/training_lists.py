@@ -102,9 +102,8 @@ def further_lists(data: TrainingData, shaped: Sequence[Case], count: int, negati
     places = [
         (user, place)
         for user, events in sequences.items()
-        for place in range(1, len(events))
+        for place in _first_places(events)[1:]
         if (user, events[place].item_id) not in taken
-        and events[place].item_id not in {event.item_id for event in events[:place]}
     ]
     rng = np.random.default_rng(seed_of("further lists", seed))
     lengths = np.array([len(case.history) for case in shaped] or [1])
@@ -116,6 +115,14 @@ def further_lists(data: TrainingData, shaped: Sequence[Case], count: int, negati
         target = sequences[user][place].item_id
         cases.append(drawer.case(user, history, target, seed_of("further list", seed, user, place)))
     return cases
+
+
+def _first_places(events: Sequence[Interaction]) -> list[int]:
+    """Places of the first interaction with each item, ascending."""
+    first: dict[str, int] = {}
+    for place, event in enumerate(events):
+        first.setdefault(event.item_id, place)
+    return list(first.values())
 
 
 def _last_items(sequences: Sequences) -> Split:

@@ -13,6 +13,7 @@ from itertools import pairwise
 from math import ceil
 
 from evaluate.data.dataset import Dataset
+from evaluate.data.records.fields import reads_as_a_day
 from signatures.types import Item
 
 NEARLY_EQUAL = 0.8
@@ -79,23 +80,13 @@ def find_data_warnings(dataset: Dataset) -> list[DataWarning]:
     times = [
         event.timestamp for events in dataset.sequences.values() for event in events if event.timestamp is not None
     ]
-    if times and all(map(_reads_as_a_day, times)):
+    if times and all(map(reads_as_a_day, times)):
         message = (
             f"all {len(times):,} timestamps read as days, such as {times[0]}, but numbers are taken as Unix seconds: "
             "write days as 2018-07-07"
         )
         found.append(DataWarning("days as numbers", len(times), message))
     return found
-
-
-def _reads_as_a_day(time: int) -> bool:
-    """Whether the digits of a time are year, month and day.
-
-    >>> [_reads_as_a_day(time) for time in (20180707, 20181307, 1530921600, 1)]
-    [True, False, False, False]
-    """
-    year, month, day = time // 10_000, time // 100 % 100, time % 100
-    return 1900 <= year <= 2100 and 1 <= month <= 12 and 1 <= day <= 31
 
 
 def users_with_a_twin(histories: Mapping[str, Sequence[str]]) -> list[str]:

@@ -99,6 +99,8 @@ class StudySetting:
             if cases.protocol.model_copy(update=of_data) != protocol:
                 raise InputError(f"{path}: drawn by another protocol than the study file's; choose another --out")
         else:
+            # Without a date that was found in the data, which may hold days as numbers.
+            self.protocol.drawn(self.dataset.name, self.data.source, self.data.sha256).check_meant()
             cases = write_cases(path, protocol, draw_lists(self.data, protocol, self.split))
         cases = cases.on(self.data)
         refuse_leaks(cases.leaks_in(self.split))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from evaluate.data.data_warnings import DataWarning, find_data_warnings
 from evaluate.data.dataset import Dataset
@@ -40,7 +40,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 class _Header(EvaluationProtocol):
     """First line of a cases file: the protocol, the number of lines after it, and their hash."""
 
-    n: int
+    n: int = Field(ge=1)
     sha256: str
 
 
@@ -218,39 +218,34 @@ def draw_lists(dataset: Dataset, protocol: EvaluationProtocol, split: Split | No
     """
     _require_same_data(protocol, dataset)
     split = split or split_dataset(dataset, protocol)
-    held_out = {user: own for user, own in split.held_out.items() if protocol.part in ("all", part_of(user))}
-    if not held_out:
+    left = _items_left(dataset, protocol, split)
+    if not left:
         raise InputError(
             f"dataset {quoted(protocol.dataset)}, part {protocol.part!r}, {protocol.setting}: no user has a "
             f"{protocol.target!r} target with an interaction before it; use another target or part, or data with "
             "longer histories"
         )
-    pool = sorted(set(dataset.interactions["item_id"]) & dataset.items.keys())
-    own = {user: {event.item_id for event in dataset.sequences[user]} & dataset.items.keys() for user in held_out}
-    enough = [user for user in held_out if len(pool) - len(own[user]) >= protocol.negatives]
+    enough = [user for user, items in left.items() if items >= protocol.negatives]
     if not enough:
-        _refuse_too_many(len(pool), own, protocol.negatives)
+        _refuse_too_many(len(_drawable(dataset, protocol, split)), max(left.values()), protocol)
     users = sorted(enough, key=lambda user: seed_of("order", protocol.seed, user))[protocol.skip :][: protocol.users]
     if not users:
         raise InputError(f"skip {protocol.skip}: there are only {len(enough)} users; skip fewer")
+    pool = sorted(set(dataset.interactions["item_id"]) & dataset.items.keys())
     popularity = Popularity.fit(histories_of(split.training)).counts
     sampler = NegativeSampler(pool, popularity, protocol.sampling, protocol.negatives)
     cases = []
     for user in users:
         draw = ("draw", protocol.draw) if protocol.draw else ()
         rng = np.random.default_rng(seed_of(protocol.seed, user, *draw))
-        target = held_out[user].target
-        candidates = sampler.draw(rng, target, own[user])
-        if len(candidates) < protocol.negatives:
-            raise InputError(
-                f"user {quoted(user)}: only {len(candidates)} of {protocol.negatives} negatives could be drawn by "
-                f"{protocol.sampling!r}; ask for fewer, or draw them uniformly"
-            )
+        target = split.held_out[user].target
+        own = {event.item_id for event in dataset.sequences[user]} & dataset.items.keys()
+        candidates = sampler.draw(rng, target, own)
         candidates.insert(int(rng.integers(protocol.negatives + 1)), target)
         cases.append(
             Case(
                 user_id=user,
-                history=held_out[user].history,
+                history=split.held_out[user].history,
                 candidates=tuple(candidates),
                 target=target,
                 metadata=dataset.metadata.get(user, {}),
@@ -259,19 +254,38 @@ def draw_lists(dataset: Dataset, protocol: EvaluationProtocol, split: Split | No
     return cases
 
 
-def _refuse_too_many(catalogue: int, own: dict[str, set[str]], negatives: int) -> None:
-    left = catalogue - min(map(len, own.values()))
+def _drawable(dataset: Dataset, protocol: EvaluationProtocol, split: Split) -> set[str]:
+    """Items that can be drawn as negatives; in proportion to popularity only those that the training data has."""
+    items = set(dataset.interactions["item_id"]) & dataset.items.keys()
+    if protocol.sampling == "popularity":
+        items &= {event.item_id for events in split.training.values() for event in events}
+    return items
+
+
+def _items_left(dataset: Dataset, protocol: EvaluationProtocol, split: Split) -> dict[str, int]:
+    """For each user of the protocol's part who has a target: the number of items that can be drawn as negatives."""
+    drawable = _drawable(dataset, protocol, split)
+    return {
+        user: len(drawable) - len(drawable.intersection(event.item_id for event in dataset.sequences[user]))
+        for user in split.held_out
+        if protocol.part in ("all", part_of(user))
+    }
+
+
+def _refuse_too_many(catalogue: int, left: int, protocol: EvaluationProtocol) -> None:
+    by_popularity = protocol.sampling == "popularity"
+    counted = "users in the training data" if by_popularity else "interactions"
     raise InputError(
-        f"{negatives} negatives asked, but in a catalogue of {catalogue} items with interactions every user has at "
-        f"most {left} without one of theirs; ask for at most {left} negatives, or use a larger catalogue"
+        f"{protocol.negatives} negatives asked, but in a catalogue of {catalogue} items with {counted} every user has "
+        f"at most {left} without one of theirs; ask for at most {left} negatives, or "
+        + ("draw them uniformly" if by_popularity else "use a larger catalogue")
     )
 
 
 def users_short_of_items(dataset: Dataset, protocol: EvaluationProtocol) -> list[str]:
     """Users of the protocol's part who can be evaluated but for their many items: too few are left as negatives."""
-    pool = set(dataset.interactions["item_id"]) & dataset.items.keys()
-    evaluated = (u for u in split_dataset(dataset, protocol).held_out if protocol.part in ("all", part_of(u)))
-    return sorted(u for u in evaluated if len(pool - {e.item_id for e in dataset.sequences[u]}) < protocol.negatives)
+    left = _items_left(dataset, protocol, split_dataset(dataset, protocol))
+    return sorted(user for user, items in left.items() if items < protocol.negatives)
 
 
 def write_cases(path: Path, protocol: EvaluationProtocol, cases: Sequence[Case]) -> Cases:
@@ -305,7 +319,7 @@ def load_cases(path: str | Path, dataset: Dataset | str | Path | None = None) ->
 
     Raises:
         InputError: naming file and line, if it is not a cases file, a line is malformed, a user is repeated, a list or
-            a user does not fit the header, or lines were added, lost or changed.
+            a user does not fit the header, there is no case, or lines were added, lost or changed.
     """
     path = Path(path)
     try:

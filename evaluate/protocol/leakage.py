@@ -45,7 +45,8 @@ def find_leaks(
 
     Every history of the training data must be some of the interactions of one user of the dataset, in their order; so
     must every history that a case shows, with interactions before the target only. A user's interactions from the
-    target on must not be in the training data, in the case's history or among the negatives. In the cold settings
+    target on must not be in the training data, in the case's history or among the negatives; in the setting time, those
+    from the date on, wherever the target is in the user's order. In the cold settings
     evaluated users must not be in the training data at all, nor the targets of item cold-start with any user, nor
     interactions of the test window of user cold-start. In the setting time no interaction of the training data or of a
     history may be at or after the date, and no target before it. Independent of the code that splits the data.
@@ -61,24 +62,24 @@ def find_leaks(
         leaks += _training_in_window(cases, dataset, training)
     cold = setting == "item-cold"
     training_items = {event.item_id for events in training.values() for event in events} if cold else set()
+    border = "the target" if since is None else "the date"
     for case in cases:
-        sequence = dataset.histories.get(case.user_id, ())
-        if case.target is None or case.target not in sequence:
+        if case.target is None or case.target not in dataset.histories.get(case.user_id, ()):
             leaks.append(Leak(case.user_id, f"the target {quoted(case.target)} is not an interaction of the user"))
             continue
-        index = len(sequence) - 1 - sequence[::-1].index(case.target)
-        before, after = set(sequence[:index]), set(sequence[index:])
+        earlier, later = _around(dataset.sequences[case.user_id], case.target, since)
+        before, after = ({event.item_id for event in events} for events in (earlier, later))
         # An item bought before and after the target may be learned from its first purchase.
         hidden = after - before
         if learned := hidden.intersection(event.item_id for event in training.get(case.user_id, ())):
             leaks.append(
-                Leak(case.user_id, f"the training data has {quoted(min(learned))}, bought at or after the target")
+                Leak(case.user_id, f"the training data has {quoted(min(learned))}, bought at or after {border}")
             )
         if shown := hidden.intersection(case.item_ids):
-            leaks.append(Leak(case.user_id, f"the history shows {quoted(min(shown))}, bought at or after the target"))
-        elif foreign := _first_foreign(case.history, dataset.sequences[case.user_id][:index]):
+            leaks.append(Leak(case.user_id, f"the history shows {quoted(min(shown))}, bought at or after {border}"))
+        elif foreign := _first_foreign(case.history, earlier):
             leaks.append(
-                Leak(case.user_id, f"the history shows {_told(foreign)}, which the user has not before the target")
+                Leak(case.user_id, f"the history shows {_told(foreign)}, which the user has not before {border}")
             )
         if own := (before | after).intersection(case.candidates) - {case.target}:
             leaks.append(Leak(case.user_id, f"{quoted(min(own))} is a negative, but the user bought it"))
@@ -87,6 +88,19 @@ def find_leaks(
         if case.target in training_items:
             leaks.append(Leak(case.user_id, f"the cold item {quoted(case.target)} is in the training data"))
     return leaks
+
+
+def _around(
+    sequence: Sequence[Interaction], target: str, since: int | None
+) -> tuple[list[Interaction], list[Interaction]]:
+    """A user's interactions before the date, and the others; without a date, those before the target, and the rest."""
+    if since is not None:
+        known = [event.timestamp is not None and event.timestamp < since for event in sequence]
+    else:
+        index = max(place for place, event in enumerate(sequence) if event.item_id == target)
+        known = [place < index for place in range(len(sequence))]
+    pairs = list(zip(sequence, known, strict=True))
+    return [event for event, yes in pairs if yes], [event for event, yes in pairs if not yes]
 
 
 def _foreign_training(dataset: Dataset, training: Training) -> Iterator[Leak]:

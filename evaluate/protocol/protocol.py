@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from evaluate.data.records.fields import seconds
+from evaluate.data.records.fields import reads_as_a_day, seconds
 from programs.runtime.errors import InputError, input_error, quoted
 from signatures.rows import seed_of
 from signatures.types import Interaction
@@ -204,9 +204,26 @@ class EvaluationProtocol(BaseModel):
         if unknown:
             raise InputError(f"no protocol field {unknown[0]!r}: choose among {', '.join(cls.model_fields)}")
         try:
-            return cls(dataset=name, source=source, dataset_sha256=sha256, **choices)
+            protocol = cls(dataset=name, source=source, dataset_sha256=sha256, **choices)
         except ValidationError as error:
             raise input_error("protocol", error) from None
+        protocol.check_meant()
+        return protocol
+
+    def check_meant(self) -> None:
+        """Check that choices for new cases mean what they seem to; files that were drawn earlier may hold any.
+
+        Raises:
+            InputError: if the date is a day written as a number, or a rule for the target would be ignored.
+        """
+        if self.since is not None and reads_as_a_day(self.since):
+            day = f"{self.since // 10_000}-{self.since // 100 % 100:02}-{self.since % 100:02}"
+            raise InputError(f"since: {self.since} would be the unix second {moment_of(self.since)}; write {day!r}")
+        if (self.setting, self.cold_positive, self.target) == ("item-cold", "any", "highest"):
+            raise InputError(
+                "cold_positive 'any' takes the last cold item of a user, so it has no target 'highest'; give the "
+                "target 'last-liked' or 'last', or the cold_positive 'target'"
+            )
 
     def training_rules(self) -> dict[str, str | int | float]:
         """The fields that decide which interactions of a dataset are training data, with their values.

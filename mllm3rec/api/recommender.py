@@ -10,6 +10,7 @@ from mllm3rec.api.recommendation import Recommendations, recommendations
 from programs.copies import Examples
 from programs.lm.ledger import Ledger
 from programs.mope import Purchase
+from programs.prior.past_sales import newest_date
 from programs.prior.retrieval import Retriever
 from programs.program import MLLM3Rec
 from programs.runtime.errors import NothingLeftError, quoted
@@ -53,14 +54,14 @@ class Recommender:
         Raises:
             NothingLeftError: if the user has all items.
         """
-        retrieved = next(self.retriever.first([known], self.candidates))
+        events = tuple(event for _, event in purchases)
+        retrieved = next(self.retriever.first([known], self.candidates, [newest_date(events)]))
         if not retrieved:
             raise NothingLeftError(
                 f"user {quoted(user)} has all items of {self.dataset.name!r}: none is left to recommend"
             )
         count = f"{len(retrieved)} candidates of {len(self.dataset.items)} items"
         self.on_event(Note(f"the prior retrieved {count}; asking the models"))
-        events = tuple(event for _, event in purchases)
         case = Case(user_id=user, history=events, candidates=retrieved, metadata=dict(metadata))
         with self.ledger.usage_of_case() as usage:
             ranking = self.module.rank(case, self.on_event)

@@ -84,7 +84,9 @@ def cases(
     )
     short = users_short_of_items(data, drawn.protocol)
     if short:
-        say(f"note: left out {len(short)} users ({short[0]!r}, ...): fewer than {negatives} items are new to them")
+        say(
+            f"note: left out {len(short)} users ({short[0]!r}, ...): fewer than {negatives} negatives are left for them"
+        )
     if wanted is not None and len(drawn) < wanted:
         after = f" after the first {skip}" if skip else ""
         say(f"note: only {len(drawn)} users of part {part!r} have a target of type {target}{after}")

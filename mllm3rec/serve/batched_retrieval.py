@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from programs.bulk.greenlets import on_event_loop, wait_for
+from programs.prior.past_sales import NO_DATES
 from programs.prior.retrieval import Retriever
 
 Retrieved = tuple[str, ...]
@@ -15,6 +16,7 @@ Retrieved = tuple[str, ...]
 class _Waiting(NamedTuple):
     history: Sequence[str]
     k: int
+    moment: int | None
     found: asyncio.Future[Retrieved]
 
 
@@ -29,15 +31,18 @@ class BatchedRetriever:
         self._waiting: list[_Waiting] = []
         self._scoring: asyncio.Task[None] | None = None
 
-    def first(self, histories: Iterable[Sequence[str]], k: int) -> Iterator[Retrieved]:
+    def first(
+        self, histories: Iterable[Sequence[str]], k: int, moments: Iterable[int | None] = NO_DATES
+    ) -> Iterator[Retrieved]:
         """See `Retriever.first`."""
         if not on_event_loop():
-            return self._retriever.first(histories, k)
-        return (wait_for(self._found(history, k)) for history in histories)
+            return self._retriever.first(histories, k, moments)
+        users = zip(histories, moments, strict=False)  # dates may be endless
+        return (wait_for(self._found(history, k, moment)) for history, moment in users)
 
-    async def _found(self, history: Sequence[str], k: int) -> Retrieved:
+    async def _found(self, history: Sequence[str], k: int, moment: int | None) -> Retrieved:
         future: asyncio.Future[Retrieved] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(history, k, future))
+        self._waiting.append(_Waiting(history, k, moment, future))
         if self._scoring is None:
             self._scoring = asyncio.get_running_loop().create_task(self._score())
         return await future
@@ -60,5 +65,5 @@ class BatchedRetriever:
 
     def _retrieved(self, batch: Sequence[_Waiting]) -> list[Retrieved]:
         most = max(one.k for one in batch)
-        found = self._retriever.first([one.history for one in batch], most)
+        found = self._retriever.first([one.history for one in batch], most, [one.moment for one in batch])
         return [items[: one.k] for items, one in zip(found, batch, strict=True)]

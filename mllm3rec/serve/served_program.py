@@ -29,6 +29,7 @@ from programs.lm.ledger import Ledger
 from programs.mar import Candidate, UserView
 from programs.mope import MOPE, Purchase
 from programs.mote import MOTE
+from programs.prior.past_sales import newest_date
 from programs.runtime.errors import InputError
 from programs.runtime.events import Event, OnEvent, ignore
 from programs.runtime.nocopy import NoCopy
@@ -142,7 +143,7 @@ class ServedProgram:
 
     def by_prior(self, user: UserHistory, k: int) -> list[Item]:
         """The k best items by the prior alone: no model is asked."""
-        (found,) = self._retriever.first([user.known], k)
+        (found,) = self._retriever.first([user.known], k, [newest_date(event for _, event in user.purchases)])
         return [self.dataset.items[item_id] for item_id in found]
 
     def profile(self, user: UserHistory) -> Profile:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from programs.prior.neighbour_graph import neighbour_graph
+from programs.prior.past_sales import NO_DATES, CatalogueSales
 from programs.prior.prior import Prior
 from programs.prior.scorers import Scores
 from programs.prior.short_walk import ShortWalk
@@ -26,7 +27,7 @@ WALKED_TEXTS = 60
 """Those of them whose nearest texts are in the pool, too; also of the texts near the history."""
 
 POPULAR = 200
-"""The most popular items in the pool."""
+"""The most popular items in the pool, by sales for users with dates where the prior counts them."""
 
 FURTHER = 10
 """Texts in the pool for each of those; for an item of the history all of its neighbours are."""
@@ -61,8 +62,8 @@ class ApproximateScores:
     """The items of a large catalogue that the prior scores best, with few items scored.
 
     Scored are the items of a pool: content neighbours of the history, the items that the walk reaches and their content
-    neighbours, and the most popular ones. Means and standard deviations of the prior's formula are those of the whole
-    catalogue, estimated from the pool and a random sample of the other items, which is the same for all users.
+    neighbours, and the most popular or most sold ones. Means and standard deviations of the prior's formula are those
+    of the whole catalogue, estimated from the pool and a random sample of the other items, the same for all users.
 
     Args:
         catalogue: Distinct item ids.
@@ -75,6 +76,7 @@ class ApproximateScores:
         self._places = {item: place for place, item in enumerate(self.items)}
         n, rows = len(self.items), prior.content.rows
         self._popularity = prior.popularity.scores((), self.items)
+        self._sales = CatalogueSales(prior.sales, self.items) if prior.sales is not None else None
         self._popular = np.argsort(-self._popularity, kind="stable")[:POPULAR]
         # A further last column, which no walk reaches, for items that the walk does not know.
         unknown = len(prior.walk.columns)
@@ -94,16 +96,19 @@ class ApproximateScores:
         self.walk = ShortWalk(prior.walk)
         self._sample = self._some(np.sort(np.random.default_rng(0).choice(n, min(n, SAMPLE), replace=False)))
 
-    def first(self, histories: Iterable[Sequence[str]], k: int) -> Iterator[tuple[str, ...]]:
+    def first(
+        self, histories: Iterable[Sequence[str]], k: int, moments: Iterable[int | None] = NO_DATES
+    ) -> Iterator[tuple[str, ...]]:
         """See `Retriever.first`; at most as many as the pool has."""
         walked = np.zeros(len(self.prior.walk.columns) + 1, dtype=np.float32)
-        for history in histories:
+        for history, moment in zip(histories, moments, strict=False):  # dates may be endless
             columns = self.walk.reach(history, walked)
-            yield self._first(history, columns, walked, k)
+            sales = None if self._sales is None or moment is None else self._sales.at(moment)
+            yield self._first(history, columns, walked, sales, k)
             walked[columns] = 0
 
     def exact(self, histories: Sequence[Sequence[str]], k: int) -> list[tuple[str, ...]]:
-        """What `first` approximates, apart from the graph: every item scored, after the whole walk. Slow.
+        """What `first` without dates approximates, apart from the graph: every item scored, after the whole walk. Slow.
 
         Holds four numbers for each history and item.
         """
@@ -113,7 +118,7 @@ class ApproximateScores:
         for start in range(0, len(self.items), _CHUNK):
             some = self._some(np.arange(start, min(len(self.items), start + _CHUNK)))
             for own, history, row in zip(parts, histories, walked, strict=True):
-                own.append(self._parts(history, row, some))
+                own.append(self._parts(history, row, some, None))
         found = []
         for own, history in zip(parts, histories, strict=True):
             unseen = np.ones(len(self.items), dtype=bool)
@@ -124,14 +129,20 @@ class ApproximateScores:
         return found
 
     def _first(
-        self, history: Sequence[str], columns: NDArray[np.intp], walked: NDArray[np.float32], k: int
+        self,
+        history: Sequence[str],
+        columns: NDArray[np.intp],
+        walked: NDArray[np.float32],
+        sales: Scores | None,
+        k: int,
     ) -> tuple[str, ...]:
         seen = self._seen(history)
-        pool = np.setdiff1d(self._pool(history, columns, walked), seen)
+        bought = self._popular if sales is None else _largest(np.arange(len(sales)), sales, POPULAR)
+        pool = np.setdiff1d(np.concatenate([self._pool(history, columns, walked), bought]), seen)
         others = ~np.isin(self._sample.places, np.concatenate([pool, seen]))
         standing_for = (len(self.items) - len(seen) - len(pool)) / max(1, others.sum())
-        ours = self._parts(history, walked, self._some(pool))
-        theirs = self._parts(history, walked, self._sample)
+        ours = self._parts(history, walked, self._some(pool), sales)
+        theirs = self._parts(history, walked, self._sample, sales)
         scores = self.prior.combine(
             {name: np.concatenate([ours[name], theirs[name]]) for name in ours},
             counts=np.concatenate([np.ones(len(pool)), others * standing_for]),
@@ -140,27 +151,26 @@ class ApproximateScores:
         return tuple(self.items[place] for place in pool[best])
 
     def _pool(self, history: Sequence[str], columns: NDArray[np.intp], walked: NDArray[np.float32]) -> Places:
-        """Likely items, some of them more than once; perhaps items of the history."""
+        """Items near the history, some of them more than once; perhaps items of the history."""
         strongest = _largest(columns, walked[columns], WALKED)
         reached = self._of_column[strongest]
         reached = reached[reached >= 0]
         near = self._near(history)
         further = np.concatenate([self._nodes(near)[:WALKED_TEXTS], self._nodes(reached)[:WALKED_TEXTS]])
         texts = self._of_node[self._graph["row"][further, :FURTHER].ravel()]
-        return np.concatenate([reached, near, texts, self._popular])
+        return np.concatenate([reached, near, texts])
 
     def _near(self, history: Sequence[str]) -> Places:
         """Items with texts like those of the last items of a history, newest item first."""
         content = self.prior.content
         near = []
         for item in reversed(history[-content.items_last :]):
-            if item not in content.rows:
-                continue
-            place = self._places.get(item)
-            if place is not None:
+            row, place = content.rows.get(item), self._places.get(item)
+            vector = content.outside.get(item) if row is None else content.matrix[row]
+            if row is not None and place is not None:
                 near.append(self._graph["row"][self._node[place]])
-            else:  # a text of the user's own
-                cosines = self._vectors @ content.matrix[content.rows[item]]
+            elif vector is not None:  # a text of the user's own
+                cosines = self._vectors @ vector
                 near.append(_largest(np.arange(len(cosines)), cosines, self._graph.shape[1]))
         return self._of_node[np.concatenate(near)] if near else np.zeros(0, dtype=np.intp)
 
@@ -182,16 +192,19 @@ class ApproximateScores:
         columns = self._column_of_node[edges["row"]]
         return _Some(places, with_text, self._vectors[nodes[with_text]], columns, weights)
 
-    def _parts(self, history: Sequence[str], walked: NDArray[np.float32], some: _Some) -> dict[str, Scores]:
+    def _parts(
+        self, history: Sequence[str], walked: NDArray[np.float32], some: _Some, sales: Scores | None
+    ) -> dict[str, Scores]:
         content, via = np.zeros(len(some.places)), np.zeros(len(some.places))
         content[some.with_text] = self.prior.content.similarity(history, some.vectors)
         via[some.with_text] = np.einsum("nk,nk->n", some.weights, walked[some.neighbour_columns])
-        return {
+        parts = {
             "walk": walked[self._column[some.places]].astype(float),
             "via": via,
             "content": content,
             "popularity": self._popularity[some.places],
         }
+        return parts if sales is None else parts | {"sales": sales[some.places]}
 
 
 def _largest(things: NDArray[np.intp], values: NDArray[np.floating], k: int) -> NDArray[np.intp]:

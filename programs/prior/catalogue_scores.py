@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 from scipy import sparse
 
+from programs.prior.past_sales import NO_DATES, CatalogueSales
 from programs.prior.prior import BATCH_CELLS, Prior
 from programs.prior.scorers import Scores
 from programs.ranker import first_by_score
@@ -35,33 +36,36 @@ class CatalogueScores:
         self._with_text = np.flatnonzero(rows >= 0)
         self._vectors = prior.content.matrix[rows[self._with_text]]
         self._popularity = prior.popularity.scores((), self.items)
+        self._sales = CatalogueSales(prior.sales, self.items) if prior.sales is not None else None
         self._via = self._content_neighbours()
 
-    def first(self, histories: Iterable[Sequence[str]], k: int) -> Iterator[tuple[str, ...]]:
+    def first(
+        self, histories: Iterable[Sequence[str]], k: int, moments: Iterable[int | None] = NO_DATES
+    ) -> Iterator[tuple[str, ...]]:
         """See `Retriever.first`; scores a batch of users at a time, of at most `BATCH_CELLS` numbers."""
         batch = max(1, BATCH_CELLS // (len(self.items) + len(self.prior.walk.columns) + 1))
-        waiting = iter(histories)
+        waiting = zip(histories, moments, strict=False)  # dates may be endless
         while some := list(islice(waiting, batch)):
-            reached = self.prior.walk.scores(some)
+            reached = self.prior.walk.scores([history for history, _ in some])
             via = self._via @ reached.T
-            for place, history in enumerate(some):
-                yield self._first(history, np.append(reached[place], 0.0)[self._columns], via[:, place], k)
+            for place, (history, moment) in enumerate(some):
+                yield self._first(history, moment, np.append(reached[place], 0.0)[self._columns], via[:, place], k)
 
-    def _first(self, history: Sequence[str], walk: Scores, via: Scores, k: int) -> tuple[str, ...]:
+    def _first(self, history: Sequence[str], moment: int | None, walk: Scores, via: Scores, k: int) -> tuple[str, ...]:
         unseen = np.ones(len(self.items), dtype=bool)
         unseen[[self._places[item] for item in set(history) if item in self._places]] = False
         eligible = np.flatnonzero(unseen)
         content = np.zeros(len(self.items))
         content[self._with_text] = self.prior.content.similarity(history, self._vectors)
-        scores = self.prior.combine(
-            {
-                "walk": walk[eligible],
-                "via": via[eligible],
-                "content": content[eligible],
-                "popularity": self._popularity[eligible],
-            }
-        )
-        best = first_by_score(scores, k, tie_seed=seed_of("retrieve", *history))
+        parts = {
+            "walk": walk[eligible],
+            "via": via[eligible],
+            "content": content[eligible],
+            "popularity": self._popularity[eligible],
+        }
+        if self._sales is not None and moment is not None:
+            parts["sales"] = self._sales.at(moment)[eligible]
+        best = first_by_score(self.prior.combine(parts), k, tie_seed=seed_of("retrieve", *history))
         return tuple(self.items[place] for place in eligible[best])
 
     def _content_neighbours(self) -> sparse.csr_matrix:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from programs.prior.scorers import Scores, Training
 from programs.runtime.errors import InputError
+from signatures.types import Interaction
 
 SECONDS_PER_DAY = 86_400
+
+NO_DATES: Iterable[int | None] = repeat(None)
+"""The newest dates of any number of histories without dates."""
 
 
 class PastSales:
@@ -42,10 +47,37 @@ class PastSales:
 
     def at(self, moment: int, items: Sequence[str]) -> Scores:
         """Sales of n items in the window that ends at `moment` (Unix seconds), shape (n,)."""
-        since = moment - self.days * SECONDS_PER_DAY
+        window = self.window(moment)
         out = np.zeros(len(items))
         for index, item in enumerate(items):
             if (own := self.times.get(item)) is not None:
-                first, last = np.searchsorted(own, [since, moment], side="right")
+                first, last = np.searchsorted(own, window, side="right")
                 out[index] = last - first
         return out
+
+    def window(self, moment: int) -> tuple[int, int]:
+        """The last second before the days up to `moment`, and `moment`."""
+        return moment - self.days * SECONDS_PER_DAY, moment
+
+
+class CatalogueSales:
+    """Past sales of all items of one catalogue: the numbers of `PastSales.at`, from one list of all sales by time."""
+
+    def __init__(self, sales: PastSales, items: Sequence[str]) -> None:
+        self._sales = sales
+        self._items = len(items)
+        own = [sales.times.get(item, np.zeros(0, dtype=np.int64)) for item in items]
+        times = np.concatenate([np.zeros(0, dtype=np.int64), *own])
+        order = np.argsort(times, kind="stable")
+        self._times = times[order]
+        self._places = np.repeat(np.arange(len(items)), [len(one) for one in own])[order]
+
+    def at(self, moment: int) -> Scores:
+        """Sales of every item in the window that ends at `moment` (Unix seconds), shape (items,)."""
+        first, last = np.searchsorted(self._times, self._sales.window(moment), side="right")
+        return np.bincount(self._places[first:last], minlength=self._items).astype(float)
+
+
+def newest_date(history: Iterable[Interaction]) -> int | None:
+    """The latest date of some interactions, Unix seconds; None if none has a date."""
+    return max((event.timestamp for event in history if event.timestamp is not None), default=None)

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from programs.prior.past_sales import PastSales
+from programs.prior.past_sales import PastSales, newest_date
 from programs.prior.random_walk import RandomWalk
 from programs.prior.scorers import ContentSimilarity, Histories, Popularity, Scores, case_of
 from programs.prior.standard_scores import z
@@ -84,9 +84,9 @@ class Prior:
             "content": self.content.scores(history, candidates),
             "popularity": self.popularity.scores(history, candidates),
         }
-        dates = [event.timestamp for event in case.history if event.timestamp is not None]
-        if self.sales is not None and dates:
-            parts["sales"] = self.sales.at(max(dates), candidates)
+        moment = newest_date(case.history)
+        if self.sales is not None and moment is not None:
+            parts["sales"] = self.sales.at(moment, candidates)
         return parts
 
     def _via(self, candidates: Sequence[str], reached: Scores) -> Scores:

@@ -10,6 +10,7 @@ import numpy as np
 
 from programs.prior.approximate_scores import ApproximateScores
 from programs.prior.catalogue_scores import CatalogueScores
+from programs.prior.past_sales import NO_DATES
 from programs.prior.prior import Prior
 from programs.prior.scorers import Scorer
 from programs.ranker import first_by_score
@@ -21,12 +22,16 @@ from signatures.rows import seed_of
 class Retriever(Protocol):
     """Finds the best items of one catalogue for many histories."""
 
-    def first(self, histories: Iterable[Sequence[str]], k: int) -> Iterator[tuple[str, ...]]:
+    def first(
+        self, histories: Iterable[Sequence[str]], k: int, moments: Iterable[int | None] = NO_DATES
+    ) -> Iterator[tuple[str, ...]]:
         """The k items that score best for each history, without those of the history.
 
         Args:
             histories: Item ids of one user each, oldest first; read as they are needed, in bounded memory.
             k: At least 1.
+            moments: Newest date of each history (Unix seconds), None where it has none: up to there the prior
+                `3-sales` counts sales.
 
         Returns:
             Up to k ids for each history, best first; fewer if the catalogue has fewer. Ties are broken at random, with
@@ -79,8 +84,10 @@ class OneByOne:
     scorer: Scorer
     catalogue: tuple[str, ...]
 
-    def first(self, histories: Iterable[Sequence[str]], k: int) -> Iterator[tuple[str, ...]]:
-        """See `Retriever.first`."""
+    def first(
+        self, histories: Iterable[Sequence[str]], k: int, moments: Iterable[int | None] = NO_DATES
+    ) -> Iterator[tuple[str, ...]]:
+        """See `Retriever.first`; no date is used, because a `Scorer` sees none."""
         for history in histories:
             seen = set(history)
             eligible = [item for item in self.catalogue if item not in seen]

@@ -53,6 +53,12 @@ class Backbone:
     tokenizer: Any
     device: torch.device
 
+    @property
+    def positions(self) -> int | None:
+        """Most tokens of a text that the model was made for; None if its configuration does not say."""
+        found: int | None = getattr(self.model.config, "max_position_embeddings", None)
+        return found
+
 
 def load_backbone(name: str, dtype: torch.dtype | None = None) -> Backbone:
     """Load a base model.

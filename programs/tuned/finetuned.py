@@ -21,7 +21,7 @@ from programs.tuned.backbone import Backbone
 from programs.tuned.decoding import Decode, Joint
 from programs.tuned.objective import CHOICE, TuningObjective
 from programs.tuned.packing import pack
-from programs.tuned.settings import Prefix, PromptList, TuningSettings
+from programs.tuned.settings import Prefix, PromptList, Slot, TuningSettings
 from programs.tuned.training import AdapterTraining, Figures
 
 MOST_PREFIX = 256
@@ -80,13 +80,19 @@ class FineTuned:
         """Number of tokens that are read of each candidate's text, shape (k,)."""
         return np.array([len(self._suffix(suffix)) for suffix in suffixes], dtype=np.int64)
 
+    def prefix_length(self, prefix: Prefix) -> int:
+        """Number of tokens and slots that are read of a user's text."""
+        return sum(len(one) if isinstance(one, list) else 1 for one in self._pieces(prefix))
+
     def _values(self, prefix: Prefix, suffixes: Sequence[str]) -> Tensor:
-        if isinstance(prefix, str):
-            before = self._adapted.embed([self._ids(prefix)[-self.most_prefix :]])
-        else:
-            before = self._adapted.embed([self._ids(one) if isinstance(one, str) else one for one in prefix])
+        before = self._adapted.embed(self._pieces(prefix))
         packed = pack([0] * len(before), [self._suffix(suffix) + self._ending for suffix in suffixes])
         return self._reading(self._decoding.states(before, packed), packed)
+
+    def _pieces(self, prefix: Prefix) -> list[list[int] | Slot]:
+        if isinstance(prefix, str):
+            return [self._ids(prefix)[-self.most_prefix :]]
+        return [self._ids(one) if isinstance(one, str) else one for one in prefix]
 
     def _ids(self, text: str) -> list[int]:
         found: list[int] = self.base.tokenizer.encode(text, add_special_tokens=False)

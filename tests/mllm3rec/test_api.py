@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -10,12 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import dspy
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 from dspy.utils import DummyLM
 
 import mllm3rec as m3
+from mllm3rec.serve.batched_retrieval import BatchedRetriever
+from programs.bulk.greenlets import in_greenlet
+from programs.prior.past_sales import newest_date
+from programs.prior.retrieval import Retriever
+from programs.prior.scorers import scores_of
+from signatures.rows import Case
 from tests.support.compile_setup import sensitive
 from tests.support.fake_server import FakeOpenAI
 from tests.support.paths import ROOT
@@ -35,6 +43,11 @@ def cases(data: m3.Dataset) -> m3.Cases:
 def lm_on(server: FakeOpenAI, **settings: Any) -> dspy.LM:
     """A `dspy.LM` object on the fake server."""
     return dspy.LM("openai/fake", api_base=server.url, api_key="secret-key", temperature=0.0, **settings)
+
+
+def first_of(retriever: Retriever, history: Sequence[str], moment: int | None) -> tuple[str, ...]:
+    """Five items for one user."""
+    return next(retriever.first([history], 5, [moment]))
 
 
 class TestLazy:
@@ -276,6 +289,24 @@ class TestProgram:
         top = program.recommend(history=["a red enamel mug", "D001"], k=3, explain=False)
         assert len(top) == 3 and "a red enamel mug" not in {item.item_id for item in top}
         assert any("read as a free text" in note.text for note in notes if isinstance(note, m3.Note))
+
+    def test_candidates_are_those_that_the_prior_with_past_sales_puts_first(
+        self, data: m3.Dataset, server: FakeOpenAI
+    ) -> None:
+        program = m3.program("embedding", data, weight=0.0, prior="3-sales", model=server.model())
+        changed = 0
+        for user in list(data.sequences)[:10]:
+            events = data.sequences[user]
+            candidates = tuple(item for item in data.items if item not in data.histories[user])
+            scores = scores_of(program.prior, Case(user_id=user, history=events, candidates=candidates))
+            best = {candidates[place] for place in np.argsort(-scores)[:5]}
+            top = program.recommend(user=user, k=5, candidates=5, explain=False)
+            assert {one.item_id for one in top} == best
+            batched = BatchedRetriever(program.retriever)
+            served = asyncio.run(in_greenlet(first_of, batched, data.histories[user], newest_date(events)))
+            assert set(served) == best
+            changed += set(next(program.retriever.first([data.histories[user]], 5))) != best
+        assert changed
 
     def test_what_cannot_be_asked_is_said(self, data: m3.Dataset, server: FakeOpenAI) -> None:
         program = m3.program("llm-only", data, model=server.model())

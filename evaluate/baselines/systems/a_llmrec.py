@@ -43,6 +43,7 @@ from evaluate.baselines.networks.sequence_ranker import SequenceRanker
 from evaluate.baselines.systems.sasrec import SASRec
 from programs.prior.scorers import ContentSimilarity
 from programs.ranker import Ranker, ranking_from_scores
+from programs.runtime.errors import InputError, quoted
 from programs.runtime.one_thread import one_thread
 from programs.tuned.settings import PromptList, Slot, TuningSettings
 from signatures.rows import Case, Ranking
@@ -165,7 +166,7 @@ class ALLMRec(LanguageModel):
             [recommender.rows[item] for item in history if item in recommender.rows]
             for history in training.histories.values()
         ]
-        steps = [(history[:end], history[end]) for history in histories for end in range(1, len(history))]
+        steps = next_rows(histories, self.sasrec.length)
         folder = self.stage1_folder(fitting, fitted, texts)
         pairs = Positions(
             frozen.states([before for before, _ in steps]),
@@ -185,6 +186,17 @@ class ALLMRec(LanguageModel):
 
 FIRST_ALLMREC = ALLMRec(users=1024, negatives=19)
 """The default before it was made to fit in half an hour of a core: runs that were begun with it go on with it."""
+
+
+def next_rows(histories: Sequence[list[int]], most: int) -> list[tuple[list[int], int]]:
+    """Every item row of some histories but the first, after up to `most` rows before it: the recommender reads no more.
+
+    >>> next_rows([[7, 8, 9], [5]], most=1)
+    [([7], 8), ([8], 9)]
+    """
+    return [
+        (history[max(0, end - most) : end], history[end]) for history in histories for end in range(1, len(history))
+    ]
 
 
 class FrozenRecommender:
@@ -303,6 +315,22 @@ class ListOfTitles:
 
 class TwoStageRanker(TitleRanker):
     """Ranks by the likelihood of each title, with the scores of stage 1 beside it."""
+
+    def vectors(self, case: Case, items: Sequence[Item]) -> dict[str, NDArray[np.float64]]:
+        """See `AnswerRanker.vectors`.
+
+        Raises:
+            InputError: if the prompt, which names all candidates, is longer than the base model can read.
+        """
+        longest = int(self.model.lengths([self.wording.suffix(item) for item in items]).max())
+        tokens, most = self.model.prefix_length(self.wording.prefix(case)) + longest, self.model.base.positions
+        if most is not None and tokens > most:
+            raise InputError(
+                f"the ranker {self.name!r} names all candidates in its prompt, and for the {len(case.candidates)} of "
+                f"user {quoted(case.user_id)} that are {tokens} tokens; {self.model.base.name!r} reads {most}; "
+                "draw shorter lists, or choose a base that reads more"
+            )
+        return super().vectors(case, items)
 
     def rank(self, case: Case) -> Ranking:
         """Rank the candidates of `case`; see `Ranker.rank`."""

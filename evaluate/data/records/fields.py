@@ -137,6 +137,16 @@ def _date(value: str | date) -> float | None:
         return None
 
 
+def reads_as_a_day(time: int) -> bool:
+    """Whether the digits of a time are year, month and day.
+
+    >>> [reads_as_a_day(time) for time in (20180707, 20181307, 1530921600, 1)]
+    [True, False, False, False]
+    """
+    year, month, day = time // 10_000, time // 100 % 100, time % 100
+    return 1900 <= year <= 2100 and 1 <= month <= 12 and 1 <= day <= 31
+
+
 def text(record: Record, field: str) -> str:
     """A text on one line, empty if missing; a list of texts is joined.
 

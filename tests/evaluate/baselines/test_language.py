@@ -14,7 +14,7 @@ from evaluate.baselines import TrainingData
 from evaluate.baselines.fit_cost import FitCost, fit_and_measure
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.language import LanguageModel, TitleRanker
-from evaluate.baselines.systems.a_llmrec import ALLMRec
+from evaluate.baselines.systems.a_llmrec import ALLMRec, FrozenRecommender, ListOfTitles, TwoStageRanker, next_rows
 from evaluate.baselines.systems.genrec_titles import GenRecTitles
 from evaluate.baselines.systems.m6_rec import M6Rec
 from evaluate.baselines.systems.sasrec import SASRec
@@ -184,6 +184,27 @@ def test_stage_1_is_fitted_once_for_settings_that_do_not_touch_it(tmp_path: Path
         one.model_copy(update={name: value})._aligned(data, 0, Fitting(tmp_path))
     one._aligned(data, 1, Fitting(tmp_path))
     assert len(list(tmp_path.glob("stage1-a-llmrec-*/"))) == 6
+
+
+def test_a_list_whose_titles_the_base_cannot_read_is_refused(fits: dict[str, Ranker]) -> None:
+    fitted = fits["a-llmrec"]
+    assert isinstance(fitted, TwoStageRanker) and isinstance(fitted.wording, ListOfTitles)
+    many = {f"n{n}": Item(item_id=f"n{n}", title="red next") for n in range(100)}
+    ranker = TwoStageRanker(fitted.name, fitted.model, ListOfTitles(fitted.wording.aligned, many), many)
+    assert len(ranker.rank(case(["green ball"], [*many][:30])).order) == 30
+    with pytest.raises(InputError, match=r"the 100 of user .* tokens; .* reads 256; draw shorter lists"):
+        ranker.rank(case(["green ball"], [*many]))
+
+
+def test_stage_1_copies_no_more_of_a_history_than_the_recommender_reads() -> None:
+    need_training()
+    frozen = FrozenRecommender(SHORT.fit(material(), 0))
+    history = [n % 9 for n in range(30)]
+    cut = next_rows([history, [3], []], SHORT.length)
+    assert max(len(before) for before, _ in cut) == SHORT.length
+    assert [target for _, target in cut] == history[1:]
+    whole = [history[:end] for end in range(1, len(history))]
+    assert (frozen.states([before for before, _ in cut]) == frozen.states(whole)).all()
 
 
 def test_kept_parts_of_a_llmrec_are_in_its_cost(base: str, tmp_path: Path) -> None:

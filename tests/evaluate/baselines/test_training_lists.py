@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from hypothesis import given
@@ -71,3 +72,11 @@ def test_all_other_purchases_are_there() -> None:
     shaped = [case for step in steps_back(data, 3, 0) for case in step.cases]
     assert {key(case) for case in shaped} == {("a", "i3"), ("b", "i5")}
     assert {key(case) for case in further_lists(data, shaped, 100, 3, 0)} == {("a", "i1"), ("a", "i2")}
+
+
+def test_a_history_of_thousands_takes_no_more_than_its_length() -> None:
+    # Compared item by item with all before them, these would take minutes.
+    data = training({"a": [f"i{n}" for n in range(40_000)], "b": ["i0", "x"]})
+    began = time.process_time()
+    assert len(further_lists(data, [], 1, 3, 0)) == 1
+    assert time.process_time() - began < 10

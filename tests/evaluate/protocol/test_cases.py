@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from evaluate.data.dataset import Dataset
-from evaluate.protocol.cases import Cases, draw_lists, load_cases, write_cases
+from evaluate.protocol.cases import Cases, draw_lists, load_cases, users_short_of_items, write_cases
 from evaluate.protocol.protocol import Target, held_out, part_of
 from evaluate.protocol.splits import split_dataset
 from programs.runtime.errors import InputError
@@ -190,6 +191,22 @@ def test_too_many_negatives_say_how_many_there_are() -> None:
     assert [case.user_id for case in draw_lists(dataset, protocol_for(dataset, negatives=3))] == ["ann"]
 
 
+def test_by_popularity_a_user_with_too_few_items_to_draw_is_left_out() -> None:
+    rows: dict[str, list[Event]] = {
+        # What is bought at day 9 has no user in the training data, so popularity never draws it.
+        "most": [(item, 5, 1) for item in "abcd"] + [("late0", 5, 9)],
+        **{f"few{n}": [("abcdef"[n + k], 5, 1) for k in range(2)] + [(f"late{n}", 5, 9)] for n in range(5)},
+    }
+    dataset = make_dataset(rows)
+    protocol = protocol_for(dataset, setting="time", since=9, sampling="popularity", negatives=4)
+    assert {case.user_id for case in draw_lists(dataset, protocol)} == {f"few{n}" for n in range(5)}
+    assert users_short_of_items(dataset, protocol) == ["most"]
+    uniform = protocol.model_copy(update={"sampling": "uniform"})
+    assert len(draw_lists(dataset, uniform)) == 6 and users_short_of_items(dataset, uniform) == []
+    with pytest.raises(InputError, match=r"of 6 items with users in the training data .* at most 4 negatives"):
+        draw_lists(dataset, protocol.model_copy(update={"negatives": 5}))
+
+
 def test_a_part_without_targets_is_an_error() -> None:
     dataset = make_dataset({"ann": [("a", 1), ("b", 2)]})
     with pytest.raises(InputError, match="no user has a 'last-liked' target"):
@@ -304,6 +321,7 @@ def edited_header(**changes: object) -> Callable[[list[str]], list[str]]:
         (edited_header(part="test"), ":2: user 'user.*' is not a test user"),
         (edited_header(format="mllm3rec-cases/2"), ":1: format 'mllm3rec-cases/2' cannot be read"),
         (edited_header(n="many"), ":1: n: "),
+        (lambda lines: edited_header(n=0, sha256=hashlib.sha256(b"").hexdigest())(lines[:1]), ":1: n: .* equal to 1"),
         (edited_header(surprise=1), ":1: surprise: "),
         (lambda lines: lines[1:], ":1: not a cases file"),
         (lambda lines: ["user_id,item_id"], ":1: not a cases file"),

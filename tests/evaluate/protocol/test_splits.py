@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluate.data.dataset import Dataset
-from evaluate.protocol.cases import draw_lists
+from evaluate.protocol.cases import draw_cases, draw_lists, load_cases, write_cases
 from evaluate.protocol.leakage import find_leaks, refuse_leaks
 from evaluate.protocol.negatives import NegativeSampler
 from evaluate.protocol.protocol import Setting
@@ -62,6 +64,23 @@ def test_item_cold_start_may_take_any_cold_item_of_a_user() -> None:
     anything = by_target.model_copy(update={"cold_positive": "any", "target": "last"})
     assert set(split_dataset(dataset, anything).held_out) == {"ann", "bob"}
     assert not set(split_dataset(dataset, anything).training) & {"ann", "bob"}
+
+
+def test_any_cold_item_by_the_highest_rating_is_refused_in_new_cases_and_read_in_old_files(
+    shop: Dataset, tmp_path: Path
+) -> None:
+    choices: dict[str, Any] = {
+        "setting": "item-cold",
+        "cold_positive": "any",
+        "target": "highest",
+        "part": "all",
+        "negatives": 2,
+    }
+    with pytest.raises(InputError, match="no target 'highest'; give the target 'last-liked' or 'last'"):
+        draw_cases(shop, **choices)
+    protocol = protocol_for(shop, **choices)
+    write_cases(tmp_path / "old.jsonl", protocol, draw_lists(shop, protocol))
+    assert load_cases(tmp_path / "old.jsonl", shop).leaks == []
 
 
 def test_user_cold_start_knows_the_window_only_and_learns_from_the_time_before(shop: Dataset) -> None:

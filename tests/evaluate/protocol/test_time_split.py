@@ -102,6 +102,32 @@ def test_leaks_across_the_date_are_found() -> None:
     assert "the target 'i1' is before 1970-01-11" in problems([early], split.training)
 
 
+def test_the_date_decides_where_positions_contradict_it() -> None:
+    frame = pd.DataFrame(
+        [
+            ("ann", "i0", 12, 0),  # of ann's test data the first by position
+            ("ann", "i1", 2, 1),
+            ("ann", "i2", 11, 2),
+            ("bob", "i3", 11, 0),
+            ("bob", "i4", 3, 1),
+        ],
+        columns=["user_id", "item_id", "day", "position"],
+    )
+    others = pd.DataFrame([("x", f"i{n}", n % 9, n) for n in range(20)], columns=frame.columns)
+    rows = pd.concat([frame, others])
+    data = m3.Dataset.from_frames(rows.assign(timestamp=rows["day"] * DAY).drop(columns="day"))
+    cases = m3.draw_cases(data, part="all", setting="time", since=10 * DAY, negatives=3)
+    assert {case.user_id: (case.item_ids, case.target) for case in cases} == {
+        "ann": (("i1",), "i2"),
+        "bob": (("i4",), "i3"),
+    }
+    assert cases.leaks == []
+    bob = next(case for case in cases if case.user_id == "bob")
+    shown = bob.model_copy(update={"history": data.sequences["bob"]})
+    problems = "; ".join(map(str, find_leaks([shown], data, cases.training, "time", cases.protocol.since)))
+    assert "the history shows 'i3', bought at or after the date" in problems
+
+
 def test_a_split_with_a_later_interaction_is_refused() -> None:
     cases = drawn(since=10 * DAY)
     cases.__dict__["_split"] = replace(
@@ -118,6 +144,8 @@ def test_dates_that_do_not_fit() -> None:
         drawn(since="soon")
     with pytest.raises(InputError, match="'2018' is not a date; give one such as 2018-01-01"):
         drawn(since="2018")
+    with pytest.raises(InputError, match=r"since: 20180101 .* second 1970-08-22T13:35:01\+00:00; write '2018-01-01'"):
+        drawn(since=20180101)
     with pytest.raises(InputError, match="no user has a 'last-liked' target with an interaction before it"):
         drawn(since="2030-01-01")
     bare = m3.Dataset.from_frames(pd.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "b"]}))
@@ -182,7 +210,11 @@ def test_a_study_with_a_date(tmp_path: Path) -> None:
     assert study.incomplete == () and study.runs == 2
     (cases,) = (tmp_path / "runs").rglob("cases.jsonl")
     assert m3.load_cases(cases).protocol.since == pd.Timestamp(day).timestamp()
-    path.write_text(path.read_text("utf-8").replace('"time"', '"warm"'), "utf-8")
+    given = path.read_text("utf-8")
+    path.write_text(given.replace(f"since = {day}", "since = 20180101"), "utf-8")
+    with pytest.raises(InputError, match=r"since: 20180101 .*; write '2018-01-01'"):
+        m3.run_study(path, out=tmp_path / "a day as a number")
+    path.write_text(given.replace('"time"', '"warm"'), "utf-8")
     with pytest.raises(InputError, match="'since' is the date of the setting 'time'"):
         m3.run_study(path, out=tmp_path / "other")
 

@@ -17,6 +17,8 @@ from programs.prior.approximate_scores import ApproximateScores
 from programs.prior.catalogue_scores import CatalogueScores
 from programs.prior.nearest import nearest_neighbours
 from programs.prior.neighbour_graph import EDGE, graph_path, neighbour_graph
+from programs.prior.past_sales import SECONDS_PER_DAY, PastSales
+from programs.prior.prior import Prior
 from programs.prior.random_walk import RandomWalk
 from programs.prior.retrieval import retriever_of
 from programs.prior.scorers import NEIGHBOURS
@@ -172,11 +174,39 @@ def test_means_over_a_sample_lead_to_nearly_the_same_items(monkeypatch: pytest.M
     assert np.mean([len(set(exact) & set(found)) / 10 for exact, found in pairs]) > 0.8
 
 
-def test_a_text_of_the_users_own_has_neighbours_too(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("all_probed")
+def test_with_dates_a_pool_of_everything_is_exact_search_too() -> None:
+    plain = invented_prior(IDS, users=100, seed=3)
+    rng = np.random.default_rng(0)
+    sold = {item: np.sort(rng.integers(0, 900, size=rng.integers(1, 30))) * SECONDS_PER_DAY for item in IDS}
+    prior = Prior(plain.walk, plain.content, plain.popularity, PastSales(sold, days=365))
+    histories = [IDS[n : n + 1 + n % 7] for n in range(0, 100, 3)]
+    moments = [None if n % 5 == 0 else n * 30 * SECONDS_PER_DAY for n in range(len(histories))]
+    found = list(ApproximateScores(prior, IDS).first(histories, 10, moments))
+    assert found == list(CatalogueScores(prior, IDS).first(histories, 10, moments))
+    assert found != list(ApproximateScores(prior, IDS).first(histories, 10))
+
+
+def test_what_sold_best_lately_is_in_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WALKED", "POPULAR"):
+        monkeypatch.setattr(approximate_scores, name, 1)
+    plain = invented_prior(IDS, users=30, seed=3)
+    rare = min(plain.popularity.counts, key=plain.popularity.counts.__getitem__)
+    sold = {rare: np.array([500, 510]) * SECONDS_PER_DAY}
+    prior = Prior(plain.walk, plain.content, plain.popularity, PastSales(sold, days=365))
+    then, before = ApproximateScores(prior, IDS).first(
+        [["unlisted"]] * 2, 100, [520 * SECONDS_PER_DAY, 490 * SECONDS_PER_DAY]
+    )
+    assert rare in then and rare not in before
+
+
+@pytest.mark.parametrize("item", ["i0", "text:1"])  # with a vector and not in the catalogue; a free text
+def test_a_text_of_the_users_own_has_neighbours_too(item: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WALKED", "POPULAR"):
         monkeypatch.setattr(approximate_scores, name, 1)
     prior = invented_prior(IDS, users=1, seed=3)
-    (found,) = ApproximateScores(prior, IDS[1:]).first([["i0"]], 100)  # i0 has a vector and is not in the catalogue
+    prior.content.outside = {"text:1": prior.content.matrix[0]}
+    (found,) = ApproximateScores(prior, IDS[1:]).first([[item]], 100)
     nearest_first = np.argsort(-(prior.content.matrix[1:] @ prior.content.matrix[0]))
     assert {f"i{1 + row}" for row in nearest_first[:NEIGHBOURS]} <= set(found)
     assert len(found) < 100

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 from programs.prior import catalogue_scores
 from programs.prior.catalogue_scores import CatalogueScores
+from programs.prior.past_sales import SECONDS_PER_DAY, PastSales
 from programs.prior.prior import Prior
 from programs.prior.retrieval import retrieve, retriever_of
-from programs.prior.scorers import ContentSimilarity, ItemKNN, Popularity
+from programs.prior.scorers import ContentSimilarity, ItemKNN, Popularity, scores_of
 from programs.runtime.errors import InputError
+from signatures.rows import Case
+from signatures.types import Interaction
 from tests.support.invented import invented_prior
 
 IDS = [f"i{n}" for n in range(30)]
@@ -71,6 +74,24 @@ def test_a_prior_without_texts_or_users_ranks_too() -> None:
     assert retrieve(only_users, ["i0"], IDS, 1) == ("i1",)
     nobody = Prior.fit({}, ContentSimilarity({"i0": np.array([1.0, 0.0]), "i1": np.array([0.6, 0.8])}))
     assert retrieve(nobody, ["i0"], IDS, 1) == ("i1",)
+
+
+def test_sales_are_counted_up_to_the_newest_date_of_each_user() -> None:
+    rng = np.random.default_rng(0)
+    sold = {item: np.sort(rng.integers(0, 900, size=rng.integers(1, 30))) * SECONDS_PER_DAY for item in IDS[:25]}
+    plain = invented_prior(IDS[:25], users=12, seed=3)
+    prior = Prior(plain.walk, plain.content, plain.popularity, PastSales(sold, days=365))
+    histories = [["i1", "i2"], ["i3"], ["i1", "i2"], ["i4"]]
+    moments = [400 * SECONDS_PER_DAY, None, 800 * SECONDS_PER_DAY, 10 * SECONDS_PER_DAY]
+    found = list(retriever_of(prior, IDS).first(histories, 40, moments))
+    assert found[0] != found[2], "one history, at two dates"
+    for history, moment, items in zip(histories, moments, found, strict=True):
+        events = tuple(Interaction(item_id=item, timestamp=moment) for item in history)
+        candidates = tuple(item for item in IDS if item not in history)
+        scores = dict(
+            zip(candidates, scores_of(prior, Case(user_id="u", history=events, candidates=candidates)), strict=True)
+        )
+        np.testing.assert_allclose([scores[item] for item in items], sorted(scores.values(), reverse=True), atol=1e-5)
 
 
 def test_users_are_read_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
