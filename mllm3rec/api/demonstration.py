@@ -33,7 +33,7 @@ from programs.runtime.events import Note, OnEvent, ignore
 _PROGRAM, _HEAD = "embedding-without-reflection", 10
 """Fast enough for a small model on two cores: one short call per user and per item, and no lists to rank."""
 
-BEFORE, AFTER = "before", "after"
+BEFORE, AFTER, PLANTED = "before", "after", "planted-truth"
 
 _USER, _ITEMS = "S0001", 5
 _METRIC, _WORTHWHILE = "NDCG@10", 0.05
@@ -66,7 +66,7 @@ class Demonstration:
         compared: Number of the program in `tried` whose prompts are shown in `changes`: the winner, or, if that is the
             uncompiled program, the best one with other prompts.
         changes: Changes of the prompts against the uncompiled program, by predictor.
-        results: Results of the baselines, of `before` and of `after`.
+        results: Results of the baselines, of `before`, of `after`, and of the planted motivations as profiles.
         gain: After minus before, by metric.
         motivations, traits: How many motivations and traits of `before` and `after` repeat demos in the prompts.
     """
@@ -110,10 +110,11 @@ class Demonstration:
     @property
     def needed(self) -> str:
         """One sentence: what is needed for a measurable gain."""
-        before = self.results[BEFORE].per_user[_METRIC]
-        # A program that gains so much changes more lists than one that hardly differs from the uncompiled one: the
-        # spread is at least that between the program and the prior.
-        changes = [self.results[name].per_user[_METRIC] - before for name in (AFTER, "prior")]
+        before, prior = (self.results[name].per_user[_METRIC] for name in (BEFORE, "prior"))
+        # A program that gains so much changes more lists than one that hardly differs from the uncompiled one or the
+        # prior: the spread is at least that of right profiles.
+        others = [self.results[name].per_user[_METRIC] for name in (AFTER, PLANTED)]
+        changes = [others[0] - before, prior - before, others[1] - prior]
         spread = max(float(change.std(ddof=1)) for change in changes) if len(before) > 1 else 0.0
         users = "several hundred"
         if spread > 0:
@@ -174,6 +175,7 @@ def demonstrate(
     assert manifest is not None  # noqa: S101 - a compiled program has one
     on_event(Note(f"3 of 3: comparing before and after on {len(test)} test users"))
     results = {name: evaluate(test, name, out=out / name) for name in BASELINES}
+    results[PLANTED] = evaluate(test, PLANTED, head=_HEAD, out=out / PLANTED)
     results[BEFORE] = evaluate(test, original, out=out / BEFORE, on_event=on_event)
     artifact = load_artifact(out / "artifact", data, model=model)
     results[AFTER] = evaluate(test, artifact, name=f"compiled {_PROGRAM}", out=out / AFTER, on_event=on_event)

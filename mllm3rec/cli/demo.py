@@ -139,6 +139,7 @@ def _table(found: Demonstration) -> Table:
         "MAR alone, after": after.components["mar"],
         "prior and MAR, before": before.metrics,
         "prior and MAR, after": after.metrics,
+        "prior and planted profiles": found.results["planted-truth"].figures.metrics,
     }
     names = [name for name in before.metrics if name.startswith(("HR@5/", "NDCG@10/"))]
     title = f"{before.users} test users"

@@ -118,9 +118,15 @@ def test_two_programs_that_hardly_differ_do_not_make_few_users_enough(tmp_path: 
         found = demonstrate(tmp_path, 5, 4, 2, server.model())
     same = found.results["random"]
     found = replace(found, results={**found.results, BEFORE: same, AFTER: same})
-    spread = (found.results["prior"].per_user["NDCG@10"] - same.per_user["NDCG@10"]).std(ddof=1)
+    prior, planted = (found.results[name].per_user["NDCG@10"] for name in ("prior", "planted-truth"))
+    spread = max((prior - same.per_user["NDCG@10"]).std(ddof=1), (planted - prior).std(ddof=1))
     assert spread > 0
     assert found.needed.endswith(f"a gain of 0.05 in NDCG@10: {sample_size(spread, 0.05).users:,} test users.")
+    found = replace(found, results={**found.results, BEFORE: found.results["prior"], AFTER: found.results["prior"]})
+    spread = (planted - prior).std(ddof=1)
+    assert found.needed.endswith(f"{sample_size(spread, 0.05).users:,} test users."), (
+        "what right profiles change counts"
+    )
 
 
 def test_a_killed_demonstration_goes_on_where_it_was(tmp_path: Path) -> None:
