@@ -128,7 +128,7 @@ def _difference(users: Sequence[str], mine: LogLikelihoods, theirs: LogLikelihoo
 
 
 class _Rows:
-    """Rows of users with their quality at every weight, and their signals."""
+    """Rows of users with the log-likelihoods of their targets at every weight, and their signals."""
 
     def __init__(self, values: LogLikelihoods, signals: Sequence[GateSignals], owner: NDArray[np.intp]) -> None:
         self.values = values
