@@ -1,10 +1,10 @@
 """What a gate gains that was fitted on few users, on the users it was not fitted on.
 
-`benchmarks/gate_rules.py HEAD CASES RUN [CASES RUN ...]` reads runs of a program with a prior, and asks no model.
-The prior's first HEAD candidates are fused. For several numbers of dev users it draws users at random, fits a gate on
-them, and ranks all others with it. A second time the program's scores are shuffled within each list, so that they say
-nothing. Prints a JSON line each: the mean change of NDCG@10 to the prior alone, the worst one, and how often the gate
-asks at all.
+`python benchmarks/gate_rules.py HEAD CASES RUN [CASES RUN ...]` reads runs of a program with a prior, and asks no
+model. The prior's first HEAD candidates are fused. For several numbers of dev users it draws users at random, fits a
+gate on them, and ranks all others with it. A second time the program's scores are shuffled within each list, so that
+they say nothing. Prints a JSON line each: the mean change of NDCG@10 to the prior alone, the worst one, and how often
+the gate asks at all.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from evaluate.protocol.cases import load_cases
 from evaluate.runs.journal import read_journal
-from optimize.fusion_fit import TRIED_WEIGHTS
+from evaluate.stats.metrics import ndcg
 from optimize.gate_fit import fit_on_lists
 from optimize.likelihood import ListScores
 from programs.gate import Gate, GateSignals
@@ -67,18 +67,11 @@ def _shuffled(one: ListScores | None, draw: np.random.Generator) -> ListScores |
 def _gain(lists: Sequence[ListScores | None], signals: Sequence[GateSignals], gate: Gate) -> NDArray[np.float64]:
     """Change of NDCG@10 of each user, shape (users,)."""
     gains = np.zeros(len(lists))
-    if not any(gate.weights):
-        return gains
     for place, (one, own) in enumerate(zip(lists, signals, strict=True)):
         if one is not None and (weight := gate.weight(own)):
-            assert weight in TRIED_WEIGHTS  # noqa: S101 - fitted
             divided = one if gate.deviations is None else one.over(gate.deviations)
-            gains[place] = _ndcg(divided.rank(weight)) - _ndcg(one.rank(0.0))
+            gains[place] = ndcg(divided.rank(weight), AT) - ndcg(one.rank(0.0), AT)
     return gains
-
-
-def _ndcg(rank: int) -> float:
-    return float(1 / np.log2(1 + rank)) if rank <= AT else 0.0
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from evaluate.data.demo.planted_truth import PLANTED_TRUTH
 from mllm3rec.cli.console import ConsoleEvents, emit, format_estimate, out
 from mllm3rec.cli.options import EncoderOption, Json, ModelOption
 from mllm3rec.cli.recommendation_tables import recommendation_facts, show_recommendations
@@ -139,7 +140,7 @@ def _table(found: Demonstration) -> Table:
         "MAR alone, after": after.components["mar"],
         "prior and MAR, before": before.metrics,
         "prior and MAR, after": after.metrics,
-        "prior and planted profiles": found.results["planted-truth"].figures.metrics,
+        "prior and planted profiles": found.results[PLANTED_TRUTH].figures.metrics,
     }
     names = [name for name in before.metrics if name.startswith(("HR@5/", "NDCG@10/"))]
     title = f"{before.users} test users"
