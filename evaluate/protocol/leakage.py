@@ -46,10 +46,10 @@ def find_leaks(
     Every history of the training data must be some of the interactions of one user of the dataset, in their order; so
     must every history that a case shows, with interactions before the target only. A user's interactions from the
     target on must not be in the training data, in the case's history or among the negatives; in the setting time, those
-    from the date on, wherever the target is in the user's order. In the cold settings evaluated users must not be in the
-    training data at all, nor the targets of item cold-start with any user, nor interactions of the test window of user
-    cold-start. In the setting time no interaction of the training data or of a history may be at or after the date, and
-    no target before it. Independent of the code that splits the data.
+    from the date on, wherever the target is in the user's order. In the cold settings evaluated users must not be in
+    the training data at all, nor the targets of item cold-start with any user, nor interactions of the test window of
+    user cold-start. In the setting time no interaction of the training data or of a history may be at or after the
+    date, and no target before it. Independent of the code that splits the data.
 
     Args:
         cases: Cases with their targets.
