@@ -10,7 +10,6 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from evaluate.data.demo.planted_truth import PLANTED_TRUTH
 from mllm3rec.cli.console import ConsoleEvents, emit, format_estimate, out
 from mllm3rec.cli.options import EncoderOption, Json, ModelOption
 from mllm3rec.cli.recommendation_tables import recommendation_facts, show_recommendations
@@ -131,6 +130,8 @@ def _show_model(found: Demonstration) -> None:
 
 
 def _table(found: Demonstration) -> Table:
+    from evaluate.data.demo.planted_truth import PLANTED_TRUTH
+
     before, after = found.results["before"].figures, found.results["after"].figures
     rows = {
         "random": found.results["random"].figures.metrics,
