@@ -133,6 +133,7 @@ def read_record(
         protocols=protocols,
         runs=runs,
         pairs=spec.pairs,
+        together=spec.together,
         commands=commands,
         hashes=hashes,
         versions=versions or {},

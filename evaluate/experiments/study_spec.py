@@ -215,6 +215,7 @@ class StudySpec(_Strict):
     Attributes:
         reference: Label of the ranker that the others are compared with.
         pairs: Further pairs of labels to compare.
+        together: Groups of protocols, with lists of one length, whose users are also compared together.
         model: Model of all programs that name neither a model nor a preset; not of artifacts and trained rankers.
         prior: Formula of the prior of all rankers; None for that of the runs in the study's folder, or the newest.
     """
@@ -225,6 +226,9 @@ class StudySpec(_Strict):
     prior: PriorName | None = Field(default=None, exclude_if=lambda prior: prior is None)
     reference: str = "prior"
     pairs: tuple[tuple[str, str], ...] = ()
+    together: tuple[Annotated[tuple[str, ...], Field(min_length=2)], ...] = Field(
+        default=(), exclude_if=lambda groups: not groups
+    )
     workers: int = Field(default=1, ge=1, le=MAX_WORKERS)
     budget: BudgetSpec = BudgetSpec()
     datasets: tuple[DatasetSpec, ...] = Field(min_length=1)
@@ -236,16 +240,8 @@ class StudySpec(_Strict):
         count = len(self.datasets) * sum(p.draws for p in self.protocols) * sum(len(r.seeds) for r in self.rankers)
         if count > MAX_CELLS:
             raise ValueError(f"this study may have {count:,} runs; at most {MAX_CELLS:,} are possible")
-        for what, names in (
-            ("datasets", [d.name for d in self.datasets]),
-            ("protocols", [p.name for p in self.protocols]),
-            ("rankers", [r.label for r in self.rankers]),
-        ):
-            # Different names may have the same folder.
-            folders = Counter(folder_of(name) for name in names)
-            twice = [name for name in names if folders[folder_of(name)] > 1]
-            if twice:
-                raise ValueError(f"{what}: {quoted(twice[0])} is repeated; give each its own name or label")
+        _require_own_folders("datasets", [d.name for d in self.datasets])
+        _require_own_folders("protocols", [p.name for p in self.protocols])
         labels = {r.label for r in self.rankers}
         for label in (self.reference, *(label for pair in self.pairs for label in pair)):
             if label not in labels:
@@ -253,6 +249,15 @@ class StudySpec(_Strict):
         self._require([d.name for d in self.datasets], [d for p in self.protocols for d in p.datasets or ()])
         self._require([d.name for d in self.datasets], [d for r in self.rankers for d in r.datasets or ()])
         self._require([p.name for p in self.protocols], [p for r in self.rankers for p in r.protocols or ()])
+        self._require([p.name for p in self.protocols], [p for group in self.together for p in group])
+        for dataset in self.datasets:
+            for protocol in self.protocols:
+                here = [r.label for r in self.rankers if _runs_on(r, dataset.name, protocol.name)]
+                _require_own_folders("rankers", here)
+        for group in self.together:
+            _require_own_folders("together", group)
+            if len({None if p.catalogue else p.negatives for p in self.protocols if p.name in group}) > 1:
+                raise ValueError(f"together: {listed(group)} have lists of different lengths")
         return self
 
     @staticmethod
@@ -286,6 +291,14 @@ class StudySpec(_Strict):
         if self.model is None or named or ranker.ranker not in {*PROGRAMS, STACKED}:
             return ranker
         return ranker.model_copy(update={"model": self.model})
+
+
+def _require_own_folders(what: str, names: Sequence[str]) -> None:
+    # Different names may have the same folder.
+    folders = Counter(folder_of(name) for name in names)
+    twice = [name for name in names if folders[folder_of(name)] > 1]
+    if twice:
+        raise ValueError(f"{what}: {quoted(twice[0])} is repeated; give each its own name or label")
 
 
 def _runs_on(ranker: RankerSpec, dataset: str, protocol: str) -> bool:

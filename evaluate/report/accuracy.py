@@ -49,13 +49,13 @@ def against(reference: RankerRuns | None, groups: Sequence[RankerRuns]) -> Compa
         return {}
     sides = {(g.label, ""): g.cells for g in groups if g is not reference}
     sides |= {(g.label, "mar"): g.part("mar") for g in groups if "mar" in g.parts}
-    return _corrected({key: _paired(cells, reference.cells) for key, cells in sides.items()})
+    return corrected({key: _paired(cells, reference.cells) for key, cells in sides.items()})
 
 
 def pairs(groups: Sequence[RankerRuns], asked: Sequence[tuple[str, str]]) -> Compared:
     """The further pairs (a, b), a minus b, with Holm's correction over these alone; pairs without runs are left out."""
     by_label = {g.label: g for g in groups}
-    return _corrected(
+    return corrected(
         {(a, b): _paired(by_label[a].cells, by_label[b].cells) for a, b in asked if {a, b} <= by_label.keys()}
     )
 
@@ -65,11 +65,12 @@ def _paired(cells: pd.DataFrame, reference: pd.DataFrame) -> Mapping[str, Paired
     return compare_to(theirs, {"": mine}, seed=0)[""] if len(mine) else {}
 
 
-def _corrected(found: Compared) -> Compared:
+def corrected(found: Compared) -> Compared:
+    """The same comparisons with Holm's correction over all of them."""
     # Each pair has its own common lists, so it was tested alone; the correction over all pairs comes here.
     flat = {(key, metric): each for key, of in found.items() for metric, each in of.items()}
-    corrected = holm({str(i): each.p for i, each in enumerate(flat.values())}).values()
-    new = {at: each.model_copy(update={"p_holm": p}) for (at, each), p in zip(flat.items(), corrected, strict=True)}
+    after = holm({str(i): each.p for i, each in enumerate(flat.values())}).values()
+    new = {at: each.model_copy(update={"p_holm": p}) for (at, each), p in zip(flat.items(), after, strict=True)}
     return {key: {metric: new[key, metric] for metric in of} for key, of in found.items()}
 
 
@@ -180,7 +181,7 @@ def difference_table(reference: str, size: int, compared: Compared) -> Table:
         "Only lists that both ranked count. p is from a paired randomization test, with Holm's correction over the "
         "whole table, because some of many differences look large by chance. The interval is not corrected."
     )
-    return _compared_table("differences", f"Difference to {reference}", caption, "ranker", size, names, compared)
+    return compared_table("differences", f"Difference to {reference}", caption, "ranker", size, names, compared)
 
 
 def pair_table(asked: Sequence[tuple[str, str]], size: int, compared: Compared) -> Table:
@@ -190,12 +191,19 @@ def pair_table(asked: Sequence[tuple[str, str]], size: int, compared: Compared) 
         "Further pairs of the study file: mean over common users, the first ranker minus the second. p has Holm's "
         "correction over this table alone."
     )
-    return _compared_table("pairs", "Further comparisons", caption, "pair", size, names, compared)
+    return compared_table("pairs", "Further comparisons", caption, "pair", size, names, compared)
 
 
-def _compared_table(
+def compared_table(
     name: str, title: str, caption: str, first: str, size: int, names: Mapping[tuple[str, str], str], compared: Compared
 ) -> Table:
+    """A row for each name: its comparison with every audited metric and p.
+
+    Args:
+        first: Head of the column of names.
+        size: Length of the ranked lists.
+        compared: A name without a comparison gets a row without figures.
+    """
     columns = (first, "users", *(c for m in AUDITED_METRICS for c in (f"{m}/{size}", f"p of {m}")))
     rows = []
     for key, label in names.items():

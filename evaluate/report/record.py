@@ -149,6 +149,7 @@ class StudyRecord:
     Attributes:
         reference: Label of the ranker that all others are compared with.
         pairs: Further pairs of labels (a, b) to test, a minus b.
+        together: Groups of protocols whose users are also compared together.
         commands: Commands that repeat the study.
         hashes: Hashes of data and cases, by a readable name.
         versions: Package versions.
@@ -163,6 +164,7 @@ class StudyRecord:
     protocols: Sequence[ProtocolRecord]
     runs: Sequence[RunRecord]
     pairs: Sequence[tuple[str, str]] = ()
+    together: Sequence[Sequence[str]] = ()
     commands: Sequence[str] = ()
     hashes: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)

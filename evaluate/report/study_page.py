@@ -26,6 +26,7 @@ from evaluate.report.record import StudyRecord
 from evaluate.report.reproduction import missing_table, study_tables
 from evaluate.report.sections import ProtocolSection, summary_table
 from evaluate.report.slices import LENGTHS
+from evaluate.report.together import together_tables
 from evaluate.stats.metrics import CUTOFFS
 
 VIEWS_SCRIPT = "users.js"
@@ -96,6 +97,7 @@ def _overview(record: StudyRecord, found: Sequence[ProtocolSection]) -> list[Blo
         Lead(lead),
         *([Notice([missing_table(record)])] if record.missing else []),
         summary_table(found, labels),
+        *together_tables(record, found),
         *([Details("What makes targets easy to find", [Lines(easy)], opened=True)] if easy else []),
         Details("Glossary", [Glossary(GLOSSARY)], opened=True),
     ]

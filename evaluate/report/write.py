@@ -15,6 +15,7 @@ from evaluate.report.reproduction import study_tables
 from evaluate.report.sections import sections, summary_table
 from evaluate.report.study_page import study_page
 from evaluate.report.table import Table
+from evaluate.report.together import together_tables
 from programs.runtime.atomic import own_folder, write_atomically
 
 PAGE, TABLES = "report.html", "tables"
@@ -40,7 +41,8 @@ def write_report(record: StudyRecord, directory: Path, tabs: Sequence[Tab] = ())
     labels = list(dict.fromkeys(group.label for section in found for group in section.groups))
     tables = own_folder(own_folder(directory) / TABLES)
     files = {directory / PAGE: render(study_page(record, found, tabs))}
-    named = [("study", table) for table in (summary_table(found, labels), *study_tables(record))]
+    overview = [summary_table(found, labels), *together_tables(record, found), *study_tables(record)]
+    named = [("study", table) for table in overview]
     named += [(tab.name, table) for tab in tabs for table in tab.tables]
     named += [
         (f"{section.protocol.dataset}-{section.protocol.name}", table) for section in found for table in section.tables

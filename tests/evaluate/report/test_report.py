@@ -487,6 +487,26 @@ def test_a_ranker_nobody_resolved_and_a_missing_reference_are_said(record: Study
     assert "nobody, did not run here" in (tmp_path / "report.html").read_text("utf-8")
 
 
+def test_a_user_of_several_protocols_counts_once(record: StudyRecord, tmp_path: Path) -> None:
+    cases = cases_of(0, USERS[:2])
+    cold = [
+        run("prior", {case.user_id: plain(case, rank) for case, rank in zip(cases, (1, 3), strict=True)}, cases),
+        run("trained", {case.user_id: plain(case, 9, "trained") for case in cases}, cases),
+    ]
+    runs = [*record.runs, *(dataclasses.replace(each, protocol="cold") for each in cold)]
+    protocols = [*record.protocols, dataclasses.replace(record.protocols[0], name="cold", cases={0: cases})]
+    both = dataclasses.replace(record, runs=runs, protocols=protocols, together=[("warm", "cold"), ("warm", "absent")])
+    write_report(both, tmp_path)
+    rows = list(csv.reader((tmp_path / "tables" / "study-together-shop.csv").read_text("utf-8").splitlines()))
+    assert len(rows) == 2, "the model did not rank cold users"
+    row = dict(zip(*rows, strict=True))
+    assert (row["ranker"], row["users"]) == ("trained", "4")
+    # HR@5 of warm users: prior 1, 1, 0, 0, trained .75, 1, 1, .75; of both cold users 1 and 0.
+    of_each = [(-0.25 - 1) / 2, (0 - 1) / 2, 1, 0.75]
+    assert float(row["HR@5/10"]) == pytest.approx(sum(of_each) / 4)
+    assert [path.name for path in (tmp_path / "tables").glob("*together*.md")] == ["study-together-shop.md"]
+
+
 def test_ranks_without_rows_are_reported(record: StudyRecord, tmp_path: Path) -> None:
     """Full-catalogue ranking keeps nothing but ranks, and its lists are long."""
     ranks = dict(zip(USERS, (1, 4, 900, 4000), strict=True))

@@ -604,6 +604,14 @@ def test_a_dead_backend_ends_its_own_runs_and_the_report_is_written(tmp_path: Pa
         ('ranker = "popularity"', 'ranker = "bpr"\nseeds = []', "seeds: Tuple should have at least 1 item"),
         ('protocols = ["warm"]', 'protocols = ["cold"]', "'cold' is not among warm, whole catalogue"),
         ("[[rankers]]", "[[rankers", "not a readable TOML file"),
+        ("[[datasets]]", 'together = [["warm", "cold"]]\n[[datasets]]', "'cold' is not among warm, whole catalogue"),
+        ("[[datasets]]", 'together = [["warm", "warm"]]\n[[datasets]]', "together: 'warm' is repeated"),
+        ("[[datasets]]", 'together = [["warm"]]\n[[datasets]]', "together.0: Tuple should have at least 2 items"),
+        (
+            "[[datasets]]",
+            'together = [["warm", "whole catalogue"]]\n[[datasets]]',
+            "together: warm, whole catalogue have lists of different lengths",
+        ),
     ],
 )
 def test_a_file_that_describes_no_study_says_where(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -612,6 +620,62 @@ def test_a_file_that_describes_no_study_says_where(tmp_path: Path, old: str, new
         read_study(path)
     assert str(path) in str(found.value)
     assert message in str(found.value)
+
+
+TOGETHER = """
+name = "together"
+together = [["warm", "cold"]]
+[[datasets]]
+name = "shop"
+source = "demo"
+[[protocols]]
+name = "warm"
+users = 40
+[[protocols]]
+name = "cold"
+setting = "user-cold"
+users = 40
+[[rankers]]
+ranker = "prior"
+[[rankers]]
+ranker = "knn"
+label = "chosen"
+protocols = ["warm"]
+[[rankers]]
+ranker = "popularity"
+label = "chosen"
+protocols = ["cold"]
+[[rankers]]
+ranker = "random"
+protocols = ["warm"]
+"""
+
+
+def test_protocols_together_where_each_has_a_ranker_of_its_own(tmp_path: Path) -> None:
+    """One label for two rankers, as for an artifact of each setting."""
+    file = tmp_path / "together.toml"
+    file.write_text(TOGETHER)
+    root = tmp_path / "runs"
+    found = run("study", "run", file, "--out", root)
+    assert found.exit_code == 0, found.output
+    ranked = {
+        name: read_journal(root / "shop" / name / "draw0" / "chosen")[0].configuration for name in ("warm", "cold")
+    }
+    assert [of["ranker"] for of in ranked.values()] == ["knn", "popularity"]
+    tables = {
+        name: list(csv.DictReader((root / "report" / "tables" / f"{name}.csv").read_text("utf-8").splitlines()))
+        for name in ("study-together-shop", "shop-warm-differences", "shop-cold-differences")
+    }
+    [both] = tables["study-together-shop"]
+    warm, cold = (
+        next(row for row in tables[f"shop-{name}-differences"] if row["ranker"] == "chosen")
+        for name in ("warm", "cold")
+    )
+    users = {one.user_id for name in ranked for one in load_cases(cases_path(root, "shop", name, 0, None)).cases}
+    assert (both["ranker"], int(both["users"])) == ("chosen", len(users))
+    low, high = sorted(float(row["HR@10/30"]) for row in (warm, cold))
+    assert low <= float(both["HR@10/30"]) <= high
+    assert "warm and cold together" in (root / "report" / "report.html").read_text("utf-8")
 
 
 def test_a_name_is_looked_for_in_data_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
