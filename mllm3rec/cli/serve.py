@@ -76,10 +76,12 @@ def serve(
     with the address and what answers there, as soon as requests can come.
     """
     import mllm3rec as m3
-    from programs.runtime.errors import InputError, require_extra
+    from programs.runtime.errors import InputError, input_error, require_extra
 
     for module in ("fastapi", "uvicorn", "mcp", "prometheus_client"):
         require_extra(module, "serve", "mllm3rec serve")
+    from pydantic import ValidationError
+
     from mllm3rec.serve.limits import ServiceLimits
     from mllm3rec.serve.running import ServiceSettings, log_to_stderr, serve_http, serve_mcp
     from programs.lm.model_options import ModelOptions
@@ -87,15 +89,18 @@ def serve(
 
     if mcp and as_json:
         raise InputError("--mcp speaks on standard output, so there is no place for --json: leave one of them out")
-    limits = ServiceLimits(
-        usd_per_minute=usd_per_minute,
-        usd_per_day=usd_per_day,
-        requests_per_minute=requests_per_minute,
-        requests_per_day=requests_per_day,
-        deadline=deadline,
-        at_a_time=at_a_time,
-        body_bytes=body_bytes,
-    )
+    try:
+        limits = ServiceLimits(
+            usd_per_minute=usd_per_minute,
+            usd_per_day=usd_per_day,
+            requests_per_minute=requests_per_minute,
+            requests_per_day=requests_per_day,
+            deadline=deadline,
+            at_a_time=at_a_time,
+            body_bytes=body_bytes,
+        )
+    except ValidationError as error:
+        raise input_error("limits", error) from None
     settings = ServiceSettings(
         program,
         ModelOptions(preset, model, mope, mote, mar, judge, timeout, max_tokens),

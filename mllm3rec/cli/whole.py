@@ -32,9 +32,12 @@ def chosen_users(users: str, known: list[str]) -> list[str] | None:
     if not path.is_file():
         raise InputError(f"--users {users}: there is no such file; give `all`, a number, or a file with one id a line")
     try:
-        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        found = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError:
         raise InputError(f"--users {users}: is no text in UTF-8; write one id on each line") from None
+    if not found:
+        raise InputError(f"--users {users}: names no user; write one id on each line")
+    return found
 
 
 def fresh_rows(wanted: bool, to: Path) -> AbstractContextManager[None]:

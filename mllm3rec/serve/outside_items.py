@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,13 @@ MOST_TEXTS = 20_000
 class OutsideItems(Mapping[str, Item]):
     """Items by id, the `MOST_TEXTS` that were used last, for programs; `vectors` has their embeddings, for the prior.
 
+    A text that is the id of an item of the catalogue stands for that item: no caller can give it another vector.
     Safe to use from several threads.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, catalogue: Container[str]) -> None:
         self._encoder = encoder
+        self._catalogue = catalogue
         self._items: OrderedDict[str, Item] = OrderedDict()
         self._lock = threading.Lock()
         self.vectors: dict[str, NDArray[np.floating]] = {}
@@ -39,7 +41,7 @@ class OutsideItems(Mapping[str, Item]):
             for text in dict.fromkeys(texts):
                 if text in self._items:
                     self._items.move_to_end(text)  # in use again, so it is not the next to be forgotten
-                else:
+                elif text not in self._catalogue:
                     new.append(text)
         if new:
             # Outside of the lock: others need not wait while a server embeds these.

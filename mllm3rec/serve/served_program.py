@@ -104,7 +104,7 @@ class ServedProgram:
         self._program = Program(choice, dataset, on_event=self._tell, asking=self._on_engine)
         self._program.ledger = ledger
         self._retriever = BatchedRetriever(self._program.retriever)
-        self.outside = OutsideItems(self._program.encoder)
+        self.outside = OutsideItems(self._program.encoder, dataset.items)
         self._program.prior.content.outside = self.outside.vectors
         if asks:
             built = self._program.built(1, candidates)

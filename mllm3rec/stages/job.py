@@ -33,7 +33,7 @@ BATCH_ROWS = 32
 """Rows of a batch."""
 
 FIRST_ROWS = 8
-"""Rows that are made first, to forecast the others."""
+"""Rows that are made first, to forecast the others; in a dry run at most half of those that are left."""
 
 _DIGITS = 16
 """Of the hash of an input row: it is compared with one other hash alone."""
@@ -148,6 +148,8 @@ def run_job(
     """
     if dry_run and via != "calls":
         raise InputError("a dry run sends a few calls, and no batch: leave out one of the two")
+    if not out.name:
+        raise InputError(f"{out}: is a folder; give the name of a file to write, such as {out / 'rows.parquet'}")
     ledger_path = settings.ledger or out.with_name(f"{out.name}.ledger.jsonl")
     identity = source.identity(settings)
     with opened(out, columns.OUTPUTS[settings.task], identity, settings.identity()) as parts:
@@ -166,10 +168,11 @@ def run_job(
         progress = _Progress(source, len(source.ids) - len(left), asked, on_event)
         rows = _batches(source, left)
         forecast = None
-        if len(left) > FIRST_ROWS:
-            forecast = _sampled(settings, source, left[:FIRST_ROWS], len(left) - FIRST_ROWS, parts, progress)
+        first = min(FIRST_ROWS, len(left) // 2) if dry_run else FIRST_ROWS
+        if len(left) > first > 0:
+            forecast = _sampled(settings, source, left[:first], len(left) - first, parts, progress)
             on_event(Note(f"forecast for {forecast}"))
-            rows = _batches(source, left[FIRST_ROWS:])
+            rows = _batches(source, left[first:])
             settings = settings.model_copy(update={"budget": _left(ledger_path, budget)})
         if dry_run:
             return Job(out, parts.counts, progress.total, forecast, written=False)

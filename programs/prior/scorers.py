@@ -221,7 +221,7 @@ class ContentSimilarity:
         """The scores of n candidates with unit vectors of shape (n, d); 0 if no item of the history has a vector."""
         recent = history[-self.items_last :]
         rows = [self.rows[item] for item in recent if item in self.rows]
-        others = [self.outside[item] for item in recent if item in self.outside]
+        others = [self.outside[item] for item in recent if item in self.outside and item not in self.rows]
         if not rows and not others:
             return np.zeros(len(vectors))
         own = self.matrix[rows] if rows else self.matrix[:0]

@@ -60,6 +60,27 @@ def test_users_that_are_no_number_are_a_file(users: str) -> None:
     assert chosen_users("1", ["ann", "ben"]) == ["ann"]
 
 
+def test_a_file_of_users(tmp_path: Path) -> None:
+    file = tmp_path / "users.txt"
+    file.write_bytes("\ufeffann\n\nben\n".encode())
+    assert chosen_users(str(file), ["ann"]) == ["ann", "ben"]
+    file.write_text("\n")
+    with pytest.raises(m3.InputError, match="names no user"):
+        chosen_users(str(file), ["ann"])
+
+
+@pytest.mark.parametrize("out", [".", ""])
+def test_an_output_without_a_name(demo: m3.Dataset, out: str) -> None:
+    with pytest.raises(m3.InputError, match="give the name of a file"):
+        m3.distill_all(demo, out, model="x")
+
+
+def test_a_dry_run_of_few_rows_has_a_forecast(server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path) -> None:
+    users = list(demo.sequences)[:5]
+    job = m3.profile_all(demo, tmp_path / "p.parquet", users=users, model=server.model(), dry_run=True)
+    assert job.forecast is not None and (job.forecast.rows, sum(job.rows.values())) == (3, 2)
+
+
 def test_recommendations_need_a_dataset_that_workers_can_load(demo: m3.Dataset, tmp_path: Path) -> None:
     frames = m3.Dataset.from_frames(demo.interactions[["user_id", "item_id"]])
     with pytest.raises(InputError, match="write it to a folder"):

@@ -76,13 +76,27 @@ def test_their_vectors_are_paid_by_the_request(
 
 def test_a_text_in_use_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outside_items, "MOST_TEXTS", 2)
-    outside = OutsideItems(HashingEncoder())
+    outside = OutsideItems(HashingEncoder(), ())
     outside.add(["first"])
     outside.add(["second"])
     outside.add(["first"])
     outside.add(["third"])
     assert list(outside) == ["first", "third"]
     assert outside.vectors.keys() == {"first", "third"}
+
+
+def test_a_text_that_is_the_id_of_an_item_changes_nothing_for_others() -> None:
+    async def run() -> None:
+        async with serving("prior") as served:
+            ids = [f"D{n:03}" for n in range(1, 31)]
+            before = [await served.ask("/recommend", history=[item]) for item in ids]
+            by_text = await served.ask("/recommend", history=[{"text": ids[0]}])
+            await served.ask("/recommend", history=[{"text": item} for item in ids])
+            after = [await served.ask("/recommend", history=[item]) for item in ids]
+            assert [one["items"] for one in after] == [one["items"] for one in before]
+            assert by_text["items"] == before[0]["items"]
+
+    asyncio.run(run())
 
 
 def test_what_a_call_under_way_has_cost_is_said(server: FakeOpenAI) -> None:

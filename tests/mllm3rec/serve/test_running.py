@@ -127,9 +127,11 @@ def test_mcp_over_http(server: FakeOpenAI) -> None:
         (("--host", "192.0.2.7"), "", "without a key only this machine"),
         (("--host", "::"), "k" * 16, "--allow-host"),
         ((), "short", "at least 16"),
+        (("--deadline", "inf"), "", "limits: deadline: Input should be a finite number"),
+        (("--usd-per-minute", "inf"), "", "limits: usd_per_minute"),
     ],
 )
-def test_unsafe_addresses_and_keys_are_refused(
+def test_unsafe_addresses_keys_and_limits_are_refused(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], key: str, said: str
 ) -> None:
     monkeypatch.setenv(variable("bearer"), key)
