@@ -22,7 +22,7 @@ from evaluate.runs.trec import RUN_PREFIX, TrecRun, read_trec_run
 from evaluate.stats.intervals import Difference
 from evaluate.stats.metrics import CUTOFFS
 from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema
-from mllm3rec.api.own_ranker import own_ranker
+from mllm3rec.api.own_ranker import own_ranker, refuse_other_function
 from mllm3rec.api.program import Program, choice_of
 from mllm3rec.api.sessions import closing_calls, read_cases, tell_list_warnings
 from programs.batch.run import BatchRun
@@ -73,6 +73,7 @@ def evaluate(
         ks: Cutoffs of further metrics (`Evaluation.further`, `figures.coverage`): HR, NDCG, MRR, MAP, novelty,
             popularity, popularity bias, diversity and coverage; HR and NDCG are then compared at them as well.
         out: Run directory; the same call resumes it. None keeps only the answers of language models (in the cache).
+            Of an own function, a user who is ranked already is ranked again, to find out whether it is the same one.
         weight: See `Fusion`, None for .3; only for programs given by name.
         head: See `Fusion`; None for that of an artifact.
         gate: A gate (`fit_gate_on_run(...).gate`), or its file, in place of `weight`.
@@ -137,6 +138,7 @@ def evaluate(
                 refuse_leaks(cases.leaks)
             ledger, batch, fit_cost, limited = Ledger(), None, None, []
             label, built = own_ranker(ranker, name)
+            refuse_other_function(built, cases, folder)
             file = {"run file": ranker.sha256} if isinstance(ranker, TrecRun) else {}
             configuration = {"own ranker": label, **file}
         with closing_calls(ledger, batch, limited):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from evaluate.protocol.cases import Cases
+from evaluate.runs.journal import read_journal, stored_manifest
 from programs.ranker import Ranker, ranking_from_scores
 from programs.runtime.errors import InputError
 from signatures.rows import Case, Ranking
@@ -61,3 +64,23 @@ def own_ranker(ranker: object, name: str | None) -> tuple[str, Ranker]:
         f"an object of type {type(ranker).__name__} is not a ranker: give a name, an artifact, a program, a function "
         "of (history, candidates), or an object with rank(case)"
     )
+
+
+def refuse_other_function(ranker: Ranker, cases: Cases, folder: Path) -> None:
+    """Refuse to go on with a run of another function.
+
+    A run does not hold its function, so one of its users is ranked again. An object with `rank(case)` may ask a model
+    that is paid, so it is taken at its name.
+
+    Raises:
+        InputError: if the order of that user is another one.
+    """
+    if not isinstance(ranker, FunctionRanker) or stored_manifest(folder) is None:
+        return
+    rows = read_journal(folder)[1]
+    ranked = next((case for case in cases if case.user_id in rows and rows[case.user_id].scored), None)
+    if ranked is not None and ranker.rank(ranked.blinded()).order != rows[ranked.user_id].order:
+        raise InputError(
+            f"{folder}: holds a run of another function, or of one whose scores vary: {ranker.name!r} orders the "
+            f"candidates of user {ranked.user_id!r} differently now; choose another out"
+        )

@@ -207,6 +207,14 @@ class TestEvaluate:
         assert m3.evaluate(cases, Last()).ranker == "backwards"
         assert m3.evaluate(cases, lambda history, candidates: [0] * len(candidates)).ranker == "own"
 
+    def test_a_run_of_another_function_is_refused(self, cases: m3.Cases, tmp_path: Path) -> None:
+        """Both are called `own`: a notebook's cell was changed and run again."""
+        first = m3.evaluate(cases, lambda history, candidates: list(range(len(candidates))), out=tmp_path)
+        again = m3.evaluate(cases, lambda history, candidates: list(range(len(candidates))), out=tmp_path)
+        assert again.rows == first.rows
+        with pytest.raises(m3.InputError, match=r"another function, or of one whose scores vary.*choose another out"):
+            m3.evaluate(cases, lambda history, candidates: [-n for n in range(len(candidates))], out=tmp_path)
+
     @pytest.mark.parametrize(
         ("scores", "message"),
         [
