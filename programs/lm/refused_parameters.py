@@ -149,7 +149,9 @@ def _cap(request: Request) -> int | None:
 def _refused(error: InvalidRequestError, request: Request) -> dict[str, Any] | None:
     """The first parameter that a refusal names, with the value to send instead; None if nothing else can be sent."""
     message = str(error.message)
-    if isinstance(error, ContextLengthError) or refuses_text(message) or error.status not in (None, 400, 422):
+    if isinstance(error, ContextLengthError) or refuses_text(message, error.provider_code):
+        return None
+    if error.status not in (None, 400, 422):
         return None
     for name, pattern in _NAMED_AS.items():
         sent = _cap(request) if name == "max_tokens" else getattr(request.config, name)
