@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from dspy.utils.exceptions import LMError
 
 from programs.lm.backends import Backends, RefusedTextError, UnparsableError
-from programs.lm.ledger import Ledger
+from programs.lm.ledger import Budget, Ledger, read_calls
 from programs.lm.response_cache import use_response_cache
 from programs.lm.role_lm import ATTEMPTS
 from programs.lm.roles import HOSTED, ROLE_NAMES
 from tests.support.backends import distill
 from tests.support.bulk import in_bulk, mapped
 from tests.support.fake_server import Body, FakeOpenAI, Reply
-from tests.support.provider_families import CUT_OFF_THINKING, FAMILIES, NO_ANSWERS, WITHHELD
+from tests.support.provider_families import CUT_OFF_THINKING, FAMILIES, NO_ANSWERS, WITHHELD, gemini_body
 
 Ask = Callable[[Backends], list[str]]
 
@@ -41,11 +42,13 @@ def ask(request: pytest.FixtureRequest) -> Ask:
     return found
 
 
-def backends_of(model: str, server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> Backends:
+def backends_of(
+    model: str, server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch, ledger: Ledger | None = None
+) -> Backends:
     provider = model.partition("/")[0].upper()
     monkeypatch.setenv(f"{provider}_BASE_URL", server.url)
     monkeypatch.setenv(f"{provider}_API_KEY", "sk-test-0123456789")
-    return Backends(HOSTED.with_models(**dict.fromkeys(ROLE_NAMES, model)), Ledger())
+    return Backends(HOSTED.with_models(**dict.fromkeys(ROLE_NAMES, model)), ledger)
 
 
 def each(bodies: Mapping[str, list[Body]]) -> list[Any]:
@@ -104,3 +107,21 @@ def test_the_code_of_a_refusal_counts_as_its_words_do(ask: Ask, monkeypatch: pyt
         with pytest.raises(RefusedTextError):
             ask(backends)
     assert ["response_format" in body for body in server.bodies] == [True]
+
+
+def test_more_cached_tokens_than_the_prompt_has_cost_no_answer_and_no_later_session(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = "gemini/gemini-3.8-flash"
+    body = gemini_body({"text": '{"traits": ["easy to use"]}'})
+    body["usageMetadata"]["cachedContentTokenCount"] = 400
+    use_response_cache(tmp_path / "calls.sqlite")
+    for session in range(2):
+        with first(1, body, model) as server:
+            ledger = Ledger(tmp_path / "ledger.jsonl", Budget(usd=20.0))
+            assert ask(backends_of(model, server, monkeypatch, ledger)) == ["easy to use"]
+            assert len(server.bodies) == 1 - session
+        ledger.close()
+    sent, hit = read_calls(tmp_path / "ledger.jsonl")
+    assert [(call.tokens_in, call.tokens_cached, call.failed) for call in (sent, hit)] == [(10, 10, False)] * 2
+    assert (sent.hit, hit.hit) == (False, True)
