@@ -67,8 +67,9 @@ class Account:
 class CallAttempt:
     """An attempt, from the look into the response cache to its line in the ledger.
 
-    The order is: look up; if there is no answer, budget (`Ledger.reserve`), permit (`RateLimiter`), `sent`; then
-    `arrived` and `answered`, or an error; at last `ended`. Without `sent` the answer is a cache hit.
+    The order is: look up; if there is no answer, budget (`Ledger.reserve`), permit (`RateLimiter`), another look, as
+    somebody else may have asked meanwhile, and `sent` or `not_sent`; then `arrived` and `answered`, or an error; at
+    last `ended`. Without `sent` the answer is a cache hit.
 
     Attributes:
         worst: Upper estimate of its price in dollars, None where unknown.
@@ -119,11 +120,11 @@ class CallAttempt:
         now = time.perf_counter()
         self.started, self.queued = now, now - self.started
 
-    def not_sent(self, error: BaseException) -> None:
-        """It will not be sent although its budget was reserved: that is given back, with the permit if it had one."""
-        if self.permit is not None:
-            self._release(0, error)
-            self.permit = None
+    def not_sent(self, permit: Permit | None) -> None:
+        """It is not sent although its budget was reserved: that is given back, with the permit if it got one."""
+        self.permit = None
+        if permit is not None:
+            self.account.rate_limiter.not_sent(permit)
         self.account.ledger.release(self.worst)
 
     def arrived(self, answer: Any, seconds: float) -> None:
