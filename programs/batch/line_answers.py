@@ -15,7 +15,7 @@ from dspy.lm15 import LM15Error, Response, TextPart
 from programs.batch.job_table import LineEnd
 from programs.batch.provider import AnswerLine
 from programs.batch.question import BatchQuestion, Refusal, form_of
-from programs.lm.attempt import has_usage, tokens_of
+from programs.lm.attempt import tokens_of
 from programs.lm.endpoints import connect
 from programs.lm.ledger import Call
 from programs.lm.prices import Price
@@ -68,9 +68,8 @@ def judge(question: BatchQuestion, line: AnswerLine, call_id: str, price: Price 
             return Judged(LineEnd(call), again=True)
         return Judged(LineEnd(call, Refusal(line.status, line.body.decode())))
     tokens = tokens_of(response, question.model)
-    metered = has_usage(response)
     usd = None
-    if metered and price is not None:
+    if tokens.known and price is not None:
         usd = price.usd(tokens.prompt, tokens.answer, tokens.cached, tokens_written=tokens.cache_write)
     call = _call(
         question,
@@ -80,7 +79,7 @@ def judge(question: BatchQuestion, line: AnswerLine, call_id: str, price: Price 
         tokens_cached=tokens.cached,
         tokens_written=tokens.cache_write,
         usd=usd,
-        most_usd=None if metered else question.most_usd,
+        most_usd=None if tokens.known else question.most_usd,
     )
     if not any(isinstance(part, TextPart) and part.text for part in response.message.parts):
         # The response cache keeps no answer without text; the program is to see this one all the same.

@@ -50,7 +50,7 @@ class BatchRun:
         self.ledger = ledger
         self.to_file = to_file
         self.on_event = on_event
-        self.keeper = JobKeeper(ledger.wait, on_event)
+        self.keeper = JobKeeper(self._rest, on_event)
         self.table = self.keeper.table
         without = f"{_WITHOUT_LEDGER}{secrets.token_hex(8)}"
         self.owner = without if ledger.path is None else owner_of(ledger.path)
@@ -79,7 +79,8 @@ class BatchRun:
             wave: Runs the program; what is pending is left out of its result.
 
         Raises:
-            BudgetExceededError: before anything is submitted, if the questions might exceed the budget.
+            BudgetExceededError: before anything is submitted, if the questions might exceed the budget; while it waits,
+                if the minutes are over: the jobs stay at the provider.
             ConnectionError: if a provider cannot be reached, or takes no work.
             InputError: if a provider refuses a job.
             WaveWritten: after the questions of the next wave were written to `to_file`.
@@ -117,22 +118,43 @@ class BatchRun:
                 jobs += self._written(new)
             # Those at work first: a provider may take no others before these have ended.
             jobs.sort(key=lambda job: job.state not in AT_WORK)
-            attempts = 0
-            while jobs:
-                with self.keeper.alone():
-                    begun = self._begun(jobs)
-                not_taken = self._wait(begun)
-                jobs = jobs[len(begun) :] + not_taken
-                if len(not_taken) < len(begun):
-                    attempts = 0
-                elif self._others_at_work(not_taken):
-                    attempts = 0
-                    self.ledger.wait(LOOK_EVERY[1])
-                else:
-                    attempts += 1
-                    self._pause(not_taken, attempts)
-                    if attempts == HALVED_AFTER and len(halves := self._halved(jobs)) > len(jobs):
-                        jobs, attempts = halves, 0
+            self._fetched(jobs)
+
+    def _fetched(self, jobs: list[JobRow]) -> None:
+        """Begin jobs, and wait until all of them have been fetched."""
+        attempts = 0
+        while jobs:
+            # Whoever waits for a provider that takes no more begins none after the minutes of the session.
+            self._rest(0)
+            with self.keeper.alone():
+                begun = self._begun(jobs)
+            not_taken = self._wait(begun)
+            jobs = jobs[len(begun) :] + not_taken
+            if len(not_taken) < len(begun):
+                attempts = 0
+            elif self._others_at_work(not_taken):
+                attempts = 0
+                self._rest(LOOK_EVERY[1])
+            else:
+                attempts += 1
+                self._pause(not_taken, attempts)
+                if attempts == HALVED_AFTER and len(halves := self._halved(jobs)) > len(jobs):
+                    jobs, attempts = halves, 0
+
+    def _rest(self, seconds: float) -> None:
+        """Sleep between two looks.
+
+        Raises:
+            BudgetExceededError: after `Ledger.stop`, or if the minutes are over, with what to do about jobs at work.
+        """
+        try:
+            self.ledger.wait(min(seconds, max(0.0, self.ledger.budget.seconds_left)))
+            self.ledger.require_time()
+        except BudgetExceededError as error:
+            left = [job for job in self._open_jobs() if job.state in AT_WORK]
+            if not left:
+                raise
+            raise BudgetExceededError(f"{error}: {_going_on(left)}") from None
 
     def _unanswered(self, questions: Sequence[BatchQuestion]) -> Iterator[BatchQuestion]:
         """Those without an answer or a refusal: another process may have fetched some since they were recorded."""
@@ -241,14 +263,9 @@ class BatchRun:
                 self.on_event(Progress(_TASK, done, total, self.ledger.total()))
                 if left:
                     first, last = LOOK_EVERY
-                    self.ledger.wait(min(last, max(first, (time.monotonic() - began) / 20)))
+                    self._rest(min(last, max(first, (time.monotonic() - began) / 20)))
         except KeyboardInterrupt:
-            self.on_event(
-                Note(
-                    f"{_jobs(len(left))} of {sum(job.lines for job in left)} questions go on at the "
-                    "provider; the same command waits for them, `mllm3rec batch cancel` ends them"
-                )
-            )
+            self.on_event(Note(_going_on(left)))
             raise
         if refused:
             raise next(iter(refused.values()))
@@ -307,6 +324,14 @@ class BatchRun:
 
 def _jobs(number: int) -> str:
     return f"{number} job{'' if number == 1 else 's'}"
+
+
+def _going_on(jobs: Collection[JobRow]) -> str:
+    """What to say of jobs that nobody waits for any more."""
+    return (
+        f"{_jobs(len(jobs))} of {sum(job.lines for job in jobs)} questions go on at the provider; the same command "
+        "waits for them, `mllm3rec batch cancel` ends them"
+    )
 
 
 def _at_most(jobs: Collection[JobRow]) -> str:

@@ -24,8 +24,7 @@ from programs.lm.attempt import CallAttempt
 from programs.lm.keys import no_key_in_errors
 from programs.lm.ledger import Ledger
 from programs.lm.rate_limiter import Permit, RateLimiter
-from programs.lm.response_cache import ResponseCache, asked_by
-from programs.lm.role_lm import RoleLM
+from programs.lm.response_cache import ResponseCache, Stored, asked_by
 from programs.lm.single_flight import POLL
 
 _LOOK = 0.2
@@ -44,6 +43,33 @@ class Answer:
     outputs: list[Any]
     hit: bool
     cut_off_thinking: bool
+
+
+class _Asked:
+    """A call under way.
+
+    Attributes:
+        attempt: The last one.
+    """
+
+    attempt: CallAttempt
+
+    def __init__(self, call: PromptCall) -> None:
+        self.call = call
+        self.lm = call.prompt.lm
+        self._began = time.monotonic()
+        self._attempts: list[CallAttempt] = []
+
+    def attempt_again(self) -> None:
+        """Begin another attempt, of which nothing is reserved yet."""
+        question = self.call.question
+        self.attempt = self.lm.account.attempt(question.about, question.most, question.asked)
+        self._attempts.append(self.attempt)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the first one, without those in which all of them waited for budget and permits."""
+        return time.monotonic() - self._began - sum(attempt.queued for attempt in self._attempts)
 
 
 class ForeignAnswerError(Exception):
@@ -89,54 +115,65 @@ class Driver:
         await self._client.close()
 
     async def _retried(self, call: PromptCall) -> Answer:
-        lm, began, queued = call.prompt.lm, time.monotonic(), 0.0
+        asked = _Asked(call)
         for attempts in count(1):
-            attempt = lm.account.attempt(call.question.about, call.question.most, call.question.asked)
+            asked.attempt_again()
             try:
-                return await self._answered(call, attempt)
+                return await self._answered(asked)
             except Exception as error:
-                queued += attempt.queued
-                pause = lm.retry_pause(error, attempts, time.monotonic() - began - queued)
+                pause = asked.lm.retry_pause(error, attempts, asked.seconds)
                 if pause is None:
                     raise
-            await _pause(lm.ledger, pause)
+            await _pause(asked.lm.ledger, pause)
         raise AssertionError("there is always another attempt, or an error")
 
-    async def _answered(self, call: PromptCall, attempt: CallAttempt) -> Answer:
-        found = self._store.find(call.key)
+    async def _answered(self, asked: _Asked) -> Answer:
+        found = self._store.find(asked.call.key) or await self._permitted(asked)
         if found is not None:
             plain, seconds = found
             if plain.get("_dspy_format") != CACHE_FORMAT:
                 raise ForeignAnswerError
             stored = CallResult.load(plain)
-            attempt.answered(stored.raw, seconds)
-            return Answer(stored.outputs, True, attempt.unfinished)
-        await self._permitted(call.prompt.lm, attempt)
+            asked.attempt.answered(stored.raw, seconds)
+            return Answer(stored.outputs, True, asked.attempt.unfinished)
         try:
-            result = await self._complete(call, attempt)
+            result = await self._complete(asked)
         except BaseException as error:
-            attempt.ended(error)
+            asked.attempt.ended(error)
             raise
-        attempt.ended()
-        return Answer(result.outputs, False, attempt.unfinished)
+        asked.attempt.ended()
+        return Answer(result.outputs, False, asked.attempt.unfinished)
 
-    async def _permitted(self, lm: RoleLM, attempt: CallAttempt) -> None:
+    async def _permitted(self, asked: _Asked, look: bool = True) -> Stored | None:
+        """Wait until the attempt may be sent; what another process has stored meanwhile, or None if it is sent.
+
+        Args:
+            look: Whether to look for that.
+        """
+        lm, attempt = asked.lm, asked.attempt
         lm.before_first()
         while not lm.ledger.try_reserve(attempt.worst):
             await asyncio.sleep(_LOOK)
+        permit = None
         try:
-            attempt.sent(await self._line(lm.rate_limiter).permit(sum(attempt.most), lm.ledger))
-        except BaseException as error:
-            attempt.not_sent(error)
+            permit = await self._line(lm.rate_limiter).permit(sum(attempt.most), lm.ledger)
+            found = self._store.find(asked.call.key) if look else None
+            if found is None:
+                attempt.sent(permit)
+                return None
+        except BaseException:
+            attempt.not_sent(permit)
             raise
+        attempt.not_sent(permit)
+        return found
 
     def _line(self, limiter: RateLimiter) -> _Line:
         if id(limiter) not in self._lines:
             self._lines[id(limiter)] = _Line(limiter)
         return self._lines[id(limiter)]
 
-    async def _complete(self, call: PromptCall, attempt: CallAttempt) -> CallResult:
-        lm, prompt = call.prompt.lm, call.prompt
+    async def _complete(self, asked: _Asked) -> CallResult:
+        call, lm, prompt = asked.call, asked.lm, asked.call.prompt
         engine = engine_of(lm)
         assert engine is not None  # noqa: S101 - only such models have rendered prompts
         with error_boundary(lm.model, unexpected=True), no_key_in_errors(engine.key):
@@ -147,10 +184,17 @@ class Driver:
                     response = await self._client.send(exchange, exchange.body.fill(call.values))
                 except InvalidRequestError as error:
                     trial.refused(error)
+                    # The request without what was refused is a further attempt, for budget and limits alike.
+                    if lm.is_late(asked.seconds):
+                        raise
+                    asked.attempt.ended(error)
+                    asked.attempt_again()
+                    await self._permitted(asked, look=False)
                 else:
                     trial.accepted()
                     break
             result: CallResult = _result(lm, response, prompt.prepared, None, prompt.request)
+        attempt = asked.attempt
         seconds = time.perf_counter() - attempt.started
         plain = result.dump()
         attempt.arrived(plain, round(seconds, 4))
@@ -187,9 +231,9 @@ class _Line:
         self.serve()
         try:
             return await future
-        except asyncio.CancelledError as error:
+        except asyncio.CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:
-                self._limiter.release(future.result(), 0, error)
+                self._limiter.not_sent(future.result())
             raise
 
     def serve(self) -> None:

@@ -45,6 +45,7 @@ class Engine(Protocol):
     refused: RefusedParameters
     transport: Transport
     key: str | None
+    empty_answers: bool
 
     def prepared(self, request: Request) -> Request:
         """The request as this server takes it."""
@@ -124,7 +125,9 @@ class Exchange:
         if status >= 400:
             raise self.provider._http_error(answer)
         try:
-            response = checked_answer(lambda: self.provider.parse_response(self.request, answer))
+            response = checked_answer(
+                lambda: self.provider.parse_response(self.request, answer), self.engine.empty_answers
+            )
             finished: Response = self.provider._finish_response(self.request, response, self.adaptations)
             return finished
         except ProviderError as error:

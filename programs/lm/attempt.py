@@ -14,6 +14,7 @@ from dspy.lm15 import Response, TextPart
 
 from programs.lm.answer_text import answer_text
 from programs.lm.call_spans import Tracing, record_span, span_tracer
+from programs.lm.chat_body import token_count
 from programs.lm.circuit_breaker import is_unbilled
 from programs.lm.ledger import Call, Ledger
 from programs.lm.prices import Price
@@ -66,8 +67,9 @@ class Account:
 class CallAttempt:
     """An attempt, from the look into the response cache to its line in the ledger.
 
-    The order is: look up; if there is no answer, budget (`Ledger.reserve`), permit (`RateLimiter`), `sent`; then
-    `arrived` and `answered`, or an error; at last `ended`. Without `sent` the answer is a cache hit.
+    The order is: look up; if there is no answer, budget (`Ledger.reserve`), permit (`RateLimiter`), another look, as
+    somebody else may have asked meanwhile, and `sent` or `not_sent`; then `arrived` and `answered`, or an error; at
+    last `ended`. Without `sent` the answer is a cache hit.
 
     Attributes:
         worst: Upper estimate of its price in dollars, None where unknown.
@@ -79,7 +81,7 @@ class CallAttempt:
         queued: Seconds that it waited for budget and permit.
         took: Seconds until its answer arrived; None without an answer, or without our response cache.
         was_answered: Whether an answer was recorded.
-        tokens: Tokens of prompt and answer, None where the answer does not say them, or there is none.
+        tokens: Tokens of prompt and answer, None where the answer does not say both, or there is none.
         id: Of its line in the ledger; empty while nothing was sent.
         hit: Whether its answer came from the response cache.
     """
@@ -118,17 +120,17 @@ class CallAttempt:
         now = time.perf_counter()
         self.started, self.queued = now, now - self.started
 
-    def not_sent(self, error: BaseException) -> None:
-        """It will not be sent although its budget was reserved: that is given back, with the permit if it had one."""
-        if self.permit is not None:
-            self._release(0, error)
-            self.permit = None
+    def not_sent(self, permit: Permit | None) -> None:
+        """It is not sent although its budget was reserved: that is given back, with the permit if it got one."""
+        self.permit = None
+        if permit is not None:
+            self.account.rate_limiter.not_sent(permit)
         self.account.ledger.release(self.worst)
 
     def arrived(self, answer: Any, seconds: float) -> None:
         """Its answer is here, in DSPy's form or as plain data, and not stored yet: the next call may be sent."""
         self.took = seconds
-        self._release(self._counted(answer))
+        self._release(tokens_of(answer, self.account.model).sent_and_written)
 
     def answered(self, response: Any, stored_seconds: float | None = None) -> None:
         """Record the answer, sent or from the response cache.
@@ -139,10 +141,10 @@ class CallAttempt:
         price = self.account.price
         self.unfinished = _unfinished(response)
         tokens = tokens_of(response, self.account.model)
-        self.was_answered, self.tokens = True, self._counted(response)
+        self.tokens = tokens.sent_and_written
         hit = self.hit = self.permit is None
-        # Without usage the price per token is unknown, which is not zero; one per hour needs none.
-        metered = has_usage(response) or (price is not None and price.usd_per_hour is not None)
+        # Without both counts the price of its tokens is unknown, which is not zero; one per hour needs none.
+        metered = tokens.known or (price is not None and price.usd_per_hour is not None)
         took = time.perf_counter() - self.started if self.took is None else self.took
         seconds = stored_seconds if hit else took
         self.account.record(
@@ -165,6 +167,8 @@ class CallAttempt:
             self.asked,
             response,
         )
+        # Not before: an answer that could not be recorded is one that `ended` has to record.
+        self.was_answered = True
 
     def ended(self, error: BaseException | None = None) -> None:
         """It is over: a failure is recorded, and budget and permit are given back."""
@@ -188,10 +192,6 @@ class CallAttempt:
             )
         self.account.ledger.release(self.worst)
 
-    def _counted(self, answer: Any) -> int | None:
-        """Tokens of an answer; None if it does not say them: what was reserved of the limit per minute stays."""
-        return tokens_of(answer, self.account.model).sent_and_written if has_usage(answer) else None
-
     def _release(self, tokens: int | None, error: BaseException | None = None) -> None:
         if self.permit is not None and not self.released:
             self.released = True
@@ -205,50 +205,63 @@ class CallAttempt:
 
 
 class Tokens(NamedTuple):
-    """Tokens of a call; those read from the provider's cache and written to it are among those of the prompt."""
+    """Tokens of a call; those read from the provider's cache and written to it are among those of the prompt.
+
+    Attributes:
+        known: Whether the answer says how many there are, of prompt and answer: with one of the two, or for a prompt
+            of none, the rest is not free.
+    """
 
     prompt: int = 0
     answer: int = 0
     cached: int = 0
     cache_write: int = 0
+    known: bool = False
 
     @property
-    def sent_and_written(self) -> int:
-        """Of prompt and answer together."""
-        return self.prompt + self.answer
+    def sent_and_written(self) -> int | None:
+        """Of prompt and answer together; None if they are not known."""
+        return self.prompt + self.answer if self.known else None
 
 
 def tokens_of(response: Any, model: str) -> Tokens:
-    """Tokens of an answer, in DSPy's form or as plain data from the response cache."""
+    """Tokens of an answer, in DSPy's form or as plain data from the response cache; those it does not say are 0."""
     # A LiteLLM answer comes back from the cache as plain data, and has been brought to OpenAI's form.
     usage: Any = response.get("usage") if isinstance(response, dict) else response.usage
     if not hasattr(usage, "input_tokens"):
-        usage = dict(usage or {})
-        details = dict(usage.get("prompt_tokens_details") or {})
+        usage = _fields(usage)
+        details = _fields(usage.get("prompt_tokens_details"))
         written = details.get("cache_creation_tokens") or details.get("cache_write_tokens")
         counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"), details.get("cached_tokens"), written)
-        return Tokens(*(count or 0 for count in counts))
+        return _bounded(*map(token_count, counts))
     # DSPy's own client leaves each provider's way of counting: Anthropic counts a prompt without what its cache
     # holds, Google and xAI an answer without the thoughts before it, and all of them bill it.
-    prompt, answer = usage.input_tokens or 0, usage.output_tokens or 0
-    cached, written = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
+    prompt, answer = token_count(usage.input_tokens), token_count(usage.output_tokens)
+    cached, written = token_count(usage.cache_read_tokens), token_count(usage.cache_write_tokens)
     provider = model.partition("/")[0]
-    if provider == "anthropic":
-        prompt += cached + written
-    if provider in ("gemini", "xai"):
-        answer += usage.reasoning_tokens or 0
-    return Tokens(prompt, answer, cached, written)
+    if provider == "anthropic" and prompt is not None:
+        prompt += (cached or 0) + (written or 0)
+    if provider in ("gemini", "xai") and answer is not None:
+        answer += token_count(usage.reasoning_tokens) or 0
+    return _bounded(prompt, answer, cached, written)
+
+
+def _bounded(prompt: int | None, answer: int | None, cached: int | None, written: int | None) -> Tokens:
+    """No more tokens are read from a cache and written to it than there are: no other has a negative price."""
+    of_prompt = prompt or 0
+    from_cache = min(cached or 0, of_prompt)
+    into_cache = min(written or 0, of_prompt - from_cache)
+    return Tokens(of_prompt, answer or 0, from_cache, into_cache, of_prompt > 0 and answer is not None)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    try:
+        return dict(value or {})
+    except (TypeError, ValueError):
+        return {}
 
 
 def _unfinished(response: Any) -> bool:
     if not isinstance(response, Response) or response.finish_reason != "length":
         return False
     return not answer_text("".join(part.text for part in response.message.parts if isinstance(part, TextPart))).strip()
-
-
-def has_usage(response: Any) -> bool:
-    """Whether an answer says how many tokens it took."""
-    usage: Any = response.get("usage") if isinstance(response, dict) else response.usage
-    if hasattr(usage, "input_tokens"):
-        return usage.input_tokens is not None or usage.output_tokens is not None
-    return bool(usage)

@@ -44,16 +44,16 @@ def sound_body(raw: bytes, empty_answers: bool = False) -> bytes:
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict) or not message:
-        raise _without_message(raw)
+        raise without_message(raw)
     finish = choice.get("finish_reason") if isinstance(choice.get("finish_reason"), str) else None
+    if finish == "content_filter":
+        raise withheld(raw)
     if not _has_text(message):
-        if finish == "content_filter" or message.get("refusal"):
-            raise InvalidRequestError(
-                f"the provider withheld the answer: {shown(raw)}", provider_code="content_filter", status=200
-            )
+        if message.get("refusal"):
+            raise withheld(raw)
         cut_off_thinking = finish == "length" and message.get("content") in ("", None)
         if not cut_off_thinking and not (empty_answers and message.get("content") == ""):
-            raise _without_message(raw)
+            raise without_message(raw)
     message.pop("tool_calls", None)
     sound: dict[str, Any] = {
         "choices": [
@@ -87,7 +87,15 @@ def _leniently(raw: bytes) -> Any:
         raise ServerError(f"the server's answer is no JSON: {shown(raw)}", status=200) from error
 
 
-def _without_message(raw: bytes) -> ServerError:
+def withheld(raw: bytes) -> InvalidRequestError:
+    """The error for a text that a provider's filters refuse, or whose answer they cut off."""
+    return InvalidRequestError(
+        f"the provider withheld the answer: {shown(raw)}", provider_code="content_filter", status=200
+    )
+
+
+def without_message(raw: bytes) -> ServerError:
+    """The error for an answer with status 200 that holds no text."""
     return ServerError(
         f"the server answered with status 200, but without a message of the model: {shown(raw)}", status=200
     )

@@ -114,6 +114,11 @@ class CircuitBreaker:
         self._probing = self.is_open
         return self._probing
 
+    def not_sent(self, probe: bool) -> None:
+        """A call that had passed is not sent after all; if it was the probe, another one is due."""
+        if probe:
+            self._probing = False
+
     def record(self, error: BaseException | None, probe: bool, now: float) -> None:
         """Record how one attempt ended: with an answer (None) or an error. It may be retried."""
         if self.paused and not probe:

@@ -30,6 +30,7 @@ class HostedEngine(CapabilityHints):
         refused: Parameters that the provider refused.
         transport: What brings requests there.
         key: Of the provider; None if DSPy's client reads it from the environment.
+        empty_answers: An answer without text is a failure of the provider.
 
     Args:
         model: `provider/model`.
@@ -40,6 +41,8 @@ class HostedEngine(CapabilityHints):
     Raises:
         UnknownModelError, UnsupportedFeatureError: if DSPy's native engine does not know the provider.
     """
+
+    empty_answers = False
 
     def __init__(self, model: str, timeout: float, api_key: str | None = None, address: str | None = None) -> None:
         super().__init__(dspy.LM(model, engine="lm15"))
@@ -59,7 +62,10 @@ class HostedEngine(CapabilityHints):
     def complete(self, request: Request) -> Response:
         """One attempt. Raises `LM15Error` if it fails."""
         with no_key_in_errors(self.key):
-            return checked_answer(lambda: self.refused.complete(self._engine.complete, self.prepared(request)))
+            return self.refused.complete(self._answer, self.prepared(request))
+
+    def _answer(self, request: Request) -> Response:
+        return checked_answer(lambda: self._engine.complete(request))
 
     def provider(self, request: Request) -> tuple[Any, Request]:
         """DSPy's client of the provider, which writes bodies and reads answers, and the request with its model."""

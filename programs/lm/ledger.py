@@ -10,6 +10,7 @@ not synced to disk: that would take milliseconds a call, and only a power cut or
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import threading
@@ -112,7 +113,12 @@ class Budget(BaseModel):
     @property
     def over(self) -> bool:
         """Whether the minutes are over."""
-        return self._until is not None and time.monotonic() >= self._until
+        return self.seconds_left <= 0
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the minutes are over, infinite without any; 0 or less afterwards."""
+        return math.inf if self._until is None else self._until - time.monotonic()
 
     def shared(self, workers: int) -> Budget:
         """The part of each of several processes, so that all of them together keep this budget.

@@ -35,6 +35,7 @@ class ServerEngine:
         refused: Parameters that this server refused.
         transport: What brings requests there.
         key: Its key; empty if it needs none.
+        empty_answers: Whether an answer without text is the model's own.
 
     Args:
         name: `provider/model`, as `dspy.LM` gets it.
@@ -65,6 +66,7 @@ class ServerEngine:
         )
         self._server = LMRouter(config).lm(f"{provider}:{self._model}")
         self.key = api_key or ""
+        self.empty_answers = empty_answers
         self.refused = RefusedParameters()
 
     def complete(self, request: Request) -> Response:

@@ -42,12 +42,14 @@ class Permit:
         probe: Whether the call is the probe of an open circuit.
         tokens: Tokens reserved of the limit per minute, if there is one.
         waited: Seconds until it was given.
+        request: Reserved of the requests per minute, if there is such a limit.
     """
 
     decreases: int
     probe: bool
     tokens: Reservation | None
     waited: float
+    request: Reservation | None = None
 
 
 class RateLimiter:
@@ -87,7 +89,7 @@ class RateLimiter:
         self._pauses = 0
 
     def acquire(self, tokens: int, ledger: Ledger) -> Permit:
-        """Wait until a call may be sent. Every permit must be given back with `release`.
+        """Wait until a call may be sent. Every permit must be given back, with `release` or `not_sent`.
 
         Args:
             tokens: Most tokens the call may take, prompt and answer together.
@@ -153,13 +155,22 @@ class RateLimiter:
 
     def _permit(self, tokens: int, came: float, now: float) -> Permit:
         self._in_flight += 1
-        if self._requests is not None:
-            self._requests.reserve(1, now)
+        request = None if self._requests is None else self._requests.reserve(1, now)
         reserved = None if self._tokens is None else self._tokens.reserve(tokens, now)
-        return Permit(self.concurrency.decreases, self._circuit.start(), reserved, now - came)
+        return Permit(self.concurrency.decreases, self._circuit.start(), reserved, now - came, request)
+
+    def not_sent(self, permit: Permit) -> None:
+        """Give a permit back with which nothing was sent: no limit counts it."""
+        with self._lock:
+            for window, reserved in ((self._tokens, permit.tokens), (self._requests, permit.request)):
+                if window is not None and reserved is not None:
+                    window.settle(reserved, 0)
+            self._circuit.not_sent(permit.probe)
+            self._in_flight -= 1
+            self._wake()
 
     def release(self, permit: Permit, tokens: int | None, error: BaseException | None = None) -> None:
-        """Give a permit back.
+        """Give the permit of a call that was sent back.
 
         Args:
             tokens: Tokens the call took, None if unknown.

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -47,6 +49,23 @@ _TEXT_IS_REFUSED = re.compile(
 _IS_UNKNOWN = re.compile(r"unsupported|not supported|instead", re.IGNORECASE)
 """In a refusal of a parameter that the server does not know, whatever its value."""
 
+_BEFORE_FURTHER: ContextVar[Callable[[InvalidRequestError], None]] = ContextVar(
+    "before_further", default=lambda error: None
+)
+
+
+@contextmanager
+def before_each_further(hook: Callable[[InvalidRequestError], None]) -> Iterator[None]:
+    """Inside the block `hook` is called with the refusal before a request is sent again in another form.
+
+    Each of them is a request for a budget and the limits of a backend, whatever it is for the question.
+    """
+    token = _BEFORE_FURTHER.set(hook)
+    try:
+        yield
+    finally:
+        _BEFORE_FURTHER.reset(token)
+
 
 class RefusedParameters:
     """What one server refused so far. Safe to use from several threads."""
@@ -65,6 +84,7 @@ class RefusedParameters:
 
         Raises:
             InvalidRequestError: if the request is refused for another reason.
+            BaseException: what the hook of `before_each_further` raises.
         """
         trial = self.trial(request)
         while True:
@@ -72,6 +92,7 @@ class RefusedParameters:
                 response = send(trial.request)
             except InvalidRequestError as error:
                 trial.refused(error)
+                _BEFORE_FURTHER.get()(error)
             else:
                 trial.accepted()
                 return response
@@ -149,7 +170,9 @@ def _cap(request: Request) -> int | None:
 def _refused(error: InvalidRequestError, request: Request) -> dict[str, Any] | None:
     """The first parameter that a refusal names, with the value to send instead; None if nothing else can be sent."""
     message = str(error.message)
-    if isinstance(error, ContextLengthError) or refuses_text(message) or error.status not in (None, 400, 422):
+    if isinstance(error, ContextLengthError) or refuses_text(message, error.provider_code):
+        return None
+    if error.status not in (None, 400, 422):
         return None
     for name, pattern in _NAMED_AS.items():
         sent = _cap(request) if name == "max_tokens" else getattr(request.config, name)

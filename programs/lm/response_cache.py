@@ -29,6 +29,9 @@ _SECONDS = "_seconds"
 _MODEL, _ROLE = "_model", "_role"
 """Keys beside those for whom an answer was asked; answers of older versions have none."""
 
+Stored = tuple[dict[str, Any], float | None]
+"""An answer as plain data, and the seconds that it took when it was made (None if unknown)."""
+
 
 class CurrentCall(threading.local):
     """State of the call under way, shared by the cache and the calling thread.
@@ -39,7 +42,8 @@ class CurrentCall(threading.local):
         anew: Whether a stored answer is passed over, and replaced by the new one.
         request: The last request looked up.
         key: Its key, so that its answer is stored without hashing the whole prompt again.
-        check: Called before a request without a cached answer is sent; raises to refuse it.
+        check: Called before a request without a cached answer is sent, with a look into the cache for the moment at
+            which it may be; returns what was found then, or None to send it, or raises to refuse it.
         answered: Called with an answer, as plain data, and its seconds, before it is stored.
         sent: `time.perf_counter()` when it was sent, None before.
         seconds: Seconds that the cached answer took when it was made; None if unknown.
@@ -51,7 +55,7 @@ class CurrentCall(threading.local):
         self.anew = False
         self.request: dict[str, Any] | None = None
         self.key = ""
-        self.check: Callable[[], None] | None = None
+        self.check: Callable[[Callable[[], Stored | None]], Stored | None] | None = None
         self.answered: Callable[[dict[str, Any], float], None] | None = None
         self.sent: float | None = None
         self.seconds: float | None = None
@@ -79,13 +83,17 @@ class ResponseCache(Cache):
         """The cached answer, or None after the calling thread's `this_call.check` has let the call pass."""
         key = self._key(request, ignored_args_for_cache_key)
         self.this_call.request, self.this_call.key = request, key
-        found = None if self.this_call.anew else self.find(key)
-        if found is not None:
-            answer, self.this_call.seconds = found
-            return answer
-        if self.this_call.check is not None:
-            self.this_call.check()
-        return None
+
+        def look() -> Stored | None:
+            return None if self.this_call.anew else self.find(key)
+
+        found = look()
+        if found is None and self.this_call.check is not None:
+            found = self.this_call.check(look)
+        if found is None:
+            return None
+        answer, self.this_call.seconds = found
+        return answer
 
     def put(
         self,
@@ -105,7 +113,7 @@ class ResponseCache(Cache):
             plain = {**plain, _SECONDS: seconds}
         self._put({key: asked_by(plain, *self.this_call.origin)})
 
-    def find(self, key: str) -> tuple[dict[str, Any], float | None] | None:
+    def find(self, key: str) -> Stored | None:
         """The answer stored under a key, and the seconds it took when it was made (None if unknown)."""
         stored = self._store.get(key)
         answer = None if stored is None else _stored_answer(stored[0])

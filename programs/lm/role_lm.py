@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import dspy
+from dspy.lm15 import InvalidRequestError
 from dspy.utils.exceptions import LMRateLimitError
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -19,8 +21,8 @@ from programs.lm.attempt import Account, CallAttempt
 from programs.lm.ledger import Ledger
 from programs.lm.prices import Price
 from programs.lm.rate_limiter import MAX_RETRY_AFTER, RateLimiter, is_overload
-from programs.lm.refused_parameters import LEAST_CAP
-from programs.lm.response_cache import CurrentCall, ResponseCache
+from programs.lm.refused_parameters import LEAST_CAP, before_each_further
+from programs.lm.response_cache import CurrentCall, ResponseCache, Stored
 from programs.lm.single_flight import SingleFlight
 from programs.runtime.environment import environment
 from programs.runtime.nocopy import SharedByCopies
@@ -59,12 +61,14 @@ class _OfThread(threading.local):
 
     Attributes:
         attempt: The last attempt; None before the first.
+        began: `time.monotonic()` when the first attempt began.
         queued: Seconds that all attempts of the call waited for budget and permits.
         anew: Whether a stored answer is passed over.
     """
 
     def __init__(self) -> None:
         self.attempt: CallAttempt | None = None
+        self.began = 0.0
         self.queued = 0.0
         self.anew = False
 
@@ -151,7 +155,8 @@ class RoleLM(SharedByCopies, dspy.LM):
 
         A call with a transient failure (server error, lost connection) is retried with exponential backoff and jitter,
         up to `ATTEMPTS` times; one rejected because of a limit (429), up to `ATTEMPTS_AT_LIMIT` times. After an
-        overload (429, 503, 529) it waits until the rate limiter sends calls again.
+        overload (429, 503, 529) it waits until the rate limiter sends calls again. A request whose parameters were
+        refused is an attempt of its own, too, but none of these: the next one has another form.
 
         Raises:
             BudgetExceededError: before a call that might exceed the budget, first or repeated.
@@ -161,7 +166,7 @@ class RoleLM(SharedByCopies, dspy.LM):
         store = dspy.cache
         flights = store.flights if isinstance(store, ResponseCache) else self._flights
         with flights.flight(question.flight, self.ledger.wait, self.max_seconds):
-            self._here.queued = 0.0
+            self._here.began, self._here.queued = time.monotonic(), 0.0
             try:
                 return self._retrying(self._attempt, question, prompt, messages, kwargs)
             except Exception as error:
@@ -188,29 +193,48 @@ class RoleLM(SharedByCopies, dspy.LM):
         messages: list[dict[str, Any]] | None,
         kwargs: dict[str, Any],
     ) -> Any:
-        attempt = self._here.attempt = self.account.attempt(question.about, question.most, question.asked)
         store = dspy.cache
         this_call = store.this_call if isinstance(store, ResponseCache) else CurrentCall()
+        attempt = self._next_attempt(question, this_call)
 
-        def check() -> None:
+        def check(look: Callable[[], Stored | None] = lambda: None) -> Stored | None:
             self.before_first()
             self.ledger.reserve(attempt.worst)
+            permit = None
             try:
-                attempt.sent(self.rate_limiter.acquire(sum(question.most), self.ledger))
-            except BaseException as error:
-                attempt.not_sent(error)
+                permit = self.rate_limiter.acquire(sum(question.most), self.ledger)
+                # Another process may have asked while this one waited.
+                found = look()
+                if found is None:
+                    attempt.sent(permit)
+                    this_call.sent = attempt.started
+                    self._here.queued += attempt.queued
+                    return None
+            except BaseException:
+                attempt.not_sent(permit)
                 raise
-            this_call.sent = attempt.started
-            self._here.queued += attempt.queued
+            attempt.not_sent(permit)
+            return found
 
-        this_call.check, this_call.answered, this_call.sent, this_call.seconds = check, attempt.arrived, None, None
+        def again(error: InvalidRequestError) -> None:
+            """Parameters were refused: the request without them is a further attempt, for budget and limits alike."""
+            nonlocal attempt
+            if attempt.permit is None:
+                return  # Nothing was sent: this question is recorded for a batch.
+            if self.is_late(time.monotonic() - self._here.began - self._here.queued):
+                raise error
+            attempt.ended(error)
+            attempt = self._next_attempt(question, this_call)
+            check()
+
+        this_call.check, this_call.sent, this_call.seconds = check, None, None
         this_call.settings, this_call.anew = self.keyed, self._here.anew
         this_call.origin = self.model, self.role
         try:
             if not isinstance(store, ResponseCache) or not self.cache:
                 check()
             # The setting skips the hook that records an answer; no history is kept there in any case.
-            with dspy.context(disable_history=False):
+            with dspy.context(disable_history=False), before_each_further(again):
                 answer = super().__call__(prompt, messages=messages, **kwargs)
         except BaseException as error:
             attempt.ended(error)
@@ -220,6 +244,15 @@ class RoleLM(SharedByCopies, dspy.LM):
             this_call.settings, this_call.anew = {}, False
         attempt.ended()
         return answer
+
+    def _next_attempt(self, question: Question, this_call: CurrentCall) -> CallAttempt:
+        attempt = self._here.attempt = self.account.attempt(question.about, question.most, question.asked)
+        this_call.answered = attempt.arrived
+        return attempt
+
+    def is_late(self, seconds: float) -> bool:
+        """Whether a call ends after so many seconds, without those in which it waited for budget and permits."""
+        return seconds >= 2 * self.max_seconds
 
     @property
     def cut_off_thinking(self) -> bool:
@@ -271,7 +304,7 @@ class RoleLM(SharedByCopies, dspy.LM):
     def _is_final(self, error: BaseException | None, attempts: int, seconds: float) -> bool:
         if isinstance(error, LMRateLimitError):
             return attempts >= ATTEMPTS_AT_LIMIT
-        return attempts >= ATTEMPTS or seconds >= 2 * self.max_seconds
+        return attempts >= ATTEMPTS or self.is_late(seconds)
 
 
 @lru_cache(maxsize=_SCHEMAS)

@@ -1,7 +1,7 @@
 """Single flight: of equal questions asked at the same time, by threads or processes, one is sent; the others wait.
 
-Processes that share a response cache share a lock file beside it. A question locks the byte whose offset is the hash of
-its key (POSIX record lock): the file stays empty, and the kernel releases the lock when its holder dies in any way.
+Processes that share a store of answers share a lock file beside it. A question locks the byte whose offset is the hash
+of its key (POSIX record lock): the file stays empty, and the kernel releases the lock when its holder dies in any way.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from weakref import WeakValueDictionary, finalize
 
@@ -43,7 +43,7 @@ class SingleFlight:
 
     @classmethod
     def beside(cls, cache: Path) -> SingleFlight:
-        """The flights of a response cache: one object per file, as closing a second would release the locks of both."""
+        """The flights of a store: one object per file, as closing a second would release the locks of both."""
         path = cache.absolute().with_name(f"{cache.name}.lock")
         with _REGISTERING:
             return _BY_PATH.setdefault(path, cls(path))
@@ -57,13 +57,20 @@ class SingleFlight:
             wait: Sleeps so many seconds; raises to end the wait (`Ledger.wait`).
             patience: Seconds to wait for another process, which may hang; after that the question is asked here, too.
         """
-        give_up = time.monotonic() + patience
-        while not self.take(key, time.monotonic() >= give_up):
-            wait(POLL)
-        try:
+        with self.flight_of_all((key,), wait, patience):
             yield
-        finally:
-            self.let_go(key)
+
+    @contextmanager
+    def flight_of_all(self, keys: Iterable[str], wait: Callable[[float], None], patience: float) -> Iterator[None]:
+        """`flight` for several questions that are asked together; `patience` is for all of them."""
+        give_up = time.monotonic() + patience
+        with ExitStack() as held:
+            # In one order, so that no two who share questions wait for each other.
+            for key in sorted({key[:_HEX_DIGITS] for key in keys}):
+                while not self.take(key, time.monotonic() >= give_up):
+                    wait(POLL)
+                held.callback(self.let_go, key)
+            yield
 
     def take(self, key: str, impatient: bool = False) -> bool:
         """Whether the question is the caller's now, who has to `let_go` of it; False while somebody else asks it.

@@ -14,6 +14,7 @@ from dspy.lm15 import Request, Response
 from dspy.lm15 import TimeoutError as CallTimeoutError
 
 from programs.lm.capability_hints import CapabilityHints
+from programs.lm.checked_answer import checked_answer
 from programs.lm.keys import no_key_in_errors
 from programs.lm.refused_parameters import RefusedParameters
 
@@ -42,8 +43,10 @@ class ThroughLiteLLM(CapabilityHints):
     def complete(self, request: Request) -> Response:
         """One attempt. Raises `LM15Error` if it fails."""
         with no_key_in_errors(self._key):
-            response: Response = self.refused.complete(self._within_the_deadline, request)
-            return response
+            return self.refused.complete(self._answer, request)
+
+    def _answer(self, request: Request) -> Response:
+        return checked_answer(lambda: self._within_the_deadline(request))
 
     def _within_the_deadline(self, request: Request) -> Response:
         """The answer; a call that takes longer goes on in a thread of its own, which nobody waits for."""

@@ -121,7 +121,16 @@ def _encoder(part: str, on_event: OnEvent, ledger: Ledger | None, may_send: bool
         encoder = ServedEncoder(model, ledger, on_event=on_event) if may_send else _NotAsked(model)
     else:
         encoder = OnnxEncoder(EncoderFiles.of_folder(_folder(part)))
-    return _ReportingEncoder(EmbeddingStore(store_path(), encoder, on_event=on_event), on_event)
+    return _ReportingEncoder(_stored(encoder, on_event), on_event)
+
+
+def _stored(encoder: Encoder, on_event: OnEvent) -> EmbeddingStore:
+    if not isinstance(encoder, ServedEncoder):
+        return EmbeddingStore(store_path(), encoder, on_event=on_event)
+    # Every answer is stored before the next question is sent: it may have been paid for.
+    return EmbeddingStore(
+        store_path(), encoder, encoder.batch, on_event, encoder.ledger.wait, patience=2 * encoder.config.timeout
+    )
 
 
 def _folder(part: str) -> Path:

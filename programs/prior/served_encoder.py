@@ -30,6 +30,10 @@ class ServedEncoder:
         batch: Texts per call.
         on_event: Told before a model is loaded into this process.
 
+    Attributes:
+        config: Model and deadline of its calls.
+        ledger: That records them.
+
     Raises:
         InputError: the weights or the key are missing, the address is malformed, or the model has no known price and
             the ledger a budget in dollars.
@@ -42,6 +46,7 @@ class ServedEncoder:
         credentials(self.config)
         # Roles are for chat; none of these is asked.
         self._backends = Backends(Roles.all_on(self.config), ledger, on_event=on_event)
+        self.ledger = self._backends.ledger
 
     def encode(self, texts: Sequence[str], progress: OnProgress | None = None) -> Vectors:
         """Encode n texts as an (n, d) array; see `Encoder.encode`.

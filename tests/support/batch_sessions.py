@@ -10,7 +10,7 @@ from evaluate.runs.journal import Journal
 from evaluate.runs.run import run_cases
 from programs.batch.run import BatchRun
 from programs.lm.backends import Backends
-from programs.lm.ledger import Call, Ledger, read_calls
+from programs.lm.ledger import Budget, Call, Ledger, read_calls
 from programs.lm.response_cache import use_response_cache
 from programs.lm.roles import Roles, local_roles
 from programs.program import pointwise
@@ -38,7 +38,11 @@ def all_on(server: BatchServer, model: str) -> Roles:
 
 
 def by_batches(
-    roles: Roles, folder: Path, after_wave: Callable[[], None] = lambda: None, cases: Sequence[Case] = CASES
+    roles: Roles,
+    folder: Path,
+    after_wave: Callable[[], None] = lambda: None,
+    cases: Sequence[Case] = CASES,
+    budget: Budget | None = None,
 ) -> Mapping[str, Any]:
     """A session of a run by batches: its rows.
 
@@ -46,7 +50,7 @@ def by_batches(
         after_wave: Called at the end of every wave, before its questions are submitted.
     """
     cache = use_response_cache(cache_dir() / "calls.sqlite")
-    ledger = Ledger(folder / _LEDGER)
+    ledger = Ledger(folder / _LEDGER, budget)
     batch = BatchRun(ledger)
     try:
         program = pointwise(parts_of(batch.backends(roles)))

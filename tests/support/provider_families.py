@@ -104,3 +104,77 @@ FAMILIES: Mapping[str, Family] = {
     "groq/openai/gpt-oss-120b": _open_weights,
 }
 """By model string; every answer reports 1,000 tokens of the prompt."""
+
+
+def claude_body(*content: Body, stop: str = "end_turn") -> Body:
+    """A message of Anthropic's models."""
+    head = {"id": "x", "type": "message", "role": "assistant", "model": "m", "content": [*content]}
+    return {**head, "stop_reason": stop, "usage": {"input_tokens": 10, "output_tokens": 2}}
+
+
+def gemini_body(*parts: Body, finish: str = "STOP", **more: object) -> Body:
+    """A candidate of Google's models."""
+    candidate = {"content": {"role": "model", "parts": [*parts]}, "finishReason": finish}
+    usage = {"promptTokenCount": 10, "candidatesTokenCount": 2, "totalTokenCount": 12}
+    return {"candidates": [candidate], "usageMetadata": usage, **more}
+
+
+def openai_body(message: Body, finish: str = "stop") -> Body:
+    """A choice of OpenAI's models."""
+    choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", **message}}
+    return {"choices": [choice], "model": "m", "usage": {"prompt_tokens": 10, "completion_tokens": 2}}
+
+
+_CLAUDE, _GEMINI, _GPT = "anthropic/claude-haiku-5-5", "gemini/gemini-3.8-flash", "openai/gpt-4.1"
+_BLOCKED = ("SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII")
+_HALF = '{"traits": ["easy to'
+
+NO_ANSWERS: Mapping[str, list[Body]] = {
+    _CLAUDE: [
+        claude_body(),
+        claude_body({"type": "text", "text": " \n"}),
+        claude_body({"type": "tool_use", "id": "t", "name": "f", "input": {}}, stop="tool_use"),
+        {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}},
+        {},
+    ],
+    _GEMINI: [
+        gemini_body(),
+        gemini_body({"text": ""}, finish="OTHER"),
+        gemini_body({"functionCall": {"name": "f", "args": {}}}),
+        gemini_body(finish="MALFORMED_FUNCTION_CALL"),
+        gemini_body(finish="UNEXPECTED_TOOL_CALL"),
+        {"error": {"message": "busy"}},
+        {"candidates": []},
+    ],
+    _GPT: [
+        openai_body({"content": ""}),
+        openai_body({"content": None, "tool_calls": [{"id": "t", "function": {"name": "f", "arguments": "{}"}}]}),
+        {"error": {"message": "busy"}},
+    ],
+}
+"""With status 200, by model string: no text of the model, and nobody's fault but the provider's."""
+
+WITHHELD: Mapping[str, list[Body]] = {
+    _CLAUDE: [
+        claude_body(stop="refusal"),
+        claude_body({"type": "text", "text": _HALF}, stop="refusal"),
+    ],
+    _GEMINI: [
+        *(gemini_body(finish=reason) for reason in _BLOCKED),
+        {"candidates": [{"finishReason": "SAFETY", "index": 0}]},
+        *({"promptFeedback": {"blockReason": reason}} for reason in ("SAFETY", "PROHIBITED_CONTENT", "OTHER")),
+    ],
+    _GPT: [
+        openai_body({"content": ""}, finish="content_filter"),
+        openai_body({"content": _HALF}, finish="content_filter"),
+        openai_body({"content": None, "refusal": "I cannot help with that."}),
+    ],
+}
+"""With status 200, by model string: a filter of the provider, or the model, refuses this very text."""
+
+CUT_OFF_THINKING: Mapping[str, Body] = {
+    _CLAUDE: claude_body({"type": "thinking", "thinking": "Hm", "signature": "s"}, stop="max_tokens"),
+    _GEMINI: gemini_body({"text": "Hm", "thought": True}, finish="MAX_TOKENS"),
+    _GPT: openai_body({"content": ""}, finish="length"),
+}
+"""By model string: an answer, from which a program learns that the model needs more tokens."""

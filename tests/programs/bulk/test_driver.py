@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +243,27 @@ class TestLimits:
                 found = mapped(bulk, lambda name: traits(bulk, name), "a") if in_loop else [traits(backends, "a")]
             assert found[0] and len(server.bodies) == 2
 
+    @pytest.mark.parametrize("in_loop", [False, True])
+    def test_an_answer_that_another_process_has_stored_while_this_one_waited_is_not_paid_again(
+        self, in_loop: bool, server: FakeOpenAI, tmp_path: Path
+    ) -> None:
+        store = use_response_cache(tmp_path / "calls.sqlite")
+        first = traits(backends_on(server), "a")
+        with sqlite3.connect(tmp_path / "calls.sqlite") as database:
+            (stored,) = database.execute("SELECT key, answer FROM answers").fetchall()
+            database.execute("DELETE FROM answers")
+        backends = backends_on(server, Ledger(budget=Budget(calls=1)))
+        limiter = backends.rate_limiter(backends.roles.mote)
+        limiter.release(limiter.acquire(1, Ledger()), None, too_many(retry_after=1.0))
+        other = threading.Timer(0.3, lambda: store._store.put(stored[:1], stored[1:]))
+        other.start()
+        with in_bulk(backends) as bulk:
+            (found,) = mapped(bulk, lambda name: traits(bulk, name), "a") if in_loop else [traits(backends, "a")]
+        other.join()
+        assert (found, len(server.bodies)) == (first, 1)
+        total = backends.ledger.total()
+        assert (total.calls, total.cache_hits, backends.ledger._reserved_calls, limiter._in_flight) == (0, 1, 0, 0)
+
     def test_a_pause_that_the_server_asks_for_is_kept(self) -> None:
         with replying(Reply("slow down", status=429, headers={"Retry-After": "1"})) as server:
             began = time.monotonic()
@@ -270,6 +293,78 @@ class TestLimits:
                 with pytest.raises(BackendDownError):
                     mapped(bulk, lambda n: traits(bulk, f"cup {n}"), [99])
             assert len(server.bodies) == FAILURES * ATTEMPTS
+
+
+@pytest.mark.parametrize("in_loop", [False, True])
+class TestRefusedParameters:
+    """A request without a refused parameter is an attempt of its own, for budget, limits and time alike."""
+
+    @staticmethod
+    def asked(in_loop: bool, backends: Backends) -> list[str]:
+        with in_bulk(backends) as bulk:
+            (found,) = mapped(bulk, lambda name: traits(bulk, name), "a") if in_loop else [traits(backends, "a")]
+        return found
+
+    @staticmethod
+    def refusing(body: Body) -> Reply:
+        for name in ("response_format", "temperature"):
+            if name in body:
+                return Reply(f"{name} is not supported", status=400)
+        return sensible(body)
+
+    @pytest.mark.parametrize("calls", [1, 2])
+    def test_it_counts_against_the_budget(self, in_loop: bool, calls: int) -> None:
+        with FakeOpenAI(self.refusing) as server:
+            backends = backends_on(server, Ledger(budget=Budget(calls=calls)))
+            with pytest.raises(BudgetExceededError, match=f"budget of {calls} calls"):
+                self.asked(in_loop, backends)
+            assert len(server.bodies) == backends.ledger.total().calls == calls
+            assert backends.ledger._reserved_calls == backends.rate_limiter(backends.roles.mote)._in_flight == 0
+
+    def test_it_has_lines_of_its_own_in_the_ledger_and_a_permit(self, in_loop: bool, tmp_path: Path) -> None:
+        with FakeOpenAI(self.refusing) as server:
+            ledger = Ledger(tmp_path / "ledger.jsonl", Budget(usd=20.0))
+            backends = backends_on(server, ledger, prices_for(server, Price(input=1.0, output=1.0)))
+            assert self.asked(in_loop, backends)
+            assert len(server.bodies) == 3
+            limiter = backends.rate_limiter(backends.roles.mote)
+            assert (ledger._reserved_calls, ledger._reserved_usd, limiter._in_flight) == (0, 0.0, 0)
+        calls = list(read_calls(tmp_path / "ledger.jsonl"))
+        assert [(call.failed, call.usd is None) for call in calls] == [(True, True)] * 2 + [(False, False)]
+        assert len({call.id for call in calls}) == 3
+
+    def test_none_is_sent_after_the_end_was_announced(self, in_loop: bool) -> None:
+        ledger = Ledger()
+
+        def respond(body: Body) -> Reply:
+            ledger.stop("interrupted")
+            return self.refusing(body)
+
+        with FakeOpenAI(respond) as server:
+            with pytest.raises(BudgetExceededError, match="interrupted"):
+                self.asked(in_loop, backends_on(server, ledger))
+            assert len(server.bodies) == 1
+
+    def test_requests_per_minute_count_each(self, in_loop: bool) -> None:
+        with FakeOpenAI(self.refusing) as server:
+            backends = Backends(roles_on(server), limits={server.model(): Limits(rpm=2)})
+            timer = threading.Timer(0.7, backends.ledger.stop, ("interrupted",))
+            timer.start()
+            with pytest.raises(BudgetExceededError, match="interrupted"):
+                self.asked(in_loop, backends)
+            assert len(server.bodies) == 2
+            timer.join()
+
+    def test_the_call_ends_after_twice_the_timeout(self, in_loop: bool) -> None:
+        def respond(body: Body) -> Reply:
+            return replace(Reply("max_tokens is too large", status=400), seconds=0.3)
+
+        with FakeOpenAI(respond) as server:
+            backends = backends_on(server, timeout=0.5)
+            with pytest.raises(LMError, match="max_tokens"):
+                self.asked(in_loop, backends)
+            assert 2 <= len(server.bodies) <= 4, "of 512, 256, 128, 64, 32 and 16"
+            assert backends.ledger._reserved_calls == 0
 
 
 class TestTransport:

@@ -14,13 +14,16 @@ import dspy
 import pytest
 from dspy.utils.exceptions import LMError
 
+from programs.lm.attempt import tokens_of
 from programs.lm.backends import Backends, RefusedTextError, UnparsableError
+from programs.lm.ledger import Budget, Ledger
 from programs.lm.logprobs import expected_label
+from programs.lm.prices import Price
 from programs.lm.role_lm import ATTEMPTS
 from programs.lm.roles import local_roles
 from programs.runtime.errors import InputError
 from programs.runtime.events import Event, Note
-from tests.support.backends import backends_on, distill, rate
+from tests.support.backends import backends_on, distill, prices_for, rate
 from tests.support.fake_server import Body, FakeOpenAI, Reply, replying, sensible
 
 TRAITS = ["easy to use", "kind to skin"]
@@ -119,6 +122,67 @@ class TestMetadata:
             backends = backends_on(server)
             distill(backends)
             assert backends.ledger.total().tokens_cached == 5
+
+    @pytest.mark.parametrize(
+        "usage",
+        [
+            {"completion_tokens": 20},
+            {"prompt_tokens": 9},
+            {"prompt_tokens": None, "completion_tokens": 20},
+            {"prompt_tokens": -1, "completion_tokens": 20},
+            {"prompt_tokens": 1500.5, "completion_tokens": 20},
+            {"input_tokens": 1500, "completion_tokens": 20},
+            {"prompt_tokens": 9, "completion_tokens": None},
+            {"prompt_tokens": 0, "completion_tokens": 20},
+        ],
+    )
+    def test_half_a_report_of_usage_does_not_make_the_other_half_free(self, usage: Body) -> None:
+        spent = {}
+        for name, reported in (("none", None), ("half", usage)):
+            with replying(body_of({"content": ANSWER}, usage=reported)) as server:
+                ledger = Ledger(budget=Budget(usd=20.0))
+                prices = prices_for(server, Price(input=1000.0, output=1000.0))
+                distill(backends_on(server, ledger, prices))
+                assert (ledger.total().usd, ledger.total().unpriced) == (None, 1)
+                spent[name], _ = ledger.spent()
+        assert spent["half"] == spent["none"] > 0.1, "the upper estimate"
+
+    def test_tokens_from_the_cache_and_into_it_are_no_more_than_the_prompt(self) -> None:
+        details = {"cached_tokens": 100, "cache_write_tokens": 100}
+        usage = {"prompt_tokens": 100, "completion_tokens": 1, "prompt_tokens_details": details}
+        with replying(body_of({"content": ANSWER}, usage=usage)) as server:
+            price = Price(input=1000.0, output=1000.0, cached=100.0, cache_write=1250.0)
+            ledger = Ledger(budget=Budget(usd=20.0))
+            distill(backends_on(server, ledger, prices_for(server, price)))
+        total = ledger.total()
+        assert (total.tokens_in, total.tokens_cached, total.tokens_written) == (100, 100, 0)
+        assert total.usd == pytest.approx((100 * 100 + 1 * 1000) / 1e6)
+
+    @pytest.mark.parametrize(
+        ("usage", "tokens", "both"),
+        [
+            ({"prompt_tokens": 5, "completion_tokens": 1}, (5, 1, 0, 0), True),
+            ({"prompt_tokens": 5}, (5, 0, 0, 0), False),
+            ({"completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 3}}, (0, 1, 0, 0), False),
+            ({"prompt_tokens": "5", "completion_tokens": -1}, (0, 0, 0, 0), False),
+            (
+                {
+                    "prompt_tokens": 5,
+                    "completion_tokens": 1,
+                    "prompt_tokens_details": {"cached_tokens": 3, "cache_creation_tokens": 50},
+                },
+                (5, 1, 3, 2),
+                True,
+            ),
+            ({"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": 7}, (5, 1, 0, 0), True),
+            ("many", (0, 0, 0, 0), False),
+            (None, (0, 0, 0, 0), False),
+        ],
+    )
+    def test_a_stored_answer_of_any_kind_can_be_counted(
+        self, usage: object, tokens: tuple[int, int, int, int], both: bool
+    ) -> None:
+        assert tokens_of({"usage": usage}, "x/y") == (*tokens, both)
 
     @pytest.mark.parametrize("value", [None, float("nan"), float("-inf"), "-1", True])
     def test_a_log_probability_that_is_no_number_is_left_out(self, value: object) -> None:

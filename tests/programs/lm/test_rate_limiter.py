@@ -225,3 +225,22 @@ class TestRateLimiter:
             limiter.acquire(1, Ledger())
         limiter.release(probe, 1)
         limiter.release(limiter.acquire(1, Ledger()), 1)
+
+    def test_a_permit_that_was_not_used_counts_for_no_limit(self) -> None:
+        limiter = self.make(rpm=1, tpm=100, concurrency=1)
+        for _ in range(3):
+            limiter.not_sent(limiter.acquire(100, Ledger()))
+        limiter.release(limiter.acquire(100, Ledger()), 100)
+        assert self.at_once(limiter) is None, "this one was sent"
+
+    def test_a_probe_that_was_not_sent_says_nothing_and_another_is_due(self) -> None:
+        clock = Clock()
+        limiter = self.make(clock)
+        limiter.record_failure(refused_connection())
+        clock.now += COOL_DOWN
+        limiter.not_sent(limiter.acquire(1, Ledger()))
+        probe = limiter.acquire(1, Ledger())
+        with pytest.raises(BackendDownError, match="a probe is under way"):
+            limiter.acquire(1, Ledger())
+        limiter.release(probe, 1)
+        assert self.at_once(limiter) is not None

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+from dspy.utils.exceptions import LMError
 
 import mllm3rec  # noqa: F401 - keeps LiteLLM from downloading its price list
 from programs.lm.backends import Backends
 from programs.lm.response_cache import ResponseCache, use_response_cache
-from programs.lm.role_lm import RoleLM
+from programs.lm.role_lm import ATTEMPTS, RoleLM
 from programs.lm.roles import ROLE_NAMES, RoleConfig, Roles
 from tests.support.backends import distill
 from tests.support.fake_server import FakeOpenAI, Reply, sensible
@@ -55,6 +56,16 @@ def test_a_key_that_the_server_repeats_is_in_no_error(server: FakeOpenAI, store:
         distill(backends())
     assert CANARY not in "".join(traceback.format_exception(error.value))
     assert "[key]" in str(error.value)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_no_text_is_no_answer(server: FakeOpenAI, store: ResponseCache) -> None:
+    left = [Reply("")] * ATTEMPTS
+    server.respond = lambda body: left.pop() if left else sensible(body)
+    with pytest.raises(LMError, match="without a message of the model"):
+        distill(backends())
+    assert distill(backends()).traits
+    assert len(server.bodies) == ATTEMPTS + 1
 
 
 def test_a_trickle_of_bytes_ends_at_the_deadline(server: FakeOpenAI, store: ResponseCache) -> None:

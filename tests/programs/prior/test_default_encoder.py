@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dspy.utils.exceptions import LMError
 
 from programs.lm.endpoints import model_name
-from programs.lm.ledger import Ledger
+from programs.lm.ledger import Budget, Ledger
 from programs.lm.roles import RoleConfig
 from programs.prior.default_encoder import (
     ENCODER_VARIABLE,
@@ -20,11 +25,14 @@ from programs.prior.default_encoder import (
     encoder_setting,
     use_encoder,
 )
-from programs.prior.encoders import ConcatenatedEncoder, HashingEncoder
+from programs.prior.embedding_store import EmbeddingStore, store_path
+from programs.prior.encoders import ConcatenatedEncoder, HashingEncoder, normalised
 from programs.prior.onnx_encoder import EncoderFiles
-from programs.runtime.errors import InputError
-from tests.support.fake_server import FakeOpenAI
+from programs.prior.served_encoder import ServedEncoder
+from programs.runtime.errors import BudgetExceededError, InputError
+from tests.support.fake_server import Body, FakeOpenAI, Reply, letters, sensible
 from tests.support.paths import TINY_ENCODER
+from tests.support.threads import eventually, in_thread
 
 TINY = EncoderFiles.of_folder(TINY_ENCODER).identity
 
@@ -98,3 +106,72 @@ def test_another_encoder_holds_for_the_block_only(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(KeyError), use_encoder("hashing"):
         raise KeyError
     assert encoder_name() == "openai"
+
+
+TEXTS = [f"text {n}" + "x" * (n % 50) for n in range(256)]
+
+
+class TestPaidEmbeddings:
+    """What was answered is stored before the next question is sent, and of two askers one pays."""
+
+    def test_a_session_that_ends_in_the_middle_keeps_what_it_has_paid(self, server: FakeOpenAI) -> None:
+        with use_encoder(server.model()):
+            with pytest.raises(BudgetExceededError):
+                default_encoder(ledger=Ledger(budget=Budget(calls=2))).encode(TEXTS)
+            assert (len(server.bodies), len(vectors_of(server))) == (2, 200)
+            last = Ledger(budget=Budget(calls=2))
+            assert default_encoder(ledger=last).encode(TEXTS).shape == (256, 4)
+        assert (len(server.bodies), last.total().calls) == (3, 1)
+
+    @pytest.mark.usefixtures("hurried")
+    def test_a_failure_in_the_middle_loses_no_answer(self) -> None:
+        left = [200, 200, 400]
+
+        def respond(body: Body) -> Reply:
+            return sensible(body) if not left or left.pop(0) == 200 else Reply("no", status=400)
+
+        with FakeOpenAI(respond) as server, use_encoder(server.model()):
+            with pytest.raises(LMError):
+                default_encoder().encode(TEXTS)
+            assert default_encoder().encode(TEXTS).shape == (256, 4)
+            assert [len(body["input"]) for body in server.bodies] == [100, 100, 56, 56]
+
+    def test_two_at_once_pay_each_text_once(self) -> None:
+        """Also where their batches overlap without being equal."""
+
+        def respond(body: Body) -> Reply:
+            return replace(sensible(body), seconds=0.2)
+
+        with FakeOpenAI(respond) as server, use_encoder(server.model()):
+            wanted = [TEXTS[:100], TEXTS[:100], TEXTS[50:150], TEXTS[149:49:-1]]
+            with ThreadPoolExecutor(len(wanted)) as pool:
+                found = list(pool.map(lambda texts: default_encoder(ledger=Ledger()).encode(texts), wanted))
+            asked = [text for body in server.bodies for text in body["input"]]
+        assert sorted(asked) == sorted(TEXTS[:150])
+        for texts, vectors in zip(wanted, found, strict=True):
+            np.testing.assert_allclose(vectors, normalised(np.array([letters(text) for text in texts])), rtol=1e-6)
+
+    def test_a_stopped_ledger_ends_the_wait_for_another(self) -> None:
+        answer = threading.Event()
+
+        def respond(body: Body) -> Reply:
+            answer.wait(30)
+            return sensible(body)
+
+        with FakeOpenAI(respond) as server, use_encoder(server.model()):
+            first, _ = in_thread(lambda: default_encoder().encode(["oak desk"]))
+            eventually(lambda: bool(server.bodies))
+            ledger = Ledger()
+            second, came = in_thread(lambda: default_encoder(ledger=ledger).encode(["velvet", "oak desk"]))
+            time.sleep(0.1)
+            ledger.stop("interrupted")
+            second.join(30)
+            answer.set()
+            first.join(30)
+        assert isinstance(came[0], BudgetExceededError)
+        assert len(server.bodies) == 1
+
+
+def vectors_of(server: FakeOpenAI) -> EmbeddingStore:
+    """What is stored of a server's encoder."""
+    return EmbeddingStore(store_path(), ServedEncoder(server.model()))
