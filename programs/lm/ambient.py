@@ -7,8 +7,9 @@ from typing import Any
 
 import dspy
 
-from programs.lm.backends import Backends, with_address
+from programs.lm.backends import Backends
 from programs.lm.endpoints import model_name
+from programs.lm.given import with_address
 from programs.lm.ledger import Ledger
 from programs.lm.roles import GIVEN, RoleConfig, RoleName, Roles
 from programs.lm.routes import Route

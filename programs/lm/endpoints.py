@@ -106,7 +106,7 @@ def key_variable(model: str) -> str:
     if is_server(model):
         address = urlsplit(model.partition("#")[0])
         return _key_variable(address.hostname or "", address.port)
-    provider = model.split("/")[0]
+    provider = model.removeprefix(GIVEN).split("/")[0]
     return _KEYS.get(provider, f"{provider.upper()}_API_KEY")
 
 

@@ -128,6 +128,14 @@ class TestGivenObjects:
         for options in (ModelOptions(model=one, mar=one), ModelOptions(model=one, mar=lm_at(server))):
             assert list(options.given) == ["dspy:openai/served"]
 
+    def test_one_that_asks_for_several_answers_is_refused_before_any(self, server: FakeOpenAI) -> None:
+        backends = on_objects(model=lm_at(server, n=5))
+        for ask in (lambda: backends.require("mote"), lambda: distill(backends)):
+            with pytest.raises(InputError, match=r"^mote: the dspy\.LM object 'openai/served' asks for n=5 answers"):
+                ask()
+        assert not server.bodies
+        assert distill(on_objects(model=lm_at(server, n=1))).traits
+
     def test_answers_and_traits_of_two_servers_that_call_their_model_alike_are_kept_apart(self) -> None:
         store, cup = TraitStore(), Item(item_id="x", title="Cup")
         elsewhere = Reply(json.dumps({"traits": ["kept somewhere else"]}))
