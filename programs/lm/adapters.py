@@ -18,7 +18,7 @@ from dspy.utils.exceptions import AdapterParseError
 from pydantic import BaseModel, TypeAdapter
 
 from programs.lm.answer_text import answer_text
-from programs.lm.logprobs import MARKUP
+from programs.lm.logprobs import MARKUP, begins_with_word
 from programs.lm.prompt_cache import CachedPromptAdapter, cached_per_signature
 
 AdapterName = Literal["json", "compact", "chat"]
@@ -198,8 +198,9 @@ class PlainAdapter(CachedPromptAdapter, dspy.ChatAdapter):
         return fields
 
 
-_END_OF_LABEL = r"(?![\w%-]|[.,]\d|\s*(?:/|(?:out )?of)\s*(?!5\b)\d)"
-"""Not the start of another number, of a range ("4-5") or of a share on another scale ("4/10")."""
+_SCALE = r"(?:/|(?:out )?of|on a scale (?:of|from)(?:\s1\s?(?:to|-))?+)"
+_END_OF_LABEL = rf"(?![\w%-]|[.,]\d|[\s(]*+(?:(?:star|point)s?\s)?{_SCALE}\s*(?!5\b)\d)"
+"""Not the start of another number, of a range ("4-5") or of a share on another scale ("4/10", "4 stars out of 10")."""
 
 
 class RatingAdapter(CachedPromptAdapter, dspy.ChatAdapter):
@@ -256,13 +257,17 @@ class RatingAdapter(CachedPromptAdapter, dspy.ChatAdapter):
 
 
 class ChoiceAdapter(RatingAdapter):
-    """A bare letter as the whole answer; an answer without one is empty, because its log-probabilities may say more."""
+    """A bare letter as the whole answer; an answer without one is empty, because its log-probabilities may say more.
+
+    The words "A" and "I" are no letters: "I would choose C" is an answer without one.
+    """
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
         (name,) = signature.output_fields
         pattern = rf"[{MARKUP}]*+(?:(?i:{name})[{MARKUP}]*+[:=]?[{MARKUP}]*+)?([A-Za-z])(?!\w)"
-        found = re.match(pattern, answer_text(completion))
-        return {name: found[1] if found else ""}
+        text = answer_text(completion)
+        found = re.match(pattern, text)
+        return {name: "" if found is None or begins_with_word(text[found.start(1) :]) else found[1]}
 
 
 _ADAPTERS: dict[AdapterName, dspy.Adapter] = {
