@@ -185,7 +185,7 @@ class TestCachedParsing:
         text = answer_text(json.dumps(answer)[: -cut or None])
         for signature in (DistillTraits, infer_motivations(CONSUMER), rank_candidates("profile", "traits")):
             for adapter in (CompactAdapter(), StrictAdapter()):
-                shown = complete_elements(text) if isinstance(adapter, CompactAdapter) else text
+                shown = complete_elements(text)
                 assert self.read(adapter.parse, signature, text) == self.read(
                     super(CachedParseAdapter, adapter).parse, signature, shown
                 )
