@@ -233,7 +233,7 @@ class UsesMOTE(MOTE):
 
 
 def known_categories(catalogue: Mapping[str, Item]) -> frozenset[str]:
-    """Names of categories that at least two items share: a seller alone cannot make one up."""
+    """Names of categories that at least two items share: who sells one item cannot make one up."""
     counts: Counter[str] = Counter()
     for item in catalogue.values():
         counts.update({name for path in item.categories for name in path})
