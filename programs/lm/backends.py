@@ -163,6 +163,8 @@ class Backends(SharedByCopies):
         """
         if self.ledger.budget.usd is None or config.is_local:
             return
+        if "://" in config.model:
+            model_name(config)  # an address that holds a password is not repeated below
         given = self.given.get(config.model)
         if given is not None and not (given.kwargs.get("max_tokens") or given.kwargs.get("max_completion_tokens")):
             raise InputError(
