@@ -53,8 +53,9 @@ class MLLM3Rec(dspy.Module):
     Args:
         shopper: User view: `MOPE` (the default), or `RawHistory` for the ablation without it.
         product: Item view: `MOTE` (the default), or `RawDescription` for the ablation without it.
-        aligner: `Listwise` (the default), `Pointwise`, `Embedding`, `Rerank`, `TraitLikelihood` or one of
-            `programs.label_aligners`.
+        aligner: `Listwise` (the default), `Pointwise`, `Embedding`, `Rerank`, `TraitLikelihood`, one of
+            `programs.label_aligners`, or without a server: `LeaningsMatch` (with `EncoderProfile` and `EncoderTraits`),
+            `TunedAligner`.
         catalogue: Items by id; without one, every id is read as a free text.
         prior: Scores candidates from the history without a language model; without one MAR alone decides.
         fusion: How both scores are combined.
