@@ -63,8 +63,9 @@ def _scores(row: Ranking) -> tuple[list[float], list[float]]:
 
 
 def _rank(case: Case, row: Ranking, weight: float) -> int:
-    fused = Fusion(weight).fuse(*map(np.array, _scores(row)))
-    order = order_by_score(case.candidates, fused.tolist(), tie_seed=seed_of("ties", case.user_id))
+    ties = seed_of("ties", case.user_id)
+    fused = Fusion(weight).fuse(*map(np.array, _scores(row)), ties)
+    order = order_by_score(case.candidates, fused.tolist(), tie_seed=ties)
     return rank_of(order, str(case.target))
 
 

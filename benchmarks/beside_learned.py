@@ -68,7 +68,8 @@ def _fitted(lists: Sequence[ListScores | None]) -> Fusion:
 
 
 def _rank(case: Case, mar: NDArray[np.float64], base: NDArray[np.float64], fusion: Fusion) -> int:
-    order = order_by_score(case.candidates, fusion.fuse(mar, base).tolist(), tie_seed=seed_of("ties", case.user_id))
+    ties = seed_of("ties", case.user_id)
+    order = order_by_score(case.candidates, fusion.fuse(mar, base, ties).tolist(), tie_seed=ties)
     return rank_of(order, str(case.target))
 
 

@@ -72,8 +72,9 @@ def _fitted(lists: Sequence[ListScores | None], head: int | None, common: bool) 
 
 
 def _rank(case: Case, row: Ranking, fusion: Fusion) -> int:
-    fused = fusion.fuse(np.array(row.scores["mar"]), np.array(row.scores["prior"]))
-    order = order_by_score(case.candidates, fused.tolist(), tie_seed=seed_of("ties", case.user_id))
+    ties = seed_of("ties", case.user_id)
+    fused = fusion.fuse(np.array(row.scores["mar"]), np.array(row.scores["prior"]), ties)
+    order = order_by_score(case.candidates, fused.tolist(), tie_seed=ties)
     return rank_of(order, str(case.target))
 
 

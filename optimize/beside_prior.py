@@ -21,7 +21,7 @@ from programs.fusion import head_of
 from programs.prior.scorers import CompositeScorer, Training
 from programs.runtime.errors import InputError
 from programs.tuned.settings import Beside, PromptList
-from signatures.rows import Case
+from signatures.rows import Case, seed_of
 
 HEAD = 10
 """Candidates of a list: the prior's first ones."""
@@ -51,7 +51,7 @@ def head_lists(cases: Sequence[Case], prior: CompositeScorer) -> list[HeadList]:
     found = []
     for case, parts in zip(cases, prior.parts_of(cases), strict=True):
         scores = np.asarray(prior.combine(parts), dtype=float)
-        first = head_of(scores, HEAD)
+        first = head_of(scores, HEAD, seed_of("ties", case.user_id))
         candidates = tuple(case.candidates[place] for place in first.tolist())
         if case.target in candidates:
             found.append(HeadList(case.model_copy(update={"candidates": candidates}), tuple(scores[first].tolist())))

@@ -57,7 +57,7 @@ def ranks_by_weight(
     own = np.array([np.nan if score is None else score for score in mar], dtype=float)
     base, ties = np.asarray(prior, dtype=float), seed_of("ties", case.user_id)
     orders = (
-        order_by_score(case.candidates, Fusion(weight, head).fuse(own, base).tolist(), tie_seed=ties)
+        order_by_score(case.candidates, Fusion(weight, head).fuse(own, base, ties).tolist(), tie_seed=ties)
         for weight in TRIED_WEIGHTS
     )
     return tuple(rank_of(order, case.target) for order in orders)

@@ -45,7 +45,8 @@ def _demos_of(program: MLLM3Rec, case: Case, rng: random.Random, positive: bool)
     if case.target is None or not isinstance(program.aligner, Listwise | Pointwise):
         return []
     whole = np.asarray(scores_of(program.prior.value, case.blinded()), dtype=float)
-    read = [case.candidates[place] for place in head_of(whole, program.fusion.head).tolist()]
+    head = head_of(whole, program.fusion.head, seed_of("ties", case.user_id))
+    read = [case.candidates[place] for place in head.tolist()]
     negatives = [item for item in read if item != case.target]
     if case.target not in read or not negatives:
         return []

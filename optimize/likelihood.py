@@ -16,7 +16,7 @@ from scipy.optimize import minimize_scalar
 
 from programs.fusion import head_scores, mixed, scores_to_fuse
 from programs.gate import Deviations
-from signatures.rows import Case
+from signatures.rows import Case, seed_of
 
 LARGEST_SCALE = 10.0
 """A scale of 10 makes a candidate that is one standard deviation ahead 22,000 times as likely."""
@@ -58,7 +58,8 @@ class ListScores(BaseModel):
             None where no weight changes the target's place: it is outside the head, or MAR gave no score.
         """
         own = np.array([np.nan if score is None else score for score in mar], dtype=float)
-        shown, known, base = scores_to_fuse(own, np.asarray(prior, dtype=float), head)
+        ties = seed_of("ties", case.user_id)
+        shown, known, base = scores_to_fuse(own, np.asarray(prior, dtype=float), head, ties)
         candidates = [case.candidates[place] for place in shown.tolist()]
         if case.target not in candidates or np.isnan(own[shown]).all():
             return None

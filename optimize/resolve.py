@@ -12,6 +12,7 @@ from evaluate.protocol.cases import Cases
 from evaluate.ranker_choice import RankerChoice, choose_by_name
 from evaluate.ranker_factory import RankerFactory, askable
 from optimize.artifact import ArtifactManifest, is_artifact, read_manifest, restore_program
+from programs.lm.endpoints import is_server, model_name
 from programs.lm.model_options import ModelOptions
 from programs.lm.roles import ROLE_NAMES, RoleName, Roles
 from programs.prior.choice import prior_name
@@ -112,8 +113,10 @@ def resolve_ranker(
 def _refuse_unnamed_servers(path: Path, roles: Roles, options: ModelOptions, asked: Collection[RoleName]) -> None:
     for role in asked:
         model = roles.of(role).model
+        if is_server(model):
+            model_name(roles.of(role))  # refuses a malformed address
         is_local = urlsplit(model).hostname in ("127.0.0.1", "localhost", "::1")
-        if model.startswith(("http://", "https://")) and not is_local and model not in options.names:
+        if is_server(model) and not is_local and model not in options.names:
             raise InputError(
                 f"{path}: {role} would send histories to the server {model}; if you trust it, add --{role} {model}"
             )

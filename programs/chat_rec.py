@@ -19,6 +19,7 @@ from programs.lm.backends import Backends
 from programs.mar import Candidate, Listwise
 from programs.mope import HISTORY_ITEMS, Purchase, purchase_line, render_metadata
 from programs.role_predictor import RolePredictor
+from programs.runtime.errors import InputError
 from signatures.chat import Order, rank_shortlist
 
 SHORTLIST = 20
@@ -29,8 +30,16 @@ RERANKING = frozenset({"chat-rec", "chat-rec-shuffled"})
 
 
 def fusion_of(name: str, given: Fusion) -> Fusion:
-    """The given fusion, but with `RERANKING` the model's order stands, and the rest of the list is the prior's."""
-    return replace(given, weight=1.0, head=given.head or SHORTLIST) if name in RERANKING else given
+    """The given fusion, but with `RERANKING` the model's order stands, and the rest of the list is the prior's.
+
+    Raises:
+        InputError: if a gate is given with one of these: its weights would take the place of 1.
+    """
+    if name not in RERANKING:
+        return given
+    if given.gate is not None:
+        raise InputError(f"{name}: the model's order stands, so that no gate gives it a weight; leave the gate out")
+    return replace(given, weight=1.0, head=given.head or SHORTLIST)
 
 
 class LikesDislikes(dspy.Module):
@@ -58,7 +67,7 @@ class Shortlist(Listwise):
         """See `Listwise.listed`."""
         if self.order == "shuffled":
             return super().listed(labelled, draw)
-        return sorted(labelled, key=lambda one: -one[1].prior)
+        return sorted(labelled, key=lambda one: (-one[1].prior, draw.random()))
 
 
 def _named(purchases: Sequence[Purchase]) -> str:

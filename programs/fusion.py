@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from programs.gate import Deviations, Gate, GateSignals
 from programs.prior.standard_scores import z
+from programs.ranker import first_by_score
 from programs.runtime.errors import InputError
 
 DEFAULT_WEIGHT = 0.3
@@ -47,28 +48,36 @@ class Fusion:
         """Whether MAR is asked about a user; all users without a gate."""
         return self.gate is None or self.gate.asks(signals)
 
-    def fuse(self, mar: NDArray[np.float64], prior: NDArray[np.float64]) -> NDArray[np.float64]:
+    def fuse(self, mar: NDArray[np.float64], prior: NDArray[np.float64], tie_seed: int) -> NDArray[np.float64]:
         """Fuse two vectors of shape (n,). Candidates without a MAR score are NaN in `mar`.
 
         Inside the head they get MAR's lowest score, so that being left out by the model is no advantage. If MAR scored
-        none, the prior alone decides. Outside the head, and among ties of MAR, the prior's order holds.
+        none, the prior alone decides. Outside the head, and among ties of MAR, the prior's order holds; ties of the
+        prior there stay ties.
+
+        Args:
+            tie_seed: Of the user's `order_by_score`, see `head_of`.
         """
-        head, own, base = scores_to_fuse(mar, prior, self.head, self.deviations)
+        head, own, base = scores_to_fuse(mar, prior, self.head, tie_seed, self.deviations)
         fused = np.empty(len(prior))
         weight = 0.0 if np.isnan(mar[head]).all() else self.weight
         fused[head] = mixed(own, base, weight)
         if len(head) < len(prior):
             below = np.setdiff1d(np.arange(len(prior)), head)
-            falling = below[np.argsort(-prior[below], kind="stable")]
-            fused[falling] = fused[head].min() - 1 - np.arange(len(falling))
+            falling = -prior[below]
+            fused[below] = fused[head].min() - 1 - np.searchsorted(np.sort(falling), falling)
         return fused
 
 
 def scores_to_fuse(
-    mar: NDArray[np.float64], prior: NDArray[np.float64], head: int | None, deviations: Deviations | None = None
+    mar: NDArray[np.float64],
+    prior: NDArray[np.float64],
+    head: int | None,
+    tie_seed: int,
+    deviations: Deviations | None = None,
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
     """Indices of the head's candidates, and their standard scores by MAR and by the prior; see `Fusion.fuse`."""
-    shown = head_of(prior, head)
+    shown = head_of(prior, head, tie_seed)
     scored, base = head_scores(mar, shown), prior[shown]
     if deviations is None:
         return shown, z(scored), z(base)
@@ -86,15 +95,18 @@ def mixed(mar: NDArray[np.float64], prior: NDArray[np.float64], weight: float) -
     return both
 
 
-def head_of(prior: NDArray[np.float64], head: int | None) -> NDArray[np.intp]:
+def head_of(prior: NDArray[np.float64], head: int | None, tie_seed: int) -> NDArray[np.intp]:
     """Indices of the prior's first `head` candidates, in candidate order; all of them for None.
 
-    >>> head_of(np.array([0.1, 0.9, 0.5]), 2).tolist()
+    Args:
+        tie_seed: Decides ties, so that the head is the beginning of what `order_by_score` makes of the prior.
+
+    >>> head_of(np.array([0.1, 0.9, 0.5]), 2, tie_seed=0).tolist()
     [1, 2]
     """
     if head is None or head >= len(prior):
         return np.arange(len(prior))
-    return np.sort(np.argsort(-prior, kind="stable")[:head])
+    return np.sort(first_by_score(prior, head, tie_seed))
 
 
 def lowest(values: NDArray[np.float64]) -> float:

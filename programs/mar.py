@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 
 import dspy
 import numpy as np
@@ -24,10 +24,10 @@ from programs.lm.routes import RERANK
 from programs.prior.encoders import Encoder
 from programs.role_predictor import RolePredictor
 from programs.runtime.nocopy import NoCopy
-from signatures.mar import FIRST_LABEL, LAST_LABEL, ItemText, UserText, rank_candidates, score_candidate
+from signatures.mar import FIRST_LABEL, LAST_LABEL, ItemText, Rating, UserText, rank_candidates, score_candidate
 from signatures.types import Alignment, Profile
 
-RATING_LABELS = ("1", "2", "3", "4", "5")
+RATING_LABELS: tuple[str, ...] = get_args(Rating)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from programs.lm.backends import Backends, UnparsableError
 from programs.lm.pending import independent
 from programs.role_predictor import RolePredictor
 from programs.seller_text import prompt_line
+from programs.trait_filter import contains_instructions, gives_order
 from signatures.mope import (
     MAX_MOTIVATIONS,
     MAX_NEEDS,
@@ -80,12 +81,19 @@ def render_metadata(metadata: Mapping[str, str]) -> str:
 def validated(drafts: Sequence[MotivationDraft], schema: MotivationSchema, purchases: int) -> Profile:
     """The profile of the valid drafts: in the schema, based on purchases in the prompt, and not repeated.
 
+    A draft that could be an order goes to `dropped`: a model that obeys a seller's title repeats it, and MAR reads
+    what is kept.
+
     Args:
         purchases: Number of purchases in the prompt; evidence outside 1..purchases is dropped. A motivation left
             without evidence is dropped, unless there is only one purchase.
     """
     kept: list[Motivation] = []
+    dropped: list[str] = []
     for draft in drafts:
+        if _is_order(draft.description):
+            dropped.append(_refused(draft.description))
+            continue
         evidence = _evidence(draft.evidence, purchases)
         description = prompt_line(draft.description, DESCRIPTION_CHARACTERS).strip(" .")
         repeated = any((m.dimension, m.description) == (draft.dimension, description) for m in kept)
@@ -96,7 +104,17 @@ def validated(drafts: Sequence[MotivationDraft], schema: MotivationSchema, purch
                 )
             )
     order = {"strong": 0, "moderate": 1, "weak": 2}
-    return Profile(motivations=tuple(sorted(kept, key=lambda m: order[m.strength])[:MAX_MOTIVATIONS]))
+    kept = sorted(kept, key=lambda m: order[m.strength])[:MAX_MOTIVATIONS]
+    return Profile(motivations=tuple(kept), dropped=tuple(dropped))
+
+
+def _is_order(text: str) -> bool:
+    # The whole text: what is cut off later may be what makes it an order.
+    return gives_order(text) or contains_instructions(text)
+
+
+def _refused(text: str) -> str:
+    return f"instruction: {prompt_line(text, DESCRIPTION_CHARACTERS)}"
 
 
 def _evidence(numbers: Sequence[int], purchases: int) -> tuple[int, ...]:
@@ -105,18 +123,24 @@ def _evidence(numbers: Sequence[int], purchases: int) -> tuple[int, ...]:
 
 
 def reassessed(profile: Profile, reassessments: Sequence[Reassessment]) -> Profile:
-    """The profile after keep, revise and drop; unchanged if everything would be dropped: MAR needs a profile."""
+    """The profile after keep, revise and drop; unchanged if everything would be dropped: MAR needs a profile.
+
+    A revision that could be an order changes nothing, and goes to `dropped`.
+    """
     by_number = {r.number: r for r in reassessments}
     kept = []
+    dropped = [*profile.dropped]
     for number, motivation in enumerate(profile.motivations, start=1):
         change = by_number.get(number)
         if change is not None and change.action == "drop":
             continue
-        if change is not None and change.action == "revise":
+        if change is not None and change.action == "revise" and _is_order(change.description):
+            dropped.append(_refused(change.description))
+        elif change is not None and change.action == "revise":
             description = prompt_line(change.description, DESCRIPTION_CHARACTERS).strip(" .")
             motivation = motivation.model_copy(update={"description": description or motivation.description})
         kept.append(motivation)
-    return Profile(motivations=tuple(kept)) if kept else profile
+    return Profile(motivations=tuple(kept), dropped=tuple(dropped)) if kept else profile
 
 
 class MOPE(dspy.Module):
@@ -176,7 +200,7 @@ class MOPE(dspy.Module):
             except UnparsableError as error:
                 unparsable += error.answers
         if not profile.motivations:
-            raise UnparsableError("mope: no motivation rests on a purchase that was shown", unparsable + 1)
+            raise UnparsableError("mope: no valid motivation rests on a purchase that was shown", unparsable + 1)
         return dspy.Prediction(profile=profile, text=profile.render(), unparsable=unparsable)
 
     def _inferred(self, inputs: Mapping[str, str], purchases: int, rollout: int | None = None) -> tuple[Profile, int]:
@@ -216,16 +240,18 @@ class NeedsMOPE(MOPE):
         answer = self.infer(**inputs, rollout=rollout)
         shown = min(purchases, HISTORY_ITEMS)
         profile = validated(answer.motivations, self.schema, shown)
-        return profile.model_copy(update={"needs": validated_needs(answer.needs, shown)}), answer.unparsable
+        orders = tuple(_refused(need.kind) for need in answer.needs if _is_order(need.kind))
+        more = {"needs": validated_needs(answer.needs, shown), "dropped": (*profile.dropped, *orders)}
+        return profile.model_copy(update=more), answer.unparsable
 
 
 def validated_needs(drafts: Sequence[NeedDraft], purchases: int) -> tuple[Need, ...]:
-    """The valid needs without repetition, at most `MAX_NEEDS`; evidence as in `validated`."""
+    """The valid needs without repetition, at most `MAX_NEEDS`; evidence and orders as in `validated`."""
     kept: dict[str, Need] = {}
     for draft in drafts:
         evidence = _evidence(draft.evidence, purchases)
         phrase = prompt_line(draft.kind, DESCRIPTION_CHARACTERS).strip(" .")
-        if evidence and phrase:
+        if evidence and phrase and not _is_order(draft.kind):
             kept.setdefault(phrase.casefold(), Need(phrase=phrase, evidence=evidence))
     return tuple(kept.values())[:MAX_NEEDS]
 

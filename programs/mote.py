@@ -233,7 +233,7 @@ class UsesMOTE(MOTE):
 
 
 def known_categories(catalogue: Mapping[str, Item]) -> frozenset[str]:
-    """Names of categories that at least two items share: a seller alone cannot make one up."""
+    """Names of categories that at least two items share: who sells one item cannot make one up."""
     counts: Counter[str] = Counter()
     for item in catalogue.values():
         counts.update({name for path in item.categories for name in path})
@@ -244,7 +244,8 @@ def fallback_text(item: Item, known: Collection[str] | None = None) -> str:
     """The text for an item without traits: its most specific category, never the seller's description.
 
     Args:
-        known: Names of categories to choose from; None for all. A name that could not be a trait is passed over.
+        known: Names of categories to choose from; None for all. A name that could not be a trait is passed over: one
+            longer than a trait, for example.
     """
     for name in reversed(item.category):
         name = prompt_line(name, TRAIT_CHARACTERS)

@@ -63,7 +63,7 @@ class MotivationEncoder:
 
     @cached_property
     def _known(self) -> tuple[dict[str, Leanings], Leanings, Leanings]:
-        """Leanings by text, and mean and spread of the cosines over the catalogue."""
+        """Leanings by text of the catalogue, and mean and spread of the cosines over it."""
         texts = texts_of(self.catalogue)
         if not texts:
             nothing = np.zeros(len(self.schema.dimensions))
@@ -81,8 +81,10 @@ class MotivationEncoder:
         if not item.text:
             return np.zeros(len(mean))
         if item.text not in known:
+            # Not kept: a service would remember every text that its callers send.
             cosines = (self.encoder.encode([item.text]) @ self._directions.T).astype(float)
-            known[item.text] = self._leanings((cosines - mean) / spread)[0]
+            own: Leanings = self._leanings((cosines - mean) / spread)[0]
+            return own
         return known[item.text]
 
 

@@ -53,8 +53,9 @@ class MLLM3Rec(dspy.Module):
     Args:
         shopper: User view: `MOPE` (the default), or `RawHistory` for the ablation without it.
         product: Item view: `MOTE` (the default), or `RawDescription` for the ablation without it.
-        aligner: `Listwise` (the default), `Pointwise`, `Embedding`, `Rerank`, `TraitLikelihood` or one of
-            `programs.label_aligners`.
+        aligner: `Listwise` (the default), `Pointwise`, `Embedding`, `Rerank`, `TraitLikelihood`, one of
+            `programs.label_aligners`, or without a server: `LeaningsMatch` (with `EncoderProfile` and `EncoderTraits`),
+            `TunedAligner`.
         catalogue: Items by id; without one, every id is read as a free text.
         prior: Scores candidates from the history without a language model; without one MAR alone decides.
         fusion: How both scores are combined.
@@ -127,7 +128,8 @@ class MLLM3Rec(dspy.Module):
             nothing = [None] * len(case.candidates)
             return dspy.Prediction(ranking=prior_alone(case, prior), mar=nothing, shown=nothing, signals=signals)
         ranking = Ranking(user_id=case.user_id, order=())
-        head = head_of(prior, self.fusion.head)
+        ties = seed_of("ties", case.user_id)
+        head = head_of(prior, self.fusion.head, ties)
         most: int | None = getattr(self.aligner, "most", None)
         if most is not None and len(head) > most:
             raise InputError(f"{len(head)} candidates: this program ranks at most {most}; use --head {most}")
@@ -152,11 +154,11 @@ class MLLM3Rec(dspy.Module):
             ranking.status = Status.UNPARSABLE
             ranking.error = ranking.error or "no answer names or rates a candidate"
         signals = GateSignals.of(case, prior, self.owned.value, mar)
-        fused = self.fusion.of_user(signals).fuse(mar, prior)
+        fused = self.fusion.of_user(signals).fuse(mar, prior, ties)
         own = [None if np.isnan(score) else float(score) for score in mar]
         mar = np.where(np.isnan(mar), lowest(mar) - 1.0, mar)
         ranking.scores = {"prior": prior.tolist(), "mar": mar.tolist(), "fused": fused.tolist()}
-        ranking.order = order_by_score(case.candidates, fused.tolist(), tie_seed=seed_of("ties", case.user_id))
+        ranking.order = order_by_score(case.candidates, fused.tolist(), tie_seed=ties)
         if self.reasons is not None and self.explain and ranking.status is Status.OK:
             self._explain(self.reasons, ranking, user, candidates_seen, on_event)
         return dspy.Prediction(ranking=ranking, mar=own, shown=shown, signals=signals)

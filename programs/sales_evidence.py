@@ -48,15 +48,16 @@ class SalesEvidence:
         self._before: dict[str, Counter[str]] = {}
         self._departments: Counter[str] = Counter()
         for history in histories.values():
-            for before, after in pairwise(history):
-                if (name := names.get(before, NO_TRAITS)) != NO_TRAITS and before != after:
+            pairs = {(names.get(before, NO_TRAITS), after) for before, after in pairwise(history) if before != after}
+            for name, after in pairs:  # once for each user, however often
+                if name != NO_TRAITS:
                     self._before.setdefault(after, Counter())[name] += 1
                     self._departments[name] += 1
 
     def words(self, item_id: str) -> str:
         """The evidence on one item: its popularity, and the departments that speak most for it.
 
-        A department counts by its purchases right before the item over what its own size lets expect.
+        A department counts by the users who bought from it right before the item, over what its own size lets expect.
         """
         counts = self._before.get(item_id, Counter())
         enough = [name for name, users in counts.items() if users >= LEAST_USERS]

@@ -121,12 +121,14 @@ class Profile(BaseModel):
 
     Attributes:
         needs: What the user may want next, most likely first; empty in the paper's own form.
+        dropped: What the model wrote and validation refused as an order, each as `reason: description`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     motivations: tuple[Motivation, ...] = ()
     needs: tuple[Need, ...] = Field(default=(), exclude_if=lambda needs: not needs)
+    dropped: tuple[str, ...] = Field(default=(), exclude_if=lambda dropped: not dropped)
 
     @property
     def phrases(self) -> tuple[str, ...]:

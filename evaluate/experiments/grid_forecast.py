@@ -11,7 +11,7 @@ from evaluate.experiments.grid import Mix
 from evaluate.runs.costs import MOTE_ROLE, known_sum
 from programs.lm.ledger import Ledger
 from programs.program import MLLM3Rec, head_of
-from signatures.rows import Case, Usage
+from signatures.rows import Case, Usage, seed_of
 
 MIX_SAMPLE = 5
 
@@ -87,7 +87,7 @@ def shown_of(cases: Sequence[Case], program: MLLM3Rec) -> list[str]:
     shown: list[str] = []
     for case in cases:
         prior = np.asarray(program.prior.value.scores(case.item_ids, case.candidates), dtype=float)
-        shown += [case.candidates[i] for i in head_of(prior, program.fusion.head)]
+        shown += [case.candidates[i] for i in head_of(prior, program.fusion.head, seed_of("ties", case.user_id))]
     return shown
 
 

@@ -55,6 +55,8 @@ def answer_table(groups: Sequence[RankerRuns]) -> Table | None:
         scored = group.scored
         usage, asked = total_usage(found.usage for found in scored), sum(found.asked for found in scored)
         refused = sum(len(traits.dropped) for found in scored for traits in found.traits)
+        profiles = [found.profile for found in scored if found.profile is not None]
+        orders, motives = (sum(len(getattr(one, name)) for one in profiles) for name in ("dropped", "phrases"))
         kept = sum(len(traits.phrases) for found in scored for traits in found.traits)
         verdicts = [rationale.verdict for found in scored for rationale in found.rationales]
         checked = [verdict for verdict in verdicts if verdict.why != UNCHECKED]
@@ -66,16 +68,26 @@ def answer_table(groups: Sequence[RankerRuns]) -> Table | None:
                 _each(sum(found.appended for found in scored), asked),
                 _each(sum(found.dropped for found in scored), asked),
                 share_cell(refused, refused + kept),
+                share_cell(orders, orders + motives),
                 share_cell(unfaithful, len(checked)),
             )
         )
     caption = (
         "Unparsable answers were requested a second time; their share of all answers is in brackets. Candidates that "
         "the model left out were ranked below the others. Dropped labels belong to no candidate or were repeated. "
-        "Trait phrases are refused by rules (brand, price, too long, repeated, ...). A reason is unfaithful if the "
-        "judge says that profile and traits do not support it, or if it is missing; only re-checked reasons count."
+        "Trait phrases are refused by rules (brand, price, too long, repeated, ...), motivations and needs if they "
+        "could be orders. A reason is unfaithful if the judge says that profile and traits do not support it, or if it "
+        "is missing; only re-checked reasons count."
     )
-    columns = ("ranker", "unparsable", "left out", "labels dropped", "traits refused", "unfaithful reasons")
+    columns = (
+        "ranker",
+        "unparsable",
+        "left out",
+        "labels dropped",
+        "traits refused",
+        "motivations refused",
+        "unfaithful reasons",
+    )
     return Table("answers", "Defects of answers", caption, columns, tuple(rows))
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Literal, get_origin
 
 import dspy
 from dspy.adapters.baml_adapter import BAMLAdapter
@@ -18,7 +18,7 @@ from dspy.utils.exceptions import AdapterParseError
 from pydantic import BaseModel, TypeAdapter
 
 from programs.lm.answer_text import answer_text
-from programs.lm.logprobs import MARKUP
+from programs.lm.logprobs import MARKUP, begins_with_word
 from programs.lm.prompt_cache import CachedPromptAdapter, cached_per_signature
 
 AdapterName = Literal["json", "compact", "chat"]
@@ -33,7 +33,8 @@ _MOST_OBJECTS = 20
 class CachedParseAdapter(CachedPromptAdapter):
     """Mixin to put before a JSON adapter: a valid answer is parsed with validators that are built once per signature.
 
-    DSPy builds one for each field of every answer. Invalid answers are left to its lenient parser.
+    DSPy builds one for each field of every answer. Invalid answers are left to its lenient parser, a truncated one
+    without the list element it was cut off in: it would read half a phrase as a whole one.
     """
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
@@ -47,7 +48,7 @@ class CachedParseAdapter(CachedPromptAdapter):
         problem: Exception = ValueError(f"{len(text):,} characters that hold no JSON object with the fields asked for")
         if len(text) <= LENIENT_CHARACTERS:
             try:
-                fields: dict[str, Any] = super().parse(signature, self.repaired(text))
+                fields: dict[str, Any] = super().parse(signature, complete_elements(text))
                 return fields
             except AdapterParseError:
                 raise
@@ -59,10 +60,6 @@ class CachedParseAdapter(CachedPromptAdapter):
             lm_response=completion[:LENIENT_CHARACTERS],
             message=str(problem),
         ) from problem
-
-    def repaired(self, text: str) -> str:
-        """What DSPy's lenient parser reads of an answer that is not valid JSON."""
-        return text
 
 
 def _json_objects(text: str) -> Iterator[dict[str, Any]]:
@@ -88,11 +85,10 @@ def _validators(signature: type[dspy.Signature]) -> dict[str, TypeAdapter[Any]]:
 class CompactAdapter(CachedParseAdapter, BAMLAdapter):
     """BAML-style schema (half the prompt of `JSONAdapter`) for models that run on the user's own machine.
 
-    Four changes to its parent: the reminder after the inputs is one short line, because it is the part of the
+    Three changes to its parent: the reminder after the inputs is one short line, because it is the part of the
     prompt that no prefix cache can serve; the answers of demos are written without line breaks, because the model
-    imitates them and every space is a token; the list bounds of an output field reach the server's grammar, so that
-    a small model cannot repeat itself until its tokens run out; and a truncated answer is read without the list
-    element it was cut off in, instead of being lost or read with half a phrase.
+    imitates them and every space is a token; and the list bounds of an output field reach the server's grammar, so
+    that a small model cannot repeat itself until its tokens run out.
     """
 
     def user_message_output_requirements(self, signature: type[dspy.Signature]) -> str:
@@ -126,9 +122,6 @@ class CompactAdapter(CachedParseAdapter, BAMLAdapter):
         answer = {"name": "answer", "schema": schema, "strict": True}
         return {"response_format": {"type": "json_schema", "json_schema": answer}}
 
-    def repaired(self, text: str) -> str:
-        return complete_elements(text)
-
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|["{}\[\],]', re.DOTALL)
 """Strings and punctuation of JSON; a lone quote is where a string was cut off."""
@@ -147,6 +140,34 @@ def complete_elements(completion: str) -> str:
     """
     if (start := completion.find("{")) == -1:
         return completion
+    end = _end_of_complete(completion, start, ["{", "["])
+    return completion if end is None else f"{completion[start:end]}]}}"
+
+
+def complete_section(completion: str, lists: Collection[str]) -> str:
+    """The same for a truncated answer in sections (`[[ ## traits ## ]]`), of which the last is one of `lists`.
+
+    >>> complete_section('[[ ## traits ## ]]' + chr(10) + '["easy to use", "sturdy every', ["traits"])
+    '[[ ## traits ## ]]\\n["easy to use"]'
+    """
+    for last in [*_SECTION.finditer(completion)][-1:]:
+        if last[1] in lists and last[2]:
+            end = _end_of_complete(completion, last.end() - 1, ["["])
+            return completion if end is None else f"{completion[:end]}]"
+    return completion
+
+
+_SECTION = re.compile(r"\[\[ ## (\w+) ## \]\]\s*(\[?)")
+"""The name of a section, and the bracket of a list."""
+
+
+def _end_of_complete(completion: str, start: int, inside: list[str]) -> int | None:
+    """Where the last complete element of a list ends that was cut off; None if there is none.
+
+    Args:
+        start: Where the outermost bracket is.
+        inside: The brackets that are open in the list.
+    """
     brackets: list[str] = []
     end: int | None = None
     for token in _TOKEN.finditer(completion, start):
@@ -158,11 +179,10 @@ def complete_elements(completion: str) -> str:
             case "}" | "]":
                 brackets.pop()
                 if not brackets:
-                    return completion
-        if brackets == ["{", "["]:
+                    return None
+        if brackets == inside:
             end = {"[": None, ",": token.start()}.get(token[0], token.end())
-    cut_off = end is not None and brackets[:2] == ["{", "["]
-    return f"{completion[start:end]}]}}" if cut_off else completion
+    return end if brackets[: len(inside)] == inside else None
 
 
 class StrictAdapter(CachedParseAdapter, dspy.JSONAdapter):
@@ -187,7 +207,8 @@ class PlainAdapter(CachedPromptAdapter, dspy.ChatAdapter):
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
         try:
-            fields: dict[str, Any] = super().parse(signature, answer_text(completion))
+            text = complete_section(answer_text(completion), _lists(signature))
+            fields: dict[str, Any] = super().parse(signature, text)
         except (RecursionError, OverflowError) as error:  # Nested too deep for DSPy's parser.
             raise AdapterParseError(
                 adapter_name=type(self).__name__,
@@ -198,8 +219,13 @@ class PlainAdapter(CachedPromptAdapter, dspy.ChatAdapter):
         return fields
 
 
-_END_OF_LABEL = r"(?![\w%-]|[.,]\d|\s*(?:/|(?:out )?of)\s*(?!5\b)\d)"
-"""Not the start of another number, of a range ("4-5") or of a share on another scale ("4/10")."""
+def _lists(signature: type[dspy.Signature]) -> list[str]:
+    return [name for name, field in signature.output_fields.items() if get_origin(field.annotation) is list]
+
+
+_SCALE = r"(?:/|(?:out )?of|on a scale (?:of|from)(?:\s1\s?(?:to|-))?+)"
+_END_OF_LABEL = rf"(?![\w%-]|[.,]\d|[\s(]*+(?:(?:star|point)s?\s)?{_SCALE}\s*(?!5\b)\d)"
+"""Not the start of another number, of a range ("4-5") or of a share on another scale ("4/10", "4 stars out of 10")."""
 
 
 class RatingAdapter(CachedPromptAdapter, dspy.ChatAdapter):
@@ -256,13 +282,17 @@ class RatingAdapter(CachedPromptAdapter, dspy.ChatAdapter):
 
 
 class ChoiceAdapter(RatingAdapter):
-    """A bare letter as the whole answer; an answer without one is empty, because its log-probabilities may say more."""
+    """A bare letter as the whole answer; an answer without one is empty, because its log-probabilities may say more.
+
+    The words "A" and "I" are no letters: "I would choose C" is an answer without one.
+    """
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
         (name,) = signature.output_fields
         pattern = rf"[{MARKUP}]*+(?:(?i:{name})[{MARKUP}]*+[:=]?[{MARKUP}]*+)?([A-Za-z])(?!\w)"
-        found = re.match(pattern, answer_text(completion))
-        return {name: found[1] if found else ""}
+        text = answer_text(completion)
+        found = re.match(pattern, text)
+        return {name: "" if found is None or begins_with_word(text[found.start(1) :]) else found[1]}
 
 
 _ADAPTERS: dict[AdapterName, dspy.Adapter] = {

@@ -7,8 +7,10 @@ from typing import Any
 
 import dspy
 
-from programs.lm.backends import Backends, with_address
+from programs.lm.backends import Backends
+from programs.lm.decoding import decoding_policy
 from programs.lm.endpoints import model_name
+from programs.lm.given import with_address
 from programs.lm.ledger import Ledger
 from programs.lm.roles import GIVEN, RoleConfig, RoleName, Roles
 from programs.lm.routes import Route
@@ -36,9 +38,8 @@ class AmbientBackends(Backends):
     def roles(self) -> Roles:  # type: ignore[override]
         """Every role on the current model."""
         lm = self._current()
-        sampling = {
-            name: lm.kwargs[name] for name in ("temperature", "top_p", "max_tokens") if lm.kwargs.get(name) is not None
-        }
+        names = {"temperature", "top_p", "max_tokens"} - decoding_policy(lm.model).keys()
+        sampling = {name: lm.kwargs[name] for name in names if lm.kwargs.get(name) is not None}
         return Roles.all_on(RoleConfig(model=f"{GIVEN}{lm.model}", logprobs=False, **{"temperature": None, **sampling}))
 
     def require(self, role: RoleName) -> None:

@@ -38,6 +38,8 @@ from programs.lm.endpoints import (
     model_name,
     require_listening,
 )
+from programs.lm.given import GivenLM, require_usable, with_address
+from programs.lm.keys import no_secret_in_errors
 from programs.lm.ledger import Ledger
 from programs.lm.limits import Limits, limits_for, stated_limits
 from programs.lm.prices import PriceTable, price_table
@@ -161,6 +163,8 @@ class Backends(SharedByCopies):
         """
         if self.ledger.budget.usd is None or config.is_local:
             return
+        if "://" in config.model:
+            model_name(config)  # an address that holds a password is not repeated below
         given = self.given.get(config.model)
         if given is not None and not (given.kwargs.get("max_tokens") or given.kwargs.get("max_completion_tokens")):
             raise InputError(
@@ -205,7 +209,9 @@ class Backends(SharedByCopies):
     def build(self, role: str, config: RoleConfig) -> RoleLM:
         """A language model whose calls are recorded under the name `role`; starts its engine."""
         if config.model.startswith(GIVEN):
-            return self._recorded(role, config)
+            lm = self._given(role, config)
+            price, limiter = self.prices.of(lm.model), self.rate_limiter(config)
+            return GivenLM(lm, role, self.ledger, price, limiter, max_seconds=config.timeout)
         sampling = {"temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens}
         hosted = not config.is_local and not is_server(config.model)
         return RoleLM(
@@ -265,27 +271,11 @@ class Backends(SharedByCopies):
             engine=connect_route(config, route, self.on_event),
         )
 
-    def _recorded(self, role: str, config: RoleConfig) -> RoleLM:
-        """A given `dspy.LM` with our ledger, budget, rate limiter and response cache around it."""
-        lm = self._given(role, config)
-        return RoleLM(
-            lm.model,
-            role,
-            self.ledger,
-            self.prices.of(lm.model),
-            self.rate_limiter(config),
-            max_seconds=config.timeout,
-            # DSPy leaves the address out of the key of a stored answer.
-            keyed={"address": address} if (address := _own_address(lm)) else None,
-            model_type=lm.model_type,
-            engine=lm._engine_spec,
-            **lm.kwargs,
-        )
-
     def _given(self, role: str, config: RoleConfig) -> dspy.LM:
         lm = self.given.get(config.model)
         if lm is None:
             raise InputError(f"{role}: the model {config.model!r} was a dspy.LM object: pass that object again")
+        require_usable(lm, role)
         return lm
 
     def known_as(self, role: RoleName) -> str:
@@ -359,7 +349,12 @@ class Backends(SharedByCopies):
                     config["temperature"] = 0.7
             again = self.retry_unparsable
             try:
-                with dspy.context(adapter=adapter), self.told_of_refused_items(role), plain_errors(role, model):
+                with (
+                    dspy.context(adapter=adapter),
+                    self.told_of_refused_items(role),
+                    plain_errors(role, model),
+                    no_secret_in_errors(lm.kwargs),
+                ):
                     prediction = self._predicted(lambda: predictor(**inputs, lm=lm, config=config), lm, accept, again)
             except AdapterParseError as error:
                 last = self._unread(UnreadAnswer(error, getattr(lm, "cut_off_thinking", False)), model, config, cap)
@@ -449,17 +444,6 @@ def _cap_of(lm: dspy.BaseLM) -> str:
     return "max_completion_tokens" if "max_completion_tokens" in lm.kwargs else "max_tokens"
 
 
-def _own_address(lm: dspy.BaseLM) -> str:
-    """The address that a `dspy.LM` object was made with; empty for that of its provider."""
-    return str(lm.kwargs.get("api_base") or lm.kwargs.get("base_url") or "")
-
-
-def with_address(name: str, lm: dspy.BaseLM | None) -> str:
-    """The name of a model that may be a `dspy.LM` object, and the object's address if it has one of its own."""
-    address = "" if lm is None else _own_address(lm)
-    return f"{name} {address}" if address else name
-
-
 @contextmanager
 def plain_errors(role: str, config: RoleConfig) -> Iterator[None]:
     """Errors of DSPy that concern the text, the key or the model, as our own."""
@@ -472,10 +456,9 @@ def plain_errors(role: str, config: RoleConfig) -> Iterator[None]:
             raise InputError(f"{role}: {config.model}: {one_line(error)}") from error
         raise
     except LMAuthError as error:
-        variable = config.api_key_env or key_variable(config.model)
-        raise InputError(
-            f"{role}: {config.model}: {one_line(error)}; set the environment variable {variable}"
-        ) from error
+        variable = f"set the environment variable {config.api_key_env or key_variable(config.model)}"
+        remedy = f"give the dspy.LM object a key, or {variable}" if config.model.startswith(GIVEN) else variable
+        raise InputError(f"{role}: {config.model}: {one_line(error)}; {remedy}") from error
     except (LMConfigurationError, LMBillingError) as error:
         raise InputError(f"{role}: {config.model}: {one_line(error)}") from error
     except BackendDownError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 from functools import lru_cache
 from pathlib import Path
@@ -43,7 +44,7 @@ def model_name(config: RoleConfig) -> str:
         return f"gguf-{identity[-8:]}/{identity}"
     if config.model.startswith(GIVEN):
         return config.model.removeprefix(GIVEN)
-    if is_server(config.model):
+    if "://" in config.model:
         return _server_name(config.model)
     if "/" not in config.model:
         raise InputError(_without_provider(config.model))
@@ -78,20 +79,29 @@ def _without_provider(model: str) -> str:
 @lru_cache
 def _server_name(model: str) -> str:
     url, _, name = model.partition("#")
+    if not is_server(url):
+        url = ""  # of another scheme
     try:
         address = urlsplit(url)
         host, port = address.hostname, address.port
     except ValueError:
         host, port = None, None
-    if host and (address.username or address.password or address.query):
+    if host and (address.username or address.password or address.query or "?" in name):
         # Not repeated in the message: it may hold the key.
         raise InputError(
             f"the address of the server at {host} holds a user name, a password or a query: an address is written to "
             f"files and messages; give the key in the environment variable {_key_variable(host, port)} instead"
         )
     if not name or not host:
-        raise InputError(f"model {model[:200]!r}: write an OpenAI-compatible server as http://host:port/v1#model")
+        raise InputError(
+            f"model {_without_secret(model)[:200]!r}: write an OpenAI-compatible server as http://host:port/v1#model"
+        )
     return f"server-{hashlib.sha256(url.encode()).hexdigest()[:8]}/{name}"
+
+
+def _without_secret(address: str) -> str:
+    """An address that may be malformed, without what may be a user name, a password or a query."""
+    return re.sub(r"\?.*", "?...", re.sub(r"//.*@", "//...@", address, flags=re.DOTALL), flags=re.DOTALL)
 
 
 def key_variable(model: str) -> str:
@@ -106,7 +116,7 @@ def key_variable(model: str) -> str:
     if is_server(model):
         address = urlsplit(model.partition("#")[0])
         return _key_variable(address.hostname or "", address.port)
-    provider = model.split("/")[0]
+    provider = model.removeprefix(GIVEN).split("/")[0]
     return _KEYS.get(provider, f"{provider.upper()}_API_KEY")
 
 

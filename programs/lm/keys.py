@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -60,9 +60,30 @@ def no_key_in_errors(key: str | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        keys = [text for name, text in os.environ.items() if _SECRET.search(name)] if key is None else [key]
-        _clean(error, sorted(keys, key=len, reverse=True))
+        _clean(error, [*_secrets_in(os.environ)] if key is None else [key])
         raise
+
+
+@contextmanager
+def no_secret_in_errors(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Like `no_key_in_errors`, for a client that was not made here: its keys are in its settings or the environment.
+
+    Args:
+        settings: Of the client. Texts under a name such as `api_key` are taken out, and what its headers hold.
+    """
+    try:
+        yield
+    except Exception as error:
+        _clean(error, [*_secrets_in(settings), *_secrets_in(os.environ)])
+        raise
+
+
+def _secrets_in(settings: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in settings.items():
+        if isinstance(value, str) and _SECRET.search(name):
+            yield value
+        elif isinstance(value, Mapping) and "headers" in name:
+            yield from (text.rpartition(" ")[2] for text in value.values() if isinstance(text, str))
 
 
 def _clean(error: BaseException, keys: list[str]) -> None:
@@ -80,6 +101,6 @@ def _clean(error: BaseException, keys: list[str]) -> None:
 
 def _cleaned(value: Any, keys: list[str]) -> Any:
     if isinstance(value, str):
-        for key in keys:
+        for key in sorted(keys, key=len, reverse=True):  # one may be a part of another
             value = without_key(value, key)
     return value

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from programs.lm.llama_cpp import ENGINE
-from programs.lm.roles import RoleConfig
+from programs.lm.roles import GIVEN, RoleConfig
 from programs.runtime.config_file import read_toml
 from programs.runtime.environment import environment
 
@@ -45,10 +45,11 @@ class Limits(BaseModel):
 def limits_for(config: RoleConfig, stated: Mapping[str, Limits]) -> Limits:
     """The limits of a role's backend: as stated for its model string, with a concurrency in any case.
 
+    Those stated for a model hold for a `dspy.LM` object of that name, unless the object (`dspy:NAME`) has its own.
     Where none is stated, it is the slots of the engine on this machine, which would only queue further calls, and
     `DEFAULT_CONCURRENCY` for servers and hosted models.
     """
-    limits = stated.get(config.model, Limits())
+    limits = stated.get(config.model) or stated.get(config.model.removeprefix(GIVEN)) or Limits()
     if limits.concurrency is not None:
         return limits
     return limits.model_copy(update={"concurrency": ENGINE.slots if config.is_local else DEFAULT_CONCURRENCY})

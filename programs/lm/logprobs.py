@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,9 @@ from programs.lm.answer_text import ends_reasoning
 
 MARKUP = " \t\r\n\"'*`"
 """Characters that may surround a label."""
+
+_WORD = re.compile(r"[AaIi](?:['\u2019-]\w|[ \t]+[\"'*`\u2018\u201c]*\w)")
+"""An article or a pronoun: what follows a label is the end, a punctuation mark or a line break."""
 
 _RATING, _CHOICE = "rating:", "choice:"
 """What an answer may begin with, as in "Rating: 4"."""
@@ -48,6 +52,15 @@ def expected_label(logprobs: Mapping[str, Any] | None, labels: Sequence[str]) ->
     return None
 
 
+def begins_with_word(text: str) -> bool:
+    """Whether a text begins with a letter that is a word of English there, and no label.
+
+    >>> begins_with_word("I would choose C"), begins_with_word("A good one"), begins_with_word("A: a good one")
+    (True, True, False)
+    """
+    return _WORD.match(text) is not None
+
+
 def label_logprobs(logprobs: Mapping[str, Any] | None, labels: Sequence[str]) -> tuple[dict[str, float], float] | None:
     """Log-probability of each label where the answer names one, else at its first token.
 
@@ -57,7 +70,8 @@ def label_logprobs(logprobs: Mapping[str, Any] | None, labels: Sequence[str]) ->
 
     Returns:
         The labels among the tokens listed, and the least log-probability of the list, in nats: a label that is missing
-        has less. None where no label is listed, or the model thinks before it answers.
+        has less. A letter that the answer goes on from as a word ("I would") is no label. None where no label is
+        listed, or the model thinks before it answers.
 
     >>> top = [{"token": "A", "logprob": -0.5}, {"token": "The", "logprob": -2.0}]
     >>> label_logprobs({"content": [{"token": "A", "top_logprobs": top}]}, ["A", "B"])
@@ -67,9 +81,12 @@ def label_logprobs(logprobs: Mapping[str, Any] | None, labels: Sequence[str]) ->
     if not content or content[0]["token"].lstrip().startswith("<"):
         return None
     position, before = content[0], ""
-    for token in content:
-        if token["token"].strip() in labels:
-            position = token
+    for place, token in enumerate(content):
+        if (written := token["token"].strip()) in labels:
+            if begins_with_word("".join(one["token"] for one in content[place:]).lstrip()):
+                labels = [label for label in labels if label != written]
+            else:
+                position = token
             break
         before += token["token"]
         if not _CHOICE.startswith(before.strip(MARKUP).lower()):

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import dspy
 from pydantic import ValidationError
 
+from programs.lm.decoding import decoding_policy
 from programs.lm.roles import GIVEN, PRESETS, ROLE_NAMES, RoleConfig, RoleName, Roles
 from programs.runtime.errors import InputError, input_error, listed
 
@@ -119,6 +120,8 @@ def _differences(one: dspy.LM, other: dspy.LM) -> list[str]:
 
 def _sampling(model: dspy.LM) -> dict[str, object]:
     # The object's own sampling is used; recorded, so that a run with other sampling counts as another run.
-    sampling = {name: model.kwargs.get(name) for name in ("temperature", "top_p")}
+    # A reasoning model has the one temperature that it takes: none is sent with a call.
+    refused = decoding_policy(model.model)
+    sampling = {name: model.kwargs.get(name) for name in ("temperature", "top_p") if name not in refused}
     most = model.kwargs.get("max_completion_tokens") or model.kwargs.get("max_tokens")
     return sampling | ({"max_tokens": most} if most else {})

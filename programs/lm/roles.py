@@ -105,15 +105,22 @@ class Roles(BaseModel):
         for role, model in models.items():
             if model is not None:
                 config: RoleConfig = getattr(self, role)
-                usual = {name: getattr(getattr(_SHORT, role), name) for name in decoding_policy(config.model)}
+                usual = {name: getattr(getattr(_SHORT, role), name) for name in _policy(config.model)}
                 changed[role] = config.model_copy(update={**usual, "model": model, **_policy(model)})
         return self.model_copy(update=changed)
+
+
+_OF_OBJECTS = ("temperature", "top_p", "logprobs")
+"""Of a decoding policy, what holds for the calls of a `dspy.LM` object too; the rest is the object's own."""
 
 
 def _policy(model: str) -> dict[str, object]:
     if model.startswith(("local/", "gguf:", "http")):
         return {"adapter": "compact", "terse": True}
-    return {"adapter": "json", "terse": False, **decoding_policy(model)}
+    policy = decoding_policy(model.removeprefix(GIVEN))
+    if model.startswith(GIVEN):
+        policy = {name: value for name, value in policy.items() if name in _OF_OBJECTS}
+    return {"adapter": "json", "terse": False, **policy}
 
 
 def _all(model: str, adapter: AdapterName, **settings: object) -> Roles:

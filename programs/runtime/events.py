@@ -47,7 +47,8 @@ class Progress:
 
 Event = Note | Progress
 OnEvent = Callable[[Event], None]
-"""Called in the main thread of the work; an exception it raises ends the work like Ctrl-C."""
+"""Called by whichever thread has something to tell: that of the work, where an exception it raises ends the work like
+Ctrl-C, or one of its workers (a model is loaded, a text is refused), where it fails what that worker is at."""
 
 
 def ignore(event: Event) -> None:

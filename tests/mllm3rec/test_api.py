@@ -25,7 +25,7 @@ from programs.prior.retrieval import Retriever
 from programs.prior.scorers import scores_of
 from signatures.rows import Case
 from tests.support.compile_setup import sensitive
-from tests.support.fake_server import FakeOpenAI
+from tests.support.fake_server import FakeOpenAI, Reply
 from tests.support.paths import ROOT
 from tests.support.schemas import FILMS
 
@@ -539,6 +539,16 @@ class TestDSPy:
         assert m3.evaluate(cases, program, out=tmp_path / "run").complete  # resumes
         with pytest.raises(m3.InputError, match="holds another run"):
             m3.evaluate(cases, m3.program("listwise", data, model=good), out=tmp_path / "run")
+
+    def test_a_key_that_the_server_repeats_is_in_no_journal_and_no_message(
+        self, data: m3.Dataset, cases: m3.Cases, tmp_path: Path
+    ) -> None:
+        with FakeOpenAI(lambda body: Reply("bad request from secret-key", status=400)) as server:
+            program = m3.program("listwise", data, model=lm_on(server))
+            with pytest.raises(m3.InputError, match=r"bad request from \[key\]"):
+                m3.evaluate(cases, program, out=tmp_path / "run")
+        assert "bad request from [key]" in (tmp_path / "run" / "journal.jsonl").read_text()
+        assert "secret-key" not in "".join(p.read_text() for p in (tmp_path / "run").iterdir() if p.is_file())
 
     def test_a_metric_for_evaluate_and_optimizers(self, data: m3.Dataset, server: FakeOpenAI) -> None:
         dev = m3.draw_cases(data, part="dev", users=4, negatives=5)

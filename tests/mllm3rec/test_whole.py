@@ -328,6 +328,14 @@ class TestServersOfArtifacts:
         manifest.write_text(json.dumps(ArtifactManifest.model_validate(found).sealed().model_dump(mode="json")))
         return manifest.parent
 
+    def test_a_malformed_address_is_refused(self, artifact: Path) -> None:
+        found = json.loads((artifact / MANIFEST).read_text())
+        found["roles"]["mote"]["model"] = "http://[gpu/v1#m"
+        sealed = ArtifactManifest.model_validate(found).sealed()
+        (artifact / MANIFEST).write_text(json.dumps(sealed.model_dump(mode="json")))
+        with pytest.raises(InputError, match="write an OpenAI-compatible server as"):
+            m3.StageSettings(task="distill", program=str(artifact)).identity()
+
     @pytest.mark.parametrize(("task", "role"), [("distill", "mote"), ("profile", "mope")])
     def test_only_the_server_that_is_asked_must_be_confirmed(self, artifact: Path, task: Task, role: RoleName) -> None:
         there = f"https://gpu-{role}.example/v1#m"

@@ -39,11 +39,11 @@ def drawn(seed: int, users: int, knows: float) -> list[UserScore]:
 def test_ranks_are_those_of_a_program_with_that_weight() -> None:
     case = Case(user_id="u", history=(), candidates=tuple("abcde"), target="b")
     mar, prior = [0.1, 0.9, None, 0.4, 0.2], [3.0, 0.5, 2.0, 1.0, 0.0]
-    found = ranks_by_weight(case, mar, prior, head=4)
+    found, ties = ranks_by_weight(case, mar, prior, head=4), seed_of("ties", "u")
     for weight, rank in zip(TRIED_WEIGHTS, found, strict=True):
         own = np.array([np.nan if score is None else score for score in mar])
-        fused = Fusion(weight, 4).fuse(own, np.array(prior))
-        order = order_by_score(case.candidates, fused.tolist(), tie_seed=seed_of("ties", "u"))
+        fused = Fusion(weight, 4).fuse(own, np.array(prior), ties)
+        order = order_by_score(case.candidates, fused.tolist(), tie_seed=ties)
         assert rank == order.index("b") + 1
     assert found[0] > found[-1] == 1
 

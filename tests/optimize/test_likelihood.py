@@ -47,7 +47,7 @@ def test_the_scores_are_those_that_a_program_fuses(
     case = Case(user_id="u", history=(), candidates=tuple("abcdef"), target="abcdef"[target])
     found = ListScores.of(case, mar, prior, head)
     own = np.array([np.nan if score is None else score for score in mar], dtype=float)
-    fused = Fusion(weight, head, deviations=common).fuse(own, np.array(prior))
+    fused = Fusion(weight, head, deviations=common).fuse(own, np.array(prior), tie_seed=0)
     inside = np.sort(np.argsort(-np.array(prior))[:head])
     if target not in inside or np.isnan(own[inside]).all():
         assert found is None

@@ -10,9 +10,11 @@ import pytest
 from evaluate.ranker_choice import choose_by_name
 from programs.chat_rec import SHORTLIST, LikesDislikes, fusion_of
 from programs.fusion import Fusion
+from programs.gate import Gate
 from programs.lm.model_options import ModelOptions
 from programs.prior.scorers import Popularity
 from programs.program import PROGRAMS
+from programs.runtime.errors import InputError
 from signatures.rows import Case
 from signatures.types import Interaction, Item
 from tests.support.fake_server import FakeOpenAI
@@ -47,6 +49,21 @@ def test_the_shortlist_is_in_the_priors_order_and_the_rest_stays_below(server: F
 def test_the_shuffled_shortlist_is_not_in_the_priors_order(server: FakeOpenAI) -> None:
     listed, _ = shown("chat-rec-shuffled", server, head=6)
     assert sorted(listed) == list("cdefgh") and listed != list("efdghc")
+
+
+def test_ties_of_the_prior_are_not_listed_in_the_order_of_the_candidates(server: FakeOpenAI) -> None:
+    parts = replace(parts_on(server), catalogue=ITEMS, prior=Popularity({}), fusion=fusion_of("chat-rec", Fusion()))
+    for user in "uvw":
+        PROGRAMS["chat-rec"](parts).rank(CASE.model_copy(update={"user_id": user}))
+    asked = (body["messages"][-1]["content"] for body in server.bodies)
+    listed = {tuple(re.findall(r"\d\d: thing (\w)", question)) for question in asked}
+    assert len(listed) == 3 and CASE.candidates not in listed
+
+
+def test_a_gate_would_take_the_models_order_its_weight() -> None:
+    with pytest.raises(InputError, match=r"^chat-rec: the model's order stands"):
+        fusion_of("chat-rec", Fusion(gate=Gate(weights=(0.3,))))
+    assert fusion_of("listwise", Fusion(gate=Gate(weights=(0.3,)))).gate is not None
 
 
 def test_facts_are_shown_and_nothing_else_is_claimed() -> None:

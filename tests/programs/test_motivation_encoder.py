@@ -56,6 +56,12 @@ def test_an_item_outside_the_catalogue_is_compared_with_it(motivations: Motivati
     assert MotivationEncoder(AxisEncoder(), SCHEMA, {}).of(Item.from_text("play")).tolist() == [1, 0, 0]
 
 
+def test_a_text_that_a_caller_sends_is_not_kept(motivations: MotivationEncoder) -> None:
+    first = motivations.of(Item.from_text("play thrift"))
+    assert set(motivations._known[0]) == {item.text for item in CATALOGUE.values()}
+    np.testing.assert_array_equal(motivations.of(Item.from_text("play thrift")), first)
+
+
 def test_the_profile_rests_on_the_purchases_that_lean_to_it(motivations: MotivationEncoder) -> None:
     answer = EncoderProfile(motivations)(history=[CATALOGUE["vitamin"], CATALOGUE["ball"], CATALOGUE["ball"]])
     first = answer.profile.motivations[0]

@@ -38,13 +38,13 @@ class TestFusion:
 
     def test_by_hand(self) -> None:
         # z of (1, 3) is (-1, 1), z of (10, 20) likewise.
-        fused = Fusion(weight=0.25).fuse(np.array([1.0, 3.0]), np.array([20.0, 10.0]))
+        fused = Fusion(weight=0.25).fuse(np.array([1.0, 3.0]), np.array([20.0, 10.0]), 5)
         assert fused.tolist() == pytest.approx([0.5, -0.5])
 
     def test_weights_of_nothing_and_all(self) -> None:
         mar = np.array([0.1, 0.4, 0.3, 0.2])
-        assert np.argsort(-Fusion(weight=0).fuse(mar, self.prior)).tolist() == [0, 3, 2, 1]
-        assert np.argsort(-Fusion(weight=1).fuse(mar, self.prior)).tolist() == [1, 2, 3, 0]
+        assert np.argsort(-Fusion(weight=0).fuse(mar, self.prior, 5)).tolist() == [0, 3, 2, 1]
+        assert np.argsort(-Fusion(weight=1).fuse(mar, self.prior, 5)).tolist() == [1, 2, 3, 0]
 
     @given(
         mar=st.lists(st.integers(1, 50), min_size=6, max_size=6),
@@ -54,26 +54,67 @@ class TestFusion:
         items = tuple("abcdef")
         x, y = np.array(mar, dtype=float), np.array(prior, dtype=float)
         for weight, alone in ((0.0, y), (1.0, x + y / 1000)):  # what MAR leaves tied is the prior's to order
-            fused = Fusion(weight=weight).fuse(x, y)
+            fused = Fusion(weight=weight).fuse(x, y, 5)
             assert order_by_score(items, fused.tolist(), 5) == order_by_score(items, alone.tolist(), 5)
 
     def test_those_outside_the_head_stay_below_in_the_prior_s_order(self) -> None:
         mar = np.array([1.0, np.nan, np.nan, 5.0])
-        assert head_of(self.prior, 2).tolist() == [0, 3]
+        assert head_of(self.prior, 2, 5).tolist() == [0, 3]
         for weight in (0.0, 0.3, 1.0):
-            fused = Fusion(weight=weight, head=2).fuse(mar, self.prior)
+            fused = Fusion(weight=weight, head=2).fuse(mar, self.prior, 5)
             assert set(np.argsort(-fused)[:2]) == {0, 3}
             assert np.argsort(-fused)[2:].tolist() == [2, 1]
-        assert np.argsort(-Fusion(weight=1, head=2).fuse(mar, self.prior))[0] == 3
+        assert np.argsort(-Fusion(weight=1, head=2).fuse(mar, self.prior, 5))[0] == 3
+
+    @given(
+        st.lists(st.floats(-9, 9), min_size=2, max_size=8, unique=True),
+        st.integers(1, 9),
+        st.integers(0, 99),
+        st.data(),
+    )
+    def test_without_ties_the_ranking_is_that_of_a_stable_sort(
+        self, scores: list[float], head: int, seed: int, data: st.DataObject
+    ) -> None:
+        prior = np.array(scores)
+        mar = np.array(data.draw(st.permutations([float(n) for n in range(len(scores))])))
+        first = np.sort(np.argsort(-prior, kind="stable")[:head])
+        assert head_of(prior, head, seed).tolist() == first.tolist()
+        below = np.setdiff1d(np.arange(len(prior)), first)
+        falling = below[np.argsort(-prior[below], kind="stable")]
+        fused = Fusion(weight=0.3, head=head).fuse(mar, prior, seed)
+        if len(below):
+            assert fused[falling].tolist() == (fused[first].min() - 1 - np.arange(len(falling))).tolist()
+        assert fused[first].tolist() == Fusion(weight=0.3).fuse(mar[first], prior[first], seed).tolist()
+
+    @given(st.lists(st.integers(0, 2), min_size=2, max_size=12), st.integers(1, 12), st.integers(0, 99))
+    def test_with_ties_the_head_is_the_beginning_of_the_prior_s_order(
+        self, scores: list[int], head: int, seed: int
+    ) -> None:
+        prior, items = np.array(scores, dtype=float), tuple(map(str, range(len(scores))))
+        order = order_by_score(items, scores, seed)
+        assert {items[place] for place in head_of(prior, head, seed)} == set(order[:head])
+        silent = Fusion(weight=0.3, head=head).fuse(np.full(len(prior), np.nan), prior, seed)
+        assert order_by_score(items, silent.tolist(), seed) == order
+
+    @pytest.mark.parametrize("head", [3, None])
+    def test_no_place_in_the_list_is_worth_anything_where_all_are_tied(self, head: int | None) -> None:
+        """The share of 600 users whose first or last candidate is among the first 3 of 9 is a third, give or take."""
+        items, draw = tuple("abcdefghi"), np.random.default_rng(0)
+        found = dict.fromkeys("ai", 0)
+        for seed in range(600):
+            fused = Fusion(head=head).fuse(draw.random(9), np.zeros(9), seed)
+            for item in set(order_by_score(items, fused.tolist(), seed)[:3]) & found.keys():
+                found[item] += 1
+        assert all(160 < count < 240 for count in found.values())
 
     def test_a_candidate_left_out_gains_nothing_by_it(self) -> None:
-        fused = Fusion(weight=1).fuse(np.array([2.0, np.nan, 1.0, 3.0]), self.prior)
+        fused = Fusion(weight=1).fuse(np.array([2.0, np.nan, 1.0, 3.0]), self.prior, 5)
         assert np.argsort(-fused).tolist() == [3, 0, 2, 1]
 
     @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
     @pytest.mark.parametrize("head", [None, 2])
     def test_where_mar_said_nothing_the_prior_decides(self, weight: float, head: int | None) -> None:
-        fused = Fusion(weight=weight, head=head).fuse(np.full(4, np.nan), self.prior)
+        fused = Fusion(weight=weight, head=head).fuse(np.full(4, np.nan), self.prior, 5)
         assert np.argsort(-fused).tolist() == [0, 3, 2, 1]
         assert len(set(fused)) == 4
 

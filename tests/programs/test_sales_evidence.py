@@ -40,6 +40,18 @@ def test_one_user_is_no_habit_and_a_seller_names_no_department() -> None:
     assert EVIDENCE.words("new") == "new, nobody bought it yet"
 
 
+def test_a_user_counts_once_however_often_they_bought() -> None:
+    catalogue = {
+        name: Item(item_id=name, title=name, categories=(("Home", kind),))
+        for name, kind in (("m1", "Mugs"), ("m2", "Mugs"), ("t1", "Teas"), ("t2", "Teas"))
+    }
+    histories = {"u": ["m1", "t1", "m2", "t1"], "v": ["t2"]}
+    known = known_categories(catalogue)
+    assert SalesEvidence(histories, catalogue, known).words("t1") == "rarely bought"
+    two = SalesEvidence(histories | {"w": ["m2", "t1"]}, catalogue, known)
+    assert two.words("t1").startswith("often bought after: Mugs; ")
+
+
 def test_stands_beside_the_traits_that_mote_keeps(server: FakeOpenAI) -> None:
     answer = EvidenceMOTE(EVIDENCE, backends_on(server))(CATALOGUE["cup"])
     assert answer.text == f"{answer.traits.render()}; often bought after: Tea; popular"

@@ -12,7 +12,7 @@ from programs.gate import GateSignals
 from programs.prior.scorers import Scorer, scores_of
 from programs.program import Fusion, prior_alone
 from programs.ranker import ranking_from_scores
-from signatures.rows import Case, Ranking
+from signatures.rows import Case, Ranking, seed_of
 
 PLANTED_TRUTH = "planted-truth"
 
@@ -42,6 +42,6 @@ class PlantedTruth:
         signals = GateSignals.of(case, prior, self.owned, truth)
         if not self.fusion.asks(signals):
             return prior_alone(case, prior)
-        fused = self.fusion.of_user(signals).fuse(truth, prior)
+        fused = self.fusion.of_user(signals).fuse(truth, prior, seed_of("ties", case.user_id))
         scores = {"prior": prior.tolist(), "mar": truth.tolist(), "fused": fused.tolist()}
         return ranking_from_scores(case, scores, by="fused")

@@ -164,6 +164,7 @@ def test_every_case_ends_in_exactly_one_way(found: list[RankerRuns]) -> None:
     assert row["unparsable"].text == "3 (33%)"  # of 3 x 3 calls
     assert row["left out"].text == "6 (2.0 per user)"
     assert row["traits refused"].text == "3 (33%)"
+    assert row["motivations refused"].text == "0"
     assert row["unfaithful reasons"].text == "3 (50%)"
     assert answer_table(found[:2]) is None
 

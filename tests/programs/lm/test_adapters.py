@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from programs.lm.adapters import (
     CachedParseAdapter,
+    ChoiceAdapter,
     CompactAdapter,
     RatingAdapter,
     StrictAdapter,
@@ -22,7 +23,7 @@ from programs.lm.adapters import (
 )
 from programs.lm.answer_text import answer_text
 from programs.lm.logprobs import MARKUP
-from signatures.mar import rank_candidates, score_candidate
+from signatures.mar import choose_candidate, rank_candidates, score_candidate
 from signatures.mope import infer_motivations
 from signatures.mote import DistillTraits
 from signatures.schema import CONSUMER
@@ -55,6 +56,11 @@ class TestRatingAdapter:
             "**Rating:** 4",
             "rating 4",
             "4 of its traits",
+            "4 stars",
+            "4 stars out of 5",
+            "4 (out of 5)",
+            "4 on a scale of 5",
+            "4 on a scale from 1 to 5",
         ],
     )
     def test_a_digit_is_read_however_it_is_dressed(self, text: str) -> None:
@@ -76,6 +82,11 @@ class TestRatingAdapter:
             "4-5",
             "4/10",
             "4 out of 10",
+            "4 stars out of 10",
+            "4 points of 100",
+            "4 (of 10)",
+            "4 on a scale of 1 to 10",
+            "4 on a scale of 10",
             "40%",
             "Rating: 6",
             "Rating:",
@@ -128,6 +139,37 @@ JSON = st.recursive(
 )
 
 
+class TestChoiceAdapter:
+    signature = choose_candidate("profile", "traits")
+
+    @pytest.mark.parametrize("letter", ["A", "C", "I", "a", "i", "z"])
+    @pytest.mark.parametrize(
+        "dress", ["{}", " {}.", "**{}**", "Choice: {}", "{}: it is soft", "{}\nIt is soft", "{} - it is soft"]
+    )
+    def test_a_letter_is_read_however_it_is_dressed(self, letter: str, dress: str) -> None:
+        assert ChoiceAdapter().parse(self.signature, dress.format(letter)) == {"choice": letter}
+
+    def test_another_letter_than_a_word_may_begin_a_sentence(self) -> None:
+        assert ChoiceAdapter().parse(self.signature, "B because it is soft") == {"choice": "B"}
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "I would choose C",
+            "I'd choose C",
+            "I\u2019m for C",
+            "A good choice is C",
+            "A **good** choice is C",
+            "A-line dresses",
+            "a soft mug",
+            "i think C",
+            "Choice: I think C",
+        ],
+    )
+    def test_an_article_or_a_pronoun_is_none(self, text: str) -> None:
+        assert ChoiceAdapter().parse(self.signature, text) == {"choice": ""}
+
+
 class TestCachedParsing:
     """An answer means what it means to DSPy, whoever reads it."""
 
@@ -143,7 +185,7 @@ class TestCachedParsing:
         text = answer_text(json.dumps(answer)[: -cut or None])
         for signature in (DistillTraits, infer_motivations(CONSUMER), rank_candidates("profile", "traits")):
             for adapter in (CompactAdapter(), StrictAdapter()):
-                shown = complete_elements(text) if isinstance(adapter, CompactAdapter) else text
+                shown = complete_elements(text)
                 assert self.read(adapter.parse, signature, text) == self.read(
                     super(CachedParseAdapter, adapter).parse, signature, shown
                 )

@@ -32,16 +32,24 @@ LABELS = ("1", "2", "3", "4", "5")
 
 
 class TestCaps:
-    def test_an_answer_that_was_cut_off_is_read_as_far_as_it_is_whole(self) -> None:
-        with replying(Reply('{"traits": ["easy to use", "kind to skin", "sturdy every')) as server:
-            answer = distill(backends_on(server))
+    @pytest.mark.parametrize(
+        ("adapter", "begin"), [("compact", '{"traits": '), ("json", '{"traits": '), ("chat", "[[ ## traits ## ]]\n")]
+    )
+    def test_an_answer_that_was_cut_off_is_read_as_far_as_it_is_whole(self, adapter: AdapterName, begin: str) -> None:
+        with replying(Reply(begin + '["easy to use", "kind to skin", "sturdy every')) as server:
+            answer = distill(backends_on(server, adapter=adapter))
             assert (answer.traits, answer.unparsable, len(server.bodies)) == (["easy to use", "kind to skin"], 0, 1)
 
-    def test_half_a_motivation_does_not_cost_the_whole_profile(self) -> None:
+    @pytest.mark.parametrize(
+        ("adapter", "begin"), [("compact", ""), ("json", ""), ("chat", "[[ ## motivations ## ]]\n")]
+    )
+    def test_half_a_motivation_does_not_cost_the_whole_profile(self, adapter: AdapterName, begin: str) -> None:
         whole = {"dimension": "value", "description": "much for little", "strength": "strong", "evidence": [1]}
         cut = json.dumps({"motivations": [whole, whole]}).removesuffix(', "strength": "strong", "evidence": [1]}]}')
+        cut = begin + cut.removeprefix('{"motivations": ') if begin else cut
         with replying(Reply(cut)) as server:
-            asked = RolePredictor(infer_motivations(CONSUMER), "mope", backends_on(server), 240)
+            backends = backends_on(server, adapter=adapter)
+            asked = RolePredictor(infer_motivations(CONSUMER), "mope", backends, 240)
             answer = asked(shopper="nothing known", history="1. Cup")
             assert [draft.model_dump() for draft in answer.motivations] == [whole]
             assert answer.unparsable == 0
@@ -127,6 +135,14 @@ class TestGivenObjects:
         one = lm_at(server)
         for options in (ModelOptions(model=one, mar=one), ModelOptions(model=one, mar=lm_at(server))):
             assert list(options.given) == ["dspy:openai/served"]
+
+    def test_one_that_asks_for_several_answers_is_refused_before_any(self, server: FakeOpenAI) -> None:
+        backends = on_objects(model=lm_at(server, n=5))
+        for ask in (lambda: backends.require("mote"), lambda: distill(backends)):
+            with pytest.raises(InputError, match=r"^mote: the dspy\.LM object 'openai/served' asks for n=5 answers"):
+                ask()
+        assert not server.bodies
+        assert distill(on_objects(model=lm_at(server, n=1))).traits
 
     def test_answers_and_traits_of_two_servers_that_call_their_model_alike_are_kept_apart(self) -> None:
         store, cup = TraitStore(), Item(item_id="x", title="Cup")

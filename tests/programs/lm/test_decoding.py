@@ -6,15 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import dspy
 import pytest
 
+from programs.lm.ambient import AmbientBackends
 from programs.lm.backends import Backends
 from programs.lm.decoding import decoding_policy
 from programs.lm.ledger import Ledger, read_calls
+from programs.lm.model_options import ModelOptions
 from programs.lm.prices import price_table
 from programs.lm.roles import HOSTED, HOSTED_CHEAP, PRESETS, ROLE_NAMES, Roles
 from programs.mote import MOTE
 from signatures.types import Item
+from tests.support.backends import rate
 from tests.support.fake_server import Body, FakeOpenAI, Reply
 from tests.support.provider_families import FAMILIES
 
@@ -139,6 +143,35 @@ def test_a_model_of_another_family_gets_the_usual_settings_back() -> None:
     assert (there.temperature, there.logprobs, there.effort, there.max_tokens) == (None, False, "low", 16_000)
     back = roles.with_models(mar="gemini/gemini-3.8-flash").with_models(mar="local/smollm2-135m").mar
     assert (back.temperature, back.logprobs, back.effort, back.adapter) == (0.0, True, None, "compact")
+
+
+@pytest.mark.parametrize("ambient", [False, True])
+def test_an_object_of_a_reasoning_model_is_asked_for_what_its_family_takes(
+    ambient: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Body] = []
+
+    def unreadable_first(body: Body) -> Reply:
+        asked.append(body)
+        if "logprobs" in body or body["temperature"] != 1.0:
+            return Reply("Unsupported parameter", status=400)
+        return Reply("hard to say") if len(asked) == 1 else Reply("4")
+
+    with FakeOpenAI(unreadable_first) as server:
+        settings: dict[str, Any] = {"api_base": server.url, "api_key": "sk-test-0123456789", "cache": False}
+        lm = dspy.LM("openai/gpt-6-luna", temperature=1.0, max_tokens=16_000, **settings)
+        options = ModelOptions(preset="hosted", model=lm)
+        with dspy.context(lm=lm):
+            answer = rate(AmbientBackends() if ambient else Backends(options.roles(), given=options.given))
+    assert (answer.rating, answer.unparsable, len(asked)) == ("4", 1, 2)
+    mar = options.roles().mar
+    assert (mar.logprobs, mar.temperature, mar.max_tokens) == (False, None, 16_000)
+
+
+def test_an_object_of_another_family_keeps_its_sampling() -> None:
+    lm = dspy.LM("openai/gpt-4.1", api_key="-", temperature=0.4, top_p=0.9)
+    mar = ModelOptions(preset="hosted", model=lm).roles().mar
+    assert (mar.logprobs, mar.temperature, mar.top_p, mar.effort) == (True, 0.4, 0.9, None)
 
 
 def test_models_of_the_first_version_keep_their_policy() -> None:

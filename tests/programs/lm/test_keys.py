@@ -7,10 +7,13 @@ import socket
 import traceback
 from collections.abc import Callable
 
+import dspy
 import pytest
 
+from programs.lm.ambient import AmbientBackends
 from programs.lm.backends import Backends
 from programs.lm.endpoints import key_variable
+from programs.lm.model_options import ModelOptions
 from programs.lm.roles import ROLE_NAMES, RoleConfig, Roles
 from programs.lm.routes import RERANK
 from programs.runtime.errors import InputError
@@ -58,6 +61,65 @@ def test_a_server_repeats_it_in_any_spelling(
             ask(backends_on(server))
     assert server.keys == [f"Bearer {KEY}"]
     assert "canary" not in "".join(traceback.format_exception(error.value))
+
+
+def lm_of(server: FakeOpenAI, **settings: object) -> dspy.LM:
+    """A `dspy.LM` object on a server, with the key unless the settings have another, or None."""
+    where: dict[str, object] = {"api_base": server.url, "api_key": KEY, "max_tokens": 100, "cache": False}
+    given = {name: value for name, value in (where | settings).items() if value is not None}
+    return dspy.LM("openai/served", num_retries=0, **given)
+
+
+class TestOfADspyObject:
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            lambda: Reply(raw=REPEATED.encode(), status=400),
+            lambda: Reply(raw=REPEATED.encode(), status=401),
+            lambda: Reply(raw=REPEATED.replace("/", "\\/").encode(), status=403),
+            lambda: Reply(f"I will not, {KEY}"),
+        ],
+    )
+    @pytest.mark.parametrize("ambient", [False, True])
+    def test_a_server_repeats_it(
+        self, reply: Callable[[], Reply], ambient: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+        with FakeOpenAI(lambda body: reply()) as server:
+            options = ModelOptions(model=lm_of(server))
+            backends = AmbientBackends() if ambient else Backends(options.roles(), given=options.given)
+            with dspy.context(lm=lm_of(server)), pytest.raises(Exception, match=r".") as error:
+                distill(backends)
+        assert f"Bearer {KEY}" in server.keys
+        assert "canary" not in "".join(traceback.format_exception(error.value))
+
+    @pytest.mark.parametrize(
+        "settings", [{"extra_headers": {"Authorization": f"Bearer {KEY}"}, "api_key": "other-key"}, {"api_key": None}]
+    )
+    def test_it_may_come_from_a_header_or_the_environment(
+        self, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        with FakeOpenAI(lambda body: Reply(raw=REPEATED.encode(), status=400)) as server:
+            options = ModelOptions(model=lm_of(server, **settings))
+            lm = Backends(options.roles(), given=options.given).lm("mote")
+            with pytest.raises(Exception, match=r"no: \[key\]") as error:
+                lm("a cup")
+        assert "canary" not in "".join(traceback.format_exception(error.value))
+
+    def test_an_error_names_what_sets_another(self) -> None:
+        with FakeOpenAI(lambda body: Reply("no", status=401)) as server:
+            options = ModelOptions(model=lm_of(server))
+            with pytest.raises(InputError, match=r"give the dspy\.LM object a key, or .* variable OPENAI_API_KEY$"):
+                distill(Backends(options.roles(), given=options.given))
+
+    @pytest.mark.parametrize("address", ["http://me:canary@127.0.0.1:1/v1", "http://127.0.0.1:1/v1?key=canary", "//[c"])
+    def test_an_address_holds_no_secret(self, address: str) -> None:
+        options = ModelOptions(model=dspy.LM("openai/served", api_base=address, api_key=KEY))
+        backends = Backends(options.roles(), given=options.given)
+        with pytest.raises(InputError, match=r"the address of the dspy\.LM object 'openai/served'") as error:
+            backends.require("mar")
+        assert "canary" not in str(error.value)
 
 
 @pytest.mark.parametrize("key", ["sk-canary-1\n", "sk-canary-1\r\nX-Evil: 1", "sk canary", "sk-canary-\u6f22"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dspy
 import pytest
 
 from programs.lm.backends import Backends
 from programs.lm.ledger import Call, Ledger, read_calls
 from programs.lm.limits import DEFAULT_CONCURRENCY, Limits, limits_for, stated_limits
 from programs.lm.llama_cpp import ENGINE
-from programs.lm.roles import RoleConfig, local_roles
+from programs.lm.roles import RoleConfig, Roles, local_roles
 from programs.runtime.errors import InputError
 
 
@@ -21,6 +22,15 @@ class TestStated:
         assert found["openai/gpt-4o"] == Limits(concurrency=DEFAULT_CONCURRENCY, rpm=500)
         assert found["http://h/v1#m"] == Limits(concurrency=2)
         assert found["local/x"] == Limits(concurrency=ENGINE.slots)
+
+    def test_those_of_a_model_hold_for_a_dspy_object_of_its_name(self) -> None:
+        stated = {"openai/gpt-4o": Limits(rpm=500, concurrency=2), "openai/o": Limits(rpm=1), "dspy:openai/o": Limits()}
+        config = RoleConfig(model="dspy:openai/gpt-4o")
+        assert limits_for(config, stated) == stated["openai/gpt-4o"]
+        assert limits_for(RoleConfig(model="dspy:openai/o"), stated).rpm is None
+        lm = dspy.LM("openai/gpt-4o", api_key="-")
+        backends = Backends(Roles.all_on(config), limits=stated, given={"dspy:openai/gpt-4o": lm})
+        assert backends.rate_limiter(config).limits == stated["openai/gpt-4o"]
 
     def test_they_are_read_from_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / "limits.toml"

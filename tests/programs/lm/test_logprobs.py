@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from programs.lm.logprobs import expected_label
+from programs.lm.logprobs import expected_label, label_logprobs
 
 LABELS = ("1", "2", "3", "4", "5")
 
@@ -68,3 +68,20 @@ class TestExpectedLabel:
         found = expected_label({"content": [self.at("3", *top)]}, LABELS)
         assert (found is None) == all(token == "x" for token, _ in top)
         assert found is None or 1 - 1e-9 <= found <= 5 + 1e-9
+
+
+class TestLabelLogprobs:
+    at = staticmethod(TestExpectedLabel.at)
+    letters = "ABCDEFGHIJ"
+
+    def test_where_the_answer_names_one(self) -> None:
+        content = [self.at("Choice", ("A", -9.0)), self.at(":", ("A", -9.0)), self.at(" I", (" I", -0.5), ("C", -2.0))]
+        for after in ([], [self.at(".")], [self.at("\n"), self.at("It")], [self.at(":"), self.at(" soft")]):
+            assert label_logprobs({"content": content + after}, self.letters) == ({"I": -0.5, "C": -2.0}, -2.0)
+
+    @pytest.mark.parametrize("after", [[" would", " choose"], ["'d", " choose"], [" ", "would"]])
+    def test_a_word_is_no_label_and_the_others_are_read_in_its_place(self, after: list[str]) -> None:
+        first = self.at("I", ("I", -0.25), ("The", -3.0), ("C", -6.0))
+        content = [first, *map(self.at, after)]
+        assert label_logprobs({"content": content}, self.letters) == ({"C": -6.0}, -6.0)
+        assert label_logprobs({"content": content}, "I") is None

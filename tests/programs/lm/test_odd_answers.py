@@ -20,7 +20,7 @@ from programs.lm.ledger import Budget, Ledger
 from programs.lm.logprobs import expected_label
 from programs.lm.prices import Price
 from programs.lm.role_lm import ATTEMPTS
-from programs.lm.roles import local_roles
+from programs.lm.roles import RoleConfig, Roles, local_roles
 from programs.runtime.errors import InputError
 from programs.runtime.events import Event, Note
 from tests.support.backends import backends_on, distill, prices_for, rate
@@ -395,6 +395,24 @@ class TestAddressesAndKeys:
         with pytest.raises(InputError, match="MLLM3REC_KEY_LLM_LAN_8000") as refused:
             distill(Backends(local_roles(address.format("llm.lan:8000"))))
         assert "canary" not in str(refused.value)
+
+    @pytest.mark.parametrize(
+        "address",
+        [
+            "http://ann:pw-canary@host:port/v1#m",
+            "http://ann:pw-canary@[host/v1#m",
+            "http://ann:pw/canary@host:port/v1#m",
+            "http://ann:pw-canary@host/v1",
+            "http://host/v1#m?key=pw-canary",
+            "http://host:port/v1?key=pw-canary#m",
+            "htps://ann:pw-canary@host/v1#m",
+        ],
+    )
+    @pytest.mark.parametrize("budget", [None, Budget(usd=1.0)])
+    def test_nor_is_one_in_a_malformed_address(self, address: str, budget: Budget | None) -> None:
+        with pytest.raises(InputError, match=r"http://host:port/v1#model|holds a user name") as refused:
+            Backends(Roles.all_on(RoleConfig(model=address)), Ledger(None, budget)).require("mar")
+        assert "canary" not in str(refused.value) and "ann" not in str(refused.value)
 
     def test_this_machine_is_reached_without_a_proxy(self, server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
