@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields, replace
 
-from dspy.lm15 import InvalidRequestError, Response, ServerError, TextPart, Usage
+from dspy.lm15 import DataPart, InvalidRequestError, Response, ServerError, TextPart, Usage
 from pydantic_core import to_json
 
 from programs.lm.chat_body import token_count, withheld, without_message
@@ -58,7 +58,7 @@ def checked_answer(read: Callable[[], Response], empty_answers: bool = False) ->
         raise ServerError(f"the provider's answer cannot be read ({said})", status=200) from None
     if response.finish_reason == "content_filter":
         raise withheld(_body(response))
-    if not (empty_answers or response.finish_reason == "length" or _has_text(response)):
+    if not (empty_answers or response.finish_reason == "length" or _answers(response)):
         raise without_message(_body(response))
     for name in _COUNTS:
         count = getattr(response.usage, name)
@@ -67,8 +67,12 @@ def checked_answer(read: Callable[[], Response], empty_answers: bool = False) ->
     return response
 
 
-def _has_text(response: Response) -> bool:
-    return any(isinstance(part, TextPart) and part.text.strip() for part in response.message.parts)
+def _answers(response: Response) -> bool:
+    """Whether there is text, or the fields that DSPy's client has read from it."""
+    return any(
+        isinstance(part, DataPart) or (isinstance(part, TextPart) and part.text.strip())
+        for part in response.message.parts
+    )
 
 
 def _body(response: Response) -> bytes:

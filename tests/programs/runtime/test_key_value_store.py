@@ -325,7 +325,7 @@ class TestStoredValuesOfAnotherShape:
         assert cache.get(self.REQUEST) is not None
         made_before(path, ("UPDATE answers SET answer = CAST(? AS TEXT)", (stored,)))
         asked: list[bool] = []
-        cache.this_call.check = lambda: asked.append(True)
+        cache.this_call.check = lambda look: asked.append(True)
         assert cache.get(self.REQUEST) is None
         assert asked == [True], "budget and limits are checked before it is sent again"
 
