@@ -29,7 +29,7 @@ prompt, and reading is no faster."""
 
 
 _PROMPTS_KEPT_MIB = 512
-"""Of memory for prompts that left their slot, so that their prefix need not be read again: 1,000 tokens take 12 to 28.
+"""Memory for prompts that left their slot, so that their prefix need not be read again: 1,000 tokens take 12 to 28 MiB.
 The server's own bound is 8192, which a run of some hundred users fills."""
 
 _TOKENS_OF_A_TEXT = 2048
