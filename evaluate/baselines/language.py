@@ -19,6 +19,7 @@ from evaluate.baselines.training_lists import last_item_lists
 from programs.ranker import Ranker, ranking_from_scores
 from programs.runtime.atomic import sweep
 from programs.runtime.errors import InputError
+from programs.runtime.events import OnEvent
 from programs.seller_text import prompt_line
 from programs.tuned.aligner import SHOWN_TITLE
 from programs.tuned.reader import DEFAULT_BASE, require_packages
@@ -108,6 +109,9 @@ class LanguageModel(Baseline):
         """The ranker of a trained model: by yes against no, where a system reads nothing else."""
         return AnswerRanker(self.name, model, wording, items)
 
+    def choose(self, ranker: AnswerRanker, training: TrainingData, seed: int, folder: Path, on_event: OnEvent) -> None:
+        """Choose on dev users what a trained ranker leaves open, and keep it in `folder`; by default nothing is."""
+
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> Ranker:
         """Train; see `Baseline.fit`. A kept fit is read, one that was cut short goes on after its last block."""
         require_packages(f"the ranker '{self.name}'")
@@ -122,10 +126,12 @@ class LanguageModel(Baseline):
                 f"from; the data have {len(dev)}"
             )
         model = self.model(load_backbone(self.base), self.tuning(seed, len(lists)))
+        ranker = self.ranker(model, wording, training.items)
         if model.adapter:
             with _folder(self.name, fitting, self.fit_folder(training, seed, fitting)) as folder:
                 model.fit(lists, dev, folder / TRAINING_FILE, fitting.on_event)
-        return self.ranker(model, wording, training.items)
+                self.choose(ranker, training, seed, folder, fitting.on_event)
+        return ranker
 
     def tuning(self, seed: int, users: int) -> TuningSettings:
         """Settings of the training.
@@ -235,26 +241,6 @@ class AnswerRanker:
         """Score vectors of some candidates, each of shape (k,)."""
         suffixes = [self.wording.suffix(item) for item in items]
         return {self.name: self.model.logits(self.wording.prefix(case), suffixes)}
-
-
-class TitleRanker(AnswerRanker):
-    """Ranks by the mean log-likelihood of the tokens of each title.
-
-    A sum favours short titles and a mean long ones, so three vectors are recorded: the mean, which decides; `-sum`; and
-    `-pmi`, the mean less the mean after the same prompt of a user without a history, which takes out how common the
-    title's words are.
-    """
-
-    def vectors(self, case: Case, items: Sequence[Item]) -> dict[str, NDArray[np.float64]]:
-        """See `AnswerRanker.vectors`."""
-        suffixes = [self.wording.suffix(item) for item in items]
-        mean = self.model.logits(self.wording.prefix(case), suffixes)
-        nobody = self.wording.prefix(case.model_copy(update={"history": ()}))
-        return {
-            self.name: mean,
-            f"{self.name}-sum": mean * self.model.lengths(suffixes),
-            f"{self.name}-pmi": mean - self.model.logits(nobody, suffixes),
-        }
 
 
 def _first(examples: Iterator[PromptList], count: int) -> Iterator[PromptList]:

@@ -6,9 +6,9 @@ to give the title of the next item out of a list of titles. Items that nobody ha
 the paper. Different here: the text encoder is the sentence encoder of the prior, frozen; stage 1 learns from every
 position of a history, not from the last alone; prompts list 10 titles in training (`negatives` and the true one) and
 all candidates in ranking, 30 in our lists. The authors' code never ranks: it generates one title, counts a hit where it
-is contained in the answer, and draws other candidates at every evaluation. Here each candidate's title is scored by its
-mean log-likelihood. `a-llmrec-sum`, `a-llmrec-pmi` and `a-llmrec-stage1`, the ranking by stage 1 alone, are recorded
-beside it.
+is contained in the answer, and draws other candidates at every evaluation. Here candidates are ranked by
+the likelihood of their titles that is best on dev users (`titles.py`). `a-llmrec-stage1`, the ranking by stage 1 alone,
+is recorded beside it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -30,9 +31,10 @@ from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.language import (
     LONGEST_PREFIX,
     LONGEST_SUFFIX,
+    AnswerRanker,
     LanguageModel,
-    TitleRanker,
     Wording,
+    drawn_cases,
     events_of,
     title_of,
     worded_cases,
@@ -41,9 +43,11 @@ from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.item_texts import ItemTexts, item_texts
 from evaluate.baselines.networks.sequence_ranker import SequenceRanker
 from evaluate.baselines.systems.sasrec import SASRec
+from evaluate.baselines.titles import TitleRanker, choose_likelihood
 from programs.prior.scorers import ContentSimilarity
 from programs.ranker import Ranker, ranking_from_scores
 from programs.runtime.errors import InputError, quoted
+from programs.runtime.events import OnEvent
 from programs.runtime.one_thread import one_thread
 from programs.tuned.settings import PromptList, Slot, TuningSettings
 from signatures.rows import Case, Ranking
@@ -73,6 +77,7 @@ class ALLMRec(LanguageModel):
     """
 
     name: ClassVar[str] = "a-llmrec"
+    fit_version: ClassVar[int] = 3
 
     stages: Literal[1, 2] = 2
     users: int = Field(default=400, ge=1)
@@ -152,6 +157,11 @@ class ALLMRec(LanguageModel):
     def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> TwoStageRanker:
         """See `LanguageModel.ranker`."""
         return TwoStageRanker(self.name, model, wording, items)
+
+    def choose(self, ranker: AnswerRanker, training: TrainingData, seed: int, folder: Path, on_event: OnEvent) -> None:
+        """See `LanguageModel.choose`: the likelihood that decides."""
+        dev = islice(drawn_cases(training, self.negatives, seed), self.dev_users)
+        choose_likelihood(ranker, list(dev), folder, on_event)
 
     def _aligned(self, training: TrainingData, seed: int, fitting: Fitting) -> AlignedItems:
         texts = item_texts(training, "item", self.name, fitting.on_event)

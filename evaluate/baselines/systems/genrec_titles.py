@@ -4,13 +4,15 @@ As published: an instruction, the titles of the history, and LoRA on queries and
 that of the title alone, where the authors' is of the whole text; titles stand on lines of their own, where the
 authors' commas are also in titles; nothing is cut from the prompt's end, which the authors' limit of 256 tokens can
 take away. Smaller: LoRA is in the last ten layers, without dropout. Nothing is generated: candidates are ranked by the
-mean log-likelihood of their titles, which is what beam search with a length penalty of 1 maximizes. `genrec-titles-sum`
-and `genrec-titles-pmi` are recorded beside it. The other GenRec (Cao and Lio), over item ids, is `genrec`.
+likelihood of their titles (`titles.py`): by the mean over tokens, which is what beam search with a length penalty of 1
+maximizes, or by another one that is better on dev users. The other GenRec (Cao and Lio), over item ids, is `genrec`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field
@@ -18,14 +20,17 @@ from pydantic import Field
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.language import (
+    AnswerRanker,
     LoRALanguageModel,
-    TitleRanker,
     Wording,
+    drawn_cases,
     events_of,
     title_lines,
     title_of,
     worded_cases,
 )
+from evaluate.baselines.titles import TitleRanker, choose_likelihood
+from programs.runtime.events import OnEvent
 from programs.tuned.settings import PromptList
 from signatures.rows import Case
 from signatures.types import Item
@@ -42,6 +47,7 @@ class GenRecTitles(LoRALanguageModel):
     """LoRA tuning to write the next title."""
 
     name: ClassVar[str] = "genrec-titles"
+    fit_version: ClassVar[int] = 3
 
     users: int = Field(default=1024, ge=1)
     passes: int = Field(default=2, ge=1)
@@ -68,6 +74,11 @@ class GenRecTitles(LoRALanguageModel):
     def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> TitleRanker:
         """See `LanguageModel.ranker`."""
         return TitleRanker(self.name, model, wording, items)
+
+    def choose(self, ranker: AnswerRanker, training: TrainingData, seed: int, folder: Path, on_event: OnEvent) -> None:
+        """See `LanguageModel.choose`: the likelihood that decides."""
+        dev = islice(drawn_cases(training, COMPARED, seed), self.dev_users)
+        choose_likelihood(ranker, list(dev), folder, on_event)
 
 
 class NextTitle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ import pytest
 from evaluate.baselines import TrainingData
 from evaluate.baselines.fit_cost import FitCost, fit_and_measure
 from evaluate.baselines.fitting import Fitting
-from evaluate.baselines.language import LanguageModel, TitleRanker
+from evaluate.baselines.language import LanguageModel
 from evaluate.baselines.systems.a_llmrec import ALLMRec, FrozenRecommender, ListOfTitles, TwoStageRanker, next_rows
 from evaluate.baselines.systems.genrec_titles import GenRecTitles
 from evaluate.baselines.systems.m6_rec import M6Rec
 from evaluate.baselines.systems.sasrec import SASRec
 from evaluate.baselines.systems.tallrec import TALLRec, labelled
+from evaluate.baselines.titles import CHOICE_FILE, TitleRanker
 from programs.fusion import Fusion
 from programs.lm.model_options import ModelOptions
 from programs.prior.encoders import HashingEncoder
@@ -332,6 +334,16 @@ def test_titles_are_scored_as_the_model_itself_scores_them_with_and_without_thei
     np.testing.assert_allclose(found["t"], [means["a", True][0], means["b", True][0]], atol=1e-4)
     np.testing.assert_allclose(found["t-sum"], [means["a", True][1], means["b", True][1]], atol=1e-3)
     np.testing.assert_allclose(found["t-pmi"], [means[n, True][0] - means[n, False][0] for n in "ab"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["genrec-titles", "a-llmrec"])
+def test_a_fit_keeps_the_likelihood_that_its_dev_users_chose(name: str, base: str, tmp_path: Path) -> None:
+    ranker = SMALL[name].model_copy(update={"base": base}).fit(material(), 0, Fitting(tmp_path))
+    assert isinstance(ranker, TitleRanker)
+    (file,) = tmp_path.glob(f"{name}-*/{CHOICE_FILE}")
+    kept = json.loads(file.read_text())
+    assert kept["users"] == SMALL[name].dev_users and kept["decides"] == ranker.decides
+    assert kept["ndcg@5"][ranker.decides] >= kept["ndcg@5"]["mean"]
 
 
 def test_low_ratings_are_what_a_user_is_said_not_to_like() -> None:
