@@ -19,6 +19,8 @@ from scipy.sparse.linalg import svds
 ItemCode = tuple[int, ...]
 """Tokens of one item, each from 0 to `ItemCodes.tokens` - 1."""
 
+ITEMS_A_VALUE = 8
+"""Fewest items for each value of a semantic token, on average: a token of two items teaches a network little."""
 FIRST_NUMBER = 1001
 """P5 numbers items from here, so that no number is a single token."""
 
@@ -142,9 +144,9 @@ def semantic_codes(items: Sequence[str], vectors: NDArray[np.floating], size: in
     Args:
         items: n item ids.
         vectors: Shape (n, d): vectors of the texts.
-        size: Most clusters of a step; at most the square root of n, so that items share tokens.
+        size: Most clusters of a step; at most n / `ITEMS_A_VALUE`, so that items share tokens.
     """
-    size = max(1, min(size, round(len(items) ** 0.5)))
+    size = max(1, min(size, len(items) // ITEMS_A_VALUE))
     left, labels = np.array(vectors, dtype=np.float64), np.zeros((len(items), 3), dtype=np.int64)
     for step in range(labels.shape[1]):
         for label, rows in enumerate(_clusters(np.arange(len(items)), left, size)):
