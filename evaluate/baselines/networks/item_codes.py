@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,7 +150,7 @@ def semantic_codes(items: Sequence[str], vectors: NDArray[np.floating], size: in
     size = max(1, min(size, len(items) // ITEMS_A_VALUE))
     left, labels = np.array(vectors, dtype=np.float64), np.zeros((len(items), 3), dtype=np.int64)
     for step in range(labels.shape[1]):
-        for label, rows in enumerate(_clusters(np.arange(len(items)), left, size)):
+        for label, rows in enumerate(_clusters(np.arange(len(items)), left, size, start="drawn")):
             labels[rows, step] = step * size + label
             left[rows] -= left[rows].mean(axis=0)
     equal: Counter[tuple[int, ...]] = Counter()
@@ -161,8 +162,15 @@ def semantic_codes(items: Sequence[str], vectors: NDArray[np.floating], size: in
     return ItemCodes(codes, 3 * size + max(equal.values()))
 
 
-def _clusters(rows: NDArray[np.intp], vectors: NDArray[np.float64], most: int) -> list[NDArray[np.intp]]:
-    """At most so many clusters of some rows, by k-means; none is empty."""
+def _clusters(
+    rows: NDArray[np.intp], vectors: NDArray[np.float64], most: int, start: Literal["++", "drawn"] = "++"
+) -> list[NDArray[np.intp]]:
+    """At most so many clusters of some rows, by k-means; none is empty.
+
+    Args:
+        start: Centres of the first step: k-means++, whose time in scipy grows with the square of their number, or
+            different vectors drawn at random.
+    """
     if most < 2:
         return [rows]
     distinct, same = np.unique(vectors[rows], axis=0, return_inverse=True)
@@ -170,5 +178,10 @@ def _clusters(rows: NDArray[np.intp], vectors: NDArray[np.float64], most: int) -
     if len(distinct) > most:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # an empty cluster is left out below
-            labels = kmeans2(vectors[rows], most, iter=30, minit="++", rng=np.random.default_rng(0))[1]
+            rng = np.random.default_rng(0)
+            if start == "++":
+                labels = kmeans2(vectors[rows], most, iter=30, minit="++", rng=rng)[1]
+            else:
+                centres = distinct[rng.choice(len(distinct), most, replace=False)]
+                labels = kmeans2(vectors[rows], centres, iter=30, minit="matrix")[1]
     return [rows[labels == label] for label in np.unique(labels)]
