@@ -213,7 +213,15 @@ class _Workers:
 
 
 def _rows_left(settings: StageSettings, source: RowSource, parts: OutputParts, on_event: OnEvent) -> list[str]:
-    """Ids of the rows to make: those that are missing, those to be made again, and those whose input has changed."""
+    """Ids of the rows to make: those that are missing, those to be made again, and those whose input has changed.
+
+    Rows of ids that the source no longer has are left out of the output.
+    """
+    others = parts.keep_only(source.ids)
+    if others:
+        on_event(
+            Note(f"{others:,} rows of {parts.out} are of {source.what} that are not in this input: they are left out")
+        )
     again = AGAIN if settings.retry_unparsable else {columns.FAILED}
     done = parts.done(again)
     left: list[str] = []

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,31 @@ class TestChangedInput:
         )
         job = m3.profile_all(grown, out, users=users, model=server.model())
         assert (len(server.bodies), dict(job.rows)) == (2 * (len(users) + 1), {"ok": len(users)})
+
+    @pytest.mark.parametrize("finished", [True, False])
+    def test_rows_of_items_that_were_removed_are_left_out(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path, finished: bool
+    ) -> None:
+        out, notes = tmp_path / "t.parquet", list[Event]()
+        limit = None if finished else 40
+        with nullcontext() if finished else pytest.raises(BudgetExceededError):
+            m3.distill_all(demo, out, model=server.model(), max_calls=limit)
+        kept = dict(list(demo.items.items())[3:])
+        smaller = dataclasses.replace(demo, items=kept)
+        planned = m3.distill_all(smaller, out, model=server.model(), dry_run=True)
+        job = m3.distill_all(smaller, out, model=server.model(), on_event=notes.append)
+        assert (set(rows(out)), dict(job.rows)) == (set(kept), {"ok": len(kept)})
+        assert set(pq.read_table(inputs_file(out))["item_id"].to_pylist()) == set(kept)
+        assert max(planned.rows.values()) <= len(kept)
+        assert any("3 rows of" in note.text and "left out" in note.text for note in notes if isinstance(note, Note))
+
+    def test_users_who_are_not_named_any_more_are_left_out(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
+    ) -> None:
+        users, out = list(demo.sequences)[:3], tmp_path / "r.parquet"
+        m3.recommend_all(demo, out, users=users, model=server.model())
+        job = m3.recommend_all(demo, out, users=users[1:], model=server.model())
+        assert (list(rows(out)), dict(job.rows)) == (users[1:], {"ok": 2})
 
     def test_other_data_another_encoder_and_other_columns_are_another_job(
         self, server: FakeOpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
