@@ -134,7 +134,8 @@ def run_job(
     Args:
         settings: Of the stage; its ledger is by default a file beside `out`.
         budget: For all runs of this job: calls in the ledger count.
-        processes: Number of processes, each with its part of the budget and of the limits.
+        processes: Most processes. They share the budget, and each has its part of the limits: where a limit is smaller
+            than their number, fewer work.
         dry_run: Whether to make the first few rows only, and forecast the others.
         via: See `mllm3rec.evaluate`. By batches all questions are answered first; what they leave open is then asked
             by itself.
@@ -176,6 +177,8 @@ def run_job(
             settings = settings.model_copy(update={"budget": _left(ledger_path, budget)})
         if dry_run:
             return Job(out, parts.counts, progress.total, forecast, written=False)
+        if left:
+            processes = _within_limits(processes, settings, on_event)
         workers = _Workers(processes, cluster, parts.folder)
         for batch in workers.made(settings, rows, len(left), on_event) if left else ():
             progress.add(batch, parts)
@@ -210,6 +213,15 @@ class _Workers:
         else:
             with Stage(settings, on_event) as stage:
                 yield from stage(rows)
+
+
+def _within_limits(processes: int, settings: StageSettings, on_event: OnEvent) -> int:
+    """The number of processes, or fewer if the limits of the models cannot be divided among so many."""
+    most = settings.most_workers()
+    if most is None or processes <= most:
+        return processes
+    on_event(Note(f"{most} of {processes} processes work: the limits of the models are for all of them together"))
+    return most
 
 
 def _rows_left(settings: StageSettings, source: RowSource, parts: OutputParts, on_event: OnEvent) -> list[str]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from optimize.artifact import is_artifact, read_manifest
 from optimize.resolve import resolve_ranker
 from programs.lm.ledger import Budget
+from programs.lm.limits import limits_for, stated_limits
 from programs.lm.model_options import ModelOptions
 from programs.lm.roles import ROLE_NAMES, RoleName, Roles
 from programs.program import DEFAULT_WEIGHT, Fusion
@@ -61,7 +62,8 @@ class StageSettings(BaseModel):
         explain: Whether each recommended item gets a checked reason.
         ledger: File that gets every call; None to keep none.
         budget: What this stage may spend; calls that are in the ledger already do not count.
-        workers: Number of stages that work at the same time, and share the limits of their models.
+        workers: Number of stages that work at the same time, and share the limits of their models; not more than
+            `most_workers`.
         retry_unparsable: Whether to ask again where a stored answer is unparsable.
         cache: Cache folder; None for the usual one.
     """
@@ -106,6 +108,17 @@ class StageSettings(BaseModel):
         roles: Roles = self.choice().roles
         alone = _ALONE.get(self.task)
         return roles if alone is None else Roles.all_on(roles.of(alone))
+
+    def most_workers(self) -> int | None:
+        """Number of stages among which the limits of the models can be divided; None for any number.
+
+        A model in this process is another one in each of them: its slots are no limit for all.
+        """
+        stated = stated_limits()
+        models = {(config := self.roles.of(role)).model: config for role in ROLE_NAMES}
+        shared = [config for model, config in models.items() if model in stated or not config.is_local]
+        parts = [limits_for(config, stated).most_workers for config in shared]
+        return min((part for part in parts if part is not None), default=None)
 
     def choice(self) -> Any:
         """The program with its models, fusion and schema (`evaluate.ranker_choice.RankerChoice`).

@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import subprocess
+import threading
 import time
 from collections import Counter
 from contextlib import nullcontext
@@ -139,6 +140,34 @@ class TestEqualsTheGeneralPath:
         other = m3.distill_all(demo, tmp_path / "o.parquet", model=server.model())
         assert (len(server.bodies), rows(job.out).keys()) == (len(demo.items), rows(other.out).keys())
         assert all(rows(job.out)[key]["traits"] == row["traits"] for key, row in rows(other.out).items())
+
+    def test_stated_limits_are_for_all_processes_together(
+        self, demo: m3.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        limits, notes, now = tmp_path / "limits.toml", list[Event](), InFlight()
+        with FakeOpenAI(now.respond) as server:
+            limits.write_text(f'["{server.model()}"]\nconcurrency = 2\n')
+            monkeypatch.setenv("MLLM3REC_LIMITS", str(limits))
+            job = m3.distill_all(demo, tmp_path / "t.parquet", model=server.model(), processes=3, on_event=notes.append)
+        assert (job.complete, now.most) == (True, 2)
+        assert any("2 of 3 processes work" in note.text for note in notes if isinstance(note, Note))
+
+
+class InFlight:
+    """Counts the calls that a server answers at the same time."""
+
+    def __init__(self) -> None:
+        self.most = self._now = 0
+        self._lock = threading.Lock()
+
+    def respond(self, body: Body) -> Reply:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        time.sleep(0.05)
+        with self._lock:
+            self._now -= 1
+        return sensible(body)
 
 
 def by_older_version(out: Path, settings: m3.StageSettings) -> None:
@@ -453,7 +482,7 @@ class TestFailures:
         for processes, limit in ((1, 20), (2, 51)):
             with pytest.raises(BudgetExceededError):
                 m3.distill_all(demo, out, model=server.model(), max_calls=limit, processes=processes)
-            assert 20 <= len(server.bodies) <= limit
+            assert len(server.bodies) == limit
         assert m3.distill_all(demo, out, model=server.model(), max_calls=len(demo.items)).complete
         assert questions(server).most_common(1)[0][1] == 1
 
