@@ -23,7 +23,7 @@ import pytest
 import mllm3rec as m3
 from mllm3rec.cli.whole import chosen_users
 from mllm3rec.stages import columns
-from mllm3rec.stages.job import FIRST_ROWS
+from mllm3rec.stages.forecast import ASKED_ROWS
 from mllm3rec.stages.parts import inputs_file, parts_folder
 from mllm3rec.stages.settings import Task
 from optimize.artifact import MANIFEST, ArtifactManifest
@@ -81,6 +81,28 @@ def test_a_dry_run_of_few_rows_has_a_forecast(server: FakeOpenAI, demo: m3.Datas
     users = list(demo.sequences)[:5]
     job = m3.profile_all(demo, tmp_path / "p.parquet", users=users, model=server.model(), dry_run=True)
     assert job.forecast is not None and (job.forecast.rows, sum(job.rows.values())) == (3, 2)
+
+
+def test_a_forecast_counts_cached_rows_as_free_and_the_others_not(
+    server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
+) -> None:
+    first = dataclasses.replace(demo, items=dict(list(demo.items.items())[:40]))
+    m3.distill_all(first, tmp_path / "first.parquet", model=server.model())
+    before, notes = len(server.bodies), list[Event]()
+    job = m3.distill_all(demo, tmp_path / "all.parquet", model=server.model(), dry_run=True, on_event=notes.append)
+    forecast, asked = job.forecast, len(server.bodies) - before
+    assert forecast is not None and forecast.sampled - forecast.cached == asked >= ASKED_ROWS
+    assert forecast.calls == round(forecast.rows * asked / forecast.sampled)
+    assert forecast.cached > 0 and len(demo.items) - 40 - asked == pytest.approx(forecast.calls, abs=20)
+    said = f"from {forecast.sampled} rows, {forecast.cached} of them cached"
+    assert any(said in note.text for note in notes if isinstance(note, Note))
+
+
+def test_a_forecast_of_cached_rows_is_free(server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path) -> None:
+    m3.distill_all(demo, tmp_path / "first.parquet", model=server.model())
+    job = m3.distill_all(demo, tmp_path / "again.parquet", model=server.model())
+    assert job.forecast is not None
+    assert (job.forecast.calls, job.forecast.cached, list(rows(job.out))) == (0, 104, list(demo.items))
 
 
 def test_recommendations_need_a_dataset_that_workers_can_load(demo: m3.Dataset, tmp_path: Path) -> None:
@@ -291,7 +313,7 @@ class TestFinishedOutput:
         edited = {key: item.model_copy(update={"title": f"{title} {key}"}) for key, item in demo.items.items()}
         changed = dataclasses.replace(demo, items=edited)
         assert not m3.distill_all(changed, out, model=server.model(), dry_run=True).written
-        assert (out.read_bytes(), len(server.bodies) - before) == (finished, FIRST_ROWS)
+        assert (out.read_bytes(), len(server.bodies) - before) == (finished, ASKED_ROWS)
         with pytest.raises(BudgetExceededError):
             m3.distill_all(changed, out, model=server.model(), max_calls=len(demo.items) + 20)
         assert out.read_bytes() == finished
