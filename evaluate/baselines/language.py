@@ -74,6 +74,7 @@ class LanguageModel(Baseline):
         patience: Blocks without a lower dev loss after which training stops.
     """
 
+    reads: ClassVar[frozenset[str]] = frozenset({"model"})
     fit_version: ClassVar[int] = 2
 
     base: str = Field(default=DEFAULT_BASE, min_length=1)

@@ -114,7 +114,7 @@ def compile_program(
     temperature: Annotated[
         list[str] | None, _search(help="ROLE=NUMBER: a further temperature to try; repeatable.")
     ] = None,
-    preset: Preset = "local",
+    preset: Preset = None,
     model: ModelOption = None,
     encoder: EncoderOption = None,
     mope: MopeOption = None,

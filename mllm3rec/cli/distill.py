@@ -51,7 +51,7 @@ def distill(
     dataset: DatasetOption = None,
     out_file: OutFile = None,
     ranker: ProgramOption = None,
-    preset: Preset = "local",
+    preset: Preset = None,
     mote: MoteOption = None,
     workers: Workers = 1,
     via: ViaOption = "calls",

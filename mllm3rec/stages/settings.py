@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from evaluate.ranker_choice import MODEL_OPTIONS, refuse_ignored
 from optimize.artifact import is_artifact, read_manifest
 from optimize.resolve import resolve_ranker
 from programs.lm.ledger import Budget
@@ -28,7 +29,7 @@ class StageOptions(TypedDict, total=False):
     """Program and models of a stage, see `StageSettings`."""
 
     program: str
-    preset: str
+    preset: str | None
     model: str | None
     mope: str | None
     mote: str | None
@@ -37,7 +38,7 @@ class StageOptions(TypedDict, total=False):
     timeout: float | None
     max_tokens: int | None
     schema_file: Path | None
-    weight: float
+    weight: float | None
     head: int | None
     ledger: Path | None
     retry_unparsable: bool
@@ -72,7 +73,7 @@ class StageSettings(BaseModel):
 
     task: Task
     program: str = "embedding"
-    preset: str = "local"
+    preset: str | None = None
     model: str | None = None
     mope: str | None = None
     mote: str | None = None
@@ -81,7 +82,7 @@ class StageSettings(BaseModel):
     timeout: float | None = None
     max_tokens: int | None = None
     schema_file: Path | None = None
-    weight: float = DEFAULT_WEIGHT
+    weight: float | None = Field(default=None, ge=0, le=1)
     head: int | None = None
     dataset: str | None = None
     dataset_sha256: str | None = None
@@ -124,12 +125,20 @@ class StageSettings(BaseModel):
         """The program with its models, fusion and schema (`evaluate.ranker_choice.RankerChoice`).
 
         Raises:
-            InputError: if there is no such program or preset, or a file cannot be read.
+            InputError: if there is no such program or preset, a file cannot be read, or the program would ignore an
+                option.
         """
         schema = None if self.schema_file is None else load_schema(self.schema_file)
-        fusion = Fusion(weight=self.weight, head=self.head)
+        fusion = Fusion(weight=self._weight, head=self.head)
         asked = (_ALONE[self.task],) if self.task in _ALONE else ROLE_NAMES
-        return resolve_ranker(self.program, self.models, fusion, schema, asked)
+        choice = resolve_ranker(self.program, self.models, fusion, schema, asked)
+        chosen = {option: getattr(self, option) for option in MODEL_OPTIONS}
+        refuse_ignored([choice.options_read], weight=self.weight, explain=self.explain or None, **chosen)
+        return choice
+
+    @property
+    def _weight(self) -> float:
+        return DEFAULT_WEIGHT if self.weight is None else self.weight
 
     def identity(self) -> str:
         """Hash of what decides the rows: two jobs with the same one may share their output."""
@@ -143,7 +152,7 @@ class StageSettings(BaseModel):
         }
         if self.task == "recommend":
             facts |= {
-                "weight": self.weight,
+                "weight": self._weight,
                 "head": self.head,
                 "k": self.k,
                 "candidates": self.candidates,
