@@ -51,7 +51,7 @@ class GridRunner:
         budget: For all mixes together.
         timeout: Most seconds of one call; None for 600.
         max_tokens: Most tokens of one answer; None for what a valid one needs.
-        retry_unparsable: Whether to rank users with unreadable answers again.
+        retry_unparsable: Whether to rank users with unparsable answers again.
 
     Raises:
         InputError: if there is no such preset.

@@ -65,7 +65,7 @@ class StudyRunner:
         budget: For all runs together; runs without a language model continue when it is spent.
         timeout: Most seconds of one call; None for 600.
         max_tokens: Most tokens of one answer; None for what a valid one needs.
-        retry_unparsable: Whether to rank users with unreadable answers again.
+        retry_unparsable: Whether to rank users with unparsable answers again.
     """
 
     spec: StudySpec
