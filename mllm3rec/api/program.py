@@ -307,15 +307,14 @@ class Program:
             raise InputError("give either a history or a user of the dataset")
         if user is not None:
             if user not in self.dataset.sequences:
-                known = self.dataset.sequences
+                users = self.dataset.sequences
                 raise InputError(
-                    f"no user {quoted(user)} in dataset {self.dataset.name!r} ({len(known)} users, such as "
-                    f"{quoted(next(iter(known)))})"
+                    f"no user {quoted(user)} in dataset {self.dataset.name!r} ({len(users)} users, such as "
+                    f"{quoted(next(iter(users)))})"
                 )
-            events = self.dataset.sequences[user]
-            purchases = [(self.dataset.items[e.item_id], e) for e in events if e.item_id in self.dataset.items]
+            known = [event.item_id for event in self.dataset.sequences[user]]
             facts = self.dataset.metadata.get(user, {}) if metadata is None else metadata
-            return purchases, [event.item_id for event in events], facts
+            return self.dataset.purchases(user), known, facts
         if isinstance(history, str) or not history:
             raise InputError("the history is empty or a single text: give a list of item ids, free texts or items")
         items = [self._item(entry) for entry in history]

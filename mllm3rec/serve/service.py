@@ -239,10 +239,9 @@ class Service:
         if history is None:
             if user not in data.sequences:
                 raise InputError(f"no user {quoted(user)} in this dataset; send a `history` instead")
-            events = data.sequences[user]
-            purchases = [(data.items[event.item_id], event) for event in events if event.item_id in data.items]
+            known = [event.item_id for event in data.sequences[user]]
             facts = data.metadata.get(user, {}) if metadata is None else metadata
-            return UserHistory(user, purchases, [event.item_id for event in events], facts), [], _Asked()
+            return UserHistory(user, data.purchases(user), known, facts), [], _Asked()
         texts = [entry.text for entry in history if entry.text is not None]
         asked = await self._ask(program, until, program.read_texts, texts) if texts else _Asked()
         read: Iterator[Item] = iter(asked.value or ())

@@ -98,9 +98,7 @@ def profile_all(
     data = _loaded(dataset)
 
     def row(user: str) -> dict[str, Any]:
-        events = data.sequences[user]
-        purchases = [(data.items[event.item_id], event) for event in events if event.item_id in data.items]
-        return columns.user_row(user, purchases[-HISTORY_ITEMS:], data.metadata.get(user, {}))
+        return columns.user_row(user, data.purchases(user)[-HISTORY_ITEMS:], data.metadata.get(user, {}))
 
     source = RowSource(_users(data, users), row, columns.USERS, "users")
     budget = budget_of(budget_usd, max_calls, max_minutes)
