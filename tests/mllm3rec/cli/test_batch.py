@@ -216,11 +216,10 @@ def test_what_batches_refuse_a_compile_asks_by_itself(
     assert trials_of(tmp_path / "batches") == trials_of(tmp_path / "calls")
 
 
-def test_an_optimizer_without_calls_takes_no_batches(cli: CommandLine, tmp_path: Path, jobs: BatchServer) -> None:
+def test_an_optimizer_without_calls_takes_no_batches(cli: CommandLine, tmp_path: Path) -> None:
     cases_file(tmp_path / "dev.jsonl", 6, negatives=3)
-    model = ["--model", jobs.model(), "--prices", jobs.prices(tmp_path / "prices.toml")]
     more = ["--program", "encoder", "--optimizer", "prototypes", "--via", "batch"]
-    ended = cli("compile", tmp_path / "dev.jsonl", "--out", tmp_path / "art", *model, *more)
+    ended = cli("compile", tmp_path / "dev.jsonl", "--out", tmp_path / "art", *more)
     assert ended.code == 2
     assert "prototypes" in ended.err and "--via" in ended.err
 
