@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,7 +18,7 @@ from evaluate.runs.directory import MANIFEST
 from evaluate.runs.journal import stored_manifest
 from evaluate.runs.session import gate_configuration, prior_of_runs, program_configuration
 from evaluate.runs.trec import RUN_PREFIX
-from programs.chat_rec import fusion_of
+from programs.chat_rec import RERANKING, fusion_of
 from programs.gate import Gate
 from programs.lm.ambient import AmbientBackends
 from programs.lm.model_options import Model, ModelOptions
@@ -26,11 +26,73 @@ from programs.lm.roles import Roles
 from programs.prior.choice import NEWEST, UNRECORDED, PriorName, recorded
 from programs.program import WITHOUT_MODEL, Fusion
 from programs.ranker import Ranker
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, listed
 from signatures.schema import MotivationSchema
 
 if TYPE_CHECKING:
     import dspy
+
+
+MODEL_OPTIONS = frozenset({"preset", "model", "mope", "mote", "mar", "judge"})
+"""Options that name models."""
+
+_OF_FUSION = frozenset({"weight", "head", "gate", "ask", "prior", "schema"})
+_OF_ANSWERS = frozenset({"explain", "check", "via"})
+
+
+@dataclass(frozen=True)
+class OptionsRead:
+    """The options that decide what a ranker does; others would be ignored.
+
+    Attributes:
+        ranker: Its name in messages.
+        names: Of the options.
+        weight: Its own fusion weight, if no other can be given.
+    """
+
+    ranker: str
+    names: frozenset[str] = frozenset()
+    weight: float | None = None
+
+    def reads(self, name: str, value: object) -> bool:
+        """Whether an option is read, or its value is the ranker's own."""
+        return name in self.names or (name == "weight" and value == self.weight)
+
+    def instead(self, name: str) -> str:
+        """Why it does not read an option."""
+        if name == "weight" and self.weight is not None:
+            return f"its own fusion weight is {self.weight:g}"
+        if name == "preset" and self.weight is not None and self.names & MODEL_OPTIONS:
+            return "it has models of its own; name others with model, mope, mote, mar or judge"
+        if name in MODEL_OPTIONS | _OF_ANSWERS:
+            own = sorted(self.names & MODEL_OPTIONS)
+            return f"of the options for models it reads {listed(own)}" if own else "it asks no language model"
+        if name == "seed":
+            return "it is not trained"
+        return "it does not fuse MAR's scores with the prior's" if name in _OF_FUSION else "it has no such setting"
+
+
+def refuse_ignored(rankers: Sequence[OptionsRead], **given: object) -> None:
+    """Refuse options that none of the rankers reads.
+
+    Args:
+        given: Options by name; None for what was not given.
+
+    Raises:
+        InputError: naming them, why they would be ignored, and what to do.
+    """
+    ignored = [
+        name
+        for name, value in given.items()
+        if value is not None and not any(ranker.reads(name, value) for ranker in rankers)
+    ]
+    if ignored and rankers:
+        whose = listed(ranker.ranker for ranker in rankers)
+        by_reason: dict[str, list[str]] = {}
+        for name in ignored:
+            by_reason.setdefault(rankers[0].instead(name), []).append(name)
+        what = "; ".join(f"{listed(names)} ({reason})" for reason, names in by_reason.items())
+        raise InputError(f"{whose} does not read {what}; leave out what it does not read")
 
 
 @dataclass(frozen=True)
@@ -54,6 +116,11 @@ class RankerChoice:
     given: Mapping[str, dspy.LM] = field(default_factory=dict)
     prior: PriorName | None = None
     trained: Baseline | None = None
+
+    @property
+    def options_read(self) -> OptionsRead:
+        """The options that decide what it does."""
+        return options_read_by(self.name)
 
     def for_runs(self, root: Path) -> Self:
         """The same choice with the versions of the runs in a folder, see `prior_of_runs` and `settings_for_runs`.
@@ -173,6 +240,27 @@ def settings_for_runs(ranker: str, root: Path) -> Baseline:
 
 Resolve = Callable[[str, ModelOptions, Fusion, MotivationSchema | None], RankerChoice]
 """Finds a ranker by name; packages above this one know more names, such as folders of artifacts."""
+
+
+def options_read_by(name: str) -> OptionsRead:
+    """The options that decide what a ranker of this installation does."""
+    if name in TRAINED:
+        return OptionsRead(name, TRAINED[name].reads | {"seed"})
+    if name in BASELINES or name.startswith(RUN_PREFIX):
+        return OptionsRead(name, frozenset({"prior"} if name == "prior" else ()))
+    if is_free_program(name):
+        return OptionsRead(name, _OF_FUSION)
+    if name in RERANKING:
+        return OptionsRead(
+            name, (_OF_FUSION | MODEL_OPTIONS | _OF_ANSWERS) - {"weight"}, fusion_of(name, Fusion()).weight
+        )
+    return OptionsRead(name, _OF_FUSION | MODEL_OPTIONS | _OF_ANSWERS)
+
+
+def options_read_by_artifact(name: str, weight: float, without_model: bool) -> OptionsRead:
+    """The options that decide what an artifact does: its models may be replaced by name, its fusion weight not."""
+    asked = frozenset() if without_model else (MODEL_OPTIONS - {"preset"}) | _OF_ANSWERS
+    return OptionsRead(name, (_OF_FUSION - {"weight"}) | asked, weight)
 
 
 def is_free(name: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from evaluate.protocol.cases import Cases
-from evaluate.ranker_choice import RankerChoice, choose_by_name
+from evaluate.ranker_choice import OptionsRead, RankerChoice, choose_by_name, options_read_by_artifact
 from evaluate.ranker_factory import RankerFactory, askable
 from optimize.artifact import ArtifactManifest, is_artifact, read_manifest, restore_program
 from programs.lm.endpoints import is_server, model_name
@@ -39,6 +39,11 @@ class ArtifactChoice(RankerChoice):
     def without_model(self) -> bool:
         """Whether it has prototypes or weights of its own; runs of other artifacts have models in their manifests."""
         return self.manifest is not None and self.manifest.family in WITHOUT_MODEL
+
+    @property
+    def options_read(self) -> OptionsRead:
+        """See `RankerChoice.options_read`."""
+        return options_read_by_artifact(self.name, self.fusion.weight, self.without_model)
 
     def configuration(self, explain: int, check: bool, seed: int = 0) -> dict[str, Any]:
         """See `RankerChoice.configuration`; contains the artifact's hash.

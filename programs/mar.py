@@ -118,7 +118,7 @@ class Pointwise(dspy.Module):
         return result
 
     def _rated(self, user: UserView, candidate: Candidate, result: Alignments) -> Alignment | None:
-        """One call; its unreadable answers are counted in `result`."""
+        """One call; its unparsable answers are counted in `result`."""
         try:
             answer = self.score(shopper=user.text, product=candidate.text)
         except UnparsableError as error:

@@ -41,7 +41,7 @@ from programs.tuned.aligner import RecentTitles, ShortTitle, TunedAligner
 from programs.tuned.reader import Reader
 from signatures.rows import Case, Ranking, Status, seed_of
 from signatures.schema import CONSUMER, MotivationSchema
-from signatures.types import Interaction, Item, Traits
+from signatures.types import Interaction, Item, Traits, with_items
 
 _PROFILE, _TRAITS, _ALIGNMENT = "profile of the user", "traits of the candidates", "ranking the candidates"
 """Tasks of progress events."""
@@ -165,8 +165,7 @@ class MLLM3Rec(dspy.Module):
 
     def purchases(self, case: Case) -> list[Purchase]:
         """The history of a case with its items; items that are not in the catalogue are left out."""
-        items = self.catalogue.value
-        return [(items[event.item_id], event) for event in case.history if event.item_id in items]
+        return with_items(case.history, self.catalogue.value)
 
     def rank(self, case: Case, on_event: OnEvent = ignore) -> Ranking:
         """See `programs.ranker.Ranker`; `on_event` as in `forward`."""

@@ -5,6 +5,7 @@ Model outputs are lists, never open dictionaries: see docs/decisions.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -82,6 +83,11 @@ class Interaction(BaseModel):
     def liked(self) -> bool:
         """Whether it counts as liked: so does one without a rating."""
         return self.rating is None or self.rating > LIKED_ABOVE
+
+
+def with_items(events: Iterable[Interaction], items: Mapping[str, Item]) -> list[tuple[Item, Interaction]]:
+    """Interactions with their items, in the same order; those with items that are not in the catalogue are left out."""
+    return [(items[event.item_id], event) for event in events if event.item_id in items]
 
 
 class Motivation(BaseModel):

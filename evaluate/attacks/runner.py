@@ -96,7 +96,7 @@ class AttackRunner:
         users: Number of users, the first of the cases; None for all.
         seed: Decides the victims.
         workers: Lists ranked at the same time.
-        retry_unparsable: Whether to rank the lists of a user again who has one with unreadable answers.
+        retry_unparsable: Whether to rank the lists of a user again who has one with unparsable answers.
 
     Raises:
         InputError: if two rankers have one name, or a list is so short that all of it may be its top.
@@ -187,7 +187,7 @@ class AttackRunner:
         return status.stopped
 
     def _unread(self, rows: Mapping[str, Ranking]) -> set[tuple[str, str]]:
-        """Rankers and users with an unreadable answer; all their lists are ranked again, as the victim may change."""
+        """Rankers and users with an unparsable answer; all their lists are ranked again, as the victim may change."""
         found = set()
         for ranker in self.rankers:
             edited = edited_trials(ranker.name, self.chosen, self.attacks, rows, self.seed)

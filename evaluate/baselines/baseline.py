@@ -84,6 +84,9 @@ class Baseline(BaseModel, ABC):
     name: ClassVar[str]
     """Its name for `--ranker`, and the name of its score vector."""
 
+    reads: ClassVar[frozenset[str]] = frozenset()
+    """Options of an evaluation that it reads, beside the training seed (`evaluate.ranker_choice.OptionsRead`)."""
+
     fit_version: ClassVar[int] = 1
     """Raised when code changes what the same settings are fitted to, so that kept fits of older code are not used."""
 

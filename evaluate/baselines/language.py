@@ -25,7 +25,7 @@ from programs.tuned.aligner import SHOWN_TITLE
 from programs.tuned.reader import DEFAULT_BASE, require_packages
 from programs.tuned.settings import Prefix, PromptList, TuningSettings
 from signatures.rows import Case, Ranking
-from signatures.types import Interaction, Item
+from signatures.types import Interaction, Item, with_items
 
 if TYPE_CHECKING:
     from programs.tuned.backbone import Backbone
@@ -75,6 +75,7 @@ class LanguageModel(Baseline):
         patience: Blocks without a lower dev loss after which training stops.
     """
 
+    reads: ClassVar[frozenset[str]] = frozenset({"model"})
     fit_version: ClassVar[int] = 2
 
     base: str = Field(default=DEFAULT_BASE, min_length=1)
@@ -212,7 +213,7 @@ def title_of(item: Item) -> str:
 
 def events_of(case: Case, items: Mapping[str, Item]) -> list[KnownEvent]:
     """The last items of a history, oldest first; items that are not in the catalogue are left out."""
-    return [(items[event.item_id], event) for event in case.history if event.item_id in items][-SHOWN_ITEMS:]
+    return with_items(case.history, items)[-SHOWN_ITEMS:]
 
 
 def title_lines(events: Sequence[KnownEvent]) -> str:

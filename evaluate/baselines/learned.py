@@ -68,6 +68,7 @@ class Learned(Baseline):
     """
 
     name: ClassVar[str] = "learned"
+    reads: ClassVar[frozenset[str]] = frozenset({"schema"})
 
     version: Literal[2] = 2
     objective: Literal["lambdarank", "binary"] = "lambdarank"

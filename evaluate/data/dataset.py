@@ -12,7 +12,7 @@ import pandas as pd
 from evaluate.data.records.frames import read_frames
 from evaluate.data.records.interactions import INTERACTION_COLUMNS
 from programs.runtime.errors import InputError, quoted
-from signatures.types import Interaction, Item
+from signatures.types import Interaction, Item, with_items
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,10 @@ class Dataset:
     def histories(self) -> dict[str, tuple[str, ...]]:
         """Item ids by user, oldest first; nothing is held out."""
         return {user: tuple(event.item_id for event in events) for user, events in self.sequences.items()}
+
+    def purchases(self, user: str) -> list[tuple[Item, Interaction]]:
+        """The history of a user with its items, oldest first; without items that are not in the catalogue."""
+        return with_items(self.sequences[user], self.items)
 
     def describe(self) -> dict[str, object]:
         """Facts for people, by name: counts, coverage of texts and ratings, lengths of histories, the hash."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -73,6 +74,44 @@ class MixForecast(BaseModel):
     label: str
     alone: Work
     marginal: Work
+
+
+class SearchForecast(BaseModel):
+    """Upper bound of the work of a search, whose mixes are not known before: each is chosen by the results so far.
+
+    Attributes:
+        mixes: Number of mixes that it tries.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    mixes: int
+    most: Work
+
+    @classmethod
+    def of(cls, search: int, found: Sequence[MixForecast]) -> Self:
+        """The bound for so many of the mixes: the dearest without what they share, and no more than all of them."""
+        tried = min(search, len(found))
+        bounds = {}
+        for name in Work.model_fields:
+            alone = [getattr(mix.alone, name) for mix in found]
+            together = known_sum([getattr(mix.marginal, name) for mix in found])
+            unknown = together is None or None in alone
+            bounds[name] = None if unknown else min(sum(sorted(alone, reverse=True)[:tried]), together)
+        return cls(mixes=tried, most=Work.model_validate(bounds))
+
+
+class GridForecast(BaseModel):
+    """Expected work of a comparison.
+
+    Attributes:
+        search: Of a search of the grid; None where all mixes are run.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    mixes: tuple[MixForecast, ...]
+    search: SearchForecast | None = None
 
 
 def sample_of(cases: Sequence[Case], k: int = MIX_SAMPLE) -> list[Case]:

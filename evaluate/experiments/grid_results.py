@@ -148,7 +148,7 @@ class GridResults(BaseModel):
 def grid_results(grid: Grid, runs: Sequence[MixRun], list_size: int) -> GridResults:
     """Results of the runs.
 
-    Mixes without a ranked user are listed, but not compared, and unreadable ones are never recommended.
+    Mixes without a ranked user are listed, but not compared, and unparsable ones are never recommended.
     """
     frames = {run.mix.label: per_user(run.ranks) for run in runs if run.ranks}
     reference = grid.reference_label

@@ -8,7 +8,14 @@ from functools import cached_property
 from pathlib import Path
 
 from evaluate.experiments.grid import Grid, Mix
-from evaluate.experiments.grid_forecast import MixForecast, forecast_grid, measure_mix, sample_of, shown_of
+from evaluate.experiments.grid_forecast import (
+    GridForecast,
+    SearchForecast,
+    forecast_grid,
+    measure_mix,
+    sample_of,
+    shown_of,
+)
 from evaluate.experiments.grid_results import GridResults, MixRun, grid_results, objectives
 from evaluate.experiments.grid_search import search_mixes
 from evaluate.protocol.cases import Cases
@@ -44,7 +51,7 @@ class GridRunner:
         budget: For all mixes together.
         timeout: Most seconds of one call; None for 600.
         max_tokens: Most tokens of one answer; None for what a valid one needs.
-        retry_unparsable: Whether to rank users with unreadable answers again.
+        retry_unparsable: Whether to rank users with unparsable answers again.
 
     Raises:
         InputError: if there is no such preset.
@@ -202,8 +209,12 @@ class GridRunner:
         prior_ranks = ranks_of(self.cases.cases, with_prior, "prior")
         return MixRun(mix, ranks, rows, cost, unresolved, stopped if unresolved else None, prior_ranks)
 
-    def forecast(self) -> list[MixForecast]:
-        """Measure a few users on every mix and extrapolate."""
+    def forecast(self, search: int | None = None) -> GridForecast:
+        """Measure a few users on every mix and extrapolate.
+
+        Args:
+            search: See `run`.
+        """
         # The measured calls are paid for and count for the grid's budget.
         ledger = ledger_within(self.root, RunDirectory(self.root / FORECAST_FOLDER).ledger, self.budget)
         sample, mixes = sample_of(self.cases.cases), list(self.grid.mixes())
@@ -215,4 +226,5 @@ class GridRunner:
                 measured[mix.label] = measure_mix(program, sample, ledger)
                 products = products or len(set(shown_of(self.cases.cases, program)))
         ledger.close()
-        return forecast_grid(mixes, measured, len(self.cases), products)
+        found = forecast_grid(mixes, measured, len(self.cases), products)
+        return GridForecast(mixes=tuple(found), search=None if search is None else SearchForecast.of(search, found))

@@ -18,7 +18,15 @@ from evaluate.experiments.study_setting import StudySetting, require_test_users
 from evaluate.experiments.study_spec import RankerSpec, StudyCell, StudySpec
 from evaluate.experiments.study_stacking import StudyStacking
 from evaluate.protocol.cases import Cases
-from evaluate.ranker_choice import RankerChoice, Resolve, is_free, is_free_program
+from evaluate.ranker_choice import (
+    MODEL_OPTIONS,
+    RankerChoice,
+    Resolve,
+    is_free,
+    is_free_program,
+    options_read_by,
+    refuse_ignored,
+)
 from evaluate.ranker_factory import RankerFactory
 from evaluate.report.record import StudyRecord
 from evaluate.runs.directory import LEDGER, RunDirectory
@@ -32,7 +40,7 @@ from programs.lm.ledger import Budget, Ledger, by_role, read_calls
 from programs.lm.model_options import ModelOptions
 from programs.prior.choice import UNRECORDED, PriorName, recorded
 from programs.prior.default_encoder import use_encoder
-from programs.program import Fusion
+from programs.program import PROGRAMS, Fusion
 from programs.ranker import Ranker
 from programs.runtime.atomic import sweep, write_atomically
 from programs.runtime.config_file import read_json
@@ -40,6 +48,9 @@ from programs.runtime.errors import BudgetExceededError, InputError
 from programs.runtime.events import Note, OnEvent, Progress, ignore
 from programs.runtime.lock import owned
 from signatures.rows import total_usage
+
+_OF_STACKED = ("programs", "learn_users")
+"""Fields of a ranker that `learned+mar` alone reads."""
 
 
 @dataclass
@@ -54,7 +65,7 @@ class StudyRunner:
         budget: For all runs together; runs without a language model continue when it is spent.
         timeout: Most seconds of one call; None for 600.
         max_tokens: Most tokens of one answer; None for what a valid one needs.
-        retry_unparsable: Whether to rank users with unreadable answers again.
+        retry_unparsable: Whether to rank users with unparsable answers again.
     """
 
     spec: StudySpec
@@ -210,8 +221,25 @@ class StudyRunner:
         run.check(cases, self.on_event)
         return run_session(directory, spec.label, run, configuration, cases, Ledger(), on_event=self.on_event).complete
 
+    def _refuse_ignored(self, cell: StudyCell) -> None:
+        spec = cell.ranker
+        named = (*sorted(MODEL_OPTIONS), "weight", "head", *_OF_STACKED)
+        given = {name: getattr(spec, name) for name in named if name in spec.model_fields_set}
+        given |= {"explain": spec.explain or None, "seed": None if spec.seeds == (0,) else spec.seeds}
+        if spec.ranker == STACKED:
+            read = options_read_by("listwise")
+            read = replace(read, ranker=STACKED, names=read.names | {"seed", *_OF_STACKED})
+        else:
+            known = is_free(spec.ranker) or spec.ranker in PROGRAMS
+            read = options_read_by(spec.ranker) if known else self.choice_of(spec).options_read
+        try:
+            refuse_ignored([read], **given)
+        except InputError as error:
+            raise InputError(f"{cell.path}: {error}") from error
+
     def _check(self, cell: StudyCell) -> None:
         spec = cell.ranker
+        self._refuse_ignored(cell)
         if spec.ranker.startswith(RUN_PREFIX):
             self._check_outside(cell)
             return

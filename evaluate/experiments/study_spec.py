@@ -24,7 +24,7 @@ from evaluate.protocol.protocol import (
 )
 from evaluate.runs.trec import RUN_PREFIX
 from programs.prior.choice import PriorName
-from programs.program import PROGRAMS
+from programs.program import PROGRAMS, WITHOUT_MODEL
 from programs.runtime.config_file import read_toml
 from programs.runtime.errors import listed, quoted
 from programs.runtime.interrupts import MAX_WORKERS
@@ -288,7 +288,7 @@ class StudySpec(_Strict):
 
     def _with_model(self, ranker: RankerSpec) -> RankerSpec:
         named = ranker.model_fields_set & {"model", "preset"}
-        if self.model is None or named or ranker.ranker not in {*PROGRAMS, STACKED}:
+        if self.model is None or named or ranker.ranker not in {*PROGRAMS, STACKED} - WITHOUT_MODEL:
             return ranker
         return ranker.model_copy(update={"model": self.model})
 

@@ -39,7 +39,7 @@ class StudyStacking:
     Attributes:
         rankers: Of the study.
         run_program: Makes the run of one program in a directory, and says whether it is complete.
-        retry_unparsable: Whether that asks for unreadable answers again, so that answers may change.
+        retry_unparsable: Whether that asks for unparsable answers again, so that answers may change.
     """
 
     root: Path
@@ -54,7 +54,7 @@ class StudyStacking:
 
         The settings are those of the study's `learned`, if there is one, so that the two differ in MAR and dev lists.
         Runs that were begun with a weighted sum go on with it (`evaluate/baselines/stacked.py`). If programs have other
-        answers by now, because unreadable ones were asked for again, the rows are dropped and made anew.
+        answers by now, because unparsable ones were asked for again, the rows are dropped and made anew.
 
         Returns:
             Whether it is complete.

@@ -214,8 +214,14 @@ class EvaluationProtocol(BaseModel):
         """Check that choices for new cases mean what they seem to; files that were drawn earlier may hold any.
 
         Raises:
-            InputError: if the date is a day written as a number, or a rule for the target would be ignored.
+            InputError: if the date is a day written as a number, or a rule for target or history would be ignored.
         """
+        for field, setting in (("cold_positive", "item-cold"), ("cold_history", "user-cold")):
+            if self.setting != setting and getattr(self, field) != type(self).model_fields[field].default:
+                raise InputError(
+                    f"{field}: is a rule of the setting {setting!r}, and the setting {self.setting!r} does not read "
+                    "it; choose that setting, or leave the rule out"
+                )
         if self.since is not None and reads_as_a_day(self.since):
             day = f"{self.since // 10_000}-{self.since // 100 % 100:02}-{self.since % 100:02}"
             raise InputError(f"since: {self.since} would be the unix second {moment_of(self.since)}; write {day!r}")

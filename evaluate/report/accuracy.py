@@ -99,7 +99,7 @@ def _ranker_rows(group: RankerRuns, is_reference: bool, compared: Compared, widt
     counts = [len(group.users), group.draws, group.seeds, group.unresolved]
     label = f"{group.label} (reference)" if is_reference else group.label
     if not all(run.readable for run in group.runs):
-        label += " (answers unreadable)"
+        label += " (answers unparsable)"
     own = _estimates(group.users, compared.get((group.label, ""), {}))
     kind: Kind = "reference" if is_reference else ""
     rows = [table_row(word_cell(label), *own, *map(count_cell, counts), kind=kind)]

@@ -93,7 +93,7 @@ def run_session(
 
     Args:
         name: The ranker's name in results.
-        retry_unparsable: Rank users with unreadable answers again.
+        retry_unparsable: Rank users with unparsable answers again.
         ks: Cutoffs of further metrics (`further_metrics`).
         batch: Answers the calls of the ranker's language models in waves; None if each is sent by itself.
         configuration: Everything that decides the rankings besides the cases; another one in the directory is an error.

@@ -21,7 +21,7 @@ from evaluate.attacks.results import AttackResults, Observation, values_frame
 from evaluate.attacks.runner import AttackRunner
 from evaluate.attacks.suite import chosen_attacks
 from evaluate.protocol.cases import Cases
-from evaluate.ranker_choice import RankerChoice
+from evaluate.ranker_choice import MODEL_OPTIONS, RankerChoice, refuse_ignored
 from evaluate.ranker_factory import RankerFactory
 from evaluate.runs.directory import RunDirectory
 from mllm3rec.api.evaluation import factory_for
@@ -107,8 +107,8 @@ def attack(
 
     Raises:
         InputError: if there is no such ranker or attack, `out` holds another run, lists have fewer than 7 candidates,
-            a backend fails many times in a row, or options for rankers by name are given without such a ranker, and a
-            `Program` has others.
+            a backend fails many times in a row, no ranker reads an option that is given, or options for rankers by
+            name are given without such a ranker, and a `Program` has others.
         BudgetExceededError: if the budget ended before any attacked list was ranked.
     """
     cases = read_cases(cases)
@@ -119,6 +119,16 @@ def attack(
     if not any(isinstance(given, str | Path) for _, given in named):
         for program in programs:
             program.refuse_other(weight=weight, head=head, schema=motivations, **models)
+    own = [given.choice for given in programs]
+    by_name = {
+        str(given): choice_of(str(given), model_options(models), fusion, motivations)
+        for _, given in named
+        if isinstance(given, str | Path)
+    }
+    if by_name:
+        read = [choice.options_read for choice in (*by_name.values(), *own)]
+        chosen = {option: value for option, value in models.items() if option in MODEL_OPTIONS}
+        refuse_ignored(read, weight=weight, head=head, schema=schema, **chosen)
     budget, calls = budget_of(budget_usd, max_calls, max_minutes), RunDirectory(Path(out)).ledger
     for program in programs:
         budget = program.budget_within(budget, calls)
@@ -129,10 +139,7 @@ def attack(
         if not isinstance(given, Attackable):
             attacked.append(attacked_own_ranker(name, given, cases.dataset.items))
             continue
-        if isinstance(given, Program):
-            choice = given.choice
-        else:
-            choice = choice_of(str(given), model_options(models), fusion, motivations)
+        choice = given.choice if isinstance(given, Program) else by_name[str(given)]
         choice.refuse(cases)
         factory = _factory(choice, cases, ledger, made, retry_unparsable, on_event)
         configuration = choice.configuration(explain=0, check=True)

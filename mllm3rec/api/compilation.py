@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Unpack
 
 from evaluate.protocol.cases import Cases
-from evaluate.ranker_choice import RankerChoice
+from evaluate.ranker_choice import RankerChoice, options_read_by, refuse_ignored
 from evaluate.ranker_factory import RankerFactory, askable
 from evaluate.runs.directory import LEDGER
 from mllm3rec.api.compile_options import (
@@ -16,6 +16,7 @@ from mllm3rec.api.compile_options import (
     compile_settings,
     given_models,
     models_of,
+    named_models,
     refuse_unread,
     roles_of,
 )
@@ -222,6 +223,8 @@ def _compiler(
         budget = limited.budget_within(budget, path)
     if not plan.exists():  # An older version took such options: what it began has to resume with them.
         refuse_unread(options, families, trials)
+        read = [options_read_by(name) for name in families] if choice is None else [choice.options_read]
+        refuse_ignored([] if isinstance(program, Program) else read, **named_models(options))
     settings = compile_settings(cases, families, roles, trials, options, prior, *begun, sha256)
     ledger = Ledger(path, budget)
     tell_list_warnings(cases, on_event)

@@ -128,7 +128,7 @@ class CompileOptions(TypedDict, total=False):
     base: str | None
     lists: int | None
     beside_prior: int | None
-    preset: str
+    preset: str | None
     timeout: float | None
     max_tokens: int | None
     model: Model | None
@@ -294,6 +294,11 @@ def models_of(options: CompileOptions) -> ModelOptions:
 def given_models(options: CompileOptions) -> dict[str, Any]:
     """The options that name models, as far as they are given."""
     return _given(options, "preset", "model", "mope", "mote", "mar", "timeout", "max_tokens")
+
+
+def named_models(options: CompileOptions) -> dict[str, Any]:
+    """The options that say which models are asked, as far as they are given."""
+    return _given(options, "preset", "model", "mope", "mote", "mar")
 
 
 def proposer_config(roles: Roles, model: str | None = None) -> RoleConfig:

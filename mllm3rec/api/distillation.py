@@ -48,7 +48,7 @@ class Distillation:
 def distill(
     cases: Cases | str | Path,
     *,
-    preset: str = "local",
+    preset: str | None = None,
     timeout: float | None = None,
     max_tokens: int | None = None,
     retry_unparsable: bool = False,

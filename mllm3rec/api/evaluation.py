@@ -12,7 +12,7 @@ from typing import Unpack
 from evaluate.baselines.fit_cost import save_fit_cost
 from evaluate.protocol.cases import Cases
 from evaluate.protocol.leakage import refuse_leaks
-from evaluate.ranker_choice import RankerChoice
+from evaluate.ranker_choice import MODEL_OPTIONS, OptionsRead, RankerChoice, refuse_ignored
 from evaluate.ranker_factory import RankerFactory
 from evaluate.runs.directory import RunDirectory
 from evaluate.runs.evaluation import Evaluation
@@ -74,7 +74,7 @@ def evaluate(
             popularity, popularity bias, diversity and coverage; HR and NDCG are then compared at them as well.
         out: Run directory; the same call resumes it. None keeps only the answers of language models (in the cache).
             Of an own function, a user who is ranked already is ranked again, to find out whether it is the same one.
-        weight: See `Fusion`, None for .3; only for programs given by name.
+        weight: See `Fusion`, None for .3, or that of an artifact; only for programs given by name.
         head: See `Fusion`; None for that of an artifact.
         gate: A gate (`fit_gate_on_run(...).gate`), or its file, in place of `weight`.
         ask: Share of users to ask about, those for whom the prior is least sure; the prior alone ranks the others. The
@@ -97,12 +97,24 @@ def evaluate(
 
     Raises:
         InputError: if there is no such ranker, `out` holds another run, the cases do not fit the data, or weight, head,
-            prior, schema, explain, check or models are given with a `Program` that has others.
+            prior, schema, explain, check or models are given with a `Program` that has others, or an option is given
+            that the ranker would ignore.
         BudgetExceededError: if the budget ended before any user was ranked, or does not hold for a wave of batches.
         WaveWritten: after questions were written to the file `via`.
         MissingExtraError: if the library of a trained baseline is not installed.
     """
     cases = read_cases(cases)
+    given = {
+        "weight": weight,
+        "head": head,
+        "prior": prior,
+        "schema": schema,
+        "explain": explain or None,
+        "check": False if check is False else None,
+        "seed": seed or None,
+        "via": None if via == "calls" else via,
+        **{option: value for option, value in models.items() if option in MODEL_OPTIONS},
+    }
     ranker = _outside_run(ranker, cases, on_event)
     with run_folder(out) as folder:
         if cases.has_dataset:
@@ -113,11 +125,13 @@ def evaluate(
             options = {"weight": weight, "head": head, "schema": read_schema(schema), "prior": named}
             if isinstance(ranker, Program):
                 ranker.refuse_other(**options, explain=explain, check=check, **models)
+                refuse_ignored([ranker.choice.options_read], seed=given["seed"])
                 choice, explain, check = ranker.choice, ranker.explain, ranker.check
                 budget, limited = ranker.budget_within(budget, calls), [ranker]
             else:
                 fusion = Fusion(weight=DEFAULT_WEIGHT if weight is None else weight, head=head)
                 choice = choice_of(str(ranker), model_options(models), fusion, read_schema(schema))
+                refuse_ignored([choice.options_read], **given)
                 choice = choice if named is None else choice.with_prior(named)
                 explain, check, limited = explain or 0, check is not False, []
             if gate is not None or ask is not None:
@@ -138,6 +152,7 @@ def evaluate(
                 refuse_leaks(cases.leaks)
             ledger, batch, fit_cost, limited = Ledger(), None, None, []
             label, built = own_ranker(ranker, name)
+            refuse_ignored([OptionsRead(label)], **given)
             refuse_other_function(built, cases, folder)
             file = {"run file": ranker.sha256} if isinstance(ranker, TrecRun) else {}
             configuration = {"own ranker": label, **file}

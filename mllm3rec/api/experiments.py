@@ -13,7 +13,7 @@ from evaluate.data.dataset import Dataset
 from evaluate.data.load import load_dataset
 from evaluate.data.locate import SEARCHED, find_source
 from evaluate.experiments.grid import Grid, read_grid
-from evaluate.experiments.grid_forecast import MixForecast
+from evaluate.experiments.grid_forecast import GridForecast
 from evaluate.experiments.grid_report import write_comparison
 from evaluate.experiments.grid_results import GridResults
 from evaluate.experiments.grid_runner import GridRunner
@@ -143,21 +143,24 @@ def forecast_comparison(
     grid: Grid | Mapping[str, Any] | str | Path,
     *,
     out: str | Path,
+    search: int | None = None,
     budget_usd: float | None = None,
     max_calls: int | None = None,
     max_minutes: float | None = None,
     timeout: float | None = None,
     max_tokens: int | None = None,
     on_event: OnEvent = ignore,
-) -> list[MixForecast]:
+) -> GridForecast:
     """Forecast of the cost of `compare` with the same arguments, from a few users measured on every mix.
+
+    Of a search it is an upper bound: which mixes it tries depends on their results.
 
     Raises:
         InputError: as `compare`.
         BudgetExceededError: if the budget ended before all mixes were measured; all answers are cached.
     """
     budget = budget_of(budget_usd, max_calls, max_minutes)
-    return _grid_runner(cases, grid, Path(out), budget, on_event, timeout, max_tokens).forecast()
+    return _grid_runner(cases, grid, Path(out), budget, on_event, timeout, max_tokens).forecast(search)
 
 
 def _grid_runner(

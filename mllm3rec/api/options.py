@@ -73,7 +73,7 @@ def tighter(one: Budget, other: Budget) -> Budget:
     """
 
     def minutes_left(budget: Budget) -> float:
-        left = budget.shared(1).minutes
+        left = budget.to_send().minutes
         return math.inf if left is None else left
 
     usd, calls = [

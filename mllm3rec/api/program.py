@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from evaluate.data.dataset import Dataset
-from evaluate.ranker_choice import RankerChoice
+from evaluate.ranker_choice import MODEL_OPTIONS, RankerChoice, refuse_ignored
 from evaluate.ranker_factory import RankerFactory
 from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema, tighter
 from mllm3rec.api.recommendation import Recommendations
@@ -307,15 +307,14 @@ class Program:
             raise InputError("give either a history or a user of the dataset")
         if user is not None:
             if user not in self.dataset.sequences:
-                known = self.dataset.sequences
+                users = self.dataset.sequences
                 raise InputError(
-                    f"no user {quoted(user)} in dataset {self.dataset.name!r} ({len(known)} users, such as "
-                    f"{quoted(next(iter(known)))})"
+                    f"no user {quoted(user)} in dataset {self.dataset.name!r} ({len(users)} users, such as "
+                    f"{quoted(next(iter(users)))})"
                 )
-            events = self.dataset.sequences[user]
-            purchases = [(self.dataset.items[e.item_id], e) for e in events if e.item_id in self.dataset.items]
+            known = [event.item_id for event in self.dataset.sequences[user]]
             facts = self.dataset.metadata.get(user, {}) if metadata is None else metadata
-            return purchases, [event.item_id for event in events], facts
+            return self.dataset.purchases(user), known, facts
         if isinstance(history, str) or not history:
             raise InputError("the history is empty or a single text: give a list of item ids, free texts or items")
         items = [self._item(entry) for entry in history]
@@ -336,7 +335,7 @@ def program(
     timeout: float | None = None,
     max_tokens: int | None = None,
     schema: Schema | None = None,
-    weight: float = DEFAULT_WEIGHT,
+    weight: float | None = None,
     head: int | None = None,
     prior: str | None = None,
     explain: int = 0,
@@ -358,7 +357,8 @@ def program(
         mope, mote, mar, judge: Model of one role.
         timeout, max_tokens: Most seconds of one call, and most tokens of one answer, for every role.
         schema: Motivational schema, or its TOML or YAML file; None for the consumer schema.
-        weight: Fusion weight: the share of MAR in the fused score, 0 to 1; the rest is the prior's.
+        weight: Fusion weight: the share of MAR in the fused score, 0 to 1; the rest is the prior's. None for .3, or
+            that of an artifact.
         head: MAR ranks only the prior's first `head` candidates; None for all, or those of an artifact.
         prior: Formula of the prior, see `evaluate`; None for the newest, or that of the artifact.
         explain: Number of first items that get a reason in an evaluation.
@@ -371,17 +371,20 @@ def program(
         on_event: Receives notes and progress.
 
     Raises:
-        InputError: if there is no such program, preset or prior, an artifact has another prior, or the schema cannot
-            be read.
+        InputError: if there is no such program, preset or prior, an artifact has another prior, the schema cannot be
+            read, or an option is given that the program would ignore.
     """
     models = Models(
         preset=preset, model=model, mope=mope, mote=mote, mar=mar, judge=judge, timeout=timeout, max_tokens=max_tokens
     )
-    choice = choice_of(name, model_options(models), Fusion(weight=weight, head=head), read_schema(schema))
+    fusion = Fusion(weight=DEFAULT_WEIGHT if weight is None else weight, head=head)
+    choice = choice_of(name, model_options(models), fusion, read_schema(schema))
     if prior is not None:
         choice = choice.with_prior(prior_name(prior))
     if not choice.asks_models:
         raise InputError(f"{name!r} uses no language model: call evaluate(cases, {name!r}) instead")
+    chosen = {option: value for option, value in models.items() if option in MODEL_OPTIONS}
+    refuse_ignored([choice.options_read], weight=weight, explain=explain or None, **chosen)
     budget = budget_of(budget_usd, max_calls, max_minutes)
     return Program(choice, dataset, explain, check, budget, on_event, ledger, retry_unparsable)
 

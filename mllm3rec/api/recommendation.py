@@ -11,7 +11,7 @@ from programs.copies import Examples, one_reason, repeated_motivations, repeated
 from programs.explain import reason_warnings
 from programs.mope import HISTORY_ITEMS
 from signatures.rows import Case, Ranking, Status, Usage
-from signatures.types import Item, Profile, Rationale, Traits
+from signatures.types import Item, Profile, Rationale, Traits, with_items
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def recommendations(
                 mar_rank=by_mar.get(item_id),
             )
         )
-    shown = [items[event.item_id].title for event in case.history if event.item_id in items][-HISTORY_ITEMS:]
+    shown = [item.title for item, _ in with_items(case.history, items)][-HISTORY_ITEMS:]
     motivations = ranking.profile.motivations if ranking.profile else ()
     return Recommendations(
         user=case.user_id,

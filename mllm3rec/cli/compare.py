@@ -28,7 +28,7 @@ from mllm3rec.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from evaluate.experiments.grid_forecast import MixForecast
+    from evaluate.experiments.grid_forecast import GridForecast
     from evaluate.experiments.grid_results import GridResults
 
 
@@ -69,10 +69,11 @@ def compare(
     ):
         drawn = m3.load_cases(cases, dataset)
         if dry_run:
-            forecasts = forecast_comparison(
+            forecast = forecast_comparison(
                 drawn,
                 grid,
                 out=directory,
+                search=search,
                 budget_usd=budget_usd,
                 max_calls=max_calls,
                 max_minutes=max_minutes,
@@ -96,7 +97,7 @@ def compare(
                 command=given_command(context),
             )
     if dry_run:
-        _show_forecast(forecasts, as_json)
+        _show_forecast(forecast, as_json)
         return
     if as_json:
         emit({**found.results.model_dump(mode="json"), "written": [str(path) for path in found.written]})
@@ -141,18 +142,25 @@ def _show(found: GridResults, written: Sequence[Path]) -> None:
         out.print(f"written: {path}")
 
 
-def _show_forecast(found: Sequence[MixForecast], as_json: bool) -> None:
+def _show_forecast(found: GridForecast, as_json: bool) -> None:
     if as_json:
-        emit({"mixes": [mix.model_dump() for mix in found]})
+        emit(found.model_dump())
         return
     name = Column("mix", no_wrap=True)
     table = Table(
         name, "calls", "tokens", "dollars", "hours", "with results of the mixes above: tokens", "dollars", "hours"
     )
-    for mix in found:
+    for mix in found.mixes:
         cells = []
         for work in (mix.alone, mix.marginal):
             cells += [f"{work.tokens_in + work.tokens_out:,.0f}", format_usd(work.usd), format_hours(work.seconds)]
         table.add_row(mix.label, f"{mix.alone.calls:,.0f}", *cells)
     out.print(table)
+    if found.search is not None:
+        most = found.search.most
+        out.print(
+            f"--search {found.search.mixes}: {found.search.mixes} of these {len(found.mixes)} mixes, chosen by their "
+            f"results: at most {most.calls:,.0f} calls, {most.tokens_in + most.tokens_out:,.0f} tokens, "
+            f"{format_usd(most.usd)}, hours: {format_hours(most.seconds)}"
+        )
     out.print("forecast from a few measured users; their answers are kept and not paid again")

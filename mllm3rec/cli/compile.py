@@ -114,7 +114,7 @@ def compile_program(
     temperature: Annotated[
         list[str] | None, _search(help="ROLE=NUMBER: a further temperature to try; repeatable.")
     ] = None,
-    preset: Preset = "local",
+    preset: Preset = None,
     model: ModelOption = None,
     encoder: EncoderOption = None,
     mope: MopeOption = None,
@@ -149,6 +149,7 @@ def compile_program(
     import mllm3rec as m3
     from mllm3rec.api.compilation import forecast_compile_cost
     from mllm3rec.trackers.live_tracking import tracked
+    from optimize.artifact import SEARCH_FOLDER
     from optimize.forecast import total_phase
     from programs.lm.fresh_answers import fresh_answers
 
@@ -202,7 +203,7 @@ def compile_program(
     with (
         fresh_answers(fresh and not dry_run, directory),
         ConsoleEvents() as console,
-        tracked(None if dry_run else log, directory, console) as events,
+        tracked(None if dry_run else log, directory, console, directory / SEARCH_FOLDER) as events,
     ):
         drawn = m3.load_cases(cases, dataset)
         if dry_run:

@@ -51,7 +51,7 @@ def distill(
     dataset: DatasetOption = None,
     out_file: OutFile = None,
     ranker: ProgramOption = None,
-    preset: Preset = "local",
+    preset: Preset = None,
     mote: MoteOption = None,
     workers: Workers = 1,
     via: ViaOption = "calls",
@@ -140,7 +140,7 @@ def _show(found: Distillation, as_json: bool) -> int:
     if found.failed:
         say(f"{found.failed} of {items} items: asked in several batches without an answer; the same command asks again")
     if as_json:
-        facts = {"products": items, "traits": traits, "refused": refused, "unreadable": unparsable}
+        facts = {"items": items, "traits": traits, "refused": refused, "unparsable": unparsable}
         facts |= {"refused_items": found.refused_items, "failed": found.failed}
         emit({**facts, "calls": sum(usage.calls for usage in found.usage.values())})
     else:

@@ -111,7 +111,9 @@ ColumnNames = Annotated[
 DatasetOption = Annotated[
     str | None, typer.Option("--dataset", help="Dataset directory or file, if it has moved since the cases were drawn.")
 ]
-Preset = Annotated[str, _model(help="Set of models, one per role: local, hosted, hosted-cheap or paper.")]
+Preset = Annotated[
+    str | None, _model(help="Set of models, one per role: local, hosted, hosted-cheap or paper. Default: local.")
+]
 ModelOption = Annotated[str | None, _model(help="Model for every role, a model string as in docs/models.md.")]
 MopeOption = Annotated[str | None, _model("--mope", help="Model for MOPE, which makes profiles.")]
 MoteOption = Annotated[str | None, _model("--mote", help="Model for MOTE, which makes traits.")]
@@ -121,7 +123,14 @@ EncoderOption = Annotated[
     str | None,
     _model("--encoder", callback=_use_encoder, help="Sentence encoder, as in docs/models.md. Default: minilm."),
 ]
-Weight = Annotated[float, _fusion(min=0, max=1, help="Fusion weight: MAR's share of the fused score, 0 to 1.")]
+Weight = Annotated[
+    float | None,
+    _fusion(
+        min=0,
+        max=1,
+        help="Fusion weight: MAR's share of the fused score, 0 to 1. Default: 0.3, or that of an artifact.",
+    ),
+]
 PriorOption = Annotated[
     str | None,
     _fusion(help="Formula of the prior: 3, 3-sales, or 2, of older runs. Default: that of what is resumed, or 3."),

@@ -41,7 +41,7 @@ def profile(
     users: Users = "all",
     out_file: OutFile = None,
     ranker: ProgramOption = None,
-    preset: Preset = "local",
+    preset: Preset = None,
     mope: MopeOption = None,
     schema: SchemaFile = None,
     processes: Processes = 1,

@@ -14,7 +14,7 @@ FreeText = Annotated[str, StringConstraints(min_length=1, max_length=2000, strip
 
 AnsweredBy = Literal["program", "prior"]
 Why = Literal[
-    "deadline", "budget", "busy", "backend", "unreadable", "refused", "error", "unknown", "none_left", "prior"
+    "deadline", "budget", "busy", "backend", "unparsable", "refused", "error", "unknown", "none_left", "prior"
 ]
 """Why the prior answered: the deadline passed; the dollars of a minute or a day are spent; too many users are asked
 about at the time; a model's server fails; its answers could not be read; it refuses this text; a fault of the service;

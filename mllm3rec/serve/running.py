@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluate.data.dataset import Dataset
+from evaluate.ranker_choice import MODEL_OPTIONS, options_read_by, refuse_ignored
 from mllm3rec.api.program import choice_of
 from mllm3rec.serve.guard import ANY_HOST, LOOPBACK_NAMES, Guard
 from mllm3rec.serve.limits import ServiceLimits
@@ -58,7 +59,7 @@ class ServiceSettings:
     name: str
     models: ModelOptions = field(default_factory=ModelOptions)
     schema: MotivationSchema | None = None
-    weight: float = DEFAULT_WEIGHT
+    weight: float | None = None
     candidates: int = 15
     limits: ServiceLimits = field(default_factory=ServiceLimits)
     ledger: Path | None = None
@@ -147,7 +148,11 @@ def _built(
     asks = settings.name != PRIOR
     # Without models any program has the prior that is wanted.
     name = settings.name if asks else "listwise"
-    choice = choice_of(name, settings.models, Fusion(weight=settings.weight), settings.schema)
+    weight = DEFAULT_WEIGHT if settings.weight is None else settings.weight
+    choice = choice_of(name, settings.models, Fusion(weight=weight), settings.schema)
+    chosen = {option: getattr(settings.models, option) for option in MODEL_OPTIONS}
+    read = choice.options_read if asks else options_read_by(PRIOR)
+    refuse_ignored([read], weight=settings.weight, schema=settings.schema, **chosen)
     if not choice.asks_models:
         raise InputError(f"{name!r} asks no language model: serve an artifact, a program, or {PRIOR!r}")
     return ServedProgram(choice, dataset, asks, settings.candidates, engine, ledger, on_event)

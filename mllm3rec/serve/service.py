@@ -49,7 +49,7 @@ _SAID: dict[Why, str] = {
     "budget": "the budget of this minute or day is spent",
     "busy": "too many users are asked about at this time",
     "backend": "a model's server does not answer, or not as it should",
-    "unreadable": "the models' answers could not be read",
+    "unparsable": "the models' answers could not be read",
     "refused": "the provider refuses this text",
     "error": "a fault of the service; its log says where",
     "unknown": "nothing of the history is known",
@@ -135,7 +135,7 @@ class Service:
             if asked.why is None:
                 asked = await self._ask(program, until, program.recommend, user, request.k, request.explain)
             found: Recommendations | None = asked.value
-            why = asked.why or ("unreadable" if found is not None and found.status != "ok" else None)
+            why = asked.why or ("unparsable" if found is not None and found.status != "ok" else None)
             if found is None or why is not None:
                 items = await asyncio.wrap_future(self._engine.start(program.by_prior, user, request.k))
                 why = why if items else "none_left"
@@ -239,10 +239,9 @@ class Service:
         if history is None:
             if user not in data.sequences:
                 raise InputError(f"no user {quoted(user)} in this dataset; send a `history` instead")
-            events = data.sequences[user]
-            purchases = [(data.items[event.item_id], event) for event in events if event.item_id in data.items]
+            known = [event.item_id for event in data.sequences[user]]
             facts = data.metadata.get(user, {}) if metadata is None else metadata
-            return UserHistory(user, purchases, [event.item_id for event in events], facts), [], _Asked()
+            return UserHistory(user, data.purchases(user), known, facts), [], _Asked()
         texts = [entry.text for entry in history if entry.text is not None]
         asked = await self._ask(program, until, program.read_texts, texts) if texts else _Asked()
         read: Iterator[Item] = iter(asked.value or ())
@@ -314,7 +313,7 @@ class Service:
             except RefusedTextError:
                 return _Asked(why="refused", usage=usage)
             except UnparsableError:
-                return _Asked(why="unreadable", usage=usage)
+                return _Asked(why="unparsable", usage=usage)
             except NothingLeftError:
                 return _Asked(why="none_left", usage=usage)
             except UnsuitableError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pydantic_core import to_json
 from mllm3rec.stages import columns
 from mllm3rec.stages.batches import BatchStage
 from mllm3rec.stages.cluster import run_on_cluster
+from mllm3rec.stages.forecast import Forecast, Sample, drawn
 from mllm3rec.stages.parts import AGAIN, OutputParts, inputs_file, opened
 from mllm3rec.stages.settings import StageSettings
 from mllm3rec.stages.stage import Stage
@@ -31,9 +31,6 @@ from signatures.rows import Usage, add_usd, total_usage
 
 BATCH_ROWS = 32
 """Rows of a batch."""
-
-FIRST_ROWS = 8
-"""Rows that are made first, to forecast the others; in a dry run at most half of those that are left."""
 
 _DIGITS = 16
 """Of the hash of an input row: it is compared with one other hash alone."""
@@ -70,24 +67,6 @@ class RowSource:
             return settings.identity()
         facts = json.dumps([settings.identity(), self.data], sort_keys=True)
         return hashlib.sha256(facts.encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What the rows that are left will take, from the first few; no dollars where a price is unknown.
-
-    Attributes:
-        hours: With as many calls in flight as the models allow.
-    """
-
-    rows: int
-    calls: int
-    usd: float | None
-    hours: float
-
-    def __str__(self) -> str:
-        usd = "unknown dollars" if self.usd is None else f"${self.usd:,.2f}"
-        return f"{self.rows:,} rows: about {self.calls:,} calls, {usd}, {_span(self.hours)}"
 
 
 @dataclass(frozen=True)
@@ -134,8 +113,9 @@ def run_job(
     Args:
         settings: Of the stage; its ledger is by default a file beside `out`.
         budget: For all runs of this job: calls in the ledger count.
-        processes: Number of processes, each with its part of the budget and of the limits.
-        dry_run: Whether to make the first few rows only, and forecast the others.
+        processes: Most processes. They share the budget, and each has its part of the limits: where a limit is smaller
+            than their number, fewer work.
+        dry_run: Whether to make a sample of the rows only, and forecast the others.
         via: See `mllm3rec.evaluate`. By batches all questions are answered first; what they leave open is then asked
             by itself.
         cluster: Address of a Ray cluster whose actors are the processes, or `local`; None for processes of this
@@ -167,18 +147,21 @@ def run_job(
             settings = settings.model_copy(update={"budget": _left(ledger_path, budget)})
         progress = _Progress(source, len(source.ids) - len(left), asked, on_event)
         rows = _batches(source, left)
-        forecast = None
-        first = min(FIRST_ROWS, len(left) // 2) if dry_run else FIRST_ROWS
-        if len(left) > first > 0:
-            forecast = _sampled(settings, source, left[:first], len(left) - first, parts, progress)
+        sample, forecast = Sample(), None
+        if some := drawn(left, dry_run):
+            sample, forecast = _sampled(settings, source, some, len(left), parts, progress)
             on_event(Note(f"forecast for {forecast}"))
-            rows = _batches(source, left[first:])
+            rows = _batches(source, (key for key in left if key not in sample.rows))
             settings = settings.model_copy(update={"budget": _left(ledger_path, budget)})
         if dry_run:
             return Job(out, parts.counts, progress.total, forecast, written=False)
+        if left:
+            processes = _within_limits(processes, settings, on_event)
         workers = _Workers(processes, cluster, parts.folder)
-        for batch in workers.made(settings, rows, len(left), on_event) if left else ():
-            progress.add(batch, parts)
+        made = workers.made(settings, rows, len(left), on_event) if left else iter(())
+        # The sample is kept already, for the next run if this one ends early; the later row of an id counts.
+        for batch in sample.in_place(left, progress.counted(made)):
+            progress.keep(batch, parts)
         parts.join()
         return Job(out, parts.counts, progress.total, forecast, written=True)
 
@@ -212,8 +195,25 @@ class _Workers:
                 yield from stage(rows)
 
 
+def _within_limits(processes: int, settings: StageSettings, on_event: OnEvent) -> int:
+    """The number of processes, or fewer if the limits of the models cannot be divided among so many."""
+    most = settings.most_workers()
+    if most is None or processes <= most:
+        return processes
+    on_event(Note(f"{most} of {processes} processes work: the limits of the models are for all of them together"))
+    return most
+
+
 def _rows_left(settings: StageSettings, source: RowSource, parts: OutputParts, on_event: OnEvent) -> list[str]:
-    """Ids of the rows to make: those that are missing, those to be made again, and those whose input has changed."""
+    """Ids of the rows to make: those that are missing, those to be made again, and those whose input has changed.
+
+    Rows of ids that the source no longer has are left out of the output.
+    """
+    others = parts.keep_only(source.ids)
+    if others:
+        on_event(
+            Note(f"{others:,} rows of {parts.out} are of {source.what} that are not in this input: they are left out")
+        )
     again = AGAIN if settings.retry_unparsable else {columns.FAILED}
     done = parts.done(again)
     left: list[str] = []
@@ -258,19 +258,24 @@ def _batches(source: RowSource, ids: Iterable[str]) -> Iterable[pa.RecordBatch]:
 
 def _sampled(
     settings: StageSettings, source: RowSource, ids: Sequence[str], left: int, parts: OutputParts, progress: _Progress
-) -> Forecast:
-    """Make the first rows, one batch, and say what the others will take."""
+) -> tuple[Sample, Forecast]:
+    """Make some rows first, and say what the others will take.
+
+    Args:
+        ids: Rows that may be made.
+        left: Number of all rows that are to be made.
+    """
+    sample = Sample()
     with Stage(settings, progress.on_event) as stage:
+
+        def make(some: list[str]) -> Iterator[pa.RecordBatch]:
+            for batch in progress.counted(stage(_batches(source, some))):
+                progress.keep(batch, parts)
+                yield batch
+
         stage.prepare()
-        began = time.monotonic()
-        for batch in stage(_batches(source, ids)):
-            progress.add(batch, parts)
-        seconds, slots = time.monotonic() - began, stage.slots
-    sent, share = progress.usage, left / len(ids)
-    usd = None if sent.usd is None and sent.calls else share * (sent.usd or 0.0)
-    # All rows of the sample were under way at a time, and later as many are as the models have slots.
-    hours = left * seconds / max(len(ids), slots if sent.calls else 0) / 3600
-    return Forecast(left, round(share * sent.calls), usd, hours)
+        sample.take(ids, make)
+        return sample, sample.forecast(left - len(sample.rows), progress.usage, stage.slots)
 
 
 class _Progress:
@@ -298,23 +303,17 @@ class _Progress:
         """What this run sent: for its rows, and before them."""
         return total_usage([self._asked, self.usage])
 
-    def add(self, batch: pa.RecordBatch, parts: OutputParts) -> None:
-        """Keep a batch, and tell."""
+    def keep(self, batch: pa.RecordBatch, parts: OutputParts) -> None:
+        """Add a batch to the parts, with the hashes of what its rows were made from."""
         parts.add(batch, [self._source.digest(key) for key in batch[0].to_pylist()])
-        for name in ("calls", "cache_hits", "tokens_in", "tokens_out"):
-            setattr(self.usage, name, getattr(self.usage, name) + sum(n or 0 for n in batch[name].to_pylist()))
-        for usd in batch["usd"].to_pylist():
-            self.usage.usd = add_usd(self.usage.usd, usd)
-        self._done += batch.num_rows
-        self.on_event(Progress(self._task, self._done, self._rows, self.total))
 
-
-def _span(hours: float) -> str:
-    """A time for people.
-
-    >>> _span(0.001), _span(0.5), _span(30)
-    ('less than a minute', '30 minutes', '30.0 hours')
-    """
-    if hours < 1 / 60:
-        return "less than a minute"
-    return f"{hours * 60:.0f} minutes" if hours < 1 else f"{hours:.1f} hours"
+    def counted(self, made: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The same batches; what they took is counted and told."""
+        for batch in made:
+            for name in ("calls", "cache_hits", "tokens_in", "tokens_out"):
+                setattr(self.usage, name, getattr(self.usage, name) + sum(n or 0 for n in batch[name].to_pylist()))
+            for usd in batch["usd"].to_pylist():
+                self.usage.usd = add_usd(self.usage.usd, usd)
+            self._done += batch.num_rows
+            self.on_event(Progress(self._task, self._done, self._rows, self.total))
+            yield batch

@@ -49,7 +49,7 @@ class OutputParts:
     Attributes:
         inputs: Hash of what a row was made from, by id; rows of older versions have none.
         is_older: Whether there are rows of an older version, whose identity says less.
-        counts: Rows by status, of all ids that have one.
+        counts: Rows by status, of all ids that have one and are not left out by `keep_only`.
     """
 
     def __init__(self, out: Path, schema: pa.Schema, identity: str, older_identity: str) -> None:
@@ -92,19 +92,27 @@ class OutputParts:
             write_atomically(self.folder / f"part-{self._next_number():06d}.parquet", _as_parquet(table))
             self._waiting = []
 
+    def keep_only(self, ids: Collection[str]) -> int:
+        """Leave out the rows of all other ids, from counts and output; returns their number."""
+        others = self._status.keys() - set(ids)
+        for key in others:
+            del self._status[key]
+            self.inputs.pop(key, None)
+        return len(others)
+
     def join(self) -> None:
         """Write the output file, in the order in which its rows were made, and remove the parts.
 
         The salt of `--fresh` stays while there are rows that another run makes again: their answers are to be new, too.
         """
         self.write()
-        last = {key: number for number, key in enumerate(self._keys())}
+        last = {key: number for number, key in enumerate(self._keys()) if key in self._status}
         partial = self.folder / f".{self.out.name}.partial"
         number = 0
         with partial.open("wb") as file:
             with pq.ParquetWriter(file, self._schema) as writer:
                 for batch in self._batches(self._schema.names):
-                    keep = [last[key] == n for n, key in enumerate(batch[self._key].to_pylist(), start=number)]
+                    keep = [last.get(key) == n for n, key in enumerate(batch[self._key].to_pylist(), start=number)]
                     number += batch.num_rows
                     writer.write_batch(batch.filter(pa.array(keep)).cast(self._schema))
             # The parts are removed below: a power cut must not leave neither.

@@ -9,9 +9,11 @@ from typing import Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from evaluate.ranker_choice import MODEL_OPTIONS, refuse_ignored
 from optimize.artifact import is_artifact, read_manifest
 from optimize.resolve import resolve_ranker
 from programs.lm.ledger import Budget
+from programs.lm.limits import limits_for, stated_limits
 from programs.lm.model_options import ModelOptions
 from programs.lm.roles import ROLE_NAMES, RoleName, Roles
 from programs.program import DEFAULT_WEIGHT, Fusion
@@ -27,7 +29,7 @@ class StageOptions(TypedDict, total=False):
     """Program and models of a stage, see `StageSettings`."""
 
     program: str
-    preset: str
+    preset: str | None
     model: str | None
     mope: str | None
     mote: str | None
@@ -36,7 +38,7 @@ class StageOptions(TypedDict, total=False):
     timeout: float | None
     max_tokens: int | None
     schema_file: Path | None
-    weight: float
+    weight: float | None
     head: int | None
     ledger: Path | None
     retry_unparsable: bool
@@ -61,7 +63,8 @@ class StageSettings(BaseModel):
         explain: Whether each recommended item gets a checked reason.
         ledger: File that gets every call; None to keep none.
         budget: What this stage may spend; calls that are in the ledger already do not count.
-        workers: Number of stages that work at the same time, and share the limits of their models.
+        workers: Number of stages that work at the same time, and share the limits of their models; not more than
+            `most_workers`.
         retry_unparsable: Whether to ask again where a stored answer is unparsable.
         cache: Cache folder; None for the usual one.
     """
@@ -70,7 +73,7 @@ class StageSettings(BaseModel):
 
     task: Task
     program: str = "embedding"
-    preset: str = "local"
+    preset: str | None = None
     model: str | None = None
     mope: str | None = None
     mote: str | None = None
@@ -79,7 +82,7 @@ class StageSettings(BaseModel):
     timeout: float | None = None
     max_tokens: int | None = None
     schema_file: Path | None = None
-    weight: float = DEFAULT_WEIGHT
+    weight: float | None = Field(default=None, ge=0, le=1)
     head: int | None = None
     dataset: str | None = None
     dataset_sha256: str | None = None
@@ -107,16 +110,35 @@ class StageSettings(BaseModel):
         alone = _ALONE.get(self.task)
         return roles if alone is None else Roles.all_on(roles.of(alone))
 
+    def most_workers(self) -> int | None:
+        """Number of stages among which the limits of the models can be divided; None for any number.
+
+        A model in this process is another one in each of them: its slots are no limit for all.
+        """
+        stated = stated_limits()
+        models = {(config := self.roles.of(role)).model: config for role in ROLE_NAMES}
+        shared = [config for model, config in models.items() if model in stated or not config.is_local]
+        parts = [limits_for(config, stated).most_workers for config in shared]
+        return min((part for part in parts if part is not None), default=None)
+
     def choice(self) -> Any:
         """The program with its models, fusion and schema (`evaluate.ranker_choice.RankerChoice`).
 
         Raises:
-            InputError: if there is no such program or preset, or a file cannot be read.
+            InputError: if there is no such program or preset, a file cannot be read, or the program would ignore an
+                option.
         """
         schema = None if self.schema_file is None else load_schema(self.schema_file)
-        fusion = Fusion(weight=self.weight, head=self.head)
+        fusion = Fusion(weight=self._weight, head=self.head)
         asked = (_ALONE[self.task],) if self.task in _ALONE else ROLE_NAMES
-        return resolve_ranker(self.program, self.models, fusion, schema, asked)
+        choice = resolve_ranker(self.program, self.models, fusion, schema, asked)
+        chosen = {option: getattr(self, option) for option in MODEL_OPTIONS}
+        refuse_ignored([choice.options_read], weight=self.weight, explain=self.explain or None, **chosen)
+        return choice
+
+    @property
+    def _weight(self) -> float:
+        return DEFAULT_WEIGHT if self.weight is None else self.weight
 
     def identity(self) -> str:
         """Hash of what decides the rows: two jobs with the same one may share their output."""
@@ -130,7 +152,7 @@ class StageSettings(BaseModel):
         }
         if self.task == "recommend":
             facts |= {
-                "weight": self.weight,
+                "weight": self._weight,
                 "head": self.head,
                 "k": self.k,
                 "candidates": self.candidates,

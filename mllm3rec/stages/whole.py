@@ -44,7 +44,7 @@ def distill_all(
         out: The Parquet file to write; a folder beside it holds its parts meanwhile.
         processes: Number of processes that share limits and budget.
         cluster: Address of a Ray cluster for the processes, or `local`; needs the extra `ray` (docs/scale.md).
-        dry_run: Whether to make the first few rows only, and forecast the others.
+        dry_run: Whether to make a sample of the rows only, and forecast the others.
         via: See `evaluate`.
         budget_usd, max_calls, max_minutes: Limits; calls in the ledger count.
         options: Program and models, see `StageSettings`.
@@ -98,9 +98,7 @@ def profile_all(
     data = _loaded(dataset)
 
     def row(user: str) -> dict[str, Any]:
-        events = data.sequences[user]
-        purchases = [(data.items[event.item_id], event) for event in events if event.item_id in data.items]
-        return columns.user_row(user, purchases[-HISTORY_ITEMS:], data.metadata.get(user, {}))
+        return columns.user_row(user, data.purchases(user)[-HISTORY_ITEMS:], data.metadata.get(user, {}))
 
     source = RowSource(_users(data, users), row, columns.USERS, "users")
     budget = budget_of(budget_usd, max_calls, max_minutes)

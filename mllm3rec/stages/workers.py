@@ -1,4 +1,4 @@
-"""A stage in several processes: each takes batches from one queue, with its part of the budget and of the limits.
+"""A stage in several processes: each takes batches from one queue, under one budget, with its part of the limits.
 
 Queues carry Arrow's own bytes. Ctrl-C and SIGTERM reach every process; what is in flight there ends, and what was
 answered is in the caches. A worker whose parent is gone ends by itself.
@@ -19,7 +19,9 @@ import pyarrow as pa
 
 from mllm3rec.stages import failures
 from mllm3rec.stages.settings import StageSettings
+from mllm3rec.stages.shared_budget import SharedLedger, SharedSums
 from mllm3rec.stages.stage import Stage
+from programs.lm.ledger import Budget
 from programs.runtime.errors import InputError
 from programs.runtime.events import Event, Note, OnEvent
 from programs.runtime.interrupts import GRACE
@@ -35,15 +37,16 @@ def run_in_processes(
     """`Stage(settings)(batches)` in several processes; batches come in the order in which they are ready.
 
     Raises:
-        BudgetExceededError: if the budget of one is spent, when the others have ended, too.
+        BudgetExceededError: if the budget is spent, when all have ended.
         InputError: if a model cannot be used, or a process was killed.
     """
-    part = settings.model_copy(update={"budget": settings.budget.shared(processes), "workers": processes})
+    part = settings.model_copy(update={"budget": settings.budget.to_send(), "workers": processes})
+    sums = None if part.budget == Budget() else SharedSums()
     context = multiprocessing.get_context("spawn")
     tasks: Any = context.Queue(_BATCHES * processes)
     results: Any = context.Queue()
     workers = [
-        context.Process(target=_work, args=(part.model_dump_json(), tasks, results), daemon=True)
+        context.Process(target=_work, args=(part.model_dump_json(), sums, tasks, results), daemon=True)
         for _ in range(processes)
     ]
     for worker in workers:
@@ -107,8 +110,10 @@ def _end(workers: list[Any]) -> None:
             worker.join()
 
 
-def _work(settings: str, tasks: Any, results: Any) -> None:
+def _work(settings: str, sums: SharedSums | None, tasks: Any, results: Any) -> None:
     """One worker process."""
+    part = StageSettings.model_validate_json(settings)
+    ledger = None if sums is None else SharedLedger(part.ledger, part.budget, sums)
     # Ctrl-C reaches all processes of a terminal: while a stage works it is noted there, and else the parent ends us.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -120,7 +125,7 @@ def _work(settings: str, tasks: Any, results: Any) -> None:
     try:
         with (
             failures.reported(lambda kind, message: ended.insert(0, (kind, message))),
-            Stage(StageSettings.model_validate_json(settings), tell) as stage,
+            Stage(part, tell, ledger) as stage,
         ):
             for batch in stage(_taken(tasks)):
                 results.put(("rows", _bytes(batch)))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mllm3rec.trackers.mlflow_tracker import MlflowTracker
-from mllm3rec.trackers.tracked_record import TrackedRecord, identity_of, metric_name, tracked_record
+from mllm3rec.trackers.tracked_record import TrackedRecord, claim_identity, metric_name, tracked_record
 from mllm3rec.trackers.wandb_tracker import WandbTracker
 from programs.runtime.errors import InputError, one_line
 from programs.runtime.events import Event, Note, OnEvent, Progress
@@ -55,9 +55,10 @@ def tracker_of(name: str) -> Tracker:
 class _Steps:
     """Sends events on, and figures of their progress to the tracker."""
 
-    def __init__(self, tracker: Tracker, folder: Path, on_event: OnEvent) -> None:
+    def __init__(self, tracker: Tracker, folder: Path, keep_in: Path, on_event: OnEvent) -> None:
         self._tracker = tracker
         self._folder = folder
+        self._keep_in = keep_in
         self._begun = False
         self._on_event = on_event
         self._sent: dict[str, float] = {}
@@ -80,9 +81,9 @@ class _Steps:
             facts = event.usage.model_dump(include={"calls", "cache_hits", "tokens_in", "tokens_out", "usd"})
             values |= {f"live.{name}": value for name, value in facts.items() if value is not None}
         try:
-            if not self._begun:  # not earlier: a run has its identity when its manifest is written
+            if not self._begun:  # not earlier: most runs have the identity of their manifest by then
                 self._begun = True
-                self._tracker.begin(self._folder.resolve().name, identity_of(self._folder))
+                self._tracker.begin(self._folder.resolve().name, claim_identity(self._folder, self._keep_in))
             self._tracker.step(values, event.done)
         except Exception as error:  # paid work does not end because nobody can look at it
             self._broken = True
@@ -90,10 +91,14 @@ class _Steps:
 
 
 @contextmanager
-def tracked(name: str | None, folder: Path, on_event: OnEvent) -> Iterator[OnEvent]:
+def tracked(name: str | None, folder: Path, on_event: OnEvent, keep_in: Path | None = None) -> Iterator[OnEvent]:
     """Events for work whose results go into a folder; None for no tracker.
 
-    At the end of the block, also after an interruption, the record of what the folder holds is written.
+    At the end of the block, also after an interruption, the record of what the folder holds is written. All sessions,
+    and later exports of the folder, are one run of the tracker.
+
+    Args:
+        keep_in: Folder that keeps the run's identity until there is a manifest; None for `folder`.
 
     Raises:
         InputError: if there is no such tracker.
@@ -104,7 +109,7 @@ def tracked(name: str | None, folder: Path, on_event: OnEvent) -> Iterator[OnEve
     tracker = tracker_of(name)
     failed = True
     try:
-        yield _Steps(tracker, folder, on_event)
+        yield _Steps(tracker, folder, keep_in or folder, on_event)
         failed = False
     finally:
         try:

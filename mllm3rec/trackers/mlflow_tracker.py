@@ -12,6 +12,8 @@ from programs.runtime.errors import require_extra
 
 _IDENTITY, _FOUND_BY = "mllm3rec.identity", "mllm3rec.identity_sha256"
 """Tags: an identity, and its hash, because a filter cannot quote every path or name."""
+_LATEST = "latest."
+"""Begins the tag with the later value of a parameter, of which MLflow keeps the first."""
 _LONGEST = 6000
 """Most characters of a parameter in MLflow."""
 
@@ -77,7 +79,10 @@ class MlflowTracker:
         if parent is not None:
             tags["mlflow.parentRunId"] = parent
         known = self._client.get_run(run_id).data.params
-        params = {name: value[:_LONGEST] for name, value in record.params.items() if name not in known}
+        given = {name: value[:_LONGEST] for name, value in record.params.items()}
+        params = {name: value for name, value in given.items() if name not in known}
+        # MLflow keeps the first value of a parameter: a compile that went on after its end has others.
+        tags |= {f"{_LATEST}{name}": value for name, value in given.items() if known.get(name, value) != value}
         _in_batches(
             self._client,
             run_id,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +18,16 @@ from evaluate.stats.intervals import Estimate
 from evaluate.stats.metrics import per_user, summarize
 from optimize.artifact import PROMPTS, SEARCH_FOLDER, check_files, is_artifact, read_manifest
 from programs.lm.ledger import by_role, read_calls
+from programs.runtime.atomic import write_atomically
 from programs.runtime.config_file import read_json
 from programs.runtime.errors import InputError
-from programs.runtime.untrusted import read_untrusted
+from programs.runtime.untrusted import parse_untrusted_json, read_untrusted
 from signatures.rows import Usage, total_usage
 
 RecordKind = Literal["run", "study", "artifact"]
+
+TRACKED = "tracked.json"
+"""File with the identity of work that was tracked before it had a manifest."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +84,42 @@ def tracked_record(folder: Path) -> TrackedRecord:
     )
 
 
-def identity_of(folder: Path) -> str:
-    """Identity of the record of a folder, also before it has one; the end of a compile decides that of its artifact.
+def claim_identity(folder: Path, keep_in: Path) -> str:
+    """Identity of work whose folder may have no manifest yet: a new one is kept, so that later sessions have it, too.
+
+    Args:
+        keep_in: The folder, or one in it, that gets the file with a new identity.
 
     Raises:
-        InputError: if a manifest cannot be read.
+        InputError: as `identity_of`.
     """
+    if _kept_identity(folder) or stored_manifest(folder) is not None:
+        return identity_of(folder)
+    identity = f"{folder.resolve()} {secrets.token_hex(8)}"
+    keep_in.mkdir(parents=True, exist_ok=True)
+    write_atomically(keep_in / TRACKED, json.dumps({"identity": identity}).encode())
+    return identity
+
+
+def _kept_identity(folder: Path) -> str | None:
+    for path in (folder / TRACKED, folder / SEARCH_FOLDER / TRACKED):
+        if path.exists() or path.is_symlink():
+            found = parse_untrusted_json(read_untrusted(path), path, remedy := "delete the file")
+            identity = found.get("identity") if isinstance(found, dict) else None
+            if not isinstance(identity, str) or not identity:
+                raise InputError(f"{path}: has no identity; {remedy}")
+            return identity
+    return None
+
+
+def identity_of(folder: Path) -> str:
+    """Identity of the record of a folder: the one that `claim_identity` has kept, or that of its manifest, or its path.
+
+    Raises:
+        InputError: if a manifest, or the file with the identity, cannot be read.
+    """
+    if (kept := _kept_identity(folder)) is not None:
+        return kept
     if is_artifact(folder) and not (folder / JOURNAL).exists():
         return read_manifest(folder).sha256
     manifest = stored_manifest(folder)
@@ -163,7 +199,7 @@ def _artifact(folder: Path) -> TrackedRecord:
     return TrackedRecord(
         "artifact",
         f"{manifest.family} {manifest.sha256[:8]}",
-        manifest.sha256,
+        identity_of(folder),
         params,
         metrics | _sums(manifest.spent),
         prompts,

@@ -97,6 +97,20 @@ def contents_of(root: Path, *more_cases: Path) -> Contents:
     return Contents(tuple(sorted(found, key=lambda one: one.name)), dict(cases))
 
 
+def require_cases(place: Path) -> None:
+    """Check a place that cases are to be read from. A folder may get them later.
+
+    Raises:
+        InputError: if it is neither a folder nor a cases file.
+    """
+    if place.is_dir():
+        return
+    if not place.is_file():
+        raise InputError(f"{place}: no such file or folder; give the cases file of your runs, or the folder it lies in")
+    if not any(_cases_in(place.parent, [place.name])):
+        raise InputError(f"{place}: no cases file; give one that `mllm3rec cases` wrote, with a name in .jsonl")
+
+
 def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
     for folder, below, files in os.walk(root):
         here = Path(folder)

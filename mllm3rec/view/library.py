@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mllm3rec.view.case_lines import CaseLines
 from mllm3rec.view.compile_state import ViewedCompile
-from mllm3rec.view.folder import Contents, ViewedFolder, contents_of
+from mllm3rec.view.folder import Contents, ViewedFolder, contents_of, require_cases
 from mllm3rec.view.notes import NoteBook
 from mllm3rec.view.run_facts import ViewedRun, stamp_of
 from optimize.artifact import is_artifact, read_manifest
@@ -28,12 +28,14 @@ class Library:
         more_cases: Cases files, or folders with some, that lie elsewhere.
 
     Raises:
-        InputError: if it is not a folder.
+        InputError: if it is not a folder, or one of `more_cases` is neither a folder nor a cases file.
     """
 
     def __init__(self, root: Path, more_cases: Sequence[Path] = ()) -> None:
         if not root.is_dir():
             raise InputError(f"{root}: no such folder; give the folder that your runs are in")
+        for place in more_cases:
+            require_cases(place)
         self.root = root.resolve()
         self.notes = NoteBook(self.root)
         self._more_cases = more_cases

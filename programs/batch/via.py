@@ -34,7 +34,7 @@ def batch_run(via: Via, ledger: Ledger, retry_unparsable: bool, on_event: OnEven
     if via != _BATCH and Path(via).suffix != ".jsonl":
         raise InputError(f"via {str(via)!r}: choose calls, batch, or a file whose name ends with .jsonl")
     if retry_unparsable:
-        raise InputError("batches do not ask again for stored answers that are unreadable: leave out one of the two")
+        raise InputError("batches do not ask again for stored answers that are unparsable: leave out one of the two")
     from programs.batch.run import BatchRun
 
     return BatchRun(ledger, None if via == _BATCH else Path(via), on_event)

@@ -97,7 +97,7 @@ class Backends(SharedByCopies):
     """The language models of all roles, built when first used. Deep copies are the same object.
 
     Attributes:
-        retry_unparsable: Whether questions are sent again whose stored answers are unreadable.
+        retry_unparsable: Whether questions are sent again whose stored answers are unparsable.
 
     Args:
         prices: None for the shipped ones under the user's own (`price_table`).
@@ -377,7 +377,7 @@ class Backends(SharedByCopies):
     def _predicted(
         self, ask: Callable[[], dspy.Prediction], lm: dspy.BaseLM, accept: Accept | None, again: bool
     ) -> dspy.Prediction:
-        """The prediction; with `again` the question is sent again if its stored answer is unreadable."""
+        """The prediction; with `again` the question is sent again if its stored answer is unparsable."""
         try:
             prediction = ask()
             if accept is None or accept(prediction) or not again:

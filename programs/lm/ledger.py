@@ -120,18 +120,10 @@ class Budget(BaseModel):
         """Until the minutes are over, infinite without any; 0 or less afterwards."""
         return math.inf if self._until is None else self._until - time.monotonic()
 
-    def shared(self, workers: int) -> Budget:
-        """The part of each of several processes, so that all of them together keep this budget.
-
-        Its minutes are those that are left: they begin where it is read.
-
-        >>> Budget(usd=1.0, calls=10).shared(3).calls
-        3
-        """
-        usd = None if self.usd is None else self.usd / workers
-        calls = None if self.calls is None else self.calls // workers
+    def to_send(self) -> Budget:
+        """This budget for another process. Its minutes are those that are left: they begin where it is read."""
         minutes = None if self._until is None else max(_A_MOMENT, (self._until - time.monotonic()) / 60)
-        return Budget(usd=usd, calls=calls, minutes=minutes)
+        return Budget(usd=self.usd, calls=self.calls, minutes=minutes)
 
     def minus(self, usd: float, calls: int) -> Budget:
         """What is left after so many dollars and calls, at least 0 of each; its minutes end at the same moment.
@@ -144,7 +136,7 @@ class Budget(BaseModel):
         return self.model_copy(update={"usd": left_usd, "calls": left_calls})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Budget.model_validate, (self.shared(1).model_dump(),)
+        return Budget.model_validate, (self.to_send().model_dump(),)
 
 
 _NO_BUDGET = Budget()
@@ -349,13 +341,17 @@ class Ledger(SharedByCopies):
             return None
         if self.budget.over:
             return MINUTES_OVER
-        total = self.total()
-        if self.budget.calls is not None and total.calls + self._reserved_calls + 1 > self.budget.calls:
+        spent, reserved, calls = self._committed()
+        if self.budget.calls is not None and calls + 1 > self.budget.calls:
             return f"the budget of {self.budget.calls} calls is spent"
-        spent = (total.usd or 0.0) + self._assumed_usd
-        if self.budget.usd is not None and spent + self._reserved_usd + (worst_usd or 0.0) > self.budget.usd:
+        if self.budget.usd is not None and spent + reserved + (worst_usd or 0.0) > self.budget.usd:
             return f"the next call might exceed the budget: ${spent:.4f} of ${self.budget.usd:.4f} spent"
         return None
+
+    def _committed(self) -> tuple[float, float, int]:
+        """Dollars spent, dollars reserved, and calls of both kinds."""
+        spent, calls = self.spent()
+        return spent, self._reserved_usd, calls + self._reserved_calls
 
     def release(self, worst_usd: float | None) -> None:
         """Give back what `reserve` set aside, once the call is recorded or has failed."""

@@ -16,6 +16,10 @@ DEFAULT_CONCURRENCY = 64
 """Concurrent calls to a server or a hosted model, where no limit is stated."""
 
 
+_TOKENS_OF_A_CALL = 8192
+"""Hardly a call may take more; one that may is sent alone, whatever the limit of tokens is."""
+
+
 class Limits(BaseModel):
     """Limits of one backend, over all roles that use it. None is no limit.
 
@@ -37,9 +41,22 @@ class Limits(BaseModel):
 
         >>> Limits(concurrency=64, rpm=500).shared(3)
         Limits(concurrency=21, rpm=166, tpm=None)
+
+        Args:
+            workers: At most `most_workers`: one with a smaller part would pass it.
         """
         parts = {name: None if limit is None else max(1, limit // workers) for name, limit in self}
         return Limits.model_validate(parts)
+
+    @property
+    def most_workers(self) -> int | None:
+        """Number of processes with parts that are large enough for a call; None for any number.
+
+        >>> Limits(concurrency=3, rpm=500).most_workers, Limits(tpm=100_000).most_workers, Limits(tpm=1).most_workers
+        (3, 12, 1)
+        """
+        parts = (self.concurrency, self.rpm, None if self.tpm is None else max(1, self.tpm // _TOKENS_OF_A_CALL))
+        return min((part for part in parts if part is not None), default=None)
 
 
 def limits_for(config: RoleConfig, stated: Mapping[str, Limits]) -> Limits:

@@ -21,14 +21,14 @@ class ModelOptions:
     """The models of a run, as given by the user.
 
     Attributes:
-        preset: A name of `PRESETS`.
+        preset: A name of `PRESETS`; None for `local`.
         model: Replaces the model of every role.
         mope, mote, mar, judge: Replace the model of one role; the judge's is MAR's unless given.
         timeout: Seconds one call may take, for every role; None for what the roles say.
         max_tokens: Most tokens of one answer, for every role, instead of what a valid answer needs.
     """
 
-    preset: str = "local"
+    preset: str | None = None
     model: Model | None = None
     mope: Model | None = None
     mote: Model | None = None
@@ -43,9 +43,10 @@ class ModelOptions:
         Raises:
             InputError: if there is no such preset.
         """
-        if self.preset not in PRESETS:
-            raise InputError(f"no preset {self.preset!r}: choose one of {', '.join(PRESETS)}")
-        return self.over(PRESETS[self.preset])
+        preset = "local" if self.preset is None else self.preset
+        if preset not in PRESETS:
+            raise InputError(f"no preset {preset!r}: choose one of {', '.join(PRESETS)}")
+        return self.over(PRESETS[preset])
 
     def over(self, roles: Roles) -> Roles:
         """`roles` with the given models in place of theirs; the preset is ignored.

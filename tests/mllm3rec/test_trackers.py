@@ -13,11 +13,12 @@ import pytest
 import mllm3rec as m3
 from evaluate.runs.run_metrics import RunMetrics
 from mllm3rec.trackers.live_tracking import tracked
-from mllm3rec.trackers.tracked_record import tracked_record
+from mllm3rec.trackers.tracked_record import TRACKED, tracked_record
+from optimize.artifact import SEARCH_FOLDER
 from programs.gate import Gate
 from programs.lm.ledger import by_role, read_calls
 from programs.runtime.errors import InputError
-from programs.runtime.events import ignore
+from programs.runtime.events import Progress, ignore
 from tests.support.command_line import CommandLine
 from tests.support.fake_server import FakeOpenAI, Reply
 from tests.support.served import freeze
@@ -175,7 +176,34 @@ def test_sessions_of_one_run_are_one_run_of_wandb(
         options = ("--ranker", "listwise", "--model", server.model(), "--out", "run", "--log", "wandb")
         assert cli("evaluate", "cases.json", *options).code == 0
     assert cli("export", "wandb", "run").code == 0
-    assert len({path.name.rpartition("-")[2] for path in (tmp_path / "wandb").glob("offline-run-*")}) == 1
+    assert len({path.name.split("-")[3] for path in (tmp_path / "wandb").glob("offline-run-*")}) == 1
+
+
+def test_a_compile_and_its_export_are_one_run_of_wandb(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "artifact"
+    for _ in range(2):
+        with tracked("wandb", folder, ignore, folder / SEARCH_FOLDER) as events:
+            events(Progress("trials", 1, 2))
+            freeze(folder, "openai/gpt-4o-mini")
+    assert cli("export", "wandb", folder.rename(tmp_path / "moved")).code == 0
+    # offline-run-TIME-ID, with a number after it where two began in one second
+    assert len({path.name.split("-")[3] for path in (tmp_path / "wandb").glob("offline-run-*")}) == 1
+    freeze(tmp_path / "other", "openai/gpt-4o-mini")
+    assert tracked_record(tmp_path / "other").identity != tracked_record(tmp_path / "moved").identity
+
+
+def test_a_damaged_identity_is_named(tmp_path: Path) -> None:
+    freeze(tmp_path, "openai/gpt-4o-mini")
+    (tmp_path / SEARCH_FOLDER).mkdir()
+    for content in ("{}", "no JSON", '{"identity": 3}'):
+        (tmp_path / SEARCH_FOLDER / TRACKED).write_text(content)
+        with pytest.raises(InputError, match=r"tracked\.json: .*delete the file"):
+            tracked_record(tmp_path)
 
 
 class TestMlflow:
@@ -244,6 +272,33 @@ class TestMlflow:
             (found,) = self.runs()
             assert (found.info.run_id, found.info.status) == (failed.info.run_id, "FINISHED")
         assert found.data.metrics["HR_at_5_of_30.n"] == 4
+
+    def test_a_session_that_was_killed_before_its_run_began_is_the_same_run(
+        self, cli: CommandLine, server: FakeOpenAI, tmp_path: Path
+    ) -> None:
+        cli("cases", "demo", "--users", 4, "--out", "cases.json")
+        killed = tracked("mlflow", tmp_path / "run", ignore)
+        killed.__enter__()(Progress("fitting", 1, 2))
+        (begun,) = self.runs()
+        assert begun.info.status == "RUNNING"
+        options = ("--ranker", "listwise", "--model", server.model(), "--out", "run", "--log", "mlflow")
+        assert cli("evaluate", "cases.json", *options).code == 0
+        assert cli("export", "mlflow", "run").code == 0
+        (found,) = self.runs()
+        assert (found.info.run_id, found.info.status) == (begun.info.run_id, "FINISHED")
+        assert found.data.metrics["HR_at_5_of_30.n"] == 4
+
+    def test_a_compile_that_goes_on_after_its_end_is_the_same_run_with_its_later_parameters(
+        self, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "artifact"
+        for weight in (0.3, 0.5):
+            with tracked("mlflow", folder, ignore, folder / SEARCH_FOLDER) as events:
+                events(Progress("trials", 1, 2))
+                sha256 = freeze(folder, "openai/gpt-4o-mini", weight)
+        (found,) = self.runs()
+        assert (found.data.params["weight"], found.data.tags["latest.weight"]) == ("0.3", "0.5")
+        assert found.data.tags["latest.sha256"] == sha256
 
     def test_what_an_interrupted_study_has_is_written_as_failed(self, run: Path) -> None:
         with pytest.raises(KeyboardInterrupt), tracked("mlflow", run.parent, ignore):

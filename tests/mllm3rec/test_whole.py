@@ -8,8 +8,10 @@ import os
 import pickle
 import signal
 import subprocess
+import threading
 import time
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import pytest
 import mllm3rec as m3
 from mllm3rec.cli.whole import chosen_users
 from mllm3rec.stages import columns
-from mllm3rec.stages.job import FIRST_ROWS
+from mllm3rec.stages.forecast import ASKED_ROWS
 from mllm3rec.stages.parts import inputs_file, parts_folder
 from mllm3rec.stages.settings import Task
 from optimize.artifact import MANIFEST, ArtifactManifest
@@ -79,6 +81,28 @@ def test_a_dry_run_of_few_rows_has_a_forecast(server: FakeOpenAI, demo: m3.Datas
     users = list(demo.sequences)[:5]
     job = m3.profile_all(demo, tmp_path / "p.parquet", users=users, model=server.model(), dry_run=True)
     assert job.forecast is not None and (job.forecast.rows, sum(job.rows.values())) == (3, 2)
+
+
+def test_a_forecast_counts_cached_rows_as_free_and_the_others_not(
+    server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
+) -> None:
+    first = dataclasses.replace(demo, items=dict(list(demo.items.items())[:40]))
+    m3.distill_all(first, tmp_path / "first.parquet", model=server.model())
+    before, notes = len(server.bodies), list[Event]()
+    job = m3.distill_all(demo, tmp_path / "all.parquet", model=server.model(), dry_run=True, on_event=notes.append)
+    forecast, asked = job.forecast, len(server.bodies) - before
+    assert forecast is not None and forecast.sampled - forecast.cached == asked >= ASKED_ROWS
+    assert forecast.calls == round(forecast.rows * asked / forecast.sampled)
+    assert forecast.cached > 0 and len(demo.items) - 40 - asked == pytest.approx(forecast.calls, abs=20)
+    said = f"from {forecast.sampled} rows, {forecast.cached} of them cached"
+    assert any(said in note.text for note in notes if isinstance(note, Note))
+
+
+def test_a_forecast_of_cached_rows_is_free(server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path) -> None:
+    m3.distill_all(demo, tmp_path / "first.parquet", model=server.model())
+    job = m3.distill_all(demo, tmp_path / "again.parquet", model=server.model())
+    assert job.forecast is not None
+    assert (job.forecast.calls, job.forecast.cached, list(rows(job.out))) == (0, 104, list(demo.items))
 
 
 def test_recommendations_need_a_dataset_that_workers_can_load(demo: m3.Dataset, tmp_path: Path) -> None:
@@ -139,6 +163,34 @@ class TestEqualsTheGeneralPath:
         assert (len(server.bodies), rows(job.out).keys()) == (len(demo.items), rows(other.out).keys())
         assert all(rows(job.out)[key]["traits"] == row["traits"] for key, row in rows(other.out).items())
 
+    def test_stated_limits_are_for_all_processes_together(
+        self, demo: m3.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        limits, notes, now = tmp_path / "limits.toml", list[Event](), InFlight()
+        with FakeOpenAI(now.respond) as server:
+            limits.write_text(f'["{server.model()}"]\nconcurrency = 2\n')
+            monkeypatch.setenv("MLLM3REC_LIMITS", str(limits))
+            job = m3.distill_all(demo, tmp_path / "t.parquet", model=server.model(), processes=3, on_event=notes.append)
+        assert (job.complete, now.most) == (True, 2)
+        assert any("2 of 3 processes work" in note.text for note in notes if isinstance(note, Note))
+
+
+class InFlight:
+    """Counts the calls that a server answers at the same time."""
+
+    def __init__(self) -> None:
+        self.most = self._now = 0
+        self._lock = threading.Lock()
+
+    def respond(self, body: Body) -> Reply:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        time.sleep(0.05)
+        with self._lock:
+            self._now -= 1
+        return sensible(body)
+
 
 def by_older_version(out: Path, settings: m3.StageSettings) -> None:
     """Make a finished output what a version without records of inputs would have written."""
@@ -176,6 +228,31 @@ class TestChangedInput:
         )
         job = m3.profile_all(grown, out, users=users, model=server.model())
         assert (len(server.bodies), dict(job.rows)) == (2 * (len(users) + 1), {"ok": len(users)})
+
+    @pytest.mark.parametrize("finished", [True, False])
+    def test_rows_of_items_that_were_removed_are_left_out(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path, finished: bool
+    ) -> None:
+        out, notes = tmp_path / "t.parquet", list[Event]()
+        limit = None if finished else 40
+        with nullcontext() if finished else pytest.raises(BudgetExceededError):
+            m3.distill_all(demo, out, model=server.model(), max_calls=limit)
+        kept = dict(list(demo.items.items())[3:])
+        smaller = dataclasses.replace(demo, items=kept)
+        planned = m3.distill_all(smaller, out, model=server.model(), dry_run=True)
+        job = m3.distill_all(smaller, out, model=server.model(), on_event=notes.append)
+        assert (set(rows(out)), dict(job.rows)) == (set(kept), {"ok": len(kept)})
+        assert set(pq.read_table(inputs_file(out))["item_id"].to_pylist()) == set(kept)
+        assert max(planned.rows.values()) <= len(kept)
+        assert any("3 rows of" in note.text and "left out" in note.text for note in notes if isinstance(note, Note))
+
+    def test_users_who_are_not_named_any_more_are_left_out(
+        self, server: FakeOpenAI, demo: m3.Dataset, tmp_path: Path
+    ) -> None:
+        users, out = list(demo.sequences)[:3], tmp_path / "r.parquet"
+        m3.recommend_all(demo, out, users=users, model=server.model())
+        job = m3.recommend_all(demo, out, users=users[1:], model=server.model())
+        assert (list(rows(out)), dict(job.rows)) == (users[1:], {"ok": 2})
 
     def test_other_data_another_encoder_and_other_columns_are_another_job(
         self, server: FakeOpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -236,7 +313,7 @@ class TestFinishedOutput:
         edited = {key: item.model_copy(update={"title": f"{title} {key}"}) for key, item in demo.items.items()}
         changed = dataclasses.replace(demo, items=edited)
         assert not m3.distill_all(changed, out, model=server.model(), dry_run=True).written
-        assert (out.read_bytes(), len(server.bodies) - before) == (finished, FIRST_ROWS)
+        assert (out.read_bytes(), len(server.bodies) - before) == (finished, ASKED_ROWS)
         with pytest.raises(BudgetExceededError):
             m3.distill_all(changed, out, model=server.model(), max_calls=len(demo.items) + 20)
         assert out.read_bytes() == finished
@@ -427,7 +504,7 @@ class TestFailures:
         for processes, limit in ((1, 20), (2, 51)):
             with pytest.raises(BudgetExceededError):
                 m3.distill_all(demo, out, model=server.model(), max_calls=limit, processes=processes)
-            assert 20 <= len(server.bodies) <= limit
+            assert len(server.bodies) == limit
         assert m3.distill_all(demo, out, model=server.model(), max_calls=len(demo.items)).complete
         assert questions(server).most_common(1)[0][1] == 1
 

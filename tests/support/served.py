@@ -14,7 +14,7 @@ from evaluate.data.load import load_dataset
 from evaluate.stats.intervals import Difference, Estimate
 from mllm3rec.serve.guard import LOOPBACK_NAMES, Guard
 from mllm3rec.serve.http_app import http_app
-from mllm3rec.serve.running import ServiceSettings, running_service
+from mllm3rec.serve.running import PRIOR, ServiceSettings, running_service
 from mllm3rec.serve.service import Service
 from optimize.artifact import ArtifactManifest, CompileData, save_artifact
 from optimize.holdout import HoldoutVerdict
@@ -75,7 +75,8 @@ async def serving(
     name: str | Path, model: str = "", *, key: str | None = None, body_bytes: int = 262_144, **settings: Any
 ) -> AsyncIterator[Served]:
     """A service on the demo store."""
-    given = ServiceSettings(str(name), ModelOptions("local", model or None), **settings)
+    models = ModelOptions(model=model or None) if name != PRIOR else ModelOptions()
+    given = ServiceSettings(str(name), models, **settings)
     async with running_service(given, load_dataset("demo")) as service:
         app = http_app(service, may_reload=key is not None)
         guard = Guard(app, service.metrics, LOOPBACK_NAMES, key, body_bytes, {"/recommend"})

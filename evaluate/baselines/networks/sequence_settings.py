@@ -97,6 +97,8 @@ class TextSettings(AttentionSettings):
         text: What is read of an item.
     """
 
+    reads: ClassVar[frozenset[str]] = frozenset({"preset", "model", "mote"})
+
     text: ReadText = "item"
 
 

@@ -25,6 +25,7 @@ class LLMRec(LLMRecSettings):
     """
 
     name: ClassVar[str] = "llmrec"
+    reads: ClassVar[frozenset[str]] = frozenset({"preset", "model", "mote"})
 
     @classmethod
     def grid(cls) -> tuple[Self, ...]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evaluate.experiments.grid import Mix
-from evaluate.experiments.grid_forecast import MeasuredMix, Work, forecast_grid, sample_of
+from evaluate.experiments.grid_forecast import MeasuredMix, SearchForecast, Work, forecast_grid, sample_of
 from signatures.rows import Case
 from signatures.types import Interaction
 
@@ -40,3 +40,14 @@ def test_the_measured_users_have_histories_as_long_as_those_of_all() -> None:
     assert len(lengths) == 5
     assert abs(np.mean(lengths) - 50.5) < 1
     assert len(sample_of(cases[:2], 5)) == 2
+
+
+def test_a_search_is_bounded_by_its_dearest_mixes_and_by_the_whole_grid() -> None:
+    cheap = MeasuredMix(per_user={"mope": Work(calls=1), "mar": Work(calls=1)}, per_product=Work())
+    dear = MeasuredMix(per_user={"mope": Work(calls=1), "mar": Work(calls=5)}, per_product=Work())
+    mixes = [Mix("a", "a", mar, mar) for mar in ("a", "b", "c")]
+    found = forecast_grid(mixes, dict(zip((mix.label for mix in mixes), (cheap, dear, cheap), strict=True)), 10, 0)
+    assert [SearchForecast.of(n, found).most.calls for n in (1, 2, 3, 9)] == [60, 80, 80, 80]
+    assert SearchForecast.of(9, found).mixes == 3
+    unknown = [mix.model_copy(update={"alone": Work(usd=None)}) for mix in found]
+    assert SearchForecast.of(1, unknown).most.usd is None, "an unknown price is not zero"

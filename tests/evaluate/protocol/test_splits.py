@@ -66,6 +66,16 @@ def test_item_cold_start_may_take_any_cold_item_of_a_user() -> None:
     assert not set(split_dataset(dataset, anything).training) & {"ann", "bob"}
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "setting"),
+    [("cold_positive", "any", "warm"), ("cold_positive", "any", "user-cold"), ("cold_history", "recent", "item-cold")],
+)
+def test_a_rule_of_another_setting_is_refused_in_new_cases(shop: Dataset, field: str, value: str, setting: str) -> None:
+    choices: dict[str, Any] = {"setting": setting, field: value, "part": "all", "negatives": 2}
+    with pytest.raises(InputError, match=f"{field}: is a rule of the setting .*'{setting}' does not read it; choose"):
+        draw_cases(shop, **choices)
+
+
 def test_any_cold_item_by_the_highest_rating_is_refused_in_new_cases_and_read_in_old_files(
     shop: Dataset, tmp_path: Path
 ) -> None:

@@ -397,7 +397,7 @@ def test_a_ranker_whose_answers_could_not_be_read_is_marked_and_has_no_figures_o
     table = main_table(groups, "prior", against(groups[0], groups))
     labels = [row.cells[0].text for row in table.rows]
     assert [label for label in labels if label.startswith("model")] == [
-        "model | one (answers unreadable)",
+        "model | one (answers unparsable)",
         "model | one: prior alone",
     ]
 

@@ -73,7 +73,7 @@ def test_traits_of_a_whole_cases_file(cli: CommandLine, tmp_path: Path, jobs: Ba
     items = {item for case in cases_file(path, 2, negatives=3).cases for item in case.candidates}
     ended = cli("distill", path, "--mote", jobs.model(), "--via", "batch", "--json")
     assert ended.code == 0, ended.err
-    assert (ended.json["products"], ended.json["calls"], len(jobs.bodies)) == (len(items),) * 3
+    assert (ended.json["items"], ended.json["calls"], len(jobs.bodies)) == (len(items),) * 3
     assert len(jobs.batches) == 1
     assert cli("distill", path, "--mote", jobs.model(), "--json").json["calls"] == 0
 
@@ -85,7 +85,7 @@ def test_traits_whose_lines_all_expire_are_asked_again_by_the_same_command(cli: 
     with BatchServer(lambda key, before: fate) as server:
         command = ["distill", path, "--mote", server.model(), "--via", "batch", "--ledger", tmp_path / "calls.jsonl"]
         ended = cli(*command, "--json")
-        assert (ended.code, ended.json["failed"]) == (1, ended.json["products"])
+        assert (ended.code, ended.json["failed"]) == (1, ended.json["items"])
         assert "the same command asks again" in ended.err
         fate = "ok"
         ended = cli(*command, "--json")
@@ -216,11 +216,10 @@ def test_what_batches_refuse_a_compile_asks_by_itself(
     assert trials_of(tmp_path / "batches") == trials_of(tmp_path / "calls")
 
 
-def test_an_optimizer_without_calls_takes_no_batches(cli: CommandLine, tmp_path: Path, jobs: BatchServer) -> None:
+def test_an_optimizer_without_calls_takes_no_batches(cli: CommandLine, tmp_path: Path) -> None:
     cases_file(tmp_path / "dev.jsonl", 6, negatives=3)
-    model = ["--model", jobs.model(), "--prices", jobs.prices(tmp_path / "prices.toml")]
     more = ["--program", "encoder", "--optimizer", "prototypes", "--via", "batch"]
-    ended = cli("compile", tmp_path / "dev.jsonl", "--out", tmp_path / "art", *model, *more)
+    ended = cli("compile", tmp_path / "dev.jsonl", "--out", tmp_path / "art", *more)
     assert ended.code == 2
     assert "prototypes" in ended.err and "--via" in ended.err
 

@@ -204,6 +204,19 @@ def test_what_a_forecast_pays_counts_for_the_budget(tmp_path: Path) -> None:
         assert sent_to(servers) <= sent + 5
 
 
+def test_a_forecast_of_a_search_is_its_own(tmp_path: Path) -> None:
+    cases = drawn(tmp_path, 3)
+    with named_servers("a", "b") as servers:
+        grid = grid_file(tmp_path / "grid.toml", servers, BOTH)
+        forecast = ("compare", cases, "--grid", grid, "--out", tmp_path / "run", "--dry-run")
+        whole = json.loads(run(*forecast, "--json").stdout)
+        part = json.loads(run(*forecast, "--search", 2, "--json").stdout)
+        assert "--search 2: 2 of these" in " ".join(run(*forecast, "--search", 2).output.split())
+    assert (whole["search"], whole["mixes"]) == (None, part["mixes"])
+    assert part["search"]["mixes"] == 2
+    assert 0 < part["search"]["most"]["calls"] <= sum(mix["marginal"]["calls"] for mix in whole["mixes"])
+
+
 def test_a_forecast_keeps_to_the_limits_of_the_command(tmp_path: Path) -> None:
     cases = drawn(tmp_path, 3)
 

@@ -14,7 +14,7 @@ def test_every_candidate_is_distilled_once(cli: CommandLine, tmp_path: Path, ser
     items = {item for case in cases_file(path, 2, negatives=4).cases for item in case.candidates}
     ended = cli("distill", path, "--mote", server.model(), "--json")
     assert ended.code == 0
-    assert (ended.json["products"], ended.json["calls"], len(server.bodies)) == (len(items),) * 3
+    assert (ended.json["items"], ended.json["calls"], len(server.bodies)) == (len(items),) * 3
     shown = cli("distill", path, "--mote", server.model())
     assert shown.code == 0
     assert f"{len(items)} items, " in shown.out
@@ -27,4 +27,4 @@ def test_answers_that_cannot_be_read_are_counted_and_fail_it(cli: CommandLine, t
     with answering(traits=lambda _: Reply("hm")) as server:
         ended = cli("distill", path, "--mote", server.model(), "--json")
     assert ended.code == 1
-    assert (ended.json["traits"], ended.json["unreadable"]) == (0, len(items))
+    assert (ended.json["traits"], ended.json["unparsable"]) == (0, len(items))

@@ -62,7 +62,7 @@ def test_users_who_are_not_asked_about_cost_no_call(fitted: Path, cli: CommandLi
         (("evaluate", "test.jsonl", "--ranker", "prior", "--gate", "gate.json", "--out", "x"), "choose a program"),
         (("evaluate", "test.jsonl", "--ranker", "planted-truth", "--ask", "0.5", "--out", "x"), "give a gate"),
         (
-            ("evaluate", "test.jsonl", "--ranker", "encoder", "--gate", "gate.json", "--ask", "0.5", "--explain", "1",
+            ("evaluate", "test.jsonl", "--ranker", "listwise", "--gate", "gate.json", "--ask", "0.5", "--explain", "1",
              "--out", "x"),
             "without reasons",
         ),
@@ -145,7 +145,7 @@ def test_quality_by_the_share_asked_is_one_study(fitted: Path, cli: CommandLine)
         ('protocols = ["warm"]\ngate = "gate.json"\nask = 0.5', 'gate = "gate.json"', "without a gate"),
         ('"prior"', '"prior"\ngate = "gate.json"', "draw0/prior: gate, ask: prior: a gate weighs"),
         ('"prior"', '"learned+mar"\nlabel = "prior"\ngate = "gate.json"\nprotocols = ["warm"]', "about all users"),
-        ("ask = 0.5", "ask = 0.5\nexplain = 1", "without reasons"),
+        ("ask = 0.5", "ask = 0.5\nexplain = 1", "does not read explain"),
     ],
 )
 def test_a_gate_of_a_study_is_checked_before_anything_runs(

@@ -11,6 +11,7 @@ from programs.runtime.errors import InputError
 from tests.support.cases import cases_file
 from tests.support.command_line import CommandLine, commands_in, run
 from tests.support.fake_server import FakeOpenAI
+from tests.support.served import freeze
 
 HUGE = "9" * 5000
 WORDS = ["nan", "inf", "-inf", "1e400", "-1", "²", "many", ""]
@@ -154,6 +155,28 @@ def test_a_seed_that_no_library_takes_is_refused(tmp_path: Path, cli: CommandLin
         )
     assert ended.code == 2
     assert "seed 2147483648: give one from 0 to 2,147,483,647" in ended.err
+
+
+def test_options_that_a_ranker_would_ignore_are_refused(tmp_path: Path, cli: CommandLine) -> None:
+    cases, artifact = tmp_path / "cases.jsonl", tmp_path / "artifact"
+    cases_file(cases, 2, part="test")
+    freeze(artifact, "local/smollm2-135m")
+    evaluate, others = ("evaluate", cases, "--out", tmp_path / "run", "--ranker"), ("--weight", "0.9")
+    for command, what in (
+        ((*evaluate, "popularity", "--model", "local/smollm2-135m"), "model (it asks no language model)"),
+        ((*evaluate, "popularity", "--no-check"), "check (it asks no language model)"),
+        ((*evaluate, artifact, *others), "weight (its own fusion weight is 0.3)"),
+        ((*evaluate, artifact, "--preset", "hosted"), "preset (it has models of its own"),
+        (("recommend", "demo", "--user", "S0001", "--ranker", artifact, *others), "weight (its own"),
+        (("recommend", "demo", "--users", "2", "--ranker", artifact, *others), "weight (its own"),
+        (("profile", "demo", "--ranker", artifact, "--preset", "hosted"), "preset (it has models of its own"),
+        (("attack", cases, "--out", tmp_path / "run", "--ranker", artifact, *others), "weight (its own"),
+        (("compile", cases, "--out", tmp_path / "c", "--program", artifact, "--preset", "hosted"), "preset (it has"),
+        (("serve", artifact, "demo", *others), "weight (its own"),
+    ):
+        ended = cli(*command)
+        assert ended.code == 2 and f"does not read {what}" in " ".join(ended.err.split()), command
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_message_neither_floods_nor_controls_the_terminal(tmp_path: Path, cli: CommandLine) -> None:

@@ -269,6 +269,23 @@ def test_one_line_names_the_model_of_all_programs_that_name_none(tmp_path: Path)
     assert (models["tallrec"], models["artifact"]) == (None, None), "a base, and an artifact's own models"
 
 
+@pytest.mark.parametrize(
+    ("ranker", "line", "why"),
+    [
+        ("knn", 'model = "local/smollm2-135m"', "asks no language model"),
+        ("encoder", "explain = 2", "asks no language model"),
+        ("random", "weight = 0.5", "does not fuse"),
+        ("pointwise", "seeds = [0, 1]", "is not trained"),
+        ("pointwise", 'programs = ["listwise"]', "has no such setting"),
+    ],
+)
+def test_a_field_that_the_ranker_would_ignore_is_refused(tmp_path: Path, ranker: str, line: str, why: str) -> None:
+    text = STUDY + f'\n[[rankers]]\nranker = "{ranker}"\nprotocols = ["warm"]\n{line}\n'
+    refused = run("study", "run", write(tmp_path, "", text), "--out", tmp_path / "runs", "--only", ranker)
+    assert f"/{ranker}: {ranker} does not read" in str(refused.exception)
+    assert why in str(refused.exception)
+
+
 def test_the_formula_of_the_prior_is_one_line_too(tmp_path: Path) -> None:
     study = write(tmp_path, "", STUDY.replace('reference = "prior"', 'reference = "prior"\nprior = "3-sales"', 1))
     for _ in range(2):

@@ -158,7 +158,7 @@ def test_failures_of_models_are_answered_by_the_prior() -> None:
             return reason
 
     with FakeOpenAI(lambda body: Reply("not JSON")) as server:
-        assert asyncio.run(why(server)) == "unreadable"
+        assert asyncio.run(why(server)) == "unparsable"
     with FakeOpenAI(lambda body: Reply("no such key", status=401)) as server:
         assert asyncio.run(why(server)) == "backend"
     assert asyncio.run(why(server)) == "backend"  # it is closed

@@ -71,6 +71,17 @@ def test_cases_may_lie_elsewhere(folder: Path) -> None:
     assert len(contents_of(folder / "runs", folder / "cases.jsonl").cases) == 1
 
 
+def test_cases_that_are_not_there_are_refused(folder: Path, tmp_path: Path, cli: CommandLine) -> None:
+    (tmp_path / "notes.jsonl").write_text("{}\n")
+    (tmp_path / "later").mkdir()
+    Library(folder, [tmp_path / "later"])
+    for name, problem in (("none.jsonl", "no such file or folder"), ("notes.jsonl", "no cases file")):
+        with pytest.raises(InputError, match=f"{name}: {problem}; give"):
+            Library(folder, [tmp_path / "later", tmp_path / name])
+    ended = cli("view", folder, "--cases", tmp_path / "none.jsonl", "--port", 0)
+    assert ended.code == 2 and "no such file or folder" in " ".join(ended.err.split())
+
+
 def test_cases_under_the_header_of_others_are_not_taken(folder: Path) -> None:
     cases = load_cases(folder / "cases.jsonl")
     path = folder / "runs" / "theirs" / "cases.jsonl"

@@ -402,7 +402,7 @@ class TestBudget:
         ledger_within(tmp_path, tmp_path / "first" / "ledger.jsonl", budget).reserve(None)
         time.sleep(0.1)
         copies = [budget, budget.model_copy(update={"calls": 5}), Ledger(None, budget).left(), copy.deepcopy(budget)]
-        sent = [budget.shared(2), pickle.loads(pickle.dumps(budget))]  # noqa: S301
+        sent = [budget.to_send(), pickle.loads(pickle.dumps(budget))]  # noqa: S301
         for own in (*copies, *sent):
             with pytest.raises(BudgetExceededError, match="minutes of this session are over"):
                 ledger_within(tmp_path, tmp_path / "second" / "ledger.jsonl", own).reserve(None)
@@ -410,10 +410,10 @@ class TestBudget:
     def test_another_process_gets_the_minutes_that_are_left(self) -> None:
         budget = Budget(minutes=1, calls=10)
         time.sleep(0.06)
-        for sent in (budget.shared(2), pickle.loads(pickle.dumps(budget))):  # noqa: S301
+        for sent in (budget.to_send(), pickle.loads(pickle.dumps(budget))):  # noqa: S301
             assert 0.9 < (sent.minutes or 0) <= 0.999
-        read = Budget.model_validate_json(budget.shared(2).model_dump_json())
-        assert (read.calls, read.over) == (5, False)
+        read = Budget.model_validate_json(budget.to_send().model_dump_json())
+        assert (read.calls, read.over) == (10, False)
 
     def test_stop_lets_no_further_call_be_made(self, server: FakeOpenAI) -> None:
         backends = backends_on(server)
