@@ -1,36 +1,13 @@
-"""Ledger whose dollar budget renews every minute and every day, and which sends nothing after a request's deadline."""
+"""Ledger whose dollar budget renews every minute and every day."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 
 from mllm3rec.serve.limits import DAY_SECONDS, RollingSum, ServiceLimits
 from programs.lm.ledger import Budget, Call, Ledger, read_calls
 from programs.lm.sliding_window import MINUTE
-from programs.runtime.errors import BudgetExceededError
-
-_UNTIL: ContextVar[float | None] = ContextVar("until", default=None)
-
-
-class DeadlineError(BudgetExceededError):
-    """The deadline of a request has passed, so its next call is not sent."""
-
-
-@contextmanager
-def deadline_at(until: float) -> Iterator[None]:
-    """Inside the block no call is sent after `time.monotonic()` has reached `until`; one in flight ends as usual.
-
-    Its answer is paid for, and kept for the next request.
-    """
-    token = _UNTIL.set(until)
-    try:
-        yield
-    finally:
-        _UNTIL.reset(token)
 
 
 class RenewingLedger(Ledger):
@@ -60,13 +37,6 @@ class RenewingLedger(Ledger):
         if not call.hit:
             with self._lock:
                 self._count(call)
-
-    def try_reserve(self, worst_usd: float | None) -> bool:
-        """See `Ledger.try_reserve`; also raises `DeadlineError` once the deadline of the request has passed."""
-        until = _UNTIL.get()
-        if until is not None and time.monotonic() >= until:
-            raise DeadlineError("the deadline of this request has passed")
-        return super().try_reserve(worst_usd)
 
     def _count(self, call: Call) -> None:
         for _, window, _ in self._windows:

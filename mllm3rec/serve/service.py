@@ -32,11 +32,12 @@ from mllm3rec.serve.messages import (
 )
 from mllm3rec.serve.program_loop import ProgramLoop
 from mllm3rec.serve.program_pool import ProgramPool
-from mllm3rec.serve.renewing_ledger import DeadlineError, RenewingLedger, deadline_at
+from mllm3rec.serve.renewing_ledger import RenewingLedger
 from mllm3rec.serve.served_program import ServedProgram, UnsuitableError, UserHistory
 from mllm3rec.serve.service_metrics import ServiceMetrics
 from programs.lm.backends import RefusedTextError, UnparsableError
 from programs.lm.circuit_breaker import BackendDownError
+from programs.lm.deadline import Deadline, DeadlineError, before
 from programs.mope import HISTORY_ITEMS
 from programs.runtime.errors import BudgetExceededError, InputError, NothingLeftError, quoted
 from signatures.rows import Usage, total_usage
@@ -303,7 +304,7 @@ class Service:
         Args:
             begun: Gets the sums of the function's calls, which grow while it runs.
         """
-        with self._ledger.usage_of_case() as usage, deadline_at(until):
+        with self._ledger.usage_of_case() as usage, before(Deadline(until)):
             begun.append(usage)
             try:
                 return _Asked(function(*what), usage=usage)
