@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from programs.bulk.greenlets import on_event_loop, wait_for
 from programs.prior.past_sales import NO_DATES
 from programs.prior.retrieval import Retriever
+from programs.runtime.greenlets import on_event_loop, wait_for
 
 Retrieved = tuple[str, ...]
 
@@ -38,9 +38,10 @@ class BatchedRetriever:
         if not on_event_loop():
             return self._retriever.first(histories, k, moments)
         users = zip(histories, moments, strict=False)  # dates may be endless
-        return (wait_for(self._found(history, k, moment)) for history, moment in users)
+        return (wait_for(self.found(history, k, moment)) for history, moment in users)
 
-    async def _found(self, history: Sequence[str], k: int, moment: int | None) -> Retrieved:
+    async def found(self, history: Sequence[str], k: int, moment: int | None) -> Retrieved:
+        """`first` for one history, in code that may await."""
         future: asyncio.Future[Retrieved] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(history, k, moment, future))
         if self._scoring is None:

@@ -138,7 +138,7 @@ class Service:
             found: Recommendations | None = asked.value
             why = asked.why or ("unreadable" if found is not None and found.status != "ok" else None)
             if found is None or why is not None:
-                items = await asyncio.wrap_future(self._engine.start(program.by_prior, user, request.k))
+                items = await program.by_prior(user, request.k)
                 why = why if items else "none_left"
                 answered = [_by_prior(item, rank) for rank, item in enumerate(items, start=1)]
             else:
