@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from programs.prior.past_sales import NO_DATES
 from programs.prior.retrieval import Retriever
@@ -39,6 +42,10 @@ class BatchedRetriever:
             return self._retriever.first(histories, k, moments)
         users = zip(histories, moments, strict=False)  # dates may be endless
         return (wait_for(self.found(history, k, moment)) for history, moment in users)
+
+    def beside(self, outside: Mapping[str, NDArray[np.floating]]) -> BatchedRetriever:
+        """See `Retriever.beside`."""
+        return BatchedRetriever(self._retriever.beside(outside))
 
     async def found(self, history: Sequence[str], k: int, moment: int | None) -> Retrieved:
         """`first` for one history, in code that may await."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
-from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -32,7 +31,6 @@ from programs.prior.past_sales import newest_date
 from programs.runtime.errors import InputError
 from programs.runtime.events import Event, OnEvent, ignore
 from programs.runtime.greenlets import on_event_loop, wait_for
-from programs.runtime.nocopy import NoCopy
 from signatures.types import Item, Profile, Rationale, Traits
 
 _EMBEDDING_THREADS = 4
@@ -105,15 +103,12 @@ class ServedProgram:
         self.candidates = candidates
         self._program = Program(choice, dataset, on_event=self._tell, asking=self._on_engine)
         self._program.ledger = ledger
-        self._retriever = BatchedRetriever(self._program.retriever)
-        self._fallback = BatchedRetriever(self._program.retriever)
         self.outside = OutsideItems(self._program.encoder, dataset.items)
-        self._program.prior.content.outside = self.outside.vectors
+        self._fallback = BatchedRetriever(self._program.retriever.beside(self.outside.vectors))
         if asks:
-            built = self._program.built(1, candidates)
+            built = self._program.built(1, candidates).beside(self.outside, self.outside.vectors)
             # Of a request, as many are explained as it asks for; all have the same predictors.
-            self._built = replace(built, retriever=self._retriever, items=ChainMap(dataset.items, self.outside))  # type: ignore[arg-type]
-            self._built.module.catalogue = NoCopy(self._built.items)
+            self._built = replace(built, retriever=BatchedRetriever(built.retriever))
 
         self._told = ignore
 
