@@ -139,7 +139,9 @@ def replace(artifact: Path, other: Path) -> None:
 
 def dearest_minute(ledger: Path) -> float:
     """The most dollars of any sixty seconds, by the times at which calls ended."""
-    calls = sorted((call.at, call.at_most_usd) for call in read_calls(ledger) if not call.hit)
+    files = [*sorted(ledger.parent.glob(f"{ledger.stem}.0*{ledger.suffix}")), ledger]
+    ended = (call for file in files for call in read_calls(file) if not call.hit and not call.in_flight)
+    calls = sorted((call.at, call.at_most_usd) for call in ended)
     return max((sum(usd for at, usd in calls if start <= at < start + MINUTE) for start, _ in calls[::20]), default=0.0)
 
 

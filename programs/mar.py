@@ -13,6 +13,7 @@ from typing import Protocol, get_args, runtime_checkable
 
 import dspy
 import numpy as np
+from numpy.typing import NDArray
 
 from programs.default_demos import RANKINGS, RATINGS
 from programs.lm.ambient import AmbientBackends
@@ -23,6 +24,7 @@ from programs.lm.roles import RoleName
 from programs.lm.routes import RERANK
 from programs.prior.encoders import Encoder
 from programs.role_predictor import RolePredictor
+from programs.runtime.greenlets import off_loop
 from programs.runtime.nocopy import NoCopy
 from signatures.mar import FIRST_LABEL, LAST_LABEL, ItemText, Rating, UserText, rank_candidates, score_candidate
 from signatures.types import Alignment, Profile
@@ -220,9 +222,7 @@ class Embedding(dspy.Module):
         strengths = [self.weights[m.strength] for m in profile.motivations]
         weight = np.array([*strengths, *(self.need_weight for _ in profile.needs)] or [1.0])
         phrases = [candidate.phrases or (candidate.text,) for candidate in candidates]
-        encode = self.encoder.value.encode
-        trait_vectors = encode([phrase for own in phrases for phrase in own])
-        cosines = encode(descriptions) @ trait_vectors.T
+        cosines = off_loop(self._cosines, descriptions, [phrase for own in phrases for phrase in own])
         ends = np.cumsum([len(own) for own in phrases])
         best = [cosines[:, end - len(own) : end].max(axis=1) for own, end in zip(phrases, ends, strict=True)]
         return Alignments(
@@ -231,6 +231,12 @@ class Embedding(dspy.Module):
                 for candidate, row in zip(candidates, best, strict=True)
             ]
         )
+
+    def _cosines(self, descriptions: Sequence[str], phrases: Sequence[str]) -> NDArray[np.float32]:
+        encode = self.encoder.value.encode
+        vectors = encode(phrases)
+        cosines: NDArray[np.float32] = encode(descriptions) @ vectors.T
+        return cosines
 
 
 class Rerank(dspy.Module):

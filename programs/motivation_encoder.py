@@ -7,6 +7,7 @@ spread over the catalogue are removed, says which motivations the item answers m
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -18,6 +19,7 @@ from programs.mar import Alignments, Candidate, UserView
 from programs.mope import DESCRIPTION_CHARACTERS, HISTORY_ITEMS, Purchase, as_purchases
 from programs.prior.encoders import Encoder
 from programs.prototypes import Directions, Prototypes, directions
+from programs.runtime.greenlets import off_loop
 from programs.runtime.nocopy import NoCopy
 from signatures.schema import MotivationSchema
 from signatures.types import Alignment, Item, Motivation, Profile, Strength, Traits
@@ -56,6 +58,7 @@ class MotivationEncoder:
         self.catalogue = catalogue
         self.prototypes = prototypes or Prototypes.of_definitions(schema)
         self.prototypes.require(schema)
+        self._first = threading.Lock()
 
     @cached_property
     def _directions(self) -> Directions:
@@ -77,15 +80,23 @@ class MotivationEncoder:
 
     def of(self, item: Item) -> Leanings:
         """The leanings of an item, in the catalogue or not; zeros without a text."""
-        known, mean, spread = self._known
+        if "_known" not in self.__dict__:
+            off_loop(self._embed_catalogue)
+        known, mean, _ = self._known
         if not item.text:
             return np.zeros(len(mean))
-        if item.text not in known:
-            # Not kept: a service would remember every text that its callers send.
-            cosines = (self.encoder.encode([item.text]) @ self._directions.T).astype(float)
-            own: Leanings = self._leanings((cosines - mean) / spread)[0]
-            return own
-        return known[item.text]
+        # Not kept: a service would remember every text that its callers send.
+        return known[item.text] if item.text in known else off_loop(self._of_text, item.text)
+
+    def _embed_catalogue(self) -> None:
+        with self._first:  # once for all threads
+            _ = self._known
+
+    def _of_text(self, text: str) -> Leanings:
+        _, mean, spread = self._known
+        cosines = (self.encoder.encode([text]) @ self._directions.T).astype(float)
+        own: Leanings = self._leanings((cosines - mean) / spread)[0]
+        return own
 
 
 def texts_of(catalogue: Mapping[str, Item]) -> list[str]:

@@ -12,7 +12,7 @@ from evaluate.ranker_choice import MODEL_OPTIONS, RankerChoice, refuse_ignored
 from evaluate.ranker_factory import RankerFactory
 from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema, tighter
 from mllm3rec.api.recommendation import Recommendations
-from mllm3rec.api.recommender import Recommender
+from mllm3rec.api.recommender import Recommender, vectors_of
 from optimize.artifact import ArtifactManifest, is_artifact
 from optimize.resolve import ArtifactChoice, resolve_ranker
 from programs.lm.backends import Backends
@@ -140,7 +140,7 @@ class Program:
     @cached_property
     def retriever(self) -> Retriever:
         """Finds the prior's candidates from the whole catalogue, for many users at once."""
-        return self._retriever_of(self._factory)
+        return retriever_of(self.prior, list(self.dataset.items), self.on_event)
 
     def rank(self, case: Case) -> Ranking:
         """Rank the candidates of a case; see `programs.ranker.Ranker`."""
@@ -243,29 +243,21 @@ class Program:
 
         Args:
             k, candidates, explain: See `recommend`.
-            unlisted: Items of histories that are not in the catalogue, by id; the prior is fitted anew with them.
+            unlisted: Items of histories that are not in the catalogue, by id.
 
         Raises:
             InputError: if k is not between 1 and the number of candidates, or a model cannot be used.
         """
         if not 1 <= k <= candidates:
             raise InputError(f"k is {k}: it must lie between 1 and the number of candidates, {candidates}")
-        dataset = self.dataset
-        if unlisted:
-            dataset = replace(dataset, items=dataset.items | dict(unlisted))
-        factory = self._factory_on(dataset) if unlisted else self._factory
-        module = self._built(factory.explaining(k if explain else 0))
-        # A prior that knows items of the user's own is another prior.
-        retriever = self._retriever_of(factory) if unlisted else self.retriever
-        return Recommender(module, retriever, self.dataset, dataset.items, self.ledger, k, candidates, self.on_event)
+        module, items = self._built(self._factory.explaining(k if explain else 0)), self.dataset.items
+        built = Recommender(module, self.retriever, self.dataset, items, self.ledger, k, candidates, self.on_event)
+        return built.beside(unlisted, vectors_of(unlisted, self.encoder)) if unlisted else built
 
     @cached_property
     def _factory(self) -> RankerFactory:
-        return self._factory_on(self.dataset)
-
-    def _factory_on(self, dataset: Dataset) -> RankerFactory:
         factory = RankerFactory.create(
-            dataset,
+            self.dataset,
             self.dataset.sequences,
             self.choice.roles,
             self.ledger,
@@ -280,9 +272,6 @@ class Program:
         asked = self.asking(factory.backends_of())
         factory.backends_of = lambda: asked
         return factory
-
-    def _retriever_of(self, factory: RankerFactory) -> Retriever:
-        return retriever_of(factory.prior, list(self.dataset.items), self.on_event)
 
     def _built(self, factory: RankerFactory) -> MLLM3Rec:
         built = self.choice.build(factory)

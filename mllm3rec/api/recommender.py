@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import copy
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from evaluate.data.dataset import Dataset
 from mllm3rec.api.recommendation import Recommendations, recommendations
 from programs.copies import Examples
 from programs.lm.ledger import Ledger
 from programs.mope import Purchase
+from programs.prior.encoders import Encoder
 from programs.prior.past_sales import newest_date
+from programs.prior.prior import Prior
+from programs.prior.prior_v2 import PriorV2
 from programs.prior.retrieval import Retriever
 from programs.program import MLLM3Rec
 from programs.runtime.errors import NothingLeftError, quoted
 from programs.runtime.events import Note, OnEvent, ignore
+from programs.runtime.nocopy import NoCopy
 from signatures.rows import Case
 from signatures.types import Item
 
@@ -40,6 +49,21 @@ class Recommender:
     k: int
     candidates: int
     on_event: OnEvent = ignore
+
+    def beside(self, items: Mapping[str, Item], vectors: Mapping[str, NDArray[np.floating]]) -> Recommender:
+        """The same for histories with items that are not in the catalogue, such as free texts.
+
+        Args:
+            items: Those items by id; may grow later, as `vectors` may.
+            vectors: Their unit vectors, of those with a text.
+        """
+        known = ChainMap(self.dataset.items, items)  # type: ignore[arg-type] # nothing is written
+        module = copy.copy(self.module)
+        module.catalogue = NoCopy(known)
+        prior = module.prior.value
+        if isinstance(prior, Prior | PriorV2):
+            module.prior = NoCopy(prior.beside(vectors))
+        return replace(self, module=module, retriever=self.retriever.beside(vectors), items=known)
 
     def recommend(
         self, user: str, purchases: Sequence[Purchase], known: Sequence[str], metadata: Mapping[str, str]
@@ -67,3 +91,13 @@ class Recommender:
             ranking = self.module.rank(case, self.on_event)
         ranking.usage = usage
         return recommendations(ranking, case, self.items, self.k, Examples.of(self.module))
+
+
+def vectors_of(items: Mapping[str, Item], encoder: Encoder) -> dict[str, NDArray[np.floating]]:
+    """Unit vectors of items by id, of those with a text.
+
+    Raises:
+        InputError, BudgetExceededError, LMError: as the encoder's `encode`.
+    """
+    texts = {item_id: item.text for item_id, item in items.items() if item.text}
+    return dict(zip(texts, encoder.encode(list(texts.values())), strict=True))

@@ -53,6 +53,9 @@ def serve(
     deadline: Annotated[float, _limit(min=0.1, help="Seconds after which the prior answers.")] = 30.0,
     at_a_time: Annotated[int, _limit(min=1, help="Users about whom models are asked at a time.")] = 64,
     body_bytes: Annotated[int, _limit(min=1024, help="Largest request.")] = 262_144,
+    receive_seconds: Annotated[
+        float, _limit(min=0.1, help="Seconds in which the head of a request must have come, and again its body.")
+    ] = 10.0,
     preset: Preset = None,
     model: ModelOption = None,
     encoder: EncoderOption = None,
@@ -98,6 +101,7 @@ def serve(
             deadline=deadline,
             at_a_time=at_a_time,
             body_bytes=body_bytes,
+            receive_seconds=receive_seconds,
         )
     except ValidationError as error:
         raise input_error("limits", error) from None

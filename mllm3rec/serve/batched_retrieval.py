@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from programs.bulk.greenlets import on_event_loop, wait_for
+import numpy as np
+from numpy.typing import NDArray
+
 from programs.prior.past_sales import NO_DATES
 from programs.prior.retrieval import Retriever
+from programs.runtime.greenlets import on_event_loop, wait_for
 
 Retrieved = tuple[str, ...]
 
@@ -38,9 +41,14 @@ class BatchedRetriever:
         if not on_event_loop():
             return self._retriever.first(histories, k, moments)
         users = zip(histories, moments, strict=False)  # dates may be endless
-        return (wait_for(self._found(history, k, moment)) for history, moment in users)
+        return (wait_for(self.found(history, k, moment)) for history, moment in users)
 
-    async def _found(self, history: Sequence[str], k: int, moment: int | None) -> Retrieved:
+    def beside(self, outside: Mapping[str, NDArray[np.floating]]) -> BatchedRetriever:
+        """See `Retriever.beside`."""
+        return BatchedRetriever(self._retriever.beside(outside))
+
+    async def found(self, history: Sequence[str], k: int, moment: int | None) -> Retrieved:
+        """`first` for one history, in code that may await."""
         future: asyncio.Future[Retrieved] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(history, k, moment, future))
         if self._scoring is None:

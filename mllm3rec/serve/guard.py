@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
@@ -43,6 +44,7 @@ class Guard:
         key: That requests must bear; None for none.
         body_bytes: Largest body.
         paths: Paths that are counted by name; others are counted together.
+        receive_seconds: In which the body must have come.
     """
 
     app: App
@@ -51,6 +53,7 @@ class Guard:
     key: str | None
     body_bytes: int
     paths: Collection[str]
+    receive_seconds: float = 10.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -68,13 +71,19 @@ class Guard:
         self.metrics.in_flight.inc()
         try:
             self._check(scope)
-            await self.app(scope, await self._with_body(receive), noted)
+            await self.app(scope, await self._in_time(receive), noted)
         except _RefusedError as refusal:
             await _refuse(refusal, noted)
         finally:
             self.metrics.in_flight.dec()
             path = scope["path"] if scope["path"] in self.paths else "other"
             self.metrics.request(path, status, time.monotonic() - began)
+
+    async def _in_time(self, receive: Receive) -> Receive:
+        try:
+            return await asyncio.wait_for(self._with_body(receive), self.receive_seconds)
+        except TimeoutError:
+            raise _RefusedError(408, f"the request did not come within {self.receive_seconds:g} s") from None
 
     async def _with_body(self, receive: Receive) -> Receive:
         """Read the body, and return what gives it to the application in one piece."""

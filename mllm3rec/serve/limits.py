@@ -20,6 +20,7 @@ class ServiceLimits(BaseModel):
         deadline: Seconds after which the prior answers.
         at_a_time: Users about whom models are asked at a time; others wait, within their deadline.
         body_bytes: Largest request.
+        receive_seconds: In which the head of a request must have come, and again its body.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -31,6 +32,7 @@ class ServiceLimits(BaseModel):
     deadline: float = Field(default=30.0, gt=0)
     at_a_time: int = Field(default=64, ge=1)
     body_bytes: int = Field(default=262_144, ge=1024)
+    receive_seconds: float = Field(default=10.0, gt=0)
 
     @property
     def in_dollars(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mllm3rec.api.recommender import vectors_of
 from programs.prior.encoders import Encoder
 from signatures.types import Item
 
@@ -44,11 +45,12 @@ class OutsideItems(Mapping[str, Item]):
                 elif text not in self._catalogue:
                     new.append(text)
         if new:
+            items = {text: Item.from_text(text) for text in new}
             # Outside of the lock: others need not wait while a server embeds these.
-            vectors = dict(zip(new, self._encoder.encode(new), strict=True))
+            vectors = vectors_of(items, self._encoder)
             with self._lock:
                 self.vectors.update(vectors)
-                self._items.update((text, Item.from_text(text)) for text in new)
+                self._items.update(items)
                 while len(self._items) > MOST_TEXTS:
                     oldest, _ = self._items.popitem(last=False)
                     self.vectors.pop(oldest, None)

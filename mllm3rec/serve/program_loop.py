@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from programs.bulk.greenlets import in_greenlet
+from programs.runtime.greenlets import in_greenlet
 from programs.runtime.interrupts import GRACE, Result
 
 _THREADS = 64

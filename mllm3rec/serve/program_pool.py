@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from evaluate.runs.directory import MANIFEST
 from mllm3rec.serve.served_program import Build, ServedProgram
+from optimize.artifact import SEARCH_FOLDER
 from programs.runtime.errors import InputError, one_line
-from programs.runtime.untrusted import read_untrusted
+from programs.runtime.untrusted import MAX_BYTES
 
 _log = logging.getLogger("mllm3rec.serve")
 
@@ -20,6 +24,18 @@ LOOK = 2.0
 """Seconds between two looks at the artifact's files."""
 
 _TRIES = 5
+
+
+class _FileState(NamedTuple):
+    name: str
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+
+Fingerprint = tuple[_FileState, ...]
+"""Of the files of an artifact."""
 
 
 class ProgramPool:
@@ -94,18 +110,24 @@ class ProgramPool:
             self._retire(old)
             return True
 
-    async def watch(self, folder: Path, seen: bytes | None) -> None:
-        """Reload when the artifact in a folder is no longer the one that was seen; runs until it is cancelled."""
-        failed = 0
+    async def watch(self, folder: Path, seen: Fingerprint | None) -> None:
+        """Reload when the artifact in a folder is no longer the one that was seen; runs until it is cancelled.
+
+        While its files change from look to look, a copy is under way.
+        """
+        failed, before = 0, seen
         while True:
             await asyncio.sleep(LOOK)
             now = await asyncio.to_thread(artifact_fingerprint, folder)
+            if now != before:
+                before, failed = now, 0
+                continue
             if now is None or now == seen:
                 continue
             try:
                 await self.reload()
             except InputError:  # said in `reload`
-                # Files may still be on their way; what stays wrong is tried again when they change again.
+                # What stays wrong is tried again when any of its files has changed.
                 failed += 1
                 if failed < _TRIES:
                     continue
@@ -118,12 +140,27 @@ class ProgramPool:
             task.add_done_callback(lambda done: done.exception())
 
 
-def artifact_fingerprint(folder: Path) -> bytes | None:
-    """The manifest of an artifact, which is written last and holds the hashes of all its files; None without one.
+def artifact_fingerprint(folder: Path) -> Fingerprint | None:
+    """What changes when a file of an artifact does, without reading any; None without a manifest.
 
-    A pipe, a link and a file that is too large count as none, as for `read_manifest`.
+    A pipe, a link and a manifest that is too large count as none, as for `read_manifest`. Files of the search are left
+    out: they are not read, and a compile writes them all the time.
     """
     try:
-        return read_untrusted(folder / MANIFEST)
-    except InputError:
+        manifest = (folder / MANIFEST).lstat()
+        if not stat.S_ISREG(manifest.st_mode) or manifest.st_size > MAX_BYTES:
+            return None
+        return tuple(sorted(_states(folder)))
+    except OSError:  # a file has gone meanwhile: at the next look it is known to be
         return None
+
+
+def _states(folder: Path) -> Iterator[_FileState]:
+    for root, folders, files in os.walk(folder):
+        inside = Path(root)
+        folders[:] = [name for name in folders if inside != folder or name != SEARCH_FOLDER]
+        for name in (*folders, *files):
+            found = (inside / name).lstat()
+            if not stat.S_ISDIR(found.st_mode):
+                where = (inside / name).relative_to(folder).as_posix()
+                yield _FileState(where, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -18,6 +18,7 @@ from typing import Any
 from evaluate.data.dataset import Dataset
 from evaluate.ranker_choice import MODEL_OPTIONS, options_read_by, refuse_ignored
 from mllm3rec.api.program import choice_of
+from mllm3rec.serve.connections import ACCEPTED, impatient_protocol, most_connections
 from mllm3rec.serve.guard import ANY_HOST, LOOPBACK_NAMES, Guard
 from mllm3rec.serve.limits import ServiceLimits
 from mllm3rec.serve.messages import Health
@@ -38,7 +39,7 @@ from signatures.schema import MotivationSchema
 
 PRIOR = "prior"
 _LEAST_KEY = 16
-_MOST_CONNECTIONS = 1000
+_BACKLOG = 2048
 _AFTER_DEADLINE = 5.0
 """Seconds that requests get beyond their deadline when the service stops."""
 
@@ -197,7 +198,7 @@ def _run(serving: Coroutine[Any, Any, None]) -> None:
 def _listening(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise InputError(
             f"cannot listen at {host}:{port} ({one_line(error)}): choose another --host or --port"
@@ -223,18 +224,26 @@ async def _serve_http(
         def capture_signals(self) -> Any:
             return nullcontext()
 
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            at.listen(_BACKLOG)  # asyncio accepts as many at a time as it lets wait
+
     async with running_service(settings, dataset, on_event) as service:
         app = http_app(service, may_reload=key is not None)
         paths = {"/", "/openapi.json", "/mcp", *app.openapi()["paths"]}
         grace = round(settings.limits.deadline + _AFTER_DEADLINE)
-        guard = Guard(app, service.metrics, hosts, key, settings.limits.body_bytes, paths)
+        limits, most = settings.limits, most_connections()
+        guard = Guard(app, service.metrics, hosts, key, limits.body_bytes, paths, limits.receive_seconds)
         server = Server(
             uvicorn.Config(
                 guard,
+                http=impatient_protocol(limits.receive_seconds, most),
+                ws="none",
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                limit_concurrency=_MOST_CONNECTIONS,
+                backlog=ACCEPTED,
+                limit_concurrency=most,
                 timeout_graceful_shutdown=grace,
             )
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
-from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,7 +22,6 @@ from mllm3rec.serve.outside_items import OutsideItems
 from mllm3rec.serve.program_loop import ProgramLoop
 from programs.bulk.backends import BulkBackends
 from programs.bulk.driver import Driver
-from programs.bulk.greenlets import on_event_loop, wait_for
 from programs.lm.backends import Backends, RefusedTextError
 from programs.lm.ledger import Ledger
 from programs.mar import Candidate, UserView
@@ -32,7 +30,7 @@ from programs.mote import MOTE
 from programs.prior.past_sales import newest_date
 from programs.runtime.errors import InputError
 from programs.runtime.events import Event, OnEvent, ignore
-from programs.runtime.nocopy import NoCopy
+from programs.runtime.greenlets import on_event_loop, wait_for
 from signatures.types import Item, Profile, Rationale, Traits
 
 _EMBEDDING_THREADS = 4
@@ -70,7 +68,9 @@ class Explanation:
 
 
 class ServedProgram:
-    """What one program or artifact answers. Its methods are called by `ProgramLoop.start`, many at a time.
+    """What one program or artifact answers.
+
+    Its methods are called by `ProgramLoop.start`, many at a time, but for those that are to be awaited.
 
     Args:
         choice: The program.
@@ -103,14 +103,12 @@ class ServedProgram:
         self.candidates = candidates
         self._program = Program(choice, dataset, on_event=self._tell, asking=self._on_engine)
         self._program.ledger = ledger
-        self._retriever = BatchedRetriever(self._program.retriever)
         self.outside = OutsideItems(self._program.encoder, dataset.items)
-        self._program.prior.content.outside = self.outside.vectors
+        self._fallback = BatchedRetriever(self._program.retriever.beside(self.outside.vectors))
         if asks:
-            built = self._program.built(1, candidates)
+            built = self._program.built(1, candidates).beside(self.outside, self.outside.vectors)
             # Of a request, as many are explained as it asks for; all have the same predictors.
-            self._built = replace(built, retriever=self._retriever, items=ChainMap(dataset.items, self.outside))  # type: ignore[arg-type]
-            self._built.module.catalogue = NoCopy(self._built.items)
+            self._built = replace(built, retriever=BatchedRetriever(built.retriever))
 
         self._told = ignore
 
@@ -141,9 +139,12 @@ class ServedProgram:
         recommender = replace(self._built, module=module, k=k, candidates=max(k, self.candidates))
         return recommender.recommend(user.name, user.purchases, user.known, user.metadata)
 
-    def by_prior(self, user: UserHistory, k: int) -> list[Item]:
-        """The k best items by the prior alone: no model is asked."""
-        (found,) = self._retriever.first([user.known], k, [newest_date(event for _, event in user.purchases)])
+    async def by_prior(self, user: UserHistory, k: int) -> list[Item]:
+        """The k best items by the prior alone: no model is asked.
+
+        Awaited on the loop that answers requests: whatever holds up the engine does not hold up this.
+        """
+        found = await self._fallback.found(user.known, k, newest_date(event for _, event in user.purchases))
         return [self.dataset.items[item_id] for item_id in found]
 
     def profile(self, user: UserHistory) -> Profile:

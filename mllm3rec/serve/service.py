@@ -32,11 +32,12 @@ from mllm3rec.serve.messages import (
 )
 from mllm3rec.serve.program_loop import ProgramLoop
 from mllm3rec.serve.program_pool import ProgramPool
-from mllm3rec.serve.renewing_ledger import DeadlineError, RenewingLedger, deadline_at
+from mllm3rec.serve.renewing_ledger import RenewingLedger
 from mllm3rec.serve.served_program import ServedProgram, UnsuitableError, UserHistory
 from mllm3rec.serve.service_metrics import ServiceMetrics
 from programs.lm.backends import RefusedTextError, UnparsableError
 from programs.lm.circuit_breaker import BackendDownError
+from programs.lm.deadline import Deadline, DeadlineError, before
 from programs.mope import HISTORY_ITEMS
 from programs.runtime.errors import BudgetExceededError, InputError, NothingLeftError, quoted
 from signatures.rows import Usage, total_usage
@@ -137,7 +138,7 @@ class Service:
             found: Recommendations | None = asked.value
             why = asked.why or ("unparsable" if found is not None and found.status != "ok" else None)
             if found is None or why is not None:
-                items = await asyncio.wrap_future(self._engine.start(program.by_prior, user, request.k))
+                items = await program.by_prior(user, request.k)
                 why = why if items else "none_left"
                 answered = [_by_prior(item, rank) for rank, item in enumerate(items, start=1)]
             else:
@@ -302,7 +303,7 @@ class Service:
         Args:
             begun: Gets the sums of the function's calls, which grow while it runs.
         """
-        with self._ledger.usage_of_case() as usage, deadline_at(until):
+        with self._ledger.usage_of_case() as usage, before(Deadline(until)):
             begun.append(usage)
             try:
                 return _Asked(function(*what), usage=usage)

@@ -11,13 +11,13 @@ from dspy.lm15 import UnsupportedFeatureError
 from dspy.utils.exceptions import AdapterParseError
 
 from programs.bulk.driver import Driver, ForeignAnswerError
-from programs.bulk.greenlets import on_event_loop, wait_for
 from programs.bulk.rendered import RenderedPrompt, engine_of
 from programs.lm.backends import Accept, Backends, UnreadAnswer, plain_errors
 from programs.lm.role_lm import RoleLM
 from programs.lm.roles import RoleConfig, RoleName
 from programs.lm.routes import Route
 from programs.runtime.events import Note
+from programs.runtime.greenlets import on_event_loop, wait_for
 
 
 class BulkBackends(Backends):

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from dspy.clients.call_result import CACHE_FORMAT, CallResult
 from dspy.clients.errors import error_boundary
@@ -21,11 +21,13 @@ from dspy.lm15 import InvalidRequestError
 from programs.bulk.client import Client
 from programs.bulk.rendered import PromptCall, engine_of
 from programs.lm.attempt import CallAttempt
+from programs.lm.deadline import Deadline, before, current_deadline
 from programs.lm.keys import no_key_in_errors
 from programs.lm.ledger import Ledger
 from programs.lm.rate_limiter import Permit, RateLimiter
 from programs.lm.response_cache import ResponseCache, Stored, asked_by
 from programs.lm.single_flight import POLL
+from programs.runtime.errors import BudgetExceededError
 
 _LOOK = 0.2
 """Seconds between two looks at a stopped ledger, a spent budget, or a limiter that threads use, too."""
@@ -87,28 +89,35 @@ class Driver:
         self._store = store
         self._client = Client()
         self._lines: dict[int, _Line] = {}
+        self._deadlines: dict[str, Deadline] = {}
         self._writer = _Writer(store)
 
     async def ask(self, call: PromptCall) -> Answer:
         """The answer to a call; equal calls, of other processes too, are sent once.
 
+        A call that several requests wait for is sent until the last of their deadlines.
+
         Raises:
             ForeignAnswerError: if the stored answer has another form than DSPy's own.
             Exception: what `RoleLM.__call__` raises for the same call.
         """
-        lm = call.prompt.lm
+        lm, flight, own = call.prompt.lm, call.question.flight, current_deadline()
         give_up = time.monotonic() + lm.max_seconds
-        while not self._store.flights.take(call.question.flight, time.monotonic() >= give_up):
+        while not self._store.flights.take(flight, time.monotonic() >= give_up):
+            if flight in self._deadlines:
+                self._deadlines[flight].extend(own)
             await _pause(lm.ledger, POLL)
         try:
-            return await self._retried(call)
+            with before(self._deadlines.setdefault(flight, Deadline(own.until))):
+                return await self._retried(call)
         except ForeignAnswerError:
             raise
         except Exception as error:
             lm.rate_limiter.record_failure(error)
             raise
         finally:
-            self._store.flights.let_go(call.question.flight)
+            self._deadlines.pop(flight, None)
+            self._store.flights.let_go(flight)
 
     async def close(self) -> None:
         """Close connections."""
@@ -152,8 +161,9 @@ class Driver:
         """
         lm, attempt = asked.lm, asked.attempt
         lm.before_first()
+        current_deadline().require()
         while not lm.ledger.try_reserve(attempt.worst):
-            await asyncio.sleep(_LOOK)
+            await _pause(lm.ledger, _LOOK)
         permit = None
         try:
             permit = await self._line(lm.rate_limiter).permit(sum(attempt.most), lm.ledger)
@@ -205,14 +215,37 @@ class Driver:
 
 
 async def _pause(ledger: Ledger, seconds: float) -> None:
-    """Sleep before a call is tried again; ends with `BudgetExceededError` after `Ledger.stop`."""
-    end = time.monotonic() + seconds
+    """Sleep before a call is tried again; ends with `BudgetExceededError` after `Ledger.stop`, and at the deadline."""
+    end, deadline = time.monotonic() + seconds, current_deadline()
     while True:
         ledger.wait(0)
+        deadline.require()
         left = end - time.monotonic()
         if left <= 0:
             return
         await asyncio.sleep(min(left, _LOOK))
+
+
+class _Waiting(NamedTuple):
+    """A call that waits for a permit; the rest is as in `RateLimiter.acquire`."""
+
+    permit: asyncio.Future[Permit]
+    tokens: int
+    came: float
+    ledger: Ledger
+    deadline: Deadline
+
+    def may_go_on(self) -> bool:
+        """Whether it still waits and may be sent; if it may not, it is told why."""
+        if self.permit.done():
+            return False
+        try:
+            self.ledger.require_time()
+            self.deadline.require()
+        except BudgetExceededError as error:
+            self.permit.set_exception(error)
+            return False
+        return True
 
 
 class _Line:
@@ -220,14 +253,14 @@ class _Line:
 
     def __init__(self, limiter: RateLimiter) -> None:
         self._limiter = limiter
-        self._waiting: deque[tuple[asyncio.Future[Permit], int, float, Ledger]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._look: asyncio.TimerHandle | None = None
 
     async def permit(self, tokens: int, ledger: Ledger) -> Permit:
         """Wait until a call may be sent; see `RateLimiter.acquire`."""
         came = self._limiter.now()
         future: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
-        self._waiting.append((future, tokens, came, ledger))
+        self._waiting.append(_Waiting(future, tokens, came, ledger, current_deadline()))
         self.serve()
         try:
             return await future
@@ -239,18 +272,17 @@ class _Line:
     def serve(self) -> None:
         """Give out the permits that there are now, and look again when there may be more."""
         while self._waiting:
-            future, tokens, came, ledger = self._waiting[0]
-            if not future.done():
+            first = self._waiting[0]
+            if first.may_go_on():
                 try:
-                    ledger.require_time()
-                    found = self._limiter.try_acquire(tokens, came)
+                    found = self._limiter.try_acquire(first.tokens, first.came)
                 except BaseException as error:
-                    future.set_exception(error)
+                    first.permit.set_exception(error)
                 else:
                     if not isinstance(found, Permit):
                         self._look_again(min(found, _LOOK))
                         return
-                    future.set_result(found)
+                    first.permit.set_result(found)
             self._waiting.popleft()
 
     def _look_again(self, seconds: float) -> None:
@@ -259,6 +291,8 @@ class _Line:
 
     def _looked(self) -> None:
         self._look = None
+        # Also behind the first one: whom nobody waits for any more need not wait for its turn.
+        self._waiting = deque(one for one in self._waiting if one.may_go_on())
         self.serve()
 
 

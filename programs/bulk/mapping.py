@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from programs.bulk.greenlets import in_greenlet
 from programs.lm.ledger import Ledger
+from programs.runtime.greenlets import in_greenlet
 from programs.runtime.interrupts import GRACE, Element, Result, Terminated
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))

@@ -13,6 +13,7 @@ from dspy.utils.exceptions import LMRateLimitError
 
 from programs.lm.adaptive_concurrency import AdaptiveConcurrency
 from programs.lm.circuit_breaker import CircuitBreaker
+from programs.lm.deadline import current_deadline
 from programs.lm.ledger import Ledger
 from programs.lm.limits import DEFAULT_CONCURRENCY, Limits
 from programs.lm.sliding_window import Reservation, SlidingWindow
@@ -91,21 +92,24 @@ class RateLimiter:
     def acquire(self, tokens: int, ledger: Ledger) -> Permit:
         """Wait until a call may be sent. Every permit must be given back, with `release` or `not_sent`.
 
+        The deadline of the request ends the wait, too.
+
         Args:
             tokens: Most tokens the call may take, prompt and answer together.
             ledger: Its `stop` ends the wait, and so does the end of its minutes.
 
         Raises:
-            BudgetExceededError: after `ledger.stop`, or if the minutes are over.
+            BudgetExceededError: after `ledger.stop`, if the minutes are over, or after the deadline of the request.
             BackendDownError: if the circuit is open.
         """
-        came = self.now()
+        came, deadline = self.now(), current_deadline()
         me = threading.Condition(self._lock)
         with self._lock:
             self._queue.append(me)
             try:
                 while True:
                     ledger.require_time()
+                    deadline.require()
                     delay = _POLL
                     if self._queue[0] is me:
                         permit = self.try_acquire(tokens, came)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import dspy
@@ -18,6 +18,7 @@ from pydantic_core import to_json
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
 from programs.lm.attempt import Account, CallAttempt
+from programs.lm.deadline import current_deadline, wait_in_time
 from programs.lm.ledger import Ledger
 from programs.lm.prices import Price
 from programs.lm.rate_limiter import MAX_RETRY_AFTER, RateLimiter, is_overload
@@ -117,7 +118,7 @@ class RoleLM(SharedByCopies, dspy.LM):
             stop=self._give_up,
             wait=_wait,
             retry=retry_if_exception(dspy.is_retryable_lm_error),
-            sleep=ledger.wait,
+            sleep=partial(wait_in_time, ledger),
             reraise=True,
         )
         self._flights = SingleFlight()
@@ -160,12 +161,13 @@ class RoleLM(SharedByCopies, dspy.LM):
 
         Raises:
             BudgetExceededError: before a call that might exceed the budget, first or repeated.
+            DeadlineError: before a call after the deadline of the request.
             BackendDownError: if the backend's circuit is open.
         """
         question = self.question(to_json([prompt, messages, kwargs], fallback=str), kwargs)
         store = dspy.cache
         flights = store.flights if isinstance(store, ResponseCache) else self._flights
-        with flights.flight(question.flight, self.ledger.wait, self.max_seconds):
+        with flights.flight(question.flight, partial(wait_in_time, self.ledger), self.max_seconds):
             self._here.began, self._here.queued = time.monotonic(), 0.0
             try:
                 return self._retrying(self._attempt, question, prompt, messages, kwargs)
@@ -199,6 +201,7 @@ class RoleLM(SharedByCopies, dspy.LM):
 
         def check(look: Callable[[], Stored | None] = lambda: None) -> Stored | None:
             self.before_first()
+            current_deadline().require()
             self.ledger.reserve(attempt.worst)
             permit = None
             try:

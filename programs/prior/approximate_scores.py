@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from programs.prior.neighbour_graph import neighbour_graph
+from programs.prior.own_texts import OwnTexts
 from programs.prior.past_sales import NO_DATES, CatalogueSales
 from programs.prior.prior import Prior
 from programs.prior.scorers import Scores
@@ -49,6 +51,7 @@ class _Some:
         vectors: Of their texts.
         neighbour_columns: Columns of the walk of their nearest texts.
         weights: Of these; a row sums to 1, or 0 if no text is near.
+        totals: What it summed to before.
     """
 
     places: Places
@@ -56,6 +59,7 @@ class _Some:
     vectors: NDArray[np.floating]
     neighbour_columns: NDArray[np.intp]
     weights: NDArray[np.float32]
+    totals: NDArray[np.float32]
 
 
 class ApproximateScores:
@@ -106,6 +110,12 @@ class ApproximateScores:
             sales = None if self._sales is None or moment is None else self._sales.at(moment)
             yield self._first(history, columns, walked, sales, k)
             walked[columns] = 0
+
+    def beside(self, outside: Mapping[str, NDArray[np.floating]]) -> ApproximateScores:
+        """See `Retriever.beside`."""
+        other = copy.copy(self)
+        other.prior = self.prior.beside(outside)
+        return other
 
     def exact(self, histories: Sequence[Sequence[str]], k: int) -> list[tuple[str, ...]]:
         """What `first` without dates approximates, apart from the graph: every item scored, after the whole walk. Slow.
@@ -166,7 +176,7 @@ class ApproximateScores:
         near = []
         for item in reversed(history[-content.items_last :]):
             row, place = content.rows.get(item), self._places.get(item)
-            vector = content.outside.get(item) if row is None else content.matrix[row]
+            vector = content.vector_outside(item) if row is None else content.matrix[row]
             if row is not None and place is not None:
                 near.append(self._graph["row"][self._node[place]])
             elif vector is not None:  # a text of the user's own
@@ -190,14 +200,19 @@ class ApproximateScores:
         totals = weights.sum(axis=1, keepdims=True)
         weights = np.divide(weights, totals, out=np.zeros_like(weights), where=totals > 0)
         columns = self._column_of_node[edges["row"]]
-        return _Some(places, with_text, self._vectors[nodes[with_text]], columns, weights)
+        return _Some(places, with_text, self._vectors[nodes[with_text]], columns, weights, totals)
 
     def _parts(
         self, history: Sequence[str], walked: NDArray[np.float32], some: _Some, sales: Scores | None
     ) -> dict[str, Scores]:
         content, via = np.zeros(len(some.places)), np.zeros(len(some.places))
         content[some.with_text] = self.prior.content.similarity(history, some.vectors)
-        via[some.with_text] = np.einsum("nk,nk->n", some.weights, walked[some.neighbour_columns])
+        values = walked[some.neighbour_columns]
+        via[some.with_text] = np.einsum("nk,nk->n", some.weights, values)
+        own = OwnTexts.of(history, self.prior.content, self.prior.walk, walked)
+        if own is not None:
+            weights, known = some.weights * some.totals, via[some.with_text]
+            via[some.with_text] = own.via(some.vectors, weights, values, known, self._graph.shape[1])
         parts = {
             "walk": walked[self._column[some.places]].astype(float),
             "via": via,

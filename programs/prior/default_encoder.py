@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+from programs.lm.deadline import wait_in_time
 from programs.lm.endpoints import is_server, model_name
 from programs.lm.ledger import Ledger
 from programs.lm.pending import PendingCall
@@ -128,9 +130,8 @@ def _stored(encoder: Encoder, on_event: OnEvent) -> EmbeddingStore:
     if not isinstance(encoder, ServedEncoder):
         return EmbeddingStore(store_path(), encoder, on_event=on_event)
     # Every answer is stored before the next question is sent: it may have been paid for.
-    return EmbeddingStore(
-        store_path(), encoder, encoder.batch, on_event, encoder.ledger.wait, patience=2 * encoder.config.timeout
-    )
+    wait = partial(wait_in_time, encoder.ledger)
+    return EmbeddingStore(store_path(), encoder, encoder.batch, on_event, wait, patience=2 * encoder.config.timeout)
 
 
 def _folder(part: str) -> Path:

@@ -5,12 +5,14 @@ It retrieves A_u of eq. 9 from the catalogue and is fused with MAR's score.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from programs.prior.own_texts import OwnTexts
 from programs.prior.past_sales import PastSales, newest_date
 from programs.prior.random_walk import RandomWalk
 from programs.prior.scorers import ContentSimilarity, Histories, Popularity, Scores, case_of
@@ -31,7 +33,7 @@ class Prior:
     - `content`: mean cosine to the three most similar items of the history, see `ContentSimilarity`.
     - `walk`: two steps from the history over users and items, see `RandomWalk`.
     - `via`: mean `walk` score of the candidate's content neighbours, see `ContentSimilarity.neighbours_of`. It reaches
-      items that nobody has yet.
+      items that nobody has yet. Texts of the user's own are among the neighbours, see `OwnTexts`.
     - `popularity`: users with the item; with `sales`, its sales in the days up to the user's newest interaction.
 
     Args:
@@ -80,7 +82,7 @@ class Prior:
         columns = np.array([self.walk.columns.get(item, -1) for item in candidates], dtype=np.intp)
         parts = {
             "walk": _at(columns, reached),
-            "via": self._via(candidates, reached),
+            "via": self._via(history, candidates, reached),
             "content": self.content.scores(history, candidates),
             "popularity": self.popularity.scores(history, candidates),
         }
@@ -89,7 +91,7 @@ class Prior:
             parts["sales"] = self.sales.at(moment, candidates)
         return parts
 
-    def _via(self, candidates: Sequence[str], reached: Scores) -> Scores:
+    def _via(self, history: Sequence[str], candidates: Sequence[str], reached: Scores) -> Scores:
         out = np.zeros(len(candidates))
         found = self.content.neighbours_of(candidates)
         known = [index for index, item in enumerate(candidates) if item in found]
@@ -97,8 +99,14 @@ class Prior:
             rows = np.stack([found[candidates[index]].rows for index in known])
             weights = np.stack([found[candidates[index]].weights for index in known])
             totals = weights.sum(axis=1)
-            sums = (weights * _at(self.column_of_row[rows], reached)).sum(axis=1)
-            out[known] = np.divide(sums, totals, out=np.zeros(len(known)), where=totals > 0)
+            values = _at(self.column_of_row[rows], reached)
+            sums = (weights * values).sum(axis=1)
+            via = np.divide(sums, totals, out=np.zeros(len(known)), where=totals > 0)
+            own = OwnTexts.of(history, self.content, self.walk, reached)
+            if own is not None:
+                vectors = self.content.matrix[[self.content.rows[candidates[index]] for index in known]]
+                via = own.via(vectors, weights, values, via)
+            out[known] = via
         return out
 
     def combine(self, parts: Mapping[str, Scores], counts: NDArray[np.floating] | None = None) -> Scores:
@@ -124,6 +132,16 @@ class Prior:
     def scores(self, history: Sequence[str], candidates: Sequence[str]) -> Scores:
         """See `Scorer.scores`."""
         return self.combine(self.parts_of([case_of(history, candidates)])[0])
+
+    def beside(self, outside: Mapping[str, NDArray[np.floating]]) -> Prior:
+        """The same prior for histories with texts of the user's own; all that was fitted is shared.
+
+        Args:
+            outside: Unit vectors by text, see `ContentSimilarity`.
+        """
+        other = copy.copy(self)
+        other.content = self.content.beside(outside)
+        return other
 
     def on(self, content: ContentSimilarity) -> Prior:
         """The same prior with other texts."""

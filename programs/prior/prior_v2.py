@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from programs.prior.scorers import ContentSimilarity, Histories, ItemKNN, Popularity, Scores, case_of
 from programs.prior.standard_scores import z
@@ -54,6 +55,10 @@ class PriorV2:
     def scores(self, history: Sequence[str], candidates: Sequence[str]) -> Scores:
         """See `Scorer.scores`."""
         return self.combine(self.parts_of([case_of(history, candidates)])[0])
+
+    def beside(self, outside: Mapping[str, NDArray[np.floating]]) -> PriorV2:
+        """See `Prior.beside`."""
+        return PriorV2(self.knn, self.content.beside(outside), self.popularity)
 
     def on(self, content: ContentSimilarity) -> PriorV2:
         """The same prior with other texts."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from programs.prior.approximate_scores import ApproximateScores
 from programs.prior.catalogue_scores import CatalogueScores
 from programs.prior.past_sales import NO_DATES
 from programs.prior.prior import Prior
+from programs.prior.prior_v2 import PriorV2
 from programs.prior.scorers import Scorer
 from programs.ranker import first_by_score
 from programs.runtime.errors import InputError
@@ -36,6 +38,14 @@ class Retriever(Protocol):
         Returns:
             Up to k ids for each history, best first; fewer if the catalogue has fewer. Ties are broken at random, with
             a seed of the history.
+        """
+        ...
+
+    def beside(self, outside: Mapping[str, NDArray[np.floating]]) -> Retriever:
+        """The same for histories with texts that the catalogue does not have; all that was fitted is shared.
+
+        Args:
+            outside: Unit vectors by text, see `ContentSimilarity`.
         """
         ...
 
@@ -94,3 +104,7 @@ class OneByOne:
             scores = np.asarray(self.scorer.scores(history, eligible), dtype=float)
             best = first_by_score(scores, k, tie_seed=seed_of("retrieve", *history))
             yield tuple(eligible[place] for place in best)
+
+    def beside(self, outside: Mapping[str, NDArray[np.floating]]) -> OneByOne:
+        """See `Retriever.beside`; other scorers than priors read no texts."""
+        return OneByOne(self.scorer.beside(outside), self.catalogue) if isinstance(self.scorer, PriorV2) else self

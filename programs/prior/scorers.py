@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
@@ -209,6 +210,16 @@ class ContentSimilarity:
             vectors.pop(item, None)
         return ContentSimilarity(vectors, self.items_last, self.nearest)
 
+    def beside(self, outside: Mapping[str, NDArray[np.floating]]) -> Self:
+        """The same with other `outside`; all else is shared."""
+        other = copy.copy(self)
+        other.outside = outside
+        return other
+
+    def vector_outside(self, item: str) -> NDArray[np.floating] | None:
+        """The vector of an item that is not in the catalogue; None if it is, or is not known."""
+        return None if item in self.rows else self.outside.get(item)
+
     def scores(self, history: Sequence[str], candidates: Sequence[str]) -> Scores:
         """See `Scorer.scores`; between -1 and 1."""
         known = {index: self.rows[item] for index, item in enumerate(candidates) if item in self.rows}
@@ -221,7 +232,8 @@ class ContentSimilarity:
         """The scores of n candidates with unit vectors of shape (n, d); 0 if no item of the history has a vector."""
         recent = history[-self.items_last :]
         rows = [self.rows[item] for item in recent if item in self.rows]
-        others = [self.outside[item] for item in recent if item in self.outside and item not in self.rows]
+        outside = (self.vector_outside(item) for item in recent) if self.outside else ()
+        others = [vector for vector in outside if vector is not None]
         if not rows and not others:
             return np.zeros(len(vectors))
         own = self.matrix[rows] if rows else self.matrix[:0]

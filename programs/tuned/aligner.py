@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 
 import dspy
+import numpy as np
+from numpy.typing import NDArray
 
 from programs.mar import Alignments, Candidate, UserView
+from programs.runtime.greenlets import off_loop, on_event_loop
 from programs.runtime.nocopy import NoCopy
 from programs.seller_text import prompt_line
 from programs.tuned.reader import Reader, untuned_reader
@@ -44,18 +48,25 @@ class TunedAligner(dspy.Module):
     def __init__(self, reader: Reader | None = None) -> None:
         super().__init__()
         self.reader: NoCopy[Reader] = NoCopy(reader or untuned_reader())
+        self._turn = NoCopy(threading.Lock())
 
     def forward(self, user: UserView, candidates: Sequence[Candidate], seed: int) -> Alignments:
         """No call to a server; `seed` decides nothing, as candidates do not see each other."""
         if not candidates:
             return Alignments()
-        values = self.reader.value.logits(question(user), [answer_to(one.text) for one in candidates])
+        asked = question(user), [answer_to(one.text) for one in candidates]
+        values = off_loop(self._in_turn, *asked) if on_event_loop() else self.reader.value.logits(*asked)
         return Alignments(
             [
                 Alignment(item_id=one.item_id, score=float(value), source="tuned")
                 for one, value in zip(candidates, values, strict=True)
             ]
         )
+
+    def _in_turn(self, prefix: str, suffixes: Sequence[str]) -> NDArray[np.float64]:
+        # Of many users who wait on an event loop the first is served first; in its threads all would be served late.
+        with self._turn.value:
+            return self.reader.value.logits(prefix, suffixes)
 
 
 def short_title(item: Item) -> str:

@@ -19,10 +19,10 @@ from dspy.utils import DummyLM
 
 import mllm3rec as m3
 from mllm3rec.serve.batched_retrieval import BatchedRetriever
-from programs.bulk.greenlets import in_greenlet
 from programs.prior.past_sales import newest_date
 from programs.prior.retrieval import Retriever
 from programs.prior.scorers import scores_of
+from programs.runtime.greenlets import in_greenlet
 from signatures.rows import Case
 from tests.support.compile_setup import sensitive
 from tests.support.fake_server import FakeOpenAI, Reply

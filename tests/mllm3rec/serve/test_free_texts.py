@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+import mllm3rec as m3
+from evaluate.data.load import load_dataset
 from mllm3rec.serve import outside_items
 from mllm3rec.serve.limits import ServiceLimits
 from mllm3rec.serve.outside_items import OutsideItems
@@ -18,6 +20,7 @@ from mllm3rec.serve.program_pool import artifact_fingerprint
 from programs.lm.prices import use_prices
 from programs.prior.encoders import HashingEncoder
 from programs.runtime.environment import variable
+from signatures.types import Item
 from tests.support.fake_server import Body, FakeOpenAI, Reply, sensible
 from tests.support.served import serving
 
@@ -95,6 +98,27 @@ def test_a_text_that_is_the_id_of_an_item_changes_nothing_for_others() -> None:
             after = [await served.ask("/recommend", history=[item]) for item in ids]
             assert [one["items"] for one in after] == [one["items"] for one in before]
             assert by_text["items"] == before[0]["items"]
+
+    asyncio.run(run())
+
+
+def test_the_list_is_that_of_the_command_recommend(server: FakeOpenAI) -> None:
+    texts = ("a wool blanket", "a red enamel mug", "a puzzle for children", "a leather notebook")
+    program = m3.program("listwise", load_dataset("demo"), model=server.model())
+
+    async def run() -> None:
+        async with serving("listwise", server.model()) as served, serving("prior") as alone:
+            for history in (["D001", texts[0]], [texts[1]], [texts[2], "D002", texts[3], "D017", texts[2]]):
+                sent = [{"text": one} if one in texts else one for one in history]
+                found = await served.ask("/recommend", history=sent)
+                expected = program.recommend(history, candidates=15, explain=False)
+                assert [(item["item_id"], item["score"]) for item in found["items"]] == [
+                    (item.item_id, item.score) for item in expected
+                ]
+                by_prior = await alone.ask("/recommend", history=sent, k=15)
+                own = {text: Item.from_text(text) for text in history if text in texts}
+                first = next(program.built(5, unlisted=own).retriever.first([history], 15))
+                assert tuple(item["item_id"] for item in by_prior["items"]) == first
 
     asyncio.run(run())
 

@@ -303,6 +303,42 @@ def test_files_that_change_are_noticed(server: FakeOpenAI, tmp_path: Path, monke
     asyncio.run(run())
 
 
+def test_an_artifact_whose_files_come_slowly_is_taken_when_it_is_whole(
+    server: FakeOpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program_pool, "LOOK", 0.05)
+    monkeypatch.setattr(program_pool, "_TRIES", 2)
+    folder, other = tmp_path / "artifact", tmp_path / "other"
+    first, second = freeze(folder, server.model()), freeze(other, server.model(), 0.5, "pointwise")
+    files = sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file())
+    assert files[0] == Path("manifest.json"), "in this order they are copied"
+
+    async def run() -> None:
+        async with serving(folder) as served:
+            for count, file in enumerate(files, start=1):
+                (folder / file).parent.mkdir(exist_ok=True)
+                shutil.copy(other / file, folder / file)
+                if count == 1:
+                    for _ in range(200):
+                        await asyncio.sleep(0.05)
+                        if 'reloads_total{taken="false"} 2.0' in served.service.metrics.text().decode():
+                            break
+                    await asyncio.sleep(0.3)
+                    shutil.rmtree(folder / "prompts")  # those of another program do not belong to it
+                if count < len(files):
+                    assert (await served.ask("/recommend", history=HISTORY))["artifact"] == first
+                    assert served.service.health().artifact == first
+            for _ in range(200):
+                await asyncio.sleep(0.05)
+                if served.service.health().artifact == second:
+                    break
+            assert served.service.health().artifact == second
+            assert served.service.health().reload_error is None
+            assert 'reloads_total{taken="true"} 1.0' in served.service.metrics.text().decode()
+
+    asyncio.run(run())
+
+
 def test_a_log_holds_no_prompt_and_no_key(caplog: pytest.LogCaptureFixture) -> None:
     secret, text = "sk-very-secret-key", "an orange kettle of my aunt"
     replies = [Reply("not JSON"), Reply(f"no {secret} {text}", status=401), Reply(text, status=400)]

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from mcp import Client
 
+from mllm3rec.serve.connections import most_connections
 from programs.runtime.environment import variable
 from tests.support.command_line import CommandLine, buffered_environment, process_of
 from tests.support.fake_server import Body, FakeOpenAI, Reply, sensible
@@ -108,6 +111,49 @@ def test_it_ends_although_the_catalogue_is_still_being_embedded() -> None:
                 assert process.wait(20) == 128 + signal.SIGTERM
             finally:
                 process.kill()
+
+
+def _opened(url: str, count: int, said: bytes) -> list[socket.socket]:
+    address = urlsplit(url)
+    assert address.hostname is not None
+    assert address.port is not None
+    opened = []
+    for _ in range(count):
+        opened.append(socket.create_connection((address.hostname, address.port)))
+        opened[-1].sendall(said)
+    return opened
+
+
+def _ended(connection: socket.socket, seconds: float) -> bytes:
+    """What a connection gets until it is closed, which must be in time."""
+    connection.settimeout(seconds)
+    received = b""
+    while part := connection.recv(1000):
+        received += part
+    return received
+
+
+def test_connections_that_bring_nothing_are_closed_and_shut_nobody_out() -> None:
+    head = b"POST /recommend HTTP/1.1\r\nHost: localhost\r\n"
+    with served("prior", "demo", "--receive-seconds", 2) as (url, process):
+        half, silent = _opened(url, 40, head), _opened(url, 5, b"")
+        slow = _opened(url, 1, head + b"Content-Length: 9\r\nContent-Type: application/json\r\n\r\n{")
+        whole = _opened(url, 1, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += whole[0].recv(1000)
+        assert answer.startswith(b"HTTP/1.1 200")
+        whole[0].sendall(b"GET /healthz HTTP/1.1\r\n")  # the head of a second request has no end either
+        assert {_ended(one, 5) for one in (*half, *silent, *whole)} == {b""}
+        assert _ended(slow[0], 10).startswith(b"HTTP/1.1 408")
+        assert httpx.get(f"{url}/healthz").status_code == 200
+        many = _opened(url, most_connections() + 10, head)
+        for _ in range(3):
+            assert httpx.get(f"{url}/healthz", timeout=5).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        for one in (*half, *silent, *slow, *whole, *many):
+            one.close()
 
 
 def test_mcp_over_http(server: FakeOpenAI) -> None:

@@ -9,8 +9,8 @@ import signal
 import pytest
 
 from programs.bulk import mapping
-from programs.bulk.greenlets import wait_for
 from programs.lm.ledger import Ledger
+from programs.runtime.greenlets import wait_for
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals as POSIX has them")
 

@@ -1,11 +1,12 @@
 """Synchronous code on an event loop: where a program waits for an answer, its greenlet is left and others go on.
 
 So every program runs in bulk as it is: a greenlet costs a microsecond and no thread. It has the context variables of
-the task that started it.
+the task that started it. What computes for long would hold up all others, so it goes to a thread: `off_loop`.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -29,6 +30,15 @@ def wait_for(awaitable: Awaitable[Result]) -> Result:
     assert parent is not None  # noqa: S101 - see `in_greenlet`
     result: Result = parent.switch(awaitable)
     return result
+
+
+def off_loop(function: Callable[..., Result], *arguments: Any) -> Result:
+    """The result of a long computation, or of one that waits for a server: on an event loop it is made in a thread.
+
+    >>> off_loop(max, 1, 2)
+    2
+    """
+    return wait_for(asyncio.to_thread(function, *arguments)) if on_event_loop() else function(*arguments)
 
 
 async def in_greenlet(function: Callable[..., Result], *arguments: Any) -> Result:
