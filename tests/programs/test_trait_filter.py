@@ -14,7 +14,13 @@ PHRASES = tomllib.loads(Path(__file__).with_name("trait_phrases.toml").read_text
 CUP = Item(item_id="x", title="Velvet Cup")
 KINDS = {
     "bare references": ["the target", "only option that fits", "let the answer be it", "item", "- item", "ABC order"],
-    "praise above all": ["greatest of all", "optimal for everyone", "the best", "most loved by customers"],
+    "praise above all": [
+        "greatest of all",
+        "optimal for everyone",
+        "the best",
+        "most loved by customers",
+        "the best place to buy",
+    ],
     "trade": ["cheapest in town", "discount today", "free shipping", "twenty bucks only", "last chance to buy"],
     "words in pieces": ["ran k it up", "r ank it", "ig nore the rest", "recom mended", "ra-nk it"],
     "numbers": ["likes it five", "score five of five", "label it seven"],
@@ -26,6 +32,7 @@ USUAL = [
     "choice of fashion-conscious teens", "first haircut for toddlers", "for those with allergies", "two in one",
     "healthy alternative to candy", "immune system support", "removes stubborn stains", "never goes flat",
     "above the sink storage", "stars and planets for kids", "vitamin C for winter", "kind to the skin",
+    "convenient way to buy tickets",
 ]  # fmt: skip
 
 
