@@ -145,9 +145,10 @@ def semantic_codes(items: Sequence[str], vectors: NDArray[np.floating], size: in
     Args:
         items: n item ids.
         vectors: Shape (n, d): vectors of the texts.
-        size: Most clusters of a step; at most n / `ITEMS_A_VALUE`, so that items share tokens.
+        size: Most clusters of a step; at most n / `ITEMS_A_VALUE`, or the square root of n where that is more, so that
+            items share tokens.
     """
-    size = max(1, min(size, len(items) // ITEMS_A_VALUE))
+    size = max(1, min(size, max(len(items) // ITEMS_A_VALUE, round(len(items) ** 0.5))))
     left, labels = np.array(vectors, dtype=np.float64), np.zeros((len(items), 3), dtype=np.int64)
     for step in range(labels.shape[1]):
         for label, rows in enumerate(_clusters(np.arange(len(items)), left, size, start="drawn")):

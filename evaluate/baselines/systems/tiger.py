@@ -24,7 +24,8 @@ class TIGER(SeqToSeqSettings):
     catalogue of 12,000 items, with the dataset.
 
     Attributes:
-        codebook: Most values of each of the first three tokens; at most an eighth of the number of items.
+        codebook: Most values of each of the first three tokens; at most an eighth of the number of items (n),
+            or the square root of n where that is more.
     """
 
     name: ClassVar[str] = "tiger"

@@ -65,6 +65,6 @@ def test_a_manifest_has_the_versions_of_the_fit(monkeypatch: pytest.MonkeyPatch)
     def recorded() -> list[object]:
         return [settings.configuration(3, CONSUMER)["fit_versions"] for settings in everything]
 
-    assert recorded() == [[1], [1], [2], [1], [1]]
+    assert recorded() == [[1], [1], [3], [1], [1]]
     monkeypatch.setattr(SASRec, "fit_version", 2)
-    assert recorded() == [[1], [1, 1, 2], [2, 2, 1], [1], [1, 2]]
+    assert recorded() == [[1], [1, 1, 2], [3, 2, 1], [1], [1, 2]]
