@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +19,6 @@ from scipy.sparse.linalg import svds
 ItemCode = tuple[int, ...]
 """Tokens of one item, each from 0 to `ItemCodes.tokens` - 1."""
 
-ITEMS_A_VALUE = 8
-"""Fewest items for each value of a semantic token, on average: a token of two items teaches a network little."""
 FIRST_NUMBER = 1001
 """P5 numbers items from here, so that no number is a single token."""
 
@@ -145,13 +142,12 @@ def semantic_codes(items: Sequence[str], vectors: NDArray[np.floating], size: in
     Args:
         items: n item ids.
         vectors: Shape (n, d): vectors of the texts.
-        size: Most clusters of a step; at most n / `ITEMS_A_VALUE`, or the square root of n where that is more, so that
-            items share tokens.
+        size: Most clusters of a step; at most the square root of n, so that items share tokens.
     """
-    size = max(1, min(size, max(len(items) // ITEMS_A_VALUE, round(len(items) ** 0.5))))
+    size = max(1, min(size, round(len(items) ** 0.5)))
     left, labels = np.array(vectors, dtype=np.float64), np.zeros((len(items), 3), dtype=np.int64)
     for step in range(labels.shape[1]):
-        for label, rows in enumerate(_clusters(np.arange(len(items)), left, size, start="drawn")):
+        for label, rows in enumerate(_clusters(np.arange(len(items)), left, size)):
             labels[rows, step] = step * size + label
             left[rows] -= left[rows].mean(axis=0)
     equal: Counter[tuple[int, ...]] = Counter()
@@ -163,15 +159,8 @@ def semantic_codes(items: Sequence[str], vectors: NDArray[np.floating], size: in
     return ItemCodes(codes, 3 * size + max(equal.values()))
 
 
-def _clusters(
-    rows: NDArray[np.intp], vectors: NDArray[np.float64], most: int, start: Literal["++", "drawn"] = "++"
-) -> list[NDArray[np.intp]]:
-    """At most so many clusters of some rows, by k-means; none is empty.
-
-    Args:
-        start: Centres of the first step: k-means++, whose time in scipy grows with the square of their number, or
-            different vectors drawn at random.
-    """
+def _clusters(rows: NDArray[np.intp], vectors: NDArray[np.float64], most: int) -> list[NDArray[np.intp]]:
+    """At most so many clusters of some rows, by k-means; none is empty."""
     if most < 2:
         return [rows]
     distinct, same = np.unique(vectors[rows], axis=0, return_inverse=True)
@@ -179,10 +168,5 @@ def _clusters(
     if len(distinct) > most:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # an empty cluster is left out below
-            rng = np.random.default_rng(0)
-            if start == "++":
-                labels = kmeans2(vectors[rows], most, iter=30, minit="++", rng=rng)[1]
-            else:
-                centres = distinct[rng.choice(len(distinct), most, replace=False)]
-                labels = kmeans2(vectors[rows], centres, iter=30, minit="matrix")[1]
+            labels = kmeans2(vectors[rows], most, iter=30, minit="++", rng=np.random.default_rng(0))[1]
     return [rows[labels == label] for label in np.unique(labels)]

@@ -24,12 +24,10 @@ class TIGER(SeqToSeqSettings):
     catalogue of 12,000 items, with the dataset.
 
     Attributes:
-        codebook: Most values of each of the first three tokens; at most an eighth of the number of items (n),
-            or the square root of n where that is more.
+        codebook: Most values of each of the first three tokens; at most the square root of the number of items.
     """
 
     name: ClassVar[str] = "tiger"
-    fit_version: ClassVar[int] = 2
 
     codebook: int = Field(default=256, ge=1)
 

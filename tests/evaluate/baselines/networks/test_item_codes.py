@@ -126,10 +126,3 @@ def test_similar_texts_share_first_tokens_and_equal_ones_all_but_the_last() -> N
     assert len(set(codes.of.values())) == len(items)
     assert {token for code in codes.of.values() for token in code} <= set(range(codes.tokens))
     assert semantic_codes(["a"], vectors[:1], size=3).of == {"a": (0, 1, 2, 3)}
-
-
-@pytest.mark.parametrize(("count", "values"), [(2048, 256), (2040, 255), (64, 8), (36, 6), (1, 1)])
-def test_a_codebook_has_the_published_size_where_the_catalogue_is_large_enough(count: int, values: int) -> None:
-    vectors = np.random.default_rng(0).standard_normal((count, 4))
-    codes = semantic_codes([f"i{n}" for n in range(count)], vectors, size=256).of.values()
-    assert len({code[0] for code in codes}) == values
