@@ -40,6 +40,11 @@ _OF_FUSION = frozenset({"weight", "head", "gate", "ask", "prior", "schema"})
 _OF_ANSWERS = frozenset({"explain", "check", "via"})
 
 
+def named_models(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of some options that name models, as far as they are given, in a fixed order for messages."""
+    return {name: options[name] for name in sorted(MODEL_OPTIONS) if options.get(name) is not None}
+
+
 @dataclass(frozen=True)
 class OptionsRead:
     """The options that decide what a ranker does; others would be ignored.

@@ -6,6 +6,7 @@ import tempfile
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -103,15 +104,12 @@ class LanguageModel(Baseline):
         """How users and items are put into words."""
 
     @abstractmethod
-    def examples(self, training: TrainingData, wording: Wording, seed: int) -> Iterator[PromptList]:
-        """What is learned from each training user, in an order drawn by the seed; the first are the dev users'."""
+    def cases(self, training: TrainingData, seed: int) -> Iterator[Case]:
+        """The list that is learned from each training user, in an order drawn by the seed; the first are dev users'."""
 
     def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> AnswerRanker:
         """The ranker of a trained model: by yes against no, where a system reads nothing else."""
         return AnswerRanker(self.name, model, wording, items)
-
-    def choose(self, ranker: AnswerRanker, training: TrainingData, seed: int, folder: Path, on_event: OnEvent) -> None:
-        """Choose on dev users what a trained ranker leaves open, and keep it in `folder`; by default nothing is."""
 
     def fit(self, training: TrainingData, seed: int, fitting: Fitting = UNKEPT) -> Ranker:
         """Train; see `Baseline.fit`. A kept fit is read, one that was cut short goes on after its last block."""
@@ -119,8 +117,9 @@ class LanguageModel(Baseline):
         from programs.tuned.backbone import load_backbone
 
         wording = self.wording(training, seed, fitting)
-        examples = list(_first(self.examples(training, wording, seed), self.dev_users + self.users))
-        dev, lists = examples[: self.dev_users], examples[self.dev_users :]
+        cases = list(islice(self.cases(training, seed), self.dev_users + self.users))
+        lists = [worded(case, wording, training.items) for case in cases]
+        dev, lists = lists[: self.dev_users], lists[self.dev_users :]
         if not lists:
             raise InputError(
                 f"the ranker '{self.name}' needs more than {self.dev_users} users with two different items to learn "
@@ -131,7 +130,7 @@ class LanguageModel(Baseline):
         if model.adapter:
             with _folder(self.name, fitting, self.fit_folder(training, seed, fitting)) as folder:
                 model.fit(lists, dev, folder / TRAINING_FILE, fitting.on_event)
-                self.choose(ranker, training, seed, folder, fitting.on_event)
+                ranker.choose(cases[: self.dev_users], folder, fitting.on_event)
         return ranker
 
     def tuning(self, seed: int, users: int) -> TuningSettings:
@@ -201,11 +200,6 @@ def worded(case: Case, wording: Wording, items: Mapping[str, Item]) -> PromptLis
     return PromptList(wording.prefix(case), suffixes, case.candidates.index(str(case.target)))
 
 
-def worded_cases(training: TrainingData, wording: Wording, negatives: int, seed: int) -> Iterator[PromptList]:
-    """The cases of `drawn_cases` in words."""
-    return (worded(case, wording, training.items) for case in drawn_cases(training, negatives, seed))
-
-
 def title_of(item: Item) -> str:
     """The title in a prompt: one line, cut at a word; seller text cannot pose as a part of the prompt."""
     return prompt_line(item.display_title, SHOWN_TITLE) or "untitled"
@@ -230,6 +224,13 @@ class AnswerRanker:
     def __init__(self, name: str, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> None:
         self.name, self.model, self.wording, self.items = name, model, wording, items
 
+    def choose(self, dev: Sequence[Case], folder: Path, on_event: OnEvent) -> None:
+        """Choose what the training leaves open, and keep it in a folder; here nothing.
+
+        Args:
+            dev: The lists that stopped the training, with targets.
+        """
+
     def rank(self, case: Case) -> Ranking:
         """Rank the candidates of `case`; see `Ranker.rank`."""
         known = [index for index, item in enumerate(case.candidates) if item in self.items]
@@ -242,11 +243,6 @@ class AnswerRanker:
         """Score vectors of some candidates, each of shape (k,)."""
         suffixes = [self.wording.suffix(item) for item in items]
         return {self.name: self.model.logits(self.wording.prefix(case), suffixes)}
-
-
-def _first(examples: Iterator[PromptList], count: int) -> Iterator[PromptList]:
-    for _, one in zip(range(count), examples, strict=False):
-        yield one
 
 
 @contextmanager

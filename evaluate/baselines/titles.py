@@ -44,6 +44,23 @@ class TitleRanker(AnswerRanker):
         super().__init__(name, model, wording, items)
         self.decides: TitleLikelihood = "mean"
 
+    def choose(self, dev: Sequence[Case], folder: Path, on_event: OnEvent) -> None:
+        """Set the likelihood that decides, by NDCG@5 on the dev lists.
+
+        The mean decides unless another one is better by more than one standard error of the paired differences; then
+        the best of these does. The choice is kept in `folder` and read from there.
+        """
+        file = folder / CHOICE_FILE
+        if (kept := _kept_choice(file)) is not None:
+            self.decides = kept
+            return
+        found = dev_ndcg(self, dev, on_event)
+        self.decides = better_than_mean(found)
+        means = {way: float(values.mean()) for way, values in found.items()}
+        write_atomically(file, json.dumps({"decides": self.decides, "ndcg@5": means, "users": len(dev)}).encode())
+        figures = ", ".join(f"{way} {value:.3f}" for way, value in means.items())
+        on_event(Note(f"{self.name}: dev NDCG@5 by likelihood of titles: {figures}; {self.decides} decides"))
+
     def vectors(self, case: Case, items: Sequence[Item]) -> dict[str, NDArray[np.float64]]:
         """See `AnswerRanker.vectors`."""
         found = self.likelihoods(case, items)
@@ -59,30 +76,6 @@ class TitleRanker(AnswerRanker):
             "sum": mean * self.model.lengths(suffixes),
             "pmi": mean - self.model.logits(nobody, suffixes),
         }
-
-
-def choose_likelihood(ranker: AnswerRanker, dev: Sequence[Case], folder: Path, on_event: OnEvent = ignore) -> None:
-    """Set the likelihood that decides, by NDCG@5 on dev lists, which no weight was trained on.
-
-    The mean decides unless another one is better by more than one standard error of the paired differences; then the
-    best of these does. The choice is kept in `folder` and read from there.
-
-    Args:
-        ranker: A `TitleRanker`; others have nothing to choose.
-        dev: Lists with targets.
-    """
-    if not isinstance(ranker, TitleRanker):
-        return
-    file = folder / CHOICE_FILE
-    if (kept := _kept_choice(file)) is not None:
-        ranker.decides = kept
-        return
-    found = dev_ndcg(ranker, dev, on_event)
-    ranker.decides = better_than_mean(found)
-    means = {way: float(values.mean()) for way, values in found.items()}
-    write_atomically(file, json.dumps({"decides": ranker.decides, "ndcg@5": means, "users": len(dev)}).encode())
-    figures = ", ".join(f"{way} {value:.3f}" for way, value in means.items())
-    on_event(Note(f"{ranker.name}: dev NDCG@5 by likelihood of titles: {figures}; {ranker.decides} decides"))
 
 
 def better_than_mean(found: Mapping[TitleLikelihood, NDArray[np.float64]]) -> TitleLikelihood:

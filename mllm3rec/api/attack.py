@@ -21,7 +21,7 @@ from evaluate.attacks.results import AttackResults, Observation, values_frame
 from evaluate.attacks.runner import AttackRunner
 from evaluate.attacks.suite import chosen_attacks
 from evaluate.protocol.cases import Cases
-from evaluate.ranker_choice import MODEL_OPTIONS, RankerChoice, refuse_ignored
+from evaluate.ranker_choice import RankerChoice, named_models, refuse_ignored
 from evaluate.ranker_factory import RankerFactory
 from evaluate.runs.directory import RunDirectory
 from mllm3rec.api.evaluation import factory_for
@@ -127,8 +127,7 @@ def attack(
     }
     if by_name:
         read = [choice.options_read for choice in (*by_name.values(), *own)]
-        chosen = {option: value for option, value in models.items() if option in MODEL_OPTIONS}
-        refuse_ignored(read, weight=weight, head=head, schema=schema, **chosen)
+        refuse_ignored(read, weight=weight, head=head, schema=schema, **named_models(models))
     budget, calls = budget_of(budget_usd, max_calls, max_minutes), RunDirectory(Path(out)).ledger
     for program in programs:
         budget = program.budget_within(budget, calls)

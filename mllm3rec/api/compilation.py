@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Unpack
 
 from evaluate.protocol.cases import Cases
-from evaluate.ranker_choice import RankerChoice, options_read_by, refuse_ignored
+from evaluate.ranker_choice import RankerChoice, named_models, options_read_by, refuse_ignored
 from evaluate.ranker_factory import RankerFactory, askable
 from evaluate.runs.directory import LEDGER
 from mllm3rec.api.compile_options import (
@@ -16,7 +16,6 @@ from mllm3rec.api.compile_options import (
     compile_settings,
     given_models,
     models_of,
-    named_models,
     refuse_unread,
     roles_of,
 )

@@ -296,11 +296,6 @@ def given_models(options: CompileOptions) -> dict[str, Any]:
     return _given(options, "preset", "model", "mope", "mote", "mar", "timeout", "max_tokens")
 
 
-def named_models(options: CompileOptions) -> dict[str, Any]:
-    """The options that say which models are asked, as far as they are given."""
-    return _given(options, "preset", "model", "mope", "mote", "mar")
-
-
 def proposer_config(roles: Roles, model: str | None = None) -> RoleConfig:
     """The model that writes instructions: `model`, or MAR's if it is None."""
     config = roles.with_models(mar=model).mar

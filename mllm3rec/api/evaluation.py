@@ -12,7 +12,7 @@ from typing import Unpack
 from evaluate.baselines.fit_cost import save_fit_cost
 from evaluate.protocol.cases import Cases
 from evaluate.protocol.leakage import refuse_leaks
-from evaluate.ranker_choice import MODEL_OPTIONS, OptionsRead, RankerChoice, refuse_ignored
+from evaluate.ranker_choice import OptionsRead, RankerChoice, named_models, refuse_ignored
 from evaluate.ranker_factory import RankerFactory
 from evaluate.runs.directory import RunDirectory
 from evaluate.runs.evaluation import Evaluation
@@ -113,7 +113,7 @@ def evaluate(
         "check": False if check is False else None,
         "seed": seed or None,
         "via": None if via == "calls" else via,
-        **{option: value for option, value in models.items() if option in MODEL_OPTIONS},
+        **named_models(models),
     }
     ranker = _outside_run(ranker, cases, on_event)
     with run_folder(out) as folder:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from evaluate.data.dataset import Dataset
-from evaluate.ranker_choice import MODEL_OPTIONS, RankerChoice, refuse_ignored
+from evaluate.ranker_choice import RankerChoice, named_models, refuse_ignored
 from evaluate.ranker_factory import RankerFactory
 from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema, tighter
 from mllm3rec.api.recommendation import Recommendations
@@ -372,8 +372,7 @@ def program(
         choice = choice.with_prior(prior_name(prior))
     if not choice.asks_models:
         raise InputError(f"{name!r} uses no language model: call evaluate(cases, {name!r}) instead")
-    chosen = {option: value for option, value in models.items() if option in MODEL_OPTIONS}
-    refuse_ignored([choice.options_read], weight=weight, explain=explain or None, **chosen)
+    refuse_ignored([choice.options_read], weight=weight, explain=explain or None, **named_models(models))
     budget = budget_of(budget_usd, max_calls, max_minutes)
     return Program(choice, dataset, explain, check, budget, on_event, ledger, retry_unparsable)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluate.data.dataset import Dataset
-from evaluate.ranker_choice import MODEL_OPTIONS, options_read_by, refuse_ignored
+from evaluate.ranker_choice import named_models, options_read_by, refuse_ignored
 from mllm3rec.api.program import choice_of
 from mllm3rec.serve.connections import ACCEPTED, impatient_protocol, most_connections
 from mllm3rec.serve.guard import ANY_HOST, LOOPBACK_NAMES, Guard
@@ -151,9 +151,8 @@ def _built(
     name = settings.name if asks else "listwise"
     weight = DEFAULT_WEIGHT if settings.weight is None else settings.weight
     choice = choice_of(name, settings.models, Fusion(weight=weight), settings.schema)
-    chosen = {option: getattr(settings.models, option) for option in MODEL_OPTIONS}
     read = choice.options_read if asks else options_read_by(PRIOR)
-    refuse_ignored([read], weight=settings.weight, schema=settings.schema, **chosen)
+    refuse_ignored([read], weight=settings.weight, schema=settings.schema, **named_models(vars(settings.models)))
     if not choice.asks_models:
         raise InputError(f"{name!r} asks no language model: serve an artifact, a program, or {PRIOR!r}")
     return ServedProgram(choice, dataset, asks, settings.candidates, engine, ledger, on_event)

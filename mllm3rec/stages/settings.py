@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from evaluate.ranker_choice import MODEL_OPTIONS, refuse_ignored
+from evaluate.ranker_choice import named_models, refuse_ignored
 from optimize.artifact import is_artifact, read_manifest
 from optimize.resolve import resolve_ranker
 from programs.lm.ledger import Budget
@@ -132,8 +132,8 @@ class StageSettings(BaseModel):
         fusion = Fusion(weight=self._weight, head=self.head)
         asked = (_ALONE[self.task],) if self.task in _ALONE else ROLE_NAMES
         choice = resolve_ranker(self.program, self.models, fusion, schema, asked)
-        chosen = {option: getattr(self, option) for option in MODEL_OPTIONS}
-        refuse_ignored([choice.options_read], weight=self.weight, explain=self.explain or None, **chosen)
+        models = named_models(dict(self))
+        refuse_ignored([choice.options_read], weight=self.weight, explain=self.explain or None, **models)
         return choice
 
     @property

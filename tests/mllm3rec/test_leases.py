@@ -11,18 +11,11 @@ from mllm3rec.stages.leases import Coordinator, LeasedLedger
 from mllm3rec.stages.worker_ledgers import merge_ledgers, new_ledger_path, worker_ledgers
 from programs.lm.ledger import Budget, Call, Ledger, read_calls
 from programs.runtime.errors import BudgetExceededError
+from tests.support.spending import spend
 
 
 def worker(coordinator: Coordinator, budget: Budget, path: Path | None = None) -> LeasedLedger:
     return LeasedLedger(path, budget, lambda calls, usd: asyncio.run(coordinator.lease(calls, usd)))
-
-
-def spend(ledger: Ledger, worst: float, usd: float) -> None:
-    ledger.reserve(worst)
-    sent = Call(role="mote", model="m", usd=worst, in_flight=True)
-    ended = sent.model_copy(update={"usd": usd, "in_flight": False, "id": ledger.record_sent(sent)})
-    ledger.record(ended)
-    ledger.release(worst)
 
 
 class TestBudget:

@@ -9,16 +9,9 @@ from typing import Any
 import pytest
 
 from mllm3rec.stages.shared_budget import SharedLedger, SharedSums
-from programs.lm.ledger import Budget, Call, Ledger, read_calls
+from programs.lm.ledger import Budget, Call, read_calls
 from programs.runtime.errors import BudgetExceededError
-
-
-def spend(ledger: Ledger, worst: float, usd: float) -> None:
-    ledger.reserve(worst)
-    sent = Call(role="mote", model="m", usd=worst, in_flight=True)
-    ended = sent.model_copy(update={"usd": usd, "in_flight": False, "id": ledger.record_sent(sent)})
-    ledger.record(ended)
-    ledger.release(worst)
+from tests.support.spending import spend
 
 
 def spend_all(path: Path, budget: Budget, sums: SharedSums, ended: Any) -> None:

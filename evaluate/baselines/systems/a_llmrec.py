@@ -17,7 +17,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -31,25 +30,22 @@ from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.language import (
     LONGEST_PREFIX,
     LONGEST_SUFFIX,
-    AnswerRanker,
     LanguageModel,
     Wording,
     drawn_cases,
     events_of,
     title_of,
-    worded_cases,
 )
 from evaluate.baselines.networks.fit_plan import FitPlan
 from evaluate.baselines.networks.item_texts import ItemTexts, item_texts
 from evaluate.baselines.networks.sequence_ranker import SequenceRanker
 from evaluate.baselines.systems.sasrec import SASRec
-from evaluate.baselines.titles import TitleRanker, choose_likelihood
+from evaluate.baselines.titles import TitleRanker
 from programs.prior.scorers import ContentSimilarity
 from programs.ranker import Ranker, ranking_from_scores
 from programs.runtime.errors import InputError, quoted
-from programs.runtime.events import OnEvent
 from programs.runtime.one_thread import one_thread
-from programs.tuned.settings import PromptList, Slot, TuningSettings
+from programs.tuned.settings import Slot, TuningSettings
 from signatures.rows import Case, Ranking
 from signatures.types import Item
 
@@ -150,18 +146,13 @@ class ALLMRec(LanguageModel):
         """See `LanguageModel.wording`; fits the recommender and stage 1."""
         return ListOfTitles(self._aligned(training, seed, fitting), training.items)
 
-    def examples(self, training: TrainingData, wording: Wording, seed: int) -> Iterator[PromptList]:
-        """The title of the last item of each user, which stands at a random place of the list in the prompt."""
-        return worded_cases(training, wording, self.negatives, seed)
+    def cases(self, training: TrainingData, seed: int) -> Iterator[Case]:
+        """The last item of each user, which stands at a random place of the list in the prompt."""
+        return drawn_cases(training, self.negatives, seed)
 
     def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> TwoStageRanker:
         """See `LanguageModel.ranker`."""
         return TwoStageRanker(self.name, model, wording, items)
-
-    def choose(self, ranker: AnswerRanker, training: TrainingData, seed: int, folder: Path, on_event: OnEvent) -> None:
-        """See `LanguageModel.choose`: the likelihood that decides."""
-        dev = islice(drawn_cases(training, self.negatives, seed), self.dev_users)
-        choose_likelihood(ranker, list(dev), folder, on_event)
 
     def _aligned(self, training: TrainingData, seed: int, fitting: Fitting) -> AlignedItems:
         texts = item_texts(training, "item", self.name, fitting.on_event)

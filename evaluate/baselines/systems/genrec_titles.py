@@ -11,8 +11,6 @@ maximizes, or by another one that is better on dev users. The other GenRec (Cao 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field
@@ -20,18 +18,14 @@ from pydantic import Field
 from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.language import (
-    AnswerRanker,
     LoRALanguageModel,
     Wording,
     drawn_cases,
     events_of,
     title_lines,
     title_of,
-    worded_cases,
 )
-from evaluate.baselines.titles import TitleRanker, choose_likelihood
-from programs.runtime.events import OnEvent
-from programs.tuned.settings import PromptList
+from evaluate.baselines.titles import TitleRanker
 from signatures.rows import Case
 from signatures.types import Item
 
@@ -67,18 +61,13 @@ class GenRecTitles(LoRALanguageModel):
         """See `LanguageModel.wording`."""
         return NextTitle(training.items)
 
-    def examples(self, training: TrainingData, wording: Wording, seed: int) -> Iterator[PromptList]:
-        """The title of the last item of each user, and others, which only dev users are compared on."""
-        return worded_cases(training, wording, COMPARED, seed)
+    def cases(self, training: TrainingData, seed: int) -> Iterator[Case]:
+        """The last item of each user, and others, which only dev users are compared on."""
+        return drawn_cases(training, COMPARED, seed)
 
     def ranker(self, model: FineTuned, wording: Wording, items: Mapping[str, Item]) -> TitleRanker:
         """See `LanguageModel.ranker`."""
         return TitleRanker(self.name, model, wording, items)
-
-    def choose(self, ranker: AnswerRanker, training: TrainingData, seed: int, folder: Path, on_event: OnEvent) -> None:
-        """See `LanguageModel.choose`: the likelihood that decides."""
-        dev = islice(drawn_cases(training, COMPARED, seed), self.dev_users)
-        choose_likelihood(ranker, list(dev), folder, on_event)
 
 
 class NextTitle:

@@ -22,13 +22,12 @@ from evaluate.baselines.language import (
     LONGEST_PREFIX,
     LONGEST_SUFFIX,
     LanguageModel,
-    Wording,
+    drawn_cases,
     events_of,
     title_lines,
     title_of,
-    worded_cases,
 )
-from programs.tuned.settings import PromptList, TuningSettings
+from programs.tuned.settings import TuningSettings
 from signatures.rows import Case
 from signatures.types import Item
 
@@ -91,9 +90,9 @@ class M6Rec(LanguageModel):
         """See `LanguageModel.wording`."""
         return BoughtAndOffered(training.items)
 
-    def examples(self, training: TrainingData, wording: Wording, seed: int) -> Iterator[PromptList]:
+    def cases(self, training: TrainingData, seed: int) -> Iterator[Case]:
         """The last item of each user, and items drawn at random."""
-        return worded_cases(training, wording, self.negatives, seed)
+        return drawn_cases(training, self.negatives, seed)
 
 
 class BoughtAndOffered:

@@ -19,14 +19,11 @@ from evaluate.baselines.baseline import TrainingData
 from evaluate.baselines.fitting import Fitting
 from evaluate.baselines.language import (
     LoRALanguageModel,
-    Wording,
     drawn_cases,
     events_of,
     title_lines,
     title_of,
-    worded,
 )
-from programs.tuned.settings import PromptList
 from signatures.rows import Case
 from signatures.types import Item
 
@@ -60,12 +57,11 @@ class TALLRec(LoRALanguageModel):
         """See `LanguageModel.wording`."""
         return QuestionOfTaste(training.items)
 
-    def examples(self, training: TrainingData, wording: Wording, seed: int) -> Iterator[PromptList]:
+    def cases(self, training: TrainingData, seed: int) -> Iterator[Case]:
         """One liked item and `negatives` others of each user whose last item was liked."""
         for case in drawn_cases(training, self.negatives, seed):
-            if not training.interactions[case.user_id][-1].liked:
-                continue
-            yield worded(labelled(case, training.items), wording, training.items)
+            if training.interactions[case.user_id][-1].liked:
+                yield labelled(case, training.items)
 
 
 class QuestionOfTaste:

@@ -14,7 +14,7 @@ import pytest
 from evaluate.baselines import TrainingData
 from evaluate.baselines.fit_cost import FitCost, fit_and_measure
 from evaluate.baselines.fitting import Fitting
-from evaluate.baselines.language import LanguageModel
+from evaluate.baselines.language import LanguageModel, worded
 from evaluate.baselines.systems.a_llmrec import ALLMRec, FrozenRecommender, ListOfTitles, TwoStageRanker, next_rows
 from evaluate.baselines.systems.genrec_titles import GenRecTitles
 from evaluate.baselines.systems.m6_rec import M6Rec
@@ -126,7 +126,7 @@ def test_lists_are_the_same_in_every_run_and_hold_nothing_but_training_data(name
     wording = settings.wording(data, 0, Fitting())
 
     def drawn(seed: int) -> list[Any]:
-        return [one.facts for one in settings.examples(data, wording, seed)]
+        return [worded(one, wording, data.items).facts for one in settings.cases(data, seed)]
 
     assert drawn(0) == drawn(0) != drawn(1)
     assert len(drawn(0)) == 40

@@ -16,10 +16,9 @@ from evaluate.baselines.titles import (
     LIKELIHOODS,
     TitleRanker,
     better_than_mean,
-    choose_likelihood,
     dev_ndcg,
 )
-from programs.runtime.events import Event, Note
+from programs.runtime.events import Event, Note, ignore
 from signatures.rows import Case
 from signatures.types import Item
 from tests.support.cases import case
@@ -73,7 +72,7 @@ def test_pmi_decides_where_common_titles_hide_what_the_user_adds(tmp_path: Path)
     ranker, _ = ranker_of(COMMON)
     assert ranker.rank(DEV[0]).order[0] == "hat"
     seen: list[Event] = []
-    choose_likelihood(ranker, DEV, tmp_path, seen.append)
+    ranker.choose(DEV, tmp_path, seen.append)
     ranking = ranker.rank(DEV[0])
     assert ranker.decides == "pmi" and ranking.order[0] == "red cap"
     assert set(ranking.scores) == {"titles", *(f"titles-{way}" for way in LIKELIHOODS)}
@@ -85,19 +84,19 @@ def test_the_mean_decides_where_no_other_is_better(tmp_path: Path) -> None:
     ranker, _ = ranker_of({})
     found = dev_ndcg(ranker, DEV)
     assert found["mean"].tolist() == found["pmi"].tolist() == [1.0, 1.0]
-    choose_likelihood(ranker, DEV, tmp_path)
+    ranker.choose(DEV, tmp_path, ignore)
     assert ranker.decides == "mean"
 
 
 def test_a_choice_is_kept_and_a_damaged_file_is_made_anew(tmp_path: Path) -> None:
-    choose_likelihood(ranker_of(COMMON)[0], DEV, tmp_path)
+    ranker_of(COMMON)[0].choose(DEV, tmp_path, ignore)
     ranker, words = ranker_of(COMMON)
-    choose_likelihood(ranker, DEV, tmp_path)
+    ranker.choose(DEV, tmp_path, ignore)
     assert ranker.decides == "pmi" and words.prompts == 0
     for damaged in ("", "[]", '{"decides": "nothing"}', '{"decides": ["pmi"]}'):
         (tmp_path / CHOICE_FILE).write_text(damaged)
         ranker, words = ranker_of(COMMON)
-        choose_likelihood(ranker, DEV, tmp_path)
+        ranker.choose(DEV, tmp_path, ignore)
         assert ranker.decides == "pmi" and words.prompts == 2 * len(DEV)
         assert json.loads((tmp_path / CHOICE_FILE).read_text())["users"] == len(DEV)
 
