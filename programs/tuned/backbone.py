@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -197,7 +198,11 @@ def _dequantise(source: Path, folder: Path) -> None:
         if tensor.data_ptr() not in seen:  # tied weights are stored once
             seen.add(tensor.data_ptr())
             tensors[key] = tensor.contiguous()
-    write_atomically(folder / "model.safetensors", save(tensors))
+    folder.mkdir(parents=True, exist_ok=True)
+    # `save` would hold a second copy in memory, and only the whole folder is moved to where it is found.
+    save_file(tensors, folder / "model.safetensors")
+    with (folder / "model.safetensors").open("rb") as file:
+        os.fsync(file.fileno())
     config = {k: v for k, v in model.config.to_dict().items() if k != "quantization_config"}
     write_atomically(folder / "config.json", json.dumps(config, default=str).encode())
     AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
