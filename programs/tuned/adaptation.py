@@ -36,6 +36,10 @@ class Frozen:
         found: Tensor = table(torch.tensor(list(ids), dtype=torch.long, device=self.base.device))
         return found
 
+    def ending(self) -> Tensor:
+        """Input vectors after the text of every candidate, shape (t, d); here t is 0."""
+        return self.vectors([])
+
     def project(self, slot: Slot) -> Tensor:
         """The input vector of a slot, shape (1, d)."""
         raise ValueError(f"nothing projects the slot {slot.kind!r}")
@@ -78,34 +82,30 @@ class LoRA(Frozen):
         self.tensors = {name: tensor for name, tensor in adapted.named_parameters() if tensor.requires_grad}
 
 
-_SPEED = 10.0
-"""Rate of a soft prompt in rates of adapters. Adam moves every number by about the rate in a step, and those of a soft
-prompt have to move by about their size, .1."""
-
-
 class SoftPrompt(Frozen):
-    """Trainable vectors (Lester et al., EMNLP 2021) between the user's text and the candidates.
+    """Trainable vectors (Lester et al., EMNLP 2021) between each candidate and the question about it.
 
-    They stand there, where they see the user, and every candidate sees them. Before the user's text they could change
-    little of it. They begin as the vectors of the words of a text.
+    They stand there, where they see the user and the candidate, and the answer is read right after the question. Before
+    the user's text they could change little of it. They begin as the vectors of random tokens.
 
     Args:
         adapted: The model that reads them; what it trains is trained, too.
         tokens: Number of vectors.
-        words: At least one word; repeated until there are vectors enough.
+        question: Text after them.
     """
 
-    def __init__(self, adapted: Frozen, tokens: int, words: str) -> None:
+    def __init__(self, adapted: Frozen, settings: TuningSettings, tokens: int, question: str) -> None:
         super().__init__(adapted.base)
-        ids = self.base.tokenizer.encode(words, add_special_tokens=False)
-        self._start = self.vectors([ids[n % len(ids)] for n in range(tokens)]).detach().float()
-        self._moved = nn.Parameter(torch.zeros_like(self._start))
-        self.tensors = {**adapted.tensors, "soft_prompt": self._moved}
+        table = self.base.model.get_input_embeddings().weight.detach()
+        chosen = torch.randint(len(table), (tokens,), generator=torch.Generator().manual_seed(settings.seed))
+        self._prompt = nn.Parameter(table[chosen.to(table.device)].float())
+        self._question = self.base.tokenizer.encode(question, add_special_tokens=False)
+        self.tensors = {**adapted.tensors, "soft_prompt": self._prompt}
 
-    def embed(self, pieces: Sequence[list[int] | Slot]) -> Tensor:
-        """See `Frozen.embed`; with the soft prompt after the prefix."""
-        prefix = super().embed(pieces)
-        return torch.cat([prefix, (self._start + _SPEED * self._moved).to(prefix.dtype)])
+    def ending(self) -> Tensor:
+        """See `Frozen.ending`; the soft prompt, and the question."""
+        question = self.vectors(self._question)
+        return torch.cat([self._prompt.to(question.dtype), question])
 
 
 class Projections(Frozen):

@@ -26,9 +26,11 @@ class Joint:
 
         Args:
             prefix: Input vectors of the prefix, shape (p, d).
-            packed: The row; its ids are ignored in the prefix.
+            packed: The row; its ids are ignored in the prefix and where the ending of each suffix stands.
         """
-        vectors = [prefix, *map(self.adapted.vectors, _candidates(packed))]
+        ending, vectors = self.adapted.ending(), [prefix]
+        for ids in _candidates(packed, len(ending)):
+            vectors += [self.adapted.vectors(ids), ending]
         states: Tensor = self.adapted.decoder(
             inputs_embeds=torch.cat(vectors)[None],
             position_ids=torch.from_numpy(packed.positions)[None].to(prefix.device),
@@ -41,7 +43,8 @@ class Joint:
 class LateInteraction:
     """The lower layers see each segment alone, the upper ones the packed row.
 
-    So the lower states of a candidate's text are computed once; nothing that is trained may change them.
+    So the lower states of a candidate's text are computed once; nothing that is trained may change them. The ending is
+    a segment of its own, and computed anew.
 
     Args:
         below: Number of lower layers, less than all.
@@ -73,7 +76,10 @@ class LateInteraction:
 
     def states(self, prefix: Tensor, packed: Packed) -> Tensor:
         """See `Joint.states`."""
-        lower = [self._below(prefix), *(self._lower_of(tuple(ids)) for ids in _candidates(packed))]
+        ending = self.adapted.ending()
+        lower, after = [self._below(prefix)], self._below(ending) if len(ending) else ending
+        for ids in _candidates(packed, len(ending)):
+            lower += [self._lower_of(tuple(ids)), after]
         upper = slice(self.below, None)
         mask = additive_mask(packed.visible, prefix)
         states = self._layers(torch.cat(lower), mask, torch.from_numpy(packed.positions), upper)
@@ -116,7 +122,7 @@ def additive_mask(visible: NDArray[np.bool_], like: Tensor) -> Tensor:
     return mask.masked_fill(hidden, torch.finfo(like.dtype).min)[None, None]
 
 
-def _candidates(packed: Packed) -> list[list[int]]:
-    """Token ids of each suffix of a row."""
+def _candidates(packed: Packed, ending: int) -> list[list[int]]:
+    """Token ids of each suffix of a row, without its ending."""
     starts = [packed.prefix, *(packed.ends[:-1] + 1)]
-    return [packed.ids[start : end + 1].tolist() for start, end in zip(starts, packed.ends, strict=True)]
+    return [packed.ids[start : end + 1 - ending].tolist() for start, end in zip(starts, packed.ends, strict=True)]

@@ -60,6 +60,8 @@ class FineTuned:
         self.base, self.settings, self.objective = base, settings, objective
         self.most_prefix, self.most_suffix = most_prefix, most_suffix
         self._adapted = adapt(base, settings)
+        self._ending = [0] * len(self._adapted.ending())
+        """Stands for its vectors."""
         self._reading = objective.reading(base)
         self._decoding = decode(self._adapted)
         self.adapter: dict[str, Tensor] = self._adapted.tensors
@@ -84,7 +86,7 @@ class FineTuned:
 
     def _values(self, prefix: Prefix, suffixes: Sequence[str]) -> Tensor:
         before = self._adapted.embed(self._pieces(prefix))
-        packed = pack([0] * len(before), [self._suffix(suffix) for suffix in suffixes])
+        packed = pack([0] * len(before), [self._suffix(suffix) + self._ending for suffix in suffixes])
         return self._reading(self._decoding.states(before, packed), packed)
 
     def _pieces(self, prefix: Prefix) -> list[list[int] | Slot]:

@@ -4,9 +4,8 @@ As published: behaviour and items as plain text; a soft prompt with adapters in 
 tuning"); and late interaction: the lower layers read the user's text and each item's text by themselves, so that items
 are computed once and kept, and only the upper layers read both. Different here: no code and no weights of M6 were
 published, so the base is any local language model; LoRA of rank 8 on all matrices of the upper layers stands in for the
-paper's adapters, which sit in the feed-forward parts; one soft prompt without a choice among several, after the user's
-text, where it sees the user and every item sees it; yes against no, compared within the list by a softmax, in place of
-an output layer.
+paper's adapters, which sit in the feed-forward parts; one soft prompt without a choice among several, which stands
+between the item and the question; yes against no, compared within the list by a softmax, in place of an output layer.
 """
 
 from __future__ import annotations
@@ -37,11 +36,14 @@ if TYPE_CHECKING:
 
 
 QUESTION = "Does the shopper buy it? Answer:"
-"""After each item; the soft prompt begins with its words."""
+"""After each item and the soft prompt."""
 
 
 class M6Rec(LanguageModel):
     """A soft prompt, adapters in the upper layers, and late interaction.
+
+    Each candidate has the soft prompt and the question after it, so that a list takes two to three times as long as
+    LoRA's alone; fewer passes and dev users than elsewhere are the default.
 
     Attributes:
         tokens: Vectors of the soft prompt.
@@ -51,7 +53,7 @@ class M6Rec(LanguageModel):
     """
 
     name: ClassVar[str] = "m6-rec"
-    fit_version: ClassVar[int] = 5
+    fit_version: ClassVar[int] = 6
 
     passes: int = Field(default=2, ge=1)
     dev_users: int = Field(default=32, ge=1)
@@ -79,7 +81,7 @@ class M6Rec(LanguageModel):
         return FineTuned(
             base,
             tuning.model_copy(update=shape),
-            adapt=lambda base, settings: SoftPrompt(LoRA(base, settings), self.tokens, QUESTION),
+            adapt=lambda base, settings: SoftPrompt(LoRA(base, settings), settings, self.tokens, QUESTION),
             objective=CHOICE,
             decode=lambda adapted: LateInteraction(adapted, self.below),
             most_prefix=LONGEST_PREFIX,
@@ -108,4 +110,4 @@ class BoughtAndOffered:
 
     def suffix(self, item: Item) -> str:
         """See `Wording.suffix`."""
-        return f"\nOffered: {title_of(item)}\n{QUESTION}"
+        return f"\nOffered: {title_of(item)}\n"

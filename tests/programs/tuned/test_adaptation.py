@@ -38,7 +38,7 @@ def wanted(vector: np.ndarray, target: int) -> PromptList:
 
 
 def soft(base: Backbone, settings: TuningSettings) -> Frozen:
-    return SoftPrompt(Frozen(base), tokens=3, words="buy it")
+    return SoftPrompt(Frozen(base), settings, tokens=3, question="Would this buy?")
 
 
 def projected(base: Backbone, settings: TuningSettings) -> Frozen:
@@ -78,31 +78,20 @@ def test_a_soft_prompt_is_all_that_is_trained(base: Backbone, tmp_path: Path, de
     assert all(torch.equal(now, then) for now, then in zip(weights(base), before, strict=True))
 
 
-def test_a_soft_prompt_stands_after_the_user_and_begins_with_the_words(base: Backbone) -> None:
+def test_a_soft_prompt_stands_between_each_candidate_and_the_question(base: Backbone) -> None:
     adapted = soft(base, SETTINGS)
-    words = base.tokenizer.encode("buy it", add_special_tokens=False)
-    assert len(words) == 2
-    before = [*base.tokenizer.encode("A shopper", add_special_tokens=False), words[0], words[1], words[0]]
+    ids = {text: base.tokenizer.encode(text, add_special_tokens=False) for text in ("A shopper", " red ball", " blue")}
+    question = base.tokenizer.encode("Would this buy?", add_special_tokens=False)
     plain = []
     for candidate in (" red ball", " blue"):
-        row = adapted.vectors([*before, *base.tokenizer.encode(candidate, add_special_tokens=False)])
-        last = base.model(inputs_embeds=row[None]).logits[0, -1]
+        row = [adapted.vectors([*ids["A shopper"], *ids[candidate]]), adapted.tensors["soft_prompt"]]
+        row.append(adapted.vectors(question))
+        last = base.model(inputs_embeds=torch.cat(row)[None]).logits[0, -1]
         yes, no = (base.tokenizer.convert_tokens_to_ids(word) for word in ("Yes", "No"))
         plain.append(float((last[yes] - last[no]).detach()))
     for decode in (Joint, lambda adapted: LateInteraction(adapted, 0)):
         model = FineTuned(base, SETTINGS, adapt=soft, objective=ANSWER, decode=decode)
         np.testing.assert_allclose(model.logits("A shopper", [" red ball", " blue"]), plain, atol=1e-4)
-
-
-def test_a_soft_prompt_moves_ten_times_as_far_as_the_rate(base: Backbone, tmp_path: Path) -> None:
-    settings = SETTINGS.model_copy(update={"lists": 4, "rate": 0.001, "warmup": 0.0, "average": 0.0})
-    model = FineTuned(base, settings, adapt=soft, objective=ANSWER)
-    start = model._adapted.embed([[1]]).detach().clone()
-    lists = [PromptList("A shopper bought ball:", (" red ball?", " blue car?"), 0)] * 4
-    model.fit(lists, lists, tmp_path / "fit.safetensors")
-    moved = (model._adapted.embed([[1]]).detach() - start).abs()
-    assert torch.equal(moved[0], torch.zeros_like(moved[0])), "the user's text stays"
-    np.testing.assert_allclose(moved[1:].numpy(), 0.01, rtol=0.1)
 
 
 def test_a_soft_prompt_learns_who_buys_what_although_layers_below_see_neither(base: Backbone, tmp_path: Path) -> None:
@@ -120,7 +109,7 @@ def test_a_soft_prompt_and_adapters_of_upper_layers_leave_kept_lower_states_righ
     settings = SETTINGS.model_copy(update={"layers": 1})
 
     def both(base: Backbone, settings: TuningSettings) -> Frozen:
-        return SoftPrompt(LoRA(base, settings), tokens=3, words="buy it")
+        return SoftPrompt(LoRA(base, settings), settings, tokens=3, question="Would this buy?")
 
     late = FineTuned(base, settings, adapt=both, decode=lambda adapted: LateInteraction(adapted, 1))
     assert len(late.adapter) == 5 and "soft_prompt" in late.adapter
