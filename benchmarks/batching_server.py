@@ -363,10 +363,12 @@ def main() -> None:
     torch.set_grad_enabled(False)
     torch.set_num_threads(int(os.environ.get("MLLM3REC_THREADS", "1")))
     base = load_backbone(name, torch.bfloat16)
-    guide = llguidance.hf.from_tokenizer(base.tokenizer, n_vocab=base.model.config.vocab_size)
-    batch = Batch(Decoder(base.model), int(slots[0]) if slots else 16)
+    tokenizer, decoder = base.tokenizer, Decoder(base.model)
+    del base  # its weights are packed now
+    guide = llguidance.hf.from_tokenizer(tokenizer, n_vocab=decoder.vocabulary)
+    batch = Batch(decoder, int(slots[0]) if slots else 16)
     threading.Thread(target=batch.run, daemon=True).start()
-    web.run_app(application(batch, base.tokenizer, guide), host="127.0.0.1", port=int(port), access_log=None)
+    web.run_app(application(batch, tokenizer, guide), host="127.0.0.1", port=int(port), access_log=None)
 
 
 if __name__ == "__main__":
