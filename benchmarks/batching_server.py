@@ -92,15 +92,19 @@ class Decoder:
     def step(self, tokens: list[int], at: list[int], keys: Tensor, values: Tensor) -> Tensor:
         """Logits after one token of each of the first `len(tokens)` slots, at the positions `at`; shape (n, v)."""
         n, most, positions = len(tokens), max(at) + 1, torch.tensor(at)
-        hidden = (torch.arange(most)[None, :] > positions[:, None])[:, None, None]
+        visible = (torch.arange(most)[None, :] <= positions[:, None])[:, None, None]
         rows = torch.arange(n)
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             keys[layer, rows, :, positions], values[layer, rows, :, positions] = key, value
-            grouped = query.view(n, self.kv_heads, self.heads // self.kv_heads, self.width)
-            scores = grouped @ keys[layer, :n, :, :most].transpose(-1, -2) / math.sqrt(self.width)
-            shares = scores.float().masked_fill(hidden, -math.inf).softmax(-1).to(torch.bfloat16)
-            return (shares @ values[layer, :n, :, :most]).reshape(n, -1)
+            # Heads that share keys stand in the place of query tokens, so that these are read once and not copied.
+            found = F.scaled_dot_product_attention(
+                query.view(n, self.kv_heads, self.heads // self.kv_heads, self.width),
+                keys[layer, :n, :, :most],
+                values[layer, :n, :, :most],
+                attn_mask=visible,
+            )
+            return found.reshape(n, -1)
 
         return self._logits(self._states(torch.tensor(tokens), positions, attend))
 
