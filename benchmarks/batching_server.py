@@ -3,7 +3,8 @@
     python benchmarks/batching_server.py MODEL PORT [SLOTS]
 
 MODEL is a GGUF file or a Hugging Face folder of Llama's or Qwen2's form. It needs the extra `finetune`, and
-`pip install llguidance aiohttp`. Tokens of all calls are computed together, keys and values of common prefixes are
+`pip install llguidance`. The decoder is written out here, because that of transformers packs no weights, and copies all
+keys for each token. Tokens of all calls are computed together, keys and values of common prefixes are
 kept, and an answer follows the JSON schema of its call. Like every server that batches, it gives answers that depend a
 little on what is asked at the same time. `/stats` says how many tokens it read and wrote. For docs/results.md.
 """
@@ -300,13 +301,15 @@ class Batch:
             start = time.perf_counter()
             last = [writer.tokens[-1] for writer, _ in active]
             at = [len(writer.prompt) + len(writer.tokens) - 1 for writer, _ in active]
-            for (writer, _), logits in zip(active, self.decoder.step(last, at, keys, values), strict=True):
-                writer.write(logits)
+            errors = [
+                _written(writer, logits)
+                for (writer, _), logits in zip(active, self.decoder.step(last, at, keys, values), strict=True)
+            ]
             self.counts["written"] += len(active)
             self.counts["written_s"] += time.perf_counter() - start
             for slot in reversed(range(len(active))):
-                if active[slot][0].end is not None:
-                    active[slot][1](None)
+                if errors[slot] is not None or active[slot][0].end is not None:
+                    active[slot][1](errors[slot])
                     moved = active.pop()
                     if slot < len(active):
                         active[slot] = moved
@@ -314,16 +317,24 @@ class Batch:
 
     def _begin(self, writer: Writer, keys: Tensor, values: Tensor, prefixes: Prefixes) -> Exception | None:
         start, prompt = time.perf_counter(), writer.prompt
-        try:
-            known = prefixes.fill(prompt, keys, values)
-            writer.write(self.decoder.read(prompt, keys, values, known))
-            prefixes.keep(prompt, keys, values)
-        except Exception as error:  # one call's failure is its own
+        known = prefixes.fill(prompt, keys, values)
+        logits = self.decoder.read(prompt, keys, values, known)
+        prefixes.keep(prompt, keys, values)
+        if (error := _written(writer, logits)) is not None:
             return error
         for name, count in {"calls": 1, "prompt": len(prompt), "read": len(prompt) - known, "written": 1}.items():
             self.counts[name] += count
         self.counts["read_s"] += time.perf_counter() - start
         return None
+
+
+def _written(writer: Writer, logits: Tensor) -> Exception | None:
+    """Add the next token of a call; what went wrong with its schema is that call's own."""
+    try:
+        writer.write(logits)
+    except Exception as error:
+        return error
+    return None
 
 
 def application(batch: Batch, tokenizer: Any, guide: Any) -> web.Application:
