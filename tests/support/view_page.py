@@ -58,6 +58,14 @@ class ViewPage(Page):
         """Wait for the content of the page."""
         self.wait(READY)
 
+    @contextmanager
+    def next_page(self) -> Iterator[None]:
+        """Wait for the content of the page that the block's click opens: the old one has content until it is left."""
+        self.run("window.isOldPage = true")
+        yield
+        self.wait("window.isOldPage === undefined")
+        self.ready()
+
     def text(self) -> str:
         """All text of the content."""
         return str(self.run("return document.querySelector('#content').innerText"))

@@ -142,17 +142,17 @@ def test_runs_are_filtered_sorted_and_compared(page: ViewPage) -> None:
     page.open()
     assert "5 runs" in page.text()
     page.one("input[name=words]").send_keys("listwise")
-    page.press("Filter")
-    page.ready()
+    with page.next_page():
+        page.press("Filter")
     page.wait_for("2 runs")
     assert "words=listwise" in page.browser.current_url
-    page.press("dollars")
-    page.ready()
+    with page.next_page():
+        page.press("dollars")
     assert page.texts("tbody tr td:nth-child(2)") == ["large", "small"]
     for box in page.all("input[type=checkbox]"):
         box.click()
-    page.press("Compare chosen")
-    page.ready()
+    with page.next_page():
+        page.press("Compare chosen")
     page.wait_for("Comparison of 2 runs")
     assert "prior alone" in page.text()
 
@@ -164,17 +164,17 @@ def test_a_click_on_a_point_opens_its_users_and_filters_find_them(page: ViewPage
     page.run("arguments[0].scrollIntoView({block: 'center'})", point)
     from selenium.webdriver import ActionChains
 
-    ActionChains(page.browser).move_to_element(point).pause(0.3).click().perform()
-    page.wait("location.hash === '#users'")
-    page.ready()
+    with page.next_page():
+        ActionChains(page.browser).move_to_element(point).pause(0.3).click().perform()
+    assert page.run("return location.hash") == "#users"
     page.choose_named("show", "A hit and B missed")
-    page.one("select[name=show]").find_element("xpath", "ancestor::form//button").click()
-    page.ready()
+    with page.next_page():
+        page.one("select[name=show]").find_element("xpath", "ancestor::form//button").click()
     assert "show=won" in page.browser.current_url
     won = page.texts("#content table:last-of-type tbody td:first-child a")
     page.open("/compare", run=["small", "prior"], find=shown.users[3])
-    page.press(f"User {shown.users[3]}")
-    page.ready()
+    with page.next_page():
+        page.press(f"User {shown.users[3]}")
     page.wait_for(f"User {shown.users[3]}")
     assert all(user in shown.users for user in won if user.startswith("S"))
 
@@ -213,8 +213,8 @@ def test_notes_and_tags_are_kept(page: ViewPage, shown: Shown) -> None:
 def test_a_compile_shows_its_trials_users_and_changes(page: ViewPage) -> None:
     page.open("/compile", folder="art")
     page.wait_for("held-out users")
-    page.press("1")
-    page.ready()
+    with page.next_page():
+        page.press("1")
     page.wait_for("Trial 1 against the uncompiled program")
     assert page.all(".diff .added")
     assert "optuna-dashboard sqlite:///" in page.text()
@@ -256,9 +256,9 @@ def test_it_is_used_by_keyboard(page: ViewPage) -> None:
             break
     page.browser.switch_to.active_element.send_keys(Keys.SPACE)
     assert page.run("return document.querySelectorAll('input:checked').length") == 1
-    page.browser.switch_to.active_element.send_keys(Keys.ENTER)
-    page.wait("location.pathname === '/compare'")
-    page.ready()
+    with page.next_page():
+        page.browser.switch_to.active_element.send_keys(Keys.ENTER)
+    assert page.run("return location.pathname") == "/compare"
 
 
 def test_what_is_not_there_is_said(page: ViewPage) -> None:
@@ -275,8 +275,8 @@ def test_what_is_not_there_is_said(page: ViewPage) -> None:
 def test_colours_are_part_of_the_address(page: ViewPage) -> None:
     page.open("/", theme="dark")
     assert page.run("return document.body.classList.contains('body--dark')")
-    page.press("small")
-    page.ready()
+    with page.next_page():
+        page.press("small")
     assert "theme=dark" in page.browser.current_url
     assert page.run("return document.body.classList.contains('body--dark')")
 
