@@ -1,6 +1,7 @@
 """Guard against instructions that copy training text: n-gram overlap with what a proposer was shown, and titles.
 
-An instruction with a dev user's titles or traits in it scores well on that user, and is wrong for all others.
+An instruction with a dev user's titles or traits in it scores well on that user, and is wrong for all others. One that
+repeats the figures of the feedback says what came of some users, and not what to do.
 """
 
 from __future__ import annotations
@@ -27,18 +28,25 @@ class CopyGuard:
         self._allowed = [_words(text) for text in allowed]
         self._lengths = sorted({len(words) for words in self._titles})
 
-    def copied(self, text: str, shown: Iterable[str] = (), allowed: Iterable[str] = ()) -> str | None:
-        """The first text that an instruction copies from an example or a title, or None.
+    def copied(
+        self, text: str, shown: Iterable[str] = (), allowed: Iterable[str] = (), feedback: Iterable[str] = ()
+    ) -> str | None:
+        """The first text that an instruction copies from an example, a title or the figures of the feedback, or None.
 
         Args:
             shown: Texts of the examples that the proposer was shown.
             allowed: Further texts that may be repeated.
+            feedback: What came of some users. Its words may be repeated, but no run of words with a number in it.
 
         >>> guard = CopyGuard(["Camping Mug", "Mug"])
         >>> guard.copied("Prefer a camping mug."), guard.copied("Prefer a mug.")
         ('Camping Mug', None)
         >>> guard.copied("Say that it lasts for many long years.", ["it lasts for many long years"])
         'it lasts for many long'
+        >>> feedback = ["By motivations and traits alone it is ranked 7 of 30."]
+        >>> guard.copied("Rank by motivations and traits alone.", feedback=feedback)
+        >>> guard.copied("In general it is ranked 7 of 30.", feedback=feedback)
+        'it is ranked 7 of'
         """
         words = _words(text)
         own = [*self._allowed, *map(_words, allowed)]
@@ -49,6 +57,7 @@ class CopyGuard:
                     return self._titles[run]
         free = _runs(own, WORDS_IN_A_ROW)
         examples = _runs(map(_words, shown), WORDS_IN_A_ROW)
+        examples |= {run for run in _runs(map(_words, feedback), WORDS_IN_A_ROW) if any(map(str.isdigit, run))}
         return next(
             (" ".join(run) for run in _in_order(words, WORDS_IN_A_ROW) if run in examples and run not in free), None
         )

@@ -173,14 +173,16 @@ class Proposer:
             The new instruction; empty if the answer is invalid.
         """
         present = present or _signature(program, predictor).instructions
+        feedback = batch_feedback(outcomes)
         with self.context():
             try:
-                answer = dspy.Predict(ReflectOnUsers)(present=present, outcomes=batch_feedback(outcomes))
+                answer = dspy.Predict(ReflectOnUsers)(present=present, outcomes=feedback)
             except AdapterParseError as error:
                 self.unreadable.append(str(error.lm_response))
                 return []
         quoted = [text for one in outcomes for text in one.quoted]
-        return self.valid(answer.new_instruction, predictor, _signature(program, predictor), [present], quoted)
+        signature = _signature(program, predictor)
+        return self.valid(answer.new_instruction, predictor, signature, [present], quoted, [feedback])
 
     def valid(
         self,
@@ -189,6 +191,7 @@ class Proposer:
         signature: type[dspy.Signature],
         known: Sequence[str] = (),
         shown: Sequence[str] = (),
+        feedback: Sequence[str] = (),
     ) -> list[str]:
         """The instruction with the rules it must contain; empty if it is too short, too long, known or copied.
 
@@ -196,12 +199,13 @@ class Proposer:
             signature: Of the predictor, with its present instruction.
             known: Instructions that there are already.
             shown: Texts of the examples that its writer was shown. What is copied of them is kept in `refused`.
+            feedback: What its writer was told of some users, see `CopyGuard.copied`.
         """
         text = text.replace("[[", "(").replace("]]", ")").strip()
         if not SHORTEST <= len(text) <= LONGEST:
             return []
         rules = [rule for name, rule in _rules(self.schema).items() if name in signature.output_fields]
-        copied = self.guard.copied(text, shown, [signature.instructions, *rules, *_written(signature)])
+        copied = self.guard.copied(text, shown, [signature.instructions, *rules, *_written(signature)], feedback)
         if copied is not None:
             self.refused.append(f"{predictor}: copies {copied!r:.80}")
             return []

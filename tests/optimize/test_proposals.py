@@ -46,19 +46,21 @@ def test_a_proposal_gets_the_rules_of_its_signature(program: str, predictor: str
     assert proposer_on(server).valid(whole, predictor, predictors[predictor].signature) == [whole], "no rule twice"
 
 
-def test_words_of_the_feedback_may_be_repeated_and_what_it_quotes_may_not() -> None:
+def test_words_of_the_feedback_may_be_repeated_and_its_quotes_and_figures_may_not() -> None:
     trait = "keeps warm tea on every long walk"
     outcome = Outcome(9, 2, 3, 1, 9, True, f"It is ranked 2 of 9; the traits speak of: {trait}.", (trait,))
     ours = "Rank the products by motivations and traits alone, with care for each shopper."
     assert "by motivations and traits alone" in batch_feedback([outcome, outcome])
-    answers = iter([ours, f"Prefer what {trait}, above everything else that there is."])
+    quoting = f"Prefer what {trait}, above everything else that there is."
+    counting = "Rank the products for this shopper. In the final order it is among the first 5 for 3."
+    answers = iter([ours, quoting, counting])
 
     def respond(body: Body) -> Reply:
         return Reply(json.dumps({"new_instruction": next(answers)}))
 
     with FakeOpenAI(respond) as server:
         program, proposer = PROGRAMS["listwise"](parts_on(server)), proposer_on(server)
-        kept, refused = (proposer.reflect(program, "aligner.rank.predict", [outcome] * n) for n in (1, 2))
+        kept, *refused = (proposer.reflect(program, "aligner.rank.predict", [outcome] * n) for n in (1, 2, 3))
     assert len(kept) == 1 and kept[0].startswith(ours)
-    assert refused == []
-    assert len(proposer.refused) == 1 and "keeps warm tea" in proposer.refused[0]
+    assert refused == [[], []]
+    assert ["keeps warm tea" in proposer.refused[0], "among the first 5" in proposer.refused[1]] == [True, True]
