@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from optimize.feedback import FIRST
+
 WORDS_IN_A_ROW = 5
 """Words in a row that an instruction may not share with an example; shorter runs are ordinary language."""
 
@@ -36,7 +38,8 @@ class CopyGuard:
         Args:
             shown: Texts of the examples that the proposer was shown.
             allowed: Further texts that may be repeated.
-            feedback: What came of some users. Its words may be repeated, but no run of words with a number in it.
+            feedback: What came of some users. Its words may be repeated, but no run of words with a number in it; the
+                cutoff (`FIRST`) is no such number.
 
         >>> guard = CopyGuard(["Camping Mug", "Mug"])
         >>> guard.copied("Prefer a camping mug."), guard.copied("Prefer a mug.")
@@ -57,10 +60,15 @@ class CopyGuard:
                     return self._titles[run]
         free = _runs(own, WORDS_IN_A_ROW)
         examples = _runs(map(_words, shown), WORDS_IN_A_ROW)
-        examples |= {run for run in _runs(map(_words, feedback), WORDS_IN_A_ROW) if any(map(str.isdigit, run))}
+        examples |= {run for run in _runs(map(_words, feedback), WORDS_IN_A_ROW) if any(map(_is_figure, run))}
         return next(
             (" ".join(run) for run in _in_order(words, WORDS_IN_A_ROW) if run in examples and run not in free), None
         )
+
+
+def _is_figure(word: str) -> bool:
+    # The cutoff is the goal, and no figure of some users.
+    return word.isdigit() and word != str(FIRST)
 
 
 def _words(text: str) -> tuple[str, ...]:

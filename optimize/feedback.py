@@ -13,7 +13,8 @@ from signatures.types import Profile
 REFLECTED_USERS = 15
 """Users of one reflection: enough to tell what goes wrong for many from what goes wrong for one."""
 
-_FIRST = 5
+FIRST = 5
+"""Number of first places that the feedback counts: the cutoff of the goal."""
 _THIRDS = ("first", "middle", "last")
 
 
@@ -109,15 +110,20 @@ def batch_feedback(outcomes: Sequence[Outcome]) -> str:
     1. Good.
     2. Bad.
     """  # noqa: E501 - one line of a prompt
+    return "\n".join([figures(outcomes), *(f"{number}. {one.text}" for number, one in enumerate(outcomes, start=1))])
+
+
+def figures(outcomes: Sequence[Outcome]) -> str:
+    """The figures over several users, in one line."""
     by_third: dict[str, list[int]] = {}
     for one in outcomes:
         if one.place is not None and one.places:
             by_third.setdefault(_THIRDS[3 * (one.place - 1) // one.places], []).append(one.mar_rank)
-    figures = (
+    told = (
         f"Over {len(outcomes)} shoppers: by motivations and traits alone the chosen product is first for "
-        f"{sum(one.mar_rank == 1 for one in outcomes)}, among the first {_FIRST} for "
-        f"{sum(one.mar_rank <= _FIRST for one in outcomes)}; in the final order it is among the first {_FIRST} for "
-        f"{sum(one.rank <= _FIRST for one in outcomes)}."
+        f"{sum(one.mar_rank == 1 for one in outcomes)}, among the first {FIRST} for "
+        f"{sum(one.mar_rank <= FIRST for one in outcomes)}; in the final order it is among the first {FIRST} for "
+        f"{sum(one.rank <= FIRST for one in outcomes)}."
     )
     parts = [
         f"{third}: {mean(by_third[third]):.1f} ({len(by_third[third])} shoppers)"
@@ -126,7 +132,7 @@ def batch_feedback(outcomes: Sequence[Outcome]) -> str:
     ]
     if parts:
         parts[0] = parts[0].replace(":", " third of the list:", 1)
-        figures += f" Its mean rank, where it was shown in the {'; '.join(parts)}."
+        told += f" Its mean rank, where it was shown in the {'; '.join(parts)}."
     if left_out := sum(not one.named for one in outcomes):
-        figures += f" The answer left it out for {left_out}."
-    return "\n".join([figures, *(f"{number}. {one.text}" for number, one in enumerate(outcomes, start=1))])
+        told += f" The answer left it out for {left_out}."
+    return told

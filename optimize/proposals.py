@@ -14,7 +14,7 @@ from dspy.propose import GroundedProposer
 from dspy.utils.exceptions import AdapterParseError
 
 from optimize.copied_text import CopyGuard
-from optimize.feedback import Outcome, batch_feedback
+from optimize.feedback import Outcome, batch_feedback, figures
 from optimize.prompts import Demo, texts_in
 from programs.lm.adapters import AdapterName, build_adapter
 from programs.mope import Purchase, render_purchases
@@ -173,16 +173,17 @@ class Proposer:
             The new instruction; empty if the answer is invalid.
         """
         present = present or _signature(program, predictor).instructions
-        feedback = batch_feedback(outcomes)
         with self.context():
             try:
-                answer = dspy.Predict(ReflectOnUsers)(present=present, outcomes=feedback)
+                answer = dspy.Predict(ReflectOnUsers)(present=present, outcomes=batch_feedback(outcomes))
             except AdapterParseError as error:
                 self.unreadable.append(str(error.lm_response))
                 return []
         quoted = [text for one in outcomes for text in one.quoted]
         signature = _signature(program, predictor)
-        return self.valid(answer.new_instruction, predictor, signature, [present], quoted, [feedback])
+        # Not `batch_feedback`, whose numbers of users begin lines, as an instruction's own numbers do.
+        feedback = [figures(outcomes), *(one.text for one in outcomes)]
+        return self.valid(answer.new_instruction, predictor, signature, [present], quoted, feedback)
 
     def valid(
         self,

@@ -42,4 +42,5 @@ def _table(reference: str, names: Sequence[str], dataset: str, found: Sequence[P
     labels = {(label, ""): label for label in by_label[0] if (label, "") in compared}
     size = by_label[0][reference].size
     title = f"{where} together: difference to {reference}"
-    return compared_table(f"together-{dataset}", title, caption, "ranker", size, labels, corrected(compared))
+    name = "-".join(["together", dataset, *names])
+    return compared_table(name, title, caption, "ranker", size, labels, corrected(compared))

@@ -93,9 +93,15 @@ def claim_identity(folder: Path, keep_in: Path) -> str:
     Raises:
         InputError: as `identity_of`.
     """
-    if _kept_identity(folder) or stored_manifest(folder) is not None:
+    if _kept_identity(folder):
         return identity_of(folder)
-    identity = f"{folder.resolve()} {secrets.token_hex(8)}"
+    if is_artifact(folder) and not (folder / JOURNAL).exists():
+        # Kept, because a compile that goes on writes another manifest, with another hash.
+        identity = identity_of(folder)
+    elif stored_manifest(folder) is not None:
+        return identity_of(folder)
+    else:
+        identity = f"{folder.resolve()} {secrets.token_hex(8)}"
     keep_in.mkdir(parents=True, exist_ok=True)
     write_atomically(keep_in / TRACKED, json.dumps({"identity": identity}).encode())
     return identity

@@ -13,7 +13,7 @@ import pytest
 import mllm3rec as m3
 from evaluate.runs.run_metrics import RunMetrics
 from mllm3rec.trackers.live_tracking import tracked
-from mllm3rec.trackers.tracked_record import TRACKED, tracked_record
+from mllm3rec.trackers.tracked_record import TRACKED, claim_identity, tracked_record
 from optimize.artifact import SEARCH_FOLDER
 from programs.gate import Gate
 from programs.lm.ledger import by_role, read_calls
@@ -195,6 +195,14 @@ def test_a_compile_and_its_export_are_one_run_of_wandb(
     assert len({path.name.split("-")[3] for path in (tmp_path / "wandb").glob("offline-run-*")}) == 1
     freeze(tmp_path / "other", "openai/gpt-4o-mini")
     assert tracked_record(tmp_path / "other").identity != tracked_record(tmp_path / "moved").identity
+
+
+def test_a_compile_that_ended_without_a_tracker_goes_on_with_one(tmp_path: Path) -> None:
+    first = freeze(tmp_path, "openai/gpt-4o-mini")
+    claimed = claim_identity(tmp_path, tmp_path / SEARCH_FOLDER)
+    assert claimed == first, "that of earlier exports"
+    assert freeze(tmp_path, "openai/gpt-4o-mini", weight=0.7) != first
+    assert {claim_identity(tmp_path, tmp_path / SEARCH_FOLDER), tracked_record(tmp_path).identity} == {first}
 
 
 def test_a_damaged_identity_is_named(tmp_path: Path) -> None:

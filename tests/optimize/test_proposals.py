@@ -48,8 +48,12 @@ def test_a_proposal_gets_the_rules_of_its_signature(program: str, predictor: str
 
 def test_words_of_the_feedback_may_be_repeated_and_its_quotes_and_figures_may_not() -> None:
     trait = "keeps warm tea on every long walk"
-    outcome = Outcome(9, 2, 3, 1, 9, True, f"It is ranked 2 of 9; the traits speak of: {trait}.", (trait,))
-    ours = "Rank the products by motivations and traits alone, with care for each shopper."
+    told = f"The product this shopper chose next is ranked 2 of 9; the traits speak of: {trait}."
+    outcome = Outcome(9, 2, 3, 1, 9, True, told, (trait,))
+    ours = (
+        "1. Rank the products by motivations and traits alone.\n2. The product this shopper needs most comes first.\n"
+        "3. Make sure that the product which the shopper buys next is among the first 5."
+    )
     assert "by motivations and traits alone" in batch_feedback([outcome, outcome])
     quoting = f"Prefer what {trait}, above everything else that there is."
     counting = "Rank the products for this shopper. In the final order it is among the first 5 for 3."
@@ -63,4 +67,4 @@ def test_words_of_the_feedback_may_be_repeated_and_its_quotes_and_figures_may_no
         kept, *refused = (proposer.reflect(program, "aligner.rank.predict", [outcome] * n) for n in (1, 2, 3))
     assert len(kept) == 1 and kept[0].startswith(ours)
     assert refused == [[], []]
-    assert ["keeps warm tea" in proposer.refused[0], "among the first 5" in proposer.refused[1]] == [True, True]
+    assert ["keeps warm tea" in proposer.refused[0], "first 5 for 3" in proposer.refused[1]] == [True, True]

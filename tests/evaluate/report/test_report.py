@@ -498,14 +498,14 @@ def test_a_user_of_several_protocols_counts_once(record: StudyRecord, tmp_path: 
     protocols = [*record.protocols, dataclasses.replace(record.protocols[0], name="cold", cases={0: cases})]
     both = dataclasses.replace(record, runs=runs, protocols=protocols, together=[("warm", "cold"), ("warm", "absent")])
     write_report(both, tmp_path)
-    rows = list(csv.reader((tmp_path / "tables" / "study-together-shop.csv").read_text("utf-8").splitlines()))
+    rows = list(csv.reader((tmp_path / "tables" / "study-together-shop-warm-cold.csv").read_text("utf-8").splitlines()))
     assert len(rows) == 2, "the model did not rank cold users"
     row = dict(zip(*rows, strict=True))
     assert (row["ranker"], row["users"]) == ("trained", "4")
     # HR@5 of warm users: prior 1, 1, 0, 0, trained .75, 1, 1, .75; of both cold users 1 and 0.
     of_each = [(-0.25 - 1) / 2, (0 - 1) / 2, 1, 0.75]
     assert float(row["HR@5/10"]) == pytest.approx(sum(of_each) / 4)
-    assert [path.name for path in (tmp_path / "tables").glob("*together*.md")] == ["study-together-shop.md"]
+    assert [path.name for path in (tmp_path / "tables").glob("*together*.md")] == ["study-together-shop-warm-cold.md"]
 
 
 def test_ranks_without_rows_are_reported(record: StudyRecord, tmp_path: Path) -> None:

@@ -681,9 +681,9 @@ def test_protocols_together_where_each_has_a_ranker_of_its_own(tmp_path: Path) -
     assert [of["ranker"] for of in ranked.values()] == ["knn", "popularity"]
     tables = {
         name: list(csv.DictReader((root / "report" / "tables" / f"{name}.csv").read_text("utf-8").splitlines()))
-        for name in ("study-together-shop", "shop-warm-differences", "shop-cold-differences")
+        for name in ("study-together-shop-warm-cold", "shop-warm-differences", "shop-cold-differences")
     }
-    [both] = tables["study-together-shop"]
+    [both] = tables["study-together-shop-warm-cold"]
     warm, cold = (
         next(row for row in tables[f"shop-{name}-differences"] if row["ranker"] == "chosen")
         for name in ("warm", "cold")
