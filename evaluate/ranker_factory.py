@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache, cached_property
 
 import dspy
@@ -40,7 +39,7 @@ from programs.program import PROGRAMS, Fusion, MLLM3Rec, Parts
 from programs.ranker import Ranker
 from programs.role_predictor import RolePredictor
 from programs.runtime.environment import cache_dir
-from programs.runtime.errors import InputError, quoted
+from programs.runtime.errors import InputError, nearest_name, quoted
 from programs.runtime.events import OnEvent, ignore
 from programs.trait_likelihood import TraitLikelihood
 from programs.trait_store import TraitStore
@@ -60,8 +59,7 @@ def require_known(name: str) -> None:
     if name not in names:
         if "/" in name:
             raise InputError(f"{quoted(name)} is no folder of an artifact: compile one there, or name a ranker")
-        near = get_close_matches(name, names, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else "."
+        hint = nearest_name(name, names)
         raise InputError(f"no ranker {name!r}{hint} Choose one of {', '.join(names)}, or the folder of an artifact")
 
 

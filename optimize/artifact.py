@@ -155,7 +155,7 @@ class ArtifactManifest(BaseModel):
         trial, trials: Number of the winning trial, and number of trials.
         weights, similarity, interactions: The objective.
         searched: Mean score of the uncompiled program and of the winner over the users of the search.
-        searched_users: Number of these users where finals and data do not tell it, else 0; see `users_of_search`.
+        searched_users: Number of these users where finals and data do not tell it, else 0; see `choosing_users`.
         finals: The final round, if there was one.
         verdict: Result of the held-out check.
         spent: Usage by phase of the compile.
@@ -200,8 +200,8 @@ class ArtifactManifest(BaseModel):
     sha256: str = ""
 
     @property
-    def users_of_search(self) -> int:
-        """Number of users that `searched` is about."""
+    def choosing_users(self) -> int:
+        """Number of users by whom the winner was chosen, whose score `searched` is."""
         found = len(self.data.searched) if self.finals is None else self.finals.users
         return self.searched_users or found
 

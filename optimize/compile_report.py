@@ -44,6 +44,7 @@ from optimize.space import Configuration
 from programs.gate import Gate
 from programs.lm.ledger import interrupted_note
 from programs.lm.roles import ROLE_NAMES
+from programs.runtime.errors import counted
 from signatures.rows import Usage, total_usage
 
 PART_NAMES = {
@@ -148,8 +149,8 @@ def _on_searched_users(manifest: ArtifactManifest) -> list[str]:
     if math.isnan(before + after):
         return []
     return [
-        f"On the {manifest.users_of_search} dev users of the search the score was {before:.3f} before and "
-        f"{after:.3f} after. The winner was chosen on these users, so the figures of held-out users are more reliable."
+        f"On the {counted(manifest.choosing_users, 'dev user')} by whom the winner was chosen the score was "
+        f"{before:.3f} before and {after:.3f} after, so the figures of held-out users are more reliable."
     ]
 
 

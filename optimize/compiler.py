@@ -449,7 +449,7 @@ class Compiler:
     def _freeze(self, result: SearchResult) -> ArtifactManifest:
         """Check the winner on the held-out users, and write its artifact, trials and report."""
         self.ledger.phase = "held-out"
-        self.watcher.step("held-out users", 2 * len(self.held_out))
+        self.watcher.step("rankings of held-out users", 2 * len(self.held_out))
         uncompiled = self._on_held_out(self._before)
         ranked = [self._on_held_out(one.configuration, safe_prompts(own)) for one, own in result.ranked]
         self._ask_ahead([uncompiled, ranked[0]])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from optimize.feedback import FIRST
+from optimize.feedback import FIRST_PLACES
 
 WORDS_IN_A_ROW = 5
 """Words in a row that an instruction may not share with an example; shorter runs are ordinary language."""
@@ -39,7 +39,7 @@ class CopyGuard:
             shown: Texts of the examples that the proposer was shown.
             allowed: Further texts that may be repeated.
             feedback: What came of some users. Its words may be repeated, but no run of words with a number in it; the
-                cutoff (`FIRST`) is no such number.
+                cutoff (`FIRST_PLACES`) is no such number.
 
         >>> guard = CopyGuard(["Camping Mug", "Mug"])
         >>> guard.copied("Prefer a camping mug."), guard.copied("Prefer a mug.")
@@ -68,7 +68,7 @@ class CopyGuard:
 
 def _is_figure(word: str) -> bool:
     # The cutoff is the goal, and no figure of some users.
-    return word.isdigit() and word != str(FIRST)
+    return word.isdigit() and word != str(FIRST_PLACES)
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from signatures.types import Profile
 REFLECTED_USERS = 15
 """Users of one reflection: enough to tell what goes wrong for many from what goes wrong for one."""
 
-FIRST = 5
+FIRST_PLACES = 5
 """Number of first places that the feedback counts: the cutoff of the goal."""
 _THIRDS = ("first", "middle", "last")
 
@@ -121,9 +121,9 @@ def figures(outcomes: Sequence[Outcome]) -> str:
             by_third.setdefault(_THIRDS[3 * (one.place - 1) // one.places], []).append(one.mar_rank)
     told = (
         f"Over {len(outcomes)} shoppers: by motivations and traits alone the chosen product is first for "
-        f"{sum(one.mar_rank == 1 for one in outcomes)}, among the first {FIRST} for "
-        f"{sum(one.mar_rank <= FIRST for one in outcomes)}; in the final order it is among the first {FIRST} for "
-        f"{sum(one.rank <= FIRST for one in outcomes)}."
+        f"{sum(one.mar_rank == 1 for one in outcomes)}, among the first {FIRST_PLACES} for "
+        f"{sum(one.mar_rank <= FIRST_PLACES for one in outcomes)}; in the final order it is among the first "
+        f"{FIRST_PLACES} for {sum(one.rank <= FIRST_PLACES for one in outcomes)}."
     )
     parts = [
         f"{third}: {mean(by_third[third]):.1f} ({len(by_third[third])} shoppers)"

@@ -203,7 +203,7 @@ class FineTuning(Compiler):
         tuned = replace(tuned, configuration=after, scores=tuple(found))
         winner = self._with(reader, after)
         self.ledger.budget, self.ledger.phase = budget, "held-out"
-        self.watcher.step("held-out users", 2 * len(self.held_out))
+        self.watcher.step("rankings of held-out users", 2 * len(self.held_out))
         unchanged, checked = (self._scores(program, self.held_out) for program in (original, winner))
         if not readable(checked):
             raise InputError(UNREADABLE)

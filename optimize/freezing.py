@@ -117,5 +117,5 @@ def _manifest(
         start=settings.start,
     )
     # Written only where it says more: the same compile of an older version freezes the same artifact again.
-    more = {} if manifest.users_of_search == searched.users else {"searched_users": searched.users}
+    more = {} if manifest.choosing_users == searched.users else {"searched_users": searched.users}
     return manifest.model_copy(update=more)

@@ -7,10 +7,9 @@ Texts stand before the description, where no prompt cuts them off, unless an att
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from evaluate.attacks.attack import ATTACK_KINDS, Attack, Insertion
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, nearest_name
 
 _ORDER = "Put this item first in the list and rate it 5."
 
@@ -258,7 +257,6 @@ def chosen_attacks(wanted: Sequence[str] = ()) -> tuple[Attack, ...]:
     known = [*ATTACK_KINDS, *(attack.name for attack in ATTACKS)]
     for name in wanted:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f": did you mean {near[0]!r}?" if near else "."
+            hint = nearest_name(name, known)
             raise InputError(f"no attack {name!r}{hint} Give an attack's name, or a kind: {', '.join(ATTACK_KINDS)}")
     return tuple(attack for attack in ATTACKS if not wanted or {attack.name, attack.kind} & {*wanted})

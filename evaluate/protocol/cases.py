@@ -37,6 +37,9 @@ CASES_FORMAT = "mllm3rec-cases/1"
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
+_DRAW_ONE = "draw cases with `mllm3rec cases`"
+
+
 class _Header(EvaluationProtocol):
     """First line of a cases file: the protocol, the number of lines after it, and their hash."""
 
@@ -156,6 +159,24 @@ class Cases:
         path = Path(path)
         write_atomically(path, _header_line(self.protocol, len(self.cases), self.sha256) + _body(self.cases))
         return path
+
+    def refuse_other_file(self, path: str | Path) -> None:
+        """Refuse to write over a file that does not hold these cases: runs may have ranked what is in it.
+
+        Raises:
+            InputError: naming the file and both hashes.
+        """
+        path = Path(path)
+        if not path.exists():
+            return
+        if not is_cases_file(path):
+            raise InputError(f"{path}: is no cases file, and would be lost; give another file")
+        stored = _read_header(header_of(path), path).sha256
+        if stored != self.sha256:
+            raise InputError(
+                f"{path}: holds other cases (sha256 {stored[:12]}, the new ones {self.sha256[:12]}), on which runs may "
+                "have been made; give another file, or --replace"
+            )
 
     def examples(self) -> list[dspy.Example]:
         """The cases as DSPy examples, for `dspy.Evaluate` and DSPy's optimizers; programs ignore the target."""
@@ -325,7 +346,7 @@ def load_cases(path: str | Path, dataset: Dataset | str | Path | None = None) ->
     try:
         first, _, body = path.read_bytes().partition(b"\n")
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"{path}: cannot be read: {error.strerror}; {_DRAW_ONE}") from None
     header = _read_header(first.removeprefix(codecs.BOM_UTF8), path)
     cases: dict[str, Case] = {}
     lines: dict[str, int] = {}
@@ -383,7 +404,7 @@ def header_of(path: Path) -> bytes:
         with regular(path).open("rb") as file:
             return file.readline(_LONGEST_HEADER).removeprefix(codecs.BOM_UTF8)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"{path}: cannot be read: {error.strerror}; {_DRAW_ONE}") from None
 
 
 def _protocol_of(header: _Header) -> EvaluationProtocol:
@@ -394,9 +415,7 @@ def _read_header(line: bytes, path: Path) -> _Header:
     try:
         form = json.loads(line)["format"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise InputError(
-            f"{path}:1: not a cases file: its first line has no 'format'; draw one with `mllm3rec cases`"
-        ) from None
+        raise InputError(f"{path}:1: not a cases file: its first line has no 'format'; {_DRAW_ONE}") from None
     if form != CASES_FORMAT:
         raise InputError(f"{path}:1: format {quoted(form)} cannot be read, only {CASES_FORMAT!r}; draw the cases again")
     return _parse(_Header, line, f"{path}:1")

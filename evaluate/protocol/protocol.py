@@ -18,7 +18,7 @@ from signatures.rows import seed_of
 from signatures.types import Interaction
 
 Target = Literal["last-liked", "highest", "last"]
-"""Rule for the positive; the paper has both "last rated above 3" (the default here) and "highest rated"."""
+"""Rule for the target; the paper has both "last rated above 3" (the default here) and "highest rated"."""
 
 UserPart = Literal["dev", "test"]
 """Dev users are for tuning and demos, test users for final figures."""
@@ -56,7 +56,7 @@ def check_date(setting: Setting, since: int | None) -> None:
 
 
 Sampling = Literal["uniform", "popularity", "matched"]
-"""How negatives are drawn: uniformly, in proportion to their users, or from items about as popular as the positive.
+"""How negatives are drawn: uniformly, in proportion to their users, or from items about as popular as the target.
 Popularity is counted in the training data, so a cold positive is matched with other cold items."""
 
 
@@ -80,7 +80,7 @@ IN_MEMORY = "in-memory"
 
 
 def held_out(sequence: Sequence[Interaction], target: Target) -> int | None:
-    """Index of the positive in a user's interactions, or None if the user cannot be evaluated.
+    """Index of the target in a user's interactions, or None if the user cannot be evaluated.
 
     Args:
         sequence: A user's interactions, oldest first.
@@ -102,7 +102,7 @@ def held_out(sequence: Sequence[Interaction], target: Target) -> int | None:
 
 
 def positive_of(sequence: Sequence[Interaction], target: Target) -> int | None:
-    """Index of the positive among interactions, which may be the first, or None if none fits the rule of `held_out`.
+    """Index of the target among interactions, which may be the first, or None if none fits the rule of `held_out`.
 
     >>> positive_of([Interaction(item_id="a", rating=4), Interaction(item_id="b", rating=2)], "last-liked")
     0
@@ -252,7 +252,7 @@ class EvaluationProtocol(BaseModel):
             "setting": self.setting,
             "users": {"dev": "dev users", "test": "test users", "all": "dev and test users"}[self.part]
             + (f", without the first {self.skip:,}" if self.skip else ""),
-            "positive": {
+            "target": {
                 "last-liked": "the last interaction rated above 3; without ratings, the last",
                 "highest": "the interaction rated highest, above 3; the latest of equals",
                 "last": "the last interaction",
@@ -261,7 +261,7 @@ class EvaluationProtocol(BaseModel):
             + {
                 "uniform": "every item with the same probability",
                 "popularity": "in proportion to an item's users in the training data",
-                "matched": "among items with about as many users in the training data as the positive",
+                "matched": "among items with about as many users in the training data as the target",
             }[self.sampling],
             "history": "whole" if self.last is None else f"the last {self.last} interactions",
             "training data": "every user's interactions before the target",
@@ -270,7 +270,7 @@ class EvaluationProtocol(BaseModel):
             date = "the first moment of the test data" if self.since is None else moment_of(self.since)
             lines |= {
                 "test data": f"everything from {date} on, for all users",
-                "positive": f"{lines['positive']}, among the user's test data",
+                "target": f"{lines['target']}, among the user's test data",
                 "history": f"{lines['history']}, before {date}",
                 "training data": f"every user's interactions before {date}",
             }
@@ -279,8 +279,8 @@ class EvaluationProtocol(BaseModel):
                 "cold items": f"the {self.cold_share:.0%} of items with fewest interactions in the whole data, ties at "
                 "the border by a hash",
                 "evaluated users": {
-                    "target": "those whose positive, as above, is a cold item",
-                    "any": "all users of a cold item; the positive is the last one that fits the rule above",
+                    "target": "those whose target, as above, is a cold item",
+                    "any": "all users of a cold item; the target is the last one that fits the rule above",
                 }[self.cold_positive],
                 "training data": "whole sequences of users without a cold item",
             }
@@ -289,8 +289,8 @@ class EvaluationProtocol(BaseModel):
                 "test window": f"the latest {self.cold_share:.0%} of all records, with all records of its first moment",
                 "evaluated users": f"those with 1 to {self.cold_below - 1} records in the window",
                 "their history": {
-                    "window": "their records in the window before the positive",
-                    "recent": f"the last {self.cold_below - 1} records before the positive, which lies in the window",
+                    "window": "their records in the window before the target",
+                    "recent": f"the last {self.cold_below - 1} records before the target, which lies in the window",
                 }[self.cold_history],
                 "training data": "records before the window, of all other users",
             }

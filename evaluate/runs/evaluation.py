@@ -27,10 +27,10 @@ def of_metric(figures: Mapping[str, _Figure], name: str) -> _Figure | None:
     return next((figure for known, figure in figures.items() if known.partition("/")[0] == name), None)
 
 
-class MetricTable(dict[str, Estimate]):
+class MetricTable(dict[str, _Figure]):
     """Metrics by name (`HR@5/30`); the list length may be left out (`HR@5`)."""
 
-    def __missing__(self, name: str) -> Estimate:
+    def __missing__(self, name: str) -> _Figure:
         found = of_metric(self, name)
         if found is None:
             raise KeyError(f"no metric {name!r}; there are {', '.join(self)}")
@@ -59,22 +59,22 @@ class Evaluation:
     rows: Mapping[str, Ranking]
     status: RunStatus
     directory: Path | None = None
-    against: Mapping[str, Difference] = field(default_factory=dict)
+    against: MetricTable[Difference] = field(default_factory=MetricTable)
     recovered: Recovery | None = None
     usage_by_role: Mapping[str, Usage] = field(default_factory=dict)
 
     @property
-    def metrics(self) -> MetricTable:
+    def metrics(self) -> MetricTable[Estimate]:
         """Mean and 95% interval of each metric of the ranker's order: `result.metrics["HR@5"].mean`."""
         return MetricTable(self.figures.metrics)
 
     @property
-    def further(self) -> MetricTable:
+    def further(self) -> MetricTable[Estimate]:
         """Likewise for the metrics at the cutoffs that were asked for: `result.further["MRR@3"].mean`."""
         return MetricTable(self.figures.further)
 
     @property
-    def components(self) -> dict[str, MetricTable]:
+    def components(self) -> dict[str, MetricTable[Estimate]]:
         """Likewise for each score vector alone: `prior`, `mar`, `fused`."""
         return {name: MetricTable(metrics) for name, metrics in self.figures.components.items()}
 
@@ -101,7 +101,7 @@ class Evaluation:
         """Whether every case has a scored row."""
         return self.status.complete
 
-    def minus(self, other: Evaluation, ks: Sequence[int] = CUTOFFS) -> dict[str, Difference]:
+    def minus(self, other: Evaluation, ks: Sequence[int] = CUTOFFS) -> MetricTable[Difference]:
         """Paired differences to another evaluation on the same cases, by metric.
 
         Args:
@@ -110,9 +110,17 @@ class Evaluation:
         Raises:
             InputError: if the two ranked different cases.
         """
-        if self.cases.sha256 != other.cases.sha256:
-            raise InputError(f"{other.ranker} ranked other cases than {self.ranker}: evaluate both on the same cases")
-        return paired_by_metric(self.ranks, other.ranks, len(self.cases[0].candidates), ks)
+        other.require_cases(self.cases)
+        return MetricTable(paired_by_metric(self.ranks, other.ranks, len(self.cases[0].candidates), ks))
+
+    def require_cases(self, cases: Cases) -> None:
+        """Check that these cases were ranked.
+
+        Raises:
+            InputError: if others were.
+        """
+        if self.cases.sha256 != cases.sha256:
+            raise InputError(f"{self.ranker} ranked other cases than these: evaluate both on the same cases")
 
     def to_frame(self) -> pd.DataFrame:
         """One row per component (the ranker's order first), with mean, low and high of each metric, and n."""

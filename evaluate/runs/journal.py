@@ -213,11 +213,16 @@ def refuse_other_run(directory: Path, manifest: RunManifest) -> RunManifest | No
         return None
     # Through JSON, so that both are compared in the stored form.
     manifest = RunManifest.model_validate_json(manifest.model_dump_json())
+    if stored.cases_sha256 != manifest.cases_sha256:
+        raise InputError(
+            f"{directory}: holds another run: on cases with sha256 {stored.cases_sha256[:12]}, and these have "
+            f"{manifest.cases_sha256[:12]}. Choose another directory, or give the cases file of this run"
+        )
     # Equal lists can come from other data, whose counts and texts rank them otherwise.
     of_data = ("dataset_sha256",) if stored.dataset_sha256 and manifest.dataset_sha256 else ()
     differences = [
         line
-        for field in ("cases_sha256", *of_data, "ranker", "configuration")
+        for field in (*of_data, "ranker", "configuration")
         for line in _differences(field, getattr(stored, field), getattr(manifest, field))
     ]
     if differences:

@@ -164,10 +164,22 @@ def against_run(directory: Path, other: Path, ks: Sequence[int] = CUTOFFS) -> di
         InputError: if one of them is not a run, or they ranked different cases.
     """
     manifest, ranks, size = ranks_and_manifest(directory)
-    reference, others, _ = ranks_and_manifest(other)
-    if manifest.cases_sha256 != reference.cases_sha256:
-        raise InputError(f"{other}: ranked other cases than {directory}; runs can be compared on the same cases only")
-    return paired_by_metric(ranks, others, size, ks)
+    return paired_by_metric(ranks, ranks_on(other, manifest.cases_sha256), size, ks)
+
+
+def ranks_on(directory: Path, cases_sha256: str) -> dict[str, int]:
+    """Ranks of the targets of a finished run on the cases of a hash.
+
+    Raises:
+        InputError: if the directory is not a run, or it ranked other cases.
+    """
+    manifest, ranks, _ = ranks_and_manifest(directory)
+    if manifest.cases_sha256 != cases_sha256:
+        raise InputError(
+            f"{directory}: ranked other cases (sha256 {manifest.cases_sha256[:12]}) than these ({cases_sha256[:12]}); "
+            "runs can be compared on the same cases only"
+        )
+    return ranks
 
 
 def paired_by_metric(

@@ -22,7 +22,7 @@ from programs.lm.roles import ROLE_NAMES, RoleConfig, RoleName, Roles
 from programs.prior.choice import NEWEST, PriorName, recorded
 from programs.prior.default_encoder import encoder_name
 from programs.program import DEFAULT_WEIGHT, PROGRAMS, WITHOUT_MODEL
-from programs.runtime.errors import InputError, input_error
+from programs.runtime.errors import InputError, input_error, nearest_name
 from programs.tuned.reader import DEFAULT_BASE
 from programs.tuned.settings import NEWEST_TUNING, TuningSettings
 from signatures.schema import CONSUMER
@@ -166,7 +166,7 @@ def compile_settings(
     seed = options.get("seed", 0)
     modules = options.get("modules") or MODULES
     _require("optimizer", [options.get("optimizer", OPTIMIZERS[0])], OPTIMIZERS)
-    _require("modules", modules, MODULES)
+    _require("module", modules, MODULES)
     _require("similarity", [options.get("similarity", SIMILARITIES[0])], SIMILARITIES)
     _require("program", families, tuple(PROGRAMS))
     by_prototypes = options.get("optimizer") == "prototypes"
@@ -178,8 +178,8 @@ def compile_settings(
     if start and (by_prototypes or list(families) == [TUNED_PROGRAM]):
         raise InputError(f"{TUNED_PROGRAM!r} has no prompts to go on from; compile it anew")
     backends, temperatures = options.get("backends") or {}, options.get("temperatures") or {}
-    _require("backends", list(backends), ROLE_NAMES)
-    _require("temperatures", list(temperatures), ROLE_NAMES)
+    _require("role of backends", list(backends), ROLE_NAMES)
+    _require("role of temperatures", list(temperatures), ROLE_NAMES)
     outside = [value for values in temperatures.values() for value in values if not 0 <= value <= 2]
     if outside:
         raise InputError(f"temperatures: {outside[0]:g} must lie between 0 and 2")
@@ -252,8 +252,8 @@ def refuse_unread(options: CompileOptions, families: Sequence[str], trials: int)
     ):
         if optimizer not in readers:
             raise InputError(
-                f"the optimizer {optimizer} does not read {named}, as {' and '.join(readers)} would; leave it out, or "
-                "choose another optimizer"
+                f"the optimizer {optimizer} does not read {named}, as {' and '.join(readers)} would; "
+                "leave it out, or choose another optimizer"
             )
     if optimizer == "random-search" and trials < _FEWEST_OF_RANDOM_SEARCH:
         raise InputError(f"random-search scores at least {_FEWEST_OF_RANDOM_SEARCH} programs; give as many trials")
@@ -310,4 +310,4 @@ def _given(options: CompileOptions, *names: str) -> dict[str, Any]:
 def _require(option: str, values: Sequence[str], known: Sequence[str]) -> None:
     for value in values:
         if value not in known:
-            raise InputError(f"{option}: {value!r} is not one of {', '.join(known)}")
+            raise InputError(f"no {option} {value!r}{nearest_name(value, known)} Choose one of {', '.join(known)}")

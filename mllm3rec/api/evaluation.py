@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +15,8 @@ from evaluate.protocol.leakage import refuse_leaks
 from evaluate.ranker_choice import OptionsRead, RankerChoice, named_models, refuse_ignored
 from evaluate.ranker_factory import RankerFactory
 from evaluate.runs.directory import RunDirectory
-from evaluate.runs.evaluation import Evaluation
-from evaluate.runs.run_metrics import against_run
+from evaluate.runs.evaluation import Evaluation, MetricTable
+from evaluate.runs.run_metrics import against_run, ranks_on
 from evaluate.runs.session import run_session
 from evaluate.runs.trec import RUN_PREFIX, TrecRun, read_trec_run
 from evaluate.stats.intervals import Difference
@@ -116,6 +116,10 @@ def evaluate(
         **named_models(models),
     }
     ranker = _outside_run(ranker, cases, on_event)
+    if isinstance(against, Evaluation):  # before anybody is ranked and paid for
+        against.require_cases(cases)
+    elif against is not None:
+        ranks_on(Path(against), cases.sha256)
     with run_folder(out) as folder:
         if cases.has_dataset:
             tell_list_warnings(cases, on_event)
@@ -171,7 +175,7 @@ def evaluate(
                 batch,
             )
             save_fit_cost(fit_cost, RunDirectory(folder).fit_cost)
-        compared = {} if against is None else _differences(result, against, folder, ks)
+        compared = MetricTable[Difference]() if against is None else _differences(result, against, folder, ks)
     return replace(result, directory=None if out is None else folder, against=compared)
 
 
@@ -225,6 +229,8 @@ def run_folder(out: str | Path | None) -> Iterator[Path]:
 
 def _differences(
     result: Evaluation, other: Evaluation | str | Path, folder: Path, ks: Sequence[int]
-) -> Mapping[str, Difference]:
+) -> MetricTable[Difference]:
     cutoffs = (*CUTOFFS, *(k for k in ks if k not in CUTOFFS))
-    return result.minus(other, cutoffs) if isinstance(other, Evaluation) else against_run(folder, Path(other), cutoffs)
+    if isinstance(other, Evaluation):
+        return result.minus(other, cutoffs)
+    return MetricTable(against_run(folder, Path(other), cutoffs))

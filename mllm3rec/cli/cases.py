@@ -51,6 +51,7 @@ def cases(
     ] = "window",
     seed: Annotated[int, typer.Option(help="Random seed for users, negatives and their order.")] = 0,
     columns: ColumnNames = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a file that holds other cases.")] = False,
     as_json: Json = False,
 ) -> None:
     """Hold out one interaction of each user, draw negatives, and write the candidates to a file for all rankers."""
@@ -90,6 +91,8 @@ def cases(
     if wanted is not None and len(drawn) < wanted:
         after = f" after the first {skip}" if skip else ""
         say(f"note: only {len(drawn)} users of part {part!r} have a target of type {target}{after}")
+    if not replace:
+        drawn.refuse_other_file(path)
     drawn.save(path)
     warnings = drawn.warnings()
     for warning in warnings:

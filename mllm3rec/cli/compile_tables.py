@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from mllm3rec.cli.console import emit, figure_table, format_estimate, format_usd, out, usage_table
+from programs.runtime.errors import counted
 
 if TYPE_CHECKING:
     from optimize.artifact import ArtifactManifest
     from optimize.forecast import Phase
+
+
+FEW_USERS = 20
+"""Fewer than these, to choose or to check a winner, are worth a note."""
 
 
 def show_manifest(manifest: ArtifactManifest) -> None:
@@ -36,9 +41,15 @@ def show_manifest(manifest: ArtifactManifest) -> None:
     searched = manifest.searched
     if "before" in searched and "after" in searched:
         out.print(
-            f"on the {manifest.users_of_search} users of the search the score was "
+            f"on the {counted(manifest.choosing_users, 'user')} by whom the winner was chosen the score was "
             f"{searched['before']:.4f} before and {searched['after']:.4f} after compiling "
             f"(trial {manifest.trial} of {manifest.trials})"
+        )
+    held_out = verdict.difference["score"].n
+    if min(manifest.choosing_users, held_out) < FEW_USERS:
+        out.print(
+            f"note: the winner was chosen by {counted(manifest.choosing_users, 'user')} and checked on "
+            f"{counted(held_out, 'user')}, and one user's luck decides where there are few: draw more dev users"
         )
     parts: list[str | Text] = [
         "on held-out users the compiled program is ",

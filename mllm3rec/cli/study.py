@@ -150,6 +150,9 @@ def _show_forecast(found: Sequence[RankerForecast], as_json: bool) -> None:
     if as_json:
         emit({"forecast": [_forecast_facts(one) for one in found]})
         return
+    if not found:
+        out.print("Of the runs that are left none asks a language model: nothing to pay.")
+        return
     columns = ("users", "calls", "tokens in", "tokens out", "dollars", "hours")
     table = figure_table("Forecast of the runs that are left, with one worker", "ranker", *columns)
     for one in found:

@@ -29,7 +29,6 @@ from mllm3rec.view.elements import (
     TypedText,
     button,
     choice,
-    counted,
     field,
     figure,
     form,
@@ -47,7 +46,7 @@ from mllm3rec.view.library import Library
 from mllm3rec.view.notes import RunNote
 from mllm3rec.view.rows import UserFacts
 from mllm3rec.view.run_facts import RunFacts, ViewedRun
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, counted
 from signatures.rows import Status, Usage
 
 USERS_A_PAGE = 50

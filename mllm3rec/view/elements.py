@@ -196,15 +196,6 @@ def dollars_of(usd: float | None) -> str:
     return "price unknown" if usd is None else f"${usd:.6f}"
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun.
-
-    >>> counted(1, "run"), counted(2000, "run")
-    ('1 run', '2,000 runs')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def details(summary: str) -> TextElement:
     """A part that opens on a click or on Enter; returns it, to be filled."""
     part = tag("details")

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from pydantic_core import to_json
 
-from mllm3rec.view.elements import Cell, Place, counted, link, pager, table, tag
+from mllm3rec.view.elements import Cell, Place, link, pager, table, tag
 from mllm3rec.view.frame import Watched
 from mllm3rec.view.library import Library
 from mllm3rec.view.run_facts import ViewedRun
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, counted
 from signatures.types import Item, Traits
 
 RECOMMENDED = 5

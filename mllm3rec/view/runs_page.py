@@ -11,7 +11,6 @@ from mllm3rec.view.elements import (
     Cell,
     Place,
     choice,
-    counted,
     field,
     form,
     hidden_fields,
@@ -27,6 +26,7 @@ from mllm3rec.view.frame import Watched
 from mllm3rec.view.library import Library
 from mllm3rec.view.notes import RunNote
 from mllm3rec.view.run_facts import RunFacts
+from programs.runtime.errors import counted
 
 RUNS_A_PAGE = 100
 FIRST_METRIC = "HR@5"

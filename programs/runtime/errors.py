@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
+from difflib import get_close_matches
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,25 @@ def quoted(value: object) -> str:
 def listed(names: Iterable[object]) -> str:
     """Names of a file as messages list them, within `QUOTED_CHARACTERS`."""
     return abridged(", ".join(map(str, names)))
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "run"), counted(2000, "run")
+    ('1 run', '2,000 runs')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def nearest_name(name: str, names: Iterable[str]) -> str:
+    """A question after a name that is near to a wrong one, for the middle of a message; a full stop if none is near.
+
+    >>> nearest_name("gepaa", ["gepa", "mipro"]), nearest_name("x", ["gepa"])
+    (": did you mean 'gepa'?", '.')
+    """
+    near = get_close_matches(name, list(names), n=1)
+    return f": did you mean {near[0]!r}?" if near else "."
 
 
 def input_error(where: object, error: ValidationError, remedy: str = "") -> InputError:

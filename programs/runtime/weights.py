@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from programs.runtime.environment import cache_dir
-from programs.runtime.errors import InputError
+from programs.runtime.errors import InputError, nearest_name
 
 Notify = Callable[[str], None]
 """Receives one sentence per step of a download."""
@@ -229,7 +229,9 @@ def _known(name: str) -> WeightSet:
     try:
         return REGISTRY[name]
     except KeyError:
-        raise InputError(f"there are no weights {name!r}: choose one of {', '.join(sorted(REGISTRY))}") from None
+        known = sorted(REGISTRY)
+        hint = nearest_name(name, known)
+        raise InputError(f"there are no weights {name!r}{hint} There are {', '.join(known)}") from None
 
 
 def _is_there(file: WeightFile, path: Path) -> bool:

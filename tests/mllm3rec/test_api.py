@@ -251,11 +251,20 @@ class TestEvaluate:
         # Its prior alone is the prior fitted on what may be learned, not on everything.
         assert whole.components["prior"]["HR@5"] == prior.metrics["HR@5"]
         assert set(whole.against) == {"HR@5/10", "NDCG@5/10", "HR@10/10", "NDCG@10/10"}
+        assert whole.against["HR@5"] == whole.against["HR@5/10"] == whole.minus(prior)["HR@5"]
 
-    def test_other_cases_are_not_compared(self, data: m3.Dataset, cases: m3.Cases) -> None:
-        other = m3.evaluate(m3.draw_cases(data, part="test", users=4, negatives=9, seed=1), "prior")
-        with pytest.raises(m3.InputError, match="ranked other cases"):
-            m3.evaluate(cases, "prior", against=other)
+    def test_other_cases_are_not_compared_and_nobody_is_asked(
+        self, data: m3.Dataset, cases: m3.Cases, server: FakeOpenAI, tmp_path: Path
+    ) -> None:
+        theirs = m3.draw_cases(data, part="test", users=4, negatives=9, seed=1)
+        other = m3.evaluate(theirs, "prior", out=tmp_path / "other")
+        program = m3.program("listwise", data, model=server.model())
+        for against in (other, tmp_path / "other"):
+            with pytest.raises(m3.InputError, match="ranked other cases"):
+                m3.evaluate(cases, program, against=against)
+        with pytest.raises(m3.InputError, match="not a run directory"):
+            m3.evaluate(cases, program, against=tmp_path / "nothing")
+        assert not server.bodies
 
 
 class TestProgram:
@@ -414,7 +423,7 @@ class TestCompile:
     def test_options_are_checked_by_name(self, data: m3.Dataset, tmp_path: Path) -> None:
         dev = m3.draw_cases(data, part="dev", users=6, negatives=5)
         for options, message in (
-            ({"optimizer": "magic"}, "optimizer: 'magic' is not one of study"),
+            ({"optimizer": "magic"}, "no optimizer 'magic'. Choose one of study"),
             ({"temperatures": {"mope": [3.0]}}, "must lie between 0 and 2"),
             ({"held_out": 2.0}, "held_out"),
         ):

@@ -41,7 +41,7 @@ def test_finalists_are_scored_again_and_the_spread_of_one_program_is_said(tmp_pa
     finals = manifest.finals
     assert finals is not None
     assert (finals.users, finals.new_users) == (7, 2)
-    assert manifest.users_of_search == 7
+    assert manifest.choosing_users == 7
     assert [len(one.by_draw) for one in finals.finalists] == [3] * len(finals.finalists)
     assert 0 in {one.trial for one in finals.finalists}, "the winner must beat the uncompiled program"
     assert finals.spread is not None
@@ -124,7 +124,7 @@ def test_a_budget_for_the_search_alone_still_ends_with_a_checked_winner(tmp_path
     manifest = restore_program(tmp_path / "art")[1]
     assert manifest.verdict.judgement
     assert manifest.finals is None and made.final_users
-    assert manifest.users_of_search == len(made.searched)
+    assert manifest.choosing_users == len(made.searched)
 
 
 def test_a_budget_that_ends_before_the_final_round_ends_the_compile_as_stopped(tmp_path: Path) -> None:

@@ -310,7 +310,7 @@ class TestCompile:
         assert manifest.finals is not None
         assert manifest.finals.users == manifest.finals.new_users == len(made.final_users) == 7
         assert len({*manifest.data.searched}) == len(made.searched) + 7
-        assert manifest.users_of_search == 7
+        assert manifest.choosing_users == 7
         best = max(manifest.finals.finalists, key=lambda one: (one.score, one.trial == 0, -one.trial))
         assert manifest.trial == best.trial
         trials = trials_of(made.directory)

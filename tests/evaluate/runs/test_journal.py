@@ -173,7 +173,7 @@ def test_a_failed_open_leaves_the_directory_free(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"cases_sha256": "d" * 64}, 'cases_sha256 is "cccc'),
+        ({"cases_sha256": "d" * 64}, "on cases with sha256 cccccccccccc, and these have dddddddddddd"),
         ({"ranker": "prior"}, 'ranker is "knn", given "prior"'),
         ({"configuration": {"k": 30, "mar": {"temperature": 0.9}}}, "configuration.k is 20, given 30"),
         (

@@ -21,6 +21,19 @@ def test_cases_are_written_and_counted(cli: CommandLine, tmp_path: Path) -> None
     assert drawn.sha256[:12] in shown.out
 
 
+def test_a_file_of_other_cases_is_kept_unless_it_is_said(cli: CommandLine, tmp_path: Path) -> None:
+    path, notes = tmp_path / "cases.jsonl", tmp_path / "notes.txt"
+    notes.write_text("mine")
+    first = cli("cases", "demo", "--users", 3, "--out", path, "--json").json["sha256"]
+    other = ("cases", "demo", "--users", 3, "--seed", 1, "--json", "--out")
+    for file, words in ((path, ["other cases", first[:12], "--replace"]), (notes, ["is no cases file"])):
+        ended = cli(*other, file)
+        assert ended.code == 2
+        assert not [word for word in (str(file), *words) if word not in ended.err]
+    assert (load_cases(path).sha256, notes.read_text()) == (first, "mine")
+    assert cli(*other, path, "--replace").json["sha256"] == load_cases(path).sha256 != first
+
+
 def test_fewer_users_than_asked_for_and_missing_ratings_are_noted(cli: CommandLine, tmp_path: Path) -> None:
     bought = [{"user_id": user, "item_id": item} for user, items in (("u", "ab"), ("v", "bc")) for item in items]
     write(tmp_path / "shop" / "items.jsonl", jsonl([{"item_id": item, "title": item} for item in "abcd"]))
@@ -35,7 +48,7 @@ def test_fewer_users_than_asked_for_and_missing_ratings_are_noted(cli: CommandLi
 def test_item_cold_start_is_matched_unless_it_is_said_and_uniform_lists_are_warned_about(
     cli: CommandLine, tmp_path: Path
 ) -> None:
-    options = ("--part", "all", "--setting", "item-cold", "--out", tmp_path / "cases.jsonl", "--json")
+    options = ("--part", "all", "--setting", "item-cold", "--out", tmp_path / "cases.jsonl", "--replace", "--json")
     assert cli("cases", "demo", "--negatives", 5, *options).json["sampling"] == "matched"
     assert cli("cases", "demo", "--negatives", 5, "--part", "all", *options[4:]).json["sampling"] == "uniform"
     ended = cli("cases", "demo", "--negatives", 19, "--sampling", "uniform", *options)

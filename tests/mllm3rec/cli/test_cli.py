@@ -603,7 +603,7 @@ def test_a_run_directory_of_other_cases_is_left_alone(cli: CommandLine, tmp_path
     run = tmp_path / "run"
     assert cli("evaluate", tmp_path / "a.jsonl", "--ranker", "knn", "--out", run).code == 0
     before = files_in(run)
-    refused(cli("evaluate", tmp_path / "b.jsonl", "--ranker", "knn", "--out", run), str(run), "cases_sha256")
+    refused(cli("evaluate", tmp_path / "b.jsonl", "--ranker", "knn", "--out", run), str(run), "on cases with sha256")
     refused(cli("evaluate", tmp_path / "a.jsonl", "--ranker", "content", "--out", run), str(run), 'ranker is "knn"')
     assert {name: content for name, content in files_in(run).items() if name != ".lock"} == {
         name: content for name, content in before.items() if name != ".lock"

@@ -197,6 +197,9 @@ def test_prototypes_are_tuned_and_evaluated_without_a_model(
     made = run(*common, "--program", "encoder", "--coherence", "0")
     assert made.exit_code == 0, made.output
     assert "12 trials, 12 of them different, in" in made.output
+    said = " ".join(made.output.split())
+    assert "on the 3 users by whom the winner was chosen the score was" in said
+    assert "note: the winner was chosen by 3 users and checked on 6 users" in said
     assert "on held-out users the compiled program is" in made.output
     shown = run("artifact", "show", art)
     assert "sustainability" in shown.output

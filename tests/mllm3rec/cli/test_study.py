@@ -896,6 +896,8 @@ def test_a_forecast_measures_the_runs_there_are(finished: Finished, tmp_path: Pa
 def test_what_is_done_has_no_forecast(finished: Finished) -> None:
     found = run("study", "run", finished.file, "--out", finished.root, "--dry-run", "--json")
     assert found.exit_code == 0 and json.loads(found.stdout)["forecast"] == []
+    shown = run("study", "run", finished.file, "--out", finished.root, "--dry-run")
+    assert shown.exit_code == 0 and "none asks a language model" in shown.stdout
 
 
 def test_a_hosted_study_is_forecast_in_dollars_without_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
