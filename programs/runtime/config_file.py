@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from programs.runtime.errors import InputError, input_error
+from programs.runtime.errors import InputError, input_error, nearest_name
 from programs.runtime.untrusted import parse_untrusted, read_regular
 from signatures.schema import MotivationSchema
 
@@ -83,7 +83,9 @@ def _read(path: Path, parse: Callable[[str], Any], form: str, most: int) -> Any:
         with path.open("rb") as file:
             content = file.read(most + 1)
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
+        beside = (one.name for one in path.parent.glob(f"*{path.suffix}"))
+        hint = nearest_name(path.name, beside) if isinstance(error, FileNotFoundError) else ""
+        raise InputError(f"{path}: {error.strerror}{hint.removesuffix('.')}") from None
     if len(content) > most:
         raise InputError(f"{path}: is larger than {most >> 10:,} kB, too large for a {form}")
     return parse_untrusted(parse, content, path, form, "correct the file")

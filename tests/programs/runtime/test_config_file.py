@@ -67,6 +67,9 @@ class TestSchemaFiles:
         with pytest.raises(InputError, match="not a readable schema"):
             load_schema(path)
 
-    def test_a_missing_file_is_an_input_error(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"absent\.toml: No such file"):
-            load_schema(tmp_path / "absent.toml")
+    def test_a_missing_file_is_an_input_error_that_names_a_near_one(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"absent\.toml: No such file or directory$"):
+            load_schema(tmp_path / "none" / "absent.toml")
+        (tmp_path / "quick.toml").touch()
+        with pytest.raises(InputError, match=r"quik\.toml: No such file or directory: did you mean 'quick\.toml'\?$"):
+            load_schema(tmp_path / "quik.toml")
