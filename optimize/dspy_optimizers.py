@@ -66,8 +66,9 @@ class ScoreRecorder:
         """The metric of the objective; records the score. See `Objective.metric`."""
         score = self.objective.score_prediction(gold.case, pred)
         self.record(pred.prompts, gold.case, score)
-        self.on_score(score)
-        if pred_name is not None:
+        if pred_name is None:
+            self.on_score(score)
+        else:  # GEPA asks for feedback on what was scored before
             outcome = self.objective.outcome(gold.case, pred, score)
             self.outcomes[outcome.text] = outcome
         return self.objective.metric(gold, pred, trace, pred_name, pred_trace)

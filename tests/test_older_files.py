@@ -263,7 +263,7 @@ def test_a_run_of_other_cases_or_another_encoder_is_still_refused(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = ["two.jsonl" if word == "test.jsonl" else word for word in command("prior")]
-    refused(cli(*other), "cases_sha256")
+    refused(cli(*other), "on cases with sha256")
     monkeypatch.delenv("MLLM3REC_ENCODER")
     refused(cli(*["popularity" if word == "prior" else word for word in command("prior")]), "configuration.encoder")
 

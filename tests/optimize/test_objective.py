@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from optimize.dspy_optimizers import ScoreRecorder
 from optimize.feedback import batch_feedback
-from optimize.objective import Objective, ObjectiveWeights
+from optimize.objective import Objective, ObjectiveWeights, UserScore
 from signatures.rows import Case, Ranking, Status, Usage
 from signatures.types import Profile, Traits
 from tests.support.profiles import profile_of
@@ -156,6 +157,16 @@ class TestMetric:
         bad = self.answer("abcdefgh", [-1.0, *[float(n) for n in range(7)]])
         assert Objective().metric(gold, good, trace=[]) is True
         assert Objective().metric(gold, bad, trace=[]) is False
+
+    def test_feedback_on_a_score_is_not_another_score(self) -> None:
+        told: list[UserScore] = []
+        recorder = ScoreRecorder(Objective(), {}, told.append)
+        gold = dspy.Example(case=CASE).with_inputs("case")
+        pred = self.answer("abcd", [0, 0, 1, 0])
+        pred.prompts = {}
+        recorder.metric(gold, pred)
+        recorder.metric(gold, pred, [], "program.shopper", [])
+        assert len(told) == 1 and "ranked 3 of 4" in next(iter(recorder.outcomes))
 
     def test_costs_of_the_ranking_come_along(self) -> None:
         found = Objective().score_prediction(CASE, self.answer("abcd", [0, 0, 1, 0]))
