@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -295,19 +296,24 @@ class TestWhileItRuns:
         page.console()
         page.open()
         assert "No run below" in page.text()
+        answers = threading.Semaphore(4)
+
+        def when_released(body: Body) -> Reply:
+            answers.acquire()
+            return slow(body)
+
+        server.respond = when_released
         options = ("--ranker", "llm-only", "--model", server.model(), "--out", folder / "run")
         line = process_of("evaluate", folder / "test.jsonl", *options)
         with subprocess.Popen(line, env=environment_in(folder), stderr=subprocess.DEVNULL) as evaluating:  # noqa: S603
-            page.wait_for("running", 60)
+            page.wait_for("running", 120)
             page.wait_for("1 run")
             page.open("/compare", run="run")
-            page.wait_for("running")
-            seen = set()
-            while evaluating.poll() is None:
-                seen.update(line for line in page.text().splitlines() if "users: rank of the target" in line)
-                time.sleep(0.2)
+            page.wait_for("4 users: rank of the target", 60)
+            answers.release(3)
+            page.wait_for("7 users: rank of the target", 60)
+            answers.release(100)
         assert evaluating.returncode == 0
-        assert len(seen) > 1, seen
         page.wait_for("30 users: rank of the target")
         page.wait_for("finished")
         assert page.console() == []
