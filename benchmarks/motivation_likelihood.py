@@ -20,7 +20,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -122,7 +121,7 @@ def main() -> None:
     parser.add_argument("--cases", help="rank these lists; without it the demo store's motivations are looked for")
     given = parser.parse_args()
     words = [one.definition if given.definition else one.name for one in CONSUMER.dimensions]
-    likelihoods = EmbeddingStore(Path(store_path()), DimensionLikelihood(given.base, words), commit_every=32)
+    likelihoods = EmbeddingStore(store_path(), DimensionLikelihood(given.base, words), commit_every=32)
     told = planted(likelihoods) if given.cases is None else ranked(likelihoods, given.cases)
     print(json.dumps({name: round(value, 3) for name, value in told.items()}))
 
