@@ -106,7 +106,8 @@ class RankerChoice:
 
     Attributes:
         name: Its name in results.
-        roles: Models of a program; None uses the model of `dspy.configure`.
+        roles: Models of a program, or those whose stored traits a trained baseline reads; None uses the model of
+            `dspy.configure`, if there is one.
         fusion: How a program combines MAR's scores with the prior's.
         schema: Motivational schema of a program.
         given: `dspy.LM` objects by model string.
@@ -186,8 +187,8 @@ class RankerChoice:
             explain, check: Of a program; see `RankerFactory`.
             seed: Training seed of a trained baseline.
         """
-        if self.name in TRAINED:
-            return self._settings.configuration(seed, self.schema)
+        if self.settings is not None:
+            return self.settings.configuration(seed, self.schema)
         prior = self.prior or NEWEST
         if self.without_model:
             fused = {"weight": self.fusion.weight, "head": self.fusion.head, "prior": recorded(prior)}
@@ -222,8 +223,9 @@ class RankerChoice:
         return is_free_program(self.name)
 
     @property
-    def _settings(self) -> Baseline:
-        return self.trained or TRAINED[self.name]()
+    def settings(self) -> Baseline | None:
+        """Settings of a trained baseline; None for other rankers."""
+        return self.trained or (TRAINED[self.name]() if self.name in TRAINED else None)
 
 
 def settings_for_runs(ranker: str, root: Path) -> Baseline:
@@ -291,9 +293,20 @@ def choose_by_name(name: str, options: ModelOptions, fusion: Fusion, schema: Mot
 
     require_known(name)
     trained = None if options.model is None else on_base(name, options.model)
-    return RankerChoice(
-        name, options.roles(), fusion_of(name, fusion), schema or CONSUMER, options.given, trained=trained
-    )
+    roles = models_of_traits(options) if name in TRAINED else options.roles()
+    return RankerChoice(name, roles, fusion_of(name, fusion), schema or CONSUMER, options.given, trained=trained)
+
+
+def models_of_traits(options: ModelOptions) -> Roles | None:
+    """The models whose stored traits a trained baseline reads: those that are named, None if none is.
+
+    A default would make a fit depend on what other rankers have asked before, and on weights that nobody needs.
+
+    Raises:
+        InputError: if there is no such preset.
+    """
+    named = (options.preset, options.model, options.mote)
+    return None if all(one is None for one in named) else options.roles()
 
 
 def on_base(name: str, model: Model) -> Baseline | None:

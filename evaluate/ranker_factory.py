@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from typing import Any
 
 import dspy
 import numpy as np
@@ -204,10 +207,11 @@ class RankerFactory:
             self.content,
             self.protocol,
             self.motivations,
-            self.stored_traits,
+            lambda: self.stored_traits,
         )
 
-    def stored_traits(self) -> dict[str, str]:
+    @cached_property
+    def stored_traits(self) -> Mapping[str, str]:
         """Traits of the items whose traits MOTE's model, prompt and store have, as texts by item; no model is asked."""
         backends = self.backends_of()
         try:
@@ -217,6 +221,18 @@ class RankerFactory:
         mote = MOTE(backends, self.traits_of())
         found = {item.item_id: mote.stored(item) for item in self.dataset.items.values() if item.text}
         return {item: text for item, text in found.items() if text}
+
+    def traits_read(self, settings: Baseline | None) -> dict[str, Any]:
+        """The stored traits that a trained baseline reads, for the run's manifest: their model, number and hash.
+
+        Empty for other rankers, and where no traits are stored.
+        """
+        if settings is None or not settings.reads_traits or not self.stored_traits:
+            return {}
+        texts = json.dumps(sorted(self.stored_traits.items()))
+        model = self.backends_of().known_as("mote")
+        sha256 = hashlib.sha256(texts.encode()).hexdigest()
+        return {"traits": {"model": model, "items": len(self.stored_traits), "sha256": sha256}}
 
     @cached_property
     def motivations(self) -> MotivationEncoder:

@@ -107,6 +107,11 @@ class Baseline(BaseModel, ABC):
             MissingExtraError: if its library is not installed.
         """
 
+    @property
+    def reads_traits(self) -> bool:
+        """Whether a fit reads the stored traits of items (`TrainingData.traits`)."""
+        return False
+
     def part_versions(self) -> tuple[int, ...]:
         """Versions of the fits that this one is made of, always in the same order."""
         return ()
@@ -125,7 +130,7 @@ class Baseline(BaseModel, ABC):
         return {}
 
     def configuration(self, seed: int, schema: MotivationSchema) -> dict[str, Any]:
-        """What decides its rankings besides the data, for the run's manifest; stored traits that it reads are left out.
+        """What decides its rankings besides the data and the stored traits that it reads, for the run's manifest.
 
         Args:
             schema: Of `TrainingData.motivations`; recorded by those that read leanings.

@@ -56,7 +56,7 @@ class StudyFits:
     def fit(self, cell: StudyCell, setting: StudySetting, settings: Baseline) -> Ranker:
         """The fitted ranker of a cell. Only the last one is kept: draws of one fit are adjacent."""
         fit = (cell.dataset.name, cell.protocol.name, settings.model_dump_json(), cell.ranker.ranker, cell.seed)
-        key = (*fit, encoder_name())
+        key = (*fit, encoder_name(), setting.roles)
         if self._fitted is None or self._fitted[0] != key:
             self.on_event(Note(f"{cell.ranker.label}: fitting, seed {cell.seed}"))
             self._fitted = key, setting.factory.ranker(cell.ranker.ranker, cell.seed or 0, settings)

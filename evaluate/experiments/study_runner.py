@@ -24,6 +24,7 @@ from evaluate.ranker_choice import (
     Resolve,
     is_free,
     is_free_program,
+    models_of_traits,
     options_read_by,
     refuse_ignored,
 )
@@ -189,6 +190,7 @@ class StudyRunner:
         if spec.ranker in TRAINED:
             settings = self.fits.settings(cell, setting)
             configuration |= settings.configuration(cell.seed or 0, setting.factory.schema)
+            configuration |= setting.factory.traits_read(settings)
         if cell.protocol.catalogue:
             configuration |= {"catalogue": True}
         if is_finished(directory, spec.label, configuration, cases):
@@ -291,11 +293,14 @@ class StudyRunner:
         Raises:
             InputError: if there is no such program, or it cannot have that gate.
         """
-        models = (spec.model, spec.mope, spec.mote, spec.mar, spec.judge)
-        options = ModelOptions(spec.preset, *models, timeout=self.timeout, max_tokens=self.max_tokens)
+        options = self._options(spec, spec.preset)
         choice = self.resolve(spec.ranker, options, Fusion(weight=spec.weight, head=spec.head), None)
         choice = choice.with_gate(None if spec.gate is None else read_gate(spec.gate), spec.ask, spec.explain)
         return choice if choice.prior else choice.with_prior(self._prior)
+
+    def _options(self, spec: RankerSpec, preset: str | None) -> ModelOptions:
+        models = (spec.model, spec.mope, spec.mote, spec.mar, spec.judge)
+        return ModelOptions(preset, *models, timeout=self.timeout, max_tokens=self.max_tokens)
 
     @cached_property
     def _prior(self) -> PriorName:
@@ -304,11 +309,15 @@ class StudyRunner:
 
     def setting_of(self, cell: StudyCell) -> StudySetting:
         """The setting of a cell. Only the last one is kept: cells of one setting are adjacent."""
-        setting = self._setting
-        if setting is None or (setting.dataset, setting.protocol) != (cell.dataset, cell.protocol):
+        setting, spec = self._setting, cell.ranker
+        roles = None
+        if "mote" in options_read_by(spec.ranker).names and spec.ranker in TRAINED:
+            roles = models_of_traits(self._options(spec, spec.preset if "preset" in spec.model_fields_set else None))
+        wanted = cell.dataset, cell.protocol, roles
+        if setting is None or (setting.dataset, setting.protocol, setting.roles) != wanted:
             data = self.datasets[cell.dataset.name]
             setting = self._setting = StudySetting(
-                self.root, cell.dataset, cell.protocol, data, self._prior, self.on_event
+                self.root, cell.dataset, cell.protocol, data, self._prior, self.on_event, roles
             )
         return setting
 

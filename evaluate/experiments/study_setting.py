@@ -14,6 +14,7 @@ from evaluate.protocol.leakage import refuse_leaks
 from evaluate.protocol.protocol import EvaluationProtocol, Sampling
 from evaluate.protocol.splits import Split, dated, split_dataset
 from evaluate.ranker_factory import RankerFactory
+from programs.lm.roles import Roles
 from programs.prior.choice import NEWEST, PriorName
 from programs.prior.default_encoder import encoder_name
 from programs.runtime.errors import InputError
@@ -22,7 +23,11 @@ from programs.runtime.events import OnEvent, ignore
 
 @dataclass
 class StudySetting:
-    """One protocol on one dataset; each part is made when first needed."""
+    """One protocol on one dataset; each part is made when first needed.
+
+    Attributes:
+        roles: Models whose stored traits are read by fits; None for none.
+    """
 
     root: Path
     dataset: DatasetSpec
@@ -30,6 +35,7 @@ class StudySetting:
     data: Dataset
     prior: PriorName = NEWEST
     on_event: OnEvent = ignore
+    roles: Roles | None = None
     _cases: dict[tuple[int, int | None], Cases] = field(default_factory=dict)
     _factory: tuple[str, RankerFactory] | None = None
 
@@ -61,6 +67,7 @@ class StudySetting:
             made = RankerFactory.create(
                 self.data,
                 self.split.training,
+                self.roles,
                 prior=self.prior,
                 protocol=self._protocol(0, None),
                 on_event=self.on_event,

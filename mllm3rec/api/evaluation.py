@@ -149,6 +149,7 @@ def evaluate(
             built = choice.build(factory, seed)
             fit_cost = factory.fit_cost
             label, configuration = name or choice.name, choice.configuration(explain, check, seed)
+            configuration |= factory.traits_read(choice.settings)
         else:
             if gate is not None or ask is not None:
                 raise InputError("a gate weighs MAR's scores against the prior's; your own ranker has none")

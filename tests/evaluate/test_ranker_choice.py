@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from evaluate.ranker_choice import OptionsRead, options_read_by, options_read_by_artifact, refuse_ignored
+from evaluate.ranker_choice import (
+    OptionsRead,
+    choose_by_name,
+    options_read_by,
+    options_read_by_artifact,
+    refuse_ignored,
+)
+from programs.lm.model_options import ModelOptions
+from programs.program import Fusion
 from programs.runtime.errors import InputError
 
 
@@ -63,3 +71,14 @@ def test_one_of_several_rankers_has_to_read_it() -> None:
         refuse_ignored(rankers, seed=2)
     with pytest.raises(InputError, match="my function does not read head"):
         refuse_ignored([OptionsRead("my function")], head=2)
+
+
+@pytest.mark.parametrize("ranker", ["seralm", "llmrec", "llm-esr"])
+def test_a_trained_ranker_has_models_only_where_one_is_named(ranker: str) -> None:
+    chosen = choose_by_name(ranker, ModelOptions(timeout=5), Fusion(), None)
+    assert chosen.roles is None, "no weights are needed of a model that nobody named"
+    for named in (ModelOptions(mote="openai/gpt-4o"), ModelOptions(model="openai/gpt-4o")):
+        roles = choose_by_name(ranker, named, Fusion(), None).roles
+        assert roles is not None
+        assert roles.mote.model == "openai/gpt-4o"
+    assert choose_by_name(ranker, ModelOptions(preset="hosted"), Fusion(), None).roles is not None

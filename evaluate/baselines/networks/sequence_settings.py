@@ -101,6 +101,11 @@ class TextSettings(AttentionSettings):
 
     text: ReadText = "item"
 
+    @property
+    def reads_traits(self) -> bool:
+        """See `Baseline.reads_traits`."""
+        return self.text == "traits"
+
 
 class DistilledSettings(TextSettings):
     """Further settings of training with self-distillation: a state is drawn towards those of similar users.

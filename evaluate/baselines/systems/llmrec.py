@@ -27,6 +27,11 @@ class LLMRec(LLMRecSettings):
     name: ClassVar[str] = "llmrec"
     reads: ClassVar[frozenset[str]] = frozenset({"preset", "model", "mote"})
 
+    @property
+    def reads_traits(self) -> bool:
+        """See `Baseline.reads_traits`."""
+        return True
+
     @classmethod
     def grid(cls) -> tuple[Self, ...]:
         """See `Baseline.grid`."""

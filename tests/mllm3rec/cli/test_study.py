@@ -16,6 +16,7 @@ import pytest
 
 import mllm3rec as m3
 from evaluate.baselines.learned import Learned
+from evaluate.data.demo.store import demo_dataset
 from evaluate.data.locate import DATA_VARIABLE, find_source
 from evaluate.experiments.study_reading import cases_path
 from evaluate.experiments.study_spec import read_study
@@ -253,6 +254,61 @@ def test_settings_of_a_trained_ranker_stand_in_the_study_file(tmp_path: Path) ->
     study.write_text((STUDY + SETTINGS).replace('ranker = "ials"', 'ranker = "knn"'))
     refused = run("study", "run", study, "--out", tmp_path / "other", "--only", "iALS")
     assert "settings: knn is no trained baseline" in str(refused.exception)
+
+
+TRAITS = """
+
+[[rankers]]
+ranker = "seralm"
+protocols = ["warm"]
+draws = 1
+tune = false
+mote = "{model}"
+
+[rankers.settings]
+epochs = 1
+
+[[rankers]]
+ranker = "seralm"
+label = "titles"
+protocols = ["warm"]
+draws = 1
+tune = false
+
+[rankers.settings]
+epochs = 1
+"""
+
+
+def test_a_trained_ranker_reads_the_stored_traits_of_the_model_that_it_names(
+    tmp_path: Path, server: FakeOpenAI
+) -> None:
+    pytest.importorskip("torch")
+    study, out = write(tmp_path, server.model(), STUDY + TRAITS), tmp_path / "runs"
+    command = ("study", "run", study, "--out", out, "--only", "seralm", "--only", "titles", "--json")
+    stored = run("distill", "demo", "--mote", server.model(), "--out", tmp_path / "traits.parquet")
+    assert stored.exit_code == 0, stored.output
+    asked = len(server.bodies)
+    found = run(*command)
+    assert found.exit_code == 0, found.output
+    assert len(server.bodies) == asked, "a fit asks no model"
+    items = len(demo_dataset().items)
+    assert f"seralm: {items} items are known by their traits, 0 by their titles" in found.stderr
+    assert f"seralm: 0 items are known by their traits, {items} by their titles" in found.stderr, "it names no model"
+    traits = {
+        path.parent.name: json.loads(path.read_text())["configuration"].get("traits")
+        for path in out.glob("shop/warm/draw0/*-seed0/manifest.json")
+    }
+    assert traits["titles-seed0"] is None
+    assert traits["seralm-seed0"]["items"] == items
+    for ranker in ("seralm", "titles"):
+        _, rows = read_journal(out / "shop" / "warm" / "draw0" / f"{ranker}-seed0")
+        traits[ranker] = [rows[user].order for user in sorted(rows)]
+    assert traits["seralm"] != traits["titles"]
+    # Another model has no stored traits, so this is another run.
+    study.write_text(study.read_text().replace("#", "#other-"))
+    refused = run(*command)
+    assert "traits" in str(refused.exception)
 
 
 def test_one_line_names_the_model_of_all_programs_that_name_none(tmp_path: Path) -> None:
