@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from evaluate.baselines import TRAINED, Baseline
 from evaluate.baselines.language import LanguageModel
 from evaluate.baselines.learned import Learned
+from evaluate.baselines.networks.sequence_settings import TextSettings
 from evaluate.baselines.versions import default_of_run
 from evaluate.data.demo.planted_truth import PLANTED_TRUTH
 from evaluate.protocol.cases import Cases
@@ -294,6 +295,8 @@ def choose_by_name(name: str, options: ModelOptions, fusion: Fusion, schema: Mot
     require_known(name)
     trained = None if options.model is None else on_base(name, options.model)
     roles = models_of_traits(options) if name in TRAINED else options.roles()
+    if roles is not None and trained is None:
+        trained = on_traits(name)
     return RankerChoice(name, roles, fusion_of(name, fusion), schema or CONSUMER, options.given, trained=trained)
 
 
@@ -307,6 +310,17 @@ def models_of_traits(options: ModelOptions) -> Roles | None:
     """
     named = (options.preset, options.model, options.mote)
     return None if all(one is None for one in named) else options.roles()
+
+
+def on_traits(name: str) -> Baseline | None:
+    """Settings of a trained baseline whose default reads item texts, with traits in their place; None for others.
+
+    For where a model is named, whose traits would not be read otherwise.
+    """
+    settings = TRAINED.get(name)
+    if settings is None or not issubclass(settings, TextSettings) or settings().reads_traits:
+        return None
+    return settings(text="traits")
 
 
 def on_base(name: str, model: Model) -> Baseline | None:

@@ -11,7 +11,7 @@ from evaluate.baselines.tuning import Tuned, tune
 from evaluate.experiments.study_reading import TUNE_AGAIN, tuned_path
 from evaluate.experiments.study_setting import StudySetting
 from evaluate.experiments.study_spec import RankerSpec, StudyCell
-from evaluate.ranker_choice import on_base, settings_for_runs
+from evaluate.ranker_choice import on_base, on_traits, settings_for_runs
 from programs.prior.default_encoder import encoder_name
 from programs.ranker import Ranker
 from programs.runtime.atomic import write_atomically
@@ -64,6 +64,8 @@ class StudyFits:
 
     def _defaults(self, spec: RankerSpec) -> Baseline:
         given = None if spec.model is None else on_base(spec.ranker, spec.model)
+        if given is None and spec.model_fields_set & {"preset", "model", "mote"}:
+            given = on_traits(spec.ranker)
         return given or settings_for_runs(spec.ranker, self.root)
 
     def _tuned(self, cell: StudyCell, setting: StudySetting) -> Tuned:

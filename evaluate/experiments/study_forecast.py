@@ -34,6 +34,7 @@ from programs.prior.encoders import HashingEncoder
 from programs.program import MLLM3Rec
 from programs.rehearsal import LongestRehearsal
 from programs.runtime.errors import InputError
+from programs.runtime.events import Note
 from programs.runtime.lock import owned
 from programs.trait_store import TraitStore
 from signatures.rows import Case, Ranking, Usage, total_usage
@@ -98,14 +99,17 @@ class _Run:
 def forecast_runs(runner: StudyRunner, only: Sequence[str] = ()) -> list[RankerForecast]:
     """The forecast of every ranker with a model that has runs left; asks no model.
 
+    Trained rankers that read stored traits ask no model either: a note says how many items have none.
+
     Args:
         only: As for `StudyRunner.run`.
 
     Raises:
         InputError: if a run or its cases are invalid.
     """
-    cells = [cell for cell in runner.cells(only) if not is_free(cell.ranker.ranker)]
-    left = [cell for cell in cells if not is_done(runner.root / cell.path)]
+    not_done = [cell for cell in runner.cells(only) if not is_done(runner.root / cell.path)]
+    _tell_traits(runner, not_done)
+    left = [cell for cell in not_done if not is_free(cell.ranker.ranker)]
     if not left:
         return []
     by_ranker: dict[str, list[RankerForecast]] = {}
@@ -116,6 +120,20 @@ def forecast_runs(runner: StudyRunner, only: Sequence[str] = ()) -> list[RankerF
                 by_ranker.setdefault(cell.ranker.label, []).append(_forecast(runner, run, pace))
     found = [_together(parts) for parts in by_ranker.values()]
     return [one for one in found if one.work.calls or one.problem]
+
+
+def _tell_traits(runner: StudyRunner, cells: Sequence[StudyCell]) -> None:
+    told: set[tuple[str, str]] = set()
+    for cell in cells:
+        setting, name = runner.setting_of(cell), cell.ranker.label
+        if setting.roles is None or (name, cell.dataset.name) in told:
+            continue
+        told.add((name, cell.dataset.name))
+        stored, items = setting.factory.stored_traits, setting.data.items
+        text = f"{name}: {len(stored):,} of {len(items):,} items of {cell.dataset.name} have stored traits"
+        model = setting.roles.mote.model
+        rest = f"; `mllm3rec distill DATASET --mote {model} --dry-run` says what the others take"
+        runner.on_event(Note(text + (rest if len(stored) < len(items) else "")))
 
 
 def _runs_of(runner: StudyRunner, cell: StudyCell) -> Iterator[_Run]:

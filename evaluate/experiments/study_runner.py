@@ -196,10 +196,13 @@ class StudyRunner:
         if is_finished(directory, spec.label, configuration, cases):
             return True
         ranker = setting.factory.ranker(spec.ranker) if settings is None else self.fits.fit(cell, setting, settings)
+        hardware = None if settings is None else settings.hardware()
         if cell.protocol.catalogue:
-            self._rank_catalogue(cell, setting, cases, ranker, configuration)
+            self._rank_catalogue(cell, setting, cases, ranker, configuration, hardware)
             return True
-        made = run_session(directory, spec.label, ranker, configuration, cases, Ledger(), on_event=self.on_event)
+        made = run_session(
+            directory, spec.label, ranker, configuration, cases, Ledger(), on_event=self.on_event, hardware=hardware
+        )
         if settings is not None:
             save_fit_cost(setting.factory.fit_cost, RunDirectory(directory).fit_cost)
         return made.complete
@@ -363,7 +366,13 @@ class StudyRunner:
         return incomplete is None
 
     def _rank_catalogue(
-        self, cell: StudyCell, setting: StudySetting, cases: Cases, ranker: Ranker, configuration: dict[str, Any]
+        self,
+        cell: StudyCell,
+        setting: StudySetting,
+        cases: Cases,
+        ranker: Ranker,
+        configuration: dict[str, Any],
+        hardware: Mapping[str, str] | None = None,
     ) -> None:
         directory, done = self.root / cell.path, 0
 
@@ -372,7 +381,7 @@ class StudyRunner:
             done += 1
             self.on_event(Progress(f"{cell.ranker.label}: users, whole catalogue", done, len(cases)))
 
-        with Journal.open(directory, run_manifest(cell.ranker.label, configuration, cases)):
+        with Journal.open(directory, run_manifest(cell.ranker.label, configuration, cases, hardware)):
             catalogue = sorted(set(setting.data.interactions["item_id"]) & setting.data.items.keys())
             owned_items = owned_before_target(setting.data, cases.cases)
             ranks = full_ranking_ranks(ranker, cases.cases, catalogue, owned_items, on_user)

@@ -47,6 +47,7 @@ class RunManifest(BaseModel):
         dataset_sha256: Hash of the data that the cases were drawn from (`Dataset.sha256`). Empty in runs of older
             versions, which go on without this check.
         configuration: Everything else that decides a ranking, as JSON with finite numbers.
+        hardware: Device and number format of a trained baseline, see `Baseline.hardware`; recorded, not compared.
         created: When the run was first opened.
         versions: Package versions at that time; recorded, not compared.
     """
@@ -58,6 +59,7 @@ class RunManifest(BaseModel):
     dataset_sha256: str = Field(default="", exclude_if=lambda sha256: not sha256)
     ranker: str
     configuration: dict[str, JsonValue] = Field(default_factory=dict)
+    hardware: dict[str, str] = Field(default_factory=dict, exclude_if=lambda hardware: not hardware)
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     versions: dict[str, str] = Field(default_factory=dict)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -88,6 +89,7 @@ def run_session(
     retry_unparsable: bool = False,
     ks: Sequence[int] = (),
     batch: BatchRun | None = None,
+    hardware: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Start or resume a run in a run directory.
 
@@ -97,6 +99,7 @@ def run_session(
         ks: Cutoffs of further metrics (`further_metrics`).
         batch: Answers the calls of the ranker's language models in waves; None if each is sent by itself.
         configuration: Everything that decides the rankings besides the cases; another one in the directory is an error.
+        hardware: Of a trained baseline, for the manifest.
 
     Raises:
         InputError: if the directory holds another run, or the backend cannot be used.
@@ -106,7 +109,7 @@ def run_session(
     check_cutoffs(ks, len(cases[0].candidates))
     problems = _Problems(on_event)
     task = f"{name}: users"
-    with Journal.open(directory, run_manifest(name, configuration, cases)) as journal:
+    with Journal.open(directory, run_manifest(name, configuration, cases, hardware)) as journal:
         unread = {user for user, row in journal.rows().items() if row.unread}
         again = unread if retry_unparsable else set()
         done = len(journal.resolved() - again)
@@ -193,13 +196,16 @@ def run_of_several(
     return None if made.complete else f"{made.status.failed} users failed"
 
 
-def run_manifest(name: str, configuration: Mapping[str, Any], cases: Cases) -> RunManifest:
+def run_manifest(
+    name: str, configuration: Mapping[str, Any], cases: Cases, hardware: Mapping[str, str] | None = None
+) -> RunManifest:
     """The manifest of a run with the current encoder and package versions."""
     return RunManifest(
         cases_sha256=cases.sha256,
         dataset_sha256=cases.protocol.dataset_sha256,
         ranker=name,
         configuration=dict(configuration) | encoder_setting(),
+        hardware=dict(hardware or {}),
         versions=versions(),
     )
 
@@ -254,8 +260,12 @@ def model_names(roles: Roles) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that affect results."""
-    return {name: version(name) for name in ("mllm3rec", "dspy", "numpy", "pandas", "pydantic")}
+    """Versions of the packages that affect results, as far as they are installed."""
+    found = {}
+    for name in ("mllm3rec", "dspy", "numpy", "pandas", "pydantic", "torch", "transformers", "peft"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def ledger_within(root: Path, path: Path, budget: Budget) -> Ledger:

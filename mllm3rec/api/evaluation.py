@@ -150,12 +150,13 @@ def evaluate(
             fit_cost = factory.fit_cost
             label, configuration = name or choice.name, choice.configuration(explain, check, seed)
             configuration |= factory.traits_read(choice.settings)
+            hardware = None if choice.settings is None else choice.settings.hardware()
         else:
             if gate is not None or ask is not None:
                 raise InputError("a gate weighs MAR's scores against the prior's; your own ranker has none")
             if cases.has_dataset:
                 refuse_leaks(cases.leaks)
-            ledger, batch, fit_cost, limited = Ledger(), None, None, []
+            ledger, batch, fit_cost, hardware, limited = Ledger(), None, None, None, []
             label, built = own_ranker(ranker, name)
             refuse_ignored([OptionsRead(label)], **given)
             refuse_other_function(built, cases, folder)
@@ -174,6 +175,7 @@ def evaluate(
                 retry_unparsable,
                 ks,
                 batch,
+                hardware,
             )
             save_fit_cost(fit_cost, RunDirectory(folder).fit_cost)
         compared = MetricTable[Difference]() if against is None else _differences(result, against, folder, ks)

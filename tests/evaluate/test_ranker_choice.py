@@ -78,7 +78,9 @@ def test_a_trained_ranker_has_models_only_where_one_is_named(ranker: str) -> Non
     chosen = choose_by_name(ranker, ModelOptions(timeout=5), Fusion(), None)
     assert chosen.roles is None, "no weights are needed of a model that nobody named"
     for named in (ModelOptions(mote="openai/gpt-4o"), ModelOptions(model="openai/gpt-4o")):
-        roles = choose_by_name(ranker, named, Fusion(), None).roles
-        assert roles is not None
-        assert roles.mote.model == "openai/gpt-4o"
+        choice = choose_by_name(ranker, named, Fusion(), None)
+        assert choice.roles is not None
+        assert choice.roles.mote.model == "openai/gpt-4o"
+        assert choice.settings is not None
+        assert choice.settings.reads_traits, "or the name would be ignored"
     assert choose_by_name(ranker, ModelOptions(preset="hosted"), Fusion(), None).roles is not None

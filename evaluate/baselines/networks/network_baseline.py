@@ -36,10 +36,14 @@ class NetworkBaseline(Baseline):
 
     def environment(self) -> dict[str, str]:
         """See `Baseline.environment`; empty on a CPU."""
+        found = self.hardware()
+        return {} if found["device"] == "cpu" else found
+
+    def hardware(self) -> dict[str, str]:
+        """See `Baseline.hardware`."""
         if find_spec("torch") is None:
-            return {}  # `fit` says which extra is missing
-        device = best_device()
-        return {} if device.type == "cpu" else {"device": device_name(device), "dtype": "float32"}
+            return super().hardware()  # `fit` says which extra is missing
+        return {"device": device_name(best_device()), "dtype": "float32"}
 
     def require_torch(self) -> None:
         """Raise `MissingExtraError` if the extra `neural` is not installed."""

@@ -286,25 +286,28 @@ def test_a_trained_ranker_reads_the_stored_traits_of_the_model_that_it_names(
     pytest.importorskip("torch")
     study, out = write(tmp_path, server.model(), STUDY + TRAITS), tmp_path / "runs"
     command = ("study", "run", study, "--out", out, "--only", "seralm", "--only", "titles", "--json")
+    items = len(demo_dataset().items)
+    told = run(*command, "--dry-run")
+    assert f"seralm: 0 of {items} items of shop have stored traits; `mllm3rec distill DATASET --mote" in told.stderr
+    assert "titles: 0 of" not in told.stderr
     stored = run("distill", "demo", "--mote", server.model(), "--out", tmp_path / "traits.parquet")
     assert stored.exit_code == 0, stored.output
     asked = len(server.bodies)
     found = run(*command)
     assert found.exit_code == 0, found.output
     assert len(server.bodies) == asked, "a fit asks no model"
-    items = len(demo_dataset().items)
     assert f"seralm: {items} items are known by their traits, 0 by their titles" in found.stderr
     assert f"seralm: 0 items are known by their traits, {items} by their titles" in found.stderr, "it names no model"
-    traits = {
-        path.parent.name: json.loads(path.read_text())["configuration"].get("traits")
-        for path in out.glob("shop/warm/draw0/*-seed0/manifest.json")
-    }
-    assert traits["titles-seed0"] is None
-    assert traits["seralm-seed0"]["items"] == items
+    orders, traits = {}, {}
     for ranker in ("seralm", "titles"):
-        _, rows = read_journal(out / "shop" / "warm" / "draw0" / f"{ranker}-seed0")
-        traits[ranker] = [rows[user].order for user in sorted(rows)]
-    assert traits["seralm"] != traits["titles"]
+        manifest, rows = read_journal(out / "shop" / "warm" / "draw0" / f"{ranker}-seed0")
+        orders[ranker] = [rows[user].order for user in sorted(rows)]
+        traits[ranker] = manifest.configuration.get("traits")
+        assert manifest.hardware["dtype"] == "float32"
+        assert manifest.hardware["device"]
+    assert traits["titles"] is None
+    assert traits["seralm"]["items"] == items
+    assert orders["seralm"] != orders["titles"]
     # Another model has no stored traits, so this is another run.
     study.write_text(study.read_text().replace("#", "#other-"))
     refused = run(*command)
