@@ -18,6 +18,9 @@ ReadText = Literal["item", "traits"]
 class SequenceSettings(NetworkBaseline):
     """Common settings; the loss is a softmax over the target item and sampled negatives.
 
+    Memory: about 20 bytes for each item and dimension (weights and their best, gradients, Adam), for each table of item
+    vectors, and about 16 bytes for each of the batch x length x negatives scores of a step.
+
     Attributes:
         dimensions: Dimension of the vectors.
         dropout: Dropout rate in training.

@@ -14,6 +14,7 @@ from evaluate.baselines.baseline import Baseline, TrainingData, rank_by_rows
 from evaluate.baselines.fitting import UNKEPT, Fitting
 from evaluate.baselines.networks.interactions import Interactions
 from programs.runtime.errors import InputError, require_extra
+from programs.runtime.events import Note
 from signatures.rows import Case, Ranking
 
 MOST_ITEMS = 20_000
@@ -54,6 +55,7 @@ class EASE(Baseline):
                 f"the ranker '{self.name}' needs a matrix of items by items, and {n:,} items have users: it takes at "
                 f"most {MOST_ITEMS:,} ({12e-9 * MOST_ITEMS**2:.1f} GB of memory); use 'ials', which has no such matrix"
             )
+        fitting.on_event(Note(f"solving {self.name}: {n:,} by {n:,} items"))
         with threadpool_limits(limits=1):
             return EASERanker(data.items, _solved(data.matrix(np.float64), self.penalty))
 

@@ -19,7 +19,7 @@ from evaluate.baselines.networks.seq_to_seq_settings import IdSettings
 class GenRec(IdSettings):
     """GenRec: the codes of a history with a mask in the place of one item, whose code is written.
 
-    Memory: less than two gigabytes for a catalogue of 12,000 items, with the dataset.
+    Memory: about 2 GB for a catalogue of 12,000 items, with the dataset.
 
     Attributes:
         masked: Share of examples in which any item of the history is missing, as in the published pre-training; in the

@@ -28,7 +28,7 @@ TEMPLATES = (
 class P5(IdSettings):
     """P5's sequential task: a small T5, trained from random weights, continues a prompt with the code of the next item.
 
-    Memory: less than two gigabytes for a catalogue of 12,000 items, with the dataset.
+    Memory: about 2 GB for a catalogue of 12,000 items, with the dataset.
     """
 
     name: ClassVar[str] = "p5"
