@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 MODEL_OPTIONS = frozenset({"preset", "model", "mope", "mote", "mar", "judge"})
 """Options that name models."""
 
+FIELDS_OF_TRAITS = frozenset({"preset", "model", "mote"})
+"""Those of them that name the model whose stored traits a trained baseline reads."""
+
 _OF_FUSION = frozenset({"weight", "head", "gate", "ask", "prior", "schema"})
 _OF_ANSWERS = frozenset({"explain", "check", "via"})
 
@@ -301,15 +304,16 @@ def choose_by_name(name: str, options: ModelOptions, fusion: Fusion, schema: Mot
 
 
 def models_of_traits(options: ModelOptions) -> Roles | None:
-    """The models whose stored traits a trained baseline reads: those that are named, None if none is.
+    """The models whose stored traits a trained baseline reads; None if no model is named.
 
-    A default would make a fit depend on what other rankers have asked before, and on weights that nobody needs.
+    A default would make a fit depend on what other rankers have asked before, and the default model's weights would
+    have to be there though no model is asked.
 
     Raises:
         InputError: if there is no such preset.
     """
     named = (options.preset, options.model, options.mote)
-    return None if all(one is None for one in named) else options.roles()
+    return options.roles() if any(one is not None for one in named) else None
 
 
 def on_traits(name: str) -> Baseline | None:

@@ -212,27 +212,34 @@ class RankerFactory:
 
     @cached_property
     def stored_traits(self) -> Mapping[str, str]:
-        """Traits of the items whose traits MOTE's model, prompt and store have, as texts by item; no model is asked."""
+        """Stored traits of the model that is named for MOTE, as texts by item; empty if none is. No model is asked."""
         backends = self.backends_of()
-        try:
-            _ = backends.roles
-        except InputError:  # no model is configured: then nothing was distilled with it
+        if isinstance(backends, AmbientBackends):
             return {}
         mote = MOTE(backends, self.traits_of())
         found = {item.item_id: mote.stored(item) for item in self.dataset.items.values() if item.text}
         return {item: text for item, text in found.items() if text}
 
-    def traits_read(self, settings: Baseline | None) -> dict[str, Any]:
-        """The stored traits that a trained baseline reads, for the run's manifest: their model, number and hash.
-
-        Empty for other rankers, and where no traits are stored.
-        """
-        if settings is None or not settings.reads_traits or not self.stored_traits:
+    def model_of_traits(self, settings: Baseline | None) -> dict[str, Any]:
+        """Whose stored traits a trained baseline reads, for the configuration in a manifest; empty if nobody's."""
+        backends = self.backends_of()
+        if settings is None or not settings.reads_traits or isinstance(backends, AmbientBackends):
             return {}
-        texts = json.dumps(sorted(self.stored_traits.items()))
-        model = self.backends_of().known_as("mote")
-        sha256 = hashlib.sha256(texts.encode()).hexdigest()
-        return {"traits": {"model": model, "items": len(self.stored_traits), "sha256": sha256}}
+        return {"traits": {"model": backends.known_as("mote")}}
+
+    def fitted_with(self, settings: Baseline | None) -> dict[str, Any]:
+        """What a trained baseline was fitted with, for the configuration in a manifest, where it is not compared.
+
+        Hardware, and number and hash of the stored traits that it reads; empty for other rankers.
+        """
+        if settings is None:
+            return {}
+        found = settings.hardware()
+        if self.model_of_traits(settings):
+            texts = json.dumps(sorted(self.stored_traits.items()))
+            sha256 = hashlib.sha256(texts.encode()).hexdigest()
+            found["traits"] = f"{len(self.stored_traits):,} items, sha256 {sha256[:16]}"
+        return {"fitted_with": found}
 
     @cached_property
     def motivations(self) -> MotivationEncoder:

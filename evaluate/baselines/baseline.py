@@ -130,8 +130,9 @@ class Baseline(BaseModel, ABC):
         return {}
 
     def hardware(self) -> dict[str, str]:
-        """Device of a fit, and number format where there is one of its own; for manifests, which do not compare it."""
-        return {"device": "cpu"}
+        """Device of a fit, and number format where it has one of its own."""
+        found = self.environment()
+        return {"device": "cpu"} | {name: found[name] for name in ("device", "dtype") if name in found}
 
     def configuration(self, seed: int, schema: MotivationSchema) -> dict[str, Any]:
         """What decides its rankings besides the data and the stored traits that it reads, for the run's manifest.

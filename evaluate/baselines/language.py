@@ -95,10 +95,6 @@ class LanguageModel(Baseline):
 
         return hardware_of(self.base)
 
-    def hardware(self) -> dict[str, str]:
-        """See `Baseline.hardware`."""
-        return {name: value for name, value in self.environment().items() if name in ("device", "dtype")}
-
     @abstractmethod
     def model(self, base: Backbone, tuning: TuningSettings) -> FineTuned:
         """The model before training."""

@@ -11,7 +11,7 @@ from evaluate.baselines.tuning import Tuned, tune
 from evaluate.experiments.study_reading import TUNE_AGAIN, tuned_path
 from evaluate.experiments.study_setting import StudySetting
 from evaluate.experiments.study_spec import RankerSpec, StudyCell
-from evaluate.ranker_choice import on_base, on_traits, settings_for_runs
+from evaluate.ranker_choice import FIELDS_OF_TRAITS, on_base, on_traits, settings_for_runs
 from programs.prior.default_encoder import encoder_name
 from programs.ranker import Ranker
 from programs.runtime.atomic import write_atomically
@@ -34,9 +34,16 @@ class StudyFits:
             InputError: if the settings of the study file, or those of an earlier tuning, are invalid, or they were
                 tuned on another number of dev users.
         """
-        if cell.ranker.settings:
-            return self.given(cell)
-        return self._tuned(cell, setting).chosen if cell.ranker.tune else self._defaults(cell.ranker)
+        tuned = cell.ranker.tune and not cell.ranker.settings
+        return self._tuned(cell, setting).chosen if tuned else self.untuned(cell)
+
+    def untuned(self, cell: StudyCell) -> Baseline:
+        """The settings of a cell without tuning: those of the study file, or the defaults.
+
+        Raises:
+            InputError: if a setting is unknown or invalid.
+        """
+        return self.given(cell) if cell.ranker.settings else self._defaults(cell.ranker)
 
     def given(self, cell: StudyCell) -> Baseline:
         """The settings of the study file on top of the defaults.
@@ -64,7 +71,7 @@ class StudyFits:
 
     def _defaults(self, spec: RankerSpec) -> Baseline:
         given = None if spec.model is None else on_base(spec.ranker, spec.model)
-        if given is None and spec.model_fields_set & {"preset", "model", "mote"}:
+        if given is None and spec.model_fields_set & FIELDS_OF_TRAITS:
             given = on_traits(spec.ranker)
         return given or settings_for_runs(spec.ranker, self.root)
 

@@ -19,6 +19,7 @@ from evaluate.experiments.study_spec import RankerSpec, StudyCell, StudySpec
 from evaluate.experiments.study_stacking import StudyStacking
 from evaluate.protocol.cases import Cases
 from evaluate.ranker_choice import (
+    FIELDS_OF_TRAITS,
     MODEL_OPTIONS,
     RankerChoice,
     Resolve,
@@ -39,6 +40,7 @@ from programs.gate import read_gate
 from programs.lm.backends import Backends
 from programs.lm.ledger import Budget, Ledger, by_role, read_calls
 from programs.lm.model_options import ModelOptions
+from programs.lm.roles import Roles
 from programs.prior.choice import UNRECORDED, PriorName, recorded
 from programs.prior.default_encoder import use_encoder
 from programs.program import PROGRAMS, Fusion
@@ -190,19 +192,17 @@ class StudyRunner:
         if spec.ranker in TRAINED:
             settings = self.fits.settings(cell, setting)
             configuration |= settings.configuration(cell.seed or 0, setting.factory.schema)
-            configuration |= setting.factory.traits_read(settings)
+            configuration |= setting.factory.model_of_traits(settings)
         if cell.protocol.catalogue:
             configuration |= {"catalogue": True}
         if is_finished(directory, spec.label, configuration, cases):
             return True
         ranker = setting.factory.ranker(spec.ranker) if settings is None else self.fits.fit(cell, setting, settings)
-        hardware = None if settings is None else settings.hardware()
+        configuration |= setting.factory.fitted_with(settings)
         if cell.protocol.catalogue:
-            self._rank_catalogue(cell, setting, cases, ranker, configuration, hardware)
+            self._rank_catalogue(cell, setting, cases, ranker, configuration)
             return True
-        made = run_session(
-            directory, spec.label, ranker, configuration, cases, Ledger(), on_event=self.on_event, hardware=hardware
-        )
+        made = run_session(directory, spec.label, ranker, configuration, cases, Ledger(), on_event=self.on_event)
         if settings is not None:
             save_fit_cost(setting.factory.fit_cost, RunDirectory(directory).fit_cost)
         return made.complete
@@ -251,13 +251,15 @@ class StudyRunner:
         stacked, tuned = spec.ranker == STACKED, spec.ranker in TRAINED and spec.tune and not spec.settings
         if stacked or tuned:
             require_test_users(cell.protocol)
-        if tuned and spec.model is not None:
+        if tuned and (named := sorted(spec.model_fields_set & FIELDS_OF_TRAITS)):
             raise InputError(
-                f"{cell.path}: model: the settings that are tried on dev users have the default base model; set "
-                "tune = false, or leave the model out"
+                f"{cell.path}: {', '.join(named)}: the settings that are tried on dev users have the default base "
+                "model, and not all of them read traits; set tune = false, or leave it out"
             )
         if spec.settings:
             self.fits.given(cell)
+        if spec.ranker in TRAINED:
+            self._check_traits(cell)
         if spec.gate is not None or spec.ask is not None:
             self._check_gate(cell)
         if is_free(spec.ranker):
@@ -278,6 +280,19 @@ class StudyRunner:
             raise InputError(f"{cell.path}: gate, ask: an outside run has no scores to weigh; leave them out")
         if not Path(spec.ranker.removeprefix(RUN_PREFIX)).is_file():
             raise InputError(f"{cell.path}: {spec.ranker}: no such file")
+
+    def _check_traits(self, cell: StudyCell) -> None:
+        """Refuse a model for traits if there is no such preset, or if the settings read no traits."""
+        try:
+            if self._models_of_traits(cell.ranker) and not self.fits.untuned(cell).reads_traits:
+                raise InputError("a model is named, and the settings read no traits; leave one of them out")
+        except InputError as error:
+            raise InputError(f"{cell.path}: {error}") from error
+
+    def _models_of_traits(self, spec: RankerSpec) -> Roles | None:
+        if spec.ranker not in TRAINED or "mote" not in options_read_by(spec.ranker).names:
+            return None
+        return models_of_traits(self._options(spec, spec.preset if "preset" in spec.model_fields_set else None))
 
     def _check_gate(self, cell: StudyCell) -> None:
         spec = cell.ranker
@@ -311,11 +326,8 @@ class StudyRunner:
         return self.spec.prior or prior_of_runs(self.root)
 
     def setting_of(self, cell: StudyCell) -> StudySetting:
-        """The setting of a cell. Only the last one is kept: cells of one setting are adjacent."""
-        setting, spec = self._setting, cell.ranker
-        roles = None
-        if "mote" in options_read_by(spec.ranker).names and spec.ranker in TRAINED:
-            roles = models_of_traits(self._options(spec, spec.preset if "preset" in spec.model_fields_set else None))
+        """The setting of a cell. Only the last one is kept: most cells of one setting are adjacent."""
+        setting, roles = self._setting, self._models_of_traits(cell.ranker)
         wanted = cell.dataset, cell.protocol, roles
         if setting is None or (setting.dataset, setting.protocol, setting.roles) != wanted:
             data = self.datasets[cell.dataset.name]
@@ -372,7 +384,6 @@ class StudyRunner:
         cases: Cases,
         ranker: Ranker,
         configuration: dict[str, Any],
-        hardware: Mapping[str, str] | None = None,
     ) -> None:
         directory, done = self.root / cell.path, 0
 
@@ -381,7 +392,7 @@ class StudyRunner:
             done += 1
             self.on_event(Progress(f"{cell.ranker.label}: users, whole catalogue", done, len(cases)))
 
-        with Journal.open(directory, run_manifest(cell.ranker.label, configuration, cases, hardware)):
+        with Journal.open(directory, run_manifest(cell.ranker.label, configuration, cases)):
             catalogue = sorted(set(setting.data.interactions["item_id"]) & setting.data.items.keys())
             owned_items = owned_before_target(setting.data, cases.cases)
             ranks = full_ranking_ranks(ranker, cases.cases, catalogue, owned_items, on_user)

@@ -47,7 +47,6 @@ class RunManifest(BaseModel):
         dataset_sha256: Hash of the data that the cases were drawn from (`Dataset.sha256`). Empty in runs of older
             versions, which go on without this check.
         configuration: Everything else that decides a ranking, as JSON with finite numbers.
-        hardware: Device and number format of a trained baseline, see `Baseline.hardware`; recorded, not compared.
         created: When the run was first opened.
         versions: Package versions at that time; recorded, not compared.
     """
@@ -59,7 +58,6 @@ class RunManifest(BaseModel):
     dataset_sha256: str = Field(default="", exclude_if=lambda sha256: not sha256)
     ranker: str
     configuration: dict[str, JsonValue] = Field(default_factory=dict)
-    hardware: dict[str, str] = Field(default_factory=dict, exclude_if=lambda hardware: not hardware)
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     versions: dict[str, str] = Field(default_factory=dict)
 
@@ -235,8 +233,9 @@ def refuse_other_run(directory: Path, manifest: RunManifest) -> RunManifest | No
     return stored
 
 
-_NOT_COMPARED = {"timeout"}
-"""Recorded, but it decides no ranking: a run may go on with another one."""
+_NOT_COMPARED = {"timeout", "fitted_with"}
+"""Recorded, but a run may go on with another one: a timeout decides no ranking, and a finished run stays finished when
+the same fit would be made on other hardware or with more stored traits."""
 
 _RECORDED_LATER = {"hardware", "fit_versions", "leanings_schema"}
 """Runs of older versions lack it."""

@@ -89,7 +89,6 @@ def run_session(
     retry_unparsable: bool = False,
     ks: Sequence[int] = (),
     batch: BatchRun | None = None,
-    hardware: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Start or resume a run in a run directory.
 
@@ -99,7 +98,6 @@ def run_session(
         ks: Cutoffs of further metrics (`further_metrics`).
         batch: Answers the calls of the ranker's language models in waves; None if each is sent by itself.
         configuration: Everything that decides the rankings besides the cases; another one in the directory is an error.
-        hardware: Of a trained baseline, for the manifest.
 
     Raises:
         InputError: if the directory holds another run, or the backend cannot be used.
@@ -109,7 +107,7 @@ def run_session(
     check_cutoffs(ks, len(cases[0].candidates))
     problems = _Problems(on_event)
     task = f"{name}: users"
-    with Journal.open(directory, run_manifest(name, configuration, cases, hardware)) as journal:
+    with Journal.open(directory, run_manifest(name, configuration, cases)) as journal:
         unread = {user for user, row in journal.rows().items() if row.unread}
         again = unread if retry_unparsable else set()
         done = len(journal.resolved() - again)
@@ -196,16 +194,13 @@ def run_of_several(
     return None if made.complete else f"{made.status.failed} users failed"
 
 
-def run_manifest(
-    name: str, configuration: Mapping[str, Any], cases: Cases, hardware: Mapping[str, str] | None = None
-) -> RunManifest:
+def run_manifest(name: str, configuration: Mapping[str, Any], cases: Cases) -> RunManifest:
     """The manifest of a run with the current encoder and package versions."""
     return RunManifest(
         cases_sha256=cases.sha256,
         dataset_sha256=cases.protocol.dataset_sha256,
         ranker=name,
         configuration=dict(configuration) | encoder_setting(),
-        hardware=dict(hardware or {}),
         versions=versions(),
     )
 

@@ -25,7 +25,7 @@ from evaluate.ranker_choice import RankerChoice, named_models, refuse_ignored
 from evaluate.ranker_factory import RankerFactory
 from evaluate.runs.directory import RunDirectory
 from mllm3rec.api.evaluation import factory_for
-from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema
+from mllm3rec.api.options import Models, Schema, budget_of, options_for, read_schema
 from mllm3rec.api.program import Program, choice_of
 from mllm3rec.api.sessions import closing_calls, read_cases
 from programs.lm.ledger import Ledger
@@ -121,7 +121,7 @@ def attack(
             program.refuse_other(weight=weight, head=head, schema=motivations, **models)
     own = [given.choice for given in programs]
     by_name = {
-        str(given): choice_of(str(given), model_options(models), fusion, motivations)
+        str(given): choice_of(str(given), options_for(str(given), models), fusion, motivations)
         for _, given in named
         if isinstance(given, str | Path)
     }

@@ -21,7 +21,7 @@ from evaluate.runs.session import run_session
 from evaluate.runs.trec import RUN_PREFIX, TrecRun, read_trec_run
 from evaluate.stats.intervals import Difference
 from evaluate.stats.metrics import CUTOFFS
-from mllm3rec.api.options import Models, Schema, budget_of, model_options, read_schema
+from mllm3rec.api.options import Models, Schema, budget_of, options_for, read_schema
 from mllm3rec.api.own_ranker import own_ranker, refuse_other_function
 from mllm3rec.api.program import Program, choice_of
 from mllm3rec.api.sessions import closing_calls, read_cases, tell_list_warnings
@@ -134,7 +134,7 @@ def evaluate(
                 budget, limited = ranker.budget_within(budget, calls), [ranker]
             else:
                 fusion = Fusion(weight=DEFAULT_WEIGHT if weight is None else weight, head=head)
-                choice = choice_of(str(ranker), model_options(models), fusion, read_schema(schema))
+                choice = choice_of(str(ranker), options_for(str(ranker), models), fusion, read_schema(schema))
                 refuse_ignored([choice.options_read], **given)
                 choice = choice if named is None else choice.with_prior(named)
                 explain, check, limited = explain or 0, check is not False, []
@@ -149,14 +149,14 @@ def evaluate(
             built = choice.build(factory, seed)
             fit_cost = factory.fit_cost
             label, configuration = name or choice.name, choice.configuration(explain, check, seed)
-            configuration |= factory.traits_read(choice.settings)
-            hardware = None if choice.settings is None else choice.settings.hardware()
+            configuration |= factory.model_of_traits(choice.settings)
+            configuration |= factory.fitted_with(choice.settings)
         else:
             if gate is not None or ask is not None:
                 raise InputError("a gate weighs MAR's scores against the prior's; your own ranker has none")
             if cases.has_dataset:
                 refuse_leaks(cases.leaks)
-            ledger, batch, fit_cost, hardware, limited = Ledger(), None, None, None, []
+            ledger, batch, fit_cost, limited = Ledger(), None, None, []
             label, built = own_ranker(ranker, name)
             refuse_ignored([OptionsRead(label)], **given)
             refuse_other_function(built, cases, folder)
@@ -175,7 +175,6 @@ def evaluate(
                 retry_unparsable,
                 ks,
                 batch,
-                hardware,
             )
             save_fit_cost(fit_cost, RunDirectory(folder).fit_cost)
         compared = MetricTable[Difference]() if against is None else _differences(result, against, folder, ks)

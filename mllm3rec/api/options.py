@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 import dspy
 from pydantic import ValidationError
 
+from evaluate.baselines import TRAINED
 from programs.lm.ledger import Budget
 from programs.lm.model_options import ModelOptions
 from programs.runtime.config_file import load_schema
@@ -54,6 +55,13 @@ def model_options(models: Models) -> ModelOptions | None:
             return None
         chosen["model"] = lm
     return ModelOptions(**chosen)  # type: ignore[arg-type]
+
+
+def options_for(ranker: str, models: Models) -> ModelOptions | None:
+    """The options for a ranker; a trained baseline asks no model, so that of `dspy.configure` is none of them."""
+    if ranker not in TRAINED:
+        return model_options(models)
+    return ModelOptions(**{name: value for name, value in models.items() if value is not None})  # type: ignore[arg-type]
 
 
 def read_schema(schema: Schema | None) -> MotivationSchema | None:

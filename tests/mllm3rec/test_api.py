@@ -18,7 +18,9 @@ import pytest
 from dspy.utils import DummyLM
 
 import mllm3rec as m3
+from mllm3rec.api.options import options_for
 from mllm3rec.serve.batched_retrieval import BatchedRetriever
+from programs.lm.model_options import ModelOptions
 from programs.prior.past_sales import newest_date
 from programs.prior.retrieval import Retriever
 from programs.prior.scorers import scores_of
@@ -525,6 +527,14 @@ class TestDSPy:
             result = m3.evaluate(cases, "listwise")
         assert result.complete and result.usage.calls > 0
         assert {body["model"] for body in server.bodies} == {"fake"}
+
+    def test_a_trained_ranker_has_no_use_for_the_configured_model(self, server: FakeOpenAI) -> None:
+        with dspy.context(lm=lm_on(server)):
+            assert options_for("llm-esr", {}) == ModelOptions()
+            assert options_for("llm-esr", {"mote": "openai/gpt-4o"}) == ModelOptions(mote="openai/gpt-4o")
+            asked = options_for("listwise", {})
+        assert asked is not None
+        assert asked.model is not None
 
     def test_any_base_lm(self) -> None:
         answers = [{"motivations": '[{"dimension": "value", "description": "d", "strength": "weak", "evidence": [1]}]'}]

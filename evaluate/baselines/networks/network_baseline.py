@@ -42,7 +42,7 @@ class NetworkBaseline(Baseline):
     def hardware(self) -> dict[str, str]:
         """See `Baseline.hardware`."""
         if find_spec("torch") is None:
-            return super().hardware()  # `fit` says which extra is missing
+            return {"device": "cpu"}  # `fit` says which extra is missing
         return {"device": device_name(best_device()), "dtype": "float32"}
 
     def require_torch(self) -> None:

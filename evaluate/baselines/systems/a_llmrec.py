@@ -98,6 +98,10 @@ class ALLMRec(LanguageModel):
         """See `Baseline.environment`."""
         return self.sasrec.environment() if self.stages == 1 else super().environment()
 
+    def hardware(self) -> dict[str, str]:
+        """See `Baseline.hardware`."""
+        return self.sasrec.hardware() if self.stages == 1 else super().hardware()
+
     def fit_folder(self, training: TrainingData, seed: int, fitting: Fitting) -> Path | None:
         """See `Baseline.fit_folder`; text vectors of another sentence encoder, or another SASRec, give another fit."""
         folder = super().fit_folder(training, seed, fitting)

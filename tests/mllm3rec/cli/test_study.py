@@ -302,16 +302,34 @@ def test_a_trained_ranker_reads_the_stored_traits_of_the_model_that_it_names(
     for ranker in ("seralm", "titles"):
         manifest, rows = read_journal(out / "shop" / "warm" / "draw0" / f"{ranker}-seed0")
         orders[ranker] = [rows[user].order for user in sorted(rows)]
-        traits[ranker] = manifest.configuration.get("traits")
-        assert manifest.hardware["dtype"] == "float32"
-        assert manifest.hardware["device"]
-    assert traits["titles"] is None
-    assert traits["seralm"]["items"] == items
+        traits[ranker] = manifest.configuration["fitted_with"]
+        assert traits[ranker]["dtype"] == "float32"
+        assert traits[ranker]["device"]
+    assert "traits" not in traits["titles"]
+    assert traits["seralm"]["traits"].startswith(f"{items} items, sha256 ")
     assert orders["seralm"] != orders["titles"]
-    # Another model has no stored traits, so this is another run.
+    # A finished run stays finished when the trait store has changed.
+    assert run("cache", "clear", "traits", "--yes").exit_code == 0
+    assert run(*command).exit_code == 0
     study.write_text(study.read_text().replace("#", "#other-"))
     refused = run(*command)
-    assert "traits" in str(refused.exception)
+    assert "configuration.traits.model is " in str(refused.exception), "another model's traits are another run"
+
+
+@pytest.mark.parametrize(
+    ("ranker", "lines", "why"),
+    [
+        ("seralm", 'mote = "openai/gpt-4o"', "mote: the settings that are tried on dev users"),
+        ("tallrec", 'model = "local/smollm2-135m"', "model: the settings that are tried on dev users"),
+        ("llm-esr", 'tune = false\nmote = "openai/gpt-4o"\nsettings = {text = "item"}', "the settings read no traits"),
+        ("seralm", 'tune = false\npreset = "nothing"', "/seralm-seed0: no preset 'nothing'"),
+    ],
+)
+def test_a_model_for_traits_that_would_be_ignored_is_refused(tmp_path: Path, ranker: str, lines: str, why: str) -> None:
+    text = STUDY + f'\n[[rankers]]\nranker = "{ranker}"\nprotocols = ["warm"]\n{lines}\n'
+    refused = run("study", "run", write(tmp_path, "", text), "--out", tmp_path / "runs", "--only", ranker)
+    assert why in str(refused.exception)
+    assert "leave " in str(refused.exception) or "preset" in str(refused.exception)
 
 
 def test_one_line_names_the_model_of_all_programs_that_name_none(tmp_path: Path) -> None:
