@@ -119,6 +119,7 @@ def manifest(run: Path) -> dict[str, Any]:
     # Recorded since these files were made.
     found.pop("dataset_sha256", None)
     found["configuration"].pop("fit_versions", None)
+    found["configuration"].pop("fitted_with", None)
     return found
 
 
