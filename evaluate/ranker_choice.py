@@ -110,8 +110,8 @@ class RankerChoice:
 
     Attributes:
         name: Its name in results.
-        roles: Models of a program, or those whose stored traits a trained baseline reads; None uses the model of
-            `dspy.configure`, if there is one.
+        roles: Models of a program, None uses the model of `dspy.configure`; or those whose stored traits a trained
+            baseline reads, None for none.
         fusion: How a program combines MAR's scores with the prior's.
         schema: Motivational schema of a program.
         given: `dspy.LM` objects by model string.

@@ -378,12 +378,7 @@ class StudyRunner:
         return incomplete is None
 
     def _rank_catalogue(
-        self,
-        cell: StudyCell,
-        setting: StudySetting,
-        cases: Cases,
-        ranker: Ranker,
-        configuration: dict[str, Any],
+        self, cell: StudyCell, setting: StudySetting, cases: Cases, ranker: Ranker, configuration: dict[str, Any]
     ) -> None:
         directory, done = self.root / cell.path, 0
 
