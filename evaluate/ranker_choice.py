@@ -312,8 +312,8 @@ def models_of_traits(options: ModelOptions) -> Roles | None:
     Raises:
         InputError: if there is no such preset.
     """
-    named = (options.preset, options.model, options.mote)
-    return options.roles() if any(one is not None for one in named) else None
+    named = any(getattr(options, field) is not None for field in FIELDS_OF_TRAITS)
+    return options.roles() if named else None
 
 
 def on_traits(name: str) -> Baseline | None:

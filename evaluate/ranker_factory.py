@@ -222,8 +222,10 @@ class RankerFactory:
 
     def model_of_traits(self, settings: Baseline | None) -> dict[str, Any]:
         """Whose stored traits a trained baseline reads, for the configuration in a manifest; empty if nobody's."""
+        if settings is None or not settings.reads_traits:
+            return {}
         backends = self.backends_of()
-        if settings is None or not settings.reads_traits or isinstance(backends, AmbientBackends):
+        if isinstance(backends, AmbientBackends):
             return {}
         return {"traits": {"model": backends.known_as("mote")}}
 
